@@ -1,0 +1,1 @@
+//! Atomic save and exact resume.

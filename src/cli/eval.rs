@@ -1,0 +1,10 @@
+//! `grpo-tui eval`.
+
+use super::{Failure, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(_arguments: Arguments) -> Outcome {
+    Err(Failure::failed("eval is not built yet"))
+}

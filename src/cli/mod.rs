@@ -1,0 +1,98 @@
+//! The command line: one file a subcommand, exit codes, and errors as the user sees them.
+
+mod bench;
+mod dataset;
+mod eval;
+mod init;
+mod model;
+mod runs;
+mod sample;
+mod score;
+mod task;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
+#[derive(Debug, Parser)]
+#[command(name = "grpo-tui", version, about, max_term_width = 120)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a workspace with a task to edit
+    Init(init::Arguments),
+    /// Train a model on a task with GRPO
+    Train(Box<train::Arguments>),
+    /// Compare models on a task's held-out prompts
+    Eval(eval::Arguments),
+    /// Score completions against a task's schema, one line a completion
+    Score(score::Arguments),
+    /// Sample completions of a task's prompts
+    Sample(sample::Arguments),
+    /// Check a task, or audit its schema for lazy answers
+    Task(task::Arguments),
+    /// Build or check a task's prompt sets
+    Dataset(dataset::Arguments),
+    /// Inspect, check, pretrain and export models
+    Model(model::Arguments),
+    /// List and inspect runs
+    Runs(runs::Arguments),
+    /// Measure this machine with the embedded model
+    Bench(bench::Arguments),
+}
+
+/// Why a command ended early: the sentence for the user and the exit code (1 failed, 2 bad usage, 3 threshold missed, 130 interrupted).
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code.
+    pub code: u8,
+    /// What happened, where, and what to do next.
+    pub message: String,
+}
+
+impl Failure {
+    /// The user asked for something that cannot be: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+
+    /// The work could not be done: exit code 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+/// What every subcommand returns.
+pub type Outcome = Result<ExitCode, Failure>;
+
+/// Parse the command line and run it.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Init(arguments) => init::run(arguments),
+        Command::Train(arguments) => train::run(*arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Score(arguments) => score::run(arguments),
+        Command::Sample(arguments) => sample::run(arguments),
+        Command::Task(arguments) => task::run(arguments),
+        Command::Dataset(arguments) => dataset::run(arguments),
+        Command::Model(arguments) => model::run(arguments),
+        Command::Runs(arguments) => runs::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {}", failure.message);
+        ExitCode::from(failure.code)
+    })
+}

@@ -1,0 +1,10 @@
+//! `grpo-tui sample`.
+
+use super::{Failure, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(_arguments: Arguments) -> Outcome {
+    Err(Failure::failed("sample is not built yet"))
+}

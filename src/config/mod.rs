@@ -1,0 +1,1 @@
+//! The table of configuration keys and the layers that fill it.

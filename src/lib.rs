@@ -1,0 +1,32 @@
+//! grpo-tui: make a language model's structured output reliable. The rooms, in the order in which data flows; a room uses only rooms above it.
+
+// What is true without tensors or a terminal:
+pub mod advantage; // rewards of a group -> advantages
+pub mod config; // the table of keys: type, range, default, meaning, presets
+pub mod dataset; // prompt rows: reading, health, order, generator
+pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
+pub mod run;
+pub mod score; // completion + row -> score
+pub mod secrets; // a deterministic scan of what would leave the machine
+pub mod statistics; // Wilson, exact McNemar, paired bootstrap, p^k
+pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
+pub mod text; // tokenizer, chat template, stop ids // the run directory: the only bridge between a worker and its viewers
+
+// The engine:
+#[cfg(feature = "engine")]
+pub mod checkpoint; // atomic save and exact resume
+#[cfg(feature = "engine")]
+pub mod eval; // held-out passes
+#[cfg(feature = "engine")]
+pub mod kernels; // fused operations with their backward, one a file
+#[cfg(feature = "engine")]
+pub mod model; // tokens -> logits: the differentiable decoder, adapters, weights
+#[cfg(feature = "engine")]
+pub mod rollout; // prompts -> groups of completions
+#[cfg(feature = "engine")]
+pub mod train;
+#[cfg(feature = "engine")]
+pub mod update; // one optimizer step: log-probs, losses, KL, AdamW // the loops, readable aloud
+
+// The front:
+pub mod cli; // one file a subcommand

@@ -1,0 +1,1 @@
+//! Prompts to groups of completions.

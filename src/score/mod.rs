@@ -1,0 +1,1 @@
+//! Completion and row to score.

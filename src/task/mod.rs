@@ -1,0 +1,1 @@
+//! A task: what correct means.

@@ -1,0 +1,18 @@
+//! One test binary: each module is one kind of promise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations)]
+
+mod architecture;
+mod bad_input;
+mod command_line;
+mod dataset;
+#[cfg(feature = "engine")]
+mod gradients;
+#[cfg(feature = "engine")]
+mod parity;
+mod properties;
+#[cfg(feature = "engine")]
+mod rollout;
+mod run_directory;
+mod scoring;
+#[cfg(feature = "engine")]
+mod training;
