@@ -117,7 +117,10 @@ impl Reader<'_> {
             max_position_embeddings: self.count_or("max_position_embeddings", 32_768)?,
         };
         if !num_attention_heads.is_multiple_of(config.num_key_value_heads) {
-            let problem = format!("`num_attention_heads` = {num_attention_heads} is not a multiple of `num_key_value_heads` = {}", config.num_key_value_heads);
+            let problem = format!(
+                "`num_attention_heads` = {num_attention_heads} is not a multiple of `num_key_value_heads` = {}",
+                config.num_key_value_heads
+            );
             return Err(self.problem(problem));
         }
         Ok(config)
@@ -128,7 +131,9 @@ impl Reader<'_> {
         let named = self.keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
         match (named, model_type) {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
-            (None, None) => Err(self.problem("`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned())),
+            (None, None) => {
+                Err(self.problem("`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned()))
+            }
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
@@ -138,9 +143,8 @@ impl Reader<'_> {
     }
 
     fn refuse_what_is_not_computed(&self) -> Result<(), HubError> {
-        let unsupported = |feature: String, remedy: &str| {
-            Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() })
-        };
+        let unsupported =
+            |feature: String, remedy: &str| Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() });
         if let Some(scaling) = self.keys.get("rope_scaling").filter(|value| !value.is_null() && !is_default_rope(value)) {
             return unsupported(format!("`rope_scaling` = {scaling}"), "set it to null to use the model at its original length");
         }
@@ -167,7 +171,9 @@ impl Reader<'_> {
     fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, HubError> {
         let given = self.keys.get("head_dim").is_some_and(|value| !value.is_null());
         if !given && !hidden_size.is_multiple_of(heads) {
-            return Err(self.problem(format!("`head_dim` is missing and `hidden_size` = {hidden_size} is not a multiple of `num_attention_heads` = {heads}")));
+            return Err(self.problem(format!(
+                "`head_dim` is missing and `hidden_size` = {hidden_size} is not a multiple of `num_attention_heads` = {heads}"
+            )));
         }
         let head_dim = self.count_or("head_dim", hidden_size / heads)?;
         match head_dim % 2 {
@@ -252,7 +258,10 @@ mod tests {
         let plain = read("{}");
         assert_eq!((plain.vocab_size, plain.hidden_size, plain.intermediate_size, plain.num_hidden_layers), (100, 64, 96, 2));
         assert_eq!((plain.num_attention_heads, plain.num_key_value_heads, plain.head_dim), (4, 2, 16));
-        assert_eq!((plain.rms_norm_eps, plain.rope_theta, plain.tie_word_embeddings, plain.max_position_embeddings), (1e-6, 1e4, false, 32_768));
+        assert_eq!(
+            (plain.rms_norm_eps, plain.rope_theta, plain.tie_word_embeddings, plain.max_position_embeddings),
+            (1e-6, 1e4, false, 32_768)
+        );
         assert_eq!(read(r#"{"head_dim":32}"#).head_dim, 32);
         assert_eq!(read(r#"{"num_key_value_heads":null}"#).num_key_value_heads, 4);
         assert_eq!(read(r#"{"rope_theta":1e6}"#).rope_theta, 1e6);

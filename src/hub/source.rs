@@ -153,7 +153,9 @@ impl ModelSource {
             return HubError::Read { path, source };
         }
         let remedy = match file {
-            "config.json" => "a model folder holds config.json, model.safetensors and tokenizer.json: check the folder, or fetch the model again",
+            "config.json" => {
+                "a model folder holds config.json, model.safetensors and tokenizer.json: check the folder, or fetch the model again"
+            }
             _ => "the model is incomplete: fetch it again, or copy the file beside its config.json",
         };
         HubError::MissingFile { path, remedy: remedy.to_owned() }

@@ -103,10 +103,12 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
     }
     let mut header = Vec::new();
     reader.take(header_bytes).read_to_end(&mut header).map_err(refused)?;
-    let header: Value =
-        serde_json::from_slice(&header).map_err(|error| bad(format!("not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}")))?;
+    let header: Value = serde_json::from_slice(&header)
+        .map_err(|error| bad(format!("not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}")))?;
     let mut tensors = Vec::new();
-    for (name, description) in header.as_object().ok_or_else(|| bad(format!("not a safetensors file: its header is no object; {FETCH_AGAIN}")))? {
+    for (name, description) in
+        header.as_object().ok_or_else(|| bad(format!("not a safetensors file: its header is no object; {FETCH_AGAIN}")))?
+    {
         if name != "__metadata__" {
             let entry = tensor_entry(name, description, 8 + header_bytes);
             tensors.push(entry.map_err(|problem| bad(format!("tensor `{name}`: {problem}; the file is damaged, {FETCH_AGAIN}")))?);
@@ -117,9 +119,9 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
     match end.cmp(&size) {
         std::cmp::Ordering::Equal => Ok(tensors),
         std::cmp::Ordering::Greater => Err(bad(format!("cut short: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}"))),
-        std::cmp::Ordering::Less => {
-            Err(bad(format!("too long: its header describes {end} bytes, the file has {size}; it was written twice or is damaged, {FETCH_AGAIN}")))
-        }
+        std::cmp::Ordering::Less => Err(bad(format!(
+            "too long: its header describes {end} bytes, the file has {size}; it was written twice or is damaged, {FETCH_AGAIN}"
+        ))),
     }
 }
 
@@ -138,7 +140,13 @@ fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<Tens
     if end < begin || expected != Some(end - begin) || end.checked_add(data_start).is_none() {
         return Err(format!("{element_type} {shape:?} does not take the bytes {begin} to {end}"));
     }
-    Ok(TensorEntry { name: name.to_owned(), element_type: element_type.to_owned(), shape, offset_bytes: data_start + begin, size_bytes: end - begin })
+    Ok(TensorEntry {
+        name: name.to_owned(),
+        element_type: element_type.to_owned(),
+        shape,
+        offset_bytes: data_start + begin,
+        size_bytes: end - begin,
+    })
 }
 
 /// The byte after the last tensor; an error where two overlap or leave a gap.
@@ -147,7 +155,10 @@ fn check_layout(tensors: &[TensorEntry], data_start: u64) -> Result<u64, String>
         if entry.offset_bytes == position {
             Ok(position + entry.size_bytes)
         } else {
-            Err(format!("tensor `{}` starts at byte {}, expected {position}; the file is damaged, {FETCH_AGAIN}", entry.name, entry.offset_bytes))
+            Err(format!(
+                "tensor `{}` starts at byte {}, expected {position}; the file is damaged, {FETCH_AGAIN}",
+                entry.name, entry.offset_bytes
+            ))
         }
     })
 }
