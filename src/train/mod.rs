@@ -1,7 +1,9 @@
 //! The training loops, readable aloud: GRPO, and the pretraining of small models.
 
+mod measure; // speed of this machine
 mod pretrain; // a small model from a task's generator
 
+pub use measure::{Measurement, measure_cpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 
 /// Why a training ended early.
