@@ -1,1 +1,5 @@
 //! Prompt rows.
+
+mod row;
+
+pub use row::PromptRow;

@@ -1,1 +1,5 @@
 //! Tokenizer and chat template.
+
+mod message;
+
+pub use message::Message;
