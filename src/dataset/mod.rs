@@ -1,5 +1,14 @@
-//! Prompt rows.
+//! Prompt rows: reading them with their line numbers, their order in training, their health, and the generator that makes them.
 
+mod build;
+mod error;
+pub mod generator;
+pub mod order;
+mod random;
 mod row;
 
-pub use row::PromptRow;
+pub use build::{BuiltSet, build};
+pub use error::DatasetError;
+pub use generator::{GeneratedRow, Generator, Stream};
+pub use random::CounterRandom;
+pub use row::{PromptRow, load, read_rows};

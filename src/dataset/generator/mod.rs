@@ -1,0 +1,247 @@
+//! Prompts made from templates, pools and value formats: a row is a function of the seed, its set and its number.
+
+mod draw;
+mod specification;
+mod templates;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use minijinja::{Environment, Value};
+use serde_json::{Map, json};
+
+use self::draw::{Draw, Lists};
+use self::specification::{Specification, Style};
+use super::random::{CounterRandom, GOLDEN, mix, scale};
+use super::{DatasetError, PromptRow};
+use crate::task::Task;
+use crate::text::Message;
+
+/// Which rows: the three written sets, or the endless ones that the embedded model is pretrained on. No two share a composed word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// `train`.
+    Train,
+    /// `eval`.
+    Eval,
+    /// `proof`.
+    Proof,
+    /// Unlimited rows, none of which is in a set.
+    Pretrain,
+}
+
+impl Stream {
+    /// The set's name, as row ids begin.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Eval => "eval",
+            Self::Proof => "proof",
+            Self::Pretrain => "pretrain",
+        }
+    }
+}
+
+/// A row, its right completion, and what an unaligned model may write instead.
+#[derive(Clone, Debug)]
+pub struct GeneratedRow {
+    /// The prompt row as the set's file holds it.
+    pub row: PromptRow,
+    /// `layout/amount format`.
+    pub style: String,
+    /// The right completion.
+    pub answer: String,
+    /// The style's habit by name, and the completion that shows it.
+    pub habit_answer: Option<(String, String)>,
+    /// How often the habit is shown, in `[0, 1]`.
+    pub habit_frequency: f64,
+}
+
+/// A compiled `generator.toml`.
+#[derive(Debug)]
+pub struct Generator {
+    label: String,
+    specification: Specification,
+    templates: Environment<'static>,
+    lists: Arc<Lists>,
+    total_share: u64,
+}
+
+type Values = BTreeMap<String, Value>;
+
+impl Generator {
+    /// The generator that the task names.
+    pub fn load(task: &Task) -> Result<Self, DatasetError> {
+        let file = task.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
+        let label = task.label(file);
+        let bytes = task.read(file)?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| DatasetError::Generator { label: label.clone(), problem: format!("not UTF-8 ({error}); save it as UTF-8") })?;
+        Self::parse(text, &label)
+    }
+
+    /// A generator from the text of its file; `label` names the file in errors.
+    pub fn parse(toml_text: &str, label: &str) -> Result<Self, DatasetError> {
+        let fail = |problem: String| DatasetError::Generator { label: label.to_owned(), problem };
+        let specification: Specification = toml::from_str(toml_text).map_err(|error| fail(error.to_string()))?;
+        if let Some(problem) = specification.problem() {
+            return Err(fail(problem));
+        }
+        let templates = templates::compile(&specification).map_err(fail)?;
+        let shares = &specification.word_shares;
+        let lists = Arc::new(Lists {
+            pools: specification.pools.clone(),
+            words: specification.words.clone(),
+            word_shares: [shares.train, shares.eval, shares.proof, shares.pretrain],
+        });
+        let total_share = specification.styles.iter().map(|style| u64::from(style.share)).sum();
+        Ok(Self { label: label.to_owned(), specification, templates, lists, total_share })
+    }
+
+    /// How many rows the file asks for; `None` for the endless stream.
+    pub fn rows(&self, stream: Stream) -> Option<u64> {
+        let rows = &self.specification.rows;
+        match stream {
+            Stream::Train => Some(rows.train),
+            Stream::Eval => Some(rows.eval),
+            Stream::Proof => Some(rows.proof),
+            Stream::Pretrain => None,
+        }
+    }
+
+    /// Row `index` (from 0) of a set. Errors name the template that failed.
+    pub fn row(&self, stream: Stream, index: u64) -> Result<GeneratedRow, DatasetError> {
+        let random = self.random(stream, index);
+        let style = self.style(stream, index);
+        let mut values = self.values(stream, style, &random)?;
+        let content = self.render("prompt", &values)?;
+        let answer = self.render("answer", &values)?;
+        values.insert("answer".into(), answer.as_str().into());
+        let habit_answer = match &style.habit {
+            Some(habit) => Some((habit.clone(), self.render(&format!("habits.{habit}"), &values)?)),
+            None => None,
+        };
+        let row = self.prompt_row(stream, index, style, content, &answer)?;
+        Ok(GeneratedRow { row, style: style.name(), answer, habit_answer, habit_frequency: style.frequency })
+    }
+
+    /// Example `index` of the endless stream: the messages (without the task's system turn) and a completion, which is the right one or, as often as
+    /// the style says, the one that shows the style's habit.
+    pub fn pretrain_example(&self, index: u64) -> Result<(Vec<Message>, String), DatasetError> {
+        let generated = self.row(Stream::Pretrain, index)?;
+        let spoilt = self.random(Stream::Pretrain, index).fork("habit").unit() < generated.habit_frequency;
+        let completion = match generated.habit_answer {
+            Some((_, text)) if spoilt => text,
+            _ => generated.answer,
+        };
+        Ok((generated.row.messages, completion))
+    }
+
+    fn random(&self, stream: Stream, index: u64) -> CounterRandom {
+        CounterRandom::new(&[self.specification.seed, stream as u64, index])
+    }
+
+    /// Styles come in their shares in every stretch of rows, not only on average: the golden ratio's multiples fill the unit interval evenly.
+    fn style(&self, stream: Stream, index: u64) -> &Style {
+        let start = mix(self.specification.seed ^ mix(stream as u64 + 1));
+        let mut place = scale(start.wrapping_add(index.wrapping_mul(GOLDEN)), self.total_share);
+        let styles = &self.specification.styles;
+        for style in styles {
+            if place < u64::from(style.share) {
+                return style;
+            }
+            place -= u64::from(style.share);
+        }
+        &styles[styles.len() - 1]
+    }
+
+    /// What the templates see: the date and the amount in all their forms, the fields, the document.
+    fn values(&self, stream: Stream, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
+        let mut values = self.date(random)?;
+        values.append(&mut self.amount(style, random)?);
+        let mut fields = Values::new();
+        for (name, templates) in &self.specification.fields {
+            let text = self.draw_from(&format!("fields.{name}"), templates.len(), stream, random, &values)?;
+            fields.insert(name.clone(), text.into());
+        }
+        values.append(&mut fields);
+        let layouts = self.specification.layouts[&style.layout].len();
+        let document = self.draw_from(&format!("layouts.{}", style.layout), layouts, stream, random, &values)?;
+        values.insert("document".into(), document.into());
+        Ok(values)
+    }
+
+    /// One of the `count` templates `name.0`, `name.1`, …, rendered.
+    fn draw_from(&self, name: &str, count: usize, stream: Stream, random: &CounterRandom, values: &Values) -> Result<String, DatasetError> {
+        let mut random = random.fork(name);
+        let template = format!("{name}.{}", random.below(count as u64));
+        let mut values = values.clone();
+        values.insert("draw".into(), Draw::value(&self.lists, stream as usize, random));
+        self.render(&template, &values)
+    }
+
+    fn date(&self, random: &CounterRandom) -> Result<Values, DatasetError> {
+        let dates = &self.specification.dates;
+        let mut random = random.fork("date");
+        let days = dates.first.until(dates.last).map_or(0, |span| u64::from(span.get_days().unsigned_abs())) + 1;
+        let later = jiff::Span::new().days(random.below(days) as i64);
+        let date = dates.first.checked_add(later).unwrap_or(dates.first);
+        let mut values = Values::from([
+            ("iso_date".into(), date.to_string().into()),
+            ("year".into(), format!("{:04}", date.year()).into()),
+            ("month".into(), format!("{:02}", date.month()).into()),
+            ("day".into(), format!("{:02}", date.day()).into()),
+            ("day_plain".into(), date.day().into()),
+            ("month_name".into(), date.strftime("%B").to_string().into()),
+            ("month_short".into(), date.strftime("%b").to_string().into()),
+        ]);
+        let format = format!("dates.formats.{}", random.below(dates.formats.len() as u64));
+        let text = self.render(&format, &values)?;
+        values.insert("date".into(), text.into());
+        Ok(values)
+    }
+
+    fn amount(&self, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
+        let Specification { amounts, currencies, .. } = &self.specification;
+        let mut random = random.fork("amount");
+        let digits = amounts.digits[random.below(amounts.digits.len() as u64) as usize];
+        let low = 10_u64.pow(digits - 1);
+        let whole = low + random.below(low * 9);
+        let cents = format!("{:02}", random.below(100));
+        let (code, symbol) = currencies.iter().nth(random.below(currencies.len() as u64) as usize).map_or(("", ""), |(c, s)| (c, s));
+        let mut values = Values::from([
+            ("decimal".into(), format!("{whole}.{cents}").into()),
+            ("whole".into(), whole.into()),
+            ("cents".into(), cents.into()),
+            ("code".into(), code.into()),
+            ("symbol".into(), symbol.into()),
+        ]);
+        let text = self.render(&format!("amounts.formats.{}", style.amount), &values)?;
+        values.insert("amount".into(), text.into());
+        Ok(values)
+    }
+
+    fn prompt_row(&self, stream: Stream, index: u64, style: &Style, content: String, answer: &str) -> Result<PromptRow, DatasetError> {
+        let expected: serde_json::Value =
+            serde_json::from_str(answer).map_err(|error| self.fail(format!("answer: not JSON ({error}): {answer}")))?;
+        let id = format!("{}-{:03}", stream.name(), index + 1);
+        let messages = vec![Message { role: "user".into(), content }];
+        let tags = vec![style.tag.clone(), style.layout.clone()];
+        let fields = Map::from_iter([
+            ("id".to_owned(), json!(id)),
+            ("messages".to_owned(), json!(messages)),
+            ("expected".to_owned(), expected.clone()),
+            ("tags".to_owned(), json!(tags)),
+        ]);
+        Ok(PromptRow { id, messages, expected: Some(expected), tags, fields, line: index as usize + 1 })
+    }
+
+    fn render(&self, template: &str, values: &Values) -> Result<String, DatasetError> {
+        let render = || self.templates.get_template(template)?.render(values);
+        render().map_err(|error| self.fail(format!("{template}: {error:#}")))
+    }
+
+    fn fail(&self, problem: String) -> DatasetError {
+        DatasetError::Generator { label: self.label.clone(), problem }
+    }
+}

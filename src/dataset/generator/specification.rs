@@ -1,0 +1,173 @@
+//! `generator.toml` as data: what may stand in it, and what it must agree on.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use serde::{Deserialize, Deserializer, de};
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Specification {
+    /// Fixes every draw.
+    pub(crate) seed: u64,
+    /// Template of the user turn; sees `instruction`, `document` and the fields.
+    pub(crate) prompt: String,
+    /// Template of the right completion, a JSON object.
+    pub(crate) answer: String,
+    /// Layouts with amount formats, in the order of the file.
+    pub(crate) styles: Vec<Style>,
+    /// Rows of each written set.
+    pub(crate) rows: Rows,
+    /// What an unaligned model writes instead of the answer, by name.
+    #[serde(default)]
+    pub(crate) habits: BTreeMap<String, String>,
+    /// Templates by field; one is drawn per row.
+    pub(crate) fields: BTreeMap<String, Vec<String>>,
+    /// Composed words: the pools whose picks are joined.
+    #[serde(default)]
+    pub(crate) words: BTreeMap<String, Vec<String>>,
+    /// Each set's part of the words.
+    pub(crate) word_shares: WordShares,
+    /// Range and formats of dates.
+    pub(crate) dates: Dates,
+    /// Sizes and formats of amounts.
+    pub(crate) amounts: Amounts,
+    /// Symbol by code.
+    pub(crate) currencies: BTreeMap<String, String>,
+    /// Templates of the document by layout; one is drawn per row.
+    pub(crate) layouts: BTreeMap<String, Vec<String>>,
+    /// Lists that templates pick from.
+    pub(crate) pools: BTreeMap<String, Vec<String>>,
+}
+
+/// A layout with an amount format, and the habit tied to it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Style {
+    pub(crate) layout: String,
+    pub(crate) amount: String,
+    /// Written into each row's `tags`, before the layout.
+    pub(crate) tag: String,
+    /// Relative part of the rows.
+    pub(crate) share: u32,
+    #[serde(default)]
+    pub(crate) habit: Option<String>,
+    /// How often the pretrained model shows the habit, in `[0, 1]`.
+    #[serde(default)]
+    pub(crate) frequency: f64,
+}
+
+impl Style {
+    /// `layout/amount`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.layout, self.amount)
+    }
+}
+
+/// Rows of each written set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rows {
+    pub(crate) train: u64,
+    pub(crate) eval: u64,
+    pub(crate) proof: u64,
+}
+
+/// Each set's part of the words, in relative numbers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WordShares {
+    pub(crate) train: u32,
+    pub(crate) eval: u32,
+    pub(crate) proof: u32,
+    pub(crate) pretrain: u32,
+}
+
+/// Range (inclusive, `YYYY-MM-DD`) and formats of dates.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Dates {
+    #[serde(deserialize_with = "date")]
+    pub(crate) first: Date,
+    #[serde(deserialize_with = "date")]
+    pub(crate) last: Date,
+    pub(crate) formats: Vec<String>,
+}
+
+/// Sizes and formats of amounts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Amounts {
+    /// How many digits may stand before the decimal point; one is drawn per row.
+    pub(crate) digits: Vec<u32>,
+    pub(crate) formats: BTreeMap<String, String>,
+}
+
+impl Specification {
+    /// The first thing on which the file does not agree with itself, in words.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.styles.iter().find_map(|style| self.style_problem(style)).or_else(|| self.list_problem()).or_else(|| self.range_problem())
+    }
+
+    fn style_problem(&self, style: &Style) -> Option<String> {
+        let name = style.name();
+        if !self.layouts.contains_key(&style.layout) {
+            return Some(format!("style {name}: no layout `{}` under [layouts]; it has {}", style.layout, names(&self.layouts)));
+        }
+        if !self.amounts.formats.contains_key(&style.amount) {
+            return Some(format!(
+                "style {name}: no format `{}` under [amounts.formats]; it has {}",
+                style.amount,
+                names(&self.amounts.formats)
+            ));
+        }
+        if let Some(habit) = style.habit.as_ref().filter(|habit| !self.habits.contains_key(*habit)) {
+            return Some(format!("style {name}: no habit `{habit}` under [habits]; it has {}", names(&self.habits)));
+        }
+        (!(0.0..=1.0).contains(&style.frequency))
+            .then(|| format!("style {name}: frequency is {}; it must lie between 0 and 1", style.frequency))
+    }
+
+    fn list_problem(&self) -> Option<String> {
+        let lists = [("fields", &self.fields), ("words", &self.words), ("layouts", &self.layouts), ("pools", &self.pools)];
+        for (table, lists) in lists {
+            if let Some((name, _)) = lists.iter().find(|(_, list)| list.is_empty()) {
+                return Some(format!("[{table}] `{name}` is an empty list; write at least one entry"));
+            }
+        }
+        for (word, pools) in &self.words {
+            if let Some(pool) = pools.iter().find(|pool| !self.pools.contains_key(*pool)) {
+                return Some(format!("[words] `{word}`: no pool `{pool}` under [pools]; it has {}", names(&self.pools)));
+            }
+        }
+        None
+    }
+
+    fn range_problem(&self) -> Option<String> {
+        if self.styles.iter().all(|style| style.share == 0) {
+            return Some("`styles`: no style has a share above 0".into());
+        }
+        if self.dates.last < self.dates.first || self.dates.formats.is_empty() {
+            let Dates { first, last, .. } = &self.dates;
+            return Some(format!("[dates]: first {first} must not come after last {last}, and `formats` needs an entry"));
+        }
+        if self.amounts.digits.is_empty() || self.amounts.digits.iter().any(|digits| !(1..=15).contains(digits)) {
+            return Some(format!("[amounts]: digits is {:?}; write a list of numbers between 1 and 15", self.amounts.digits));
+        }
+        let WordShares { train, eval, proof, pretrain } = self.word_shares;
+        if [train, eval, proof, pretrain].contains(&0) {
+            return Some("[word_shares]: each of train, eval, proof and pretrain must be at least 1".into());
+        }
+        self.currencies.is_empty().then(|| "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into())
+    }
+}
+
+fn names<T>(table: &BTreeMap<String, T>) -> String {
+    table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| de::Error::custom(format!("`{text}` is no date; write it like \"2026-03-12\"")))
+}

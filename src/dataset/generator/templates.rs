@@ -1,0 +1,63 @@
+//! The templates of a generator, compiled once: strict about unknown names, with the filters `json` and `group`.
+
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+
+use super::specification::Specification;
+
+/// Every template of the file, named by its place: `layouts.receipt.1`, `habits.fence`, `prompt`.
+pub(super) fn compile(specification: &Specification) -> Result<Environment<'static>, String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.add_filter("json", json);
+    environment.add_filter("group", group);
+    let mut add = |name: String, template: &str| {
+        environment.add_template_owned(name.clone(), template.to_owned()).map_err(|error| format!("{name}: {error}"))
+    };
+    add("prompt".into(), &specification.prompt)?;
+    add("answer".into(), &specification.answer)?;
+    for (place, template) in specification.dates.formats.iter().enumerate() {
+        add(format!("dates.formats.{place}"), template)?;
+    }
+    for (table, templates) in [("habits", &specification.habits), ("amounts.formats", &specification.amounts.formats)] {
+        for (name, template) in templates {
+            add(format!("{table}.{name}"), template)?;
+        }
+    }
+    for (table, lists) in [("fields", &specification.fields), ("layouts", &specification.layouts)] {
+        for (name, templates) in lists {
+            for (place, template) in templates.iter().enumerate() {
+                add(format!("{table}.{name}.{place}"), template)?;
+            }
+        }
+    }
+    Ok(environment)
+}
+
+/// A JSON string, with nothing escaped beyond what JSON asks for (minijinja's `tojson` also escapes for HTML).
+fn json(text: &str) -> Result<String, Error> {
+    serde_json::to_string(text).map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// A whole number's digits in groups of three: `1234567 | group(",")` is `1,234,567`.
+fn group(number: &Value, separator: &str) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push_str(separator);
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn digits_are_grouped_by_three() {
+        for (number, expected) in [(7, "7"), (123, "123"), (1234, "1,234"), (12345, "12,345"), (1_234_567, "1,234,567")] {
+            assert_eq!(super::group(&number.into(), ","), expected);
+        }
+    }
+}
