@@ -44,8 +44,12 @@ pub struct Task {
     pub rewards: Vec<RewardPart>,
     /// The task's own defaults of configuration keys; the sub-table `model.NAME` holds for one base model only.
     pub train: toml::Table,
-    /// The files of the prompt sets, of the sample completions and of the generator.
+    /// The files of the prompt sets.
     pub prompts: PromptFiles,
+    /// Sample completions for the preview.
+    pub completions: Option<String>,
+    /// Recipe of the prompt generator.
+    pub generator: Option<String>,
     home: Home,
 }
 
@@ -83,10 +87,6 @@ pub struct PromptFiles {
     pub eval: Option<String>,
     /// Prompts of the proof set.
     pub proof: Option<String>,
-    /// Sample completions for the preview.
-    pub completions: Option<String>,
-    /// Recipe of a prompt generator.
-    pub generator: Option<String>,
 }
 
 /// `[score]`: from a completion to its tier.
@@ -198,7 +198,7 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.schema_file];
         names.extend(self.references.values().map(String::as_str));
         names.extend(
-            [&prompts.train, &prompts.eval, &prompts.proof, &prompts.completions, &prompts.generator]
+            [&prompts.train, &prompts.eval, &prompts.proof, &self.completions, &self.generator]
                 .into_iter()
                 .filter_map(Option::as_deref),
         );
