@@ -198,9 +198,7 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.schema_file];
         names.extend(self.references.values().map(String::as_str));
         names.extend(
-            [&prompts.train, &prompts.eval, &prompts.proof, &self.completions, &self.generator]
-                .into_iter()
-                .filter_map(Option::as_deref),
+            [&prompts.train, &prompts.eval, &prompts.proof, &self.completions, &self.generator].into_iter().filter_map(Option::as_deref),
         );
         let mut seen = Vec::new();
         names.retain(|name| !seen.contains(name) && (seen.push(*name) == ()));
