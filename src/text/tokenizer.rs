@@ -20,7 +20,7 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Template {
-    Ready(ChatTemplate),
+    Ready(Box<ChatTemplate>),
     Missing { path: String },
     Broken { path: String, problem: String },
 }
@@ -43,7 +43,7 @@ impl Tokenizer {
         let inner = parse(&source.read("tokenizer.json")?, &path)?;
         let config = optional_json(source, "tokenizer_config.json")?;
         let template = match ChatTemplate::of(source, &config) {
-            Ok(Some(template)) => Template::Ready(template),
+            Ok(Some(template)) => Template::Ready(Box::new(template)),
             Ok(None) => Template::Missing { path: source.label("tokenizer_config.json") },
             Err(TextError::Template { path, problem }) => Template::Broken { path, problem },
             Err(other) => return Err(other),
@@ -64,7 +64,7 @@ impl Tokenizer {
         let source = config.get("chat_template").and_then(Json::as_str).unwrap_or_default();
         let tokens = config.get("eos_token").and_then(Json::as_str).map(|token| ("eos_token".to_owned(), token.to_owned()));
         let template = ChatTemplate::new(source, tokens.into_iter().collect(), "tokenizer_config.json")?;
-        Ok(Self::assemble(inner, Template::Ready(template), &config, &[], "tokenizer.json".to_owned()))
+        Ok(Self::assemble(inner, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
     }
 
     fn assemble(inner: tokenizers::Tokenizer, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
