@@ -100,7 +100,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         tokenizer_examples: 4000,
         learning_rate: arguments.learning_rate,
         seed: arguments.seed,
-        tokens_per_micro_batch: 1024,
+        tokens_per_micro_batch: 1280,
     };
     let threads = Threads::new(arguments.threads)?;
     let start = Instant::now();
