@@ -79,14 +79,28 @@ fn room_of(path: &str) -> Option<&str> {
     Some(room)
 }
 
-/// The lines before `#[cfg(test)]`, each without comments and without what stands in double quotes.
+/// The lines before `#[cfg(test)]`, each without comments and without what stands in double quotes; a `use` over several lines is moved to its first.
 fn code_lines(text: &str) -> Vec<String> {
-    let before_tests = text.lines().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]"));
-    before_tests.map(|line| without_texts(line.split("//").next().unwrap_or_default())).collect()
+    let mut lines: Vec<String> = Vec::new();
+    let mut open_since = None;
+    for line in text.lines().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]")) {
+        let code = without_texts(line.split("//").next().unwrap_or_default());
+        match open_since {
+            Some(first) => {
+                lines[first] = format!("{} {}", lines[first], code.trim());
+                lines.push(String::new());
+            }
+            None => lines.push(code),
+        }
+        let first = open_since.unwrap_or(lines.len() - 1);
+        let is_open = lines[first].contains("::{") && lines[first].matches('{').count() > lines[first].matches('}').count();
+        open_since = (is_open && lines[first].contains("use ")).then_some(first);
+    }
+    lines
 }
 
 fn without_texts(line: &str) -> String {
-    line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
+    line.replace("'\"'", "' '").split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
 
 /// Paths that start at the crate's root: the rooms in `crate::a::b`, `grpo_tui::a` and `use crate::{a::b, c}`.
@@ -240,6 +254,11 @@ fn each_rule_can_fail() {
     check("src/hub/cache.rs", &with("let x = crate::task::read();"), &["`hub` uses `task`"]);
     check("src/model/mod.rs", &with("use grpo_tui::rollout::Sampler;"), &["`model` uses `rollout`"]);
     check("src/task/mod.rs", &with("use crate::{hub::find_model, score::{Scorer, train}, cli};"), &["uses `score`", "uses `cli`"]);
+    check(
+        "src/task/mod.rs",
+        &with("use crate::{\n    hub::{a, b},\n    score::c,\n};\nuse crate::cli;"),
+        &["mod.rs:2: `task` uses `score`", "mod.rs:6: `task` uses `cli`"],
+    );
     check("src/view/screens/run.rs", &with("use crate::run::Run;"), &[]);
     check("src/view/screens/run.rs", &with("use crate::train::grpo;"), &["`view` uses `train`"]);
     check("src/cli/train.rs", &with("use crate::{train, view};"), &[]);

@@ -151,7 +151,7 @@ impl Writer {
 }
 
 /// Python's `repr` of a float: the shortest digits, an exponent of two digits below 1e-4 and from 1e16 on.
-fn python_float(number: f64) -> String {
+pub(super) fn python_float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
     }

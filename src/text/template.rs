@@ -28,6 +28,10 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|error| problem(path, &error))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(|output, state, value| match f64::try_from(value.clone()) {
+            Ok(number) if value.is_number() && !value.is_integer() => Ok(output.write_str(&python_json::python_float(number))?),
+            _ => minijinja::escape_formatter(output, state, value),
+        });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);

@@ -1,0 +1,29 @@
+# Short names for what is typed often; `just` lists them.
+
+default:
+    @just --list
+
+# A true GRPO run of the embedded model, then base against trained on held-out prompts.
+train *arguments:
+    cargo run --release -- train sample-data/invoice {{arguments}}
+
+# All tests.
+test *arguments:
+    cargo test {{arguments}}
+
+# Everything that has to hold before a change is taken.
+check:
+    .ci/run
+
+# Format the sources.
+format:
+    cargo fmt
+
+# Speed of this machine with the embedded model.
+bench:
+    cargo run --release -- bench cpu --json
+
+# Numbers and prompts of transformers for the parity tests; needs Python with torch and transformers.
+golden:
+    python3 scripts/golden/qwen3_logits.py tests/parity
+    python3 scripts/golden/chat_templates.py tests/parity

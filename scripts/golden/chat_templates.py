@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Prompts as transformers' apply_chat_template renders them.
+
+    python3 scripts/golden/chat_templates.py OUTDIR        (writes OUTDIR/chat_templates.json; ours came from OUTDIR = tests/parity)
+
+Each case holds the template, its special tokens, messages, tools, `enable_thinking` (null: not given) and what came out: `expected`, or `refused` where the
+template raises. Needs transformers (written with 5.17); no torch, no network, no other files.
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import transformers
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+# The template of tokenizers that this project trains (src/text/train_bpe.rs); a test holds the two equal.
+OURS = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}"""
+
+# In the manner of Qwen3: tools as JSON lines, a namespace found by walking backwards, reasoning cut out of earlier answers, tool calls and replies.
+REASONING = """\
+{%- set first = messages[0] %}
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if first.role == 'system' %}
+        {{- first.content + '\\n\\n' }}
+    {%- endif %}
+    {{- 'You may call these functions, one JSON object a line:\\n<functions>' }}
+    {%- for tool in tools %}
+        {{- '\\n' }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- '\\n</functions><|im_end|>\\n' }}
+{%- elif first.role == 'system' %}
+    {{- '<|im_start|>system\\n' + first.content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- set seen = namespace(searching=true, question=messages | length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set position = messages | length - 1 - loop.index0 %}
+    {%- if seen.searching and message.role == 'user' and message.content is string and not (message.content.startswith('<reply>') and message.content.endswith('</reply>')) %}
+        {%- set seen.searching = false %}
+        {%- set seen.question = position %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set content = message.content if message.content is string else '' %}
+    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' ~ message.role ~ '\\n' ~ content ~ '<|im_end|>\\n' }}
+    {%- elif message.role == 'assistant' %}
+        {%- set reasoning = '' %}
+        {%- if message.reasoning is defined and message.reasoning is not none %}
+            {%- set reasoning = message.reasoning %}
+        {%- elif '</think>' in content %}
+            {%- set reasoning = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}
+        {{- '<|im_start|>assistant\\n' }}
+        {%- if loop.index0 > seen.question and (loop.last or reasoning) %}
+            {{- '<think>\\n' + reasoning.strip() + '\\n</think>\\n\\n' }}
+        {%- endif %}
+        {{- content }}
+        {%- for call in message.tool_calls or [] %}
+            {%- if (loop.first and content) or not loop.first %}
+                {{- '\\n' }}
+            {%- endif %}
+            {%- set call = call.function if call.function else call %}
+            {{- '<call>{"name": "' ~ call.name ~ '", "arguments": ' }}
+            {%- if call.arguments is string %}
+                {{- call.arguments }}
+            {%- else %}
+                {{- call.arguments | tojson }}
+            {%- endif %}
+            {{- '}</call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\\n<reply>\\n' + content + '\\n</reply>' }}
+        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+# In the manner of older instruct models: bos_token, alternating roles, a refusal, block tags on lines of their own, a macro, defaults.
+ALTERNATING = """\
+{% macro turn(role, text) %}
+[{{ role | upper }}] {{ text | trim }}
+{% endmacro %}
+{{ bos_token }}{% if messages[0]['role'] == 'system' %}
+{% set system, rest = messages[0]['content'], messages[1:] %}
+<<{{ system }}>>
+{% else %}
+  {% set system, rest = 'none', messages %}
+{% endif %}
+{% for message in rest %}
+    {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+        {{ raise_exception('roles must alternate, starting with user') }}
+    {% endif %}
+    {% if loop.index is divisibleby 2 %}
+{{ turn('reply', message.content) }}{{ eos_token }}
+    {% else %}
+{{ turn('ask', message.content) }}
+    {% endif %}
+{% endfor %}
+{{ absent | default('end') }}{{ ' of ' + rest | length | string }}{# a comment #}
+{% if add_generation_prompt %}[REPLY]{% endif %}
+"""
+
+# What templates do with values: printing, JSON, slices, filters, dictionaries, loops with conditions.
+VALUES = """\
+{%- set data = {'b': [1, 2.5, true, none], 'a': {'é': '<&>"', 'n': 1e20}} -%}
+{{ data | tojson }}
+{{ data | tojson(indent=2) }}
+{{ data | tojson(sort_keys=true, separators=(',', ':')) }}
+{{ data.a | tojson(ensure_ascii=true) }}
+{{ none }} {{ true }} {{ 1.0 }} {{ 7 // 2 }} {{ 7 / 2 }} {{ 2 ** 5 }} {{ -7 % 3 }} {{ 1e-7 }}
+{{ messages[-1].content[:4] }}|{{ messages[0]['content'][::-1] }}|{{ messages | map(attribute='role') | join('+') }}
+{% for key, value in data.items() %}{{ key }}={{ value | length }}{{ ';' if not loop.last }}{% endfor %}
+
+{% for message in messages if message.role != 'system' -%}
+  {{ loop.index }}/{{ loop.length }} {{ message.content.split(' ')[0] | capitalize }} {{ loop.cycle('odd', 'even') }}
+{% endfor %}
+{%- for number in range(5) %}{% if number == 1 %}{% continue %}{% endif %}{% if number == 4 %}{% break %}{% endif %}{{ number }}{% endfor %}
+
+{{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ 'a,b,,c'.split(',') | length }} {{ 'x' in 'xyz' }} {{ 'z' not in ['x'] }}
+{{ ' Ab '.strip().lower() }}{{ 'ab'.upper() }}{{ 'a-b'.replace('-', '+') }}{{ 'title case'.title() }}{{ '{}-{}'.format(1, 'b') }}{{ 'n: %s' % 'v' if false else '' }}
+{{ messages[0].get('name', 'nobody') }} {{ messages[0].name is defined }} {{ messages[0].content is string }} {{ data is mapping }} {{ data.b is iterable }}
+{% generation %}{{ ['x', 'y'] | last }}{% endgeneration %}{{ [3, 1, 2] | sort | join }}{{ (['q'] + ['r']) | tojson }}
+{%- set counter = namespace(total=0) %}{% for message in messages %}{% set counter.total = counter.total + message.content | length %}{% endfor %} {{ counter.total }}"""
+
+SYSTEM = {"role": "system", "content": "Answer with JSON only."}
+USER = {"role": "user", "content": "Invoice 7: Grüße & <b>42,00 €</b> \"net\"\n\n  due 'now' "}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Today's weather in a place <now>",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string", "description": "City & country, e.g. Zürich"}}, "required": ["place"]},
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock", "description": "The time", "parameters": {"type": "object", "properties": {}}}}
+CALLS = [
+    SYSTEM,
+    {"role": "user", "content": "What is it like in Zürich and when?"},
+    {
+        "role": "assistant",
+        "content": "<think>\nTwo calls.\n</think>\n\nLet me look.",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": {"place": "Zürich", "days": 1, "exact": True, "unit": None}}},
+            {"name": "clock", "arguments": "{}"},
+        ],
+    },
+    {"role": "tool", "content": '{"sky": "clear"}'},
+    {"role": "tool", "content": "14:05"},
+]
+LONG = [
+    {"role": "user", "content": "First?"},
+    {"role": "assistant", "content": "<think>\nhm\n</think>\n\nOne."},
+    {"role": "user", "content": "<reply>not a question</reply>"},
+    {"role": "assistant", "content": "Two.", "reasoning": "  kept  "},
+]
+
+QWEN_TOKENS = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+PLAIN_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+# name, template, special tokens, messages, tools, enable_thinking
+CASES = [
+    ("ours, thinking off", OURS, QWEN_TOKENS, [SYSTEM, USER], None, False),
+    ("ours, thinking on", OURS, QWEN_TOKENS, [SYSTEM, USER], None, True),
+    ("ours, switch not given", OURS, QWEN_TOKENS, [USER], None, None),
+    ("ours, several turns", OURS, QWEN_TOKENS, [SYSTEM, USER, {"role": "assistant", "content": "{}"}, USER], None, False),
+    ("reasoning, one question", REASONING, QWEN_TOKENS, [USER], None, False),
+    ("reasoning, system and question", REASONING, QWEN_TOKENS, [SYSTEM, USER], None, True),
+    ("reasoning, switch not given", REASONING, QWEN_TOKENS, [SYSTEM, USER, {"role": "system", "content": "Later."}, USER], None, None),
+    ("reasoning, earlier thoughts", REASONING, QWEN_TOKENS, LONG, None, False),
+    ("reasoning, tools", REASONING, QWEN_TOKENS, [SYSTEM, USER], [WEATHER, CLOCK], False),
+    ("reasoning, tools without system", REASONING, QWEN_TOKENS, [USER], [WEATHER], True),
+    ("reasoning, calls and replies", REASONING, QWEN_TOKENS, CALLS, [WEATHER, CLOCK], False),
+    ("alternating, system", ALTERNATING, PLAIN_TOKENS, [SYSTEM, USER], None, None),
+    ("alternating, three turns", ALTERNATING, PLAIN_TOKENS, [USER, {"role": "assistant", "content": " ok "}, USER], None, False),
+    ("alternating, refused", ALTERNATING, PLAIN_TOKENS, [USER, USER], None, None),
+    ("values", VALUES, PLAIN_TOKENS, [SYSTEM, USER, {"role": "user", "content": "second question", "name": "x"}], None, None),
+]
+
+
+def tokenizer_with(special_tokens):
+    """A tokenizer that exists only to carry special tokens: templates never look at its vocabulary."""
+    words = {"a": 0}
+    for token in special_tokens.values():
+        words.setdefault(token, len(words))
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="a")), **special_tokens)
+
+
+def render(template, special_tokens, messages, tools, enable_thinking):
+    options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+    tokenizer = tokenizer_with(special_tokens)
+    return tokenizer.apply_chat_template(messages, tools=tools, chat_template=template, add_generation_prompt=True, tokenize=False, **options)
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    cases = []
+    for name, template, special_tokens, messages, tools, enable_thinking in CASES:
+        case = {
+            "name": name,
+            "template": template,
+            "special_tokens": special_tokens,
+            "messages": messages,
+            "tools": tools,
+            "enable_thinking": enable_thinking,
+        }
+        try:
+            case["expected"] = render(template, special_tokens, messages, tools, enable_thinking)
+        except Exception as error:  # the template's own refusal; its type is jinja2's
+            if "alternate" not in str(error):
+                raise
+            case["refused"] = str(error)
+        cases.append(case)
+    os.makedirs(sys.argv[1], exist_ok=True)
+    path = os.path.join(sys.argv[1], "chat_templates.json")
+    with open(path, "w", encoding="utf-8") as file:
+        golden = {"made_by": "scripts/golden/chat_templates.py", "transformers": transformers.__version__, "cases": cases}
+        json.dump(golden, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    print(f"{path}: {len(cases)} cases")
+
+
+if __name__ == "__main__":
+    main()
