@@ -147,9 +147,12 @@ impl Layers {
     /// The base model that all layers together ask for, which decides on the task's `[train.model.NAME]`.
     fn base_model(&self, set: &[(&'static Key, &str)]) -> String {
         let from_table = |layer: &Option<Assignments>| {
-            layer.iter().flat_map(|layer| &layer.entries).rev().find(|entry| entry.name == "base_model").and_then(|entry| {
-                entry.value.as_str().map(str::to_owned)
-            })
+            layer
+                .iter()
+                .flat_map(|layer| &layer.entries)
+                .rev()
+                .find(|entry| entry.name == "base_model")
+                .and_then(|entry| entry.value.as_str().map(str::to_owned))
         };
         let from_set = set.iter().rev().find(|(key, _)| key.name == "base_model").map(|(_, text)| text.trim().to_owned());
         from_set
@@ -248,7 +251,9 @@ fn line_of(text: &str, name: &str, model: Option<&str>) -> Option<usize> {
             let header = header.trim_end_matches(|c| c != ']').trim_end_matches(']');
             let header = header.strip_prefix("train.").unwrap_or(header);
             in_model = header.strip_prefix("model.").map(|name| name.trim().trim_matches(['"', '\'']).to_owned());
-        } else if line.split_once('=').is_some_and(|(left, _)| left.trim().trim_matches(['"', '\'']) == name) && in_model.as_deref() == model {
+        } else if line.split_once('=').is_some_and(|(left, _)| left.trim().trim_matches(['"', '\'']) == name)
+            && in_model.as_deref() == model
+        {
             return Some(index + 1);
         }
     }
@@ -324,7 +329,9 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
         ));
     }
     if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
-        return conflict("completions_per_prompt is 1: a group of one has no spread, so GRPO learns nothing; set it to 2 or more".to_owned());
+        return conflict(
+            "completions_per_prompt is 1: a group of one has no spread, so GRPO learns nothing; set it to 2 or more".to_owned(),
+        );
     }
     Ok(())
 }

@@ -54,7 +54,8 @@ fn layers_in_order() {
         file: file.map(|text| Assignments::from_toml("my.toml", text).unwrap()),
         set: pairs.iter().map(|pair| (*pair).to_owned()).collect(),
     };
-    let check = |layers: Layers, name: &str, expected: &str, source: Source| assert_eq!(value(&layers, name), (expected.to_owned(), source));
+    let check =
+        |layers: Layers, name: &str, expected: &str, source: Source| assert_eq!(value(&layers, name), (expected.to_owned(), source));
     check(layers(None, None, &[]), "learning_rate", "0.005", Source::Task);
     check(layers(None, None, &[]), "epochs", "3", Source::Task);
     check(layers(Some(Preset::Seed), None, &[]), "epochs", "3", Source::Task);

@@ -70,7 +70,8 @@ impl TrainConfig {
 
     /// SHA-256, in hex, over all keys and values in alphabetical order: equal configurations have equal digests, wherever their values came from.
     pub fn digest(&self) -> String {
-        let sorted: std::collections::BTreeMap<String, String> = self.values().into_iter().map(|(name, value)| (name, value.to_string())).collect();
+        let sorted: std::collections::BTreeMap<String, String> =
+            self.values().into_iter().map(|(name, value)| (name, value.to_string())).collect();
         let mut hash = Sha256::new();
         for (name, value) in sorted {
             hash.update(format!("{name} = {value}\n"));

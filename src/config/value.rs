@@ -39,7 +39,9 @@ impl fmt::Display for Kind {
             Self::Number { least, most } => write!(formatter, "a number from {least} to {most}"),
             Self::Flag => formatter.write_str("true or false"),
             Self::Choice(names) => write!(formatter, "one of {}", names.join(", ")),
-            Self::Condition => formatter.write_str("a condition such as valid>=0.99 (parse, valid, exact or tolerant; >=, >, <= or <), or empty"),
+            Self::Condition => {
+                formatter.write_str("a condition such as valid>=0.99 (parse, valid, exact or tolerant; >=, >, <= or <), or empty")
+            }
         }
     }
 }

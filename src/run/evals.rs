@@ -111,7 +111,11 @@ impl EvalSummary {
             exact: exact_rate(&all),
             tolerant: rate(&all, |record| record.tolerant),
             valid_interval: [low, high],
-            mean_tokens: if records.is_empty() { 0.0 } else { records.iter().map(|record| record.tokens).sum::<usize>() as f64 / records.len() as f64 },
+            mean_tokens: if records.is_empty() {
+                0.0
+            } else {
+                records.iter().map(|record| record.tokens).sum::<usize>() as f64 / records.len() as f64
+            },
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
         }
@@ -247,7 +251,12 @@ mod tests {
         assert_eq!(summary.exact, Some(1.0 / 3.0));
         assert_eq!(summary.by_tag["messy"], TagSummary { n: 2, valid: 0.0, exact: Some(0.0), parse: 0.5 });
         assert_eq!(summary.mean_tokens, 10.0);
-        let after = [record("a", "valid", None, ""), record("b", "valid", None, ""), record("c", "valid", None, ""), record("d", "invalid", None, "")];
+        let after = [
+            record("a", "valid", None, ""),
+            record("b", "valid", None, ""),
+            record("c", "valid", None, ""),
+            record("d", "invalid", None, ""),
+        ];
         let compared = Comparison::of(&before, &after);
         let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
         assert_eq!(compared, expected);

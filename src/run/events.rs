@@ -360,7 +360,12 @@ impl EventBody {
     /// Names of the numbers that JSON cannot hold.
     fn nonfinite(&self) -> Vec<String> {
         let listed = |name: &str, values: &[f64]| {
-            values.iter().enumerate().filter(|(_, value)| !value.is_finite()).map(|(index, _)| format!("{name}/{index}")).collect::<Vec<_>>()
+            values
+                .iter()
+                .enumerate()
+                .filter(|(_, value)| !value.is_finite())
+                .map(|(index, _)| format!("{name}/{index}"))
+                .collect::<Vec<_>>()
         };
         match self {
             Self::Step(step) => step.metrics.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect(),

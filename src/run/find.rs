@@ -108,7 +108,9 @@ impl RunPlaces {
         }
         let runs = self.list();
         let id = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let exact = |path: &Path, run: &Result<RunDirectory, RunError>| id(path) == wanted || run.as_ref().is_ok_and(|run| run.file().name == wanted);
+        let exact = |path: &Path, run: &Result<RunDirectory, RunError>| {
+            id(path) == wanted || run.as_ref().is_ok_and(|run| run.file().name == wanted)
+        };
         let begins = |path: &Path| {
             let id = id(path);
             id.starts_with(wanted) || id.rsplit('-').next().is_some_and(|last| last.starts_with(wanted))
@@ -160,7 +162,8 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
             At::Step(step) => step.to_string(),
         };
         let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
-        let available = if listed.is_empty() { "it has none yet".to_owned() } else { format!("there are those of steps {}", listed.join(", ")) };
+        let available =
+            if listed.is_empty() { "it has none yet".to_owned() } else { format!("there are those of steps {}", listed.join(", ")) };
         RunError::NoCheckpoint { path: run.path().to_owned(), wanted, available }
     })
 }

@@ -166,7 +166,11 @@ pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     for_each_line(file, &path, |index, line| {
         if step_of(line) == Some(step) {
             let parsed = serde_json::from_slice(line);
-            groups.push(parsed.map_err(|error| RunError::Malformed { path: path.clone(), line: Some(index + 1), message: error.to_string() })?);
+            groups.push(parsed.map_err(|error| RunError::Malformed {
+                path: path.clone(),
+                line: Some(index + 1),
+                message: error.to_string(),
+            })?);
         }
         Ok(true)
     })?;
