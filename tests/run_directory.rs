@@ -13,6 +13,11 @@ use grpo_tui::run::{
     RunError, RunLock, RunPlaces, RunReference, RunState, State, StateWriter, Status, read_step,
 };
 
+/// A folder in memory where there is one, so that thousands of fsyncs cost nothing.
+fn memory_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn new_run(task: &str) -> NewRun {
     let resolved = Layers::default().resolve().unwrap();
     NewRun {
@@ -51,7 +56,7 @@ fn group(step: u64, line: u64, dead: Dead) -> EventBody {
 
 #[test]
 fn created_private_whole_and_read_back() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     let mode = |name: &str| std::fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;
     for name in ["", "task", "task/prompts", "rollouts", "evals", "checkpoints"] {
@@ -75,7 +80,7 @@ fn created_private_whole_and_read_back() {
 
 #[test]
 fn many_runs_of_one_second_have_different_ids() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let ids: std::collections::BTreeSet<String> = (0..20).map(|_| create(folder.path()).id().to_owned()).collect();
     assert_eq!(ids.len(), 20);
 }
@@ -83,7 +88,7 @@ fn many_runs_of_one_second_have_different_ids() {
 #[test]
 fn a_task_file_outside_its_folder_is_refused_and_nothing_is_left() {
     for name in ["../secret", "/etc/passwd", "a/../../b", ""] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = memory_folder();
         let mut new = new_run("invoice");
         new.task_files.push((name.into(), Vec::new()));
         let error = RunDirectory::create(&folder.path().join("runs"), new).unwrap_err().to_string();
@@ -94,7 +99,7 @@ fn a_task_file_outside_its_folder_is_refused_and_nothing_is_left() {
 
 #[test]
 fn opening_refuses_with_a_sentence() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let missing = RunDirectory::open(&folder.path().join("nothing")).unwrap_err().to_string();
     assert!(
         missing.ends_with("nothing is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are"),
@@ -115,7 +120,7 @@ fn opening_refuses_with_a_sentence() {
 
 #[test]
 fn a_second_worker_is_refused_and_told_by_whom() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     assert!(!RunLock::is_held(run.path()));
     let first = RunLock::acquire(run.path()).unwrap();
@@ -130,7 +135,7 @@ fn a_second_worker_is_refused_and_told_by_whom() {
 
 #[test]
 fn a_worker_gone_without_a_last_word_is_interrupted() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     assert!(State::observe(run.path()).is_none());
     let lock = RunLock::acquire(run.path()).unwrap();
@@ -150,7 +155,7 @@ fn a_worker_gone_without_a_last_word_is_interrupted() {
 /// A small log, cut at every byte: the whole lines before the cut survive, the sequence goes on, and the torn rest is reported.
 #[test]
 fn a_tail_torn_at_any_byte_is_sealed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     let path = run.events_path();
     {
@@ -189,7 +194,7 @@ fn a_tail_torn_at_any_byte_is_sealed() {
 
 #[test]
 fn a_line_longer_than_a_chunk_does_not_hide_the_sequence() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
@@ -203,7 +208,7 @@ fn a_line_longer_than_a_chunk_does_not_hide_the_sequence() {
 
 #[test]
 fn the_reader_survives_strange_lines() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let path = folder.path().join("events.jsonl");
     let mut reader = EventReader::new(&path);
     assert!(reader.read().unwrap().events.is_empty());
@@ -318,7 +323,7 @@ fn rollout(step: u64, prompt: &str) -> RolloutGroup {
 
 #[test]
 fn rollouts_of_redone_steps_are_dropped_exactly() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
@@ -349,15 +354,23 @@ fn rollouts_of_redone_steps_are_dropped_exactly() {
 
 #[test]
 fn a_full_disk_names_the_file_and_what_to_do() {
-    let error = std::fs::OpenOptions::new().write(true).open("/dev/full").and_then(|mut file| file.write_all(b"x")).unwrap_err();
-    let error = RunError::Io { action: "write", path: "/runs/x/events.jsonl".into(), source: error };
-    let expected = "cannot write /runs/x/events.jsonl: No space left on device (os error 28); free some space, then go on with `grpo-tui train --resume RUN`";
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let path = run.events_path();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let error = EventWriter::open(&lock).and_then(|mut writer| writer.append(step(1, 1.0))).unwrap_err();
+    let expected = format!(
+        "cannot write {}: No space left on device (os error 28); free some space, then go on with `grpo-tui train --resume RUN`",
+        path.display()
+    );
     assert_eq!(error.to_string(), expected);
 }
 
 #[test]
 fn a_read_only_folder_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
     // Root may write anywhere; a file in the folder's place refuses everybody.
     let root = rustix::process::geteuid().is_root();
@@ -375,7 +388,7 @@ fn a_read_only_folder_is_named() {
 
 #[test]
 fn runs_are_found_by_what_people_write() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let (first, second) = (create(folder.path()), create(folder.path()));
     let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
     assert_eq!(places.find(first.id()).unwrap().id(), first.id());
@@ -395,7 +408,7 @@ fn runs_are_found_by_what_people_write() {
 
 #[test]
 fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let run = create(folder.path());
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();

@@ -22,13 +22,16 @@ pub struct Key {
     pub presets: [Option<&'static str>; 3],
 }
 
+/// A default as text, where the rule says something. It is given a function that reads the values of keys above it in the table.
+pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
+
 /// A default that depends on other keys.
 #[derive(Debug)]
 pub struct Derived {
     /// The rule in words.
     pub rule: &'static str,
     /// The value as text, where the rule says something; asked with a function that reads keys above this one in the table.
-    pub value: fn(&dyn Fn(&str) -> String) -> Option<String>,
+    pub value: Rule,
 }
 
 impl Key {
@@ -43,7 +46,7 @@ impl Key {
         let score = |key: &Self| {
             let contained = wanted.len() >= 4 && (key.name.contains(&wanted) || wanted.contains(key.name));
             strsim::jaro_winkler(&wanted, key.name).max(strsim::normalized_damerau_levenshtein(&wanted, key.name))
-                + if contained { 0.2 } else { 0.0 }
+                + if contained { 0.3 } else { 0.0 }
         };
         let best = KEYS.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
         (score(best) >= 0.75).then_some(best)
@@ -70,7 +73,7 @@ impl Key {
         Self { presets: [None, Some(seed), None], ..self }
     }
 
-    const fn derived(self, rule: &'static str, value: fn(&dyn Fn(&str) -> String) -> Option<String>) -> Self {
+    const fn derived(self, rule: &'static str, value: Rule) -> Self {
         Self { derived: Some(Derived { rule, value }), ..self }
     }
 }

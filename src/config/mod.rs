@@ -10,7 +10,7 @@ mod train_config;
 mod value;
 
 pub use choices::{Advantage, KlEstimator, Method, PolicyLoss, Preset, Recompute};
-pub use keys::{Derived, KEYS, Key};
+pub use keys::{Derived, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, Layers, Resolved, Source};
 pub use train_config::TrainConfig;
 pub use value::{Kind, StopCondition, Value};

@@ -9,7 +9,8 @@ use super::keys::{KEYS, Key};
 pub fn markdown() -> String {
     let mut text = String::from("| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n");
     for key in KEYS {
-        let presets: Vec<String> = Preset::ALL.iter().map(|preset| key.preset(*preset).map_or_else(String::new, shown)).collect();
+        let presets: Vec<String> =
+            Preset::ALL.iter().map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), shown)).collect();
         // Writing into a String cannot fail.
         let _ = writeln!(text, "| `{}` | {} | {} | {} | {} |", key.name, kind(key), default(key), presets.join(" | "), key.meaning);
     }

@@ -127,16 +127,14 @@ impl Layers {
             let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
             set.push((known_key(name.trim(), "--set")?, value));
         }
-        if let Some(task) = &self.task {
-            let base_model = self.base_model(&set);
-            task.check_models()?;
-            let for_model = task.models.iter().filter(|(name, _)| *name == base_model).map(|(_, entries)| entries);
-            for entry in task.entries.iter().chain(for_model.flatten()) {
-                filled.toml(entry, Source::Task)?;
+        let base_model = self.base_model(&set);
+        for (layer, source) in [(&self.task, Source::Task), (&self.file, Source::File)] {
+            let Some(layer) = layer else { continue };
+            layer.check_models()?;
+            let for_model = layer.models.iter().filter(|(name, _)| *name == base_model).map(|(_, entries)| entries);
+            for entry in layer.entries.iter().chain(for_model.flatten()) {
+                filled.toml(entry, source.clone())?;
             }
-        }
-        for entry in self.file.iter().flat_map(|file| &file.entries) {
-            filled.toml(entry, Source::File)?;
         }
         for (key, text) in set {
             filled.text(key, text, Source::Set, "--set")?;
@@ -182,8 +180,11 @@ impl Assignments {
     /// # Errors
     /// [`ConfigError::Syntax`] with the line.
     pub fn from_toml(label: &str, text: &str) -> Result<Self, ConfigError> {
-        let table = parse(label, text)?;
-        Ok(Self::from_table(label, table.get("train").and_then(toml::Value::as_table).unwrap_or(&table), text))
+        let mut keys = parse(label, text)?;
+        if let Some(toml::Value::Table(train)) = keys.remove("train") {
+            keys.extend(train);
+        }
+        Ok(Self::from_table(label, &keys, text))
     }
 
     /// A task's `[train]`, with its `[train.model.NAME]` tables. `label`: the path of `task.toml` as shown in errors; `text`: the whole file.
@@ -242,19 +243,19 @@ fn entry(label: &str, text: &str, name: &str, value: &toml::Value, model: Option
     Entry { place, name: name.to_owned(), value: value.clone() }
 }
 
-/// The line, from 1, on which `name =` stands in the table of `model`, or else in the first table that is no model's.
+/// The line, from 1, on which `name =` stands: in `[train.model.MODEL]`, or else in `[train]` or above all tables.
 fn line_of(text: &str, name: &str, model: Option<&str>) -> Option<usize> {
-    let mut in_model: Option<String> = None;
+    let mut section = String::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(header) = line.strip_prefix('[') {
-            let header = header.trim_end_matches(|c| c != ']').trim_end_matches(']');
-            let header = header.strip_prefix("train.").unwrap_or(header);
-            in_model = header.strip_prefix("model.").map(|name| name.trim().trim_matches(['"', '\'']).to_owned());
-        } else if line.split_once('=').is_some_and(|(left, _)| left.trim().trim_matches(['"', '\'']) == name)
-            && in_model.as_deref() == model
-        {
-            return Some(index + 1);
+            let header = header.split(']').next().unwrap_or_default().trim();
+            section = header.strip_prefix("train").map_or_else(|| header.to_owned(), |rest| rest.trim_start_matches('.').to_owned());
+        } else if line.split_once('=').is_some_and(|(left, _)| left.trim().trim_matches(['"', '\'']) == name) {
+            let section = section.strip_prefix("model.").map(|model| model.trim_matches(['"', '\''])).or(section.is_empty().then_some(""));
+            if section.is_some_and(|section| section == model.unwrap_or_default()) {
+                return Some(index + 1);
+            }
         }
     }
     None

@@ -40,7 +40,7 @@ fn defaults_depend_on_the_loss_and_explicit_values_win() {
     check(&["policy_loss=dr_grpo"], "advantage", "centered", Source::Derived);
     check(&["policy_loss=dr_grpo", "advantage=leave_one_out"], "advantage", "leave_one_out", Source::Set);
     check(&["lora_rank=0"], "learning_rate", "1e-6", Source::Derived);
-    check(&[], "learning_rate", "2e-5", Source::Default);
+    check(&[], "learning_rate", "0.00002", Source::Default);
     check(&["lora_rank=0", "learning_rate=1e-4"], "learning_rate", "0.0001", Source::Set);
     check(&["seed=1", "seed=2"], "seed", "2", Source::Set);
 }
@@ -64,6 +64,7 @@ fn layers_in_order() {
     check(layers(None, None, &["base_model=Qwen/Qwen3-8B"]), "lora_rank", "64", Source::Task);
     check(layers(None, Some("base_model = \"other\""), &[]), "lora_rank", "16", Source::Default);
     check(layers(None, Some("[train]\nlearning_rate = 2"), &[]), "learning_rate", "2.0", Source::File);
+    check(layers(None, Some("[model.tiny]\nlearning_rate = 7"), &[]), "learning_rate", "7.0", Source::File);
     check(layers(None, Some("learning_rate = 2"), &["learning_rate=3"]), "learning_rate", "3.0", Source::Set);
 }
 
@@ -89,10 +90,17 @@ fn messages() {
     check(file("seed = 1\nepochs = \"two\"\n"), "my.toml line 2: `epochs` is string `two`; it must be a whole number from 1 to 10000");
     check(file("lora_rank = 4.5\n"), "my.toml line 1: `lora_rank` is float `4.5`; it must be a whole number from 0 to 4096");
     check(file("seed = -1\n"), "my.toml line 1: `seed` is integer `-1`; it must be a whole number, 0 or more");
+    check(file("seed = 1\n[train]\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
+    check(file("epoch = 1\n[train]\nseed = 2\n"), "my.toml line 1: unknown key `epoch`; did you mean `epochs`?");
+    check(file("model = \"x\"\n"), "my.toml line 1: unknown key `model`; did you mean `base_model`?");
     let task = |text: &str| Layers { task: Some(Assignments::from_task("t/task.toml", text).unwrap()), ..Layers::default() };
     check(
         task("[train]\nseed = 1\n[train.model.other]\nlora_rnak = 1\n"),
         "t/task.toml line 4: unknown key `lora_rnak`; did you mean `lora_rank`?",
+    );
+    check(
+        task("seed = 7\n[score]\nseed = 8\n[train]\nlora_rank = 2\n[train.model.\"Qwen/Qwen3-8B\"]\nseed = 0.5\n"),
+        "t/task.toml line 7: `seed` is float `0.5`; it must be a whole number, 0 or more",
     );
     check(
         task("[train.model.tiny]\nbase_model = \"x\"\n"),
