@@ -53,7 +53,8 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the full steps of `epochs` passes, at least one.
+    /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs` passes,
+    /// the last one rounded up, at least one.
     pub fn total_steps(&self, rows: usize) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;

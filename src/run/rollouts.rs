@@ -58,7 +58,11 @@ pub struct Place {
 
 /// The file of a step's groups, relative to the run; step 0 counts to the first.
 pub fn rollout_file(step: u64) -> String {
-    format!("rollouts/{:06}.jsonl", step.max(1).div_ceil(STEPS_PER_FILE) * STEPS_PER_FILE)
+    format!("rollouts/{:06}.jsonl", last_step_of_file(step))
+}
+
+fn last_step_of_file(step: u64) -> u64 {
+    step.max(1).div_ceil(STEPS_PER_FILE) * STEPS_PER_FILE
 }
 
 /// Appends groups in the order of their steps.
@@ -90,8 +94,12 @@ impl RolloutWriter {
         let mut removed = false;
         for entry in std::fs::read_dir(&folder).map_err(RunError::io("read", &folder))? {
             let path = entry.map_err(RunError::io("read", &folder))?.path();
-            let name = format!("rollouts/{}", path.file_name().unwrap_or_default().to_string_lossy());
-            if name.ends_with(".jsonl") && name > first {
+            let block = path
+                .extension()
+                .is_some_and(|extension| extension == "jsonl")
+                .then(|| path.file_stem()?.to_str()?.parse::<u64>().ok())
+                .flatten();
+            if block.is_some_and(|block| block > last_step_of_file(step)) {
                 std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
                 removed = true;
             }
