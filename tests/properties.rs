@@ -1,6 +1,9 @@
 //! Tests: properties that hold for every input, of advantages, statistics, configuration and records.
 
 use grpo_tui::advantage::{Advantage, Dead, group_advantages, group_state};
+use grpo_tui::config::{KEYS, Layers};
+use grpo_tui::run::checkpoints_to_delete;
+use grpo_tui::run::events::{Event, EventBody, Group, Step};
 use grpo_tui::statistics::{compound, mcnemar_exact, paired_bootstrap, required_n, smooth, wilson};
 use proptest::prelude::*;
 
@@ -80,5 +83,48 @@ proptest! {
     #[test]
     fn compounding_multiplies(p in 0.0f64..=1.0, a in 0u32..60, b in 0u32..60) {
         prop_assert!((compound(p, a) * compound(p, b) - compound(p, a + b)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn any_event_survives_its_line(seq in any::<u64>(), step in any::<u64>(), values in prop::collection::btree_map(".*", any::<f64>(), 0..5), text in ".*") {
+        let rewards: Vec<f64> = values.values().copied().collect();
+        let bodies: [EventBody; 2] = [
+            Step { step, seconds: 1.0, metrics: values }.into(),
+            Group { step, prompt_id: text, rewards, ..Group::default() }.into(),
+        ];
+        for body in bodies {
+            let line = Event { seq, time_ms: 1, body: body.clone() }.to_line().unwrap();
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            let back = Event::from_line(std::str::from_utf8(&line).unwrap().trim_end_matches('\n')).unwrap();
+            prop_assert_eq!(back.seq, seq);
+            // Whatever was not finite comes back as NaN.
+            let shown = |body: &EventBody| format!("{body:?}").replace("-inf", "NaN").replace("inf", "NaN");
+            prop_assert_eq!(shown(&back.body), shown(&body));
+        }
+    }
+
+    #[test]
+    fn no_line_breaks_the_reader(line in ".*") {
+        let _ = Event::from_line(&line);
+    }
+
+    #[test]
+    fn any_assignment_is_taken_or_refused_with_its_key(index in 0..KEYS.len(), text in ".{0,12}") {
+        let name = KEYS[index].name;
+        let layers = Layers { set: vec![format!("{name}={text}")], ..Layers::default() };
+        match layers.resolve() {
+            Ok(resolved) => prop_assert_eq!(resolved.config.digest().len(), 64),
+            Err(error) => prop_assert!(error.to_string().contains(name), "{}", error),
+        }
+    }
+
+    #[test]
+    fn keep_rules_never_touch_what_must_stay(steps in prop::collection::btree_set(0u64..200, 0..20), keep in 0usize..6, best in 0u64..200, end in 0u64..200) {
+        let steps: Vec<u64> = steps.into_iter().collect();
+        let deleted = checkpoints_to_delete(&steps, keep, Some(best), Some(end));
+        prop_assert!(!deleted.contains(&0) && !deleted.contains(&best) && !deleted.contains(&end));
+        prop_assert!(deleted.iter().all(|step| steps.contains(step)));
+        prop_assert!(steps.iter().rev().take(keep).all(|step| !deleted.contains(step)));
+        prop_assert!(keep == 0 || steps.len() - deleted.len() <= keep + 3);
     }
 }

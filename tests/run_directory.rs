@@ -1,1 +1,510 @@
-//! Tests: run_directory.
+//! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use grpo_tui::advantage::Dead;
+use grpo_tui::config::Layers;
+use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
+use grpo_tui::run::{
+    At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
+    RunError, RunLock, RunPlaces, RunReference, RunState, State, StateWriter, Status, read_step,
+};
+
+/// A folder in memory where there is one, so that thousands of fsyncs cost nothing.
+fn memory_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn new_run(task: &str) -> NewRun {
+    let resolved = Layers::default().resolve().unwrap();
+    NewRun {
+        job: "train".into(),
+        name: String::new(),
+        task: task.into(),
+        task_origin: format!("tasks/{task}"),
+        task_files: vec![("task.toml".into(), b"name = \"x\"\n".to_vec()), ("prompts/train.jsonl".into(), b"{}\n".to_vec())],
+        config: resolved.config,
+        sources: resolved.sources,
+        argv: vec!["grpo-tui".into(), "train".into(), task.into()],
+        model_digest: String::new(),
+    }
+}
+
+fn create(root: &Path) -> RunDirectory {
+    RunDirectory::create(&root.join("runs"), new_run("invoice")).unwrap()
+}
+
+fn step(step: u64, reward: f64) -> EventBody {
+    Step { step, seconds: 0.5, metrics: BTreeMap::from([("reward".to_owned(), reward)]) }.into()
+}
+
+fn group(step: u64, line: u64, dead: Dead) -> EventBody {
+    Group {
+        step,
+        prompt_id: format!("p{line}"),
+        rewards: vec![0.0, 1.0],
+        dead,
+        file: "rollouts/000100.jsonl".into(),
+        line,
+        ..Group::default()
+    }
+    .into()
+}
+
+#[test]
+fn created_private_whole_and_read_back() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let mode = |name: &str| std::fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;
+    for name in ["", "task", "task/prompts", "rollouts", "evals", "checkpoints"] {
+        assert_eq!(mode(name), 0o700, "{name}");
+    }
+    for name in ["run.toml", "events.jsonl", "task/task.toml", "task/prompts/train.jsonl"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    let lock = RunLock::acquire(run.path()).unwrap();
+    StateWriter::start(&lock).unwrap();
+    assert_eq!((mode("lock"), mode("state.json")), (0o600, 0o600));
+    let again = RunDirectory::open(run.path()).unwrap();
+    assert_eq!(again.file(), run.file());
+    assert_eq!(again.id(), run.path().file_name().unwrap().to_string_lossy());
+    assert!(run.id().contains("-invoice-"), "{}", run.id());
+    assert_eq!(again.file().task_files["task.toml"].len(), 64);
+    assert_eq!(again.file().config_digest, again.file().config.digest());
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn many_runs_of_one_second_have_different_ids() {
+    let folder = memory_folder();
+    let ids: std::collections::BTreeSet<String> = (0..20).map(|_| create(folder.path()).id().to_owned()).collect();
+    assert_eq!(ids.len(), 20);
+}
+
+#[test]
+fn a_task_file_outside_its_folder_is_refused_and_nothing_is_left() {
+    for name in ["../secret", "/etc/passwd", "a/../../b", ""] {
+        let folder = memory_folder();
+        let mut new = new_run("invoice");
+        new.task_files.push((name.into(), Vec::new()));
+        let error = RunDirectory::create(&folder.path().join("runs"), new).unwrap_err().to_string();
+        assert!(error.contains("lies outside the task's folder"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path().join("runs")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn opening_refuses_with_a_sentence() {
+    let folder = memory_folder();
+    let missing = RunDirectory::open(&folder.path().join("nothing")).unwrap_err().to_string();
+    assert!(
+        missing.ends_with("nothing is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are"),
+        "{missing}"
+    );
+
+    let run = create(folder.path());
+    let path = run.path().join("run.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("version = 1", "version = 7", 1)).unwrap();
+    let newer = RunDirectory::open(run.path()).unwrap_err().to_string();
+    assert!(newer.ends_with("run.toml has format version 7, newer than this program's 1; open it with a newer grpo-tui"), "{newer}");
+
+    std::fs::write(&path, "version = 1\nid = \n").unwrap();
+    let broken = RunDirectory::open(run.path()).unwrap_err().to_string();
+    assert!(broken.contains("run.toml line 2: "), "{broken}");
+}
+
+#[test]
+fn a_second_worker_is_refused_and_told_by_whom() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    assert!(!RunLock::is_held(run.path()));
+    let first = RunLock::acquire(run.path()).unwrap();
+    assert!(RunLock::is_held(run.path()));
+    let error = RunLock::acquire(run.path()).unwrap_err();
+    let expected = format!("is in use by process {} on ", std::process::id());
+    assert!(matches!(error, RunError::InUse { .. }) && error.to_string().contains(&expected), "{error}");
+    drop(first);
+    assert!(!RunLock::is_held(run.path()));
+    RunLock::acquire(run.path()).unwrap();
+}
+
+#[test]
+fn a_worker_gone_without_a_last_word_is_interrupted() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    assert!(State::observe(run.path()).is_none());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut writer = StateWriter::start(&lock).unwrap();
+    writer.status(Status::Running, 3, None).unwrap();
+    assert_eq!(State::observe(run.path()).unwrap().status, Status::Running);
+    drop(lock);
+    let gone = State::observe(run.path()).unwrap();
+    assert_eq!((gone.status, gone.step), (Status::Interrupted, 3));
+    assert!(gone.cause.unwrap().ends_with("is gone without a last word"));
+    let lock = RunLock::acquire(run.path()).unwrap();
+    StateWriter::start(&lock).unwrap().status(Status::Finished, 9, None).unwrap();
+    drop(lock);
+    assert_eq!(State::observe(run.path()).unwrap().status, Status::Finished);
+}
+
+/// A small log, cut at every byte: the whole lines before the cut survive, the sequence goes on, and the torn rest is reported.
+#[test]
+fn a_tail_torn_at_any_byte_is_sealed() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let path = run.events_path();
+    {
+        let lock = RunLock::acquire(run.path()).unwrap();
+        let mut writer = EventWriter::open(&lock).unwrap();
+        writer.append(Run { id: run.id().into(), ..Run::default() }).unwrap();
+        writer.append(group(1, 1, Dead::No)).unwrap();
+        writer.append(step(1, f64::NAN)).unwrap();
+        writer.append(Note { text: "ünï\n\"line\"".into() }).unwrap();
+    }
+    let whole = std::fs::read(&path).unwrap();
+    for cut in 0..=whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+        let torn = cut - whole[..cut].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut reader = EventReader::new(&path);
+        let seen = reader.read().unwrap();
+        assert_eq!((seen.events.len(), seen.skipped.len(), seen.gaps), (lines, 0, 0), "cut at {cut}");
+
+        let lock = RunLock::acquire(run.path()).unwrap();
+        let mut writer = EventWriter::open(&lock).unwrap();
+        let seq = writer.append(step(2, 1.0)).unwrap();
+        drop((writer, lock));
+        let new = reader.read().unwrap();
+        assert!(!new.restarted && new.skipped.is_empty() && new.gaps == 0, "cut at {cut}: {new:?}");
+        let dropped = match &new.events[0].body {
+            EventBody::Recovered(recovered) => recovered.dropped_bytes as usize,
+            _ => 0,
+        };
+        assert_eq!(dropped, torn, "cut at {cut}");
+        assert_eq!(seq as usize, lines + 1 + usize::from(torn > 0), "cut at {cut}");
+        let kept = EventReader::new(&path).read().unwrap();
+        assert_eq!(kept.events[..lines].len() + new.events.len(), kept.events.len());
+    }
+}
+
+#[test]
+fn a_line_longer_than_a_chunk_does_not_hide_the_sequence() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut writer = EventWriter::open(&lock).unwrap();
+    writer.append(step(1, 1.0)).unwrap();
+    writer.append(Note { text: "x".repeat(3_000_000) }).unwrap();
+    drop(writer);
+    assert_eq!(EventWriter::open(&lock).unwrap().append(step(2, 1.0)).unwrap(), 3);
+    let seen = EventReader::new(&run.events_path()).read().unwrap();
+    assert_eq!((seen.events.len(), seen.gaps), (3, 0));
+}
+
+#[test]
+fn the_reader_survives_strange_lines() {
+    let folder = memory_folder();
+    let path = folder.path().join("events.jsonl");
+    let mut reader = EventReader::new(&path);
+    assert!(reader.read().unwrap().events.is_empty());
+    let lines = [
+        r#"{"v":1,"seq":1,"t":5,"kind":"telepathy","thought":1}"#,
+        "not json",
+        r#"{"v":1,"seq":4,"t":6,"kind":"step","step":1,"seconds":1.0,"metrics":{"reward":null},"nonfinite":["reward"],"extra":true}"#,
+        r#"{"v":1,"seq":5,"t":7,"kind":"step","step":"one"}"#,
+        "",
+        r#"{"v":1,"seq":6,"t":7,"kind":"note","text":"torn"#,
+    ];
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let seen = reader.read().unwrap();
+    assert_eq!(seen.events[0].body, EventBody::Unknown("telepathy".into()));
+    assert!(matches!(&seen.events[1].body, EventBody::Step(step) if step.metrics["reward"].is_nan()));
+    assert_eq!((seen.events.len(), seen.gaps), (2, 2));
+    assert_eq!(seen.skipped.iter().map(|skipped| skipped.line).collect::<Vec<_>>(), [2, 4, 5]);
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\"}\n").unwrap();
+    assert!(matches!(&reader.read().unwrap().events[0].body, EventBody::Note(note) if note.text == "torn"));
+
+    std::fs::write(&path, "{\"v\":1,\"seq\":1,\"t\":1,\"kind\":\"note\",\"text\":\"anew\"}\n").unwrap();
+    let again = reader.read().unwrap();
+    assert!(again.restarted && again.events.len() == 1);
+    std::fs::write(&path, "{\"v\":2,\"seq\":1,\"t\":1,\"kind\":\"note\"}\n").unwrap();
+    let error = EventReader::new(&path).read().unwrap_err().to_string();
+    assert!(error.contains("format version 2, newer than this program's 1"), "{error}");
+}
+
+#[test]
+fn lines_have_the_documented_shape() {
+    let line = |body: EventBody| String::from_utf8(Event { seq: 7, time_ms: 1000, body }.to_line().unwrap()).unwrap();
+    let metrics = BTreeMap::from([("kl".to_owned(), f64::INFINITY), ("reward".to_owned(), 0.5)]);
+    assert_eq!(
+        line(Step { step: 3, seconds: 1.5, metrics }.into()),
+        "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"step\",\"nonfinite\":[\"kl\"],\"step\":3,\"seconds\":1.5,\"metrics\":{\"kl\":null,\"reward\":0.5}}\n"
+    );
+    assert_eq!(
+        line(End { status: "finished".into(), cause: "all steps done".into(), step: 3, seconds: 9.0 }.into()),
+        "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"end\",\"status\":\"finished\",\"cause\":\"all steps done\",\"step\":3,\"seconds\":9.0}\n"
+    );
+}
+
+/// Folding a log in which steps were redone gives what the uninterrupted run would have given.
+#[test]
+fn redone_steps_count_once() {
+    let fold = |bodies: Vec<EventBody>| {
+        let mut state = RunState::default();
+        for (index, body) in bodies.into_iter().enumerate() {
+            state.fold(Event { seq: index as u64 + 1, time_ms: 1, body });
+        }
+        state
+    };
+    let checkpoint = |step| EventBody::from(Checkpoint { step, ..Checkpoint::default() });
+    let eval = |step, valid| {
+        EventBody::from(Eval {
+            step,
+            set: "eval".into(),
+            target: "trained".into(),
+            summary: EvalSummary { n: 1, valid, ..EvalSummary::default() },
+            ..Eval::default()
+        })
+    };
+    let straight = fold(vec![
+        group(1, 1, Dead::No),
+        step(1, 0.1),
+        checkpoint(1),
+        group(2, 2, Dead::Best),
+        step(2, 0.2),
+        eval(2, 0.5),
+        group(3, 3, Dead::Worst),
+        step(3, 0.3),
+    ]);
+    let recovered = |step| EventBody::from(Recovered { resumed_from: Some(step), ..Recovered::default() });
+    let redone = fold(vec![
+        group(1, 1, Dead::No),
+        step(1, 0.1),
+        checkpoint(1),
+        group(2, 2, Dead::Worst),
+        step(2, 0.9),
+        eval(2, 0.9),
+        checkpoint(2),
+        group(3, 3, Dead::No),
+        recovered(1),
+        group(2, 2, Dead::Best),
+        step(2, 0.2),
+        eval(2, 0.5),
+        group(3, 3, Dead::Worst),
+        step(3, 0.3),
+    ]);
+    assert_eq!(straight, redone);
+    assert_eq!(redone.metrics["reward"].values(), [0.1, 0.2, 0.3]);
+    // Without the word of a recovery, the later event of the same kind and step still wins.
+    let silent = fold(vec![group(1, 1, Dead::No), step(1, 0.9), group(1, 1, Dead::Best), step(1, 0.1), eval(1, 0.1), eval(1, 0.2)]);
+    assert_eq!(silent.metrics["reward"].values(), [0.1]);
+    assert_eq!((silent.group_counts[&1].mixed, silent.group_counts[&1].best), (0, 1));
+    assert_eq!(silent.latest_eval("eval", "trained").unwrap().summary.valid, 0.2);
+    // During the redo, nothing of the void steps shows.
+    let during = fold(vec![step(1, 0.1), step(2, 0.2), step(3, 0.3), recovered(1)]);
+    assert_eq!((during.last_step, during.metrics["reward"].steps()), (1, &[1u64][..]));
+}
+
+fn rollout(step: u64, prompt: &str) -> RolloutGroup {
+    let completion = RolloutCompletion {
+        text: "{}".into(),
+        token_ids: vec![1, 2],
+        log_probs: vec![-0.5, -0.25],
+        reward: Some(1.0),
+        ..Default::default()
+    };
+    RolloutGroup { step, prompt_id: prompt.into(), prompt: "p".into(), completions: vec![completion] }
+}
+
+#[test]
+fn rollouts_of_redone_steps_are_dropped_exactly() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
+    for step in 98..=102 {
+        for prompt in ["a", "b"] {
+            let place = writer.append(&rollout(step, prompt)).unwrap();
+            assert_eq!(place.file, if step <= 100 { "rollouts/000100.jsonl" } else { "rollouts/000200.jsonl" });
+        }
+    }
+    assert!(writer.append(&rollout(50, "a")).is_err());
+    drop(writer);
+    assert_eq!(read_step(run.path(), 101).unwrap(), [rollout(101, "a"), rollout(101, "b")]);
+    // A torn tail in the last file, then a resume after step 99.
+    std::fs::OpenOptions::new().append(true).open(run.path().join("rollouts/000200.jsonl")).unwrap().write_all(b"{\"step\":102").unwrap();
+    let mut writer = RolloutWriter::resume(&lock, 99).unwrap();
+    assert!(!run.path().join("rollouts/000200.jsonl").exists());
+    assert_eq!(read_step(run.path(), 99).unwrap().len(), 2);
+    assert!(read_step(run.path(), 100).unwrap().is_empty());
+    let place = writer.append(&rollout(100, "c")).unwrap();
+    assert_eq!((place.file.as_str(), place.line), ("rollouts/000100.jsonl", 5));
+    // Resuming at a file's end keeps it whole; a torn line within it goes.
+    drop(writer);
+    std::fs::OpenOptions::new().append(true).open(run.path().join("rollouts/000100.jsonl")).unwrap().write_all(b"{\"step\":100,").unwrap();
+    let mut writer = RolloutWriter::resume(&lock, 100).unwrap();
+    assert_eq!(writer.append(&rollout(101, "a")).unwrap().line, 1);
+    assert_eq!(read_step(run.path(), 100).unwrap(), [rollout(100, "c")]);
+}
+
+#[test]
+fn a_full_disk_names_the_file_and_what_to_do() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let path = run.events_path();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let error = EventWriter::open(&lock).and_then(|mut writer| writer.append(step(1, 1.0))).unwrap_err();
+    let expected = format!(
+        "cannot write {}: No space left on device (os error 28); free some space, then go on with `grpo-tui train --resume RUN`",
+        path.display()
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn a_read_only_folder_is_named() {
+    let folder = memory_folder();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+    // Root may write anywhere; a file in the folder's place refuses everybody.
+    let root = rustix::process::geteuid().is_root();
+    let (runs, reason) = if root {
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::write(folder.path().join("runs"), "").unwrap();
+        (folder.path().join("runs"), "File exists")
+    } else {
+        (folder.path().join("runs"), "Permission denied (os error 13); make it writable, or choose another place with --runs DIR")
+    };
+    let error = RunDirectory::create(&runs, new_run("invoice")).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot create {}: {reason}", runs.display())), "{error}");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn runs_are_found_by_what_people_write() {
+    let folder = memory_folder();
+    let (first, second) = (create(folder.path()), create(folder.path()));
+    let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
+    assert_eq!(places.find(first.id()).unwrap().id(), first.id());
+    assert_eq!(places.find(&first.path().display().to_string()).unwrap().id(), first.id());
+    let last = second.id().rsplit('-').next().unwrap();
+    assert_eq!(places.find(last).unwrap().id(), second.id());
+    assert!(matches!(places.find("20"), Err(RunError::Ambiguous { .. })));
+    let missing = places.find("zzz").unwrap_err().to_string();
+    assert!(missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` shows the runs there are"), "{missing}");
+    assert_eq!(places.list().len(), 2);
+
+    std::fs::create_dir(folder.path().join("tasks")).unwrap();
+    let below = folder.path().join("tasks/x/deep");
+    std::fs::create_dir_all(&below).unwrap();
+    assert_eq!(RunPlaces::discover(None, &below).for_new_runs(), folder.path().join("runs"));
+}
+
+#[test]
+fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut writer = EventWriter::open(&lock).unwrap();
+    let rates = [(0u64, 0.6, 0.6), (5, 0.8, 0.7), (10, 0.9, 0.5), (15, 0.9, 0.8), (20, 0.9, 0.8), (25, 0.95, 0.9)];
+    for (step, valid, exact) in rates {
+        let target = if step == 0 { "base" } else { "trained" };
+        let summary = EvalSummary { n: 50, valid, exact: Some(exact), ..EvalSummary::default() };
+        writer.append(Eval { step, set: "eval".into(), target: target.into(), summary, ..Eval::default() }).unwrap();
+    }
+    let proof = EvalSummary { n: 500, valid: 1.0, ..EvalSummary::default() };
+    writer.append(Eval { step: 5, set: "proof".into(), target: "trained".into(), summary: proof, ..Eval::default() }).unwrap();
+    for step in [5u64, 10, 15, 20] {
+        let path = grpo_tui::run::checkpoint_path(run.path(), step);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join(grpo_tui::run::CHECKPOINT_MARK), "{}").unwrap();
+    }
+    std::fs::create_dir(run.path().join("checkpoints/step-000025")).unwrap(); // without its mark: not whole
+    let places = RunPlaces::discover(Some(run.path().parent().unwrap()), folder.path());
+    let at = |text: &str| places.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step);
+    assert_eq!(at("").unwrap(), 15);
+    assert_eq!(at("@best").unwrap(), 15);
+    assert_eq!(at("@last").unwrap(), 20);
+    assert_eq!(at("@10").unwrap(), 10);
+    let missing = at("@25").unwrap_err().to_string();
+    assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
+    assert_eq!(RunState::read(run.path()).unwrap().best_step(&[0, 5]), Some(5));
+    assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
+}
+
+/// What `grpo-tui runs` prints, with its exit code.
+fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).arg("runs").args(arguments).arg("--runs").arg(root).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_runs_command_tells_what_the_files_say() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let (code, text, _) = runs_command(&root, &["list"]);
+    assert_eq!((code, text), (0, format!("no runs in {}; `grpo-tui train TASK` makes one\n", root.display())));
+
+    let run = create(folder.path());
+    {
+        let lock = RunLock::acquire(run.path()).unwrap();
+        let mut state = StateWriter::start(&lock).unwrap();
+        let mut writer = EventWriter::open(&lock).unwrap();
+        writer.append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() }).unwrap();
+        writer.append(step(1, 0.25)).unwrap();
+        writer.append(step(2, f64::NAN)).unwrap();
+        let summary =
+            EvalSummary { n: 50, valid: 0.82, exact: Some(0.8), parse: 0.9, valid_interval: [0.692, 0.902], ..EvalSummary::default() };
+        writer.append(Eval { step: 2, set: "eval".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
+        state.status(Status::Running, 2, None).unwrap();
+    }
+    let broken = root.join("20200101-000000-broken-aaaaaa");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("run.toml"), "version = 99\n").unwrap();
+
+    let (code, text, _) = runs_command(&root, &["list", "--json"]);
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, rows.len()), (0, 2));
+    assert!(rows[0]["error"].as_str().unwrap().contains("format version 99"), "{text}");
+    assert_eq!(
+        (rows[1]["status"].as_str(), rows[1]["step"].as_u64(), rows[1]["valid"].as_f64()),
+        (Some("interrupted"), Some(2), Some(0.82))
+    );
+
+    let (code, text, _) = runs_command(&root, &["show", run.id()]);
+    assert_eq!(code, 0);
+    for expected in [
+        "interrupted, step 2 of 5",
+        "is gone without a last word",
+        "grpo-tui train --resume",
+        "valid  82.0 % [69.2, 90.2]",
+        "checkpoints  none",
+    ] {
+        assert!(text.contains(expected), "{expected}:\n{text}");
+    }
+    let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((document["config"]["lora_rank"].as_u64(), document["sources"]["lora_rank"].as_str()), (Some(16), Some("default")));
+    assert_eq!(document["evals"][0]["summary"]["n"], 50);
+
+    assert_eq!(runs_command(&root, &["export", run.id(), "--csv"]).1, "step,reward,seconds\n1,0.25,0.5\n2,,0.5\n");
+
+    let mut other = new_run("invoice");
+    other.config.learning_rate = 0.5;
+    let other = RunDirectory::create(&root, other).unwrap();
+    let (code, text, _) = runs_command(&root, &["compare", run.id(), other.id(), "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &document["config"]), (0, &serde_json::json!({"learning_rate": [2e-5, 0.5]})));
+
+    let (code, text, error) = runs_command(&root, &["show", "nothing"]);
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(error.starts_with("error: no run `nothing` in "), "{error}");
+}

@@ -1,5 +1,16 @@
 //! The table of configuration keys and the layers that fill it.
 
 mod choices;
+mod keys;
+pub mod reference;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod train_config;
+mod value;
 
 pub use choices::{Advantage, KlEstimator, Method, PolicyLoss, Preset, Recompute};
+pub use keys::{Derived, KEYS, Key, Rule};
+pub use resolve::{Assignments, ConfigError, Layers, Resolved, Source};
+pub use train_config::TrainConfig;
+pub use value::{Kind, StopCondition, Value};

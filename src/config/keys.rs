@@ -1,0 +1,246 @@
+//! The one table of configuration keys: command line, files, help, documentation and forms all come from it.
+
+use super::choices::{Advantage, KlEstimator, Method, PolicyLoss, Preset, Recompute};
+use super::value::Kind;
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Key {
+    /// The name in `--set`, TOML files and `run.toml`.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// The default as written on a command line.
+    pub default: &'static str,
+    /// A default that follows from other keys; an explicit value always wins.
+    pub derived: Option<Derived>,
+    /// The unit, or empty for a plain number or name.
+    pub unit: &'static str,
+    /// One sentence for people.
+    pub meaning: &'static str,
+    /// Values by [`Preset::ALL`]; `None` leaves the key at its default, a derived one included.
+    pub presets: [Option<&'static str>; 3],
+}
+
+/// A default as text, where the rule says something. It is given a function that reads the values of keys above it in the table.
+pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
+
+/// A default that depends on other keys.
+#[derive(Debug)]
+pub struct Derived {
+    /// The rule in words.
+    pub rule: &'static str,
+    /// The value as text, where the rule says something; asked with a function that reads keys above this one in the table.
+    pub value: Rule,
+}
+
+impl Key {
+    /// The key of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The key whose name is nearest to a misspelt one, if any is near.
+    pub fn nearest(name: &str) -> Option<&'static Self> {
+        let wanted = name.to_lowercase().replace('-', "_");
+        let score = |key: &Self| {
+            let contained = wanted.len() >= 4 && (key.name.contains(&wanted) || wanted.contains(key.name));
+            strsim::jaro_winkler(&wanted, key.name).max(strsim::normalized_damerau_levenshtein(&wanted, key.name))
+                + if contained { 0.3 } else { 0.0 }
+        };
+        let best = KEYS.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
+        (score(best) >= 0.75).then_some(best)
+    }
+
+    /// What `preset` sets it to; `None` leaves the default.
+    pub fn preset(&self, preset: Preset) -> Option<&'static str> {
+        Preset::ALL.iter().position(|other| *other == preset).and_then(|index| self.presets[index])
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, unit: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind, default, derived: None, unit, meaning, presets: [None; 3] }
+}
+
+impl Key {
+    /// Values of the presets quick, seed and recommended.
+    const fn presets(self, quick: &'static str, seed: &'static str, recommended: &'static str) -> Self {
+        Self { presets: [Some(quick), Some(seed), Some(recommended)], ..self }
+    }
+
+    /// The value of the original experiment only; the other presets keep the default.
+    const fn seed(self, seed: &'static str) -> Self {
+        Self { presets: [None, Some(seed), None], ..self }
+    }
+
+    const fn derived(self, rule: &'static str, value: Rule) -> Self {
+        Self { derived: Some(Derived { rule, value }), ..self }
+    }
+}
+
+const fn whole(least: i64, most: i64) -> Kind {
+    Kind::Integer { least, most }
+}
+
+const fn number(least: f64, most: f64) -> Kind {
+    Kind::Number { least, most }
+}
+
+const ANY: i64 = i64::MAX;
+
+/// Every key, in the order in which help and forms show them. A derived default reads only keys above its own.
+pub static KEYS: &[Key] = &[
+    // What is trained, on what, for how long.
+    key(
+        "base_model",
+        Kind::Text,
+        "tiny",
+        "",
+        "The model to start from: a folder, a Hugging Face name, `tiny` (embedded), or a run's result.",
+    ),
+    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` against the task's score, or `sft` on expected answers.")
+        .presets("grpo", "grpo", "grpo"),
+    key("output_model_id", Kind::Text, "", "", "A name for the result; empty takes the run's id."),
+    key("seed", whole(0, ANY), "0", "", "Seed of data order, sampling and new adapters; the same seed gives the same run.")
+        .presets("0", "0", "0"),
+    key("max_rows", whole(0, ANY), "0", "prompts", "Use only the first so many training prompts; 0 uses all.").presets("0", "200", "0"),
+    key("epochs", whole(1, 10_000), "1", "", "How often every training prompt is visited.").presets("1", "1", "1"),
+    key("max_steps", whole(0, ANY), "0", "steps", "Stop after so many optimizer steps; 0 follows from `epochs`.").presets("10", "0", "0"),
+    key("stop_when", Kind::Condition, "", "", "Stop when the eval set meets a condition such as `valid>=0.99`; empty never does."),
+    key("patience", whole(0, 100_000), "0", "evals", "Stop after so many evals without a better valid rate; 0 never does.")
+        .presets("0", "0", "0"),
+    key("max_minutes", number(0.0, f64::INFINITY), "0", "minutes", "Stop after the step in which this time is used up; 0 has no limit.")
+        .presets("0", "0", "0"),
+    // Rollouts.
+    key("completions_per_prompt", whole(1, 4096), "8", "", "Completions sampled for each prompt: the group whose spread is the signal.")
+        .presets("8", "4", "8"),
+    key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts in one optimizer step.").presets("4", "1", "8"),
+    key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "A completion is cut here; a cut one is scored as it stands.")
+        .presets("256", "1024", "512"),
+    key("max_seq_len", whole(2, 1_048_576), "2048", "tokens", "Longest prompt and completion together; a longer prompt is an error.")
+        .presets("2048", "4096", "2048"),
+    key("temperature", number(0.01, 10.0), "1.0", "", "Sampling temperature of rollouts; training divides logits by it too.")
+        .presets("1.0", "1.0", "1.0"),
+    key(
+        "weight_sync_interval",
+        whole(1, 1024),
+        "1",
+        "steps",
+        "Rollouts for so many steps are drawn at once with the weights at the interval's start.",
+    )
+    .presets("1", "1", "1"),
+    // The update.
+    key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "How token losses become one loss.").seed("grpo"),
+    key("dynamic_sampling", Kind::Flag, "false", "", "Replace groups without a signal by further prompts, within a bound.")
+        .seed("true")
+        .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
+    key("overlong_masking", Kind::Flag, "false", "", "Leave completions that were cut out of the loss.")
+        .seed("false")
+        .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
+    key("advantage", Kind::Choice(Advantage::NAMES), "standardized", "", "How a group's rewards become advantages.")
+        .seed("standardized")
+        .derived("centered with dr_grpo", |read| (read("policy_loss") == "dr_grpo").then(|| "centered".to_owned())),
+    key("eps_clip", number(0.0, 1.0), "0.2", "", "The probability ratio is clipped below 1 - this.")
+        .seed("0.2")
+        .derived("3e-4 with gspo", |read| (read("policy_loss") == "gspo").then(|| "3e-4".to_owned())),
+    key(
+        "eps_clip_high",
+        number(0.0, 1000.0),
+        "0.2",
+        "",
+        "The probability ratio is clipped above 1 + this; with cispo, the ratio's cap itself.",
+    )
+    .seed("0.2")
+    .derived("as eps_clip; 0.28 with dapo, 4e-4 with gspo, 5 with cispo", |read| {
+        Some(match read("policy_loss").as_str() {
+            "dapo" => "0.28".to_owned(),
+            "gspo" => "4e-4".to_owned(),
+            "cispo" => "5".to_owned(),
+            _ => read("eps_clip"),
+        })
+    }),
+    key("kl_beta", number(0.0, 100.0), "0.0", "", "Weight of the KL term to the starting model; 0 leaves it out.")
+        .presets("0.0", "0.001", "0.0"),
+    key("kl_estimator", Kind::Choice(KlEstimator::NAMES), "k3", "", "Estimator of that KL term.").presets("k3", "k3", "k3"),
+    key(
+        "lora_rank",
+        whole(0, 4096),
+        "16",
+        "",
+        "Rank of the adapters on all linear layers; 0 trains every weight (as the original experiment did).",
+    )
+    .presets("16", "16", "16"),
+    key("lora_alpha", number(0.001, 65_536.0), "32", "", "Adapters are scaled by this / rank.").presets("32", "32", "32"),
+    key("learning_rate", number(0.0, 10.0), "2e-5", "", "AdamW's learning rate after warm-up.")
+        .seed("1e-5")
+        .derived("1e-6 with lora_rank 0", |read| (read("lora_rank") == "0").then(|| "1e-6".to_owned())),
+    key("warmup_steps", whole(0, ANY), "0", "steps", "The learning rate rises linearly over so many steps.").presets("0", "0", "0"),
+    key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Longest gradient; a longer one is scaled down. 0 does not clip.")
+        .presets("1.0", "0", "1.0"),
+    key("adam_beta1", number(0.0, 0.999_999), "0.9", "", "AdamW's decay of the mean gradient.").presets("0.9", "0.9", "0.9"),
+    key("adam_beta2", number(0.0, 0.999_999), "0.95", "", "AdamW's decay of the mean squared gradient.").presets("0.95", "0.95", "0.95"),
+    key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "Added to AdamW's denominator.").presets("1e-8", "1e-12", "1e-8"),
+    key("weight_decay", number(0.0, 10.0), "0", "", "AdamW's decoupled weight decay.").presets("0", "0.01", "0"),
+    // Watching and keeping.
+    key("eval_every", whole(0, ANY), "5", "steps", "Read the eval set every so many steps; 0 only at the start and the end.")
+        .presets("5", "20", "5"),
+    key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every so many steps; 0 only at the end.")
+        .presets("5", "20", "10"),
+    key(
+        "keep_checkpoints",
+        whole(0, ANY),
+        "3",
+        "",
+        "Keep so many of the latest checkpoints, besides step 0, the best and the end; 0 keeps all.",
+    )
+    .presets("3", "3", "3"),
+    // The machine.
+    key(
+        "tokens_per_micro_batch",
+        whole(1, ANY),
+        "8192",
+        "tokens",
+        "Tokens forwarded at once in training; changes memory and speed, not the loss.",
+    ),
+    key(
+        "recompute_activations",
+        Kind::Choice(Recompute::NAMES),
+        "auto",
+        "",
+        "Recompute a layer's activations in the backward pass instead of keeping them.",
+    ),
+    key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
+];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_written_value_fits_its_kind() {
+        for key in KEYS {
+            assert!(key.kind.parse(key.default).is_ok(), "{} default", key.name);
+            for value in key.presets.into_iter().flatten() {
+                assert!(key.kind.parse(value).is_ok(), "{} preset {value}", key.name);
+            }
+            assert!(key.meaning.ends_with('.'), "{}: the meaning is a sentence", key.name);
+        }
+        let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+    }
+
+    #[test]
+    fn nearest_names() {
+        let check = |name: &str, expected: Option<&str>| assert_eq!(Key::nearest(name).map(|key| key.name), expected, "{name}");
+        check("learning_rat", Some("learning_rate"));
+        check("lerning-rate", Some("learning_rate"));
+        check("lora_rnak", Some("lora_rank"));
+        check("eps_clip_hi", Some("eps_clip_high"));
+        check("temprature", Some("temperature"));
+        check("groups_per_step", Some("prompt_groups_per_step"));
+        check("zzzz", None);
+    }
+}

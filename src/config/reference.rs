@@ -1,0 +1,43 @@
+//! The key table as a person reads it: Markdown for the documentation, plain lines for help.
+
+use std::fmt::Write;
+
+use super::choices::Preset;
+use super::keys::{KEYS, Key};
+
+/// A Markdown table of every key: kind, default, presets and meaning.
+pub fn markdown() -> String {
+    let mut text = String::from("| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n");
+    for key in KEYS {
+        let presets: Vec<String> =
+            Preset::ALL.iter().map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), shown)).collect();
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "| `{}` | {} | {} | {} | {} |", key.name, kind(key), default(key), presets.join(" | "), key.meaning);
+    }
+    text
+}
+
+/// One line a key, for `--help`.
+pub fn help() -> String {
+    let mut text = String::from("Configuration keys (--set key=value):\n");
+    for key in KEYS {
+        let _ = writeln!(text, "  {:<24} {} [{}; default {}]", key.name, key.meaning, kind(key), default(key));
+    }
+    text
+}
+
+fn kind(key: &Key) -> String {
+    let unit = if key.unit.is_empty() { String::new() } else { format!(", {}", key.unit) };
+    format!("{}{unit}", key.kind)
+}
+
+fn default(key: &Key) -> String {
+    match &key.derived {
+        Some(derived) => format!("{} ({})", shown(key.default), derived.rule),
+        None => shown(key.default),
+    }
+}
+
+fn shown(text: &str) -> String {
+    if text.is_empty() { "empty".to_owned() } else { text.to_owned() }
+}

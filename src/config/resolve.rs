@@ -1,0 +1,338 @@
+//! The layers that fill a configuration: key table < preset < the task's `[train]` < `--config` < `--set`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::choices::Preset;
+use super::keys::{KEYS, Key};
+use super::train_config::TrainConfig;
+use super::value::Value;
+
+/// What was wrong with a configuration, where, and what to do.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A key that is not in the table.
+    #[error("{place}: unknown key `{name}`{}", .nearest.map_or_else(|| "; `grpo-tui train --help` lists all keys".to_owned(), |near| format!("; did you mean `{near}`?")))]
+    UnknownKey {
+        /// Where it stands.
+        place: String,
+        /// The key as written.
+        name: String,
+        /// The nearest known key.
+        nearest: Option<&'static str>,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("{place}: `{name}` is {found}; it must be {expected}")]
+    BadValue {
+        /// Where it stands.
+        place: String,
+        /// The key.
+        name: String,
+        /// The value as written.
+        found: String,
+        /// The kind and range.
+        expected: String,
+    },
+    /// An argument of `--set` without `=`.
+    #[error("--set {text}: write it as key=value")]
+    NotAnAssignment {
+        /// The argument.
+        text: String,
+    },
+    /// A file that is not TOML.
+    #[error("{place}: {message}")]
+    Syntax {
+        /// File and line.
+        place: String,
+        /// The parser's message.
+        message: String,
+    },
+    /// Two values that cannot hold together.
+    #[error("{message}")]
+    Conflict {
+        /// Both keys, their values and the remedy.
+        message: String,
+    },
+}
+
+/// Which layer set a key's value.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The key table.
+    Default,
+    /// The key table's rule that depends on other keys.
+    Derived,
+    /// A preset.
+    Preset,
+    /// The task's `[train]`, or its `[train.model.NAME]`.
+    Task,
+    /// The file of `--config`.
+    File,
+    /// `--set` or an option of the command line.
+    Set,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Default => "default",
+            Self::Derived => "default (derived)",
+            Self::Preset => "preset",
+            Self::Task => "task",
+            Self::File => "--config",
+            Self::Set => "--set",
+        })
+    }
+}
+
+/// What the user gave, layer by layer.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    /// `--preset`.
+    pub preset: Option<Preset>,
+    /// The task's `[train]` table; see [`Assignments::from_task`].
+    pub task: Option<Assignments>,
+    /// The file of `--config`; see [`Assignments::from_toml`].
+    pub file: Option<Assignments>,
+    /// The arguments of `--set`, `key=value` each, in order; options such as `--model M` come here as `base_model=M`.
+    pub set: Vec<String>,
+}
+
+/// A configuration and where each value came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The values.
+    pub config: TrainConfig,
+    /// The layer that set each key.
+    pub sources: BTreeMap<String, Source>,
+}
+
+impl Layers {
+    /// Fill every key and check what depends on several of them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the place of the first thing wrong.
+    pub fn resolve(&self) -> Result<Resolved, ConfigError> {
+        let mut filled = Filled::default();
+        if let Some(preset) = self.preset {
+            for key in KEYS {
+                if let Some(text) = key.preset(preset) {
+                    filled.text(key, text, Source::Preset, &format!("preset {preset}"))?;
+                }
+            }
+        }
+        let mut set = Vec::new();
+        for text in &self.set {
+            let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
+            set.push((known_key(name.trim(), "--set")?, value));
+        }
+        let base_model = self.base_model(&set);
+        for (layer, source) in [(&self.task, Source::Task), (&self.file, Source::File)] {
+            let Some(layer) = layer else { continue };
+            layer.check_models()?;
+            let for_model = layer.models.iter().filter(|(name, _)| *name == base_model).map(|(_, entries)| entries);
+            for entry in layer.entries.iter().chain(for_model.flatten()) {
+                filled.toml(entry, source.clone())?;
+            }
+        }
+        for (key, text) in set {
+            filled.text(key, text, Source::Set, "--set")?;
+        }
+        filled.finish()
+    }
+
+    /// The base model that all layers together ask for, which decides on the task's `[train.model.NAME]`.
+    fn base_model(&self, set: &[(&'static Key, &str)]) -> String {
+        let from_table = |layer: &Option<Assignments>| {
+            layer
+                .iter()
+                .flat_map(|layer| &layer.entries)
+                .rev()
+                .find(|entry| entry.name == "base_model")
+                .and_then(|entry| entry.value.as_str().map(str::to_owned))
+        };
+        let from_set = set.iter().rev().find(|(key, _)| key.name == "base_model").map(|(_, text)| text.trim().to_owned());
+        from_set
+            .or_else(|| from_table(&self.file))
+            .or_else(|| from_table(&self.task))
+            .unwrap_or_else(|| Key::find("base_model").map_or_else(String::new, |key| key.default.to_owned()))
+    }
+}
+
+/// The assignments of one TOML table, each with its place.
+#[derive(Debug, Clone, Default)]
+pub struct Assignments {
+    entries: Vec<Entry>,
+    models: Vec<(String, Vec<Entry>)>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    place: String,
+    name: String,
+    value: toml::Value,
+}
+
+impl Assignments {
+    /// The file of `--config`: keys at the top level, or in a `[train]` table. `label` is the path as shown in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`] with the line.
+    pub fn from_toml(label: &str, text: &str) -> Result<Self, ConfigError> {
+        let mut keys = parse(label, text)?;
+        if let Some(toml::Value::Table(train)) = keys.remove("train") {
+            keys.extend(train);
+        }
+        Ok(Self::from_table(label, &keys, text))
+    }
+
+    /// A task's `[train]`, with its `[train.model.NAME]` tables. `label`: the path of `task.toml` as shown in errors; `text`: the whole file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`] with the line.
+    pub fn from_task(label: &str, text: &str) -> Result<Self, ConfigError> {
+        let table = parse(label, text)?;
+        Ok(table.get("train").and_then(toml::Value::as_table).map_or_else(Self::default, |train| Self::from_table(label, train, text)))
+    }
+
+    /// A `[train]` table that is already parsed. `text`: the file it came from, for line numbers; may be empty.
+    pub fn from_table(label: &str, train: &toml::Table, text: &str) -> Self {
+        let mut assignments = Self::default();
+        for (name, value) in train {
+            match (name.as_str(), value) {
+                ("model", toml::Value::Table(models)) => {
+                    for (model, value) in models {
+                        let entries = value.as_table().map_or_else(
+                            // Not a table: kept as an entry that resolves to "unknown key".
+                            || vec![entry(label, text, &format!("model.{model}"), value, None)],
+                            |table| table.iter().map(|(name, value)| entry(label, text, name, value, Some(model))).collect(),
+                        );
+                        assignments.models.push((model.clone(), entries));
+                    }
+                }
+                _ => assignments.entries.push(entry(label, text, name, value, None)),
+            }
+        }
+        assignments
+    }
+
+    /// Tables of other models are checked too, so that a misspelt key shows at once.
+    fn check_models(&self) -> Result<(), ConfigError> {
+        let mut scratch = Filled::default();
+        for entry in self.models.iter().flat_map(|(_, entries)| entries) {
+            if entry.name == "base_model" {
+                let message = format!("{}: `base_model` cannot stand in a table that is chosen by it; move it to [train]", entry.place);
+                return Err(ConfigError::Conflict { message });
+            }
+            scratch.toml(entry, Source::Task)?;
+        }
+        Ok(())
+    }
+}
+
+fn parse(label: &str, text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        ConfigError::Syntax { place: format!("{label} line {line}"), message: error.message().to_owned() }
+    })
+}
+
+fn entry(label: &str, text: &str, name: &str, value: &toml::Value, model: Option<&str>) -> Entry {
+    let place = line_of(text, name, model).map_or_else(|| format!("{label} [train]"), |line| format!("{label} line {line}"));
+    Entry { place, name: name.to_owned(), value: value.clone() }
+}
+
+/// The line, from 1, on which `name =` stands: in `[train.model.MODEL]`, or else in `[train]` or above all tables.
+fn line_of(text: &str, name: &str, model: Option<&str>) -> Option<usize> {
+    let mut section = String::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            let header = header.split(']').next().unwrap_or_default().trim();
+            section = header.strip_prefix("train").map_or_else(|| header.to_owned(), |rest| rest.trim_start_matches('.').to_owned());
+        } else if line.split_once('=').is_some_and(|(left, _)| left.trim().trim_matches(['"', '\'']) == name) {
+            let section = section.strip_prefix("model.").map(|model| model.trim_matches(['"', '\''])).or(section.is_empty().then_some(""));
+            if section.is_some_and(|section| section == model.unwrap_or_default()) {
+                return Some(index + 1);
+            }
+        }
+    }
+    None
+}
+
+fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {
+    Key::find(name).ok_or_else(|| ConfigError::UnknownKey {
+        place: place.to_owned(),
+        name: name.to_owned(),
+        nearest: Key::nearest(name).map(|key| key.name),
+    })
+}
+
+/// Values found so far, by key.
+#[derive(Default)]
+struct Filled {
+    values: BTreeMap<&'static str, (Value, Source)>,
+}
+
+impl Filled {
+    fn text(&mut self, key: &'static Key, text: &str, source: Source, place: &str) -> Result<(), ConfigError> {
+        let value = key.kind.parse(text).map_err(|expected| ConfigError::BadValue {
+            place: place.to_owned(),
+            name: key.name.to_owned(),
+            found: format!("`{}`", text.trim()),
+            expected,
+        })?;
+        self.values.insert(key.name, (value, source));
+        Ok(())
+    }
+
+    fn toml(&mut self, entry: &Entry, source: Source) -> Result<(), ConfigError> {
+        let key = known_key(&entry.name, &entry.place)?;
+        let value = key.kind.from_toml(&entry.value).map_err(|expected| ConfigError::BadValue {
+            place: entry.place.clone(),
+            name: key.name.to_owned(),
+            found: format!("{} `{}`", entry.value.type_str(), entry.value.to_string().trim_matches('"')),
+            expected,
+        })?;
+        self.values.insert(key.name, (value, source));
+        Ok(())
+    }
+
+    /// Fill the rest from the table, in its order, so that a derived default sees the keys above it.
+    fn finish(mut self) -> Result<Resolved, ConfigError> {
+        for key in KEYS {
+            if self.values.contains_key(key.name) {
+                continue;
+            }
+            let read = |name: &str| self.values.get(name).map_or_else(String::new, |(value, _)| value.to_string());
+            let derived = key.derived.as_ref().and_then(|derived| (derived.value)(&read));
+            let text = derived.as_deref().unwrap_or(key.default);
+            let source = if derived.as_deref().is_some_and(|text| text != key.default) { Source::Derived } else { Source::Default };
+            let text = text.to_owned();
+            self.text(key, &text, source, "default")?;
+        }
+        let fields: serde_json::Map<String, serde_json::Value> =
+            self.values.iter().map(|(name, (value, _))| ((*name).to_owned(), serde_json::to_value(value).unwrap_or_default())).collect();
+        let config: TrainConfig = serde_json::from_value(serde_json::Value::Object(fields))
+            .map_err(|error| ConfigError::Conflict { message: format!("the key table and the configuration disagree: {error}") })?;
+        check_together(&config)?;
+        Ok(Resolved { config, sources: self.values.into_iter().map(|(name, (_, source))| (name.to_owned(), source)).collect() })
+    }
+}
+
+fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
+    let conflict = |message: String| Err(ConfigError::Conflict { message });
+    if config.max_completion_tokens >= config.max_seq_len {
+        return conflict(format!(
+            "max_completion_tokens ({}) leaves no room for a prompt within max_seq_len ({}); raise max_seq_len or lower max_completion_tokens",
+            config.max_completion_tokens, config.max_seq_len
+        ));
+    }
+    if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
+        return conflict(
+            "completions_per_prompt is 1: a group of one has no spread, so GRPO learns nothing; set it to 2 or more".to_owned(),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The resolved configuration of a run, one typed field a key.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::choices::{Advantage, KlEstimator, Method, PolicyLoss, Recompute};
+use super::value::StopCondition;
+
+/// Every key of [`super::KEYS`] with its value; meanings, units and ranges stand there. Written to `run.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TrainConfig {
+    pub base_model: String,
+    pub method: Method,
+    pub output_model_id: String,
+    pub seed: u64,
+    pub max_rows: usize,
+    pub epochs: u64,
+    pub max_steps: u64,
+    pub stop_when: String,
+    pub patience: u64,
+    pub max_minutes: f64,
+    pub completions_per_prompt: usize,
+    pub prompt_groups_per_step: usize,
+    pub max_completion_tokens: usize,
+    pub max_seq_len: usize,
+    pub temperature: f64,
+    pub weight_sync_interval: u64,
+    pub policy_loss: PolicyLoss,
+    pub dynamic_sampling: bool,
+    pub overlong_masking: bool,
+    pub advantage: Advantage,
+    pub eps_clip: f64,
+    pub eps_clip_high: f64,
+    pub kl_beta: f64,
+    pub kl_estimator: KlEstimator,
+    pub lora_rank: usize,
+    pub lora_alpha: f64,
+    pub learning_rate: f64,
+    pub warmup_steps: u64,
+    pub grad_clip_norm: f64,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub weight_decay: f64,
+    pub eval_every: u64,
+    pub checkpoint_every: u64,
+    pub keep_checkpoints: usize,
+    pub tokens_per_micro_batch: usize,
+    pub recompute_activations: Recompute,
+    pub threads: usize,
+}
+
+impl TrainConfig {
+    /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs` passes,
+    /// the last one rounded up, at least one.
+    pub fn total_steps(&self, rows: usize) -> u64 {
+        if self.max_steps > 0 {
+            return self.max_steps;
+        }
+        let rows = if self.max_rows > 0 { rows.min(self.max_rows) } else { rows };
+        let visits = rows as u64 * self.epochs;
+        visits.div_ceil(self.prompt_groups_per_step.max(1) as u64).max(1)
+    }
+
+    /// The goal in `stop_when`, if one is set.
+    pub fn stop_condition(&self) -> Option<StopCondition> {
+        StopCondition::parse(&self.stop_when)
+    }
+
+    /// SHA-256, in hex, over all keys and values in alphabetical order: equal configurations have equal digests, wherever their values came from.
+    pub fn digest(&self) -> String {
+        let sorted: std::collections::BTreeMap<String, String> =
+            self.values().into_iter().map(|(name, value)| (name, value.to_string())).collect();
+        let mut hash = Sha256::new();
+        for (name, value) in sorted {
+            hash.update(format!("{name} = {value}\n"));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Name and JSON value of every key, in the table's order.
+    pub fn values(&self) -> Vec<(String, serde_json::Value)> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
+            // A struct of plain fields always becomes an object.
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! One run's folder: created whole and private, opened with clear refusals.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
+use super::error::RunError;
+use crate::config::{Source, TrainConfig};
+
+/// The newest format of a run directory that this program reads and the one it writes.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// `run.toml`: written once by the launcher, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u64,
+    /// The run's id, which is its folder's name.
+    pub id: String,
+    /// `train`, `sft`, `eval` or `pretrain`.
+    pub job: String,
+    /// A name given by the user, or empty.
+    #[serde(default)]
+    pub name: String,
+    /// The task's name.
+    pub task: String,
+    /// Where the task was read from, as a person would write it.
+    #[serde(default)]
+    pub task_origin: String,
+    /// When it was launched, RFC 3339 with offset.
+    pub created: String,
+    /// The same in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Where it was launched.
+    pub host: String,
+    /// The command line.
+    pub argv: Vec<String>,
+    /// The program's version.
+    pub binary_version: String,
+    /// The program's features.
+    pub features: Vec<String>,
+    /// The digest of `config`.
+    pub config_digest: String,
+    /// SHA-256 of the starting model, or empty where it was not computed.
+    #[serde(default)]
+    pub model_digest: String,
+    /// The resolved configuration.
+    pub config: TrainConfig,
+    /// Which layer set each key.
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    /// SHA-256 of each file of the frozen task.
+    #[serde(default)]
+    pub task_files: BTreeMap<String, String>,
+}
+
+/// What a launcher knows about a run before it exists.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// `train`, `sft`, `eval` or `pretrain`.
+    pub job: String,
+    /// A name given by the user, or empty.
+    pub name: String,
+    /// The task's name; a part of the run's id.
+    pub task: String,
+    /// Where the task was read from.
+    pub task_origin: String,
+    /// Every file of the task, path and bytes, to be frozen.
+    pub task_files: Vec<(String, Vec<u8>)>,
+    /// The resolved configuration.
+    pub config: TrainConfig,
+    /// Which layer set each key.
+    pub sources: BTreeMap<String, Source>,
+    /// The command line.
+    pub argv: Vec<String>,
+    /// SHA-256 of the starting model, or empty.
+    pub model_digest: String,
+}
+
+/// An existing run directory. Opening one takes no lock; see [`super::RunLock`].
+#[derive(Debug, Clone)]
+pub struct RunDirectory {
+    path: PathBuf,
+    file: RunFile,
+}
+
+impl RunDirectory {
+    /// Create a run below `runs` (made where missing). The folder appears under its name only once `run.toml` and the frozen task are durable.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming what could not be written.
+    pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
+        ensure_folder(runs)?;
+        let now = jiff::Zoned::now();
+        let task_files = new.task_files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
+        let mut file = RunFile {
+            version: FORMAT_VERSION,
+            id: String::new(),
+            job: new.job,
+            name: new.name,
+            task: new.task,
+            task_origin: new.task_origin,
+            created: now.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+            created_ms: u64::try_from(now.timestamp().as_millisecond()).unwrap_or(0),
+            host: host_name(),
+            argv: new.argv,
+            binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: features(),
+            config_digest: new.config.digest(),
+            model_digest: new.model_digest,
+            config: new.config,
+            sources: new.sources,
+            task_files,
+        };
+        loop {
+            file.id = format!("{}-{}-{}", now.strftime("%Y%m%d-%H%M%S"), slug(&file.task), random_suffix()?);
+            let path = runs.join(&file.id);
+            let building = runs.join(format!(".{}.new", file.id));
+            if path.exists() || building.exists() {
+                continue;
+            }
+            create_folder(&building)?;
+            let built = fill(&building, &file, &new.task_files)
+                .and_then(|()| std::fs::rename(&building, &path).map_err(RunError::io("create", &path)))
+                .and_then(|()| sync_folder(runs));
+            if let Err(error) = built {
+                let _ = std::fs::remove_dir_all(&building);
+                return Err(error);
+            }
+            return Ok(Self { path: std::path::absolute(&path).unwrap_or(path), file });
+        }
+    }
+
+    /// Open an existing run for reading.
+    ///
+    /// # Errors
+    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`] from a newer program, [`RunError::Malformed`] with the line.
+    pub fn open(path: &Path) -> Result<Self, RunError> {
+        let file_path = path.join("run.toml");
+        let text = match std::fs::read_to_string(&file_path) {
+            Ok(text) => text,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Err(RunError::NotARun { path: path.to_owned(), missing: "run.toml" });
+            }
+            Err(error) => return Err(RunError::io("read", &file_path)(error)),
+        };
+        let malformed = |error: &toml::de::Error| RunError::Malformed {
+            path: file_path.clone(),
+            line: error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1),
+            message: error.message().to_owned(),
+        };
+        let table: toml::Table = text.parse().map_err(|error| malformed(&error))?;
+        let version = table.get("version").and_then(toml::Value::as_integer).and_then(|version| u64::try_from(version).ok());
+        if let Some(found) = version.filter(|version| *version > FORMAT_VERSION) {
+            return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
+        }
+        let file: RunFile = toml::from_str(&text).map_err(|error| malformed(&error))?;
+        Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file })
+    }
+
+    /// The folder, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The contents of `run.toml`.
+    pub fn file(&self) -> &RunFile {
+        &self.file
+    }
+
+    /// The run's id.
+    pub fn id(&self) -> &str {
+        &self.file.id
+    }
+
+    /// The frozen copy of the task.
+    pub fn task_path(&self) -> PathBuf {
+        self.path.join("task")
+    }
+
+    /// `events.jsonl`.
+    pub fn events_path(&self) -> PathBuf {
+        self.path.join("events.jsonl")
+    }
+
+    /// `worker.log`.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("worker.log")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints_path(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+}
+
+fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Result<(), RunError> {
+    for name in ["task", "rollouts", "evals", "checkpoints"] {
+        create_folder(&folder.join(name))?;
+    }
+    let task = folder.join("task");
+    for (name, bytes) in task_files {
+        let inside = !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
+        if !inside {
+            let message =
+                format!("the task's file `{name}` lies outside the task's folder, so it cannot be frozen with the run; move it inside");
+            return Err(RunError::Malformed { path: PathBuf::from("task.toml"), line: None, message });
+        }
+        let path = task.join(name);
+        if let Some(parent) = path.parent() {
+            ensure_folder(parent)?;
+        }
+        create_file(&path, bytes)?;
+    }
+    sync_folder(&task)?;
+    let path = folder.join("run.toml");
+    let text = toml::to_string(file).map_err(|error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() })?;
+    create_file(&path, text.as_bytes())?;
+    create_file(&folder.join("events.jsonl"), b"")?;
+    sync_folder(folder)
+}
+
+/// The features this program was built with.
+fn features() -> Vec<String> {
+    [("view", cfg!(feature = "view")), ("engine", cfg!(feature = "engine")), ("cuda", cfg!(feature = "cuda"))]
+        .into_iter()
+        .filter(|(_, present)| *present)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// The host's name, for messages and records.
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// SHA-256 in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A task's name as a part of a folder's name: lower-case letters, digits and single hyphens, at most 32.
+fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.to_lowercase().chars() {
+        if letter.is_ascii_alphanumeric() {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.truncate(32);
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "run".to_owned() } else { slug.to_owned() }
+}
+
+/// Six characters that tell runs of the same second apart.
+fn random_suffix() -> Result<String, RunError> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0u8; 6];
+    std::fs::File::open(source)
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(RunError::io("read", source))?;
+    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs() {
+        let check = |name: &str, expected: &str| assert_eq!(slug(name), expected);
+        check("invoice", "invoice");
+        check("My Task / v2!", "my-task-v2");
+        check("---", "run");
+        check("ÄÖ", "run");
+        check(&"ab-".repeat(30), "ab-ab-ab-ab-ab-ab-ab-ab-ab-ab-ab");
+    }
+}

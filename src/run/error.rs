@@ -1,0 +1,97 @@
+//! What can go wrong with a run directory, and the sentence for the user.
+
+use std::path::{Path, PathBuf};
+
+/// A run directory could not be created, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}{}", .path.display(), remedy(.source))]
+    Io {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No such run directory.
+    #[error("{} is not a run directory: {missing} is missing; `grpo-tui runs list` shows the runs there are", .path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+        /// The file that should be there.
+        missing: &'static str,
+    },
+    /// Written by a newer program.
+    #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The newest version known here.
+        known: u64,
+    },
+    /// A file of the directory that cannot be understood.
+    #[error("{}{}: {message}", .path.display(), .line.map_or_else(String::new, |line| format!(" line {line}")))]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: Option<usize>,
+        /// What is wrong.
+        message: String,
+    },
+    /// Another worker computes this run.
+    #[error("the run {} is in use by {holder}; watch it with `grpo-tui runs attach`, or stop it with `grpo-tui runs stop` first", .path.display())]
+    InUse {
+        /// The run directory.
+        path: PathBuf,
+        /// The process and host that hold it, in words.
+        holder: String,
+    },
+    /// No run fits what the user wrote.
+    #[error("no run `{wanted}` in {searched}; `grpo-tui runs list` shows the runs there are")]
+    NotFound {
+        /// The RUN argument.
+        wanted: String,
+        /// The folders searched.
+        searched: String,
+    },
+    /// Several runs fit what the user wrote.
+    #[error("`{wanted}` fits several runs: {candidates}; write more of the id")]
+    Ambiguous {
+        /// The RUN argument.
+        wanted: String,
+        /// Their ids.
+        candidates: String,
+    },
+    /// The run has no such checkpoint.
+    #[error("the run {} has no checkpoint `{wanted}`; {available}", .path.display())]
+    NoCheckpoint {
+        /// The run directory.
+        path: PathBuf,
+        /// The part after `@`.
+        wanted: String,
+        /// What there is, in words.
+        available: String,
+    },
+}
+
+impl RunError {
+    /// Wrap an operating system error, saying what was tried on which file.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+fn remedy(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match source.kind() {
+        PermissionDenied | ReadOnlyFilesystem => "; make it writable, or choose another place with --runs DIR",
+        StorageFull | QuotaExceeded => "; free some space, then go on with `grpo-tui train --resume RUN`",
+        _ => "",
+    }
+}

@@ -1,0 +1,266 @@
+//! Held-out passes: one record a prompt, the summary E, and the paired comparison of two passes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::durable::replace_file;
+use super::error::RunError;
+use crate::statistics::{mcnemar_exact, wilson};
+
+/// One completion of a held-out pass: a line of `evals/*.jsonl`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalRecord {
+    /// The prompt row's id.
+    pub prompt_id: String,
+    /// Which of several samples of that prompt, from 0.
+    pub sample: usize,
+    /// The row's tags.
+    pub tags: Vec<String>,
+    /// The raw completion.
+    pub completion: String,
+    /// Its reward.
+    pub reward: f64,
+    /// `unparsable`, `invalid` or `valid`.
+    pub tier: String,
+    /// Whether it would be valid without a fence or text around it.
+    pub tolerant: bool,
+    /// Whether it equals the row's expected value; `None` where the row has none.
+    pub exact: Option<bool>,
+    /// The whole score, as the scorer writes it.
+    pub score: serde_json::Value,
+    /// Tokens generated, the stop token included.
+    pub tokens: usize,
+    /// Whether it was cut at the token limit.
+    pub truncated: bool,
+    /// Time it took, as its share of the batch.
+    pub seconds: f64,
+}
+
+impl EvalRecord {
+    /// Whether the completion parses.
+    pub fn parses(&self) -> bool {
+        self.tier == "valid" || self.tier == "invalid"
+    }
+
+    /// Whether it satisfies the task.
+    pub fn is_valid(&self) -> bool {
+        self.tier == "valid"
+    }
+}
+
+/// The result of a pass: `E` of the command line. Rates are in [0, 1]; with `n` = 0 all are 0.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalSummary {
+    /// Completions.
+    pub n: usize,
+    /// Share that parses.
+    pub parse: f64,
+    /// Share that satisfies the task.
+    pub valid: f64,
+    /// Share of the rows with an expected value that equals it; `None` where no row has one.
+    pub exact: Option<f64>,
+    /// Share that is valid, or would be without a fence or text around it.
+    pub tolerant: f64,
+    /// 95 % Wilson interval of `valid`.
+    pub valid_interval: [f64; 2],
+    /// Mean tokens of a completion.
+    pub mean_tokens: f64,
+    /// Share cut at the token limit.
+    pub truncated: f64,
+    /// The same for each tag, by name.
+    pub by_tag: BTreeMap<String, TagSummary>,
+}
+
+/// The result for the rows of one tag.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TagSummary {
+    /// Completions.
+    pub n: usize,
+    /// Share that satisfies the task.
+    pub valid: f64,
+    /// Share of the rows with an expected value that equals it; `None` where no row has one.
+    pub exact: Option<f64>,
+    /// Share that parses.
+    pub parse: f64,
+}
+
+impl EvalSummary {
+    /// Summarise a pass.
+    pub fn from_records(records: &[EvalRecord]) -> Self {
+        let all: Vec<&EvalRecord> = records.iter().collect();
+        let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
+        for record in records {
+            let mut tags: Vec<&String> = record.tags.iter().collect();
+            tags.sort_unstable();
+            tags.dedup();
+            for tag in tags {
+                by_tag.entry(tag.clone()).or_default().push(record);
+            }
+        }
+        let valid = records.iter().filter(|record| record.is_valid()).count();
+        let (low, high) = wilson(valid, records.len());
+        Self {
+            n: records.len(),
+            parse: rate(&all, EvalRecord::parses),
+            valid: rate(&all, EvalRecord::is_valid),
+            exact: exact_rate(&all),
+            tolerant: rate(&all, |record| record.tolerant),
+            valid_interval: [low, high],
+            mean_tokens: if records.is_empty() {
+                0.0
+            } else {
+                records.iter().map(|record| record.tokens).sum::<usize>() as f64 / records.len() as f64
+            },
+            truncated: rate(&all, |record| record.truncated),
+            by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
+        }
+    }
+
+    /// A rate by the name that `stop_when` uses: `parse`, `valid`, `exact` or `tolerant`. NaN for another name, or `exact` without expected values.
+    pub fn metric(&self, name: &str) -> f64 {
+        match name {
+            "parse" => self.parse,
+            "valid" => self.valid,
+            "exact" => self.exact.unwrap_or(f64::NAN),
+            "tolerant" => self.tolerant,
+            _ => f64::NAN,
+        }
+    }
+}
+
+impl TagSummary {
+    fn of(records: &[&EvalRecord]) -> Self {
+        Self {
+            n: records.len(),
+            valid: rate(records, EvalRecord::is_valid),
+            exact: exact_rate(records),
+            parse: rate(records, EvalRecord::parses),
+        }
+    }
+}
+
+fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
+    if records.is_empty() { 0.0 } else { records.iter().filter(|record| holds(record)).count() as f64 / records.len() as f64 }
+}
+
+fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
+    let known: Vec<bool> = records.iter().filter_map(|record| record.exact).collect();
+    (!known.is_empty()).then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
+}
+
+/// Validity of two passes on the same prompts, matched by prompt id and sample.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Valid only in the second pass.
+    pub fixed: usize,
+    /// Valid only in the first pass.
+    pub broken: usize,
+    /// Valid in both.
+    pub both: usize,
+    /// Valid in neither.
+    pub neither: usize,
+    /// Records that the other pass does not have; left out.
+    pub unmatched: usize,
+    /// Two-sided exact McNemar test of `fixed` against `broken`.
+    pub mcnemar_p: f64,
+}
+
+impl Comparison {
+    /// Compare `before` with `after`. Where an id occurs more than once in a pass, its last record counts.
+    pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
+        fn by_prompt(records: &[EvalRecord]) -> BTreeMap<(&str, usize), bool> {
+            records.iter().map(|record| ((record.prompt_id.as_str(), record.sample), record.is_valid())).collect()
+        }
+        let (before, after) = (by_prompt(before), by_prompt(after));
+        let mut found = Self::default();
+        for (prompt, first) in &before {
+            match (first, after.get(prompt)) {
+                (false, Some(true)) => found.fixed += 1,
+                (true, Some(false)) => found.broken += 1,
+                (true, Some(true)) => found.both += 1,
+                (false, Some(false)) => found.neither += 1,
+                (_, None) => found.unmatched += 1,
+            }
+        }
+        found.unmatched += after.keys().filter(|prompt| !before.contains_key(*prompt)).count();
+        found.mcnemar_p = mcnemar_exact(found.fixed, found.broken);
+        found
+    }
+}
+
+/// The file of a pass, relative to the run: `evals/step-000050-proof-trained.jsonl`.
+pub fn eval_file(step: u64, set: &str, target: &str) -> String {
+    format!("evals/step-{step:06}-{set}-{target}.jsonl")
+}
+
+/// Write a pass, replacing an earlier one of the same name as a whole.
+///
+/// # Errors
+/// [`RunError::Io`] naming the file.
+pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
+    let mut bytes = Vec::new();
+    for record in records {
+        let malformed = |error: serde_json::Error| RunError::Malformed { path: path.to_owned(), line: None, message: error.to_string() };
+        serde_json::to_writer(&mut bytes, record).map_err(malformed)?;
+        bytes.push(b'\n');
+    }
+    replace_file(path, &bytes)
+}
+
+/// Read a pass.
+///
+/// # Errors
+/// [`RunError`] with file and line.
+pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
+    let text = std::fs::read_to_string(path).map_err(RunError::io("read", path))?;
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| RunError::Malformed {
+            path: path.to_owned(),
+            line: Some(index + 1),
+            message: error.to_string(),
+        })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, tier: &str, exact: Option<bool>, tag: &str) -> EvalRecord {
+        let tolerant = tier == "valid";
+        EvalRecord { prompt_id: id.into(), tier: tier.into(), tolerant, exact, tags: vec![tag.into()], tokens: 10, ..Default::default() }
+    }
+
+    #[test]
+    fn summary_and_comparison() {
+        let before = [
+            record("a", "valid", Some(true), "clean"),
+            record("b", "invalid", Some(false), "messy"),
+            record("c", "unparsable", None, "messy"),
+            record("d", "valid", Some(false), "clean"),
+            record("x", "valid", None, "clean"),
+        ];
+        let summary = EvalSummary::from_records(&before);
+        assert_eq!((summary.n, summary.parse, summary.valid, summary.tolerant), (5, 0.8, 0.6, 0.6));
+        assert_eq!(summary.exact, Some(1.0 / 3.0));
+        assert_eq!(summary.by_tag["messy"], TagSummary { n: 2, valid: 0.0, exact: Some(0.0), parse: 0.5 });
+        assert_eq!(summary.mean_tokens, 10.0);
+        let after = [
+            record("a", "valid", None, ""),
+            record("b", "valid", None, ""),
+            record("c", "valid", None, ""),
+            record("d", "invalid", None, ""),
+        ];
+        let compared = Comparison::of(&before, &after);
+        let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
+        assert_eq!(compared, expected);
+        assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
+        assert!(EvalSummary::from_records(&[]).exact.is_none());
+    }
+}

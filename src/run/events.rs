@@ -1,0 +1,392 @@
+//! Every kind of event in `events.jsonl`: `{"v":1,"seq":n,"t":unix_ms,"kind":"step",...}`, one a line.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::evals::EvalSummary;
+use crate::advantage::Dead;
+
+/// The version of an event line that this program writes and the newest that it reads.
+pub const EVENT_VERSION: u64 = 1;
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Position in the log, from 1, without gaps unless lines were lost.
+    pub seq: u64,
+    /// When it was written, milliseconds since 1970 by the worker's clock, which may jump.
+    pub time_ms: u64,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// Declare the body enum with its written kinds once, for writing and reading alike.
+macro_rules! bodies {
+    ($($(#[$meta:meta])* $variant:ident($type:ty) = $kind:literal),+ $(,)?) => {
+        /// What an event says, by kind.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum EventBody {
+            $($(#[$meta])* $variant($type)),+,
+            /// A kind that this program does not know; kept by name, otherwise ignored.
+            Unknown(String),
+        }
+
+        impl EventBody {
+            /// The written kind.
+            pub fn kind(&self) -> &str {
+                match self { $(Self::$variant(_) => $kind),+, Self::Unknown(kind) => kind }
+            }
+
+            fn parse(kind: &str, line: &str) -> Result<Self, serde_json::Error> {
+                match kind {
+                    $($kind => serde_json::from_str(line).map(Self::$variant),)+
+                    other => Ok(Self::Unknown(other.to_owned())),
+                }
+            }
+
+            fn write(&self, head: &Head<'_>) -> Result<Vec<u8>, serde_json::Error> {
+                match self {
+                    $(Self::$variant(body) => serde_json::to_vec(&Line { head, body }),)+
+                    Self::Unknown(_) => serde_json::to_vec(head),
+                }
+            }
+        }
+
+        $(impl From<$type> for EventBody {
+            fn from(body: $type) -> Self { Self::$variant(body) }
+        })+
+    };
+}
+
+bodies! {
+    /// The first line, and once more after each resume.
+    Run(Run) = "run",
+    /// What the worker does now.
+    Phase(Phase) = "phase",
+    /// One optimizer step, after its groups.
+    Step(Step) = "step",
+    /// One group of completions; its texts are in `rollouts/`.
+    Group(Group) = "group",
+    /// A held-out pass; its completions are in `evals/`.
+    Eval(Eval) = "eval",
+    /// A durable checkpoint.
+    Checkpoint(Checkpoint) = "checkpoint",
+    /// The device's condition.
+    Device(Device) = "device",
+    /// Something a person should look at.
+    Alert(Alert) = "alert",
+    /// An accepted request.
+    Control(Control) = "control",
+    /// A person's remark.
+    Note(Note) = "note",
+    /// What was sealed or will be redone after an interruption.
+    Recovered(Recovered) = "recovered",
+    /// The worker's last word.
+    End(End) = "end",
+}
+
+/// Who computes what.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    /// The run's id.
+    pub id: String,
+    /// `train`, `sft`, `eval` or `pretrain`.
+    pub job: String,
+    /// Digest of the configuration.
+    pub config_digest: String,
+    /// SHA-256 of the starting model.
+    pub model_digest: String,
+    /// The device in words.
+    pub device: String,
+    /// Versions by name: program, driver and so on.
+    pub versions: BTreeMap<String, String>,
+    /// Optimizer steps planned.
+    pub total_steps: u64,
+}
+
+/// What the worker does now.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phase {
+    /// The step it belongs to.
+    pub step: u64,
+    /// `load`, `rollout`, `score`, `update`, `sync`, `eval`, `checkpoint`, `paused` or `waiting`.
+    pub phase: String,
+}
+
+/// One optimizer step.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    /// Counted from 1.
+    pub step: u64,
+    /// Wall-clock time of the step.
+    pub seconds: f64,
+    /// Values by TRL's names where it has one; a value that is not finite is written as null and read as NaN.
+    #[serde(deserialize_with = "null_is_nan_map")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// One group of completions; the lists run over the completions.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    /// The step that it fed.
+    pub step: u64,
+    /// The prompt row's id.
+    pub prompt_id: String,
+    /// Reward of each completion.
+    #[serde(deserialize_with = "null_is_nan_list")]
+    pub rewards: Vec<f64>,
+    /// `unparsable`, `invalid` or `valid`, each.
+    pub tiers: Vec<String>,
+    /// Advantage of each.
+    #[serde(deserialize_with = "null_is_nan_list")]
+    pub advantages: Vec<f64>,
+    /// Tokens of each, the stop token included.
+    pub token_counts: Vec<usize>,
+    /// Why each ended: `stop`, `length`, ...
+    pub stop_reasons: Vec<String>,
+    /// Whether the group carried no signal, and why.
+    pub dead: Dead,
+    /// The file with the texts, relative to the run.
+    pub file: String,
+    /// The line there, from 1.
+    pub line: u64,
+}
+
+/// A held-out pass.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Eval {
+    /// The step whose weights were read; 0 is the base.
+    pub step: u64,
+    /// `eval` or `proof`, or a file's name.
+    pub set: String,
+    /// `base` or `trained`.
+    pub target: String,
+    /// The result.
+    pub summary: EvalSummary,
+    /// The file with the completions, relative to the run.
+    pub file: String,
+    /// Wall-clock time of the pass.
+    pub seconds: f64,
+}
+
+/// A durable checkpoint.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Checkpoint {
+    /// The step after which it was taken.
+    pub step: u64,
+    /// Its folder, relative to the run.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// `interval`, `best`, `end`, `interrupted` or `asked`.
+    pub why: String,
+    /// Checkpoints removed by the keep rules after this one was durable.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<u64>,
+}
+
+/// The device's condition.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// The device in words.
+    pub device: String,
+    /// Share of time in use, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utilisation: Option<f64>,
+    /// Memory in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_used_bytes: Option<u64>,
+    /// Memory there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_total_bytes: Option<u64>,
+    /// Power drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<f64>,
+    /// Temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<f64>,
+}
+
+/// Something a person should look at.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Alert {
+    /// The rule's name.
+    pub rule: String,
+    /// `info`, `warning` or `error`.
+    pub level: String,
+    /// The step at which it rose.
+    pub step: u64,
+    /// The value that broke the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// What is the matter.
+    pub sentence: String,
+    /// What to do.
+    pub suggestion: String,
+    /// Whether the matter has passed.
+    pub cleared: bool,
+}
+
+/// An accepted request.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Control {
+    /// `pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, ...
+    pub verb: String,
+    /// Its arguments.
+    pub arguments: BTreeMap<String, serde_json::Value>,
+    /// The user who asked.
+    pub user_id: u32,
+    /// The step at which it takes effect.
+    pub step: u64,
+}
+
+/// A person's remark.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    /// The remark.
+    pub text: String,
+}
+
+/// What was sealed or will be redone after an interruption.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recovered {
+    /// Bytes of a torn last line that were cut off.
+    pub dropped_bytes: u64,
+    /// The step from which the run goes on: everything recorded for later steps is void and will be redone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<u64>,
+    /// The same in words.
+    pub text: String,
+}
+
+/// The worker's last word.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct End {
+    /// `finished`, `failed` or `interrupted`.
+    pub status: String,
+    /// Why, as a sentence.
+    pub cause: String,
+    /// Steps done.
+    pub step: u64,
+    /// Wall-clock time of this worker.
+    pub seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    v: u64,
+    seq: u64,
+    t: u64,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nonfinite: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a, B> {
+    #[serde(flatten)]
+    head: &'a Head<'a>,
+    #[serde(flatten)]
+    body: &'a B,
+}
+
+#[derive(Deserialize)]
+struct ReadHead<'a> {
+    v: u64,
+    seq: u64,
+    #[serde(default)]
+    t: u64,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+}
+
+/// Why a line is no event of ours.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BadLine {
+    /// Not an event; the reason.
+    Malformed(String),
+    /// From a newer program; its version.
+    Newer(u64),
+}
+
+impl Event {
+    /// The line as it stands in the file, newline included. Numbers that are not finite become null and are named in `nonfinite`.
+    ///
+    /// # Errors
+    /// Only where a map inside has keys that JSON cannot hold, which no kind has.
+    pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let nonfinite = self.body.nonfinite();
+        let head = Head { v: EVENT_VERSION, seq: self.seq, t: self.time_ms, kind: self.body.kind(), nonfinite };
+        let mut line = self.body.write(&head)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    /// Read one line, without its newline.
+    ///
+    /// # Errors
+    /// [`BadLine`].
+    pub fn from_line(line: &str) -> Result<Self, BadLine> {
+        let malformed = |error: serde_json::Error| BadLine::Malformed(error.to_string());
+        let head: ReadHead<'_> = serde_json::from_str(line).map_err(malformed)?;
+        if head.v > EVENT_VERSION {
+            return Err(BadLine::Newer(head.v));
+        }
+        let body = EventBody::parse(&head.kind, line).map_err(malformed)?;
+        Ok(Self { seq: head.seq, time_ms: head.t, body })
+    }
+}
+
+impl EventBody {
+    /// Whether the record must be on the disk before the worker goes on.
+    pub fn must_be_durable(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Eval(_) | Self::Checkpoint(_) | Self::Control(_) | Self::Recovered(_) | Self::End(_))
+    }
+
+    /// Names of the numbers that JSON cannot hold.
+    fn nonfinite(&self) -> Vec<String> {
+        let listed = |name: &str, values: &[f64]| {
+            values
+                .iter()
+                .enumerate()
+                .filter(|(_, value)| !value.is_finite())
+                .map(|(index, _)| format!("{name}/{index}"))
+                .collect::<Vec<_>>()
+        };
+        match self {
+            Self::Step(step) => step.metrics.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect(),
+            Self::Group(group) => [listed("rewards", &group.rewards), listed("advantages", &group.advantages)].concat(),
+            Self::Alert(alert) => alert.value.filter(|value| !value.is_finite()).map(|_| "value".to_owned()).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Now, in milliseconds since 1970; 0 where the clock stands before that.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn null_is_nan_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    Ok(Vec::<Option<f64>>::deserialize(deserializer)?.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+}
+
+fn null_is_nan_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}

@@ -1,0 +1,188 @@
+//! Where runs live, and which run and checkpoint a person means by RUN, RUN@best, RUN@last or RUN@STEP.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoints::list_checkpoints;
+use super::directory::RunDirectory;
+use super::error::RunError;
+use super::history::RunState;
+
+/// Which checkpoint of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The highest valid rate on the eval set; what a bare RUN means.
+    Best,
+    /// The latest.
+    Last,
+    /// That of a step.
+    Step(u64),
+}
+
+/// A RUN argument, read but not yet looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunReference {
+    /// A path, an id, or a unique beginning of one.
+    pub run: String,
+    /// Which checkpoint.
+    pub at: At,
+    /// Whether the checkpoint was written out.
+    pub explicit: bool,
+}
+
+impl RunReference {
+    /// Read RUN, RUN@best, RUN@last, RUN@STEP or RUN@step-STEP. An `@` followed by anything else belongs to the name.
+    pub fn parse(text: &str) -> Self {
+        let split = text.rsplit_once('@').and_then(|(run, at)| {
+            let at = match at {
+                "best" => At::Best,
+                "last" => At::Last,
+                step => At::Step(step.strip_prefix("step-").unwrap_or(step).parse().ok()?),
+            };
+            (!run.is_empty()).then(|| (run.to_owned(), at))
+        });
+        match split {
+            Some((run, at)) => Self { run, at, explicit: true },
+            None => Self { run: text.to_owned(), at: At::Best, explicit: false },
+        }
+    }
+}
+
+/// The folders in which runs are looked for and created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPlaces {
+    roots: Vec<PathBuf>,
+}
+
+impl RunPlaces {
+    /// `--runs DIR` alone where it is given; else the `runs/` of the nearest workspace above `from`, then the user's data directory.
+    pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
+        if let Some(runs) = runs {
+            return Self { roots: vec![runs.to_owned()] };
+        }
+        let workspace = from.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| folder.join("runs"));
+        let data = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.data_dir().join("runs"));
+        let mut roots: Vec<PathBuf> = workspace.into_iter().chain(data).collect();
+        if roots.is_empty() {
+            roots.push(PathBuf::from("runs"));
+        }
+        Self { roots }
+    }
+
+    /// Where a new run is created.
+    pub fn for_new_runs(&self) -> &Path {
+        &self.roots[0]
+    }
+
+    /// Every folder searched, as a person reads it.
+    pub fn described(&self) -> String {
+        self.roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Every run there is, oldest first; folders that are no runs are left out, runs that cannot be opened come with their error.
+    pub fn list(&self) -> Vec<(PathBuf, Result<RunDirectory, RunError>)> {
+        let mut found = Vec::new();
+        for root in &self.roots {
+            let Ok(entries) = std::fs::read_dir(root) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+                match RunDirectory::open(&path) {
+                    _ if hidden => {}
+                    Err(RunError::NotARun { .. }) => {}
+                    outcome => found.push((path, outcome)),
+                }
+            }
+        }
+        let created = |run: &Result<RunDirectory, RunError>| run.as_ref().map_or(0, |run| run.file().created_ms);
+        found.sort_by(|a, b| created(&a.1).cmp(&created(&b.1)).then_with(|| a.0.cmp(&b.0)));
+        found
+    }
+
+    /// The run that `wanted` means: a path, an id, a name given with `--name`, or a unique beginning of an id or of its last part.
+    ///
+    /// # Errors
+    /// [`RunError::NotFound`], [`RunError::Ambiguous`], or why that run cannot be opened.
+    pub fn find(&self, wanted: &str) -> Result<RunDirectory, RunError> {
+        let path = Path::new(wanted);
+        if path.join("run.toml").is_file() || (path.components().count() > 1 && path.is_dir()) {
+            return RunDirectory::open(path);
+        }
+        let runs = self.list();
+        let id = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let exact = |path: &Path, run: &Result<RunDirectory, RunError>| {
+            id(path) == wanted || run.as_ref().is_ok_and(|run| run.file().name == wanted)
+        };
+        let begins = |path: &Path| {
+            let id = id(path);
+            id.starts_with(wanted) || id.rsplit('-').next().is_some_and(|last| last.starts_with(wanted))
+        };
+        let not_found = || RunError::NotFound { wanted: wanted.to_owned(), searched: self.described() };
+        if wanted.is_empty() {
+            return Err(not_found());
+        }
+        let mut fitting: Vec<&PathBuf> = runs.iter().filter(|(path, run)| exact(path, run)).map(|(path, _)| path).collect();
+        if fitting.is_empty() {
+            fitting = runs.iter().filter(|(path, _)| begins(path)).map(|(path, _)| path).collect();
+        }
+        match fitting.as_slice() {
+            [] => Err(not_found()),
+            [path] => RunDirectory::open(path),
+            several => {
+                let candidates = several.iter().map(|path| id(path)).collect::<Vec<_>>().join(", ");
+                Err(RunError::Ambiguous { wanted: wanted.to_owned(), candidates })
+            }
+        }
+    }
+
+    /// The run and the step of the checkpoint that a reference means.
+    ///
+    /// # Errors
+    /// As [`Self::find`], and [`RunError::NoCheckpoint`] saying which there are.
+    pub fn find_checkpoint(&self, reference: &RunReference) -> Result<(RunDirectory, u64), RunError> {
+        let run = self.find(&reference.run)?;
+        let step = resolve_checkpoint(&run, reference.at)?;
+        Ok((run, step))
+    }
+}
+
+/// The step of a run's checkpoint. `Best` without any eval of a kept checkpoint is the last one.
+///
+/// # Errors
+/// [`RunError::NoCheckpoint`] saying which there are.
+pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
+    let steps = list_checkpoints(run.path())?;
+    let found = match at {
+        At::Last => steps.last().copied(),
+        At::Step(step) => steps.contains(&step).then_some(step),
+        At::Best => RunState::read(run.path())?.best_step(&steps).or(steps.last().copied()),
+    };
+    found.ok_or_else(|| {
+        let wanted = match at {
+            At::Best => "best".to_owned(),
+            At::Last => "last".to_owned(),
+            At::Step(step) => step.to_string(),
+        };
+        let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
+        let available =
+            if listed.is_empty() { "it has none yet".to_owned() } else { format!("there are those of steps {}", listed.join(", ")) };
+        RunError::NoCheckpoint { path: run.path().to_owned(), wanted, available }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references() {
+        let check = |text: &str, run: &str, at: At, explicit: bool| {
+            assert_eq!(RunReference::parse(text), RunReference { run: run.into(), at, explicit }, "{text}");
+        };
+        check("k7f3a2", "k7f3a2", At::Best, false);
+        check("k7f3a2@best", "k7f3a2", At::Best, true);
+        check("runs/x@last", "runs/x", At::Last, true);
+        check("x@50", "x", At::Step(50), true);
+        check("x@step-000050", "x", At::Step(50), true);
+        check("/a@b/x", "/a@b/x", At::Best, false);
+        check("@best", "@best", At::Best, false);
+    }
+}

@@ -1,0 +1,251 @@
+//! The fold: events to a run's state. One pure function that every reader uses.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::error::RunError;
+use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Note, Phase, Run};
+use super::reader::{EventReader, Found};
+use crate::advantage::Dead;
+
+/// Steps whose groups are kept; earlier ones stay as counts, their events are in the log.
+pub const GROUP_STEPS_KEPT: usize = 64;
+
+/// Everything that a run's events say. Where a step is redone, the later event of the same kind and step counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunState {
+    /// The latest worker's first line.
+    pub run: Option<Run>,
+    /// What the worker does now.
+    pub phase: Option<Phase>,
+    /// The last step done; 0 before the first.
+    pub last_step: u64,
+    /// Each metric's values by step; `seconds` is the step's time.
+    pub metrics: BTreeMap<String, Series>,
+    /// Groups of the latest steps, by step, then by line of the rollout file.
+    pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
+    /// Counts of all steps' groups.
+    pub group_counts: BTreeMap<u64, GroupCounts>,
+    /// Held-out passes, by step, set and target.
+    pub evals: BTreeMap<(u64, String, String), Eval>,
+    /// Checkpoints taken, by step; the keep rules may have removed some since.
+    pub checkpoints: BTreeMap<u64, Checkpoint>,
+    /// The device's latest condition.
+    pub device: Option<Device>,
+    /// Alerts, the latest of each rule.
+    pub alerts: BTreeMap<String, Alert>,
+    /// Accepted requests, in order.
+    pub controls: Vec<Control>,
+    /// Remarks, with their time in milliseconds.
+    pub notes: Vec<(u64, Note)>,
+    /// Bytes of torn lines that were cut off.
+    pub dropped_bytes: u64,
+    /// How often the run was resumed.
+    pub resumed: usize,
+    /// The last word, unless a later worker took over.
+    pub end: Option<End>,
+    /// Time of the first event, milliseconds since 1970.
+    pub first_ms: Option<u64>,
+    /// Time of the latest event, milliseconds since 1970.
+    pub last_ms: Option<u64>,
+    /// Events of kinds unknown here.
+    pub unknown: usize,
+    /// Lines that are no events.
+    pub skipped: usize,
+    /// Missing sequence numbers.
+    pub gaps: u64,
+}
+
+/// How the groups of one step fared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// With a signal.
+    pub mixed: u32,
+    /// Dead at the best reward.
+    pub best: u32,
+    /// Dead otherwise.
+    pub worst: u32,
+}
+
+/// One metric over steps, ascending.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Series {
+    steps: Vec<u64>,
+    values: Vec<f64>,
+}
+
+impl Series {
+    /// The steps that have a value.
+    pub fn steps(&self) -> &[u64] {
+        &self.steps
+    }
+
+    /// The values; NaN where a number was not finite.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// The latest value.
+    pub fn last(&self) -> Option<f64> {
+        self.values.last().copied()
+    }
+
+    /// The value at a step.
+    pub fn at(&self, step: u64) -> Option<f64> {
+        self.steps.binary_search(&step).ok().map(|index| self.values[index])
+    }
+
+    fn set(&mut self, step: u64, value: f64) {
+        match self.steps.last() {
+            Some(last) if *last >= step => match self.steps.binary_search(&step) {
+                Ok(index) => self.values[index] = value,
+                Err(index) => {
+                    self.steps.insert(index, step);
+                    self.values.insert(index, value);
+                }
+            },
+            _ => {
+                self.steps.push(step);
+                self.values.push(value);
+            }
+        }
+    }
+
+    fn forget_after(&mut self, step: u64) {
+        let keep = self.steps.partition_point(|found| *found <= step);
+        self.steps.truncate(keep);
+        self.values.truncate(keep);
+    }
+}
+
+impl RunState {
+    /// Take the next event of the log.
+    pub fn fold(&mut self, event: Event) {
+        self.first_ms.get_or_insert(event.time_ms);
+        self.last_ms = Some(event.time_ms);
+        match event.body {
+            EventBody::Run(run) => {
+                self.resumed += usize::from(self.run.is_some());
+                self.run = Some(run);
+                self.end = None;
+            }
+            EventBody::Phase(phase) => self.phase = Some(phase),
+            EventBody::Step(step) => {
+                self.last_step = step.step;
+                self.series("seconds").set(step.step, step.seconds);
+                for (name, value) in step.metrics {
+                    self.series(&name).set(step.step, value);
+                }
+            }
+            EventBody::Group(group) => self.group(group),
+            EventBody::Eval(eval) => {
+                self.evals.insert((eval.step, eval.set.clone(), eval.target.clone()), eval);
+            }
+            EventBody::Checkpoint(checkpoint) => {
+                for step in &checkpoint.removed {
+                    self.checkpoints.remove(step);
+                }
+                self.checkpoints.insert(checkpoint.step, checkpoint);
+            }
+            EventBody::Device(device) => self.device = Some(device),
+            EventBody::Alert(alert) => {
+                self.alerts.insert(alert.rule.clone(), alert);
+            }
+            EventBody::Control(control) => self.controls.push(control),
+            EventBody::Note(note) => self.notes.push((event.time_ms, note)),
+            EventBody::Recovered(recovered) => {
+                self.dropped_bytes += recovered.dropped_bytes;
+                if let Some(step) = recovered.resumed_from {
+                    self.forget_after(step);
+                }
+            }
+            EventBody::End(end) => self.end = Some(end),
+            EventBody::Unknown(_) => self.unknown += 1,
+        }
+    }
+
+    /// Read a run's whole log.
+    ///
+    /// # Errors
+    /// As [`EventReader::each`].
+    pub fn read(run: &Path) -> Result<Self, RunError> {
+        let mut state = Self::default();
+        let mut reader = EventReader::new(&run.join("events.jsonl"));
+        state.follow(&mut reader)?;
+        Ok(state)
+    }
+
+    /// Take what is new in a log. A log that was replaced starts over.
+    ///
+    /// # Errors
+    /// As [`EventReader::each`].
+    pub fn follow(&mut self, reader: &mut EventReader) -> Result<(), RunError> {
+        reader.each(|found| match found {
+            Found::Restarted => *self = Self::default(),
+            Found::Event(event) => self.fold(event),
+            Found::Skipped(_) => self.skipped += 1,
+            Found::Missing(count) => self.gaps += count,
+        })
+    }
+
+    /// The step with the highest valid rate on the eval set among `candidates`; ties by exact match, then the earliest. `None` without such an eval.
+    pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
+        let rates = |eval: &Eval| (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
+        let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
+        // At step 0 base and trained are the same weights.
+        let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);
+        evals
+            .fold(None, |best: Option<&Eval>, eval| match best {
+                Some(best) if rates(best) >= rates(eval) => Some(best),
+                _ => Some(eval),
+            })
+            .map(|eval| eval.step)
+    }
+
+    /// The latest pass over `set` of `target`.
+    pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
+        self.evals.values().rev().find(|eval| eval.set == set && eval.target == target)
+    }
+
+    fn series(&mut self, name: &str) -> &mut Series {
+        if !self.metrics.contains_key(name) {
+            self.metrics.insert(name.to_owned(), Series::default());
+        }
+        self.metrics.entry(name.to_owned()).or_default()
+    }
+
+    fn group(&mut self, group: Group) {
+        let step = group.step;
+        let of_step = self.groups.entry(step).or_default();
+        let counts = self.group_counts.entry(step).or_default();
+        let counter = |counts: &mut GroupCounts, dead: Dead, by: i32| {
+            let field = match dead {
+                Dead::No => &mut counts.mixed,
+                Dead::Best => &mut counts.best,
+                Dead::Worst => &mut counts.worst,
+            };
+            *field = field.saturating_add_signed(by);
+        };
+        counter(counts, group.dead, 1);
+        // A redone step writes its groups to the same lines again.
+        if let Some(before) = of_step.insert(group.line, group) {
+            counter(counts, before.dead, -1);
+        }
+        while self.groups.len() > GROUP_STEPS_KEPT {
+            self.groups.pop_first();
+        }
+    }
+
+    /// Everything recorded for steps after `step` is void.
+    fn forget_after(&mut self, step: u64) {
+        for series in self.metrics.values_mut() {
+            series.forget_after(step);
+        }
+        self.groups.retain(|found, _| *found <= step);
+        self.group_counts.retain(|found, _| *found <= step);
+        self.evals.retain(|(found, _, _), _| *found <= step);
+        self.checkpoints.retain(|found, _| *found <= step);
+        self.alerts.retain(|_, alert| alert.step <= step);
+        self.last_step = self.last_step.min(step);
+    }
+}

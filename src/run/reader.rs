@@ -1,0 +1,145 @@
+//! Reading `events.jsonl` while it grows: whole lines only, whatever else stands in the file.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::error::RunError;
+use super::events::{BadLine, EVENT_VERSION, Event};
+
+/// How much is read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A position in a growing log. [`EventReader::read`] returns what came since the last time.
+#[derive(Debug, Clone)]
+pub struct EventReader {
+    path: PathBuf,
+    offset: u64,
+    line: usize,
+    inode: Option<u64>,
+    last_seq: u64,
+}
+
+/// What one reading found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// Whole events, in the file's order; unknown kinds included.
+    pub events: Vec<Event>,
+    /// Lines that are no events.
+    pub skipped: Vec<Skipped>,
+    /// Sequence numbers that are missing between events.
+    pub gaps: u64,
+    /// The file shrank or was replaced: everything known from before is void and `events` starts from the beginning.
+    pub restarted: bool,
+}
+
+/// A line that is no event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Skipped {
+    /// Its number, from 1.
+    pub line: usize,
+    /// Why.
+    pub reason: String,
+}
+
+impl EventReader {
+    /// Start at the beginning of the log at `path`.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), offset: 0, line: 0, inode: None, last_seq: 0 }
+    }
+
+    /// Everything new. A torn last line is left for the next time; a missing file is an empty one.
+    ///
+    /// # Errors
+    /// [`RunError::Newer`] at a line of a newer program, [`RunError::Io`] where reading fails.
+    pub fn read(&mut self) -> Result<Batch, RunError> {
+        let mut batch = Batch::default();
+        self.each(|found| match found {
+            Found::Restarted => batch.restarted = true,
+            Found::Event(event) => batch.events.push(event),
+            Found::Skipped(skipped) => batch.skipped.push(skipped),
+            Found::Missing(count) => batch.gaps += count,
+        })?;
+        Ok(batch)
+    }
+
+    /// As [`Self::read`], one thing at a time, so that a long log needs no memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn each(&mut self, mut take: impl FnMut(Found)) -> Result<(), RunError> {
+        let path = self.path.clone();
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(RunError::io("read", &path)(error)),
+        };
+        let metadata = file.metadata().map_err(RunError::io("read", &path))?;
+        let replaced = self.inode.is_some_and(|inode| inode != metadata.ino());
+        if replaced || metadata.len() < self.offset {
+            *self = Self::new(&path);
+            take(Found::Restarted);
+        }
+        self.inode = Some(metadata.ino());
+        file.seek(SeekFrom::Start(self.offset)).map_err(RunError::io("read", &path))?;
+        let mut pending = Vec::new();
+        loop {
+            let before = pending.len();
+            pending.resize(before + CHUNK_BYTES, 0);
+            let count = loop {
+                match file.read(&mut pending[before..]) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    outcome => break outcome.map_err(RunError::io("read", &path))?,
+                }
+            };
+            pending.truncate(before + count);
+            if count == 0 {
+                return Ok(());
+            }
+            let mut done = 0;
+            while let Some(length) = pending[done..].iter().position(|byte| *byte == b'\n') {
+                self.line(&pending[done..done + length], &mut take)?;
+                done += length + 1;
+                self.offset += length as u64 + 1;
+                self.line += 1;
+            }
+            pending.drain(..done);
+        }
+    }
+
+    /// Take one whole line.
+    fn line(&mut self, line: &[u8], take: &mut impl FnMut(Found)) -> Result<(), RunError> {
+        let parsed = match std::str::from_utf8(line) {
+            Ok(text) if text.trim().is_empty() => Err(BadLine::Malformed("an empty line".to_owned())),
+            Ok(text) => Event::from_line(text),
+            Err(error) => Err(BadLine::Malformed(error.to_string())),
+        };
+        match parsed {
+            Ok(event) => {
+                let missing = event.seq.saturating_sub(self.last_seq + 1);
+                if missing > 0 {
+                    take(Found::Missing(missing));
+                }
+                self.last_seq = self.last_seq.max(event.seq);
+                take(Found::Event(event));
+            }
+            Err(BadLine::Newer(found)) => return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION }),
+            Err(BadLine::Malformed(reason)) => take(Found::Skipped(Skipped { line: self.line + 1, reason })),
+        }
+        Ok(())
+    }
+}
+
+/// One thing found while reading.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The file shrank or was replaced: everything known from before is void.
+    Restarted,
+    /// A whole event.
+    Event(Event),
+    /// A line that is no event.
+    Skipped(Skipped),
+    /// So many sequence numbers are missing here.
+    Missing(u64),
+}
