@@ -16,7 +16,9 @@ pub enum DatasetError {
         problem: String,
     },
     /// A file without a single row.
-    #[error("{label}: no prompt rows; write one JSON object a line, for example {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}")]
+    #[error(
+        "{label}: no prompt rows; write one JSON object a line, for example {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"
+    )]
     Empty {
         /// The file as shown to the user.
         label: String,
