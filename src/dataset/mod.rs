@@ -3,6 +3,7 @@
 mod build;
 mod error;
 pub mod generator;
+pub mod health;
 pub mod order;
 mod random;
 mod row;
