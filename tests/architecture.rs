@@ -1,1 +1,263 @@
-//! Tests: architecture.
+//! The arrows between rooms, the crates each room may name, and the shape of every file, read from the source text.
+
+use std::path::{Path, PathBuf};
+
+/// Rooms in the order in which data flows: a room uses only rooms before it.
+const FIRST_BLOCK: [&str; 12] =
+    ["config", "secrets", "hub", "task", "text", "dataset", "score", "statistics", "advantage", "plan", "run", "report"];
+const ENGINE: [&str; 7] = ["kernels", "model", "rollout", "update", "checkpoint", "eval", "train"];
+const FRONT: [&str; 3] = ["serve", "view", "cli"];
+
+/// Which rooms may name a crate; no rooms means all. Every dependency has its line.
+const CRATES: &[(&str, &[&str])] = &[
+    ("candle_core", &ENGINE),
+    ("candle_nn", &ENGINE),
+    ("candle_transformers", &ENGINE),
+    ("cudarc", &ENGINE),
+    ("gemm", &ENGINE),
+    ("pulp", &ENGINE),
+    ("num_traits", &ENGINE),
+    ("safetensors", &ENGINE),
+    ("tokenizers", &["text"]),
+    ("minijinja", &["text", "dataset"]),
+    ("minijinja_contrib", &["text", "dataset"]),
+    ("jsonschema", &["task", "score"]),
+    ("jsonc_parser", &["task", "score"]),
+    ("hf_hub", &["hub"]),
+    ("nvml_wrapper", &["run"]),
+    ("ratatui", &["view"]),
+    ("ratatui_textarea", &["view"]),
+    ("crossterm", &["view"]),
+    ("notify", &["run", "view"]),
+    ("tokio", &["run", "view", "eval", "serve"]),
+    ("directories", &["run", "view", "cli"]),
+    ("rustix", &["run", "view"]),
+    ("clap", &["cli"]),
+    ("signal_hook", &["train", "view", "cli"]),
+    ("jiff", &[]),
+    ("rayon", &[]),
+    ("serde", &[]),
+    ("serde_json", &[]),
+    ("sha2", &[]),
+    ("strsim", &[]),
+    ("thiserror", &[]),
+    ("toml", &[]),
+];
+
+const LINE_LIMIT: usize = 500;
+const EMPTY_NAMES: [&str; 4] = ["utils", "helpers", "common", "misc"];
+
+/// Everything that is wrong with one file; `path` is relative to the package, such as `src/score/mod.rs`.
+fn violations(path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if !text.starts_with("//! ") {
+        found.push(format!("{path}:1: the first line does not begin with `//! `"));
+    }
+    let lines = text.lines().count();
+    if lines > LINE_LIMIT {
+        found.push(format!("{path}: {lines} lines, the limit is {LINE_LIMIT}"));
+    }
+    if let Some(name) = path.split(['/', '.']).find(|part| EMPTY_NAMES.contains(part)) {
+        found.push(format!("{path}: `{name}` says nothing about what is inside"));
+    }
+    if let Some(room) = room_of(path) {
+        if position_of(room).is_none() {
+            found
+                .push(format!("{path}: the room `{room}` has no place in the order of rooms; add it to the list in tests/architecture.rs"));
+        }
+        for (index, line) in code_lines(text).iter().enumerate() {
+            let wrong = wrong_rooms(room, line).into_iter().chain(wrong_crates(room, line)).chain(leaves_room(path, line));
+            found.extend(wrong.map(|what| format!("{path}:{}: {what}", index + 1)));
+        }
+    }
+    found
+}
+
+/// The room that a file of `src` belongs to; none for the library's map, the binary and the tests.
+fn room_of(path: &str) -> Option<&str> {
+    let (room, _) = path.strip_prefix("src/")?.split_once('/')?;
+    Some(room)
+}
+
+/// The lines before `#[cfg(test)]`, each without comments and without what stands in double quotes.
+fn code_lines(text: &str) -> Vec<String> {
+    let before_tests = text.lines().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]"));
+    before_tests.map(|line| without_texts(line.split("//").next().unwrap_or_default())).collect()
+}
+
+fn without_texts(line: &str) -> String {
+    line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
+}
+
+/// Paths that start at the crate's root: the rooms in `crate::a::b`, `grpo_tui::a` and `use crate::{a::b, c}`.
+fn rooms_named(line: &str) -> Vec<&str> {
+    let mut rooms = Vec::new();
+    for start in ["crate::", "grpo_tui::"] {
+        for (position, _) in line.match_indices(start) {
+            let rest = &line[position + start.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => rooms.extend(group_heads(group)),
+                None => rooms.extend(identifier(rest)),
+            }
+        }
+    }
+    rooms
+}
+
+/// The first identifier of each path of a `{…}` group.
+fn group_heads(group: &str) -> Vec<&str> {
+    let mut depth = 0;
+    let mut heads = Vec::new();
+    let mut expect_head = true;
+    for (position, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expect_head = true,
+            _ if expect_head && !character.is_whitespace() => {
+                heads.extend(identifier(&group[position..]));
+                expect_head = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+fn identifier(text: &str) -> Option<&str> {
+    let end = text.find(|character: char| !character.is_alphanumeric() && character != '_').unwrap_or(text.len());
+    (end > 0).then(|| &text[..end])
+}
+
+fn position_of(room: &str) -> Option<usize> {
+    FIRST_BLOCK.iter().chain(&ENGINE).chain(&FRONT).position(|other| *other == room)
+}
+
+fn wrong_rooms(room: &str, line: &str) -> Vec<String> {
+    let Some(own) = position_of(room) else { return Vec::new() };
+    let wrong = |named: &&str| match position_of(named) {
+        Some(other) => other > own || (room == "view" && other >= FIRST_BLOCK.len() && other != own),
+        None => false,
+    };
+    rooms_named(line).into_iter().filter(wrong).map(|named| format!("`{room}` uses `{named}`, which is not above it")).collect()
+}
+
+fn wrong_crates(room: &str, line: &str) -> Vec<String> {
+    let words = line.split(|character: char| !character.is_alphanumeric() && character != '_');
+    let barred = |word: &&str| {
+        let outside = CRATES.iter().any(|(name, rooms)| name == word && !rooms.is_empty() && !rooms.contains(&room));
+        let engine_word = word.starts_with("candle");
+        let view_word = word.starts_with("ratatui") || word.starts_with("crossterm");
+        (outside && line.contains(&format!("{word}::"))) || (engine_word && !ENGINE.contains(&room)) || (view_word && room != "view")
+    };
+    words.filter(barred).map(|word| format!("`{room}` names the crate `{word}`")).collect()
+}
+
+/// `super::super::…` that climbs out of its room: the arrow would be hidden.
+fn leaves_room(path: &str, line: &str) -> Option<String> {
+    let file = path.rsplit('/').next().unwrap_or_default();
+    let folders = path.matches('/').count() - 1;
+    let depth = if file == "mod.rs" { folders } else { folders + 1 };
+    let chain = "super::".repeat(depth);
+    line.contains(&chain).then(|| format!("`{chain}` leaves the room; write `crate::` so that the arrow is seen"))
+}
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_file_keeps_the_rules() {
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "benches", "examples"] {
+        rust_files(&package().join(folder), &mut files);
+    }
+    assert!(files.len() > 20, "only {} files found", files.len());
+    let mut found = Vec::new();
+    for file in files {
+        let path = file.strip_prefix(package()).unwrap().to_str().unwrap().replace('\\', "/");
+        found.extend(violations(&path, &std::fs::read_to_string(&file).unwrap()));
+    }
+    assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn every_dependency_has_its_rooms() {
+    let manifest: toml::Table = std::fs::read_to_string(package().join("Cargo.toml")).unwrap().parse().unwrap();
+    let placed = |name: &str| CRATES.iter().any(|(known, _)| *known == name);
+    let missing: Vec<String> =
+        manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).filter(|name| !placed(name)).collect();
+    assert!(missing.is_empty(), "say in tests/architecture.rs which rooms may use {missing:?}");
+}
+
+#[test]
+fn the_library_lists_its_rooms_and_nothing_else() {
+    let library = std::fs::read_to_string(package().join("src/lib.rs")).unwrap();
+    let strangers: Vec<&str> = library
+        .lines()
+        .filter_map(|line| identifier(line.trim_start().strip_prefix("pub mod ").or_else(|| line.trim_start().strip_prefix("mod "))?))
+        .filter(|room| position_of(room).is_none())
+        .collect();
+    assert!(strangers.is_empty(), "{strangers:?} are no rooms");
+}
+
+#[test]
+fn each_rule_can_fail() {
+    let check = |path: &str, text: &str, expected: &[&str]| {
+        let found = violations(path, text);
+        assert_eq!(found.len(), expected.len(), "{path}: {text:?} gave {found:?}");
+        for (message, part) in found.iter().zip(expected) {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+    };
+    let head = "//! One idea.\n";
+    let with = |line: &str| format!("{head}{line}\n");
+    // Shape.
+    check("src/score/mod.rs", head, &[]);
+    check("src/score/mod.rs", "use std::fmt;\n", &["score/mod.rs:1: the first line"]);
+    check("src/score/mod.rs", "//!\n", &["the first line"]);
+    check("src/score/mod.rs", &head.repeat(500), &[]);
+    check("src/score/mod.rs", &head.repeat(501), &["501 lines"]);
+    check("src/score/utils.rs", head, &["`utils`"]);
+    check("src/helpers/mod.rs", head, &["`helpers` says nothing", "`helpers` has no place"]);
+    check("tests/common/mod.rs", head, &["`common`"]);
+    // Arrows.
+    check("src/score/mod.rs", &with("use crate::task::Task;"), &[]);
+    check("src/score/mod.rs", &with("use crate::score::Tier;"), &[]);
+    check("src/score/mod.rs", &with("use crate::train::Trainer;"), &["score/mod.rs:2: `score` uses `train`"]);
+    check("src/hub/cache.rs", &with("let x = crate::task::read();"), &["`hub` uses `task`"]);
+    check("src/model/mod.rs", &with("use grpo_tui::rollout::Sampler;"), &["`model` uses `rollout`"]);
+    check("src/task/mod.rs", &with("use crate::{hub::find_model, score::{Scorer, train}, cli};"), &["uses `score`", "uses `cli`"]);
+    check("src/view/screens/run.rs", &with("use crate::run::Run;"), &[]);
+    check("src/view/screens/run.rs", &with("use crate::train::grpo;"), &["`view` uses `train`"]);
+    check("src/cli/train.rs", &with("use crate::{train, view};"), &[]);
+    check("src/text/mod.rs", &with("use super::train::x;"), &["leaves the room"]);
+    check("src/text/template.rs", &with("use super::Message;"), &[]);
+    check("src/text/template.rs", &with("use super::super::train::x;"), &["leaves the room"]);
+    check("src/palace/mod.rs", head, &["the room `palace` has no place"]);
+    // Crates.
+    check("src/kernels/mod.rs", &with("use candle_core::Tensor;"), &[]);
+    check("src/hub/mod.rs", &with("use candle_core::Tensor;"), &["`hub` names the crate `candle_core`"]);
+    check("src/cli/train.rs", &with("use candle_core as core;"), &["`cli` names the crate `candle_core`"]);
+    check("src/model/mod.rs", &with("use ratatui::Frame;"), &["`model` names the crate `ratatui`"]);
+    check("src/run/mod.rs", &with("use tokenizers::Tokenizer;"), &["`run` names the crate `tokenizers`"]);
+    check("src/run/mod.rs", &with("let tokenizers = 3;"), &[]);
+    check("src/score/mod.rs", &with("let schema = jsonschema::validator_for(x);"), &[]);
+    check("src/dataset/mod.rs", &with("let schema = jsonschema::validator_for(x);"), &["`dataset` names the crate `jsonschema`"]);
+    // Not code: comments, texts, test modules.
+    check("src/hub/mod.rs", &with("// crate::train and candle_core::Tensor"), &[]);
+    check("src/hub/mod.rs", &with("let x = \"crate::train candle_core::Tensor\";"), &[]);
+    check("src/hub/mod.rs", &with("#[cfg(test)]\nmod tests { use crate::train; }"), &[]);
+}

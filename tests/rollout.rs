@@ -1,1 +1,137 @@
-//! Tests: rollout.
+//! Rollouts: what was drawn is what the model says, whatever the batch; random numbers belong to their place.
+
+use candle_core::{DType, Device, Tensor};
+use grpo_tui::hub::ModelConfig;
+use grpo_tui::kernels::philox::{Place, uniform};
+use grpo_tui::kernels::sampler::sample_tokens;
+use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
+use grpo_tui::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
+use grpo_tui::update::{log_probs, pack};
+
+fn model(trainable: Trainable) -> Decoder {
+    let json = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":97,"hidden_size":32,"intermediate_size":48,
+        "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,"rope_theta":10000.0,
+        "tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu","attention_bias":false}"#;
+    let config = ModelConfig::parse(json, "config.json").unwrap();
+    let fresh = Weights::fresh(&config, 5, &Device::Cpu).unwrap();
+    // Sharper than fresh weights, so that the distributions are far from uniform.
+    let model = Decoder::new(&config, &fresh, Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
+    let tensors = model.parameters().named().unwrap().into_iter().map(|(name, tensor)| {
+        let factor = if name.contains("lm_head") { 40.0 } else { 1.5 };
+        (name, tensor.affine(factor, 0.0).unwrap())
+    });
+    Decoder::new(&config, &Weights::from_tensors(tensors, "test"), trainable, 1, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn requests() -> Vec<Request> {
+    let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 97).collect();
+    (0..9).map(|n| Request { prompt: prompt(n), prompt_number: n, samples: 8 }).collect()
+}
+
+fn sampling(temperature: f64) -> Sampling {
+    Sampling { temperature, max_completion_tokens: 24, stop_ids: vec![3, 50], seed: 11, step: 4 }
+}
+
+fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {
+    generate(model, Adapters::On, requests, sampling, &Threads::new(threads).unwrap()).unwrap()
+}
+
+#[test]
+fn decode_and_training_log_probs_agree() {
+    for (trainable, temperature) in [(Trainable::Frozen, 1.0), (Trainable::Frozen, 0.7), (Trainable::Lora { rank: 4, alpha: 8.0 }, 1.0)] {
+        let model = model(trainable);
+        if let Trainable::Lora { .. } = trainable {
+            let n = model.parameters().count();
+            let noise: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2).collect();
+            model.parameters().restore(&Tensor::from_vec(noise, n, &Device::Cpu).unwrap()).unwrap();
+        }
+        let requests = requests();
+        let groups = run(&model, &requests, &sampling(temperature), 1);
+        assert!(groups.iter().flatten().any(|c| c.stop == StopReason::Stop) && groups.iter().flatten().any(|c| c.stop == StopReason::Length));
+        let completions = |group: &'_ Vec<Completion>| group.iter().map(|c| c.token_ids.clone()).collect::<Vec<_>>();
+        let ids: Vec<_> = groups.iter().map(completions).collect();
+        let packed = requests.iter().zip(&ids).map(|(r, ids)| (r.prompt.as_slice(), ids.iter().map(Vec::as_slice).collect()));
+        for micro_batch in pack(packed, 200) {
+            let found = log_probs(&model, &micro_batch, Adapters::On, temperature).unwrap();
+            for (&(group, sample), tokens) in micro_batch.owners.iter().zip(found) {
+                for (token, recorded) in tokens.iter().zip(&groups[group][sample].log_probs) {
+                    assert!((token.log_prob - recorded).abs() < 1e-4, "{} in training, {recorded} while sampling", token.log_prob);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn completions_depend_neither_on_threads_nor_on_their_neighbours() {
+    let model = model(Trainable::Frozen);
+    let all = run(&model, &requests(), &sampling(1.0), 1);
+    assert_eq!(all, run(&model, &requests(), &sampling(1.0), 3));
+    for (request, group) in requests().iter().zip(&all) {
+        let alone = &run(&model, std::slice::from_ref(request), &sampling(1.0), 1)[0];
+        for (a, b) in alone.iter().zip(group) {
+            assert_eq!(a.token_ids, b.token_ids);
+        }
+    }
+    let other_step = Sampling { step: 5, ..sampling(1.0) };
+    assert_ne!(all, run(&model, &requests(), &other_step, 1));
+}
+
+#[test]
+fn greedy_takes_the_likeliest_token_and_ends_rightly() {
+    let model = model(Trainable::Frozen);
+    for group in run(&model, &requests(), &sampling(0.0), 1) {
+        for completion in &group {
+            assert_eq!(completion.token_ids, group[0].token_ids);
+            assert_eq!(completion.token_ids.len(), completion.log_probs.len());
+            let last = completion.token_ids.last().unwrap();
+            assert_eq!(completion.stop == StopReason::Stop, [3, 50].contains(last));
+            assert!(completion.token_ids.iter().rev().skip(1).all(|id| ![3, 50].contains(id)));
+        }
+    }
+}
+
+/// Pearson's test on a vocabulary of 20,000 with Zipf-like tail: cells of at least 20 expected draws, the tail pooled.
+#[test]
+fn sampler_follows_its_distribution() {
+    let (vocabulary, draws) = (20_000_usize, 100_000_usize);
+    for temperature in [1.0, 0.8] {
+        let logits: Vec<f32> = (0..vocabulary).map(|i| -1.1 * (((i * 7919) % vocabulary) as f32 + 1.0).ln()).collect();
+        let weights: Vec<f64> = logits.iter().map(|&l| (f64::from(l) / temperature).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut counts = vec![0_usize; vocabulary];
+        let row = Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap();
+        let batch = row.repeat((50, 1)).unwrap();
+        for chunk in 0..draws / 50 {
+            let place = |i: usize| Place { step: 0, prompt: chunk as u32, sample: i as u32, position: 0 };
+            let uniforms: Vec<f64> = (0..50).map(|i| uniform(42, place(i))).collect();
+            for drawn in sample_tokens(&batch, temperature, &uniforms).unwrap() {
+                let id = drawn.token_id as usize;
+                assert!((f64::from(drawn.log_prob) - (weights[id] / total).ln()).abs() < 1e-4);
+                counts[id] += 1;
+            }
+        }
+        let (mut statistic, mut cells, mut pooled) = (0.0, 0_usize, (0.0, 0.0));
+        for (weight, &count) in weights.iter().zip(&counts) {
+            let expected = weight / total * draws as f64;
+            if expected >= 20.0 {
+                statistic += (count as f64 - expected).powi(2) / expected;
+                cells += 1;
+            } else {
+                pooled = (pooled.0 + expected, pooled.1 + count as f64);
+            }
+        }
+        statistic += (pooled.1 - pooled.0).powi(2) / pooled.0;
+        // A chi-square of k degrees of freedom has mean k and standard deviation sqrt(2 k): five deviations are never seen by chance.
+        let limit = cells as f64 + 5.0 * (2.0 * cells as f64).sqrt();
+        assert!(cells > 150 && statistic < limit, "chi-square {statistic:.0} over {cells} cells, limit {limit:.0}");
+    }
+}
+
+#[test]
+fn logits_that_are_not_finite_are_refused() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let logits = Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap();
+        assert!(sample_tokens(&logits, 1.0, &[0.5]).unwrap_err().to_string().contains("not finite"));
+    }
+}

@@ -1,1 +1,34 @@
-//! Atomic save and exact resume.
+//! Weights and trainer state on disk: whole or not at all, and exactly as they were.
+
+mod atomic; // files that appear at once
+mod export; // a model as Hugging Face files, adapters as PEFT's
+mod trainer; // save and resume
+
+pub use export::write_model;
+pub use trainer::{TrainerState, load, load_parameters, save};
+
+use std::path::PathBuf;
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("{path}: {source}; nothing that existed was changed. Free space or choose another folder, then resume")]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is missing or unreadable.
+    #[error("{path}: {problem}; resume from another checkpoint")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor operation failed.
+    #[error("{0}")]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,10 +1,46 @@
-//! `grpo-tui init`.
+//! `grpo-tui init`: a workspace with a task to edit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use super::{Failure, Outcome};
+use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// The workspace's folder; made if it does not exist
+    folder: PathBuf,
+    /// The task to begin with: an embedded task, or a task's folder
+    #[arg(long, value_name = "TASK", default_value = "invoice")]
+    from: String,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("init is not built yet"))
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let task = Task::resolve(&arguments.from)?;
+    let files = task.files()?;
+    let home = arguments.folder.join("tasks").join(&task.name);
+    if fs::symlink_metadata(&home).is_ok() {
+        return Err(Failure::usage(format!(
+            "{} exists already and is left as it is; choose another folder, or remove it first",
+            home.display()
+        )));
+    }
+    make_folder(&home)?;
+    for (name, bytes) in &files {
+        let path = home.join(name);
+        path.parent().map(make_folder).transpose()?;
+        fs::write(&path, bytes).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+    }
+    make_folder(&arguments.folder.join("runs"))?;
+    println!("Made the workspace {} with the task {} ({} files).", arguments.folder.display(), task.name, files.len());
+    println!("  edit it     {}", home.join("task.toml").display());
+    println!("  check it    cd {} && grpo-tui task check {}", arguments.folder.display(), task.name);
+    println!("  score       grpo-tui score {}", task.name);
+    println!("  train       grpo-tui train {}", task.name);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(folder).map_err(|error| Failure::failed(format!("{}: {error}", folder.display())))
 }

@@ -1,10 +1,123 @@
-//! `grpo-tui model`.
+//! `grpo-tui model`: make and look at models.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Subcommand;
 
 use super::{Failure, Outcome};
+use crate::hub::{Architecture, ModelConfig};
+use crate::rollout::Threads;
+use crate::task::Task;
+use crate::train::{PretrainProgress, PretrainSettings, pretrain};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("model is not built yet"))
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pretrain a small model on a task's generator (this is how the embedded model was made)
+    Pretrain(Box<Pretrain>),
+}
+
+/// The defaults make the embedded model.
+#[derive(Debug, clap::Args)]
+struct Pretrain {
+    /// The task whose generator writes the examples
+    task: String,
+    /// Folder to create
+    #[arg(long)]
+    out: PathBuf,
+    /// Optimizer updates
+    #[arg(long, default_value_t = 2500)]
+    updates: u64,
+    /// Examples an update
+    #[arg(long, default_value_t = 64)]
+    examples: usize,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 2e-3)]
+    learning_rate: f64,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = 160)]
+    hidden: usize,
+    /// Width of the MLP
+    #[arg(long, default_value_t = 480)]
+    intermediate: usize,
+    /// Decoder layers
+    #[arg(long, default_value_t = 3)]
+    layers: usize,
+    /// Query heads of 32 numbers
+    #[arg(long, default_value_t = 6)]
+    heads: usize,
+    /// Key and value heads
+    #[arg(long, default_value_t = 2)]
+    key_value_heads: usize,
+    /// Tokens of the vocabulary
+    #[arg(long, default_value_t = 1024)]
+    vocabulary: usize,
+    /// Threads (0 takes every core)
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    match arguments.command {
+        Command::Pretrain(arguments) => run_pretrain(&arguments),
+    }
+}
+
+fn run_pretrain(arguments: &Pretrain) -> Outcome {
+    if arguments.out.exists() {
+        return Err(Failure::usage(format!("{} exists; name a folder that does not", arguments.out.display())));
+    }
+    let task = Task::resolve(&arguments.task)?;
+    let config = ModelConfig {
+        architecture: Architecture::Qwen3,
+        vocab_size: arguments.vocabulary,
+        hidden_size: arguments.hidden,
+        intermediate_size: arguments.intermediate,
+        num_hidden_layers: arguments.layers,
+        num_attention_heads: arguments.heads,
+        num_key_value_heads: arguments.key_value_heads,
+        head_dim: 32,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: true,
+        max_position_embeddings: 1024,
+    };
+    let settings = PretrainSettings {
+        config,
+        updates: arguments.updates,
+        examples: arguments.examples,
+        tokenizer_examples: 4000,
+        learning_rate: arguments.learning_rate,
+        seed: arguments.seed,
+        tokens_per_micro_batch: 1024,
+    };
+    let threads = Threads::new(arguments.threads)?;
+    let start = Instant::now();
+    let every = if std::io::stderr().is_terminal() { 10 } else { 100 };
+    let mut recent = None;
+    pretrain(&task, &settings, &arguments.out, &threads, |progress| {
+        let PretrainProgress { update, loss, tokens } = progress;
+        let smooth = recent.map_or(loss, |old: f64| 0.95 * old + 0.05 * loss);
+        recent = Some(smooth);
+        if update % every == 0 || update == settings.updates {
+            let seconds = start.elapsed().as_secs_f64();
+            let left = seconds / update as f64 * (settings.updates - update) as f64;
+            let line = format!("update {update}/{}  loss {smooth:.4}  {:.0} tokens/s  {left:.0} s left", settings.updates, tokens as f64 / seconds);
+            // Progress is a courtesy: a closed stderr must not end the work.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    })?;
+    eprintln!("wrote {}", arguments.out.display());
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,233 @@
-//! `grpo-tui score`.
+//! `grpo-tui score`: completions against a task, one line a completion.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Cursor, Write};
+use std::process::ExitCode;
 
 use super::{Failure, Outcome};
+use crate::dataset::{self, PromptRow};
+use crate::score::{FailureClass, Score, Scorer, Tier, score_stream};
+use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    task: String,
+    /// Completions as JSONL, `{"completion":"…","prompt_id":"…"?}` a line; `-` reads standard input [default: the task's own samples]
+    #[arg(long, value_name = "FILE")]
+    completions: Option<String>,
+    /// One JSON object a completion, in order
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("score is not built yet"))
+/// A line of the completions file, with the row that it answers.
+struct Item {
+    completion: String,
+    prompt_id: Option<String>,
+    row: Option<std::sync::Arc<PromptRow>>,
+    line: usize,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    let scorer = Scorer::new(&task)?;
+    let (label, reader) = open(&task, arguments.completions.as_deref())?;
+    let mut rows = Rows { task: &task, by_id: None };
+    let items =
+        reader.lines().enumerate().filter(|(_, text)| !text.as_ref().is_ok_and(|text| text.trim().is_empty())).map(|(index, text)| {
+            let text = text.map_err(|error| Failure::failed(format!("{label} line {}: {error}", index + 1)))?;
+            read_item(&label, index + 1, &text, &mut rows)
+        });
+    let mut output = BufWriter::new(io::stdout().lock());
+    let mut summary = Summary::default();
+    let mut table = Table { header_due: !arguments.json };
+    let done = score_stream(
+        &scorer,
+        items,
+        |item: &Item| (item.completion.as_str(), item.row.as_deref()),
+        |item, mut score| {
+            if let (Some(id), None) = (&item.prompt_id, &item.row) {
+                score.warnings.push(format!("no prompt row has the id {id:?}, so there is nothing expected to compare with"));
+            }
+            summary.add(&score);
+            if arguments.json { write_json(&mut output, &score) } else { table.write(&mut output, &item, &score) }
+        },
+    );
+    match done
+        .and_then(|()| if arguments.json { Ok(()) } else { summary.write(&mut output) })
+        .and_then(|()| output.flush().map_err(Failure::from))
+    {
+        Err(failure) if failure.message.contains("Broken pipe") => Ok(ExitCode::SUCCESS),
+        Err(failure) => Err(failure),
+        Ok(()) if summary.count == 0 => {
+            Err(Failure::failed(format!("{label}: no completions; write one JSON object a line, {{\"completion\":\"…\"}}")))
+        }
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), Failure> {
+    match (file, &task.completions) {
+        (Some("-"), _) => Ok(("standard input".to_owned(), Box::new(BufReader::new(io::stdin())))),
+        (Some(path), _) => {
+            let file = File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
+            Ok((path.to_owned(), Box::new(BufReader::with_capacity(1 << 16, file))))
+        }
+        (None, Some(file)) => Ok((task.label(file), Box::new(Cursor::new(task.read(file)?)))),
+        (None, None) => Err(Failure::usage(format!(
+            "{} names no `completions` under [prompts]; give them with --completions FILE",
+            task.label("task.toml")
+        ))),
+    }
+}
+
+fn read_item(label: &str, line: usize, text: &str, rows: &mut Rows<'_>) -> Result<Item, Failure> {
+    let at = |message: String| Failure::failed(format!("{label} line {line}: {message}"));
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+        let whole = error.to_string();
+        at(format!(
+            "column {}: {}; a line is a JSON object, {{\"completion\":\"…\"}}",
+            error.column(),
+            whole.split(" at line ").next().unwrap_or(&whole)
+        ))
+    })?;
+    let serde_json::Value::Object(mut fields) = value else {
+        return Err(at("not a JSON object; a line is {\"completion\":\"…\"}".to_owned()));
+    };
+    let completion = match fields.remove("completion") {
+        Some(serde_json::Value::String(completion)) => completion,
+        Some(other) => return Err(at(format!("`completion` must be a string, not {}", short(&other.to_string(), 40)))),
+        None => {
+            let near = fields
+                .keys()
+                .find(|key| strsim::jaro_winkler(key, "completion") > 0.85)
+                .map(|key| format!("; did you mean it by `{key}`?"))
+                .unwrap_or_default();
+            return Err(at(format!("missing `completion`{near}")));
+        }
+    };
+    let prompt_id = match fields.remove("prompt_id") {
+        None | Some(serde_json::Value::Null) => None,
+        Some(serde_json::Value::String(id)) => Some(id),
+        Some(other) => return Err(at(format!("`prompt_id` must be a string, not {}", short(&other.to_string(), 40)))),
+    };
+    let row = match &prompt_id {
+        Some(id) => rows.find(id)?,
+        None => None,
+    };
+    Ok(Item { completion, prompt_id, row, line })
+}
+
+/// Rows of all sets by id, read when the first one is asked for.
+struct Rows<'t> {
+    task: &'t Task,
+    by_id: Option<HashMap<String, std::sync::Arc<PromptRow>>>,
+}
+
+impl Rows<'_> {
+    fn find(&mut self, id: &str) -> Result<Option<std::sync::Arc<PromptRow>>, Failure> {
+        if self.by_id.is_none() {
+            let mut by_id = HashMap::new();
+            for set in PromptSet::ALL.into_iter().filter(|set| self.task.set_file(*set).is_some()) {
+                for row in dataset::load(self.task, set)? {
+                    by_id.entry(row.id.clone()).or_insert_with(|| std::sync::Arc::new(row));
+                }
+            }
+            self.by_id = Some(by_id);
+        }
+        Ok(self.by_id.as_ref().and_then(|by_id| by_id.get(id)).cloned())
+    }
+}
+
+fn write_json(output: &mut impl Write, score: &Score) -> Result<(), Failure> {
+    serde_json::to_writer(&mut *output, score)?;
+    Ok(output.write_all(b"\n")?)
+}
+
+struct Table {
+    header_due: bool,
+}
+
+impl Table {
+    fn write(&mut self, output: &mut impl Write, item: &Item, score: &Score) -> Result<(), Failure> {
+        if std::mem::take(&mut self.header_due) {
+            writeln!(output, "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why", "line", "prompt", "tier", "reward", "exact")?;
+        }
+        let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
+        let id = item.prompt_id.as_deref().unwrap_or("");
+        let (line, prompt, tier) = (item.line, short(id, 14), score.tier.name());
+        writeln!(output, "{}", format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end())?;
+        Ok(())
+    }
+}
+
+/// The first reason with its place, else the fields that differ, else the first warning.
+fn why(score: &Score) -> String {
+    let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    if let Some(first) = score.errors.first() {
+        let whole = if first.instance_path.is_empty() { String::new() } else { format!("{}: ", first.instance_path) };
+        let passes = if score.tolerant { ", else it would be valid" } else { "" };
+        return format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()));
+    }
+    let differ: Vec<&str> =
+        score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, same)| !**same).map(|(name, _)| name).collect();
+    if !differ.is_empty() {
+        return format!("not as expected: {}", differ.join(", "));
+    }
+    score.warnings.first().cloned().unwrap_or_default()
+}
+
+#[derive(Default)]
+struct Summary {
+    count: usize,
+    tiers: BTreeMap<Tier, usize>,
+    tolerant: usize,
+    compared: usize,
+    exact: usize,
+    reward: f64,
+    failures: BTreeMap<FailureClass, usize>,
+}
+
+impl Summary {
+    fn add(&mut self, score: &Score) {
+        self.count += 1;
+        *self.tiers.entry(score.tier).or_default() += 1;
+        self.tolerant += usize::from(score.tolerant);
+        self.compared += usize::from(score.exact.is_some());
+        self.exact += usize::from(score.exact == Some(true));
+        self.reward += score.reward;
+        if let Some(class) = score.failure {
+            *self.failures.entry(class).or_default() += 1;
+        }
+    }
+
+    fn write(&self, output: &mut impl Write) -> Result<(), Failure> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let share = |part: usize| format!("{part} ({:.1} %)", 100.0 * part as f64 / self.count as f64);
+        let tier = |tier: Tier| share(self.tiers.get(&tier).copied().unwrap_or(0));
+        writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.count as f64)?;
+        for name in Tier::ALL.into_iter().rev() {
+            writeln!(output, "  {:<28} {}", name.name(), tier(name))?;
+        }
+        writeln!(output, "  {:<28} {}", "valid without fence or prose", share(self.tolerant))?;
+        if self.compared > 0 {
+            writeln!(output, "  {:<28} {} of {} with an expected answer", "exactly as expected", self.exact, self.compared)?;
+        }
+        let failures: Vec<String> = FailureClass::ALL
+            .into_iter()
+            .filter_map(|class| self.failures.get(&class).map(|count| format!("{} {count}", class.name())))
+            .collect();
+        if !failures.is_empty() {
+            writeln!(output, "  {:<28} {}", "failures", failures.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+fn short(text: &str, length: usize) -> String {
+    if text.chars().count() <= length { text.to_owned() } else { format!("{}…", text.chars().take(length - 1).collect::<String>()) }
 }

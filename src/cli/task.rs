@@ -1,10 +1,143 @@
-//! `grpo-tui task`.
+//! `grpo-tui task`: whether a task is in order, and what lazy answers would earn.
+
+use std::process::ExitCode;
+
+use serde_json::json;
 
 use super::{Failure, Outcome};
+use crate::dataset::{self, PromptRow};
+use crate::score::audit::audit;
+use crate::score::{Scorer, Tier};
+use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("task is not built yet"))
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check a task's files: schema, prompts, expected answers
+    Check(Choice),
+    /// Score lazy answers: what a model could earn without doing the work
+    Audit(Choice),
+}
+
+#[derive(Debug, clap::Args)]
+struct Choice {
+    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    task: String,
+    /// One JSON document on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    match arguments.command {
+        Command::Check(choice) => run_check(&choice),
+        Command::Audit(choice) => run_audit(&choice),
+    }
+}
+
+fn run_check(choice: &Choice) -> Outcome {
+    let task = Task::resolve(&choice.task)?;
+    let scorer = Scorer::new(&task)?;
+    let mut problems = unknown_normalised_fields(&task);
+    let mut sets = Vec::new();
+    for set in PromptSet::ALL {
+        let Some(file) = task.set_file(set) else {
+            problems.push(format!(
+                "{}: no `{}` under [prompts]; training needs train, eval and proof sets",
+                task.label("task.toml"),
+                set.name()
+            ));
+            continue;
+        };
+        match dataset::load(&task, set) {
+            Ok(rows) => {
+                problems.extend(bad_expected(&task, &scorer, file, &rows));
+                sets.push((set, rows.len(), rows.iter().filter(|row| row.expected.is_some()).count()));
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    let others = [&task.completions, &task.generator].into_iter().flatten();
+    problems.extend(others.filter_map(|file| task.read(file).err()).map(|error| error.to_string()));
+    if choice.json {
+        let sets: serde_json::Map<_, _> =
+            sets.iter().map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected}))).collect();
+        println!("{}", json!({"task": task.name, "ok": problems.is_empty(), "problems": problems, "sets": sets, "digest": task.digest()}));
+    } else {
+        println!("{}: {}", task.name, task.title);
+        println!("  schema {} is in order", task.schema_file);
+        for (set, rows, expected) in sets {
+            println!("  {:<6} {rows} rows, {expected} with an expected answer", set.name());
+        }
+        for problem in &problems {
+            println!("  problem: {problem}");
+        }
+    }
+    match problems.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(Failure::failed("the task has a problem")),
+        count => Err(Failure::failed(format!("the task has {count} problems"))),
+    }
+}
+
+/// Expected answers that the schema itself refuses: the first of them, and how many there are.
+fn bad_expected(task: &Task, scorer: &Scorer, file: &str, rows: &[PromptRow]) -> Option<String> {
+    let refused =
+        |row: &&PromptRow| row.expected.as_ref().is_some_and(|expected| scorer.score(&expected.to_string(), None).tier != Tier::Valid);
+    let bad: Vec<&PromptRow> = rows.iter().filter(refused).collect();
+    let first = bad.first()?;
+    let score = scorer.score(&first.expected.as_ref()?.to_string(), None);
+    let why = score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
+    let count = if bad.len() > 1 { format!(" (and {} more rows)", bad.len() - 1) } else { String::new() };
+    Some(format!("{} line {}: the schema refuses the expected answer: {}{count}", task.label(file), first.line, why.trim()))
+}
+
+fn unknown_normalised_fields(task: &Task) -> Vec<String> {
+    let Some(properties) = task.schema.get("properties").and_then(serde_json::Value::as_object) else { return Vec::new() };
+    let unknown = task.score.normalise.keys().filter(|field| !properties.contains_key(*field));
+    unknown
+        .map(|field| {
+            format!(
+                "{}: `score.normalise.{field}` names no property of the schema (it has {})",
+                task.label("task.toml"),
+                properties.keys().cloned().collect::<Vec<_>>().join(", ")
+            )
+        })
+        .collect()
+}
+
+fn run_audit(choice: &Choice) -> Outcome {
+    let task = Task::resolve(&choice.task)?;
+    let scorer = Scorer::new(&task)?;
+    let rows = if task.set_file(PromptSet::Train).is_some() { dataset::load(&task, PromptSet::Train)? } else { Vec::new() };
+    let findings = audit(&task, &scorer, &rows);
+    let weak = findings.iter().filter(|finding| finding.weak).count();
+    if choice.json {
+        println!("{}", json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("What lazy answers would earn in {} ({} prompts)\n", task.name, rows.len());
+    println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
+    for finding in &findings {
+        println!(
+            "{:<36} {:<10} {:>6.2}  {}",
+            finding.name,
+            finding.tier.name(),
+            finding.reward,
+            if finding.weak { "too easy" } else { "" }
+        );
+    }
+    println!();
+    for finding in findings.iter().filter(|finding| finding.weak) {
+        println!("- {}", finding.sentence);
+    }
+    if weak == 0 {
+        println!("No lazy answer earns what a right one does.");
+    }
+    Ok(ExitCode::SUCCESS)
 }

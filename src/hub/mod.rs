@@ -1,1 +1,120 @@
-//! Finding a model.
+//! Finding a model: a folder, the Hugging Face cache, or the bytes compiled into the binary.
+
+mod cache;
+mod config;
+mod embedded;
+mod source;
+mod weights;
+
+use std::path::Path;
+
+pub use config::{Architecture, ModelConfig};
+pub use source::ModelSource;
+pub use weights::{ELEMENT_TYPES, TensorEntry};
+
+/// Why a model cannot be found or read; every sentence says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Neither a folder, nor in the cache, nor embedded.
+    #[error(
+        "model `{name}` was not found: {looked}. Give a folder with config.json and model.safetensors, a Hugging Face name that is in the cache, or `tiny` (embedded)"
+    )]
+    NotFound { name: String, looked: String },
+    /// The model is there, one of its files is not.
+    #[error("{path}: no such file; {remedy}")]
+    MissingFile { path: String, remedy: String },
+    /// The operating system refused.
+    #[error("{path}: {source}; check that the file exists and can be read")]
+    Read { path: String, source: std::io::Error },
+    /// A configuration file that is not what it should be.
+    #[error("{path}: {problem}")]
+    Config { path: String, problem: String },
+    /// A model that is well described but cannot be computed here.
+    #[error("{path}: {feature} is not supported; {remedy}")]
+    Unsupported { path: String, feature: String, remedy: String },
+    /// A weight file that is cut short, foreign or inconsistent.
+    #[error("{path}: {problem}")]
+    Weights { path: String, problem: String },
+}
+
+/// The model that `name` stands for: `tiny` (embedded), an existing folder, or a name in the Hugging Face cache.
+///
+/// # Errors
+/// [`HubError::NotFound`] with every place that was looked at.
+pub fn find_model(name: &str) -> Result<ModelSource, HubError> {
+    find_model_in(name, embedded::TINY, &cache::cache_folders(|variable| std::env::var_os(variable)))
+}
+
+fn find_model_in(
+    name: &str,
+    tiny: &'static [(&'static str, &'static [u8])],
+    caches: &[std::path::PathBuf],
+) -> Result<ModelSource, HubError> {
+    let not_found = |looked: String| HubError::NotFound { name: name.to_owned(), looked };
+    if name == "tiny" {
+        return if tiny.is_empty() {
+            Err(not_found("this build carries no embedded model; make one with `grpo-tui model pretrain` and name its folder".to_owned()))
+        } else {
+            Ok(ModelSource::embedded(name, tiny))
+        };
+    }
+    let folder = Path::new(name);
+    if folder.is_dir() {
+        return Ok(ModelSource::at(name, folder));
+    }
+    if folder.is_file() {
+        return Err(not_found("it is a file, and a model is a folder".to_owned()));
+    }
+    if let Some(snapshot) = caches.iter().find_map(|cache| cache::snapshot(cache, name)) {
+        return Ok(ModelSource::at(name, &snapshot));
+    }
+    let places: Vec<String> = caches.iter().map(|cache| cache.display().to_string()).collect();
+    Err(not_found(format!("no folder of that name, and not in the Hugging Face cache ({})", places.join(", "))))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    static TINY: &[(&str, &[u8])] = &[("config.json", b"{}")];
+
+    #[test]
+    fn a_name_is_embedded_then_a_folder_then_the_cache() {
+        let work = tempfile::tempdir().unwrap();
+        let cache = work.path().join("hub");
+        let snapshot = cache.join("models--org--name/snapshots/abc");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(cache.join("models--org--name/refs")).unwrap();
+        std::fs::write(cache.join("models--org--name/refs/main"), "abc\n").unwrap();
+        let folder = work.path().join("mine");
+        std::fs::create_dir(&folder).unwrap();
+        let caches = [cache];
+
+        let check = |name: &str, tiny, expected: Option<&Path>| {
+            let source = find_model_in(name, tiny, &caches).unwrap();
+            assert_eq!((source.name.as_str(), source.folder()), (name, expected));
+        };
+        check("tiny", TINY, None);
+        check(folder.to_str().unwrap(), TINY, Some(&folder));
+        check("org/name", &[], Some(&snapshot));
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_the_places() {
+        let work = tempfile::tempdir().unwrap();
+        let file = work.path().join("model.safetensors");
+        std::fs::write(&file, "x").unwrap();
+        let caches = [work.path().join("hub")];
+        let check = |name: &str, expected: &[&str]| {
+            let message = find_model_in(name, &[], &caches).unwrap_err().to_string();
+            for part in expected {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        };
+        check("org/name", &["`org/name`", "hub", "no folder of that name", "config.json"]);
+        check("../outside", &["`../outside`", "no folder"]);
+        check("tiny", &["no embedded model", "pretrain"]);
+        check(file.to_str().unwrap(), &["is a file", "folder with config.json"]);
+    }
+}

@@ -1,1 +1,21 @@
-//! Fused operations with their backward.
+//! Fused operations with their backward, one a file. All are plain functions on tensors: no tape, so no gradient can be dropped in silence.
+//!
+//! Every operation computes in `f32` (work) or `f64` (gradient checks), on one thread: the engine runs many micro-batches side by side.
+
+pub mod accumulate; // a += b, in place
+pub mod adamw; // one optimizer update of a flat buffer
+pub mod attention; // causal attention over packed segments that share prefixes
+pub mod decode_attention; // one new token a row against the caches
+pub mod embedding; // rows of a table, and the scatter of their gradient
+pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
+pub mod philox; // random numbers as a function of what they are for
+pub mod rms_norm; // root-mean-square norm
+pub mod rope; // norm of queries and keys, then rotary positions
+pub mod sampler; // drawing tokens, with their log-probs
+pub mod swiglu; // silu(gate) * up
+
+mod matrix;
+mod memory;
+mod numbers;
+
+pub use numbers::Real;

@@ -1,1 +1,33 @@
-//! The differentiable decoder.
+//! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
+
+mod adapter; // low-rank adapters
+mod assemble; // a decoder put together from a checkpoint
+mod batch; // packed tokens
+mod decoder; // embedding, layers, final norm, head
+mod gradients; // one flat buffer of gradients
+mod layer; // one decoder layer, forward and backward
+mod linear; // x W^T with adapters
+mod parameters; // the flat buffer of what is trained
+mod weights; // a checkpoint's tensors under their Hugging Face names
+
+pub use adapter::Adapters;
+pub use batch::{PackedBatch, Sequence};
+pub use decoder::{Activations, Decoder, Trainable};
+pub use gradients::Gradients;
+pub use layer::{Layer, RowContext};
+pub use parameters::{ParameterSlot, Parameters};
+pub use weights::{Weights, tensor_names};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A tensor operation failed.
+    #[error("{0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A file of the model is missing or wrong.
+    #[error("{0}")]
+    Hub(#[from] crate::hub::HubError),
+    /// The weights do not fit the configuration.
+    #[error("{0}")]
+    Weights(String),
+}

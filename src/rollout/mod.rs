@@ -1,1 +1,85 @@
-//! Prompts to groups of completions.
+//! Prompts to groups of completions: each prompt is prefilled once, its completions are decoded side by side, finished ones leave the batch.
+
+mod shard; // some prompts decoded together
+mod threads; // work spread over the processor's cores, in a fixed order
+
+use candle_core::Result;
+
+use crate::model::{Adapters, Decoder};
+
+pub use threads::Threads;
+
+/// A prompt, and how many completions of it are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The prompt's tokens, at least one.
+    pub prompt: Vec<u32>,
+    /// Names the prompt in the random numbers; two prompts of a call need two numbers.
+    pub prompt_number: u32,
+    /// How many completions.
+    pub samples: usize,
+}
+
+/// How completions are drawn. There is no top-p and no top-k: what is trained on must come from the model's own distribution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by this; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Longest completion, the stop token included.
+    pub max_completion_tokens: usize,
+    /// Tokens that end a completion.
+    pub stop_ids: Vec<u32>,
+    /// With `step`, `prompt_number`, the sample's number and the position, decides every random number.
+    pub seed: u64,
+    /// The optimizer step (or another count) that the completions belong to.
+    pub step: u32,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StopReason {
+    /// The model wrote a stop token.
+    Stop,
+    /// It reached `max_completion_tokens`.
+    Length,
+}
+
+/// One completion as it was drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The tokens, the stop token included.
+    pub token_ids: Vec<u32>,
+    /// The log-probability of each under the distribution it was drawn from, nats.
+    pub log_probs: Vec<f32>,
+    /// Why it ended.
+    pub stop: StopReason,
+}
+
+/// Rows decoded together. Fixed, so that a rollout does not depend on how many cores the machine has.
+const ROWS_PER_SHARD: usize = 32;
+
+/// The completions of each request, in order.
+///
+/// # Errors
+/// When a prompt and its completion do not fit the model's positions, or a tensor operation fails.
+pub fn generate(
+    model: &Decoder,
+    adapters: Adapters,
+    requests: &[Request],
+    sampling: &Sampling,
+    threads: &Threads,
+) -> Result<Vec<Vec<Completion>>> {
+    let mut shards: Vec<&[Request]> = Vec::new();
+    let (mut start, mut rows) = (0, 0);
+    for (index, request) in requests.iter().enumerate() {
+        if rows > 0 && rows + request.samples > ROWS_PER_SHARD {
+            shards.push(&requests[start..index]);
+            (start, rows) = (index, 0);
+        }
+        rows += request.samples;
+    }
+    shards.push(&requests[start..]);
+    let results = threads.map(&shards, |shard| shard::decode(model, adapters, shard, sampling))?;
+    Ok(results.into_iter().flatten().collect())
+}

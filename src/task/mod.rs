@@ -1,18 +1,74 @@
-//! A task: what correct means.
+//! A task: what correct means. A folder with `task.toml`, a schema, prompt sets and sample completions.
+
+mod embedded;
+mod error;
+mod read;
+mod resolve;
+mod section;
+
+pub use error::TaskError;
+pub use read::{NORMALISATIONS, PARTS};
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
-/// Which of a task's prompt files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The name of the file that makes a folder a task.
+pub const TASK_FILE: &str = "task.toml";
+
+/// A task, read and checked; its prompt sets are read when asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Short name: what the command line and run folders use.
+    pub name: String,
+    /// One line for people.
+    pub title: String,
+    /// The schema's file inside the task.
+    pub schema_file: String,
+    /// The schema as written.
+    pub schema_text: String,
+    /// The schema.
+    pub schema: Value,
+    /// Other schema files that `$ref` may name: address to file inside the task.
+    pub references: BTreeMap<String, String>,
+    /// The system turn's text, joined to a row's own system turn by a blank line.
+    pub system: Option<String>,
+    /// Whether a thinking model may think.
+    pub thinking: bool,
+    /// How completions are scored.
+    pub score: ScoreRules,
+    /// Parts added to the tier's value.
+    pub rewards: Vec<RewardPart>,
+    /// The task's own defaults of configuration keys; the sub-table `model.NAME` holds for one base model only.
+    pub train: toml::Table,
+    /// The files of the prompt sets.
+    pub prompts: PromptFiles,
+    /// Sample completions for the preview.
+    pub completions: Option<String>,
+    /// Recipe of the prompt generator.
+    pub generator: Option<String>,
+    home: Home,
+}
+
+/// A named set of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PromptSet {
+    /// Trained on.
     Train,
+    /// Watched during training; it chooses the checkpoint.
     Eval,
+    /// Read at step 0 and once at the end; it carries the claim.
     Proof,
 }
 
 impl PromptSet {
+    /// All sets.
     pub const ALL: [Self; 3] = [Self::Train, Self::Eval, Self::Proof];
+
+    /// Its key in `task.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -22,44 +78,102 @@ impl PromptSet {
     }
 }
 
-/// Why a task cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    #[error("{0}: {1}")]
-    Read(String, std::io::Error),
-}
-
-#[derive(Clone, Debug, Default)]
+/// File names of `[prompts]`, inside the task.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptFiles {
+    /// Training prompts.
     pub train: Option<String>,
+    /// Prompts of the eval set.
     pub eval: Option<String>,
+    /// Prompts of the proof set.
     pub proof: Option<String>,
-    pub generator: Option<String>,
 }
 
-/// A task's folder.
-#[derive(Clone, Debug)]
-pub struct Task {
-    pub schema: serde_json::Value,
-    pub prompts: PromptFiles,
-    pub train: toml::Table,
-    folder: PathBuf,
+/// `[score]`: from a completion to its tier.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreRules {
+    /// What each tier is worth.
+    pub tiers: TierValues,
+    /// Credit between `invalid` and `valid` by the share of constraints met.
+    pub graded: bool,
+    /// Strip everything up to the last `</think>` before scoring.
+    pub strip_thinking: bool,
+    /// Check JSON Schema's `format`.
+    pub assert_formats: bool,
+    /// Field to normalisation (names joined by `+`), only for comparing with `expected`.
+    pub normalise: BTreeMap<String, String>,
+}
+
+/// The reward of each tier, rising.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TierValues {
+    /// Not JSON.
+    pub unparsable: f64,
+    /// JSON that the schema refuses.
+    pub invalid: f64,
+    /// JSON that the schema accepts.
+    pub valid: f64,
+}
+
+/// `[[reward]]`: a part added to the tier's value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RewardPart {
+    /// One of [`PARTS`].
+    pub part: String,
+    /// The part, in [0, 1], is multiplied by this.
+    pub weight: f64,
+}
+
+/// Where a task's files lie.
+#[derive(Debug, Clone, PartialEq)]
+enum Home {
+    Folder(PathBuf),
+    Embedded(&'static embedded::EmbeddedTask),
 }
 
 impl Task {
+    /// The task that a command line means: a path, a name in the nearest workspace above the current folder, or an embedded task.
     pub fn resolve(text: &str) -> Result<Self, TaskError> {
-        Self::load(Path::new(text))
+        let here = std::env::current_dir().map_err(|source| TaskError::Read { label: ".".to_owned(), source })?;
+        resolve::resolve_from(text, &here)
     }
+
+    /// [`Task::resolve`] as seen from a folder.
+    pub fn resolve_from(text: &str, here: &Path) -> Result<Self, TaskError> {
+        resolve::resolve_from(text, here)
+    }
+
+    /// The task in a folder.
     pub fn load(folder: &Path) -> Result<Self, TaskError> {
-        let text = std::fs::read_to_string(folder.join("task.toml")).unwrap_or_default();
-        let table: toml::Table = text.parse().unwrap_or_default();
-        let key = |key: &str| Some(table.get("prompts")?.get(key)?.as_str()?.to_owned());
-        let prompts = PromptFiles { train: key("train"), eval: key("eval"), proof: key("proof"), generator: key("generator") };
-        Ok(Self { schema: serde_json::Value::Null, prompts, train: toml::Table::new(), folder: folder.into() })
+        read::read_task(Home::Folder(folder.to_owned()))
     }
+
+    /// A task compiled into the program.
+    pub fn embedded(name: &str) -> Result<Self, TaskError> {
+        let task =
+            embedded::find(name).ok_or_else(|| resolve::unknown(name, embedded::names().map(str::to_owned).collect(), Path::new(".")))?;
+        read::read_task(Home::Embedded(task))
+    }
+
+    /// Every file of an embedded task: name and bytes.
+    pub fn embedded_files(name: &str) -> Option<&'static [(&'static str, &'static [u8])]> {
+        embedded::find(name).map(|task| task.files)
+    }
+
+    /// Names of the embedded tasks.
+    pub fn embedded_names() -> impl Iterator<Item = &'static str> {
+        embedded::names()
+    }
+
+    /// The folder, unless the task is embedded.
     pub fn folder(&self) -> Option<&Path> {
-        Some(&self.folder)
+        match &self.home {
+            Home::Folder(folder) => Some(folder),
+            Home::Embedded(_) => None,
+        }
     }
+
+    /// The file of a prompt set, if the task has that set.
     pub fn set_file(&self, set: PromptSet) -> Option<&str> {
         match set {
             PromptSet::Train => self.prompts.train.as_deref(),
@@ -67,10 +181,82 @@ impl Task {
             PromptSet::Proof => self.prompts.proof.as_deref(),
         }
     }
-    pub fn label(&self, file: &str) -> String {
-        self.folder.join(file).display().to_string()
+
+    /// The bytes of a file inside the task.
+    pub fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
+        self.home.read(file)
     }
-    pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, TaskError> {
-        std::fs::read(self.folder.join(file)).map(Cow::Owned).map_err(|e| TaskError::Read(self.label(file), e))
+
+    /// A file's path as errors show it.
+    pub fn label(&self, file: &str) -> String {
+        self.home.label(file)
+    }
+
+    /// The names of all files that belong to the task: `task.toml`, the schema and its references, the sets, samples and generator.
+    pub fn file_names(&self) -> Vec<&str> {
+        let prompts = &self.prompts;
+        let mut names = vec![TASK_FILE, &self.schema_file];
+        names.extend(self.references.values().map(String::as_str));
+        names.extend(
+            [&prompts.train, &prompts.eval, &prompts.proof, &self.completions, &self.generator].into_iter().filter_map(Option::as_deref),
+        );
+        let mut seen = Vec::new();
+        names.retain(|name| !seen.contains(name) && (seen.push(*name) == ()));
+        names
+    }
+
+    /// Every file that belongs to the task: enough to freeze a copy.
+    pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+        self.file_names().into_iter().map(|name| Ok((name.to_owned(), self.read(name)?.into_owned()))).collect()
+    }
+
+    /// SHA-256 in hexadecimal over names and bytes of all files; a missing file counts as such.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for name in self.file_names() {
+            let bytes = self.read(name).ok();
+            hash.update(name.as_bytes());
+            hash.update(bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+            hash.update(bytes.as_deref().unwrap_or_default());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The task's defaults of configuration keys for a base model: `[train]`, then `[train.model.NAME]` over it.
+    pub fn train_defaults(&self, base_model: &str) -> toml::Table {
+        let mut defaults = self.train.clone();
+        let models = defaults.remove("model");
+        if let Some(own) = models.as_ref().and_then(|models| models.get(base_model)).and_then(toml::Value::as_table) {
+            defaults.extend(own.clone());
+        }
+        defaults
     }
 }
+
+impl Home {
+    fn label(&self, file: &str) -> String {
+        match self {
+            Self::Folder(folder) => folder.join(file).display().to_string(),
+            Self::Embedded(task) => format!("embedded task {}: {file}", task.name),
+        }
+    }
+
+    fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
+        if Path::new(file).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(TaskError::Outside { label: self.label(TASK_FILE), file: file.to_owned() });
+        }
+        match self {
+            Self::Folder(folder) => {
+                std::fs::read(folder.join(file)).map(Cow::Owned).map_err(|source| TaskError::Read { label: self.label(file), source })
+            }
+            Self::Embedded(task) => match task.files.iter().find(|(name, _)| *name == file) {
+                Some((_, bytes)) => Ok(Cow::Borrowed(bytes)),
+                None => Err(TaskError::Read { label: self.label(file), source: std::io::ErrorKind::NotFound.into() }),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

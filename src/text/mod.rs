@@ -1,5 +1,100 @@
-//! Tokenizer and chat template.
+//! From messages to token ids and back: chat template, tokenizer, stop ids.
 
-mod message;
+mod python_json;
+mod template;
+mod tokenizer;
+mod train_bpe;
 
-pub use message::Message;
+use serde::{Deserialize, Serialize};
+
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;
+pub use train_bpe::{CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// Whether the model is asked to reason before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thinking {
+    /// The template decides, with `enable_thinking` true.
+    On,
+    /// `enable_thinking` false: the template closes the think block before the answer.
+    Off,
+}
+
+/// Why text cannot become tokens, or tokens text.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A file of the model could not be read.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+    /// A tokenizer file that is not what it should be.
+    #[error("{path}: {problem}")]
+    Tokenizer { path: String, problem: String },
+    /// The model has no chat template.
+    #[error(
+        "{path}: no chat template, so messages cannot become a prompt; use an instruct model, or add a `chat_template.jinja` beside tokenizer.json"
+    )]
+    NoTemplate { path: String },
+    /// The chat template does not compile or does not accept these messages.
+    #[error("{path}: {problem}")]
+    Template { path: String, problem: String },
+    /// The tokenizer trainer was asked for the impossible.
+    #[error("{0}")]
+    Train(String),
+}
+
+/// The messages that the template sees: the task's `system` text first, joined to the row's own system turn by a blank line. Where reasoning is off and the
+/// template has no switch for it, Qwen's `/no_think` is appended to the system text.
+pub fn conversation(system: Option<&str>, messages: &[Message], thinking: Thinking, template_has_switch: bool) -> Vec<Message> {
+    let (own, rest) = match messages {
+        [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
+        _ => (None, messages),
+    };
+    let parts: Vec<&str> = [system, own].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+    let mut text = parts.join("\n\n");
+    if thinking == Thinking::Off && !template_has_switch {
+        text.push_str(if text.is_empty() { "/no_think" } else { " /no_think" });
+    }
+    let turn = (!text.is_empty() || own.is_some()).then(|| Message { role: "system".to_owned(), content: text });
+    turn.into_iter().chain(rest.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
+        turns.iter().map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() }).collect()
+    }
+
+    #[test]
+    fn the_task_speaks_first_and_the_row_after_a_blank_line() {
+        type Turns<'a> = &'a [(&'a str, &'a str)];
+        let check = |system: Option<&str>, turns: Turns, thinking, switch, expected: Turns| {
+            assert_eq!(
+                conversation(system, &messages(turns), thinking, switch),
+                messages(expected),
+                "{system:?} {turns:?} {thinking:?} {switch}"
+            );
+        };
+        let (on, off) = (Thinking::On, Thinking::Off);
+        check(None, &[("user", "u")], off, true, &[("user", "u")]);
+        check(Some("s"), &[("user", "u")], off, true, &[("system", "s"), ("user", "u")]);
+        check(Some("s"), &[("system", "own"), ("user", "u")], off, true, &[("system", "s\n\nown"), ("user", "u")]);
+        check(None, &[("system", "own"), ("user", "u")], on, false, &[("system", "own"), ("user", "u")]);
+        check(None, &[("system", ""), ("user", "u")], on, true, &[("system", ""), ("user", "u")]);
+        check(Some(""), &[("user", "u")], on, true, &[("user", "u")]);
+        check(Some("s"), &[("user", "u")], off, false, &[("system", "s /no_think"), ("user", "u")]);
+        check(None, &[("user", "u")], off, false, &[("system", "/no_think"), ("user", "u")]);
+        check(Some("s"), &[("user", "u"), ("system", "late")], on, false, &[("system", "s"), ("user", "u"), ("system", "late")]);
+        check(Some("s"), &[], on, true, &[("system", "s")]);
+    }
+}

@@ -1,0 +1,56 @@
+//! A folder of files that appears at once: written beside its place, forced to disk, then renamed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::CheckpointError;
+
+/// Fills a fresh folder through `fill`, then gives it the name `target`, which must not exist. On any error nothing of it is left under that name.
+pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = target.file_name().map_or_else(|| "checkpoint".into(), |name| name.to_string_lossy().into_owned());
+    let partial = parent.join(format!(".{name}.partial"));
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Write { path, source }
+    };
+    fs::create_dir_all(parent).map_err(failed(parent))?;
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(failed(&partial))?;
+    }
+    DirBuilder::new().mode(0o700).create(&partial).map_err(failed(&partial))?;
+    let written = fill(&NewFolder { path: partial.clone() }).and_then(|()| {
+        sync(&partial)?;
+        fs::rename(&partial, target).map_err(failed(target))?;
+        sync(parent)
+    });
+    if written.is_err() {
+        // The error that stopped the writing is the one to tell; leftovers are removed at the next try.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+/// A folder that is being filled.
+pub(super) struct NewFolder {
+    path: PathBuf,
+}
+
+impl NewFolder {
+    /// One file, on disk when this returns.
+    pub(super) fn file(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let path = self.path.join(name);
+        let write = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|source| CheckpointError::Write { path: path.clone(), source })
+    }
+}
+
+fn sync(folder: &Path) -> Result<(), CheckpointError> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(|source| CheckpointError::Write { path: folder.to_owned(), source })
+}

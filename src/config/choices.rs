@@ -1,0 +1,111 @@
+//! The closed sets of names a configuration key may take: losses, advantages, KL estimators, methods.
+
+/// Declare an enum whose variants have one written name each, used by the command line, TOML, JSON and messages alike.
+macro_rules! choices {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name {
+            $($(#[$variant_meta])* #[serde(rename = $text)] $variant),+
+        }
+
+        impl $name {
+            /// Every written name, in the order in which help lists them.
+            pub const NAMES: &'static [&'static str] = &[$($text),+];
+            /// Every variant, in the order of [`Self::NAMES`].
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The written name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The variant of a written name; `None` for any other text.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str(self.name())
+            }
+        }
+    };
+}
+
+choices! {
+    /// How a model is trained.
+    Method {
+        /// Group-relative policy optimisation against the task's score.
+        Grpo = "grpo",
+        /// Supervised fine-tuning on the rows' expected answers.
+        Sft = "sft",
+    }
+}
+
+choices! {
+    /// How the clipped surrogate L of N sequences with T_i tokens becomes one loss. Denominators are those of the whole optimizer step.
+    PolicyLoss {
+        /// Mean over sequences of the mean over tokens (DeepSeekMath, arXiv 2402.03300).
+        Grpo = "grpo",
+        /// Sum over all tokens / (N x `max_completion_tokens`), centered advantages (arXiv 2503.20783).
+        DrGrpo = "dr_grpo",
+        /// Sum over all tokens / all tokens of the step, symmetric clip.
+        Bnpo = "bnpo",
+        /// As `bnpo` with clip 0.2 / 0.28, dynamic sampling and overlong masking (arXiv 2503.14476).
+        Dapo = "dapo",
+        /// One ratio a sequence, clips 3e-4 / 4e-4 (arXiv 2507.18071).
+        Gspo = "gspo",
+        /// Detached ratio capped at `eps_clip_high`, token mean (arXiv 2506.13585).
+        Cispo = "cispo",
+    }
+}
+
+choices! {
+    /// Estimator of the KL divergence to the reference, with d = log p_reference - log p_policy of the sampled token.
+    KlEstimator {
+        /// -d: unbiased, high variance, may be negative.
+        K1 = "k1",
+        /// d^2 / 2: biased, low variance; its gradient is the KL's.
+        K2 = "k2",
+        /// e^d - d - 1: unbiased, never negative.
+        K3 = "k3",
+    }
+}
+
+choices! {
+    /// How the rewards of one group become advantages.
+    Advantage {
+        /// (reward - mean) / (sample standard deviation + 1e-4).
+        Standardized = "standardized",
+        /// reward - mean.
+        Centered = "centered",
+        /// reward - mean of the group's other rewards.
+        LeaveOneOut = "leave_one_out",
+    }
+}
+
+choices! {
+    /// Whether the backward pass recomputes a layer's activations instead of keeping them.
+    Recompute {
+        /// Where memory asks for it.
+        Auto = "auto",
+        /// In every layer: least memory.
+        Always = "always",
+        /// In none: fastest.
+        Never = "never",
+    }
+}
+
+choices! {
+    /// A named set of configuration values.
+    Preset {
+        /// A few steps, to see that everything works.
+        Quick = "quick",
+        /// The original experiment: one prompt group a step, four completions, KL 0.001. It trained every parameter; here LoRA of rank 16 stands in for that.
+        Seed = "seed",
+        /// What we advise: 8 prompts x 8 completions a step.
+        Recommended = "recommended",
+    }
+}

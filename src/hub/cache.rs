@@ -1,0 +1,90 @@
+//! The Hugging Face cache on this machine: where it is, and which snapshot a name means.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The folders where the Hugging Face libraries keep models, most specific first; `variable` reads the environment.
+pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = set("HF_HUB_CACHE") {
+        return vec![folder];
+    }
+    if let Some(home) = set("HF_HOME") {
+        return vec![home.join("hub")];
+    }
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("huggingface").join("hub")).into_iter().collect()
+}
+
+/// The folder of `name`'s files in `cache`: the snapshot of `refs/main`, or the only one there is.
+pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
+    let parts: Vec<&str> = name.split('/').collect();
+    let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+    if parts.len() > 2 || !parts.iter().all(plain) {
+        return None;
+    }
+    let repository = cache.join(format!("models--{}", parts.join("--")));
+    let snapshots = repository.join("snapshots");
+    if let Ok(hash) = std::fs::read_to_string(repository.join("refs").join("main")) {
+        let folder = snapshots.join(hash.trim());
+        if !hash.trim().is_empty() && folder.is_dir() {
+            return Some(folder);
+        }
+    }
+    let mut folders = std::fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let only = folders.next()?;
+    folders.next().is_none().then_some(only)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_names_the_cache() {
+        let check = |set: &[(&str, &str)], expected: &[&str]| {
+            let read = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(cache_folders(read), expected, "{set:?}");
+        };
+        check(&[("HOME", "/h")], &["/h/.cache/huggingface/hub"]);
+        check(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")], &["/c/huggingface/hub"]);
+        check(&[("HOME", "/h"), ("HF_HOME", "/f")], &["/f/hub"]);
+        check(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/g")], &["/g"]);
+        check(&[("HOME", "/h"), ("HF_HOME", "")], &["/h/.cache/huggingface/hub"]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn a_name_means_the_snapshot_of_main_or_the_only_one() {
+        let work = tempfile::tempdir().unwrap();
+        let make = |repository: &str, main: Option<&str>, hashes: &[&str]| {
+            let folder = work.path().join(repository);
+            std::fs::create_dir_all(folder.join("refs")).unwrap();
+            for hash in hashes {
+                std::fs::create_dir_all(folder.join("snapshots").join(hash)).unwrap();
+            }
+            if let Some(main) = main {
+                std::fs::write(folder.join("refs/main"), main).unwrap();
+            }
+        };
+        make("models--org--two", Some("bbb"), &["aaa", "bbb"]);
+        make("models--org--one", None, &["aaa"]);
+        make("models--org--unclear", None, &["aaa", "bbb"]);
+        make("models--plain", Some("ccc"), &["ccc"]);
+        make("models--org--gone", Some("ddd"), &[]);
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(snapshot(work.path(), name), expected.map(|path| work.path().join(path)), "{name}");
+        };
+        check("org/two", Some("models--org--two/snapshots/bbb"));
+        check("org/one", Some("models--org--one/snapshots/aaa"));
+        check("plain", Some("models--plain/snapshots/ccc"));
+        check("org/unclear", None);
+        check("org/gone", None);
+        check("org/absent", None);
+        check("a/b/c", None);
+        check("../org", None);
+        check("", None);
+    }
+}

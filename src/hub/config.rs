@@ -1,0 +1,316 @@
+//! A model's `config.json` as data: its shape, or in words why it cannot be computed here.
+
+use serde_json::{Map, Value, json};
+
+use super::HubError;
+
+/// The families of decoders that the engine computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Qwen3: grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
+    Qwen3,
+}
+
+/// The shape of a decoder and the constants of its layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Which decoder.
+    pub architecture: Architecture,
+    /// Rows of the embedding and of the head; token ids are below it.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward block.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of one head, even; need not be `hidden_size / num_attention_heads`.
+    pub head_dim: usize,
+    /// Added to the mean square before its root.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary wavelengths.
+    pub rope_theta: f64,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+}
+
+impl ModelConfig {
+    /// Reads a Hugging Face `config.json`; `path_label` names it in messages. Both spellings of the rotary base are understood:
+    /// `rope_theta`, and `rope_parameters` of transformers 5.
+    ///
+    /// # Errors
+    /// [`HubError::Config`] for a missing or impossible value, [`HubError::Unsupported`] for what the engine does not compute.
+    pub fn parse(json_text: &str, path_label: &str) -> Result<Self, HubError> {
+        let value: Value = serde_json::from_str(json_text).map_err(|error| HubError::Config {
+            path: path_label.to_owned(),
+            problem: format!("not valid JSON ({error}); fetch the model again"),
+        })?;
+        let Value::Object(keys) = value else {
+            return Err(HubError::Config { path: path_label.to_owned(), problem: "not a JSON object; fetch the model again".to_owned() });
+        };
+        Reader { keys, path: path_label }.model()
+    }
+
+    /// The `config.json` that transformers and [`ModelConfig::parse`] read, with the ids that end a completion.
+    pub fn to_json(&self, eos_token_ids: &[u32]) -> String {
+        let (architecture, model_type) = match self.architecture {
+            Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+        };
+        let eos = match eos_token_ids {
+            [one] => json!(one),
+            several => json!(several),
+        };
+        let config = json!({
+            "architectures": [architecture],
+            "model_type": model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_scaling": null,
+            "attention_bias": false,
+            "use_sliding_window": false,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "max_position_embeddings": self.max_position_embeddings,
+            "eos_token_id": eos,
+            "torch_dtype": "float32",
+        });
+        format!("{config:#}\n")
+    }
+}
+
+struct Reader<'a> {
+    keys: Map<String, Value>,
+    path: &'a str,
+}
+
+impl Reader<'_> {
+    fn model(&self) -> Result<ModelConfig, HubError> {
+        let architecture = self.architecture()?;
+        self.refuse_what_is_not_computed()?;
+        let hidden_size = self.count("hidden_size")?;
+        let num_attention_heads = self.count("num_attention_heads")?;
+        let config = ModelConfig {
+            architecture,
+            vocab_size: self.count("vocab_size")?,
+            hidden_size,
+            intermediate_size: self.count("intermediate_size")?,
+            num_hidden_layers: self.count("num_hidden_layers")?,
+            num_attention_heads,
+            num_key_value_heads: self.count_or("num_key_value_heads", num_attention_heads)?,
+            head_dim: self.head_dim(hidden_size, num_attention_heads)?,
+            rms_norm_eps: self.positive("rms_norm_eps", self.keys.get("rms_norm_eps"), 1e-6)?,
+            rope_theta: self.rope_theta()?,
+            tie_word_embeddings: self.flag("tie_word_embeddings")?,
+            max_position_embeddings: self.count_or("max_position_embeddings", 32_768)?,
+        };
+        if !num_attention_heads.is_multiple_of(config.num_key_value_heads) {
+            let problem = format!(
+                "`num_attention_heads` = {num_attention_heads} is not a multiple of `num_key_value_heads` = {}",
+                config.num_key_value_heads
+            );
+            return Err(self.problem(problem));
+        }
+        Ok(config)
+    }
+
+    fn architecture(&self) -> Result<Architecture, HubError> {
+        let model_type = self.keys.get("model_type").and_then(Value::as_str);
+        let named = self.keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
+        match (named, model_type) {
+            (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
+            (None, None) => {
+                Err(self.problem("`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned()))
+            }
+            (named, model_type) => Err(HubError::Unsupported {
+                path: self.path.to_owned(),
+                feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM".to_owned(),
+            }),
+        }
+    }
+
+    fn refuse_what_is_not_computed(&self) -> Result<(), HubError> {
+        let unsupported =
+            |feature: String, remedy: &str| Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() });
+        if let Some(scaling) = self.keys.get("rope_scaling").filter(|value| !value.is_null() && !is_default_rope(value)) {
+            return unsupported(format!("`rope_scaling` = {scaling}"), "set it to null to use the model at its original length");
+        }
+        if let Some(parameters) = self.keys.get("rope_parameters").filter(|value| !value.is_null() && !is_default_rope(value)) {
+            return unsupported(format!("`rope_parameters` = {parameters}"), "only rope_type `default` is computed");
+        }
+        if self.flag("attention_bias")? {
+            return unsupported("`attention_bias` = true".to_owned(), "use a model without biases in its attention");
+        }
+        let sliding = |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
+        if self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding) {
+            return unsupported("a sliding attention window in use".to_owned(), "use a model whose layers all have full attention");
+        }
+        if let Some(quantized) = self.keys.get("quantization_config").filter(|value| !value.is_null()) {
+            let method = quantized.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+            return unsupported(format!("a quantized checkpoint ({method})"), "use the original weights in float32, float16 or bfloat16");
+        }
+        match self.keys.get("hidden_act").and_then(Value::as_str) {
+            None | Some("silu") => Ok(()),
+            Some(other) => unsupported(format!("`hidden_act` = \"{other}\""), "use a model with silu"),
+        }
+    }
+
+    fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, HubError> {
+        let given = self.keys.get("head_dim").is_some_and(|value| !value.is_null());
+        if !given && !hidden_size.is_multiple_of(heads) {
+            return Err(self.problem(format!(
+                "`head_dim` is missing and `hidden_size` = {hidden_size} is not a multiple of `num_attention_heads` = {heads}"
+            )));
+        }
+        let head_dim = self.count_or("head_dim", hidden_size / heads)?;
+        match head_dim % 2 {
+            0 => Ok(head_dim),
+            _ => Err(self.problem(format!("the width of a head is {head_dim}; rotary positions need an even one: check `head_dim`"))),
+        }
+    }
+
+    fn rope_theta(&self) -> Result<f64, HubError> {
+        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get("rope_theta"));
+        self.positive("rope_theta", nested.or_else(|| self.keys.get("rope_theta")), 10_000.0)
+    }
+
+    fn count(&self, key: &str) -> Result<usize, HubError> {
+        match self.keys.get(key) {
+            None => Err(self.problem(format!("`{key}` is missing; fetch the model again"))),
+            Some(value) => match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
+                Some(number) if number > 0 => Ok(number),
+                _ => Err(self.problem(format!("`{key}` = {value}, expected a whole number above 0"))),
+            },
+        }
+    }
+
+    fn count_or(&self, key: &str, default: usize) -> Result<usize, HubError> {
+        if self.keys.get(key).is_none_or(Value::is_null) { Ok(default) } else { self.count(key) }
+    }
+
+    fn positive(&self, key: &str, value: Option<&Value>, default: f64) -> Result<f64, HubError> {
+        match value {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => match value.as_f64() {
+                Some(number) if number > 0.0 => Ok(number),
+                _ => Err(self.problem(format!("`{key}` = {value}, expected a number above 0"))),
+            },
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<bool, HubError> {
+        match self.keys.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(value) => Err(self.problem(format!("`{key}` = {value}, expected true or false"))),
+        }
+    }
+
+    fn problem(&self, problem: String) -> HubError {
+        HubError::Config { path: self.path.to_owned(), problem }
+    }
+}
+
+/// Whether rotary parameters are the plain ones; older files say `type` for `rope_type`.
+fn is_default_rope(parameters: &Value) -> bool {
+    let kind = parameters.get("rope_type").or_else(|| parameters.get("type"));
+    kind.is_none_or(|kind| kind == "default") && parameters.get("factor").is_none_or(Value::is_null)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const QWEN3: &str = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":100,"hidden_size":64,"intermediate_size":96,
+        "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2}"#;
+
+    /// The smallest configuration with some keys changed (or removed, by null).
+    fn with(changes: &str) -> String {
+        let mut keys: Map<String, Value> = serde_json::from_str(QWEN3).unwrap();
+        let changes: Map<String, Value> = serde_json::from_str(changes).unwrap();
+        for (key, value) in changes {
+            if value == "absent" {
+                keys.remove(&key);
+            } else {
+                keys.insert(key, value);
+            }
+        }
+        Value::Object(keys).to_string()
+    }
+
+    #[test]
+    fn every_key_is_read_and_defaults_are_those_of_the_format() {
+        let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
+        let plain = read("{}");
+        assert_eq!((plain.vocab_size, plain.hidden_size, plain.intermediate_size, plain.num_hidden_layers), (100, 64, 96, 2));
+        assert_eq!((plain.num_attention_heads, plain.num_key_value_heads, plain.head_dim), (4, 2, 16));
+        assert_eq!(
+            (plain.rms_norm_eps, plain.rope_theta, plain.tie_word_embeddings, plain.max_position_embeddings),
+            (1e-6, 1e4, false, 32_768)
+        );
+        assert_eq!(read(r#"{"head_dim":32}"#).head_dim, 32);
+        assert_eq!(read(r#"{"num_key_value_heads":null}"#).num_key_value_heads, 4);
+        assert_eq!(read(r#"{"rope_theta":1e6}"#).rope_theta, 1e6);
+        assert_eq!(read(r#"{"rope_parameters":{"rope_type":"default","rope_theta":5e5}}"#).rope_theta, 5e5);
+        assert_eq!(read(r#"{"rope_scaling":null,"sliding_window":4096,"use_sliding_window":false}"#), plain);
+        assert_eq!(read(r#"{"layer_types":["full_attention","full_attention"]}"#), plain);
+        assert_eq!(read(r#"{"architectures":"absent"}"#), plain);
+        assert!(read(r#"{"tie_word_embeddings":true}"#).tie_word_embeddings);
+    }
+
+    #[test]
+    fn what_is_written_reads_back_equal() {
+        let config = ModelConfig::parse(&with(r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#), "x").unwrap();
+        assert_eq!(ModelConfig::parse(&config.to_json(&[3]), "x").unwrap(), config);
+        assert!(config.to_json(&[3]).contains("\"eos_token_id\": 3"));
+    }
+
+    #[test]
+    fn what_cannot_be_computed_is_said_in_words() {
+        let check = |changes: &str, expected: &str| {
+            let message = ModelConfig::parse(&with(changes), "dir/config.json").unwrap_err().to_string();
+            assert!(message.starts_with("dir/config.json: ") && message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        check(r#"{"hidden_size":"absent"}"#, "`hidden_size` is missing");
+        check(r#"{"hidden_size":0}"#, "`hidden_size` = 0, expected a whole number above 0");
+        check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
+        check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
+        check(r#"{"num_attention_heads":5}"#, "is not a multiple of `num_attention_heads` = 5");
+        check(r#"{"num_key_value_heads":3}"#, "not a multiple of `num_key_value_heads` = 3");
+        check(r#"{"head_dim":7}"#, "even");
+        check(r#"{"rms_norm_eps":-1}"#, "`rms_norm_eps` = -1");
+        check(r#"{"tie_word_embeddings":1}"#, "expected true or false");
+        check(r#"{"architectures":["LlamaForCausalLM"]}"#, "the architecture `LlamaForCausalLM` is not supported");
+        check(r#"{"architectures":["Qwen3MoeForCausalLM"]}"#, "Qwen3MoeForCausalLM");
+        check(r#"{"architectures":"absent","model_type":"gemma"}"#, "`gemma`");
+        check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
+        check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
+        check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
+        check(r#"{"attention_bias":true}"#, "`attention_bias` = true");
+        check(r#"{"use_sliding_window":true}"#, "sliding attention window");
+        check(r#"{"layer_types":["full_attention","sliding_attention"]}"#, "sliding attention window");
+        check(r#"{"quantization_config":{"quant_method":"fp8"}}"#, "quantized checkpoint (fp8)");
+        check(r#"{"hidden_act":"gelu"}"#, "`hidden_act` = \"gelu\"");
+    }
+
+    #[test]
+    fn text_that_is_no_object_is_refused() {
+        for (text, expected) in [("", "not valid JSON"), ("{\"a\":", "not valid JSON"), ("[]", "not a JSON object")] {
+            assert!(ModelConfig::parse(text, "config.json").unwrap_err().to_string().contains(expected), "{text:?}");
+        }
+    }
+}

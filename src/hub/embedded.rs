@@ -1,0 +1,4 @@
+//! The model compiled into the binary, so that a first run needs no download and works from any folder.
+
+/// The files of `tiny` as (name, bytes), made by `grpo-tui model pretrain`; empty in a build without it.
+pub(super) static TINY: &[(&str, &[u8])] = &[];

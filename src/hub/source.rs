@@ -1,0 +1,209 @@
+//! One model's files, wherever they lie: in a folder or inside the binary.
+
+use std::borrow::Cow;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{HubError, ModelConfig, TensorEntry, weights};
+
+/// A model that was found; its files are read on demand.
+#[derive(Clone)]
+pub struct ModelSource {
+    /// The name under which it was asked for.
+    pub name: String,
+    files: Files,
+}
+
+#[derive(Clone)]
+enum Files {
+    Folder(PathBuf),
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl ModelSource {
+    /// The model in a folder; nothing is read yet.
+    pub fn at(name: &str, folder: &Path) -> Self {
+        Self { name: name.to_owned(), files: Files::Folder(folder.to_owned()) }
+    }
+
+    pub(super) fn embedded(name: &str, files: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self { name: name.to_owned(), files: Files::Embedded(files) }
+    }
+
+    /// Its folder; none for the embedded model.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.files {
+            Files::Folder(folder) => Some(folder),
+            Files::Embedded(_) => None,
+        }
+    }
+
+    /// How a file of this model is named in messages.
+    pub fn label(&self, file: &str) -> String {
+        match &self.files {
+            Files::Folder(folder) => folder.join(file).display().to_string(),
+            Files::Embedded(_) => format!("{} (embedded)/{file}", self.name),
+        }
+    }
+
+    /// Whether it has a file of this name.
+    pub fn exists(&self, file: &str) -> bool {
+        match &self.files {
+            Files::Folder(folder) => folder.join(file).is_file(),
+            Files::Embedded(files) => files.iter().any(|(name, _)| *name == file),
+        }
+    }
+
+    /// The bytes of one file.
+    ///
+    /// # Errors
+    /// [`HubError::MissingFile`] or [`HubError::Read`].
+    pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
+        match &self.files {
+            Files::Folder(folder) => std::fs::read(folder.join(file)).map(Cow::Owned).map_err(|source| self.refused(file, source)),
+            Files::Embedded(files) => files
+                .iter()
+                .find(|(name, _)| *name == file)
+                .map(|(_, bytes)| Cow::Borrowed(*bytes))
+                .ok_or_else(|| self.refused(file, std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// One file as text.
+    ///
+    /// # Errors
+    /// As [`ModelSource::read`], and [`HubError::Config`] where it is not UTF-8.
+    pub fn read_text(&self, file: &str) -> Result<String, HubError> {
+        String::from_utf8(self.read(file)?.into_owned()).map_err(|error| HubError::Config {
+            path: self.label(file),
+            problem: format!("not UTF-8 text (byte {}); it is damaged or not what its name says", error.utf8_error().valid_up_to()),
+        })
+    }
+
+    /// The parsed `config.json`.
+    ///
+    /// # Errors
+    /// A missing file, a missing key, or an architecture or feature that is not supported.
+    pub fn config(&self) -> Result<ModelConfig, HubError> {
+        ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))
+    }
+
+    /// The names of the weight files, each checked to be a whole safetensors file: `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// Missing, pickled, cut short or foreign weights.
+    pub fn weight_files(&self) -> Result<Vec<String>, HubError> {
+        let files = weights::file_names(self)?;
+        for file in &files {
+            self.tensors(file)?;
+        }
+        Ok(files)
+    }
+
+    /// What a weight file says it holds, in the order of its bytes; the header is checked against the file's size.
+    ///
+    /// # Errors
+    /// [`HubError::Weights`] with both sizes and the remedy.
+    pub fn tensors(&self, file: &str) -> Result<Vec<TensorEntry>, HubError> {
+        let (mut reader, size) = self.open(file)?;
+        weights::read_header(&mut reader, size, &self.label(file))
+    }
+
+    /// SHA-256 in hex over names, sizes and bytes of `config.json` and the weight files.
+    ///
+    /// # Errors
+    /// As [`ModelSource::weight_files`] and [`ModelSource::read`].
+    pub fn digest(&self) -> Result<String, HubError> {
+        let mut hasher = Sha256::new();
+        for file in std::iter::once("config.json".to_owned()).chain(self.weight_files()?) {
+            let (mut reader, size) = self.open(&file)?;
+            hasher.update(format!("{file}\n{size}\n"));
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                let count = reader.read(&mut buffer).map_err(|source| self.refused(&file, source))?;
+                if count == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..count]);
+            }
+        }
+        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
+        match &self.files {
+            Files::Folder(folder) => {
+                let opened = std::fs::File::open(folder.join(file)).map_err(|source| self.refused(file, source))?;
+                let size = opened.metadata().map_err(|source| self.refused(file, source))?.len();
+                Ok((Box::new(opened), size))
+            }
+            Files::Embedded(files) => match files.iter().find(|(name, _)| *name == file) {
+                Some((_, bytes)) => Ok((Box::new(*bytes), bytes.len() as u64)),
+                None => Err(self.refused(file, std::io::ErrorKind::NotFound.into())),
+            },
+        }
+    }
+
+    fn refused(&self, file: &str, source: std::io::Error) -> HubError {
+        let path = self.label(file);
+        if source.kind() != std::io::ErrorKind::NotFound {
+            return HubError::Read { path, source };
+        }
+        let remedy = match file {
+            "config.json" => {
+                "a model folder holds config.json, model.safetensors and tokenizer.json: check the folder, or fetch the model again"
+            }
+            _ => "the model is incomplete: fetch it again, or copy the file beside its config.json",
+        };
+        HubError::MissingFile { path, remedy: remedy.to_owned() }
+    }
+}
+
+impl std::fmt::Debug for ModelSource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ModelSource").field("name", &self.name).field("folder", &self.folder()).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    static FILES: &[(&str, &[u8])] = &[("config.json", b"{}"), ("tokenizer.json", b"\xff")];
+
+    #[test]
+    fn the_same_files_read_the_same_from_a_folder_and_from_the_binary() {
+        let work = tempfile::tempdir().unwrap();
+        for (name, bytes) in FILES {
+            std::fs::write(work.path().join(name), bytes).unwrap();
+        }
+        for source in [ModelSource::embedded("tiny", FILES), ModelSource::at("tiny", work.path())] {
+            assert_eq!(source.read("config.json").unwrap().as_ref(), b"{}");
+            assert!(source.exists("tokenizer.json") && !source.exists("model.safetensors"));
+            assert!(source.read("absent.json").unwrap_err().to_string().contains("absent.json"));
+            assert!(source.read_text("tokenizer.json").unwrap_err().to_string().contains("not UTF-8 text (byte 0)"));
+        }
+    }
+
+    #[test]
+    fn the_digest_changes_with_every_byte_and_name() {
+        let digest = |config: &str, data: u8, name: &str| {
+            let work = tempfile::tempdir().unwrap();
+            std::fs::write(work.path().join("config.json"), config).unwrap();
+            let header = format!(r#"{{"{name}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#);
+            let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[data]].concat();
+            std::fs::write(work.path().join("model.safetensors"), bytes).unwrap();
+            ModelSource::at("m", work.path()).digest().unwrap()
+        };
+        let base = digest("{}", 1, "a");
+        assert_eq!(base.len(), 64);
+        assert_eq!(base, digest("{}", 1, "a"));
+        for other in [digest("{} ", 1, "a"), digest("{}", 2, "a"), digest("{}", 1, "b")] {
+            assert_ne!(base, other);
+        }
+    }
+}

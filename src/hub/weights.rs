@@ -1,0 +1,239 @@
+//! Safetensors files without tensors: which there are, what their headers say, and whether they are whole.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use serde_json::Value;
+
+use super::{HubError, ModelSource};
+
+/// Element types of safetensors that have whole bytes, with their size in bytes.
+pub const ELEMENT_TYPES: [(&str, u64); 15] = [
+    ("BOOL", 1),
+    ("U8", 1),
+    ("I8", 1),
+    ("F8_E5M2", 1),
+    ("F8_E4M3", 1),
+    ("F8_E8M0", 1),
+    ("I16", 2),
+    ("U16", 2),
+    ("F16", 2),
+    ("BF16", 2),
+    ("I32", 4),
+    ("U32", 4),
+    ("F32", 4),
+    ("F64", 8),
+    ("I64", 8),
+];
+
+/// One tensor as a safetensors header describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorEntry {
+    /// Its name, such as `model.layers.0.mlp.up_proj.weight`.
+    pub name: String,
+    /// Element type as written in the file: `F32`, `BF16`, …
+    pub element_type: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<u64>,
+    /// First byte, counted from the start of the file.
+    pub offset_bytes: u64,
+    /// Length in bytes.
+    pub size_bytes: u64,
+}
+
+const HEADER_LIMIT_BYTES: u64 = 100_000_000;
+const FETCH_AGAIN: &str = "fetch or copy the file again";
+
+/// The weight files of a model, in a stable order.
+pub(super) fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
+    if source.exists("model.safetensors") {
+        return Ok(vec!["model.safetensors".to_owned()]);
+    }
+    let index = "model.safetensors.index.json";
+    if source.exists(index) {
+        return shard_names(&source.read_text(index)?, &source.label(index));
+    }
+    if let Some(pickled) = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|file| source.exists(file)) {
+        return Err(HubError::Unsupported {
+            path: source.label(pickled),
+            feature: "a pickled PyTorch checkpoint, which can run code when it is read,".to_owned(),
+            remedy: "convert it: load it with transformers and call `save_pretrained(FOLDER, safe_serialization=True)`, or take a revision with model.safetensors"
+                .to_owned(),
+        });
+    }
+    Err(HubError::MissingFile {
+        path: source.label("model.safetensors"),
+        remedy: format!("the folder has neither it nor {index}: fetch the model again (weights are read from safetensors only)"),
+    })
+}
+
+fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubError> {
+    let problem = |problem: String| HubError::Config { path: path.to_owned(), problem };
+    let index: Value = serde_json::from_str(text).map_err(|error| problem(format!("not valid JSON ({error}); {FETCH_AGAIN}")))?;
+    let map = index.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
+    let map = map.ok_or_else(|| problem(format!("`weight_map` is missing or empty; {FETCH_AGAIN}")))?;
+    let mut shards = BTreeSet::new();
+    for (tensor, file) in map {
+        match file.as_str() {
+            Some(file) if !file.contains(['/', '\\']) => shards.insert(file.to_owned()),
+            _ => return Err(problem(format!("`weight_map` sends `{tensor}` to {file}, which is not the name of a file beside it"))),
+        };
+    }
+    Ok(shards.into_iter().collect())
+}
+
+/// Reads the header of a file of `size` bytes and checks that every byte it promises is there.
+pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Result<Vec<TensorEntry>, HubError> {
+    let bad = |problem: String| HubError::Weights { path: path.to_owned(), problem };
+    let refused = |source| HubError::Read { path: path.to_owned(), source };
+    let mut start = Vec::new();
+    (&mut *reader).take(8).read_to_end(&mut start).map_err(refused)?;
+    let Ok(length) = <[u8; 8]>::try_from(start.as_slice()) else {
+        return Err(bad(format!("{size} bytes are too few for a safetensors file; {FETCH_AGAIN}")));
+    };
+    if &length == b"version " {
+        return Err(bad(format!("a Git LFS pointer of {size} bytes stands in place of the weights; run `git lfs pull` in its folder")));
+    }
+    let header_bytes = u64::from_le_bytes(length);
+    if header_bytes > HEADER_LIMIT_BYTES {
+        return Err(bad(format!("not a safetensors file ({size} bytes, without its header); give a model saved as safetensors")));
+    }
+    if 8 + header_bytes > size {
+        return Err(bad(format!("cut short: the header alone takes {} bytes, the file has {size}; {FETCH_AGAIN}", 8 + header_bytes)));
+    }
+    let mut header = Vec::new();
+    reader.take(header_bytes).read_to_end(&mut header).map_err(refused)?;
+    let header: Value = serde_json::from_slice(&header)
+        .map_err(|error| bad(format!("not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}")))?;
+    let mut tensors = Vec::new();
+    for (name, description) in
+        header.as_object().ok_or_else(|| bad(format!("not a safetensors file: its header is no object; {FETCH_AGAIN}")))?
+    {
+        if name != "__metadata__" {
+            let entry = tensor_entry(name, description, 8 + header_bytes);
+            tensors.push(entry.map_err(|problem| bad(format!("tensor `{name}`: {problem}; the file is damaged, {FETCH_AGAIN}")))?);
+        }
+    }
+    tensors.sort_by_key(|entry| entry.offset_bytes);
+    let end = check_layout(&tensors, 8 + header_bytes).map_err(bad)?;
+    match end.cmp(&size) {
+        std::cmp::Ordering::Equal => Ok(tensors),
+        std::cmp::Ordering::Greater => Err(bad(format!("cut short: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}"))),
+        std::cmp::Ordering::Less => Err(bad(format!(
+            "too long: its header describes {end} bytes, the file has {size}; it was written twice or is damaged, {FETCH_AGAIN}"
+        ))),
+    }
+}
+
+fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<TensorEntry, String> {
+    let element_type = description.get("dtype").and_then(Value::as_str).ok_or("`dtype` is missing")?;
+    let (_, element_bytes) =
+        ELEMENT_TYPES.iter().find(|(known, _)| *known == element_type).ok_or_else(|| format!("unknown element type `{element_type}`"))?;
+    let numbers = |key: &str| -> Result<Vec<u64>, String> {
+        let list = description.get(key).and_then(Value::as_array).ok_or_else(|| format!("`{key}` is missing"))?;
+        list.iter().map(|value| value.as_u64().ok_or_else(|| format!("`{key}` holds {value}"))).collect()
+    };
+    let shape = numbers("shape")?;
+    let offsets = numbers("data_offsets")?;
+    let &[begin, end] = offsets.as_slice() else { return Err("`data_offsets` needs two numbers".to_owned()) };
+    let expected = shape.iter().try_fold(*element_bytes, |product, dimension| product.checked_mul(*dimension));
+    if end < begin || expected != Some(end - begin) || end.checked_add(data_start).is_none() {
+        return Err(format!("{element_type} {shape:?} does not take the bytes {begin} to {end}"));
+    }
+    Ok(TensorEntry {
+        name: name.to_owned(),
+        element_type: element_type.to_owned(),
+        shape,
+        offset_bytes: data_start + begin,
+        size_bytes: end - begin,
+    })
+}
+
+/// The byte after the last tensor; an error where two overlap or leave a gap.
+fn check_layout(tensors: &[TensorEntry], data_start: u64) -> Result<u64, String> {
+    tensors.iter().try_fold(data_start, |position, entry| {
+        if entry.offset_bytes == position {
+            Ok(position + entry.size_bytes)
+        } else {
+            Err(format!(
+                "tensor `{}` starts at byte {}, expected {position}; the file is damaged, {FETCH_AGAIN}",
+                entry.name, entry.offset_bytes
+            ))
+        }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data_bytes: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data_bytes]].concat()
+    }
+
+    fn header_of(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
+        read_header(&mut &bytes[..], bytes.len() as u64, "m.safetensors").map_err(|error| error.to_string())
+    }
+
+    const TWO: &str = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]},"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
+
+    #[test]
+    fn a_whole_file_lists_its_tensors_in_the_order_of_bytes() {
+        let entries = header_of(&file(TWO, 28)).unwrap();
+        let seen: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.element_type.as_str(), entry.size_bytes)).collect();
+        assert_eq!(seen, [("a", "BF16", 4), ("b", "F32", 24)]);
+        assert_eq!(entries[1].offset_bytes, 8 + TWO.len() as u64 + 4);
+        assert_eq!(header_of(&file(r#"{"scalar":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#, 4)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_both_sizes_and_the_remedy() {
+        let check = |bytes: &[u8], expected: &[&str]| {
+            let message = header_of(bytes).unwrap_err();
+            for part in [&["m.safetensors: "], expected].concat() {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        };
+        let total = 8 + TWO.len();
+        check(b"", &["0 bytes", "again"]);
+        check(b"\x01\x02\x03", &["3 bytes", "again"]);
+        check(b"version https://git-lfs.github.com/spec/v1\n", &["Git LFS pointer", "git lfs pull"]);
+        check(b"PK\x03\x04 a zip archive with a pickle inside", &["not a safetensors file", "saved as safetensors"]);
+        check(&file(TWO, 28)[..40], &["cut short", &total.to_string(), "has 40", "again"]);
+        check(&file(TWO, 20), &["cut short", &(total + 28).to_string(), &(total + 20).to_string(), "again"]);
+        check(&file(TWO, 30), &["too long", &(total + 28).to_string(), &(total + 30).to_string()]);
+        check(&file("{not json", 0), &["not JSON"]);
+        check(&file("[1]", 0), &["no object"]);
+        check(&file(r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "`Q4`"]);
+        check(&file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "[2]", "0 to 4"]);
+        check(&file(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#, 0), &["does not take"]);
+        check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8), &["`a` starts at"]);
+        check(&file(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4), &["`shape` holds -1"]);
+        check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4), &["two numbers"]);
+    }
+
+    #[test]
+    fn the_weight_files_are_one_or_the_shards_of_the_index() {
+        let check = |files: &[(&str, &str)], expected: Result<&[&str], &str>| {
+            let work = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                std::fs::write(work.path().join(name), text).unwrap();
+            }
+            match (file_names(&ModelSource::at("m", work.path())), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error} lacks {part:?}"),
+                (found, expected) => panic!("{found:?} instead of {expected:?}"),
+            }
+        };
+        let index = "model.safetensors.index.json";
+        let map = r#"{"weight_map":{"x":"model-00002-of-00002.safetensors","y":"model-00001-of-00002.safetensors","z":"model-00002-of-00002.safetensors"}}"#;
+        check(&[("model.safetensors", ""), ("pytorch_model.bin", "")], Ok(&["model.safetensors"]));
+        check(&[(index, map)], Ok(&["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]));
+        check(&[("pytorch_model.bin", "")], Err("pytorch_model.bin: a pickled PyTorch checkpoint"));
+        check(&[], Err("model.safetensors: no such file"));
+        check(&[(index, "{")], Err("not valid JSON"));
+        check(&[(index, r#"{"weight_map":{}}"#)], Err("`weight_map` is missing or empty"));
+        check(&[(index, r#"{"weight_map":{"x":"../../etc/passwd"}}"#)], Err("not the name of a file beside it"));
+    }
+}

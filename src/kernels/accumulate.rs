@@ -1,0 +1,41 @@
+//! Adding a gradient to its place in a flat buffer.
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
+
+use super::numbers::vectorised;
+
+/// `target += addend`, in place; both contiguous, of the same number of elements and type.
+pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
+    target.inplace_op2(addend, &AddAssign)
+}
+
+struct AddAssign;
+
+impl InplaceOp2 for AddAssign {
+    fn name(&self) -> &'static str {
+        "accumulate"
+    }
+
+    fn cpu_fwd(&self, target: &mut CpuStorage, target_layout: &Layout, addend: &CpuStorage, addend_layout: &Layout) -> Result<()> {
+        match (target, addend) {
+            (CpuStorage::F32(target), CpuStorage::F32(addend)) => add(target, target_layout, addend, addend_layout),
+            (CpuStorage::F64(target), CpuStorage::F64(addend)) => add(target, target_layout, addend, addend_layout),
+            _ => bail!("accumulate needs two tensors of f32 or of f64"),
+        }
+    }
+}
+
+fn add<T: WithDType>(target: &mut [T], target_layout: &Layout, addend: &[T], addend_layout: &Layout) -> Result<()> {
+    let (Some((start, end)), Some((from, to))) = (target_layout.contiguous_offsets(), addend_layout.contiguous_offsets()) else {
+        bail!("accumulate needs contiguous tensors")
+    };
+    if end - start != to - from {
+        bail!("accumulate: {} numbers added to {}", to - from, end - start)
+    }
+    vectorised(|| {
+        for (t, &a) in target[start..end].iter_mut().zip(&addend[from..to]) {
+            *t += a;
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Causal attention over packed segments; a completion's segment also sees the whole of its prompt's segment, which is computed once for the group.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::Real;
+use super::matrix::{View, multiply};
+use super::memory::{by_number_type, read};
+use super::numbers::vectorised;
+use super::rope::Heads;
+
+/// Rows `start .. start + length` of a packed batch, each attending to itself, the rows of its segment before it and, if named, every row of an earlier segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub length: usize,
+    /// First row and number of rows of the shared prefix; (0, 0) for none.
+    pub prefix: (usize, usize),
+}
+
+/// `packed`: [rows, row_width] of rotated queries and keys, and values -> [rows, query_width].
+pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
+    check(packed, segments)?;
+    by_number_type!(packed, forward(packed, heads, segments))
+}
+
+/// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again, not kept.
+pub fn segment_attention_backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
+    check(packed, segments)?;
+    by_number_type!(packed, backward(gradient, packed, heads, segments))
+}
+
+fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
+    let (rows, _) = packed.dims2()?;
+    let covered: usize = segments.iter().map(|segment| segment.length).sum();
+    if covered != rows || segments.iter().any(|s| s.start + s.length > rows || s.prefix.0 + s.prefix.1 > rows) {
+        bail!("segments cover {covered} of {rows} rows, or leave them")
+    }
+    Ok(())
+}
+
+/// The places of one head of one segment inside a packed row-major matrix.
+struct Place {
+    query: View,
+    key: View,
+    value: View,
+    prefix_key: View,
+    prefix_value: View,
+}
+
+fn place(heads: Heads, segment: Segment, head: usize) -> Place {
+    let (width, size) = (heads.row_width(), heads.dimension);
+    let key_column = heads.query_width() + head / (heads.query / heads.key_value) * size;
+    let value_column = key_column + heads.key_width();
+    let (prefix_start, prefix_length) = segment.prefix;
+    let own = |column| View::rows(segment.start * width + column, segment.length, size, width);
+    let prefix = |column| View::rows(prefix_start * width + column, prefix_length, size, width);
+    Place {
+        query: own(head * size),
+        key: own(key_column),
+        value: own(value_column),
+        prefix_key: prefix(key_column),
+        prefix_value: prefix(value_column),
+    }
+}
+
+/// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place is 0.
+fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, place: &Place, scores: &mut [T]) {
+    let (length, prefix) = (segment.length, segment.prefix.1);
+    let width = prefix + length;
+    let scale = T::of(1.0 / (heads.dimension as f64).sqrt());
+    multiply((scores, View::rows(0, length, prefix, width)), (numbers, place.query), (numbers, place.prefix_key.transposed()), scale, false);
+    multiply((scores, View::rows(prefix, length, length, width)), (numbers, place.query), (numbers, place.key.transposed()), scale, false);
+    vectorised(|| {
+        for (i, row) in scores.chunks_exact_mut(width).enumerate() {
+            let (seen, hidden) = row.split_at_mut(prefix + i + 1);
+            softmax(seen);
+            hidden.fill(T::of(0.0));
+        }
+    });
+}
+
+#[inline(always)]
+pub(super) fn softmax<T: Real>(row: &mut [T]) {
+    let mut largest = T::neg_infinity();
+    for &x in row.iter() {
+        largest = if x > largest { x } else { largest };
+    }
+    let mut total = T::of(0.0);
+    for x in row.iter_mut() {
+        *x = (*x - largest).exponential();
+    }
+    for &x in row.iter() {
+        total += x;
+    }
+    let inverse = T::of(1.0) / total;
+    for x in row.iter_mut() {
+        *x *= inverse;
+    }
+}
+
+fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
+    let (rows, _) = packed.dims2()?;
+    let packed_read = read(packed)?;
+    let numbers = packed_read.numbers::<T>()?;
+    let out_width = heads.query_width();
+    let mut output = vec![T::of(0.0); rows * out_width];
+    let mut scores = Vec::new();
+    for &segment in segments {
+        let (length, prefix) = (segment.length, segment.prefix.1);
+        let width = prefix + length;
+        scores.resize(length * width, T::of(0.0));
+        for head in 0..heads.query {
+            let place = place(heads, segment, head);
+            probabilities(numbers, heads, segment, &place, &mut scores);
+            let target = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
+            multiply((&mut output, target), (&scores, View::rows(prefix, length, length, width)), (numbers, place.value), T::of(1.0), false);
+            if prefix > 0 {
+                let shared = View::rows(0, length, prefix, width);
+                multiply((&mut output, target), (&scores, shared), (numbers, place.prefix_value), T::of(1.0), true);
+            }
+        }
+    }
+    Tensor::from_vec(output, (rows, out_width), packed.device())
+}
+
+fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
+    let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
+    let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
+    let mut output = vec![T::of(0.0); numbers.len()];
+    let (mut scores, mut changes) = (Vec::new(), Vec::new());
+    let scale = T::of(1.0 / (heads.dimension as f64).sqrt());
+    let one = T::of(1.0);
+    for &segment in segments {
+        let (length, prefix) = (segment.length, segment.prefix.1);
+        let width = prefix + length;
+        scores.resize(length * width, T::of(0.0));
+        changes.resize(length * width, T::of(0.0));
+        let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
+        for head in 0..heads.query {
+            let place = place(heads, segment, head);
+            probabilities(numbers, heads, segment, &place, &mut scores);
+            let out_width = heads.query_width();
+            let incoming = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
+            // values: dV += P^T dO
+            multiply((&mut output, place.value), (&scores, own.transposed()), (gradients, incoming), one, true);
+            multiply((&mut output, place.prefix_value), (&scores, shared.transposed()), (gradients, incoming), one, true);
+            // probabilities: dP = dO V^T, then through the softmax
+            multiply((&mut changes, shared), (gradients, incoming), (numbers, place.prefix_value.transposed()), one, false);
+            multiply((&mut changes, own), (gradients, incoming), (numbers, place.value.transposed()), one, false);
+            softmax_backward(&scores, &mut changes, width, prefix);
+            // queries and keys: dQ = dS K, dK += dS^T Q
+            multiply((&mut output, place.query), (&changes, own), (numbers, place.key), scale, true);
+            multiply((&mut output, place.query), (&changes, shared), (numbers, place.prefix_key), scale, true);
+            multiply((&mut output, place.key), (&changes, own.transposed()), (numbers, place.query), scale, true);
+            multiply((&mut output, place.prefix_key), (&changes, shared.transposed()), (numbers, place.query), scale, true);
+        }
+    }
+    Tensor::from_vec(output, packed.shape(), packed.device())
+}
+
+/// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0 where a row may not look.
+fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) {
+    vectorised(|| {
+        for (i, (p, d)) in scores.chunks_exact(width).zip(changes.chunks_exact_mut(width)).enumerate() {
+            let seen = prefix + i + 1;
+            let shared = super::numbers::dot(&p[..seen], &d[..seen]);
+            for (d, &p) in d[..seen].iter_mut().zip(p) {
+                *d = p * (*d - shared);
+            }
+            d[seen..].fill(T::of(0.0));
+        }
+    });
+}

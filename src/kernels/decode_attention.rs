@@ -1,0 +1,183 @@
+//! Attention of one new token a row: over its prompt's keys and values, shared by the rows of a group, and over its own earlier tokens.
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+
+use super::Real;
+use super::attention::softmax;
+use super::matrix::{View, multiply};
+use super::memory::{by_number_type, read};
+use super::numbers::{add_scaled, dot, vectorised};
+use super::rope::Heads;
+
+/// One row of a decode step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeRow {
+    /// Its slot in the suffix cache.
+    pub slot: usize,
+    /// First row and number of rows of its prompt in the prefix cache.
+    pub prefix: (usize, usize),
+    /// How many of its own tokens stand in the suffix cache, the newest included.
+    pub length: usize,
+}
+
+/// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 * key_width].
+/// `packed`: [rows, row_width], rotated.
+pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<()> {
+    let (slots, positions, _) = cache.dims3()?;
+    if rows.iter().any(|row| row.slot >= slots || row.length == 0 || row.length > positions) {
+        bail!("a row leaves the cache of {slots} slots and {positions} positions")
+    }
+    cache.inplace_op2(packed, &Append { heads, positions, rows })
+}
+
+/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, row_width], the rotated rows of the prefill, of which keys and values are read;
+/// `cache`: [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the reading of its keys.
+pub fn decode_attention(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<Tensor> {
+    by_number_type!(packed, attend(packed, prefix, cache, heads, rows))
+}
+
+struct Append<'a> {
+    heads: Heads,
+    positions: usize,
+    rows: &'a [DecodeRow],
+}
+
+impl InplaceOp2 for Append<'_> {
+    fn name(&self) -> &'static str {
+        "append keys and values"
+    }
+
+    fn cpu_fwd(&self, cache: &mut CpuStorage, cache_layout: &Layout, packed: &CpuStorage, packed_layout: &Layout) -> Result<()> {
+        match (cache, packed) {
+            (CpuStorage::F32(cache), CpuStorage::F32(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
+            (CpuStorage::F64(cache), CpuStorage::F64(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
+            _ => bail!("the cache and the new rows need one number type"),
+        }
+    }
+}
+
+impl Append<'_> {
+    fn copy<T: Real>(&self, cache: &mut [T], cache_layout: &Layout, packed: &[T], packed_layout: &Layout) -> Result<()> {
+        let (Some((cache_start, _)), Some((packed_start, _))) = (cache_layout.contiguous_offsets(), packed_layout.contiguous_offsets()) else {
+            bail!("the cache and the new rows must be contiguous")
+        };
+        let size = 2 * self.heads.key_width();
+        for (index, row) in self.rows.iter().enumerate() {
+            let to = cache_start + (row.slot * self.positions + row.length - 1) * size;
+            let from = packed_start + index * self.heads.row_width() + self.heads.query_width();
+            cache[to..to + size].copy_from_slice(&packed[from..from + size]);
+        }
+        Ok(())
+    }
+}
+
+fn attend<T: Real>(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<Tensor> {
+    let (_, positions, _) = cache.dims3()?;
+    let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
+    let (numbers, prefixes, cached) = (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
+    let mut output = vec![T::of(0.0); rows.len() * heads.query_width()];
+    let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut first = 0;
+    for group in rows.chunk_by(|a, b| a.prefix == b.prefix) {
+        for key_head in 0..heads.key_value {
+            let work = GroupHead { heads, positions, group, first, key_head };
+            work.gather(numbers, &mut queries);
+            work.score(&queries, prefixes, cached, &mut scores);
+            work.mix(&scores, prefixes, cached, &mut mixed);
+            work.scatter(&mixed, &mut output);
+        }
+        first += group.len();
+    }
+    Tensor::from_vec(output, (rows.len(), heads.query_width()), packed.device())
+}
+
+/// The rows of one prompt, seen by one key head and the query heads that share it.
+struct GroupHead<'a> {
+    heads: Heads,
+    positions: usize,
+    group: &'a [DecodeRow],
+    /// Index of the group's first row in the batch.
+    first: usize,
+    key_head: usize,
+}
+
+impl GroupHead<'_> {
+    fn sharing(&self) -> usize {
+        self.heads.query / self.heads.key_value
+    }
+
+    /// Scores a query line takes: the prompt, then the longest suffix.
+    fn line(&self) -> usize {
+        self.group[0].prefix.1 + self.group.iter().map(|row| row.length).max().unwrap_or(0)
+    }
+
+    /// The group's prompt keys (`part` 0) or values (1) of this head.
+    fn prompt(&self, part: usize) -> View {
+        let column = self.heads.query_width() + part * self.heads.key_width() + self.key_head * self.heads.dimension;
+        let (start, length) = self.group[0].prefix;
+        View::rows(start * self.heads.row_width() + column, length, self.heads.dimension, self.heads.row_width())
+    }
+
+    /// A cached key (`part` 0) or value (1) of this head.
+    fn cached<'c, T>(&self, cached: &'c [T], row: &DecodeRow, token: usize, part: usize) -> &'c [T] {
+        let column = part * self.heads.key_width() + self.key_head * self.heads.dimension;
+        let at = (row.slot * self.positions + token) * 2 * self.heads.key_width() + column;
+        &cached[at..at + self.heads.dimension]
+    }
+
+    /// Query lines [rows * sharing, dimension].
+    fn gather<T: Real>(&self, numbers: &[T], queries: &mut Vec<T>) {
+        queries.clear();
+        let size = self.sharing() * self.heads.dimension;
+        for index in 0..self.group.len() {
+            let at = (self.first + index) * self.heads.row_width() + self.key_head * size;
+            queries.extend_from_slice(&numbers[at..at + size]);
+        }
+    }
+
+    /// Probabilities [rows * sharing, line] over prompt and suffix.
+    fn score<T: Real>(&self, queries: &[T], prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
+        let (lines, size, line, prefix) = (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
+        let scale = T::of(1.0 / (size as f64).sqrt());
+        scores.resize(lines * line, T::of(0.0));
+        let target = View::rows(0, lines, prefix, line);
+        multiply((scores, target), (queries, View::rows(0, lines, size, size)), (prefixes, self.prompt(0).transposed()), scale, false);
+        vectorised(|| {
+            for (index, row) in self.group.iter().enumerate() {
+                for line_index in index * self.sharing()..(index + 1) * self.sharing() {
+                    let query = &queries[line_index * size..(line_index + 1) * size];
+                    let scores = &mut scores[line_index * line..line_index * line + prefix + row.length];
+                    for token in 0..row.length {
+                        scores[prefix + token] = dot(query, self.cached(cached, row, token, 0)) * scale;
+                    }
+                    softmax(scores);
+                }
+            }
+        });
+    }
+
+    /// Values mixed by the probabilities: [rows * sharing, dimension].
+    fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
+        let (lines, size, line, prefix) = (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
+        mixed.resize(lines * size, T::of(0.0));
+        multiply((mixed, View::rows(0, lines, size, size)), (scores, View::rows(0, lines, prefix, line)), (prefixes, self.prompt(1)), T::of(1.0), false);
+        vectorised(|| {
+            for (index, row) in self.group.iter().enumerate() {
+                for line_index in index * self.sharing()..(index + 1) * self.sharing() {
+                    let target = &mut mixed[line_index * size..(line_index + 1) * size];
+                    for token in 0..row.length {
+                        add_scaled(target, scores[line_index * line + prefix + token], self.cached(cached, row, token, 1));
+                    }
+                }
+            }
+        });
+    }
+
+    fn scatter<T: Real>(&self, mixed: &[T], output: &mut [T]) {
+        let size = self.sharing() * self.heads.dimension;
+        for (index, values) in mixed.chunks_exact(size).enumerate() {
+            let at = (self.first + index) * self.heads.query_width() + self.key_head * size;
+            output[at..at + size].copy_from_slice(values);
+        }
+    }
+}

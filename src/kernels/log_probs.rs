@@ -1,0 +1,85 @@
+//! From logits to the log-probability of a chosen token, and back; in f64 sums, so that a vocabulary of 150,000 loses nothing.
+
+use candle_core::{Result, Tensor};
+
+use super::Real;
+use super::memory::{by_number_type, read};
+use super::numbers::vectorised;
+
+/// What the head says about one row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenLogProb {
+    /// Natural logarithm of the chosen token's probability, nats (at most 0).
+    pub log_prob: f32,
+    /// Entropy of the whole distribution, nats.
+    pub entropy: f32,
+}
+
+/// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. One entry a row for the token `targets[row]`.
+pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+    by_number_type!(logits, forward(logits, targets, temperature))
+}
+
+/// Gradient of the logits when the loss changes by `weights[row]` for each nat of the row's log-probability:
+/// `weight * (1[token = target] - probability) / temperature` -> [rows, vocabulary].
+pub fn token_log_probs_backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64) -> Result<Tensor> {
+    by_number_type!(logits, backward(logits, targets, weights, temperature))
+}
+
+fn forward<T: Real>(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+    let (_, vocabulary) = logits.dims2()?;
+    let logits_read = read(logits)?;
+    let inverse = T::of(1.0 / temperature);
+    let mut scaled = vec![T::of(0.0); vocabulary];
+    let rows = logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(targets);
+    Ok(vectorised(|| {
+        rows.map(|(row, &target)| {
+            let largest = scale_row(row, inverse, &mut scaled);
+            let target_logit = (scaled[target as usize] - largest).double();
+            let (mut total, mut weighted) = (0.0_f64, 0.0_f64);
+            for x in &mut scaled {
+                let shifted = *x - largest;
+                *x = shifted.exponential();
+                total += x.double();
+                weighted += (*x * shifted).double();
+            }
+            TokenLogProb { log_prob: (target_logit - total.ln()) as f32, entropy: (total.ln() - weighted / total) as f32 }
+        })
+        .collect()
+    }))
+}
+
+/// `scaled = row * inverse_temperature`; the largest of it. A NaN logit stays in `scaled`, and so shows in every sum over it.
+#[inline(always)]
+pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut [T]) -> T {
+    let mut largest = T::neg_infinity();
+    for (s, &x) in scaled.iter_mut().zip(row) {
+        *s = x * inverse_temperature;
+        largest = if *s > largest { *s } else { largest };
+    }
+    largest
+}
+
+fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64) -> Result<Tensor> {
+    let (rows, vocabulary) = logits.dims2()?;
+    let logits_read = read(logits)?;
+    let inverse = T::of(1.0 / temperature);
+    let mut output = vec![T::of(0.0); rows * vocabulary];
+    let places = logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(output.chunks_exact_mut(vocabulary)).zip(targets).zip(weights);
+    vectorised(|| {
+        for (((row, out), &target), &weight) in places {
+            let largest = scale_row(row, inverse, out);
+            let mut total = 0.0_f64;
+            for x in out.iter_mut() {
+                *x = (*x - largest).exponential();
+                total += x.double();
+            }
+            let factor = T::of(-weight / temperature / total);
+            for x in out.iter_mut() {
+                *x *= factor;
+            }
+            out[target as usize] += T::of(weight / temperature);
+        }
+    });
+    Tensor::from_vec(output, (rows, vocabulary), logits.device())
+}

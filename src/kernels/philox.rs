@@ -1,0 +1,64 @@
+//! Random numbers as a function of what they are for: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+
+/// What a number is drawn for; two different places never share numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Optimizer step, or another count of passes.
+    pub step: u32,
+    /// Which prompt.
+    pub prompt: u32,
+    /// Which completion of the prompt.
+    pub sample: u32,
+    /// Which token of the completion.
+    pub position: u32,
+}
+
+/// Four random words for a seed and a counter.
+pub fn philox(seed: u64, counter: [u32; 4]) -> [u32; 4] {
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
+    let (mut k0, mut k1) = (seed as u32, (seed >> 32) as u32);
+    for _ in 0..10 {
+        let (p0, p1) = (u64::from(c0) * 0xD251_1F53, u64::from(c2) * 0xCD9E_8D57);
+        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
+        k0 = k0.wrapping_add(0x9E37_79B9);
+        k1 = k1.wrapping_add(0xBB67_AE85);
+    }
+    [c0, c1, c2, c3]
+}
+
+/// A number in [0, 1) with 53 random bits.
+pub fn uniform(seed: u64, place: Place) -> f64 {
+    let [a, b, _, _] = philox(seed, [place.step, place.prompt, place.sample, place.position]);
+    ((u64::from(a) << 21) | u64::from(b >> 11)) as f64 / (1_u64 << 53) as f64
+}
+
+/// `n` numbers in [-bound, bound), of stream `stream` of the seed: what fresh weights are drawn from.
+pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64> {
+    (0..n as u32).map(|index| bound * (2.0 * uniform(seed, Place { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vectors that the generator's authors publish with it (Random123, kat_vectors).
+    #[test]
+    fn known_answers() {
+        let check = |seed: u64, counter, expected| assert_eq!(philox(seed, counter), expected);
+        check(0, [0; 4], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        check(u64::MAX, [u32::MAX; 4], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        check(
+            0x299f_31d0_a409_3822,
+            [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1],
+        );
+    }
+
+    #[test]
+    fn uniform_stays_below_one() {
+        for position in 0..10_000 {
+            let x = uniform(7, Place { step: 1, prompt: 2, sample: 3, position });
+            assert!((0.0..1.0).contains(&x));
+        }
+    }
+}

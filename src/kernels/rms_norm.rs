@@ -1,0 +1,91 @@
+//! Root-mean-square norm: `y = x / sqrt(mean(x^2) + epsilon) * weight`, row by row (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+use candle_core::{Result, Tensor};
+
+use super::Real;
+use super::memory::{by_number_type, read};
+use super::numbers::{dot, vectorised};
+
+/// `x`: [rows, width], `weight`: [width] -> [rows, width].
+pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    by_number_type!(x, forward(x, weight, epsilon))
+}
+
+/// Gradient of the input. `gradient` and `x`: [rows, width] -> [rows, width].
+pub fn rms_norm_backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    by_number_type!(x, backward(gradient, x, weight, epsilon))
+}
+
+/// Gradient of the weight. `gradient` and `x`: [rows, width] -> [width].
+pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
+    by_number_type!(x, backward_weight(gradient, x, epsilon))
+}
+
+/// One row: `output = row * inverse_rms(row) * weight`.
+#[inline(always)]
+pub(super) fn norm_row<T: Real>(row: &[T], weight: &[T], epsilon: T, output: &mut [T]) {
+    let inverse = inverse_rms(row, epsilon);
+    for ((o, &x), &w) in output.iter_mut().zip(row).zip(weight) {
+        *o = x * inverse * w;
+    }
+}
+
+/// One row's gradient: with `g = gradient * weight` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
+#[inline(always)]
+pub(super) fn norm_row_backward<T: Real>(gradient: &[T], row: &[T], weight: &[T], epsilon: T, output: &mut [T]) {
+    let inverse = inverse_rms(row, epsilon);
+    for ((o, &g), &w) in output.iter_mut().zip(gradient).zip(weight) {
+        *o = g * w;
+    }
+    let shared = dot(output, row) * inverse * inverse / T::of(row.len() as f64);
+    for (o, &x) in output.iter_mut().zip(row) {
+        *o = inverse * (*o - x * shared);
+    }
+}
+
+#[inline(always)]
+pub(super) fn inverse_rms<T: Real>(row: &[T], epsilon: T) -> T {
+    T::of(1.0) / (dot(row, row) / T::of(row.len() as f64) + epsilon).sqrt()
+}
+
+fn forward<T: Real>(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let width = weight.dims1()?;
+    let (x_read, weight_read) = (read(x)?, read(weight)?);
+    let (numbers, weights) = (x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
+    let mut output = vec![T::of(0.0); numbers.len()];
+    vectorised(|| {
+        for (row, out) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
+            norm_row(row, weights, T::of(epsilon), out);
+        }
+    });
+    Tensor::from_vec(output, x.shape(), x.device())
+}
+
+fn backward<T: Real>(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let width = weight.dims1()?;
+    let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
+    let (gradients, numbers, weights) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
+    let mut output = vec![T::of(0.0); numbers.len()];
+    vectorised(|| {
+        for ((g, row), out) in gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width)) {
+            norm_row_backward(g, row, weights, T::of(epsilon), out);
+        }
+    });
+    Tensor::from_vec(output, x.shape(), x.device())
+}
+
+fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let (_, width) = x.dims2()?;
+    let (gradient_read, x_read) = (read(gradient)?, read(x)?);
+    let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
+    let mut output = vec![T::of(0.0); width];
+    vectorised(|| {
+        for (g, row) in gradients.chunks_exact(width).zip(numbers.chunks_exact(width)) {
+            let inverse = inverse_rms(row, T::of(epsilon));
+            for ((o, &g), &x) in output.iter_mut().zip(g).zip(row) {
+                *o += g * x * inverse;
+            }
+        }
+    });
+    Tensor::from_vec(output, width, x.device())
+}

@@ -1,0 +1,189 @@
+//! Queries and keys on their way into attention: norm of each head (Qwen3), then rotary positions (Su et al. 2021, arXiv 2104.09864; halves, not pairs).
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::Real;
+use super::memory::{by_number_type, read};
+use super::numbers::vectorised;
+use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
+
+/// How a packed row of queries, keys and values divides: `(query + 2 * key_value) * dimension` numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: usize,
+    /// Key heads, and as many value heads; each serves `query / key_value` query heads.
+    pub key_value: usize,
+    /// Numbers a head.
+    pub dimension: usize,
+}
+
+impl Heads {
+    /// Numbers in a packed row.
+    pub fn row_width(&self) -> usize {
+        (self.query + 2 * self.key_value) * self.dimension
+    }
+
+    /// Numbers in a row of queries.
+    pub fn query_width(&self) -> usize {
+        self.query * self.dimension
+    }
+
+    /// Numbers in a row of keys (or of values).
+    pub fn key_width(&self) -> usize {
+        self.key_value * self.dimension
+    }
+}
+
+/// Cosines and sines of every position: two tensors [positions, dimension / 2].
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+impl RopeTable {
+    /// Angles `position * theta^(-2i / dimension)`, computed in f64.
+    pub fn new(positions: usize, dimension: usize, theta: f64, number_type: DType, device: &Device) -> Result<Self> {
+        let half = dimension / 2;
+        let angle = |p: usize, i: usize| p as f64 / theta.powf(2.0 * i as f64 / dimension as f64);
+        let table = |function: fn(f64) -> f64| -> Result<Tensor> {
+            let numbers: Vec<f64> = (0..positions * half).map(|n| function(angle(n / half, n % half))).collect();
+            Tensor::from_vec(numbers, (positions, half), device)?.to_dtype(number_type)
+        };
+        Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
+    }
+
+    /// How many positions the table holds.
+    pub fn positions(&self) -> usize {
+        self.cosines.dims()[0]
+    }
+}
+
+/// Everything that the operation needs beside the packed rows.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryKeyContext<'a> {
+    /// How a packed row divides.
+    pub heads: Heads,
+    /// Weights [dimension] of the query norm and the key norm; None for families without.
+    pub norms: Option<(&'a Tensor, &'a Tensor)>,
+    /// The norms' epsilon.
+    pub epsilon: f64,
+    /// Position of each row.
+    pub positions: &'a [u32],
+    /// Cosines and sines.
+    pub table: &'a RopeTable,
+}
+
+/// `packed`: [rows, row_width] -> the same, queries and keys normed and rotated, values copied.
+pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+    by_number_type!(packed, forward(packed, context))
+}
+
+/// Gradient of `packed` from the gradient of the operation's result; both [rows, row_width].
+pub fn query_key_rope_backward(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+    Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
+}
+
+/// As [`query_key_rope_backward`], and the gradients [dimension] of the query norm's and the key norm's weights.
+pub fn query_key_rope_backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+    by_number_type!(packed, backward(gradient, packed, context))
+}
+
+fn check_positions(rows: usize, context: QueryKeyContext<'_>) -> Result<()> {
+    if context.positions.len() != rows {
+        bail!("{} positions for {rows} rows", context.positions.len())
+    }
+    match context.positions.iter().max() {
+        Some(&last) if last as usize >= context.table.positions() => {
+            bail!("position {last} is beyond the model's {} positions", context.table.positions())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+    let (rows, width) = packed.dims2()?;
+    check_positions(rows, context)?;
+    let Heads { query, key_value, dimension } = context.heads;
+    let (packed_read, cosine_read, sine_read) = (read(packed)?, read(&context.table.cosines)?, read(&context.table.sines)?);
+    let (numbers, cosines, sines) = (packed_read.numbers::<T>()?, cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
+    let norm_reads = context.norms.map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?))).transpose()?;
+    let norms = norm_reads.as_ref().map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?))).transpose()?;
+    let half = dimension / 2;
+    let mut output = numbers.to_vec();
+    vectorised(|| {
+        for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(context.positions) {
+            let at = position as usize * half;
+            let (cosine, sine) = (&cosines[at..at + half], &sines[at..at + half]);
+            for head in 0..query + key_value {
+                let columns = head * dimension..(head + 1) * dimension;
+                let out = &mut out[columns.clone()];
+                if let Some((query_norm, key_norm)) = norms {
+                    norm_row(&row[columns], if head < query { query_norm } else { key_norm }, T::of(context.epsilon), out);
+                }
+                rotate(out, cosine, sine, T::of(1.0));
+            }
+        }
+    });
+    Tensor::from_vec(output, (rows, width), packed.device())
+}
+
+/// Turns each pair (i, i + half) by its angle; `direction` -1 turns back, which is also the gradient.
+#[inline(always)]
+fn rotate<T: Real>(head: &mut [T], cosine: &[T], sine: &[T], direction: T) {
+    let (low, high) = head.split_at_mut(cosine.len());
+    for i in 0..cosine.len() {
+        let (x, y, s) = (low[i], high[i], sine[i] * direction);
+        low[i] = x * cosine[i] - y * s;
+        high[i] = y * cosine[i] + x * s;
+    }
+}
+
+fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+    let (rows, width) = packed.dims2()?;
+    check_positions(rows, context)?;
+    let Heads { query, key_value, dimension } = context.heads;
+    let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
+    let (cosine_read, sine_read) = (read(&context.table.cosines)?, read(&context.table.sines)?);
+    let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
+    let (cosines, sines) = (cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
+    let norm_reads = context.norms.map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?))).transpose()?;
+    let norms = norm_reads.as_ref().map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?))).transpose()?;
+    let half = dimension / 2;
+    let mut output = gradients.to_vec();
+    let mut weight_gradients = [vec![T::of(0.0); dimension], vec![T::of(0.0); dimension]];
+    let mut turned = vec![T::of(0.0); dimension];
+    vectorised(|| {
+        let rows = gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width));
+        for (((g, row), out), &position) in rows.zip(context.positions) {
+            let at = position as usize * half;
+            let (cosine, sine) = (&cosines[at..at + half], &sines[at..at + half]);
+            for head in 0..query + key_value {
+                let columns = head * dimension..(head + 1) * dimension;
+                turned.copy_from_slice(&g[columns.clone()]);
+                rotate(&mut turned, cosine, sine, T::of(-1.0));
+                let out = &mut out[columns.clone()];
+                let Some((query_norm, key_norm)) = norms else {
+                    out.copy_from_slice(&turned);
+                    continue;
+                };
+                let (weight, weight_gradient) =
+                    if head < query { (query_norm, &mut weight_gradients[0]) } else { (key_norm, &mut weight_gradients[1]) };
+                let row = &row[columns];
+                norm_row_backward(&turned, row, weight, T::of(context.epsilon), out);
+                let inverse = inverse_rms(row, T::of(context.epsilon));
+                for i in 0..dimension {
+                    weight_gradient[i] += turned[i] * row[i] * inverse;
+                }
+            }
+        }
+    });
+    let [query_gradient, key_gradient] = weight_gradients;
+    let device = packed.device();
+    Ok((
+        Tensor::from_vec(output, (rows, width), device)?,
+        Tensor::from_vec(query_gradient, dimension, device)?,
+        Tensor::from_vec(key_gradient, dimension, device)?,
+    ))
+}

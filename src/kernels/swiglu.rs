@@ -1,0 +1,59 @@
+//! The gated activation of the MLP: `silu(gate) * up` (Shazeer 2020, arXiv 2002.05202).
+
+use candle_core::{Result, Tensor};
+
+use super::Real;
+use super::memory::{by_number_type, read};
+use super::numbers::vectorised;
+
+/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width].
+pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    by_number_type!(gate_up, forward(gate_up))
+}
+
+/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`.
+pub fn swiglu_backward(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+    by_number_type!(gate_up, backward(gradient, gate_up))
+}
+
+fn forward<T: Real>(gate_up: &Tensor) -> Result<Tensor> {
+    let (rows, double) = gate_up.dims2()?;
+    let width = double / 2;
+    let gate_up_read = read(gate_up)?;
+    let numbers = gate_up_read.numbers::<T>()?;
+    let mut output = vec![T::of(0.0); rows * width];
+    vectorised(|| {
+        for (row, out) in numbers.chunks_exact(double).zip(output.chunks_exact_mut(width)) {
+            let (gate, up) = row.split_at(width);
+            for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
+                *o = g * sigmoid(g) * u;
+            }
+        }
+    });
+    Tensor::from_vec(output, (rows, width), gate_up.device())
+}
+
+fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+    let (rows, double) = gate_up.dims2()?;
+    let width = double / 2;
+    let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
+    let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
+    let mut output = vec![T::of(0.0); rows * double];
+    vectorised(|| {
+        for ((d, row), out) in gradients.chunks_exact(width).zip(numbers.chunks_exact(double)).zip(output.chunks_exact_mut(double)) {
+            let (gate, up) = row.split_at(width);
+            let (gate_out, up_out) = out.split_at_mut(width);
+            for i in 0..width {
+                let (g, u, s) = (gate[i], up[i], sigmoid(gate[i]));
+                gate_out[i] = d[i] * u * s * (T::of(1.0) + g * (T::of(1.0) - s));
+                up_out[i] = d[i] * g * s;
+            }
+        }
+    });
+    Tensor::from_vec(output, (rows, double), gate_up.device())
+}
+
+#[inline(always)]
+fn sigmoid<T: Real>(x: T) -> T {
+    T::of(1.0) / (T::of(1.0) + (-x).exponential())
+}

@@ -1,0 +1,140 @@
+//! A decoder put together from a checkpoint: what is trained becomes a view of the flat buffer, what is frozen stays as loaded.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::adapter::Adapter;
+use super::layer::{Layer, NormWeight};
+use super::linear::Linear;
+use super::weights::tensor_names;
+use super::{ModelError, Parameters, Trainable, Weights};
+use crate::hub::ModelConfig;
+use crate::kernels::philox::uniform_weights;
+use crate::kernels::rope::Heads;
+
+/// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
+pub(super) struct Assembly<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) weights: &'a Weights,
+    pub(super) trainable: Trainable,
+    pub(super) number_type: DType,
+    pub(super) device: &'a Device,
+}
+
+/// The matrices that get adapters, packed together as the layer packs them.
+const ADAPTED: [&[&str]; 4] = [
+    &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    &["self_attn.o_proj"],
+    &["mlp.gate_proj", "mlp.up_proj"],
+    &["mlp.down_proj"],
+];
+
+/// PEFT's name of an adapter's tensor: `which` is "A" or "B".
+fn peft_name(layer: usize, part: &str, which: &str) -> String {
+    format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
+}
+
+impl Assembly<'_> {
+    /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B zero).
+    pub(super) fn parameters(&self, seed: u64) -> Result<Parameters, ModelError> {
+        let tensors = match self.trainable {
+            Trainable::Frozen => Vec::new(),
+            Trainable::Full => tensor_names(self.config)
+                .into_iter()
+                .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.number_type, self.device)?)))
+                .collect::<Result<_, ModelError>>()?,
+            Trainable::Lora { rank, .. } => self.fresh_adapters(rank, seed)?,
+        };
+        Ok(Parameters::new(tensors, self.number_type, self.device)?)
+    }
+
+    fn fresh_adapters(&self, rank: usize, seed: u64) -> Result<Vec<(String, Tensor)>, ModelError> {
+        let mut tensors = Vec::new();
+        for layer in 0..self.config.num_hidden_layers {
+            for part in ADAPTED.concat() {
+                let [outputs, inputs] = self.shape(part);
+                let numbers = uniform_weights(seed, tensors.len() as u32, rank * inputs, 1.0 / (inputs as f64).sqrt());
+                tensors.push((peft_name(layer, part, "A"), Tensor::from_vec(numbers, (rank, inputs), self.device)?));
+                tensors.push((peft_name(layer, part, "B"), Tensor::zeros((outputs, rank), self.number_type, self.device)?));
+            }
+        }
+        Ok(tensors)
+    }
+
+    pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {
+        let config = self.config;
+        let linear = |parts: &[&str]| self.linear(index, parts, parameters);
+        let norm = |part: &str, width: usize| self.norm(&format!("model.layers.{index}.{part}.weight"), width, parameters);
+        Ok(Layer {
+            heads: Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim },
+            epsilon: config.rms_norm_eps,
+            input_norm: norm("input_layernorm", config.hidden_size)?,
+            query_key_value: linear(ADAPTED[0])?,
+            query_norm: norm("self_attn.q_norm", config.head_dim)?,
+            key_norm: norm("self_attn.k_norm", config.head_dim)?,
+            attention_output: linear(ADAPTED[1])?,
+            post_attention_norm: norm("post_attention_layernorm", config.hidden_size)?,
+            gate_up: linear(ADAPTED[2])?,
+            down: linear(ADAPTED[3])?,
+        })
+    }
+
+    pub(super) fn norm(&self, name: &str, width: usize, parameters: &Parameters) -> Result<NormWeight, ModelError> {
+        let (weight, trained) = self.tensor(&[name.to_owned()], &[vec![width]], parameters)?;
+        Ok(NormWeight { weight, trained })
+    }
+
+    /// Tensors packed one below the other, and the place of their gradient when they are trained.
+    pub(super) fn tensor(
+        &self,
+        names: &[String],
+        shapes: &[Vec<usize>],
+        parameters: &Parameters,
+    ) -> Result<(Tensor, Option<Range<usize>>), ModelError> {
+        if let Some((view, range)) = parameters.view(names)? {
+            return Ok((view, Some(range)));
+        }
+        let parts = names.iter().zip(shapes).map(|(name, shape)| self.weights.get(name, shape, self.number_type, self.device));
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        Ok((if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? }, None))
+    }
+
+    fn linear(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Linear, ModelError> {
+        let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect();
+        let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(part).to_vec()).collect();
+        let (weight, trained) = self.tensor(&names, &shapes, parameters)?;
+        Ok(Linear { weight, trained, adapters: self.adapters(layer, parts, parameters)? })
+    }
+
+    fn adapters(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Vec<Adapter>, ModelError> {
+        let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(Vec::new()) };
+        let mut adapters = Vec::with_capacity(parts.len());
+        let mut column = 0;
+        for part in parts {
+            let [outputs, _] = self.shape(part);
+            let view = |which| {
+                let name = peft_name(layer, part, which);
+                parameters.view(std::slice::from_ref(&name))?.ok_or_else(|| ModelError::Weights(format!("no adapter `{name}`")))
+            };
+            let ((down, down_range), (up, up_range)) = (view("A")?, view("B")?);
+            let columns = column..column + outputs;
+            column += outputs;
+            adapters.push(Adapter { columns, down, up, down_range, up_range, scale: alpha / rank as f64 });
+        }
+        Ok(adapters)
+    }
+
+    /// [outputs, inputs] of a layer's matrix.
+    fn shape(&self, part: &str) -> [usize; 2] {
+        let config = self.config;
+        let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        match part {
+            "self_attn.q_proj" => [query, config.hidden_size],
+            "self_attn.k_proj" | "self_attn.v_proj" => [key, config.hidden_size],
+            "self_attn.o_proj" => [config.hidden_size, query],
+            "mlp.down_proj" => [config.hidden_size, config.intermediate_size],
+            _ => [config.intermediate_size, config.hidden_size],
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Tokens of several sequences laid end to end, without padding; the completions of one prompt share its rows.
+
+use crate::kernels::attention::Segment;
+
+/// A micro-batch as the layers see it: one row a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackedBatch {
+    /// Token of each row.
+    pub token_ids: Vec<u32>,
+    /// Position of each row in its own sequence, from 0.
+    pub positions: Vec<u32>,
+    /// Which rows attend to which.
+    pub segments: Vec<Segment>,
+}
+
+/// Where one completion's log-probs come from: row `rows[t]` predicts token `targets[t]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Rows of the batch; the first is the prompt's last row.
+    pub rows: Vec<u32>,
+    /// The completion's tokens.
+    pub targets: Vec<u32>,
+}
+
+impl PackedBatch {
+    /// Rows (tokens) in the batch.
+    pub fn rows(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Appends a prompt, of at least one token, and returns its place for [`PackedBatch::push_completion`].
+    pub fn push_prompt(&mut self, prompt: &[u32]) -> Segment {
+        self.push(prompt, (0, 0))
+    }
+
+    /// Appends a completion of `prompt`. Its last token predicts nothing, so it takes no row.
+    pub fn push_completion(&mut self, prompt: Segment, completion: &[u32]) -> Sequence {
+        let inputs = &completion[..completion.len().saturating_sub(1)];
+        let prompt_end = (prompt.start + prompt.length) as u32;
+        let segment = self.push(inputs, (prompt.start, prompt.length));
+        let own = segment.start as u32..(segment.start + segment.length) as u32;
+        let rows = std::iter::once(prompt_end - 1).chain(own).take(completion.len()).collect();
+        Sequence { rows, targets: completion.to_vec() }
+    }
+
+    fn push(&mut self, token_ids: &[u32], prefix: (usize, usize)) -> Segment {
+        let segment = Segment { start: self.rows(), length: token_ids.len(), prefix };
+        self.token_ids.extend_from_slice(token_ids);
+        self.positions.extend((prefix.1..prefix.1 + token_ids.len()).map(|position| position as u32));
+        if segment.length > 0 {
+            self.segments.push(segment);
+        }
+        segment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_shares_its_prompt() {
+        let mut batch = PackedBatch::default();
+        let prompt = batch.push_prompt(&[7, 8, 9]);
+        let first = batch.push_completion(prompt, &[1, 2, 3]);
+        let second = batch.push_completion(prompt, &[4]);
+        assert_eq!(batch.token_ids, [7, 8, 9, 1, 2]);
+        assert_eq!(batch.positions, [0, 1, 2, 3, 4]);
+        assert_eq!(first, Sequence { rows: vec![2, 3, 4], targets: vec![1, 2, 3] });
+        assert_eq!(second, Sequence { rows: vec![2], targets: vec![4] });
+        assert_eq!(batch.segments.len(), 2, "a completion of one token adds no row");
+    }
+}

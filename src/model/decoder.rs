@@ -1,0 +1,196 @@
+//! The whole decoder: embedding, layers, final norm, head. Its backward goes layer by layer and keeps what memory allows.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::assemble::Assembly;
+use super::layer::{LayerActivations, NormWeight};
+use super::linear::Linear;
+use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Weights};
+use crate::hub::ModelConfig;
+use crate::kernels::embedding::{embedding, embedding_backward};
+use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use crate::kernels::rope::RopeTable;
+
+/// What an optimizer may change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Trainable {
+    /// Nothing.
+    Frozen,
+    /// Every weight.
+    Full,
+    /// Adapters on every linear layer.
+    Lora {
+        /// Rank of A and B.
+        rank: usize,
+        /// The delta is scaled by `alpha / rank`.
+        alpha: f64,
+    },
+}
+
+/// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
+#[derive(Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    parameters: Parameters,
+    embedding: Tensor,
+    embedding_range: Option<std::ops::Range<usize>>,
+    layers: Vec<Layer>,
+    final_norm: NormWeight,
+    head: Linear,
+    table: RopeTable,
+    device: Device,
+}
+
+/// What the backward of a batch reads.
+#[derive(Debug)]
+pub struct Activations {
+    layers: Vec<Saved>,
+    /// [rows, hidden] before the final norm.
+    last: Tensor,
+}
+
+/// One layer's part: its input alone, from which the rest is computed again, or everything.
+#[derive(Debug)]
+enum Saved {
+    Input(Tensor),
+    All(Box<LayerActivations>),
+}
+
+impl Decoder {
+    /// Puts a model together. `positions` bounds the rope table (at most the model's own limit); `seed` draws fresh adapters.
+    pub fn new(
+        config: &ModelConfig,
+        weights: &Weights,
+        trainable: Trainable,
+        seed: u64,
+        number_type: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, ModelError> {
+        let assembly = Assembly { config, weights, trainable, number_type, device };
+        let parameters = assembly.parameters(seed)?;
+        let table_shape = [vec![config.vocab_size, config.hidden_size]];
+        let (embedding, embedding_range) = assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
+        let (head_weight, head_range) = if config.tie_word_embeddings {
+            (embedding.clone(), embedding_range.clone())
+        } else {
+            assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
+        };
+        Ok(Self {
+            layers: (0..config.num_hidden_layers).map(|index| assembly.layer(index, &parameters)).collect::<std::result::Result<_, _>>()?,
+            final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
+            head: Linear { weight: head_weight, trained: head_range, adapters: Vec::new() },
+            table: RopeTable::new(config.max_position_embeddings, config.head_dim, config.rope_theta, number_type, device)?,
+            config: config.clone(),
+            device: device.clone(),
+            parameters,
+            embedding,
+            embedding_range,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What is trained.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The layers, for a decode step.
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Cosines and sines of every position.
+    pub(crate) fn table(&self) -> &RopeTable {
+        &self.table
+    }
+
+    /// Where the tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// `token_ids` -> [ids, hidden].
+    pub(crate) fn embed(&self, token_ids: &[u32]) -> Result<Tensor> {
+        if let Some(id) = token_ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            candle_core::bail!("token {id} is outside the vocabulary of {}", self.config.vocab_size)
+        }
+        embedding(&self.embedding, &Tensor::from_slice(token_ids, token_ids.len(), &self.device)?)
+    }
+
+    /// The final norm: [rows, hidden] -> [rows, hidden].
+    pub(crate) fn norm(&self, hidden: &Tensor) -> Result<Tensor> {
+        rms_norm(hidden, &self.final_norm.weight, self.config.rms_norm_eps)
+    }
+
+    /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary].
+    pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
+        self.head.forward(normed, Adapters::On)
+    }
+
+    /// `gradient`: [rows, vocabulary]. Adds the head's gradient where it is trained, returns the gradient of `normed`.
+    pub fn logits_backward(&self, gradient: &Tensor, normed: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        self.head.backward(gradient, normed, gradients)
+    }
+
+    /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
+    pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
+        let mut hidden = self.embed(&batch.token_ids)?;
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, self.rows(batch, adapters))?.0;
+        }
+        self.norm(&hidden)
+    }
+
+    /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is kept.
+    pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
+        let mut hidden = self.embed(&batch.token_ids)?;
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (output, saved) = layer.forward(&hidden, self.rows(batch, Adapters::On))?;
+            layers.push(if recompute { Saved::Input(hidden) } else { Saved::All(Box::new(saved)) });
+            hidden = output;
+        }
+        Ok((self.norm(&hidden)?, Activations { layers, last: hidden }))
+    }
+
+    /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below the head.
+    pub fn backward(&self, batch: &PackedBatch, activations: Activations, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        let Activations { layers, last } = activations;
+        if let Some(range) = &self.final_norm.trained {
+            gradients.add(range, &rms_norm_backward_weight(gradient, &last, self.config.rms_norm_eps)?)?;
+        }
+        let mut gradient = rms_norm_backward(gradient, &last, &self.final_norm.weight, self.config.rms_norm_eps)?;
+        let context = self.rows(batch, Adapters::On);
+        for (layer, saved) in self.layers.iter().zip(layers).rev() {
+            let saved = match saved {
+                Saved::Input(input) => layer.forward(&input, context)?.1,
+                Saved::All(saved) => *saved,
+            };
+            gradient = layer.backward(&gradient, &saved, context, gradients)?;
+        }
+        if let Some(range) = &self.embedding_range {
+            gradients.add(range, &embedding_backward(&gradient, &batch.token_ids, self.config.vocab_size)?)?;
+        }
+        Ok(())
+    }
+
+    /// The rotated queries, keys and values of every layer, [rows, row_width] each, and the rows after the final norm: what decoding starts from.
+    pub(crate) fn prefill(&self, batch: &PackedBatch, adapters: Adapters) -> Result<(Vec<Tensor>, Tensor)> {
+        let mut hidden = self.embed(&batch.token_ids)?;
+        let mut caches = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (output, saved) = layer.forward(&hidden, self.rows(batch, adapters))?;
+            caches.push(saved.into_rotated());
+            hidden = output;
+        }
+        Ok((caches, self.norm(&hidden)?))
+    }
+
+    fn rows<'a>(&'a self, batch: &'a PackedBatch, adapters: Adapters) -> RowContext<'a> {
+        RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
+    }
+}

@@ -1,0 +1,45 @@
+//! One flat buffer of gradients, with the same places as the parameters'.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor};
+
+use super::Parameters;
+use crate::kernels::accumulate::accumulate;
+
+/// Sums of gradients over the micro-batches seen so far.
+#[derive(Debug)]
+pub struct Gradients {
+    flat: Tensor,
+}
+
+impl Gradients {
+    /// Zeros, one for each trained number.
+    pub fn zeros(parameters: &Parameters) -> Result<Self> {
+        Ok(Self { flat: parameters.flat().zeros_like()? })
+    }
+
+    /// Adds a tensor's gradient at its place.
+    pub fn add(&mut self, range: &Range<usize>, gradient: &Tensor) -> Result<()> {
+        accumulate(&self.flat.narrow(0, range.start, range.len())?, &gradient.contiguous()?.flatten_all()?)
+    }
+
+    /// Adds another buffer.
+    pub fn add_all(&mut self, other: &Self) -> Result<()> {
+        accumulate(&self.flat, &other.flat)
+    }
+
+    /// All numbers: [n].
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Euclidean norm over all numbers, summed in f64.
+    pub fn norm(&self) -> Result<f64> {
+        let sum: f64 = match self.flat.dtype() {
+            candle_core::DType::F64 => self.flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
+            _ => self.flat.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
+        };
+        Ok(sum.sqrt())
+    }
+}

@@ -1,0 +1,43 @@
+//! `y = x W^T`, where W may be frozen, trained, or frozen with adapters beside it. A frozen W never gets a gradient computed.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor};
+
+use super::adapter::{Adapter, Adapters};
+use super::gradients::Gradients;
+
+/// One matrix, or several that read the same input, packed one below the other.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    /// [outputs, inputs].
+    pub(super) weight: Tensor,
+    /// Place of the weight's gradient; None when frozen.
+    pub(super) trained: Option<Range<usize>>,
+    pub(super) adapters: Vec<Adapter>,
+}
+
+impl Linear {
+    /// `x`: [rows, inputs] -> [rows, outputs].
+    pub(super) fn forward(&self, x: &Tensor, adapters: Adapters) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.t()?)?;
+        if self.adapters.is_empty() || adapters == Adapters::Off {
+            return Ok(y);
+        }
+        let parts = self.adapters.iter().map(|adapter| adapter.forward(x)).collect::<Result<Vec<_>>>()?;
+        y + Tensor::cat(&parts, 1)?
+    }
+
+    /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here, returns the input's.
+    pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        if let Some(range) = &self.trained {
+            gradients.add(range, &gradient.t()?.matmul(x)?)?;
+        }
+        let mut x_gradient = gradient.matmul(&self.weight)?;
+        for adapter in &self.adapters {
+            let part = gradient.narrow(1, adapter.columns.start, adapter.columns.len())?;
+            x_gradient = (x_gradient + adapter.backward(&part, x, gradients)?)?;
+        }
+        Ok(x_gradient)
+    }
+}

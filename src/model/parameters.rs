@@ -1,0 +1,89 @@
+//! What is trained, as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor, the layers see views of it.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// One trained tensor's place in the flat buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterSlot {
+    /// Its name in a checkpoint: Hugging Face's for full training, PEFT's for adapters.
+    pub name: String,
+    /// First number.
+    pub offset: usize,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+impl ParameterSlot {
+    /// Its numbers in the flat buffer.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.shape.iter().product::<usize>()
+    }
+}
+
+/// The flat buffer and its slots, in the order of their offsets.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    flat: Tensor,
+    slots: Vec<ParameterSlot>,
+}
+
+impl Parameters {
+    /// Lays the tensors end to end in `number_type` (f32; f64 in gradient checks).
+    pub fn new(tensors: Vec<(String, Tensor)>, number_type: DType, device: &Device) -> Result<Self> {
+        let mut slots = Vec::with_capacity(tensors.len());
+        let mut pieces = Vec::with_capacity(tensors.len());
+        let mut offset = 0;
+        for (name, tensor) in tensors {
+            slots.push(ParameterSlot { name, offset, shape: tensor.dims().to_vec() });
+            offset += tensor.elem_count();
+            pieces.push(tensor.to_device(device)?.to_dtype(number_type)?.flatten_all()?);
+        }
+        let flat = if pieces.is_empty() { Tensor::zeros(0, number_type, device)? } else { Tensor::cat(&pieces, 0)? };
+        Ok(Self { flat, slots })
+    }
+
+    /// All numbers: [n].
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Overwrites all numbers, in place, so that every view sees them. `flat`: [n].
+    pub fn restore(&self, flat: &Tensor) -> Result<()> {
+        self.flat.slice_set(&flat.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?, 0, 0)
+    }
+
+    /// The slots, in order.
+    pub fn slots(&self) -> &[ParameterSlot] {
+        &self.slots
+    }
+
+    /// How many numbers are trained.
+    pub fn count(&self) -> usize {
+        self.flat.elem_count()
+    }
+
+    /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows, columns] or [n].
+    /// It shares memory with the flat buffer: an optimizer step shows through it.
+    pub fn view(&self, names: &[String]) -> Result<Option<(Tensor, std::ops::Range<usize>)>> {
+        let Some(first) = names.first().and_then(|name| self.slots.iter().position(|slot| slot.name == *name)) else { return Ok(None) };
+        let slots = &self.slots[first..(first + names.len()).min(self.slots.len())];
+        if slots.iter().zip(names).any(|(slot, name)| slot.name != *name) || slots.len() != names.len() {
+            candle_core::bail!("trained tensors {names:?} do not stand side by side")
+        }
+        let range = slots[0].offset..slots[slots.len() - 1].range().end;
+        let flat = self.flat.narrow(0, range.start, range.len())?;
+        let view = match slots[0].shape.as_slice() {
+            [_, columns] => flat.reshape((range.len() / columns, *columns))?,
+            _ => flat,
+        };
+        Ok(Some((view, range)))
+    }
+
+    /// The tensors under their names, as views.
+    pub fn named(&self) -> Result<Vec<(String, Tensor)>> {
+        self.slots
+            .iter()
+            .map(|slot| Ok((slot.name.clone(), self.flat.narrow(0, slot.offset, slot.range().len())?.reshape(slot.shape.as_slice())?)))
+            .collect()
+    }
+}

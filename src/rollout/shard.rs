@@ -1,0 +1,135 @@
+//! A few prompts decoded together on one thread: prefill once a prompt, then one token a row and step until every row has ended.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::{Completion, Request, Sampling, StopReason};
+use crate::kernels::decode_attention::{DecodeRow, append_keys_values, decode_attention};
+use crate::kernels::philox::{Place, uniform};
+use crate::kernels::sampler::{Drawn, sample_tokens};
+use crate::model::{Adapters, Decoder, PackedBatch};
+
+/// A completion being written.
+struct Row {
+    request: usize,
+    sample: u32,
+    slot: usize,
+    /// Rows of its prompt in the prefill.
+    prefix: (usize, usize),
+    completion: Completion,
+}
+
+/// Keys and values of the prompts, and of what was written since.
+struct Caches {
+    /// A layer: [prompt rows, row_width].
+    prompts: Vec<Tensor>,
+    /// A layer: [slots, max_completion_tokens, 2 * key_width].
+    written: Vec<Tensor>,
+}
+
+/// The completions of each request, in order.
+pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Vec<Vec<Completion>>> {
+    check(model, requests, sampling)?;
+    let mut finished: Vec<Vec<Completion>> = requests.iter().map(|_| Vec::new()).collect();
+    let Some((mut rows, caches, mut logits)) = prefill(model, adapters, requests, sampling)? else { return Ok(finished) };
+    let mut ended = Vec::with_capacity(rows.len());
+    loop {
+        let drawn = draw(&logits, &rows, requests, sampling)?;
+        for (row, drawn) in rows.iter_mut().zip(drawn) {
+            row.completion.token_ids.push(drawn.token_id);
+            row.completion.log_probs.push(drawn.log_prob);
+        }
+        ended.extend(rows.extract_if(.., |row| has_ended(row, sampling)));
+        if rows.is_empty() {
+            break;
+        }
+        logits = step(model, adapters, &rows, &caches)?;
+    }
+    ended.sort_by_key(|row| (row.request, row.sample));
+    for row in ended {
+        finished[row.request].push(row.completion);
+    }
+    Ok(finished)
+}
+
+fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<()> {
+    let limit = model.config().max_position_embeddings;
+    for request in requests {
+        let longest = request.prompt.len() + sampling.max_completion_tokens;
+        if request.prompt.is_empty() || longest > limit {
+            bail!(
+                "a prompt of {} tokens and {} new ones do not fit the model's {limit} positions",
+                request.prompt.len(),
+                sampling.max_completion_tokens
+            )
+        }
+    }
+    Ok(())
+}
+
+fn prefill(
+    model: &Decoder,
+    adapters: Adapters,
+    requests: &[Request],
+    sampling: &Sampling,
+) -> Result<Option<(Vec<Row>, Caches, Tensor)>> {
+    let mut batch = PackedBatch::default();
+    let mut rows = Vec::new();
+    let mut last_rows = Vec::new();
+    for (index, request) in requests.iter().enumerate() {
+        let prompt = batch.push_prompt(&request.prompt);
+        for sample in 0..request.samples {
+            let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
+            let prefix = (prompt.start, prompt.length);
+            rows.push(Row { request: index, sample: sample as u32, slot: rows.len(), prefix, completion });
+            last_rows.push((prompt.start + prompt.length - 1) as u32);
+        }
+    }
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let (prompts, normed) = model.prefill(&batch, adapters)?;
+    let last = normed.index_select(&Tensor::from_slice(&last_rows, last_rows.len(), model.device())?, 0)?;
+    let written = model.layers().iter().zip(&prompts).map(|(layer, prompt)| {
+        let shape = (rows.len(), sampling.max_completion_tokens, 2 * layer.heads().key_width());
+        Tensor::zeros(shape, prompt.dtype(), model.device())
+    });
+    let caches = Caches { written: written.collect::<Result<_>>()?, prompts };
+    Ok(Some((rows, caches, model.logits(&last)?)))
+}
+
+fn draw(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampling) -> Result<Vec<Drawn>> {
+    let uniforms: Vec<f64> = rows
+        .iter()
+        .map(|row| {
+            let position = row.completion.token_ids.len() as u32;
+            let prompt = requests[row.request].prompt_number;
+            uniform(sampling.seed, Place { step: sampling.step, prompt, sample: row.sample, position })
+        })
+        .collect();
+    sample_tokens(logits, sampling.temperature, &uniforms)
+}
+
+/// Whether the newest token ends the row; notes why.
+fn has_ended(row: &mut Row, sampling: &Sampling) -> bool {
+    let stopped = row.completion.token_ids.last().is_some_and(|id| sampling.stop_ids.contains(id));
+    if stopped {
+        row.completion.stop = StopReason::Stop;
+    }
+    stopped || row.completion.token_ids.len() >= sampling.max_completion_tokens
+}
+
+/// Feeds each row's newest token through the model -> [rows, vocabulary].
+fn step(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &Caches) -> Result<Tensor> {
+    let newest: Vec<u32> = rows.iter().filter_map(|row| row.completion.token_ids.last().copied()).collect();
+    let places: Vec<DecodeRow> =
+        rows.iter().map(|row| DecodeRow { slot: row.slot, prefix: row.prefix, length: row.completion.token_ids.len() }).collect();
+    let positions: Vec<u32> = places.iter().map(|place| (place.prefix.1 + place.length - 1) as u32).collect();
+    let mut hidden = model.embed(&newest)?;
+    for (layer, (prompts, written)) in model.layers().iter().zip(caches.prompts.iter().zip(&caches.written)) {
+        let packed = layer.before_attention(&hidden, &positions, model.table(), adapters)?;
+        append_keys_values(written, &packed, layer.heads(), &places)?;
+        let attended = decode_attention(&packed, prompts, written, layer.heads(), &places)?;
+        hidden = layer.finish(&hidden, &attended, adapters)?;
+    }
+    model.logits(&model.norm(&hidden)?)
+}

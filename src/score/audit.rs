@@ -1,0 +1,114 @@
+//! What lazy answers would earn: a schema that accepts `{}` teaches a model to write `{}`.
+
+mod lazy;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::json::parse_prefix;
+use super::{Scorer, Tier};
+use crate::dataset::PromptRow;
+use crate::task::Task;
+
+/// Rows that are asked; more would not change the answer.
+const MAX_ROWS: usize = 500;
+
+/// A lazy answer and what it earns.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// What kind of answer this is.
+    pub name: String,
+    /// The answer, shortened.
+    pub completion: String,
+    /// The tier it reaches.
+    pub tier: Tier,
+    /// Mean reward over the rows asked.
+    pub reward: f64,
+    /// Whether training would be drawn to it.
+    pub weak: bool,
+    /// What that says.
+    pub sentence: String,
+}
+
+/// Scores lazy answers against the task's rows (against none, if there are none).
+pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
+    let rows = &rows[..rows.len().min(MAX_ROWS)];
+    let best = task.score.tiers.valid + task.rewards.iter().map(|part| part.weight.max(0.0)).sum::<f64>();
+    let mut findings: Vec<Finding> = Vec::new();
+    for (name, completion, advice) in candidates(task) {
+        findings.push(finding(scorer, rows, best, name, &|_| completion.clone(), advice));
+    }
+    if rows.iter().any(|row| example_in(row).is_some()) {
+        let advice = "the prompt shows an answer that the model can copy; show a form, or values that no row expects";
+        findings.push(finding(scorer, rows, best, "the prompt's own example", &|row| row.and_then(example_in).unwrap_or_default(), advice));
+    }
+    if let Some(constant) = most_common_expected(rows) {
+        let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
+        findings.push(finding(scorer, rows, best, "one answer for every prompt", &|_| constant.clone(), advice));
+    }
+    findings
+}
+
+/// Answers that need no prompt: name, text, and what to do when they pass.
+fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
+    let required = "list the keys that must be there under `required`";
+    let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";
+    vec![
+        ("an empty object", "{}".to_owned(), required),
+        ("an empty list", "[]".to_owned(), "give the schema a `type`"),
+        ("null", "null".to_owned(), "give the schema a `type`"),
+        ("an empty string", "\"\"".to_owned(), "give the schema a `type`"),
+        ("zero", "0".to_owned(), "give the schema a `type`"),
+        ("every value null", lazy::answer(&task.schema, lazy::Habit::Nulls).to_string(), "give each property a `type` other than null"),
+        ("empty strings and zeros", lazy::answer(&task.schema, lazy::Habit::Empty).to_string(), narrow),
+        ("the least that the schema asks for", lazy::answer(&task.schema, lazy::Habit::Least).to_string(), narrow),
+        ("the schema itself", task.schema.to_string(), "forbid other keys by `additionalProperties = false` and list `required` ones"),
+    ]
+}
+
+fn finding(
+    scorer: &Scorer,
+    rows: &[PromptRow],
+    best: f64,
+    name: &str,
+    answer: &dyn Fn(Option<&PromptRow>) -> String,
+    advice: &str,
+) -> Finding {
+    let first = rows.iter().map(Some).find(|row| !answer(*row).is_empty()).unwrap_or(rows.first());
+    let shown = answer(first);
+    let tier = scorer.score(&shown, first).tier;
+    let rewards: Vec<f64> = rows.iter().map(|row| scorer.score(&answer(Some(row)), Some(row)).reward).collect();
+    let reward = if rewards.is_empty() { scorer.score(&shown, None).reward } else { rewards.iter().sum::<f64>() / rewards.len() as f64 };
+    let short: String = if shown.chars().count() > 60 { format!("{}…", shown.chars().take(60).collect::<String>()) } else { shown };
+    // Nine tenths of the best reward leave nothing to learn from.
+    let weak = tier == Tier::Valid && reward >= 0.9 * best;
+    let sentence = match tier {
+        Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
+        Tier::Valid => format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts hold it back"),
+        Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema refuses"),
+        Tier::Unparsable => format!("`{short}` earns {reward:.2}: it is not JSON"),
+    };
+    Finding { name: name.to_owned(), completion: short, tier, reward, weak, sentence }
+}
+
+/// The first JSON object or list written in the prompt.
+fn example_in(row: &PromptRow) -> Option<String> {
+    let first_value = |text: &String| {
+        let starts = text.match_indices(['{', '[']).map(|(start, _)| start).take(16);
+        starts
+            .filter_map(|start| parse_prefix(text, start).ok())
+            .find_map(|value| text.get(value.start..value.end).filter(|example| example.len() > 2).map(str::to_owned))
+    };
+    row.messages.iter().map(|message| &message.content).find_map(first_value)
+}
+
+fn most_common_expected(rows: &[PromptRow]) -> Option<String> {
+    let mut counts: Vec<(&Value, usize)> = Vec::new();
+    for expected in rows.iter().filter_map(|row| row.expected.as_ref()) {
+        match counts.iter_mut().find(|(value, _)| *value == expected) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((expected, 1)),
+        }
+    }
+    counts.iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| value.to_string())
+}

@@ -1,0 +1,86 @@
+//! The laziest values that a schema's form allows.
+
+use serde_json::{Map, Value, json};
+
+/// How a lazy model fills in values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// `null` for every property.
+    Nulls,
+    /// Every property, with `""`, `0`, `false`, `[]`.
+    Empty,
+    /// Required properties only, with the smallest values that the constraints allow.
+    Least,
+}
+
+/// References and nesting are followed this deep.
+const MAX_DEPTH: usize = 16;
+/// Repetitions that a minimum may ask for.
+const MAX_REPEATED: u64 = 1_000;
+
+/// A value for the schema by that habit. It need not be valid: that is what the audit asks.
+pub(super) fn answer(schema: &Value, habit: Habit) -> Value {
+    fill(schema, schema, habit, 0)
+}
+
+fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize) -> Value {
+    let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Value::Null };
+    let next = |inner: &Value| fill(root, inner, habit, depth + 1);
+    if let Some(target) = keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?)) {
+        return next(target);
+    }
+    if habit == Habit::Least {
+        if let Some(value) =
+            keywords.get("const").or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
+        {
+            return value.clone();
+        }
+    }
+    let types = keywords.get("type");
+    if types.is_none() && !keywords.contains_key("properties") {
+        if let Some(part) = ["anyOf", "oneOf", "allOf"].iter().find_map(|keyword| keywords.get(*keyword)?.as_array()?.first()) {
+            return next(part);
+        }
+    }
+    match types.and_then(|types| types.as_str().or_else(|| types.as_array()?.first()?.as_str())).unwrap_or("object") {
+        "object" => object(keywords, habit, next),
+        _ if habit == Habit::Nulls => Value::Null,
+        "string" => Value::String("x".repeat(at_least(keywords, "minLength", habit))),
+        "integer" | "number" => least_number(keywords, habit),
+        "boolean" => json!(false),
+        "array" => {
+            let item = keywords.get("items").map_or(Value::Null, next);
+            Value::Array(vec![item; at_least(keywords, "minItems", habit)])
+        }
+        _ => Value::Null,
+    }
+}
+
+fn object(keywords: &Map<String, Value>, habit: Habit, next: impl Fn(&Value) -> Value) -> Value {
+    let required = keywords.get("required").and_then(Value::as_array);
+    let mut members = Map::new();
+    for (key, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let asked = required.is_some_and(|keys| keys.iter().any(|name| name == key));
+        if habit != Habit::Least || asked {
+            members.insert(key.clone(), if habit == Habit::Nulls { Value::Null } else { next(schema) });
+        }
+    }
+    for key in required.into_iter().flatten().filter_map(Value::as_str) {
+        members.entry(key).or_insert(Value::Null);
+    }
+    Value::Object(members)
+}
+
+fn at_least(keywords: &Map<String, Value>, keyword: &str, habit: Habit) -> usize {
+    let least = keywords.get(keyword).and_then(Value::as_u64).filter(|_| habit == Habit::Least).unwrap_or(0);
+    usize::try_from(least.min(MAX_REPEATED)).unwrap_or(0)
+}
+
+fn least_number(keywords: &Map<String, Value>, habit: Habit) -> Value {
+    let bound = |keyword: &str| keywords.get(keyword).filter(|value| value.is_number() && habit == Habit::Least);
+    match (bound("minimum"), bound("exclusiveMinimum").and_then(Value::as_f64)) {
+        (Some(minimum), None) if minimum.as_f64() > Some(0.0) => minimum.clone(),
+        (_, Some(minimum)) if minimum >= 0.0 => json!(minimum + 1.0),
+        _ => json!(0),
+    }
+}

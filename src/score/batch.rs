@@ -1,0 +1,43 @@
+//! Scoring many completions on all cores: in order, with memory for one batch.
+
+use rayon::prelude::*;
+
+use super::{Score, Scorer};
+use crate::dataset::PromptRow;
+
+/// Completions scored at once; enough to keep every core busy, few enough to hold.
+const BATCH: usize = 4_096;
+
+impl Scorer {
+    /// Scores of a batch, in order.
+    pub fn score_all(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
+        completions.par_iter().with_min_len(64).map(|(completion, row)| self.score(completion, *row)).collect()
+    }
+}
+
+/// Scores a stream in order, a batch at a time: `text` finds an item's completion and row, `done` takes item and score.
+pub fn score_stream<T, E>(
+    scorer: &Scorer,
+    items: impl Iterator<Item = Result<T, E>>,
+    text: impl for<'t> Fn(&'t T) -> (&'t str, Option<&'t PromptRow>),
+    mut done: impl FnMut(T, Score) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut waiting = Vec::with_capacity(BATCH);
+    let mut flush = |waiting: &mut Vec<T>| {
+        let scores = scorer.score_all(&waiting.iter().map(&text).collect::<Vec<_>>());
+        waiting.drain(..).zip(scores).try_for_each(|(item, score)| done(item, score))
+    };
+    for item in items {
+        match item {
+            Ok(item) => waiting.push(item),
+            Err(error) => {
+                flush(&mut waiting)?;
+                return Err(error);
+            }
+        }
+        if waiting.len() == BATCH {
+            flush(&mut waiting)?;
+        }
+    }
+    flush(&mut waiting)
+}

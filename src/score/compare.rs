@@ -1,0 +1,217 @@
+//! A completion's values against the expected ones, field by field, under the task's normalisations.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::Ordered;
+use super::json::{Kind, Number, Value, parse};
+
+/// Which differences of a field do not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Normalisation {
+    casefold: bool,
+    trim: bool,
+    whitespace: bool,
+    date: bool,
+    number: bool,
+}
+
+impl Normalisation {
+    /// From names joined by `+`; the task's reader has refused unknown ones.
+    pub(super) fn named(names: &str) -> Self {
+        let mut normalisation = Self::default();
+        for name in names.split('+') {
+            match name {
+                "casefold" => normalisation.casefold = true,
+                "trim" => normalisation.trim = true,
+                "whitespace" => normalisation.whitespace = true,
+                "date" => normalisation.date = true,
+                "number" => normalisation.number = true,
+                _ => {}
+            }
+        }
+        normalisation
+    }
+}
+
+/// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is there.
+pub(super) fn compare(
+    root: &Value<'_>,
+    expected: &serde_json::Value,
+    rules: &BTreeMap<String, Normalisation>,
+) -> (Option<Ordered<bool>>, bool) {
+    let Some(wanted) = expected.as_object() else {
+        return (None, equal(root, expected, Normalisation::default()));
+    };
+    let found = root.as_object();
+    let mut fields = Vec::with_capacity(wanted.len());
+    for (name, value) in wanted {
+        let rule = rules.get(name).copied().unwrap_or_default();
+        let same = found.and_then(|object| object.get(name)).is_some_and(|member| equal(&member.value, value, rule));
+        fields.push((name.clone(), same));
+    }
+    let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == wanted.len());
+    (Some(Ordered(fields)), exact)
+}
+
+fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -> bool {
+    use serde_json::Value as Expected;
+    match (&found.kind, expected) {
+        (Kind::String(found), Expected::String(expected)) => {
+            found == expected || (rule != Normalisation::default() && normal(found, rule) == normal(expected, rule))
+        }
+        (Kind::Number(found), Expected::Number(expected)) => found.equals_serde(expected),
+        (Kind::String(found), Expected::Number(expected)) if rule.number => {
+            written_number(found).is_some_and(|found| found.equals_serde(expected))
+        }
+        (Kind::Number(found), Expected::String(expected)) if rule.number => {
+            written_number(expected).is_some_and(|expected| expected.equals(found))
+        }
+        (Kind::Bool(found), Expected::Bool(expected)) => found == expected,
+        (Kind::Null, Expected::Null) => true,
+        (Kind::Array(found), Expected::Array(expected)) => {
+            found.len() == expected.len() && found.iter().zip(expected).all(|(found, expected)| equal(found, expected, rule))
+        }
+        (Kind::Object(found), Expected::Object(expected)) => {
+            found.members().len() == expected.len()
+                && expected.iter().all(|(key, value)| found.get(key).is_some_and(|member| equal(&member.value, value, rule)))
+        }
+        _ => false,
+    }
+}
+
+/// A text that all spellings of one value share.
+fn normal(text: &str, rule: Normalisation) -> Cow<'_, str> {
+    let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace { text.trim() } else { text });
+    if rule.date
+        && let Some((year, month, day)) = date(text)
+    {
+        return Cow::Owned(format!("{year:04}-{month:02}-{day:02}"));
+    }
+    if rule.number
+        && let Some(number) = written_number(text)
+    {
+        let mut canonical = String::new();
+        number.write_canonical(&mut canonical);
+        return Cow::Owned(canonical);
+    }
+    if rule.whitespace {
+        normal = Cow::Owned(normal.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    if rule.casefold {
+        normal = Cow::Owned(normal.to_lowercase());
+    }
+    normal
+}
+
+/// A number in JSON's own grammar, white space around it aside.
+fn written_number(text: &str) -> Option<Number<'_>> {
+    match parse(text, 0).ok()?.root.kind {
+        Kind::Number(number) => Some(number),
+        _ => None,
+    }
+}
+
+/// Year, month and day of a date whose order of parts is beyond doubt: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11 March 2024`,
+/// `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
+fn date(text: &str) -> Option<(u32, u32, u32)> {
+    let parts: Vec<&str> = text.split([' ', '-', '/', '.', ',']).filter(|part| !part.is_empty()).collect();
+    let [first, second, third] = parts.as_slice() else { return None };
+    let number = |part: &str| part.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).parse::<u32>().ok();
+    let (year, month, day) = match (month_named(first), month_named(second)) {
+        (Some(month), _) => (number(third)?, month, number(second)?),
+        (_, Some(month)) if first.len() == 4 => (number(first)?, month, number(third)?),
+        (_, Some(month)) => (number(third)?, month, number(first)?),
+        _ if first.len() == 4 => (first.parse().ok()?, second.parse().ok()?, third.parse().ok()?),
+        _ => {
+            let (left, right, year): (u32, u32, u32) = (first.parse().ok()?, second.parse().ok()?, third.parse().ok()?);
+            match (text.contains('.'), left > 12, right > 12) {
+                (true, _, false) | (false, true, false) => (year, right, left),
+                (false, false, true) => (year, left, right),
+                (false, false, false) if left == right => (year, left, right),
+                _ => return None,
+            }
+        }
+    };
+    ((1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day)).then_some((year, month, day))
+}
+
+/// January is 1; three letters are enough.
+fn month_named(part: &str) -> Option<u32> {
+    const NAMES: [&str; 12] =
+        ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"];
+    let part = part.to_lowercase();
+    let found = NAMES.iter().position(|name| part.len() >= 3 && (name.starts_with(&part) || (part == "sept" && *name == "september")))?;
+    u32::try_from(found + 1).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(rule: &str, found: &str, expected: &str, same: bool) {
+        let document = parse(found, 0).unwrap();
+        let expected_value = serde_json::from_str(expected).unwrap();
+        assert_eq!(equal(&document.root, &expected_value, Normalisation::named(rule)), same, "{rule}: {found} against {expected}");
+    }
+
+    #[test]
+    fn values_are_compared_as_the_rule_says() {
+        for (rule, found, expected, same) in [
+            ("", "1.0", "1", true),
+            ("", "1e2", "100", true),
+            ("", "\"1\"", "1", false),
+            ("", "1e400", "1", false),
+            ("", "0.1", "0.1", true),
+            ("", "1249.50", "1249.5", true),
+            ("", "-0", "0", true),
+            ("", "0.30000000000000004", "0.3", false),
+            ("", "\"a\"", "\"A\"", false),
+            ("casefold", "\"ÄB\"", "\"äb\"", true),
+            ("", "\"a \"", "\"a\"", false),
+            ("trim", "\" a\"", "\"a\"", true),
+            ("trim", "\"a  b\"", "\"a b\"", false),
+            ("whitespace", "\" a \\n b\"", "\"a b\"", true),
+            ("casefold+whitespace", "\" A  b\"", "\"a B\"", true),
+            ("number", "\"12.50\"", "12.5", true),
+            ("number", "12.5", "\" 12.50\"", true),
+            ("number", "\"12.5\"", "\"12.50\"", true),
+            ("number", "\"1,249\"", "1249", false),
+            ("number", "\"abc\"", "\"abc\"", true),
+            ("", "[1,2]", "[1,2.0]", true),
+            ("", "[1,2]", "[2,1]", false),
+            ("", "{\"a\":1,\"b\":2}", "{\"b\":2,\"a\":1}", true),
+            ("", "{\"a\":1}", "{\"a\":1,\"b\":null}", false),
+            ("", "null", "null", true),
+            ("", "true", "false", false),
+            ("", "null", "false", false),
+        ] {
+            check(rule, found, expected, same);
+        }
+    }
+
+    #[test]
+    fn dates_are_the_same_day_or_not_dates() {
+        for (found, same) in [
+            ("2024-03-11", true),
+            ("2024/3/11", true),
+            ("11.03.2024", true),
+            ("11 March 2024", true),
+            ("11 Mar 2024", true),
+            ("March 11, 2024", true),
+            ("Mar 11th, 2024", true),
+            ("2024-Mar-11", true),
+            ("11/03/2024", false),
+            ("2024-03-12", false),
+            ("2024-11-03", false),
+            ("March 2024", false),
+            ("", false),
+            ("11.03.24", false),
+        ] {
+            check("date", &format!("{found:?}"), "\"2024-03-11\"", same);
+        }
+        check("date", "\"13/03/2024\"", "\"2024-03-13\"", true);
+        check("date", "\"03/13/2024\"", "\"2024-03-13\"", true);
+        check("date", "\"unknown\"", "\"unknown\"", true);
+    }
+}

@@ -1,0 +1,259 @@
+//! Our JSON values as the schema validator reads them: in place, without a copy, numbers exact.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use jsonschema::JsonType;
+use jsonschema::json::{Array, Json, JsonNumber, Node, NodeIdentity, Object as ObjectNode};
+
+use super::json::{Kind, Member, Number, Object, Value};
+
+/// The representation's name for the validator.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Completion;
+
+impl Json for Completion {
+    type Node<'a> = &'a Value<'a>;
+    type PreparedKey = String;
+    type StringBuffer = ();
+    const KEYS_PER_LOOKUP: usize = 2;
+
+    fn prepare_key(key: &str) -> String {
+        key.to_owned()
+    }
+
+    fn with_string_node<T>(_buffer: &mut (), string: &str, f: impl FnOnce(Self::Node<'_>) -> T) -> T {
+        f(&Value { start: 0, end: 0, kind: Kind::String(Cow::Borrowed(string)) })
+    }
+}
+
+impl<'a> Node<'a, Completion> for &'a Value<'a> {
+    type Object = &'a Object<'a>;
+    type Array = &'a [Value<'a>];
+    type Number = Number<'a>;
+
+    #[inline]
+    fn as_object(&self) -> Option<Self::Object> {
+        match &self.kind {
+            Kind::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    fn as_array(&self) -> Option<Self::Array> {
+        match &self.kind {
+            Kind::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    fn as_string(&self) -> Option<Cow<'a, str>> {
+        match &self.kind {
+            Kind::String(text) => Some(Cow::Borrowed(text)),
+            _ => None,
+        }
+    }
+
+    fn as_number(&self) -> Option<Number<'a>> {
+        match &self.kind {
+            Kind::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn as_boolean(&self) -> Option<bool> {
+        match &self.kind {
+            Kind::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    fn is_null(&self) -> bool {
+        matches!(self.kind, Kind::Null)
+    }
+
+    #[inline]
+    fn is_number(&self) -> bool {
+        matches!(self.kind, Kind::Number(_))
+    }
+
+    #[inline]
+    fn is_string(&self) -> bool {
+        matches!(self.kind, Kind::String(_))
+    }
+
+    #[inline]
+    fn json_type(&self) -> JsonType {
+        match self.kind {
+            Kind::Null => JsonType::Null,
+            Kind::Bool(_) => JsonType::Boolean,
+            Kind::Number(_) => JsonType::Number,
+            Kind::String(_) => JsonType::String,
+            Kind::Array(_) => JsonType::Array,
+            Kind::Object(_) => JsonType::Object,
+        }
+    }
+
+    fn equals_value(&self, expected: &serde_json::Value) -> bool {
+        equals(self, expected)
+    }
+
+    /// What the validator's errors carry. Reasons quote the completion's own text, so containers are not copied for them.
+    fn to_value(&self) -> Cow<'a, serde_json::Value> {
+        use serde_json::Value as Theirs;
+        Cow::Owned(match &self.kind {
+            Kind::Null | Kind::Array(_) | Kind::Object(_) => Theirs::Null,
+            Kind::Bool(value) => Theirs::Bool(*value),
+            Kind::Number(number) => Theirs::Number(serde_number(number)),
+            Kind::String(text) => Theirs::String(text.to_string()),
+        })
+    }
+
+    fn identity(&self) -> Option<NodeIdentity> {
+        Some(NodeIdentity::new(std::ptr::from_ref::<Value<'a>>(self) as usize))
+    }
+}
+
+/// Members in order, as the validator walks them.
+#[derive(Debug)]
+pub(super) struct Members<'a>(std::slice::Iter<'a, Member<'a>>);
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, &'a Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|member| (&*member.key, &member.value))
+    }
+}
+
+impl<'a> ObjectNode<'a, Completion> for &'a Object<'a> {
+    type Node = &'a Value<'a>;
+    type MemberName = &'a str;
+    type MembersIter = Members<'a>;
+
+    fn len(&self) -> usize {
+        Object::members(self).len()
+    }
+
+    fn get(&self, key: &String) -> Option<Self::Node> {
+        Object::get(self, key).map(|member| &member.value)
+    }
+
+    fn members(&self) -> Members<'a> {
+        Members(Object::members(self).iter())
+    }
+}
+
+impl<'a> Array<'a, Completion> for &'a [Value<'a>] {
+    type Node = &'a Value<'a>;
+    type ElementsIter = std::slice::Iter<'a, Value<'a>>;
+
+    fn len(&self) -> usize {
+        <[Value<'a>]>::len(self)
+    }
+
+    fn elements(&self) -> Self::ElementsIter {
+        self.iter()
+    }
+
+    fn is_unique(&self) -> bool {
+        let mut seen = HashSet::with_capacity(<[Value<'a>]>::len(self));
+        self.iter().all(|item| {
+            let mut canonical = String::new();
+            write_canonical(item, &mut canonical);
+            seen.insert(canonical)
+        })
+    }
+}
+
+impl JsonNumber for Number<'_> {
+    fn as_u64(&self) -> Option<u64> {
+        Number::as_u64(self)
+    }
+
+    fn as_i64(&self) -> Option<i64> {
+        Number::as_i64(self)
+    }
+
+    /// `None` beyond the range of floats: the validator then compares by sign, as with an infinity.
+    fn as_f64(&self) -> Option<f64> {
+        Number::as_f64(self)
+    }
+
+    fn as_str(&self) -> Cow<'_, str> {
+        self.plain()
+    }
+
+    fn to_number(&self) -> Cow<'_, serde_json::Number> {
+        Cow::Owned(serde_number(self))
+    }
+
+    fn is_integer(&self) -> bool {
+        Number::is_integer(self)
+    }
+
+    fn is_written_as_integer(&self) -> bool {
+        Number::is_written_as_integer(self)
+    }
+}
+
+/// Equality of values as JSON Schema defines it: numbers by value, objects whatever their order.
+pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
+    use serde_json::Value as Theirs;
+    match (&ours.kind, theirs) {
+        (Kind::Null, Theirs::Null) => true,
+        (Kind::Bool(left), Theirs::Bool(right)) => left == right,
+        (Kind::String(left), Theirs::String(right)) => left == right,
+        (Kind::Number(left), Theirs::Number(right)) => left.equals_serde(right),
+        (Kind::Array(left), Theirs::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equals(left, right))
+        }
+        (Kind::Object(left), Theirs::Object(right)) => {
+            left.members().len() == right.len()
+                && left.members().iter().all(|member| right.get(&*member.key).is_some_and(|value| equals(&member.value, value)))
+        }
+        _ => false,
+    }
+}
+
+/// A text that two values share exactly when they are equal.
+fn write_canonical(value: &Value<'_>, text: &mut String) {
+    match &value.kind {
+        Kind::Null => text.push('z'),
+        Kind::Bool(value) => text.push(if *value { 't' } else { 'f' }),
+        Kind::Number(number) => number.write_canonical(text),
+        Kind::String(string) => write_string(string, text),
+        Kind::Array(items) => {
+            text.push('[');
+            for item in items {
+                write_canonical(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        Kind::Object(object) => {
+            let mut members: Vec<&Member<'_>> = object.members().iter().collect();
+            members.sort_by(|left, right| left.key.cmp(&right.key));
+            text.push('{');
+            for member in members {
+                write_string(&member.key, text);
+                write_canonical(&member.value, text);
+            }
+            text.push('}');
+        }
+    }
+}
+
+/// Length first, so that no content can imitate structure.
+fn write_string(string: &str, text: &mut String) {
+    text.push_str(&format!("\"{}:", string.len()));
+    text.push_str(string);
+}
+
+fn serde_number(number: &Number<'_>) -> serde_json::Number {
+    let float = || {
+        let value = number.as_f64().unwrap_or(if number.text().starts_with('-') { f64::MIN } else { f64::MAX });
+        serde_json::Number::from_f64(value).unwrap_or_else(|| 0.into())
+    };
+    number.as_u64().map(Into::into).or_else(|| number.as_i64().map(Into::into)).unwrap_or_else(float)
+}

@@ -1,0 +1,100 @@
+//! Why a text is not JSON: each rejection has its own name and sentence.
+
+use std::fmt;
+
+/// A rejection and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// What is wrong.
+    pub reason: Syntax,
+    /// Byte offset of the offending character (the text's length at an early end).
+    pub offset: usize,
+}
+
+/// Each way in which a text is not JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syntax {
+    /// Nothing but white space.
+    Empty,
+    /// A byte order mark.
+    ByteOrderMark,
+    /// A Markdown fence before the value.
+    Fence,
+    /// Text before the value.
+    TextBefore,
+    /// Text after the value.
+    TextAfter,
+    /// The text ends inside a value.
+    Truncated,
+    /// `NaN`
+    NotANumber,
+    /// `Infinity`, `-Infinity`
+    Infinity,
+    /// `True`, `False`, `None`, `undefined` or another bare word.
+    BareWord,
+    /// `,` before `]` or `}`.
+    TrailingComma,
+    /// `//`, `/*` or `#`.
+    Comment,
+    /// `'` in place of `"`.
+    SingleQuote,
+    /// A key that is not a string.
+    KeyWithoutQuotes,
+    /// No `:` after a key.
+    MissingColon,
+    /// No `,` or closing bracket after an item or member.
+    MissingComma,
+    /// A bracket closed by the other kind.
+    WrongBracket,
+    /// A number that begins with 0 and goes on.
+    LeadingZero,
+    /// A number with a leading `+`.
+    PlusSign,
+    /// A number that begins or ends with its decimal point, or has no digits after `e` or `-`.
+    IncompleteNumber,
+    /// A control character in a string, as such.
+    ControlCharacter(u8),
+    /// An escape that JSON does not have.
+    BadEscape,
+    /// `\u` without four hexadecimal digits.
+    BadUnicodeEscape,
+    /// Half a surrogate pair.
+    LoneSurrogate,
+    /// More than [`super::MAX_DEPTH`] levels.
+    TooDeep,
+    /// Any other character out of place.
+    Unexpected(char),
+}
+
+impl fmt::Display for Syntax {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentence = match self {
+            Self::Empty => "the completion is empty",
+            Self::ByteOrderMark => "a byte order mark stands before the JSON value",
+            Self::Fence => "a Markdown fence stands before the JSON value",
+            Self::TextBefore => "text stands before the JSON value",
+            Self::TextAfter => "text follows the JSON value",
+            Self::Truncated => "the text ends before the JSON value does",
+            Self::NotANumber => "NaN is not JSON",
+            Self::Infinity => "Infinity is not JSON",
+            Self::BareWord => "a bare word is not a JSON value (only true, false and null are)",
+            Self::TrailingComma => "trailing comma",
+            Self::Comment => "JSON has no comments",
+            Self::SingleQuote => "strings take double quotes, not single ones",
+            Self::KeyWithoutQuotes => "a key must be a string in double quotes",
+            Self::MissingColon => "a colon is missing after the key",
+            Self::MissingComma => "a comma or the closing bracket is missing",
+            Self::WrongBracket => "the closing bracket does not match the opening one",
+            Self::LeadingZero => "a number must not begin with a zero that other digits follow",
+            Self::PlusSign => "a number must not begin with a plus sign",
+            Self::IncompleteNumber => "the number is incomplete: a digit is missing",
+            Self::ControlCharacter(byte) => return write!(formatter, "control character U+{byte:04X} in a string must be escaped"),
+            Self::BadEscape => "JSON has no such escape in strings",
+            Self::BadUnicodeEscape => "\\u needs four hexadecimal digits",
+            Self::LoneSurrogate => "half of a surrogate pair stands alone",
+            Self::TooDeep => return write!(formatter, "nested deeper than {} levels", super::MAX_DEPTH),
+            Self::Unexpected(character) => return write!(formatter, "unexpected character {character:?}"),
+        };
+        formatter.write_str(sentence)
+    }
+}

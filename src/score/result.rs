@@ -1,0 +1,191 @@
+//! A score as it is written into files and onto the terminal.
+
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The step that a completion reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Not JSON.
+    Unparsable,
+    /// JSON that the schema refuses.
+    Invalid,
+    /// JSON that the schema accepts.
+    Valid,
+}
+
+impl Tier {
+    /// All tiers, rising.
+    pub const ALL: [Self; 3] = [Self::Unparsable, Self::Invalid, Self::Valid];
+
+    /// Its name in files and on screens.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unparsable => "unparsable",
+            Self::Invalid => "invalid",
+            Self::Valid => "valid",
+        }
+    }
+}
+
+/// The kind of a failure, for counting over time. A completion has at most one: the first that explains it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// A Markdown fence around the value.
+    Fence,
+    /// Text around the value, or no value at all.
+    Prose,
+    /// The text ends too early.
+    Truncated,
+    /// Broken JSON.
+    Syntax,
+    /// Reasoning where the answer should be.
+    ThinkLeak,
+    /// A required key is absent.
+    MissingKey,
+    /// A value of another type than the schema's.
+    WrongType,
+    /// A value that is not among the allowed ones.
+    Enum,
+    /// A key that the schema does not have.
+    ExtraKey,
+    /// Valid, but not what was expected.
+    WrongValue,
+    /// Anything else.
+    Other,
+}
+
+impl FailureClass {
+    /// All classes, in the order in which tables show them.
+    pub const ALL: [Self; 11] = [
+        Self::Fence,
+        Self::Prose,
+        Self::Truncated,
+        Self::Syntax,
+        Self::ThinkLeak,
+        Self::MissingKey,
+        Self::WrongType,
+        Self::Enum,
+        Self::ExtraKey,
+        Self::WrongValue,
+        Self::Other,
+    ];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::Prose => "prose",
+            Self::Truncated => "truncated",
+            Self::Syntax => "syntax",
+            Self::ThinkLeak => "think leak",
+            Self::MissingKey => "missing key",
+            Self::WrongType => "wrong type",
+            Self::Enum => "enum",
+            Self::ExtraKey => "extra key",
+            Self::WrongValue => "wrong value",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Everything that scoring finds out about a completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The number that training uses: the tier's value, graded credit, and weighted parts.
+    pub reward: f64,
+    /// The step reached.
+    pub tier: Tier,
+    /// Valid, or it would be without a fence or prose around it.
+    pub tolerant: bool,
+    /// What is odd without being wrong: duplicate keys.
+    pub warnings: Vec<String>,
+    /// Why it is not valid; empty when it is.
+    pub errors: Vec<Reason>,
+    /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without `expected`.
+    pub fields: Option<Ordered<bool>>,
+    /// Valid and equal to `expected` in every field, with no other; `None` without `expected`.
+    pub exact: Option<bool>,
+    /// The kind of failure, if it is one.
+    pub failure: Option<FailureClass>,
+    /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
+    pub parts: Ordered<f64>,
+}
+
+/// One reason, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// In words.
+    pub message: String,
+    /// JSON pointer to the value at fault; empty for the whole.
+    pub instance_path: String,
+    /// JSON pointer to the schema's keyword; empty when the text is not JSON.
+    pub schema_path: String,
+    /// 1-based line in the raw completion.
+    pub line: usize,
+    /// 1-based column in Unicode scalars of the raw completion.
+    pub column: usize,
+}
+
+/// Named values in the order given; a JSON object in files.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ordered<T>(pub Vec<(String, T)>);
+
+impl<T> Ordered<T> {
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// Names and values in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T: Serialize> Serialize for Ordered<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Ordered<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(std::marker::PhantomData))
+    }
+}

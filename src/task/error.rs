@@ -1,0 +1,60 @@
+//! What can be wrong with a task, as the user reads it.
+
+/// Each names the file, the place, the value and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// No task of this name or path.
+    #[error("no task {text:?}: {advice}")]
+    Unknown {
+        /// What the user asked for.
+        text: String,
+        /// Which tasks there are, or which is near.
+        advice: String,
+    },
+    /// A file cannot be read.
+    #[error("{label}: {source}")]
+    Read {
+        /// The file.
+        label: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not UTF-8.
+    #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
+    Encoding {
+        /// The file.
+        label: String,
+        /// Offset of the first bad byte.
+        offset: usize,
+    },
+    /// A wrong line.
+    #[error("{label} line {line} column {column}: {message}")]
+    Place {
+        /// The file.
+        label: String,
+        /// 1-based.
+        line: usize,
+        /// 1-based, in characters.
+        column: usize,
+        /// What is wrong there and what to do.
+        message: String,
+    },
+    /// A key that must be there is not.
+    #[error("{label}: missing {key}; add for example `{example}`")]
+    Missing {
+        /// The file.
+        label: String,
+        /// The key with its table.
+        key: String,
+        /// A line that would do.
+        example: &'static str,
+    },
+    /// A file outside the task's folder.
+    #[error("{label}: {file:?} lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy")]
+    Outside {
+        /// `task.toml`.
+        label: String,
+        /// The path as written.
+        file: String,
+    },
+}

@@ -1,0 +1,67 @@
+//! Which task a command line means.
+
+use std::path::{Path, PathBuf};
+
+use super::section::nearest;
+use super::{Home, TASK_FILE, Task, TaskError, embedded, read};
+
+/// A path first, then a name in the nearest workspace above `here`, then an embedded task.
+pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
+    let path = here.join(text);
+    if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
+        return Task::load(&shown(text, path.parent().unwrap_or(here), here));
+    }
+    if path.join(TASK_FILE).is_file() {
+        return Task::load(&shown(text, &path, here));
+    }
+    let is_path = text.contains(['/', '\\']) || text.starts_with('.');
+    if is_path {
+        let advice = if path.is_dir() { format!("the folder has no {TASK_FILE}") } else { "there is no such folder".to_owned() };
+        return Err(TaskError::Unknown {
+            text: text.to_owned(),
+            advice: format!("{advice}; `grpo-tui init DIR` makes a workspace with a task to edit"),
+        });
+    }
+    if let Some(folder) = workspace_task(text, here) {
+        return Task::load(&folder);
+    }
+    match embedded::find(text) {
+        Some(task) => read::read_task(Home::Embedded(task)),
+        None => Err(unknown(text, known_tasks(here), here)),
+    }
+}
+
+/// The path as the user wrote it, so that errors show what they know.
+fn shown(text: &str, folder: &Path, here: &Path) -> PathBuf {
+    let written = PathBuf::from(text);
+    if std::env::current_dir().is_ok_and(|current| current == here) && written.is_dir() { written } else { folder.to_owned() }
+}
+
+fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
+    here.ancestors().map(|folder| folder.join("tasks").join(name)).find(|folder| folder.join(TASK_FILE).is_file())
+}
+
+/// Tasks of the nearest workspace, then the embedded ones.
+fn known_tasks(here: &Path) -> Vec<String> {
+    let entries = here.ancestors().find_map(|folder| std::fs::read_dir(folder.join("tasks")).ok());
+    let mut names: Vec<String> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join(TASK_FILE).is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.extend(embedded::names().map(str::to_owned).filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    names
+}
+
+/// The error for a name that no task has.
+pub(super) fn unknown(text: &str, known: Vec<String>, here: &Path) -> TaskError {
+    let advice = match nearest(text, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if here.join(text).is_dir() => format!("the folder has no {TASK_FILE}; known tasks: {}", known.join(", ")),
+        None => format!("known tasks: {}; a task's folder can be named by its path", known.join(", ")),
+    };
+    TaskError::Unknown { text: text.to_owned(), advice }
+}

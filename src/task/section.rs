@@ -1,0 +1,145 @@
+//! One table of `task.toml`, read key by key; every complaint knows its line and column.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::TaskError;
+
+/// A file's name and text, for places in errors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) label: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    /// An error at a byte offset.
+    pub(super) fn error(&self, offset: usize, message: impl Into<String>) -> TaskError {
+        let before = self.text.get(..offset.min(self.text.len())).unwrap_or("");
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.matches('\n').count() + 1;
+        let column = before.get(line_start..).unwrap_or("").chars().count() + 1;
+        TaskError::Place { label: self.label.to_owned(), line, column, message: message.into() }
+    }
+}
+
+/// A table whose keys are all known.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    source: Source<'a>,
+    /// Prefix of keys in errors: `score.` or nothing.
+    prefix: String,
+    table: &'a DeTable<'a>,
+}
+
+type Read<T> = Result<T, TaskError>;
+
+impl<'a> Section<'a> {
+    /// Refuses keys that are not among the known ones, with the nearest of them.
+    pub(super) fn new(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>, known: &[&str]) -> Read<Self> {
+        for (key, _) in table {
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                let advice = nearest(name, known.iter().copied())
+                    .map_or_else(|| format!("known keys: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+                return Err(source.error(key.span().start, format!("unknown key `{prefix}{name}`; {advice}")));
+            }
+        }
+        Ok(Self { source, prefix: prefix.to_owned(), table })
+    }
+
+    /// A table whose keys are free.
+    pub(super) fn free(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>) -> Self {
+        Self { source, prefix: prefix.to_owned(), table }
+    }
+
+    /// The file that this table is part of.
+    pub(super) fn source(&self) -> Source<'a> {
+        self.source
+    }
+
+    /// All keys and where their values begin.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
+        self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
+    }
+
+    /// The value and its byte offset.
+    pub(super) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
+        self.table.get(key).map(|value: &Spanned<DeValue<'a>>| (value.get_ref(), value.span().start))
+    }
+
+    /// An error about a key's value.
+    pub(super) fn error(&self, key: &str, offset: usize, message: impl AsRef<str>) -> TaskError {
+        self.source.error(offset, format!("`{}{key}` {}", self.prefix, message.as_ref()))
+    }
+
+    pub(super) fn string(&self, key: &str) -> Read<Option<String>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some((DeValue::String(text), _)) => Ok(Some(text.clone().into_owned())),
+            Some((value, offset)) => Err(self.wrong_type(key, offset, "a string in quotes", value)),
+        }
+    }
+
+    pub(super) fn boolean(&self, key: &str) -> Read<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some((DeValue::Boolean(value), _)) => Ok(Some(*value)),
+            Some((value, offset)) => Err(self.wrong_type(key, offset, "true or false", value)),
+        }
+    }
+
+    /// A finite number; integers are welcome.
+    pub(super) fn number(&self, key: &str) -> Read<Option<f64>> {
+        let (text, offset) = match self.get(key) {
+            None => return Ok(None),
+            Some((DeValue::Integer(number), offset)) => (number.to_string(), offset),
+            Some((DeValue::Float(number), offset)) => (number.to_string(), offset),
+            Some((value, offset)) => return Err(self.wrong_type(key, offset, "a number", value)),
+        };
+        match text.replace('_', "").parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(Some(value)),
+            _ => Err(self.error(key, offset, format!("must be a finite number, not {text}"))),
+        }
+    }
+
+    /// A table of this one.
+    pub(super) fn table(&self, key: &str) -> Read<Option<&'a DeTable<'a>>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some((DeValue::Table(table), _)) => Ok(Some(table)),
+            Some((value, offset)) => Err(self.wrong_type(key, offset, "a table", value)),
+        }
+    }
+
+    /// A table of this one whose keys are all known.
+    pub(super) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
+        self.table(key)?.map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known)).transpose()
+    }
+
+    pub(super) fn wrong_type(&self, key: &str, offset: usize, wanted: &str, found: &DeValue<'_>) -> TaskError {
+        self.error(key, offset, format!("must be {wanted}, not {}", described(found)))
+    }
+}
+
+/// The known name most like a mistaken one, when it is like enough.
+pub(super) fn nearest<'n>(mistaken: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let like = |name: &str| strsim::jaro_winkler(&mistaken.to_lowercase(), name);
+    known
+        .map(|name| (like(name), name))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, name)| name)
+}
+
+fn described(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {:?}", text.chars().take(40).collect::<String>()),
+        DeValue::Integer(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the number {number}"),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(date) => format!("the date {date}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of tasks as written by people.
+
+mod placeholder {}

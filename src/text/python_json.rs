@@ -1,0 +1,209 @@
+//! JSON as Python's `json.dumps` writes it, because chat templates were tested with that: separators, floats, escapes.
+
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
+use serde_json::Value as Json;
+
+/// The template filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes, unlike Jinja's own.
+pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
+    let indent: Option<Value> = arguments.get("indent")?;
+    let separators: Option<Vec<String>> = arguments.get("separators")?;
+    let unit = match indent.filter(|indent| !indent.is_none()) {
+        None => None,
+        Some(indent) => match indent.as_str() {
+            Some(text) => Some(text.to_owned()),
+            None => Some(" ".repeat(usize::try_from(indent)?)),
+        },
+    };
+    let (item, key) = match separators.as_deref() {
+        Some([item, key]) => (item.clone(), key.clone()),
+        Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: `separators` needs two texts")),
+        None => (if unit.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+    };
+    let mut writer = Writer {
+        text: String::new(),
+        unit,
+        item,
+        key,
+        escape_unicode: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    arguments.assert_all_used()?;
+    writer.value(value, 0)?;
+    Ok(writer.text)
+}
+
+/// The template's value of a JSON document; objects keep the order of their keys.
+pub(super) fn value_of(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(flag) => Value::from(*flag),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => Value::from(whole),
+            (_, Some(whole)) => Value::from(whole),
+            _ => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => items.iter().map(value_of).collect(),
+        Json::Object(keys) => Value::from_pairs(keys.iter().map(|(key, value)| (key.clone(), value_of(value)))),
+    }
+}
+
+struct Writer {
+    text: String,
+    unit: Option<String>,
+    item: String,
+    key: String,
+    escape_unicode: bool,
+    sort_keys: bool,
+}
+
+impl Writer {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        match value.kind() {
+            ValueKind::None => self.text.push_str("null"),
+            ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number if value.is_integer() => self.text.push_str(&value.to_string()),
+            ValueKind::Number => self.text.push_str(&python_float(f64::try_from(value.clone())?)),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Seq | ValueKind::Iterable => self.sequence(value, depth)?,
+            ValueKind::Map => self.mapping(value, depth)?,
+            other => return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {other} is not JSON serializable"))),
+        }
+        Ok(())
+    }
+
+    fn sequence(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        let items: Vec<Value> = value.try_iter()?.collect();
+        self.text.push('[');
+        for (index, item) in items.iter().enumerate() {
+            self.before_item(index, depth + 1);
+            self.value(item, depth + 1)?;
+        }
+        self.after_items(items.len(), depth);
+        self.text.push(']');
+        Ok(())
+    }
+
+    fn mapping(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        let mut keys: Vec<Value> = value.try_iter()?.collect();
+        if self.sort_keys {
+            keys.sort();
+        }
+        self.text.push('{');
+        for (index, key) in keys.iter().enumerate() {
+            self.before_item(index, depth + 1);
+            match key.kind() {
+                ValueKind::String => self.string(key.as_str().unwrap_or_default()),
+                ValueKind::Bool => self.string(if key.is_true() { "true" } else { "false" }),
+                ValueKind::None => self.string("null"),
+                _ => self.string(&key.to_string()),
+            }
+            self.text.push_str(&self.key);
+            self.value(&value.get_item(key)?, depth + 1)?;
+        }
+        self.after_items(keys.len(), depth);
+        self.text.push('}');
+        Ok(())
+    }
+
+    fn before_item(&mut self, index: usize, depth: usize) {
+        if index > 0 {
+            self.text.push_str(&self.item);
+        }
+        self.new_line(depth);
+    }
+
+    fn after_items(&mut self, count: usize, depth: usize) {
+        if count > 0 {
+            self.new_line(depth);
+        }
+    }
+
+    fn new_line(&mut self, depth: usize) {
+        if let Some(unit) = &self.unit {
+            self.text.push('\n');
+            self.text.push_str(&unit.repeat(depth));
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        self.text.push('"');
+        for character in text.chars() {
+            match character {
+                '"' => self.text.push_str("\\\""),
+                '\\' => self.text.push_str("\\\\"),
+                '\n' => self.text.push_str("\\n"),
+                '\r' => self.text.push_str("\\r"),
+                '\t' => self.text.push_str("\\t"),
+                '\u{8}' => self.text.push_str("\\b"),
+                '\u{c}' => self.text.push_str("\\f"),
+                _ if character < ' ' || (self.escape_unicode && !(' '..='~').contains(&character)) => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        self.text.push_str(&format!("\\u{unit:04x}"));
+                    }
+                }
+                _ => self.text.push(character),
+            }
+        }
+        self.text.push('"');
+    }
+}
+
+/// Python's `repr` of a float: the shortest digits, an exponent of two digits below 1e-4 and from 1e16 on.
+fn python_float(number: f64) -> String {
+    if number.is_nan() {
+        return "NaN".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    if number == 0.0 || (1e-4..1e16).contains(&number.abs()) {
+        return format!("{number:?}");
+    }
+    let shortest = format!("{number:e}");
+    match shortest.split_once('e') {
+        Some((digits, exponent)) => {
+            let (sign, size) = exponent.strip_prefix('-').map_or(('+', exponent), |size| ('-', size));
+            format!("{digits}e{sign}{size:0>2}")
+        }
+        None => shortest,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_python_writes_them() {
+        let check = |json: &str, arguments: &[(&str, Value)], expected: &str| {
+            let value = value_of(&serde_json::from_str(json).unwrap());
+            let arguments = Kwargs::from_iter(arguments.iter().cloned());
+            assert_eq!(tojson(&value, arguments).unwrap(), expected, "{json}");
+        };
+        check(r#"{"b":1,"a":[true,false,null,"x"]}"#, &[], r#"{"b": 1, "a": [true, false, null, "x"]}"#);
+        check("{}", &[], "{}");
+        check("[]", &[("indent", Value::from(2))], "[]");
+        check(r#"[1,{"a":[]}]"#, &[("indent", Value::from(2))], "[\n  1,\n  {\n    \"a\": []\n  }\n]");
+        check("[1]", &[("indent", Value::from("\t"))], "[\n\t1\n]");
+        check(r#"{"b":1,"a":2}"#, &[("sort_keys", Value::from(true))], r#"{"a": 2, "b": 1}"#);
+        check(r#"{"b":[1,2]}"#, &[("separators", Value::from(vec![",", ":"]))], r#"{"b":[1,2]}"#);
+        check(r#""é<&>'\u007f\u2028""#, &[], "\"é<&>'\u{7f}\u{2028}\"");
+        check(r#""é\ud83d\ude00\u007f""#, &[("ensure_ascii", Value::from(true))], r#""\u00e9\ud83d\ude00\u007f""#);
+        check(r#""\"\\\n\r\t\b\f\u0001""#, &[], r#""\"\\\n\r\t\b\f\u0001""#);
+        check(
+            "[1.0,0.1,-0.0,1e16,1.5e-7,123456789012345680.0,0.0001,18446744073709551615,-5]",
+            &[],
+            "[1.0, 0.1, -0.0, 1e+16, 1.5e-07, 1.2345678901234568e+17, 0.0001, 18446744073709551615, -5]",
+        );
+    }
+
+    #[test]
+    fn what_python_refuses_is_refused() {
+        let none: [(&str, Value); 0] = [];
+        assert!(tojson(&Value::UNDEFINED, Kwargs::from_iter(none)).is_err());
+        assert!(tojson(&Value::from(1), Kwargs::from_iter([("nonsense", Value::from(1))])).is_err());
+    }
+}

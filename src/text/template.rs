@@ -1,0 +1,227 @@
+//! A chat template, rendered as transformers renders it: Jinja with trimmed blocks, Python's methods on strings, lists and mappings.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Error, ErrorKind, Value};
+use serde_json::Value as Json;
+
+use super::{Message, TextError, Thinking, python_json};
+use crate::hub::ModelSource;
+
+const NAME: &str = "chat_template";
+
+/// A compiled chat template with the special tokens that it may name.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special_tokens: Vec<(String, String)>,
+    path: String,
+    has_switch: bool,
+}
+
+impl ChatTemplate {
+    /// Compiles `source`; `special_tokens` are variables such as (`eos_token`, `<|im_end|>`), `path` names the template in messages.
+    ///
+    /// # Errors
+    /// [`TextError::Template`] with the line of the mistake.
+    pub fn new(source: &str, special_tokens: Vec<(String, String)>, path: &str) -> Result<Self, TextError> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| problem(path, &error))?);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", python_json::tojson);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_template_owned(NAME, without_generation_marks(source)).map_err(|error| problem(path, &error))?;
+        Ok(Self { environment, special_tokens, path: path.to_owned(), has_switch: source.contains("enable_thinking") })
+    }
+
+    /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json` (of several named ones, `default`).
+    /// None where the model has none.
+    ///
+    /// # Errors
+    /// Files that cannot be read or parsed, a template that does not compile.
+    pub(super) fn of(source: &ModelSource, tokenizer_config: &Json) -> Result<Option<Self>, TextError> {
+        let file = "chat_template.jinja";
+        if source.exists(file) {
+            return Self::new(&source.read_text(file)?, special_tokens(tokenizer_config), &source.label(file)).map(Some);
+        }
+        let path = source.label("tokenizer_config.json");
+        match chosen(tokenizer_config).map_err(|problem| TextError::Template { path: path.clone(), problem })? {
+            Some(text) => Self::new(text, special_tokens(tokenizer_config), &path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether reasoning can be switched off in it: it mentions `enable_thinking`.
+    pub fn has_thinking_switch(&self) -> bool {
+        self.has_switch
+    }
+
+    /// The prompt text, ending where the assistant's answer begins.
+    ///
+    /// # Errors
+    /// [`TextError::Template`], also where the template itself refuses the messages.
+    pub fn render(&self, messages: &[Message], thinking: Thinking) -> Result<String, TextError> {
+        self.render_values(messages.iter().map(message_value).collect(), Value::from(()), Some(thinking))
+    }
+
+    /// As [`ChatTemplate::render`] with messages and tools of any shape; without `thinking` the variable is undefined.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_json(&self, messages: &Json, tools: &Json, thinking: Option<Thinking>) -> Result<String, TextError> {
+        self.render_values(python_json::value_of(messages), python_json::value_of(tools), thinking)
+    }
+
+    fn render_values(&self, messages: Value, tools: Value, thinking: Option<Thinking>) -> Result<String, TextError> {
+        let mut variables: Vec<(String, Value)> =
+            self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))).collect();
+        variables.push(("messages".to_owned(), messages));
+        variables.push(("tools".to_owned(), tools));
+        variables.push(("documents".to_owned(), Value::from(())));
+        variables.push(("add_generation_prompt".to_owned(), Value::from(true)));
+        if let Some(thinking) = thinking {
+            variables.push(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)));
+        }
+        let render = |template: minijinja::Template<'_, '_>| template.render(Value::from_pairs(variables));
+        self.environment.get_template(NAME).and_then(render).map_err(|error| problem(&self.path, &error))
+    }
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ChatTemplate").field("path", &self.path).field("has_switch", &self.has_switch).finish_non_exhaustive()
+    }
+}
+
+fn message_value(message: &Message) -> Value {
+    Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())].map(|(key, text)| (key, Value::from(text))))
+}
+
+fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
+    match tokenizer_config.get("chat_template") {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text)),
+        Some(Json::Array(named)) => {
+            let name = |entry: &Json| entry.get("name").and_then(Json::as_str).unwrap_or("?").to_owned();
+            let default =
+                named.iter().find(|entry| name(entry) == "default").and_then(|entry| entry.get("template")).and_then(Json::as_str);
+            default.map(Some).ok_or_else(|| {
+                let names: Vec<String> = named.iter().map(name).collect();
+                format!("`chat_template` has no template named `default` (it has {}); name the one to use `default`", names.join(", "))
+            })
+        }
+        Some(other) => Err(format!("`chat_template` = {other}, expected text or a list of named templates")),
+    }
+}
+
+/// Every `*_token` of the tokenizer's configuration that has a text, as transformers hands them to the template.
+fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
+    let token = |name: &str| Some((name.to_owned(), token_text(tokenizer_config.get(name)?)?.to_owned()));
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"].into_iter().filter_map(token).collect()
+}
+
+/// The text of a special token, which is written plain or as an object with `content`.
+pub(super) fn token_text(value: &Json) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content").and_then(Json::as_str))
+}
+
+/// `{% generation %}` marks what the assistant said, for training masks; it prints what it holds.
+fn without_generation_marks(source: &str) -> String {
+    let mut text = source.to_owned();
+    for (tag, plain) in [("generation", "if true"), ("endgeneration", "endif")] {
+        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
+            text = text.replace(&format!("{open} {tag} {close}"), &format!("{open} {plain} {close}"));
+        }
+    }
+    text
+}
+
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, format!("the chat template refuses these messages: {message}")))
+}
+
+fn strftime_now(format: &str) -> Result<String, Error> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))
+}
+
+fn problem(path: &str, error: &Error) -> TextError {
+    let place = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
+    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    TextError::Template { path: path.to_owned(), problem: format!("chat template: {detail}{place}") }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(source: &str, messages: &Json) -> Result<String, String> {
+        let tokens = vec![("eos_token".to_owned(), "</s>".to_owned())];
+        let template = ChatTemplate::new(source, tokens, "t.jinja").map_err(|error| error.to_string())?;
+        template.render_json(messages, &Json::Null, Some(Thinking::Off)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn templates_render_as_in_python() {
+        let hello = json!([{"role": "user", "content": " hi "}]);
+        let check = |source: &str, expected: &str| assert_eq!(render(source, &hello).unwrap(), expected, "{source}");
+        check("{{ messages[0].role }}{{ eos_token }}{{ bos_token }}", "user</s>");
+        check("{% if true %}\n  a\n  {% endif %}\nb", "  a\nb");
+        check("{{ messages[0]['content'].strip() }}|{{ messages[0].content | trim }}", "hi|hi");
+        check("{{ 'a</think>b'.split('</think>')[-1] }}{{ '\n\nx'.lstrip('\\n') }}", "bx");
+        check("{{ none }} {{ true }} {{ enable_thinking }} {{ tools is none }} {{ documents is none }}", "None True False True True");
+        check("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1");
+        check("{% for c in ['a', 'b', 'c'] %}{% if loop.last %}{% continue %}{% endif %}{{ c }}{% endfor %}", "ab");
+        check("{{ [1, 2, 3][::-1] | join(',') }}", "3,2,1");
+        check("{{ messages[0] | tojson }}", r#"{"role": "user", "content": " hi "}"#);
+        check("{{ missing }}{{ missing is defined }}", "False");
+        check("{%- generation -%} x {%- endgeneration %}", "x");
+        check("a\n", "a");
+        check("{{ '<' }}", "<");
+    }
+
+    #[test]
+    fn a_refusal_names_the_template_and_the_line() {
+        let hello = json!([{"role": "tool", "content": "x"}]);
+        let check = |source: &str, expected: &[&str]| {
+            let message = render(source, &hello).unwrap_err();
+            for part in [&["t.jinja: chat template"], expected].concat() {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        };
+        check("\n{{ raise_exception('only user and assistant') }}", &["refuses these messages: only user and assistant", "line 2"]);
+        check("{% for %}", &["line 1"]);
+        check("{{ missing.attribute }}", &["line 1"]);
+        check("{{ messages | nonsense }}", &["nonsense"]);
+        check("{{ strftime_now('%') }}", &["strftime_now"]);
+    }
+
+    #[test]
+    fn today_is_written_in_the_given_format() {
+        let year = render("{{ strftime_now('%Y') }}", &json!([])).unwrap();
+        assert!(year.len() == 4 && year.parse::<u32>().is_ok(), "{year}");
+    }
+
+    #[test]
+    fn the_template_is_the_text_or_the_one_named_default() {
+        assert_eq!(chosen(&json!({})), Ok(None));
+        assert_eq!(chosen(&json!({"chat_template": null})), Ok(None));
+        assert_eq!(chosen(&json!({"chat_template": "a"})), Ok(Some("a")));
+        let named = json!({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]});
+        assert_eq!(chosen(&named), Ok(Some("d")));
+        assert!(chosen(&json!({"chat_template": [{"name": "rag", "template": "r"}]})).unwrap_err().contains("it has rag"));
+        assert!(chosen(&json!({"chat_template": 1})).unwrap_err().contains("= 1"));
+    }
+
+    #[test]
+    fn special_tokens_are_plain_or_objects() {
+        let config =
+            json!({"bos_token": null, "eos_token": {"content": "<e>", "special": true}, "pad_token": "<p>", "add_bos_token": false});
+        let expected = [("eos_token", "<e>"), ("pad_token", "<p>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(special_tokens(&config), expected);
+    }
+}

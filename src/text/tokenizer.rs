@@ -1,0 +1,283 @@
+//! A model's tokenizer: text to ids and back, prompts, and the ids that end a completion.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles};
+use crate::hub::ModelSource;
+
+/// Tokenizer, chat template and stop ids of one model. It can be shared between threads.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    template: Template,
+    stop_ids: Vec<u32>,
+    turn_end_id: Option<u32>,
+    vocab_size: usize,
+    path: String,
+}
+
+#[derive(Debug)]
+enum Template {
+    Ready(Box<ChatTemplate>),
+    Missing { path: String },
+    Broken { path: String, problem: String },
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json`, `chat_template.jinja` and `generation_config.json`.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, and ids that the model's embedding has no row for. A missing or broken chat template is an error of
+    /// [`Tokenizer::render`] only, because scoring and log-probs work without one.
+    pub fn load(source: &ModelSource) -> Result<Self, TextError> {
+        let path = source.label("tokenizer.json");
+        if !source.exists("tokenizer.json") && (source.exists("tokenizer.model") || source.exists("vocab.json")) {
+            return Err(TextError::Tokenizer {
+                path,
+                problem: "no such file, only an older tokenizer format; load the model's tokenizer with transformers and call `save_pretrained(FOLDER)`, which writes it"
+                    .to_owned(),
+            });
+        }
+        let inner = parse(&source.read("tokenizer.json")?, &path)?;
+        let config = optional_json(source, "tokenizer_config.json")?;
+        let template = match ChatTemplate::of(source, &config) {
+            Ok(Some(template)) => Template::Ready(Box::new(template)),
+            Ok(None) => Template::Missing { path: source.label("tokenizer_config.json") },
+            Err(TextError::Template { path, problem }) => Template::Broken { path, problem },
+            Err(other) => return Err(other),
+        };
+        let model = optional_json(source, "config.json")?;
+        let tokenizer = Self::assemble(inner, template, &config, &[&model, &optional_json(source, "generation_config.json")?], path);
+        tokenizer.check_fits(model.get("vocab_size").and_then(Json::as_u64))?;
+        Ok(tokenizer)
+    }
+
+    /// The tokenizer of freshly trained files.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn from_files(files: &TokenizerFiles) -> Result<Self, TextError> {
+        let inner = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
+        let config = json(files.tokenizer_config_json.as_bytes(), "tokenizer_config.json")?;
+        let source = config.get("chat_template").and_then(Json::as_str).unwrap_or_default();
+        let tokens = config.get("eos_token").and_then(Json::as_str).map(|token| ("eos_token".to_owned(), token.to_owned()));
+        let template = ChatTemplate::new(source, tokens.into_iter().collect(), "tokenizer_config.json")?;
+        Ok(Self::assemble(inner, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
+    }
+
+    fn assemble(inner: tokenizers::Tokenizer, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
+        let turn_end_id = config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
+        let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
+        stop_ids.extend(turn_end_id);
+        for (id, token) in inner.get_added_tokens_decoder() {
+            if token.special && (token.content == "<|im_end|>" || token.content == "<|endoftext|>") {
+                stop_ids.insert(id);
+            }
+        }
+        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
+        Self { inner, template, stop_ids: stop_ids.into_iter().collect(), turn_end_id, vocab_size, path }
+    }
+
+    fn check_fits(&self, rows: Option<u64>) -> Result<(), TextError> {
+        match rows {
+            Some(rows) if (self.vocab_size as u64) > rows => Err(self.problem(format!(
+                "it has token ids up to {}, but config.json says `vocab_size` = {rows}; the two files belong to different models",
+                self.vocab_size - 1
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Token ids of a text. No special token is added; those written in the text are recognised.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| self.problem(format!("cannot encode a text: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of token ids; `skip_special` leaves special tokens out. Bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
+    pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        self.inner.decode(token_ids, skip_special).map_err(|error| self.problem(format!("cannot decode token ids: {error}")))
+    }
+
+    /// The prompt text of a conversation, ending where the assistant's answer begins.
+    ///
+    /// # Errors
+    /// No chat template, or one that does not accept the messages.
+    pub fn render(&self, messages: &[Message], thinking: Thinking) -> Result<String, TextError> {
+        match &self.template {
+            Template::Ready(template) => template.render(messages, thinking),
+            Template::Missing { path } => Err(TextError::NoTemplate { path: path.clone() }),
+            Template::Broken { path, problem } => Err(TextError::Template { path: path.clone(), problem: problem.clone() }),
+        }
+    }
+
+    /// The token ids of [`Tokenizer::render`].
+    ///
+    /// # Errors
+    /// As [`Tokenizer::render`] and [`Tokenizer::encode`].
+    pub fn prompt_ids(&self, messages: &[Message], thinking: Thinking) -> Result<Vec<u32>, TextError> {
+        self.encode(&self.render(messages, thinking)?)
+    }
+
+    /// Whether the chat template can switch reasoning off.
+    pub fn has_thinking_switch(&self) -> bool {
+        matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())
+    }
+
+    /// The ids that end a completion, ascending.
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// The id that the model is taught to end its turn with: the tokenizer's `eos_token`.
+    pub fn turn_end_id(&self) -> Option<u32> {
+        self.turn_end_id
+    }
+
+    /// One more than the highest id; the embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of one token as it is written in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    fn problem(&self, problem: String) -> TextError {
+        TextError::Tokenizer { path: self.path.clone(), problem }
+    }
+}
+
+fn parse(bytes: &[u8], path: &str) -> Result<tokenizers::Tokenizer, TextError> {
+    let problem = |error: tokenizers::Error| TextError::Tokenizer {
+        path: path.to_owned(),
+        problem: format!("not a tokenizer ({error}); fetch the model again, or save its tokenizer anew with transformers"),
+    };
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(problem)?;
+    inner.with_truncation(None).map_err(problem)?;
+    inner.with_padding(None);
+    Ok(inner)
+}
+
+fn optional_json(source: &ModelSource, file: &str) -> Result<Json, TextError> {
+    if source.exists(file) { json(&source.read(file)?, &source.label(file)) } else { Ok(Json::Null) }
+}
+
+fn json(bytes: &[u8], path: &str) -> Result<Json, TextError> {
+    serde_json::from_slice(bytes).map_err(|error| TextError::Tokenizer {
+        path: path.to_owned(),
+        problem: format!("not valid JSON ({error}); fetch the model again"),
+    })
+}
+
+/// `eos_token_id` is one id, several, or null.
+fn ids_of(value: Option<&Json>) -> Vec<u32> {
+    let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Json::Array(several)) => several.iter().filter_map(id).collect(),
+        Some(one) => id(one).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::text::{CHAT_TEMPLATE, train_tokenizer};
+
+    fn trained() -> TokenizerFiles {
+        let texts = ["Invoice from Acme, 2024-05-17: 1,234.50 EUR", "{\"vendor\": \"Acme\"}"].map(str::to_owned);
+        train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap()
+    }
+
+    /// A model folder of a trained tokenizer with some files replaced or (by none) left out.
+    fn folder(changes: &[(&str, Option<&str>)]) -> (tempfile::TempDir, ModelSource) {
+        let files = trained();
+        let work = tempfile::tempdir().unwrap();
+        let defaults = [("tokenizer.json", files.tokenizer_json.as_str()), ("tokenizer_config.json", &files.tokenizer_config_json)];
+        let changed = |name: &str| changes.iter().any(|(other, _)| *other == name);
+        for (name, text) in defaults.into_iter().filter(|(name, _)| !changed(name)) {
+            std::fs::write(work.path().join(name), text).unwrap();
+        }
+        for (name, text) in changes.iter().filter_map(|(name, text)| Some((name, (*text)?))) {
+            std::fs::write(work.path().join(name), text).unwrap();
+        }
+        let source = ModelSource::at("m", work.path());
+        (work, source)
+    }
+
+    fn hello() -> Vec<Message> {
+        vec![Message { role: "user".to_owned(), content: "Acme".to_owned() }]
+    }
+
+    #[test]
+    fn a_folder_and_its_files_give_the_same_tokenizer() {
+        let (_work, source) = folder(&[("config.json", Some(r#"{"vocab_size":300}"#))]);
+        let (loaded, direct) = (Tokenizer::load(&source).unwrap(), Tokenizer::from_files(&trained()).unwrap());
+        let ids = loaded.prompt_ids(&hello(), Thinking::Off).unwrap();
+        assert_eq!(ids, direct.prompt_ids(&hello(), Thinking::Off).unwrap());
+        assert_eq!(loaded.decode(&ids, false).unwrap(), "<|im_start|>user\nAcme<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+        assert_eq!(loaded.stop_ids(), direct.stop_ids());
+        assert!(loaded.has_thinking_switch());
+    }
+
+    #[test]
+    fn stop_ids_come_from_every_file_that_names_one() {
+        let check = |changes: &[(&str, Option<&str>)], expected: &[u32]| {
+            let (_work, source) = folder(changes);
+            assert_eq!(Tokenizer::load(&source).unwrap().stop_ids(), expected, "{changes:?}");
+        };
+        check(&[], &[0, 2]);
+        check(&[("generation_config.json", Some(r#"{"eos_token_id":[7,2]}"#))], &[0, 2, 7]);
+        check(&[("config.json", Some(r#"{"eos_token_id":9}"#)), ("generation_config.json", Some(r#"{"eos_token_id":null}"#))], &[0, 2, 9]);
+        check(&[("tokenizer_config.json", None)], &[0, 2]);
+        check(&[("tokenizer_config.json", Some(r#"{"eos_token":{"content":"</think>"}}"#))], &[0, 2, 4]);
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_named() {
+        let check = |changes: &[(&str, Option<&str>)], expected: &[&str]| {
+            let (_work, source) = folder(changes);
+            let message = Tokenizer::load(&source).and_then(|tokenizer| tokenizer.render(&hello(), Thinking::Off)).unwrap_err().to_string();
+            for part in expected {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        };
+        check(&[("tokenizer.json", None)], &["tokenizer.json: no such file"]);
+        check(&[("tokenizer.json", None), ("vocab.json", Some("{}"))], &["older tokenizer format", "save_pretrained"]);
+        check(&[("tokenizer.json", Some("{"))], &["tokenizer.json: not a tokenizer", "again"]);
+        check(&[("tokenizer_config.json", Some("{"))], &["tokenizer_config.json: not valid JSON"]);
+        check(&[("tokenizer_config.json", Some("{}"))], &["no chat template", "chat_template.jinja"]);
+        check(&[("tokenizer_config.json", None)], &["no chat template"]);
+        check(&[("chat_template.jinja", Some("\n{% if %}"))], &["chat_template.jinja", "line 2"]);
+        check(&[("config.json", Some(r#"{"vocab_size":10}"#))], &["`vocab_size` = 10", "different models"]);
+    }
+
+    #[test]
+    fn a_template_file_wins_over_the_configuration() {
+        let (_work, source) = folder(&[("chat_template.jinja", Some("{{ messages[0].content }}{{ eos_token }}"))]);
+        let tokenizer = Tokenizer::load(&source).unwrap();
+        assert_eq!(tokenizer.render(&hello(), Thinking::Off).unwrap(), "Acme<|im_end|>");
+        assert!(!tokenizer.has_thinking_switch());
+    }
+
+    #[test]
+    fn padding_and_truncation_of_the_file_are_ignored() {
+        let mut json: Json = serde_json::from_str(&trained().tokenizer_json).unwrap();
+        json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        json["padding"] = serde_json::json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
+        let (_work, source) = folder(&[("tokenizer.json", Some(&json.to_string()))]);
+        let text = "123456789";
+        assert_eq!(Tokenizer::load(&source).unwrap().encode(text).unwrap().len(), text.len());
+    }
+}

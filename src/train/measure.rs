@@ -1,0 +1,159 @@
+//! Speed of this machine: products, prefill, decode and training at a model's shape, with random weights and random tokens, stop tokens off.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Result, Tensor};
+use serde::Serialize;
+
+use crate::hub::ModelConfig;
+use crate::kernels::philox::philox;
+use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
+use crate::rollout::{Request, Sampling, Threads, generate};
+use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measurement {
+    /// What was measured: `gemm`, `prefill`, `decode`, `train`, ...
+    pub name: String,
+    /// Lengths, in words.
+    pub shape: String,
+    /// Sequences side by side.
+    pub batch: usize,
+    /// The figure.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None where there is no such limit.
+    pub of_limit: Option<f64>,
+}
+
+const PROMPT_TOKENS: usize = 90;
+const NEW_TOKENS: usize = 48;
+
+/// Every figure of the shape `config` on this processor.
+pub fn measure_cpu(config: &ModelConfig, threads: &Threads) -> Result<Vec<Measurement>> {
+    let weights = Weights::fresh(config, 0, &Device::Cpu).map_err(candle_core::Error::wrap)?;
+    let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu).map_err(candle_core::Error::wrap)?;
+    let limit = gemm(threads)?;
+    // Two operations for each weight that a token passes.
+    let operations = 2.0 * (model.parameters().count() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
+    let share = |tokens_per_second: f64, passes: f64| Some(tokens_per_second * operations * passes / limit.value / 1e9);
+    let mut found = vec![limit.clone()];
+    let rate = |name: &str, shape: String, batch, value: f64, passes| Measurement {
+        name: name.to_owned(),
+        shape,
+        batch,
+        value,
+        unit: "tokens/s".to_owned(),
+        of_limit: share(value, passes),
+    };
+    let prompts = requests(64, config.vocab_size);
+    found.push(rate("prefill", format!("{PROMPT_TOKENS} tokens"), 64, prefill(&model, &prompts, threads)?, 1.0));
+    for batch in [1, 8, 64] {
+        let value = decode(&model, batch, threads)?;
+        found.push(rate("decode", format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens"), batch, value, 1.0));
+    }
+    let (rows, completion) = train(&model, threads)?;
+    let shape = format!("8 x 8, {PROMPT_TOKENS} + {NEW_TOKENS} tokens");
+    found.push(rate("train, tokens forwarded with gradient", format!("{shape}, prompts shared"), 64, rows, 3.0));
+    found.push(rate("train, completion tokens", shape, 64, completion, 3.0));
+    Ok(found)
+}
+
+/// Seconds of one call: the best of three, after one that warms up.
+fn seconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let start = Instant::now();
+        work()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// Matrix products on every thread at once: what the processor can do.
+fn gemm(threads: &Threads) -> Result<Measurement> {
+    const SIZE: usize = 384;
+    let matrix = Tensor::ones((SIZE, SIZE), DType::F32, &Device::Cpu)?;
+    let work: Vec<usize> = (0..threads.count()).collect();
+    let repeats = 20;
+    let seconds = seconds(|| {
+        threads.map(&work, |_| {
+            for _ in 0..repeats {
+                std::hint::black_box(matrix.matmul(&matrix)?);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    let value = (2 * SIZE * SIZE * SIZE * repeats * work.len()) as f64 / seconds / 1e9;
+    Ok(Measurement { name: "gemm".to_owned(), shape: format!("{SIZE}^3 f32"), batch: work.len(), value, unit: "GFLOP/s".to_owned(), of_limit: Some(1.0) })
+}
+
+fn token(stream: u32, index: usize, vocabulary: usize) -> u32 {
+    philox(1, [stream, index as u32, 0, 0])[0] % vocabulary as u32
+}
+
+fn requests(count: usize, vocabulary: usize) -> Vec<Request> {
+    let prompt = |n: usize| (0..PROMPT_TOKENS).map(|i| token(n as u32, i, vocabulary)).collect();
+    (0..count).map(|n| Request { prompt: prompt(n), prompt_number: n as u32, samples: 1 }).collect()
+}
+
+fn prefill(model: &Decoder, prompts: &[Request], threads: &Threads) -> Result<f64> {
+    let batches: Vec<PackedBatch> = prompts
+        .chunks(8)
+        .map(|chunk| {
+            let mut batch = PackedBatch::default();
+            for request in chunk {
+                batch.push_prompt(&request.prompt);
+            }
+            batch
+        })
+        .collect();
+    let seconds = seconds(|| threads.map(&batches, |batch| model.forward(batch, Adapters::On)).map(drop))?;
+    Ok((prompts.len() * PROMPT_TOKENS) as f64 / seconds)
+}
+
+/// New tokens a second, the prefill taken off.
+fn decode(model: &Decoder, batch: usize, threads: &Threads) -> Result<f64> {
+    let groups = batch.div_ceil(8);
+    let mut requests = requests(groups, model.config().vocab_size);
+    for request in &mut requests {
+        request.samples = batch.min(8);
+    }
+    let sampling = |max_completion_tokens| Sampling { temperature: 1.0, max_completion_tokens, stop_ids: Vec::new(), seed: 1, step: 0 };
+    let whole = seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), threads).map(drop))?;
+    let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), threads).map(drop))?;
+    Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))
+}
+
+/// Rows and completion tokens a second of an 8 x 8 step, prompts computed once a group.
+fn train(model: &Decoder, threads: &Threads) -> Result<(f64, f64)> {
+    let vocabulary = model.config().vocab_size;
+    let sample = |n: usize| PolicySample {
+        token_ids: (0..NEW_TOKENS).map(|i| token(1000 + n as u32, i, vocabulary)).collect(),
+        sampled_log_probs: vec![-1.0; NEW_TOKENS],
+        reference_log_probs: None,
+        advantage: if n % 2 == 0 { 1.0 } else { -1.0 },
+    };
+    let group = |(n, request): (usize, Request)| PolicyGroup { prompt: request.prompt, samples: (0..8).map(|i| sample(n * 8 + i)).collect() };
+    let groups: Vec<PolicyGroup> = requests(8, vocabulary).into_iter().enumerate().map(group).collect();
+    let loss = LossSettings {
+        policy_loss: crate::config::PolicyLoss::Grpo,
+        clip_low: 0.2,
+        clip_high: 0.2,
+        kl_beta: 0.0,
+        kl_estimator: crate::config::KlEstimator::K3,
+        max_completion_tokens: NEW_TOKENS,
+    };
+    let settings = PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch: 1024, recompute: false };
+    let totals = StepTotals { sequences: 64, tokens: 64 * NEW_TOKENS };
+    let mut rows = 0;
+    let seconds = seconds(|| {
+        rows = policy_gradient(model, &groups, totals, &settings, threads)?.1.rows;
+        Ok(())
+    })?;
+    Ok((rows as f64 / seconds, (64 * NEW_TOKENS) as f64 / seconds))
+}

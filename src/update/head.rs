@@ -1,0 +1,83 @@
+//! Log-probs of completions and their gradient: only completion rows reach the head, a chunk at a time, so no [tokens, vocabulary] tensor of the whole batch exists.
+
+use candle_core::{Result, Tensor};
+
+use super::MicroBatch;
+use crate::kernels::embedding::embedding_backward;
+use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward};
+use crate::model::{Adapters, Decoder, Gradients};
+
+/// Completion rows that go through the head together.
+const ROWS_PER_CHUNK: usize = 2048;
+
+/// The log-probs of each sequence's tokens, without a gradient.
+pub fn log_probs(model: &Decoder, micro_batch: &MicroBatch, adapters: Adapters, temperature: f64) -> Result<Vec<Vec<TokenLogProb>>> {
+    let normed = model.forward(&micro_batch.batch, adapters)?;
+    let (flat, _) = forward_rows(model, &normed, micro_batch, temperature)?;
+    Ok(by_sequence(micro_batch, flat))
+}
+
+/// Adds the gradient of a loss on a micro-batch. `weigh` sees every sequence's log-probs and returns the loss's derivative by each of them (nats), and
+/// whatever else it found.
+pub(super) fn accumulate_gradient<R>(
+    model: &Decoder,
+    micro_batch: &MicroBatch,
+    temperature: f64,
+    recompute: bool,
+    gradients: &mut Gradients,
+    weigh: impl FnOnce(&[Vec<TokenLogProb>]) -> (Vec<Vec<f64>>, R),
+) -> Result<R> {
+    let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
+    let (flat, kept) = forward_rows(model, &normed, micro_batch, temperature)?;
+    let (weights, result) = weigh(&by_sequence(micro_batch, flat));
+    let weights = weights.concat();
+    let (rows, targets) = rows_and_targets(micro_batch);
+    let mut normed_gradient: Option<Tensor> = None;
+    for (index, chunk) in rows.chunks(ROWS_PER_CHUNK).enumerate() {
+        let range = index * ROWS_PER_CHUNK..index * ROWS_PER_CHUNK + chunk.len();
+        let hidden = select(&normed, chunk)?;
+        let logits = match &kept {
+            Some(logits) => logits.clone(),
+            None => model.logits(&hidden)?,
+        };
+        let logits_gradient = token_log_probs_backward(&logits, &targets[range.clone()], &weights[range], temperature)?;
+        let chunk_gradient = model.logits_backward(&logits_gradient, &hidden, gradients)?;
+        let scattered = embedding_backward(&chunk_gradient, chunk, micro_batch.batch.rows())?;
+        normed_gradient = Some(match normed_gradient {
+            Some(sum) => (sum + scattered)?,
+            None => scattered,
+        });
+    }
+    if let Some(gradient) = normed_gradient {
+        model.backward(&micro_batch.batch, activations, &gradient, gradients)?;
+    }
+    Ok(result)
+}
+
+/// Every row's log-prob in the order of the sequences, and the logits where one chunk held them all.
+fn forward_rows(model: &Decoder, normed: &Tensor, micro_batch: &MicroBatch, temperature: f64) -> Result<(Vec<TokenLogProb>, Option<Tensor>)> {
+    let (rows, targets) = rows_and_targets(micro_batch);
+    let mut flat = Vec::with_capacity(rows.len());
+    let mut kept = None;
+    for (chunk, targets) in rows.chunks(ROWS_PER_CHUNK).zip(targets.chunks(ROWS_PER_CHUNK)) {
+        let logits = model.logits(&select(normed, chunk)?)?;
+        flat.extend(token_log_probs(&logits, targets, temperature)?);
+        kept = (rows.len() <= ROWS_PER_CHUNK).then_some(logits);
+    }
+    Ok((flat, kept))
+}
+
+fn select(normed: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    normed.index_select(&Tensor::from_slice(rows, rows.len(), normed.device())?, 0)
+}
+
+fn rows_and_targets(micro_batch: &MicroBatch) -> (Vec<u32>, Vec<u32>) {
+    let rows = micro_batch.sequences.iter().flat_map(|sequence| sequence.rows.iter().copied()).collect();
+    let targets = micro_batch.sequences.iter().flat_map(|sequence| sequence.targets.iter().copied()).collect();
+    (rows, targets)
+}
+
+fn by_sequence(micro_batch: &MicroBatch, flat: Vec<TokenLogProb>) -> Vec<Vec<TokenLogProb>> {
+    let mut rest = flat.into_iter();
+    micro_batch.sequences.iter().map(|sequence| rest.by_ref().take(sequence.targets.len()).collect()).collect()
+}

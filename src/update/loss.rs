@@ -1,0 +1,166 @@
+//! The policy losses: one enum arm and one function each, as functions of log-probs alone, so that they can be checked by hand.
+//!
+//! Notation: `ratio = exp(log_prob - old)`, `A` the advantage, N sequences and M tokens in the whole optimizer step, T tokens in this sequence.
+
+use crate::config::{KlEstimator, PolicyLoss};
+
+/// Log-ratios are held within this before they are exponentiated.
+const LOG_RATIO_LIMIT: f64 = 20.0;
+/// Cap of the importance weight of completions that older weights drew.
+const IMPORTANCE_CAP: f64 = 2.0;
+
+/// Which loss, and its numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSettings {
+    /// The loss.
+    pub policy_loss: PolicyLoss,
+    /// Lower clip: ratios below `1 - clip_low` stop teaching when the advantage is negative.
+    pub clip_low: f64,
+    /// Upper clip; for `cispo` the cap of the ratio itself.
+    pub clip_high: f64,
+    /// Weight of the KL to the reference.
+    pub kl_beta: f64,
+    /// How that KL is estimated.
+    pub kl_estimator: KlEstimator,
+    /// `dr_grpo` divides by this instead of lengths.
+    pub max_completion_tokens: usize,
+}
+
+/// Denominators: those of the whole optimizer step, dead groups included, refilled groups and masked completions not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepTotals {
+    /// N.
+    pub sequences: usize,
+    /// M.
+    pub tokens: usize,
+}
+
+/// One completion's numbers, all of length T.
+#[derive(Clone, Copy, Debug)]
+pub struct SequenceTerms<'a> {
+    /// Log-probs under the weights being trained, nats.
+    pub log_probs: &'a [f32],
+    /// Log-probs that the sampler recorded, where older weights drew the completion; None where the current ones did: then the ratio is exactly 1.
+    pub sampled: Option<&'a [f32]>,
+    /// Log-probs under the reference, where `kl_beta` > 0.
+    pub reference: Option<&'a [f32]>,
+    /// The completion's advantage.
+    pub advantage: f64,
+}
+
+/// What a completion adds to the step's loss.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SequenceLoss {
+    /// Its share of the loss.
+    pub loss: f64,
+    /// The loss's derivative by each token's log-prob.
+    pub weights: Vec<f64>,
+    /// Tokens whose gradient the lower clip cut.
+    pub clipped_low: usize,
+    /// Tokens whose gradient the upper clip (or cap) cut.
+    pub clipped_high: usize,
+    /// Sum of the tokens' KL terms, nats.
+    pub kl: f64,
+}
+
+/// The loss of one completion and its derivative.
+pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: StepTotals) -> SequenceLoss {
+    let share = token_share(settings, terms.log_probs.len(), totals);
+    let mut result = match settings.policy_loss {
+        PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo | PolicyLoss::Dapo => clipped_surrogate(settings, terms, share),
+        PolicyLoss::Gspo => sequence_ratio(settings, terms, share),
+        PolicyLoss::Cispo => capped_importance(settings, terms, share),
+    };
+    if let Some(reference) = terms.reference.filter(|_| settings.kl_beta > 0.0) {
+        for ((weight, &log_prob), &reference) in result.weights.iter_mut().zip(terms.log_probs).zip(reference) {
+            let (value, slope) = kl_term(settings.kl_estimator, f64::from(reference) - f64::from(log_prob));
+            result.kl += value;
+            result.loss += settings.kl_beta * share * value;
+            *weight += settings.kl_beta * share * slope;
+        }
+    }
+    result
+}
+
+/// What one token's term is multiplied by.
+fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f64 {
+    let count = |n: usize| n.max(1) as f64;
+    match settings.policy_loss {
+        PolicyLoss::Grpo | PolicyLoss::Gspo => 1.0 / (count(totals.sequences) * count(tokens)),
+        PolicyLoss::DrGrpo => 1.0 / (count(totals.sequences) * count(settings.max_completion_tokens)),
+        PolicyLoss::Bnpo | PolicyLoss::Dapo | PolicyLoss::Cispo => 1.0 / count(totals.tokens),
+    }
+}
+
+/// One KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman, "Approximating KL divergence", 2020).
+pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
+    match estimator {
+        KlEstimator::K1 => (-d, 1.0),
+        KlEstimator::K2 => (d * d / 2.0, -d),
+        KlEstimator::K3 => {
+            let d = d.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
+            (d.exp() - d - 1.0, 1.0 - d.exp())
+        }
+    }
+}
+
+fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
+    terms.sampled.map_or(0.0, |sampled| (f64::from(terms.log_probs[token]) - f64::from(sampled[token])).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+}
+
+/// `-min(ratio A, clip(ratio) A)` a token (Schulman et al. 2017, arXiv 1707.06347; Shao et al. 2024, arXiv 2402.03300).
+fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
+    let mut result = SequenceLoss::default();
+    for token in 0..terms.log_probs.len() {
+        // Ratios against the sampler's log-probs are also importance weights; they are capped, so that one stale token cannot rule a step.
+        let ratio = log_ratio(terms, token).exp().min(IMPORTANCE_CAP);
+        let (term, slope) = clip(ratio, settings, terms.advantage, &mut result);
+        result.loss += share * term;
+        let capped = ratio >= IMPORTANCE_CAP;
+        result.weights.push(if capped { 0.0 } else { share * slope });
+    }
+    result
+}
+
+/// The clipped surrogate of one ratio, and its derivative by the ratio's logarithm.
+fn clip(ratio: f64, settings: &LossSettings, advantage: f64, result: &mut SequenceLoss) -> (f64, f64) {
+    let clipped = ratio.clamp(1.0 - settings.clip_low, 1.0 + settings.clip_high);
+    if ratio * advantage <= clipped * advantage {
+        return (-ratio * advantage, -ratio * advantage);
+    }
+    if ratio > clipped {
+        result.clipped_high += 1;
+    } else {
+        result.clipped_low += 1;
+    }
+    (-clipped * advantage, 0.0)
+}
+
+/// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)` (Zheng et al. 2025, arXiv 2507.18071).
+fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
+    let tokens = terms.log_probs.len();
+    let mean = (0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64;
+    let mut result = SequenceLoss::default();
+    let (term, slope) = clip(mean.exp(), settings, terms.advantage, &mut result);
+    // The ratio's logarithm moves by 1/T for each nat of a token, so a token's weight is the sequence's slope over T: `share * slope`.
+    SequenceLoss {
+        loss: share * tokens as f64 * term,
+        weights: vec![share * slope; tokens],
+        clipped_low: result.clipped_low * tokens,
+        clipped_high: result.clipped_high * tokens,
+        kl: 0.0,
+    }
+}
+
+/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token stops teaching (MiniMax 2025, arXiv 2506.13585).
+fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
+    let mut result = SequenceLoss::default();
+    for (token, &log_prob) in terms.log_probs.iter().enumerate() {
+        let ratio = log_ratio(terms, token).exp();
+        let weight = ratio.min(settings.clip_high);
+        result.clipped_high += usize::from(ratio > settings.clip_high);
+        result.loss += -share * weight * terms.advantage * f64::from(log_prob);
+        result.weights.push(-share * weight * terms.advantage);
+    }
+    result
+}

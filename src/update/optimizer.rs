@@ -1,0 +1,110 @@
+//! AdamW over the flat buffer, with warm-up and clipping; a gradient that is not finite changes nothing.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::kernels::adamw::{AdamWStep, adamw};
+use crate::model::{Gradients, Parameters};
+
+/// The optimizer's numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OptimizerSettings {
+    /// Rate after warm-up.
+    pub learning_rate: f64,
+    /// Updates over which the rate rises linearly from 0; the first update already moves.
+    pub warmup_steps: u64,
+    /// Total updates over which the rate falls to a tenth along a cosine; 0 keeps it constant.
+    pub cosine_steps: u64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// The gradient's norm is held below this; 0 leaves it.
+    pub grad_clip_norm: f64,
+}
+
+/// What became of a gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Applied {
+    /// The weights moved.
+    Moved {
+        /// Norm before clipping.
+        grad_norm: f64,
+        /// Rate of this update.
+        learning_rate: f64,
+    },
+    /// The gradient's norm was not finite; nothing changed.
+    NotFinite,
+}
+
+/// Moments and the count of updates: with the parameters, all that a resume needs.
+#[derive(Debug)]
+pub struct Optimizer {
+    settings: OptimizerSettings,
+    /// First moments, then second: [2 * n], f32.
+    moments: Tensor,
+    updates: u64,
+}
+
+impl Optimizer {
+    /// Before the first update.
+    pub fn new(settings: OptimizerSettings, parameters: &Parameters, device: &Device) -> Result<Self> {
+        Ok(Self { settings, moments: Tensor::zeros(2 * parameters.count(), DType::F32, device)?, updates: 0 })
+    }
+
+    /// As it was when `moments` and `updates` were read from [`Optimizer::moments`] and [`Optimizer::updates`].
+    pub fn restored(settings: OptimizerSettings, moments: Tensor, updates: u64) -> Self {
+        Self { settings, moments, updates }
+    }
+
+    /// First moments, then second: [2 * n].
+    pub fn moments(&self) -> &Tensor {
+        &self.moments
+    }
+
+    /// Updates applied so far.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Clips the gradient, then moves the parameters against it.
+    pub fn apply(&mut self, parameters: &Parameters, gradients: &Gradients) -> Result<Applied> {
+        let grad_norm = gradients.norm()?;
+        if !grad_norm.is_finite() {
+            return Ok(Applied::NotFinite);
+        }
+        let settings = self.settings;
+        let clip = settings.grad_clip_norm;
+        let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+        let learning_rate = self.learning_rate(self.updates);
+        self.updates += 1;
+        let step = AdamWStep {
+            learning_rate,
+            beta1: settings.beta1,
+            beta2: settings.beta2,
+            epsilon: settings.epsilon,
+            weight_decay: settings.weight_decay,
+            gradient_scale,
+            update: self.updates,
+        };
+        adamw(parameters.flat(), &self.moments, gradients.flat(), step)?;
+        Ok(Applied::Moved { grad_norm, learning_rate })
+    }
+
+    /// The rate of the update that follows `updates` others.
+    pub fn learning_rate(&self, updates: u64) -> f64 {
+        let OptimizerSettings { learning_rate, warmup_steps, cosine_steps, .. } = self.settings;
+        if updates < warmup_steps {
+            return learning_rate * (updates + 1) as f64 / warmup_steps as f64;
+        }
+        if cosine_steps == 0 {
+            return learning_rate;
+        }
+        let span = cosine_steps.saturating_sub(warmup_steps).max(1) as f64;
+        let progress = ((updates - warmup_steps) as f64 / span).min(1.0);
+        learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+    }
+}

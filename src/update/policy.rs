@@ -1,0 +1,172 @@
+//! The gradient of a GRPO step: groups packed into micro-batches, the policy loss on each, summed in a fixed order.
+
+use candle_core::Result;
+
+use super::head::{accumulate_gradient, log_probs};
+use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
+use super::micro_batch::{MicroBatch, pack};
+use crate::kernels::log_probs::TokenLogProb;
+use crate::model::{Adapters, Decoder, Gradients};
+use crate::rollout::Threads;
+
+/// One completion to learn from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySample {
+    /// Its tokens as they were drawn, the stop token included.
+    pub token_ids: Vec<u32>,
+    /// The sampler's log-probs, nats.
+    pub sampled_log_probs: Vec<f32>,
+    /// The reference's log-probs, where `kl_beta` > 0.
+    pub reference_log_probs: Option<Vec<f32>>,
+    /// Its advantage.
+    pub advantage: f64,
+}
+
+/// The completions of one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyGroup {
+    /// The prompt's tokens.
+    pub prompt: Vec<u32>,
+    /// Its completions.
+    pub samples: Vec<PolicySample>,
+}
+
+/// How a gradient is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicySettings {
+    /// The loss.
+    pub loss: LossSettings,
+    /// As in the rollout.
+    pub temperature: f64,
+    /// Whether older weights drew the completions: then ratios are taken against the sampler's log-probs.
+    pub off_policy: bool,
+    /// Size of a micro-batch.
+    pub tokens_per_micro_batch: usize,
+    /// Keep only layer inputs and compute the rest again.
+    pub recompute: bool,
+}
+
+/// What the forward passes of a step showed, summed over the tokens that were forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PolicyStatistics {
+    /// The loss. Near 0 on-policy by construction: advantages sum to 0.
+    pub loss: f64,
+    /// Completion tokens forwarded.
+    pub tokens: usize,
+    /// Rows forwarded, prompts included.
+    pub rows: usize,
+    /// Sum of entropies, nats.
+    pub entropy: f64,
+    /// Sum of KL terms, nats.
+    pub kl: f64,
+    /// Tokens that the lower clip cut.
+    pub clipped_low: usize,
+    /// Tokens that the upper clip cut.
+    pub clipped_high: usize,
+    /// Sum of |training log-prob - sampler's log-prob|, nats.
+    pub sampling_difference: f64,
+    /// The largest of them.
+    pub sampling_difference_max: f64,
+}
+
+/// The step's gradient over `groups`; `totals` are the denominators, which also count the groups that are not here.
+pub fn policy_gradient(
+    model: &Decoder,
+    groups: &[PolicyGroup],
+    totals: StepTotals,
+    settings: &PolicySettings,
+    threads: &Threads,
+) -> Result<(Gradients, PolicyStatistics)> {
+    let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
+    let mut sum = Gradients::zeros(model.parameters())?;
+    let mut statistics = PolicyStatistics::default();
+    // A wave at a time, so that there are never more buffers than threads; added in the order of the micro-batches, whatever their number.
+    for wave in micro_batches.chunks(threads.count()) {
+        let results = threads.map(wave, |micro_batch| {
+            let mut gradients = Gradients::zeros(model.parameters())?;
+            let found = accumulate_gradient(model, micro_batch, settings.temperature, settings.recompute, &mut gradients, |log_probs| {
+                weigh(groups, micro_batch, log_probs, totals, settings)
+            })?;
+            Ok((gradients, found))
+        })?;
+        for (gradients, found) in results {
+            sum.add_all(&gradients)?;
+            statistics.add(found);
+        }
+    }
+    Ok((sum, statistics))
+}
+
+/// The log-probs of every completion under the reference: the adapters off, or a frozen model.
+pub fn reference_log_probs(
+    reference: &Decoder,
+    groups: &[PolicyGroup],
+    settings: &PolicySettings,
+    threads: &Threads,
+) -> Result<Vec<Vec<Vec<f32>>>> {
+    let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
+    let results = threads.map(&micro_batches, |micro_batch| log_probs(reference, micro_batch, Adapters::Off, settings.temperature))?;
+    let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
+    for (micro_batch, sequences) in micro_batches.iter().zip(results) {
+        for (&(group, sample), tokens) in micro_batch.owners.iter().zip(sequences) {
+            found[group][sample] = tokens.into_iter().map(|token| token.log_prob).collect();
+        }
+    }
+    Ok(found)
+}
+
+fn pack_groups(groups: &[PolicyGroup], tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
+    let groups = groups.iter().map(|group| {
+        let completions = group.samples.iter().map(|sample| sample.token_ids.as_slice()).collect();
+        (group.prompt.as_slice(), completions)
+    });
+    pack(groups, tokens_per_micro_batch)
+}
+
+fn weigh(
+    groups: &[PolicyGroup],
+    micro_batch: &MicroBatch,
+    log_probs: &[Vec<TokenLogProb>],
+    totals: StepTotals,
+    settings: &PolicySettings,
+) -> (Vec<Vec<f64>>, PolicyStatistics) {
+    let mut statistics = PolicyStatistics { rows: micro_batch.batch.rows(), ..PolicyStatistics::default() };
+    let weights = log_probs.iter().zip(&micro_batch.owners).map(|(tokens, &(group, sample))| {
+        let sample = &groups[group].samples[sample];
+        let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
+        let terms = SequenceTerms {
+            log_probs: &current,
+            sampled: settings.off_policy.then_some(sample.sampled_log_probs.as_slice()),
+            reference: sample.reference_log_probs.as_deref(),
+            advantage: sample.advantage,
+        };
+        let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } = sequence_loss(&settings.loss, terms, totals);
+        statistics.loss += loss;
+        statistics.kl += kl;
+        statistics.clipped_low += clipped_low;
+        statistics.clipped_high += clipped_high;
+        statistics.tokens += tokens.len();
+        for (token, &sampled) in tokens.iter().zip(&sample.sampled_log_probs) {
+            let difference = f64::from((token.log_prob - sampled).abs());
+            statistics.entropy += f64::from(token.entropy);
+            statistics.sampling_difference += difference;
+            statistics.sampling_difference_max = statistics.sampling_difference_max.max(difference);
+        }
+        weights
+    });
+    (weights.collect(), statistics)
+}
+
+impl PolicyStatistics {
+    fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.tokens += other.tokens;
+        self.rows += other.rows;
+        self.entropy += other.entropy;
+        self.kl += other.kl;
+        self.clipped_low += other.clipped_low;
+        self.clipped_high += other.clipped_high;
+        self.sampling_difference += other.sampling_difference;
+        self.sampling_difference_max = self.sampling_difference_max.max(other.sampling_difference_max);
+    }
+}

@@ -1,0 +1,48 @@
+//! The next-token gradient of pretraining and SFT: mean negative log-prob over the completions' tokens.
+
+use candle_core::Result;
+
+use super::head::accumulate_gradient;
+use super::micro_batch::pack;
+use crate::model::{Decoder, Gradients};
+use crate::rollout::Threads;
+
+/// A prompt and the completion to imitate, the stop token included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Given, not learnt.
+    pub prompt: Vec<u32>,
+    /// Learnt.
+    pub completion: Vec<u32>,
+}
+
+/// The gradient over `examples`, and the mean loss in nats a token.
+pub fn supervised_gradient(
+    model: &Decoder,
+    examples: &[Example],
+    tokens_per_micro_batch: usize,
+    recompute: bool,
+    threads: &Threads,
+) -> Result<(Gradients, f64)> {
+    let groups = examples.iter().map(|example| (example.prompt.as_slice(), vec![example.completion.as_slice()]));
+    let micro_batches = pack(groups, tokens_per_micro_batch);
+    let tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
+    let share = 1.0 / tokens.max(1) as f64;
+    let mut sum = Gradients::zeros(model.parameters())?;
+    let mut loss = 0.0;
+    for wave in micro_batches.chunks(threads.count()) {
+        let results = threads.map(wave, |micro_batch| {
+            let mut gradients = Gradients::zeros(model.parameters())?;
+            let part = accumulate_gradient(model, micro_batch, 1.0, recompute, &mut gradients, |sequences| {
+                let loss: f64 = sequences.iter().flatten().map(|token| -f64::from(token.log_prob)).sum();
+                (sequences.iter().map(|tokens| vec![-share; tokens.len()]).collect(), loss * share)
+            })?;
+            Ok((gradients, part))
+        })?;
+        for (gradients, part) in results {
+            sum.add_all(&gradients)?;
+            loss += part;
+        }
+    }
+    Ok((sum, loss))
+}

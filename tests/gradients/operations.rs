@@ -1,0 +1,107 @@
+//! Every fused operation against finite differences, and its forward against plain candle operations.
+
+use candle_core::{D, DType, Device, Tensor};
+use grpo_tui::kernels::attention::{Segment, segment_attention, segment_attention_backward};
+use grpo_tui::kernels::embedding::{embedding, embedding_backward};
+use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward};
+use grpo_tui::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
+use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
+
+use super::finite_differences::{check, random, seeded};
+
+const HEADS: Heads = Heads { query: 4, key_value: 2, dimension: 6 };
+
+fn close(name: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
+    assert!(difference < tolerance, "{name}: {difference}");
+}
+
+#[test]
+fn rms_norm_matches() {
+    let (x, weight, seed) = (random(1, &[3, 7]), random(2, &[7]), random(3, &[3, 7]));
+    let y = rms_norm(&x, &weight, 1e-6).unwrap();
+    close("rms_norm", &y, &candle_nn::ops::rms_norm_slow(&x, &weight, 1e-6).unwrap(), 1e-12);
+    check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap(), |x| seeded(&rms_norm(x, &weight, 1e-6).unwrap(), &seed));
+    check("weight", &weight, &rms_norm_backward_weight(&seed, &x, 1e-6).unwrap(), |w| seeded(&rms_norm(&x, w, 1e-6).unwrap(), &seed));
+}
+
+#[test]
+fn swiglu_matches() {
+    let (x, seed) = (random(1, &[3, 10]).affine(3.0, 0.0).unwrap(), random(2, &[3, 5]));
+    let expected = (candle_nn::ops::silu(&x.narrow(1, 0, 5).unwrap()).unwrap() * x.narrow(1, 5, 5).unwrap()).unwrap();
+    close("swiglu", &swiglu(&x).unwrap(), &expected, 1e-12);
+    check("gate_up", &x, &swiglu_backward(&seed, &x).unwrap(), |x| seeded(&swiglu(x).unwrap(), &seed));
+}
+
+#[test]
+fn query_key_rope_matches() {
+    let table = RopeTable::new(16, HEADS.dimension, 1e4, DType::F64, &Device::Cpu).unwrap();
+    let (packed, seed) = (random(1, &[3, HEADS.row_width()]), random(2, &[3, HEADS.row_width()]));
+    let (query_norm, key_norm) = (random(3, &[HEADS.dimension]), random(4, &[HEADS.dimension]));
+    let positions = [0, 5, 11];
+    let forward = |packed: &Tensor, query: &Tensor, key: &Tensor| {
+        let context = QueryKeyContext { heads: HEADS, norms: Some((query, key)), epsilon: 1e-6, positions: &positions, table: &table };
+        query_key_rope(packed, context).unwrap()
+    };
+    let context = QueryKeyContext { heads: HEADS, norms: Some((&query_norm, &key_norm)), epsilon: 1e-6, positions: &positions, table: &table };
+    let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
+    check("packed", &packed, &dx, |x| seeded(&forward(x, &query_norm, &key_norm), &seed));
+    check("query norm", &query_norm, &dq, |w| seeded(&forward(&packed, w, &key_norm), &seed));
+    check("key norm", &key_norm, &dk, |w| seeded(&forward(&packed, &query_norm, w), &seed));
+
+    let bare = QueryKeyContext { norms: None, ..context };
+    let (dx, _, _) = query_key_rope_backward_all(&seed, &packed, bare).unwrap();
+    check("packed without norms", &packed, &dx, |x| seeded(&query_key_rope(x, bare).unwrap(), &seed));
+}
+
+#[test]
+fn segment_attention_matches() {
+    // A prompt of 3 with completions of 2 and 4, then a prompt of 2 alone.
+    let segments = [
+        Segment { start: 0, length: 3, prefix: (0, 0) },
+        Segment { start: 3, length: 2, prefix: (0, 3) },
+        Segment { start: 5, length: 4, prefix: (0, 3) },
+        Segment { start: 9, length: 2, prefix: (0, 0) },
+    ];
+    let (packed, seed) = (random(1, &[11, HEADS.row_width()]), random(2, &[11, HEADS.query_width()]));
+    let y = segment_attention(&packed, HEADS, &segments).unwrap();
+    for (start, rows) in [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])] {
+        let rows: Vec<u32> = rows;
+        let own = packed.index_select(&Tensor::new(rows.as_slice(), &Device::Cpu).unwrap(), 0).unwrap();
+        let expected = super::plain::attention(&own, HEADS);
+        let length = segments.iter().find(|segment| segment.start == start).unwrap().length;
+        let expected = expected.narrow(0, rows.len() - length, length).unwrap();
+        close("attention", &y.narrow(0, start, length).unwrap(), &expected, 1e-12);
+    }
+    let gradient = segment_attention_backward(&seed, &packed, HEADS, &segments).unwrap();
+    check("packed", &packed, &gradient, |x| seeded(&segment_attention(x, HEADS, &segments).unwrap(), &seed));
+}
+
+#[test]
+fn embedding_adds_up_repeated_ids() {
+    let (table, seed, ids) = (random(1, &[5, 3]), random(2, &[4, 3]), [1_u32, 4, 1, 0]);
+    let ids_tensor = Tensor::new(&ids, &Device::Cpu).unwrap();
+    let gradient = embedding_backward(&seed, &ids, 5).unwrap();
+    check("table", &table, &gradient, |table| seeded(&embedding(table, &ids_tensor).unwrap(), &seed));
+}
+
+#[test]
+fn log_probs_match() {
+    let (logits, targets, weights) = (random(1, &[4, 9]).affine(4.0, 0.0).unwrap(), [0_u32, 8, 3, 3], [1.0, -2.0, 0.5, 0.0]);
+    for temperature in [1.0, 0.6] {
+        let probabilities = candle_nn::ops::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap(), D::Minus1).unwrap().to_vec2::<f64>().unwrap();
+        for ((token, row), &target) in token_log_probs(&logits, &targets, temperature).unwrap().iter().zip(&probabilities).zip(&targets) {
+            assert!((f64::from(token.log_prob) - row[target as usize].ln()).abs() < 1e-6);
+            let entropy: f64 = row.iter().map(|p| -p * p.ln()).sum();
+            assert!((f64::from(token.entropy) - entropy).abs() < 1e-6);
+        }
+        // The loss in f64, by plain operations, since the operation itself returns f32.
+        let loss = |logits: &Tensor| {
+            let log_probs = candle_nn::ops::log_softmax(&logits.affine(1.0 / temperature, 0.0).unwrap(), D::Minus1).unwrap();
+            let rows = log_probs.to_vec2::<f64>().unwrap();
+            rows.iter().zip(targets).zip(weights).map(|((row, target), weight)| weight * row[target as usize]).sum()
+        };
+        check("logits", &logits, &token_log_probs_backward(&logits, &targets, &weights, temperature).unwrap(), loss);
+    }
+}

@@ -1,0 +1,122 @@
+//! The decoder once more, in candle's plain differentiable operations on its tape: slow, short, and the oracle for ours.
+
+use std::collections::HashMap;
+
+use candle_core::{D, DType, Device, Tensor, Var};
+use grpo_tui::hub::ModelConfig;
+use grpo_tui::kernels::rope::Heads;
+
+/// Plain causal attention of one sequence: packed rows [time, row_width], rotated -> [time, query_width].
+pub(super) fn attention(packed: &Tensor, heads: Heads) -> Tensor {
+    let time = packed.dims()[0];
+    let split = |start: usize, count: usize| {
+        let columns = packed.narrow(1, start * heads.dimension, count * heads.dimension).unwrap();
+        columns.reshape((time, count, heads.dimension)).unwrap().transpose(0, 1).unwrap().contiguous().unwrap()
+    };
+    let repeat = |x: Tensor| {
+        let sharing = heads.query / heads.key_value;
+        let x = x.unsqueeze(1).unwrap().broadcast_as((heads.key_value, sharing, time, heads.dimension)).unwrap();
+        x.contiguous().unwrap().reshape((heads.query, time, heads.dimension)).unwrap()
+    };
+    let query = split(0, heads.query);
+    let key = repeat(split(heads.query, heads.key_value));
+    let value = repeat(split(heads.query + heads.key_value, heads.key_value));
+    let scores = (query.matmul(&key.transpose(1, 2).unwrap()).unwrap() / (heads.dimension as f64).sqrt()).unwrap();
+    let mask: Vec<f64> = (0..time * time).map(|i| if i % time > i / time { -1e300 } else { 0.0 }).collect();
+    let mask = Tensor::from_vec(mask, (time, time), &Device::Cpu).unwrap().to_dtype(packed.dtype()).unwrap();
+    let probabilities = candle_nn::ops::softmax(&scores.broadcast_add(&mask).unwrap(), D::Minus1).unwrap();
+    let mixed = probabilities.matmul(&value).unwrap();
+    mixed.transpose(0, 1).unwrap().contiguous().unwrap().reshape((time, heads.query_width())).unwrap()
+}
+
+/// Named weights on the tape, and adapters as (A, B, scale) per matrix.
+pub(super) struct Plain<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) weights: HashMap<String, Var>,
+    pub(super) lora_scale: f64,
+}
+
+impl Plain<'_> {
+    fn get(&self, name: &str) -> &Tensor {
+        self.weights.get(name).unwrap_or_else(|| panic!("{name}")).as_tensor()
+    }
+
+    fn linear(&self, x: &Tensor, layer: usize, part: &str) -> Tensor {
+        let y = x.matmul(&self.get(&format!("model.layers.{layer}.{part}.weight")).t().unwrap()).unwrap();
+        let adapter = |which| self.weights.get(&format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight"));
+        match (adapter("A"), adapter("B")) {
+            (Some(a), Some(b)) => {
+                let delta = x.matmul(&a.t().unwrap()).unwrap().matmul(&b.t().unwrap()).unwrap();
+                (y + (delta * self.lora_scale).unwrap()).unwrap()
+            }
+            _ => y,
+        }
+    }
+
+    fn norm(&self, x: &Tensor, name: &str) -> Tensor {
+        candle_nn::ops::rms_norm_slow(x, self.get(name), self.config.rms_norm_eps as f32).unwrap()
+    }
+
+    /// One sequence -> logits [time, vocabulary].
+    pub(super) fn logits(&self, token_ids: &[u32]) -> Tensor {
+        let config = self.config;
+        let heads = Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim };
+        let time = token_ids.len();
+        let embedding = self.get("model.embed_tokens.weight");
+        let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
+        for layer in 0..config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            let x = self.norm(&hidden, &name("input_layernorm"));
+            let head_part = |part: &str, norm: Option<&str>, count: usize| {
+                let x = self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap();
+                match norm {
+                    Some(norm) => self.rope(&self.norm(&x.contiguous().unwrap(), &name(norm))).reshape((time, count * heads.dimension)).unwrap(),
+                    None => x.reshape((time, count * heads.dimension)).unwrap(),
+                }
+            };
+            let query = head_part("self_attn.q_proj", Some("self_attn.q_norm"), heads.query);
+            let key = head_part("self_attn.k_proj", Some("self_attn.k_norm"), heads.key_value);
+            let value = head_part("self_attn.v_proj", None, heads.key_value);
+            let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), heads);
+            hidden = (hidden + self.linear(&attended, layer, "self_attn.o_proj")).unwrap();
+            let x = self.norm(&hidden, &name("post_attention_layernorm"));
+            let gate = candle_nn::ops::silu(&self.linear(&x, layer, "mlp.gate_proj")).unwrap();
+            let inner = (gate * self.linear(&x, layer, "mlp.up_proj")).unwrap();
+            hidden = (hidden + self.linear(&inner, layer, "mlp.down_proj")).unwrap();
+        }
+        let hidden = self.norm(&hidden, "model.norm.weight");
+        let head = if config.tie_word_embeddings { embedding } else { self.get("lm_head.weight") };
+        hidden.matmul(&head.t().unwrap()).unwrap()
+    }
+
+    /// x: [time, heads, dimension]; positions 0, 1, 2, ...
+    fn rope(&self, x: &Tensor) -> Tensor {
+        let (time, _, dimension) = x.dims3().unwrap();
+        let half = dimension / 2;
+        let angle = |i: usize| (i / half) as f64 / self.config.rope_theta.powf(2.0 * (i % half) as f64 / dimension as f64);
+        let table = |f: fn(f64) -> f64| {
+            let numbers: Vec<f64> = (0..time * half).map(|i| f(angle(i))).collect();
+            Tensor::from_vec(numbers, (time, 1, half), &Device::Cpu).unwrap().to_dtype(x.dtype()).unwrap()
+        };
+        let (cosine, sine) = (table(f64::cos), table(f64::sin));
+        let (low, high) = (x.narrow(2, 0, half).unwrap(), x.narrow(2, half, half).unwrap());
+        let mul = |a: &Tensor, b: &Tensor| a.broadcast_mul(b).unwrap();
+        let new_low = (mul(&low, &cosine) - mul(&high, &sine)).unwrap();
+        let new_high = (mul(&high, &cosine) + mul(&low, &sine)).unwrap();
+        Tensor::cat(&[new_low, new_high], 2).unwrap()
+    }
+
+    /// Log-probs of a completion given its prompt: [completion], on the tape.
+    pub(super) fn log_probs(&self, prompt: &[u32], completion: &[u32]) -> Tensor {
+        let tokens = [prompt, &completion[..completion.len() - 1]].concat();
+        let logits = self.logits(&tokens).narrow(0, prompt.len() - 1, completion.len()).unwrap();
+        let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1).unwrap();
+        let targets = Tensor::new(completion, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
+        log_probs.gather(&targets, 1).unwrap().squeeze(1).unwrap()
+    }
+}
+
+/// A tensor as a leaf of the tape.
+pub(super) fn leaf(tensor: &Tensor) -> Var {
+    Var::from_tensor(&tensor.to_dtype(DType::F64).unwrap()).unwrap()
+}

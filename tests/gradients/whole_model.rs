@@ -1,0 +1,193 @@
+//! The whole model: our layer-by-layer gradient against the plain tape and against finite differences; nothing trainable is left out, nothing frozen moves.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use grpo_tui::config::{KlEstimator, PolicyLoss};
+use grpo_tui::hub::ModelConfig;
+use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
+use grpo_tui::rollout::Threads;
+use grpo_tui::update::{
+    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient,
+};
+
+use super::finite_differences::{noise, random};
+use super::plain::{Plain, leaf};
+
+fn config(tied: bool) -> ModelConfig {
+    let json = format!(
+        r#"{{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":19,"hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,
+        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":6,"rms_norm_eps":1e-6,"rope_theta":10000.0,"tie_word_embeddings":{tied},
+        "max_position_embeddings":64,"hidden_act":"silu","attention_bias":false}}"#
+    );
+    ModelConfig::parse(&json, "config.json").unwrap()
+}
+
+/// Weights with norms that are not 1.
+fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
+    let tensor = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
+        let noise = random(stream as u64 + 10, &shape);
+        let tensor = if shape.len() == 1 { noise.affine(0.3, 1.0) } else { noise.affine(0.5, 0.0) };
+        (name, tensor.unwrap())
+    };
+    tensor_names(config).into_iter().enumerate().map(tensor).collect()
+}
+
+fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
+    let model = Decoder::new(config, &Weights::from_tensors(weights(config), "test"), trainable, 3, DType::F64, &Device::Cpu).unwrap();
+    if matches!(trainable, Trainable::Lora { .. }) {
+        // B starts at zero, where A has no gradient: move everything.
+        model.parameters().restore(&random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap()).unwrap();
+    }
+    model
+}
+
+fn groups() -> Vec<PolicyGroup> {
+    let sample = |tokens: &[u32], advantage| PolicySample {
+        token_ids: tokens.to_vec(),
+        sampled_log_probs: vec![0.0; tokens.len()],
+        reference_log_probs: None,
+        advantage,
+    };
+    vec![
+        PolicyGroup { prompt: vec![3, 1, 4, 1], samples: vec![sample(&[5, 9, 2], 1.0), sample(&[6], -0.5), sample(&[5, 3, 5, 8], -0.5)] },
+        PolicyGroup { prompt: vec![7], samples: vec![sample(&[9, 3], 0.7), sample(&[2, 3, 8], -0.7)] },
+    ]
+}
+
+fn settings(recompute: bool, tokens_per_micro_batch: usize) -> PolicySettings {
+    let loss = LossSettings {
+        policy_loss: PolicyLoss::Grpo,
+        clip_low: 0.2,
+        clip_high: 0.2,
+        kl_beta: 0.0,
+        kl_estimator: KlEstimator::K3,
+        max_completion_tokens: 8,
+    };
+    PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch, recompute }
+}
+
+fn gradient(model: &Decoder, settings: PolicySettings, threads: usize) -> Gradients {
+    let totals = StepTotals { sequences: 5, tokens: 13 };
+    policy_gradient(model, &groups(), totals, &settings, &Threads::new(threads).unwrap()).unwrap().0
+}
+
+/// The same loss on the tape: on-policy its gradient is that of `-A log p`, averaged over tokens and sequences.
+#[expect(clippy::disallowed_methods, reason = "the tape is the oracle")]
+fn tape_gradients(plain: &Plain<'_>) -> HashMap<String, Tensor> {
+    let mut loss = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
+    for group in groups() {
+        for sample in &group.samples {
+            let mean = plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap();
+            loss = (loss + (mean * (-sample.advantage / 5.0)).unwrap()).unwrap();
+        }
+    }
+    let store = loss.backward().unwrap();
+    plain.weights.iter().map(|(name, var)| (name.clone(), store.get(var).unwrap_or_else(|| panic!("{name} has no gradient")).clone())).collect()
+}
+
+fn compare(model: &Decoder, gradients: &Gradients, expected: &HashMap<String, Tensor>) {
+    let flat: Vec<f64> = gradients.flat().to_vec1().unwrap();
+    for slot in model.parameters().slots() {
+        let expected: Vec<f64> = expected[&slot.name].flatten_all().unwrap().to_vec1().unwrap();
+        let scale = expected.iter().fold(1e-3_f64, |a, g| a.max(g.abs()));
+        assert!(expected.iter().any(|g| *g != 0.0), "{} has an empty gradient", slot.name);
+        for (ours, theirs) in flat[slot.range()].iter().zip(&expected) {
+            assert!((ours - theirs).abs() / scale < 1e-6, "{}: {ours} by hand, {theirs} on the tape", slot.name);
+        }
+    }
+}
+
+#[test]
+fn full_gradient_equals_the_tape() {
+    for tied in [true, false] {
+        let config = config(tied);
+        let model = model(&config, Trainable::Full);
+        let plain = Plain { config: &config, weights: weights(&config).into_iter().map(|(n, t)| (n, leaf(&t))).collect(), lora_scale: 0.0 };
+        let expected = tape_gradients(&plain);
+        for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
+            compare(&model, &gradient(&model, settings(recompute, micro_batch), threads), &expected);
+        }
+    }
+}
+
+#[test]
+fn adapter_gradient_equals_the_tape() {
+    let config = config(false);
+    let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
+    let adapters = model.parameters().named().unwrap();
+    let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
+    let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
+    compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain));
+}
+
+#[test]
+fn gradient_equals_finite_differences() {
+    let config = config(true);
+    let model = model(&config, Trainable::Full);
+    let flat: Vec<f64> = model.parameters().flat().to_vec1().unwrap();
+    let gradients: Vec<f64> = gradient(&model, settings(false, 1000), 1).flat().to_vec1().unwrap();
+    let plain_loss = |numbers: &[f64]| {
+        let tensor = |slot: &grpo_tui::model::ParameterSlot| {
+            Tensor::from_slice(&numbers[slot.range()], slot.shape.as_slice(), &Device::Cpu).unwrap()
+        };
+        let weights = model.parameters().slots().iter().map(|slot| (slot.name.clone(), leaf(&tensor(slot)))).collect();
+        let plain = Plain { config: &config, weights, lora_scale: 0.0 };
+        let sum = |group: PolicyGroup| -> f64 {
+            let mean = |sample: &PolicySample| plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap().to_scalar::<f64>().unwrap();
+            group.samples.iter().map(|sample| -sample.advantage / 5.0 * mean(sample)).sum()
+        };
+        groups().into_iter().map(sum).sum::<f64>()
+    };
+    for check in 0..60 {
+        let index = ((noise(5, check) + 1.0) / 2.0 * flat.len() as f64) as usize;
+        let at = |delta: f64| {
+            let mut moved = flat.clone();
+            moved[index] += delta;
+            plain_loss(&moved)
+        };
+        let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+        assert!((gradients[index] - expected).abs() < 1e-7, "parameter {index}: {} by hand, {expected} by differences", gradients[index]);
+    }
+}
+
+#[test]
+fn one_step_moves_everything_trainable_and_nothing_frozen() {
+    let config = config(false);
+    for trainable in [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }] {
+        let weights = Weights::from_tensors(weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())), "test");
+        let model = Decoder::new(&config, &weights, trainable, 3, DType::F32, &Device::Cpu).unwrap();
+        if matches!(trainable, Trainable::Lora { .. }) {
+            let start = random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap();
+            model.parameters().restore(&start).unwrap();
+        }
+        let before: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
+        let optimizer_settings = OptimizerSettings {
+            learning_rate: 1e-3,
+            warmup_steps: 0,
+            cosine_steps: 0,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            grad_clip_norm: 1.0,
+        };
+        let mut optimizer = Optimizer::new(optimizer_settings, model.parameters(), &Device::Cpu).unwrap();
+        let gradients = gradient(&model, settings(false, 1000), 1);
+        assert!(matches!(optimizer.apply(model.parameters(), &gradients).unwrap(), Applied::Moved { .. }));
+        let after: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
+        for slot in model.parameters().slots() {
+            assert!(before[slot.range()] != after[slot.range()], "{} did not move", slot.name);
+        }
+        if trainable != Trainable::Full {
+            let frozen = Decoder::new(&config, &weights, Trainable::Frozen, 3, DType::F32, &Device::Cpu).unwrap();
+            let batch = {
+                let mut batch = grpo_tui::model::PackedBatch::default();
+                batch.push_prompt(&[1, 2, 3]);
+                batch
+            };
+            let off = model.forward(&batch, grpo_tui::model::Adapters::Off).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(off, frozen.forward(&batch, grpo_tui::model::Adapters::On).unwrap().to_vec2::<f32>().unwrap());
+        }
+    }
+}
