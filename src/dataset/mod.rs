@@ -11,4 +11,4 @@ pub use build::{BuiltSet, build};
 pub use error::DatasetError;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use random::CounterRandom;
-pub use row::{PromptRow, load, read_rows};
+pub use row::{PromptRow, load, load_from, open, read_rows};

@@ -201,9 +201,10 @@ fn class_of(kind: &Kind) -> FailureClass {
 /// The reason in words, quoting what the completion says.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
+    let what = if type_name == "null" { found.clone() } else { format!("{type_name} {found}") };
     match error.kind() {
         Kind::Required { property } => format!("missing key {property}"),
-        Kind::Type { kind: TypeKind::Single(wanted) } => format!("expected {wanted}, found {type_name} {found}"),
+        Kind::Type { kind: TypeKind::Single(wanted) } => format!("expected {wanted}, found {what}"),
         Kind::Type { kind: TypeKind::Multiple(wanted) } => {
             format!(
                 "expected {}, found {type_name} {found}",

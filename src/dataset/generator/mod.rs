@@ -72,7 +72,7 @@ type Values = BTreeMap<String, Value>;
 impl Generator {
     /// The generator that the task names.
     pub fn load(task: &Task) -> Result<Self, DatasetError> {
-        let file = task.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
+        let file = task.prompts.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
         let label = task.label(file);
         let bytes = task.read(file)?;
         let text = std::str::from_utf8(&bytes)
