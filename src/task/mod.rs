@@ -198,13 +198,9 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.schema_file];
         names.extend(self.references.values().map(String::as_str));
         names.extend(
-<<<<<<< HEAD
-            [&prompts.train, &prompts.eval, &prompts.proof, &self.completions, &self.generator].into_iter().filter_map(Option::as_deref),
-=======
             [&prompts.train, &prompts.eval, &prompts.proof, &prompts.completions, &prompts.generator]
                 .into_iter()
                 .filter_map(Option::as_deref),
->>>>>>> parent of 9a74c73 (Name the completions and generator files on the task itself)
         );
         let mut seen = Vec::new();
         names.retain(|name| !seen.contains(name) && (seen.push(*name) == ()));
