@@ -44,9 +44,8 @@ pub fn paired_bootstrap(differences: &[f64], resamples: usize, seed: u64) -> Int
     }
     let estimate = differences.iter().sum::<f64>() / count as f64;
     let mut state = seed;
-    let mut means: Vec<f64> = (0..resamples.max(1))
-        .map(|_| (0..count).map(|_| differences[below(&mut state, count)]).sum::<f64>() / count as f64)
-        .collect();
+    let mut means: Vec<f64> =
+        (0..resamples.max(1)).map(|_| (0..count).map(|_| differences[below(&mut state, count)]).sum::<f64>() / count as f64).collect();
     means.sort_by(f64::total_cmp);
     let at = |quantile: f64| means[((means.len() - 1) as f64 * quantile).round() as usize];
     Interval { estimate, low: at(0.025), high: at(0.975) }
@@ -60,7 +59,8 @@ pub fn required_n(fixed: f64, broken: f64, power: f64) -> Option<usize> {
     if !possible || difference == 0.0 {
         return None;
     }
-    let spread = normal_quantile(0.975) * discordant.sqrt() + normal_quantile(power) * (discordant - difference * difference).max(0.0).sqrt();
+    let spread =
+        normal_quantile(0.975) * discordant.sqrt() + normal_quantile(power) * (discordant - difference * difference).max(0.0).sqrt();
     let needed = ((spread / difference).powi(2)).ceil();
     (needed.is_finite() && needed < 1e15).then_some((needed as usize).max(1))
 }

@@ -130,7 +130,7 @@ impl<'a> Pass<'a> {
             if repeat.exact {
                 format!("the same prompt as {place}; {advice}")
             } else {
-                format!("about {:.0} % the same as {place}; {advice}", repeat.likeness * 100.0)
+                format!("about {:.0} % the same as {place}; {advice}", (repeat.likeness * 100.0).min(99.0))
             }
         };
         health.add(kind, &self.result.file, Some(row.line), message);
