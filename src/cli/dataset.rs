@@ -1,11 +1,13 @@
 //! `grpo-tui dataset build|check`: make a task's prompt files, or say what is wrong with them.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Failure, Outcome};
 use crate::dataset::health::{self, Checks, Health, Level};
-use crate::dataset::{self, BuiltSet, PromptRow};
+use crate::dataset::{Builder, PromptRow};
 use crate::hub::find_model;
 use crate::score::{Scorer, Tier};
 use crate::task::Task;
@@ -61,27 +63,27 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 fn build(arguments: &Build) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let sets = dataset::build(&task)?;
+    let builder = Builder::new(&task)?;
     let folder = match (&arguments.out, task.folder()) {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) => folder.to_path_buf(),
         (None, None) => return Err(Failure::usage(format!("{} is embedded in the program; add --out DIR", arguments.task))),
     };
     if arguments.check {
-        return check_built(&folder, &sets, &arguments.task);
+        return check_built(&folder, &builder, &arguments.task);
     }
-    for set in &sets {
-        let path = set.write(&folder)?;
+    for set in &builder.sets {
+        let path = builder.write(set, &folder)?;
         println!("{}: {} rows", path.display(), set.rows);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_built(folder: &Path, sets: &[BuiltSet], task: &str) -> Outcome {
-    for set in sets {
+fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
+    for set in &builder.sets {
         let path = folder.join(&set.file);
-        let stored = std::fs::read(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        if let Some(line) = set.first_difference(&stored) {
+        let stored = File::open(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
             let message = format!(
                 "{} line {line} is not what the generator makes; run `grpo-tui dataset build {task}` to rewrite it",
                 path.display()

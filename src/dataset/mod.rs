@@ -8,7 +8,7 @@ pub mod order;
 mod random;
 mod row;
 
-pub use build::{BuiltSet, build};
+pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use random::CounterRandom;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use grpo_tui::dataset;
+use grpo_tui::dataset::{self, Builder};
 use grpo_tui::task::PromptSet;
 
 fn command(arguments: &[&str]) -> (i32, String) {
@@ -16,12 +16,17 @@ const INVOICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/invoice"
 #[test]
 fn the_sample_files_are_what_the_generator_makes() {
     let task = super::invoice();
-    let built = dataset::build(&task).unwrap();
-    let counts: Vec<(&str, u64)> = built.iter().map(|set| (set.file.as_str(), set.rows)).collect();
+    let builder = Builder::new(&task).unwrap();
+    let counts: Vec<(&str, u64)> = builder.sets.iter().map(|set| (set.file.as_str(), set.rows)).collect();
     assert_eq!(counts, [("train.jsonl", 200), ("eval.jsonl", 50), ("eval-large.jsonl", 500)]);
-    for set in &built {
+    for set in &builder.sets {
         let stored = task.read(&set.file).unwrap();
-        assert!(stored.as_ref() == set.text.as_bytes(), "{} differs: run `grpo-tui dataset build sample-data/invoice`", set.file);
+        assert_eq!(
+            builder.first_difference(set, stored.as_ref()).unwrap(),
+            None,
+            "{} differs: run `grpo-tui dataset build sample-data/invoice`",
+            set.file
+        );
     }
     for (set, rows) in PromptSet::ALL.into_iter().zip([200, 50, 500]) {
         let loaded = dataset::load(&task, set).unwrap();
@@ -40,11 +45,15 @@ fn build_writes_elsewhere_and_check_tells_a_difference() {
     assert!(text.contains("500 rows"), "{text}");
     assert_eq!(command(&["dataset", "build", INVOICE, "--out", out, "--check"]).0, 0);
     let path = folder.path().join("eval.jsonl");
-    let changed = std::fs::read_to_string(&path).unwrap().replacen("train", "t", 0).replacen("eval-003", "eval-3", 1);
+    let changed = std::fs::read_to_string(&path).unwrap().replacen("eval-003", "eval-3", 1);
     std::fs::write(&path, changed).unwrap();
     let (code, text) = command(&["dataset", "build", INVOICE, "--out", out, "--check"]);
     assert_eq!(code, 1);
     assert!(text.contains("eval.jsonl line 3 is not what the generator makes") && text.contains("grpo-tui dataset build"), "{text}");
+    command(&["dataset", "build", INVOICE, "--out", out]);
+    let more = std::fs::read_to_string(&path).unwrap() + "{}";
+    std::fs::write(&path, more).unwrap();
+    assert!(command(&["dataset", "build", INVOICE, "--out", out, "--check"]).1.contains("eval.jsonl line 51 is not"));
     std::fs::remove_file(&path).unwrap();
     let (code, text) = command(&["dataset", "build", INVOICE, "--out", out, "--check"]);
     assert!(code == 1 && text.contains("eval.jsonl"), "{text}");
@@ -59,6 +68,6 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_harmed() {
     assert!(code == 1 && text.contains("file"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     let (_folder, task) = super::task_with(&[]);
-    let error = dataset::build(&task).unwrap_err().to_string();
+    let error = Builder::new(&task).unwrap_err().to_string();
     assert!(error.contains("generator.toml: ") && error.contains("missing field `seed`"), "{error}");
 }
