@@ -82,7 +82,8 @@ fn build(arguments: &Build) -> Outcome {
 fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
     for set in &builder.sets {
         let path = folder.join(&set.file);
-        let stored = File::open(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        let stored = File::open(&path)
+            .map_err(|error| Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display())))?;
         if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
             let message = format!(
                 "{} line {line} is not what the generator makes; run `grpo-tui dataset build {task}` to rewrite it",

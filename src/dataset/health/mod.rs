@@ -18,13 +18,18 @@ use crate::task::{PromptSet, Task};
 /// Tags that are counted of a set; a file may hold any number of them.
 const MOST_TAGS: usize = 1000;
 
+/// Why a row's `expected` would not count as right, if so.
+pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<String> + 'a;
+/// A row's prompt in tokens, template included, or why that cannot be told.
+pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
+
 /// What rooms further down can tell about a row.
 #[derive(Default)]
 pub struct Checks<'a> {
     /// Why the row's `expected` would not count as right, if so.
-    pub expected_problem: Option<&'a dyn Fn(&PromptRow) -> Option<String>>,
+    pub expected_problem: Option<&'a ExpectedProblem<'a>>,
     /// The prompt's length in tokens, template included, or why it cannot be told.
-    pub count_tokens: Option<&'a dyn Fn(&PromptRow) -> Result<usize, String>>,
+    pub count_tokens: Option<&'a CountTokens<'a>>,
     /// The longest prompt that leaves room for an answer, in tokens.
     pub most_prompt_tokens: Option<usize>,
 }
