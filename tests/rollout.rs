@@ -47,7 +47,9 @@ fn decode_and_training_log_probs_agree() {
         }
         let requests = requests();
         let groups = run(&model, &requests, &sampling(temperature), 1);
-        assert!(groups.iter().flatten().any(|c| c.stop == StopReason::Stop) && groups.iter().flatten().any(|c| c.stop == StopReason::Length));
+        assert!(
+            groups.iter().flatten().any(|c| c.stop == StopReason::Stop) && groups.iter().flatten().any(|c| c.stop == StopReason::Length)
+        );
         let completions = |group: &'_ Vec<Completion>| group.iter().map(|c| c.token_ids.clone()).collect::<Vec<_>>();
         let ids: Vec<_> = groups.iter().map(completions).collect();
         let packed = requests.iter().zip(&ids).map(|(r, ids)| (r.prompt.as_slice(), ids.iter().map(Vec::as_slice).collect()));

@@ -56,7 +56,8 @@ pub(super) fn write_adapter(
 /// Tensors as the bytes of a safetensors file; the same tensors give the same bytes.
 pub(super) fn serialise(tensors: Vec<(String, Tensor)>) -> Result<Vec<u8>, CheckpointError> {
     let metadata = Some(std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]));
-    let tensors = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.contiguous()?))).collect::<Result<Vec<_>, candle_core::Error>>()?;
+    let tensors =
+        tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.contiguous()?))).collect::<Result<Vec<_>, candle_core::Error>>()?;
     safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), metadata)
         .map_err(|error| CheckpointError::Tensor(candle_core::Error::wrap(error)))
 }

@@ -38,7 +38,16 @@ const VERSION: u32 = 1;
 impl TrainerState {
     /// Before the first step.
     pub fn start(config_digest: String) -> Self {
-        Self { version: VERSION, step: 0, updates: 0, prompts_taken: 0, skipped_in_a_row: 0, seconds: 0.0, evals_without_gain: 0, config_digest }
+        Self {
+            version: VERSION,
+            step: 0,
+            updates: 0,
+            prompts_taken: 0,
+            skipped_in_a_row: 0,
+            seconds: 0.0,
+            evals_without_gain: 0,
+            config_digest,
+        }
     }
 }
 

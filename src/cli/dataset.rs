@@ -1,11 +1,17 @@
 //! `grpo-tui dataset build|check`: make a task's prompt files, or say what is wrong with them.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Failure, Outcome};
-use crate::dataset;
+use crate::dataset::health::{self, Checks, Health, Level};
+use crate::dataset::{Builder, PromptRow};
+use crate::hub::find_model;
+use crate::score::{Scorer, Tier};
 use crate::task::Task;
+use crate::text::{Thinking, Tokenizer, conversation};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -15,8 +21,10 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Write the prompt files that the task's generator makes
+    /// Write the prompt files that the task's generator makes: always the same bytes
     Build(Build),
+    /// Look for bad lines, duplicates, leaks between the sets, answers that the schema refuses, prompts that are too long, secrets
+    Check(Check),
 }
 
 #[derive(Debug, clap::Args)]
@@ -26,32 +34,132 @@ struct Build {
     /// Write into this folder instead of the task's own
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write nothing; fail if a file differs from what the generator makes
+    /// Write nothing; fail if a file is not what the generator makes
     #[arg(long)]
     check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// A task's folder or name
+    task: String,
+    /// Count prompt lengths with this model's tokenizer and chat template
+    #[arg(long, value_name = "M")]
+    model: Option<String>,
+    /// Longest prompt and answer together, in tokens [default: the task's own, else 2048]
+    #[arg(long, value_name = "N", requires = "model")]
+    max_seq_len: Option<usize>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Build(arguments) => build(&arguments),
+        Command::Check(arguments) => check(&arguments),
     }
 }
 
 fn build(arguments: &Build) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    for set in dataset::build(&task)? {
-        let path = match &arguments.out {
-            Some(folder) => folder.join(&set.file),
-            None => PathBuf::from(task.label(&set.file)),
-        };
-        if arguments.check {
-            let same = std::fs::read(&path).is_ok_and(|bytes| bytes == set.text.as_bytes());
-            if !same {
-                return Err(Failure::failed(format!("{} differs", path.display())));
-            }
-        } else {
-            std::fs::write(&path, &set.text).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        }
+    let builder = Builder::new(&task)?;
+    let folder = match (&arguments.out, task.folder()) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(folder)) => folder.to_path_buf(),
+        (None, None) => return Err(Failure::usage(format!("{} is embedded in the program; add --out DIR", arguments.task))),
+    };
+    if arguments.check {
+        return check_built(&folder, &builder, &arguments.task);
+    }
+    for set in &builder.sets {
+        let path = builder.write(set, &folder)?;
+        println!("{}: {} rows", path.display(), set.rows);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
+    for set in &builder.sets {
+        let path = folder.join(&set.file);
+        let stored = File::open(&path)
+            .map_err(|error| Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display())))?;
+        if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
+            let message = format!(
+                "{} line {line} is not what the generator makes; run `grpo-tui dataset build {task}` to rewrite it",
+                path.display()
+            );
+            return Err(Failure::failed(message));
+        }
+        println!("{}: {} rows, as the generator makes them", path.display(), set.rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(arguments: &Check) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    let scorer = Scorer::new(&task)?;
+    let tokenizer = match &arguments.model {
+        Some(model) => Some(Tokenizer::load(&find_model(model)?)?),
+        None => None,
+    };
+    let expected_problem = |row: &PromptRow| expected_problem(&scorer, row);
+    let count_tokens = |row: &PromptRow| tokenizer.as_ref().map_or(Ok(0), |tokenizer| count_tokens(&task, tokenizer, row));
+    let checks = Checks {
+        expected_problem: Some(&expected_problem),
+        count_tokens: tokenizer.is_some().then_some(&count_tokens),
+        // A prompt must leave room for one token at least.
+        most_prompt_tokens: Some(arguments.max_seq_len.unwrap_or_else(|| own_max_seq_len(&task, arguments)).saturating_sub(1)),
+    };
+    let health = health::check(&task, &checks)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&health)?);
+    } else {
+        print_health(&health);
+    }
+    Ok(if health.count(Level::Error) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Why the row's `expected`, written as a completion, would not be valid.
+fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<String> {
+    let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
+    let reason = || score.errors.first().map_or_else(|| "the task refuses it".to_owned(), |error| error.message.clone());
+    (score.tier != Tier::Valid).then(reason)
+}
+
+fn count_tokens(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<usize, String> {
+    let thinking = if task.thinking { Thinking::On } else { Thinking::Off };
+    let messages = conversation(task.system.as_deref(), &row.messages, thinking, tokenizer.has_thinking_switch());
+    tokenizer.prompt_ids(&messages, thinking).map(|ids| ids.len()).map_err(|error| error.to_string())
+}
+
+fn own_max_seq_len(task: &Task, arguments: &Check) -> usize {
+    let defaults = task.train_defaults(arguments.model.as_deref().unwrap_or_default());
+    let own = defaults.get("max_seq_len").and_then(toml::Value::as_integer);
+    own.and_then(|own| usize::try_from(own).ok()).unwrap_or(2048)
+}
+
+fn print_health(health: &Health) {
+    for set in &health.sets {
+        let tags = set.tags.iter().map(|(tag, count)| format!("{tag} {count}")).collect::<Vec<_>>().join(", ");
+        println!("{}: {} rows{}{tags}", set.file, set.rows, if tags.is_empty() { "" } else { " · " });
+        if let Some((least, mean, greatest)) = set.prompt_tokens {
+            println!("  prompt tokens: {least} to {greatest}, mean {mean:.0}");
+        }
+    }
+    for finding in &health.findings {
+        let level = if finding.level == Level::Error { "error" } else { "warning" };
+        let line = finding.line.map_or_else(String::new, |line| format!(" line {line}"));
+        println!("{level}: {}{line}: {}", finding.file, finding.message);
+    }
+    let total: usize = health.counts.values().sum();
+    if total > health.findings.len() {
+        println!("… and {} more of the same kinds", total - health.findings.len());
+    }
+    let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
+    println!(
+        "{errors} {}, {warnings} {}",
+        if errors == 1 { "error" } else { "errors" },
+        if warnings == 1 { "warning" } else { "warnings" }
+    );
 }

@@ -113,7 +113,11 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         if update % every == 0 || update == settings.updates {
             let seconds = start.elapsed().as_secs_f64();
             let left = seconds / update as f64 * (settings.updates - update) as f64;
-            let line = format!("update {update}/{}  loss {smooth:.4}  {:.0} tokens/s  {left:.0} s left", settings.updates, tokens as f64 / seconds);
+            let line = format!(
+                "update {update}/{}  loss {smooth:.4}  {:.0} tokens/s  {left:.0} s left",
+                settings.updates,
+                tokens as f64 / seconds
+            );
             // Progress is a courtesy: a closed stderr must not end the work.
             let _ = writeln!(std::io::stderr(), "{line}");
         }

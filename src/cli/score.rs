@@ -69,7 +69,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), Failure> {
-    match (file, &task.completions) {
+    match (file, &task.prompts.completions) {
         (Some("-"), _) => Ok(("standard input".to_owned(), Box::new(BufReader::new(io::stdin())))),
         (Some(path), _) => {
             let file = File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;

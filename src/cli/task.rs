@@ -62,7 +62,7 @@ fn run_check(choice: &Choice) -> Outcome {
             Err(error) => problems.push(error.to_string()),
         }
     }
-    let others = [&task.completions, &task.generator].into_iter().flatten();
+    let others = [&task.prompts.completions, &task.prompts.generator].into_iter().flatten();
     problems.extend(others.filter_map(|file| task.read(file).err()).map(|error| error.to_string()));
     if choice.json {
         let sets: serde_json::Map<_, _> =

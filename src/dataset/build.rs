@@ -1,36 +1,86 @@
-//! The prompt files of a task, written by its generator: always the same bytes.
+//! The prompt files of a task, made by its generator a row at a time: always the same bytes.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use super::{DatasetError, Generator, Stream};
 use crate::task::{PromptSet, Task};
 
+/// The sets that a task's generator makes.
+#[derive(Debug)]
+pub struct Builder {
+    generator: Generator,
+    /// The sets that the task names, in the order train, eval, proof.
+    pub sets: Vec<BuiltSet>,
+}
+
 /// One file that the generator makes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltSet {
     /// The file's name in the task's folder.
     pub file: String,
     /// Which rows.
     pub stream: Stream,
-    /// JSONL.
-    pub text: String,
     /// How many lines.
     pub rows: u64,
 }
 
-/// The sets that the task names, in the order train, eval, proof.
-pub fn build(task: &Task) -> Result<Vec<BuiltSet>, DatasetError> {
-    let generator = Generator::load(task)?;
-    let sets = [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Proof, Stream::Proof)];
-    let mut built = Vec::new();
-    for (set, stream) in sets {
-        let Some(file) = task.set_file(set) else { continue };
-        let rows = generator.rows(stream).unwrap_or(0);
-        let mut text = String::new();
-        for index in 0..rows {
-            let fields = generator.row(stream, index)?.row.fields;
-            text.push_str(&serde_json::Value::Object(fields).to_string());
-            text.push('\n');
-        }
-        built.push(BuiltSet { file: file.to_owned(), stream, text, rows });
+impl Builder {
+    /// Reads the task's generator.
+    pub fn new(task: &Task) -> Result<Self, DatasetError> {
+        let generator = Generator::load(task)?;
+        let streams = [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Proof, Stream::Proof)];
+        let sets = streams.into_iter().filter_map(|(set, stream)| {
+            Some(BuiltSet { file: task.set_file(set)?.to_owned(), stream, rows: generator.rows(stream).unwrap_or(0) })
+        });
+        Ok(Self { sets: sets.collect(), generator })
     }
-    Ok(built)
+
+    /// The lines of a set's file, each with its line end.
+    pub fn lines<'a>(&'a self, set: &'a BuiltSet) -> impl Iterator<Item = Result<String, DatasetError>> + 'a {
+        let line = |fields| serde_json::Value::Object(fields).to_string() + "\n";
+        (0..set.rows).map(move |index| Ok(line(self.generator.row(set.stream, index)?.row.fields)))
+    }
+
+    /// Writes a set's file into a folder (made if missing) and gives its path. What stood there stays whole until the new file is.
+    pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
+        let path = folder.join(&set.file);
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
+        let fail = |source: io::Error| DatasetError::File { path: path.display().to_string(), source, remedy };
+        let write = || {
+            std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(fail)?;
+            let mut file = BufWriter::new(File::create(&partial).map_err(fail)?);
+            for line in self.lines(set) {
+                file.write_all(line?.as_bytes()).map_err(fail)?;
+            }
+            file.into_inner().map_err(|error| fail(error.into_error()))?.sync_all().map_err(fail)?;
+            std::fs::rename(&partial, &path).map_err(fail)
+        };
+        let written = write();
+        if written.is_err() {
+            // The first error is the one to tell; a file that was never made cannot be removed either.
+            drop(std::fs::remove_file(&partial));
+        }
+        written.map(|()| path)
+    }
+
+    /// The first line (1-based) on which a stored file differs from what the generator makes.
+    pub fn first_difference(&self, set: &BuiltSet, mut stored: impl BufRead) -> Result<Option<usize>, DatasetError> {
+        let mut buffer = Vec::new();
+        let mut next = |buffer: &mut Vec<u8>| {
+            buffer.clear();
+            let remedy = "check that it can be read";
+            stored.read_until(b'\n', buffer).map_err(|source| DatasetError::File { path: set.file.clone(), source, remedy })
+        };
+        for (index, line) in self.lines(set).enumerate() {
+            next(&mut buffer)?;
+            if buffer != line?.as_bytes() {
+                return Ok(Some(index + 1));
+            }
+        }
+        let more = next(&mut buffer)?;
+        Ok((more > 0).then_some(set.rows as usize + 1))
+    }
 }

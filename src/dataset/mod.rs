@@ -3,12 +3,13 @@
 mod build;
 mod error;
 pub mod generator;
+pub mod health;
 pub mod order;
 mod random;
 mod row;
 
-pub use build::{BuiltSet, build};
+pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use random::CounterRandom;
-pub use row::{PromptRow, load, read_rows};
+pub use row::{PromptRow, load, load_from, open, read_rows};

@@ -1,13 +1,21 @@
 //! Prompt rows from JSONL, one at a time, each with its line number.
 
-use std::collections::HashSet;
-use std::io::BufRead;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::DatasetError;
 use crate::task::{PromptSet, Task};
 use crate::text::Message;
+
+/// The longest line that is read; a longer one is an error, so that a file without line ends cannot fill the memory.
+const LONGEST_LINE_BYTES: usize = 64 << 20;
+
+/// The roles that chat templates know.
+const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
 /// One prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +35,169 @@ pub struct PromptRow {
 }
 
 /// All rows of one of the task's sets. Errors on the first bad line, a repeated id, an empty set.
-pub fn load(_task: &Task, _set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
-    let _ = HashSet::<String>::new();
-    Err(DatasetError::NoGenerator)
+pub fn load(task: &Task, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
+    let (file, reader) = open(task, set)?;
+    load_from(&task.label(&file), reader)
 }
 
-/// The rows of a JSONL text, read line by line.
-pub fn read_rows(_label: &str, _reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
-    std::iter::empty()
+/// All rows of a JSONL text; the errors of [`load`].
+pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, DatasetError> {
+    let mut rows = Vec::new();
+    let mut lines = HashMap::new();
+    for row in read_rows(label, reader) {
+        let row = row?;
+        if let Some(first) = lines.insert(row.id.clone(), row.line) {
+            let problem = format!("id `{}` is already on line {first}; give every row its own id, or none", row.id);
+            return Err(DatasetError::Line { label: label.to_owned(), line: row.line, problem });
+        }
+        rows.push(row);
+    }
+    if rows.is_empty() { Err(DatasetError::Empty { label: label.to_owned() }) } else { Ok(rows) }
+}
+
+/// The file of a set (its name in the task) and a reader over it: from the disk, nothing but a buffer is held in memory.
+pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
+    let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set: set.name() })?;
+    let reader: Box<dyn BufRead> = match task.folder() {
+        Some(folder) => {
+            let opened = File::open(folder.join(file));
+            Box::new(BufReader::new(opened.map_err(|source| DatasetError::File {
+                path: task.label(file),
+                source,
+                remedy: "write the file, run `grpo-tui dataset build`, or name another one under [prompts] in task.toml",
+            })?))
+        }
+        None => Box::new(Cursor::new(task.read(file)?.into_owned())),
+    };
+    Ok((file.to_owned(), reader))
+}
+
+/// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading goes on after a bad line. Blank lines are skipped.
+pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
+    let stem = Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Rows { label: label.to_owned(), stem, reader, buffer: Vec::new(), line: 0, ended: false }
+}
+
+struct Rows<R> {
+    label: String,
+    stem: String,
+    reader: R,
+    buffer: Vec<u8>,
+    line: usize,
+    ended: bool,
+}
+
+impl<R: BufRead> Iterator for Rows<R> {
+    type Item = Result<PromptRow, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.ended {
+            self.line += 1;
+            match self.read_line() {
+                Ok(false) => self.ended = true,
+                Ok(true) if self.buffer.trim_ascii().is_empty() => {}
+                Ok(true) => {
+                    let row = parse(&self.buffer, self.line, &self.stem);
+                    return Some(row.map_err(|problem| DatasetError::Line { label: self.label.clone(), line: self.line, problem }));
+                }
+                Err(problem) => {
+                    self.ended = true;
+                    return Some(Err(DatasetError::Line { label: self.label.clone(), line: self.line, problem }));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<R: BufRead> Rows<R> {
+    /// The next line into the buffer; false at the end of the file.
+    fn read_line(&mut self) -> Result<bool, String> {
+        self.buffer.clear();
+        let mut limited = self.reader.by_ref().take(LONGEST_LINE_BYTES as u64 + 1);
+        let length = limited.read_until(b'\n', &mut self.buffer).map_err(|error| format!("cannot be read: {error}"))?;
+        if length > LONGEST_LINE_BYTES {
+            return Err(format!("longer than {} MiB; write one JSON object a line", LONGEST_LINE_BYTES >> 20));
+        }
+        if self.line == 1 && self.buffer.starts_with("\u{feff}".as_bytes()) {
+            self.buffer.drain(..3);
+        }
+        Ok(length > 0)
+    }
+}
+
+/// One line as a row, or what is wrong with it.
+fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 from byte {} of the line; save the file as UTF-8", error.valid_up_to() + 1))?
+        .trim_end_matches(['\r', '\n']);
+    let value: Value = serde_json::from_str(text).map_err(|error| not_json(&error, text))?;
+    let Value::Object(fields) = value else {
+        return Err(format!("{} where an object must stand; write {{\"messages\": […]}}", show(&value)));
+    };
+    let messages = messages(&fields)?;
+    let id = match fields.get("id") {
+        None | Some(Value::Null) => format!("{stem}-{line}"),
+        Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
+        Some(Value::Number(id)) => id.to_string(),
+        Some(other) => return Err(format!("`id` is {}; write a text that is not empty, or leave it out", show(other))),
+    };
+    let expected = fields.get("expected").filter(|value| !value.is_null()).cloned();
+    Ok(PromptRow { id, messages, expected, tags: tags(&fields)?, fields, line })
+}
+
+fn not_json(error: &serde_json::Error, text: &str) -> String {
+    // serde_json ends its message with the place inside the line's own text, which is always line 1.
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or(&message);
+    format!("not JSON at column {} ({message}): {}; write one whole JSON object a line", error.column(), clip(text))
+}
+
+fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
+    let turns = match fields.get("messages") {
+        Some(Value::Array(turns)) if turns.is_empty() => return Err("`messages` is empty; it needs at least one user turn".into()),
+        Some(Value::Array(turns)) => turns,
+        Some(other) => return Err(format!("`messages` is {}; it must be a list of {{\"role\", \"content\"}}", show(other))),
+        None => {
+            let near =
+                ["prompt", "question", "text", "input", "conversations", "message"].into_iter().find(|key| fields.contains_key(*key));
+            let found = near.map_or(String::new(), |key| format!(" (it has `{key}`)"));
+            return Err(format!("missing `messages`{found}; write {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"));
+        }
+    };
+    turns.iter().enumerate().map(|(place, turn)| message(place + 1, turn)).collect()
+}
+
+fn message(place: usize, turn: &Value) -> Result<Message, String> {
+    let text = |key: &str| match turn.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(format!("turn {place}: `{key}` is {}; it must be a text", show(other))),
+        None => Err(format!("turn {place} has no `{key}`: {}; write {{\"role\": \"user\", \"content\": \"…\"}}", show(turn))),
+    };
+    let role = text("role")?;
+    if !ROLES.contains(&role.as_str()) {
+        return Err(format!("turn {place}: role `{role}` is unknown; write one of {}", ROLES.join(", ")));
+    }
+    Ok(Message { role, content: text("content")? })
+}
+
+fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
+    let wrong = |value: &Value| format!("`tags` holds {}; write a list of texts such as [\"clean\"]", show(value));
+    match fields.get("tags") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(tags)) => tags.iter().map(|tag| tag.as_str().map(str::to_owned).ok_or_else(|| wrong(tag))).collect(),
+        Some(other) => Err(wrong(other)),
+    }
+}
+
+fn show(value: &Value) -> String {
+    clip(&value.to_string())
+}
+
+/// At most 60 characters of a text, in backticks.
+fn clip(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("`{}…`", &text[..end]),
+        None => format!("`{text}`"),
+    }
 }

@@ -70,7 +70,13 @@ fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, place: 
     let (length, prefix) = (segment.length, segment.prefix.1);
     let width = prefix + length;
     let scale = T::of(1.0 / (heads.dimension as f64).sqrt());
-    multiply((scores, View::rows(0, length, prefix, width)), (numbers, place.query), (numbers, place.prefix_key.transposed()), scale, false);
+    multiply(
+        (scores, View::rows(0, length, prefix, width)),
+        (numbers, place.query),
+        (numbers, place.prefix_key.transposed()),
+        scale,
+        false,
+    );
     multiply((scores, View::rows(prefix, length, length, width)), (numbers, place.query), (numbers, place.key.transposed()), scale, false);
     vectorised(|| {
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
@@ -115,7 +121,13 @@ fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Resu
             let place = place(heads, segment, head);
             probabilities(numbers, heads, segment, &place, &mut scores);
             let target = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
-            multiply((&mut output, target), (&scores, View::rows(prefix, length, length, width)), (numbers, place.value), T::of(1.0), false);
+            multiply(
+                (&mut output, target),
+                (&scores, View::rows(prefix, length, length, width)),
+                (numbers, place.value),
+                T::of(1.0),
+                false,
+            );
             if prefix > 0 {
                 let shared = View::rows(0, length, prefix, width);
                 multiply((&mut output, target), (&scores, shared), (numbers, place.prefix_value), T::of(1.0), true);

@@ -58,7 +58,8 @@ impl InplaceOp2 for Append<'_> {
 
 impl Append<'_> {
     fn copy<T: Real>(&self, cache: &mut [T], cache_layout: &Layout, packed: &[T], packed_layout: &Layout) -> Result<()> {
-        let (Some((cache_start, _)), Some((packed_start, _))) = (cache_layout.contiguous_offsets(), packed_layout.contiguous_offsets()) else {
+        let (Some((cache_start, _)), Some((packed_start, _))) = (cache_layout.contiguous_offsets(), packed_layout.contiguous_offsets())
+        else {
             bail!("the cache and the new rows must be contiguous")
         };
         let size = 2 * self.heads.key_width();
@@ -160,7 +161,13 @@ impl GroupHead<'_> {
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
         let (lines, size, line, prefix) = (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
         mixed.resize(lines * size, T::of(0.0));
-        multiply((mixed, View::rows(0, lines, size, size)), (scores, View::rows(0, lines, prefix, line)), (prefixes, self.prompt(1)), T::of(1.0), false);
+        multiply(
+            (mixed, View::rows(0, lines, size, size)),
+            (scores, View::rows(0, lines, prefix, line)),
+            (prefixes, self.prompt(1)),
+            T::of(1.0),
+            false,
+        );
         vectorised(|| {
             for (index, row) in self.group.iter().enumerate() {
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {

@@ -34,7 +34,9 @@ pub fn uniform(seed: u64, place: Place) -> f64 {
 
 /// `n` numbers in [-bound, bound), of stream `stream` of the seed: what fresh weights are drawn from.
 pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64> {
-    (0..n as u32).map(|index| bound * (2.0 * uniform(seed, Place { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0)).collect()
+    (0..n as u32)
+        .map(|index| bound * (2.0 * uniform(seed, Place { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0))
+        .collect()
 }
 
 #[cfg(test)]

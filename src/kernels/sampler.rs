@@ -54,7 +54,8 @@ fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<
         if !total.is_finite() {
             bail!("the model's logits are not finite")
         }
-        let token = if greedy { scaled.iter().position(|&s| s == largest).unwrap_or(0) } else { invert(&weights, &blocks, uniform * total) };
+        let token =
+            if greedy { scaled.iter().position(|&s| s == largest).unwrap_or(0) } else { invert(&weights, &blocks, uniform * total) };
         let log_prob = (scaled[token] - largest).double() - total.ln();
         drawn.push(Drawn { token_id: token as u32, log_prob: log_prob as f32 });
     }

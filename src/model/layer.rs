@@ -9,9 +9,7 @@ use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::kernels::attention::{Segment, segment_attention, segment_attention_backward};
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
-use crate::kernels::rope::{
-    Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
-};
+use crate::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use crate::kernels::swiglu::{swiglu, swiglu_backward};
 
 /// A norm's weight, and the place of its gradient when it is trained.
@@ -138,13 +136,7 @@ impl Layer {
         QueryKeyContext { heads: self.heads, norms, epsilon: self.epsilon, positions, table }
     }
 
-    fn query_key_backward(
-        &self,
-        gradient: &Tensor,
-        packed: &Tensor,
-        context: RowContext<'_>,
-        gradients: &mut Gradients,
-    ) -> Result<Tensor> {
+    fn query_key_backward(&self, gradient: &Tensor, packed: &Tensor, context: RowContext<'_>, gradients: &mut Gradients) -> Result<Tensor> {
         let query_key = self.query_key(context.positions, context.table);
         let (Some(query_range), Some(key_range)) = (&self.query_norm.trained, &self.key_norm.trained) else {
             return query_key_rope_backward(gradient, packed, query_key);

@@ -66,12 +66,7 @@ fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<(
     Ok(())
 }
 
-fn prefill(
-    model: &Decoder,
-    adapters: Adapters,
-    requests: &[Request],
-    sampling: &Sampling,
-) -> Result<Option<(Vec<Row>, Caches, Tensor)>> {
+fn prefill(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Option<(Vec<Row>, Caches, Tensor)>> {
     let mut batch = PackedBatch::default();
     let mut rows = Vec::new();
     let mut last_rows = Vec::new();

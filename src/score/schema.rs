@@ -201,14 +201,12 @@ fn class_of(kind: &Kind) -> FailureClass {
 /// The reason in words, quoting what the completion says.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
+    let what = if type_name == "null" { found.clone() } else { format!("{type_name} {found}") };
     match error.kind() {
         Kind::Required { property } => format!("missing key {property}"),
-        Kind::Type { kind: TypeKind::Single(wanted) } => format!("expected {wanted}, found {type_name} {found}"),
+        Kind::Type { kind: TypeKind::Single(wanted) } => format!("expected {wanted}, found {what}"),
         Kind::Type { kind: TypeKind::Multiple(wanted) } => {
-            format!(
-                "expected {}, found {type_name} {found}",
-                wanted.iter().map(|wanted| wanted.to_string()).collect::<Vec<_>>().join(" or ")
-            )
+            format!("expected {}, found {what}", wanted.iter().map(|wanted| wanted.to_string()).collect::<Vec<_>>().join(" or "))
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let keys: Vec<String> = unexpected.iter().take(10).map(|key| format!("{:?}", shorten(key))).collect();

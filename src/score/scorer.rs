@@ -153,6 +153,7 @@ fn class_of(completion: &str, error: &SyntaxError, wrapping: Option<Wrapping>) -
             let fenced = wrapping == Some(Wrapping::Fence) || completion.get(error.offset..).is_some_and(|rest| rest.starts_with("```"));
             if fenced { FailureClass::Fence } else { FailureClass::Prose }
         }
+        Syntax::NoValue => FailureClass::Prose,
         Syntax::Truncated => FailureClass::Truncated,
         Syntax::Empty => FailureClass::Other,
         _ => FailureClass::Syntax,

@@ -44,12 +44,8 @@ pub struct Task {
     pub rewards: Vec<RewardPart>,
     /// The task's own defaults of configuration keys; the sub-table `model.NAME` holds for one base model only.
     pub train: toml::Table,
-    /// The files of the prompt sets.
+    /// The files of the prompt sets, of the sample completions and of the generator.
     pub prompts: PromptFiles,
-    /// Sample completions for the preview.
-    pub completions: Option<String>,
-    /// Recipe of the prompt generator.
-    pub generator: Option<String>,
     home: Home,
 }
 
@@ -87,6 +83,10 @@ pub struct PromptFiles {
     pub eval: Option<String>,
     /// Prompts of the proof set.
     pub proof: Option<String>,
+    /// Sample completions for the preview.
+    pub completions: Option<String>,
+    /// Recipe of a prompt generator.
+    pub generator: Option<String>,
 }
 
 /// `[score]`: from a completion to its tier.
@@ -198,7 +198,9 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.schema_file];
         names.extend(self.references.values().map(String::as_str));
         names.extend(
-            [&prompts.train, &prompts.eval, &prompts.proof, &self.completions, &self.generator].into_iter().filter_map(Option::as_deref),
+            [&prompts.train, &prompts.eval, &prompts.proof, &prompts.completions, &prompts.generator]
+                .into_iter()
+                .filter_map(Option::as_deref),
         );
         let mut seen = Vec::new();
         names.retain(|name| !seen.contains(name) && (seen.push(*name) == ()));

@@ -44,7 +44,6 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
     let schema_text = read_text(&home, &schema_file)?;
     let schema = parse_json(&home.label(&schema_file), &schema_text)?;
     let (score, named) = read_score(&top)?;
-    let (prompts, completions, generator) = read_prompts(&top)?;
     let references = follow_references(&home, &schema, named)?;
     let train = text.parse::<toml::Table>().map_err(toml_error)?.remove("train");
     top.table("train")?;
@@ -63,20 +62,22 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
             Some(toml::Value::Table(table)) => table,
             _ => toml::Table::new(),
         },
-        prompts,
-        completions,
-        generator,
+        prompts: read_prompts(&top)?,
         home,
     })
 }
 
-/// The files of the sets, of the sample completions, of the generator.
-fn read_prompts(top: &Section<'_>) -> Read<(PromptFiles, Option<String>, Option<String>)> {
+fn read_prompts(top: &Section<'_>) -> Read<PromptFiles> {
     let Some(prompts) = top.section("prompts", &["train", "eval", "proof", "completions", "generator"])? else {
-        return Ok((PromptFiles::default(), None, None));
+        return Ok(PromptFiles::default());
     };
-    let sets = PromptFiles { train: prompts.string("train")?, eval: prompts.string("eval")?, proof: prompts.string("proof")? };
-    Ok((sets, prompts.string("completions")?, prompts.string("generator")?))
+    Ok(PromptFiles {
+        train: prompts.string("train")?,
+        eval: prompts.string("eval")?,
+        proof: prompts.string("proof")?,
+        completions: prompts.string("completions")?,
+        generator: prompts.string("generator")?,
+    })
 }
 
 /// The rules, and the named schema files (address to file).

@@ -37,7 +37,8 @@ pub fn measure_cpu(config: &ModelConfig, threads: &Threads) -> Result<Vec<Measur
     let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu).map_err(candle_core::Error::wrap)?;
     let limit = gemm(threads)?;
     // Two operations for each weight that a token passes.
-    let operations = 2.0 * (model.parameters().count() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
+    let operations =
+        2.0 * (model.parameters().count() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
     let share = |tokens_per_second: f64, passes: f64| Some(tokens_per_second * operations * passes / limit.value / 1e9);
     let mut found = vec![limit.clone()];
     let rate = |name: &str, shape: String, batch, value: f64, passes| Measurement {
@@ -89,7 +90,14 @@ fn gemm(threads: &Threads) -> Result<Measurement> {
         Ok(())
     })?;
     let value = (2 * SIZE * SIZE * SIZE * repeats * work.len()) as f64 / seconds / 1e9;
-    Ok(Measurement { name: "gemm".to_owned(), shape: format!("{SIZE}^3 f32"), batch: work.len(), value, unit: "GFLOP/s".to_owned(), of_limit: Some(1.0) })
+    Ok(Measurement {
+        name: "gemm".to_owned(),
+        shape: format!("{SIZE}^3 f32"),
+        batch: work.len(),
+        value,
+        unit: "GFLOP/s".to_owned(),
+        of_limit: Some(1.0),
+    })
 }
 
 fn token(stream: u32, index: usize, vocabulary: usize) -> u32 {
@@ -138,7 +146,8 @@ fn train(model: &Decoder, threads: &Threads) -> Result<(f64, f64)> {
         reference_log_probs: None,
         advantage: if n % 2 == 0 { 1.0 } else { -1.0 },
     };
-    let group = |(n, request): (usize, Request)| PolicyGroup { prompt: request.prompt, samples: (0..8).map(|i| sample(n * 8 + i)).collect() };
+    let group =
+        |(n, request): (usize, Request)| PolicyGroup { prompt: request.prompt, samples: (0..8).map(|i| sample(n * 8 + i)).collect() };
     let groups: Vec<PolicyGroup> = requests(8, vocabulary).into_iter().enumerate().map(group).collect();
     let loss = LossSettings {
         policy_loss: crate::config::PolicyLoss::Grpo,

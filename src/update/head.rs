@@ -55,7 +55,12 @@ pub(super) fn accumulate_gradient<R>(
 }
 
 /// Every row's log-prob in the order of the sequences, and the logits where one chunk held them all.
-fn forward_rows(model: &Decoder, normed: &Tensor, micro_batch: &MicroBatch, temperature: f64) -> Result<(Vec<TokenLogProb>, Option<Tensor>)> {
+fn forward_rows(
+    model: &Decoder,
+    normed: &Tensor,
+    micro_batch: &MicroBatch,
+    temperature: f64,
+) -> Result<(Vec<TokenLogProb>, Option<Tensor>)> {
     let (rows, targets) = rows_and_targets(micro_batch);
     let mut flat = Vec::with_capacity(rows.len());
     let mut kept = None;

@@ -105,7 +105,9 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
 }
 
 fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
-    terms.sampled.map_or(0.0, |sampled| (f64::from(terms.log_probs[token]) - f64::from(sampled[token])).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+    terms
+        .sampled
+        .map_or(0.0, |sampled| (f64::from(terms.log_probs[token]) - f64::from(sampled[token])).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
 }
 
 /// `-min(ratio A, clip(ratio) A)` a token (Schulman et al. 2017, arXiv 1707.06347; Shao et al. 2024, arXiv 2402.03300).

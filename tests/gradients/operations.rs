@@ -44,7 +44,8 @@ fn query_key_rope_matches() {
         let context = QueryKeyContext { heads: HEADS, norms: Some((query, key)), epsilon: 1e-6, positions: &positions, table: &table };
         query_key_rope(packed, context).unwrap()
     };
-    let context = QueryKeyContext { heads: HEADS, norms: Some((&query_norm, &key_norm)), epsilon: 1e-6, positions: &positions, table: &table };
+    let context =
+        QueryKeyContext { heads: HEADS, norms: Some((&query_norm, &key_norm)), epsilon: 1e-6, positions: &positions, table: &table };
     let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
     check("packed", &packed, &dx, |x| seeded(&forward(x, &query_norm, &key_norm), &seed));
     check("query norm", &query_norm, &dq, |w| seeded(&forward(&packed, w, &key_norm), &seed));
@@ -90,7 +91,8 @@ fn embedding_adds_up_repeated_ids() {
 fn log_probs_match() {
     let (logits, targets, weights) = (random(1, &[4, 9]).affine(4.0, 0.0).unwrap(), [0_u32, 8, 3, 3], [1.0, -2.0, 0.5, 0.0]);
     for temperature in [1.0, 0.6] {
-        let probabilities = candle_nn::ops::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap(), D::Minus1).unwrap().to_vec2::<f64>().unwrap();
+        let probabilities =
+            candle_nn::ops::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap(), D::Minus1).unwrap().to_vec2::<f64>().unwrap();
         for ((token, row), &target) in token_log_probs(&logits, &targets, temperature).unwrap().iter().zip(&probabilities).zip(&targets) {
             assert!((f64::from(token.log_prob) - row[target as usize].ln()).abs() < 1e-6);
             let entropy: f64 = row.iter().map(|p| -p * p.ln()).sum();

@@ -70,7 +70,9 @@ impl Plain<'_> {
             let head_part = |part: &str, norm: Option<&str>, count: usize| {
                 let x = self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap();
                 match norm {
-                    Some(norm) => self.rope(&self.norm(&x.contiguous().unwrap(), &name(norm))).reshape((time, count * heads.dimension)).unwrap(),
+                    Some(norm) => {
+                        self.rope(&self.norm(&x.contiguous().unwrap(), &name(norm))).reshape((time, count * heads.dimension)).unwrap()
+                    }
                     None => x.reshape((time, count * heads.dimension)).unwrap(),
                 }
             };

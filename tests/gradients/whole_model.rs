@@ -83,7 +83,11 @@ fn tape_gradients(plain: &Plain<'_>) -> HashMap<String, Tensor> {
         }
     }
     let store = loss.backward().unwrap();
-    plain.weights.iter().map(|(name, var)| (name.clone(), store.get(var).unwrap_or_else(|| panic!("{name} has no gradient")).clone())).collect()
+    plain
+        .weights
+        .iter()
+        .map(|(name, var)| (name.clone(), store.get(var).unwrap_or_else(|| panic!("{name} has no gradient")).clone()))
+        .collect()
 }
 
 fn compare(model: &Decoder, gradients: &Gradients, expected: &HashMap<String, Tensor>) {
@@ -134,7 +138,8 @@ fn gradient_equals_finite_differences() {
         let weights = model.parameters().slots().iter().map(|slot| (slot.name.clone(), leaf(&tensor(slot)))).collect();
         let plain = Plain { config: &config, weights, lora_scale: 0.0 };
         let sum = |group: PolicyGroup| -> f64 {
-            let mean = |sample: &PolicySample| plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap().to_scalar::<f64>().unwrap();
+            let mean =
+                |sample: &PolicySample| plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap().to_scalar::<f64>().unwrap();
             group.samples.iter().map(|sample| -sample.advantage / 5.0 * mean(sample)).sum()
         };
         groups().into_iter().map(sum).sum::<f64>()

@@ -72,7 +72,7 @@ type Values = BTreeMap<String, Value>;
 impl Generator {
     /// The generator that the task names.
     pub fn load(task: &Task) -> Result<Self, DatasetError> {
-        let file = task.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
+        let file = task.prompts.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
         let label = task.label(file);
         let bytes = task.read(file)?;
         let text = std::str::from_utf8(&bytes)
@@ -161,23 +161,31 @@ impl Generator {
         values.append(&mut self.amount(style, random)?);
         let mut fields = Values::new();
         for (name, templates) in &self.specification.fields {
-            let text = self.draw_from(&format!("fields.{name}"), templates.len(), stream, random, &values)?;
+            let text = self.draw_from(&format!("fields.{name}"), templates.len(), stream, random, &mut values)?;
             fields.insert(name.clone(), text.into());
         }
         values.append(&mut fields);
         let layouts = self.specification.layouts[&style.layout].len();
-        let document = self.draw_from(&format!("layouts.{}", style.layout), layouts, stream, random, &values)?;
+        let document = self.draw_from(&format!("layouts.{}", style.layout), layouts, stream, random, &mut values)?;
         values.insert("document".into(), document.into());
         Ok(values)
     }
 
-    /// One of the `count` templates `name.0`, `name.1`, …, rendered.
-    fn draw_from(&self, name: &str, count: usize, stream: Stream, random: &CounterRandom, values: &Values) -> Result<String, DatasetError> {
+    /// One of the `count` templates `name.0`, `name.1`, …, rendered with a `draw` of its own.
+    fn draw_from(
+        &self,
+        name: &str,
+        count: usize,
+        stream: Stream,
+        random: &CounterRandom,
+        values: &mut Values,
+    ) -> Result<String, DatasetError> {
         let mut random = random.fork(name);
         let template = format!("{name}.{}", random.below(count as u64));
-        let mut values = values.clone();
         values.insert("draw".into(), Draw::value(&self.lists, stream as usize, random));
-        self.render(&template, &values)
+        let text = self.render(&template, values);
+        values.remove("draw");
+        text
     }
 
     fn date(&self, random: &CounterRandom) -> Result<Values, DatasetError> {

@@ -96,6 +96,7 @@ impl<'t> Parser<'t> {
                     b'N' if rest.starts_with("NaN") => Syntax::NotANumber,
                     b'I' if rest.starts_with("Infinity") => Syntax::Infinity,
                     b'/' if rest.starts_with("//") || rest.starts_with("/*") => Syntax::Comment,
+                    _ if !rest.contains(['{', '[']) => Syntax::NoValue,
                     _ => Syntax::TextBefore,
                 }))
             }

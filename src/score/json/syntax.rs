@@ -20,6 +20,8 @@ pub enum Syntax {
     ByteOrderMark,
     /// A Markdown fence before the value.
     Fence,
+    /// Text, and no value in it.
+    NoValue,
     /// Text before the value.
     TextBefore,
     /// Text after the value.
@@ -72,6 +74,7 @@ impl fmt::Display for Syntax {
             Self::Empty => "the completion is empty",
             Self::ByteOrderMark => "a byte order mark stands before the JSON value",
             Self::Fence => "a Markdown fence stands before the JSON value",
+            Self::NoValue => "there is no JSON value in the text",
             Self::TextBefore => "text stands before the JSON value",
             Self::TextAfter => "text follows the JSON value",
             Self::Truncated => "the text ends before the JSON value does",

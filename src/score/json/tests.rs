@@ -47,7 +47,7 @@ fn what_is_not() {
         ("\u{FEFF}{}", ByteOrderMark, 0),
         ("```json\n{}\n```", Fence, 0),
         ("Here: {}", TextBefore, 0),
-        ("'a'", TextBefore, 0),
+        ("'a'", NoValue, 0),
         ("{} ok", TextAfter, 3),
         ("{}{}", TextAfter, 2),
         ("1 2", TextAfter, 2),
@@ -133,7 +133,7 @@ fn what_is_not() {
         ("{\u{a0}}", KeyWithoutQuotes, 1),
         ("[\u{feff}1]", ByteOrderMark, 1),
         ("true story", TextAfter, 5),
-        ("nothing", TextBefore, 0),
+        ("nothing", NoValue, 0),
         ("[\u{1F980}]", Unexpected('\u{1F980}'), 1),
     ] {
         check(text, Some((reason, offset)));

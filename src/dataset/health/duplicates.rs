@@ -1,0 +1,108 @@
+//! Which earlier row a prompt repeats, wholly or nearly, within its set or across sets.
+
+use std::collections::HashMap;
+
+use super::near::NearIndex;
+use crate::dataset::PromptRow;
+use crate::dataset::random::{mix, text_hash};
+use crate::task::PromptSet;
+
+/// Rows that are compared; those beyond are only read, so that the memory has a bound.
+pub(super) const MOST_ROWS: usize = 4_000_000;
+
+/// An earlier row and how alike it is: 1 for the same prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Repeat {
+    pub(super) set: PromptSet,
+    pub(super) line: usize,
+    pub(super) likeness: f64,
+    /// The same prompt, character by character.
+    pub(super) exact: bool,
+}
+
+/// The prompts seen so far, of all sets.
+#[derive(Debug)]
+pub(super) struct Duplicates {
+    /// Hash of a prompt -> number of its row.
+    exact: HashMap<u64, u32>,
+    near: NearIndex,
+    /// Line of each row by number.
+    lines: Vec<u32>,
+    /// The number of each set's first row.
+    starts: Vec<(usize, PromptSet)>,
+}
+
+impl Duplicates {
+    pub(super) fn new() -> Self {
+        Self { exact: HashMap::new(), near: NearIndex::new(), lines: Vec::new(), starts: Vec::new() }
+    }
+
+    /// The rows that follow are of this set.
+    pub(super) fn begin(&mut self, set: PromptSet) {
+        self.starts.push((self.lines.len(), set));
+    }
+
+    /// Whether no further row is compared.
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.len() >= MOST_ROWS
+    }
+
+    /// Adds a row; the earlier row that it repeats.
+    pub(super) fn insert(&mut self, row: &PromptRow) -> Option<Repeat> {
+        if self.is_full() {
+            return None;
+        }
+        let number = self.lines.len() as u32;
+        self.lines.push(u32::try_from(row.line).unwrap_or(u32::MAX));
+        let whole = row.messages.iter().fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content));
+        let near = self.near.insert(&said_by_users(row));
+        match self.exact.get(&whole) {
+            Some(&earlier) => Some(self.repeat(earlier, 1.0, true)),
+            None => {
+                self.exact.insert(whole, number);
+                near.map(|(earlier, likeness)| self.repeat(earlier, likeness, false))
+            }
+        }
+    }
+
+    fn repeat(&self, number: u32, likeness: f64, exact: bool) -> Repeat {
+        let set = self.starts.iter().rev().find(|(start, _)| *start <= number as usize).map_or(PromptSet::Train, |(_, set)| *set);
+        Repeat { set, line: self.lines.get(number as usize).map_or(0, |&line| line as usize), likeness, exact }
+    }
+
+    /// Bytes held.
+    #[cfg(test)]
+    fn held_bytes(&self) -> usize {
+        // A hash table holds an entry and a byte of control a place, and leaves an eighth of the places free.
+        self.exact.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1) + self.lines.capacity() * size_of::<u32>() + self.near.held_bytes()
+    }
+}
+
+/// The user turns, or everything if there are none: a system turn that all rows share is no likeness.
+fn said_by_users(row: &PromptRow) -> String {
+    let has_user = row.messages.iter().any(|turn| turn.role == "user");
+    let turns = row.messages.iter().filter(|turn| !has_user || turn.role == "user");
+    turns.map(|turn| turn.content.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::load_from;
+
+    #[test]
+    fn a_million_rows_stay_below_250_megabytes() {
+        let mut duplicates = Duplicates::new();
+        duplicates.begin(PromptSet::Train);
+        let empty = duplicates.held_bytes();
+        let line = r#"{"messages":[{"role":"user","content":"NUMBER"}]}"#;
+        let mut row = load_from("x.jsonl", line.as_bytes()).unwrap().remove(0);
+        let rows = 30_000;
+        for number in 0..rows {
+            row.messages[0].content = format!("please read {:x} and say {:x}", mix(number), mix(number + rows));
+            assert_eq!(duplicates.insert(&row).filter(|repeat| repeat.exact), None);
+        }
+        let each = (duplicates.held_bytes() - empty) / rows as usize;
+        assert!(empty + each * 1_000_000 < 250_000_000, "{empty} bytes and {each} a row");
+    }
+}

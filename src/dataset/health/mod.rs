@@ -1,0 +1,187 @@
+//! Are the prompts fit to train on and to prove anything with? Each set is read once, row by row, in bounded memory.
+
+mod duplicates;
+mod near;
+mod report;
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use self::duplicates::{Duplicates, MOST_ROWS, Repeat};
+pub use self::report::{Finding, FindingKind, Health, Level, SetHealth};
+use super::random::text_hash;
+use super::{DatasetError, PromptRow, open, read_rows};
+use crate::secrets;
+use crate::task::{PromptSet, Task};
+
+/// Tags that are counted of a set; a file may hold any number of them.
+const MOST_TAGS: usize = 1000;
+
+/// Why a row's `expected` would not count as right, if so.
+pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<String> + 'a;
+/// A row's prompt in tokens, template included, or why that cannot be told.
+pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
+
+/// What rooms further down can tell about a row.
+#[derive(Default)]
+pub struct Checks<'a> {
+    /// Why the row's `expected` would not count as right, if so.
+    pub expected_problem: Option<&'a ExpectedProblem<'a>>,
+    /// The prompt's length in tokens, template included, or why it cannot be told.
+    pub count_tokens: Option<&'a CountTokens<'a>>,
+    /// The longest prompt that leaves room for an answer, in tokens.
+    pub most_prompt_tokens: Option<usize>,
+}
+
+impl std::fmt::Debug for Checks<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Checks").field("most_prompt_tokens", &self.most_prompt_tokens).finish_non_exhaustive()
+    }
+}
+
+/// Checks every set that the task names. Errors only if a file cannot be opened.
+pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
+    let mut health = Health::default();
+    let mut duplicates = Duplicates::new();
+    for set in PromptSet::ALL {
+        if task.set_file(set).is_none() {
+            continue;
+        }
+        let (file, reader) = open(task, set)?;
+        let label = task.label(&file);
+        duplicates.begin(set);
+        let mut pass = Pass::new(task, checks, set, label.clone());
+        for row in read_rows(&label, reader) {
+            match row {
+                Ok(row) => pass.row(&row, &mut duplicates, &mut health),
+                Err(DatasetError::Line { line, problem, .. }) => health.add(FindingKind::BadLine, &label, Some(line), || problem),
+                Err(error) => return Err(error),
+            }
+        }
+        let set_health = pass.finish(&mut health);
+        health.sets.push(set_health);
+    }
+    if duplicates.is_full() {
+        let message = || format!("only the first {MOST_ROWS} rows were compared with each other; check the files in parts");
+        health.add(FindingKind::NotCompared, "the sets together", None, message);
+    }
+    Ok(health)
+}
+
+/// One reading of one set.
+struct Pass<'a> {
+    task: &'a Task,
+    checks: &'a Checks<'a>,
+    set: PromptSet,
+    result: SetHealth,
+    /// Hash of an id -> its line; bounded like the comparison of prompts.
+    ids: HashMap<u64, u32>,
+    counted_rows: usize,
+    total_tokens: usize,
+}
+
+impl<'a> Pass<'a> {
+    fn new(task: &'a Task, checks: &'a Checks<'a>, set: PromptSet, file: String) -> Self {
+        let result = SetHealth { set: set.name(), file, rows: 0, tags: Default::default(), prompt_tokens: None };
+        Self { task, checks, set, result, ids: HashMap::new(), counted_rows: 0, total_tokens: 0 }
+    }
+
+    fn row(&mut self, row: &PromptRow, duplicates: &mut Duplicates, health: &mut Health) {
+        self.result.rows += 1;
+        for tag in &row.tags {
+            if self.result.tags.len() < MOST_TAGS || self.result.tags.contains_key(tag) {
+                *self.result.tags.entry(tag.clone()).or_default() += 1;
+            }
+        }
+        self.id(row, health);
+        if let Some(repeat) = duplicates.insert(row) {
+            self.repeat(row, repeat, health);
+        }
+        if !row.messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
+            let message = || "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`".to_owned();
+            health.add(FindingKind::NoUserTurn, &self.result.file, Some(row.line), message);
+        }
+        let problem = self.checks.expected_problem.filter(|_| row.expected.is_some()).and_then(|check| check(row));
+        if let Some(problem) = problem {
+            let message = || format!("`expected` would not be valid: {problem}; correct the row or the schema");
+            health.add(FindingKind::ExpectedInvalid, &self.result.file, Some(row.line), message);
+        }
+        self.tokens(row, health);
+        row.fields.iter().for_each(|(key, value)| self.secrets(key, value, row.line, health));
+    }
+
+    fn id(&mut self, row: &PromptRow, health: &mut Health) {
+        if self.ids.len() >= MOST_ROWS {
+            return;
+        }
+        let line = u32::try_from(row.line).unwrap_or(u32::MAX);
+        if let Some(first) = self.ids.insert(text_hash(&row.id), line) {
+            let message = || format!("id `{}` is already on line {first}; give every row its own id, or none", row.id);
+            health.add(FindingKind::DuplicateId, &self.result.file, Some(row.line), message);
+        }
+    }
+
+    fn repeat(&self, row: &PromptRow, repeat: Repeat, health: &mut Health) {
+        let (kind, advice) = match (repeat.exact, repeat.set == self.set) {
+            (true, true) => (FindingKind::Duplicate, "keep one"),
+            (false, true) => (FindingKind::NearDuplicate, "keep both only if they ask different things"),
+            (true, false) => (FindingKind::Leak, "what was trained or chosen on proves nothing; keep it in one set"),
+            (false, false) => (FindingKind::NearLeak, "what was nearly trained or chosen on proves little; keep such rows in one set"),
+        };
+        let message = || {
+            let other = self.task.set_file(repeat.set).map_or(String::new(), |file| self.task.label(file));
+            let place = if repeat.set == self.set { format!("line {}", repeat.line) } else { format!("{other} line {}", repeat.line) };
+            if repeat.exact {
+                format!("the same prompt as {place}; {advice}")
+            } else {
+                format!("about {:.0} % the same as {place}; {advice}", (repeat.likeness * 100.0).min(99.0))
+            }
+        };
+        health.add(kind, &self.result.file, Some(row.line), message);
+    }
+
+    fn tokens(&mut self, row: &PromptRow, health: &mut Health) {
+        let Some(count) = self.checks.count_tokens else { return };
+        match count(row) {
+            Ok(tokens) => {
+                let (least, _, greatest) = self.result.prompt_tokens.unwrap_or((tokens, 0.0, tokens));
+                self.result.prompt_tokens = Some((least.min(tokens), 0.0, greatest.max(tokens)));
+                (self.total_tokens, self.counted_rows) = (self.total_tokens + tokens, self.counted_rows + 1);
+                if let Some(most) = self.checks.most_prompt_tokens.filter(|&most| tokens > most) {
+                    let message =
+                        || format!("{tokens} tokens, and at most {most} leave room for an answer; shorten it or raise max_seq_len");
+                    health.add(FindingKind::TooLong, &self.result.file, Some(row.line), message);
+                }
+            }
+            Err(problem) => health.add(FindingKind::BadLine, &self.result.file, Some(row.line), || problem),
+        }
+    }
+
+    /// Every text of a value, however deep (serde_json reads at most 128 levels).
+    fn secrets(&self, key: &str, value: &Value, line: usize, health: &mut Health) {
+        match value {
+            Value::String(text) => {
+                // With its key before it, as in a file of settings: the name says whether a random value is meant to be secret.
+                for secret in secrets::scan(&format!("{key}: {text}")) {
+                    let message = || format!("`{key}` holds what looks like a {}: {}; take it out", secret.rule, secret.masked);
+                    health.add(FindingKind::Secret, &self.result.file, Some(line), message);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.secrets(key, value, line, health)),
+            Value::Object(fields) => fields.iter().for_each(|(key, value)| self.secrets(key, value, line, health)),
+            _ => {}
+        }
+    }
+
+    fn finish(mut self, health: &mut Health) -> SetHealth {
+        if self.result.rows == 0 {
+            let message = || DatasetError::Empty { label: String::new() }.to_string().trim_start_matches(": ").to_owned();
+            health.add(FindingKind::EmptySet, &self.result.file, None, message);
+        }
+        if let Some((_, mean, _)) = &mut self.result.prompt_tokens {
+            *mean = self.total_tokens as f64 / self.counted_rows.max(1) as f64;
+        }
+        self.result
+    }
+}

@@ -1,0 +1,83 @@
+//! Secrets with a structure of their own: private keys, JSON Web Tokens, passwords inside connection strings.
+
+use std::ops::Range;
+
+use super::{LONGEST_BYTES, is_placeholder};
+
+/// The kinds of PEM blocks that hold a private key (RFC 7468, PKCS #1, SEC 1, OpenSSH, OpenPGP).
+const PRIVATE_KEYS: [&str; 7] = ["", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED ", "PGP "];
+
+/// Every such secret of the text.
+pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
+    let keys = private_keys(text).map(|place| ("private key", place));
+    let tokens = text.match_indices("eyJ").filter_map(|(start, _)| web_token(text, start)).map(|place| ("JSON Web Token", place));
+    let strings =
+        text.match_indices("://").filter_map(|(place, _)| password(text, place + 3)).map(|place| ("connection string password", place));
+    keys.chain(tokens).chain(strings).collect()
+}
+
+/// From `-----BEGIN … PRIVATE KEY-----` to its end line, or to the end of the text.
+fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices("-----BEGIN ").filter_map(|(start, begin)| {
+        let rest = &text[start + begin.len()..];
+        let kind = PRIVATE_KEYS.into_iter().find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with("PRIVATE KEY")))?;
+        let body = rest[kind.len() + "PRIVATE KEY".len()..].trim_start_matches(" BLOCK").strip_prefix("-----")?;
+        // A mere mention of the line, without a body, is no key.
+        let letters = body.chars().take(200).filter(char::is_ascii_alphanumeric).count();
+        let near = &body[..body.floor_char_boundary(LONGEST_BYTES)];
+        let end = near.find("-----END ").map_or(text.len(), |end| text.len() - body.len() + end);
+        (letters >= 32).then_some(start..end)
+    })
+}
+
+/// `header.payload.signature` in base64url whose header names an algorithm (RFC 7519).
+fn web_token(text: &str, start: usize) -> Option<Range<usize>> {
+    if text[..start].ends_with(|letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.')) {
+        return None;
+    }
+    let length = text[start..]
+        .bytes()
+        .take(LONGEST_BYTES)
+        .take_while(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+        .count();
+    let token = text[start..start + length].trim_end_matches('.');
+    let mut parts = token.split('.');
+    let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let header = decode(header)?;
+    let whole = payload.starts_with("eyJ") && signature.len() >= 20 && parts.next().is_none();
+    (whole && header.contains("\"alg\"")).then_some(start..start + token.len())
+}
+
+/// Base64url without padding, as text.
+fn decode(text: &str) -> Option<String> {
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for byte in text.bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        (bits, count) = (bits << 6 | u32::from(value), count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count & 0xff) as u8);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The password in `scheme://user:password@host`, where `start` is behind the `//`.
+fn password(text: &str, start: usize) -> Option<Range<usize>> {
+    let rest = &text[start..];
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"/?\"'`<>".contains(byte);
+    let limit = rest.bytes().take(512).position(|byte| ends(&byte)).or((rest.len() < 512).then_some(rest.len()))?;
+    let authority = &rest[..limit];
+    let at = authority.rfind('@')?;
+    let colon = authority[..at].find(':')?;
+    let value = &authority[colon + 1..at];
+    let scheme = text[..start - 3].ends_with(|letter: char| letter.is_ascii_alphanumeric());
+    (scheme && value.len() >= 4 && authority.len() > at + 1 && !is_placeholder(value)).then_some(start + colon + 1..start + at)
+}

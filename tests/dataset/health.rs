@@ -1,0 +1,123 @@
+//! `dataset check` names every kind of bad prompt with its place, keeps quiet about good ones, and stays small on large sets.
+
+use std::process::Command;
+
+use grpo_tui::dataset::PromptRow;
+use grpo_tui::dataset::health::{Checks, FindingKind, Health, Level, check};
+
+fn row(text: &str) -> String {
+    format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]}}\n", serde_json::json!(text))
+}
+
+/// A text of its own for each number, long enough to be compared for likeness.
+fn text(number: usize) -> String {
+    (0..12).map(|word| format!("{:x}", (number * 12 + word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect::<Vec<_>>().join(" ")
+}
+
+/// Findings of a task with these sets, as `kind file:line message`.
+fn found(sets: [String; 3], checks: &Checks<'_>) -> (Vec<String>, Health) {
+    let [train, eval, proof] = &sets;
+    let (folder, task) = super::task_with(&[("train.jsonl", train), ("eval.jsonl", eval), ("proof.jsonl", proof)]);
+    let health = check(&task, checks).unwrap();
+    let prefix = format!("{}/", folder.path().display());
+    let lines = health.findings.iter().map(|finding| {
+        let kind = serde_json::to_value(finding.kind).unwrap();
+        let line = finding.line.map_or(String::new(), |line| format!(":{line}"));
+        format!("{} {}{line} {}", kind.as_str().unwrap(), finding.file, finding.message).replace(&prefix, "")
+    });
+    (lines.collect(), health)
+}
+
+#[test]
+fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
+    let check = |sets: [String; 3], expected: &[&str]| {
+        let refuses = |row: &PromptRow| row.expected.as_ref()?.get("amount").is_none().then(|| "`amount` is missing".to_owned());
+        let tokens = |row: &PromptRow| Ok(row.messages.iter().map(|turn| turn.content.split(' ').count()).sum());
+        let checks = Checks { expected_problem: Some(&refuses), count_tokens: Some(&tokens), most_prompt_tokens: Some(20) };
+        assert_eq!(found(sets, &checks).0, expected);
+    };
+    let good = || [row(&text(0)), row(&text(1)), row(&text(2))];
+    let with_train = |line: &str| [row(&text(0)) + line, row(&text(1)), row(&text(2))];
+    check(good(), &[]);
+    check(
+        with_train("{\n"),
+        &["bad_line train.jsonl:2 not JSON at column 1 (EOF while parsing an object): `{`; write one whole JSON object a line"],
+    );
+    check(
+        [String::new(), row(&text(1)), row(&text(2))],
+        &[
+            "empty_set train.jsonl no prompt rows; write one JSON object a line, for example {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}",
+        ],
+    );
+    check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 the same prompt as line 1; keep one"]);
+    check(
+        with_train(&row(&text(0).replacen(' ', "  ", 3).to_uppercase())),
+        &["near_duplicate train.jsonl:2 about 99 % the same as line 1; keep both only if they ask different things"],
+    );
+    check(
+        [row(&text(0)), row(&text(1)), row(&text(0))],
+        &["leak proof.jsonl:1 the same prompt as train.jsonl line 1; what was trained or chosen on proves nothing; keep it in one set"],
+    );
+    check(
+        [row(&text(0)), row(&text(1)), row(&(text(1) + "!"))],
+        &[
+            "near_leak proof.jsonl:1 about 99 % the same as eval.jsonl line 1; what was nearly trained or chosen on proves little; keep such rows in one set",
+        ],
+    );
+    let turnless = r#"{"messages":[{"role":"system","content":"be brief"}]}"#;
+    check(
+        with_train(turnless),
+        &["no_user_turn train.jsonl:2 no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`"],
+    );
+    check(
+        with_train(&row(&text(7)).replace("}]}", "}],\"id\":\"train-1\"}")),
+        &["duplicate_id train.jsonl:2 id `train-1` is already on line 1; give every row its own id, or none"],
+    );
+    check(
+        with_train(&row(&text(7)).replace("}]}", "}],\"expected\":{\"total\":1}}")),
+        &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or the schema"],
+    );
+    check(
+        with_train(&row(&(text(7) + " " + &text(8)))),
+        &["too_long train.jsonl:2 24 tokens, and at most 20 leave room for an answer; shorten it or raise max_seq_len"],
+    );
+    let token = format!("ghp_{}", "aB3dE5fG7hJ9".repeat(3));
+    check(
+        with_train(&row(&format!("my key is {token}"))),
+        &["secret train.jsonl:2 `content` holds what looks like a GitHub token: ghp_…(40 characters); take it out"],
+    );
+    let value = "aB3dE5fG7hJ9kLmN1pQr";
+    check(
+        with_train(&row(&text(7)).replace("}]}", &format!("}}],\"db\":{{\"password\":\"{value}\"}}}}"))),
+        &["secret train.jsonl:2 `password` holds what looks like a high-entropy assignment: aB3d…(20 characters); take it out"],
+    );
+}
+
+#[test]
+fn what_was_found_is_counted_wholly_and_kept_in_part() {
+    let train: String = (0..100).map(|_| "7\n").collect();
+    let (kept, health) = found([train, row(&text(1)), row(&text(2))], &Checks::default());
+    assert_eq!((kept.len(), health.counts[&FindingKind::BadLine], health.counts[&FindingKind::EmptySet]), (21, 100, 1));
+    assert_eq!((health.count(Level::Error), health.count(Level::Warning)), (101, 0));
+}
+
+#[test]
+fn the_sample_task_is_healthy() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["dataset", "check", "invoice", "--json"]).current_dir("/").output().unwrap();
+    let health: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(health["findings"], serde_json::json!([]));
+    assert_eq!(output.status.code(), Some(0));
+    let rows: Vec<_> = health["sets"].as_array().unwrap().iter().map(|set| set["rows"].as_u64().unwrap()).collect();
+    assert_eq!(rows, [200, 50, 500]);
+}
+
+#[test]
+fn the_command_checks_expected_against_the_schema_and_fails() {
+    let wrong = row(&text(0)).replace("}]}", "}],\"expected\":{\"amount\":\"12\"}}");
+    let (folder, _task) = super::task_with(&[("train.jsonl", &wrong), ("eval.jsonl", &row(&text(1))), ("proof.jsonl", &row(&text(2)))]);
+    let output = Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["dataset", "check"]).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("train.jsonl line 1: `expected` would not be valid: ") && text.ends_with("1 error, 0 warnings\n"), "{text}");
+}

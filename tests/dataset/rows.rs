@@ -1,0 +1,98 @@
+//! Reading prompt rows: every bad line has its message, as the user sees it.
+
+use std::io::{BufReader, Cursor, Read};
+
+use grpo_tui::dataset::{load, load_from, read_rows};
+use grpo_tui::task::PromptSet;
+
+const GOOD: &str = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
+
+#[test]
+fn bad_lines_are_named_with_file_line_value_and_remedy() {
+    let check = |line: &[u8], expected: &str| {
+        let text = [GOOD.as_bytes(), b"\n\n", line, b"\n"].concat();
+        let message = load_from("data/train.jsonl", text.as_slice()).unwrap_err().to_string();
+        assert_eq!(message, format!("data/train.jsonl line 3: {expected}"));
+    };
+    check(br#"{"prompt":"x"}"#, r#"missing `messages` (it has `prompt`); write {"messages": [{"role": "user", "content": "…"}]}"#);
+    check(b"{}", r#"missing `messages`; write {"messages": [{"role": "user", "content": "…"}]}"#);
+    check(br#"{"messages":[]}"#, "`messages` is empty; it needs at least one user turn");
+    check(br#"{"messages":"hi"}"#, "`messages` is `\"hi\"`; it must be a list of {\"role\", \"content\"}");
+    check(
+        br#"{"messages":[{"role":"robot","content":"x"}]}"#,
+        "turn 1: role `robot` is unknown; write one of system, user, assistant, tool, developer",
+    );
+    check(br#"{"messages":[{"role":"user"}]}"#, r#"turn 1 has no `content`: `{"role":"user"}`; write {"role": "user", "content": "…"}"#);
+    check(br#"{"messages":[{"content":"x"}]}"#, r#"turn 1 has no `role`: `{"content":"x"}`; write {"role": "user", "content": "…"}"#);
+    check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; it must be a text");
+    check(br#"{"messages":[7]}"#, r#"turn 1 has no `role`: `7`; write {"role": "user", "content": "…"}"#);
+    check(b"[1]", "`[1]` where an object must stand; write {\"messages\": […]}");
+    check(br#"{"messages":[}"#, "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object a line");
+    check(br#"{"messages""#, "not JSON at column 11 (EOF while parsing an object): `{\"messages\"`; write one whole JSON object a line");
+    check(b"{\"a\": \"\xff\"}", "not UTF-8 from byte 8 of the line; save the file as UTF-8");
+    check(br#"{"messages":[{"role":"user","content":"x"}],"id":""}"#, "`id` is `\"\"`; write a text that is not empty, or leave it out");
+    check(
+        br#"{"messages":[{"role":"user","content":"x"}],"tags":"clean"}"#,
+        "`tags` holds `\"clean\"`; write a list of texts such as [\"clean\"]",
+    );
+    check(
+        br#"{"messages":[{"role":"user","content":"x"}],"id":"train-1"}"#,
+        "id `train-1` is already on line 1; give every row its own id, or none",
+    );
+}
+
+#[test]
+fn empty_and_missing_files_are_told_apart() {
+    for text in ["", "\n", "  \n\r\n"] {
+        let message = load_from("train.jsonl", text.as_bytes()).unwrap_err().to_string();
+        assert!(message.starts_with("train.jsonl: no prompt rows; write one JSON object a line"), "{message}");
+    }
+    let (folder, task) = super::task_with(&[]);
+    std::fs::remove_file(folder.path().join("eval.jsonl")).unwrap();
+    let message = load(&task, PromptSet::Eval).unwrap_err().to_string();
+    assert!(message.contains("eval.jsonl: No such file") && message.contains("grpo-tui dataset build"), "{message}");
+}
+
+#[test]
+fn rows_keep_their_ids_lines_and_unknown_fields() {
+    let text = "\u{feff}{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"name\":\"n\"}],\"sql\":[1],\"expected\":null}\r\n\n\
+                {\"id\":7,\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"b\"}],\"tags\":[\"t\"],\"expected\":{\"x\":1}}";
+    let rows = load_from("some/folder/train.jsonl", text.as_bytes()).unwrap();
+    assert_eq!(rows.iter().map(|row| (row.id.as_str(), row.line)).collect::<Vec<_>>(), [("train-1", 1), ("7", 3)]);
+    assert_eq!(rows[0].fields["sql"], serde_json::json!([1]));
+    assert_eq!(rows[0].fields["messages"][0]["name"], "n");
+    assert_eq!((rows[0].expected.as_ref(), rows[1].expected.as_ref()), (None, Some(&serde_json::json!({"x": 1}))));
+    assert_eq!((rows[1].messages.len(), rows[1].tags.clone()), (2, vec!["t".to_owned()]));
+}
+
+#[test]
+fn reading_goes_on_after_a_bad_line() {
+    let text = format!("{GOOD}\n{{\n{GOOD}\n7\n{GOOD}");
+    let rows: Vec<bool> = read_rows("x.jsonl", text.as_bytes()).map(|row| row.is_ok()).collect();
+    assert_eq!(rows, [true, false, true, false, true]);
+}
+
+/// A file of `lines` equal lines that exists nowhere, and what was asked of it at once.
+struct Endless {
+    line: Cursor<Vec<u8>>,
+    left: usize,
+    largest: usize,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.largest = self.largest.max(buffer.len());
+        if self.line.position() == self.line.get_ref().len() as u64 && self.left > 0 {
+            (self.left, _) = (self.left - 1, self.line.set_position(0));
+        }
+        self.line.read(buffer)
+    }
+}
+
+#[test]
+fn a_long_file_streams_through_a_small_buffer() {
+    let mut source = Endless { line: Cursor::new(format!("{GOOD}\n").into_bytes()), left: 49_999, largest: 0 };
+    let count = read_rows("x.jsonl", BufReader::new(&mut source)).filter(|row| row.is_ok()).count();
+    assert_eq!(count, 50_000);
+    assert!(source.largest <= 64 << 10, "{} bytes were asked for at once", source.largest);
+}
