@@ -258,7 +258,3 @@ impl Home {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;
