@@ -156,8 +156,9 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
     ] {
         assert_eq!(Task::resolve_from(text, &below).unwrap_err().to_string(), complaint);
     }
+    let digest = found.digest();
     fs::write(own.join("schema.json"), "{}").unwrap();
-    assert_ne!(Task::load(&own).unwrap().digest(), found.digest());
+    assert_ne!(Task::load(&own).unwrap().digest(), digest);
 }
 
 #[test]
