@@ -20,26 +20,11 @@ fn check(schema: &str, lines: &str, weak: &[&str]) {
 #[test]
 fn weak_schemas_are_named() {
     let closed = r#""type":"object","required":["a"],"additionalProperties":false"#;
-    check(
-        "{}",
-        "",
-        &[
-            "an empty object",
-            "an empty list",
-            "null",
-            "an empty string",
-            "zero",
-            "every value null",
-            "empty strings and zeros",
-            "the least that the schema asks for",
-            "the schema itself",
-            "one answer for every prompt",
-        ],
-    );
+    check("{}", "", &["an empty object", "an empty list", "null", "an empty string", "zero", "one answer for every prompt"]);
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"type":"string"}}}}}}"#),
         "",
-        &["empty strings and zeros", "the least that the schema asks for", "one answer for every prompt"],
+        &["empty strings and zeros", "one answer for every prompt"],
     );
     check(&format!(r#"{{{closed},"properties":{{"a":{{"type":"string","minLength":3}}}}}}"#), "", &["the least that the schema asks for"]);
     check(
