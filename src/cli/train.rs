@@ -104,9 +104,9 @@ fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunD
 fn resolve(arguments: &Arguments, task: &Task) -> Result<Resolved, Failure> {
     let preset = match &arguments.preset {
         None => None,
-        Some(name) => Some(Preset::from_name(name).ok_or_else(|| {
-            Failure::usage(format!("--preset {name}: there are {}", Preset::NAMES.join(", ")))
-        })?),
+        Some(name) => Some(
+            Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: there are {}", Preset::NAMES.join(", "))))?,
+        ),
     };
     let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
@@ -135,7 +135,8 @@ fn shown(run: &RunDirectory, places: &RunPlaces) -> String {
 
 /// The failure of a training. A new run that came to nothing is removed again; any other keeps what it has.
 fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainError) -> Failure {
-    let empty = RunState::read(run.path()).is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
+    let empty =
+        RunState::read(run.path()).is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
     if !resumed && empty && std::fs::remove_dir_all(run.path()).is_ok() {
         return Failure::failed(error.to_string());
     }
@@ -147,7 +148,8 @@ fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainEr
 }
 
 fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {
-    let table = comparison::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison);
+    let table =
+        comparison::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison);
     eprintln!("\n{table}\n{} steps in {:.0} s; everything is in {}", report.steps, report.seconds, run.path().display());
     if json {
         let mut value = serde_json::to_value(report)?;
