@@ -64,13 +64,12 @@ fn work(
     let mut job = Job::load(run, places)?;
     *reached = job.state.step;
     begin(run, &job, lock, recorder)?;
-    let before = RunState::read(run.path())?;
     if job.resumed_from.is_none() {
         pass(run, &job, recorder, "proof", "base", 0)?;
         pass(run, &job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }
-    let mut best_valid = best_so_far(&before, job.state.step);
+    let mut best_valid = best_so_far(&RunState::read(run.path())?, job.state.step);
     while job.state.step < job.total_steps {
         if interrupted.load(Ordering::Relaxed) {
             save(run, &mut job, recorder, "interrupted")?;
