@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::progress::Progress;
 use super::{Failure, Outcome, comparison};
-use crate::config::{Assignments, Layers, Preset, Resolved, reference};
+use crate::config::{Assignments, Layers, Method, Preset, Resolved, reference};
 use crate::hub::find_model;
 use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
 use crate::task::{TASK_FILE, Task};
@@ -79,16 +79,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 /// A run directory with everything resolved.
 pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
     let Resolved { mut config, sources } = resolve(arguments, task)?;
-    if config.method.name() != "grpo" {
-        return Err(Failure::usage("--method sft is not in this version; `grpo` is"));
-    }
     // A run must find its model again from any folder.
     if Path::new(&config.base_model).is_dir() {
         config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
     }
     let model_digest = find_model(&config.base_model).ok().map(|source| source.digest()).transpose()?.unwrap_or_default();
     let new = NewRun {
-        job: "train".to_owned(),
+        job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),
