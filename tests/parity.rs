@@ -1,5 +1,7 @@
 //! Parity with transformers: its numbers and texts lie in tests/parity, beside the names of the scripts that made them.
 
+mod decoder;
+
 use std::path::{Path, PathBuf};
 
 use grpo_tui::hub::find_model;
