@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Subcommand;
 
 use super::{Failure, Outcome};
-use crate::hub::{Architecture, ModelConfig};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
 use crate::rollout::Threads;
 use crate::task::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
@@ -90,6 +90,8 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         head_dim: 32,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::Unscaled,
+        attention_bias: AttentionBias::Absent,
         tie_word_embeddings: true,
         max_position_embeddings: 1024,
     };

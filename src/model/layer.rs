@@ -27,8 +27,8 @@ pub struct Layer {
     pub(super) epsilon: f64,
     pub(super) input_norm: NormWeight,
     pub(super) query_key_value: Linear,
-    pub(super) query_norm: NormWeight,
-    pub(super) key_norm: NormWeight,
+    /// Norms of each query head and each key head, where the family has them.
+    pub(super) query_key_norms: Option<(NormWeight, NormWeight)>,
     pub(super) attention_output: Linear,
     pub(super) post_attention_norm: NormWeight,
     pub(super) gate_up: Linear,
@@ -132,13 +132,14 @@ impl Layer {
     }
 
     fn query_key<'a>(&'a self, positions: &'a [u32], table: &'a RopeTable) -> QueryKeyContext<'a> {
-        let norms = Some((&self.query_norm.weight, &self.key_norm.weight));
+        let norms = self.query_key_norms.as_ref().map(|(query, key)| (&query.weight, &key.weight));
         QueryKeyContext { heads: self.heads, norms, epsilon: self.epsilon, positions, table }
     }
 
     fn query_key_backward(&self, gradient: &Tensor, packed: &Tensor, context: RowContext<'_>, gradients: &mut Gradients) -> Result<Tensor> {
         let query_key = self.query_key(context.positions, context.table);
-        let (Some(query_range), Some(key_range)) = (&self.query_norm.trained, &self.key_norm.trained) else {
+        let trained = self.query_key_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
+        let Some((query_range, key_range)) = trained else {
             return query_key_rope_backward(gradient, packed, query_key);
         };
         let (packed_gradient, query_gradient, key_gradient) = query_key_rope_backward_all(gradient, packed, query_key)?;
