@@ -25,11 +25,11 @@ fn model(trainable: Trainable) -> Decoder {
 
 fn requests() -> Vec<Request> {
     let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 97).collect();
-    (0..9).map(|n| Request { prompt: prompt(n), prompt_number: n, samples: 8 }).collect()
+    (0..9).map(|n| Request { prompt: prompt(n), prompt_number: n, step: 4, samples: 8 }).collect()
 }
 
 fn sampling(temperature: f64) -> Sampling {
-    Sampling { temperature, max_completion_tokens: 24, stop_ids: vec![3, 50], seed: 11, step: 4 }
+    Sampling { temperature, max_completion_tokens: 24, stop_ids: vec![3, 50], seed: 11 }
 }
 
 fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {
@@ -75,8 +75,8 @@ fn completions_depend_neither_on_threads_nor_on_their_neighbours() {
             assert_eq!(a.token_ids, b.token_ids);
         }
     }
-    let other_step = Sampling { step: 5, ..sampling(1.0) };
-    assert_ne!(all, run(&model, &requests(), &other_step, 1));
+    let other_step: Vec<Request> = requests().into_iter().map(|request| Request { step: 5, ..request }).collect();
+    assert_ne!(all, run(&model, &other_step, &sampling(1.0), 1));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
+mod start; // the model that M names
 mod trainer; // save and resume
 
 pub use export::write_model;
-pub use trainer::{TrainerState, load, load_parameters, save};
+pub use start::{StartError, StartModel};
+pub use trainer::{TrainerState, load, load_parameters, remove, save};
 
 use std::path::PathBuf;
 

@@ -61,7 +61,7 @@ pub fn save(
     base_model: &str,
 ) -> Result<u64, CheckpointError> {
     if folder.exists() {
-        std::fs::remove_dir_all(folder).map_err(|source| CheckpointError::Write { path: folder.to_owned(), source })?;
+        remove(folder)?;
     }
     write_folder(folder, |new| {
         match trainable {
@@ -73,6 +73,15 @@ pub fn save(
         new.file("trainer.json", format!("{json}\n").as_bytes())
     })?;
     size(folder)
+}
+
+/// Removes a checkpoint. `trainer.json` goes first: without it a half-removed folder is no checkpoint.
+pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
+    let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
+    match std::fs::remove_file(folder.join("trainer.json")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+        _ => std::fs::remove_dir_all(folder).map_err(failed),
+    }
 }
 
 /// Puts the checkpoint's weights into `parameters` and returns the moments and the state.
@@ -96,8 +105,7 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
 
 /// Puts the checkpoint's weights into `parameters`, which must have the same tensors.
 pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), CheckpointError> {
-    let adapter = folder.join("adapter_model.safetensors");
-    let path = if adapter.exists() { adapter } else { folder.join("model.safetensors") };
+    let path = weights_path(folder);
     let mut found = tensors(&path)?;
     let mut pieces = Vec::with_capacity(parameters.slots().len());
     for slot in parameters.slots() {
@@ -109,6 +117,16 @@ pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), Che
         pieces.push(tensor.flatten_all()?);
     }
     Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?)
+}
+
+/// The checkpoint's weights, whole or adapters, under their names.
+pub(super) fn read_tensors(folder: &Path) -> Result<std::collections::HashMap<String, Tensor>, CheckpointError> {
+    tensors(&weights_path(folder))
+}
+
+fn weights_path(folder: &Path) -> std::path::PathBuf {
+    let adapter = folder.join("adapter_model.safetensors");
+    if adapter.exists() { adapter } else { folder.join("model.safetensors") }
 }
 
 fn tensors(path: &Path) -> Result<std::collections::HashMap<String, Tensor>, CheckpointError> {

@@ -191,6 +191,20 @@ impl Decoder {
         Ok((caches, self.norm(&hidden)?))
     }
 
+    /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`, in the model's number type.
+    pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let prefix = format!("model.layers.{index}");
+            named.extend(layer.merged()?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}.weight"), tensor)));
+        }
+        named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
+        if !self.config.tie_word_embeddings {
+            named.push(("lm_head.weight".to_owned(), self.head.weight.clone()));
+        }
+        Ok(named)
+    }
+
     fn rows<'a>(&'a self, batch: &'a PackedBatch, adapters: Adapters) -> RowContext<'a> {
         RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
     }

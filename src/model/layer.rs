@@ -100,6 +100,26 @@ impl Layer {
         self.heads
     }
 
+    /// The layer's weights by part, adapters merged.
+    pub(super) fn merged(&self) -> Result<Vec<(&'static str, Tensor)>> {
+        let (query, key) = (self.heads.query_width(), self.heads.key_width());
+        let (packed, gate_up) = (self.query_key_value.merged()?, self.gate_up.merged()?);
+        let inner = gate_up.dims2()?.0 / 2;
+        Ok(vec![
+            ("input_layernorm", self.input_norm.weight.clone()),
+            ("self_attn.q_proj", packed.narrow(0, 0, query)?),
+            ("self_attn.k_proj", packed.narrow(0, query, key)?),
+            ("self_attn.v_proj", packed.narrow(0, query + key, key)?),
+            ("self_attn.q_norm", self.query_norm.weight.clone()),
+            ("self_attn.k_norm", self.key_norm.weight.clone()),
+            ("self_attn.o_proj", self.attention_output.merged()?),
+            ("post_attention_layernorm", self.post_attention_norm.weight.clone()),
+            ("mlp.gate_proj", gate_up.narrow(0, 0, inner)?),
+            ("mlp.up_proj", gate_up.narrow(0, inner, inner)?),
+            ("mlp.down_proj", self.down.merged()?),
+        ])
+    }
+
     /// `gradient`: [rows, hidden] of the layer's result. Adds the gradients of what is trained, returns the input's.
     pub(super) fn backward(
         &self,

@@ -41,6 +41,15 @@ impl Linear {
         y + Tensor::cat(&parts, 1)?
     }
 
+    /// The matrix with its adapters added in: [outputs, inputs].
+    pub(super) fn merged(&self) -> Result<Tensor> {
+        if self.adapters.is_empty() {
+            return Ok(self.weight.clone());
+        }
+        let deltas = self.adapters.iter().map(|adapter| adapter.up.matmul(&adapter.down)?.affine(adapter.scale, 0.0));
+        &self.weight + Tensor::cat(&deltas.collect::<Result<Vec<_>>>()?, 0)?
+    }
+
     /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here, returns the input's.
     pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         if let Some(range) = &self.trained {

@@ -14,8 +14,10 @@ pub use threads::Threads;
 pub struct Request {
     /// The prompt's tokens, at least one.
     pub prompt: Vec<u32>,
-    /// Names the prompt in the random numbers; two prompts of a call need two numbers.
+    /// Names the prompt in the random numbers; two prompts of a step need two numbers.
     pub prompt_number: u32,
+    /// The optimizer step (or another count) that the completions belong to; also a part of the random numbers' place.
+    pub step: u32,
     /// How many completions.
     pub samples: usize,
 }
@@ -29,10 +31,8 @@ pub struct Sampling {
     pub max_completion_tokens: usize,
     /// Tokens that end a completion.
     pub stop_ids: Vec<u32>,
-    /// With `step`, `prompt_number`, the sample's number and the position, decides every random number.
+    /// With a request's step and prompt number, the sample's number and the position, decides every random number.
     pub seed: u64,
-    /// The optimizer step (or another count) that the completions belong to.
-    pub step: u32,
 }
 
 /// Why a completion ended.

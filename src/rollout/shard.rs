@@ -97,8 +97,8 @@ fn draw(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampling
         .iter()
         .map(|row| {
             let position = row.completion.token_ids.len() as u32;
-            let prompt = requests[row.request].prompt_number;
-            uniform(sampling.seed, Place { step: sampling.step, prompt, sample: row.sample, position })
+            let request = &requests[row.request];
+            uniform(sampling.seed, Place { step: request.step, prompt: request.prompt_number, sample: row.sample, position })
         })
         .collect();
     sample_tokens(logits, sampling.temperature, &uniforms)

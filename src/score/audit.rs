@@ -2,6 +2,8 @@
 
 mod lazy;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -35,7 +37,11 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     let rows = &rows[..rows.len().min(MAX_ROWS)];
     let best = task.score.tiers.valid + task.rewards.iter().map(|part| part.weight.max(0.0)).sum::<f64>();
     let mut findings: Vec<Finding> = Vec::new();
+    let mut seen = HashSet::new();
     for (name, completion, advice) in candidates(task) {
+        if !seen.insert(completion.clone()) {
+            continue;
+        }
         findings.push(finding(scorer, rows, best, name, &|_| completion.clone(), advice));
     }
     if rows.iter().any(|row| example_in(row).is_some()) {

@@ -202,8 +202,8 @@ impl Task {
                 .into_iter()
                 .filter_map(Option::as_deref),
         );
-        let mut seen = Vec::new();
-        names.retain(|name| !seen.contains(name) && (seen.push(*name) == ()));
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(*name));
         names
     }
 
@@ -258,7 +258,3 @@ impl Home {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

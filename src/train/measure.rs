@@ -106,7 +106,7 @@ fn token(stream: u32, index: usize, vocabulary: usize) -> u32 {
 
 fn requests(count: usize, vocabulary: usize) -> Vec<Request> {
     let prompt = |n: usize| (0..PROMPT_TOKENS).map(|i| token(n as u32, i, vocabulary)).collect();
-    (0..count).map(|n| Request { prompt: prompt(n), prompt_number: n as u32, samples: 1 }).collect()
+    (0..count).map(|n| Request { prompt: prompt(n), prompt_number: n as u32, step: 0, samples: 1 }).collect()
 }
 
 fn prefill(model: &Decoder, prompts: &[Request], threads: &Threads) -> Result<f64> {
@@ -131,7 +131,7 @@ fn decode(model: &Decoder, batch: usize, threads: &Threads) -> Result<f64> {
     for request in &mut requests {
         request.samples = batch.min(8);
     }
-    let sampling = |max_completion_tokens| Sampling { temperature: 1.0, max_completion_tokens, stop_ids: Vec::new(), seed: 1, step: 0 };
+    let sampling = |max_completion_tokens| Sampling { temperature: 1.0, max_completion_tokens, stop_ids: Vec::new(), seed: 1 };
     let whole = seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), threads).map(drop))?;
     let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), threads).map(drop))?;
     Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))

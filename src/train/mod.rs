@@ -1,10 +1,20 @@
 //! The training loops, readable aloud: GRPO, and the pretraining of small models.
 
+mod grpo; // the loop
+mod job; // everything a run works with
 mod measure; // speed of this machine
+mod metrics; // a step's numbers
 mod pretrain; // a small model from a task's generator
 
+mod proof; // base against trained
+mod recorder; // what a run leaves behind
+mod step; // one step's groups
+
+pub use grpo::{Ended, train};
 pub use measure::{Measurement, measure_cpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
+pub use proof::Report;
+pub use recorder::Listener;
 
 /// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +31,39 @@ pub enum TrainError {
     /// Prompts.
     #[error("{0}")]
     Dataset(#[from] crate::dataset::DatasetError),
+    /// The task.
+    #[error("{0}")]
+    Task(#[from] crate::task::TaskError),
+    /// The scorer.
+    #[error("{0}")]
+    Score(#[from] crate::score::ScoreError),
+    /// Prompts that do not fit.
+    #[error("{0}")]
+    Prompt(#[from] crate::eval::PromptError),
+    /// A held-out pass.
+    #[error("{0}")]
+    Eval(#[from] crate::eval::EvalError),
+    /// The starting model.
+    #[error("{0}")]
+    Start(#[from] crate::checkpoint::StartError),
+    /// The run directory.
+    #[error("{0}")]
+    Run(#[from] crate::run::RunError),
+    /// A score could not be written as JSON.
+    #[error("a score cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// There is nothing to train on.
+    #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
+    NoPrompts {
+        /// The task's file.
+        task: String,
+    },
+    /// The model under the run's name is another one than at its start.
+    #[error("the model `{base_model}` is not the one that the run started from; restore its files, or start a new run")]
+    OtherModel {
+        /// The name.
+        base_model: String,
+    },
     /// Checkpoints.
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),

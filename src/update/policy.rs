@@ -97,15 +97,16 @@ pub fn policy_gradient(
     Ok((sum, statistics))
 }
 
-/// The log-probs of every completion under the reference: the adapters off, or a frozen model.
+/// The log-probs of every completion under the reference: a model with its adapters off, or a frozen one.
 pub fn reference_log_probs(
     reference: &Decoder,
+    adapters: Adapters,
     groups: &[PolicyGroup],
     settings: &PolicySettings,
     threads: &Threads,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
-    let results = threads.map(&micro_batches, |micro_batch| log_probs(reference, micro_batch, Adapters::Off, settings.temperature))?;
+    let results = threads.map(&micro_batches, |micro_batch| log_probs(reference, micro_batch, adapters, settings.temperature))?;
     let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
     for (micro_batch, sequences) in micro_batches.iter().zip(results) {
         for (&(group, sample), tokens) in micro_batch.owners.iter().zip(sequences) {

@@ -29,18 +29,18 @@ fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize) -> Value {
     if let Some(target) = keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?)) {
         return next(target);
     }
-    if habit == Habit::Least {
-        if let Some(value) =
+    if habit == Habit::Least
+        && let Some(value) =
             keywords.get("const").or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
-        {
-            return value.clone();
-        }
+    {
+        return value.clone();
     }
     let types = keywords.get("type");
-    if types.is_none() && !keywords.contains_key("properties") {
-        if let Some(part) = ["anyOf", "oneOf", "allOf"].iter().find_map(|keyword| keywords.get(*keyword)?.as_array()?.first()) {
-            return next(part);
-        }
+    if types.is_none()
+        && !keywords.contains_key("properties")
+        && let Some(part) = ["anyOf", "oneOf", "allOf"].iter().find_map(|keyword| keywords.get(*keyword)?.as_array()?.first())
+    {
+        return next(part);
     }
     match types.and_then(|types| types.as_str().or_else(|| types.as_array()?.first()?.as_str())).unwrap_or("object") {
         "object" => object(keywords, habit, next),

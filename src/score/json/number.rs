@@ -35,7 +35,7 @@ impl<'t> Number<'t> {
     /// The nearest 64-bit float; `None` beyond their range. A number too small for them keeps its sign and does not become zero.
     pub fn as_f64(&self) -> Option<f64> {
         let value: f64 = self.text.parse().ok()?;
-        if value == 0.0 && self.significant_digits().0 != "" {
+        if value == 0.0 && !self.significant_digits().0.is_empty() {
             return Some(if self.text.starts_with('-') { -f64::from_bits(1) } else { f64::from_bits(1) });
         }
         value.is_finite().then_some(value)

@@ -1,0 +1,59 @@
+//! How many invoice completions one core scores a second: `cargo bench --bench score`; with a folder, also writes the texts there for a peer to time.
+
+use std::time::Instant;
+
+use grpo_tui::dataset;
+use grpo_tui::score::Scorer;
+use grpo_tui::task::{PromptSet, Task};
+
+/// Seconds that each measurement runs at least.
+const SECONDS: f64 = 2.0;
+
+fn main() {
+    let task = Task::embedded("invoice").unwrap_or_else(|error| fail(&error));
+    let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
+    let rows = dataset::load(&task, PromptSet::Proof).unwrap_or_else(|error| fail(&error));
+    let valid: Vec<String> = rows.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
+    // What an unaligned model writes: six valid of ten, else an amount as a string, a fence, prose, a trailing comma.
+    let mixed: Vec<String> = valid
+        .iter()
+        .enumerate()
+        .map(|(index, text)| match index % 10 {
+            0 => text.replace("\"amount\":", "\"amount\":\"").replace(",\"currency\"", "\",\"currency\""),
+            1 => format!("```json\n{text}\n```"),
+            2 => format!("Here is the JSON: {text}"),
+            3 => text.replace('}', ",}"),
+            _ => text.clone(),
+        })
+        .collect();
+    if let Some(folder) = std::env::args().nth(1).filter(|argument| !argument.starts_with("--")) {
+        let lines: String = mixed.iter().cycle().take(20_000).map(|text| format!("{}\n", serde_json::Value::from(text.as_str()))).collect();
+        std::fs::write(std::path::Path::new(&folder).join("mixed.jsonl"), lines).unwrap_or_else(|error| fail(&error));
+    }
+    for (name, texts, with_rows) in [
+        ("valid", &valid, false),
+        ("valid against expected", &valid, true),
+        ("mixed", &mixed, false),
+        ("mixed against expected", &mixed, true),
+    ] {
+        let start = Instant::now();
+        let (mut count, mut reward) = (0, 0.0);
+        while start.elapsed().as_secs_f64() < SECONDS {
+            for (text, row) in texts.iter().zip(&rows) {
+                reward += scorer.score(text, with_rows.then_some(row)).reward;
+                count += 1;
+            }
+        }
+        let per_second = f64::from(count) / start.elapsed().as_secs_f64();
+        let bytes = texts.iter().map(String::len).sum::<usize>() as f64 / texts.len() as f64;
+        println!(
+            "{}",
+            serde_json::json!({"name": format!("score, {name}"), "value": per_second.round(), "unit": "completions/s on one core", "mean_bytes": bytes.round(), "mean_reward": reward / f64::from(count)})
+        );
+    }
+}
+
+fn fail<T>(error: &dyn std::fmt::Display) -> T {
+    eprintln!("error: {error}");
+    std::process::exit(1)
+}

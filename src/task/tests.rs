@@ -1,3 +1,0 @@
-//! Tests of tasks as written by people.
-
-mod placeholder {}

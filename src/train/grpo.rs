@@ -1,0 +1,206 @@
+//! The GRPO loop: draw groups, score them, learn from their spread; eval, checkpoint, and prove the result at the end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::TrainError;
+use super::job::Job;
+use super::metrics::{Updated, metrics};
+use super::proof::{Report, pass, report};
+use super::recorder::{Listener, Recorder};
+use super::step::{StepGroups, draw_steps, policy_groups};
+use crate::checkpoint;
+use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
+use crate::run::{RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints};
+use crate::update::{Applied, PolicyStatistics, policy_gradient, reference_log_probs};
+
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// It came to its end, and this is what it shows.
+    Finished(Box<Report>),
+    /// It was asked to stop after this step, and can be resumed.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// Steps in a row without a finite gradient that end a run.
+const MOST_SKIPPED: u64 = 3;
+
+/// Trains a run from its last checkpoint, or from the start. When `interrupted` becomes true, the step is finished and saved first.
+///
+/// # Errors
+/// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
+pub fn train(run: &RunDirectory, places: &RunPlaces, interrupted: &AtomicBool, listener: Listener<'_>) -> Result<Ended, TrainError> {
+    let start = Instant::now();
+    let lock = RunLock::acquire(run.path())?;
+    let mut recorder = Recorder::open(&lock, listener)?;
+    let mut reached = 0;
+    let result = work(run, places, interrupted, &lock, &mut recorder, &mut reached);
+    let (status, cause) = match &result {
+        Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
+        Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+        Err(error) => (Status::Failed, error.to_string()),
+    };
+    let end = End { status: status.name().to_owned(), cause: cause.clone(), step: reached, seconds: start.elapsed().as_secs_f64() };
+    // Where the work failed, its error is the one to tell, even if the disk cannot take the last word.
+    let told = recorder.event(end).and_then(|()| recorder.status(status, reached, Some(cause)));
+    result.and_then(|ended| told.map(|()| ended))
+}
+
+fn work(
+    run: &RunDirectory,
+    places: &RunPlaces,
+    interrupted: &AtomicBool,
+    lock: &RunLock,
+    recorder: &mut Recorder<'_>,
+    reached: &mut u64,
+) -> Result<Ended, TrainError> {
+    let start = Instant::now();
+    let mut job = Job::load(run, places)?;
+    *reached = job.state.step;
+    begin(run, &job, lock, recorder)?;
+    let before = RunState::read(run.path())?;
+    if job.resumed_from.is_none() {
+        pass(run, &job, recorder, "proof", "base", 0)?;
+        pass(run, &job, recorder, "eval", "base", 0)?;
+        save(run, &mut job, recorder, "start")?;
+    }
+    let mut best_valid = best_so_far(&before, job.state.step);
+    while job.state.step < job.total_steps {
+        if interrupted.load(Ordering::Relaxed) {
+            save(run, &mut job, recorder, "interrupted")?;
+            return Ok(Ended::Interrupted { step: job.state.step });
+        }
+        let steps = job.config.weight_sync_interval.min(job.total_steps - job.state.step);
+        recorder.phase(job.state.step + 1, "rollout")?;
+        let first = job.state.step + 1;
+        for groups in draw_steps(&mut job, first, steps)? {
+            learn(&mut job, recorder, groups)?;
+            *reached = job.state.step;
+        }
+        if after_interval(run, &mut job, recorder, steps, &mut best_valid)? {
+            break;
+        }
+    }
+    save(run, &mut job, recorder, "end")?;
+    Ok(Ended::Finished(Box::new(report(run, &mut job, recorder, start.elapsed().as_secs_f64())?)))
+}
+
+/// The first lines of a worker: who computes what, and what of an earlier worker's will be redone.
+fn begin(run: &RunDirectory, job: &Job, lock: &RunLock, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+    recorder.rewind(lock, job.state.step)?;
+    let versions = [("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into();
+    recorder.event(Run {
+        id: run.id().to_owned(),
+        job: run.file().job.clone(),
+        config_digest: run.file().config_digest.clone(),
+        model_digest: job.model_digest.clone(),
+        device: format!("cpu, {} threads", job.threads.count()),
+        versions,
+        total_steps: job.total_steps,
+    })?;
+    if let Some(step) = job.resumed_from {
+        let text = format!("goes on from the checkpoint of step {step}; what was recorded of later steps is void");
+        recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
+    }
+    recorder.status(Status::Running, job.state.step, None)
+}
+
+/// One optimizer step from its groups.
+fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Result<(), TrainError> {
+    let step = job.state.step + 1;
+    recorder.phase(step, "update")?;
+    let start = Instant::now();
+    let (mut policy, totals) = policy_groups(job, &groups.groups);
+    let settings = job.policy_settings();
+    let learning_rate = job.optimizer.learning_rate(job.optimizer.updates());
+    let (mut statistics, mut applied) = (PolicyStatistics::default(), None);
+    if !policy.is_empty() {
+        if job.config.kl_beta > 0.0 {
+            let (reference, adapters) = job.reference();
+            let log_probs = reference_log_probs(reference, adapters, &policy, &settings, &job.threads)?;
+            for (sample, log_probs) in policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
+                sample.reference_log_probs = Some(log_probs);
+            }
+        }
+        let (gradients, found) = policy_gradient(&job.model, &policy, totals, &settings, &job.threads)?;
+        statistics = found;
+        // A loss that is not finite comes with a gradient that is not: the optimizer leaves everything as it was.
+        applied = Some(job.optimizer.apply(job.model.parameters(), &gradients)?);
+    }
+    let update_seconds = start.elapsed().as_secs_f64();
+    for group in groups.groups.iter().chain(&groups.replaced) {
+        recorder.group(job, step, group)?;
+    }
+    let step_seconds = groups.rollout_seconds + groups.score_seconds + start.elapsed().as_secs_f64();
+    job.state.step = step;
+    job.state.updates = job.optimizer.updates();
+    job.state.seconds += step_seconds;
+    job.state.skipped_in_a_row = if applied == Some(Applied::NotFinite) { job.state.skipped_in_a_row + 1 } else { 0 };
+    let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
+    recorder.event(Step { step, seconds: step_seconds, metrics: metrics(&groups, updated) })?;
+    recorder.step_done(step)?;
+    if job.state.skipped_in_a_row >= MOST_SKIPPED {
+        return Err(TrainError::NotFinite { step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") });
+    }
+    Ok(())
+}
+
+/// Evals and checkpoints that fall due after `steps` more steps; true when the run should end here.
+fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, steps: u64, best: &mut f64) -> Result<bool, TrainError> {
+    let (step, config) = (job.state.step, &job.config);
+    let due = |every: u64| every > 0 && (step / every > (step - steps) / every);
+    let (eval_due, save_due) = (due(config.eval_every), due(config.checkpoint_every));
+    let mut enough = config.max_minutes > 0.0 && job.state.seconds >= 60.0 * config.max_minutes;
+    let mut why = "interval";
+    if eval_due && step < job.total_steps {
+        if let Some(summary) = pass(run, job, recorder, "eval", "trained", step)? {
+            let gained = summary.valid > *best;
+            *best = best.max(summary.valid);
+            job.state.evals_without_gain = if gained { 0 } else { job.state.evals_without_gain + 1 };
+            let patience = job.config.patience;
+            enough |= patience > 0 && job.state.evals_without_gain >= patience;
+            enough |= job.config.stop_condition().is_some_and(|goal| goal.is_met(summary.metric(&goal.metric)));
+            why = "eval";
+        }
+    }
+    // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take the others away again.
+    if (eval_due || save_due) && step < job.total_steps {
+        save(run, job, recorder, why)?;
+    }
+    Ok(enough)
+}
+
+/// The highest valid rate on the eval set up to `step`.
+fn best_so_far(history: &RunState, step: u64) -> f64 {
+    let evals = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= step);
+    evals.map(|eval| eval.summary.valid).fold(0.0, f64::max)
+}
+
+/// A durable checkpoint of the step, then the keep rules.
+fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
+    let step = job.state.step;
+    if list_checkpoints(run.path())?.last() == Some(&step) && why != "end" {
+        return Ok(());
+    }
+    recorder.phase(step, "checkpoint")?;
+    recorder.sync()?;
+    if why == "end" {
+        pass(run, job, recorder, "eval", "trained", step)?;
+    }
+    let folder = checkpoint_path(run.path(), step);
+    let base = &job.config.base_model;
+    let bytes = checkpoint::save(&folder, job.model.parameters(), &job.optimizer, &job.state, job.trainable, base)?;
+    let steps = list_checkpoints(run.path())?;
+    let best = RunState::read(run.path())?.best_step(&steps);
+    let end = (step == job.total_steps).then_some(step);
+    let removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
+    recorder.event(Checkpoint { step, path: format!("checkpoints/{}", checkpoint_folder(step)), bytes, why: why.to_owned(), removed: removed.clone() })?;
+    for step in removed {
+        checkpoint::remove(&checkpoint_path(run.path(), step))?;
+    }
+    Ok(())
+}

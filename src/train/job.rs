@@ -1,0 +1,163 @@
+//! Everything that a training run works with, put together from its run directory: fresh, or exactly as the last checkpoint left it.
+
+use candle_core::{DType, Device};
+
+use super::TrainError;
+use crate::checkpoint::{self, StartModel, TrainerState};
+use crate::config::{PolicyLoss, Recompute, TrainConfig};
+use crate::eval::{Prompt, prepare};
+use crate::model::{Adapters, Decoder, Trainable};
+use crate::rollout::{Sampling, Threads};
+use crate::run::{RunDirectory, RunPlaces, checkpoint_path, list_checkpoints};
+use crate::score::Scorer;
+use crate::task::{PromptSet, Task};
+use crate::text::Tokenizer;
+use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings};
+
+/// The prompts of a task, prepared for the model.
+#[derive(Debug)]
+pub(super) struct PromptSets {
+    /// At least one; cut to `max_rows`.
+    pub(super) train: Vec<Prompt>,
+    /// Watched during training; may be empty.
+    pub(super) eval: Vec<Prompt>,
+    /// Carries the claim; may be empty.
+    pub(super) proof: Vec<Prompt>,
+}
+
+/// A run's work.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) config: TrainConfig,
+    pub(super) trainable: Trainable,
+    pub(super) prompts: PromptSets,
+    pub(super) scorer: Scorer,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) model: Decoder,
+    /// The start as a second model, where all weights are trained and a KL is wanted; with adapters the same model with them off serves.
+    pub(super) frozen: Option<Decoder>,
+    pub(super) optimizer: Optimizer,
+    pub(super) threads: Threads,
+    pub(super) state: TrainerState,
+    pub(super) total_steps: u64,
+    pub(super) model_digest: String,
+    /// The checkpoint that the job goes on from.
+    pub(super) resumed_from: Option<u64>,
+    /// Reward of the highest and the lowest tier, to tell solved groups from hopeless ones.
+    pub(super) best_and_worst: (f64, f64),
+}
+
+impl Job {
+    /// Reads the run's frozen task, its model and its last checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError`] naming what is missing or wrong.
+    pub(super) fn load(run: &RunDirectory, places: &RunPlaces) -> Result<Self, TrainError> {
+        let config = run.file().config.clone();
+        let task = Task::load(&run.task_path())?;
+        let scorer = Scorer::new(&task)?;
+        let start = StartModel::find(&config.base_model, places)?;
+        if !run.file().model_digest.is_empty() && start.digest != run.file().model_digest {
+            return Err(TrainError::OtherModel { base_model: config.base_model });
+        }
+        let trainable = match config.lora_rank {
+            0 => Trainable::Full,
+            rank => Trainable::Lora { rank, alpha: config.lora_alpha },
+        };
+        let decoder = |trainable| Decoder::new(&start.config, &start.weights, trainable, config.seed, DType::F32, &Device::Cpu);
+        let model = decoder(trainable)?;
+        let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
+        let prompts = prompt_sets(&task, &start, &config)?;
+        let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
+        Ok(Self {
+            total_steps: config.total_steps(prompts.train.len()),
+            threads: Threads::new(config.threads)?,
+            best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
+            tokenizer: start.tokenizer,
+            model_digest: start.digest,
+            config,
+            trainable,
+            prompts,
+            scorer,
+            model,
+            frozen,
+            optimizer,
+            state,
+            resumed_from,
+        })
+    }
+
+    /// How rollouts are drawn.
+    pub(super) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.config.temperature,
+            max_completion_tokens: self.config.max_completion_tokens,
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            seed: self.config.seed,
+        }
+    }
+
+    /// How the gradient is computed.
+    pub(super) fn policy_settings(&self) -> PolicySettings {
+        let config = &self.config;
+        let clip_low = config.eps_clip;
+        // `bnpo` clips symmetrically, whatever the upper clip says.
+        let clip_high = if config.policy_loss == PolicyLoss::Bnpo { clip_low } else { config.eps_clip_high };
+        let loss = LossSettings {
+            policy_loss: config.policy_loss,
+            clip_low,
+            clip_high,
+            kl_beta: config.kl_beta,
+            kl_estimator: config.kl_estimator,
+            max_completion_tokens: config.max_completion_tokens,
+        };
+        PolicySettings {
+            loss,
+            temperature: config.temperature,
+            off_policy: config.weight_sync_interval > 1,
+            tokens_per_micro_batch: config.tokens_per_micro_batch,
+            recompute: config.recompute_activations == Recompute::Always,
+        }
+    }
+
+    /// The model that the KL is taken to, and whether its adapters are on.
+    pub(super) fn reference(&self) -> (&Decoder, Adapters) {
+        (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)
+    }
+}
+
+fn prompt_sets(task: &Task, start: &StartModel, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+    let max_seq_len = config.max_seq_len.min(start.config.max_position_embeddings);
+    let set = |set| prepare(task, set, &start.tokenizer, max_seq_len, config.max_completion_tokens);
+    let mut train = set(PromptSet::Train)?;
+    if config.max_rows > 0 {
+        train.truncate(config.max_rows);
+    }
+    if train.is_empty() {
+        return Err(TrainError::NoPrompts { task: task.label("task.toml") });
+    }
+    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, proof: set(PromptSet::Proof)? })
+}
+
+fn optimizer_and_state(
+    run: &RunDirectory,
+    config: &TrainConfig,
+    model: &Decoder,
+) -> Result<(Optimizer, TrainerState, Option<u64>), TrainError> {
+    let settings = OptimizerSettings {
+        learning_rate: config.learning_rate,
+        warmup_steps: config.warmup_steps,
+        cosine_steps: 0,
+        beta1: config.adam_beta1,
+        beta2: config.adam_beta2,
+        epsilon: config.adam_epsilon,
+        weight_decay: config.weight_decay,
+        grad_clip_norm: config.grad_clip_norm,
+    };
+    let Some(&step) = list_checkpoints(run.path())?.last() else {
+        let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;
+        return Ok((optimizer, TrainerState::start(config.digest()), None));
+    };
+    let (moments, state) = checkpoint::load(&checkpoint_path(run.path(), step), model.parameters())?;
+    Ok((Optimizer::restored(settings, moments, state.updates), state, Some(step)))
+}

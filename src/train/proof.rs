@@ -1,0 +1,96 @@
+//! Held-out passes of a run, and what they prove: base against trained on the same prompts.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+use super::job::Job;
+use super::recorder::Recorder;
+use crate::checkpoint;
+use crate::eval::{Pass, evaluate};
+use crate::model::Adapters;
+use crate::rollout::Sampling;
+use crate::run::events::Eval;
+use crate::run::{
+    At, Comparison, EvalSummary, RunDirectory, RunState, checkpoint_path, eval_file, read_evals, resolve_checkpoint, write_evals,
+};
+
+/// What a finished run shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The run's id.
+    pub run: String,
+    /// Wall-clock time of this worker, evals included.
+    pub seconds: f64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// The step whose checkpoint was the best on the eval set.
+    pub best_step: u64,
+    /// The set that carries the claim: `proof`, or `eval` where the task has no proof set.
+    pub set: String,
+    /// The start.
+    pub base: EvalSummary,
+    /// The best checkpoint.
+    pub trained: EvalSummary,
+    /// Valid only after training, only before, in both, in neither, and the exact McNemar test.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+}
+
+/// A greedy pass over a set, recorded; None where the task has no such set.
+pub(super) fn pass(
+    run: &RunDirectory,
+    job: &Job,
+    recorder: &mut Recorder<'_>,
+    set: &str,
+    target: &str,
+    step: u64,
+) -> Result<Option<EvalSummary>, TrainError> {
+    let prompts = if set == "proof" { &job.prompts.proof } else { &job.prompts.eval };
+    if prompts.is_empty() {
+        return Ok(None);
+    }
+    recorder.phase(step, "eval")?;
+    let start = Instant::now();
+    let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
+    let pass = Pass { model: &job.model, adapters, tokenizer: &job.tokenizer, scorer: &job.scorer, threads: &job.threads };
+    let sampling = Sampling { temperature: 0.0, ..job.sampling() };
+    let records = evaluate(pass, prompts, &sampling, 1)?;
+    let file = eval_file(step, set, target);
+    write_evals(&run.path().join(&file), &records)?;
+    let summary = EvalSummary::from_records(&records);
+    let seconds = start.elapsed().as_secs_f64();
+    recorder.event(Eval { step, set: set.to_owned(), target: target.to_owned(), summary: summary.clone(), file, seconds })?;
+    Ok(Some(summary))
+}
+
+/// Puts the best checkpoint's weights into the model and reads the proof set with them.
+pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, seconds: f64) -> Result<Report, TrainError> {
+    let start = Instant::now();
+    let best_step = resolve_checkpoint(run, At::Best)?;
+    if best_step != job.state.step {
+        checkpoint::load_parameters(&checkpoint_path(run.path(), best_step), job.model.parameters())?;
+    }
+    let set = if job.prompts.proof.is_empty() { "eval" } else { "proof" };
+    let trained = match set {
+        "proof" => pass(run, job, recorder, "proof", "trained", best_step)?,
+        // The eval set was read at that step already; at step 0 the trained model is the base.
+        _ => RunState::read(run.path())?.evals.into_values().find(|eval| eval.step == best_step && eval.set == "eval").map(|eval| eval.summary),
+    };
+    let read = |step, target: &str| {
+        let path = run.path().join(eval_file(step, set, target));
+        if path.exists() { read_evals(&path) } else { read_evals(&run.path().join(eval_file(0, set, "base"))) }
+    };
+    let (before, after) = (read(0, "base")?, read(best_step, "trained")?);
+    Ok(Report {
+        run: run.id().to_owned(),
+        seconds: seconds + start.elapsed().as_secs_f64(),
+        steps: job.state.step,
+        best_step,
+        set: set.to_owned(),
+        base: EvalSummary::from_records(&before),
+        trained: trained.unwrap_or_else(|| EvalSummary::from_records(&after)),
+        comparison: Comparison::of(&before, &after),
+    })
+}

@@ -1,0 +1,169 @@
+//! One step's groups: prompts in their order, completions, scores, advantages.
+
+use crate::advantage::{Dead, group_advantages, group_state};
+use crate::config::TrainConfig;
+use crate::dataset::order::epoch_order;
+use crate::model::Adapters;
+use crate::rollout::{Completion, Request, StopReason, generate};
+use crate::score::Score;
+use crate::update::{PolicyGroup, PolicySample, StepTotals};
+
+use super::TrainError;
+use super::job::Job;
+
+/// The completions of one prompt, scored.
+#[derive(Debug)]
+pub(super) struct ScoredGroup {
+    /// Index of the training prompt.
+    pub(super) prompt: usize,
+    pub(super) completions: Vec<Completion>,
+    pub(super) texts: Vec<String>,
+    pub(super) scores: Vec<Score>,
+    pub(super) rewards: Vec<f64>,
+    pub(super) advantages: Vec<f64>,
+    pub(super) dead: Dead,
+}
+
+/// What a step learns from.
+#[derive(Debug, Default)]
+pub(super) struct StepGroups {
+    /// The groups that count.
+    pub(super) groups: Vec<ScoredGroup>,
+    /// Dead groups that others took the place of (`dynamic_sampling`).
+    pub(super) replaced: Vec<ScoredGroup>,
+    /// Seconds of drawing and of scoring.
+    pub(super) rollout_seconds: f64,
+    pub(super) score_seconds: f64,
+}
+
+/// How often dead groups are replaced before a step goes on with fewer.
+const REFILL_ROUNDS: usize = 3;
+
+/// The groups of steps `first_step ..= first_step + steps - 1`, all drawn with the weights as they are. Moves the data cursor.
+pub(super) fn draw_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepGroups>, TrainError> {
+    let wanted = job.config.prompt_groups_per_step;
+    let plan: Vec<(u64, Vec<u64>)> = (first_step..first_step + steps).map(|step| (step, take(job, wanted))).collect();
+    let mut drawn = draw(job, &plan)?;
+    if job.config.dynamic_sampling {
+        for (step, groups) in (first_step..).zip(&mut drawn) {
+            refill(job, step, groups, wanted)?;
+        }
+    }
+    Ok(drawn)
+}
+
+/// The next `count` places of the endless order of prompts.
+fn take(job: &mut Job, count: usize) -> Vec<u64> {
+    let start = job.state.prompts_taken;
+    job.state.prompts_taken += count as u64;
+    (start..job.state.prompts_taken).collect()
+}
+
+fn refill(job: &mut Job, step: u64, groups: &mut StepGroups, wanted: usize) -> Result<(), TrainError> {
+    for _ in 0..REFILL_ROUNDS {
+        let (alive, dead): (Vec<_>, Vec<_>) = groups.groups.drain(..).partition(|group| group.dead == Dead::No);
+        groups.groups = alive;
+        if dead.is_empty() {
+            return Ok(());
+        }
+        groups.replaced.extend(dead);
+        let missing = wanted - groups.groups.len();
+        let places = take(job, missing);
+        for more in draw(job, &[(step, places)])? {
+            groups.groups.extend(more.groups);
+            groups.rollout_seconds += more.rollout_seconds;
+            groups.score_seconds += more.score_seconds;
+        }
+    }
+    Ok(())
+}
+
+fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainError> {
+    let start = std::time::Instant::now();
+    let mut order = Order::new(job);
+    let mut requests = Vec::new();
+    let mut prompts = Vec::new();
+    for (step, places) in plan {
+        for &place in places {
+            let prompt = order.prompt(place);
+            prompts.push(prompt);
+            requests.push(Request {
+                prompt: job.prompts.train[prompt].token_ids.clone(),
+                // A place names a prompt of a pass over the data, so a prompt that comes twice in a step is drawn afresh.
+                prompt_number: place as u32,
+                step: *step as u32,
+                samples: job.config.completions_per_prompt,
+            });
+        }
+    }
+    let drawn = generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads)?;
+    let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
+    let start = std::time::Instant::now();
+    let mut scored = prompts.into_iter().zip(drawn).map(|(prompt, completions)| score(job, prompt, completions)).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let score_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
+    let groups = |(_, places): &(u64, Vec<u64>)| StepGroups {
+        groups: scored.by_ref().take(places.len()).collect(),
+        replaced: Vec::new(),
+        rollout_seconds,
+        score_seconds,
+    };
+    Ok(plan.iter().map(groups).collect())
+}
+
+/// The order of the prompts, an epoch at a time.
+struct Order {
+    rows: usize,
+    seed: u64,
+    epoch: Option<(u64, Vec<usize>)>,
+}
+
+impl Order {
+    fn new(job: &Job) -> Self {
+        Self { rows: job.prompts.train.len(), seed: job.config.seed, epoch: None }
+    }
+
+    fn prompt(&mut self, place: u64) -> usize {
+        let epoch = place / self.rows as u64;
+        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            self.epoch = Some((epoch, epoch_order(self.rows, epoch, self.seed)));
+        }
+        self.epoch.as_ref().map_or(0, |(_, order)| order[(place % self.rows as u64) as usize])
+    }
+}
+
+fn score(job: &Job, prompt: usize, completions: Vec<Completion>) -> Result<ScoredGroup, TrainError> {
+    let texts = completions.iter().map(|completion| job.tokenizer.decode(&completion.token_ids, true)).collect::<Result<Vec<_>, _>>()?;
+    let row = &job.prompts.train[prompt].row;
+    let scores: Vec<Score> = texts.iter().map(|text| job.scorer.score(text, Some(row))).collect();
+    let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+    let advantages = group_advantages(&rewards, job.config.advantage);
+    let (best, worst) = job.best_and_worst;
+    Ok(ScoredGroup { prompt, dead: group_state(&rewards, best, worst), completions, texts, scores, rewards, advantages })
+}
+
+/// The groups that a gradient is computed from, and the step's denominators. Dead groups are left out (their gradient is 0) unless a KL is wanted, but
+/// they count; masked completions and replaced groups do not.
+pub(super) fn policy_groups(job: &Job, groups: &[ScoredGroup]) -> (Vec<PolicyGroup>, StepTotals) {
+    let counts = |completion: &Completion| !is_masked(&job.config, completion);
+    let completions = || groups.iter().flat_map(|group| &group.completions).filter(|completion| counts(completion));
+    let totals = StepTotals { sequences: completions().count(), tokens: completions().map(|completion| completion.token_ids.len()).sum() };
+    let wanted = groups.iter().filter(|group| group.dead == Dead::No || job.config.kl_beta > 0.0);
+    let policy = wanted.map(|group| PolicyGroup {
+        prompt: job.prompts.train[group.prompt].token_ids.clone(),
+        samples: group.completions.iter().zip(&group.advantages).filter(|(completion, _)| counts(completion)).map(sample).collect(),
+    });
+    (policy.filter(|group| !group.samples.is_empty()).collect(), totals)
+}
+
+fn is_masked(config: &TrainConfig, completion: &Completion) -> bool {
+    config.overlong_masking && completion.stop == StopReason::Length
+}
+
+fn sample((completion, &advantage): (&Completion, &f64)) -> PolicySample {
+    PolicySample {
+        token_ids: completion.token_ids.clone(),
+        sampled_log_probs: completion.log_probs.clone(),
+        reference_log_probs: None,
+        advantage,
+    }
+}

@@ -1,0 +1,48 @@
+//! The audit names schemas that lazy answers satisfy.
+
+use grpo_tui::score::Scorer;
+use grpo_tui::score::audit::audit;
+use grpo_tui::task::Task;
+
+use super::{folder_with, row};
+
+/// Schema, lines of `task.toml`, and the lazy answers that are too easy.
+fn check(schema: &str, lines: &str, weak: &[&str]) {
+    let folder = folder_with(schema, lines);
+    let task = Task::load(folder.path()).unwrap();
+    let mut rows = vec![row(r#"{"a":"x"}"#), row(r#"{"a":"y"}"#)];
+    rows[0].messages.push(serde_json::from_str(r#"{"role":"user","content":"Like {\"a\":\"example\"}: x"}"#).unwrap());
+    let findings = audit(&task, &Scorer::new(&task).unwrap(), &rows);
+    let found: Vec<&str> = findings.iter().filter(|finding| finding.weak).map(|finding| finding.name.as_str()).collect();
+    assert_eq!(found, weak, "{schema}");
+}
+
+#[test]
+fn weak_schemas_are_named() {
+    let closed = r#""type":"object","required":["a"],"additionalProperties":false"#;
+    check("{}", "", &["an empty object", "an empty list", "null", "an empty string", "zero", "one answer for every prompt"]);
+    check(
+        &format!(r#"{{{closed},"properties":{{"a":{{"type":"string"}}}}}}"#),
+        "",
+        &["empty strings and zeros", "one answer for every prompt"],
+    );
+    check(&format!(r#"{{{closed},"properties":{{"a":{{"type":"string","minLength":3}}}}}}"#), "", &["the least that the schema asks for"]);
+    check(
+        &format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#),
+        "",
+        &["the least that the schema asks for", "one answer for every prompt"],
+    );
+    check(&format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#), "[[reward]]\npart = \"exact\"\nweight = 1.0\n", &[]);
+}
+
+#[test]
+fn the_sentence_says_what_to_do() {
+    let task = Task::embedded("invoice").unwrap();
+    let findings = audit(&task, &Scorer::new(&task).unwrap(), &[]);
+    let sentence = |name: &str| findings.iter().find(|finding| finding.name == name).unwrap().sentence.clone();
+    assert_eq!(sentence("an empty object"), "`{}` earns 0.50, as JSON that the schema refuses");
+    assert_eq!(
+        sentence("empty strings and zeros"),
+        "`{\"vendor\":\"\",\"date\":\"\",\"amount\":0,\"currency\":\"\"}` earns 1.00 of 1.00: too easy; narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`"
+    );
+}

@@ -1,0 +1,149 @@
+//! `score`, `task` and `init` as scripts and people call them.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn call(folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut pipe, input) = (child.stdin.take().unwrap(), input.to_owned());
+    // A command that fails early may not read its input, and one that writes much must be read meanwhile.
+    let writer = std::thread::spawn(move || drop(pipe.write_all(input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+fn lines(output: &Output) -> Vec<serde_json::Value> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_samples_show_each_tier_from_any_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let scores = lines(&call(folder.path(), &["score", "invoice", "--json"], ""));
+    let samples = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice/completions.jsonl")).unwrap();
+    assert_eq!(scores.len(), samples.lines().count());
+    for (score, sample) in scores.iter().zip(samples.lines()) {
+        let sample: serde_json::Value = serde_json::from_str(sample).unwrap();
+        let shows = sample["shows"].as_str().unwrap();
+        assert!(shows.starts_with(score["tier"].as_str().unwrap()), "{shows}: {score}");
+        assert_eq!(score["exact"].as_bool().unwrap(), shows.starts_with("valid") && !shows.contains("wrong"), "{shows}");
+        assert_eq!(score["errors"].as_array().unwrap().is_empty(), shows.starts_with("valid"));
+        assert_eq!(score["fields"].is_null(), shows.starts_with("unparsable"));
+    }
+    let keys: Vec<&String> = scores[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys[..7], ["reward", "tier", "tolerant", "warnings", "errors", "fields", "exact"]);
+    let human = call(folder.path(), &["score", "invoice"], "");
+    let text = String::from_utf8_lossy(&human.stdout).into_owned();
+    assert!(
+        text.contains("21 completions, mean reward 0.357") && text.contains("exactly as expected          4 of 21 with an expected answer"),
+        "{text}"
+    );
+}
+
+#[test]
+fn standard_input_is_scored_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let input: String = (0..9_000).map(|index| format!("{{\"completion\":\"{}\"}}\n", if index % 2 == 0 { "{}" } else { "x" })).collect();
+    let scores = lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &input));
+    assert_eq!(scores.len(), 9_000);
+    assert!(scores.iter().enumerate().all(|(index, score)| score["tier"] == if index % 2 == 0 { "invalid" } else { "unparsable" }));
+    let unknown = lines(&call(
+        folder.path(),
+        &["score", "invoice", "--completions", "-", "--json"],
+        "{\"completion\":\"{}\",\"prompt_id\":\"zzz\",\"more\":1}",
+    ));
+    assert_eq!(unknown[0]["warnings"][0], "no prompt row has the id \"zzz\", so there is nothing expected to compare with");
+}
+
+#[test]
+fn complaints_name_file_line_and_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.jsonl"), "{\"completion\":\"x\"}\n\n{\"text\":\"y\"}\n").unwrap();
+    for (arguments, input, code, complaint) in [
+        (&["score", "invoice", "--completions", "c.jsonl"][..], "", 1, "error: c.jsonl line 3: missing `completion`\n"),
+        (&["score", "invoice", "--completions", "none.jsonl"], "", 1, "error: none.jsonl: No such file or directory (os error 2)\n"),
+        (
+            &["score", "invoice", "--completions", "-"],
+            "{\"completions\":\"x\"}",
+            1,
+            "error: standard input line 1: missing `completion`; did you mean it by `completions`?\n",
+        ),
+        (
+            &["score", "invoice", "--completions", "-"],
+            "{\"completion\":1}",
+            1,
+            "error: standard input line 1: `completion` must be a string, not 1\n",
+        ),
+        (
+            &["score", "invoice", "--completions", "-"],
+            "{\"completion\":\"x\"",
+            1,
+            "error: standard input line 1: column 17: EOF while parsing an object; a line is a JSON object, {\"completion\":\"…\"}\n",
+        ),
+        (
+            &["score", "invoice", "--completions", "-"],
+            "",
+            1,
+            "error: standard input: no completions; write one JSON object a line, {\"completion\":\"…\"}\n",
+        ),
+        (&["score", "invoise"], "", 1, "error: no task \"invoise\": did you mean `invoice`?\n"),
+    ] {
+        let output = call(folder.path(), arguments, input);
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(code), complaint), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_workspace_is_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(call(folder.path(), &["init", "w"], "").status.success());
+    assert!(folder.path().join("w/runs").is_dir());
+    let schema = folder.path().join("w/tasks/invoice/schema.json");
+    fs::write(&schema, "{}").unwrap();
+    let again = call(folder.path(), &["init", "w"], "");
+    assert_eq!(again.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&again.stderr),
+        "error: w/tasks/invoice exists already and is left as it is; choose another folder, or remove it first\n"
+    );
+    assert_eq!(fs::read_to_string(&schema).unwrap(), "{}");
+    let audit = call(&folder.path().join("w"), &["task", "audit", "invoice"], "");
+    assert!(
+        String::from_utf8_lossy(&audit.stdout)
+            .contains("`{}` earns 1.00 of 1.00: too easy; list the keys that must be there under `required`")
+    );
+}
+
+#[test]
+fn a_task_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = &lines(&call(folder.path(), &["task", "check", "invoice", "--json"], ""))[0];
+    assert_eq!(
+        (&check["ok"], &check["sets"]["train"]["rows"], &check["sets"]["proof"]["expected"]),
+        (&true.into(), &200.into(), &500.into())
+    );
+    call(folder.path(), &["init", "w"], "");
+    let task = folder.path().join("w/tasks/invoice");
+    let schema = fs::read_to_string(task.join("schema.json")).unwrap();
+    fs::write(task.join("schema.json"), schema.replace("\"number\"", "\"integer\"")).unwrap();
+    fs::remove_file(task.join("completions.jsonl")).unwrap();
+    let output = call(&folder.path().join("w"), &["task", "check", "invoice"], "");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("the schema refuses the expected answer: /amount expected integer, found number")
+            && text.contains("completions.jsonl: No such file"),
+        "{text}"
+    );
+}

@@ -1,0 +1,182 @@
+//! Tasks as people write them: where they are found, and every complaint as the user reads it.
+
+use std::fs;
+
+use grpo_tui::score::Scorer;
+use grpo_tui::task::{PromptSet, Task};
+
+use super::folder_with;
+
+/// Lines of `task.toml` after `name` and `schema`; the complaint after the file's path.
+fn check(lines: &str, complaint: &str) {
+    let folder = folder_with("{}", lines);
+    let found = Task::load(folder.path()).unwrap_err().to_string();
+    let path = folder.path().join("task.toml").display().to_string();
+    assert_eq!(found.replace(&path, "task.toml"), format!("task.toml {complaint}"), "{lines}");
+}
+
+#[test]
+fn complaints_about_task_toml() {
+    check("titel = \"x\"\n", "line 3 column 1: unknown key `titel`; did you mean `title`?");
+    check(
+        "zzz = 1\n",
+        "line 3 column 1: unknown key `zzz`; known keys: name, title, schema, system, thinking, prompts, score, reward, train",
+    );
+    check("[score]\nstrip_thinkin = true\n", "line 4 column 1: unknown key `score.strip_thinkin`; did you mean `strip_thinking`?");
+    check("[score]\nstrip_thinking = \"yes\"\n", "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"");
+    check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` must be \"json_schema\", not \"sql\"");
+    check("[score]\ntiers = { valid = \"1\" }\n", "line 4 column 19: `score.tiers.valid` must be a number, not the string \"1\"");
+    check("[score]\ntiers = { valid = nan }\n", "line 4 column 19: `score.tiers.valid` must be a finite number, not nan");
+    check(
+        "[score]\ntiers = { valid = 0.2 }\n",
+        "line 4 column 9: `score.tiers` must rise from unparsable over invalid to valid, not unparsable 0, invalid 0.5, valid 0.2",
+    );
+    check(
+        "[score]\nnormalise = { é = \"casefolt\" }\n",
+        "line 4 column 1: invalid unquoted key, expected letters, numbers, `-`, `_`"
+            .replace("line 4 column 1", "line 4 column 15")
+            .as_str(),
+    );
+    check(
+        "[score]\nnormalise = { a = \"casefolt\" }\n",
+        "line 4 column 19: `score.normalise.a` takes casefold, trim, whitespace, date, number, not \"casefolt\"; did you mean `casefold`?",
+    );
+    check("[[reward]]\npart = \"field\"\nweight = 1\n", "line 4 column 8: `reward.part` takes fields, exact, tolerant, not \"field\"");
+    check("[[reward]]\npart = \"fields\"\n", "line 4 column 8: `reward.weight` is missing; write for example `weight = 0.1`");
+    check("[reward]\npart = \"fields\"\n", "line 3 column 1: `reward` must be written as `[[reward]]`, one block a part");
+    check("system = 3\n", "line 3 column 10: `system` must be a string in quotes, not the number 3");
+    check("prompts = \"train.jsonl\"\n", "line 3 column 11: `prompts` must be a table, not the string \"train.jsonl\"");
+    check("train = 1\n", "line 3 column 9: `train` must be a table, not the number 1");
+}
+
+#[test]
+fn complaints_about_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &[u8]| fs::write(folder.path().join(file), text).unwrap();
+    let complaint = || Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    write("task.toml", b"title = \"x\"\n");
+    assert_eq!(complaint(), "DIR/task.toml: missing `name`; add for example `name = \"invoice\"`");
+    write("task.toml", b"name = \"a b\"\n");
+    assert_eq!(
+        complaint(),
+        "DIR/task.toml line 1 column 8: `name` names folders, so it takes letters, digits, `-`, `_` and `.` only, not \"a b\""
+    );
+    write("task.toml", b"name = \"a\"\n");
+    assert_eq!(complaint(), "DIR/task.toml: missing `schema`; add for example `schema = \"schema.json\"`");
+    write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
+    assert_eq!(complaint(), "DIR/schema.json: No such file or directory (os error 2)");
+    write("task.toml", b"name = \"a\"\nschema = \"../schema.json\"\n");
+    assert_eq!(
+        complaint(),
+        "DIR/task.toml: \"../schema.json\" lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy"
+    );
+    write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
+    write("schema.json", b"{\n \"type\": \"object\",\n}");
+    assert_eq!(complaint(), "DIR/schema.json line 3 column 1: trailing comma");
+    write("schema.json", b"\xff\xfe");
+    assert_eq!(complaint(), "DIR/schema.json: not UTF-8 text (byte 0); save it as UTF-8");
+    write("task.toml", b"name = \n");
+    assert!(complaint().starts_with("DIR/task.toml line 1 column 8: "), "{}", complaint());
+}
+
+/// Schema; the complaint after the file's path.
+fn check_schema(schema: &str, complaint: &str) {
+    let folder = folder_with(schema, "");
+    let found = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_err().to_string();
+    let path = folder.path().join("schema.json").display().to_string();
+    assert_eq!(found.replace(&path, "schema.json"), format!("schema.json {complaint}"), "{schema}");
+}
+
+#[test]
+fn complaints_about_schemas() {
+    check_schema("[]", "line 1 column 1 (the whole schema): a schema is an object (or true or false)");
+    check_schema(
+        "{\n \"properties\": {\n  \"é\": {\"type\": \"nummer\"}}}",
+        "line 3 column 17 (/properties/é/type): \"nummer\" is not a type; the types are array, boolean, integer, null, number, object and string",
+    );
+    check_schema(r#"{"required":"a"}"#, "line 1 column 13 (/required): \"a\" is not of type \"array\"");
+    check_schema(r#"{"minLength":-1}"#, "line 1 column 14 (/minLength): -1 is less than the minimum of 0");
+    check_schema(
+        r#"{"$schema":"http://example.com/s"}"#,
+        "line 1 column 12 (/$schema): unknown draft \"http://example.com/s\"; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\"",
+    );
+    check_schema(
+        r#"{"properties":{"a":{"$ref":"https://example.com/a.json#/x"}}}"#,
+        "line 1 column 28 (/properties/a/$ref): remote `$ref` to https://example.com/a.json is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"https://example.com/a.json\" = \"FILE.json\"",
+    );
+    check_schema(r#"{"$ref":"other"}"#, "line 1 column 9 (/$ref): `$ref` to other: the task has no such file");
+    check_schema(
+        r##"{"a":{"$ref":"#/x"}, "$ref":"#/$defs/b"}"##,
+        "line 1 column 29 (/$ref): `$ref` leads nowhere: there is no /$defs/b in the schema",
+    );
+    check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a \"regex\"");
+}
+
+#[test]
+fn references_lead_to_files_of_the_task() {
+    let folder = folder_with(
+        r#"{"properties":{"a":{"$ref":"money.json#/$defs/amount"},"b":{"$ref":"https://example.com/b.json"}}}"#,
+        "[score.references]\n\"https://example.com/b.json\" = \"b.json\"\n",
+    );
+    assert_eq!(
+        Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR"),
+        "DIR/money.json: No such file or directory (os error 2)"
+    );
+    fs::write(folder.path().join("money.json"), r#"{"$defs":{"amount":{"type":"number"}}}"#).unwrap();
+    fs::write(folder.path().join("b.json"), r#"{"type":"null"}"#).unwrap();
+    let task = Task::load(folder.path()).unwrap();
+    let scorer = Scorer::new(&task).unwrap();
+    assert_eq!(scorer.score(r#"{"a":1,"b":null}"#, None).reward, 1.0);
+    assert_eq!(scorer.score(r#"{"a":"1","b":1}"#, None).errors.len(), 2);
+    let names: Vec<String> = task.files().unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["task.toml", "schema.json", "b.json", "money.json"]);
+}
+
+#[test]
+fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
+    let workspace = tempfile::tempdir().unwrap();
+    let below = workspace.path().join("runs/deep");
+    fs::create_dir_all(&below).unwrap();
+    assert!(Task::resolve_from("invoice", &below).unwrap().folder().is_none());
+    let own = workspace.path().join("tasks/invoice");
+    fs::create_dir_all(&own).unwrap();
+    for (name, bytes) in Task::embedded("invoice").unwrap().files().unwrap() {
+        fs::write(own.join(name), bytes).unwrap();
+    }
+    let found = Task::resolve_from("invoice", &below).unwrap();
+    assert_eq!(found.folder(), Some(own.as_path()));
+    assert_eq!(found.digest(), Task::embedded("invoice").unwrap().digest());
+    assert_eq!(Task::resolve_from("../../tasks/invoice", &below).unwrap().name, "invoice");
+    assert_eq!(Task::resolve_from("../../tasks/invoice/task.toml", &below).unwrap().name, "invoice");
+    for (text, complaint) in [
+        ("invoise", "no task \"invoise\": did you mean `invoice`?"),
+        ("zzz", "no task \"zzz\": known tasks: invoice; a task's folder can be named by its path"),
+        ("./zzz", "no task \"./zzz\": there is no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
+        ("../deep", "no task \"../deep\": the folder has no task.toml; `grpo-tui init DIR` makes a workspace with a task to edit"),
+    ] {
+        assert_eq!(Task::resolve_from(text, &below).unwrap_err().to_string(), complaint);
+    }
+    let digest = found.digest();
+    fs::write(own.join("schema.json"), "{}").unwrap();
+    assert_ne!(Task::load(&own).unwrap().digest(), digest);
+}
+
+#[test]
+fn the_embedded_task_is_whole() {
+    let task = Task::embedded("invoice").unwrap();
+    assert_eq!((task.name.as_str(), task.system.as_deref(), task.thinking), ("invoice", Some("Answer with JSON only."), false));
+    for set in PromptSet::ALL {
+        assert!(!task.read(task.set_file(set).unwrap()).unwrap().is_empty());
+    }
+    assert_eq!(task.files().unwrap().len(), 7);
+}
+
+#[test]
+fn defaults_can_hold_for_one_model() {
+    let folder = folder_with("{}", "[train]\nepochs = 1\nseed = 3\n[train.model.tiny]\nepochs = 2\n");
+    let task = Task::load(folder.path()).unwrap();
+    for (model, epochs) in [("tiny", 2), ("other", 1)] {
+        let defaults = task.train_defaults(model);
+        assert_eq!((defaults["epochs"].as_integer(), defaults["seed"].as_integer(), defaults.len()), (Some(epochs), Some(3), 2));
+    }
+}
