@@ -78,8 +78,10 @@ CASES = {
         {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
+            "head_dim": "absent",
             "use_sliding_window": "absent",
             "mlp_bias": False,
+            "rope_theta": 100.0,
             "rms_norm_eps": 1e-5,
             "rope_scaling": {
                 "rope_type": "llama3",

@@ -254,7 +254,8 @@ impl Reader<'_> {
             _ => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("`{key}` = {parameters}"),
-                remedy: "only the kinds `default` and `llama3` are computed; set it to null to use the model at its original length".to_owned(),
+                remedy: "only the kinds `default` and `llama3` are computed; set it to null to use the model at its original length"
+                    .to_owned(),
             }),
         }
     }
@@ -267,7 +268,9 @@ impl Reader<'_> {
         let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
         let original = number("original_max_position_embeddings")?;
         if factor < 1.0 || high <= low {
-            return Err(self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`")));
+            return Err(
+                self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`"))
+            );
         }
         Ok(RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions: original as usize })
     }
@@ -381,8 +384,7 @@ mod tests {
         assert_eq!(read(llama).max_position_embeddings, 2048);
 
         let numbers = r#""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192"#;
-        let expected =
-            RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
+        let expected = RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
         let spellings = [
             format!(r#"{{"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
             format!(r#"{{"rope_scaling":{{"type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
@@ -395,7 +397,8 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_equal() {
-        let scaling = r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
+        let scaling =
+            r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
         for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
             let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{family}"],{scaling}}}"#)), "x").unwrap();
             assert_eq!(ModelConfig::parse(&config.to_json(&[3, 4]), "x").unwrap(), config);

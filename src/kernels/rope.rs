@@ -216,8 +216,7 @@ mod tests {
     /// Llama 3.1's own settings; tests/parity compares whole models with these positions.
     #[test]
     fn long_wavelengths_are_stretched_short_ones_kept() {
-        let scaling =
-            RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
+        let scaling = RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
         let (plain, scaled) = (rope_frequencies(128, 5e5, RopeScaling::Unscaled), rope_frequencies(128, 5e5, scaling));
         for (i, (plain, scaled)) in plain.iter().zip(&scaled).enumerate() {
             let wavelength = std::f64::consts::TAU / plain;

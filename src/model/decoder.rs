@@ -196,7 +196,7 @@ impl Decoder {
         let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = format!("model.layers.{index}");
-            named.extend(layer.merged()?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}.weight"), tensor)));
+            named.extend(layer.merged()?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
         }
         named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
         if !self.config.tie_word_embeddings {

@@ -100,24 +100,22 @@ impl Layer {
         self.heads
     }
 
-    /// The layer's weights by part, adapters merged.
-    pub(super) fn merged(&self) -> Result<Vec<(&'static str, Tensor)>> {
+    /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
+    pub(super) fn merged(&self) -> Result<Vec<(String, Tensor)>> {
         let (query, key) = (self.heads.query_width(), self.heads.key_width());
-        let (packed, gate_up) = (self.query_key_value.merged()?, self.gate_up.merged()?);
-        let inner = gate_up.dims2()?.0 / 2;
-        Ok(vec![
-            ("input_layernorm", self.input_norm.weight.clone()),
-            ("self_attn.q_proj", packed.narrow(0, 0, query)?),
-            ("self_attn.k_proj", packed.narrow(0, query, key)?),
-            ("self_attn.v_proj", packed.narrow(0, query + key, key)?),
-            ("self_attn.q_norm", self.query_norm.weight.clone()),
-            ("self_attn.k_norm", self.key_norm.weight.clone()),
-            ("self_attn.o_proj", self.attention_output.merged()?),
-            ("post_attention_layernorm", self.post_attention_norm.weight.clone()),
-            ("mlp.gate_proj", gate_up.narrow(0, 0, inner)?),
-            ("mlp.up_proj", gate_up.narrow(0, inner, inner)?),
-            ("mlp.down_proj", self.down.merged()?),
-        ])
+        let inner = self.gate_up.weight.dims2()?.0 / 2;
+        let hidden = self.down.weight.dims2()?.0;
+        let norm = |name: &str, norm: &NormWeight| (format!("{name}.weight"), norm.weight.clone());
+        let mut named = vec![norm("input_layernorm", &self.input_norm), norm("post_attention_layernorm", &self.post_attention_norm)];
+        if let Some((query_norm, key_norm)) = &self.query_key_norms {
+            named.extend([norm("self_attn.q_norm", query_norm), norm("self_attn.k_norm", key_norm)]);
+        }
+        let packed = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+        named.extend(self.query_key_value.merged_parts(&packed)?);
+        named.extend(self.attention_output.merged_parts(&[("self_attn.o_proj", hidden)])?);
+        named.extend(self.gate_up.merged_parts(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)])?);
+        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)])?);
+        Ok(named)
     }
 
     /// `gradient`: [rows, hidden] of the layer's result. Adds the gradients of what is trained, returns the input's.

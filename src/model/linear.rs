@@ -41,8 +41,21 @@ impl Linear {
         y + Tensor::cat(&parts, 1)?
     }
 
-    /// The matrix with its adapters added in: [outputs, inputs].
-    pub(super) fn merged(&self) -> Result<Tensor> {
+    /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the bias where there is one.
+    pub(super) fn merged_parts(&self, parts: &[(&str, usize)]) -> Result<Vec<(String, Tensor)>> {
+        let weight = self.merged()?;
+        let (mut named, mut row) = (Vec::with_capacity(2 * parts.len()), 0);
+        for (part, outputs) in parts {
+            named.push((format!("{part}.weight"), weight.narrow(0, row, *outputs)?));
+            if let Some(bias) = &self.bias {
+                named.push((format!("{part}.bias"), bias.vector.narrow(0, row, *outputs)?));
+            }
+            row += outputs;
+        }
+        Ok(named)
+    }
+
+    fn merged(&self) -> Result<Tensor> {
         if self.adapters.is_empty() {
             return Ok(self.weight.clone());
         }

@@ -48,10 +48,16 @@ impl Weights {
                 (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
             };
             let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
-            let numbers = deviation.map_or_else(|| vec![constant; count], |d| uniform_weights(seed, stream as u32, count, d * 3.0_f64.sqrt()));
+            let numbers =
+                deviation.map_or_else(|| vec![constant; count], |d| uniform_weights(seed, stream as u32, count, d * 3.0_f64.sqrt()));
             tensors.insert(name, Tensor::from_vec(numbers, shape, device)?.to_dtype(DType::F32)?);
         }
         Ok(Self { tensors, source: "fresh weights".to_owned() })
+    }
+
+    /// The element type in which `name` is stored; None when there is no such tensor.
+    pub fn number_type(&self, name: &str) -> Option<DType> {
+        self.tensors.get(name).map(Tensor::dtype)
     }
 
     /// The tensor `name`, which must have `shape`, in `number_type` on `device`.

@@ -133,8 +133,8 @@ fn a_completion_that_shares_its_prompt_sees_it_whole() {
 }
 
 fn decode(model: &Decoder, prompt: &[u32], temperature: f64, tokens: usize, samples: usize) -> Vec<Completion> {
-    let sampling = Sampling { temperature, max_completion_tokens: tokens, stop_ids: Vec::new(), seed: 7, step: 0 };
-    let request = Request { prompt: prompt.to_vec(), prompt_number: 0, samples };
+    let sampling = Sampling { temperature, max_completion_tokens: tokens, stop_ids: Vec::new(), seed: 7 };
+    let request = Request { prompt: prompt.to_vec(), prompt_number: 0, step: 0, samples };
     generate(model, Adapters::On, &[request], &sampling, &Threads::new(1).unwrap()).unwrap().remove(0)
 }
 
