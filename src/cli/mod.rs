@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand, exit codes, and errors as the user sees them.
 
 mod bench;
+mod comparison;
 mod dataset;
 mod eval;
 mod init;
 mod model;
+mod progress;
 mod runs;
 mod sample;
 mod score;

@@ -1,10 +1,160 @@
-//! `grpo-tui train`.
+//! `grpo-tui train`: make a run and work on it, or go on with one.
 
-use super::{Failure, Outcome};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+use super::progress::Progress;
+use super::{Failure, Outcome, comparison};
+use crate::config::{Assignments, Layers, Preset, Resolved, reference};
+use crate::hub::find_model;
+use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
+use crate::task::{TASK_FILE, Task};
+use crate::train::{Ended, Report, TrainError, train};
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("train is not built yet"))
+#[derive(Debug, Default, clap::Args)]
+#[command(after_long_help = reference::help())]
+pub(super) struct Arguments {
+    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    #[arg(required_unless_present = "resume")]
+    pub(super) task: Option<String>,
+    /// Go on with a run exactly where its last checkpoint left it
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
+    resume: Option<String>,
+    /// The model to start from: a folder, a Hugging Face name, `tiny` (embedded), or a run's result
+    #[arg(long, value_name = "M")]
+    model: Option<String>,
+    /// grpo or sft
+    #[arg(long)]
+    method: Option<String>,
+    /// quick, seed or recommended
+    #[arg(long)]
+    preset: Option<String>,
+    /// A TOML file of configuration keys
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One configuration key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    /// The folder of the run [default: the workspace's runs/, else the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// A name for the run
+    #[arg(long)]
+    name: Option<String>,
+    /// One JSON document on stdout at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let here = std::env::current_dir()?;
+    let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
+    let run = match (&arguments.resume, &arguments.task) {
+        (Some(wanted), _) => places.find(wanted)?,
+        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
+        (None, None) => return Err(Failure::usage("name a task, or a run with --resume")),
+    };
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second signal ends the process at once: the last checkpoint is whole.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    let mut progress = Progress::new();
+    match train(&run, &places, &interrupted, &mut |event| progress.event(event)) {
+        Ok(Ended::Finished(report)) => {
+            show(&run, &report, arguments.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ended::Interrupted { step }) => {
+            eprintln!("stopped after step {step}; the checkpoint is saved. Go on with: grpo-tui train --resume {}", shown(&run, &places));
+            Ok(ExitCode::from(130))
+        }
+        Err(error) => Err(failed(&run, &places, arguments.resume.is_some(), &error)),
+    }
+}
+
+/// A run directory with everything resolved.
+pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
+    let Resolved { mut config, sources } = resolve(arguments, task)?;
+    if config.method.name() != "grpo" {
+        return Err(Failure::usage("--method sft is not in this version; `grpo` is"));
+    }
+    // A run must find its model again from any folder.
+    if Path::new(&config.base_model).is_dir() {
+        config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
+    }
+    let model_digest = find_model(&config.base_model).ok().map(|source| source.digest()).transpose()?.unwrap_or_default();
+    let new = NewRun {
+        job: "train".to_owned(),
+        name: arguments.name.clone().unwrap_or_default(),
+        task: task.name.clone(),
+        task_origin: arguments.task.clone().unwrap_or_default(),
+        task_files: task.files()?,
+        config,
+        sources,
+        argv: std::env::args().collect(),
+        model_digest,
+    };
+    Ok(RunDirectory::create(places.for_new_runs(), new)?)
+}
+
+fn resolve(arguments: &Arguments, task: &Task) -> Result<Resolved, Failure> {
+    let preset = match &arguments.preset {
+        None => None,
+        Some(name) => Some(
+            Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: there are {}", Preset::NAMES.join(", "))))?,
+        ),
+    };
+    let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
+    let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let file = match &arguments.config {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            Some(Assignments::from_toml(&path.display().to_string(), &text).map_err(usage)?)
+        }
+    };
+    let mut set = arguments.set.clone();
+    set.extend(arguments.model.iter().map(|model| format!("base_model={model}")));
+    set.extend(arguments.method.iter().map(|method| format!("method={method}")));
+    let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text).map_err(usage)?);
+    Layers { preset, task, file, set }.resolve().map_err(usage)
+}
+
+/// How the user names the run: by its id where it is found by that, else by its path.
+fn shown(run: &RunDirectory, places: &RunPlaces) -> String {
+    let by_id = RunPlaces::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
+    match places.find(run.id()) {
+        Ok(_) if by_id => run.id().to_owned(),
+        _ => run.path().display().to_string(),
+    }
+}
+
+/// The failure of a training. A new run that came to nothing is removed again; any other keeps what it has.
+fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainError) -> Failure {
+    let empty =
+        RunState::read(run.path()).is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
+    if !resumed && empty && std::fs::remove_dir_all(run.path()).is_ok() {
+        return Failure::failed(error.to_string());
+    }
+    let hint = match error {
+        TrainError::Run(crate::run::RunError::InUse { .. }) => String::new(),
+        _ => format!("\nwhat was done is kept; once the cause is mended, go on with: grpo-tui train --resume {}", shown(run, places)),
+    };
+    Failure::failed(format!("{error}{hint}"))
+}
+
+fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {
+    let table =
+        comparison::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison);
+    eprintln!("\n{table}\n{} steps in {:.0} s; everything is in {}", report.steps, report.seconds, run.path().display());
+    if json {
+        let mut value = serde_json::to_value(report)?;
+        value["run"] = serde_json::Value::String(run.path().display().to_string());
+        println!("{value}");
+    }
+    Ok(())
 }

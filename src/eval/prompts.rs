@@ -30,7 +30,9 @@ pub enum PromptError {
         source: TextError,
     },
     /// A prompt leaves no room for an answer.
-    #[error("{place}: the prompt has {tokens} tokens, the most is {limit} (max_seq_len {max_seq_len} less max_completion_tokens {max_completion_tokens}); shorten it, or raise max_seq_len")]
+    #[error(
+        "{place}: the prompt has {tokens} tokens, the most is {limit} (max_seq_len {max_seq_len} less max_completion_tokens {max_completion_tokens}); shorten it, or raise max_seq_len"
+    )]
     TooLong {
         /// File, line and row.
         place: String,

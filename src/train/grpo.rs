@@ -11,7 +11,9 @@ use super::recorder::{Listener, Recorder};
 use super::step::{StepGroups, draw_steps, policy_groups};
 use crate::checkpoint;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
-use crate::run::{RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints};
+use crate::run::{
+    RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints,
+};
 use crate::update::{Applied, PolicyStatistics, policy_gradient, reference_log_probs};
 
 /// How a training ended.
@@ -62,13 +64,12 @@ fn work(
     let mut job = Job::load(run, places)?;
     *reached = job.state.step;
     begin(run, &job, lock, recorder)?;
-    let before = RunState::read(run.path())?;
     if job.resumed_from.is_none() {
         pass(run, &job, recorder, "proof", "base", 0)?;
         pass(run, &job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }
-    let mut best_valid = best_so_far(&before, job.state.step);
+    let mut best_valid = best_so_far(&RunState::read(run.path())?, job.state.step);
     while job.state.step < job.total_steps {
         if interrupted.load(Ordering::Relaxed) {
             save(run, &mut job, recorder, "interrupted")?;
@@ -198,7 +199,13 @@ fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &st
     let best = RunState::read(run.path())?.best_step(&steps);
     let end = (step == job.total_steps).then_some(step);
     let removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
-    recorder.event(Checkpoint { step, path: format!("checkpoints/{}", checkpoint_folder(step)), bytes, why: why.to_owned(), removed: removed.clone() })?;
+    recorder.event(Checkpoint {
+        step,
+        path: format!("checkpoints/{}", checkpoint_folder(step)),
+        bytes,
+        why: why.to_owned(),
+        removed: removed.clone(),
+    })?;
     for step in removed {
         checkpoint::remove(&checkpoint_path(run.path(), step))?;
     }

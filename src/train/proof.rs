@@ -76,7 +76,11 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
     let trained = match set {
         "proof" => pass(run, job, recorder, "proof", "trained", best_step)?,
         // The eval set was read at that step already; at step 0 the trained model is the base.
-        _ => RunState::read(run.path())?.evals.into_values().find(|eval| eval.step == best_step && eval.set == "eval").map(|eval| eval.summary),
+        _ => RunState::read(run.path())?
+            .evals
+            .into_values()
+            .find(|eval| eval.step == best_step && eval.set == "eval")
+            .map(|eval| eval.summary),
     };
     let read = |step, target: &str| {
         let path = run.path().join(eval_file(step, set, target));

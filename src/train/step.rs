@@ -99,7 +99,12 @@ fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainErr
     let drawn = generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads)?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = std::time::Instant::now();
-    let mut scored = prompts.into_iter().zip(drawn).map(|(prompt, completions)| score(job, prompt, completions)).collect::<Result<Vec<_>, _>>()?.into_iter();
+    let mut scored = prompts
+        .into_iter()
+        .zip(drawn)
+        .map(|(prompt, completions)| score(job, prompt, completions))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter();
     let score_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let groups = |(_, places): &(u64, Vec<u64>)| StepGroups {
         groups: scored.by_ref().take(places.len()).collect(),

@@ -1,0 +1,75 @@
+//! A run's progress on stderr: one line a step, one an eval.
+
+use std::io::Write;
+use std::time::Instant;
+
+use crate::run::EventBody;
+use crate::run::events::{Eval, Step};
+
+/// Prints events as they come; knows enough to tell the time left.
+pub(super) struct Progress {
+    start: Instant,
+    first_step: Option<u64>,
+    total_steps: u64,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now(), first_step: None, total_steps: 0 }
+    }
+
+    pub(super) fn event(&mut self, event: &EventBody) {
+        match event {
+            EventBody::Run(run) => {
+                self.total_steps = run.total_steps;
+                say(&format!("run {} on {}, {} steps", run.id, run.device, run.total_steps));
+            }
+            EventBody::Recovered(recovered) => say(&recovered.text),
+            EventBody::Eval(eval) => say(&eval_line(eval)),
+            EventBody::Step(step) => self.step(step),
+            EventBody::Alert(alert) => say(&format!("{}: {} {}", alert.level, alert.sentence, alert.suggestion)),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        // The clock starts with the first step's end, so that loading and evals before it do not count.
+        let first = *self.first_step.get_or_insert_with(|| {
+            self.start = Instant::now();
+            step.step
+        });
+        let metric = |name: &str| step.metrics.get(name).copied().unwrap_or(0.0);
+        let each = if step.step > first { self.start.elapsed().as_secs_f64() / (step.step - first) as f64 } else { step.seconds };
+        let left = each * self.total_steps.saturating_sub(step.step) as f64;
+        let applied = if step.metrics.contains_key("grad_norm") { "" } else { "  (nothing to learn: no group was mixed)" };
+        say(&format!(
+            "step {:>3}/{}  reward {:.3}  valid {:>5.1} %  informative {:>3.0} %  {:>6.0} tok/s  ETA {}{applied}",
+            step.step,
+            self.total_steps,
+            metric("reward"),
+            100.0 * metric("tiers/valid"),
+            100.0 * metric("groups/frac_mixed"),
+            metric("tokens_per_second/rollout"),
+            clock(left),
+        ));
+    }
+}
+
+fn eval_line(eval: &Eval) -> String {
+    let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {:.1} %", 100.0 * exact));
+    let (who, n) = (if eval.target == "base" { "base".to_owned() } else { format!("step {}", eval.step) }, eval.summary.n);
+    format!("{who} on {n} {} prompts: valid {:.1} %{exact}  ({:.1} s)", eval.set, 100.0 * eval.summary.valid, eval.seconds)
+}
+
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+/// A closed stderr must not end a training.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
