@@ -6,7 +6,7 @@ mod start; // the model that M names
 mod trainer; // save and resume
 
 pub use export::write_model;
-pub use start::{StartError, StartModel};
+pub use start::{Located, StartError, StartModel};
 pub use trainer::{TrainerState, load, load_parameters, remove, save};
 
 use std::path::PathBuf;

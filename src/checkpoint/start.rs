@@ -41,6 +41,43 @@ pub enum StartError {
     },
 }
 
+/// Where M is, before anything large is read.
+#[derive(Debug)]
+pub enum Located {
+    /// A folder, a model of the cache, or the embedded one.
+    Model(ModelSource),
+    /// A run's result.
+    Run {
+        /// The run.
+        run: RunDirectory,
+        /// The step of its checkpoint.
+        step: u64,
+    },
+}
+
+impl Located {
+    /// Finds M; runs are looked for in `places`.
+    ///
+    /// # Errors
+    /// [`StartError`] with what was tried and what to do.
+    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+        let reference = RunReference::parse(name);
+        let model_error = match find_model(name) {
+            Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match (places.find_checkpoint(&reference), model_error) {
+            (Ok((run, step)), _) => Ok(Self::Run { run, step }),
+            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was meant.
+            (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
+                Err(StartError::Neither { name: name.to_owned(), model, run })
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}
+
 /// A model with everything that it takes to prompt it.
 #[derive(Debug)]
 pub struct StartModel {
@@ -62,16 +99,9 @@ impl StartModel {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
-        let reference = RunReference::parse(name);
-        let model_error = match find_model(name) {
-            Ok(source) if !is_run(&source) => return Self::read(source),
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        match (places.find_checkpoint(&reference), model_error) {
-            (Ok((run, step)), _) => Self::of_run(&run, step, places),
-            (Err(run), Some(model)) if !reference.explicit => Err(StartError::Neither { name: name.to_owned(), model, run }),
-            (Err(error), _) => Err(error.into()),
+        match Located::find(name, places)? {
+            Located::Model(source) => Self::read(source),
+            Located::Run { run, step } => Self::of_run(&run, step, places),
         }
     }
 

@@ -10,6 +10,7 @@ mod progress;
 mod runs;
 mod sample;
 mod score;
+mod targets;
 mod task;
 mod train;
 

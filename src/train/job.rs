@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use super::TrainError;
 use crate::checkpoint::{self, StartModel, TrainerState};
 use crate::config::{PolicyLoss, Recompute, TrainConfig};
-use crate::eval::{Prompt, prepare};
+use crate::eval::{Lengths, Prompt, prepare};
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{RunDirectory, RunPlaces, checkpoint_path, list_checkpoints};
@@ -127,8 +127,12 @@ impl Job {
 }
 
 fn prompt_sets(task: &Task, start: &StartModel, config: &TrainConfig) -> Result<PromptSets, TrainError> {
-    let max_seq_len = config.max_seq_len.min(start.config.max_position_embeddings);
-    let set = |set| prepare(task, set, &start.tokenizer, max_seq_len, config.max_completion_tokens);
+    let lengths = Lengths {
+        max_seq_len: Some(config.max_seq_len),
+        max_completion_tokens: config.max_completion_tokens,
+        positions: start.config.max_position_embeddings,
+    };
+    let set = |set| prepare(task, set, &start.tokenizer, lengths);
     let mut train = set(PromptSet::Train)?;
     if config.max_rows > 0 {
         train.truncate(config.max_rows);
