@@ -23,7 +23,9 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// A file is missing or unreadable.
-    #[error("{path}: {problem}; resume from another checkpoint")]
+    #[error(
+        "{path}: {problem}; take another checkpoint (RUN@STEP), or remove this one's folder: a resume then goes on from the one before"
+    )]
     Read {
         /// The file.
         path: PathBuf,

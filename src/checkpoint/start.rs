@@ -76,6 +76,35 @@ impl Located {
             (Err(error), _) => Err(error.into()),
         }
     }
+
+    /// Where its configuration and tokenizer are: a run has those of the model that it started from.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
+        match self {
+            Self::Model(source) => Ok(source),
+            Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
+        }
+    }
+
+    /// The digest that [`StartModel`] will have.
+    ///
+    /// # Errors
+    /// As [`Located::find`], and weights that are missing or cut short.
+    pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
+        match self {
+            Self::Model(source) => Ok(source.digest()?),
+            Self::Run { run, step } => {
+                let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
+                Ok(result_digest(&base, run, *step))
+            }
+        }
+    }
+}
+
+fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
+    crate::run::sha256(format!("{base} {}@{step}", run.id()).as_bytes())
 }
 
 /// A model with everything that it takes to prompt it.
@@ -119,7 +148,7 @@ impl StartModel {
             super::load_parameters(&folder, model.parameters())?;
             model.merged().map_err(ModelError::from)?
         };
-        start.digest = crate::run::sha256(format!("{} {}@{step}", start.digest, run.id()).as_bytes());
+        start.digest = result_digest(&start.digest, run, step);
         start.weights = Weights::from_tensors(named, &format!("{}@{step}", run.id()));
         Ok(start)
     }

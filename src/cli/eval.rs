@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::targets::{Rows, Target, common_limit, lengths};
-use super::{Failure, Outcome, comparison, progress};
+use super::{Failure, Outcome, comparison, print, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
 use crate::model::Adapters;
 use crate::rollout::{Sampling, Threads};
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SET", default_value = "proof")]
     on: String,
     /// Logits are divided by this; 0 takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = temperature)]
     temperature: f64,
     /// Completions of each prompt; more than one needs a temperature above 0
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -93,9 +93,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     let pairs = compared(&passes);
     if arguments.json {
-        println!("{}", document(&arguments, &task, limit, &passes, &pairs));
+        print(&format!("{}\n", document(&arguments, &task, limit, &passes, &pairs)))?;
     } else {
-        print!("{}", text(&rows.set, arguments.samples, &passes, &pairs));
+        print(&text(&rows.set, arguments.samples, &passes, &pairs))?;
     }
     judge(&arguments.fail_under, &passes)
 }

@@ -1,13 +1,11 @@
 //! `grpo-tui sample`: what a model writes for some of a task's prompts, each completion with its score.
 
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::targets::{Rows, Target, common_limit, lengths};
-use super::{Failure, Outcome, eval, score};
+use super::{Failure, Outcome, eval, print, score};
 use crate::eval::{Prompt, prepare_rows};
 use crate::model::Adapters;
 use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
@@ -32,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     n: u32,
     /// Logits are divided by this; 0 takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = eval::temperature)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = eval::temperature)]
     temperature: f64,
     /// Decides every random number of the sampling
     #[arg(long, default_value_t = 0)]
@@ -79,23 +77,22 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     };
     let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
     let drawn = generate(&model, Adapters::Off, &requests, &sampling, &threads)?;
-    let mut output = BufWriter::new(std::io::stdout().lock());
+    let mut output = String::new();
     for (prompt, completions) in prompts.iter().zip(drawn) {
         if !arguments.json {
-            writeln!(output, "{}", heading(prompt))?;
+            output.push_str(&heading(prompt));
         }
         for (sample, completion) in completions.iter().enumerate() {
             let text = tokenizer.decode(&completion.token_ids, true)?;
             let score = scorer.score(&text, Some(&prompt.row));
-            if arguments.json {
-                writeln!(output, "{}", document(prompt, sample, &text, completion, &score)?)?;
+            output.push_str(&if arguments.json {
+                format!("{}\n", document(prompt, sample, &text, completion, &score)?)
             } else {
-                writeln!(output, "{}", shown(sample, &text, completion, &score))?;
-            }
+                shown(sample, &text, completion, &score)
+            });
         }
     }
-    output.flush()?;
-    Ok(ExitCode::SUCCESS)
+    print(&output)
 }
 
 /// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there is none).
@@ -142,7 +139,7 @@ fn document(prompt: &Prompt, sample: usize, text: &str, completion: &Completion,
 
 fn heading(prompt: &Prompt) -> String {
     let last = prompt.row.messages.last().map(|message| message.content.trim_end()).unwrap_or_default();
-    format!("--- {} ({} tokens)\n{last}\n", prompt.row.id, prompt.token_ids.len())
+    format!("--- {} ({} tokens)\n{last}\n\n", prompt.row.id, prompt.token_ids.len())
 }
 
 fn shown(sample: usize, text: &str, completion: &Completion, score: &Score) -> String {
@@ -150,5 +147,5 @@ fn shown(sample: usize, text: &str, completion: &Completion, score: &Score) -> S
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
     let tokens = completion.token_ids.len();
-    format!("[{}] {}  reward {:.3}  {tokens} tokens{cut}{why}\n{text}\n", sample + 1, score.tier.name(), score.reward)
+    format!("[{}] {}  reward {:.3}  {tokens} tokens{cut}{why}\n{text}\n\n", sample + 1, score.tier.name(), score.reward)
 }
