@@ -41,6 +41,72 @@ pub enum StartError {
     },
 }
 
+/// Where M is, before anything large is read.
+#[derive(Debug)]
+pub enum Located {
+    /// A folder, a model of the cache, or the embedded one.
+    Model(ModelSource),
+    /// A run's result.
+    Run {
+        /// The run.
+        run: RunDirectory,
+        /// The step of its checkpoint.
+        step: u64,
+    },
+}
+
+impl Located {
+    /// Finds M; runs are looked for in `places`.
+    ///
+    /// # Errors
+    /// [`StartError`] with what was tried and what to do.
+    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+        let reference = RunReference::parse(name);
+        let model_error = match find_model(name) {
+            Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match (places.find_checkpoint(&reference), model_error) {
+            (Ok((run, step)), _) => Ok(Self::Run { run, step }),
+            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was meant.
+            (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
+                Err(StartError::Neither { name: name.to_owned(), model, run })
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Where its configuration and tokenizer are: a run has those of the model that it started from.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
+        match self {
+            Self::Model(source) => Ok(source),
+            Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
+        }
+    }
+
+    /// The digest that [`StartModel`] will have.
+    ///
+    /// # Errors
+    /// As [`Located::find`], and weights that are missing or cut short.
+    pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
+        match self {
+            Self::Model(source) => Ok(source.digest()?),
+            Self::Run { run, step } => {
+                let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
+                Ok(result_digest(&base, run, *step))
+            }
+        }
+    }
+}
+
+fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
+    crate::run::sha256(format!("{base} {}@{step}", run.id()).as_bytes())
+}
+
 /// A model with everything that it takes to prompt it.
 #[derive(Debug)]
 pub struct StartModel {
@@ -62,16 +128,9 @@ impl StartModel {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
-        let reference = RunReference::parse(name);
-        let model_error = match find_model(name) {
-            Ok(source) if !is_run(&source) => return Self::read(source),
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        match (places.find_checkpoint(&reference), model_error) {
-            (Ok((run, step)), _) => Self::of_run(&run, step, places),
-            (Err(run), Some(model)) if !reference.explicit => Err(StartError::Neither { name: name.to_owned(), model, run }),
-            (Err(error), _) => Err(error.into()),
+        match Located::find(name, places)? {
+            Located::Model(source) => Self::read(source),
+            Located::Run { run, step } => Self::of_run(&run, step, places),
         }
     }
 
@@ -89,7 +148,7 @@ impl StartModel {
             super::load_parameters(&folder, model.parameters())?;
             model.merged().map_err(ModelError::from)?
         };
-        start.digest = crate::run::sha256(format!("{} {}@{step}", start.digest, run.id()).as_bytes());
+        start.digest = result_digest(&start.digest, run, step);
         start.weights = Weights::from_tensors(named, &format!("{}@{step}", run.id()));
         Ok(start)
     }

@@ -75,6 +75,6 @@ fn clock(seconds: f64) -> String {
 }
 
 /// A closed stderr must not end a training.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -38,7 +38,7 @@ pub fn train(run: &RunDirectory, places: &RunPlaces, interrupted: &AtomicBool, l
     let start = Instant::now();
     let lock = RunLock::acquire(run.path())?;
     let mut recorder = Recorder::open(&lock, listener)?;
-    let mut reached = 0;
+    let mut reached = RunState::read(run.path())?.last_step;
     let result = work(run, places, interrupted, &lock, &mut recorder, &mut reached);
     let (status, cause) = match &result {
         Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),

@@ -5,8 +5,9 @@ use candle_core::{DType, Device};
 use super::TrainError;
 use crate::checkpoint::{self, StartModel, TrainerState};
 use crate::config::{PolicyLoss, Recompute, TrainConfig};
-use crate::eval::{Prompt, prepare};
-use crate::model::{Adapters, Decoder, Trainable};
+use crate::eval::{Lengths, Prompt, prepare};
+use crate::hub::{ModelConfig, ModelSource};
+use crate::model::{Adapters, Decoder, ModelError, Trainable};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{RunDirectory, RunPlaces, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
@@ -70,7 +71,7 @@ impl Job {
         let decoder = |trainable| Decoder::new(&start.config, &start.weights, trainable, config.seed, DType::F32, &Device::Cpu);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
-        let prompts = prompt_sets(&task, &start, &config)?;
+        let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
         Ok(Self {
             total_steps: config.total_steps(prompts.train.len()),
@@ -146,9 +147,23 @@ impl Job {
     }
 }
 
-fn prompt_sets(task: &Task, start: &StartModel, config: &TrainConfig) -> Result<PromptSets, TrainError> {
-    let max_seq_len = config.max_seq_len.min(start.config.max_position_embeddings);
-    let set = |set| prepare(task, set, &start.tokenizer, max_seq_len, config.max_completion_tokens);
+/// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names before the run is made.
+///
+/// # Errors
+/// [`TrainError`] naming file, line and remedy.
+pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(), TrainError> {
+    Scorer::new(task)?;
+    let model_config = model.config().map_err(ModelError::from)?;
+    prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
+}
+
+fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+    let lengths = Lengths {
+        max_seq_len: Some(config.max_seq_len),
+        max_completion_tokens: config.max_completion_tokens,
+        positions: model.max_position_embeddings,
+    };
+    let set = |set| prepare(task, set, tokenizer, lengths);
     let mut train = set(PromptSet::Train)?;
     if config.max_rows > 0 {
         train.truncate(config.max_rows);

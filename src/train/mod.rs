@@ -12,9 +12,10 @@ mod sft; // imitation of the rows' answers
 mod step; // one step's groups
 
 pub use grpo::{Ended, train};
+pub use job::check;
 pub use measure::{Measurement, measure_cpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
-pub use proof::Report;
+pub use proof::{Report, finished_report};
 pub use recorder::Listener;
 
 /// Why a training ended early.
