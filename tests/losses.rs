@@ -128,12 +128,8 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
     // d = ref - log p = 0.5 for one token and -1 for the other; k3: 0.1487212707 and 0.3678794412, sum 0.5166007119.
     let (log_probs, reference) = ([-2.0_f32, -1.0], [-1.5_f32, -2.0]);
     let sum = 0.516_600_711_9;
-    let rows: [(PolicyLoss, f64); 4] = [
-        (PolicyLoss::Grpo, 1.0 / 8.0),
-        (PolicyLoss::Gspo, 1.0 / 8.0),
-        (PolicyLoss::DrGrpo, 1.0 / 40.0),
-        (PolicyLoss::Dapo, 1.0 / 20.0),
-    ];
+    let rows: [(PolicyLoss, f64); 4] =
+        [(PolicyLoss::Grpo, 1.0 / 8.0), (PolicyLoss::Gspo, 1.0 / 8.0), (PolicyLoss::DrGrpo, 1.0 / 40.0), (PolicyLoss::Dapo, 1.0 / 20.0)];
     for (policy_loss, share) in rows {
         let settings = LossSettings { kl_beta: 0.1, ..settings(policy_loss) };
         let terms = SequenceTerms { log_probs: &log_probs, sampled: None, reference: Some(&reference), advantage: 0.0 };

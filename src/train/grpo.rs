@@ -143,7 +143,12 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
     job.state.seconds += step_seconds;
     job.state.skipped_in_a_row = if applied == Some(Applied::NotFinite) { job.state.skipped_in_a_row + 1 } else { 0 };
     let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
-    recorder.event(Step { step, seconds: step_seconds, metrics: metrics(&groups, updated) })?;
+    let metrics = metrics(&groups, updated);
+    let alerts = job.alerts.observe(step, &metrics, &job.config);
+    recorder.event(Step { step, seconds: step_seconds, metrics })?;
+    for alert in alerts {
+        recorder.event(alert)?;
+    }
     recorder.step_done(step)?;
     if job.state.skipped_in_a_row >= MOST_SKIPPED {
         return Err(TrainError::NotFinite { step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") });

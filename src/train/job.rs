@@ -3,8 +3,9 @@
 use candle_core::{DType, Device};
 
 use super::TrainError;
+use super::alerts::Alerts;
 use crate::checkpoint::{self, StartModel, TrainerState};
-use crate::config::{PolicyLoss, Recompute, TrainConfig};
+use crate::config::{Recompute, TrainConfig};
 use crate::eval::{Prompt, prepare};
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::rollout::{Sampling, Threads};
@@ -40,6 +41,7 @@ pub(super) struct Job {
     pub(super) threads: Threads,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
+    pub(super) alerts: Alerts,
     pub(super) model_digest: String,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,
@@ -71,6 +73,7 @@ impl Job {
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
         Ok(Self {
             total_steps: config.total_steps(prompts.train.len()),
+            alerts: Alerts::default(),
             threads: Threads::new(config.threads)?,
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
             tokenizer: start.tokenizer,
@@ -99,25 +102,7 @@ impl Job {
 
     /// How the gradient is computed.
     pub(super) fn policy_settings(&self) -> PolicySettings {
-        let config = &self.config;
-        let clip_low = config.eps_clip;
-        // `bnpo` clips symmetrically, whatever the upper clip says.
-        let clip_high = if config.policy_loss == PolicyLoss::Bnpo { clip_low } else { config.eps_clip_high };
-        let loss = LossSettings {
-            policy_loss: config.policy_loss,
-            clip_low,
-            clip_high,
-            kl_beta: config.kl_beta,
-            kl_estimator: config.kl_estimator,
-            max_completion_tokens: config.max_completion_tokens,
-        };
-        PolicySettings {
-            loss,
-            temperature: config.temperature,
-            off_policy: config.weight_sync_interval > 1,
-            tokens_per_micro_batch: config.tokens_per_micro_batch,
-            recompute: config.recompute_activations == Recompute::Always,
-        }
+        policy_settings(&self.config)
     }
 
     /// The model that the KL is taken to, and whether its adapters are on.
@@ -126,7 +111,27 @@ impl Job {
     }
 }
 
-fn prompt_sets(task: &Task, start: &StartModel, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+/// How a configuration has the gradient computed.
+pub(super) fn policy_settings(config: &TrainConfig) -> PolicySettings {
+    let loss = LossSettings {
+        policy_loss: config.policy_loss,
+        clip_low: config.eps_clip,
+        clip_high: config.eps_clip_high,
+        kl_beta: config.kl_beta,
+        kl_estimator: config.kl_estimator,
+        max_completion_tokens: config.max_completion_tokens,
+    };
+    PolicySettings {
+        loss,
+        temperature: config.temperature,
+        off_policy: config.weight_sync_interval > 1,
+        tokens_per_micro_batch: config.tokens_per_micro_batch,
+        recompute: config.recompute_activations == Recompute::Always,
+    }
+}
+
+/// The prompts of a task for a model, cut to `max_rows`.
+pub(super) fn prompt_sets(task: &Task, start: &StartModel, config: &TrainConfig) -> Result<PromptSets, TrainError> {
     let max_seq_len = config.max_seq_len.min(start.config.max_position_embeddings);
     let set = |set| prepare(task, set, &start.tokenizer, max_seq_len, config.max_completion_tokens);
     let mut train = set(PromptSet::Train)?;
