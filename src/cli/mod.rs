@@ -6,6 +6,7 @@ mod dataset;
 mod eval;
 mod init;
 mod model;
+mod plan;
 mod progress;
 mod runs;
 mod sample;

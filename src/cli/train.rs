@@ -43,6 +43,12 @@ pub(super) struct Arguments {
     /// A name for the run
     #[arg(long)]
     name: Option<String>,
+    /// Show memory, time and disk of the run, measured with its model on this machine; nothing is created
+    #[arg(long, conflicts_with = "resume")]
+    plan: bool,
+    /// With --plan: draw groups of the base and say whether it can learn
+    #[arg(long, requires = "plan")]
+    sample: bool,
     /// One JSON document on stdout at the end
     #[arg(long)]
     json: bool,
@@ -51,6 +57,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
+    if let (true, Some(task)) = (arguments.plan, &arguments.task) {
+        let task = Task::resolve(task)?;
+        return super::plan::run(&task, &resolve(&arguments, &task)?, &places, arguments.sample, arguments.json);
+    }
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,

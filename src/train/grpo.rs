@@ -144,7 +144,12 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
     let step_seconds = groups.rollout_seconds + groups.score_seconds + start.elapsed().as_secs_f64();
     job.finish_step(applied == Some(Applied::NotFinite), step_seconds);
     let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
-    recorder.event(Step { step, seconds: step_seconds, metrics: metrics(&groups, updated) })?;
+    let metrics = metrics(&groups, updated);
+    let alerts = job.alerts.observe(step, &metrics, &job.config);
+    recorder.event(Step { step, seconds: step_seconds, metrics })?;
+    for alert in alerts {
+        recorder.event(alert)?;
+    }
     recorder.step_done(step)?;
     job.check_skipped()
 }

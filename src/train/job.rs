@@ -3,8 +3,9 @@
 use candle_core::{DType, Device};
 
 use super::TrainError;
+use super::alerts::Alerts;
 use crate::checkpoint::{self, StartModel, TrainerState};
-use crate::config::{PolicyLoss, Recompute, TrainConfig};
+use crate::config::{Recompute, TrainConfig};
 use crate::eval::{Lengths, Prompt, prepare};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{Adapters, Decoder, ModelError, Trainable};
@@ -41,6 +42,7 @@ pub(super) struct Job {
     pub(super) threads: Threads,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
+    pub(super) alerts: Alerts,
     pub(super) model_digest: String,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,
@@ -75,6 +77,7 @@ impl Job {
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
         Ok(Self {
             total_steps: config.total_steps(prompts.train.len()),
+            alerts: Alerts::default(),
             threads: Threads::new(config.threads)?,
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
             tokenizer: start.tokenizer,
@@ -103,25 +106,7 @@ impl Job {
 
     /// How the gradient is computed.
     pub(super) fn policy_settings(&self) -> PolicySettings {
-        let config = &self.config;
-        let clip_low = config.eps_clip;
-        // `bnpo` clips symmetrically, whatever the upper clip says.
-        let clip_high = if config.policy_loss == PolicyLoss::Bnpo { clip_low } else { config.eps_clip_high };
-        let loss = LossSettings {
-            policy_loss: config.policy_loss,
-            clip_low,
-            clip_high,
-            kl_beta: config.kl_beta,
-            kl_estimator: config.kl_estimator,
-            max_completion_tokens: config.max_completion_tokens,
-        };
-        PolicySettings {
-            loss,
-            temperature: config.temperature,
-            off_policy: config.weight_sync_interval > 1,
-            tokens_per_micro_batch: config.tokens_per_micro_batch,
-            recompute: config.recompute_activations == Recompute::Always,
-        }
+        policy_settings(&self.config)
     }
 
     /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
@@ -147,6 +132,25 @@ impl Job {
     }
 }
 
+/// How a configuration has the gradient computed.
+pub(super) fn policy_settings(config: &TrainConfig) -> PolicySettings {
+    let loss = LossSettings {
+        policy_loss: config.policy_loss,
+        clip_low: config.eps_clip,
+        clip_high: config.eps_clip_high,
+        kl_beta: config.kl_beta,
+        kl_estimator: config.kl_estimator,
+        max_completion_tokens: config.max_completion_tokens,
+    };
+    PolicySettings {
+        loss,
+        temperature: config.temperature,
+        off_policy: config.weight_sync_interval > 1,
+        tokens_per_micro_batch: config.tokens_per_micro_batch,
+        recompute: config.recompute_activations == Recompute::Always,
+    }
+}
+
 /// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names before the run is made.
 ///
 /// # Errors
@@ -157,7 +161,8 @@ pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(
     prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
 }
 
-fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+/// The prompts of a task for a model, cut to `max_rows`.
+pub(super) fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
     let lengths = Lengths {
         max_seq_len: Some(config.max_seq_len),
         max_completion_tokens: config.max_completion_tokens,

@@ -1,5 +1,6 @@
 //! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
 
+mod alerts; // what a person should look at, from the last steps' numbers
 mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine
@@ -9,6 +10,7 @@ mod pretrain; // a small model from a task's generator
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
 mod sft; // imitation of the rows' answers
+mod signal; // a run before it exists: its speed here, and whether its groups would teach
 mod step; // one step's groups
 
 pub use grpo::{Ended, train};
@@ -17,6 +19,7 @@ pub use measure::{Measurement, measure_cpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use proof::{Report, finished_report};
 pub use recorder::Listener;
+pub use signal::Candidate;
 
 /// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
