@@ -2,10 +2,12 @@
 
 mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
+mod import; // PEFT's adapters
 mod start; // the model that M names
 mod trainer; // save and resume
 
-pub use export::write_model;
+pub use export::{export_adapter, export_merged, write_model};
+pub use import::PeftAdapter;
 pub use start::{StartError, StartModel};
 pub use trainer::{TrainerState, load, load_parameters, remove, save};
 
@@ -30,6 +32,17 @@ pub enum CheckpointError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An adapter that cannot be used with this model, or at all.
+    #[error("{path}: {problem}")]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The base of an export cannot be read.
+    #[error("{0}")]
+    Hub(#[from] crate::hub::HubError),
     /// A tensor operation failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),

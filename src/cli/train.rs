@@ -7,18 +7,18 @@ use std::sync::atomic::AtomicBool;
 
 use super::progress::Progress;
 use super::{Failure, Outcome, comparison};
-use crate::config::{Assignments, Layers, Preset, Resolved, reference};
+use crate::config::{Assignments, Layers, Method, Preset, Resolved, reference};
 use crate::hub::find_model;
 use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
 use crate::task::{TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, train};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     #[arg(required_unless_present = "resume")]
-    task: Option<String>,
+    pub(super) task: Option<String>,
     /// Go on with a run exactly where its last checkpoint left it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// One configuration key; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub(super) set: Vec<String>,
     /// The folder of the run [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -77,18 +77,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 /// A run directory with everything resolved.
-fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
+pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
     let Resolved { mut config, sources } = resolve(arguments, task)?;
-    if config.method.name() != "grpo" {
-        return Err(Failure::usage("--method sft is not in this version; `grpo` is"));
-    }
     // A run must find its model again from any folder.
     if Path::new(&config.base_model).is_dir() {
         config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
     }
     let model_digest = find_model(&config.base_model).ok().map(|source| source.digest()).transpose()?.unwrap_or_default();
     let new = NewRun {
-        job: "train".to_owned(),
+        job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),

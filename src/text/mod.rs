@@ -67,6 +67,14 @@ pub fn conversation(system: Option<&str>, messages: &[Message], thinking: Thinki
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
+/// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON written.
+///
+/// # Errors
+/// [`TextError::Template`] for a document that cannot be written.
+pub fn json_line(json: &serde_json::Value) -> Result<String, TextError> {
+    python_json::line(json).map_err(|error| TextError::Template { path: "JSON".to_owned(), problem: error.to_string() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,11 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
     Ok(writer.text)
 }
 
+/// A JSON document on one line, as `json.dumps(value, ensure_ascii=False)` writes it.
+pub(super) fn line(json: &Json) -> Result<String, Error> {
+    tojson(&value_of(json), Kwargs::from_iter(Vec::<(&str, Value)>::new()))
+}
+
 /// The template's value of a JSON document; objects keep the order of their keys.
 pub(super) fn value_of(json: &Json) -> Value {
     match json {

@@ -47,6 +47,9 @@ pub(super) struct Job {
     pub(super) best_and_worst: (f64, f64),
 }
 
+/// Steps in a row without a finite gradient that end a run.
+const MOST_SKIPPED: u64 = 3;
+
 impl Job {
     /// Reads the run's frozen task, its model and its last checkpoint.
     ///
@@ -118,6 +121,23 @@ impl Job {
             tokens_per_micro_batch: config.tokens_per_micro_batch,
             recompute: config.recompute_activations == Recompute::Always,
         }
+    }
+
+    /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
+    pub(super) fn finish_step(&mut self, skipped: bool, seconds: f64) {
+        self.state.step += 1;
+        self.state.updates = self.optimizer.updates();
+        self.state.seconds += seconds;
+        self.state.skipped_in_a_row = if skipped { self.state.skipped_in_a_row + 1 } else { 0 };
+    }
+
+    /// # Errors
+    /// [`TrainError::NotFinite`] once [`MOST_SKIPPED`] steps in a row had no finite gradient.
+    pub(super) fn check_skipped(&self) -> Result<(), TrainError> {
+        if self.state.skipped_in_a_row < MOST_SKIPPED {
+            return Ok(());
+        }
+        Err(TrainError::NotFinite { step: self.state.step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") })
     }
 
     /// The model that the KL is taken to, and whether its adapters are on.

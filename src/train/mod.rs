@@ -1,4 +1,4 @@
-//! The training loops, readable aloud: GRPO, and the pretraining of small models.
+//! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
 
 mod grpo; // the loop
 mod job; // everything a run works with
@@ -8,6 +8,7 @@ mod pretrain; // a small model from a task's generator
 
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
+mod sft; // imitation of the rows' answers
 mod step; // one step's groups
 
 pub use grpo::{Ended, train};
@@ -57,6 +58,14 @@ pub enum TrainError {
     NoPrompts {
         /// The task's file.
         task: String,
+    },
+    /// A prompt without an answer to imitate.
+    #[error("train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row")]
+    NoAnswer {
+        /// The row.
+        id: String,
+        /// Its line.
+        line: usize,
     },
     /// The model under the run's name is another one than at its start.
     #[error("the model `{base_model}` is not the one that the run started from; restore its files, or start a new run")]
