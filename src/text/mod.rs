@@ -7,7 +7,7 @@ mod train_bpe;
 
 use serde::{Deserialize, Serialize};
 
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, LONGEST_PROMPT_BYTES};
 pub use tokenizer::Tokenizer;
 pub use train_bpe::{CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 
