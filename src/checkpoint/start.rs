@@ -35,9 +35,9 @@ pub enum StartError {
         /// What was asked for.
         name: String,
         /// Why it is no model.
-        model: HubError,
+        model: Box<HubError>,
         /// Why it is no run.
-        run: RunError,
+        run: Box<RunError>,
     },
 }
 
@@ -49,7 +49,7 @@ pub enum Located {
     /// A run's result.
     Run {
         /// The run.
-        run: RunDirectory,
+        run: Box<RunDirectory>,
         /// The step of its checkpoint.
         step: u64,
     },
@@ -68,10 +68,10 @@ impl Located {
             Err(error) => Some(error),
         };
         match (places.find_checkpoint(&reference), model_error) {
-            (Ok((run, step)), _) => Ok(Self::Run { run, step }),
+            (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
             // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was meant.
             (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
-                Err(StartError::Neither { name: name.to_owned(), model, run })
+                Err(StartError::Neither { name: name.to_owned(), model: Box::new(model), run: Box::new(run) })
             }
             (Err(error), _) => Err(error.into()),
         }
@@ -151,6 +151,15 @@ impl StartModel {
         start.digest = result_digest(&start.digest, run, step);
         start.weights = Weights::from_tensors(named, &format!("{}@{step}", run.id()));
         Ok(start)
+    }
+
+    /// The model as it is, on the CPU in f32, to sample from; with its tokenizer.
+    ///
+    /// # Errors
+    /// Weights that do not fit the configuration.
+    pub fn into_sampler(self) -> Result<(Decoder, Tokenizer), StartError> {
+        let decoder = Decoder::new(&self.config, &self.weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu)?;
+        Ok((decoder, self.tokenizer))
     }
 
     fn read(source: ModelSource) -> Result<Self, StartError> {

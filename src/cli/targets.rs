@@ -4,14 +4,12 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use candle_core::{DType, Device};
-
 use super::Failure;
 use crate::checkpoint::{Located, StartModel};
 use crate::config::{Assignments, Layers};
 use crate::dataset::{self, PromptRow};
 use crate::eval::Lengths;
-use crate::model::{Decoder, Trainable};
+use crate::model::Decoder;
 use crate::run::RunPlaces;
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::text::Tokenizer;
@@ -44,9 +42,7 @@ impl Target {
 
     /// The weights, ready to sample from, and the tokenizer.
     pub(super) fn load(&self, places: &RunPlaces) -> Result<(Decoder, Tokenizer), Failure> {
-        let start = StartModel::find(&self.model, places)?;
-        let decoder = Decoder::new(&start.config, &start.weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu)?;
-        Ok((decoder, start.tokenizer))
+        Ok(StartModel::find(&self.model, places)?.into_sampler()?)
     }
 }
 
