@@ -1,5 +1,7 @@
 //! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
 
+mod command;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -433,75 +435,4 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
     assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
     assert_eq!(RunState::read(run.path()).unwrap().best_step(&[0, 5]), Some(5));
     assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
-}
-
-/// What `grpo-tui runs` prints, with its exit code.
-fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output =
-        std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).arg("runs").args(arguments).arg("--runs").arg(root).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-#[test]
-fn the_runs_command_tells_what_the_files_say() {
-    let folder = memory_folder();
-    let root = folder.path().join("runs");
-    let (code, text, _) = runs_command(&root, &["list"]);
-    assert_eq!((code, text), (0, format!("no runs in {}; `grpo-tui train TASK` makes one\n", root.display())));
-
-    let run = create(folder.path());
-    {
-        let lock = RunLock::acquire(run.path()).unwrap();
-        let mut state = StateWriter::start(&lock).unwrap();
-        let mut writer = EventWriter::open(&lock).unwrap();
-        writer.append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() }).unwrap();
-        writer.append(step(1, 0.25)).unwrap();
-        writer.append(step(2, f64::NAN)).unwrap();
-        let summary =
-            EvalSummary { n: 50, valid: 0.82, exact: Some(0.8), parse: 0.9, valid_interval: [0.692, 0.902], ..EvalSummary::default() };
-        writer.append(Eval { step: 2, set: "eval".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
-        state.status(Status::Running, 2, None).unwrap();
-    }
-    let broken = root.join("20200101-000000-broken-aaaaaa");
-    std::fs::create_dir(&broken).unwrap();
-    std::fs::write(broken.join("run.toml"), "version = 99\n").unwrap();
-
-    let (code, text, _) = runs_command(&root, &["list", "--json"]);
-    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((code, rows.len()), (0, 2));
-    assert!(rows[0]["error"].as_str().unwrap().contains("format version 99"), "{text}");
-    assert_eq!(
-        (rows[1]["status"].as_str(), rows[1]["step"].as_u64(), rows[1]["valid"].as_f64()),
-        (Some("interrupted"), Some(2), Some(0.82))
-    );
-
-    let (code, text, _) = runs_command(&root, &["show", run.id()]);
-    assert_eq!(code, 0);
-    for expected in [
-        "interrupted, step 2 of 5",
-        "is gone without a last word",
-        "grpo-tui train --resume",
-        "valid  82.0 % [69.2, 90.2]",
-        "checkpoints  none",
-    ] {
-        assert!(text.contains(expected), "{expected}:\n{text}");
-    }
-    let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
-    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((document["config"]["lora_rank"].as_u64(), document["sources"]["lora_rank"].as_str()), (Some(16), Some("default")));
-    assert_eq!(document["evals"][0]["summary"]["n"], 50);
-
-    assert_eq!(runs_command(&root, &["export", run.id(), "--csv"]).1, "step,reward,seconds\n1,0.25,0.5\n2,,0.5\n");
-
-    let mut other = new_run("invoice");
-    other.config.learning_rate = 0.5;
-    let other = RunDirectory::create(&root, other).unwrap();
-    let (code, text, _) = runs_command(&root, &["compare", run.id(), other.id(), "--json"]);
-    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((code, &document["config"]), (0, &serde_json::json!({"learning_rate": [2e-5, 0.5]})));
-
-    let (code, text, error) = runs_command(&root, &["show", "nothing"]);
-    assert_eq!((code, text.as_str()), (1, ""));
-    assert!(error.starts_with("error: no run `nothing` in "), "{error}");
 }
