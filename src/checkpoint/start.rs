@@ -4,8 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::CheckpointError;
 use super::trainer::read_tensors;
+use super::{CheckpointError, PeftAdapter};
 use crate::hub::{HubError, ModelConfig, ModelSource, find_model};
 use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::run::{RunDirectory, RunError, RunPlaces, RunReference, checkpoint_path};
@@ -64,6 +64,7 @@ impl StartModel {
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
+            Ok(source) if PeftAdapter::stands_in(&source) => return Self::of_adapter(&source, places),
             Ok(source) if !is_run(&source) => return Self::read(source),
             Ok(_) => None,
             Err(error) => Some(error),
@@ -94,6 +95,20 @@ impl StartModel {
         Ok(start)
     }
 
+    /// The model that an adapter's folder names as its base, with the adapter merged into it.
+    fn of_adapter(folder: &ModelSource, places: &RunPlaces) -> Result<Self, StartError> {
+        let adapter = PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))?;
+        let mut start = Self::find(adapter.base_name()?, places)?;
+        let model = Decoder::new(&start.config, &start.weights, adapter.trainable(), 0, DType::F32, &Device::Cpu)?;
+        adapter.apply(model.parameters())?;
+        let mut bytes = start.digest.into_bytes();
+        bytes.extend_from_slice(&folder.read("adapter_config.json")?);
+        bytes.extend_from_slice(&folder.read("adapter_model.safetensors")?);
+        start.digest = crate::run::sha256(&bytes);
+        start.weights = Weights::from_tensors(model.merged().map_err(ModelError::from)?, &folder.name);
+        Ok(start)
+    }
+
     fn read(source: ModelSource) -> Result<Self, StartError> {
         Ok(Self {
             config: source.config()?,
@@ -105,6 +120,6 @@ impl StartModel {
     }
 }
 
-fn is_run(source: &ModelSource) -> bool {
+pub(super) fn is_run(source: &ModelSource) -> bool {
     source.folder().is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
 }
