@@ -5,12 +5,13 @@ pub mod advantage; // rewards of a group -> advantages
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
-pub mod run;
+pub mod plan; // a model's shape and a configuration -> memory, time, disk; can it learn
+pub mod run; // the run directory: the only bridge between a worker and its viewers
 pub mod score; // completion + row -> score
 pub mod secrets; // a deterministic scan of what would leave the machine
 pub mod statistics; // Wilson, exact McNemar, paired bootstrap, p^k
 pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
-pub mod text; // tokenizer, chat template, stop ids // the run directory: the only bridge between a worker and its viewers
+pub mod text; // tokenizer, chat template, stop ids
 
 // The engine:
 #[cfg(feature = "engine")]

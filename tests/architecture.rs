@@ -31,7 +31,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("notify", &["run", "view"]),
     ("tokio", &["run", "view", "eval", "serve"]),
     ("directories", &["run", "view", "cli"]),
-    ("rustix", &["run", "view"]),
+    ("rustix", &["plan", "run", "view"]),
     ("clap", &["cli"]),
     ("signal_hook", &["train", "view", "cli"]),
     ("jiff", &[]),

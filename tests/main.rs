@@ -8,6 +8,8 @@ mod dataset;
 #[cfg(feature = "engine")]
 mod gradients;
 #[cfg(feature = "engine")]
+mod losses;
+#[cfg(feature = "engine")]
 mod parity;
 mod properties;
 #[cfg(feature = "engine")]

@@ -10,7 +10,7 @@ mod trainer; // save and resume
 pub use export::{export_adapter, export_merged, write_model};
 pub use import::PeftAdapter;
 pub use open::OpenModel;
-pub use start::{StartError, StartModel};
+pub use start::{Located, StartError, StartModel};
 pub use trainer::{TrainerState, load, load_parameters, remove, save};
 
 use std::path::PathBuf;
@@ -27,7 +27,9 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// A file is missing or unreadable.
-    #[error("{path}: {problem}; resume from another checkpoint")]
+    #[error(
+        "{path}: {problem}; take another checkpoint (RUN@STEP), or remove this one's folder: a resume then goes on from the one before"
+    )]
     Read {
         /// The file.
         path: PathBuf,

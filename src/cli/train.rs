@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::progress::Progress;
-use super::{Failure, Outcome, comparison};
-use crate::config::{Assignments, Layers, Preset, Resolved, reference};
-use crate::hub::find_model;
+use super::{Failure, Outcome, comparison, print};
+use crate::checkpoint::Located;
+use crate::config::{Assignments, Layers, Method, Preset, Resolved, reference};
 use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
 use crate::task::{TASK_FILE, Task};
-use crate::train::{Ended, Report, TrainError, train};
+use crate::train::{Ended, Report, TrainError, check, finished_report, train};
 
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
@@ -43,6 +43,12 @@ pub(super) struct Arguments {
     /// A name for the run
     #[arg(long)]
     name: Option<String>,
+    /// Show memory, time and disk of the run, measured with its model on this machine; nothing is created
+    #[arg(long, conflicts_with = "resume")]
+    plan: bool,
+    /// With --plan: draw groups of the base and say whether it can learn
+    #[arg(long, requires = "plan")]
+    sample: bool,
     /// One JSON document on stdout at the end
     #[arg(long)]
     json: bool,
@@ -51,11 +57,25 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
+    if let (true, Some(task)) = (arguments.plan, &arguments.task) {
+        let task = Task::resolve(task)?;
+        return super::plan::run(&task, &resolve(&arguments, &task)?, &places, arguments.sample, arguments.json);
+    }
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
         (None, None) => return Err(Failure::usage("name a task, or a run with --resume")),
     };
+    if arguments.resume.is_some()
+        && let Some(report) = finished_report(&run)?
+    {
+        show(&run, &report, arguments.json)?;
+        eprintln!(
+            "the run had come to its end already, so nothing was done; to train its result further: grpo-tui train TASK --model {}",
+            shown(&run, &places)
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // A second signal ends the process at once: the last checkpoint is whole.
@@ -79,16 +99,19 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 /// A run directory with everything resolved.
 pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
     let Resolved { mut config, sources } = resolve(arguments, task)?;
-    if config.method.name() != "grpo" {
-        return Err(Failure::usage("--method sft is not in this version; `grpo` is"));
+    let located = Located::find(&config.base_model, places)?;
+    let model_digest = located.digest(places)?;
+    // A run must find its model again from any folder, and the very checkpoint that it started from.
+    match &located {
+        Located::Run { run, step } => config.base_model = format!("{}@{step}", run.path().display()),
+        Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
+            config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
+        }
+        Located::Model(_) | Located::Adapter(_) => {}
     }
-    // A run must find its model again from any folder.
-    if Path::new(&config.base_model).is_dir() {
-        config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
-    }
-    let model_digest = find_model(&config.base_model).ok().map(|source| source.digest()).transpose()?.unwrap_or_default();
+    check(task, &located.source(places)?, &config)?;
     let new = NewRun {
-        job: "train".to_owned(),
+        job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),
@@ -113,7 +136,8 @@ fn resolve(arguments: &Arguments, task: &Task) -> Result<Resolved, Failure> {
     let file = match &arguments.config {
         None => None,
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("--config {}: {error}; name a TOML file of configuration keys", path.display())))?;
             Some(Assignments::from_toml(&path.display().to_string(), &text).map_err(usage)?)
         }
     };
@@ -154,7 +178,7 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     if json {
         let mut value = serde_json::to_value(report)?;
         value["run"] = serde_json::Value::String(run.path().display().to_string());
-        println!("{value}");
+        print(&format!("{value}\n"))?;
     }
     Ok(())
 }

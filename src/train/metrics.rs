@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::step::{ScoredGroup, StepGroups};
 use crate::advantage::Dead;
 use crate::rollout::StopReason;
-use crate::score::Tier;
+use crate::score::{FailureClass, Tier};
 use crate::update::{Applied, PolicyStatistics};
 
 /// What the update of a step did and took.
@@ -54,6 +54,12 @@ fn rewards(groups: &[ScoredGroup], found: &mut Found) {
     let scores = || groups.iter().flat_map(|group| &group.scores);
     for tier in Tier::ALL {
         found.add(&format!("tiers/{}", tier.name()), mean(scores().map(|score| f64::from(u8::from(score.tier == tier)))));
+    }
+    for class in FailureClass::ALL {
+        let share = mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class)))));
+        if share > 0.0 {
+            found.add(&format!("failures/{}", class.name().replace(' ', "_")), share);
+        }
     }
     let exact: Vec<f64> = scores().filter_map(|score| score.exact).map(|exact| f64::from(u8::from(exact))).collect();
     if !exact.is_empty() {

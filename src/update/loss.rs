@@ -6,8 +6,9 @@ use crate::config::{KlEstimator, PolicyLoss};
 
 /// Log-ratios are held within this before they are exponentiated.
 const LOG_RATIO_LIMIT: f64 = 20.0;
-/// Cap of the importance weight of completions that older weights drew.
-const IMPORTANCE_CAP: f64 = 2.0;
+/// Cap of the ratio of completions that older weights drew, so that one stale completion cannot rule a step: beyond it a term is constant. Below the
+/// clip it changes nothing; it bites where the clip does not, at negative advantages (the `delta` of a two-sided clip). `cispo` has its own cap.
+const RATIO_CAP: f64 = 2.0;
 
 /// Which loss, and its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` stop teaching when the advantage is negative.
     pub clip_low: f64,
-    /// Upper clip; for `cispo` the cap of the ratio itself.
+    /// Upper clip; for `cispo` the cap of the ratio itself. `bnpo` clips symmetrically, by `clip_low`, whatever stands here.
     pub clip_high: f64,
     /// Weight of the KL to the reference.
     pub kl_beta: f64,
@@ -98,58 +99,69 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
         KlEstimator::K1 => (-d, 1.0),
         KlEstimator::K2 => (d * d / 2.0, -d),
         KlEstimator::K3 => {
-            let d = d.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
-            (d.exp() - d - 1.0, 1.0 - d.exp())
+            // Beyond the limit the exponential goes on as its tangent, so that value and slope stay finite and belong together.
+            let bounded = d.min(LOG_RATIO_LIMIT);
+            (bounded.exp() * (1.0 + d - bounded) - d - 1.0, 1.0 - bounded.exp())
         }
     }
 }
 
+/// `log_prob - old`, nats; exactly 0 where the current weights drew the completion.
 fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
-    terms
-        .sampled
-        .map_or(0.0, |sampled| (f64::from(terms.log_probs[token]) - f64::from(sampled[token])).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+    terms.sampled.map_or(0.0, |sampled| f64::from(terms.log_probs[token]) - f64::from(sampled[token]))
+}
+
+fn bounded_exp(log_ratio: f64) -> f64 {
+    log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 }
 
 /// `-min(ratio A, clip(ratio) A)` a token (Schulman et al. 2017, arXiv 1707.06347; Shao et al. 2024, arXiv 2402.03300).
 fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for token in 0..terms.log_probs.len() {
-        // Ratios against the sampler's log-probs are also importance weights; they are capped, so that one stale token cannot rule a step.
-        let ratio = log_ratio(terms, token).exp().min(IMPORTANCE_CAP);
-        let (term, slope) = clip(ratio, settings, terms.advantage, &mut result);
+        let ratio = bounded_exp(log_ratio(terms, token));
+        let Clipped { term, slope, low, high } = clip(ratio, settings, terms.advantage);
         result.loss += share * term;
-        let capped = ratio >= IMPORTANCE_CAP;
-        result.weights.push(if capped { 0.0 } else { share * slope });
+        result.weights.push(share * slope);
+        result.clipped_low += usize::from(low);
+        result.clipped_high += usize::from(high);
     }
     result
 }
 
-/// The clipped surrogate of one ratio, and its derivative by the ratio's logarithm.
-fn clip(ratio: f64, settings: &LossSettings, advantage: f64, result: &mut SequenceLoss) -> (f64, f64) {
-    let clipped = ratio.clamp(1.0 - settings.clip_low, 1.0 + settings.clip_high);
-    if ratio * advantage <= clipped * advantage {
-        return (-ratio * advantage, -ratio * advantage);
-    }
-    if ratio > clipped {
-        result.clipped_high += 1;
-    } else {
-        result.clipped_low += 1;
-    }
-    (-clipped * advantage, 0.0)
+/// One ratio's term, its derivative by the ratio's logarithm, and which bound took the derivative away.
+struct Clipped {
+    term: f64,
+    slope: f64,
+    low: bool,
+    high: bool,
 }
 
-/// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)` (Zheng et al. 2025, arXiv 2507.18071).
+fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> Clipped {
+    let clip_high = if settings.policy_loss == PolicyLoss::Bnpo { settings.clip_low } else { settings.clip_high };
+    let clipped = ratio.clamp(1.0 - settings.clip_low, 1.0 + clip_high);
+    let is_clipped = ratio * advantage > clipped * advantage;
+    let used = if is_clipped { clipped } else { ratio };
+    let is_capped = ratio > RATIO_CAP && used * advantage.abs() > 0.0;
+    let term = -used.min(RATIO_CAP) * advantage;
+    if is_clipped || is_capped {
+        let low = is_clipped && ratio < clipped;
+        return Clipped { term, slope: 0.0, low, high: !low };
+    }
+    Clipped { term, slope: term, low: false, high: false }
+}
+
+/// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025, arXiv 2507.18071).
 fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let tokens = terms.log_probs.len();
     let mean = (0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64;
-    let mut result = SequenceLoss::default();
-    let (term, slope) = clip(mean.exp(), settings, terms.advantage, &mut result);
+    let Clipped { term, slope, low, high } = clip(bounded_exp(mean), settings, terms.advantage);
     // The ratio's logarithm moves by 1/T for each nat of a token, so a token's weight is the sequence's slope over T: `share * slope`.
     SequenceLoss {
         loss: share * tokens as f64 * term,
         weights: vec![share * slope; tokens],
-        clipped_low: result.clipped_low * tokens,
-        clipped_high: result.clipped_high * tokens,
+        clipped_low: usize::from(low) * tokens,
+        clipped_high: usize::from(high) * tokens,
         kl: 0.0,
     }
 }
@@ -158,7 +170,7 @@ fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64)
 fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for (token, &log_prob) in terms.log_probs.iter().enumerate() {
-        let ratio = log_ratio(terms, token).exp();
+        let ratio = bounded_exp(log_ratio(terms, token));
         let weight = ratio.min(settings.clip_high);
         result.clipped_high += usize::from(ratio > settings.clip_high);
         result.loss += -share * weight * terms.advantage * f64::from(log_prob);

@@ -12,7 +12,14 @@ use super::small_task::{create, work};
 #[test]
 fn validity_rises() {
     let folder = tempfile::tempdir().unwrap();
-    let set = ["max_steps=16", "prompt_groups_per_step=6", "completions_per_prompt=8", "learning_rate=3e-4", "eval_every=0", "checkpoint_every=0"];
+    let set = [
+        "max_steps=16",
+        "prompt_groups_per_step=6",
+        "completions_per_prompt=8",
+        "learning_rate=3e-4",
+        "eval_every=0",
+        "checkpoint_every=0",
+    ];
     let run = create(folder.path(), &set);
     work(&run, |_| false).unwrap();
     let state = RunState::read(run.path()).unwrap();
@@ -71,7 +78,8 @@ fn stop_conditions_end_a_run_early() {
 
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
-    let parameters = Parameters::new(vec![("w".to_owned(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
+    let parameters =
+        Parameters::new(vec![("w".to_owned(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
     let settings = OptimizerSettings {
         learning_rate: 0.1,
         warmup_steps: 0,
@@ -96,7 +104,8 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 /// Three updates against numbers worked out by hand from the AdamW paper's algorithm 2, with clipping and warm-up.
 #[test]
 fn adamw_follows_its_definition() {
-    let parameters = Parameters::new(vec![("w".to_owned(), Tensor::new(&[1.0_f32, -2.0], &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
+    let parameters =
+        Parameters::new(vec![("w".to_owned(), Tensor::new(&[1.0_f32, -2.0], &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
     let settings = OptimizerSettings {
         learning_rate: 0.1,
         warmup_steps: 2,
@@ -126,4 +135,23 @@ fn adamw_follows_its_definition() {
             assert!((f64::from(*ours) - expected).abs() < 1e-6, "update {update}: {ours}, expected {expected}");
         }
     }
+}
+
+/// Imitating the rows' own answers teaches form and values at once, and its result is a start for GRPO.
+#[test]
+fn sft_then_grpo() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["method=sft", "max_steps=12", "prompt_groups_per_step=6", "learning_rate=5e-4", "eval_every=0", "checkpoint_every=0"];
+    let first = create(folder.path(), &set);
+    work(&first, |_| false).unwrap();
+    let state = RunState::read(first.path()).unwrap();
+    let loss = state.metrics["loss"].values();
+    assert!(loss[11] < 0.5 * loss[0], "{loss:?}");
+    let second = create(folder.path(), &[&format!("base_model={}", first.path().display()), "max_steps=1"]);
+    work(&second, |_| false).unwrap();
+    let proof = |run: &grpo_tui::run::RunDirectory, target: &str| {
+        let state = RunState::read(run.path()).unwrap();
+        state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
+    };
+    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
 }

@@ -1,0 +1,258 @@
+//! `grpo-tui train --plan [--sample]`: what a run would take, and whether it could learn; nothing is created.
+
+use std::process::ExitCode;
+
+use super::{Failure, Outcome};
+use crate::config::Resolved;
+use crate::plan::{
+    DataShape, Engine, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, Verdict, differences, disk, free_disk_bytes, judge,
+    memory, memory_limit_bytes, time, trainable_parameters,
+};
+use crate::run::RunPlaces;
+use crate::task::Task;
+use crate::train::Candidate;
+
+/// Prompts that `--sample` draws groups for; all, if the task has fewer. At 32 a share's interval spans at most 33 points, at 64 at most 24.
+const SAMPLED_PROMPTS: usize = 64;
+
+/// Prints the plan of a task and a configuration.
+pub(super) fn run(task: &Task, resolved: &Resolved, places: &RunPlaces, sample: bool, json: bool) -> Outcome {
+    let config = &resolved.config;
+    eprintln!("loading {} and measuring it on this machine ...", config.base_model);
+    let candidate = Candidate::load(task, config, places)?;
+    let (speed, data) = candidate.measure()?;
+    let model = candidate.model_config();
+    let steps = config.total_steps(data.train_rows);
+    let plan = Plan {
+        task: task.name.clone(),
+        model: config.base_model.clone(),
+        parameters: ModelShape::of(model).parameters,
+        trainable: trainable_parameters(model, config),
+        device: format!("cpu, {} threads", candidate.threads()),
+        steps,
+        data,
+        memory: memory(model, config, &data, &Engine::cpu(candidate.threads()), memory_limit_bytes()),
+        time: time(model, config, &data, steps, &speed),
+        disk: disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())),
+        differences: differences(config, &resolved.sources),
+    };
+    let report = if sample { Some(can_it_learn(&candidate, resolved, &data)?) } else { None };
+    if json {
+        let mut value = serde_json::to_value(&plan)?;
+        if let Some(report) = &report {
+            value["signal"] = serde_json::to_value(report)?;
+        }
+        println!("{value}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}", plan_text(&plan, resolved));
+    if let Some(report) = &report {
+        println!("\n{}", signal_text(report));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn can_it_learn(candidate: &Candidate, resolved: &Resolved, data: &DataShape) -> Result<SignalReport, Failure> {
+    let config = &resolved.config;
+    let prompts = data.train_rows.min(SAMPLED_PROMPTS);
+    eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * config.completions_per_prompt);
+    let settings = SignalSettings {
+        completions_per_prompt: config.completions_per_prompt,
+        prompt_groups_per_step: config.prompt_groups_per_step,
+        max_completion_tokens: config.max_completion_tokens,
+    };
+    Ok(judge(&candidate.sample(SAMPLED_PROMPTS)?, &settings))
+}
+
+fn plan_text(plan: &Plan, resolved: &Resolved) -> String {
+    let Plan { data, time, disk, .. } = plan;
+    let share = 100.0 * plan.trainable as f64 / plan.parameters.max(1) as f64;
+    let mut lines = vec![
+        format!(
+            "{} with {}: {} weights, {} trained ({share:.1} %), on {}",
+            plan.task,
+            plan.model,
+            count(plan.parameters),
+            count(plan.trainable),
+            plan.device
+        ),
+        format!(
+            "{} steps of {} x {} completions; {} training prompts of {:.0} tokens on average ({} at most), completions of {:.0}",
+            plan.steps,
+            resolved.config.prompt_groups_per_step,
+            resolved.config.completions_per_prompt,
+            data.train_rows,
+            data.mean_prompt_tokens,
+            data.longest_prompt_tokens,
+            data.mean_completion_tokens
+        ),
+        String::new(),
+    ];
+    lines.extend(memory_lines(&plan.memory));
+    let step = time.seconds_per_step.max(1e-12);
+    let part = |seconds: f64| format!("{} ({:.0} %)", duration(seconds), 100.0 * seconds / step);
+    lines.extend([
+        String::new(),
+        "time, from a small prefill, draw and gradient just measured here with this model, if every group is mixed:".to_owned(),
+        format!(
+            "  a step {}: prompts {}, completions {}, gradient {}",
+            duration(time.seconds_per_step),
+            part(time.prefill_seconds_per_step),
+            part(time.decode_seconds_per_step),
+            part(time.training_seconds_per_step)
+        ),
+        format!(
+            "  the run {}: {} evals and the proof before and after take {}; {} tokens drawn, {} trained on",
+            duration(time.total_seconds),
+            time.evals,
+            duration(time.eval_seconds),
+            count(time.drawn_tokens as usize),
+            count(time.training_tokens as usize)
+        ),
+        String::new(),
+        format!(
+            "disk {}: {} checkpoints of {}, rollouts {}, evals {}{}",
+            bytes(disk.total_bytes),
+            disk.checkpoints,
+            bytes(disk.checkpoint_bytes),
+            bytes(disk.rollouts_bytes),
+            bytes(disk.evals_bytes),
+            disk.free_bytes.map_or_else(String::new, |free| format!("; {} free", bytes(free)))
+        ),
+        String::new(),
+        "not at the table's default:".to_owned(),
+    ]);
+    let value = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    lines.extend(
+        plan.differences.iter().map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
+    );
+    if plan.differences.is_empty() {
+        lines.push("  nothing".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn memory_lines(memory: &Memory) -> Vec<String> {
+    let when = |phase| match phase {
+        Phase::Always => "",
+        Phase::Rollout => "while drawing",
+        Phase::Training => "while training",
+    };
+    let mut lines = vec!["memory at the longest prompts and completions:".to_owned()];
+    lines.extend(
+        memory.parts.iter().map(|part| format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), when(part.phase)).trim_end().to_owned()),
+    );
+    let machine = match memory.machine_bytes {
+        None => String::new(),
+        Some(machine) if machine >= memory.peak_bytes => {
+            format!(" of {} ({:.0} %)", bytes(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
+        }
+        Some(machine) => format!(" of {}: it does not fit{}", bytes(machine), remedy(memory, machine)),
+    };
+    lines.push(format!("  {:44} {:>10}{machine}", "peak", bytes(memory.peak_bytes)));
+    if memory.peak_recomputed_bytes < memory.peak_bytes {
+        lines.push(format!("  {:44} {:>10}", "peak with recompute_activations = always", bytes(memory.peak_recomputed_bytes)));
+    }
+    lines
+}
+
+fn remedy(memory: &Memory, machine: u64) -> &'static str {
+    if memory.peak_recomputed_bytes <= machine {
+        "; set recompute_activations = always"
+    } else {
+        "; lower tokens_per_micro_batch, threads or lora_rank, or take a smaller model"
+    }
+}
+
+fn signal_text(report: &SignalReport) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let verdict = match report.advice.verdict {
+        Verdict::CanLearn => "it can learn",
+        Verdict::NothingToLearn => "there is nothing to learn",
+        Verdict::CannotLearn => "it cannot learn",
+    };
+    let others: Vec<String> = report
+        .other_group_sizes
+        .iter()
+        .map(|other| format!("about {} with {}", percent(other.informative), other.completions_per_prompt))
+        .collect();
+    let failures: Vec<String> = report.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
+    let mut lines = vec![
+        format!("can it learn? {} prompts x {} completions of the base:", report.prompts, report.completions_per_prompt),
+        format!(
+            "  groups: {} mixed ({} to {}), {} all best, {} all worst; {}",
+            percent(report.informative),
+            percent(report.informative_interval[0]),
+            percent(report.informative_interval[1]),
+            percent(report.all_best),
+            percent(report.all_worst),
+            others.join(", ")
+        ),
+        format!(
+            "  completions: {} valid, {} invalid, {} unparsable; {} cut at the limit, {} think leaks",
+            percent(report.tiers.valid),
+            percent(report.tiers.invalid),
+            percent(report.tiers.unparsable),
+            percent(report.truncated),
+            percent(report.think_leaks)
+        ),
+        format!("  failures: {}", if failures.is_empty() { "none".to_owned() } else { failures.join(", ") }),
+        format!("{verdict}: {}", report.advice.why),
+    ];
+    lines.extend(report.advice.changes.iter().map(|change| format!("  - {change}")));
+    lines.join("\n")
+}
+
+/// 1,234,567 as "1.23 M".
+fn count(number: usize) -> String {
+    scaled(number as f64, &["", " k", " M", " G", " T"])
+}
+
+fn bytes(number: u64) -> String {
+    scaled(number as f64, &[" B", " kB", " MB", " GB", " TB"])
+}
+
+fn scaled(number: f64, units: &[&str]) -> String {
+    let mut number = number;
+    let mut index = 0;
+    while number >= 999.5 && index + 1 < units.len() {
+        number /= 1000.0;
+        index += 1;
+    }
+    let digits = if index == 0 || number >= 99.5 {
+        0
+    } else if number >= 9.95 {
+        1
+    } else {
+        2
+    };
+    format!("{number:.digits$}{}", units[index])
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", 1000.0 * s),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_a_person_reads_them() {
+        let check = |found: String, expected: &str| assert_eq!(found, expected);
+        check(count(999), "999");
+        check(count(1_103_232), "1.10 M");
+        check(bytes(16_381_470_720), "16.4 GB");
+        check(bytes(999_600), "1.00 MB");
+        check(bytes(150_800_000_000), "151 GB");
+        check(duration(0.0421), "42 ms");
+        check(duration(61.0), "61.0 s");
+        check(duration(600.0), "10 min");
+        check(duration(9000.0), "2.5 h");
+    }
+}

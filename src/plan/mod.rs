@@ -1,0 +1,96 @@
+//! What a run will take, from a model's shape and a configuration: memory, time, disk; and whether there is a signal to learn from.
+
+mod disk; // checkpoints, rollouts, evals
+mod machine; // the memory and disk that there are
+mod memory; // bytes by part
+mod shape; // parameters and operations of a model
+mod signal; // "can it learn"
+mod time; // operations and seconds
+
+use serde::Serialize;
+
+use crate::config::{Source, TrainConfig};
+use crate::hub::ModelConfig;
+
+pub use disk::{Disk, disk};
+pub use machine::{free_disk_bytes, memory_limit_bytes};
+pub use memory::{Engine, Memory, MemoryPart, Phase, memory};
+pub use shape::ModelShape;
+pub use signal::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
+pub use time::{GpuLimits, Speed, Time, time, training_operations};
+
+/// What the task's data look like to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DataShape {
+    /// Training prompts in use.
+    pub train_rows: usize,
+    /// Their mean length.
+    pub mean_prompt_tokens: f64,
+    /// The longest of them.
+    pub longest_prompt_tokens: usize,
+    /// Prompts of the eval set.
+    pub eval_rows: usize,
+    /// Prompts of the proof set.
+    pub proof_rows: usize,
+    /// Mean length of a completion: measured, or `max_completion_tokens` where nothing was drawn.
+    pub mean_completion_tokens: f64,
+}
+
+/// Everything that `train --plan` shows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The task's name.
+    pub task: String,
+    /// The model's name.
+    pub model: String,
+    /// Its weights.
+    pub parameters: usize,
+    /// Those that are trained.
+    pub trainable: usize,
+    /// Where it would run, in words.
+    pub device: String,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// The data.
+    pub data: DataShape,
+    /// Bytes by part.
+    pub memory: Memory,
+    /// Seconds by part.
+    pub time: Time,
+    /// Bytes on disk.
+    pub disk: Disk,
+    /// Keys that are not at their table's default.
+    pub differences: Vec<Difference>,
+}
+
+/// A key that some layer changed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// The layer that set it.
+    pub source: Source,
+}
+
+/// Keys whose value comes from elsewhere than the table, in the table's order.
+pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<String, Source>) -> Vec<Difference> {
+    let changed = |(key, value): (String, serde_json::Value)| {
+        let source = sources.get(&key)?.clone();
+        (source != Source::Default).then_some(Difference { key, value, source })
+    };
+    config.values().into_iter().filter_map(changed).collect()
+}
+
+/// Completions and prompt rows of a step that the engine holds at once.
+fn step_rows(config: &TrainConfig, prompt_tokens: f64, completion_tokens: f64) -> f64 {
+    let groups = config.prompt_groups_per_step as f64;
+    groups * (prompt_tokens + config.completions_per_prompt as f64 * completion_tokens)
+}
+
+/// Numbers that the optimizer moves.
+pub fn trainable_parameters(model: &ModelConfig, config: &TrainConfig) -> usize {
+    let shape = ModelShape::of(model);
+    if config.lora_rank == 0 { shape.parameters } else { shape.lora_per_rank * config.lora_rank }
+}

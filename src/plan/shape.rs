@@ -1,0 +1,93 @@
+//! A decoder in numbers: its parameters, and the multiplications that a token costs.
+
+use crate::hub::ModelConfig;
+
+/// Counts that follow from `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelShape {
+    /// All weights.
+    pub parameters: usize,
+    /// Weights of the layers' matrices: every token passes them.
+    pub layer_matrices: usize,
+    /// Weights of the head: only tokens that are predicted from pass it.
+    pub head: usize,
+    /// Numbers of an adapter of rank 1 on all linear layers.
+    pub lora_per_rank: usize,
+    /// Keys and values of a token in all layers, in numbers.
+    pub key_values_per_token: usize,
+    /// Queries, keys and values of a token in all layers, in numbers.
+    pub packed_per_token: usize,
+    /// What one layer's backward reads of a token, in numbers: no matrix product of the forward is repeated.
+    pub layer_activations_per_token: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Rows of the head.
+    pub vocabulary: usize,
+    /// Query heads times their width: for each token and each one it attends to, 4 operations a layer for each.
+    pub query_width: usize,
+}
+
+impl ModelShape {
+    /// The counts of a configuration.
+    pub fn of(config: &ModelConfig) -> Self {
+        let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let query = config.num_attention_heads * config.head_dim;
+        let key = config.num_key_value_heads * config.head_dim;
+        // [outputs, inputs] of q, k, v, o, gate, up, down.
+        let matrices = [(query, hidden), (key, hidden), (key, hidden), (hidden, query), (inner, hidden), (inner, hidden), (hidden, inner)];
+        let layer_matrices = layers * matrices.iter().map(|(outputs, inputs)| outputs * inputs).sum::<usize>();
+        let table = config.vocab_size * hidden;
+        let norms = layers * (2 * hidden + 2 * config.head_dim) + hidden;
+        Self {
+            parameters: layer_matrices + norms + table * if config.tie_word_embeddings { 1 } else { 2 },
+            layer_matrices,
+            head: table,
+            lora_per_rank: layers * matrices.iter().map(|(outputs, inputs)| outputs + inputs).sum::<usize>(),
+            key_values_per_token: layers * 2 * key,
+            packed_per_token: layers * (query + 2 * key),
+            // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result; gate, up and their product.
+            layer_activations_per_token: 4 * hidden + 2 * (query + 2 * key) + query + 3 * inner,
+            hidden,
+            layers,
+            vocabulary: config.vocab_size,
+            query_width: query,
+        }
+    }
+
+    /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through the head.
+    pub fn forward_operations(&self, rows: f64, context: f64, predicted: f64) -> f64 {
+        let attention = 4.0 * (self.layers * self.query_width) as f64 * context;
+        rows * (2.0 * self.layer_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn qwen3_8b() -> ModelConfig {
+        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":151936,"hidden_size":4096,"intermediate_size":12288,"num_hidden_layers":36,
+            "num_attention_heads":32,"num_key_value_heads":8,"head_dim":128,"tie_word_embeddings":false,"max_position_embeddings":40960}"#;
+        ModelConfig::parse(json, "config.json").unwrap()
+    }
+
+    #[test]
+    fn qwen3_8b_has_its_published_counts() {
+        let shape = ModelShape::of(&qwen3_8b());
+        let check = |found: usize, expected: f64, within: f64| {
+            assert!((found as f64 / expected - 1.0).abs() < within, "{found}, expected {expected}")
+        };
+        check(shape.parameters, 8.19e9, 1e-3);
+        check(shape.layer_matrices, 6.946e9, 1e-3);
+        check(shape.head, 0.622e9, 1e-3);
+        check(shape.lora_per_rank, 2.728e6, 1e-3);
+        // 144 KiB a token in bf16.
+        assert_eq!(2 * shape.key_values_per_token, 147_456);
+        // 15.1 GFLOP a token, the head included; attention to 150 others adds 36 * 4096 * 4 * 150 = 88 MFLOP.
+        assert!((shape.forward_operations(1.0, 0.0, 1.0) / 15.1e9 - 1.0).abs() < 3e-3);
+        assert_eq!(shape.forward_operations(1.0, 150.0, 0.0) - shape.forward_operations(1.0, 0.0, 0.0), 88_473_600.0);
+    }
+}

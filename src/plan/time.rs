@@ -1,0 +1,200 @@
+//! Seconds by part: the operations that a run must do, over a speed that was measured or given.
+
+use serde::Serialize;
+
+use super::{DataShape, ModelShape, step_rows, trainable_parameters};
+use crate::config::{Recompute, TrainConfig};
+use crate::hub::ModelConfig;
+
+/// Measured limits of a GPU; none is assumed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct GpuLimits {
+    /// Matrix products, operations a second.
+    pub gemm_per_second: f64,
+    /// Memory, bytes a second.
+    pub bandwidth_bytes_per_second: f64,
+    /// Its memory.
+    pub memory_bytes: u64,
+}
+
+/// How fast the parts of a run go.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Speed {
+    /// Operations a second while prompts are read.
+    pub prefill_per_second: f64,
+    /// Operations a second while completions are drawn.
+    pub decode_per_second: f64,
+    /// Operations a second forward and backward.
+    pub training_per_second: f64,
+    /// Bytes a second that weights and caches are read with; None where the rates above were measured with it in them.
+    pub bandwidth_bytes_per_second: Option<f64>,
+    /// Bytes of a weight.
+    pub number_bytes: usize,
+    /// Completions decoded together.
+    pub decode_rows: usize,
+}
+
+impl Speed {
+    /// The bound that a GPU's limits set; a real run is slower.
+    pub fn bound(limits: &GpuLimits, decode_rows: usize) -> Self {
+        let gemm = limits.gemm_per_second;
+        Self {
+            prefill_per_second: gemm,
+            decode_per_second: gemm,
+            training_per_second: gemm,
+            bandwidth_bytes_per_second: Some(limits.bandwidth_bytes_per_second),
+            number_bytes: 2,
+            decode_rows,
+        }
+    }
+}
+
+/// Seconds of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Time {
+    /// Prompts of one step.
+    pub prefill_seconds_per_step: f64,
+    /// Completions of one step.
+    pub decode_seconds_per_step: f64,
+    /// Gradient of one step, the reference's forward included.
+    pub training_seconds_per_step: f64,
+    /// One step.
+    pub seconds_per_step: f64,
+    /// All evals, and the proof before and after.
+    pub eval_seconds: f64,
+    /// The run.
+    pub total_seconds: f64,
+    /// Completion tokens drawn for training.
+    pub drawn_tokens: f64,
+    /// Tokens forwarded with a gradient, prompts included.
+    pub training_tokens: f64,
+    /// Evals of the eval set, start and end included.
+    pub evals: u64,
+}
+
+/// The time of a run, if every group is mixed: dead ones are drawn but not trained on.
+pub fn time(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed) -> Time {
+    let shape = ModelShape::of(model);
+    let groups = config.prompt_groups_per_step as f64;
+    let completions = groups * config.completions_per_prompt as f64;
+    let prefill = prefill_seconds(&shape, data, groups, speed);
+    let decode = decode_seconds(&shape, data, completions, speed);
+    let training = training_operations(model, config, data) / speed.training_per_second;
+    let evals = evals(config, steps);
+    let greedy = |rows: usize| prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed);
+    let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.proof_rows);
+    let seconds_per_step = prefill + decode + training;
+    Time {
+        prefill_seconds_per_step: prefill,
+        decode_seconds_per_step: decode,
+        training_seconds_per_step: training,
+        seconds_per_step,
+        eval_seconds,
+        total_seconds: steps as f64 * seconds_per_step + eval_seconds,
+        drawn_tokens: steps as f64 * completions * data.mean_completion_tokens,
+        training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
+        evals,
+    }
+}
+
+/// Evals of the eval set: before the first step, every `eval_every`, and at the end.
+pub(super) fn evals(config: &TrainConfig, steps: u64) -> u64 {
+    2 + steps.saturating_sub(1).checked_div(config.eval_every).unwrap_or(0)
+}
+
+fn prefill_seconds(shape: &ModelShape, data: &DataShape, prompts: f64, speed: &Speed) -> f64 {
+    let tokens = prompts * data.mean_prompt_tokens;
+    shape.forward_operations(tokens, data.mean_prompt_tokens / 2.0, prompts) / speed.prefill_per_second
+}
+
+/// A decode step reads every weight once for all rows together, and the keys and values of each.
+fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed: &Speed) -> f64 {
+    let context = data.mean_prompt_tokens + data.mean_completion_tokens / 2.0;
+    let tokens = completions * data.mean_completion_tokens;
+    let computing = shape.forward_operations(tokens, context, tokens) / speed.decode_per_second;
+    let Some(bandwidth) = speed.bandwidth_bytes_per_second else { return computing };
+    let together = completions.min(speed.decode_rows as f64).max(1.0);
+    let weights = (shape.layer_matrices + shape.head) as f64 / together;
+    let bytes = tokens * (weights + context * shape.key_values_per_token as f64) * speed.number_bytes as f64;
+    computing.max(bytes / bandwidth)
+}
+
+/// Operations of one step's gradient, the prompt forwarded once a group. Backward of a frozen matrix costs one more pass (its input's gradient), of a
+/// trained one two; recomputation one more.
+pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape) -> f64 {
+    let shape = ModelShape::of(model);
+    let rows = step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens);
+    let predicted = (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * data.mean_completion_tokens;
+    let context = (data.mean_prompt_tokens + data.mean_completion_tokens) / 2.0;
+    let forward = shape.forward_operations(rows, context, predicted);
+    let is_full = config.lora_rank == 0;
+    let backward = if is_full { 2.0 } else { 1.0 };
+    let again = if config.recompute_activations == Recompute::Always { 1.0 } else { 0.0 };
+    let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
+    let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
+    forward * (1.0 + backward + again + reference) + adapters
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::shape::tests::qwen3_8b;
+    use super::*;
+    use crate::config::Layers;
+
+    fn config(set: &[&str]) -> TrainConfig {
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+    }
+
+    const DATA: DataShape = DataShape {
+        train_rows: 200,
+        mean_prompt_tokens: 120.0,
+        longest_prompt_tokens: 120,
+        eval_rows: 0,
+        proof_rows: 0,
+        mean_completion_tokens: 60.0,
+    };
+
+    /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, 8 x 8 completions of 60 tokens to prompts of 120: the published physical limits.
+    #[test]
+    fn qwen3_8b_at_the_physical_limits() {
+        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
+        let speed = Speed::bound(&limits, 512);
+        let found = time(&qwen3_8b(), &config(&[]), &DATA, 10, &speed);
+        let check =
+            |found: f64, expected: f64, within: f64| assert!((found / expected - 1.0).abs() < within, "{found}, expected {expected}");
+        // 960 prompt tokens x 13.9 GFLOP.
+        check(found.prefill_seconds_per_step, 0.0135, 0.02);
+        // 60 steps of 3.45 ms: the weights rule.
+        check(found.decode_seconds_per_step, 0.207, 0.01);
+        // 4,800 tokens with the prompt shared; the head only where tokens are predicted, adapters of rank 16 added.
+        check(found.training_seconds_per_step, 0.145, 0.04);
+        assert_eq!((found.drawn_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
+        check(found.total_seconds, 10.0 * found.seconds_per_step, 1e-9);
+        // 512 sequences are bound by multiplication, 7.84 ms a step.
+        let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &DATA, 1, &speed);
+        check(many.decode_seconds_per_step, 0.470, 0.02);
+    }
+
+    #[test]
+    fn passes_cost_what_they_are() {
+        let operations = |set: &[&str]| training_operations(&qwen3_8b(), &config(set), &DATA);
+        let full = operations(&["lora_rank=0"]);
+        let forward = full / 3.0;
+        let check = |set: &[&str], passes: f64| assert!((operations(set) / forward - passes).abs() < 1e-9, "{set:?}");
+        check(&["lora_rank=0", "recompute_activations=always"], 4.0);
+        check(&["lora_rank=0", "kl_beta=0.01"], 4.0);
+        check(&["lora_rank=0", "kl_beta=0.01", "recompute_activations=always"], 5.0);
+        let adapters = operations(&["lora_rank=16"]) / forward;
+        assert!(adapters > 2.0 && adapters < 2.1, "{adapters}");
+    }
+
+    #[test]
+    fn evals_are_counted_as_the_loop_makes_them() {
+        let check = |steps, every: &str, expected| assert_eq!(evals(&config(&[every]), steps), expected, "{steps} {every}");
+        check(10, "eval_every=0", 2);
+        check(10, "eval_every=5", 3);
+        check(11, "eval_every=5", 4);
+        check(1, "eval_every=1", 2);
+    }
+}

@@ -1,0 +1,233 @@
+//! A run before it exists: the model, the prompts and the scorer that it would have, and how fast this machine is with them.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+
+use super::TrainError;
+use super::job::{PromptSets, policy_settings, prompt_sets};
+use crate::advantage::group_state;
+use crate::checkpoint::StartModel;
+use crate::config::TrainConfig;
+use crate::hub::ModelConfig;
+use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
+use crate::plan::{DataShape, GroupOutcome, ModelShape, Signal, Speed, training_operations};
+use crate::rollout::{Request, Sampling, StopReason, Threads, generate};
+use crate::run::RunPlaces;
+use crate::score::{FailureClass, Scorer, Tier};
+use crate::task::Task;
+use crate::text::Tokenizer;
+use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+
+/// What a configuration would train. Nothing of it is written anywhere.
+#[derive(Debug)]
+pub struct Candidate {
+    config: TrainConfig,
+    model_config: ModelConfig,
+    model: Decoder,
+    prompts: PromptSets,
+    tokenizer: Tokenizer,
+    scorer: Scorer,
+    threads: Threads,
+    best_and_worst: (f64, f64),
+}
+
+/// Prompts that speed is measured with: two shards of 32 completions at groups of 8.
+const MEASURED_PROMPTS: usize = 8;
+/// New tokens of each completion there, at the most.
+const MEASURED_TOKENS: usize = 64;
+/// No step of a training and no eval draws from this place.
+const SIGNAL_STEP: u32 = u32::MAX - 1;
+
+impl Candidate {
+    /// Loads everything; `places` serve to find a run that is the start.
+    ///
+    /// # Errors
+    /// [`TrainError`] naming what is missing or wrong: the same that a run would meet.
+    pub fn load(task: &Task, config: &TrainConfig, places: &RunPlaces) -> Result<Self, TrainError> {
+        let scorer = Scorer::new(task)?;
+        let start = StartModel::find(&config.base_model, places)?;
+        let trainable = match config.lora_rank {
+            0 => Trainable::Full,
+            rank => Trainable::Lora { rank, alpha: config.lora_alpha },
+        };
+        let model = Decoder::new(&start.config, &start.weights, trainable, config.seed, DType::F32, &Device::Cpu)?;
+        let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
+        Ok(Self {
+            config: config.clone(),
+            model_config: start.config,
+            model,
+            prompts,
+            tokenizer: start.tokenizer,
+            scorer,
+            threads: Threads::new(config.threads)?,
+            best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
+        })
+    }
+
+    /// The model's shape.
+    pub fn model_config(&self) -> &ModelConfig {
+        &self.model_config
+    }
+
+    /// Threads that it would run on.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has seen some.
+    pub fn data(&self) -> DataShape {
+        let lengths = || self.prompts.train.iter().map(|prompt| prompt.token_ids.len());
+        DataShape {
+            train_rows: self.prompts.train.len(),
+            mean_prompt_tokens: lengths().sum::<usize>() as f64 / self.prompts.train.len().max(1) as f64,
+            longest_prompt_tokens: lengths().max().unwrap_or(0),
+            eval_rows: self.prompts.eval.len(),
+            proof_rows: self.prompts.proof.len(),
+            mean_completion_tokens: self.config.max_completion_tokens as f64,
+        }
+    }
+
+    /// Times one small prefill, one small draw and one small gradient of the real model on real prompts; the mean completion length that it saw goes
+    /// into the returned shape of the data.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn measure(&self) -> Result<(Speed, DataShape), TrainError> {
+        let mut data = self.data();
+        let requests = self.requests(MEASURED_PROMPTS, self.config.completions_per_prompt.min(8));
+        let prefill_per_second = self.measure_prefill(&requests)?;
+        let limit = self.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
+        let sampling = Sampling { max_completion_tokens: limit, ..self.sampling() };
+        let start = Instant::now();
+        let drawn = generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+        let drawing = start.elapsed().as_secs_f64();
+        let lengths: Vec<usize> = drawn.iter().flatten().map(|completion| completion.token_ids.len()).collect();
+        let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
+        // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe answer.
+        let is_cut = drawn.iter().flatten().any(|completion| completion.stop == StopReason::Length);
+        if !(is_cut && limit < self.config.max_completion_tokens) {
+            data.mean_completion_tokens = seen;
+        }
+        let shape = ModelShape::of(&self.model_config);
+        let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
+        let mean_prompt = prompts / requests.len().max(1) as f64;
+        let tokens = lengths.iter().sum::<usize>() as f64;
+        let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
+        let decode_operations = shape.forward_operations(tokens, mean_prompt + seen / 2.0, tokens);
+        let training_per_second = self.measure_training(&requests, &drawn, mean_prompt, seen)?;
+        let speed = Speed {
+            prefill_per_second,
+            decode_per_second: decode_operations / (drawing - prefill_seconds).max(0.05 * drawing),
+            training_per_second,
+            bandwidth_bytes_per_second: None,
+            number_bytes: 4,
+            decode_rows: 32,
+        };
+        Ok((speed, data))
+    }
+
+    /// Groups of the base for `prompts` training prompts (all, if there are fewer) in the order of the first epoch, scored.
+    ///
+    /// # Errors
+    /// When a tensor operation fails or tokens cannot become text.
+    pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
+        let requests = self.requests(prompts, self.config.completions_per_prompt);
+        let drawn = generate(&self.model, Adapters::Off, &requests, &self.sampling(), &self.threads)?;
+        let mut signal = Signal::default();
+        for (request, completions) in requests.iter().zip(drawn) {
+            let row = &self.prompts.train[request.prompt_number as usize].row;
+            let mut rewards = Vec::with_capacity(completions.len());
+            for completion in completions {
+                let score = self.scorer.score(&self.tokenizer.decode(&completion.token_ids, true)?, Some(row));
+                rewards.push(score.reward);
+                signal.truncated += usize::from(completion.stop == StopReason::Length);
+                for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
+                    *count += usize::from(score.tier == tier);
+                }
+                for (count, class) in signal.failures.iter_mut().zip(FailureClass::ALL) {
+                    *count += usize::from(score.failure == Some(class));
+                }
+            }
+            let (best, worst) = self.best_and_worst;
+            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_state(&rewards, best, worst), rewards });
+        }
+        Ok(signal)
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.config.temperature,
+            max_completion_tokens: self.config.max_completion_tokens,
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            seed: self.config.seed,
+        }
+    }
+
+    /// The first prompts of the first epoch's order; each is numbered by its row.
+    fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
+        let order = crate::dataset::order::epoch_order(self.prompts.train.len(), 0, self.config.seed);
+        let request = |row: usize| Request {
+            prompt: self.prompts.train[row].token_ids.clone(),
+            prompt_number: row as u32,
+            step: SIGNAL_STEP,
+            samples,
+        };
+        order.into_iter().take(count).map(request).collect()
+    }
+
+    /// Operations a second over the prompts, a prompt a piece of work; the second of two passes.
+    fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
+        let batch = |request: &Request| {
+            let mut batch = PackedBatch::default();
+            batch.push_prompt(&request.prompt);
+            batch
+        };
+        let batches: Vec<PackedBatch> = requests.iter().map(batch).collect();
+        let forward = || self.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On));
+        forward()?;
+        let start = Instant::now();
+        forward()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let shape = ModelShape::of(&self.model_config);
+        let operations: f64 =
+            batches.iter().map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0)).sum();
+        Ok(operations / seconds.max(1e-9))
+    }
+
+    /// Operations a second of a gradient over what was drawn.
+    fn measure_training(
+        &self,
+        requests: &[Request],
+        drawn: &[Vec<crate::rollout::Completion>],
+        mean_prompt: f64,
+        mean_completion: f64,
+    ) -> Result<f64, TrainError> {
+        let sample = |(index, completion): (usize, &crate::rollout::Completion)| PolicySample {
+            token_ids: completion.token_ids.clone(),
+            sampled_log_probs: completion.log_probs.clone(),
+            reference_log_probs: None,
+            advantage: if index % 2 == 0 { 1.0 } else { -1.0 },
+        };
+        let group = |(request, completions): (&Request, &Vec<_>)| PolicyGroup {
+            prompt: request.prompt.clone(),
+            samples: completions.iter().enumerate().map(sample).collect(),
+        };
+        let groups: Vec<PolicyGroup> = requests.iter().zip(drawn).map(group).collect();
+        let completions = drawn.iter().flatten().count();
+        let totals = StepTotals { sequences: completions, tokens: drawn.iter().flatten().map(|c| c.token_ids.len()).sum() };
+        let mut settings = policy_settings(&self.config);
+        settings.loss.kl_beta = 0.0;
+        let start = Instant::now();
+        policy_gradient(&self.model, &groups, totals, &settings, &self.threads)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let config = TrainConfig {
+            prompt_groups_per_step: requests.len(),
+            completions_per_prompt: requests.first().map_or(1, |request| request.samples),
+            kl_beta: 0.0,
+            ..self.config.clone()
+        };
+        let data = DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
+        Ok(training_operations(&self.model_config, &config, &data) / seconds.max(1e-9))
+    }
+}
