@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 use super::CheckpointError;
+use crate::hub::{ModelSource, find_model};
 use crate::model::{Parameters, Trainable};
 
 /// A LoRA adapter from `adapter_config.json` and `adapter_model.safetensors`.
@@ -62,6 +63,11 @@ impl PeftAdapter {
         Ok(adapter)
     }
 
+    /// Whether a folder holds an adapter and no whole model.
+    pub fn stands_in(source: &ModelSource) -> bool {
+        source.exists("adapter_config.json") && !source.exists("config.json")
+    }
+
     /// What a [`crate::model::Decoder`] must be made with to take this adapter.
     pub fn trainable(&self) -> Trainable {
         Trainable::Lora { rank: self.rank, alpha: self.alpha }
@@ -70,6 +76,21 @@ impl PeftAdapter {
     /// The base model's name as the adapter's writer knew it.
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
+    }
+
+    /// The base model's name, where the adapter is all that was given.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Adapter`] when it names none, or another adapter.
+    pub fn base_name(&self) -> Result<&str, CheckpointError> {
+        let refuse = |problem: String| Err(refused(&self.weights_path.with_file_name("adapter_config.json"), problem));
+        match &self.base_model {
+            None => refuse("`base_model_name_or_path` is missing; name the base model and give the adapter beside it".to_owned()),
+            Some(base) if find_model(base).is_ok_and(|source| Self::stands_in(&source)) => {
+                refuse(format!("its base `{base}` is an adapter too; merge that one first (`grpo-tui model export --merged`)"))
+            }
+            Some(base) => Ok(base),
+        }
     }
 
     /// Puts the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it leaves alone keep their fresh adapter, whose delta is 0.

@@ -3,11 +3,13 @@
 mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod import; // PEFT's adapters
+mod open; // a model to look at or to write out
 mod start; // the model that M names
 mod trainer; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
 pub use import::PeftAdapter;
+pub use open::OpenModel;
 pub use start::{Located, StartError, StartModel};
 pub use trainer::{TrainerState, load, load_parameters, remove, save};
 

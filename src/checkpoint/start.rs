@@ -4,8 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::CheckpointError;
 use super::trainer::read_tensors;
+use super::{CheckpointError, PeftAdapter};
 use crate::hub::{HubError, ModelConfig, ModelSource, find_model};
 use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::run::{RunDirectory, RunError, RunPlaces, RunReference, checkpoint_path};
@@ -46,6 +46,8 @@ pub enum StartError {
 pub enum Located {
     /// A folder, a model of the cache, or the embedded one.
     Model(ModelSource),
+    /// An adapter's folder, which names its base.
+    Adapter(ModelSource),
     /// A run's result.
     Run {
         /// The run.
@@ -63,6 +65,7 @@ impl Located {
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
+            Ok(source) if PeftAdapter::stands_in(&source) => return Ok(Self::Adapter(source)),
             Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
             Ok(_) => None,
             Err(error) => Some(error),
@@ -77,13 +80,14 @@ impl Located {
         }
     }
 
-    /// Where its configuration and tokenizer are: a run has those of the model that it started from.
+    /// Where its configuration and tokenizer are: a run or an adapter has those of the model that it started from.
     ///
     /// # Errors
     /// As [`Located::find`].
     pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
+            Self::Adapter(folder) => Self::find(read_adapter(&folder)?.base_name()?, places)?.source(places),
             Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
         }
     }
@@ -95,12 +99,22 @@ impl Located {
     pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
+            Self::Adapter(folder) => adapter_digest(&Self::find(read_adapter(folder)?.base_name()?, places)?.digest(places)?, folder),
             Self::Run { run, step } => {
                 let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
                 Ok(result_digest(&base, run, *step))
             }
         }
     }
+}
+
+fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
+    PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
+}
+
+fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {
+    let (config, weights) = (folder.read("adapter_config.json")?, folder.read("adapter_model.safetensors")?);
+    Ok(crate::run::sha256(&[base.as_bytes(), &config, &weights].concat()))
 }
 
 fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
@@ -130,6 +144,7 @@ impl StartModel {
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
         match Located::find(name, places)? {
             Located::Model(source) => Self::read(source),
+            Located::Adapter(folder) => Self::of_adapter(&folder, places),
             Located::Run { run, step } => Self::of_run(&run, step, places),
         }
     }
@@ -153,6 +168,17 @@ impl StartModel {
         Ok(start)
     }
 
+    /// The model that an adapter's folder names as its base, with the adapter merged into it.
+    fn of_adapter(folder: &ModelSource, places: &RunPlaces) -> Result<Self, StartError> {
+        let adapter = read_adapter(folder)?;
+        let mut start = Self::find(adapter.base_name()?, places)?;
+        let model = Decoder::new(&start.config, &start.weights, adapter.trainable(), 0, DType::F32, &Device::Cpu)?;
+        adapter.apply(model.parameters())?;
+        start.digest = adapter_digest(&start.digest, folder)?;
+        start.weights = Weights::from_tensors(model.merged().map_err(ModelError::from)?, &folder.name);
+        Ok(start)
+    }
+
     /// The model as it is, on the CPU in f32, to sample from; with its tokenizer.
     ///
     /// # Errors
@@ -173,6 +199,6 @@ impl StartModel {
     }
 }
 
-fn is_run(source: &ModelSource) -> bool {
+pub(super) fn is_run(source: &ModelSource) -> bool {
     source.folder().is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
 }

@@ -2,7 +2,6 @@
 
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
-mod load; // M and an adapter as a decoder
 mod log_probs; // what a model thinks of given tokens
 
 use std::io::{IsTerminal, Write};
@@ -13,8 +12,10 @@ use std::time::Instant;
 use clap::Subcommand;
 
 use super::{Failure, Outcome};
+use crate::checkpoint::OpenModel;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
 use crate::rollout::Threads;
+use crate::run::RunPlaces;
 use crate::task::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
 
@@ -86,6 +87,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Export(arguments) => export::run(&arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
     }
+}
+
+/// M, with runs looked for from the current folder.
+fn open(name: &str) -> Result<OpenModel, Failure> {
+    let places = RunPlaces::discover(None, &std::env::current_dir()?);
+    Ok(OpenModel::find(name, &places)?)
 }
 
 fn run_pretrain(arguments: &Pretrain) -> Outcome {

@@ -35,7 +35,7 @@ impl Target {
         };
         let limit = match Located::find(model, places)? {
             Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
-            Located::Model(_) => (from_task(task, model)?, false),
+            Located::Model(_) | Located::Adapter(_) => (from_task(task, model)?, false),
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
     }

@@ -104,10 +104,10 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> 
     // A run must find its model again from any folder, and the very checkpoint that it started from.
     match &located {
         Located::Run { run, step } => config.base_model = format!("{}@{step}", run.path().display()),
-        Located::Model(_) if Path::new(&config.base_model).is_dir() => {
+        Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
             config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
         }
-        Located::Model(_) => {}
+        Located::Model(_) | Located::Adapter(_) => {}
     }
     check(task, &located.source(places)?, &config)?;
     let new = NewRun {

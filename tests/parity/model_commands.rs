@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use grpo_tui::checkpoint::export_adapter;
 use grpo_tui::hub::find_model;
 use grpo_tui::kernels::log_probs::token_log_probs;
+use grpo_tui::model::{Decoder, Trainable, Weights};
 use serde_json::Value;
 
 use super::adapters::base_of;
@@ -72,6 +74,33 @@ fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
         assert!(export(&[], &alone).status.success());
         assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&alone)], sequence), &expected);
     }
+}
+
+#[test]
+fn an_adapter_folder_is_a_model_by_the_base_that_it_names() {
+    let work = tempfile::tempdir().unwrap();
+    let source = find_model("tiny").unwrap();
+    let weights = Weights::load(&source, &Device::Cpu).unwrap();
+    let lora = Trainable::Lora { rank: 2, alpha: 4.0 };
+    let decoder = Decoder::new(&source.config().unwrap(), &weights, lora, 1, DType::F32, &Device::Cpu).unwrap();
+    let count = decoder.parameters().count();
+    let numbers: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2).collect();
+    decoder.parameters().restore(&Tensor::from_vec(numbers, count, &Device::Cpu).unwrap()).unwrap();
+    let write = |name: &str, base: &str| {
+        let folder = work.path().join(name);
+        export_adapter(&folder, decoder.parameters(), base, 2, 4.0).unwrap();
+        folder
+    };
+    let folder = write("adapter", "tiny");
+    let ids = [5, 300, 17, 9, 600, 2];
+    let expected = printed_log_probs(&["tiny", "--adapter", text(&folder)], &ids);
+    assert_near("an adapter as M", &printed_log_probs(&[text(&folder)], &ids), &expected);
+    let plain = printed_log_probs(&["tiny"], &ids);
+    assert!(plain.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 0.01), "the adapter changes the model");
+
+    let second = write("second", text(&folder));
+    let refused = model(&["log-probs", text(&second), "--token-ids", "1,2"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is an adapter too; merge that one first"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::load::load;
+use super::open;
 use crate::checkpoint::{PeftAdapter, export_adapter, export_merged};
 use crate::cli::{Failure, Outcome};
 use crate::model::Trainable;
@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if out.exists() {
         return Err(Failure::usage(format!("{} exists; name a folder that does not", out.display())));
     }
-    let loaded = load(&arguments.model)?;
+    let loaded = open(&arguments.model)?;
     let model = loaded.decoder(arguments.adapter.as_deref())?;
     if arguments.merged {
         export_merged(out, &loaded.source, &loaded.weights, model.merged()?)?;

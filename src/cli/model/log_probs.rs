@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::load::load;
+use super::open;
 use crate::cli::{Failure, Outcome};
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let loaded = load(&arguments.model)?;
+    let loaded = open(&arguments.model)?;
     let (vocabulary, positions) = (loaded.config.vocab_size, loaded.config.max_position_embeddings);
     if let Some(id) = arguments.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Failure::usage(format!("--token-ids: {id} is outside the model's vocabulary; its ids are 0 to {}", vocabulary - 1)));
