@@ -25,5 +25,5 @@ bench:
 
 # Numbers and prompts of transformers for the parity tests; needs Python with torch and transformers.
 golden:
-    python3 scripts/golden/qwen3_logits.py tests/parity
+    python3 scripts/golden/decoder_logits.py tests/parity
     python3 scripts/golden/chat_templates.py tests/parity

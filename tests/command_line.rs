@@ -1,1 +1,291 @@
-//! Tests: command_line.
+//! The real program from an empty folder: shapes that scripts rely on, exit codes, and nothing but JSON on stdout.
+#![cfg(feature = "engine")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The keys of E, in order.
+const SUMMARY: [&str; 9] = ["n", "parse", "valid", "exact", "tolerant", "valid_interval", "mean_tokens", "truncated", "by_tag"];
+
+/// The program in a folder, with a home of its own below it.
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.env("HOME", folder.join("home")).env_remove("HF_HOME").env_remove("HF_HUB_CACHE");
+    for (name, below) in [("XDG_DATA_HOME", "data"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")] {
+        command.env(name, folder.join("home").join(below));
+    }
+    command
+}
+
+pub(crate) fn call(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Stdout of a command that succeeded.
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let text = stdout(output);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: stdout is not one JSON document: {text}"))
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The sample task with a dozen training prompts, in `folder/task`.
+pub(crate) fn small_task(folder: &Path) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice");
+    let task = folder.join("task");
+    fs::create_dir_all(&task).unwrap();
+    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("completions.jsonl", 4)] {
+        let text = fs::read_to_string(from.join(file)).unwrap();
+        fs::write(task.join(file), text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    }
+    for file in ["task.toml", "schema.json", "generator.toml"] {
+        fs::copy(from.join(file), task.join(file)).unwrap();
+    }
+    task
+}
+
+/// What keeps a training short.
+pub(crate) const SHORT: [&str; 8] =
+    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];
+
+/// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json` printed.
+pub(crate) fn finished() -> &'static (PathBuf, Value) {
+    static FINISHED: OnceLock<(PathBuf, Value)> = OnceLock::new();
+    FINISHED.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("finished");
+        let _ = fs::remove_dir_all(&folder);
+        small_task(&folder);
+        // A rate at which two steps show: the default would leave the weights nearly as they were.
+        let arguments = [&["train", "task", "--runs", "runs", "--name", "short", "--json", "--set", "learning_rate=1e-3"], &SHORT[..]];
+        let output = call(&folder, &arguments.concat());
+        let report = json(&output);
+        (folder, report)
+    })
+}
+
+#[test]
+fn score_from_any_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = stdout(&call(folder.path(), &["score", "invoice", "--json"]));
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(keys(&first)[..7], ["reward", "tier", "tolerant", "warnings", "errors", "fields", "exact"]);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reason = &lines.iter().find(|line| line["tier"] == "invalid").unwrap()["errors"][0];
+    assert_eq!(keys(reason), ["message", "instance_path", "schema_path", "line", "column"]);
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "score left something behind");
+}
+
+#[test]
+fn the_embedded_task_and_model_train_from_any_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = fs::read_to_string(small_task(folder.path()).join("eval-large.jsonl")).unwrap();
+    fs::remove_dir_all(folder.path().join("task")).unwrap();
+    fs::write(folder.path().join("rows.jsonl"), &rows).unwrap();
+    let eval = json(&call(folder.path(), &["eval", "invoice", "--model", "base=tiny", "--on", "rows.jsonl", "--json"]));
+    assert_eq!(
+        (&eval["targets"]["base"]["n"], &eval["set"], &eval["comparisons"]),
+        (&8.into(), &"rows.jsonl".into(), &Value::Array(vec![]))
+    );
+    let mut training = command(folder.path(), &["train", "invoice", "--json"]);
+    let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // Task, model and prompts are read by then; a whole training is the business of other tests.
+    let first = lines.next().unwrap();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert!(first.starts_with("run ") && first.ends_with(" 40 steps"), "{first}");
+    let run = folder.path().join("home/data/grpo-tui/runs").join(first.split(' ').nth(1).unwrap());
+    assert!(run.join("task/eval-large.jsonl").is_file() && run.join("run.toml").is_file(), "{run:?}");
+}
+
+#[test]
+fn train_reports_on_stdout_and_tells_on_stderr() {
+    let (folder, report) = finished();
+    for key in ["run", "seconds", "steps", "base", "trained", "mcnemar_p", "fixed", "broken"] {
+        assert!(report.get(key).is_some(), "{key} is missing: {report}");
+    }
+    assert_eq!((&report["steps"], keys(&report["base"]), keys(&report["trained"])), (&2.into(), SUMMARY.to_vec(), SUMMARY.to_vec()));
+    let counts: u64 = ["fixed", "broken", "both", "neither"].iter().map(|key| report[key].as_u64().unwrap()).sum();
+    assert_eq!(counts, 8);
+    let rate = |key: &str| report["trained"][key].as_f64().unwrap();
+    assert!(["parse", "valid", "exact", "tolerant", "truncated"].iter().all(|key| (0.0..=1.0).contains(&rate(key))));
+    assert_eq!(Path::new(report["run"].as_str().unwrap()).parent().unwrap(), folder.join("runs"));
+}
+
+#[test]
+fn base_against_a_run() {
+    let (folder, report) = finished();
+    let arguments = ["eval", "task", "--runs", "runs", "--model", "base=tiny", "--model", "trained=short", "--json"];
+    let output = call(folder, &arguments);
+    let eval = json(&output);
+    assert_eq!(keys(&eval)[..2], ["targets", "comparisons"]);
+    assert_eq!(keys(&eval["targets"]), ["base", "trained"]);
+    // The training's own passes, made again from the weights on disk.
+    assert_eq!((&eval["targets"]["base"], &eval["targets"]["trained"]), (&report["base"], &report["trained"]));
+    let comparison = &eval["comparisons"][0];
+    assert_eq!(keys(comparison), ["first", "second", "n", "fixed", "broken", "both", "neither", "mcnemar_p"]);
+    for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
+        assert_eq!(comparison[key], report[key], "{key}");
+    }
+    assert!(stderr(&output).contains("trained: short on 8 proof prompts"), "{}", stderr(&output));
+    let three =
+        call(folder, &["eval", "task", "--runs", "runs", "--model", "tiny", "--model", "first=short@0", "--model", "last=short@last"]);
+    let text = stdout(&three);
+    assert!(text.starts_with("proof set, n = 8") && text.contains("first to last: fixed "), "{text}");
+    let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
+    assert!(text.contains("tiny to first: fixed 0, broken 0,"), "the checkpoint of step 0 is the base: {text}");
+}
+
+#[test]
+fn eval_samples_and_sets() {
+    let (folder, _) = finished();
+    let eval = |more: &[&str]| call(folder, &[&["eval", "task", "--runs", "runs", "--model", "m=short@last", "--json"], more].concat());
+    let sampled = |seed| json(&eval(&["--on", "train", "--temperature", "1", "--samples", "3", "--seed", seed]));
+    let (first, again, other) = (sampled("1"), sampled("1"), sampled("2"));
+    assert_eq!(first["targets"]["m"]["n"], 36);
+    assert_eq!(first, again);
+    assert_ne!(first["targets"], other["targets"]);
+    let cut = json(&eval(&["--on", "eval", "--max-completion-tokens", "5"]));
+    let summary = &cut["targets"]["m"];
+    assert_eq!((&summary["truncated"], &summary["mean_tokens"], &cut["max_completion_tokens"]), (&1.0.into(), &5.0.into(), &5.into()));
+}
+
+#[test]
+fn a_missed_threshold_is_3() {
+    let (folder, report) = finished();
+    let eval =
+        |threshold: &str| call(folder, &["eval", "task", "--runs", "runs", "--model", "base=tiny", "--json", "--fail-under", threshold]);
+    let missed = eval("valid=1");
+    assert_eq!(missed.status.code(), Some(3));
+    let valid = report["base"]["valid"].as_f64().unwrap();
+    let said = format!("error: base: valid is {:.1} % [", 100.0 * valid);
+    let by = format!("], {:.1} points under the 100.0 % of --fail-under\n", 100.0 * (1.0 - valid));
+    assert!(stderr(&missed).contains(&said) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
+    let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
+    assert_eq!(document["targets"]["base"], report["base"]);
+    assert_eq!(eval("valid=0.1").status.code(), Some(0));
+}
+
+#[test]
+fn usage_errors_are_2() {
+    let (folder, _) = finished();
+    for (arguments, complaint) in [
+        (&["eval", "task"][..], "--model <NAME=M>"),
+        (&["eval", "task", "--model", "=tiny"], "--model =tiny: write NAME=M, for example base=tiny"),
+        (&["eval", "task", "--model", "a=tiny", "--model", "a=tiny"], "--model a=tiny: the name `a` is taken"),
+        (&["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"], "4 models; give at most 3"),
+        (&["eval", "task", "--model", "tiny", "--samples", "2"], "add --temperature 1"),
+        (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
+        (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "it must be a number from 0 upwards"),
+        (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file; name one of the sets train, eval and proof"),
+        (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90 % write valid=0.9"),
+        (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "there is no rate `vaild`; there are parse, valid"),
+        (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no row of that id in task/eval.jsonl"),
+        (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
+        (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),
+        (&["train", "task", "--preset", "quik"], "--preset quik: there are quick, seed, recommended"),
+        (&["train"], "<TASK>"),
+        (&["nonesuch"], "nonesuch"),
+    ] {
+        let output = call(folder, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(complaint), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn sample_shows_what_a_model_writes() {
+    let (folder, _) = finished();
+    let sample = |more: &[&str]| call(folder, &[&["sample", "task", "--runs", "runs", "--model"], more].concat());
+    let lines = |output: &Output| stdout(output).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+    let of_run = lines(&sample(&["short", "--prompt", "eval-002", "--prompt", "train-001", "--n", "2", "--json"]));
+    let place = |line: &Value| (line["prompt_id"].as_str().unwrap().to_owned(), line["sample"].as_u64().unwrap());
+    let expected = [("eval-002", 0), ("eval-002", 1), ("train-001", 0), ("train-001", 1)].map(|(id, n)| (id.to_owned(), n));
+    assert_eq!(of_run.iter().map(place).collect::<Vec<_>>(), expected);
+    for line in &of_run {
+        assert_eq!(keys(line)[..8], ["prompt_id", "sample", "completion", "token_ids", "log_probs", "stop_reason", "reward", "tier"]);
+        assert_eq!(line["token_ids"].as_array().unwrap().len(), line["log_probs"].as_array().unwrap().len());
+        assert!(line["log_probs"].as_array().unwrap().iter().all(|log_prob| log_prob.as_f64().unwrap() <= 0.0));
+    }
+    // A set's samples are completions that `score` reads, with the same scores.
+    let of_set = sample(&["tiny", "--on", "eval", "--n", "1", "--temperature", "0", "--json"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), stdout(&of_set)).unwrap();
+    let scores = lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
+    assert_eq!(scores.len(), 4);
+    for (score, line) in scores.iter().zip(lines(&of_set)) {
+        assert!(score.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{score} is not in {line}");
+    }
+    let text = stdout(&sample(&["tiny"]));
+    assert!(text.starts_with("--- eval-001 (") && text.contains("\n[4] ") && text.contains("  reward "), "{text}");
+}
+
+#[test]
+fn runs_are_listed_and_shown() {
+    let (folder, report) = finished();
+    let list = stdout(&call(folder, &["runs", "--runs", "runs", "list", "--json"]));
+    let row: Value = serde_json::from_str(list.trim()).unwrap();
+    let run = report["run"].as_str().unwrap();
+    assert_eq!((&row["path"], &row["name"], &row["status"], &row["step"]), (&run.into(), &"short".into(), &"finished".into(), &2.into()));
+    let shown = json(&call(folder, &["runs", "--runs", "runs", "show", "short", "--json"]));
+    assert_eq!((&shown["best"], &shown["valid"]), (&report["best_step"], &report["trained"]["valid"]));
+    let text = stdout(&call(folder, &["runs", "--runs", "runs", "show", "short"]));
+    assert!(text.contains("finished, step 2 of 2"), "{text}");
+    let none = call(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
+    assert_eq!((none.status.code(), stderr(&none).contains("no run `nonesuch` in runs;")), (Some(1), true));
+}
+
+#[test]
+fn a_run_is_the_start_of_another() {
+    let (folder, report) = finished();
+    let place = tempfile::tempdir().unwrap();
+    let runs = place.path().to_str().unwrap();
+    let model = format!("{}@2", report["run"].as_str().unwrap());
+    let mut arguments = vec!["train", "task", "--runs", runs, "--model", &model, "--json"];
+    arguments.extend(SHORT);
+    // Defaults that depend on the model are those of `tiny` by name only.
+    arguments.extend(["--set", "max_completion_tokens=96", "--set", "max_seq_len=512", "--set", "lora_rank=4"]);
+    let second = json(&call(folder, &arguments));
+    let start = json(&call(folder, &["eval", "task", "--runs", "runs", "--model", "m=short@2", "--json"]));
+    assert_eq!(second["base"], start["targets"]["m"]);
+}
+
+#[test]
+fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let mut training = command(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
+    let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("step ")), "it ended before its first step");
+    let process = rustix::process::Pid::from_child(&worker);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let last = lines.last().unwrap();
+    let output = worker.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(130), &b""[..]));
+    assert!(last.starts_with("stopped after step ") && last.contains("Go on with: grpo-tui train --resume "), "{last}");
+    let run = Path::new(last.rsplit(' ').next().unwrap());
+    let shown = json(&call(folder.path(), &["runs", "show", run.to_str().unwrap(), "--json"]));
+    let step = shown["step"].as_u64().unwrap();
+    assert_eq!((&shown["status"], shown["checkpoints"].as_array().unwrap().last().unwrap()), (&"interrupted".into(), &step.into()));
+    assert!(last.contains(&format!("after step {step};")), "{last}");
+}

@@ -1,5 +1,10 @@
 //! Parity with transformers: its numbers and texts lie in tests/parity, beside the names of the scripts that made them.
 
+mod adapters;
+mod decoder;
+mod model_commands;
+mod second_oracle;
+
 use std::path::{Path, PathBuf};
 
 use grpo_tui::hub::find_model;

@@ -361,10 +361,7 @@ fn a_full_disk_names_the_file_and_what_to_do() {
     std::fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let error = EventWriter::open(&lock).and_then(|mut writer| writer.append(step(1, 1.0))).unwrap_err();
-    let expected = format!(
-        "cannot write {}: No space left on device (os error 28); free some space, then go on with `grpo-tui train --resume RUN`",
-        path.display()
-    );
+    let expected = format!("cannot write {}: No space left on device (os error 28); free some space, then try again", path.display());
     assert_eq!(error.to_string(), expected);
 }
 

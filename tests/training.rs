@@ -1,1 +1,5 @@
-//! Tests: training.
+//! Training: it learns, it resumes bit for bit, and what must not move does not.
+
+mod learning;
+mod resume;
+mod small_task;

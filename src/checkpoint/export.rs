@@ -6,8 +6,8 @@ use candle_core::Tensor;
 
 use super::CheckpointError;
 use super::atomic::{NewFolder, write_folder};
-use crate::hub::ModelConfig;
-use crate::model::Parameters;
+use crate::hub::{ModelConfig, ModelSource};
+use crate::model::{Parameters, Weights};
 use crate::text::TokenizerFiles;
 
 /// Writes a whole model as a folder that this program and transformers load. The folder must not exist.
@@ -25,6 +25,42 @@ pub fn write_model(
         new.file("tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         new.file("model.safetensors", &weights)
     })
+}
+
+/// The files beside the weights that a model's folder may hold; they are copied as they are.
+const COMPANIONS: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Writes a model with its adapters merged as a folder of its own: `tensors` from [`crate::model::Decoder::merged`], in the element types of `base` so that it
+/// stays as large as it was, and every other file of `source` as it is. The folder must not exist.
+pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, tensors: Vec<(String, Tensor)>) -> Result<(), CheckpointError> {
+    let cast = |(name, tensor): (String, Tensor)| {
+        let number_type = base.number_type(&name).unwrap_or(tensor.dtype());
+        Ok((name, tensor.to_dtype(number_type)?))
+    };
+    let weights = serialise(tensors.into_iter().map(cast).collect::<Result<_, CheckpointError>>()?)?;
+    write_folder(folder, |new| {
+        for file in COMPANIONS.into_iter().filter(|file| source.exists(file)) {
+            new.file(file, &source.read(file)?)?;
+        }
+        new.file("model.safetensors", &weights)
+    })
+}
+
+/// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
+pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, rank: usize, alpha: f64) -> Result<(), CheckpointError> {
+    write_folder(folder, |new| write_adapter(new, parameters, base_model, rank, alpha))
 }
 
 /// Adds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them.

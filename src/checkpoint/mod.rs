@@ -2,11 +2,13 @@
 
 mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
+mod import; // PEFT's adapters
 mod start; // the model that M names
 mod trainer; // save and resume
 
-pub use export::write_model;
-pub use start::{StartError, StartModel};
+pub use export::{export_adapter, export_merged, write_model};
+pub use import::PeftAdapter;
+pub use start::{Located, StartError, StartModel};
 pub use trainer::{TrainerState, load, load_parameters, remove, save};
 
 use std::path::PathBuf;
@@ -23,13 +25,26 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// A file is missing or unreadable.
-    #[error("{path}: {problem}; resume from another checkpoint")]
+    #[error(
+        "{path}: {problem}; take another checkpoint (RUN@STEP), or remove this one's folder: a resume then goes on from the one before"
+    )]
     Read {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
     },
+    /// An adapter that cannot be used with this model, or at all.
+    #[error("{path}: {problem}")]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The base of an export cannot be read.
+    #[error("{0}")]
+    Hub(#[from] crate::hub::HubError),
     /// A tensor operation failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),

@@ -35,10 +35,76 @@ pub enum StartError {
         /// What was asked for.
         name: String,
         /// Why it is no model.
-        model: HubError,
+        model: Box<HubError>,
         /// Why it is no run.
-        run: RunError,
+        run: Box<RunError>,
     },
+}
+
+/// Where M is, before anything large is read.
+#[derive(Debug)]
+pub enum Located {
+    /// A folder, a model of the cache, or the embedded one.
+    Model(ModelSource),
+    /// A run's result.
+    Run {
+        /// The run.
+        run: Box<RunDirectory>,
+        /// The step of its checkpoint.
+        step: u64,
+    },
+}
+
+impl Located {
+    /// Finds M; runs are looked for in `places`.
+    ///
+    /// # Errors
+    /// [`StartError`] with what was tried and what to do.
+    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+        let reference = RunReference::parse(name);
+        let model_error = match find_model(name) {
+            Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match (places.find_checkpoint(&reference), model_error) {
+            (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
+            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was meant.
+            (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
+                Err(StartError::Neither { name: name.to_owned(), model: Box::new(model), run: Box::new(run) })
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Where its configuration and tokenizer are: a run has those of the model that it started from.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
+        match self {
+            Self::Model(source) => Ok(source),
+            Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
+        }
+    }
+
+    /// The digest that [`StartModel`] will have.
+    ///
+    /// # Errors
+    /// As [`Located::find`], and weights that are missing or cut short.
+    pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
+        match self {
+            Self::Model(source) => Ok(source.digest()?),
+            Self::Run { run, step } => {
+                let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
+                Ok(result_digest(&base, run, *step))
+            }
+        }
+    }
+}
+
+fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
+    crate::run::sha256(format!("{base} {}@{step}", run.id()).as_bytes())
 }
 
 /// A model with everything that it takes to prompt it.
@@ -62,16 +128,9 @@ impl StartModel {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
-        let reference = RunReference::parse(name);
-        let model_error = match find_model(name) {
-            Ok(source) if !is_run(&source) => return Self::read(source),
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        match (places.find_checkpoint(&reference), model_error) {
-            (Ok((run, step)), _) => Self::of_run(&run, step, places),
-            (Err(run), Some(model)) if !reference.explicit => Err(StartError::Neither { name: name.to_owned(), model, run }),
-            (Err(error), _) => Err(error.into()),
+        match Located::find(name, places)? {
+            Located::Model(source) => Self::read(source),
+            Located::Run { run, step } => Self::of_run(&run, step, places),
         }
     }
 
@@ -89,9 +148,18 @@ impl StartModel {
             super::load_parameters(&folder, model.parameters())?;
             model.merged().map_err(ModelError::from)?
         };
-        start.digest = crate::run::sha256(format!("{} {}@{step}", start.digest, run.id()).as_bytes());
+        start.digest = result_digest(&start.digest, run, step);
         start.weights = Weights::from_tensors(named, &format!("{}@{step}", run.id()));
         Ok(start)
+    }
+
+    /// The model as it is, on the CPU in f32, to sample from; with its tokenizer.
+    ///
+    /// # Errors
+    /// Weights that do not fit the configuration.
+    pub fn into_sampler(self) -> Result<(Decoder, Tokenizer), StartError> {
+        let decoder = Decoder::new(&self.config, &self.weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu)?;
+        Ok((decoder, self.tokenizer))
     }
 
     fn read(source: ModelSource) -> Result<Self, StartError> {

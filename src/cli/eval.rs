@@ -1,10 +1,216 @@
-//! `grpo-tui eval`.
+//! `grpo-tui eval`: one to three models on the same held-out prompts, and what the difference is worth.
 
-use super::{Failure, Outcome};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::targets::{Rows, Target, common_limit, lengths};
+use super::{Failure, Outcome, comparison, print, progress};
+use crate::eval::{Pass, evaluate, prepare_rows};
+use crate::model::Adapters;
+use crate::rollout::{Sampling, Threads};
+use crate::run::{Comparison, EvalRecord, EvalSummary, RunPlaces};
+use crate::score::Scorer;
+use crate::statistics::wilson;
+use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    task: String,
+    /// A model and its name in the results; one to three times. M is a folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best,
+    /// RUN@last
+    #[arg(long = "model", value_name = "NAME=M", required = true)]
+    models: Vec<String>,
+    /// The prompts: proof, eval, train, or a file of prompt rows
+    #[arg(long, value_name = "SET", default_value = "proof")]
+    on: String,
+    /// Logits are divided by this; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = temperature)]
+    temperature: f64,
+    /// Completions of each prompt; more than one needs a temperature above 0
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    samples: u32,
+    /// Decides every random number of the sampling
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Longest completion, for all models alike [default: the run's own, else the task's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_completion_tokens: Option<u32>,
+    /// Exit with 3 when the last model's rate is lower, for example valid=0.9; also parse, exact, tolerant
+    #[arg(long, value_name = "RATE=X", value_parser = Threshold::parse)]
+    fail_under: Vec<Threshold>,
+    /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Threads (0 takes every core)
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("eval is not built yet"))
+/// The lowest rate that the user accepts.
+#[derive(Clone, Debug)]
+struct Threshold {
+    metric: String,
+    lowest: f64,
+}
+
+const MOST_TARGETS: usize = 3;
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    let scorer = Scorer::new(&task)?;
+    let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let rows = Rows::on(&task, &arguments.on)?;
+    let targets = targets(&arguments, &task, &places)?;
+    if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact") && rows.rows.iter().all(|row| row.expected.is_none()) {
+        return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
+    }
+    let threads = Threads::new(arguments.threads)?;
+    let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
+    let mut passes = Vec::with_capacity(targets.len());
+    for target in &targets {
+        let (model, tokenizer) = target.load(&places)?;
+        let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
+        let sampling = Sampling {
+            temperature: arguments.temperature,
+            max_completion_tokens: limit,
+            stop_ids: tokenizer.stop_ids().to_vec(),
+            seed: arguments.seed,
+        };
+        let start = Instant::now();
+        progress::say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
+        let pass = Pass { model: &model, adapters: Adapters::Off, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
+        let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
+        let summary = EvalSummary::from_records(&records);
+        progress::say(&format!("{}: valid {:.1} %  ({:.1} s)", target.name, 100.0 * summary.valid, start.elapsed().as_secs_f64()));
+        passes.push((target, records, summary));
+    }
+    let pairs = compared(&passes);
+    if arguments.json {
+        print(&format!("{}\n", document(&arguments, &task, limit, &passes, &pairs)))?;
+    } else {
+        print(&text(&rows.set, arguments.samples, &passes, &pairs))?;
+    }
+    judge(&arguments.fail_under, &passes)
+}
+
+type Done<'a> = (&'a Target, Vec<EvalRecord>, EvalSummary);
+
+fn targets(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Vec<Target>, Failure> {
+    if arguments.models.len() > MOST_TARGETS {
+        return Err(Failure::usage(format!("{} models; give at most {MOST_TARGETS} with --model", arguments.models.len())));
+    }
+    if arguments.samples > 1 && arguments.temperature == 0.0 {
+        return Err(Failure::usage(format!(
+            "--samples {} at temperature 0 draws the same completion again and again; add --temperature 1",
+            arguments.samples
+        )));
+    }
+    let mut targets: Vec<Target> = Vec::new();
+    for text in &arguments.models {
+        let target = Target::find(text, task, places)?;
+        if targets.iter().any(|other| other.name == target.name) {
+            return Err(Failure::usage(format!("--model {text}: the name `{}` is taken; write another before `=`", target.name)));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+/// Every pair of passes, the earlier one first. Completions of one prompt are not independent of each other, so the test takes the first of each prompt.
+fn compared(passes: &[Done<'_>]) -> Vec<(usize, usize, Comparison)> {
+    let first_samples = |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
+    let firsts: Vec<Vec<EvalRecord>> = passes.iter().map(|(_, records, _)| first_samples(records)).collect();
+    let pairs = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
+    pairs.map(|(a, b)| (a, b, Comparison::of(&firsts[a], &firsts[b]))).collect()
+}
+
+fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>], pairs: &[(usize, usize, Comparison)]) -> Value {
+    let targets: Map<String, Value> = passes.iter().map(|(target, _, summary)| (target.name.clone(), json!(summary))).collect();
+    let comparisons: Vec<Value> = pairs
+        .iter()
+        .map(|(a, b, found)| {
+            json!({
+                "first": passes[*a].0.name, "second": passes[*b].0.name, "n": found.pairs(), "fixed": found.fixed, "broken": found.broken,
+                "both": found.both, "neither": found.neither, "mcnemar_p": found.mcnemar_p,
+            })
+        })
+        .collect();
+    let models: Map<String, Value> = passes.iter().map(|(target, ..)| (target.name.clone(), json!(target.model))).collect();
+    json!({
+        "targets": targets, "comparisons": comparisons, "models": models, "task": task.name, "set": arguments.on,
+        "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
+    })
+}
+
+fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[(usize, usize, Comparison)]) -> String {
+    let columns: Vec<(&str, &EvalSummary)> = passes.iter().map(|(target, _, summary)| (target.name.as_str(), summary)).collect();
+    let mut text = comparison::columns(set, &columns);
+    for (a, b, found) in pairs {
+        if pairs.len() > 1 {
+            text.push_str(&format!("{} to {}: ", columns[*a].0, columns[*b].0));
+        }
+        text.push_str(&comparison::verdict(found));
+    }
+    if samples > 1 && !pairs.is_empty() {
+        text.push_str("the test takes the first completion of each prompt: those of one prompt are not independent\n");
+    }
+    if let Some((_, last)) = columns.last() {
+        text.push_str(&comparison::value_drift(last));
+    }
+    text
+}
+
+/// Exit code 3 where the last model misses a threshold.
+fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
+    let Some((target, _, summary)) = passes.last() else { return Ok(ExitCode::SUCCESS) };
+    let mut missed = Vec::new();
+    for Threshold { metric, lowest } in thresholds {
+        let rate = summary.metric(metric);
+        // A rate that is not there misses every threshold.
+        if rate.is_nan() || rate < *lowest {
+            let (low, high) = wilson((rate * summary.n as f64).round() as usize, summary.n);
+            missed.push(format!(
+                "{}: {metric} is {:.1} % [{:.1}, {:.1}], {:.1} points under the {:.1} % of --fail-under",
+                target.name,
+                100.0 * rate,
+                100.0 * low,
+                100.0 * high,
+                100.0 * (lowest - rate),
+                100.0 * lowest
+            ));
+        }
+    }
+    if missed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure { code: 3, message: missed.join("\n") }) }
+}
+
+impl Threshold {
+    fn parse(text: &str) -> Result<Self, String> {
+        let names = ["parse", "valid", "exact", "tolerant"];
+        let (metric, lowest) = text.split_once('=').ok_or("write it as RATE=X, for example valid=0.9")?;
+        if !names.contains(&metric) {
+            return Err(format!("there is no rate `{metric}`; there are {}", names.join(", ")));
+        }
+        match lowest.parse::<f64>() {
+            Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self { metric: metric.to_owned(), lowest }),
+            Ok(percent) if percent > 1.0 && percent <= 100.0 => {
+                Err(format!("a rate is a number from 0 to 1; for {percent} % write {metric}={}", percent / 100.0))
+            }
+            _ => Err(format!("`{lowest}` is no number from 0 to 1")),
+        }
+    }
+}
+
+/// A sampling temperature: 0 or above, finite.
+pub(super) fn temperature(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite() && *value >= 0.0)
+        .ok_or_else(|| "it must be a number from 0 upwards".to_owned())
 }

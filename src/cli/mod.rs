@@ -11,6 +11,7 @@ mod progress;
 mod runs;
 mod sample;
 mod score;
+mod targets;
 mod task;
 mod train;
 
@@ -79,6 +80,16 @@ impl<E: std::error::Error> From<E> for Failure {
 
 /// What every subcommand returns.
 pub type Outcome = Result<ExitCode, Failure>;
+
+/// Print to stdout; a reader that went away is no error.
+fn print(text: &str) -> Outcome {
+    match std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
 
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {

@@ -1,4 +1,9 @@
-//! `grpo-tui model`: make and look at models.
+//! `grpo-tui model`: make, look at and write models.
+
+mod export; // adapters merged, or as PEFT's files
+mod inspect; // what a model is, without computing
+mod load; // M and an adapter as a decoder
+mod log_probs; // what a model thinks of given tokens
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -8,7 +13,7 @@ use std::time::Instant;
 use clap::Subcommand;
 
 use super::{Failure, Outcome};
-use crate::hub::{Architecture, ModelConfig};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
 use crate::rollout::Threads;
 use crate::task::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
@@ -21,6 +26,12 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what a model is: architecture, parameters, tensors by kind, memory
+    Inspect(inspect::Arguments),
+    /// Log-probabilities of given tokens, each after those before it
+    LogProbs(log_probs::Arguments),
+    /// Write a model with an adapter merged into it, or an adapter as PEFT's files
+    Export(export::Arguments),
     /// Pretrain a small model on a task's generator (this is how the embedded model was made)
     Pretrain(Box<Pretrain>),
 }
@@ -70,6 +81,9 @@ struct Pretrain {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::LogProbs(arguments) => log_probs::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
     }
 }
@@ -90,6 +104,8 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         head_dim: 32,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::Unscaled,
+        attention_bias: AttentionBias::Absent,
         tie_word_embeddings: true,
         max_position_embeddings: 1024,
     };

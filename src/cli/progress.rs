@@ -41,6 +41,11 @@ impl Progress {
         let metric = |name: &str| step.metrics.get(name).copied().unwrap_or(0.0);
         let each = if step.step > first { self.start.elapsed().as_secs_f64() / (step.step - first) as f64 } else { step.seconds };
         let left = each * self.total_steps.saturating_sub(step.step) as f64;
+        if !step.metrics.contains_key("reward") {
+            let (loss, rate) = (metric("loss"), metric("tokens_per_second/train"));
+            say(&format!("step {:>3}/{}  loss {loss:.4}  {rate:>6.0} tok/s  ETA {}", step.step, self.total_steps, clock(left)));
+            return;
+        }
         let applied = if step.metrics.contains_key("grad_norm") { "" } else { "  (nothing to learn: no group was mixed)" };
         say(&format!(
             "step {:>3}/{}  reward {:.3}  valid {:>5.1} %  informative {:>3.0} %  {:>6.0} tok/s  ETA {}{applied}",
@@ -70,6 +75,6 @@ fn clock(seconds: f64) -> String {
 }
 
 /// A closed stderr must not end a training.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print};
 use crate::run::{EvalSummary, RunDirectory, RunPlaces, RunState, State, Status, list_checkpoints};
 
 #[derive(Debug, clap::Args)]
@@ -69,16 +68,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Export { run, .. } => csv(&RunState::read(places.find(&run)?.path())?),
     };
     print(&text)
-}
-
-/// Print to stdout; a reader that went away is no error.
-fn print(text: &str) -> Outcome {
-    match std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
 }
 
 /// One run as its files tell it.

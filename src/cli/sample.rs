@@ -1,10 +1,151 @@
-//! `grpo-tui sample`.
+//! `grpo-tui sample`: what a model writes for some of a task's prompts, each completion with its score.
 
-use super::{Failure, Outcome};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::targets::{Rows, Target, common_limit, lengths};
+use super::{Failure, Outcome, eval, print, score};
+use crate::eval::{Prompt, prepare_rows};
+use crate::model::Adapters;
+use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
+use crate::run::RunPlaces;
+use crate::score::{Score, Scorer};
+use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    task: String,
+    /// A folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
+    #[arg(long, value_name = "M")]
+    model: String,
+    /// A prompt of any of the task's sets; may be repeated [default: the first one of the eval set]
+    #[arg(long = "prompt", value_name = "ID")]
+    prompts: Vec<String>,
+    /// Every prompt of proof, eval, train, or of a file of prompt rows
+    #[arg(long, value_name = "SET", conflicts_with = "prompts")]
+    on: Option<String>,
+    /// Completions of each prompt
+    #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    n: u32,
+    /// Logits are divided by this; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = eval::temperature)]
+    temperature: f64,
+    /// Decides every random number of the sampling
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Longest completion [default: the run's own, else the task's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_completion_tokens: Option<u32>,
+    /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Threads (0 takes every core)
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// One JSON object a completion
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) fn run(_arguments: Arguments) -> Outcome {
-    Err(Failure::failed("sample is not built yet"))
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    let scorer = Scorer::new(&task)?;
+    let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let chosen = chosen(&arguments, &task)?;
+    let target = Target::find(&arguments.model, &task, &places)?;
+    let threads = Threads::new(arguments.threads)?;
+    let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
+    let (model, tokenizer) = target.load(&places)?;
+    let mut prompts = Vec::new();
+    for rows in chosen {
+        prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
+    }
+    let sampling = Sampling {
+        temperature: arguments.temperature,
+        max_completion_tokens: limit,
+        stop_ids: tokenizer.stop_ids().to_vec(),
+        seed: arguments.seed,
+    };
+    // Step 0 is no step of a training, so that a sample never repeats a rollout's randomness.
+    let request = |(number, prompt): (usize, &Prompt)| Request {
+        prompt: prompt.token_ids.clone(),
+        prompt_number: number as u32,
+        step: 0,
+        samples: arguments.n as usize,
+    };
+    let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
+    let drawn = generate(&model, Adapters::Off, &requests, &sampling, &threads)?;
+    let mut output = String::new();
+    for (prompt, completions) in prompts.iter().zip(drawn) {
+        if !arguments.json {
+            output.push_str(&heading(prompt));
+        }
+        for (sample, completion) in completions.iter().enumerate() {
+            let text = tokenizer.decode(&completion.token_ids, true)?;
+            let score = scorer.score(&text, Some(&prompt.row));
+            output.push_str(&if arguments.json {
+                format!("{}\n", document(prompt, sample, &text, completion, &score)?)
+            } else {
+                shown(sample, &text, completion, &score)
+            });
+        }
+    }
+    print(&output)
+}
+
+/// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there is none).
+fn chosen(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
+    if let Some(on) = &arguments.on {
+        return Ok(vec![Rows::on(task, on)?]);
+    }
+    let sets = [PromptSet::Eval, PromptSet::Proof, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
+    let sets: Vec<Rows> = if arguments.prompts.is_empty() { sets.take(1).collect() } else { sets.collect::<Vec<_>>() }
+        .into_iter()
+        .map(|set| Rows::of_set(task, set))
+        .collect::<Result<_, _>>()?;
+    let Some(first) = sets.first() else {
+        return Err(Failure::usage(format!("{} names no prompts; give a file of prompt rows with --on FILE", task.label("task.toml"))));
+    };
+    if arguments.prompts.is_empty() {
+        return Ok(vec![first.only(|row| row.line == first.rows[0].line)]);
+    }
+    let find = |id: &String| {
+        let found = sets.iter().find(|rows| rows.rows.iter().any(|row| row.id == *id));
+        found.map(|rows| rows.only(|row| row.id == *id)).ok_or_else(|| no_such_prompt(id, &sets))
+    };
+    arguments.prompts.iter().map(find).collect()
+}
+
+fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
+    let ids = sets.iter().flat_map(|rows| &rows.rows).map(|row| row.id.as_str());
+    let nearest = ids.min_by_key(|other| strsim::levenshtein(other, id));
+    let files: Vec<&str> = sets.iter().map(|rows| rows.label.as_str()).collect();
+    let advice = nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Failure::usage(format!("--prompt {id}: no row of that id in {}{advice}", files.join(", ")))
+}
+
+fn document(prompt: &Prompt, sample: usize, text: &str, completion: &Completion, score: &Score) -> Result<Value, Failure> {
+    let mut value = json!({
+        "prompt_id": prompt.row.id, "sample": sample, "completion": text, "token_ids": completion.token_ids,
+        "log_probs": completion.log_probs, "stop_reason": completion.stop,
+    });
+    if let (Value::Object(value), Value::Object(score)) = (&mut value, serde_json::to_value(score)?) {
+        value.extend(score);
+    }
+    Ok(value)
+}
+
+fn heading(prompt: &Prompt) -> String {
+    let last = prompt.row.messages.last().map(|message| message.content.trim_end()).unwrap_or_default();
+    format!("--- {} ({} tokens)\n{last}\n\n", prompt.row.id, prompt.token_ids.len())
+}
+
+fn shown(sample: usize, text: &str, completion: &Completion, score: &Score) -> String {
+    let cut = if completion.stop == StopReason::Length { ", cut at the limit" } else { "" };
+    let why = score::why(score);
+    let why = if why.is_empty() { why } else { format!("  {why}") };
+    let tokens = completion.token_ids.len();
+    format!("[{}] {}  reward {:.3}  {tokens} tokens{cut}{why}\n{text}\n\n", sample + 1, score.tier.name(), score.reward)
 }

@@ -164,7 +164,7 @@ impl Table {
 }
 
 /// The first reason with its place, else the fields that differ, else the first warning.
-fn why(score: &Score) -> String {
+pub(super) fn why(score: &Score) -> String {
     let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     if let Some(first) = score.errors.first() {
         let whole = if first.instance_path.is_empty() { String::new() } else { format!("{}: ", first.instance_path) };

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::progress::Progress;
-use super::{Failure, Outcome, comparison};
-use crate::config::{Assignments, Layers, Preset, Resolved, reference};
-use crate::hub::find_model;
+use super::{Failure, Outcome, comparison, print};
+use crate::checkpoint::Located;
+use crate::config::{Assignments, Layers, Method, Preset, Resolved, reference};
 use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
 use crate::task::{TASK_FILE, Task};
-use crate::train::{Ended, Report, TrainError, train};
+use crate::train::{Ended, Report, TrainError, check, finished_report, train};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     #[arg(required_unless_present = "resume")]
-    task: Option<String>,
+    pub(super) task: Option<String>,
     /// Go on with a run exactly where its last checkpoint left it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// One configuration key; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub(super) set: Vec<String>,
     /// The folder of the run [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -66,6 +66,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
         (None, None) => return Err(Failure::usage("name a task, or a run with --resume")),
     };
+    if arguments.resume.is_some()
+        && let Some(report) = finished_report(&run)?
+    {
+        show(&run, &report, arguments.json)?;
+        eprintln!(
+            "the run had come to its end already, so nothing was done; to train its result further: grpo-tui train TASK --model {}",
+            shown(&run, &places)
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // A second signal ends the process at once: the last checkpoint is whole.
@@ -87,18 +97,21 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 /// A run directory with everything resolved.
-fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
+pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
     let Resolved { mut config, sources } = resolve(arguments, task)?;
-    if config.method.name() != "grpo" {
-        return Err(Failure::usage("--method sft is not in this version; `grpo` is"));
+    let located = Located::find(&config.base_model, places)?;
+    let model_digest = located.digest(places)?;
+    // A run must find its model again from any folder, and the very checkpoint that it started from.
+    match &located {
+        Located::Run { run, step } => config.base_model = format!("{}@{step}", run.path().display()),
+        Located::Model(_) if Path::new(&config.base_model).is_dir() => {
+            config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
+        }
+        Located::Model(_) => {}
     }
-    // A run must find its model again from any folder.
-    if Path::new(&config.base_model).is_dir() {
-        config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
-    }
-    let model_digest = find_model(&config.base_model).ok().map(|source| source.digest()).transpose()?.unwrap_or_default();
+    check(task, &located.source(places)?, &config)?;
     let new = NewRun {
-        job: "train".to_owned(),
+        job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),
@@ -123,7 +136,8 @@ fn resolve(arguments: &Arguments, task: &Task) -> Result<Resolved, Failure> {
     let file = match &arguments.config {
         None => None,
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("--config {}: {error}; name a TOML file of configuration keys", path.display())))?;
             Some(Assignments::from_toml(&path.display().to_string(), &text).map_err(usage)?)
         }
     };
@@ -164,7 +178,7 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     if json {
         let mut value = serde_json::to_value(report)?;
         value["run"] = serde_json::Value::String(run.path().display().to_string());
-        println!("{value}");
+        print(&format!("{value}\n"))?;
     }
     Ok(())
 }

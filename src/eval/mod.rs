@@ -10,7 +10,7 @@ use crate::run::EvalRecord;
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 
-pub use prompts::{Prompt, PromptError, prepare};
+pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 
 /// What a pass is made with.
 #[derive(Clone, Copy, Debug)]

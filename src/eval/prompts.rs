@@ -1,5 +1,7 @@
 //! Prompt rows as the model reads them: the task's system text joined, the chat template applied, tokens counted.
 
+use std::fmt;
+
 use crate::dataset::{DatasetError, PromptRow, load};
 use crate::task::{PromptSet, Task};
 use crate::text::{TextError, Thinking, Tokenizer, conversation};
@@ -30,43 +32,78 @@ pub enum PromptError {
         source: TextError,
     },
     /// A prompt leaves no room for an answer.
-    #[error(
-        "{place}: the prompt has {tokens} tokens, the most is {limit} (max_seq_len {max_seq_len} less max_completion_tokens {max_completion_tokens}); shorten it, or raise max_seq_len"
-    )]
+    #[error("{place}: the prompt has {tokens} tokens, the most is {limit} ({lengths}); {remedy}", limit = .lengths.prompt_limit(), remedy = .lengths.remedy())]
     TooLong {
         /// File, line and row.
         place: String,
         /// Its tokens.
         tokens: usize,
-        /// The most it may have.
-        limit: usize,
-        /// The configuration's limit of both together.
-        max_seq_len: usize,
-        /// Of which the completion may take.
-        max_completion_tokens: usize,
+        /// What it had to fit.
+        lengths: Lengths,
     },
+}
+
+/// What a prompt and its completion must fit, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// The configuration's limit of both together; None where only the model limits them.
+    pub max_seq_len: Option<usize>,
+    /// Of which the completion may take.
+    pub max_completion_tokens: usize,
+    /// The positions that the model has.
+    pub positions: usize,
+}
+
+impl Lengths {
+    /// The longest prompt.
+    pub fn prompt_limit(&self) -> usize {
+        self.max_seq_len.unwrap_or(usize::MAX).min(self.positions).saturating_sub(self.max_completion_tokens)
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self.max_seq_len {
+            Some(limit) if limit < self.positions => "shorten it, or raise max_seq_len",
+            _ => "shorten it, lower max_completion_tokens, or take a model with more positions",
+        }
+    }
+}
+
+impl fmt::Display for Lengths {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max_seq_len {
+            Some(limit) if limit < self.positions => write!(formatter, "max_seq_len {limit}")?,
+            _ => write!(formatter, "the model's {} positions", self.positions)?,
+        }
+        write!(formatter, " less max_completion_tokens {}", self.max_completion_tokens)
+    }
 }
 
 /// Reads a set of the task and prepares every row; a task without that set has none.
 ///
 /// # Errors
 /// [`PromptError`] naming file, line and row.
-pub fn prepare(
-    task: &Task,
-    set: PromptSet,
-    tokenizer: &Tokenizer,
-    max_seq_len: usize,
-    max_completion_tokens: usize,
-) -> Result<Vec<Prompt>, PromptError> {
+pub fn prepare(task: &Task, set: PromptSet, tokenizer: &Tokenizer, lengths: Lengths) -> Result<Vec<Prompt>, PromptError> {
     let Some(file) = task.set_file(set) else { return Ok(Vec::new()) };
-    let label = task.label(file);
-    let limit = max_seq_len.saturating_sub(max_completion_tokens);
-    let prepared = load(task, set)?.into_iter().map(|row| {
+    prepare_rows(task, &task.label(file), load(task, set)?, tokenizer, lengths)
+}
+
+/// Prepares rows that were read from `label`.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_rows(
+    task: &Task,
+    label: &str,
+    rows: Vec<PromptRow>,
+    tokenizer: &Tokenizer,
+    lengths: Lengths,
+) -> Result<Vec<Prompt>, PromptError> {
+    let prepared = rows.into_iter().map(|row| {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
         let prompt = render(task, row, tokenizer).map_err(|source| PromptError::Text { place: place.clone(), source })?;
         let tokens = prompt.token_ids.len();
-        if tokens > limit {
-            return Err(PromptError::TooLong { place, tokens, limit, max_seq_len, max_completion_tokens });
+        if tokens > lengths.prompt_limit() {
+            return Err(PromptError::TooLong { place, tokens, lengths });
         }
         Ok(prompt)
     });

@@ -9,6 +9,40 @@ use super::HubError;
 pub enum Architecture {
     /// Qwen3: grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
     Qwen3,
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values, no norms of heads.
+    Qwen2,
+    /// Llama and what is built like it (SmolLM2): neither, and Llama 3's stretched rotary positions.
+    Llama,
+}
+
+/// Which matrices of the attention add a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionBias {
+    /// None of them.
+    Absent,
+    /// Queries, keys and values.
+    QueryKeyValue,
+    /// These and the output.
+    All,
+}
+
+/// How rotary frequencies differ from `theta^(-2i / head_dim)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    Unscaled,
+    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those below
+    /// `original_positions / high_frequency_factor` are kept, those between are blended.
+    Llama3 {
+        /// `factor`, at least 1.
+        factor: f64,
+        /// `low_freq_factor`.
+        low_frequency_factor: f64,
+        /// `high_freq_factor`, above the low one.
+        high_frequency_factor: f64,
+        /// `original_max_position_embeddings`, tokens.
+        original_positions: usize,
+    },
 }
 
 /// The shape of a decoder and the constants of its layers.
@@ -34,6 +68,10 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary wavelengths.
     pub rope_theta: f64,
+    /// Stretching of the rotary wavelengths.
+    pub rope_scaling: RopeScaling,
+    /// Biases of the attention's matrices.
+    pub attention_bias: AttentionBias,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
     /// Longest sequence the model was made for, in tokens.
@@ -41,8 +79,8 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads a Hugging Face `config.json`; `path_label` names it in messages. Both spellings of the rotary base are understood:
-    /// `rope_theta`, and `rope_parameters` of transformers 5.
+    /// Reads a Hugging Face `config.json`; `path_label` names it in messages. The spellings of the rotary settings are all understood:
+    /// `rope_theta` with `rope_scaling` (whose kind is `rope_type`, once `type`), and `rope_parameters` of transformers 5.
     ///
     /// # Errors
     /// [`HubError::Config`] for a missing or impossible value, [`HubError::Unsupported`] for what the engine does not compute.
@@ -61,12 +99,24 @@ impl ModelConfig {
     pub fn to_json(&self, eos_token_ids: &[u32]) -> String {
         let (architecture, model_type) = match self.architecture {
             Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+            Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+            Architecture::Llama => ("LlamaForCausalLM", "llama"),
         };
         let eos = match eos_token_ids {
             [one] => json!(one),
             several => json!(several),
         };
-        let config = json!({
+        let rope_scaling = match self.rope_scaling {
+            RopeScaling::Unscaled => Value::Null,
+            RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low_frequency_factor,
+                "high_freq_factor": high_frequency_factor,
+                "original_max_position_embeddings": original_positions,
+            }),
+        };
+        let mut config = json!({
             "architectures": [architecture],
             "model_type": model_type,
             "vocab_size": self.vocab_size,
@@ -79,14 +129,18 @@ impl ModelConfig {
             "hidden_act": "silu",
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
-            "rope_scaling": null,
-            "attention_bias": false,
+            "rope_scaling": rope_scaling,
+            "attention_bias": self.attention_bias == AttentionBias::All,
             "use_sliding_window": false,
             "tie_word_embeddings": self.tie_word_embeddings,
             "max_position_embeddings": self.max_position_embeddings,
             "eos_token_id": eos,
             "torch_dtype": "float32",
         });
+        if let (Architecture::Qwen2, Value::Object(keys)) = (self.architecture, &mut config) {
+            // Its biases are part of the architecture, not a choice.
+            keys.remove("attention_bias");
+        }
         format!("{config:#}\n")
     }
 }
@@ -113,8 +167,10 @@ impl Reader<'_> {
             head_dim: self.head_dim(hidden_size, num_attention_heads)?,
             rms_norm_eps: self.positive("rms_norm_eps", self.keys.get("rms_norm_eps"), 1e-6)?,
             rope_theta: self.rope_theta()?,
+            rope_scaling: self.rope_scaling()?,
+            attention_bias: self.attention_bias(architecture)?,
             tie_word_embeddings: self.flag("tie_word_embeddings")?,
-            max_position_embeddings: self.count_or("max_position_embeddings", 32_768)?,
+            max_position_embeddings: self.count_or("max_position_embeddings", default_positions(architecture))?,
         };
         if !num_attention_heads.is_multiple_of(config.num_key_value_heads) {
             let problem = format!(
@@ -131,13 +187,15 @@ impl Reader<'_> {
         let named = self.keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
         match (named, model_type) {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
+            (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Ok(Architecture::Qwen2),
+            (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
             (None, None) => {
                 Err(self.problem("`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned()))
             }
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM or LlamaForCausalLM".to_owned(),
             }),
         }
     }
@@ -145,14 +203,8 @@ impl Reader<'_> {
     fn refuse_what_is_not_computed(&self) -> Result<(), HubError> {
         let unsupported =
             |feature: String, remedy: &str| Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() });
-        if let Some(scaling) = self.keys.get("rope_scaling").filter(|value| !value.is_null() && !is_default_rope(value)) {
-            return unsupported(format!("`rope_scaling` = {scaling}"), "set it to null to use the model at its original length");
-        }
-        if let Some(parameters) = self.keys.get("rope_parameters").filter(|value| !value.is_null() && !is_default_rope(value)) {
-            return unsupported(format!("`rope_parameters` = {parameters}"), "only rope_type `default` is computed");
-        }
-        if self.flag("attention_bias")? {
-            return unsupported("`attention_bias` = true".to_owned(), "use a model without biases in its attention");
+        if self.flag("mlp_bias")? {
+            return unsupported("`mlp_bias` = true".to_owned(), "use a model without biases in its feed-forward block");
         }
         let sliding = |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
         if self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding) {
@@ -180,6 +232,47 @@ impl Reader<'_> {
             0 => Ok(head_dim),
             _ => Err(self.problem(format!("the width of a head is {head_dim}; rotary positions need an even one: check `head_dim`"))),
         }
+    }
+
+    /// Qwen2 has its biases by architecture; the others say so in `attention_bias`.
+    fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
+        match architecture {
+            Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
+            Architecture::Qwen3 | Architecture::Llama => {
+                Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent })
+            }
+        }
+    }
+
+    fn rope_scaling(&self) -> Result<RopeScaling, HubError> {
+        let given = |key: &'static str| self.keys.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
+        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else { return Ok(RopeScaling::Unscaled) };
+        let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str);
+        match kind {
+            Some("llama3") => self.llama3_scaling(key, parameters),
+            None | Some("default") if parameters.get("factor").is_none_or(Value::is_null) => Ok(RopeScaling::Unscaled),
+            _ => Err(HubError::Unsupported {
+                path: self.path.to_owned(),
+                feature: format!("`{key}` = {parameters}"),
+                remedy: "only the kinds `default` and `llama3` are computed; set it to null to use the model at its original length"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    fn llama3_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
+        let number = |name: &str| match parameters.get(name).and_then(Value::as_f64) {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            _ => Err(self.problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
+        };
+        let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
+        let original = number("original_max_position_embeddings")?;
+        if factor < 1.0 || high <= low {
+            return Err(
+                self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`"))
+            );
+        }
+        Ok(RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions: original as usize })
     }
 
     fn rope_theta(&self) -> Result<f64, HubError> {
@@ -224,10 +317,12 @@ impl Reader<'_> {
     }
 }
 
-/// Whether rotary parameters are the plain ones; older files say `type` for `rope_type`.
-fn is_default_rope(parameters: &Value) -> bool {
-    let kind = parameters.get("rope_type").or_else(|| parameters.get("type"));
-    kind.is_none_or(|kind| kind == "default") && parameters.get("factor").is_none_or(Value::is_null)
+/// What transformers assumes where `max_position_embeddings` is missing.
+fn default_positions(architecture: Architecture) -> usize {
+    match architecture {
+        Architecture::Qwen3 | Architecture::Qwen2 => 32_768,
+        Architecture::Llama => 2_048,
+    }
 }
 
 #[cfg(test)]
@@ -273,7 +368,41 @@ mod tests {
     }
 
     #[test]
+    fn the_families_differ_in_biases_and_rotary_positions() {
+        let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
+        let check = |changes: &str, architecture, bias| {
+            let config = read(changes);
+            assert_eq!((config.architecture, config.attention_bias), (architecture, bias), "{changes}");
+        };
+        check("{}", Architecture::Qwen3, AttentionBias::Absent);
+        check(r#"{"attention_bias":true}"#, Architecture::Qwen3, AttentionBias::All);
+        check(r#"{"architectures":["Qwen2ForCausalLM"]}"#, Architecture::Qwen2, AttentionBias::QueryKeyValue);
+        check(r#"{"architectures":"absent","model_type":"qwen2"}"#, Architecture::Qwen2, AttentionBias::QueryKeyValue);
+        check(r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#, Architecture::Llama, AttentionBias::Absent);
+        check(r#"{"architectures":"absent","model_type":"llama","attention_bias":true}"#, Architecture::Llama, AttentionBias::All);
+        let llama = r#"{"architectures":["LlamaForCausalLM"],"max_position_embeddings":"absent"}"#;
+        assert_eq!(read(llama).max_position_embeddings, 2048);
+
+        let numbers = r#""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192"#;
+        let expected = RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
+        let spellings = [
+            format!(r#"{{"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
+            format!(r#"{{"rope_scaling":{{"type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
+            format!(r#"{{"rope_parameters":{{"rope_type":"llama3","rope_theta":5e5,{numbers}}}}}"#),
+        ];
+        for spelling in spellings {
+            assert_eq!((read(&spelling).rope_scaling, read(&spelling).rope_theta), (expected, 5e5), "{spelling}");
+        }
+    }
+
+    #[test]
     fn what_is_written_reads_back_equal() {
+        let scaling =
+            r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
+        for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
+            let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{family}"],{scaling}}}"#)), "x").unwrap();
+            assert_eq!(ModelConfig::parse(&config.to_json(&[3, 4]), "x").unwrap(), config);
+        }
         let config = ModelConfig::parse(&with(r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#), "x").unwrap();
         assert_eq!(ModelConfig::parse(&config.to_json(&[3]), "x").unwrap(), config);
         assert!(config.to_json(&[3]).contains("\"eos_token_id\": 3"));
@@ -294,13 +423,17 @@ mod tests {
         check(r#"{"head_dim":7}"#, "even");
         check(r#"{"rms_norm_eps":-1}"#, "`rms_norm_eps` = -1");
         check(r#"{"tie_word_embeddings":1}"#, "expected true or false");
-        check(r#"{"architectures":["LlamaForCausalLM"]}"#, "the architecture `LlamaForCausalLM` is not supported");
+        check(r#"{"architectures":["GemmaForCausalLM"]}"#, "the architecture `GemmaForCausalLM` is not supported");
         check(r#"{"architectures":["Qwen3MoeForCausalLM"]}"#, "Qwen3MoeForCausalLM");
         check(r#"{"architectures":"absent","model_type":"gemma"}"#, "`gemma`");
         check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
         check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
         check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
-        check(r#"{"attention_bias":true}"#, "`attention_bias` = true");
+        check(r#"{"rope_scaling":{"type":"linear","factor":2.0}}"#, "only the kinds `default` and `llama3`");
+        check(r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#, "`rope_scaling.low_freq_factor` is missing");
+        let turned = r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64}}"#;
+        check(turned, "`high_freq_factor` above `low_freq_factor`");
+        check(r#"{"mlp_bias":true}"#, "`mlp_bias` = true");
         check(r#"{"use_sliding_window":true}"#, "sliding attention window");
         check(r#"{"layer_types":["full_attention","sliding_attention"]}"#, "sliding attention window");
         check(r#"{"quantization_config":{"quant_method":"fp8"}}"#, "quantized checkpoint (fp8)");

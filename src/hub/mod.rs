@@ -8,7 +8,7 @@ mod weights;
 
 use std::path::Path;
 
-pub use config::{Architecture, ModelConfig};
+pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
 pub use source::ModelSource;
 pub use weights::{ELEMENT_TYPES, TensorEntry};
 

@@ -6,10 +6,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::Adapter;
 use super::layer::{Layer, NormWeight};
-use super::linear::Linear;
-use super::weights::tensor_names;
+use super::linear::{Bias, Linear};
+use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Trainable, Weights};
-use crate::hub::ModelConfig;
+use crate::hub::{Architecture, ModelConfig};
 use crate::kernels::philox::uniform_weights;
 use crate::kernels::rope::Heads;
 
@@ -71,8 +71,10 @@ impl Assembly<'_> {
             epsilon: config.rms_norm_eps,
             input_norm: norm("input_layernorm", config.hidden_size)?,
             query_key_value: linear(ADAPTED[0])?,
-            query_norm: norm("self_attn.q_norm", config.head_dim)?,
-            key_norm: norm("self_attn.k_norm", config.head_dim)?,
+            query_key_norms: match config.architecture {
+                Architecture::Qwen3 => Some((norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?)),
+                Architecture::Qwen2 | Architecture::Llama => None,
+            },
             attention_output: linear(ADAPTED[1])?,
             post_attention_norm: norm("post_attention_layernorm", config.hidden_size)?,
             gate_up: linear(ADAPTED[2])?,
@@ -104,7 +106,18 @@ impl Assembly<'_> {
         let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect();
         let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(part).to_vec()).collect();
         let (weight, trained) = self.tensor(&names, &shapes, parameters)?;
-        Ok(Linear { weight, trained, adapters: self.adapters(layer, parts, parameters)? })
+        Ok(Linear { weight, trained, bias: self.bias(layer, parts, parameters)?, adapters: self.adapters(layer, parts, parameters)? })
+    }
+
+    /// The parts' biases, end to end; all of a packed matrix have one, or none.
+    fn bias(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Option<Bias>, ModelError> {
+        if !parts.iter().all(|part| has_bias(self.config, part)) {
+            return Ok(None);
+        }
+        let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.bias")).collect();
+        let shapes: Vec<Vec<usize>> = parts.iter().map(|part| vec![self.shape(part)[0]]).collect();
+        let (vector, trained) = self.tensor(&names, &shapes, parameters)?;
+        Ok(Some(Bias { vector, trained }))
     }
 
     fn adapters(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Vec<Adapter>, ModelError> {

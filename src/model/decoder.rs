@@ -9,7 +9,7 @@ use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, Row
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
-use crate::kernels::rope::RopeTable;
+use crate::kernels::rope::{RopeTable, rope_frequencies};
 
 /// What an optimizer may change.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,11 +75,12 @@ impl Decoder {
         } else {
             assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
         };
+        let frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
         Ok(Self {
             layers: (0..config.num_hidden_layers).map(|index| assembly.layer(index, &parameters)).collect::<std::result::Result<_, _>>()?,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
-            head: Linear { weight: head_weight, trained: head_range, adapters: Vec::new() },
-            table: RopeTable::new(config.max_position_embeddings, config.head_dim, config.rope_theta, number_type, device)?,
+            head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: Vec::new() },
+            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, number_type, device)?,
             config: config.clone(),
             device: device.clone(),
             parameters,
@@ -195,7 +196,7 @@ impl Decoder {
         let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = format!("model.layers.{index}");
-            named.extend(layer.merged()?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}.weight"), tensor)));
+            named.extend(layer.merged()?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
         }
         named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
         if !self.config.tie_word_embeddings {

@@ -27,8 +27,8 @@ pub struct Layer {
     pub(super) epsilon: f64,
     pub(super) input_norm: NormWeight,
     pub(super) query_key_value: Linear,
-    pub(super) query_norm: NormWeight,
-    pub(super) key_norm: NormWeight,
+    /// Norms of each query head and each key head, where the family has them.
+    pub(super) query_key_norms: Option<(NormWeight, NormWeight)>,
     pub(super) attention_output: Linear,
     pub(super) post_attention_norm: NormWeight,
     pub(super) gate_up: Linear,
@@ -100,24 +100,22 @@ impl Layer {
         self.heads
     }
 
-    /// The layer's weights by part, adapters merged.
-    pub(super) fn merged(&self) -> Result<Vec<(&'static str, Tensor)>> {
+    /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
+    pub(super) fn merged(&self) -> Result<Vec<(String, Tensor)>> {
         let (query, key) = (self.heads.query_width(), self.heads.key_width());
-        let (packed, gate_up) = (self.query_key_value.merged()?, self.gate_up.merged()?);
-        let inner = gate_up.dims2()?.0 / 2;
-        Ok(vec![
-            ("input_layernorm", self.input_norm.weight.clone()),
-            ("self_attn.q_proj", packed.narrow(0, 0, query)?),
-            ("self_attn.k_proj", packed.narrow(0, query, key)?),
-            ("self_attn.v_proj", packed.narrow(0, query + key, key)?),
-            ("self_attn.q_norm", self.query_norm.weight.clone()),
-            ("self_attn.k_norm", self.key_norm.weight.clone()),
-            ("self_attn.o_proj", self.attention_output.merged()?),
-            ("post_attention_layernorm", self.post_attention_norm.weight.clone()),
-            ("mlp.gate_proj", gate_up.narrow(0, 0, inner)?),
-            ("mlp.up_proj", gate_up.narrow(0, inner, inner)?),
-            ("mlp.down_proj", self.down.merged()?),
-        ])
+        let inner = self.gate_up.weight.dims2()?.0 / 2;
+        let hidden = self.down.weight.dims2()?.0;
+        let norm = |name: &str, norm: &NormWeight| (format!("{name}.weight"), norm.weight.clone());
+        let mut named = vec![norm("input_layernorm", &self.input_norm), norm("post_attention_layernorm", &self.post_attention_norm)];
+        if let Some((query_norm, key_norm)) = &self.query_key_norms {
+            named.extend([norm("self_attn.q_norm", query_norm), norm("self_attn.k_norm", key_norm)]);
+        }
+        let packed = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+        named.extend(self.query_key_value.merged_parts(&packed)?);
+        named.extend(self.attention_output.merged_parts(&[("self_attn.o_proj", hidden)])?);
+        named.extend(self.gate_up.merged_parts(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)])?);
+        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)])?);
+        Ok(named)
     }
 
     /// `gradient`: [rows, hidden] of the layer's result. Adds the gradients of what is trained, returns the input's.
@@ -152,13 +150,14 @@ impl Layer {
     }
 
     fn query_key<'a>(&'a self, positions: &'a [u32], table: &'a RopeTable) -> QueryKeyContext<'a> {
-        let norms = Some((&self.query_norm.weight, &self.key_norm.weight));
+        let norms = self.query_key_norms.as_ref().map(|(query, key)| (&query.weight, &key.weight));
         QueryKeyContext { heads: self.heads, norms, epsilon: self.epsilon, positions, table }
     }
 
     fn query_key_backward(&self, gradient: &Tensor, packed: &Tensor, context: RowContext<'_>, gradients: &mut Gradients) -> Result<Tensor> {
         let query_key = self.query_key(context.positions, context.table);
-        let (Some(query_range), Some(key_range)) = (&self.query_norm.trained, &self.key_norm.trained) else {
+        let trained = self.query_key_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
+        let Some((query_range, key_range)) = trained else {
             return query_key_rope_backward(gradient, packed, query_key);
         };
         let (packed_gradient, query_gradient, key_gradient) = query_key_rope_backward_all(gradient, packed, query_key)?;

@@ -44,7 +44,7 @@ pub enum RunError {
         message: String,
     },
     /// Another worker computes this run.
-    #[error("the run {} is in use by {holder}; watch it with `grpo-tui runs attach`, or stop it with `grpo-tui runs stop` first", .path.display())]
+    #[error("the run {} is in use by {holder}; watch it with `grpo-tui runs show`, or end that process (Ctrl-C lets it save) first", .path.display())]
     InUse {
         /// The run directory.
         path: PathBuf,
@@ -88,10 +88,13 @@ impl RunError {
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {
-    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    use std::io::ErrorKind::{
+        AlreadyExists, FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
     match source.kind() {
         PermissionDenied | ReadOnlyFilesystem => "; make it writable, or choose another place with --runs DIR",
-        StorageFull | QuotaExceeded => "; free some space, then go on with `grpo-tui train --resume RUN`",
+        StorageFull | QuotaExceeded | FileTooLarge => "; free some space, then try again",
+        AlreadyExists | NotADirectory => "; a file stands in the way: remove it, or choose another place with --runs DIR",
         _ => "",
     }
 }

@@ -191,6 +191,11 @@ impl Comparison {
         found.mcnemar_p = mcnemar_exact(found.fixed, found.broken);
         found
     }
+
+    /// Prompts that both passes have.
+    pub fn pairs(&self) -> usize {
+        self.fixed + self.broken + self.both + self.neither
+    }
 }
 
 /// The file of a pass, relative to the run: `evals/step-000050-proof-trained.jsonl`.

@@ -154,7 +154,7 @@ impl RunState {
             EventBody::Control(control) => self.controls.push(control),
             EventBody::Note(note) => self.notes.push((event.time_ms, note)),
             EventBody::Recovered(recovered) => {
-                self.dropped_bytes += recovered.dropped_bytes;
+                self.dropped_bytes = self.dropped_bytes.saturating_add(recovered.dropped_bytes);
                 if let Some(step) = recovered.resumed_from {
                     self.forget_after(step);
                 }

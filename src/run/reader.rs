@@ -117,7 +117,7 @@ impl EventReader {
         };
         match parsed {
             Ok(event) => {
-                let missing = event.seq.saturating_sub(self.last_seq + 1);
+                let missing = event.seq.saturating_sub(self.last_seq.saturating_add(1));
                 if missing > 0 {
                     take(Found::Missing(missing));
                 }

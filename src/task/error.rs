@@ -12,7 +12,7 @@ pub enum TaskError {
         advice: String,
     },
     /// A file cannot be read.
-    #[error("{label}: {source}")]
+    #[error("{label}: {source}{}", remedy(.label, .source))]
     Read {
         /// The file.
         label: String,
@@ -57,4 +57,12 @@ pub enum TaskError {
         /// The path as written.
         file: String,
     },
+}
+
+fn remedy(label: &str, source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound if !label.ends_with(super::TASK_FILE) => "; write the file, or name another one in task.toml",
+        std::io::ErrorKind::NotFound => "; a task is a folder with this file, and `grpo-tui init DIR` makes one",
+        _ => "; make it readable",
+    }
 }

@@ -7,7 +7,7 @@ mod train_bpe;
 
 use serde::{Deserialize, Serialize};
 
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, LONGEST_PROMPT_BYTES};
 pub use tokenizer::Tokenizer;
 pub use train_bpe::{CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 
@@ -65,6 +65,14 @@ pub fn conversation(system: Option<&str>, messages: &[Message], thinking: Thinki
     }
     let turn = (!text.is_empty() || own.is_some()).then(|| Message { role: "system".to_owned(), content: text });
     turn.into_iter().chain(rest.iter().cloned()).collect()
+}
+
+/// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON written.
+///
+/// # Errors
+/// [`TextError::Template`] for a document that cannot be written.
+pub fn json_line(json: &serde_json::Value) -> Result<String, TextError> {
+    python_json::line(json).map_err(|error| TextError::Template { path: "JSON".to_owned(), problem: error.to_string() })
 }
 
 #[cfg(test)]

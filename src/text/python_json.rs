@@ -4,16 +4,24 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
+use super::LONGEST_PROMPT_BYTES;
+
+/// Deeper values are refused, as Python's own recursion limit refuses them somewhat later.
+const DEEPEST: usize = 200;
+/// Wider indents are refused: the text grows with their square.
+const WIDEST_INDENT: usize = 64;
+
 /// The template filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes, unlike Jinja's own.
 pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
     let indent: Option<Value> = arguments.get("indent")?;
     let separators: Option<Vec<String>> = arguments.get("separators")?;
     let unit = match indent.filter(|indent| !indent.is_none()) {
         None => None,
-        Some(indent) => match indent.as_str() {
-            Some(text) => Some(text.to_owned()),
-            None => Some(" ".repeat(usize::try_from(indent)?)),
-        },
+        Some(indent) => Some(match (indent.as_str(), indent.as_usize()) {
+            (Some(text), _) if text.len() <= WIDEST_INDENT => text.to_owned(),
+            (None, Some(width)) if width <= WIDEST_INDENT => " ".repeat(width),
+            _ => return Err(refused(format!("`indent` is {indent}; it is a number or a text of at most {WIDEST_INDENT}"))),
+        }),
     };
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
@@ -33,6 +41,11 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
     Ok(writer.text)
 }
 
+/// A JSON document on one line, as `json.dumps(value, ensure_ascii=False)` writes it.
+pub(super) fn line(json: &Json) -> Result<String, Error> {
+    tojson(&value_of(json), Kwargs::from_iter(Vec::<(&str, Value)>::new()))
+}
+
 /// The template's value of a JSON document; objects keep the order of their keys.
 pub(super) fn value_of(json: &Json) -> Value {
     match json {
@@ -49,6 +62,10 @@ pub(super) fn value_of(json: &Json) -> Value {
     }
 }
 
+fn refused(problem: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("tojson: {problem}"))
+}
+
 struct Writer {
     text: String,
     unit: Option<String>,
@@ -60,6 +77,12 @@ struct Writer {
 
 impl Writer {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(refused(format!("nested deeper than {DEEPEST}")));
+        }
+        if self.text.len() > LONGEST_PROMPT_BYTES {
+            return Err(refused(format!("longer than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+        }
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
@@ -68,19 +91,20 @@ impl Writer {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.sequence(value, depth)?,
             ValueKind::Map => self.mapping(value, depth)?,
-            other => return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {other} is not JSON serializable"))),
+            other => return Err(refused(format!("{other} is not JSON serializable"))),
         }
         Ok(())
     }
 
     fn sequence(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        let items: Vec<Value> = value.try_iter()?.collect();
+        let mut count = 0;
         self.text.push('[');
-        for (index, item) in items.iter().enumerate() {
-            self.before_item(index, depth + 1);
-            self.value(item, depth + 1)?;
+        for item in value.try_iter()? {
+            self.before_item(count, depth + 1);
+            self.value(&item, depth + 1)?;
+            count += 1;
         }
-        self.after_items(items.len(), depth);
+        self.after_items(count, depth);
         self.text.push(']');
         Ok(())
     }

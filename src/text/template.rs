@@ -9,6 +9,12 @@ use crate::hub::ModelSource;
 
 const NAME: &str = "chat_template";
 
+/// The longest prompt text that a template may make; no model reads as much.
+pub const LONGEST_PROMPT_BYTES: usize = 16 << 20;
+
+/// Steps of the template engine for one prompt. A conversation of a thousand turns needs about a tenth; an endless template stops here.
+const MOST_STEPS: u64 = 500_000;
+
 /// A compiled chat template with the special tokens that it may name.
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -26,6 +32,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| problem(path, &error))?);
+        environment.set_fuel(Some(MOST_STEPS));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(|output, state, value| match f64::try_from(value.clone()) {
@@ -87,14 +94,45 @@ impl ChatTemplate {
         if let Some(thinking) = thinking {
             variables.push(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)));
         }
-        let render = |template: minijinja::Template<'_, '_>| template.render(Value::from_pairs(variables));
-        self.environment.get_template(NAME).and_then(render).map_err(|error| problem(&self.path, &error))
+        let mut prompt = Bounded::default();
+        let outcome = self.environment.get_template(NAME).and_then(|template| {
+            template.render_captured_to(Value::from_pairs(variables), &mut prompt)?;
+            Ok(())
+        });
+        let refuse = |problem: String| TextError::Template { path: self.path.clone(), problem };
+        if prompt.full {
+            return Err(refuse(format!("chat template: the prompt becomes longer than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+        }
+        outcome.map_err(|error| problem(&self.path, &error))?;
+        String::from_utf8(prompt.bytes).map_err(|error| refuse(format!("chat template: the prompt is not UTF-8: {error}")))
     }
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("ChatTemplate").field("path", &self.path).field("has_switch", &self.has_switch).finish_non_exhaustive()
+    }
+}
+
+/// A prompt while it is written; it stops at [`LONGEST_PROMPT_BYTES`].
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
+        self.full |= self.bytes.len() + part.len() > LONGEST_PROMPT_BYTES;
+        if self.full {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -142,6 +180,7 @@ fn without_generation_marks(source: &str) -> String {
 }
 
 fn raise_exception(message: &str) -> Result<Value, Error> {
+    let message: String = message.chars().take(1_000).collect();
     Err(Error::new(ErrorKind::InvalidOperation, format!("the chat template refuses these messages: {message}")))
 }
 
@@ -152,6 +191,12 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 
 fn problem(path: &str, error: &Error) -> TextError {
     let place = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
+    if error.kind() == ErrorKind::OutOfFuel {
+        let problem = format!(
+            "chat template: more than {MOST_STEPS} steps for one prompt{place}; it loops for too long, or the conversation is too long"
+        );
+        return TextError::Template { path: path.to_owned(), problem };
+    }
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     TextError::Template { path: path.to_owned(), problem: format!("chat template: {detail}{place}") }
 }
@@ -202,6 +247,14 @@ mod tests {
         check("{{ missing.attribute }}", &["line 1"]);
         check("{{ messages | nonsense }}", &["nonsense"]);
         check("{{ strftime_now('%') }}", &["strftime_now"]);
+        // Nothing that a template asks for may hang or fill the memory.
+        let million = "{% for a in range(1000) %}{% for b in range(1000) %}";
+        check(&format!("{million}{{% endfor %}}{{% endfor %}}"), &["more than 500000 steps", "loops for too long"]);
+        check("{% set x = 'a' * 99999 %}{% for a in range(1000) %}{{ x }}{% endfor %}", &["longer than 16 MiB"]);
+        check("{{ [1] | tojson(indent=1000000000000000000) }}", &["`indent`", "1000000000000000000"]);
+        check("{{ (['a' * 99999] * 1000) | tojson }}", &["tojson", "16 MiB"]);
+        let nest = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        check(&format!("{nest}{{{{ ns.x | tojson }}}}"), &["tojson", "nested deeper than 200"]);
     }
 
     #[test]

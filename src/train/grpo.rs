@@ -1,4 +1,4 @@
-//! The GRPO loop: draw groups, score them, learn from their spread; eval, checkpoint, and prove the result at the end.
+//! The training loop: draw groups, score them, learn from their spread (or imitate, for SFT); eval, checkpoint, and prove the result at the end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -8,8 +8,10 @@ use super::job::Job;
 use super::metrics::{Updated, metrics};
 use super::proof::{Report, pass, report};
 use super::recorder::{Listener, Recorder};
+use super::sft::imitate;
 use super::step::{StepGroups, draw_steps, policy_groups};
 use crate::checkpoint;
+use crate::config::Method;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
     RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints,
@@ -28,9 +30,6 @@ pub enum Ended {
     },
 }
 
-/// Steps in a row without a finite gradient that end a run.
-const MOST_SKIPPED: u64 = 3;
-
 /// Trains a run from its last checkpoint, or from the start. When `interrupted` becomes true, the step is finished and saved first.
 ///
 /// # Errors
@@ -39,7 +38,7 @@ pub fn train(run: &RunDirectory, places: &RunPlaces, interrupted: &AtomicBool, l
     let start = Instant::now();
     let lock = RunLock::acquire(run.path())?;
     let mut recorder = Recorder::open(&lock, listener)?;
-    let mut reached = 0;
+    let mut reached = RunState::read(run.path())?.last_step;
     let result = work(run, places, interrupted, &lock, &mut recorder, &mut reached);
     let (status, cause) = match &result {
         Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
@@ -64,25 +63,23 @@ fn work(
     let mut job = Job::load(run, places)?;
     *reached = job.state.step;
     begin(run, &job, lock, recorder)?;
-    let before = RunState::read(run.path())?;
     if job.resumed_from.is_none() {
         pass(run, &job, recorder, "proof", "base", 0)?;
         pass(run, &job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }
-    let mut best_valid = best_so_far(&before, job.state.step);
+    let mut best_valid = best_so_far(&RunState::read(run.path())?, job.state.step);
     while job.state.step < job.total_steps {
         if interrupted.load(Ordering::Relaxed) {
             save(run, &mut job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
         }
         let steps = job.config.weight_sync_interval.min(job.total_steps - job.state.step);
-        recorder.phase(job.state.step + 1, "rollout")?;
-        let first = job.state.step + 1;
-        for groups in draw_steps(&mut job, first, steps)? {
-            learn(&mut job, recorder, groups)?;
-            *reached = job.state.step;
+        match job.config.method {
+            Method::Grpo => explore(&mut job, recorder, steps)?,
+            Method::Sft => (0..steps).try_for_each(|_| imitate(&mut job, recorder))?,
         }
+        *reached = job.state.step;
         if after_interval(run, &mut job, recorder, steps, &mut best_valid)? {
             break;
         }
@@ -109,6 +106,13 @@ fn begin(run: &RunDirectory, job: &Job, lock: &RunLock, recorder: &mut Recorder<
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
     }
     recorder.status(Status::Running, job.state.step, None)
+}
+
+/// `steps` steps of GRPO, all drawn with the weights as they are.
+fn explore(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
+    let first = job.state.step + 1;
+    recorder.phase(first, "rollout")?;
+    draw_steps(job, first, steps)?.into_iter().try_for_each(|groups| learn(job, recorder, groups))
 }
 
 /// One optimizer step from its groups.
@@ -138,10 +142,7 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
         recorder.group(job, step, group)?;
     }
     let step_seconds = groups.rollout_seconds + groups.score_seconds + start.elapsed().as_secs_f64();
-    job.state.step = step;
-    job.state.updates = job.optimizer.updates();
-    job.state.seconds += step_seconds;
-    job.state.skipped_in_a_row = if applied == Some(Applied::NotFinite) { job.state.skipped_in_a_row + 1 } else { 0 };
+    job.finish_step(applied == Some(Applied::NotFinite), step_seconds);
     let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
     let metrics = metrics(&groups, updated);
     let alerts = job.alerts.observe(step, &metrics, &job.config);
@@ -150,10 +151,7 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
         recorder.event(alert)?;
     }
     recorder.step_done(step)?;
-    if job.state.skipped_in_a_row >= MOST_SKIPPED {
-        return Err(TrainError::NotFinite { step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") });
-    }
-    Ok(())
+    job.check_skipped()
 }
 
 /// Evals and checkpoints that fall due after `steps` more steps; true when the run should end here.

@@ -6,8 +6,9 @@ use super::TrainError;
 use super::alerts::Alerts;
 use crate::checkpoint::{self, StartModel, TrainerState};
 use crate::config::{Recompute, TrainConfig};
-use crate::eval::{Prompt, prepare};
-use crate::model::{Adapters, Decoder, Trainable};
+use crate::eval::{Lengths, Prompt, prepare};
+use crate::hub::{ModelConfig, ModelSource};
+use crate::model::{Adapters, Decoder, ModelError, Trainable};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{RunDirectory, RunPlaces, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
@@ -49,6 +50,9 @@ pub(super) struct Job {
     pub(super) best_and_worst: (f64, f64),
 }
 
+/// Steps in a row without a finite gradient that end a run.
+const MOST_SKIPPED: u64 = 3;
+
 impl Job {
     /// Reads the run's frozen task, its model and its last checkpoint.
     ///
@@ -69,7 +73,7 @@ impl Job {
         let decoder = |trainable| Decoder::new(&start.config, &start.weights, trainable, config.seed, DType::F32, &Device::Cpu);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
-        let prompts = prompt_sets(&task, &start, &config)?;
+        let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
         Ok(Self {
             total_steps: config.total_steps(prompts.train.len()),
@@ -105,6 +109,23 @@ impl Job {
         policy_settings(&self.config)
     }
 
+    /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
+    pub(super) fn finish_step(&mut self, skipped: bool, seconds: f64) {
+        self.state.step += 1;
+        self.state.updates = self.optimizer.updates();
+        self.state.seconds += seconds;
+        self.state.skipped_in_a_row = if skipped { self.state.skipped_in_a_row + 1 } else { 0 };
+    }
+
+    /// # Errors
+    /// [`TrainError::NotFinite`] once [`MOST_SKIPPED`] steps in a row had no finite gradient.
+    pub(super) fn check_skipped(&self) -> Result<(), TrainError> {
+        if self.state.skipped_in_a_row < MOST_SKIPPED {
+            return Ok(());
+        }
+        Err(TrainError::NotFinite { step: self.state.step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") })
+    }
+
     /// The model that the KL is taken to, and whether its adapters are on.
     pub(super) fn reference(&self) -> (&Decoder, Adapters) {
         (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)
@@ -130,10 +151,24 @@ pub(super) fn policy_settings(config: &TrainConfig) -> PolicySettings {
     }
 }
 
+/// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names before the run is made.
+///
+/// # Errors
+/// [`TrainError`] naming file, line and remedy.
+pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(), TrainError> {
+    Scorer::new(task)?;
+    let model_config = model.config().map_err(ModelError::from)?;
+    prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
+}
+
 /// The prompts of a task for a model, cut to `max_rows`.
-pub(super) fn prompt_sets(task: &Task, start: &StartModel, config: &TrainConfig) -> Result<PromptSets, TrainError> {
-    let max_seq_len = config.max_seq_len.min(start.config.max_position_embeddings);
-    let set = |set| prepare(task, set, &start.tokenizer, max_seq_len, config.max_completion_tokens);
+pub(super) fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+    let lengths = Lengths {
+        max_seq_len: Some(config.max_seq_len),
+        max_completion_tokens: config.max_completion_tokens,
+        positions: model.max_position_embeddings,
+    };
+    let set = |set| prepare(task, set, tokenizer, lengths);
     let mut train = set(PromptSet::Train)?;
     if config.max_rows > 0 {
         train.truncate(config.max_rows);

@@ -1,4 +1,4 @@
-//! The training loops, readable aloud: GRPO, and the pretraining of small models.
+//! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
 
 mod alerts; // what a person should look at, from the last steps' numbers
 mod grpo; // the loop
@@ -9,13 +9,15 @@ mod pretrain; // a small model from a task's generator
 
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
+mod sft; // imitation of the rows' answers
 mod signal; // a run before it exists: its speed here, and whether its groups would teach
 mod step; // one step's groups
 
 pub use grpo::{Ended, train};
+pub use job::check;
 pub use measure::{Measurement, measure_cpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
-pub use proof::Report;
+pub use proof::{Report, finished_report};
 pub use recorder::Listener;
 pub use signal::Candidate;
 
@@ -60,6 +62,14 @@ pub enum TrainError {
     NoPrompts {
         /// The task's file.
         task: String,
+    },
+    /// A prompt without an answer to imitate.
+    #[error("train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row")]
+    NoAnswer {
+        /// The row.
+        id: String,
+        /// Its line.
+        line: usize,
     },
     /// The model under the run's name is another one than at its start.
     #[error("the model `{base_model}` is not the one that the run started from; restore its files, or start a new run")]

@@ -13,7 +13,7 @@ use crate::model::Adapters;
 use crate::rollout::Sampling;
 use crate::run::events::Eval;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, checkpoint_path, eval_file, read_evals, resolve_checkpoint, write_evals,
+    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, read_evals, resolve_checkpoint, write_evals,
 };
 
 /// What a finished run shows.
@@ -82,19 +82,39 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
             .find(|eval| eval.step == best_step && eval.set == "eval")
             .map(|eval| eval.summary),
     };
+    let mut report = recorded(run, set, best_step, job.state.step)?;
+    report.seconds = seconds + start.elapsed().as_secs_f64();
+    report.trained = trained.unwrap_or(report.trained);
+    Ok(report)
+}
+
+/// What a run showed when it ended, read from its files; None where it has not come to its end.
+///
+/// # Errors
+/// [`TrainError`] naming a file that is missing or unreadable.
+pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError> {
+    let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else { return Ok(None) };
+    let set = if run.path().join(eval_file(0, "proof", "base")).exists() { "proof" } else { "eval" };
+    let report = recorded(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
+    Ok(Some(Report { seconds: end.seconds, ..report }))
+}
+
+/// The passes before and after, as they were recorded.
+fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
     let read = |step, target: &str| {
-        let path = run.path().join(eval_file(step, set, target));
-        if path.exists() { read_evals(&path) } else { read_evals(&run.path().join(eval_file(0, set, "base"))) }
+        let files = [eval_file(step, set, target), eval_file(0, set, "base")];
+        // A task without held-out prompts has neither.
+        files.iter().map(|file| run.path().join(file)).find(|path| path.exists()).map_or_else(|| Ok(Vec::new()), |path| read_evals(&path))
     };
     let (before, after) = (read(0, "base")?, read(best_step, "trained")?);
     Ok(Report {
         run: run.id().to_owned(),
-        seconds: seconds + start.elapsed().as_secs_f64(),
-        steps: job.state.step,
+        seconds: 0.0,
+        steps,
         best_step,
         set: set.to_owned(),
         base: EvalSummary::from_records(&before),
-        trained: trained.unwrap_or_else(|| EvalSummary::from_records(&after)),
+        trained: EvalSummary::from_records(&after),
         comparison: Comparison::of(&before, &after),
     })
 }

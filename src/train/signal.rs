@@ -52,7 +52,7 @@ impl Candidate {
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
         let model = Decoder::new(&start.config, &start.weights, trainable, config.seed, DType::F32, &Device::Cpu)?;
-        let prompts = prompt_sets(task, &start, config)?;
+        let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
         Ok(Self {
             config: config.clone(),
             model_config: start.config,

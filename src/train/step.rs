@@ -59,6 +59,13 @@ fn take(job: &mut Job, count: usize) -> Vec<u64> {
     (start..job.state.prompts_taken).collect()
 }
 
+/// The next `count` training prompts.
+pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
+    let places = take(job, count);
+    let mut order = Order::new(job);
+    places.into_iter().map(|place| order.prompt(place)).collect()
+}
+
 fn refill(job: &mut Job, step: u64, groups: &mut StepGroups, wanted: usize) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
         let (alive, dead): (Vec<_>, Vec<_>) = groups.groups.drain(..).partition(|group| group.dead == Dead::No);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use grpo_tui::hub::ModelConfig;
+use grpo_tui::hub::{ModelConfig, RopeScaling};
 use grpo_tui::kernels::rope::Heads;
 
 /// Plain causal attention of one sequence: packed rows [time, row_width], rotated -> [time, query_width].
@@ -42,7 +42,10 @@ impl Plain<'_> {
     }
 
     fn linear(&self, x: &Tensor, layer: usize, part: &str) -> Tensor {
-        let y = x.matmul(&self.get(&format!("model.layers.{layer}.{part}.weight")).t().unwrap()).unwrap();
+        let mut y = x.matmul(&self.get(&format!("model.layers.{layer}.{part}.weight")).t().unwrap()).unwrap();
+        if let Some(bias) = self.weights.get(&format!("model.layers.{layer}.{part}.bias")) {
+            y = y.broadcast_add(bias).unwrap();
+        }
         let adapter = |which| self.weights.get(&format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight"));
         match (adapter("A"), adapter("B")) {
             (Some(a), Some(b)) => {
@@ -67,18 +70,16 @@ impl Plain<'_> {
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let x = self.norm(&hidden, &name("input_layernorm"));
-            let head_part = |part: &str, norm: Option<&str>, count: usize| {
-                let x = self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap();
-                match norm {
-                    Some(norm) => {
-                        self.rope(&self.norm(&x.contiguous().unwrap(), &name(norm))).reshape((time, count * heads.dimension)).unwrap()
-                    }
-                    None => x.reshape((time, count * heads.dimension)).unwrap(),
-                }
+            let heads_of = |part: &str, count: usize| self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap();
+            let rotated = |part: &str, norm: &str, count: usize| {
+                let x = heads_of(part, count);
+                // Only Qwen3 has norms of heads.
+                let x = if self.weights.contains_key(&name(norm)) { self.norm(&x.contiguous().unwrap(), &name(norm)) } else { x };
+                self.rope(&x).reshape((time, count * heads.dimension)).unwrap()
             };
-            let query = head_part("self_attn.q_proj", Some("self_attn.q_norm"), heads.query);
-            let key = head_part("self_attn.k_proj", Some("self_attn.k_norm"), heads.key_value);
-            let value = head_part("self_attn.v_proj", None, heads.key_value);
+            let query = rotated("self_attn.q_proj", "self_attn.q_norm", heads.query);
+            let key = rotated("self_attn.k_proj", "self_attn.k_norm", heads.key_value);
+            let value = heads_of("self_attn.v_proj", heads.key_value).reshape((time, heads.key_width())).unwrap();
             let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), heads);
             hidden = (hidden + self.linear(&attended, layer, "self_attn.o_proj")).unwrap();
             let x = self.norm(&hidden, &name("post_attention_layernorm"));
@@ -91,11 +92,30 @@ impl Plain<'_> {
         hidden.matmul(&head.t().unwrap()).unwrap()
     }
 
+    /// Radians a token of pair `i`; Llama 3's rule in three cases, as its authors write it.
+    fn frequency(&self, i: usize, dimension: usize) -> f64 {
+        let plain = 1.0 / self.config.rope_theta.powf(2.0 * i as f64 / dimension as f64);
+        let RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions } =
+            self.config.rope_scaling
+        else {
+            return plain;
+        };
+        let (length, wavelength) = (original_positions as f64, std::f64::consts::TAU / plain);
+        if wavelength < length / high {
+            plain
+        } else if wavelength > length / low {
+            plain / factor
+        } else {
+            let smooth = (length / wavelength - low) / (high - low);
+            (1.0 - smooth) * plain / factor + smooth * plain
+        }
+    }
+
     /// x: [time, heads, dimension]; positions 0, 1, 2, ...
     fn rope(&self, x: &Tensor) -> Tensor {
         let (time, _, dimension) = x.dims3().unwrap();
         let half = dimension / 2;
-        let angle = |i: usize| (i / half) as f64 / self.config.rope_theta.powf(2.0 * (i % half) as f64 / dimension as f64);
+        let angle = |i: usize| (i / half) as f64 * self.frequency(i % half, dimension);
         let table = |f: fn(f64) -> f64| {
             let numbers: Vec<f64> = (0..time * half).map(|i| f(angle(i))).collect();
             Tensor::from_vec(numbers, (time, 1, half), &Device::Cpu).unwrap().to_dtype(x.dtype()).unwrap()

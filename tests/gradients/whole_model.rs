@@ -15,15 +15,32 @@ use super::finite_differences::{noise, random};
 use super::plain::{Plain, leaf};
 
 fn config(tied: bool) -> ModelConfig {
+    family(&format!(r#""architectures":["Qwen3ForCausalLM"],"tie_word_embeddings":{tied}"#))
+}
+
+/// A small model of any family, from the keys in which it differs.
+fn family(keys: &str) -> ModelConfig {
     let json = format!(
-        r#"{{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":19,"hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,
-        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":6,"rms_norm_eps":1e-6,"rope_theta":10000.0,"tie_word_embeddings":{tied},
-        "max_position_embeddings":64,"hidden_act":"silu","attention_bias":false}}"#
+        r#"{{{keys},"vocab_size":19,"hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":4,
+        "num_key_value_heads":2,"head_dim":6,"rms_norm_eps":1e-6,"rope_theta":10000.0,"max_position_embeddings":64,"hidden_act":"silu"}}"#
     );
     ModelConfig::parse(&json, "config.json").unwrap()
 }
 
-/// Weights with norms that are not 1.
+/// One of each family: every part that some have and others lack.
+fn families() -> Vec<ModelConfig> {
+    let scaling = r#""rope_scaling":{"rope_type":"llama3","factor":4,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
+    vec![
+        config(true),
+        config(false),
+        family(r#""architectures":["Qwen3ForCausalLM"],"attention_bias":true"#),
+        family(r#""architectures":["Qwen2ForCausalLM"]"#),
+        family(&format!(r#""architectures":["LlamaForCausalLM"],{scaling}"#)),
+        family(r#""architectures":["LlamaForCausalLM"],"tie_word_embeddings":true,"attention_bias":true"#),
+    ]
+}
+
+/// Weights with norms that are not 1 and biases that are not 0.
 fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
     let tensor = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
         let noise = random(stream as u64 + 10, &shape);
@@ -104,8 +121,7 @@ fn compare(model: &Decoder, gradients: &Gradients, expected: &HashMap<String, Te
 
 #[test]
 fn full_gradient_equals_the_tape() {
-    for tied in [true, false] {
-        let config = config(tied);
+    for config in families() {
         let model = model(&config, Trainable::Full);
         let plain = Plain { config: &config, weights: weights(&config).into_iter().map(|(n, t)| (n, leaf(&t))).collect(), lora_scale: 0.0 };
         let expected = tape_gradients(&plain);
@@ -117,12 +133,14 @@ fn full_gradient_equals_the_tape() {
 
 #[test]
 fn adapter_gradient_equals_the_tape() {
-    let config = config(false);
-    let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
-    let adapters = model.parameters().named().unwrap();
-    let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
-    let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
-    compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain));
+    for config in families() {
+        let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
+        let adapters = model.parameters().named().unwrap();
+        assert!(adapters.iter().all(|(name, _)| name.contains("lora_")), "biases stay frozen beside adapters");
+        let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
+        let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
+        compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain));
+    }
 }
 
 #[test]
@@ -158,8 +176,8 @@ fn gradient_equals_finite_differences() {
 
 #[test]
 fn one_step_moves_everything_trainable_and_nothing_frozen() {
-    let config = config(false);
-    for trainable in [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }] {
+    let both = |config: ModelConfig| [(config.clone(), Trainable::Full), (config, Trainable::Lora { rank: 2, alpha: 4.0 })];
+    for (config, trainable) in families().into_iter().flat_map(both) {
         let weights = Weights::from_tensors(weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())), "test");
         let model = Decoder::new(&config, &weights, trainable, 3, DType::F32, &Device::Cpu).unwrap();
         if matches!(trainable, Trainable::Lora { .. }) {

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Logits of tiny random Qwen3, Qwen2 and Llama checkpoints, computed by transformers on the CPU in float32.
+
+    python3 scripts/golden/decoder_logits.py OUTDIR        (the files in tests/parity came from here, OUTDIR = tests/parity)
+
+Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
+sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
+log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17); no network, no other files. The same
+versions write the same bytes.
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+
+BASE = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "attention_bias": False,
+    "use_sliding_window": False,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 256,
+    "torch_dtype": "float32",
+}
+
+# name -> (changed keys, element type of the stored weights, seed)
+CASES = {
+    # Grouped queries 4:2, an untied head, heads wider together than the residual stream.
+    "grouped-untied": ({}, torch.float32, 1),
+    # Grouped queries 2:1, the head is the embedding, heads as wide as the residual stream; the rotary base as transformers 5 writes it.
+    "tied": (
+        {
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "tie_word_embeddings": True,
+            "rope_theta": "absent",
+            "rope_scaling": "absent",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+            "rms_norm_eps": 1e-5,
+        },
+        torch.float32,
+        2,
+    ),
+    # One key head for four query heads, one layer, a large rotary base, weights stored in bfloat16.
+    "multi-query-bfloat16": (
+        {"num_key_value_heads": 1, "num_hidden_layers": 1, "rope_theta": 1000000.0, "torch_dtype": "bfloat16"},
+        torch.bfloat16,
+        3,
+    ),
+    # Qwen2: biases on queries, keys and values, no norms of heads, a head's width left to be computed.
+    "qwen2-untied": (
+        {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "head_dim": "absent", "attention_bias": "absent", "rope_theta": 1000000.0},
+        torch.float32,
+        4,
+    ),
+    # Llama 3.1: rotary wavelengths on both sides of, and between, the two bounds (16 and 64 tokens).
+    "llama3-scaled": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "head_dim": "absent",
+            "use_sliding_window": "absent",
+            "mlp_bias": False,
+            "rope_theta": 100.0,
+            "rms_norm_eps": 1e-5,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        torch.float32,
+        5,
+    ),
+    # A small Llama as SmolLM2: the head is the embedding, no `head_dim`.
+    "llama-tied": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "head_dim": "absent",
+            "use_sliding_window": "absent",
+            "rope_interleaved": False,
+            "rope_theta": 100000.0,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+        },
+        torch.float32,
+        6,
+    ),
+    # A Llama with biases on all four matrices of its attention, in two shards.
+    "llama-biased-sharded": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "use_sliding_window": "absent",
+            "attention_bias": True,
+            "num_hidden_layers": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+            "rope_theta": "absent",
+            "rope_scaling": "absent",
+        },
+        torch.float32,
+        7,
+    ),
+}
+SHARDS = {"llama-biased-sharded": 2}
+LENGTHS = [1, 2, 7, 19]
+
+
+def keys_of(changes):
+    """The keys of config.json."""
+    keys = {**BASE, **changes}
+    return {key: value for key, value in keys.items() if value != "absent"}
+
+
+def model_config(keys):
+    """The configuration in the terms of transformers 5, so that nothing depends on how it reads older files."""
+    rope = keys.get("rope_parameters") or {"rope_type": "default", **(keys.get("rope_scaling") or {}), "rope_theta": keys["rope_theta"]}
+    names = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "hidden_act",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "max_position_embeddings",
+        "attention_bias",
+    ]
+    config = FAMILIES[keys["model_type"]][0](**{name: keys[name] for name in names if name in keys}, rope_parameters=rope)
+    config._attn_implementation = "eager"
+    assert config.rope_parameters["rope_theta"] == rope["rope_theta"], config.rope_parameters
+    return config
+
+
+def random_weights(model, element_type, seed):
+    """Fills every parameter: matrices N(0, 0.2), biases N(0, 0.3), norm weights around 1, all exact in `element_type`."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+            centre = 0.0 if name.endswith(".bias") else 1.0
+            values = centre + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise
+            parameter.copy_(values.to(element_type).to(torch.float32))
+
+
+def stored(model, element_type, tied):
+    """The tensors under the names of a Hugging Face checkpoint; a tied head is not stored."""
+    tensors = {}
+    for name, tensor in sorted(model.state_dict().items()):
+        if not (tied and name == "lm_head.weight"):
+            tensors[name] = tensor.detach().to(element_type).contiguous().clone()
+    return tensors
+
+
+def save_weights(folder, tensors, shards):
+    """One file, or as many shards with their index as save_pretrained would write for a large model."""
+    if shards == 1:
+        save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+        return
+    names = list(tensors)
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        own = names[shard::shards]
+        save_file({name: tensors[name] for name in own}, os.path.join(folder, file), metadata={"format": "pt"})
+        weight_map.update({name: file for name in own})
+    total_size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    with open(os.path.join(folder, "model.safetensors.index.json"), "w") as file:
+        json.dump({"metadata": {"total_size": total_size}, "weight_map": weight_map}, file, indent=2, sort_keys=True)
+        file.write("\n")
+
+
+def greedy(model, prompt, count):
+    """The likeliest continuation, decoded a token at a time with transformers' cache."""
+    token_ids, log_probs, inputs, cache = [], [], torch.tensor([prompt]), None
+    with torch.no_grad():
+        for _ in range(count):
+            output = model(input_ids=inputs, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            row = torch.log_softmax(output.logits[0, -1].double(), dim=-1)
+            best = torch.topk(row, 2)
+            assert best.values[0] - best.values[1] > 1e-3, "too close to call; take another seed"
+            token_ids.append(best.indices[0].item())
+            log_probs.append(float(f"{best.values[0].item():.7g}"))
+            inputs = best.indices[:1].reshape(1, 1)
+    return {"prompt": prompt, "token_ids": token_ids, "log_probs": log_probs}
+
+
+def write_case(name, folder, changes, element_type, seed):
+    keys = keys_of(changes)
+    torch.manual_seed(seed)
+    model = FAMILIES[keys["model_type"]][1](model_config(keys)).to(torch.float32).eval()
+    random_weights(model, element_type, seed)
+    generator = torch.Generator().manual_seed(1000 + seed)
+    sequences = [torch.randint(keys["vocab_size"], (length,), generator=generator).tolist() for length in LENGTHS]
+    logits = []
+    with torch.no_grad():
+        for sequence in sequences:
+            output = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0]
+            assert output.shape == (len(sequence), keys["vocab_size"]) and output.dtype == torch.float32
+            assert torch.isfinite(output).all() and output.std() > 0.3
+            logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(keys, file, indent=2)
+        file.write("\n")
+    save_weights(folder, stored(model, element_type, keys["tie_word_embeddings"]), SHARDS.get(name, 1))
+    check_reads_back(folder, keys, sequences[-1], logits[-1])
+    golden = {
+        "made_by": "scripts/golden/decoder_logits.py",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "token_ids": sequences,
+        "logits": logits,
+        "greedy": greedy(model, sequences[2], 12),
+    }
+    with open(os.path.join(folder, "golden.json"), "w") as file:
+        json.dump(golden, file, separators=(",", ":"))
+        file.write("\n")
+
+
+def check_reads_back(folder, keys, sequence, expected):
+    """The folder as transformers loads it gives the same logits, so config.json says what was computed."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0]
+    difference = (output - torch.tensor(expected)).abs().max().item()
+    assert difference < 1e-4, f"{folder}: reads back with a difference of {difference}"
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    torch.set_num_threads(1)
+    total = 0
+    for name, (changes, element_type, seed) in CASES.items():
+        folder = os.path.join(sys.argv[1], name)
+        write_case(name, folder, changes, element_type, seed)
+        size = sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder))
+        total += size
+        print(f"{folder}: {size} bytes")
+    print(f"{total} bytes in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Adapters written by PEFT beside checkpoints of decoder_logits.py, with the logits of base and adapter together, on the CPU in float32.
+
+    python3 scripts/golden/peft_adapters.py OUTDIR        (OUTDIR = tests/parity, after decoder_logits.py)
+
+Writes OUTDIR/NAME/{adapter_config.json,adapter_model.safetensors,golden.json} for each case below. golden.json names the base's folder in OUTDIR and holds
+`token_ids`, `logits` as decoder_logits.py does, and `merged`: sums and absolute sums of the tensors that PEFT's own merge changed. Needs torch, transformers
+and peft (written with 2.11, 5.17 and 0.21); no network. The same versions write the same bytes.
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import peft
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+# name -> (base, keys of LoraConfig, seed)
+CASES = {
+    "peft-all-linear": ("grouped-untied", {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}, 11),
+    # Two of the seven matrices, beside biases; a scale that is not whole.
+    "peft-subset": ("qwen2-untied", {"r": 3, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]}, 12),
+    # Rank-stabilised: the delta is scaled by alpha / sqrt(r).
+    "peft-rslora": ("llama-tied", {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "use_rslora": True}, 13),
+}
+
+
+def random_adapter(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if "lora_" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32))
+
+
+def normalise_config(folder):
+    """PEFT writes sets in the order of their hashes and a path of this machine: make both the same everywhere."""
+    path = os.path.join(folder, "adapter_config.json")
+    with open(path) as file:
+        config = json.load(file)
+    config["base_model_name_or_path"] = os.path.basename(config["base_model_name_or_path"])
+    config["target_modules"] = sorted(config["target_modules"])
+    with open(path, "w") as file:
+        json.dump(config, file, indent=2, sort_keys=True)
+        file.write("\n")
+
+
+def write_case(out, name, base, keys, seed):
+    folder = os.path.join(out, name)
+    with open(os.path.join(out, base, "golden.json")) as file:
+        sequences = json.load(file)["token_ids"]
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(os.path.join(out, base), dtype=torch.float32, attn_implementation="eager")
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **keys)).eval()
+    random_adapter(model, seed)
+    logits = []
+    with torch.no_grad():
+        for sequence in sequences:
+            output = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0]
+            assert torch.isfinite(output).all()
+            logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
+    model.save_pretrained(folder)
+    for file in os.listdir(folder):
+        if file not in ("adapter_config.json", "adapter_model.safetensors"):
+            os.remove(os.path.join(folder, file))
+    normalise_config(folder)
+    golden = {
+        "made_by": "scripts/golden/peft_adapters.py",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "base": base,
+        "token_ids": sequences,
+        "logits": logits,
+        "merged": merged_sums(model),
+    }
+    with open(os.path.join(folder, "golden.json"), "w") as file:
+        json.dump(golden, file, separators=(",", ":"))
+        file.write("\n")
+    print(f"{folder}: {sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder))} bytes")
+
+
+def merged_sums(model):
+    """For each matrix that has an adapter, [sum, sum of magnitudes] after PEFT merged it."""
+    names = {name.split(".lora_A.")[0].removeprefix("base_model.model.") + ".weight" for name, _ in model.named_parameters() if ".lora_A." in name}
+    merged = model.merge_and_unload().state_dict()
+    return {name: [merged[name].double().sum().item(), merged[name].double().abs().sum().item()] for name in sorted(names)}
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    torch.set_num_threads(1)
+    for name, (base, keys, seed) in CASES.items():
+        write_case(sys.argv[1], name, base, keys, seed)
+
+
+if __name__ == "__main__":
+    main()

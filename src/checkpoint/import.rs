@@ -1,0 +1,243 @@
+//! An adapter that PEFT (or this program) wrote, read onto a model: its rank and scale, and its matrices under our names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+use super::CheckpointError;
+use crate::model::{Parameters, Trainable};
+
+/// A LoRA adapter from `adapter_config.json` and `adapter_model.safetensors`.
+#[derive(Clone, Debug)]
+pub struct PeftAdapter {
+    rank: usize,
+    /// So that `alpha / rank` is the scale, whichever way the file says it.
+    alpha: f64,
+    base_model: Option<String>,
+    targets: Targets,
+    /// Under the names of [`Parameters`]' slots.
+    tensors: HashMap<String, Tensor>,
+    weights_path: PathBuf,
+}
+
+/// Which matrices the adapter says it stands beside.
+#[derive(Clone, Debug)]
+enum Targets {
+    /// Each module whose name is one of these, or ends with `.` and one of these.
+    Named(Vec<String>),
+    /// What the tensors show: all linear layers, a pattern, or only some layers.
+    Shown,
+}
+
+/// Settings under which the same tensors would mean something else. Null, false and empty mean that they are not used.
+const NOT_COMPUTED: [&str; 12] = [
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "fan_in_fan_out",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+];
+
+impl PeftAdapter {
+    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or carry the adapter's name (`lora_A.default.weight`).
+    ///
+    /// # Errors
+    /// [`CheckpointError::Adapter`] with the file and what to do, for what is missing, damaged or not computed here.
+    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = folder.join("adapter_config.json");
+        let text = std::fs::read_to_string(&path).map_err(|error| refused(&path, unread(&error)))?;
+        let config: Value = serde_json::from_str(&text).map_err(|error| refused(&path, format!("not valid JSON ({error})")))?;
+        let mut adapter = Self::from_config(&config).map_err(|problem| refused(&path, problem))?;
+        adapter.weights_path = folder.join("adapter_model.safetensors");
+        adapter.tensors = adapter.read_tensors()?;
+        Ok(adapter)
+    }
+
+    /// What a [`crate::model::Decoder`] must be made with to take this adapter.
+    pub fn trainable(&self) -> Trainable {
+        Trainable::Lora { rank: self.rank, alpha: self.alpha }
+    }
+
+    /// The base model's name as the adapter's writer knew it.
+    pub fn base_model(&self) -> Option<&str> {
+        self.base_model.as_deref()
+    }
+
+    /// Puts the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it leaves alone keep their fresh adapter, whose delta is 0.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Adapter`] for a tensor that the model has no place for, one of another shape, or a target without its tensors.
+    pub fn apply(&self, parameters: &Parameters) -> Result<(), CheckpointError> {
+        let bad = |problem: String| Err(refused(&self.weights_path, problem));
+        let mut unused: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        let mut pieces = Vec::with_capacity(parameters.slots().len());
+        for (slot, (name, fresh)) in parameters.slots().iter().zip(parameters.named()?) {
+            let Some(tensor) = self.tensors.get(&name) else {
+                if self.targets.want(&name) {
+                    return bad(format!("no tensor `{name}`, which `target_modules` asks for; the file is incomplete"));
+                }
+                pieces.push(fresh.flatten_all()?);
+                continue;
+            };
+            if tensor.dims() != slot.shape.as_slice() {
+                let (found, expected) = (tensor.dims(), &slot.shape);
+                return bad(format!("`{name}` has shape {found:?}, this model needs {expected:?}; it belongs to another base model"));
+            }
+            unused.retain(|unused| *unused != name);
+            pieces.push(tensor.to_device(parameters.flat().device())?.to_dtype(parameters.flat().dtype())?.flatten_all()?);
+        }
+        unused.sort_unstable();
+        match (unused.first(), self.tensors.is_empty()) {
+            (Some(name), _) => bad(format!("`{name}` has no place in this model; adapters stand beside its linear layers only")),
+            (None, true) => bad("it holds no adapter".to_owned()),
+            (None, false) => Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?),
+        }
+    }
+
+    fn from_config(config: &Value) -> Result<Self, String> {
+        let used = |key: &str| match config.get(key) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(map)) => !map.is_empty(),
+            Some(_) => true,
+        };
+        if config.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+            let kind = config.get("peft_type").unwrap_or(&Value::Null);
+            return Err(format!("`peft_type` = {kind}, only \"LORA\" is computed here"));
+        }
+        if let Some(key) = NOT_COMPUTED.into_iter().find(|key| used(key)) {
+            return Err(format!("`{key}` = {} is not computed here; merge the adapter with PEFT and use the merged model", config[key]));
+        }
+        if let Some(bias) = config.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
+            return Err(format!(
+                "`bias` = \"{bias}\", only \"none\" is computed here; merge the adapter with PEFT and use the merged model"
+            ));
+        }
+        let rank =
+            config.get("r").and_then(Value::as_u64).filter(|rank| *rank > 0).ok_or("`r` is missing or not a whole number above 0")?;
+        let alpha = config.get("lora_alpha").and_then(Value::as_f64).ok_or("`lora_alpha` is missing or not a number")?;
+        // Rank-stabilised adapters (arXiv 2312.03732) are scaled by alpha / sqrt(r).
+        let alpha = if used("use_rslora") { alpha * (rank as f64).sqrt() } else { alpha };
+        Ok(Self {
+            rank: rank as usize,
+            alpha,
+            base_model: config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
+            targets: if used("layers_to_transform") || used("exclude_modules") { Targets::Shown } else { Targets::of(config)? },
+            tensors: HashMap::new(),
+            weights_path: PathBuf::new(),
+        })
+    }
+
+    fn read_tensors(&self) -> Result<HashMap<String, Tensor>, CheckpointError> {
+        let path = &self.weights_path;
+        let bytes = std::fs::read(path).map_err(|error| refused(path, unread(&error)))?;
+        let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|error| refused(path, format!("{error}; copy the file again")))?;
+        let mut tensors = HashMap::with_capacity(loaded.len());
+        for (name, tensor) in loaded {
+            let ours = our_name(&name).ok_or_else(|| refused(path, format!("`{name}` is no LoRA matrix; it cannot be used here")))?;
+            if tensors.insert(ours, tensor).is_some() {
+                return Err(refused(path, format!("`{name}` stands in it twice, with and without a prefix or a name")));
+            }
+        }
+        Ok(tensors)
+    }
+}
+
+impl Targets {
+    fn of(config: &Value) -> Result<Self, String> {
+        match config.get("target_modules") {
+            Some(Value::Array(list)) if !list.is_empty() => {
+                let names = list.iter().map(|name| name.as_str().map(str::to_owned));
+                names.collect::<Option<_>>().map(Self::Named).ok_or_else(|| format!("`target_modules` = {list:?}, expected names"))
+            }
+            Some(Value::String(_)) | None | Some(Value::Null) => Ok(Self::Shown),
+            Some(other) => Err(format!("`target_modules` = {other}, expected a list of names or \"all-linear\"")),
+        }
+    }
+
+    /// Whether the adapter's own configuration promises the tensor `name`.
+    fn want(&self, name: &str) -> bool {
+        let Self::Named(targets) = self else { return false };
+        let module = name.strip_prefix("base_model.model.").and_then(|name| name.split(".lora_").next()).unwrap_or_default();
+        targets.iter().any(|target| module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    }
+}
+
+/// `base_model.model.MODULE.lora_A.weight`, from any of the spellings; None for what is neither A nor B of a matrix.
+fn our_name(name: &str) -> Option<String> {
+    let mut module = name;
+    while let Some(rest) = module.strip_prefix("base_model.model.") {
+        module = rest;
+    }
+    let (module, which, rest) = ["A", "B"]
+        .into_iter()
+        .find_map(|which| module.split_once(&format!(".lora_{which}.")).map(|(module, rest)| (module, which, rest)))?;
+    // `weight`, or an adapter's name before it.
+    let named = rest == "weight" || rest.strip_suffix(".weight").is_some_and(|adapter| !adapter.contains('.'));
+    named.then(|| format!("base_model.model.{module}.lora_{which}.weight"))
+}
+
+fn refused(path: &Path, problem: String) -> CheckpointError {
+    CheckpointError::Adapter { path: path.to_owned(), problem }
+}
+
+fn unread(error: &std::io::Error) -> String {
+    format!("{error}; an adapter's folder holds adapter_config.json and adapter_model.safetensors")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_name_is_ours() {
+        let ours = "base_model.model.model.layers.3.mlp.up_proj.lora_B.weight";
+        let check = |name: &str, expected: Option<&str>| assert_eq!(our_name(name).as_deref(), expected, "{name}");
+        check(ours, Some(ours));
+        check("model.layers.3.mlp.up_proj.lora_B.weight", Some(ours));
+        check("base_model.model.model.layers.3.mlp.up_proj.lora_B.default.weight", Some(ours));
+        check("model.layers.3.mlp.up_proj.lora_B.policy.weight", Some(ours));
+        check("base_model.model.model.layers.3.mlp.up_proj.lora_B.bias", None);
+        check("base_model.model.model.layers.3.mlp.up_proj.lora_magnitude_vector", None);
+        check("base_model.model.model.embed_tokens.lora_embedding_A", None);
+        check("base_model.model.lm_head.weight", None);
+    }
+
+    #[test]
+    fn what_would_mean_other_numbers_is_refused() {
+        let with = |changes: Value| {
+            let mut config =
+                serde_json::json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj"]});
+            for (key, value) in changes.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            PeftAdapter::from_config(&config)
+        };
+        assert_eq!(with(serde_json::json!({})).unwrap().trainable(), Trainable::Lora { rank: 4, alpha: 8.0 });
+        assert_eq!(with(serde_json::json!({"use_rslora": true})).unwrap().trainable(), Trainable::Lora { rank: 4, alpha: 16.0 });
+        assert!(with(serde_json::json!({"target_modules": "all-linear", "rank_pattern": {}, "use_dora": false})).is_ok());
+        let check = |changes: Value, expected: &str| {
+            let message = with(changes).unwrap_err();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        check(serde_json::json!({"peft_type": "IA3"}), "`peft_type` = \"IA3\"");
+        check(serde_json::json!({"use_dora": true}), "`use_dora` = true");
+        check(serde_json::json!({"rank_pattern": {"q_proj": 8}}), "`rank_pattern`");
+        check(serde_json::json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`");
+        check(serde_json::json!({"bias": "all"}), "`bias` = \"all\"");
+        check(serde_json::json!({"r": 0}), "`r` is missing or not");
+        check(serde_json::json!({"lora_alpha": "x"}), "`lora_alpha`");
+        check(serde_json::json!({"target_modules": 3}), "`target_modules` = 3");
+    }
+}

@@ -1,0 +1,190 @@
+//! `grpo-tui model inspect`: what a model is, read from its configuration and the headers of its weights; nothing is computed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::cli::Outcome;
+use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
+use crate::model::tensor_names;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A model: a folder, a Hugging Face name, or `tiny`
+    model: String,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the headers of a model's weights say, beside what its configuration asks for.
+struct Inspection {
+    config: ModelConfig,
+    files: Vec<String>,
+    stored_bytes: u64,
+    element_types: BTreeMap<String, u64>,
+    /// (kind, tensors, numbers), in the order of the model.
+    kinds: Vec<(&'static str, u64, u64)>,
+    /// What the configuration asks for and the files lack or hold in another shape.
+    problems: Vec<String>,
+}
+
+/// The kinds of tensors, in the order of the model.
+const KINDS: [&str; 5] = ["embedding", "attention", "feed_forward", "norm", "head"];
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let source = find_model(&arguments.model)?;
+    let inspection = inspect(&source)?;
+    if arguments.json {
+        println!("{}", inspection.json(&source.name));
+    } else {
+        print!("{}", inspection.text(&source.name));
+    }
+    Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
+    let config = source.config()?;
+    let files = source.weight_files()?;
+    let mut found: HashMap<String, TensorEntry> = HashMap::new();
+    for file in &files {
+        found.extend(source.tensors(file)?.into_iter().map(|entry| (entry.name.clone(), entry)));
+    }
+    let mut element_types = BTreeMap::new();
+    let mut stored_bytes = 0;
+    for entry in found.values() {
+        *element_types.entry(entry.element_type.clone()).or_default() += 1;
+        stored_bytes += entry.size_bytes;
+    }
+    let mut kinds: Vec<(&'static str, u64, u64)> = KINDS.into_iter().map(|kind| (kind, 0, 0)).collect();
+    let mut problems = Vec::new();
+    for (name, shape) in tensor_names(&config) {
+        let wanted: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+        match found.get(&name) {
+            None => problems.push(format!("no tensor `{name}`")),
+            Some(entry) if entry.shape != wanted => {
+                problems.push(format!("`{name}` has shape {:?}, config.json asks for {wanted:?}", entry.shape));
+            }
+            Some(_) => {}
+        }
+        if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == kind_of(&name)) {
+            kind.1 += 1;
+            kind.2 += wanted.iter().product::<u64>();
+        }
+    }
+    Ok(Inspection { config, files, stored_bytes, element_types, kinds, problems })
+}
+
+fn kind_of(name: &str) -> &'static str {
+    match name {
+        name if name.contains("embed_tokens") => "embedding",
+        name if name.starts_with("lm_head") => "head",
+        name if name.contains("norm") => "norm",
+        name if name.contains("self_attn") => "attention",
+        _ => "feed_forward",
+    }
+}
+
+impl Inspection {
+    fn parameters(&self) -> u64 {
+        self.kinds.iter().map(|kind| kind.2).sum()
+    }
+
+    /// Numbers that the caches keep of each token.
+    fn cache_numbers_per_token(&self) -> u64 {
+        (2 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.config.head_dim) as u64
+    }
+
+    fn json(&self, name: &str) -> Value {
+        let config = &self.config;
+        let tensors: Vec<Value> = self
+            .kinds
+            .iter()
+            .filter(|kind| kind.1 > 0)
+            .map(|(kind, tensors, parameters)| json!({ "kind": kind, "tensors": tensors, "parameters": parameters }))
+            .collect();
+        json!({
+            "model": name,
+            "architecture": format!("{:?}", config.architecture).to_lowercase(),
+            "parameters": self.parameters(),
+            "tensors": tensors,
+            "memory_bytes": { "f32": 4 * self.parameters(), "bf16": 2 * self.parameters() },
+            "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
+            "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types },
+            "config": serde_json::from_str::<Value>(&config.to_json(&[])).unwrap_or(Value::Null),
+            "problems": self.problems,
+        })
+    }
+
+    fn text(&self, name: &str) -> String {
+        let config = &self.config;
+        let head = if config.tie_word_embeddings { "the head is the embedding" } else { "a head of its own" };
+        let rope = match config.rope_scaling {
+            RopeScaling::Unscaled => String::new(),
+            RopeScaling::Llama3 { factor, original_positions, .. } => format!(", stretched {factor} times from {original_positions}"),
+        };
+        let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let mut text = format!(
+            "{name}: {:?}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}\n  stored        {} in {} ({} tensors)\n\n",
+            config.architecture,
+            grouped(self.parameters()),
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            grouped(config.vocab_size as u64),
+            grouped(config.max_position_embeddings as u64),
+            config.rope_theta,
+            size(self.stored_bytes),
+            self.files.join(", "),
+            types.join(", "),
+        );
+        for (kind, tensors, parameters) in self.kinds.iter().filter(|kind| kind.1 > 0) {
+            let share = 100.0 * *parameters as f64 / self.parameters() as f64;
+            text +=
+                &format!("  {:<13} {tensors:>5} tensors {:>16} parameters {share:5.1} %\n", kind.replace('_', "-"), grouped(*parameters));
+        }
+        let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
+        text += &format!("\n  memory        weights {} in f32, {} in bf16; ", size(4 * weights), size(2 * weights));
+        text += &format!("caches {} a token in f32, {} in bf16\n", size(4 * cache), size(2 * cache));
+        for problem in &self.problems {
+            text += &format!("  problem       {problem}; the checkpoint is incomplete or of another architecture\n");
+        }
+        text
+    }
+}
+
+/// 1134240 -> 1,134,240.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} B"),
+        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_134_240, "1,134,240")] {
+            assert_eq!(grouped(number), expected);
+        }
+        for (bytes, expected) in [(12, "12 B"), (2048, "2.0 KiB"), (3 << 20, "3.0 MiB"), (16_400_000_000, "15.3 GiB")] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `grpo-tui model log-probs`: the log-probability of each given token after those before it, for comparing with other programs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::load::load;
+use crate::cli::{Failure, Outcome};
+use crate::model::Adapters;
+use crate::update::{log_probs, pack};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A model: a folder, a Hugging Face name, `tiny`, or a run
+    model: String,
+    /// Folder of a PEFT adapter to use with it
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Token ids, such as 1,2,3
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    token_ids: Vec<u32>,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let loaded = load(&arguments.model)?;
+    let (vocabulary, positions) = (loaded.config.vocab_size, loaded.config.max_position_embeddings);
+    if let Some(id) = arguments.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
+        return Err(Failure::usage(format!("--token-ids: {id} is outside the model's vocabulary; its ids are 0 to {}", vocabulary - 1)));
+    }
+    if arguments.token_ids.len() > positions {
+        let given = arguments.token_ids.len();
+        return Err(Failure::usage(format!("--token-ids: {given} tokens are more than the model's {positions} positions; give fewer")));
+    }
+    let model = loaded.decoder(arguments.adapter.as_deref())?;
+    let (first, rest) = arguments.token_ids.split_at(1);
+    let mut found = Vec::with_capacity(rest.len());
+    for micro_batch in pack([(first, vec![rest])], usize::MAX) {
+        found.extend(log_probs(&model, &micro_batch, Adapters::On, 1.0)?.into_iter().flatten().map(|token| token.log_prob));
+    }
+    if arguments.json {
+        println!("{}", serde_json::json!({ "log_probs": found }));
+    } else {
+        for (id, log_prob) in rest.iter().zip(&found) {
+            println!("{id:>8}  {log_prob:.6}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,109 @@
+//! What `eval` and `sample` draw from: models by name, their limits, and the prompts of a set or a file.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use super::Failure;
+use crate::checkpoint::{Located, StartModel};
+use crate::config::{Assignments, Layers};
+use crate::dataset::{self, PromptRow};
+use crate::eval::Lengths;
+use crate::model::Decoder;
+use crate::run::RunPlaces;
+use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::text::Tokenizer;
+
+/// A model under the name that results carry.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// `base`, `trained`, or what the user called it.
+    pub(super) name: String,
+    /// M, as the user wrote it.
+    pub(super) model: String,
+    /// The longest completion that its configuration asks for, and whether that is a run's own.
+    limit: (usize, bool),
+}
+
+impl Target {
+    /// `NAME=M`, or M alone, which then is its own name. Only looks where M is; nothing large is read.
+    pub(super) fn find(text: &str, task: &Task, places: &RunPlaces) -> Result<Self, Failure> {
+        let (name, model) = match text.split_once('=') {
+            Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => (name.trim(), model.trim()),
+            Some(_) => return Err(Failure::usage(format!("--model {text}: write NAME=M, for example base=tiny"))),
+            None => (text, text),
+        };
+        let limit = match Located::find(model, places)? {
+            Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
+            Located::Model(_) => (from_task(task, model)?, false),
+        };
+        Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
+    }
+
+    /// The weights, ready to sample from, and the tokenizer.
+    pub(super) fn load(&self, places: &RunPlaces) -> Result<(Decoder, Tokenizer), Failure> {
+        Ok(StartModel::find(&self.model, places)?.into_sampler()?)
+    }
+}
+
+/// The longest completion for all targets alike, so that none is cut where another is not: what the runs among them were trained with, else what the
+/// task asks for.
+pub(super) fn common_limit(targets: &[Target]) -> usize {
+    let largest = |of_runs: bool| targets.iter().map(|target| target.limit).filter(|limit| limit.1 == of_runs).map(|limit| limit.0).max();
+    largest(true).or_else(|| largest(false)).unwrap_or(0)
+}
+
+/// What fits a model where nothing but the model itself limits a prompt.
+pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths {
+    Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
+}
+
+fn from_task(task: &Task, model: &str) -> Result<usize, Failure> {
+    let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let layers = Layers {
+        task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
+        set: vec![format!("base_model={model}")],
+        ..Layers::default()
+    };
+    Ok(layers.resolve()?.config.max_completion_tokens)
+}
+
+/// Rows and where they come from.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// `proof`, `eval`, `train`, or the file's name.
+    pub(super) set: String,
+    /// The file in messages.
+    pub(super) label: String,
+    pub(super) rows: Vec<PromptRow>,
+}
+
+impl Rows {
+    /// The rows of `--on proof|eval|train|FILE`.
+    pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
+        if let Some(set) = PromptSet::ALL.into_iter().find(|set| set.name() == on) {
+            return Self::of_set(task, set);
+        }
+        let path = Path::new(on);
+        if !path.is_file() {
+            return Err(Failure::usage(format!(
+                "--on {on}: no such file; name one of the sets train, eval and proof, or a file of prompt rows"
+            )));
+        }
+        let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
+        Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })
+    }
+
+    /// The rows of a set.
+    pub(super) fn of_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
+        let rows = dataset::load(task, set)?;
+        let label = task.set_file(set).map_or_else(String::new, |file| task.label(file));
+        Ok(Self { set: set.name().to_owned(), label, rows })
+    }
+
+    /// Those of the rows that are `wanted`.
+    pub(super) fn only(&self, wanted: impl Fn(&PromptRow) -> bool) -> Self {
+        let rows = self.rows.iter().filter(|row| wanted(row)).cloned().collect();
+        Self { set: self.set.clone(), label: self.label.clone(), rows }
+    }
+}

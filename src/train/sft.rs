@@ -1,0 +1,56 @@
+//! Supervised fine-tuning on the rows' own answers: the start that GRPO then improves on.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::TrainError;
+use super::job::Job;
+use super::recorder::Recorder;
+use super::step::next_prompts;
+use crate::eval::Prompt;
+use crate::run::events::Step;
+use crate::text::json_line;
+use crate::update::{Applied, Example, supervised_gradient};
+
+/// One optimizer step on the next prompts' answers.
+///
+/// # Errors
+/// [`TrainError::NoAnswer`] for a prompt without one.
+pub(super) fn imitate(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+    let step = job.state.step + 1;
+    recorder.phase(step, "update")?;
+    let start = Instant::now();
+    let prompts = next_prompts(job, job.config.prompt_groups_per_step);
+    let examples = prompts.iter().map(|&prompt| example(job, &job.prompts.train[prompt])).collect::<Result<Vec<_>, _>>()?;
+    let settings = job.policy_settings();
+    let learning_rate = job.optimizer.learning_rate(job.optimizer.updates());
+    let (gradients, loss) = supervised_gradient(&job.model, &examples, settings.tokens_per_micro_batch, settings.recompute, &job.threads)?;
+    let applied = job.optimizer.apply(job.model.parameters(), &gradients)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let tokens: usize = examples.iter().map(|example| example.prompt.len() + example.completion.len()).sum();
+    let grad_norm = if let Applied::Moved { grad_norm, .. } = applied { grad_norm } else { f64::NAN };
+    let metrics = BTreeMap::from([
+        ("loss".to_owned(), loss),
+        ("learning_rate".to_owned(), learning_rate),
+        ("grad_norm".to_owned(), grad_norm),
+        ("step_time".to_owned(), seconds),
+        ("tokens_per_second/train".to_owned(), tokens as f64 / seconds.max(1e-9)),
+    ]);
+    job.finish_step(applied == Applied::NotFinite, seconds);
+    recorder.event(Step { step, seconds, metrics })?;
+    recorder.step_done(step)?;
+    job.check_skipped()
+}
+
+/// The answer is the row's `completion` where it has one, else its `expected` as JSON with a space after each comma and colon.
+fn example(job: &Job, prompt: &Prompt) -> Result<Example, TrainError> {
+    let written = prompt.row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
+    let answer = match (written, &prompt.row.expected) {
+        (Some(text), _) => text,
+        (None, Some(expected)) => json_line(expected)?,
+        (None, None) => return Err(TrainError::NoAnswer { id: prompt.row.id.clone(), line: prompt.row.line }),
+    };
+    let mut completion = job.tokenizer.encode(&answer)?;
+    completion.extend(job.tokenizer.turn_end_id());
+    Ok(Example { prompt: prompt.token_ids.clone(), completion })
+}

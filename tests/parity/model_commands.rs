@@ -1,0 +1,130 @@
+//! `model log-probs`, `export` and `inspect` as scripts see them, on the golden checkpoints.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use candle_core::{Device, Tensor};
+use grpo_tui::hub::find_model;
+use grpo_tui::kernels::log_probs::token_log_probs;
+use serde_json::Value;
+
+use super::adapters::base_of;
+use super::decoder::{Golden, TOLERANCE, checkpoints};
+use super::golden_folder;
+
+fn model(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_grpo-tui")).arg("model").args(arguments).output().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn printed_log_probs(arguments: &[&str], token_ids: &[u32]) -> Vec<f32> {
+    let ids: Vec<String> = token_ids.iter().map(u32::to_string).collect();
+    let output = model(&[&["log-probs"], arguments, &["--token-ids", &ids.join(","), "--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_value(document["log_probs"].clone()).unwrap()
+}
+
+/// log p of each token after the first, from golden logits.
+fn expected(golden: &Golden) -> (&[u32], Vec<f32>) {
+    let (sequence, logits) = (golden.token_ids.last().unwrap(), golden.logits.last().unwrap());
+    let rows = Tensor::new(logits[..logits.len() - 1].to_vec(), &Device::Cpu).unwrap();
+    let found = token_log_probs(&rows, &sequence[1..], 1.0).unwrap();
+    (sequence, found.into_iter().map(|token| token.log_prob).collect())
+}
+
+fn assert_near(name: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < TOLERANCE), "{name}: {found:?} instead of {expected:?}");
+}
+
+#[test]
+fn log_probs_are_printed_for_every_family() {
+    for golden in checkpoints() {
+        let (sequence, expected) = expected(&golden);
+        assert_near(&golden.name, &printed_log_probs(&[text(&golden.folder())], sequence), &expected);
+    }
+    assert_eq!(printed_log_probs(&[text(&golden_folder().join("tied"))], &[5]), Vec::<f32>::new());
+}
+
+#[test]
+fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
+    let work = tempfile::tempdir().unwrap();
+    for name in ["peft-all-linear", "peft-subset"] {
+        let (golden, base, adapter) = (Golden::read(name), base_of(name), golden_folder().join(name));
+        let (sequence, expected) = expected(&golden);
+        assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&adapter)], sequence), &expected);
+
+        let out = work.path().join(name);
+        let export = |flags: &[&str], out: &Path| {
+            model(&[&["export", "--model", text(&base), "--adapter", text(&adapter), "--out", text(out)], flags].concat())
+        };
+        assert!(export(&["--merged"], &out).status.success());
+        assert_near(name, &printed_log_probs(&[text(&out)], sequence), &expected);
+        let again = export(&["--merged"], &out);
+        assert_eq!(again.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&again.stderr).contains("exists; name a folder that does not"));
+
+        let alone = work.path().join(format!("{name}-adapter"));
+        assert!(export(&[], &alone).status.success());
+        assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&alone)], sequence), &expected);
+    }
+}
+
+#[test]
+fn a_merged_export_keeps_the_element_type_of_its_base() {
+    let work = tempfile::tempdir().unwrap();
+    let (base, out) = (golden_folder().join("multi-query-bfloat16"), work.path().join("out"));
+    assert!(model(&["export", "--model", text(&base), "--out", text(&out), "--merged"]).status.success());
+    let tensors = |folder: &Path| find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
+    let described = |folder: &Path| {
+        let mut tensors: Vec<_> = tensors(folder).into_iter().map(|tensor| (tensor.name, tensor.element_type, tensor.shape)).collect();
+        tensors.sort();
+        tensors
+    };
+    assert_eq!(described(&out), described(&base));
+    assert!(described(&out).iter().all(|(_, element_type, _)| element_type == "BF16"));
+}
+
+#[test]
+fn inspect_counts_what_the_headers_hold() {
+    for golden in checkpoints() {
+        let output = model(&["inspect", text(&golden.folder()), "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let source = find_model(text(&golden.folder())).unwrap();
+        let files = source.weight_files().unwrap();
+        let entries: Vec<_> = files.iter().flat_map(|file| source.tensors(file).unwrap()).collect();
+        let numbers: u64 = entries.iter().map(|entry| entry.shape.iter().product::<u64>()).sum();
+        assert_eq!(document["parameters"], numbers, "{}", golden.name);
+        assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
+        let kinds = document["tensors"].as_array().unwrap();
+        assert_eq!(kinds.iter().map(|kind| kind["tensors"].as_u64().unwrap()).sum::<u64>(), entries.len() as u64, "{}", golden.name);
+        assert_eq!(document["stored"]["files"].as_array().unwrap().len(), files.len());
+    }
+    let tiny = model(&["inspect", "tiny"]);
+    assert!(String::from_utf8_lossy(&tiny.stdout).contains("tiny: Qwen3, "));
+}
+
+#[test]
+fn what_cannot_be_asked_is_said_with_exit_code_2() {
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let output = model(arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    };
+    let tied = golden_folder().join("tied");
+    check(&["log-probs", text(&tied), "--token-ids", "1,128"], 2, "128 is outside the model's vocabulary; its ids are 0 to 127");
+    check(&["log-probs", text(&tied), "--token-ids", "1,x"], 2, "invalid value 'x'");
+    let long = vec!["1"; 257].join(",");
+    check(&["log-probs", text(&tied), "--token-ids", &long], 2, "257 tokens are more than the model's 256 positions");
+    check(&["export", "--model", text(&tied), "--out", "/tmp/never-made"], 2, "name it with --adapter, or add --merged");
+    check(&["inspect", "no-such-model"], 1, "`no-such-model` was not found");
+    let adapter = golden_folder().join("peft-subset");
+    let other = golden_folder().join("grouped-untied");
+    check(&["log-probs", text(&other), "--adapter", text(&adapter), "--token-ids", "1,2"], 1, "it belongs to another base model");
+}

@@ -1,0 +1,157 @@
+//! It learns; dead groups teach nothing; the reference stays where it was; numbers that are not finite change nothing.
+
+use candle_core::{DType, Device, Tensor};
+use grpo_tui::model::{Gradients, Parameters};
+use grpo_tui::run::{EventBody, RunState, checkpoint_path};
+use grpo_tui::train::Ended;
+use grpo_tui::update::{Applied, Optimizer, OptimizerSettings};
+
+use super::small_task::{create, work};
+
+/// On 12 prompts, at the rate at which the embedded model is quick: base to nearly all valid.
+#[test]
+fn validity_rises() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = [
+        "max_steps=16",
+        "prompt_groups_per_step=6",
+        "completions_per_prompt=8",
+        "learning_rate=3e-4",
+        "eval_every=0",
+        "checkpoint_every=0",
+    ];
+    let run = create(folder.path(), &set);
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let valid = state.metrics["tiers/valid"].values();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&valid[..3]), mean(&valid[13..]));
+    assert!(last > 0.95 && last > first + 0.1, "valid {first:.2} at the start, {last:.2} at the end: {valid:?}");
+    // The sampler and the trainer are one model: decode and training log-probs agree.
+    assert!(state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3));
+}
+
+/// Near temperature 0 all completions of a prompt are equal: every group is dead, and nothing moves.
+#[test]
+fn dead_groups_change_neither_weights_nor_moments() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["temperature=0.01", "max_steps=2", "checkpoint_every=1"]);
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    assert_eq!(state.metrics["frac_reward_zero_std"].values(), [1.0, 1.0], "the steps are counted");
+    assert!(!state.metrics.contains_key("grad_norm"));
+    let bytes = |step, file: &str| std::fs::read(checkpoint_path(run.path(), step).join(file)).unwrap();
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(bytes(0, file) == bytes(2, file), "{file} changed");
+    }
+}
+
+#[test]
+fn kl_starts_at_zero_and_grows() {
+    for set in [["lora_rank=4", "learning_rate=5e-3", "kl_beta=0.01"], ["lora_rank=0", "learning_rate=3e-4", "kl_beta=0.01"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &set);
+        work(&run, |_| false).unwrap();
+        let state = RunState::read(run.path()).unwrap();
+        let kl = state.metrics["kl"].values();
+        assert!(kl[0].abs() < 1e-6 && kl[5] > 1e-5, "{set:?}: {kl:?}");
+    }
+}
+
+#[test]
+fn stop_conditions_end_a_run_early() {
+    for (set, steps) in [("stop_when=valid>=0.01", 3), ("patience=1", 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        // A rate of 0 gains nothing, so patience ends at the first eval.
+        let run = create(folder.path(), &[set, "learning_rate=0"]);
+        let mut last = 0;
+        let ended = work(&run, |event| {
+            if let EventBody::Step(step) = event {
+                last = step.step;
+            }
+            false
+        });
+        assert!(matches!(ended.unwrap(), Ended::Finished(_)));
+        assert_eq!(last, steps, "{set}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing() {
+    let parameters =
+        Parameters::new(vec![("w".to_owned(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
+    let settings = OptimizerSettings {
+        learning_rate: 0.1,
+        warmup_steps: 0,
+        cosine_steps: 0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        grad_clip_norm: 1.0,
+    };
+    let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut gradients = Gradients::zeros(&parameters).unwrap();
+        gradients.add(&(0..3), &Tensor::new(&[1.0_f32, bad, 0.0], &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(optimizer.apply(&parameters, &gradients).unwrap(), Applied::NotFinite);
+    }
+    assert_eq!(parameters.flat().to_vec1::<f32>().unwrap(), [1.0; 3]);
+    assert_eq!(optimizer.updates(), 0);
+    assert_eq!(optimizer.moments().to_vec1::<f32>().unwrap(), [0.0; 6]);
+}
+
+/// Three updates against numbers worked out by hand from the AdamW paper's algorithm 2, with clipping and warm-up.
+#[test]
+fn adamw_follows_its_definition() {
+    let parameters =
+        Parameters::new(vec![("w".to_owned(), Tensor::new(&[1.0_f32, -2.0], &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
+    let settings = OptimizerSettings {
+        learning_rate: 0.1,
+        warmup_steps: 2,
+        cosine_steps: 0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        grad_clip_norm: 1.0,
+    };
+    let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
+    let (mut weights, mut first, mut second) = ([1.0_f64, -2.0], [0.0_f64; 2], [0.0_f64; 2]);
+    for (update, gradient) in [(1, [3.0_f32, 4.0]), (2, [0.3, -0.4]), (3, [-0.6, 0.1])] {
+        let mut gradients = Gradients::zeros(&parameters).unwrap();
+        gradients.add(&(0..2), &Tensor::new(&gradient, &Device::Cpu).unwrap()).unwrap();
+        optimizer.apply(&parameters, &gradients).unwrap();
+        let norm = f64::from(gradient[0]).hypot(f64::from(gradient[1]));
+        let rate = if update == 1 { 0.05 } else { 0.1 };
+        for i in 0..2 {
+            let g = f64::from(gradient[i]) / norm.max(1.0);
+            first[i] = 0.9 * first[i] + 0.1 * g;
+            second[i] = 0.95 * second[i] + 0.05 * g * g;
+            let (m, v) = (first[i] / (1.0 - 0.9_f64.powi(update)), second[i] / (1.0 - 0.95_f64.powi(update)));
+            weights[i] = weights[i] * (1.0 - rate * 0.01) - rate * m / (v.sqrt() + 1e-8);
+        }
+        for (ours, expected) in parameters.flat().to_vec1::<f32>().unwrap().iter().zip(weights) {
+            assert!((f64::from(*ours) - expected).abs() < 1e-6, "update {update}: {ours}, expected {expected}");
+        }
+    }
+}
+
+/// Imitating the rows' own answers teaches form and values at once, and its result is a start for GRPO.
+#[test]
+fn sft_then_grpo() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["method=sft", "max_steps=12", "prompt_groups_per_step=6", "learning_rate=5e-4", "eval_every=0", "checkpoint_every=0"];
+    let first = create(folder.path(), &set);
+    work(&first, |_| false).unwrap();
+    let state = RunState::read(first.path()).unwrap();
+    let loss = state.metrics["loss"].values();
+    assert!(loss[11] < 0.5 * loss[0], "{loss:?}");
+    let second = create(folder.path(), &[&format!("base_model={}", first.path().display()), "max_steps=1"]);
+    work(&second, |_| false).unwrap();
+    let proof = |run: &grpo_tui::run::RunDirectory, target: &str| {
+        let state = RunState::read(run.path()).unwrap();
+        state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
+    };
+    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
+}

@@ -1,0 +1,82 @@
+//! Resume is exact: stopped or killed after any step, a run ends with the very bytes of an uninterrupted one.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use grpo_tui::run::{EventBody, RunDirectory, list_checkpoints};
+use grpo_tui::train::Ended;
+
+use super::small_task::{create, fingerprint, work};
+
+fn never(_: &EventBody) -> bool {
+    false
+}
+
+/// Runs once through, then once for each step with a stop after it, and compares.
+fn stopped_after_every_step(set: &[&str], stops: &[u64]) {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = create(&folder.path().join("whole"), set);
+    assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
+    let expected = fingerprint(&whole);
+    for &stop in stops {
+        let run = create(&folder.path().join(format!("stop-{stop}")), set);
+        let ended = work(&run, |event| matches!(event, EventBody::Step(step) if step.step == stop)).unwrap();
+        assert!(matches!(ended, Ended::Interrupted { step } if step >= stop), "{ended:?}");
+        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+        assert!(fingerprint(&run) == expected, "{set:?}: stopped after step {stop}, the resumed run differs");
+    }
+}
+
+#[test]
+fn stopping_changes_nothing_with_all_weights() {
+    stopped_after_every_step(&[], &[1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn stopping_changes_nothing_with_adapters_and_kl() {
+    stopped_after_every_step(&["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"], &[1, 4]);
+}
+
+#[test]
+fn stopping_changes_nothing_off_policy_and_with_refills() {
+    stopped_after_every_step(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
+}
+
+/// The real program, killed without warning when it has told of a line; then resumed.
+#[test]
+fn a_killed_run_ends_as_if_nothing_had_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = create(&folder.path().join("whole"), &[]);
+    work(&whole, never).unwrap();
+    let expected = fingerprint(&whole);
+    for kill_at in ["base on 8 proof", "step   1/", "step   3/", "step 3 on 6 eval", "step   5/", "step 6 on 6 eval"] {
+        let run = create(&folder.path().join(kill_at.replace([' ', '/'], "-")), &[]);
+        kill_when(&run, kill_at);
+        let before = list_checkpoints(run.path()).unwrap();
+        assert!(before.iter().all(|step| *step <= 6), "{before:?}");
+        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)), "{kill_at}");
+        assert!(fingerprint(&run) == expected, "killed at `{kill_at}`, the resumed run differs");
+    }
+}
+
+fn kill_when(run: &RunDirectory, told: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
+        .args(["train", "--resume"])
+        .arg(run.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut seen = Vec::new();
+    for line in lines {
+        seen.push(line.unwrap());
+        if seen.last().unwrap().contains(told) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return;
+        }
+    }
+    panic!("the program never told of `{told}`: {seen:?}");
+}

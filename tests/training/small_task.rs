@@ -1,0 +1,81 @@
+//! The invoice task cut down, so that a whole run takes seconds.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use grpo_tui::config::{Assignments, Layers};
+use grpo_tui::run::{EventBody, NewRun, RunDirectory, RunPlaces, RunState, checkpoint_path, list_checkpoints};
+use grpo_tui::task::Task;
+use grpo_tui::train::{Ended, TrainError, train};
+
+/// Writes the task with 12 training, 6 eval and 8 proof prompts.
+pub(super) fn write(folder: &Path) -> PathBuf {
+    let task = folder.join("small");
+    std::fs::create_dir_all(&task).unwrap();
+    for (name, bytes) in Task::embedded_files("invoice").unwrap() {
+        let keep = match *name {
+            "train.jsonl" => 12,
+            "eval.jsonl" => 6,
+            "eval-large.jsonl" => 8,
+            _ => usize::MAX,
+        };
+        let text = std::str::from_utf8(bytes).unwrap();
+        let lines: String = text.split_inclusive('\n').take(keep).collect();
+        std::fs::write(task.join(name), lines).unwrap();
+    }
+    task
+}
+
+/// What every small run shares.
+pub(super) const SMALL: &[&str] =
+    &["prompt_groups_per_step=3", "completions_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
+
+/// A run of the small task with `SMALL`, then `set`.
+pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
+    let task = Task::load(&write(folder)).unwrap();
+    let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
+    let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();
+    let layers = Layers { preset: None, task: Some(Assignments::from_task("task.toml", &text).unwrap()), file: None, set };
+    let resolved = layers.resolve().unwrap();
+    let new = NewRun {
+        job: "train".to_owned(),
+        name: String::new(),
+        task: "small".to_owned(),
+        task_origin: String::new(),
+        task_files: task.files().unwrap(),
+        config: resolved.config,
+        sources: resolved.sources,
+        argv: Vec::new(),
+        model_digest: String::new(),
+    };
+    RunDirectory::create(&folder.join("runs"), new).unwrap()
+}
+
+/// Works on a run; `stop` sees every event and says when to stop after the step.
+pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
+    let interrupted = AtomicBool::new(false);
+    let places = RunPlaces::discover(run.path().parent(), run.path());
+    train(run, &places, &interrupted, &mut |event| interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed))
+}
+
+/// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards, advantages, eval completions.
+pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
+    let last = *list_checkpoints(run.path()).unwrap().last().unwrap();
+    let folder = checkpoint_path(run.path(), last);
+    let weights = ["model.safetensors", "adapter_model.safetensors"].iter().find_map(|name| std::fs::read(folder.join(name)).ok()).unwrap();
+    let moments = std::fs::read(folder.join("optimizer.safetensors")).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let mut told = format!("last step {}\n", state.last_step);
+    for (step, groups) in &state.groups {
+        for group in groups.values() {
+            told += &format!("{step} {} {:?} {:?} {:?}\n", group.prompt_id, group.rewards, group.advantages, group.token_counts);
+        }
+    }
+    for (key, eval) in &state.evals {
+        let text = std::fs::read_to_string(run.path().join(&eval.file)).unwrap();
+        let completions: Vec<String> =
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string()).collect();
+        told += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
+    }
+    (weights, moments, told)
+}
