@@ -11,6 +11,8 @@ mod gradients;
 mod losses;
 #[cfg(feature = "engine")]
 mod parity;
+#[cfg(feature = "engine")]
+mod planning;
 mod properties;
 #[cfg(feature = "engine")]
 mod rollout;

@@ -2,6 +2,7 @@
 
 use grpo_tui::advantage::{Advantage, Dead, group_advantages, group_state};
 use grpo_tui::config::{KEYS, Layers};
+use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::run::checkpoints_to_delete;
 use grpo_tui::run::events::{Event, EventBody, Group, Step};
 use grpo_tui::statistics::{compound, mcnemar_exact, paired_bootstrap, required_n, smooth, wilson};
@@ -126,5 +127,21 @@ proptest! {
         prop_assert!(deleted.iter().all(|step| steps.contains(step)));
         prop_assert!(steps.iter().rev().take(keep).all(|step| !deleted.contains(step)));
         prop_assert!(keep == 0 || steps.len() - deleted.len() <= keep + 3);
+    }
+
+    #[test]
+    fn a_verdict_holds_together(rewards in prop::collection::vec(prop::collection::vec(prop::sample::select(vec![0.0, 0.5, 1.0]), 8), 0..50)) {
+        let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), dead: group_state(&rewards, 1.0, 0.0), rewards };
+        let signal = Signal { groups: rewards.into_iter().map(group).collect(), ..Signal::default() };
+        let settings = SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 64 };
+        let report = judge(&signal, &settings);
+        let [low, high] = report.informative_interval;
+        prop_assert!(low <= report.informative && report.informative <= high);
+        prop_assert!(signal.groups.is_empty() || (report.informative + report.all_best + report.all_worst - 1.0).abs() < 1e-9);
+        // A larger group is mixed at least as often, and its bound is no lower than what was counted.
+        let [smaller, larger] = &report.other_group_sizes[..] else { panic!("{report:?}") };
+        prop_assert!(smaller.informative <= report.informative + 1e-9, "{:?}", report);
+        prop_assert!(signal.groups.is_empty() || larger.informative >= report.informative - 1e-9, "{:?}", report);
+        prop_assert!(!report.advice.why.is_empty());
     }
 }

@@ -174,13 +174,16 @@ fn signal_text(report: &SignalReport) -> String {
     let others: Vec<String> = report
         .other_group_sizes
         .iter()
-        .map(|other| format!("about {} with {}", percent(other.informative), other.completions_per_prompt))
+        .map(|other| {
+            let estimate = if other.is_bound { "at most about" } else { "about" };
+            format!("{estimate} {} with {}", percent(other.informative), other.completions_per_prompt)
+        })
         .collect();
     let failures: Vec<String> = report.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
     let mut lines = vec![
         format!("can it learn? {} prompts x {} completions of the base:", report.prompts, report.completions_per_prompt),
         format!(
-            "  groups: {} mixed ({} to {}), {} all best, {} all worst; {}",
+            "  groups: {} mixed ({} to {}), {} all best, {} all worst; mixed with other sizes: {}",
             percent(report.informative),
             percent(report.informative_interval[0]),
             percent(report.informative_interval[1]),

@@ -145,3 +145,18 @@ fn reference_lists_every_key() {
         assert!(markdown.contains(&format!("| `{}` |", key.name)) && help.contains(key.name));
     }
 }
+
+/// `docs/configuration.md` is written from the table: UPDATE_DOCS=1 cargo test --lib documentation_agrees
+#[test]
+fn documentation_agrees_with_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let introduction = "# Configuration\n\nWritten from the table in `src/config/keys.rs`; a test holds the two together. A value comes from the last of these layers that names the key: the\n\
+        table's default, `--preset`, the task's `[train]` (and its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
+        A default that follows from another key gives way to any explicit value. `grpo-tui train TASK --plan` shows what differs from the defaults, and why.\n\n";
+    let expected = format!("{introduction}{}", reference::markdown());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &expected).unwrap();
+    }
+    let found = std::fs::read_to_string(path).unwrap();
+    assert!(found == expected, "docs/configuration.md is out of date; write it with: UPDATE_DOCS=1 cargo test --lib documentation_agrees");
+}

@@ -29,7 +29,7 @@ pub struct Disk {
 /// A token in a rollout file: its text, its id and its log-prob as JSON. Measured on runs of the embedded model.
 const BYTES_PER_ROLLOUT_TOKEN: f64 = 24.0;
 /// A completion's score and keys there, and its part of the group's event. Measured likewise.
-const BYTES_PER_COMPLETION: f64 = 500.0;
+const BYTES_PER_COMPLETION: f64 = 350.0;
 /// A token of text.
 const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
 
@@ -95,7 +95,7 @@ mod tests {
         assert!((bytes("lora_rank=0").checkpoint_bytes as f64 / 98.3e9 - 1.0).abs() < 0.01);
         let found = bytes("lora_rank=16");
         assert_eq!(found.total_bytes, found.checkpoints_bytes + found.rollouts_bytes + found.evals_bytes);
-        // 25 steps x 8 groups x (400 + 8 x 1,700) bytes.
-        assert_eq!(found.rollouts_bytes, 2_800_000);
+        // 25 steps x 8 groups x (400 + 8 x 1,550) bytes.
+        assert_eq!(found.rollouts_bytes, 2_560_000);
     }
 }

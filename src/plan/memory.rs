@@ -79,6 +79,9 @@ pub struct Memory {
     pub machine_bytes: Option<u64>,
 }
 
+/// The program, a tokenizer, the prompts' texts and what the allocator holds back: a run of the embedded model peaks so far above the other parts (184 MB
+/// of 167 MB, where the program alone takes 17 MB), and no farther.
+const PROGRAM_BYTES: usize = 24_000_000;
 /// A backward needs a layer's gradients beside its activations.
 const LAYER_WORK: usize = 2;
 
@@ -117,6 +120,7 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, engine: &E
     // One buffer that sums, and one for each micro-batch under way where several are.
     let buffers = if engine.side_by_side > 1 || engine.master_is_the_weight { 1 + in_flight } else { 1 };
     let found = [
+        ("program, tokenizer, texts", Phase::Always, PROGRAM_BYTES),
         ("weights", Phase::Always, weights),
         ("trained numbers (f32)", Phase::Always, master),
         ("adapters as used", Phase::Always, copy),

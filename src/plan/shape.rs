@@ -1,6 +1,6 @@
 //! A decoder in numbers: its parameters, and the multiplications that a token costs.
 
-use crate::hub::ModelConfig;
+use crate::hub::{Architecture, AttentionBias, ModelConfig};
 
 /// Counts that follow from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,15 @@ impl ModelShape {
         let matrices = [(query, hidden), (key, hidden), (key, hidden), (hidden, query), (inner, hidden), (inner, hidden), (hidden, inner)];
         let layer_matrices = layers * matrices.iter().map(|(outputs, inputs)| outputs * inputs).sum::<usize>();
         let table = config.vocab_size * hidden;
-        let norms = layers * (2 * hidden + 2 * config.head_dim) + hidden;
+        let head_norms = if config.architecture == Architecture::Qwen3 { 2 * config.head_dim } else { 0 };
+        let biases = match config.attention_bias {
+            AttentionBias::Absent => 0,
+            AttentionBias::QueryKeyValue => query + 2 * key,
+            AttentionBias::All => query + 2 * key + hidden,
+        };
+        let vectors = layers * (2 * hidden + head_norms + biases) + hidden;
         Self {
-            parameters: layer_matrices + norms + table * if config.tie_word_embeddings { 1 } else { 2 },
+            parameters: layer_matrices + vectors + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
             head: table,
             lora_per_rank: layers * matrices.iter().map(|(outputs, inputs)| outputs + inputs).sum::<usize>(),

@@ -95,6 +95,8 @@ pub struct OtherGroupSize {
     pub completions_per_prompt: usize,
     /// Mean over the prompts of the chance that such a group is mixed.
     pub informative: f64,
+    /// Whether that is the most it can be: so for groups larger than those drawn.
+    pub is_bound: bool,
 }
 
 /// Everything that `--plan --sample` shows.
@@ -149,7 +151,7 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
         informative_interval: [low, high],
         all_best: share(dead(Dead::Best), groups),
         all_worst: share(dead(Dead::Worst), groups),
-        other_group_sizes: other_sizes(size).map(|size| other_size(signal, size)).to_vec(),
+        other_group_sizes: other_sizes(size).into_iter().map(|size| other_size(signal, size)).collect(),
         tiers: TierShares { unparsable, invalid, valid },
         truncated: share(signal.truncated, completions),
         think_leaks: failures.iter().find(|(class, _)| *class == FailureClass::ThinkLeak).map_or(0.0, |(_, share)| *share),
@@ -160,26 +162,44 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
     report
 }
 
-/// A smaller and a larger group.
-fn other_sizes(size: usize) -> [usize; 2] {
+/// A smaller and a larger group; none can be told from groups of one.
+fn other_sizes(size: usize) -> Vec<usize> {
     match size {
-        0..=3 => [4, 8],
-        _ => [size / 2, size * 2],
+        0 | 1 => Vec::new(),
+        2 | 3 => vec![4, 8],
+        _ => vec![size / 2, size * 2],
     }
 }
 
-/// For each prompt alone, the chance that a group of `size` is mixed, 1 - sum of p^size over its rewards' shares p (for two rewards 1 - p^G - (1-p)^G);
-/// then the mean. A pooled rate would overstate it: prompts differ.
+/// The share of groups of `size` that would be mixed, each prompt for itself: prompts differ, and a pooled rate overstates it.
+///
+/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size drawn, p^G is estimated without bias by the share
+/// of the drawn completions' subsets of that size which are all alike. Beyond it, the mean chance of being alike is carried on at the rate of its last
+/// two sizes; it falls ever more slowly with the size, so the result for a larger group is a bound from above, and the counted share one from below.
 fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
-    let chance = |group: &GroupOutcome| {
-        let mut rewards: Vec<f64> = group.rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
-        rewards.sort_by(f64::total_cmp);
-        let all_alike: f64 =
-            rewards.chunk_by(|a, b| a == b).map(|equal| (equal.len() as f64 / rewards.len() as f64).powi(size as i32)).sum();
-        if rewards.is_empty() { 0.0 } else { (1.0 - all_alike).max(0.0) }
+    let drawn = signal.groups.iter().map(|group| group.rewards.len()).max().unwrap_or(0);
+    let alike = if drawn == 0 {
+        1.0
+    } else if size <= drawn {
+        alike(signal, size)
+    } else {
+        let (last, before) = (alike(signal, drawn), alike(signal, drawn.saturating_sub(1)));
+        last * (last / before.max(f64::MIN_POSITIVE)).powi((size - drawn) as i32)
     };
-    let sum: f64 = signal.groups.iter().map(chance).sum();
-    OtherGroupSize { completions_per_prompt: size, informative: sum / signal.groups.len().max(1) as f64 }
+    OtherGroupSize { completions_per_prompt: size, informative: (1.0 - alike).clamp(0.0, 1.0), is_bound: size > drawn }
+}
+
+/// Mean over the prompts of the share of subsets of `size` completions whose rewards are all equal.
+fn alike(signal: &Signal, size: usize) -> f64 {
+    let share = |group: &GroupOutcome| {
+        let mut rewards = group.rewards.clone();
+        rewards.sort_by(f64::total_cmp);
+        // C(k, size) / C(n, size) as a product.
+        let subsets =
+            |k: usize| (0..size).map(|i| k.saturating_sub(i) as f64 / rewards.len().saturating_sub(i).max(1) as f64).product::<f64>();
+        rewards.chunk_by(|a, b| a == b).map(|equal| subsets(equal.len())).sum::<f64>()
+    };
+    signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
 }
 
 fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &SignalSettings) -> Advice {
@@ -261,7 +281,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     let larger = report.other_group_sizes.last();
     if let Some(larger) = larger.filter(|larger| larger.informative > report.informative + 0.15) {
         changes.push(format!(
-            "with completions_per_prompt = {} about {:.0} % would be mixed",
+            "with completions_per_prompt = {} up to {:.0} % would be mixed",
             larger.completions_per_prompt,
             100.0 * larger.informative
         ));
@@ -349,7 +369,7 @@ mod tests {
         check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
         let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
         check(&signal(16, 8, 8), one, CanLearn, &["holds 0.5 that teach", "dynamic_sampling"]);
-        check(&signal(5, 30, 0), SETTINGS, CanLearn, &["score fields too"]);
+        check(&signal(4, 36, 0), SETTINGS, CanLearn, &["score fields too"]);
         let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
         check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has nothing"]);
         let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
@@ -365,18 +385,41 @@ mod tests {
 
     #[test]
     fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
-        // Half of the prompts at p = 1/2, half solved: the mean of 1 - 2 / 2^G and 0. A pooled p of 3/4 would say 0.684 for 4, not 0.4375.
-        let report = judge(&signal(16, 16, 0), &SETTINGS);
-        let check = |at: usize, size, expected: f64| {
-            let found = report.other_group_sizes[at];
-            assert!(found.completions_per_prompt == size && (found.informative - expected).abs() < 1e-12, "{found:?}");
+        let check = |signal: &Signal, size, expected: f64| {
+            let found = other_size(signal, size);
+            assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
         };
-        check(0, 4, 0.5 * (1.0 - 2.0 / 16.0));
-        check(1, 16, 0.5 * (1.0 - 2.0 / 65_536.0));
-        // Three rewards: 1 - (1/4)^2 - (1/4)^2 - (1/2)^2 for a pair.
+        // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+        let half = signal(16, 16, 0);
+        check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
+        check(&half, 8, 0.5);
+        // The solved prompts stay solved: 1/2 (all alike at 8 and at 7).
+        check(&half, 16, 0.5);
+        // Three rewards, two of them equal: one pair of six is alike.
         let group = GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], dead: Dead::No };
-        let three = Signal { groups: vec![group], ..Signal::default() };
-        assert!((other_size(&three, 2).informative - 0.625).abs() < 1e-12);
+        check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
+        let report = judge(&half, &SETTINGS);
+        let sizes: Vec<_> = report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
+        assert_eq!(sizes, [(4, false), (16, true)]);
+    }
+
+    /// Over every possible outcome of one prompt's draw, weighted by its chance, the estimate is 1 - p^G - (1-p)^G.
+    #[test]
+    fn the_estimate_for_a_smaller_group_has_no_bias() {
+        let (p, drawn): (f64, usize) = (0.62, 8);
+        for size in 2..=drawn {
+            let expected = crate::statistics::informative_probability(p, size as u32);
+            let mean: f64 = (0..=drawn)
+                .map(|good| {
+                    let rewards = [vec![1.0; good], vec![0.0; drawn - good]].concat();
+                    let choices: f64 = (0..good).map(|i| (drawn - i) as f64 / (i + 1) as f64).product();
+                    let chance = choices * p.powi(good as i32) * (1.0 - p).powi((drawn - good) as i32);
+                    let group = GroupOutcome { prompt_id: String::new(), rewards, dead: Dead::No };
+                    chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
+                })
+                .sum();
+            assert!((mean - expected).abs() < 1e-12, "size {size}: {mean}, expected {expected}");
+        }
     }
 
     #[test]

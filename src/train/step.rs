@@ -153,15 +153,19 @@ fn score(job: &Job, prompt: usize, completions: Vec<Completion>) -> Result<Score
     Ok(ScoredGroup { prompt, dead: group_state(&rewards, best, worst), completions, texts, scores, rewards, advantages })
 }
 
-/// The groups that a gradient is computed from, and the step's denominators. Dead groups are left out (their gradient is 0) unless a KL is wanted, but
-/// they count; masked completions and replaced groups do not.
+/// The groups that a gradient is computed from, and the step's denominators.
 pub(super) fn policy_groups(job: &Job, groups: &[ScoredGroup]) -> (Vec<PolicyGroup>, StepTotals) {
-    let counts = |completion: &Completion| !is_masked(&job.config, completion);
+    select(&job.config, groups, |prompt| job.prompts.train[prompt].token_ids.clone())
+}
+
+/// Dead groups are left out (their gradient is 0) unless a KL is wanted, but they count; masked completions and replaced groups do not.
+fn select(config: &TrainConfig, groups: &[ScoredGroup], prompt_tokens: impl Fn(usize) -> Vec<u32>) -> (Vec<PolicyGroup>, StepTotals) {
+    let counts = |completion: &Completion| !is_masked(config, completion);
     let completions = || groups.iter().flat_map(|group| &group.completions).filter(|completion| counts(completion));
     let totals = StepTotals { sequences: completions().count(), tokens: completions().map(|completion| completion.token_ids.len()).sum() };
-    let wanted = groups.iter().filter(|group| group.dead == Dead::No || job.config.kl_beta > 0.0);
+    let wanted = groups.iter().filter(|group| group.dead == Dead::No || config.kl_beta > 0.0);
     let policy = wanted.map(|group| PolicyGroup {
-        prompt: job.prompts.train[group.prompt].token_ids.clone(),
+        prompt: prompt_tokens(group.prompt),
         samples: group.completions.iter().zip(&group.advantages).filter(|(completion, _)| counts(completion)).map(sample).collect(),
     });
     (policy.filter(|group| !group.samples.is_empty()).collect(), totals)
@@ -177,5 +181,56 @@ fn sample((completion, &advantage): (&Completion, &f64)) -> PolicySample {
         sampled_log_probs: completion.log_probs.clone(),
         reference_log_probs: None,
         advantage,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    fn config(set: &[&str]) -> TrainConfig {
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+    }
+
+    /// A group by its completions: (tokens, cut at the limit, reward).
+    fn group(completions: &[(usize, bool, f64)]) -> ScoredGroup {
+        let completion = |&(tokens, cut, _): &(usize, bool, f64)| Completion {
+            token_ids: vec![1; tokens],
+            log_probs: vec![-1.0; tokens],
+            stop: if cut { StopReason::Length } else { StopReason::Stop },
+        };
+        let rewards: Vec<f64> = completions.iter().map(|completion| completion.2).collect();
+        ScoredGroup {
+            prompt: 0,
+            completions: completions.iter().map(completion).collect(),
+            texts: Vec::new(),
+            scores: Vec::new(),
+            advantages: group_advantages(&rewards, crate::advantage::Advantage::Standardized),
+            dead: group_state(&rewards, 1.0, 0.0),
+            rewards,
+        }
+    }
+
+    #[test]
+    fn dead_groups_count_and_masked_completions_do_not() {
+        let mixed = || group(&[(3, false, 1.0), (5, true, 0.0)]);
+        let dead = || group(&[(2, false, 1.0), (4, false, 1.0)]);
+        let all_cut = || group(&[(7, true, 0.0), (7, true, 0.5)]);
+        // (settings, groups) -> (completions of each forwarded group, N, M).
+        let check = |set: &[&str], groups: &[ScoredGroup], forwarded: &[usize], sequences, tokens| {
+            let (policy, totals) = select(&config(set), groups, |_| vec![9]);
+            let found: Vec<usize> = policy.iter().map(|group| group.samples.len()).collect();
+            assert_eq!((found.as_slice(), totals), (forwarded, StepTotals { sequences, tokens }), "{set:?}");
+        };
+        check(&[], &[mixed(), dead()], &[2], 4, 14);
+        check(&["kl_beta=0.1"], &[mixed(), dead()], &[2, 2], 4, 14);
+        check(&["overlong_masking=true"], &[mixed(), dead()], &[1], 3, 9);
+        check(&["overlong_masking=true"], &[all_cut(), dead()], &[], 2, 6);
+        check(&["overlong_masking=true", "kl_beta=0.1"], &[all_cut(), dead()], &[2], 2, 6);
+        check(&[], &[dead(), dead()], &[], 4, 12);
+        // A replaced group is no longer among a step's groups, so it is in neither.
+        check(&[], &[mixed()], &[2], 2, 8);
     }
 }

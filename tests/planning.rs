@@ -1,0 +1,51 @@
+//! Planning from the command line: what it prints, that it creates nothing, and how it refuses.
+
+use std::process::{Command, Output};
+
+fn grpo_tui(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_plan_is_one_document_and_creates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let runs = runs.to_str().unwrap();
+    let small = ["--set", "max_rows=6", "--set", "completions_per_prompt=2", "--set", "prompt_groups_per_step=2", "--set", "max_steps=0"];
+    let output = grpo_tui(&[["train", "invoice", "--plan", "--sample", "--json", "--runs", runs].as_slice(), &small].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (plan["steps"].as_u64(), plan["data"]["train_rows"].as_u64(), plan["signal"]["prompts"].as_u64()),
+        (Some(3), Some(6), Some(6))
+    );
+    let parts: u64 = plan["memory"]["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+    let peak = plan["memory"]["peak_bytes"].as_u64().unwrap();
+    assert!(0 < peak && peak <= parts, "{peak} of {parts}");
+    assert!(plan["time"]["total_seconds"].as_f64().unwrap() > 0.0 && plan["disk"]["total_bytes"].as_u64().unwrap() > 0);
+    assert!(["can_learn", "nothing_to_learn", "cannot_learn"].contains(&plan["signal"]["verdict"].as_str().unwrap()));
+    let changed = plan["differences"].as_array().unwrap();
+    let source = |key: &str| changed.iter().find(|difference| difference["key"] == key).map(|difference| difference["source"].clone());
+    assert_eq!((source("max_rows"), source("lora_rank")), (Some("set".into()), Some("task".into())));
+    assert_eq!(source("temperature"), None);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was created");
+
+    let text = grpo_tui(&[["train", "invoice", "--plan", "--runs", runs].as_slice(), &small].concat());
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    for part in ["6 training prompts", "AdamW moments (f32)", "peak", "just measured here", "disk", "max_rows = 6  (--set)"] {
+        assert!(text.contains(part), "{text}\nlacks {part:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_cannot_be_made_says_why() {
+    let check = |arguments: &[&str], code, expected: &str| {
+        let output = grpo_tui(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(expected), "{arguments:?}: {:?} {said}", output.status);
+    };
+    check(&["train", "invoice", "--sample"], 2, "--plan");
+    check(&["train", "--resume", "x", "--plan"], 2, "cannot be used with");
+    check(&["train", "invoice", "--plan", "--model", "/no/such/model"], 1, "/no/such/model");
+    check(&["train", "invoice", "--plan", "--set", "max_seq_len=100"], 1, "max_seq_len");
+}
