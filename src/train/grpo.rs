@@ -161,16 +161,17 @@ fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>
     let (eval_due, save_due) = (due(config.eval_every), due(config.checkpoint_every));
     let mut enough = config.max_minutes > 0.0 && job.state.seconds >= 60.0 * config.max_minutes;
     let mut why = "interval";
-    if eval_due && step < job.total_steps {
-        if let Some(summary) = pass(run, job, recorder, "eval", "trained", step)? {
-            let gained = summary.valid > *best;
-            *best = best.max(summary.valid);
-            job.state.evals_without_gain = if gained { 0 } else { job.state.evals_without_gain + 1 };
-            let patience = job.config.patience;
-            enough |= patience > 0 && job.state.evals_without_gain >= patience;
-            enough |= job.config.stop_condition().is_some_and(|goal| goal.is_met(summary.metric(&goal.metric)));
-            why = "eval";
-        }
+    if eval_due
+        && step < job.total_steps
+        && let Some(summary) = pass(run, job, recorder, "eval", "trained", step)?
+    {
+        let gained = summary.valid > *best;
+        *best = best.max(summary.valid);
+        job.state.evals_without_gain = if gained { 0 } else { job.state.evals_without_gain + 1 };
+        let patience = job.config.patience;
+        enough |= patience > 0 && job.state.evals_without_gain >= patience;
+        enough |= job.config.stop_condition().is_some_and(|goal| goal.is_met(summary.metric(&goal.metric)));
+        why = "eval";
     }
     // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take the others away again.
     if (eval_due || save_due) && step < job.total_steps {

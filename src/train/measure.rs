@@ -144,7 +144,7 @@ fn train(model: &Decoder, threads: &Threads) -> Result<(f64, f64)> {
         token_ids: (0..NEW_TOKENS).map(|i| token(1000 + n as u32, i, vocabulary)).collect(),
         sampled_log_probs: vec![-1.0; NEW_TOKENS],
         reference_log_probs: None,
-        advantage: if n % 2 == 0 { 1.0 } else { -1.0 },
+        advantage: if n.is_multiple_of(2) { 1.0 } else { -1.0 },
     };
     let group =
         |(n, request): (usize, Request)| PolicyGroup { prompt: request.prompt, samples: (0..8).map(|i| sample(n * 8 + i)).collect() };
