@@ -206,7 +206,6 @@ fn a_configuration_with_something_wrong_in_it() {
     file("learning_rate = true\n", &["more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10"]);
     file("seed = 1\nlearning_rate =\n", &["more.toml line 2: "]);
     check(folder.path(), &training(&["--config", "none.toml"]), 2, &["--config none.toml: No such file", "name a TOML file"]);
-    check(folder.path(), &training(&["--method", "sft"]), 2, &["--method sft is not in this version; `grpo` is"]);
 }
 
 #[test]

@@ -32,11 +32,14 @@ fn with_ratios(settings: &LossSettings, ratios: &[f64], advantage: f64) -> Seque
     sequence_loss(settings, SequenceTerms { log_probs: &log_probs, sampled: Some(&sampled), reference: None, advantage }, TOTALS)
 }
 
+/// (loss, ratios, advantage, value, weights, clipped low, clipped high).
+type HandComputed = (PolicyLoss, &'static [f64], f64, f64, &'static [f64], usize, usize);
+
 #[test]
 fn hand_computed_losses() {
     use PolicyLoss::{Bnpo, Cispo, Dapo, DrGrpo, Grpo, Gspo};
-    // (loss, ratios, advantage, value, weights, clipped low, clipped high); N = 4 sequences, M = 20 tokens, at most 10 tokens.
-    let rows: &[(PolicyLoss, &[f64], f64, f64, &[f64], usize, usize)] = &[
+    // N = 4 sequences, M = 20 tokens, at most 10 tokens.
+    let rows: &[HandComputed] = &[
         // -(1 + 1.1) A / (4 * 2) = -0.2625; each weight -ratio A / 8.
         (Grpo, &[1.0, 1.1], 1.0, -0.2625, &[-0.125, -0.1375], 0, 0),
         // A > 0: 1.5 is clipped to 1.2 and stops teaching, 0.5 is not: -(1.2 + 0.5) * 2 / 8 = -0.425; weights 0, -0.5 * 2 / 8.

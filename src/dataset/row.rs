@@ -47,7 +47,7 @@ pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, Da
     for row in read_rows(label, reader) {
         let row = row?;
         if let Some(first) = lines.insert(row.id.clone(), row.line) {
-            let problem = format!("id `{}` is already on line {first}; give every row its own id, or none", row.id);
+            let problem = format!("id {} is already on line {first}; give every row its own id, or none", clip(&row.id));
             return Err(DatasetError::Line { label: label.to_owned(), line: row.line, problem });
         }
         rows.push(row);
@@ -161,7 +161,7 @@ fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
         None => {
             let near =
                 ["prompt", "question", "text", "input", "conversations", "message"].into_iter().find(|key| fields.contains_key(*key));
-            let found = near.map_or(String::new(), |key| format!(" (it has `{key}`)"));
+            let found = near.map_or(String::new(), |key| format!(" (it has {})", clip(key)));
             return Err(format!("missing `messages`{found}; write {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"));
         }
     };
@@ -176,7 +176,7 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
     };
     let role = text("role")?;
     if !ROLES.contains(&role.as_str()) {
-        return Err(format!("turn {place}: role `{role}` is unknown; write one of {}", ROLES.join(", ")));
+        return Err(format!("turn {place}: role {} is unknown; write one of {}", clip(&role), ROLES.join(", ")));
     }
     Ok(Message { role, content: text("content")? })
 }

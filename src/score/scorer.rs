@@ -89,9 +89,11 @@ impl Scorer {
 
     fn score_unparsable(&self, completion: &str, from: usize, error: &SyntaxError, has_expected: bool) -> Score {
         let think = unclosed_think(completion, from, error);
-        let hidden = think.is_some() && self.strip_thinking;
-        let accept = |value: &Value<'_>| self.schema.is_valid(value);
-        let wrapping = if is_wrapped(error.reason) && !hidden { inner_values(completion, from, accept) } else { None };
+        // An open think block hides what follows it; a value that begins before it only holds the word in one of its strings.
+        let open = think.filter(|_| self.strip_thinking).unwrap_or(usize::MAX);
+        let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value);
+        let wrapping = if is_wrapped(error.reason) { inner_values(completion, from, accept) } else { None };
+        let hidden = open != usize::MAX && wrapping.is_none();
         let (message, offset) = match think {
             Some(offset) if hidden => ("a think block begins here and never ends".to_owned(), offset),
             _ => (error.reason.to_string(), error.offset),
@@ -111,7 +113,11 @@ impl Scorer {
             }],
             fields: None,
             exact: has_expected.then_some(false),
-            failure: Some(if think.is_some() { FailureClass::ThinkLeak } else { class_of(completion, error, wrapping) }),
+            failure: Some(if hidden || (think.is_some() && !self.strip_thinking) {
+                FailureClass::ThinkLeak
+            } else {
+                class_of(completion, error, wrapping)
+            }),
             parts: Ordered::default(),
         };
         self.add_parts(&mut score, None);

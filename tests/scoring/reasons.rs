@@ -93,6 +93,7 @@ fn failures_have_a_class_and_wrapped_answers_pass_tolerantly() {
         (RIGHT.replace("\"date\":\"b\"", "\"dates\":\"b\""), Some(MissingKey), false),
         (RIGHT.replace('{', "{\"x\":1,"), Some(ExtraKey), false),
         (RIGHT.replace("\"a\"", "\"<think>\""), None, true),
+        (format!("```\n{}\n```", RIGHT.replace("\"a\"", "\"<think>\"")), Some(Fence), true),
         (String::new(), Some(Other), false),
     ] {
         let score = invoice(&completion);

@@ -64,7 +64,7 @@ fn complaints_about_files() {
     write("task.toml", b"name = \"a\"\n");
     assert_eq!(complaint(), "DIR/task.toml: missing `schema`; add for example `schema = \"schema.json\"`");
     write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
-    assert_eq!(complaint(), "DIR/schema.json: No such file or directory (os error 2)");
+    assert_eq!(complaint(), "DIR/schema.json: No such file or directory (os error 2); write the file, or name another one in task.toml");
     write("task.toml", b"name = \"a\"\nschema = \"../schema.json\"\n");
     assert_eq!(
         complaint(),
@@ -120,7 +120,7 @@ fn references_lead_to_files_of_the_task() {
     );
     assert_eq!(
         Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR"),
-        "DIR/money.json: No such file or directory (os error 2)"
+        "DIR/money.json: No such file or directory (os error 2); write the file, or name another one in task.toml"
     );
     fs::write(folder.path().join("money.json"), r#"{"$defs":{"amount":{"type":"number"}}}"#).unwrap();
     fs::write(folder.path().join("b.json"), r#"{"type":"null"}"#).unwrap();
