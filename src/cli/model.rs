@@ -46,7 +46,7 @@ struct Pretrain {
     #[arg(long)]
     out: PathBuf,
     /// Optimizer updates
-    #[arg(long, default_value_t = 2500)]
+    #[arg(long, default_value_t = 2200)]
     updates: u64,
     /// Examples an update
     #[arg(long, default_value_t = 64)]
