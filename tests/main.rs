@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations)]
 
 mod architecture;
+#[cfg(feature = "engine")]
 mod bad_input;
+#[cfg(feature = "engine")]
 mod command_line;
 mod dataset;
 #[cfg(feature = "engine")]

@@ -1,18 +1,27 @@
 //! The command line: one file a subcommand, exit codes, and errors as the user sees them.
 
+#[cfg(feature = "engine")]
 mod bench;
+#[cfg(feature = "engine")]
 mod comparison;
 mod dataset;
+#[cfg(feature = "engine")]
 mod eval;
 mod init;
+#[cfg(feature = "engine")]
 mod model;
+#[cfg(feature = "engine")]
 mod plan;
+#[cfg(feature = "engine")]
 mod progress;
 mod runs;
+#[cfg(feature = "engine")]
 mod sample;
 mod score;
+#[cfg(feature = "engine")]
 mod targets;
 mod task;
+#[cfg(feature = "engine")]
 mod train;
 
 use std::process::ExitCode;
@@ -32,22 +41,27 @@ enum Command {
     /// Create a workspace with a task to edit
     Init(init::Arguments),
     /// Train a model on a task with GRPO
+    #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
     /// Compare models on a task's held-out prompts
+    #[cfg(feature = "engine")]
     Eval(eval::Arguments),
     /// Score completions against a task's schema, one line a completion
     Score(score::Arguments),
     /// Sample completions of a task's prompts
+    #[cfg(feature = "engine")]
     Sample(sample::Arguments),
     /// Check a task, or audit its schema for lazy answers
     Task(task::Arguments),
     /// Build or check a task's prompt sets
     Dataset(dataset::Arguments),
     /// Inspect, check, pretrain and export models
+    #[cfg(feature = "engine")]
     Model(model::Arguments),
     /// List and inspect runs
     Runs(runs::Arguments),
     /// Measure this machine with the embedded model
+    #[cfg(feature = "engine")]
     Bench(bench::Arguments),
 }
 
@@ -95,14 +109,19 @@ fn print(text: &str) -> Outcome {
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init(arguments) => init::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Train(arguments) => train::run(*arguments),
+        #[cfg(feature = "engine")]
         Command::Eval(arguments) => eval::run(arguments),
         Command::Score(arguments) => score::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Sample(arguments) => sample::run(arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Dataset(arguments) => dataset::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),
     };
     outcome.unwrap_or_else(|failure| {
