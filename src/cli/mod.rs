@@ -1,16 +1,21 @@
 //! The command line: one file a subcommand, exit codes, and errors as the user sees them.
 
+#[cfg(feature = "engine")]
 mod bench;
+#[cfg(feature = "engine")]
 mod comparison;
 mod dataset;
 mod eval;
 mod init;
+#[cfg(feature = "engine")]
 mod model;
+#[cfg(feature = "engine")]
 mod progress;
 mod runs;
 mod sample;
 mod score;
 mod task;
+#[cfg(feature = "engine")]
 mod train;
 
 use std::process::ExitCode;
@@ -30,6 +35,7 @@ enum Command {
     /// Create a workspace with a task to edit
     Init(init::Arguments),
     /// Train a model on a task with GRPO
+    #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
     /// Compare models on a task's held-out prompts
     Eval(eval::Arguments),
@@ -42,10 +48,12 @@ enum Command {
     /// Build or check a task's prompt sets
     Dataset(dataset::Arguments),
     /// Inspect, check, pretrain and export models
+    #[cfg(feature = "engine")]
     Model(model::Arguments),
     /// List and inspect runs
     Runs(runs::Arguments),
     /// Measure this machine with the embedded model
+    #[cfg(feature = "engine")]
     Bench(bench::Arguments),
 }
 
@@ -83,14 +91,17 @@ pub type Outcome = Result<ExitCode, Failure>;
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init(arguments) => init::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Train(arguments) => train::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Score(arguments) => score::run(arguments),
         Command::Sample(arguments) => sample::run(arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Dataset(arguments) => dataset::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
+        #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),
     };
     outcome.unwrap_or_else(|failure| {
