@@ -1,5 +1,6 @@
 //! From messages to token ids and back: chat template, tokenizer, stop ids.
 
+mod limits;
 mod python_json;
 mod template;
 mod tokenizer;
@@ -7,7 +8,8 @@ mod train_bpe;
 
 use serde::{Deserialize, Serialize};
 
-pub use template::{ChatTemplate, LONGEST_PROMPT_BYTES};
+pub use limits::LONGEST_PROMPT_BYTES;
+pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use train_bpe::{CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 

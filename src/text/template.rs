@@ -4,16 +4,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
-use super::{Message, TextError, Thinking, python_json};
+use super::limits::{BoundedPrompt, LONGEST_PROMPT_BYTES, MOST_STEPS, caught};
+use super::{Message, TextError, Thinking, limits, python_json};
 use crate::hub::ModelSource;
 
 const NAME: &str = "chat_template";
-
-/// The longest prompt text that a template may make; no model reads as much.
-pub const LONGEST_PROMPT_BYTES: usize = 16 << 20;
-
-/// Steps of the template engine for one prompt. A conversation of a thousand turns needs about a tenth; an endless template stops here.
-const MOST_STEPS: u64 = 500_000;
 
 /// A compiled chat template with the special tokens that it may name.
 pub struct ChatTemplate {
@@ -32,9 +27,8 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| problem(path, &error))?);
-        environment.set_fuel(Some(MOST_STEPS));
+        limits::bound(&mut environment);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(|output, state, value| match f64::try_from(value.clone()) {
             Ok(number) if value.is_number() && !value.is_integer() => Ok(output.write_str(&python_json::python_float(number))?),
             _ => minijinja::escape_formatter(output, state, value),
@@ -42,7 +36,7 @@ impl ChatTemplate {
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        environment.add_template_owned(NAME, without_generation_marks(source)).map_err(|error| problem(path, &error))?;
+        caught(|| environment.add_template_owned(NAME, without_generation_marks(source))).map_err(|error| problem(path, &error))?;
         Ok(Self { environment, special_tokens, path: path.to_owned(), has_switch: source.contains("enable_thinking") })
     }
 
@@ -94,8 +88,9 @@ impl ChatTemplate {
         if let Some(thinking) = thinking {
             variables.push(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)));
         }
-        let mut prompt = Bounded::default();
-        let outcome = self.environment.get_template(NAME).and_then(|template| {
+        let mut prompt = BoundedPrompt::default();
+        let outcome = caught(|| {
+            let template = self.environment.get_template(NAME)?;
             template.render_captured_to(Value::from_pairs(variables), &mut prompt)?;
             Ok(())
         });
@@ -111,28 +106,6 @@ impl ChatTemplate {
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("ChatTemplate").field("path", &self.path).field("has_switch", &self.has_switch).finish_non_exhaustive()
-    }
-}
-
-/// A prompt while it is written; it stops at [`LONGEST_PROMPT_BYTES`].
-#[derive(Default)]
-struct Bounded {
-    bytes: Vec<u8>,
-    full: bool,
-}
-
-impl std::io::Write for Bounded {
-    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
-        self.full |= self.bytes.len() + part.len() > LONGEST_PROMPT_BYTES;
-        if self.full {
-            return Err(std::io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(part);
-        Ok(part.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -230,7 +203,18 @@ mod tests {
         check("{{ missing }}{{ missing is defined }}", "False");
         check("{%- generation -%} x {%- endgeneration %}", "x");
         check("a\n", "a");
-        check("{{ '<' }}", "<");
+        check("{{ '<' }}{{ 6 is divisibleby 3 }}{{ 7 is divisibleby(3) }}", "<TrueFalse");
+    }
+
+    #[test]
+    fn a_thousand_turns_are_within_the_bounds() {
+        let turns: Vec<Json> = (0..1_000).map(|turn| json!({"role": ["user", "assistant"][turn % 2], "content": "x"})).collect();
+        let golden: Json = serde_json::from_str(include_str!("../../tests/parity/chat_templates.json")).unwrap();
+        let template = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "reasoning, one question").unwrap();
+        let prompt = render(template["template"].as_str().unwrap(), &json!(turns)).unwrap();
+        assert_eq!(prompt.matches("<|im_start|>").count(), 1_001);
+        let formats = "{{ 'a\nb' | indent(2) }}{{ '%5.2f' | format(1) }}{{ '{:>4}'.format(1) }}{{ [1, 2, 3] | batch(2) | list | length }}";
+        assert_eq!(render(formats, &json!([])).unwrap(), "a\n  b 1.00   12");
     }
 
     #[test]
@@ -246,13 +230,24 @@ mod tests {
         check("{% for %}", &["line 1"]);
         check("{{ missing.attribute }}", &["line 1"]);
         check("{{ messages | nonsense }}", &["nonsense"]);
+        check("{{ messages | pprint }}", &["pprint"]);
+        check("{{ debug() }}", &["debug"]);
+        check("{{ [][::-1] | list }}", &["the template engine failed: index out of bounds"]);
+        check("{{ 3 is divisibleby 0 }}", &["cannot divide 3 by 0"]);
         check("{{ strftime_now('%') }}", &["strftime_now"]);
         // Nothing that a template asks for may hang or fill the memory.
         let million = "{% for a in range(1000) %}{% for b in range(1000) %}";
-        check(&format!("{million}{{% endfor %}}{{% endfor %}}"), &["more than 500000 steps", "loops for too long"]);
+        check(&format!("{million}{{% endfor %}}{{% endfor %}}"), &["more than 100000 steps", "loops for too long"]);
         check("{% set x = 'a' * 99999 %}{% for a in range(1000) %}{{ x }}{% endfor %}", &["longer than 16 MiB"]);
         check("{{ [1] | tojson(indent=1000000000000000000) }}", &["`indent`", "1000000000000000000"]);
         check("{{ (['a' * 99999] * 1000) | tojson }}", &["tojson", "16 MiB"]);
+        check("{{ 'a' | indent(999999999999) }}", &["indent: 999999999999 is too many"]);
+        check("{{ 'a' | indent(width=999999999999) }}", &["indent: 999999999999 is too many"]);
+        check("{{ '%999999999999d' | format(1) }}", &["format: 999999999999 is too wide"]);
+        check("{{ '%*d' | format(99999, 1) }}", &["format: 99999 is too many"]);
+        check("{{ '{:999999999999}'.format(1) }}", &["format: 999999999999 is too wide"]);
+        check("{{ [1] | batch(999999999999, 0) | list }}", &["batch: 999999999999 is too many"]);
+        check("{{ [1] | slice(999999999999) | list }}", &["slice: 999999999999 is too many"]);
         let nest = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
         check(&format!("{nest}{{{{ ns.x | tojson }}}}"), &["tojson", "nested deeper than 200"]);
     }
