@@ -143,3 +143,23 @@ pub enum Found {
     /// So many sequence numbers are missing here.
     Missing(u64),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::super::events::{EventBody, Note, Recovered};
+    use super::super::history::RunState;
+    use super::*;
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = || EventBody::from(Note { text: "a".to_owned() });
+        let recovered = || EventBody::from(Recovered { dropped_bytes: u64::MAX, ..Recovered::default() });
+        let events = [(u64::MAX, note()), (u64::MAX, note()), (7, recovered()), (8, recovered())];
+        let lines: Vec<u8> = events.into_iter().flat_map(|(seq, body)| Event { seq, time_ms: u64::MAX, body }.to_line().unwrap()).collect();
+        std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
+        let state = RunState::read(folder.path()).unwrap();
+        assert_eq!((state.notes.len(), state.skipped, state.gaps, state.dropped_bytes), (2, 0, u64::MAX - 1, u64::MAX));
+    }
+}
