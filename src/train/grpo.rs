@@ -204,13 +204,7 @@ fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &st
     let best = RunState::read(run.path())?.best_step(&steps);
     let end = (step == job.total_steps).then_some(step);
     let removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
-    recorder.event(Checkpoint {
-        step,
-        path: format!("checkpoints/{}", checkpoint_folder(step)),
-        bytes,
-        why: why.to_owned(),
-        removed: removed.clone(),
-    })?;
+    recorder.event(Checkpoint { step, path: checkpoint_folder(step), bytes, why: why.to_owned(), removed: removed.clone() })?;
     for step in removed {
         checkpoint::remove(&checkpoint_path(run.path(), step))?;
     }

@@ -41,6 +41,7 @@ fn dead_groups_change_neither_weights_nor_moments() {
     assert_eq!(state.metrics["frac_reward_zero_std"].values(), [1.0, 1.0], "the steps are counted");
     assert!(!state.metrics.contains_key("grad_norm"));
     let bytes = |step, file: &str| std::fs::read(checkpoint_path(run.path(), step).join(file)).unwrap();
+    assert!(run.path().join(&state.checkpoints[&2].path).join("trainer.json").is_file(), "the event names the folder");
     for file in ["model.safetensors", "optimizer.safetensors"] {
         assert!(bytes(0, file) == bytes(2, file), "{file} changed");
     }
