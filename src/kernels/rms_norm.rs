@@ -6,7 +6,7 @@ use super::Real;
 use super::memory::{by_number_type, read};
 use super::numbers::{dot, vectorised};
 
-/// `x`: [rows, width], `weight`: [width] -> [rows, width].
+/// `x`: [rows, width], `weight`: `[width]` -> [rows, width].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     by_number_type!(x, forward(x, weight, epsilon))
 }
@@ -16,7 +16,7 @@ pub fn rms_norm_backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon
     by_number_type!(x, backward(gradient, x, weight, epsilon))
 }
 
-/// Gradient of the weight. `gradient` and `x`: [rows, width] -> [width].
+/// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`.
 pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
     by_number_type!(x, backward_weight(gradient, x, epsilon))
 }

@@ -86,7 +86,7 @@ pub fn rope_frequencies(dimension: usize, theta: f64, scaling: RopeScaling) -> V
 pub struct QueryKeyContext<'a> {
     /// How a packed row divides.
     pub heads: Heads,
-    /// Weights [dimension] of the query norm and the key norm; None for families without.
+    /// Weights `[dimension]` of the query norm and the key norm; None for families without.
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
     /// The norms' epsilon.
     pub epsilon: f64,
@@ -106,7 +106,7 @@ pub fn query_key_rope_backward(gradient: &Tensor, packed: &Tensor, context: Quer
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
 
-/// As [`query_key_rope_backward`], and the gradients [dimension] of the query norm's and the key norm's weights.
+/// As [`query_key_rope_backward`], and the gradients `[dimension]` of the query norm's and the key norm's weights.
 pub fn query_key_rope_backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
     by_number_type!(packed, backward(gradient, packed, context))
 }

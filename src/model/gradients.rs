@@ -29,7 +29,7 @@ impl Gradients {
         accumulate(&self.flat, &other.flat)
     }
 
-    /// All numbers: [n].
+    /// All numbers: `[n]`.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }

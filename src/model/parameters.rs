@@ -42,12 +42,12 @@ impl Parameters {
         Ok(Self { flat, slots })
     }
 
-    /// All numbers: [n].
+    /// All numbers: `[n]`.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
 
-    /// Overwrites all numbers, in place, so that every view sees them. `flat`: [n].
+    /// Overwrites all numbers, in place, so that every view sees them. `flat`: `[n]`.
     pub fn restore(&self, flat: &Tensor) -> Result<()> {
         self.flat.slice_set(&flat.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?, 0, 0)
     }
@@ -62,7 +62,7 @@ impl Parameters {
         self.flat.elem_count()
     }
 
-    /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows, columns] or [n].
+    /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows, columns] or `[n]`.
     /// It shares memory with the flat buffer: an optimizer step shows through it.
     pub fn view(&self, names: &[String]) -> Result<Option<(Tensor, std::ops::Range<usize>)>> {
         let Some(first) = names.first().and_then(|name| self.slots.iter().position(|slot| slot.name == *name)) else { return Ok(None) };
