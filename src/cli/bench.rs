@@ -42,10 +42,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let Command::Cpu { shape, threads, no_run, json } = arguments.command;
     let threads = Threads::new(threads)?;
     let config = find_model(&shape)?.config()?;
+    // The run goes first: the process's peak memory is then the run's own.
+    let run = if no_run { Vec::new() } else { whole_run(threads.count())? };
     let mut results = measure_cpu(&config, &threads)?;
-    if !no_run {
-        results.extend(whole_run(threads.count())?);
-    }
+    results.extend(run);
     let device = format!("cpu, {} threads", threads.count());
     if json {
         println!("{}", serde_json::json!({ "device": device, "shape": shape, "results": results }));

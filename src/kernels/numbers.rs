@@ -48,7 +48,7 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Sum of `a[i] * b[i]` over eight independent lanes, so that the loop vectorises and its order of additions is fixed.
+/// Sum of `a[i] * b[i]` over 16 independent lanes, so that the loop vectorises and its order of additions is fixed.
 #[inline(always)]
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 16;
