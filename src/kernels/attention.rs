@@ -1,6 +1,6 @@
 //! Causal attention over packed segments; a completion's segment also sees the whole of its prompt's segment, which is computed once for the group.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 use super::Real;
 use super::matrix::{View, multiply};
@@ -19,16 +19,34 @@ pub struct Segment {
     pub prefix: (usize, usize),
 }
 
+/// A batch's segments, and the same as a table where its device can read it.
+#[derive(Clone, Debug)]
+pub struct Segments {
+    list: Vec<Segment>,
+    /// On a GPU: [segments, 4] of u32, each start, length, prefix start, prefix length.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only kernels on a GPU read it"))]
+    table: Option<Tensor>,
+}
+
+impl Segments {
+    /// Segments for tensors on `device`; together they cover every row of the batch once.
+    pub fn new(list: Vec<Segment>, device: &Device) -> Result<Self> {
+        let numbers = list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect::<Vec<_>>();
+        let table = if device.is_cpu() { None } else { Some(Tensor::from_vec(numbers, (list.len(), 4), device)?) };
+        Ok(Self { list, table })
+    }
+}
+
 /// `packed`: [rows, row_width] of rotated queries and keys, and values -> [rows, query_width].
-pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
-    check(packed, segments)?;
-    by_number_type!(packed, forward(packed, heads, segments))
+pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+    check(packed, &segments.list)?;
+    by_number_type!(packed, forward(packed, heads, &segments.list))
 }
 
 /// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again, not kept.
-pub fn segment_attention_backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
-    check(packed, segments)?;
-    by_number_type!(packed, backward(gradient, packed, heads, segments))
+pub fn segment_attention_backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+    check(packed, &segments.list)?;
+    by_number_type!(packed, backward(gradient, packed, heads, &segments.list))
 }
 
 fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {

@@ -20,10 +20,29 @@ pub struct DecodeRow {
     pub length: usize,
 }
 
+/// The rows of a decode step: listed on the CPU, a table that the step itself moves on along on a GPU.
+#[derive(Clone, Debug)]
+pub enum DecodeRows {
+    /// The rows, in order.
+    Listed(Vec<DecodeRow>),
+    /// [rows, 4] of u32 on a GPU: each slot, prefix start, prefix length, length.
+    Table(Tensor),
+}
+
+impl DecodeRows {
+    fn listed(&self) -> Result<&[DecodeRow]> {
+        match self {
+            Self::Listed(rows) => Ok(rows),
+            Self::Table(_) => bail!("rows on a GPU for tensors on the CPU"),
+        }
+    }
+}
+
 /// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 * key_width].
 /// `packed`: [rows, row_width], rotated.
-pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<()> {
+pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<()> {
     let (slots, positions, _) = cache.dims3()?;
+    let rows = rows.listed()?;
     if rows.iter().any(|row| row.slot >= slots || row.length == 0 || row.length > positions) {
         bail!("a row leaves the cache of {slots} slots and {positions} positions")
     }
@@ -32,8 +51,8 @@ pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &
 
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, row_width], the rotated rows of the prefill, of which keys and values are read;
 /// `cache`: [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the reading of its keys.
-pub fn decode_attention(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<Tensor> {
-    by_number_type!(packed, attend(packed, prefix, cache, heads, rows))
+pub fn decode_attention(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<Tensor> {
+    by_number_type!(packed, attend(packed, prefix, cache, heads, rows.listed()?))
 }
 
 struct Append<'a> {

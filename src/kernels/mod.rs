@@ -6,14 +6,18 @@ pub mod accumulate; // a += b, in place
 pub mod adamw; // one optimizer update of a flat buffer
 pub mod attention; // causal attention over packed segments that share prefixes
 pub mod decode_attention; // one new token a row against the caches
+pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
 pub mod philox; // random numbers as a function of what they are for
+pub mod product; // matrix products
 pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
 pub mod sampler; // drawing tokens, with their log-probs
 pub mod swiglu; // silu(gate) * up
 
+#[cfg(feature = "cuda")]
+mod cuda; // what every kernel's launch on a GPU shares
 mod matrix;
 mod memory;
 mod numbers;

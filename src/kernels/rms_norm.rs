@@ -8,11 +8,19 @@ use super::numbers::{dot, vectorised};
 
 /// `x`: [rows, width], `weight`: `[width]` -> [rows, width].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::forward(x, weight, epsilon);
+    }
     by_number_type!(x, forward(x, weight, epsilon))
 }
 
 /// Gradient of the input. `gradient` and `x`: [rows, width] -> [rows, width].
 pub fn rms_norm_backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::backward(gradient, x, weight, epsilon);
+    }
     by_number_type!(x, backward(gradient, x, weight, epsilon))
 }
 
@@ -88,4 +96,36 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
         }
     });
     Tensor::from_vec(output, width, x.device())
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{Result, Tensor};
+
+    use crate::kernels::cuda::{Grid, Module, at, device, empty, float, int, launch, module};
+
+    static MODULE: Module = module!("rms_norm");
+
+    /// One block a row.
+    fn grid(rows: usize, width: usize) -> Grid {
+        Grid::rows(rows, width.next_multiple_of(32).clamp(32, 512))
+    }
+
+    pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+        let (rows, width) = x.dims2()?;
+        let (device, number_type) = (device(x)?, x.dtype());
+        let y = empty((rows, width), number_type, device)?;
+        let arguments = [at(x)?, at(weight)?, at(&y)?, int(width), float(epsilon)];
+        launch(device, &MODULE, "rms_norm", Some(number_type), grid(rows, width), &arguments)?;
+        Ok(y)
+    }
+
+    pub(super) fn backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+        let (rows, width) = x.dims2()?;
+        let (device, number_type) = (device(x)?, x.dtype());
+        let dx = empty((rows, width), number_type, device)?;
+        let arguments = [at(gradient)?, at(x)?, at(weight)?, at(&dx)?, int(width), float(epsilon)];
+        launch(device, &MODULE, "rms_norm_backward", Some(number_type), grid(rows, width), &arguments)?;
+        Ok(dx)
+    }
 }

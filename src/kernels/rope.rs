@@ -90,8 +90,8 @@ pub struct QueryKeyContext<'a> {
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
     /// The norms' epsilon.
     pub epsilon: f64,
-    /// Position of each row.
-    pub positions: &'a [u32],
+    /// Position of each row: [rows], u32.
+    pub positions: &'a Tensor,
     /// Cosines and sines.
     pub table: &'a RopeTable,
 }
@@ -111,21 +111,23 @@ pub fn query_key_rope_backward_all(gradient: &Tensor, packed: &Tensor, context: 
     by_number_type!(packed, backward(gradient, packed, context))
 }
 
-fn check_positions(rows: usize, context: QueryKeyContext<'_>) -> Result<()> {
-    if context.positions.len() != rows {
-        bail!("{} positions for {rows} rows", context.positions.len())
+/// The positions, which the table must hold: one a row.
+fn checked_positions(rows: usize, context: QueryKeyContext<'_>) -> Result<Vec<u32>> {
+    let positions = context.positions.to_vec1::<u32>()?;
+    if positions.len() != rows {
+        bail!("{} positions for {rows} rows", positions.len())
     }
-    match context.positions.iter().max() {
+    match positions.iter().max() {
         Some(&last) if last as usize >= context.table.positions() => {
             bail!("position {last} is beyond the model's {} positions", context.table.positions())
         }
-        _ => Ok(()),
+        _ => Ok(positions),
     }
 }
 
 fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
     let (rows, width) = packed.dims2()?;
-    check_positions(rows, context)?;
+    let positions = checked_positions(rows, context)?;
     let Heads { query, key_value, dimension } = context.heads;
     let (packed_read, cosine_read, sine_read) = (read(packed)?, read(&context.table.cosines)?, read(&context.table.sines)?);
     let (numbers, cosines, sines) = (packed_read.numbers::<T>()?, cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
@@ -134,7 +136,7 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     let half = dimension / 2;
     let mut output = numbers.to_vec();
     vectorised(|| {
-        for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(context.positions) {
+        for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(&positions) {
             let at = position as usize * half;
             let (cosine, sine) = (&cosines[at..at + half], &sines[at..at + half]);
             for head in 0..query + key_value {
@@ -163,7 +165,7 @@ fn rotate<T: Real>(head: &mut [T], cosine: &[T], sine: &[T], direction: T) {
 
 fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
     let (rows, width) = packed.dims2()?;
-    check_positions(rows, context)?;
+    let positions = checked_positions(rows, context)?;
     let Heads { query, key_value, dimension } = context.heads;
     let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
     let (cosine_read, sine_read) = (read(&context.table.cosines)?, read(&context.table.sines)?);
@@ -177,7 +179,7 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContex
     let mut turned = vec![T::of(0.0); dimension];
     vectorised(|| {
         let rows = gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width));
-        for (((g, row), out), &position) in rows.zip(context.positions) {
+        for (((g, row), out), &position) in rows.zip(&positions) {
             let at = position as usize * half;
             let (cosine, sine) = (&cosines[at..at + half], &sines[at..at + half]);
             for head in 0..query + key_value {

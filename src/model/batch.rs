@@ -1,6 +1,8 @@
 //! Tokens of several sequences laid end to end, without padding; the completions of one prompt share its rows.
 
-use crate::kernels::attention::Segment;
+use candle_core::{Device, Result, Tensor, bail};
+
+use crate::kernels::attention::{Segment, Segments};
 
 /// A micro-batch as the layers see it: one row a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +24,36 @@ pub struct Sequence {
     pub targets: Vec<u32>,
 }
 
+/// A batch where the model's tensors are.
+#[derive(Clone, Debug)]
+pub(super) struct PlacedBatch {
+    /// [rows], u32.
+    pub(super) token_ids: Tensor,
+    /// [rows], u32.
+    pub(super) positions: Tensor,
+    pub(super) segments: Segments,
+}
+
 impl PackedBatch {
+    /// Copies the batch to a device.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, a position beyond the model's.
+    pub(super) fn place(&self, vocabulary: usize, positions: usize, device: &Device) -> Result<PlacedBatch> {
+        if let Some(id) = self.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
+            bail!("token {id} is outside the vocabulary of {vocabulary}")
+        }
+        if let Some(position) = self.positions.iter().find(|&&position| position as usize >= positions) {
+            bail!("position {position} is beyond the model's {positions} positions")
+        }
+        let row_tensor = |numbers: &[u32]| Tensor::from_slice(numbers, numbers.len(), device);
+        Ok(PlacedBatch {
+            token_ids: row_tensor(&self.token_ids)?,
+            positions: row_tensor(&self.positions)?,
+            segments: Segments::new(self.segments.clone(), device)?,
+        })
+    }
+
     /// Rows (tokens) in the batch.
     pub fn rows(&self) -> usize {
         self.token_ids.len()

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::assemble::Assembly;
 use super::layer::{LayerActivations, NormWeight};
 use super::linear::Linear;
+use super::batch::PlacedBatch;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
@@ -44,6 +45,7 @@ pub struct Decoder {
 /// What the backward of a batch reads.
 #[derive(Debug)]
 pub struct Activations {
+    batch: PlacedBatch,
     layers: Vec<Saved>,
     /// [rows, hidden] before the final norm.
     last: Tensor,
@@ -114,12 +116,9 @@ impl Decoder {
         &self.device
     }
 
-    /// `token_ids` -> [ids, hidden].
-    pub(crate) fn embed(&self, token_ids: &[u32]) -> Result<Tensor> {
-        if let Some(id) = token_ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
-            candle_core::bail!("token {id} is outside the vocabulary of {}", self.config.vocab_size)
-        }
-        embedding(&self.embedding, &Tensor::from_slice(token_ids, token_ids.len(), &self.device)?)
+    /// `token_ids`: [ids], u32, inside the vocabulary -> [ids, hidden].
+    pub(crate) fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
+        embedding(&self.embedding, token_ids)
     }
 
     /// The final norm: [rows, hidden] -> [rows, hidden].
@@ -139,33 +138,35 @@ impl Decoder {
 
     /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
     pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
+        let batch = self.place(batch)?;
         let mut hidden = self.embed(&batch.token_ids)?;
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, self.rows(batch, adapters))?.0;
+            hidden = layer.forward(&hidden, self.rows(&batch, adapters))?.0;
         }
         self.norm(&hidden)
     }
 
     /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is kept.
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
+        let batch = self.place(batch)?;
         let mut hidden = self.embed(&batch.token_ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved) = layer.forward(&hidden, self.rows(batch, Adapters::On))?;
+            let (output, saved) = layer.forward(&hidden, self.rows(&batch, Adapters::On))?;
             layers.push(if recompute { Saved::Input(hidden) } else { Saved::All(Box::new(saved)) });
             hidden = output;
         }
-        Ok((self.norm(&hidden)?, Activations { layers, last: hidden }))
+        Ok((self.norm(&hidden)?, Activations { batch, layers, last: hidden }))
     }
 
     /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below the head.
     pub fn backward(&self, batch: &PackedBatch, activations: Activations, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let Activations { layers, last } = activations;
+        let Activations { batch: placed, layers, last } = activations;
         if let Some(range) = &self.final_norm.trained {
             gradients.add(range, &rms_norm_backward_weight(gradient, &last, self.config.rms_norm_eps)?)?;
         }
         let mut gradient = rms_norm_backward(gradient, &last, &self.final_norm.weight, self.config.rms_norm_eps)?;
-        let context = self.rows(batch, Adapters::On);
+        let context = self.rows(&placed, Adapters::On);
         for (layer, saved) in self.layers.iter().zip(layers).rev() {
             let saved = match saved {
                 Saved::Input(input) => layer.forward(&input, context)?.1,
@@ -181,10 +182,11 @@ impl Decoder {
 
     /// The rotated queries, keys and values of every layer, [rows, row_width] each, and the rows after the final norm: what decoding starts from.
     pub(crate) fn prefill(&self, batch: &PackedBatch, adapters: Adapters) -> Result<(Vec<Tensor>, Tensor)> {
+        let batch = self.place(batch)?;
         let mut hidden = self.embed(&batch.token_ids)?;
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved) = layer.forward(&hidden, self.rows(batch, adapters))?;
+            let (output, saved) = layer.forward(&hidden, self.rows(&batch, adapters))?;
             caches.push(saved.into_rotated());
             hidden = output;
         }
@@ -205,7 +207,11 @@ impl Decoder {
         Ok(named)
     }
 
-    fn rows<'a>(&'a self, batch: &'a PackedBatch, adapters: Adapters) -> RowContext<'a> {
+    fn place(&self, batch: &PackedBatch) -> Result<PlacedBatch> {
+        batch.place(self.config.vocab_size, self.table.positions(), &self.device)
+    }
+
+    fn rows<'a>(&'a self, batch: &'a PlacedBatch, adapters: Adapters) -> RowContext<'a> {
         RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
     }
 }

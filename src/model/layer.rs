@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::adapter::Adapters;
 use super::gradients::Gradients;
 use super::linear::Linear;
-use crate::kernels::attention::{Segment, segment_attention, segment_attention_backward};
+use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use crate::kernels::swiglu::{swiglu, swiglu_backward};
@@ -38,10 +38,10 @@ pub struct Layer {
 /// What the rows of a batch are, the same for every layer.
 #[derive(Clone, Copy, Debug)]
 pub struct RowContext<'a> {
-    /// Position of each row.
-    pub positions: &'a [u32],
+    /// Position of each row: `[rows]`, u32.
+    pub positions: &'a Tensor,
     /// Which rows attend to which.
-    pub segments: &'a [Segment],
+    pub segments: &'a Segments,
     /// Cosines and sines.
     pub table: &'a RopeTable,
     /// Adapters on or off.
@@ -84,7 +84,7 @@ impl Layer {
     }
 
     /// The rotated queries and keys, and the values, of rows at `positions`: [rows, row_width]. First half of a decode step.
-    pub(crate) fn before_attention(&self, input: &Tensor, positions: &[u32], table: &RopeTable, adapters: Adapters) -> Result<Tensor> {
+    pub(crate) fn before_attention(&self, input: &Tensor, positions: &Tensor, table: &RopeTable, adapters: Adapters) -> Result<Tensor> {
         let normed = rms_norm(input, &self.input_norm.weight, self.epsilon)?;
         let packed = self.query_key_value.forward(&normed, adapters)?;
         query_key_rope(&packed, self.query_key(positions, table))
@@ -149,7 +149,7 @@ impl Layer {
         Ok((output, FeedForward { middle, middle_normed, gate_up, activated }))
     }
 
-    fn query_key<'a>(&'a self, positions: &'a [u32], table: &'a RopeTable) -> QueryKeyContext<'a> {
+    fn query_key<'a>(&'a self, positions: &'a Tensor, table: &'a RopeTable) -> QueryKeyContext<'a> {
         let norms = self.query_key_norms.as_ref().map(|(query, key)| (&query.weight, &key.weight));
         QueryKeyContext { heads: self.heads, norms, epsilon: self.epsilon, positions, table }
     }

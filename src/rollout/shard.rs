@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::{Completion, Request, Sampling, StopReason};
-use crate::kernels::decode_attention::{DecodeRow, append_keys_values, decode_attention};
+use crate::kernels::decode_attention::{DecodeRow, DecodeRows, append_keys_values, decode_attention};
 use crate::kernels::philox::{Place, uniform};
 use crate::kernels::sampler::{Drawn, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
@@ -119,7 +119,9 @@ fn step(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &Caches) -> R
     let places: Vec<DecodeRow> =
         rows.iter().map(|row| DecodeRow { slot: row.slot, prefix: row.prefix, length: row.completion.token_ids.len() }).collect();
     let positions: Vec<u32> = places.iter().map(|place| (place.prefix.1 + place.length - 1) as u32).collect();
-    let mut hidden = model.embed(&newest)?;
+    let positions = Tensor::from_vec(positions, rows.len(), model.device())?;
+    let places = DecodeRows::Listed(places);
+    let mut hidden = model.embed(&Tensor::from_vec(newest, rows.len(), model.device())?)?;
     for (layer, (prompts, written)) in model.layers().iter().zip(caches.prompts.iter().zip(&caches.written)) {
         let packed = layer.before_attention(&hidden, &positions, model.table(), adapters)?;
         append_keys_values(written, &packed, layer.heads(), &places)?;

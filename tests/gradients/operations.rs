@@ -1,7 +1,7 @@
 //! Every fused operation against finite differences, and its forward against plain candle operations.
 
 use candle_core::{D, DType, Device, Tensor};
-use grpo_tui::kernels::attention::{Segment, segment_attention, segment_attention_backward};
+use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward};
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward};
 use grpo_tui::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
@@ -39,7 +39,7 @@ fn query_key_rope_matches() {
     let table = RopeTable::new(16, HEADS.dimension, 1e4, DType::F64, &Device::Cpu).unwrap();
     let (packed, seed) = (random(1, &[3, HEADS.row_width()]), random(2, &[3, HEADS.row_width()]));
     let (query_norm, key_norm) = (random(3, &[HEADS.dimension]), random(4, &[HEADS.dimension]));
-    let positions = [0, 5, 11];
+    let positions = Tensor::new(&[0_u32, 5, 11], &Device::Cpu).unwrap();
     let forward = |packed: &Tensor, query: &Tensor, key: &Tensor| {
         let context = QueryKeyContext { heads: HEADS, norms: Some((query, key)), epsilon: 1e-6, positions: &positions, table: &table };
         query_key_rope(packed, context).unwrap()
@@ -66,7 +66,8 @@ fn segment_attention_matches() {
         Segment { start: 9, length: 2, prefix: (0, 0) },
     ];
     let (packed, seed) = (random(1, &[11, HEADS.row_width()]), random(2, &[11, HEADS.query_width()]));
-    let y = segment_attention(&packed, HEADS, &segments).unwrap();
+    let segments_of_batch = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
+    let y = segment_attention(&packed, HEADS, &segments_of_batch).unwrap();
     for (start, rows) in [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])] {
         let rows: Vec<u32> = rows;
         let own = packed.index_select(&Tensor::new(rows.as_slice(), &Device::Cpu).unwrap(), 0).unwrap();
@@ -75,8 +76,8 @@ fn segment_attention_matches() {
         let expected = expected.narrow(0, rows.len() - length, length).unwrap();
         close("attention", &y.narrow(0, start, length).unwrap(), &expected, 1e-12);
     }
-    let gradient = segment_attention_backward(&seed, &packed, HEADS, &segments).unwrap();
-    check("packed", &packed, &gradient, |x| seeded(&segment_attention(x, HEADS, &segments).unwrap(), &seed));
+    let gradient = segment_attention_backward(&seed, &packed, HEADS, &segments_of_batch).unwrap();
+    check("packed", &packed, &gradient, |x| seeded(&segment_attention(x, HEADS, &segments_of_batch).unwrap(), &seed));
 }
 
 #[test]

@@ -1,0 +1,207 @@
+//! What every CUDA kernel's launch shares: the compiled modules, addresses of tensors, fresh tensors, and the device itself as the engine wants it.
+//!
+//! All work of a process goes to one stream in the order of the calls, so neither a launch nor a freed tensor needs any synchronisation.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg, sys};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail};
+
+/// The kernels of one `.cu` file, compiled by build.rs.
+pub(super) struct Module {
+    /// The file's name without its ending.
+    pub(super) name: &'static str,
+    /// Machine code and PTX.
+    pub(super) image: &'static [u8],
+}
+
+/// The module of `src/kernels/NAME.cu`.
+macro_rules! module {
+    ($name:literal) => {
+        $crate::kernels::cuda::Module { name: $name, image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")) }
+    };
+}
+pub(super) use module;
+
+/// How many blocks of how many threads, and their dynamic shared memory in bytes (up to 48 KiB without asking; more is asked for here).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    pub(super) blocks: (usize, usize, usize),
+    pub(super) threads: usize,
+    pub(super) shared_bytes: usize,
+}
+
+impl Grid {
+    /// A row of blocks without dynamic shared memory.
+    pub(super) fn rows(blocks: usize, threads: usize) -> Self {
+        Self { blocks: (blocks, 1, 1), threads, shared_bytes: 0 }
+    }
+
+    /// One thread an element, 256 a block.
+    pub(super) fn elements(count: usize) -> Self {
+        Self::rows(count.div_ceil(256), 256)
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Argument {
+    /// `T *`.
+    Address(u64),
+    /// `int`.
+    Int(i32),
+    /// `unsigned int`.
+    Unsigned(u32),
+    /// `unsigned long long`.
+    Long(u64),
+    /// `float`.
+    Float(f32),
+    /// `double`.
+    Double(f64),
+}
+
+/// The first number of a contiguous tensor on the GPU. A kernel may write there too: tensors that share memory see it.
+pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
+    if !tensor.is_contiguous() {
+        bail!("a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}", tensor.shape(), tensor.stride())
+    }
+    Ok(Argument::Address(address(tensor)?))
+}
+
+/// A count or an index.
+pub(super) fn int(value: usize) -> Argument {
+    Argument::Int(value as i32)
+}
+
+/// A scale, an epsilon.
+pub(super) fn float(value: f64) -> Argument {
+    Argument::Float(value as f32)
+}
+
+/// Where a tensor's first number lies, whatever its strides.
+pub(super) fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else { bail!("a GPU kernel was given a tensor of another device") };
+    let stream = storage.device.cuda_stream();
+    macro_rules! start {
+        ($number:ty) => {
+            storage.as_cuda_slice::<$number>()?.device_ptr(&stream).0 + (layout.start_offset() * size_of::<$number>()) as u64
+        };
+    }
+    Ok(match tensor.dtype() {
+        DType::BF16 => start!(half::bf16),
+        DType::F32 => start!(f32),
+        DType::F64 => start!(f64),
+        DType::U32 => start!(u32),
+        DType::U8 => start!(u8),
+        DType::I64 => start!(i64),
+        other => bail!("no kernel works on {other:?}"),
+    })
+}
+
+/// The GPU that a tensor is on.
+pub(super) fn device(tensor: &Tensor) -> Result<&CudaDevice> {
+    match tensor.device() {
+        Device::Cuda(device) => Ok(device),
+        _ => bail!("a GPU kernel was given a tensor of another device"),
+    }
+}
+
+/// A tensor whose numbers are not written yet: a kernel must write all of them.
+pub(super) fn empty(shape: impl Into<Shape>, number_type: DType, device: &CudaDevice) -> Result<Tensor> {
+    let shape = shape.into();
+    let count = shape.elem_count();
+    macro_rules! allocate {
+        ($number:ty) => {
+            // SAFETY: these numbers have no invalid bit patterns; what stands there until a kernel writes is arbitrary, not undefined.
+            CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$number>(count)? }, device.clone())
+        };
+    }
+    let storage = match number_type {
+        DType::BF16 => allocate!(half::bf16),
+        DType::F32 => allocate!(f32),
+        DType::F64 => allocate!(f64),
+        DType::U32 => allocate!(u32),
+        other => bail!("no kernel writes {other:?}"),
+    };
+    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+}
+
+/// Starts `name` of `module`; with a number type, the variant `name_f32` or `name_bf16`.
+pub(super) fn launch(
+    device: &CudaDevice,
+    module: &'static Module,
+    name: &'static str,
+    number_type: Option<DType>,
+    grid: Grid,
+    arguments: &[Argument],
+) -> Result<()> {
+    let (x, y, z) = grid.blocks;
+    if x == 0 || y == 0 || z == 0 {
+        return Ok(());
+    }
+    let function = function(device, module, name, number_type, grid.shared_bytes)?;
+    let stream = device.cuda_stream();
+    let mut builder = stream.launch_builder(&function);
+    for argument in arguments {
+        match argument {
+            Argument::Address(value) | Argument::Long(value) => builder.arg(value),
+            Argument::Int(value) => builder.arg(value),
+            Argument::Unsigned(value) => builder.arg(value),
+            Argument::Float(value) => builder.arg(value),
+            Argument::Double(value) => builder.arg(value),
+        };
+    }
+    let config = LaunchConfig {
+        grid_dim: (x as u32, y as u32, z as u32),
+        block_dim: (grid.threads as u32, 1, 1),
+        shared_mem_bytes: grid.shared_bytes as u32,
+    };
+    // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there, on tensors that outlive the
+    // call, and memory freed afterwards is freed in the order of the same stream.
+    unsafe { builder.launch(config) }.map_err(|error| failed(name, error))?;
+    Ok(())
+}
+
+type Key = (usize, &'static str, &'static str, Option<DType>);
+
+/// Functions looked up so far: asking the driver anew would cost more than many a kernel runs.
+static FUNCTIONS: LazyLock<Mutex<HashMap<Key, CudaFunction>>> = LazyLock::new(Mutex::default);
+
+fn function(
+    device: &CudaDevice,
+    module: &'static Module,
+    name: &'static str,
+    number_type: Option<DType>,
+    shared_bytes: usize,
+) -> Result<CudaFunction> {
+    let ordinal = device.cuda_stream().context().ordinal();
+    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(function) = functions.get(&(ordinal, module.name, name, number_type)) {
+        return Ok(function.clone());
+    }
+    let full_name = match number_type {
+        None => name.to_owned(),
+        Some(DType::F32) => format!("{name}_f32"),
+        Some(DType::BF16) => format!("{name}_bf16"),
+        Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
+    };
+    let context = device.cuda_stream().context().clone();
+    let loaded = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(|error| failed(module.name, error))?;
+    let function = loaded.load_function(&full_name).map_err(|error| failed(name, error))?;
+    if shared_bytes > 48 << 10 {
+        let largest = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let bytes = context.attribute(largest).map_err(|error| failed(name, error))?;
+        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, bytes).map_err(|error| failed(name, error))?;
+    }
+    functions.insert((ordinal, module.name, name, number_type), function.clone());
+    Ok(function)
+}
+
+pub(super) fn failed(what: &str, error: impl std::fmt::Display) -> Error {
+    Error::Msg(format!("{what} on the GPU: {error}"))
+}

@@ -1,0 +1,101 @@
+//! The device that an engine computes on: the CPU, or one GPU set up as the engine needs it.
+
+use candle_core::{DType, Device, Result};
+
+/// Where the work is done and in which numbers.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// Where the tensors are.
+    pub device: Device,
+    /// Number type of weights and activations: f32 on the CPU, bf16 on a GPU. What is trained is kept in f32 beside it.
+    pub number_type: DType,
+}
+
+impl Engine {
+    /// The CPU, in f32.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, number_type: DType::F32 }
+    }
+
+    /// GPU `ordinal` of those that CUDA shows this process, in bf16.
+    ///
+    /// # Errors
+    /// When this build has no CUDA, or the GPU cannot be opened.
+    #[cfg(not(feature = "cuda"))]
+    pub fn gpu(_ordinal: usize) -> Result<Self> {
+        candle_core::bail!("this build has no CUDA: build with `cargo build --release --features cuda` (docs/gpu.md)")
+    }
+
+    /// GPU `ordinal` of those that CUDA shows this process, in bf16.
+    ///
+    /// # Errors
+    /// When this build has no CUDA, or the GPU cannot be opened.
+    #[cfg(feature = "cuda")]
+    pub fn gpu(ordinal: usize) -> Result<Self> {
+        Ok(Self { device: cuda::open(ordinal)?, number_type: DType::BF16 })
+    }
+
+    /// The same device in f32, for comparisons.
+    #[must_use]
+    pub fn in_f32(self) -> Self {
+        Self { number_type: DType::F32, ..self }
+    }
+
+    /// Waits until all work that was started is done; errors of that work show here.
+    pub fn synchronize(&self) -> Result<()> {
+        self.device.synchronize()
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    use candle_core::cuda_backend::cudarc::cublas;
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+
+    use crate::kernels::cuda::{address, failed};
+
+    /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without any order to the first.
+    static OPENED: LazyLock<Mutex<Vec<(usize, Device, Tensor)>>> = LazyLock::new(Mutex::default);
+
+    /// What cuBLAS wants on Hopper; without one of its own it allocates, which a graph capture refuses.
+    const WORKSPACE_BYTES: usize = 64 << 20;
+
+    pub(super) fn open(ordinal: usize) -> Result<Device> {
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, device, _)) = opened.iter().find(|(known, ..)| *known == ordinal) {
+            return Ok(device.clone());
+        }
+        let device = Device::new_cuda_with_stream(ordinal)?;
+        let Device::Cuda(cuda) = &device else { bail!("GPU {ordinal} did not open as a CUDA device") };
+        // SAFETY: this process uses one stream, so there is nothing that events would order.
+        unsafe { cuda.disable_event_tracking() };
+        keep_freed_memory(cuda, ordinal)?;
+        let workspace = Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, &device)?;
+        let handle = cuda.cublas_handle();
+        // SAFETY: the workspace lives as long as the handle, in OPENED.
+        let status = unsafe { cublas::sys::cublasSetWorkspace_v2(*handle.handle(), address(&workspace)? as *mut _, WORKSPACE_BYTES) };
+        status.result().map_err(|error| failed("cuBLAS's workspace", error))?;
+        opened.push((ordinal, device.clone(), workspace));
+        Ok(device)
+    }
+
+    /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs far more than a kernel.
+    fn keep_freed_memory(device: &CudaDevice, ordinal: usize) -> Result<()> {
+        let stream = device.cuda_stream();
+        let context = stream.context();
+        context.bind_to_thread().map_err(|error| failed("the context", error))?;
+        let gpu = result::device::get(ordinal as i32).map_err(|error| failed("the device", error))?;
+        let threshold = u64::MAX;
+        // SAFETY: the pool belongs to the device just opened; the attribute is a u64, read during the call.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
+            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_ref(&threshold).cast_mut().cast())
+                .result()
+                .map_err(|error| failed("the memory pool", error))
+        }
+    }
+}
