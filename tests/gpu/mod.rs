@@ -1,0 +1,49 @@
+//! The engine on a GPU against the same operations on the CPU. Ignored where there is no GPU: `scripts/gpu-check` runs them with `--ignored gpu::`.
+
+mod attention;
+mod operations;
+
+use candle_core::{DType, Device, Tensor};
+use grpo_tui::kernels::device::Engine;
+use grpo_tui::kernels::philox::uniform_weights;
+
+/// The first GPU.
+fn gpu() -> Device {
+    Engine::gpu(0).unwrap().device
+}
+
+/// Numbers in [-1, 1) on the CPU, in f32.
+fn random(stream: u32, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(uniform_weights(11, stream, shape.iter().product(), 1.0), shape, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+/// The same numbers on the GPU in `number_type`.
+fn on_gpu(tensor: &Tensor, number_type: DType) -> Tensor {
+    tensor.to_device(&gpu()).unwrap().to_dtype(number_type).unwrap()
+}
+
+/// The CPU's numbers as the GPU reads them: rounded to `number_type`, in f32.
+fn rounded(tensor: &Tensor, number_type: DType) -> Tensor {
+    tensor.to_dtype(number_type).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+/// How far results in `number_type` may be from f32's, relative to the norm of the expected tensor.
+fn tolerance(number_type: DType) -> f64 {
+    if number_type == DType::BF16 { 6e-3 } else { 1e-5 }
+}
+
+/// Asserts `|found - expected| / |expected| <= tolerance`, in f64 norms over all numbers, and that nothing is NaN.
+#[track_caller]
+fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+    assert_eq!(found.dims(), expected.dims(), "{what}");
+    let numbers = |tensor: &Tensor| {
+        let flat = tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+        flat.to_vec1::<f64>().unwrap()
+    };
+    let (found, expected) = (numbers(found), numbers(expected));
+    let difference: f64 = found.iter().zip(&expected).map(|(f, e)| (f - e).powi(2)).sum();
+    let size: f64 = expected.iter().map(|e| e * e).sum();
+    let relative = (difference / size.max(1e-30)).sqrt();
+    println!("{what}: relative difference {relative:.2e}");
+    assert!(relative <= tolerance, "{what}: relative difference {relative:.3e}, allowed {tolerance:.1e}");
+}
