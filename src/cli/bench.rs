@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use super::{Failure, Outcome, train};
 use crate::hub::find_model;
+use crate::kernels::device::Engine;
 use crate::rollout::Threads;
 use crate::run::RunPlaces;
 use crate::task::Task;
@@ -90,7 +91,7 @@ fn one_run(places: &RunPlaces, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
     let run = train::create(&arguments, &Task::embedded("invoice")?, places)?;
-    match crate::train::train(&run, places, &AtomicBool::new(false), &mut |_| ())? {
+    match crate::train::train(&run, places, &Engine::cpu(), &AtomicBool::new(false), &mut |_| ())? {
         Ended::Finished(report) => Ok(*report),
         Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
     }

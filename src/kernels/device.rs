@@ -35,10 +35,28 @@ impl Engine {
         Ok(Self { device: cuda::open(ordinal)?, number_type: DType::BF16 })
     }
 
+    /// How many GPUs this process may use; 0 in a build without CUDA.
+    pub fn gpus() -> usize {
+        #[cfg(feature = "cuda")]
+        return cuda::count();
+        #[cfg(not(feature = "cuda"))]
+        0
+    }
+
     /// The same device in f32, for comparisons.
     #[must_use]
     pub fn in_f32(self) -> Self {
         Self { number_type: DType::F32, ..self }
+    }
+
+    /// The device in words, as a run's record names it.
+    pub fn name(&self) -> String {
+        match &self.device {
+            Device::Cpu => "cpu".to_owned(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::name(device),
+            other => format!("{:?}", other.location()),
+        }
     }
 
     /// Waits until all work that was started is done; errors of that work show here.
@@ -52,7 +70,7 @@ mod cuda {
     use std::sync::{LazyLock, Mutex, PoisonError};
 
     use candle_core::cuda_backend::cudarc::cublas;
-    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
     use crate::kernels::cuda::{address, failed};
@@ -62,6 +80,10 @@ mod cuda {
 
     /// What cuBLAS wants on Hopper; without one of its own it allocates, which a graph capture refuses.
     const WORKSPACE_BYTES: usize = 64 << 20;
+
+    pub(super) fn count() -> usize {
+        CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+    }
 
     pub(super) fn open(ordinal: usize) -> Result<Device> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,6 +102,14 @@ mod cuda {
         status.result().map_err(|error| failed("cuBLAS's workspace", error))?;
         opened.push((ordinal, device.clone(), workspace));
         Ok(device)
+    }
+
+    /// The GPU's own name, its number, its memory.
+    pub(super) fn name(device: &CudaDevice) -> String {
+        let stream = device.cuda_stream();
+        let context = stream.context();
+        let name = context.name().unwrap_or_else(|_| "a GPU without a name".to_owned());
+        format!("cuda:{} {name}", context.ordinal())
     }
 
     /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs far more than a kernel.

@@ -18,6 +18,8 @@ pub mod swiglu; // silu(gate) * up
 
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares
+#[cfg(feature = "cuda")]
+pub(crate) mod graph; // work recorded once and started often
 mod matrix;
 mod memory;
 mod numbers;

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::Parameters;
 use crate::kernels::accumulate::accumulate;
+use crate::kernels::product::add_product;
 
 /// Sums of gradients over the micro-batches seen so far.
 #[derive(Debug)]
@@ -22,6 +23,12 @@ impl Gradients {
     /// Adds a tensor's gradient at its place.
     pub fn add(&mut self, range: &Range<usize>, gradient: &Tensor) -> Result<()> {
         accumulate(&self.flat.narrow(0, range.start, range.len())?, &gradient.contiguous()?.flatten_all()?)
+    }
+
+    /// Adds `scale * left x right`, which has the tensor's shape, at its place: a weight's gradient without a tensor of its own.
+    pub(super) fn add_product(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
+        let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
+        add_product(&target, left, right, scale)
     }
 
     /// Adds another buffer.
