@@ -22,4 +22,9 @@ impl DeviceArguments {
             None => Ok(Engine::gpu(0)?),
         }
     }
+
+    /// As [`DeviceArguments::engine`], but the CPU only where it was asked for.
+    pub(super) fn gpu_or_asked(self) -> Result<Engine, Failure> {
+        if self.cpu { Ok(Engine::cpu()) } else { Ok(Engine::gpu(self.gpu.unwrap_or(0))?) }
+    }
 }
