@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::MicroBatch;
-use crate::kernels::embedding::embedding_backward;
+use crate::kernels::embedding::scatter_rows;
 use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward};
 use crate::model::{Adapters, Decoder, Gradients};
 
@@ -42,7 +42,7 @@ pub(super) fn accumulate_gradient<R>(
         };
         let logits_gradient = token_log_probs_backward(&logits, &targets[range.clone()], &weights[range], temperature)?;
         let chunk_gradient = model.logits_backward(&logits_gradient, &hidden, gradients)?;
-        let scattered = embedding_backward(&chunk_gradient, chunk, micro_batch.batch.rows())?;
+        let scattered = scatter_rows(&chunk_gradient, chunk, micro_batch.batch.rows())?;
         normed_gradient = Some(match normed_gradient {
             Some(sum) => (sum + scattered)?,
             None => scattered,
