@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::assemble::Assembly;
+use super::batch::PlacedBatch;
 use super::layer::{LayerActivations, NormWeight};
 use super::linear::Linear;
-use super::batch::PlacedBatch;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};

@@ -59,7 +59,7 @@ pub fn pretrain(
     let files = tokenizer_files(task, &generator, settings)?;
     let tokenizer = Tokenizer::from_files(&files)?;
     let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
-    let weights = Weights::fresh(&config, settings.seed, &Device::Cpu)?;
+    let weights = Weights::fresh(&config, settings.seed);
     let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, DType::F32, &Device::Cpu)?;
     let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &Device::Cpu)?;
     let mut tokens = 0;
