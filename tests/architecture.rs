@@ -16,6 +16,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cudarc", &ENGINE),
     ("gemm", &ENGINE),
     ("half", &ENGINE),
+    ("memmap2", &ENGINE),
     ("pulp", &ENGINE),
     ("num_traits", &ENGINE),
     ("safetensors", &ENGINE),

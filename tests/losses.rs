@@ -262,7 +262,7 @@ fn model() -> Decoder {
     let json = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":19,"hidden_size":12,"intermediate_size":20,
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":6,"tie_word_embeddings":true,"max_position_embeddings":64}"#;
     let config = ModelConfig::parse(json, "config.json").unwrap();
-    let weights = Weights::fresh(&config, 7, &Device::Cpu).unwrap();
+    let weights = Weights::fresh(&config, 7);
     Decoder::new(&config, &weights, Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap()
 }
 

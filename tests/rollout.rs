@@ -13,7 +13,7 @@ fn model(trainable: Trainable) -> Decoder {
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,"rope_theta":10000.0,
         "tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu","attention_bias":false}"#;
     let config = ModelConfig::parse(json, "config.json").unwrap();
-    let fresh = Weights::fresh(&config, 5, &Device::Cpu).unwrap();
+    let fresh = Weights::fresh(&config, 5);
     // Sharper than fresh weights, so that the distributions are far from uniform.
     let model = Decoder::new(&config, &fresh, Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
     let tensors = model.parameters().named().unwrap().into_iter().map(|(name, tensor)| {

@@ -7,8 +7,8 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 use super::CheckpointError;
-use crate::hub::{ModelSource, find_model};
-use crate::model::{Parameters, Trainable};
+use crate::hub::{ModelConfig, ModelSource, find_model};
+use crate::model::{Parameters, Trainable, Weights, adapter_names};
 
 /// A LoRA adapter from `adapter_config.json` and `adapter_model.safetensors`.
 #[derive(Clone, Debug)]
@@ -96,31 +96,52 @@ impl PeftAdapter {
     /// Puts the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it leaves alone keep their fresh adapter, whose delta is 0.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] for a tensor that the model has no place for, one of another shape, or a target without its tensors.
+    /// As [`PeftAdapter::check`].
     pub fn apply(&self, parameters: &Parameters) -> Result<(), CheckpointError> {
+        let slots: Vec<(String, Vec<usize>)> = parameters.slots().iter().map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
+        self.check(&slots)?;
+        let piece = |(name, fresh): (String, Tensor)| {
+            let tensor = self.tensors.get(&name).unwrap_or(&fresh);
+            Ok(tensor.to_device(parameters.flat().device())?.to_dtype(parameters.flat().dtype())?.flatten_all()?)
+        };
+        let pieces = parameters.named()?.into_iter().map(piece).collect::<Result<Vec<_>, CheckpointError>>()?;
+        Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?)
+    }
+
+    /// The weights with the adapter added, tensor by tensor as they are asked for; `source` names them in messages.
+    ///
+    /// # Errors
+    /// As [`PeftAdapter::check`].
+    pub fn merged_into(&self, weights: Weights, config: &ModelConfig, source: &str) -> Result<Weights, CheckpointError> {
+        self.check(&adapter_names(config, self.rank))?;
+        Ok(weights.merging(self.tensors.clone(), self.alpha / self.rank as f64, source))
+    }
+
+    /// Whether the adapter fits a model whose adapters have these names and shapes.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Adapter`] for a tensor that the model has no place for, one of another shape, or a target without its tensors.
+    fn check(&self, slots: &[(String, Vec<usize>)]) -> Result<(), CheckpointError> {
         let bad = |problem: String| Err(refused(&self.weights_path, problem));
         let mut unused: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
-        let mut pieces = Vec::with_capacity(parameters.slots().len());
-        for (slot, (name, fresh)) in parameters.slots().iter().zip(parameters.named()?) {
-            let Some(tensor) = self.tensors.get(&name) else {
-                if self.targets.want(&name) {
+        for (name, shape) in slots {
+            let Some(tensor) = self.tensors.get(name) else {
+                if self.targets.want(name) {
                     return bad(format!("no tensor `{name}`, which `target_modules` asks for; the file is incomplete"));
                 }
-                pieces.push(fresh.flatten_all()?);
                 continue;
             };
-            if tensor.dims() != slot.shape.as_slice() {
-                let (found, expected) = (tensor.dims(), &slot.shape);
-                return bad(format!("`{name}` has shape {found:?}, this model needs {expected:?}; it belongs to another base model"));
+            if tensor.dims() != shape.as_slice() {
+                let found = tensor.dims();
+                return bad(format!("`{name}` has shape {found:?}, this model needs {shape:?}; it belongs to another base model"));
             }
-            unused.retain(|unused| *unused != name);
-            pieces.push(tensor.to_device(parameters.flat().device())?.to_dtype(parameters.flat().dtype())?.flatten_all()?);
+            unused.retain(|unused| unused != name);
         }
         unused.sort_unstable();
         match (unused.first(), self.tensors.is_empty()) {
             (Some(name), _) => bad(format!("`{name}` has no place in this model; adapters stand beside its linear layers only")),
             (None, true) => bad("it holds no adapter".to_owned()),
-            (None, false) => Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?),
+            (None, false) => Ok(()),
         }
     }
 

@@ -1,24 +1,27 @@
-//! A model to look at or to write out: its weights, and perhaps an adapter's folder beside them. It needs no tokenizer.
+//! A model's weights, with the adapter of a run or of a PEFT folder beside them. It needs no tokenizer.
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
-
-use super::start::is_run;
-use super::{PeftAdapter, StartError, StartModel};
-use crate::hub::{ModelConfig, ModelSource, find_model};
+use super::start::read_adapter;
+use super::{CheckpointError, Located, PeftAdapter, StartError};
+use crate::hub::{ModelConfig, ModelSource};
+use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
-use crate::run::RunPlaces;
+use crate::run::{RunDirectory, RunPlaces, checkpoint_path};
 
-/// A model's files and tensors.
+/// A model's files; no tensor is read before it is asked for.
 #[derive(Debug)]
 pub struct OpenModel {
     /// Its configuration.
     pub config: ModelConfig,
-    /// Its tensors, in the element types of their files.
-    pub weights: Weights,
     /// Where its configuration and tokenizer lie.
     pub source: ModelSource,
+    /// Its weights, in the element types of their files.
+    weights: Weights,
+    /// What stands beside them.
+    adapter: Option<PeftAdapter>,
+    /// The name of the whole, for messages.
+    label: String,
 }
 
 impl OpenModel {
@@ -27,25 +30,85 @@ impl OpenModel {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
-        match find_model(name) {
-            Ok(source) if !is_run(&source) && !PeftAdapter::stands_in(&source) => {
-                Ok(Self { config: source.config()?, weights: Weights::load(&source, &Device::Cpu)?, source })
+        Self::of(Located::find(name, places)?, places)
+    }
+
+    /// The model at a place that was found.
+    ///
+    /// # Errors
+    /// As [`OpenModel::find`].
+    pub fn of(located: Located, places: &RunPlaces) -> Result<Self, StartError> {
+        match located {
+            Located::Model(source) => {
+                Ok(Self { config: source.config()?, weights: Weights::open(&source)?, adapter: None, label: source.name.clone(), source })
             }
-            _ => {
-                let StartModel { config, weights, source, .. } = StartModel::find(name, places)?;
-                Ok(Self { config, weights, source })
+            Located::Adapter(folder) => {
+                let adapter = read_adapter(&folder)?;
+                Self::find(adapter.base_name()?, places)?.with_adapter(adapter, &folder.name)
             }
+            Located::Run { run, step } => Self::of_run(&run, step, places),
         }
     }
 
-    /// The decoder in f32 on the CPU, the adapter of a folder on it, if one is named.
+    /// The result of a run at a checkpoint.
+    fn of_run(run: &RunDirectory, step: u64, places: &RunPlaces) -> Result<Self, StartError> {
+        let base = Self::find(&run.file().config.base_model, places)?;
+        let (folder, label) = (checkpoint_path(run.path(), step), format!("{}@{step}", run.id()));
+        let unreadable = |file: &str, problem: String| {
+            let problem = problem.split_once(": ").map_or(problem.as_str(), |(_, rest)| rest);
+            CheckpointError::Read { path: folder.join(file), problem: format!("not a whole safetensors file ({problem})") }
+        };
+        if run.file().config.lora_rank > 0 {
+            let adapter = PeftAdapter::read(&folder).map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
+            return base.with_adapter(adapter, &label);
+        }
+        let own = ModelSource::at(&label, &folder);
+        let weights = Weights::open(&own).map_err(|error| unreadable("model.safetensors", error.to_string()))?;
+        Ok(Self { weights, adapter: None, label, ..base })
+    }
+
+    /// Another adapter on what there is; one that stands there already is merged.
+    fn with_adapter(self, adapter: PeftAdapter, label: &str) -> Result<Self, StartError> {
+        let weights = self.merged()?;
+        Ok(Self { weights, adapter: Some(adapter), label: label.to_owned(), ..self })
+    }
+
+    /// Whole weights, the adapter merged into each tensor as it is asked for.
+    ///
+    /// # Errors
+    /// An adapter that does not fit the weights.
+    pub fn merged(&self) -> Result<Weights, StartError> {
+        let weights = self.weights.clone();
+        Ok(match &self.adapter {
+            Some(adapter) => adapter.merged_into(weights, &self.config, &self.label)?,
+            None => weights,
+        })
+    }
+
+    /// As [`OpenModel::merged`], with the adapter of a folder on top, if one is named.
+    ///
+    /// # Errors
+    /// [`StartError`] for an adapter that cannot be read or does not fit the weights.
+    pub fn merged_with(&self, adapter: Option<&Path>) -> Result<Weights, StartError> {
+        let weights = self.merged()?;
+        Ok(match adapter {
+            Some(folder) => PeftAdapter::read(folder)?.merged_into(weights, &self.config, &folder.display().to_string())?,
+            None => weights,
+        })
+    }
+
+    /// The decoder, adapters unmerged; with the adapter of a folder on it, if one is named.
     ///
     /// # Errors
     /// [`StartError`] for weights that do not fit the configuration, and for an adapter that does not fit the weights.
-    pub fn decoder(&self, adapter: Option<&Path>) -> Result<Decoder, StartError> {
-        let adapter = adapter.map(PeftAdapter::read).transpose()?;
-        let trainable = adapter.as_ref().map_or(Trainable::Frozen, PeftAdapter::trainable);
-        let model = Decoder::new(&self.config, &self.weights, trainable, 0, DType::F32, &Device::Cpu)?;
+    pub fn decoder(&self, adapter: Option<&Path>, engine: &Engine) -> Result<Decoder, StartError> {
+        let named = adapter.map(PeftAdapter::read).transpose()?;
+        let (weights, adapter) = match &named {
+            Some(adapter) => (self.merged()?, Some(adapter)),
+            None => (self.weights.clone(), self.adapter.as_ref()),
+        };
+        let trainable = adapter.map_or(Trainable::Frozen, PeftAdapter::trainable);
+        let model = Decoder::new(&self.config, &weights, trainable, 0, engine.number_type, &engine.device)?;
         if let Some(adapter) = adapter {
             adapter.apply(model.parameters())?;
         }

@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-
-use super::trainer::read_tensors;
-use super::{CheckpointError, PeftAdapter};
+use super::{CheckpointError, OpenModel, PeftAdapter};
 use crate::hub::{HubError, ModelConfig, ModelSource, find_model};
-use crate::model::{Decoder, ModelError, Trainable, Weights};
-use crate::run::{RunDirectory, RunError, RunPlaces, RunReference, checkpoint_path};
+use crate::kernels::device::Engine;
+use crate::model::{Decoder, ModelError, Weights};
+use crate::run::{RunDirectory, RunError, RunPlaces, RunReference};
 use crate::text::{TextError, Tokenizer};
 
 /// Why M cannot be used.
@@ -108,7 +106,8 @@ impl Located {
     }
 }
 
-fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
+/// The adapter in a folder that is known to hold one.
+pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
     PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
 }
 
@@ -121,6 +120,10 @@ fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
     crate::run::sha256(format!("{base} {}@{step}", run.id()).as_bytes())
 }
 
+fn is_run(source: &ModelSource) -> bool {
+    source.folder().is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
+}
+
 /// A model with everything that it takes to prompt it.
 #[derive(Debug)]
 pub struct StartModel {
@@ -128,12 +131,11 @@ pub struct StartModel {
     pub config: ModelConfig,
     /// Its tokenizer and chat template.
     pub tokenizer: Tokenizer,
-    /// Its weights; a run's adapters are merged into them, in f32.
-    pub weights: Weights,
     /// SHA-256 of the files that it came from.
     pub digest: String,
     /// The source of its configuration and tokenizer.
     pub source: ModelSource,
+    model: OpenModel,
 }
 
 impl StartModel {
@@ -142,63 +144,33 @@ impl StartModel {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
-        match Located::find(name, places)? {
-            Located::Model(source) => Self::read(source),
-            Located::Adapter(folder) => Self::of_adapter(&folder, places),
-            Located::Run { run, step } => Self::of_run(&run, step, places),
-        }
+        Self::of(Located::find(name, places)?, places)
     }
 
-    /// The result of a run at a checkpoint.
-    pub fn of_run(run: &RunDirectory, step: u64, places: &RunPlaces) -> Result<Self, StartError> {
-        let config = &run.file().config;
-        let mut start = Self::find(&config.base_model, places)?;
-        let folder = checkpoint_path(run.path(), step);
-        let tensors = read_tensors(&folder)?;
-        let named: Vec<(String, Tensor)> = if config.lora_rank == 0 {
-            tensors.into_iter().collect()
-        } else {
-            let lora = Trainable::Lora { rank: config.lora_rank, alpha: config.lora_alpha };
-            let model = Decoder::new(&start.config, &start.weights, lora, 0, DType::F32, &Device::Cpu)?;
-            super::load_parameters(&folder, model.parameters())?;
-            model.merged().map_err(ModelError::from)?
-        };
-        start.digest = result_digest(&start.digest, run, step);
-        start.weights = Weights::from_tensors(named, &format!("{}@{step}", run.id()));
-        Ok(start)
-    }
-
-    /// The model that an adapter's folder names as its base, with the adapter merged into it.
-    fn of_adapter(folder: &ModelSource, places: &RunPlaces) -> Result<Self, StartError> {
-        let adapter = read_adapter(folder)?;
-        let mut start = Self::find(adapter.base_name()?, places)?;
-        let model = Decoder::new(&start.config, &start.weights, adapter.trainable(), 0, DType::F32, &Device::Cpu)?;
-        adapter.apply(model.parameters())?;
-        start.digest = adapter_digest(&start.digest, folder)?;
-        start.weights = Weights::from_tensors(model.merged().map_err(ModelError::from)?, &folder.name);
-        Ok(start)
-    }
-
-    /// The model as it is, on the CPU in f32, to sample from; with its tokenizer.
+    /// The model at a place that was found.
     ///
     /// # Errors
-    /// Weights that do not fit the configuration.
-    pub fn into_sampler(self) -> Result<(Decoder, Tokenizer), StartError> {
-        let decoder = Decoder::new(&self.config, &self.weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu)?;
-        Ok((decoder, self.tokenizer))
+    /// As [`StartModel::find`].
+    pub fn of(located: Located, places: &RunPlaces) -> Result<Self, StartError> {
+        let digest = located.digest(places)?;
+        let model = OpenModel::of(located, places)?;
+        let (config, source) = (model.config.clone(), model.source.clone());
+        Ok(Self { tokenizer: Tokenizer::load(&source)?, config, digest, source, model })
     }
 
-    fn read(source: ModelSource) -> Result<Self, StartError> {
-        Ok(Self {
-            config: source.config()?,
-            tokenizer: Tokenizer::load(&source)?,
-            weights: Weights::load(&source, &Device::Cpu)?,
-            digest: source.digest()?,
-            source,
-        })
+    /// What a training starts from: whole weights, the result's adapter merged into each as it is asked for.
+    ///
+    /// # Errors
+    /// An adapter that does not fit the weights.
+    pub fn weights(&self) -> Result<Weights, StartError> {
+        self.model.merged()
     }
-}
 
-pub(super) fn is_run(source: &ModelSource) -> bool {
-    source.folder().is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
+    /// The model as it is, to sample from, with its tokenizer; an adapter stays beside the matrices.
+    ///
+    /// # Errors
+    /// Weights or an adapter that do not fit the configuration.
+    pub fn into_sampler(self, engine: &Engine) -> Result<(Decoder, Tokenizer), StartError> {
+        Ok((self.model.decoder(None, engine)?, self.tokenizer))
+    }
 }

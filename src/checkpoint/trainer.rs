@@ -119,11 +119,6 @@ pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), Che
     Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?)
 }
 
-/// The checkpoint's weights, whole or adapters, under their names.
-pub(super) fn read_tensors(folder: &Path) -> Result<std::collections::HashMap<String, Tensor>, CheckpointError> {
-    tensors(&weights_path(folder))
-}
-
 fn weights_path(folder: &Path) -> std::path::PathBuf {
     let adapter = folder.join("adapter_model.safetensors");
     if adapter.exists() { adapter } else { folder.join("model.safetensors") }

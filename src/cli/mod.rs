@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand, exit codes, and errors as the user sees them.
 
 #[cfg(feature = "engine")]
+mod bar;
+#[cfg(feature = "engine")]
 mod bench;
 #[cfg(feature = "engine")]
 mod comparison;
@@ -109,7 +111,10 @@ fn print(text: &str) -> Outcome {
 
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    #[cfg(feature = "engine")]
+    bar::show_loading();
+    let outcome = match command {
         Command::Init(arguments) => init::run(arguments),
         #[cfg(feature = "engine")]
         Command::Train(arguments) => train::run(*arguments),

@@ -9,6 +9,7 @@ use crate::checkpoint::{Located, StartModel};
 use crate::config::{Assignments, Layers};
 use crate::dataset::{self, PromptRow};
 use crate::eval::Lengths;
+use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::run::RunPlaces;
 use crate::task::{PromptSet, TASK_FILE, Task};
@@ -42,7 +43,7 @@ impl Target {
 
     /// The weights, ready to sample from, and the tokenizer.
     pub(super) fn load(&self, places: &RunPlaces) -> Result<(Decoder, Tokenizer), Failure> {
-        Ok(StartModel::find(&self.model, places)?.into_sampler()?)
+        Ok(StartModel::find(&self.model, places)?.into_sampler(&Engine::cpu())?)
     }
 }
 

@@ -40,6 +40,14 @@ impl ModelSource {
         }
     }
 
+    /// The bytes of one of the embedded model's files; None where the model lies in a folder.
+    pub fn embedded_bytes(&self, file: &str) -> Option<&'static [u8]> {
+        match &self.files {
+            Files::Folder(_) => None,
+            Files::Embedded(files) => files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes),
+        }
+    }
+
     /// How a file of this model is named in messages.
     pub fn label(&self, file: &str) -> String {
         match &self.files {

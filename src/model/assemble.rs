@@ -35,6 +35,31 @@ fn peft_name(layer: usize, part: &str, which: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
 }
 
+/// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes.
+pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
+    let mut names = Vec::new();
+    for layer in 0..config.num_hidden_layers {
+        for part in ADAPTED.concat() {
+            let [outputs, inputs] = matrix_shape(config, part);
+            names.push((peft_name(layer, part, "A"), vec![rank, inputs]));
+            names.push((peft_name(layer, part, "B"), vec![outputs, rank]));
+        }
+    }
+    names
+}
+
+/// [outputs, inputs] of a layer's matrix.
+fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
+    let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    match part {
+        "self_attn.q_proj" => [query, config.hidden_size],
+        "self_attn.k_proj" | "self_attn.v_proj" => [key, config.hidden_size],
+        "self_attn.o_proj" => [config.hidden_size, query],
+        "mlp.down_proj" => [config.hidden_size, config.intermediate_size],
+        _ => [config.intermediate_size, config.hidden_size],
+    }
+}
+
 impl Assembly<'_> {
     /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B zero).
     pub(super) fn parameters(&self, seed: u64) -> Result<Parameters, ModelError> {
@@ -144,14 +169,6 @@ impl Assembly<'_> {
 
     /// [outputs, inputs] of a layer's matrix.
     fn shape(&self, part: &str) -> [usize; 2] {
-        let config = self.config;
-        let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        match part {
-            "self_attn.q_proj" => [query, config.hidden_size],
-            "self_attn.k_proj" | "self_attn.v_proj" => [key, config.hidden_size],
-            "self_attn.o_proj" => [config.hidden_size, query],
-            "mlp.down_proj" => [config.hidden_size, config.intermediate_size],
-            _ => [config.intermediate_size, config.hidden_size],
-        }
+        matrix_shape(self.config, part)
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::Parameters;
 use crate::kernels::accumulate::accumulate;
+use crate::kernels::adamw::norm;
 use crate::kernels::product::add_product;
 
 /// Sums of gradients over the micro-batches seen so far.
@@ -43,10 +44,6 @@ impl Gradients {
 
     /// Euclidean norm over all numbers, summed in f64.
     pub fn norm(&self) -> Result<f64> {
-        let sum: f64 = match self.flat.dtype() {
-            candle_core::DType::F64 => self.flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
-            _ => self.flat.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
-        };
-        Ok(sum.sqrt())
+        norm(&self.flat)
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, Adapters};
 use super::gradients::Gradients;
+use crate::kernels::bias::add_bias;
 use crate::kernels::product::product;
 
 /// What is added to every row of a result.
@@ -33,7 +34,7 @@ impl Linear {
     pub(super) fn forward(&self, x: &Tensor, adapters: Adapters) -> Result<Tensor> {
         let mut y = product(x, &self.weight.t()?)?;
         if let Some(bias) = &self.bias {
-            y = y.broadcast_add(&bias.vector)?;
+            y = add_bias(y, &bias.vector)?;
         }
         if let Some(set) = self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
             set.add_forward(&y, x)?;

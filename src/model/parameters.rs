@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::kernels::adamw::cast_into;
+
 /// One trained tensor's place in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSlot {
@@ -56,7 +58,7 @@ impl Parameters {
     pub fn restore(&self, flat: &Tensor) -> Result<()> {
         self.flat.slice_set(&flat.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?, 0, 0)?;
         match &self.working {
-            Some(working) => working.slice_set(&self.flat.to_dtype(working.dtype())?, 0, 0),
+            Some(working) => cast_into(&self.flat, working),
             None => Ok(()),
         }
     }

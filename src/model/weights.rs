@@ -1,75 +1,114 @@
-//! A checkpoint's tensors under their Hugging Face names, checked as they are taken.
+//! A checkpoint's tensors under their Hugging Face names, each made when it is asked for: on the device and in the number type that it is wanted in.
+
+mod files;
+mod fresh;
+mod loading;
+mod merge;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use self::files::Files;
+use self::fresh::Fresh;
+use self::merge::Merge;
 use super::ModelError;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource};
-use crate::kernels::philox::uniform_weights;
 
-/// Named tensors, in memory.
-#[derive(Clone, Debug, Default)]
+pub use self::loading::{Loading, watch_loading};
+
+/// Named tensors. A copy is cheap: it shows the same ones.
+#[derive(Clone, Debug)]
 pub struct Weights {
-    tensors: HashMap<String, Tensor>,
+    origin: Origin,
     /// Where they come from, for messages.
     source: String,
 }
 
+#[derive(Clone, Debug)]
+enum Origin {
+    Files(Arc<Files>),
+    Memory(Arc<HashMap<String, Tensor>>),
+    Fresh(Arc<Fresh>),
+    Merged(Arc<Merge>),
+}
+
 impl Weights {
-    /// Reads every weight file of the model.
-    pub fn load(source: &ModelSource, device: &Device) -> Result<Self, ModelError> {
-        let mut tensors = HashMap::new();
-        for file in source.weight_files()? {
-            let bytes = source.read(&file)?;
-            let loaded = candle_core::safetensors::load_buffer(&bytes, device)
-                .map_err(|error| ModelError::Weights(format!("{}/{file}: {error}; fetch the file again", source.name)))?;
-            tensors.extend(loaded);
-        }
-        Ok(Self { tensors, source: source.name.clone() })
+    /// The model's weight files, mapped into memory: a tensor's bytes are read when it is asked for. Nobody may shorten the files meanwhile.
+    ///
+    /// # Errors
+    /// [`ModelError::Hub`] for a file that is missing, cut short or no safetensors, with its size and what to do.
+    pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
+        Ok(Self { origin: Origin::Files(Arc::new(Files::open(source)?)), source: source.name.clone() })
     }
 
     /// Tensors that are already in memory.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, source: &str) -> Self {
-        Self { tensors: tensors.into_iter().collect(), source: source.to_owned() }
+        Self { origin: Origin::Memory(Arc::new(tensors.into_iter().collect())), source: source.to_owned() }
     }
 
     /// Fresh weights: norms 1, biases 0, matrices uniform with standard deviation `0.02` (embedding) or `1 / sqrt(inputs)`, shrunk by depth where they feed the
     /// residual stream (as GPT-2 does). A function of the configuration and the seed.
-    pub fn fresh(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
-        let mut tensors = HashMap::new();
-        for (stream, (name, shape)) in tensor_names(config).into_iter().enumerate() {
-            let count = shape.iter().product();
-            let deviation = match (shape.as_slice(), name.as_str()) {
-                ([_], _) => None,
-                (_, name) if name.contains("embed_tokens") || name.contains("lm_head") => Some(0.02),
-                ([_, inputs], name) if name.contains("o_proj") || name.contains("down_proj") => Some(residual / (*inputs as f64).sqrt()),
-                (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
-            };
-            let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
-            let numbers =
-                deviation.map_or_else(|| vec![constant; count], |d| uniform_weights(seed, stream as u32, count, d * 3.0_f64.sqrt()));
-            tensors.insert(name, Tensor::from_vec(numbers, shape, device)?.to_dtype(DType::F32)?);
-        }
-        Ok(Self { tensors, source: "fresh weights".to_owned() })
+    pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
+        Self { origin: Origin::Fresh(Arc::new(Fresh::new(config, seed))), source: "fresh weights".to_owned() }
+    }
+
+    /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and rounded to the number type that W is
+    /// stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs, rank] under PEFT's names.
+    pub fn merging(self, adapters: HashMap<String, Tensor>, scale: f64, source: &str) -> Self {
+        Self { origin: Origin::Merged(Arc::new(Merge { base: self, adapters, scale })), source: source.to_owned() }
     }
 
     /// The element type in which `name` is stored; None when there is no such tensor.
     pub fn number_type(&self, name: &str) -> Option<DType> {
-        self.tensors.get(name).map(Tensor::dtype)
+        match &self.origin {
+            Origin::Files(files) => files.number_type(name),
+            Origin::Memory(tensors) => tensors.get(name).map(Tensor::dtype),
+            Origin::Fresh(fresh) => fresh.has(name).then_some(DType::F32),
+            Origin::Merged(merge) => merge.base.number_type(name),
+        }
     }
 
-    /// The tensor `name`, which must have `shape`, in `number_type` on `device`.
+    /// The tensor `name`, which must have `shape`, in `number_type` on `device`. What is stored otherwise is converted there.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
     pub fn get(&self, name: &str, shape: &[usize], number_type: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let tensor = self.tensors.get(name).ok_or_else(|| {
+        let found = self.shape(name).ok_or_else(|| {
             ModelError::Weights(format!("{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture", self.source))
         })?;
-        if tensor.dims() != shape {
-            let found = tensor.dims();
+        if found != shape {
             return Err(ModelError::Weights(format!("{}: `{name}` has shape {found:?}, config.json asks for {shape:?}", self.source)));
         }
-        Ok(tensor.to_device(device)?.to_dtype(number_type)?.contiguous()?)
+        match &self.origin {
+            Origin::Files(files) => files.get(name, number_type, device),
+            Origin::Memory(tensors) => Ok(tensors[name].to_device(device)?.to_dtype(number_type)?.contiguous()?),
+            Origin::Fresh(fresh) => Ok(fresh.get(name, number_type, device)?),
+            Origin::Merged(merge) => merge.get(name, shape, number_type, device),
+        }
+    }
+
+    /// Every tensor of the model on the CPU, in the number type that it is stored in.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn stored(&self, config: &ModelConfig) -> Result<Vec<(String, Tensor)>, ModelError> {
+        let stored = |(name, shape): (String, Vec<usize>)| {
+            let number_type = self.number_type(&name).unwrap_or(DType::F32);
+            let tensor = self.get(&name, &shape, number_type, &Device::Cpu)?;
+            Ok((name, tensor))
+        };
+        tensor_names(config).into_iter().map(stored).collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match &self.origin {
+            Origin::Files(files) => files.shape(name),
+            Origin::Memory(tensors) => tensors.get(name).map(|tensor| tensor.dims().to_vec()),
+            Origin::Fresh(fresh) => fresh.shape(name),
+            Origin::Merged(merge) => merge.base.shape(name),
+        }
     }
 }
 
@@ -111,5 +150,85 @@ pub(super) fn has_bias(config: &ModelConfig, part: &str) -> bool {
         AttentionBias::Absent => false,
         AttentionBias::QueryKeyValue => matches!(part, "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj"),
         AttentionBias::All => part.starts_with("self_attn."),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::hub::find_model;
+
+    fn numbers(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+    }
+
+    fn write(folder: &std::path::Path, file: &str, tensors: Vec<(&str, Tensor)>) {
+        safetensors::serialize_to_file(tensors, None, &folder.join(file)).unwrap();
+    }
+
+    #[test]
+    fn a_tensor_is_the_same_from_the_binary_and_from_a_mapped_file() {
+        let (embedded, work) = (find_model("tiny").unwrap(), tempfile::tempdir().unwrap());
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::write(work.path().join(file), embedded.read(file).unwrap()).unwrap();
+        }
+        let (config, folder) = (embedded.config().unwrap(), ModelSource::at("copy", work.path()));
+        let (inside, mapped) = (Weights::open(&embedded).unwrap(), Weights::open(&folder).unwrap());
+        for (name, shape) in tensor_names(&config) {
+            let get = |weights: &Weights| numbers(&weights.get(&name, &shape, DType::F32, &Device::Cpu).unwrap());
+            assert_eq!(get(&inside), get(&mapped), "{name}");
+        }
+    }
+
+    #[test]
+    fn shards_are_one_model_and_what_is_wrong_is_named() {
+        let work = tempfile::tempdir().unwrap();
+        let ramp = |n: usize| Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
+        write(work.path(), "a.safetensors", vec![("x", ramp(6).reshape((2, 3)).unwrap().to_dtype(DType::BF16).unwrap())]);
+        write(work.path(), "b.safetensors", vec![("y", ramp(4)), ("z", ramp(2).to_dtype(DType::U32).unwrap())]);
+        std::fs::write(
+            work.path().join("model.safetensors.index.json"),
+            r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors","z":"b.safetensors"}}"#,
+        )
+        .unwrap();
+        let source = ModelSource::at("two", work.path());
+        let weights = Weights::open(&source).unwrap();
+        assert_eq!(numbers(&weights.get("x", &[2, 3], DType::F32, &Device::Cpu).unwrap()), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(weights.get("y", &[4], DType::BF16, &Device::Cpu).unwrap().dtype(), DType::BF16);
+        assert_eq!((weights.number_type("x"), weights.number_type("absent")), (Some(DType::BF16), None));
+        let refused = |name: &str, shape: &[usize], expected: &str| {
+            let message = weights.get(name, shape, DType::F32, &Device::Cpu).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        refused("absent", &[1], "two: no tensor `absent`; the checkpoint is incomplete");
+        refused("x", &[3, 2], "`x` has shape [2, 3], config.json asks for [3, 2]");
+        refused("z", &[2], "`z` is stored as U32; take the checkpoint in BF16, F16 or F32");
+
+        let check = |expected: &str| {
+            let message = Weights::open(&source).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        let whole = std::fs::read(work.path().join("b.safetensors")).unwrap();
+        std::fs::write(work.path().join("b.safetensors"), &whole[..whole.len() - 5]).unwrap();
+        check(&format!("b.safetensors: cut short: its header describes {} bytes, the file has {}", whole.len(), whole.len() - 5));
+        std::fs::remove_file(work.path().join("b.safetensors")).unwrap();
+        check("b.safetensors: no such file; the model is incomplete");
+    }
+
+    #[test]
+    fn adapters_are_added_in_f32_and_rounded_to_the_stored_type() {
+        let tensor = |numbers: &[f32], shape: (usize, usize)| Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap();
+        let base = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3)).to_dtype(DType::BF16).unwrap();
+        let plain = base.clone();
+        let module = |which: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight");
+        let adapters = HashMap::from([(module("A"), tensor(&[1.0, 0.0, -1.0], (1, 3))), (module("B"), tensor(&[0.001, 2.0], (2, 1)))]);
+        let names = ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"].map(str::to_owned);
+        let weights = Weights::from_tensors(names.clone().map(|name| (name, base.clone())), "base").merging(adapters, 0.5, "both");
+        let get = |name: &str| numbers(&weights.get(name, &[2, 3], DType::F32, &Device::Cpu).unwrap());
+        // 1 + 0.0005 is 1 in bf16.
+        assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);
+        assert_eq!(get(&names[1]), numbers(&plain));
+        assert_eq!(weights.number_type(&names[0]), Some(DType::BF16));
     }
 }

@@ -6,7 +6,7 @@ use super::shard::{Caches, check, prefill_batch, step};
 use super::{Completion, Request, Sampling, StopReason};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::graph::Graph;
-use crate::kernels::sampler::{SampleSettings, SampleState, sample_step};
+use crate::kernels::sampler::{SampleSettings, SampleState, done, sample_step};
 use crate::model::{Adapters, Decoder};
 use crate::plan::gpu_decode_rows;
 
@@ -36,10 +36,12 @@ pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], 
         let last = normed.index_select(&Tensor::from_slice(&last_rows, last_rows.len(), model.device())?, 0)?;
         model.logits(&last)?
     };
+    // A tensor on a GPU cannot be empty.
+    let stop_ids = if sampling.stop_ids.is_empty() { &[u32::MAX][..] } else { &sampling.stop_ids };
     let settings = SampleSettings {
         temperature: sampling.temperature,
         seed: sampling.seed,
-        stop_ids: Tensor::from_slice(&sampling.stop_ids, sampling.stop_ids.len(), model.device())?,
+        stop_ids: Tensor::from_slice(stop_ids, stop_ids.len(), model.device())?,
         max_completion_tokens: sampling.max_completion_tokens,
     };
     let state = first_state(model, &rows, &prefixes, sampling)?;
@@ -60,10 +62,6 @@ struct Work<'a> {
     /// Why each slot ended, of rows that left the batch.
     ended: Vec<u32>,
 }
-
-/// Ended as [`SampleState::done`] says it.
-const STOPPED: u32 = 1;
-const NOT_FINITE: u32 = 3;
 
 fn first_state(model: &Decoder, places: &[[u32; 3]], prefixes: &[(usize, usize)], sampling: &Sampling) -> Result<SampleState> {
     let (rows, device) = (places.len(), model.device());
@@ -134,7 +132,7 @@ impl Work<'_> {
 
     fn completions(&mut self, requests: &[Request]) -> Result<Vec<Vec<Completion>>> {
         self.note_ended(&self.state.done.to_vec1::<u32>()?)?;
-        if self.ended.contains(&NOT_FINITE) {
+        if self.ended.contains(&done::NOT_FINITE) {
             bail!("the model's logits are not finite")
         }
         let SampleState { token_ids, log_probs, lengths, .. } = &self.state;
@@ -143,7 +141,7 @@ impl Work<'_> {
         let mut slots = numbers.zip(ends).map(|((mut ids, mut log_probs), (length, ended))| {
             ids.truncate(length as usize);
             log_probs.truncate(length as usize);
-            let stop = if ended == STOPPED { StopReason::Stop } else { StopReason::Length };
+            let stop = if ended == done::STOPPED { StopReason::Stop } else { StopReason::Length };
             Completion { token_ids: ids, log_probs, stop }
         });
         Ok(requests.iter().map(|request| slots.by_ref().take(request.samples).collect()).collect())

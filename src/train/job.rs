@@ -67,11 +67,12 @@ impl Job {
         if !run.file().model_digest.is_empty() && start.digest != run.file().model_digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
+        let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
-        let decoder = |trainable| Decoder::new(&start.config, &start.weights, trainable, config.seed, engine.number_type, &engine.device);
+        let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;

@@ -33,7 +33,7 @@ const NEW_TOKENS: usize = 48;
 
 /// Every figure of the shape `config` on this processor.
 pub fn measure_cpu(config: &ModelConfig, threads: &Threads) -> Result<Vec<Measurement>> {
-    let weights = Weights::fresh(config, 0, &Device::Cpu).map_err(candle_core::Error::wrap)?;
+    let weights = Weights::fresh(config, 0);
     let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu).map_err(candle_core::Error::wrap)?;
     let limit = gemm(threads)?;
     // Two operations for each weight that a token passes.

@@ -72,15 +72,8 @@ pub fn measure_gpu(
     let threads = Threads::of_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
-    let model = Decoder::new(
-        config,
-        &Weights::fresh(config, 0, &engine.device).map_err(candle_core::Error::wrap)?,
-        lora,
-        0,
-        engine.number_type,
-        &engine.device,
-    )
-    .map_err(candle_core::Error::wrap)?;
+    let model =
+        Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device).map_err(candle_core::Error::wrap)?;
     engine.synchronize()?;
     note(figure("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
     // B starts as zeros; random ones make the adapters' work real.

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
-
 use super::TrainError;
 use crate::checkpoint::write_model;
 use crate::dataset::generator::Generator;
@@ -61,7 +59,7 @@ pub fn pretrain(
     let files = tokenizer_files(task, &generator, settings)?;
     let tokenizer = Tokenizer::from_files(&files)?;
     let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
-    let weights = Weights::fresh(&config, settings.seed, &Device::Cpu)?;
+    let weights = Weights::fresh(&config, settings.seed);
     let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, engine.number_type, &engine.device)?;
     let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &engine.device)?;
     let mut tokens = 0;

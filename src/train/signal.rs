@@ -46,11 +46,12 @@ impl Candidate {
     pub fn load(task: &Task, config: &TrainConfig, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
         let scorer = Scorer::new(task)?;
         let start = StartModel::find(&config.base_model, places)?;
+        let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
-        let model = Decoder::new(&start.config, &start.weights, trainable, config.seed, engine.number_type, &engine.device)?;
+        let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device)?;
         let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
         Ok(Self {
             config: config.clone(),

@@ -24,7 +24,7 @@ pub(super) fn base_of(name: &str) -> PathBuf {
 
 fn adapted(base: &Path, adapter: &Path) -> Result<Decoder, String> {
     let source = find_model(base.to_str().unwrap()).unwrap();
-    let weights = Weights::load(&source, &Device::Cpu).unwrap();
+    let weights = Weights::open(&source).unwrap();
     let adapter = PeftAdapter::read(adapter).map_err(|error| error.to_string())?;
     let model = Decoder::new(&source.config().unwrap(), &weights, adapter.trainable(), 5, DType::F32, &Device::Cpu).unwrap();
     adapter.apply(model.parameters()).map_err(|error| error.to_string())?;

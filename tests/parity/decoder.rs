@@ -41,7 +41,7 @@ impl Golden {
 
     pub(super) fn decoder(&self) -> Decoder {
         let source = find_model(self.folder().to_str().unwrap()).unwrap();
-        let weights = Weights::load(&source, &Device::Cpu).unwrap();
+        let weights = Weights::open(&source).unwrap();
         Decoder::new(&source.config().unwrap(), &weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu).unwrap()
     }
 }

@@ -80,7 +80,7 @@ fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
 fn an_adapter_folder_is_a_model_by_the_base_that_it_names() {
     let work = tempfile::tempdir().unwrap();
     let source = find_model("tiny").unwrap();
-    let weights = Weights::load(&source, &Device::Cpu).unwrap();
+    let weights = Weights::open(&source).unwrap();
     let lora = Trainable::Lora { rank: 2, alpha: 4.0 };
     let decoder = Decoder::new(&source.config().unwrap(), &weights, lora, 1, DType::F32, &Device::Cpu).unwrap();
     let count = decoder.parameters().count();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::open;
 use crate::checkpoint::{PeftAdapter, export_adapter, export_merged};
 use crate::cli::{Failure, Outcome};
+use crate::kernels::device::Engine;
 use crate::model::Trainable;
 
 #[derive(Debug, clap::Args)]
@@ -30,13 +31,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return Err(Failure::usage(format!("{} exists; name a folder that does not", out.display())));
     }
     let loaded = open(&arguments.model)?;
-    let model = loaded.decoder(arguments.adapter.as_deref())?;
     if arguments.merged {
-        export_merged(out, &loaded.source, &loaded.weights, model.merged()?)?;
+        let weights = loaded.merged_with(arguments.adapter.as_deref())?;
+        export_merged(out, &loaded.source, &weights, weights.stored(&loaded.config)?)?;
     } else {
         let Some(adapter) = &arguments.adapter else {
             return Err(Failure::usage("without --merged there is only an adapter to write: name it with --adapter, or add --merged"));
         };
+        let model = loaded.decoder(Some(adapter), &Engine::cpu())?;
         write_adapter(out, adapter, &arguments.model, &model)?;
     }
     eprintln!("wrote {}", out.display());

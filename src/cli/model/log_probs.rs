@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::open;
 use crate::cli::{Failure, Outcome};
+use crate::kernels::device::Engine;
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
 
@@ -33,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let given = arguments.token_ids.len();
         return Err(Failure::usage(format!("--token-ids: {given} tokens are more than the model's {positions} positions; give fewer")));
     }
-    let model = loaded.decoder(arguments.adapter.as_deref())?;
+    let model = loaded.decoder(arguments.adapter.as_deref(), &Engine::cpu())?;
     let (first, rest) = arguments.token_ids.split_at(1);
     let mut found = Vec::with_capacity(rest.len());
     for micro_batch in pack([(first, vec![rest])], usize::MAX) {

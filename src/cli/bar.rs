@@ -1,0 +1,127 @@
+//! A bar on stderr for work on bytes that takes over a second: loading weights, fetching files.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How long the work may take before anything is shown.
+const PATIENCE: Duration = Duration::from_secs(1);
+const REDRAWN_EVERY: Duration = Duration::from_millis(100);
+const WIDTH: usize = 30;
+
+/// One piece of work: a line that is redrawn on a terminal, and one line at the end.
+#[derive(Debug)]
+pub(super) struct Bar {
+    /// What is done, in a word before the name: `loading`.
+    verb: &'static str,
+    name: String,
+    start: Instant,
+    /// Bytes that were there before the work began; they do not count in the speed.
+    skipped_bytes: u64,
+    drawn: Option<Instant>,
+    on_terminal: bool,
+}
+
+impl Bar {
+    pub(super) fn new(verb: &'static str, name: &str, skipped_bytes: u64) -> Self {
+        let on_terminal = std::io::stderr().is_terminal();
+        Self { verb, name: name.to_owned(), start: Instant::now(), skipped_bytes, drawn: None, on_terminal }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Redraws where it is time to.
+    pub(super) fn show(&mut self, done_bytes: u64, total_bytes: u64) {
+        let now = Instant::now();
+        if !self.on_terminal || now - self.start < PATIENCE || self.drawn.is_some_and(|drawn| now - drawn < REDRAWN_EVERY) {
+            return;
+        }
+        self.drawn = Some(now);
+        write(&format!("\r{}\x1b[K", line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes))));
+    }
+
+    /// Ends the line; nothing was and is shown of work that took less than a second.
+    pub(super) fn finish(&mut self, done_bytes: u64) {
+        if self.start.elapsed() >= PATIENCE {
+            let seconds = self.start.elapsed().as_secs_f64();
+            let (clear, read) = (if self.drawn.is_some() { "\r\x1b[K" } else { "" }, done_bytes.saturating_sub(self.skipped_bytes));
+            write(&format!(
+                "{clear}{} {}: {} in {seconds:.1} s, {}/s\n",
+                self.verb,
+                self.name,
+                size(read),
+                size(self.speed(done_bytes) as u64)
+            ));
+        }
+        self.drawn = None;
+    }
+
+    /// Leaves the terminal's line to whoever writes next: the work failed.
+    pub(super) fn clear(&mut self) {
+        if self.drawn.take().is_some() {
+            write("\r\x1b[K");
+        }
+    }
+
+    fn speed(&self, done_bytes: u64) -> f64 {
+        done_bytes.saturating_sub(self.skipped_bytes) as f64 / self.start.elapsed().as_secs_f64().max(1e-3)
+    }
+}
+
+fn line(verb: &str, name: &str, done_bytes: u64, total_bytes: u64, bytes_per_second: f64) -> String {
+    let share = if total_bytes == 0 { 1.0 } else { (done_bytes as f64 / total_bytes as f64).min(1.0) };
+    let filled = (share * WIDTH as f64) as usize;
+    let seconds = total_bytes.saturating_sub(done_bytes) as f64 / bytes_per_second.max(1.0);
+    let bar = format!("{}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
+    let speed = size(bytes_per_second as u64);
+    format!("{verb} {name} [{bar}] {:3.0} % of {}, {speed}/s, {seconds:.0} s left", 100.0 * share, size(total_bytes))
+}
+
+/// Bytes in decimal units: 16.4 GB.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        b if b < 1e3 => format!("{b:.0} B"),
+        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
+        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} GB", b / 1e9),
+    }
+}
+
+/// A closed stderr must not end the work.
+fn write(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
+/// Draws the loading of weights from now on.
+pub(super) fn show_loading() {
+    let bar = std::sync::Mutex::new(None);
+    crate::model::watch_loading(move |loading| {
+        let mut bar = bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let current = match bar.as_mut() {
+            Some(current) if Bar::name(current) == loading.model => current,
+            _ => bar.insert(Bar::new("loading", loading.model, 0)),
+        };
+        current.show(loading.done_bytes, loading.total_bytes);
+        if loading.done_bytes >= loading.total_bytes {
+            current.finish(loading.done_bytes);
+            *bar = None;
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_it_is_and_how_long_it_takes() {
+        let check = |done, total, speed, expected: &str| assert_eq!(line("loading", "m", done, total, speed), expected);
+        check(0, 16_000_000_000, 2e9, "loading m [..............................]   0 % of 16.0 GB, 2.0 GB/s, 8 s left");
+        check(1_500_000, 3_000_000, 500_000.0, "loading m [###############...............]  50 % of 3.0 MB, 500.0 kB/s, 3 s left");
+        check(7, 7, 7.0, "loading m [##############################] 100 % of 7 B, 7 B/s, 0 s left");
+        // A file without bytes is all there.
+        check(0, 0, 0.0, "loading m [##############################] 100 % of 0 B, 0 B/s, 0 s left");
+    }
+}

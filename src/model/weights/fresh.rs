@@ -1,0 +1,76 @@
+//! Random weights, each tensor drawn when it is asked for.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::tensor_names;
+use crate::hub::ModelConfig;
+use crate::kernels::philox::{uniform_weights, uniform_weights_on};
+
+/// What each tensor is drawn from.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    seed: u64,
+    tensors: HashMap<String, Draw>,
+}
+
+#[derive(Debug)]
+struct Draw {
+    /// Its stream of random numbers: its place in the order of the model.
+    stream: u32,
+    shape: Vec<usize>,
+    numbers: Numbers,
+}
+
+#[derive(Debug)]
+enum Numbers {
+    /// All the same.
+    Constant(f64),
+    /// Uniform in [-bound, bound).
+    Uniform { bound: f64 },
+}
+
+impl Fresh {
+    pub(super) fn new(config: &ModelConfig, seed: u64) -> Self {
+        let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        let draw = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
+            let deviation = match (shape.as_slice(), name.as_str()) {
+                ([_], _) => None,
+                (_, name) if name.contains("embed_tokens") || name.contains("lm_head") => Some(0.02),
+                ([_, inputs], name) if name.contains("o_proj") || name.contains("down_proj") => Some(residual / (*inputs as f64).sqrt()),
+                (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
+            };
+            let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            let numbers = deviation.map_or(Numbers::Constant(constant), |d| Numbers::Uniform { bound: d * 3.0_f64.sqrt() });
+            (name, Draw { stream: stream as u32, shape, numbers })
+        };
+        Self { seed, tensors: tensor_names(config).into_iter().enumerate().map(draw).collect() }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|draw| draw.shape.clone())
+    }
+
+    pub(super) fn get(&self, name: &str, number_type: DType, device: &Device) -> Result<Tensor> {
+        let Some(Draw { stream, shape, numbers }) = self.tensors.get(name) else { candle_core::bail!("no tensor `{name}`") };
+        match numbers {
+            Numbers::Constant(value) => Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(number_type),
+            Numbers::Uniform { bound } => uniform(device, self.seed, *stream, shape, *bound, number_type),
+        }
+    }
+}
+
+/// Numbers in [-bound, bound) of one stream of the seed: `shape`, rounded to f32 and then to `number_type`, on `device`. A GPU draws its own: on the
+/// CPU an 8B model would take minutes.
+fn uniform(device: &Device, seed: u64, stream: u32, shape: &[usize], bound: f64, number_type: DType) -> Result<Tensor> {
+    if device.is_cuda() {
+        return uniform_weights_on(device, seed, stream, shape, bound, number_type);
+    }
+    let numbers = uniform_weights(seed, stream, shape.iter().product(), bound);
+    Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_dtype(DType::F32)?.to_device(device)?.to_dtype(number_type)
+}

@@ -1,0 +1,48 @@
+//! How far the reading of weights has come, for whoever watches this process.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Weights being read: told after every tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loading<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// Bytes taken so far.
+    pub done_bytes: u64,
+    /// Bytes of all its tensors; a model that is loaded in part never gets there.
+    pub total_bytes: u64,
+}
+
+type Watcher = Box<dyn Fn(Loading<'_>) + Send + Sync>;
+
+/// One a process, as the terminal that it is drawn on.
+static WATCHER: OnceLock<Watcher> = OnceLock::new();
+
+/// From now on `watcher` hears of all weights that this process reads. The first call counts, later ones do nothing.
+pub fn watch_loading(watcher: impl Fn(Loading<'_>) + Send + Sync + 'static) {
+    let _ = WATCHER.set(Box::new(watcher));
+}
+
+/// Counts the bytes of one model; begins anew when all were taken, as where a second copy is made of the same files.
+#[derive(Debug)]
+pub(super) struct Counter {
+    model: String,
+    total_bytes: u64,
+    done_bytes: AtomicU64,
+}
+
+impl Counter {
+    pub(super) fn new(model: &str, total_bytes: u64) -> Self {
+        Self { model: model.to_owned(), total_bytes, done_bytes: AtomicU64::new(0) }
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        let before = self.done_bytes.load(Ordering::Relaxed);
+        let done_bytes = if before >= self.total_bytes { bytes } else { before + bytes };
+        self.done_bytes.store(done_bytes, Ordering::Relaxed);
+        if let Some(watcher) = WATCHER.get() {
+            watcher(Loading { model: &self.model, done_bytes, total_bytes: self.total_bytes });
+        }
+    }
+}

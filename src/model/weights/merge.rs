@@ -1,0 +1,35 @@
+//! Low-rank adapters added to the matrices they stand beside, one matrix at a time.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::Weights;
+use crate::model::ModelError;
+
+#[derive(Debug)]
+pub(super) struct Merge {
+    pub(super) base: Weights,
+    /// A [rank, inputs] and B [outputs, rank] under PEFT's names.
+    pub(super) adapters: HashMap<String, Tensor>,
+    /// `alpha / rank`.
+    pub(super) scale: f64,
+}
+
+impl Merge {
+    pub(super) fn get(&self, name: &str, shape: &[usize], number_type: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let Some((down, up)) = self.adapter(name) else { return self.base.get(name, shape, number_type, device) };
+        let stored = self.base.number_type(name).unwrap_or(DType::F32);
+        let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
+        let delta = on_device(up)?.matmul(&on_device(down)?)?.affine(self.scale, 0.0)?;
+        let merged = (self.base.get(name, shape, DType::F32, device)? + delta)?;
+        Ok(merged.to_dtype(stored)?.to_dtype(number_type)?)
+    }
+
+    /// A and B beside the matrix `MODULE.weight`.
+    fn adapter(&self, name: &str) -> Option<(&Tensor, &Tensor)> {
+        let module = name.strip_suffix(".weight")?;
+        let tensor = |which: &str| self.adapters.get(&format!("base_model.model.{module}.lora_{which}.weight"));
+        tensor("A").zip(tensor("B"))
+    }
+}
