@@ -207,7 +207,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(Recompute::NAMES),
         "auto",
         "",
-        "Recompute a layer's activations in the backward pass instead of keeping them.",
+        "Recompute a layer's activations in the backward pass instead of keeping them; auto does on a GPU where keeping them does not fit.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
 ];

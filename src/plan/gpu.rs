@@ -112,7 +112,11 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         let smaller = match config.recompute_activations {
             Recompute::Never => StepShape { recompute: true, ..next }.smaller(longest).map(|shape| StepShape { recompute: false, ..shape }),
             Recompute::Auto | Recompute::Always => {
-                if shape.recompute { next.smaller(longest) } else { shape.smaller(longest) }
+                if shape.recompute {
+                    next.smaller(longest)
+                } else {
+                    shape.smaller(longest)
+                }
             }
         };
         match smaller {
@@ -182,16 +186,18 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
             // A recorded step has memory of its own, which outlives it.
             ("a decode step as it is recorded", Phase::Always, step),
             ("prompts' keys and values", Phase::Rollout, prompt_rows * shape.packed_per_token * number),
-            ("one layer's work on the prompts", Phase::Prefill, prompt_rows * (shape.layer_activations_per_token + 2 * shape.hidden) * number),
+            (
+                "one layer's work on the prompts",
+                Phase::Prefill,
+                prompt_rows * (shape.layer_activations_per_token + 2 * shape.hidden) * number,
+            ),
             ("completions' keys and values", Phase::Decode, rows * completion * shape.key_values_per_token * number),
             ("logits of a decode step (f32) and its work", Phase::Decode, step),
         ]
     };
     let steps_together = config.weight_sync_interval as usize;
-    let draws = [
-        draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt),
-        draw(data.eval_rows.max(data.proof_rows), 1),
-    ];
+    let draws =
+        [draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt), draw(data.eval_rows.max(data.proof_rows), 1)];
     let size = |parts: &[Part]| parts.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
     draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()
 }
@@ -351,7 +357,12 @@ mod tests {
         let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
             let gpu = GpuMemory { usable_bytes: gigabytes * 1_000_000_000, total_bytes: gigabytes * 1_000_000_000, number_bytes: 2 };
             let found = fit(&model, &config(set), &DATA, gpu).unwrap();
-            assert_eq!((found.shape.tokens_per_micro_batch, found.shape.recompute), expected, "{set:?} {gigabytes}: {}", found.memory.peak_bytes);
+            assert_eq!(
+                (found.shape.tokens_per_micro_batch, found.shape.recompute),
+                expected,
+                "{set:?} {gigabytes}: {}",
+                found.memory.peak_bytes
+            );
             assert!(found.memory.peak_bytes <= gpu.usable_bytes);
         };
         let set = ["max_completion_tokens=256"];
@@ -372,7 +383,11 @@ mod tests {
                 assert!(found.message.contains(part), "{:?} lacks {part:?}", found.message);
             }
         };
-        check(&["lora_rank=0"], 150, &["AdamW moments (f32) 65.5 GB", "150.0 GB of 150.0 GB are free", "lora_rank = 16", "a smaller model"]);
+        check(
+            &["lora_rank=0"],
+            150,
+            &["AdamW moments (f32) 65.5 GB", "150.0 GB of 150.0 GB are free", "lora_rank = 16", "a smaller model"],
+        );
         check(&["lora_rank=0", "kl_beta=0.1"], 150, &["kl_beta = 0"]);
         check(&["max_completion_tokens=1024"], 20, &["weights 16.4 GB", "lower max_completion_tokens, prompt_groups", "other processes"]);
         check(&["lora_rank=256", "recompute_activations=never"], 20, &["lower lora_rank", "recompute_activations = auto"]);

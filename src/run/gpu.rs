@@ -91,7 +91,10 @@ fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<
     let mebibytes = |bytes: u64| bytes >> 20;
     if others.is_empty() {
         let used = used_bytes.filter(|&bytes| bytes > IDLE_BYTES)?;
-        return Some(format!("{name} is used by others: {} MiB of its memory are taken, by processes that cannot be seen from here", mebibytes(used)));
+        return Some(format!(
+            "{name} is used by others: {} MiB of its memory are taken, by processes that cannot be seen from here",
+            mebibytes(used)
+        ));
     }
     let one = |process: &GpuProcess| match process.memory_bytes {
         Some(bytes) => format!("process {} holds {} MiB", process.pid, mebibytes(bytes)),

@@ -8,6 +8,7 @@ use super::micro_batch::{MicroBatch, pack};
 use super::sum::sum_gradients;
 use crate::kernels::log_probs::TokenLogProb;
 use crate::model::{Adapters, Decoder, Gradients};
+use crate::plan::StepShape;
 use crate::rollout::Threads;
 
 /// One completion to learn from.
@@ -45,6 +46,14 @@ pub struct PolicySettings {
     pub tokens_per_micro_batch: usize,
     /// Keep only layer inputs and compute the rest again.
     pub recompute: bool,
+}
+
+impl PolicySettings {
+    /// The same, computed in another shape.
+    #[must_use]
+    pub fn in_shape(self, shape: StepShape) -> Self {
+        Self { tokens_per_micro_batch: shape.tokens_per_micro_batch, recompute: shape.recompute, ..self }
+    }
 }
 
 /// What the forward passes of a step showed, summed over the tokens that were forwarded.
