@@ -37,6 +37,14 @@ __device__ __forceinline__ void copy_async(bf16 *to, const bf16 *from, bool insi
 // Waits for this thread's copies; other threads' need a barrier after it.
 __device__ __forceinline__ void copies_done() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
+// The transpose of an 8 x 8 matrix of which lane l holds columns 2 (l % 4) and + 1 of row l / 4.
+__device__ __forceinline__ uint32_t transpose(uint32_t pair) {
+  uint32_t result;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
+  return result;
+}
+
+// The two numbers as bf16, the first in the lower half.
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t *>(&pair);
