@@ -5,7 +5,7 @@
 #include "attention.cuh"
 #include "tensor_cores.cuh"
 
-constexpr int TILE = TABLE_TILE, THREADS = 128;
+constexpr int TILE = TABLE_TILE, THREADS = 2 * TILE;
 constexpr float LOG2_E = 1.44269504088896341f;
 
 // Numbers of a tile's row in shared memory; the padding puts eight neighbouring rows in different banks.
@@ -169,23 +169,32 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
 template <int D>
 __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *packed, bf16 *packed_gradient, float *statistics) {
   extern __shared__ __align__(16) bf16 memory[];
-  bf16 *queries = memory, *incoming = queries + TILE_NUMBERS<D>, *keys = incoming + TILE_NUMBERS<D>, *values = keys + TILE_NUMBERS<D>;
+  bf16 *queries = memory, *incoming = queries + TILE_NUMBERS<D>, *keys_values = incoming + TILE_NUMBERS<D>;
   const QueryTile tile(batch, TILE);
   if (tile.count <= 0) return;
   const bf16 *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
   const int column = tile.head * batch.dimension;
   const auto query_row = [&](int r) { return r < tile.count ? tile.row(r) : -1LL; };
+  // Two passes over all tiles of keys; the next tile travels while one is worked on.
+  const int tiles = (tile.keys + TILE - 1) / TILE;
+  const auto keys_of = [&](int step) { return keys_values + step % 2 * 2 * TILE_NUMBERS<D>; };
+  const auto fill_step = [&](int step) {
+    const int start = step % tiles * TILE;
+    const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
+    fill<D>(keys_of(step), key, batch.width, batch.dimension, key_row);
+    fill<D>(keys_of(step) + TILE_NUMBERS<D>, value, batch.width, batch.dimension, key_row);
+  };
   fill<D>(queries, packed + column, batch.width, batch.dimension, query_row);
   fill<D>(incoming, gradient + column, batch.query_heads * batch.dimension, batch.dimension, query_row);
+  fill_step(0);
   float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, shared[2] = {}, result[D / 8][4] = {};
   for (int pass = 0; pass < 2; pass++) {
-    for (int start = 0; start < tile.keys; start += TILE) {
-      const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
-      __syncthreads();
-      fill<D>(keys, key, batch.width, batch.dimension, key_row);
-      fill<D>(values, value, batch.width, batch.dimension, key_row);
+    for (int index = 0; index < tiles; index++) {
+      const int step = pass * tiles + index, start = index * TILE;
+      const bf16 *keys = keys_of(step), *values = keys + TILE_NUMBERS<D>;
       copies_done();
       __syncthreads();
+      if (step + 1 < 2 * tiles) fill_step(step + 1);
       float s[8][4], changes[8][4];
       products<D>(queries, keys, s);
       scale_and_hide(tile, start, batch.scale * LOG2_E, s);
@@ -230,49 +239,56 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
 template <int D>
 __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf16 *packed, const float *statistics, bf16 *packed_gradient) {
   extern __shared__ __align__(16) bf16 memory[];
-  bf16 *keys = memory, *values = keys + TILE_NUMBERS<D>, *queries = values + TILE_NUMBERS<D>, *incoming = queries + TILE_NUMBERS<D>;
-  float *sums = reinterpret_cast<float *>(incoming + TILE_NUMBERS<D>), *shared = sums + TILE;
+  bf16 *keys = memory, *values = keys + TILE_NUMBERS<D>, *rows = values + TILE_NUMBERS<D>;
+  float *row_statistics = reinterpret_cast<float *>(rows + 4 * TILE_NUMBERS<D>);
   const KeyTile tile(batch, TILE);
   if (tile.count <= 0) return;
   const int out_width = batch.query_heads * batch.dimension, sharing = batch.query_heads / batch.key_heads;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
   const auto own_row = [&](int r) { return r < tile.count ? tile.own_row(r) : -1LL; };
+  // For each query head all tiles of queries; the next tile travels while one is worked on.
+  const int tiles = (tile.queries + TILE - 1) / TILE;
+  const auto queries_of = [&](int step) { return rows + step % 2 * 2 * TILE_NUMBERS<D>; };
+  const auto sums_of = [&](int step) { return row_statistics + step % 2 * 2 * TILE; };
+  const auto fill_step = [&](int step) {
+    const int head = tile.key_head * sharing + step / tiles, start = step % tiles * TILE;
+    const auto query_row = [&](int r) { return start + r < tile.queries ? tile.query_row(start + r) : -1LL; };
+    fill<D>(queries_of(step), packed + head * batch.dimension, batch.width, batch.dimension, query_row);
+    fill<D>(queries_of(step) + TILE_NUMBERS<D>, gradient + head * batch.dimension, out_width, batch.dimension, query_row);
+    // The first half of the threads brings the sums, the other half delta.
+    const long long row = query_row(threadIdx.x % TILE);
+    const size_t place = ((size_t)(threadIdx.x / TILE) * batch.query_heads + head) * batch.rows;
+    sums_of(step)[threadIdx.x] = row >= 0 ? statistics[place + row] : 0.0f;
+  };
   fill<D>(keys, packed + key_column, batch.width, batch.dimension, own_row);
   fill<D>(values, packed + value_column, batch.width, batch.dimension, own_row);
+  fill_step(0);
   float key_gradient[D / 8][4] = {}, value_gradient[D / 8][4] = {};
-  for (int head = tile.key_head * sharing; head < (tile.key_head + 1) * sharing; head++) {
-    const float *head_sums = statistics + (size_t)head * batch.rows, *head_shared = head_sums + (size_t)batch.query_heads * batch.rows;
-    for (int start = 0; start < tile.queries; start += TILE) {
-      const auto query_row = [&](int r) { return start + r < tile.queries ? tile.query_row(start + r) : -1LL; };
-      __syncthreads();
-      fill<D>(queries, packed + head * batch.dimension, batch.width, batch.dimension, query_row);
-      fill<D>(incoming, gradient + head * batch.dimension, out_width, batch.dimension, query_row);
-      if (threadIdx.x < TILE) {
-        const long long row = query_row(threadIdx.x);
-        sums[threadIdx.x] = row >= 0 ? head_sums[row] : 0.0f;
-        shared[threadIdx.x] = row >= 0 ? head_shared[row] : 0.0f;
+  for (int step = 0; step < sharing * tiles; step++) {
+    const int start = step % tiles * TILE;
+    const bf16 *queries = queries_of(step), *incoming = queries + TILE_NUMBERS<D>;
+    const float *sums = sums_of(step), *shared = sums + TILE;
+    copies_done();
+    __syncthreads();
+    if (step + 1 < sharing * tiles) fill_step(step + 1);
+    float p[8][4], changes[8][4];
+    products<D>(keys, queries, p);
+    const bool hides = start < TILE || start + TILE > tile.queries;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int query = column_of_number(n, i);
+        const bool seen = !hides || tile.seen(row_of_number(i), start + query);
+        p[n][i] = seen ? exp2f(p[n][i] * (batch.scale * LOG2_E) - sums[query]) : 0.0f;
       }
-      copies_done();
-      __syncthreads();
-      float p[8][4], changes[8][4];
-      products<D>(keys, queries, p);
-      const bool hides = start < TILE || start + TILE > tile.queries;
+    mix<D>(p, incoming, value_gradient);
+    products<D>(values, incoming, changes);
 #pragma unroll
-      for (int n = 0; n < 8; n++)
+    for (int n = 0; n < 8; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          const int query = column_of_number(n, i);
-          const bool seen = !hides || tile.seen(row_of_number(i), start + query);
-          p[n][i] = seen ? exp2f(p[n][i] * (batch.scale * LOG2_E) - sums[query]) : 0.0f;
-        }
-      mix<D>(p, incoming, value_gradient);
-      products<D>(values, incoming, changes);
-#pragma unroll
-      for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) p[n][i] *= changes[n][i] - shared[column_of_number(n, i)];
-      mix<D>(p, queries, key_gradient);
-    }
+      for (int i = 0; i < 4; i++) p[n][i] *= changes[n][i] - shared[column_of_number(n, i)];
+    mix<D>(p, queries, key_gradient);
   }
   const float ones[2] = {1.0f, 1.0f}, scales[2] = {batch.scale, batch.scale};
   bf16 *target = packed_gradient + (size_t)tile.own_row(0) * batch.width;

@@ -69,7 +69,7 @@ macro_rules! tensor_cores {
             backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size),
             tile: 64,
             threads: 128,
-            shared_bytes: [3, 4, 4].map(|tiles| 2 * tiles * 64 * ($size + 8)).map(|tiles| tiles + 4 * 2 * 64),
+            shared_bytes: [3, 6, 6].map(|tiles| 2 * tiles * 64 * ($size + 8)).map(|tiles| tiles + 4 * 4 * 64),
         }
     };
 }
