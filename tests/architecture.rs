@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("candle_transformers", &ENGINE),
     ("cudarc", &ENGINE),
     ("gemm", &ENGINE),
+    ("half", &ENGINE),
     ("memmap2", &ENGINE),
     ("pulp", &ENGINE),
     ("num_traits", &ENGINE),

@@ -6,12 +6,14 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Subcommand;
 
+use super::device::DeviceArguments;
 use super::{Failure, Outcome, train};
-use crate::hub::find_model;
+use crate::hub::{find_model, named_shape, shape_names};
+use crate::kernels::device::Engine;
 use crate::rollout::Threads;
 use crate::run::RunPlaces;
 use crate::task::Task;
-use crate::train::{Ended, Measurement, Report, measure_cpu};
+use crate::train::{Ended, GpuBench, Measurement, Report, measure_cpu, measure_gpu};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,10 +38,53 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// A GPU's limits, then prefill, decode and whole steps at a model's shape, with random weights
+    Gpu(Box<GpuArguments>),
+}
+
+#[derive(Debug, clap::Args)]
+struct GpuArguments {
+    /// A known shape (qwen3-0.6b, -1.7b, -4b, -8b, -14b, -32b), or a model's folder or Hugging Face name, of which only config.json is read
+    #[arg(long, default_value = "qwen3-8b")]
+    shape: String,
+    /// Prompts x completions of a measured step; may be repeated [default: 1x4, 8x8, 32x8]
+    #[arg(long = "step", value_name = "PxC", value_parser = step_shape)]
+    steps: Vec<(usize, usize)>,
+    /// A batch to measure decoding at; may be repeated [default: 1, 4, 16, 64, 256]
+    #[arg(long = "batch", value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
+    batches: Vec<u16>,
+    /// Tokens of a prompt
+    #[arg(long, default_value_t = 100)]
+    prompt_tokens: usize,
+    /// New tokens of a completion
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
+    new_tokens: u32,
+    /// Rank of the adapters
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    lora_rank: u32,
+    /// Tokens forwarded at once in training
+    #[arg(long, default_value_t = 8192)]
+    tokens_per_micro_batch: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+fn step_shape(text: &str) -> Result<(usize, usize), String> {
+    let parts =
+        text.split_once('x').and_then(|(prompts, completions)| Some((prompts.trim().parse().ok()?, completions.trim().parse().ok()?)));
+    parts
+        .filter(|&(prompts, completions)| prompts > 0 && completions > 0)
+        .ok_or_else(|| format!("`{text}`: write prompts x completions, such as 8x8"))
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let Command::Cpu { shape, threads, no_run, json } = arguments.command;
+    let (shape, threads, no_run, json) = match arguments.command {
+        Command::Cpu { shape, threads, no_run, json } => (shape, threads, no_run, json),
+        Command::Gpu(arguments) => return run_gpu(&arguments),
+    };
     let threads = Threads::new(threads)?;
     let config = find_model(&shape)?.config()?;
     // The run goes first: the process's peak memory is then the run's own.
@@ -52,12 +97,48 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     println!("{device}, shape {shape}");
-    for Measurement { name, shape, batch, value, unit, of_limit } in results {
-        let share = of_limit.map_or_else(String::new, |share| format!("{:3.0} % of the measured limit", 100.0 * share));
-        let digits = if value.abs() < 10.0 { 3 } else { 0 };
-        println!("{name:38} {shape:38} batch {batch:<4} {value:>10.digits$} {unit:9} {share}");
+    results.iter().for_each(|measurement| println!("{}", line(measurement)));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_gpu(arguments: &GpuArguments) -> Outcome {
+    let config = match named_shape(&arguments.shape) {
+        Some(config) => config,
+        None => find_model(&arguments.shape)
+            .and_then(|source| source.config())
+            .map_err(|error| Failure::usage(format!("{error}; the shapes known by name are {}", shape_names().join(", "))))?,
+    };
+    let default = GpuBench::default();
+    let bench = GpuBench {
+        prompt_tokens: arguments.prompt_tokens.max(1),
+        new_tokens: arguments.new_tokens as usize,
+        lora_rank: arguments.lora_rank as usize,
+        decode_batches: if arguments.batches.is_empty() {
+            default.decode_batches
+        } else {
+            arguments.batches.iter().map(|&b| b.into()).collect()
+        },
+        steps: if arguments.steps.is_empty() { default.steps } else { arguments.steps.clone() },
+        tokens_per_micro_batch: arguments.tokens_per_micro_batch.max(1),
+        recompute: default.recompute,
+    };
+    let engine = arguments.device.gpu_or_asked()?;
+    let device = engine.name();
+    eprintln!("{device}, shape {}", arguments.shape);
+    // Each figure is shown as soon as it is known: the whole takes minutes.
+    let results = measure_gpu(&config, &engine, &bench, |measurement| {
+        if arguments.json { eprintln!("{}", line(measurement)) } else { println!("{}", line(measurement)) }
+    })?;
+    if arguments.json {
+        println!("{}", serde_json::json!({ "device": device, "shape": arguments.shape, "results": results }));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn line(Measurement { name, shape, batch, value, unit, of_limit }: &Measurement) -> String {
+    let share = of_limit.map_or_else(String::new, |share| format!("{:3.0} % of the measured limit", 100.0 * share));
+    let digits = if value.abs() < 10.0 { 3 } else { 0 };
+    format!("{name:38} {shape:38} batch {batch:<4} {value:>10.digits$} {unit:9} {share}")
 }
 
 /// `train invoice` from base proof to final proof in a folder that is removed again, and this process's peak memory.
@@ -90,7 +171,7 @@ fn one_run(places: &RunPlaces, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
     let run = train::create(&arguments, &Task::embedded("invoice")?, places)?;
-    match crate::train::train(&run, places, &AtomicBool::new(false), &mut |_| ())? {
+    match crate::train::train(&run, places, &Engine::cpu(), &AtomicBool::new(false), &mut |_| ())? {
         Ended::Finished(report) => Ok(*report),
         Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
     }

@@ -8,6 +8,8 @@ mod bench;
 mod comparison;
 mod dataset;
 #[cfg(feature = "engine")]
+mod device;
+#[cfg(feature = "engine")]
 mod eval;
 mod init;
 #[cfg(feature = "engine")]

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use clap::Subcommand;
 
+use super::device::DeviceArguments;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
@@ -69,18 +70,26 @@ struct Pretrain {
     /// Decoder layers
     #[arg(long, default_value_t = 3)]
     layers: usize,
-    /// Query heads of 32 numbers
+    /// Query heads
     #[arg(long, default_value_t = 6)]
     heads: usize,
     /// Key and value heads
     #[arg(long, default_value_t = 2)]
     key_value_heads: usize,
+    /// Numbers a head
+    #[arg(long, default_value_t = 32)]
+    head_dim: usize,
     /// Tokens of the vocabulary
     #[arg(long, default_value_t = 1024)]
     vocabulary: usize,
+    /// Tokens forwarded at once; changes memory and speed
+    #[arg(long, default_value_t = 1280)]
+    tokens_per_micro_batch: usize,
     /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -112,7 +121,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         num_hidden_layers: arguments.layers,
         num_attention_heads: arguments.heads,
         num_key_value_heads: arguments.key_value_heads,
-        head_dim: 32,
+        head_dim: arguments.head_dim,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
         rope_scaling: RopeScaling::Unscaled,
@@ -127,13 +136,14 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         tokenizer_examples: 4000,
         learning_rate: arguments.learning_rate,
         seed: arguments.seed,
-        tokens_per_micro_batch: 1280,
+        tokens_per_micro_batch: arguments.tokens_per_micro_batch,
     };
-    let threads = Threads::new(arguments.threads)?;
+    let engine = arguments.device.engine()?;
+    let threads = Threads::of_engine(&engine, arguments.threads)?;
     let start = Instant::now();
     let every = if std::io::stderr().is_terminal() { 10 } else { 100 };
     let mut recent = None;
-    pretrain(&task, &settings, &arguments.out, &threads, |progress| {
+    pretrain(&task, &settings, &arguments.out, &engine, &threads, |progress| {
         let PretrainProgress { update, loss, tokens } = progress;
         let smooth = recent.map_or(loss, |old: f64| 0.95 * old + 0.05 * loss);
         recent = Some(smooth);

@@ -16,10 +16,17 @@ use crate::train::Candidate;
 const SAMPLED_PROMPTS: usize = 64;
 
 /// Prints the plan of a task and a configuration.
-pub(super) fn run(task: &Task, resolved: &Resolved, places: &RunPlaces, sample: bool, json: bool) -> Outcome {
+pub(super) fn run(
+    task: &Task,
+    resolved: &Resolved,
+    places: &RunPlaces,
+    engine: &crate::kernels::device::Engine,
+    sample: bool,
+    json: bool,
+) -> Outcome {
     let config = &resolved.config;
     eprintln!("loading {} and measuring it on this machine ...", config.base_model);
-    let candidate = Candidate::load(task, config, places)?;
+    let candidate = Candidate::load(task, config, places, engine)?;
     let (speed, data) = candidate.measure()?;
     let model = candidate.model_config();
     let steps = config.total_steps(data.train_rows);

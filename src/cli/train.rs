@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::device::DeviceArguments;
 use super::progress::Progress;
 use super::{Failure, Outcome, comparison, print};
 use crate::checkpoint::Located;
@@ -49,6 +50,8 @@ pub(super) struct Arguments {
     /// With --plan: draw groups of the base and say whether it can learn
     #[arg(long, requires = "plan")]
     sample: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// One JSON document on stdout at the end
     #[arg(long)]
     json: bool,
@@ -59,7 +62,14 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
-        return super::plan::run(&task, &resolve(&arguments, &task)?, &places, arguments.sample, arguments.json);
+        return super::plan::run(
+            &task,
+            &resolve(&arguments, &task)?,
+            &places,
+            &arguments.device.engine()?,
+            arguments.sample,
+            arguments.json,
+        );
     }
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
@@ -83,7 +93,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let mut progress = Progress::new();
-    match train(&run, &places, &interrupted, &mut |event| progress.event(event)) {
+    let engine = arguments.device.engine()?;
+    match train(&run, &places, &engine, &interrupted, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
             Ok(ExitCode::SUCCESS)

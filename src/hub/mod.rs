@@ -4,12 +4,14 @@ mod cache;
 mod config;
 mod digest;
 mod embedded;
+mod shapes;
 mod source;
 mod weights;
 
 use std::path::Path;
 
 pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
 pub use weights::{ELEMENT_TYPES, TensorEntry};
 

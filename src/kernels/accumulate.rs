@@ -4,8 +4,12 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bai
 
 use super::numbers::vectorised;
 
-/// `target += addend`, in place; both contiguous, of the same number of elements and type.
+/// `target += addend`, in place; both contiguous, of the same number of elements and type. On a GPU an f32 target takes bf16, too.
 pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if target.device().is_cuda() {
+        return gpu::accumulate(target, addend);
+    }
     target.inplace_op2(addend, &AddAssign)
 }
 
@@ -38,4 +42,28 @@ fn add<T: WithDType>(target: &mut [T], target_layout: &Layout, addend: &[T], add
         }
     });
     Ok(())
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use crate::kernels::cuda::{Argument, Grid, Module, at, device, launch, module};
+
+    static MODULE: Module = module!("accumulate");
+
+    pub(super) fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
+        let count = target.elem_count();
+        if addend.elem_count() != count {
+            bail!("accumulate: {} numbers added to {count}", addend.elem_count())
+        }
+        let kernel = match (target.dtype(), addend.dtype()) {
+            (DType::F32, DType::F32) => "accumulate_f32",
+            (DType::BF16, DType::BF16) => "accumulate_bf16",
+            (DType::F32, DType::BF16) => "accumulate_bf16_into_f32",
+            (target, addend) => bail!("accumulate cannot add {addend:?} to {target:?}"),
+        };
+        let arguments = [at(target)?, at(addend)?, Argument::Long(count as u64)];
+        launch(device(target)?, &MODULE, kernel, None, Grid::elements(count.div_ceil(4)), &arguments)
+    }
 }

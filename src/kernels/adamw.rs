@@ -1,6 +1,6 @@
 //! AdamW over one flat buffer (Loshchilov and Hutter 2017, arXiv 1711.05101), in place.
 
-use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
 
 use super::numbers::vectorised;
 
@@ -23,14 +23,62 @@ pub struct AdamWStep {
     pub update: u64,
 }
 
-/// `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments, then the second: [2 * n].
-pub fn adamw(parameters: &Tensor, moments: &Tensor, gradient: &Tensor, step: AdamWStep) -> Result<()> {
+/// `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments, then the second: [2 * n]. `working` is what the layers
+/// read where that is not `parameters` itself: `[n]`, rounded anew from every update.
+pub fn adamw(parameters: &Tensor, moments: &Tensor, gradient: &Tensor, step: AdamWStep, working: Option<&Tensor>) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if parameters.device().is_cuda() {
+        return gpu::adamw(parameters, moments, gradient, step, working);
+    }
     let n = parameters.dims1()?;
     let (first, second) = (moments.narrow(0, 0, n)?, moments.narrow(0, n, n)?);
     first.inplace_op2(gradient, &Decay { keep: step.beta1, power: 1, scale: step.gradient_scale })?;
     second.inplace_op2(gradient, &Decay { keep: step.beta2, power: 2, scale: step.gradient_scale })?;
     // The two halves share one storage; the parameters are written, both are only read.
-    parameters.inplace_op3(&first, &second, &Move(step))
+    parameters.inplace_op3(&first, &second, &Move(step))?;
+    working.map_or(Ok(()), |working| cast_into(parameters, working))
+}
+
+/// Writes `source` into `target`, `[n]` each, in the target's number type; bf16 on a GPU.
+pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if source.device().is_cuda() {
+        return gpu::cast_into(source, target);
+    }
+    target.slice_set(&source.to_dtype(target.dtype())?, 0, 0)
+}
+
+/// Euclidean norm of all numbers, `flat`: `[n]`, summed in f64. The one wait for a GPU in an update.
+pub fn norm(flat: &Tensor) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if flat.device().is_cuda() {
+        return gpu::norm(flat);
+    }
+    let sum: f64 = match flat.dtype() {
+        DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
+        _ => flat.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
+    };
+    Ok(sum.sqrt())
+}
+
+/// The factors of [`AdamWStep`] as both devices apply them.
+struct Factors {
+    /// Of the first moment, with the learning rate.
+    correct_first: f32,
+    correct_second: f32,
+    /// What weight decay leaves of a weight.
+    keep: f32,
+}
+
+impl AdamWStep {
+    fn factors(&self) -> Factors {
+        let update = self.update as f64;
+        Factors {
+            correct_first: (self.learning_rate / (1.0 - self.beta1.powf(update))) as f32,
+            correct_second: (1.0 / (1.0 - self.beta2.powf(update))) as f32,
+            keep: (1.0 - self.learning_rate * self.weight_decay) as f32,
+        }
+    }
 }
 
 /// `moment = keep * moment + (1 - keep) * (scale * gradient)^power`.
@@ -81,10 +129,7 @@ impl InplaceOp3 for Move {
         let (parameters, first, second) =
             (&mut parameters[range(parameters_layout)?], &first[range(first_layout)?], &second[range(second_layout)?]);
         let step = self.0;
-        let update = step.update as f64;
-        let correct_first = (step.learning_rate / (1.0 - step.beta1.powf(update))) as f32;
-        let correct_second = (1.0 / (1.0 - step.beta2.powf(update))) as f32;
-        let keep = (1.0 - step.learning_rate * step.weight_decay) as f32;
+        let Factors { correct_first, correct_second, keep } = step.factors();
         let epsilon = step.epsilon as f32;
         vectorised(|| {
             for ((p, &m), &v) in parameters.iter_mut().zip(first).zip(second) {
@@ -99,5 +144,73 @@ fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),
         None => bail!("adamw needs contiguous buffers"),
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::{AdamWStep, Factors};
+    use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+
+    static MODULE: Module = module!("adamw");
+
+    pub(super) fn adamw(parameters: &Tensor, moments: &Tensor, gradient: &Tensor, step: AdamWStep, working: Option<&Tensor>) -> Result<()> {
+        let count = parameters.dims1()?;
+        check(parameters, DType::F32, count)?;
+        check(moments, DType::F32, 2 * count)?;
+        check(gradient, DType::F32, count)?;
+        if let Some(working) = working {
+            check(working, DType::BF16, count)?;
+        }
+        let Factors { correct_first, correct_second, keep } = step.factors();
+        let arguments = [
+            at(parameters)?,
+            at(moments)?,
+            at(gradient)?,
+            working.map_or(Ok(Argument::Address(0)), at)?,
+            Argument::Long(count as u64),
+            float(step.gradient_scale),
+            float(step.beta1),
+            float(1.0 - step.beta1),
+            float(step.beta2),
+            float(1.0 - step.beta2),
+            Argument::Float(correct_first),
+            Argument::Float(correct_second),
+            Argument::Float(keep),
+            float(step.epsilon),
+        ];
+        launch(device(parameters)?, &MODULE, "adamw", None, Grid::elements(count), &arguments)
+    }
+
+    pub(super) fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
+        let count = source.elem_count();
+        check(source, DType::F32, count)?;
+        check(target, DType::BF16, count)?;
+        let arguments = [at(source)?, at(target)?, Argument::Long(count as u64)];
+        launch(device(source)?, &MODULE, "cast", None, Grid::elements(count), &arguments)
+    }
+
+    pub(super) fn norm(flat: &Tensor) -> Result<f64> {
+        let count = flat.elem_count();
+        if count == 0 {
+            return Ok(0.0);
+        }
+        check(flat, DType::F32, count)?;
+        let device = device(flat)?;
+        let parts = count.div_ceil(1024).min(1056); // eight blocks for each multiprocessor of the largest GPUs
+        let (partial, sum) = (empty(parts, DType::F64, device)?, empty(1, DType::F64, device)?);
+        let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
+        launch(device, &MODULE, "squares", None, Grid::rows(parts, 256), &arguments)?;
+        launch(device, &MODULE, "total", None, Grid::rows(1, 1024), &[at(&partial)?, at(&sum)?, int(parts)])?;
+        Ok(sum.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
+    }
+
+    fn check(tensor: &Tensor, number_type: DType, count: usize) -> Result<()> {
+        if tensor.dtype() != number_type || tensor.elem_count() != count {
+            bail!("an update needs {count} numbers of {number_type:?}, not {:?} {:?}", tensor.dtype(), tensor.shape())
+        }
+        Ok(())
     }
 }

@@ -8,6 +8,11 @@ use super::memory::{by_number_type, read};
 use super::numbers::vectorised;
 use super::rope::Heads;
 
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(any(test, feature = "cuda"))]
+mod tiles;
+
 /// Rows `start .. start + length` of a packed batch, each attending to itself, the rows of its segment before it and, if named, every row of an earlier segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -19,33 +24,47 @@ pub struct Segment {
     pub prefix: (usize, usize),
 }
 
-/// A batch's segments, and the same as a table where its device can read it.
+/// A batch's segments, and the same as tables where its device can read them.
 #[derive(Clone, Debug)]
 pub struct Segments {
     list: Vec<Segment>,
-    /// On a GPU: [segments, 4] of u32, each start, length, prefix start, prefix length.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only kernels on a GPU read it"))]
-    table: Option<Tensor>,
+    /// On a GPU.
+    #[cfg(feature = "cuda")]
+    tables: Option<gpu::Tables>,
 }
 
 impl Segments {
     /// Segments for tensors on `device`; together they cover every row of the batch once.
+    ///
+    /// # Errors
+    /// On a GPU, a prefix that is not one whole segment.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU reads tables"))]
     pub fn new(list: Vec<Segment>, device: &Device) -> Result<Self> {
-        let numbers = list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect::<Vec<_>>();
-        let table = if device.is_cpu() { None } else { Some(Tensor::from_vec(numbers, (list.len(), 4), device)?) };
-        Ok(Self { list, table })
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            tables: if device.is_cuda() { Some(gpu::Tables::new(&list, device)?) } else { None },
+            list,
+        })
     }
 }
 
 /// `packed`: [rows, row_width] of rotated queries and keys, and values -> [rows, query_width].
 pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
     check(packed, &segments.list)?;
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::forward(packed, heads, segments);
+    }
     by_number_type!(packed, forward(packed, heads, &segments.list))
 }
 
 /// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again, not kept.
 pub fn segment_attention_backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
     check(packed, &segments.list)?;
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::backward(gradient, packed, heads, segments);
+    }
     by_number_type!(packed, backward(gradient, packed, heads, &segments.list))
 }
 

@@ -9,6 +9,9 @@ use super::memory::{by_number_type, read};
 use super::numbers::{add_scaled, dot, vectorised};
 use super::rope::Heads;
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 /// One row of a decode step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeRow {
@@ -36,11 +39,23 @@ impl DecodeRows {
             Self::Table(_) => bail!("rows on a GPU for tensors on the CPU"),
         }
     }
+
+    #[cfg(feature = "cuda")]
+    fn table(&self) -> Result<&Tensor> {
+        match self {
+            Self::Listed(_) => bail!("listed rows for tensors on a GPU"),
+            Self::Table(table) => Ok(table),
+        }
+    }
 }
 
 /// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 * key_width].
 /// `packed`: [rows, row_width], rotated.
 pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if cache.device().is_cuda() {
+        return gpu::append(cache, packed, heads, rows.table()?);
+    }
     let (slots, positions, _) = cache.dims3()?;
     let rows = rows.listed()?;
     if rows.iter().any(|row| row.slot >= slots || row.length == 0 || row.length > positions) {
@@ -52,6 +67,10 @@ pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, row_width], the rotated rows of the prefill, of which keys and values are read;
 /// `cache`: [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the reading of its keys.
 pub fn decode_attention(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::attend(packed, prefix, cache, heads, rows.table()?);
+    }
     by_number_type!(packed, attend(packed, prefix, cache, heads, rows.listed()?))
 }
 

@@ -35,10 +35,55 @@ impl Engine {
         Ok(Self { device: cuda::open(ordinal)?, number_type: DType::BF16 })
     }
 
+    /// How many GPUs this process may use; 0 in a build without CUDA.
+    pub fn gpus() -> usize {
+        #[cfg(feature = "cuda")]
+        return cuda::count();
+        #[cfg(not(feature = "cuda"))]
+        0
+    }
+
     /// The same device in f32, for comparisons.
     #[must_use]
     pub fn in_f32(self) -> Self {
         Self { number_type: DType::F32, ..self }
+    }
+
+    /// The device in words, as a run's record names it.
+    pub fn name(&self) -> String {
+        match &self.device {
+            Device::Cpu => "cpu".to_owned(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::name(device),
+            other => format!("{:?}", other.location()),
+        }
+    }
+
+    /// Bytes that the device's memory has in use, by every process; None on the CPU.
+    pub fn memory_in_use(&self) -> Option<u64> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::memory(device).ok().map(|(free, total)| (total - free) as u64),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the device's memory: free, and all; None on the CPU.
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::memory(device).ok().map(|(free, total)| (free as u64, total as u64)),
+            _ => None,
+        }
+    }
+
+    /// Gives memory that no tensor holds back to the driver; nothing on the CPU.
+    pub fn trim_memory(&self) -> Result<()> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::trim(device),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until all work that was started is done; errors of that work show here.
@@ -52,7 +97,7 @@ mod cuda {
     use std::sync::{LazyLock, Mutex, PoisonError};
 
     use candle_core::cuda_backend::cudarc::cublas;
-    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
     use crate::kernels::cuda::{address, failed};
@@ -63,6 +108,10 @@ mod cuda {
     /// What cuBLAS wants on Hopper; without one of its own it allocates, which a graph capture refuses.
     const WORKSPACE_BYTES: usize = 64 << 20;
 
+    pub(super) fn count() -> usize {
+        CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+    }
+
     pub(super) fn open(ordinal: usize) -> Result<Device> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, device, _)) = opened.iter().find(|(known, ..)| *known == ordinal) {
@@ -72,7 +121,7 @@ mod cuda {
         let Device::Cuda(cuda) = &device else { bail!("GPU {ordinal} did not open as a CUDA device") };
         // SAFETY: this process uses one stream, so there is nothing that events would order.
         unsafe { cuda.disable_event_tracking() };
-        keep_freed_memory(cuda, ordinal)?;
+        keep_freed_memory(cuda)?;
         let workspace = Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, &device)?;
         let handle = cuda.cublas_handle();
         // SAFETY: the workspace lives as long as the handle, in OPENED.
@@ -82,12 +131,43 @@ mod cuda {
         Ok(device)
     }
 
-    /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs far more than a kernel.
-    fn keep_freed_memory(device: &CudaDevice, ordinal: usize) -> Result<()> {
+    /// The GPU's own name, its number, its memory.
+    pub(super) fn name(device: &CudaDevice) -> String {
         let stream = device.cuda_stream();
         let context = stream.context();
-        context.bind_to_thread().map_err(|error| failed("the context", error))?;
-        let gpu = result::device::get(ordinal as i32).map_err(|error| failed("the device", error))?;
+        let name = context.name().unwrap_or_else(|_| "a GPU without a name".to_owned());
+        format!("cuda:{} {name}", context.ordinal())
+    }
+
+    /// Bytes free, and all.
+    pub(super) fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
+        bind(device)?;
+        result::mem_get_info().map_err(|error| failed("the memory's size", error))
+    }
+
+    pub(super) fn trim(device: &CudaDevice) -> Result<()> {
+        bind(device)?;
+        let stream = device.cuda_stream();
+        stream.synchronize().map_err(|error| failed("earlier work", error))?;
+        let gpu = result::device::get(stream.context().ordinal() as i32).map_err(|error| failed("the device", error))?;
+        // SAFETY: the device is open; only memory that nothing holds is given back.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
+            sys::cuMemPoolTrimTo(pool, 0).result().map_err(|error| failed("the memory pool", error))?;
+            sys::cuDeviceGraphMemTrim(gpu).result().map_err(|error| failed("the graphs' memory", error))
+        }
+    }
+
+    fn bind(device: &CudaDevice) -> Result<()> {
+        device.cuda_stream().context().bind_to_thread().map_err(|error| failed("the context", error))
+    }
+
+    /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs far more than a kernel.
+    fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
+        let stream = device.cuda_stream();
+        let context = stream.context();
+        bind(device)?;
+        let gpu = result::device::get(context.ordinal() as i32).map_err(|error| failed("the device", error))?;
         let threshold = u64::MAX;
         // SAFETY: the pool belongs to the device just opened; the attribute is a u64, read during the call.
         unsafe {

@@ -6,14 +6,31 @@ use super::Real;
 use super::memory::{by_number_type, read};
 use super::numbers::add_scaled;
 
-/// `table`: [vocabulary, width] -> [ids, width].
+/// `table`: [vocabulary, width] -> [ids, width]. On a GPU the ids are not checked: whoever places them there does that.
 pub fn embedding(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if table.device().is_cuda() {
+        return gpu::rows(table, token_ids);
+    }
     table.index_select(token_ids, 0)
 }
 
-/// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width].
+/// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width], in f32 on a GPU.
 pub fn embedding_backward(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gradient.device().is_cuda() {
+        return gpu::sum_rows("embedding_backward", gradient, token_ids, vocabulary, candle_core::DType::F32);
+    }
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
+}
+
+/// Row i of `gradient` [n, width] added to row `rows[i]` of zeros, in that order -> [count, width] in the gradient's number type.
+pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gradient.device().is_cuda() {
+        return gpu::sum_rows("scatter_rows", gradient, rows, count, gradient.dtype());
+    }
+    by_number_type!(gradient, scatter(gradient, rows, count))
 }
 
 fn scatter<T: Real>(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
@@ -25,4 +42,77 @@ fn scatter<T: Real>(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> 
         add_scaled(&mut output[at..at + width], T::of(1.0), row);
     }
     Tensor::from_vec(output, (vocabulary, width), gradient.device())
+}
+
+/// The different ids in rising order, where each one's rows start in the third list (and the end), and the rows.
+#[cfg(any(feature = "cuda", test))]
+fn rows_by_id(token_ids: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+    let mut rows: Vec<u32> = (0..token_ids.len() as u32).collect();
+    rows.sort_by_key(|&row| token_ids[row as usize]);
+    let (mut ids, mut starts) = (Vec::new(), Vec::new());
+    for (place, &row) in rows.iter().enumerate() {
+        let id = token_ids[row as usize];
+        if ids.last() != Some(&id) {
+            ids.push(id);
+            starts.push(place as u32);
+        }
+    }
+    starts.push(rows.len() as u32);
+    (ids, starts, rows)
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::rows_by_id;
+    use crate::kernels::cuda::{Grid, Module, at, device, empty, int, launch, module};
+
+    static MODULE: Module = module!("embedding");
+
+    pub(super) fn rows(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {
+        let ((_, width), count) = (table.dims2()?, token_ids.dims1()?);
+        if token_ids.dtype() != DType::U32 {
+            bail!("token ids are u32, not {:?}", token_ids.dtype())
+        }
+        let (device, number_type) = (device(table)?, table.dtype());
+        let output = empty((count, width), number_type, device)?;
+        let threads = (width * number_type.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 256);
+        let arguments = [at(table)?, at(token_ids)?, at(&output)?, int(width)];
+        launch(device, &MODULE, "embedding", Some(number_type), Grid::rows(count, threads), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn sum_rows(kernel: &'static str, gradient: &Tensor, token_ids: &[u32], count: usize, output_type: DType) -> Result<Tensor> {
+        let (rows, width) = gradient.dims2()?;
+        if token_ids.len() != rows {
+            bail!("{} ids for {rows} rows", token_ids.len())
+        }
+        if let Some(id) = token_ids.iter().find(|&&id| id as usize >= count) {
+            bail!("row {id} is outside the {count} of the result")
+        }
+        let output = Tensor::zeros((count, width), output_type, gradient.device())?;
+        if rows == 0 {
+            return Ok(output);
+        }
+        let (ids, starts, rows) = rows_by_id(token_ids);
+        let lists = Tensor::from_vec([ids.as_slice(), &starts, &rows].concat(), ids.len() + starts.len() + rows.len(), gradient.device())?;
+        let starts_list = lists.narrow(0, ids.len(), starts.len())?;
+        let rows_list = lists.narrow(0, ids.len() + starts.len(), rows.len())?;
+        let arguments = [at(gradient)?, at(&lists)?, at(&starts_list)?, at(&rows_list)?, at(&output)?, int(width)];
+        let grid = Grid { blocks: (ids.len(), width.div_ceil(256), 1), threads: width.next_multiple_of(32).min(256), shared_bytes: 0 };
+        launch(device(gradient)?, &MODULE, kernel, Some(gradient.dtype()), grid, &arguments)?;
+        Ok(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_by_id_in_their_order() {
+        assert_eq!(rows_by_id(&[7, 2, 7, 0, 2, 7]), (vec![0, 2, 7], vec![0, 1, 3, 6], vec![3, 1, 4, 0, 2, 5]));
+        assert_eq!(rows_by_id(&[]), (vec![], vec![0], vec![]));
+    }
 }

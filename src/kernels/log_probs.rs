@@ -1,6 +1,6 @@
 //! From logits to the log-probability of a chosen token, and back; in f64 sums, so that a vocabulary of 150,000 loses nothing.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
 use super::memory::{by_number_type, read};
@@ -17,13 +17,48 @@ pub struct TokenLogProb {
 
 /// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. One entry a row for the token `targets[row]`.
 pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+    check_targets(logits, targets)?;
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return gpu::forward(logits, targets, temperature);
+    }
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
 /// Gradient of the logits when the loss changes by `weights[row]` for each nat of the row's log-probability:
 /// `weight * (1[token = target] - probability) / temperature` -> [rows, vocabulary].
 pub fn token_log_probs_backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64) -> Result<Tensor> {
-    by_number_type!(logits, backward(logits, targets, weights, temperature))
+    token_log_probs_backward_as(logits, targets, weights, temperature, logits.dtype())
+}
+
+/// As [`token_log_probs_backward`], written in the number type that the next product reads.
+pub fn token_log_probs_backward_as(
+    logits: &Tensor,
+    targets: &[u32],
+    weights: &[f64],
+    temperature: f64,
+    number_type: DType,
+) -> Result<Tensor> {
+    check_targets(logits, targets)?;
+    if weights.len() != targets.len() {
+        bail!("{} weights for {} rows", weights.len(), targets.len())
+    }
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return gpu::backward(logits, targets, weights, temperature, number_type);
+    }
+    by_number_type!(logits, backward(logits, targets, weights, temperature))?.to_dtype(number_type)
+}
+
+fn check_targets(logits: &Tensor, targets: &[u32]) -> Result<()> {
+    let (rows, vocabulary) = logits.dims2()?;
+    if targets.len() != rows {
+        bail!("{} targets for {rows} rows of logits", targets.len())
+    }
+    match targets.iter().find(|&&target| target as usize >= vocabulary) {
+        Some(target) => bail!("token {target} is outside the vocabulary of {vocabulary}"),
+        None => Ok(()),
+    }
 }
 
 fn forward<T: Real>(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
@@ -82,4 +117,48 @@ fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[f64], temperat
         }
     });
     Tensor::from_vec(output, (rows, vocabulary), logits.device())
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::TokenLogProb;
+    use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+
+    static MODULE: Module = module!("log_probs");
+
+    const THREADS: usize = 512;
+
+    fn dimensions(logits: &Tensor) -> Result<(usize, usize)> {
+        if logits.dtype() != DType::F32 {
+            bail!("logits are f32 on a GPU, not {:?}", logits.dtype())
+        }
+        logits.dims2()
+    }
+
+    pub(super) fn forward(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+        let (rows, vocabulary) = dimensions(logits)?;
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let device = device(logits)?;
+        let targets = Tensor::from_slice(targets, rows, logits.device())?;
+        let results = empty((rows, 2), DType::F32, device)?;
+        let arguments = [at(logits)?, at(&targets)?, at(&results)?, int(vocabulary), float(1.0 / temperature)];
+        launch(device, &MODULE, "token_log_probs", None, Grid::rows(rows, THREADS), &arguments)?;
+        let found = results.to_vec2::<f32>()?;
+        Ok(found.iter().map(|row| TokenLogProb { log_prob: row[0], entropy: row[1] }).collect())
+    }
+
+    pub(super) fn backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64, number_type: DType) -> Result<Tensor> {
+        let (rows, vocabulary) = dimensions(logits)?;
+        let device = device(logits)?;
+        let output = empty((rows, vocabulary), number_type, device)?;
+        let targets = Tensor::from_slice(targets, rows, logits.device())?;
+        let weights = Tensor::from_slice(weights, rows, logits.device())?;
+        let arguments = [at(logits)?, at(&targets)?, at(&weights)?, at(&output)?, int(vocabulary), Argument::Double(temperature)];
+        launch(device, &MODULE, "token_log_probs_backward", Some(number_type), Grid::rows(rows, THREADS), &arguments)?;
+        Ok(output)
+    }
 }

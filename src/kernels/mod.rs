@@ -5,6 +5,7 @@
 pub mod accumulate; // a += b, in place
 pub mod adamw; // one optimizer update of a flat buffer
 pub mod attention; // causal attention over packed segments that share prefixes
+pub mod bias; // a bias added to every row
 pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient
@@ -18,6 +19,8 @@ pub mod swiglu; // silu(gate) * up
 
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares
+#[cfg(feature = "cuda")]
+pub(crate) mod graph; // work recorded once and started often
 mod matrix;
 mod memory;
 mod numbers;

@@ -1,5 +1,7 @@
 //! Random numbers as a function of what they are for: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
+
 /// What a number is drawn for; two different places never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -37,6 +39,52 @@ pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64>
     (0..n as u32)
         .map(|index| bound * (2.0 * uniform(seed, Place { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0))
         .collect()
+}
+
+/// The same weights as a tensor on `device`, made there, up to the rounding to `number_type`.
+pub fn uniform_weights_on(
+    device: &Device,
+    seed: u64,
+    stream: u32,
+    shape: impl Into<Shape>,
+    bound: f64,
+    number_type: DType,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    let count = shape.elem_count();
+    if count > u32::MAX as usize {
+        bail!("{count} weights in one stream: its places are numbered with 32 bits")
+    }
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return gpu::uniform_weights(device, seed, stream, shape, bound, number_type);
+    }
+    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?.to_dtype(number_type)
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{CudaDevice, DType, Result, Shape, Tensor};
+
+    use crate::kernels::cuda::{Argument, Grid, Module, at, empty, launch, module};
+
+    static MODULE: Module = module!("philox");
+
+    pub(super) fn uniform_weights(
+        device: &CudaDevice,
+        seed: u64,
+        stream: u32,
+        shape: Shape,
+        bound: f64,
+        number_type: DType,
+    ) -> Result<Tensor> {
+        let count = shape.elem_count();
+        let output = empty(shape, number_type, device)?;
+        let arguments =
+            [at(&output)?, Argument::Long(seed), Argument::Unsigned(stream), Argument::Double(bound), Argument::Long(count as u64)];
+        launch(device, &MODULE, "uniform_weights", Some(number_type), Grid::elements(count), &arguments)?;
+        Ok(output)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any number type, and added to what stands there if wanted.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
+
+use super::matrix::{View, multiply};
 
 /// `left`: [m, k], `right`: [k, n] -> [m, n] in `left`'s number type.
 pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
@@ -15,7 +17,7 @@ pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 pub fn product_exact(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
-        return gpu::product(left, right, DType::F32);
+        return gpu::product(left, right, candle_core::DType::F32);
     }
     left.matmul(right)
 }
@@ -26,8 +28,45 @@ pub fn add_product(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -
     if left.device().is_cuda() {
         return gpu::product_into(target, left, right, scale, 1.0);
     }
-    let product = left.matmul(right)?.affine(scale, 0.0)?;
-    super::accumulate::accumulate(&target.flatten_all()?, &product.flatten_all()?)
+    target.inplace_op3(left, right, &AddProduct { scale })
+}
+
+struct AddProduct {
+    scale: f64,
+}
+
+impl InplaceOp3 for AddProduct {
+    fn name(&self) -> &'static str {
+        "add a matrix product"
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        target_layout: &Layout,
+        left: &CpuStorage,
+        left_layout: &Layout,
+        right: &CpuStorage,
+        right_layout: &Layout,
+    ) -> Result<()> {
+        let views = (view(target_layout)?, view(left_layout)?, view(right_layout)?);
+        match (target, left, right) {
+            (CpuStorage::F32(target), CpuStorage::F32(left), CpuStorage::F32(right)) => {
+                multiply((target, views.0), (left, views.1), (right, views.2), self.scale as f32, true);
+            }
+            (CpuStorage::F64(target), CpuStorage::F64(left), CpuStorage::F64(right)) => {
+                multiply((target, views.0), (left, views.1), (right, views.2), self.scale, true);
+            }
+            _ => bail!("a product is added in f32 or in f64, all three alike"),
+        }
+        Ok(())
+    }
+}
+
+fn view(layout: &Layout) -> Result<View> {
+    let (rows, columns) = layout.shape().dims2()?;
+    let [row_stride, column_stride] = *layout.stride() else { bail!("a matrix has two strides") };
+    Ok(View { offset: layout.start_offset(), rows, columns, row_stride, column_stride })
 }
 
 #[cfg(feature = "cuda")]

@@ -1,44 +1,129 @@
 // y = x / sqrt(mean(x^2) + epsilon) * weight, one block a row.
-#include "numbers.cuh"
+#include "vectors.cuh"
 
-template <typename T>
+template <int N, typename T>
 __device__ void forward(const T *x, const T *weight, T *y, int width, float epsilon) {
   x += (size_t)blockIdx.x * width;
   y += (size_t)blockIdx.x * width;
   float square = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    const float value = to_float(x[i]);
-    square += value * value;
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+    const Pack<T, N> values = load<N>(x + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) square += to_float(values.at[k]) * to_float(values.at[k]);
   }
   const float inverse = rsqrtf(block_sum(square) / width + epsilon);
-  for (int i = threadIdx.x; i < width; i += blockDim.x) y[i] = from_float<T>(to_float(x[i]) * inverse * to_float(weight[i]));
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+    const Pack<T, N> values = load<N>(x + i), weights = load<N>(weight + i);
+    Pack<T, N> result;
+#pragma unroll
+    for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * to_float(weights.at[k]));
+    store<N>(y + i, result);
+  }
+}
+
+// sum = x + addend, rounded as it is kept; y = norm of that. A thread reads again only what it wrote itself.
+template <int N, typename T>
+__device__ void add_forward(const T *x, const T *addend, const T *weight, T *sum, T *y, int width, float epsilon) {
+  const size_t row = (size_t)blockIdx.x * width;
+  float square = 0.0f;
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+    const Pack<T, N> a = load<N>(x + row + i), b = load<N>(addend + row + i);
+    Pack<T, N> result;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      result.at[k] = from_float<T>(to_float(a.at[k]) + to_float(b.at[k]));
+      square += to_float(result.at[k]) * to_float(result.at[k]);
+    }
+    store<N>(sum + row + i, result);
+  }
+  const float inverse = rsqrtf(block_sum(square) / width + epsilon);
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+    const Pack<T, N> values = load<N>(sum + row + i), weights = load<N>(weight + i);
+    Pack<T, N> result;
+#pragma unroll
+    for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * to_float(weights.at[k]));
+    store<N>(y + row + i, result);
+  }
 }
 
 // dx = r * (g - x * r^2 * mean(g * x)) with g = gradient * weight, r = 1 / rms.
-template <typename T>
+template <int N, typename T>
 __device__ void backward(const T *gradient, const T *x, const T *weight, T *dx, int width, float epsilon) {
   const size_t row = (size_t)blockIdx.x * width;
   float square = 0.0f, product = 0.0f;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    const float value = to_float(x[row + i]);
-    square += value * value;
-    product += to_float(gradient[row + i]) * to_float(weight[i]) * value;
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+    const Pack<T, N> g = load<N>(gradient + row + i), values = load<N>(x + row + i), weights = load<N>(weight + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const float value = to_float(values.at[k]);
+      square += value * value;
+      product += to_float(g.at[k]) * to_float(weights.at[k]) * value;
+    }
   }
   const float inverse = rsqrtf(block_sum(square) / width + epsilon);
   const float shared = block_sum(product) * inverse * inverse / width;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) {
-    const float g = to_float(gradient[row + i]) * to_float(weight[i]);
-    dx[row + i] = from_float<T>(inverse * (g - to_float(x[row + i]) * shared));
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+    const Pack<T, N> g = load<N>(gradient + row + i), values = load<N>(x + row + i), weights = load<N>(weight + i);
+    Pack<T, N> result;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const float product = to_float(g.at[k]) * to_float(weights.at[k]);
+      result.at[k] = from_float<T>(inverse * (product - to_float(values.at[k]) * shared));
+    }
+    store<N>(dx + row + i, result);
   }
 }
 
+// 1 / rms of each row, one warp a row.
+template <typename T>
+__device__ void inverses(const T *x, float *inverse, int rows, int width, float epsilon) {
+  const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+  if (row >= rows) return;
+  x += (size_t)row * width;
+  float square = 0.0f;
+  for (int i = threadIdx.x % 32; i < width; i += 32) square += to_float(x[i]) * to_float(x[i]);
+  square = warp_sum(square);
+  if (threadIdx.x % 32 == 0) inverse[row] = rsqrtf(square / width + epsilon);
+}
+
+// The weight's gradient over the rows of one part: blockIdx.y is the part, one thread a column.
+template <typename T>
+__device__ void weight_parts(const T *gradient, const T *x, const float *inverse, float *partial, int rows, int width, int rows_a_part) {
+  const int column = blockIdx.x * blockDim.x + threadIdx.x;
+  if (column >= width) return;
+  const int first = blockIdx.y * rows_a_part, last = min(rows, first + rows_a_part);
+  float sum = 0.0f;
+  for (int row = first; row < last; row++) {
+    const size_t at = (size_t)row * width + column;
+    sum += to_float(gradient[at]) * to_float(x[at]) * inverse[row];
+  }
+  partial[(size_t)blockIdx.y * width + column] = sum;
+}
+
+extern "C" __global__ void weight_sums(const float *partial, float *sums, int parts, int width) { sum_parts(partial, sums, parts, width); }
+
 #define INSTANTIATE(T, suffix)                                                                                                 \
   extern "C" __global__ void rms_norm_##suffix(const T *x, const T *weight, T *y, int width, float epsilon) {                 \
-    forward(x, weight, y, width, epsilon);                                                                                     \
+    if (rows_aligned<wide<T>()>(width, x, weight, y)) forward<wide<T>()>(x, weight, y, width, epsilon);                        \
+    else forward<1>(x, weight, y, width, epsilon);                                                                             \
+  }                                                                                                                            \
+  extern "C" __global__ void add_rms_norm_##suffix(const T *x, const T *addend, const T *weight, T *sum, T *y, int width,      \
+                                                   float epsilon) {                                                            \
+    if (rows_aligned<wide<T>()>(width, x, addend, weight, sum, y))                                                             \
+      add_forward<wide<T>()>(x, addend, weight, sum, y, width, epsilon);                                                       \
+    else add_forward<1>(x, addend, weight, sum, y, width, epsilon);                                                            \
   }                                                                                                                            \
   extern "C" __global__ void rms_norm_backward_##suffix(const T *gradient, const T *x, const T *weight, T *dx, int width,      \
                                                         float epsilon) {                                                       \
-    backward(gradient, x, weight, dx, width, epsilon);                                                                         \
+    if (rows_aligned<wide<T>()>(width, gradient, x, weight, dx)) backward<wide<T>()>(gradient, x, weight, dx, width, epsilon); \
+    else backward<1>(gradient, x, weight, dx, width, epsilon);                                                                 \
+  }                                                                                                                            \
+  extern "C" __global__ void inverse_rms_##suffix(const T *x, float *inverse, int rows, int width, float epsilon) {            \
+    inverses(x, inverse, rows, width, epsilon);                                                                                \
+  }                                                                                                                            \
+  extern "C" __global__ void weight_parts_##suffix(const T *gradient, const T *x, const float *inverse, float *partial,        \
+                                                   int rows, int width, int rows_a_part) {                                     \
+    weight_parts(gradient, x, inverse, partial, rows, width, rows_a_part);                                                     \
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)

@@ -15,6 +15,17 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     by_number_type!(x, forward(x, weight, epsilon))
 }
 
+/// `sum = x + addend` and `rms_norm(sum)`, both as `x`: [rows, width]; one pass on a GPU.
+pub fn add_rms_norm(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::add_forward(x, addend, weight, epsilon);
+    }
+    let sum = (x + addend)?;
+    let normed = rms_norm(&sum, weight, epsilon)?;
+    Ok((sum, normed))
+}
+
 /// Gradient of the input. `gradient` and `x`: [rows, width] -> [rows, width].
 pub fn rms_norm_backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
@@ -24,8 +35,12 @@ pub fn rms_norm_backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon
     by_number_type!(x, backward(gradient, x, weight, epsilon))
 }
 
-/// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`.
+/// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, in f32 on a GPU.
 pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::backward_weight(gradient, x, epsilon);
+    }
     by_number_type!(x, backward_weight(gradient, x, epsilon))
 }
 
@@ -100,32 +115,71 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
 
 #[cfg(feature = "cuda")]
 mod gpu {
-    use candle_core::{Result, Tensor};
+    use candle_core::{DType, Result, Tensor, bail};
 
     use crate::kernels::cuda::{Grid, Module, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("rms_norm");
 
-    /// One block a row.
-    fn grid(rows: usize, width: usize) -> Grid {
-        Grid::rows(rows, width.next_multiple_of(32).clamp(32, 512))
+    /// One block a row, a thread for each 16 bytes of it.
+    fn grid(rows: usize, width: usize, number_type: DType) -> Grid {
+        Grid::rows(rows, (width * number_type.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 512))
+    }
+
+    fn check(x: &Tensor, alike: &[&Tensor], weight: Option<&Tensor>) -> Result<(usize, usize)> {
+        let (rows, width) = x.dims2()?;
+        let fits = alike.iter().all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == x.dtype());
+        if !fits || weight.is_some_and(|weight| weight.dims() != [width] || weight.dtype() != x.dtype()) {
+            bail!("a norm of rows {:?} {:?} with {alike:?} and weight {weight:?}", x.dtype(), x.shape())
+        }
+        Ok((rows, width))
     }
 
     pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let (rows, width) = x.dims2()?;
+        let (rows, width) = check(x, &[], Some(weight))?;
         let (device, number_type) = (device(x)?, x.dtype());
         let y = empty((rows, width), number_type, device)?;
         let arguments = [at(x)?, at(weight)?, at(&y)?, int(width), float(epsilon)];
-        launch(device, &MODULE, "rms_norm", Some(number_type), grid(rows, width), &arguments)?;
+        launch(device, &MODULE, "rms_norm", Some(number_type), grid(rows, width, number_type), &arguments)?;
         Ok(y)
     }
 
+    pub(super) fn add_forward(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
+        let (rows, width) = check(x, &[addend], Some(weight))?;
+        let (device, number_type) = (device(x)?, x.dtype());
+        let (sum, y) = (empty((rows, width), number_type, device)?, empty((rows, width), number_type, device)?);
+        let arguments = [at(x)?, at(addend)?, at(weight)?, at(&sum)?, at(&y)?, int(width), float(epsilon)];
+        launch(device, &MODULE, "add_rms_norm", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        Ok((sum, y))
+    }
+
     pub(super) fn backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let (rows, width) = x.dims2()?;
+        let (rows, width) = check(x, &[gradient], Some(weight))?;
         let (device, number_type) = (device(x)?, x.dtype());
         let dx = empty((rows, width), number_type, device)?;
         let arguments = [at(gradient)?, at(x)?, at(weight)?, at(&dx)?, int(width), float(epsilon)];
-        launch(device, &MODULE, "rms_norm_backward", Some(number_type), grid(rows, width), &arguments)?;
+        launch(device, &MODULE, "rms_norm_backward", Some(number_type), grid(rows, width, number_type), &arguments)?;
         Ok(dx)
+    }
+
+    /// Rows are summed in parts side by side, then the parts in their order.
+    pub(super) fn backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
+        let (rows, width) = check(x, &[gradient], None)?;
+        let (device, number_type) = (device(x)?, x.dtype());
+        if rows == 0 {
+            return Tensor::zeros(width, DType::F32, x.device());
+        }
+        let inverse = empty(rows, DType::F32, device)?;
+        let arguments = [at(x)?, at(&inverse)?, int(rows), int(width), float(epsilon)];
+        launch(device, &MODULE, "inverse_rms", Some(number_type), Grid::rows(rows.div_ceil(8), 256), &arguments)?;
+        let parts = rows.div_ceil(128).min(256);
+        let partial = empty((parts, width), DType::F32, device)?;
+        let arguments = [at(gradient)?, at(x)?, at(&inverse)?, at(&partial)?, int(rows), int(width), int(rows.div_ceil(parts))];
+        let grid = Grid { blocks: (width.div_ceil(256), parts, 1), threads: 256, shared_bytes: 0 };
+        launch(device, &MODULE, "weight_parts", Some(number_type), grid, &arguments)?;
+        let sums = empty(width, DType::F32, device)?;
+        let arguments = [at(&partial)?, at(&sums)?, int(parts), int(width)];
+        launch(device, &MODULE, "weight_sums", None, Grid::rows(width.div_ceil(32), 256), &arguments)?;
+        Ok(sums)
     }
 }

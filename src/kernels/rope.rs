@@ -90,24 +90,36 @@ pub struct QueryKeyContext<'a> {
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
     /// The norms' epsilon.
     pub epsilon: f64,
-    /// Position of each row: [rows], u32.
+    /// Position of each row: [rows], u32. On a GPU they are not checked against the table: whoever places them there does that.
     pub positions: &'a Tensor,
-    /// Cosines and sines.
+    /// Cosines and sines; f32 on a GPU.
     pub table: &'a RopeTable,
 }
 
 /// `packed`: [rows, row_width] -> the same, queries and keys normed and rotated, values copied.
 pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::forward(packed, context);
+    }
     by_number_type!(packed, forward(packed, context))
 }
 
 /// Gradient of `packed` from the gradient of the operation's result; both [rows, row_width].
 pub fn query_key_rope_backward(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::backward(gradient, packed, context);
+    }
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
 
-/// As [`query_key_rope_backward`], and the gradients `[dimension]` of the query norm's and the key norm's weights.
+/// As [`query_key_rope_backward`], and the gradients `[dimension]` of the query norm's and the key norm's weights; these in f32 on a GPU.
 pub fn query_key_rope_backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::backward_all(gradient, packed, context);
+    }
     by_number_type!(packed, backward(gradient, packed, context))
 }
 
@@ -209,6 +221,103 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContex
         Tensor::from_vec(query_gradient, dimension, device)?,
         Tensor::from_vec(key_gradient, dimension, device)?,
     ))
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::{Heads, QueryKeyContext};
+    use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+
+    static MODULE: Module = module!("rope");
+
+    const WARPS: usize = 8;
+
+    /// What every kernel here is told of the context: positions, cosines, sines, query heads, key heads, dimension.
+    fn shared_arguments(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 6]> {
+        let (rows, width) = packed.dims2()?;
+        let Heads { query, key_value, dimension } = context.heads;
+        let (table, positions) = (context.table, context.positions);
+        if width != context.heads.row_width() || positions.dims() != [rows] || positions.dtype() != DType::U32 {
+            bail!("rows {:?} with positions {:?} {:?} for heads {:?}", packed.shape(), positions.dtype(), positions.shape(), context.heads)
+        }
+        if table.cosines.dtype() != DType::F32 || table.cosines.dims2()?.1 * 2 != dimension {
+            bail!("on a GPU the table of angles is f32 and half a head wide: {:?} {:?}", table.cosines.dtype(), table.cosines.shape())
+        }
+        Ok([at(positions)?, at(&table.cosines)?, at(&table.sines)?, int(query), int(key_value), int(dimension)])
+    }
+
+    fn norms(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
+        let Some((query, key)) = context.norms else { return Ok([Argument::Address(0); 2]) };
+        for norm in [query, key] {
+            if norm.dtype() != packed.dtype() || norm.dims() != [context.heads.dimension] {
+                bail!("a norm of {:?} {:?} for heads {:?} in {:?}", norm.dtype(), norm.shape(), context.heads, packed.dtype())
+            }
+        }
+        Ok([at(query)?, at(key)?])
+    }
+
+    /// One warp a head of each row, values included.
+    fn grid(packed: &Tensor, heads: Heads) -> (Grid, u64) {
+        let count = packed.elem_count() / heads.dimension;
+        (Grid::rows(count.div_ceil(WARPS), WARPS * 32), count as u64)
+    }
+
+    pub(super) fn forward(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+        let (device, number_type) = (device(packed)?, packed.dtype());
+        let output = empty(packed.shape(), number_type, device)?;
+        let (grid, count) = grid(packed, context.heads);
+        let [query_norm, key_norm] = norms(packed, context)?;
+        let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
+        arguments.extend(shared_arguments(packed, context)?);
+        arguments.extend([Argument::Long(count), float(context.epsilon)]);
+        launch(device, &MODULE, "query_key_rope", Some(number_type), grid, &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+        let (device, number_type) = (device(packed)?, packed.dtype());
+        check_gradient(gradient, packed)?;
+        let output = empty(packed.shape(), number_type, device)?;
+        let (grid, count) = grid(packed, context.heads);
+        let [query_norm, key_norm] = norms(packed, context)?;
+        let mut arguments = vec![at(gradient)?, at(packed)?, query_norm, key_norm, at(&output)?];
+        arguments.extend(shared_arguments(packed, context)?);
+        arguments.extend([Argument::Long(count), float(context.epsilon)]);
+        launch(device, &MODULE, "query_key_rope_backward", Some(number_type), grid, &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+        let packed_gradient = backward(gradient, packed, context)?;
+        let (device, number_type, dimension) = (device(packed)?, packed.dtype(), context.heads.dimension);
+        let rows = packed.dims2()?.0;
+        let heads = rows * context.heads.query.max(context.heads.key_value);
+        if context.norms.is_none() || heads == 0 {
+            let zeros = || Tensor::zeros(dimension, DType::F32, packed.device());
+            return Ok((packed_gradient, zeros()?, zeros()?));
+        }
+        let parts = heads.div_ceil(512).min(256);
+        let heads_a_part = heads.div_ceil(parts) as u64;
+        let partial = empty((parts, 2 * dimension), DType::F32, device)?;
+        let mut arguments = vec![at(gradient)?, at(packed)?, at(&partial)?];
+        arguments.extend(shared_arguments(packed, context)?);
+        arguments.extend([Argument::Long(rows as u64), Argument::Long(heads_a_part), float(context.epsilon)]);
+        let grid = Grid { blocks: (parts, 2, 1), threads: WARPS * 32, shared_bytes: WARPS * dimension * size_of::<f32>() };
+        launch(device, &MODULE, "norm_parts", Some(number_type), grid, &arguments)?;
+        let sums = empty(2 * dimension, DType::F32, device)?;
+        let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
+        launch(device, &MODULE, "norm_sums", None, Grid::rows((2 * dimension).div_ceil(32), 256), &arguments)?;
+        Ok((packed_gradient, sums.narrow(0, 0, dimension)?, sums.narrow(0, dimension, dimension)?))
+    }
+
+    fn check_gradient(gradient: &Tensor, packed: &Tensor) -> Result<()> {
+        if gradient.dtype() != packed.dtype() || gradient.dims() != packed.dims() {
+            bail!("a gradient of {:?} {:?} for {:?} {:?}", gradient.dtype(), gradient.shape(), packed.dtype(), packed.shape())
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,19 @@ use super::numbers::vectorised;
 
 /// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width].
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gate_up.device().is_cuda() {
+        return gpu::forward(gate_up);
+    }
     by_number_type!(gate_up, forward(gate_up))
 }
 
 /// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`.
 pub fn swiglu_backward(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gate_up.device().is_cuda() {
+        return gpu::backward(gradient, gate_up);
+    }
     by_number_type!(gate_up, backward(gradient, gate_up))
 }
 
@@ -56,4 +64,40 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
 #[inline(always)]
 fn sigmoid<T: Real>(x: T) -> T {
     T::of(1.0) / (T::of(1.0) + (-x).exponential())
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use crate::kernels::cuda::{Grid, Module, at, device, empty, int, launch, module};
+
+    static MODULE: Module = module!("swiglu");
+
+    /// A row, by shares of 16 bytes a thread.
+    fn grid(rows: usize, width: usize, number_type: DType) -> Grid {
+        let threads = (width * number_type.size_in_bytes()).div_ceil(16);
+        Grid { blocks: (rows, threads.div_ceil(256), 1), threads: threads.next_multiple_of(32).min(256), shared_bytes: 0 }
+    }
+
+    pub(super) fn forward(gate_up: &Tensor) -> Result<Tensor> {
+        let (rows, double) = gate_up.dims2()?;
+        let (device, number_type, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
+        let output = empty((rows, width), number_type, device)?;
+        let arguments = [at(gate_up)?, at(&output)?, int(width)];
+        launch(device, &MODULE, "swiglu", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+        let (rows, double) = gate_up.dims2()?;
+        let (device, number_type, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
+        if gradient.dims2()? != (rows, width) || gradient.dtype() != number_type {
+            bail!("a gradient of {:?} {:?} for {number_type:?} {:?}", gradient.dtype(), gradient.shape(), gate_up.shape())
+        }
+        let output = empty((rows, double), number_type, device)?;
+        let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(width)];
+        launch(device, &MODULE, "swiglu_backward", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        Ok(output)
+    }
 }

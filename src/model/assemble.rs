@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::adapter::Adapter;
+use super::adapter::{AdapterPart, AdapterSet};
 use super::layer::{Layer, NormWeight};
 use super::linear::{Bias, Linear};
 use super::weights::{has_bias, tensor_names};
@@ -77,11 +77,15 @@ impl Assembly<'_> {
     fn fresh_adapters(&self, rank: usize, seed: u64) -> Result<Vec<(String, Tensor)>, ModelError> {
         let mut tensors = Vec::new();
         for layer in 0..self.config.num_hidden_layers {
-            for part in ADAPTED.concat() {
-                let [outputs, inputs] = self.shape(part);
-                let numbers = uniform_weights(seed, tensors.len() as u32, rank * inputs, 1.0 / (inputs as f64).sqrt());
-                tensors.push((peft_name(layer, part, "A"), Tensor::from_vec(numbers, (rank, inputs), self.device)?));
-                tensors.push((peft_name(layer, part, "B"), Tensor::zeros((outputs, rank), self.number_type, self.device)?));
+            for parts in ADAPTED {
+                for part in parts {
+                    let [_, inputs] = self.shape(part);
+                    let numbers = uniform_weights(seed, tensors.len() as u32, rank * inputs, 1.0 / (inputs as f64).sqrt());
+                    tensors.push((peft_name(layer, part, "A"), Tensor::from_vec(numbers, (rank, inputs), self.device)?));
+                }
+                for part in parts {
+                    tensors.push((peft_name(layer, part, "B"), Tensor::zeros((self.shape(part)[0], rank), DType::F32, self.device)?));
+                }
             }
         }
         Ok(tensors)
@@ -145,22 +149,22 @@ impl Assembly<'_> {
         Ok(Some(Bias { vector, trained }))
     }
 
-    fn adapters(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Vec<Adapter>, ModelError> {
-        let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(Vec::new()) };
-        let mut adapters = Vec::with_capacity(parts.len());
+    fn adapters(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Option<AdapterSet>, ModelError> {
+        let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(None) };
+        let view = |parts: &[&str], which| {
+            let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();
+            parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
+        };
+        let (down, down_range) = view(parts, "A")?;
         let mut column = 0;
-        for part in parts {
-            let [outputs, _] = self.shape(part);
-            let view = |which| {
-                let name = peft_name(layer, part, which);
-                parameters.view(std::slice::from_ref(&name))?.ok_or_else(|| ModelError::Weights(format!("no adapter `{name}`")))
-            };
-            let ((down, down_range), (up, up_range)) = (view("A")?, view("B")?);
-            let columns = column..column + outputs;
-            column += outputs;
-            adapters.push(Adapter { columns, down, up, down_range, up_range, scale: alpha / rank as f64 });
-        }
-        Ok(adapters)
+        let part = |part: &&str| {
+            let (up, up_range) = view(&[*part], "B")?;
+            let columns = column..column + self.shape(part)[0];
+            column = columns.end;
+            Ok(AdapterPart { columns, up, up_range })
+        };
+        let parts = parts.iter().map(part).collect::<Result<Vec<_>, ModelError>>()?;
+        Ok(Some(AdapterSet { down, down_range, parts, rank, scale: alpha / rank as f64 }))
     }
 
     /// [outputs, inputs] of a layer's matrix.

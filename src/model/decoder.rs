@@ -9,6 +9,7 @@ use super::linear::Linear;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
+use crate::kernels::product::product_exact;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{RopeTable, rope_frequencies};
 
@@ -77,12 +78,13 @@ impl Decoder {
         } else {
             assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
         };
+        let exact = if number_type == DType::BF16 { DType::F32 } else { number_type };
         let frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
         Ok(Self {
             layers: (0..config.num_hidden_layers).map(|index| assembly.layer(index, &parameters)).collect::<std::result::Result<_, _>>()?,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
-            head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: Vec::new() },
-            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, number_type, device)?,
+            head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
+            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact, device)?,
             config: config.clone(),
             device: device.clone(),
             parameters,
@@ -111,6 +113,11 @@ impl Decoder {
         &self.table
     }
 
+    /// What weights and activations are numbers of; what is trained is kept in f32 beside bf16.
+    pub fn number_type(&self) -> DType {
+        self.final_norm.weight.dtype()
+    }
+
     /// Where the tensors live.
     pub fn device(&self) -> &Device {
         &self.device
@@ -126,9 +133,9 @@ impl Decoder {
         rms_norm(hidden, &self.final_norm.weight, self.config.rms_norm_eps)
     }
 
-    /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary].
+    /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        self.head.forward(normed, Adapters::On)
+        product_exact(normed, &self.head.weight.t()?)
     }
 
     /// `gradient`: [rows, vocabulary]. Adds the head's gradient where it is trained, returns the gradient of `normed`.

@@ -6,6 +6,8 @@ use candle_core::{Result, Tensor};
 
 use super::Parameters;
 use crate::kernels::accumulate::accumulate;
+use crate::kernels::adamw::norm;
+use crate::kernels::product::add_product;
 
 /// Sums of gradients over the micro-batches seen so far.
 #[derive(Debug)]
@@ -24,6 +26,12 @@ impl Gradients {
         accumulate(&self.flat.narrow(0, range.start, range.len())?, &gradient.contiguous()?.flatten_all()?)
     }
 
+    /// Adds `scale * left x right`, which has the tensor's shape, at its place: a weight's gradient without a tensor of its own.
+    pub(super) fn add_product(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
+        let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
+        add_product(&target, left, right, scale)
+    }
+
     /// Adds another buffer.
     pub fn add_all(&mut self, other: &Self) -> Result<()> {
         accumulate(&self.flat, &other.flat)
@@ -36,10 +44,6 @@ impl Gradients {
 
     /// Euclidean norm over all numbers, summed in f64.
     pub fn norm(&self) -> Result<f64> {
-        let sum: f64 = match self.flat.dtype() {
-            candle_core::DType::F64 => self.flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
-            _ => self.flat.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
-        };
-        Ok(sum.sqrt())
+        norm(&self.flat)
     }
 }

@@ -8,7 +8,7 @@ use super::adapter::Adapters;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
-use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use crate::kernels::swiglu::{swiglu, swiglu_backward};
 
@@ -141,8 +141,8 @@ impl Layer {
     }
 
     fn after_attention(&self, input: &Tensor, attended: &Tensor, adapters: Adapters) -> Result<(Tensor, FeedForward)> {
-        let middle = (input + self.attention_output.forward(attended, adapters)?)?;
-        let middle_normed = rms_norm(&middle, &self.post_attention_norm.weight, self.epsilon)?;
+        let attention = self.attention_output.forward(attended, adapters)?;
+        let (middle, middle_normed) = add_rms_norm(input, &attention, &self.post_attention_norm.weight, self.epsilon)?;
         let gate_up = self.gate_up.forward(&middle_normed, adapters)?;
         let activated = swiglu(&gate_up)?;
         let output = (&middle + self.down.forward(&activated, adapters)?)?;

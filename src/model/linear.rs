@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::adapter::{Adapter, Adapters};
+use super::adapter::{AdapterSet, Adapters};
 use super::gradients::Gradients;
+use crate::kernels::bias::add_bias;
+use crate::kernels::product::product;
 
 /// What is added to every row of a result.
 #[derive(Clone, Debug)]
@@ -24,21 +26,20 @@ pub(super) struct Linear {
     /// Place of the weight's gradient; None when frozen.
     pub(super) trained: Option<Range<usize>>,
     pub(super) bias: Option<Bias>,
-    pub(super) adapters: Vec<Adapter>,
+    pub(super) adapters: Option<AdapterSet>,
 }
 
 impl Linear {
     /// `x`: [rows, inputs] -> [rows, outputs].
     pub(super) fn forward(&self, x: &Tensor, adapters: Adapters) -> Result<Tensor> {
-        let mut y = x.matmul(&self.weight.t()?)?;
+        let mut y = product(x, &self.weight.t()?)?;
         if let Some(bias) = &self.bias {
-            y = y.broadcast_add(&bias.vector)?;
+            y = add_bias(y, &bias.vector)?;
         }
-        if self.adapters.is_empty() || adapters == Adapters::Off {
-            return Ok(y);
+        if let Some(set) = self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
+            set.add_forward(&y, x)?;
         }
-        let parts = self.adapters.iter().map(|adapter| adapter.forward(x)).collect::<Result<Vec<_>>>()?;
-        y + Tensor::cat(&parts, 1)?
+        Ok(y)
     }
 
     /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the bias where there is one.
@@ -56,25 +57,23 @@ impl Linear {
     }
 
     fn merged(&self) -> Result<Tensor> {
-        if self.adapters.is_empty() {
-            return Ok(self.weight.clone());
+        match &self.adapters {
+            Some(set) => &self.weight + set.delta()?,
+            None => Ok(self.weight.clone()),
         }
-        let deltas = self.adapters.iter().map(|adapter| adapter.up.matmul(&adapter.down)?.affine(adapter.scale, 0.0));
-        &self.weight + Tensor::cat(&deltas.collect::<Result<Vec<_>>>()?, 0)?
     }
 
     /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here, returns the input's.
     pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         if let Some(range) = &self.trained {
-            gradients.add(range, &gradient.t()?.matmul(x)?)?;
+            gradients.add_product(range, &gradient.t()?, x, 1.0)?;
         }
         if let Some(range) = self.bias.as_ref().and_then(|bias| bias.trained.as_ref()) {
             gradients.add(range, &gradient.sum(0)?)?;
         }
-        let mut x_gradient = gradient.matmul(&self.weight)?;
-        for adapter in &self.adapters {
-            let part = gradient.narrow(1, adapter.columns.start, adapter.columns.len())?;
-            x_gradient = (x_gradient + adapter.backward(&part, x, gradients)?)?;
+        let x_gradient = product(gradient, &self.weight)?;
+        if let Some(set) = &self.adapters {
+            set.backward(gradient, x, &x_gradient, gradients)?;
         }
         Ok(x_gradient)
     }

@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::kernels::adamw::cast_into;
+
 /// One trained tensor's place in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSlot {
@@ -24,22 +26,27 @@ impl ParameterSlot {
 #[derive(Clone, Debug)]
 pub struct Parameters {
     flat: Tensor,
+    /// The same numbers in bf16, where the model computes in bf16: what the layers read.
+    working: Option<Tensor>,
     slots: Vec<ParameterSlot>,
 }
 
 impl Parameters {
-    /// Lays the tensors end to end in `number_type` (f32; f64 in gradient checks).
+    /// Lays the tensors end to end. `number_type`: what the model computes in; the flat buffer is f32 (f64 in gradient checks), and where the model
+    /// computes in bf16 a copy in bf16 stands beside it.
     pub fn new(tensors: Vec<(String, Tensor)>, number_type: DType, device: &Device) -> Result<Self> {
+        let kept = if number_type == DType::BF16 { DType::F32 } else { number_type };
         let mut slots = Vec::with_capacity(tensors.len());
         let mut pieces = Vec::with_capacity(tensors.len());
         let mut offset = 0;
         for (name, tensor) in tensors {
             slots.push(ParameterSlot { name, offset, shape: tensor.dims().to_vec() });
             offset += tensor.elem_count();
-            pieces.push(tensor.to_device(device)?.to_dtype(number_type)?.flatten_all()?);
+            pieces.push(tensor.to_device(device)?.to_dtype(kept)?.flatten_all()?);
         }
-        let flat = if pieces.is_empty() { Tensor::zeros(0, number_type, device)? } else { Tensor::cat(&pieces, 0)? };
-        Ok(Self { flat, slots })
+        let flat = if pieces.is_empty() { Tensor::zeros(0, kept, device)? } else { Tensor::cat(&pieces, 0)? };
+        let working = if kept == number_type { None } else { Some(flat.to_dtype(number_type)?) };
+        Ok(Self { flat, working, slots })
     }
 
     /// All numbers: `[n]`.
@@ -49,7 +56,16 @@ impl Parameters {
 
     /// Overwrites all numbers, in place, so that every view sees them. `flat`: `[n]`.
     pub fn restore(&self, flat: &Tensor) -> Result<()> {
-        self.flat.slice_set(&flat.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?, 0, 0)
+        self.flat.slice_set(&flat.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?, 0, 0)?;
+        match &self.working {
+            Some(working) => cast_into(&self.flat, working),
+            None => Ok(()),
+        }
+    }
+
+    /// The copy that the layers read, where there is one: an optimizer writes it together with [`Parameters::flat`].
+    pub fn working(&self) -> Option<&Tensor> {
+        self.working.as_ref()
     }
 
     /// The slots, in order.
@@ -71,7 +87,7 @@ impl Parameters {
             candle_core::bail!("trained tensors {names:?} do not stand side by side")
         }
         let range = slots[0].offset..slots[slots.len() - 1].range().end;
-        let flat = self.flat.narrow(0, range.start, range.len())?;
+        let flat = self.working.as_ref().unwrap_or(&self.flat).narrow(0, range.start, range.len())?;
         let view = match slots[0].shape.as_slice() {
             [_, columns] => flat.reshape((range.len() / columns, *columns))?,
             _ => flat,
@@ -79,7 +95,7 @@ impl Parameters {
         Ok(Some((view, range)))
     }
 
-    /// The tensors under their names, as views.
+    /// The tensors under their names, as views of the flat buffer.
     pub fn named(&self) -> Result<Vec<(String, Tensor)>> {
         self.slots
             .iter()

@@ -1,5 +1,7 @@
 //! Prompts to groups of completions: each prompt is prefilled once, its completions are decoded side by side, finished ones leave the batch.
 
+#[cfg(feature = "cuda")]
+mod gpu; // a rollout's rows decoded together on a GPU
 mod shard; // some prompts decoded together
 mod threads; // work spread over the processor's cores, in a fixed order
 
@@ -70,16 +72,27 @@ pub fn generate(
     sampling: &Sampling,
     threads: &Threads,
 ) -> Result<Vec<Vec<Completion>>> {
-    let mut shards: Vec<&[Request]> = Vec::new();
+    #[cfg(feature = "cuda")]
+    if model.device().is_cuda() {
+        let shards = shards(requests, gpu::rows_per_shard(model, sampling));
+        let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling)).collect::<Result<Vec<_>>>()?;
+        return Ok(results.into_iter().flatten().collect());
+    }
+    let results = threads.map(&shards(requests, ROWS_PER_SHARD), |shard| shard::decode(model, adapters, shard, sampling))?;
+    Ok(results.into_iter().flatten().collect())
+}
+
+/// Requests in order, as many together as have at most `most_rows` completions; a larger request stands alone.
+fn shards(requests: &[Request], most_rows: usize) -> Vec<&[Request]> {
+    let mut shards = Vec::new();
     let (mut start, mut rows) = (0, 0);
     for (index, request) in requests.iter().enumerate() {
-        if rows > 0 && rows + request.samples > ROWS_PER_SHARD {
+        if rows > 0 && rows + request.samples > most_rows {
             shards.push(&requests[start..index]);
             (start, rows) = (index, 0);
         }
         rows += request.samples;
     }
     shards.push(&requests[start..]);
-    let results = threads.map(&shards, |shard| shard::decode(model, adapters, shard, sampling))?;
-    Ok(results.into_iter().flatten().collect())
+    shards
 }

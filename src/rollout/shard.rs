@@ -19,11 +19,22 @@ struct Row {
 }
 
 /// Keys and values of the prompts, and of what was written since.
-struct Caches {
+pub(super) struct Caches {
     /// A layer: [prompt rows, row_width].
     prompts: Vec<Tensor>,
     /// A layer: [slots, max_completion_tokens, 2 * key_width].
     written: Vec<Tensor>,
+}
+
+impl Caches {
+    /// `prompts` as [`Decoder::prefill`] returned them, and room for `slots` completions.
+    pub(super) fn new(model: &Decoder, prompts: Vec<Tensor>, slots: usize, sampling: &Sampling) -> Result<Self> {
+        let room = model.layers().iter().zip(&prompts).map(|(layer, prompt)| {
+            let shape = (slots, sampling.max_completion_tokens, 2 * layer.heads().key_width());
+            Tensor::zeros(shape, prompt.dtype(), model.device())
+        });
+        Ok(Self { written: room.collect::<Result<_>>()?, prompts })
+    }
 }
 
 /// The completions of each request, in order.
@@ -42,7 +53,7 @@ pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], 
         if rows.is_empty() {
             break;
         }
-        logits = step(model, adapters, &rows, &caches)?;
+        logits = feed_newest(model, adapters, &rows, &caches)?;
     }
     ended.sort_by_key(|row| (row.request, row.sample));
     for row in ended {
@@ -51,7 +62,7 @@ pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], 
     Ok(finished)
 }
 
-fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<()> {
+pub(super) fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<()> {
     let limit = model.config().max_position_embeddings;
     for request in requests {
         let longest = request.prompt.len() + sampling.max_completion_tokens;
@@ -67,29 +78,30 @@ fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<(
 }
 
 fn prefill(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Option<(Vec<Row>, Caches, Tensor)>> {
-    let mut batch = PackedBatch::default();
-    let mut rows = Vec::new();
-    let mut last_rows = Vec::new();
-    for (index, request) in requests.iter().enumerate() {
-        let prompt = batch.push_prompt(&request.prompt);
-        for sample in 0..request.samples {
-            let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
-            let prefix = (prompt.start, prompt.length);
-            rows.push(Row { request: index, sample: sample as u32, slot: rows.len(), prefix, completion });
-            last_rows.push((prompt.start + prompt.length - 1) as u32);
-        }
-    }
+    let (batch, prefixes, last_rows) = prefill_batch(requests);
+    let samples = requests.iter().enumerate().flat_map(|(request, wanted)| (0..wanted.samples as u32).map(move |sample| (request, sample)));
+    let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
+    let row = |(slot, ((request, sample), prefix))| Row { request, sample, slot, prefix, completion: completion.clone() };
+    let rows: Vec<Row> = samples.zip(prefixes).enumerate().map(row).collect();
     if rows.is_empty() {
         return Ok(None);
     }
     let (prompts, normed) = model.prefill(&batch, adapters)?;
     let last = normed.index_select(&Tensor::from_slice(&last_rows, last_rows.len(), model.device())?, 0)?;
-    let written = model.layers().iter().zip(&prompts).map(|(layer, prompt)| {
-        let shape = (rows.len(), sampling.max_completion_tokens, 2 * layer.heads().key_width());
-        Tensor::zeros(shape, prompt.dtype(), model.device())
-    });
-    let caches = Caches { written: written.collect::<Result<_>>()?, prompts };
+    let caches = Caches::new(model, prompts, rows.len(), sampling)?;
     Ok(Some((rows, caches, model.logits(&last)?)))
+}
+
+/// The prompts packed; for each completion its prompt's place in the pack (first row, rows), and the prompt's last row.
+pub(super) fn prefill_batch(requests: &[Request]) -> (PackedBatch, Vec<(usize, usize)>, Vec<u32>) {
+    let mut batch = PackedBatch::default();
+    let mut prefixes = Vec::new();
+    for request in requests {
+        let prompt = batch.push_prompt(&request.prompt);
+        prefixes.extend(std::iter::repeat_n((prompt.start, prompt.length), request.samples));
+    }
+    let last_rows = prefixes.iter().map(|(start, length)| (start + length - 1) as u32).collect();
+    (batch, prefixes, last_rows)
 }
 
 fn draw(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampling) -> Result<Vec<Drawn>> {
@@ -114,18 +126,30 @@ fn has_ended(row: &mut Row, sampling: &Sampling) -> bool {
 }
 
 /// Feeds each row's newest token through the model -> [rows, vocabulary].
-fn step(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &Caches) -> Result<Tensor> {
+fn feed_newest(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &Caches) -> Result<Tensor> {
     let newest: Vec<u32> = rows.iter().filter_map(|row| row.completion.token_ids.last().copied()).collect();
     let places: Vec<DecodeRow> =
         rows.iter().map(|row| DecodeRow { slot: row.slot, prefix: row.prefix, length: row.completion.token_ids.len() }).collect();
     let positions: Vec<u32> = places.iter().map(|place| (place.prefix.1 + place.length - 1) as u32).collect();
     let positions = Tensor::from_vec(positions, rows.len(), model.device())?;
-    let places = DecodeRows::Listed(places);
-    let mut hidden = model.embed(&Tensor::from_vec(newest, rows.len(), model.device())?)?;
+    let newest = Tensor::from_vec(newest, rows.len(), model.device())?;
+    step(model, adapters, &newest, &positions, &DecodeRows::Listed(places), caches)
+}
+
+/// One token a row through the model: `newest` and `positions` [rows], u32 -> [rows, vocabulary].
+pub(super) fn step(
+    model: &Decoder,
+    adapters: Adapters,
+    newest: &Tensor,
+    positions: &Tensor,
+    places: &DecodeRows,
+    caches: &Caches,
+) -> Result<Tensor> {
+    let mut hidden = model.embed(newest)?;
     for (layer, (prompts, written)) in model.layers().iter().zip(caches.prompts.iter().zip(&caches.written)) {
-        let packed = layer.before_attention(&hidden, &positions, model.table(), adapters)?;
-        append_keys_values(written, &packed, layer.heads(), &places)?;
-        let attended = decode_attention(&packed, prompts, written, layer.heads(), &places)?;
+        let packed = layer.before_attention(&hidden, positions, model.table(), adapters)?;
+        append_keys_values(written, &packed, layer.heads(), places)?;
+        let attended = decode_attention(&packed, prompts, written, layer.heads(), places)?;
         hidden = layer.finish(&hidden, &attended, adapters)?;
     }
     model.logits(&model.norm(&hidden)?)

@@ -12,6 +12,7 @@ use super::sft::imitate;
 use super::step::{StepGroups, draw_steps, policy_groups};
 use crate::checkpoint;
 use crate::config::Method;
+use crate::kernels::device::Engine;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
     RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints,
@@ -34,12 +35,18 @@ pub enum Ended {
 ///
 /// # Errors
 /// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
-pub fn train(run: &RunDirectory, places: &RunPlaces, interrupted: &AtomicBool, listener: Listener<'_>) -> Result<Ended, TrainError> {
+pub fn train(
+    run: &RunDirectory,
+    places: &RunPlaces,
+    engine: &Engine,
+    interrupted: &AtomicBool,
+    listener: Listener<'_>,
+) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let lock = RunLock::acquire(run.path())?;
     let mut recorder = Recorder::open(&lock, listener)?;
     let mut reached = RunState::read(run.path())?.last_step;
-    let result = work(run, places, interrupted, &lock, &mut recorder, &mut reached);
+    let result = work(run, places, engine, interrupted, &lock, &mut recorder, &mut reached);
     let (status, cause) = match &result {
         Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
@@ -54,13 +61,14 @@ pub fn train(run: &RunDirectory, places: &RunPlaces, interrupted: &AtomicBool, l
 fn work(
     run: &RunDirectory,
     places: &RunPlaces,
+    engine: &Engine,
     interrupted: &AtomicBool,
     lock: &RunLock,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    let mut job = Job::load(run, places)?;
+    let mut job = Job::load(run, places, engine)?;
     *reached = job.state.step;
     begin(run, &job, lock, recorder)?;
     if job.resumed_from.is_none() {
@@ -97,7 +105,7 @@ fn begin(run: &RunDirectory, job: &Job, lock: &RunLock, recorder: &mut Recorder<
         job: run.file().job.clone(),
         config_digest: run.file().config_digest.clone(),
         model_digest: job.model_digest.clone(),
-        device: format!("cpu, {} threads", job.threads.count()),
+        device: if job.model.device().is_cpu() { format!("{}, {} threads", job.device, job.threads.count()) } else { job.device.clone() },
         versions,
         total_steps: job.total_steps,
     })?;

@@ -1,13 +1,12 @@
 //! Everything that a training run works with, put together from its run directory: fresh, or exactly as the last checkpoint left it.
 
-use candle_core::{DType, Device};
-
 use super::TrainError;
 use super::alerts::Alerts;
 use crate::checkpoint::{self, StartModel, TrainerState};
 use crate::config::{Recompute, TrainConfig};
 use crate::eval::{Lengths, Prompt, prepare};
 use crate::hub::{ModelConfig, ModelSource};
+use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, ModelError, Trainable};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{RunDirectory, RunPlaces, checkpoint_path, list_checkpoints};
@@ -40,6 +39,8 @@ pub(super) struct Job {
     pub(super) frozen: Option<Decoder>,
     pub(super) optimizer: Optimizer,
     pub(super) threads: Threads,
+    /// The device in words.
+    pub(super) device: String,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
     pub(super) alerts: Alerts,
@@ -58,7 +59,7 @@ impl Job {
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
-    pub(super) fn load(run: &RunDirectory, places: &RunPlaces) -> Result<Self, TrainError> {
+    pub(super) fn load(run: &RunDirectory, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
         let config = run.file().config.clone();
         let task = Task::load(&run.task_path())?;
         let scorer = Scorer::new(&task)?;
@@ -71,7 +72,7 @@ impl Job {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
-        let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, DType::F32, &Device::Cpu);
+        let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
@@ -79,7 +80,8 @@ impl Job {
         Ok(Self {
             total_steps: config.total_steps(prompts.train.len()),
             alerts: Alerts::default(),
-            threads: Threads::new(config.threads)?,
+            threads: Threads::of_engine(engine, config.threads)?,
+            device: engine.name(),
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
             tokenizer: start.tokenizer,
             model_digest: start.digest,

@@ -4,6 +4,7 @@ mod alerts; // what a person should look at, from the last steps' numbers
 mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine
+mod measure_gpu; // speed of a GPU
 mod metrics; // a step's numbers
 mod pretrain; // a small model from a task's generator
 
@@ -16,6 +17,7 @@ mod step; // one step's groups
 pub use grpo::{Ended, train};
 pub use job::check;
 pub use measure::{Measurement, measure_cpu};
+pub use measure_gpu::{GpuBench, measure_gpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use proof::{Report, finished_report};
 pub use recorder::Listener;

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
-
 use super::TrainError;
 use crate::checkpoint::write_model;
 use crate::dataset::generator::Generator;
 use crate::hub::ModelConfig;
+use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
 use crate::rollout::Threads;
 use crate::task::Task;
@@ -52,6 +51,7 @@ pub fn pretrain(
     task: &Task,
     settings: &PretrainSettings,
     folder: &Path,
+    engine: &Engine,
     threads: &Threads,
     mut told: impl FnMut(PretrainProgress),
 ) -> Result<PathBuf, TrainError> {
@@ -60,8 +60,8 @@ pub fn pretrain(
     let tokenizer = Tokenizer::from_files(&files)?;
     let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
     let weights = Weights::fresh(&config, settings.seed);
-    let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, DType::F32, &Device::Cpu)?;
-    let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &Device::Cpu)?;
+    let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, engine.number_type, &engine.device)?;
+    let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &engine.device)?;
     let mut tokens = 0;
     for update in 0..settings.updates {
         let numbers: Vec<u64> = (0..settings.examples as u64).map(|offset| update * settings.examples as u64 + offset).collect();

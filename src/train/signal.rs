@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device};
-
 use super::TrainError;
 use super::job::{PromptSets, policy_settings, prompt_sets};
 use crate::advantage::group_state;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
+use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{DataShape, GroupOutcome, ModelShape, Signal, Speed, training_operations};
 use crate::rollout::{Request, Sampling, StopReason, Threads, generate};
@@ -44,7 +43,7 @@ impl Candidate {
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong: the same that a run would meet.
-    pub fn load(task: &Task, config: &TrainConfig, places: &RunPlaces) -> Result<Self, TrainError> {
+    pub fn load(task: &Task, config: &TrainConfig, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
         let scorer = Scorer::new(task)?;
         let start = StartModel::find(&config.base_model, places)?;
         let weights = start.weights()?;
@@ -52,7 +51,7 @@ impl Candidate {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
-        let model = Decoder::new(&start.config, &weights, trainable, config.seed, DType::F32, &Device::Cpu)?;
+        let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device)?;
         let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
         Ok(Self {
             config: config.clone(),
@@ -61,7 +60,7 @@ impl Candidate {
             prompts,
             tokenizer: start.tokenizer,
             scorer,
-            threads: Threads::new(config.threads)?,
+            threads: Threads::of_engine(engine, config.threads)?,
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
         })
     }

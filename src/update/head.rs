@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::MicroBatch;
-use crate::kernels::embedding::embedding_backward;
-use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward};
+use crate::kernels::embedding::scatter_rows;
+use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
 use crate::model::{Adapters, Decoder, Gradients};
 
 /// Completion rows that go through the head together.
@@ -40,9 +40,10 @@ pub(super) fn accumulate_gradient<R>(
             Some(logits) => logits.clone(),
             None => model.logits(&hidden)?,
         };
-        let logits_gradient = token_log_probs_backward(&logits, &targets[range.clone()], &weights[range], temperature)?;
+        let (targets, weights) = (&targets[range.clone()], &weights[range]);
+        let logits_gradient = token_log_probs_backward_as(&logits, targets, weights, temperature, hidden.dtype())?;
         let chunk_gradient = model.logits_backward(&logits_gradient, &hidden, gradients)?;
-        let scattered = embedding_backward(&chunk_gradient, chunk, micro_batch.batch.rows())?;
+        let scattered = scatter_rows(&chunk_gradient, chunk, micro_batch.batch.rows())?;
         normed_gradient = Some(match normed_gradient {
             Some(sum) => (sum + scattered)?,
             None => scattered,

@@ -90,7 +90,7 @@ impl Optimizer {
             gradient_scale,
             update: self.updates,
         };
-        adamw(parameters.flat(), &self.moments, gradients.flat(), step)?;
+        adamw(parameters.flat(), &self.moments, gradients.flat(), step, parameters.working())?;
         Ok(Applied::Moved { grad_norm, learning_rate })
     }
 

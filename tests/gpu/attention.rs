@@ -1,1 +1,147 @@
 //! Attention over packed segments, and of one new token a row, on the GPU against the CPU.
+
+use candle_core::{DType, Device, Tensor};
+use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
+use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows, append_keys_values, decode_attention};
+use grpo_tui::kernels::rope::Heads;
+
+use super::{assert_close, gpu, on_gpu, random, rounded, tolerance};
+
+/// A batch of prompts, each with its completions: `(prompt length, completion lengths)`.
+fn groups(groups: &[(usize, &[usize])]) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut rows = 0;
+    let mut push = |length, prefix| {
+        segments.push(Segment { start: rows, length, prefix });
+        rows += length;
+        (rows - length, length)
+    };
+    for &(prompt, completions) in groups {
+        let prefix = push(prompt, (0, 0));
+        for &completion in completions {
+            push(completion, prefix);
+        }
+    }
+    segments
+}
+
+/// Both directions, in both number types; queries, keys and values each on their own.
+fn check(segments: &[Segment], heads: Heads) {
+    let rows = segments.iter().map(|segment| segment.length).sum();
+    let (packed, seed) = (random(1, &[rows, heads.row_width()]), random(2, &[rows, heads.query_width()]));
+    let packed = (packed * 2.0).unwrap();
+    for number_type in [DType::F32, DType::BF16] {
+        let [packed_cpu, seed_cpu] = [&packed, &seed].map(|tensor| rounded(tensor, number_type));
+        let [packed, seed] = [&packed, &seed].map(|tensor| on_gpu(tensor, number_type));
+        let on_cpu = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
+        let segments = Segments::new(segments.to_vec(), &gpu()).unwrap();
+        let what = format!("{number_type:?}, {rows} rows, {heads:?}");
+        poison(rows * heads.row_width(), number_type);
+        let attended = segment_attention(&packed, heads, &segments).unwrap();
+        assert_close(&what, &attended, &segment_attention(&packed_cpu, heads, &on_cpu).unwrap(), tolerance(number_type));
+        poison(rows * heads.row_width(), number_type);
+        let gradient = segment_attention_backward(&seed, &packed, heads, &segments).unwrap();
+        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, heads, &on_cpu).unwrap();
+        let (query, key) = (heads.query_width(), heads.key_width());
+        for (name, start, length) in [("queries", 0, query), ("keys", query, key), ("values", query + key, key)] {
+            let part = |tensor: &Tensor| tensor.narrow(1, start, length).unwrap().contiguous().unwrap();
+            assert_close(&format!("{what}: {name}"), &part(&gradient), &part(&expected), tolerance(number_type));
+        }
+        let again = segment_attention_backward(&seed, &packed, heads, &segments).unwrap();
+        assert_close(&format!("{what}: again"), &again, &gradient, 0.0);
+    }
+}
+
+/// Leaves NaN in memory that the next tensor of this size is likely to get.
+fn poison(count: usize, number_type: DType) {
+    drop(Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(number_type).unwrap());
+}
+
+const fn heads(query: usize, key_value: usize, dimension: usize) -> Heads {
+    Heads { query, key_value, dimension }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn segments_agree() {
+    let batches = [
+        groups(&[(1, &[])]),
+        groups(&[(3, &[2, 4]), (1, &[1])]),
+        groups(&[(70, &[5, 1, 64, 65, 33, 2, 7, 100, 12]), (129, &[1]), (300, &[])]),
+    ];
+    for batch in &batches {
+        for dimension in [6, 8, 24, 64, 80, 128] {
+            check(batch, heads(4, 1, dimension));
+            check(batch, heads(2, 2, dimension));
+        }
+        check(batch, heads(2, 1, 256));
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn long_segments_agree() {
+    check(&groups(&[(1500, &[]), (700, &[130, 20])]), heads(4, 2, 128));
+    check(&groups(&[(1500, &[40])]), heads(3, 1, 24));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_prefix_is_a_segment() {
+    let list = vec![Segment { start: 0, length: 3, prefix: (0, 0) }, Segment { start: 3, length: 1, prefix: (0, 2) }];
+    assert!(Segments::new(list, &gpu()).is_err());
+}
+
+/// A step over prompts of these lengths, `tokens[i]` tokens of row i in a cache of `positions`; row i belongs to prompt i % prompts.
+fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: Heads) {
+    let prompt_rows: usize = prompts.iter().sum();
+    let starts: Vec<usize> = prompts.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length))).collect();
+    // Slots in another order than the rows, and one that no row uses.
+    let slots = tokens.len() + 1;
+    let rows: Vec<DecodeRow> = tokens
+        .iter()
+        .enumerate()
+        .map(|(i, &length)| {
+            let prompt = i % prompts.len();
+            DecodeRow { slot: slots - 1 - i, prefix: (starts[prompt], prompts[prompt]), length }
+        })
+        .collect();
+    let numbers: Vec<u32> = rows.iter().flat_map(|row| [row.slot, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
+    let table = DecodeRows::Table(Tensor::from_vec(numbers, (rows.len(), 4), &gpu()).unwrap());
+    let listed = DecodeRows::Listed(rows.clone());
+    let tensors = [
+        random(3, &[rows.len(), heads.row_width()]),
+        random(4, &[prompt_rows, heads.row_width()]),
+        random(5, &[slots, positions, 2 * heads.key_width()]),
+    ];
+    for number_type in [DType::F32, DType::BF16] {
+        let [packed_cpu, prefix_cpu, cache_cpu] = tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), number_type));
+        let [packed, prefix, cache] = tensors.each_ref().map(|tensor| on_gpu(&(tensor * 2.0).unwrap(), number_type));
+        append_keys_values(&cache_cpu, &packed_cpu, heads, &listed).unwrap();
+        append_keys_values(&cache, &packed, heads, &table).unwrap();
+        assert_close("append", &cache, &cache_cpu, 0.0);
+        let what = format!("{number_type:?}, {} rows, prompts {prompts:?}, {heads:?}", rows.len());
+        poison(rows.len() * heads.query_width(), number_type);
+        let found = decode_attention(&packed, &prefix, &cache, heads, &table).unwrap();
+        let expected = decode_attention(&packed_cpu, &prefix_cpu, &cache_cpu, heads, &listed).unwrap();
+        assert_close(&what, &found, &expected, tolerance(number_type));
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn decode_agrees() {
+    for dimension in [6, 8, 24, 64, 128, 256] {
+        for (query, key_value) in [(4, 1), (2, 2), (4, 2), (7, 1), (16, 1)] {
+            check_decode(&[3], &[1], 4, heads(query, key_value, dimension));
+            check_decode(&[37, 1, 52], &[5, 1, 40, 17, 33], 40, heads(query, key_value, dimension));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn decode_agrees_where_keys_are_divided_among_blocks() {
+    check_decode(&[2000, 30], &[5, 700, 1], 700, heads(8, 2, 128));
+    check_decode(&[300], &[9; 300], 16, heads(4, 4, 64));
+}

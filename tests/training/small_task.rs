@@ -55,7 +55,9 @@ pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
 pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
     let interrupted = AtomicBool::new(false);
     let places = RunPlaces::discover(run.path().parent(), run.path());
-    train(run, &places, &interrupted, &mut |event| interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed))
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &interrupted, &mut |event| {
+        interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
+    })
 }
 
 /// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards, advantages, eval completions.

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::tensor_names;
 use crate::hub::ModelConfig;
-use crate::kernels::philox::uniform_weights;
+use crate::kernels::philox::{uniform_weights, uniform_weights_on};
 
 /// What each tensor is drawn from.
 #[derive(Debug)]
@@ -65,11 +65,12 @@ impl Fresh {
     }
 }
 
-/// Numbers in [-bound, bound) of one stream of the seed: `shape`, rounded to f32 and then to `number_type`, on `device`.
-///
-/// THE place where a GPU draws its own: an 8B model drawn on the CPU takes minutes. With `kernels::philox::uniform_weights_on`:
-/// `if device.is_cuda() { return uniform_weights_on(device, seed, stream, shape, bound, number_type); }`
+/// Numbers in [-bound, bound) of one stream of the seed: `shape`, rounded to f32 and then to `number_type`, on `device`. A GPU draws its own: on the
+/// CPU an 8B model would take minutes.
 fn uniform(device: &Device, seed: u64, stream: u32, shape: &[usize], bound: f64, number_type: DType) -> Result<Tensor> {
+    if device.is_cuda() {
+        return uniform_weights_on(device, seed, stream, shape, bound, number_type);
+    }
     let numbers = uniform_weights(seed, stream, shape.iter().product(), bound);
     Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_dtype(DType::F32)?.to_device(device)?.to_dtype(number_type)
 }

@@ -1,0 +1,270 @@
+// Causal attention over packed segments on plain cores: any head size up to 256, f32 or bf16, arithmetic in f32. attention_tensor_cores.cu holds the fast path.
+//
+// A segment sees a sequence of keys without gaps: those of its prefix segment, then its own. Key n of it is visible to the segment's row i if
+// n <= prefix length + i. So neither a [T, T] matrix nor two loops are needed: each block keeps one tile and walks over the tiles that it sees.
+// A key tile is seen by the rows of its own segment from the tile on, then by every row of the segments that have it as prefix ("dependants").
+//
+// Blocks have 16 x 16 threads and tiles of 32 x 32: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a tile of scores. A row's 16 threads
+// are half a warp, so rows are reduced by shuffles and passed on through shared memory inside one warp.
+#include "attention.cuh"
+
+constexpr int TILE = 32, THREADS = 256;
+
+// Rows of D numbers; the padding keeps 16-byte reads of neighbouring rows in different banks.
+template <int D> using Rows = float (*)[D + 4];
+using Scores = float (*)[TILE + 1];
+
+// Sums and maxima over the 16 threads of a row.
+__device__ __forceinline__ float row_sum(float x) {
+#pragma unroll
+  for (int lane = 8; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
+  return x;
+}
+
+__device__ __forceinline__ float row_max(float x) {
+#pragma unroll
+  for (int lane = 8; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
+  return x;
+}
+
+// Fills a tile: its row r is row(r) of `from`, zeros where row(r) is negative or a column is beyond the head.
+template <int D, typename T, typename RowOf>
+__device__ __forceinline__ void fill(Rows<D> tile, const T *from, int stride, int dimension, RowOf row_of) {
+  for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
+    const int r = i / D, c = i % D;
+    const long long row = row_of(r);
+    tile[r][c] = row >= 0 && c < dimension ? to_float(from[row * stride + c]) : 0.0f;
+  }
+}
+
+// out[i][j] = row (y + 16 i) of a times row (x + 16 j) of b.
+template <int D> __device__ __forceinline__ void products(Rows<D> a, Rows<D> b, float (&out)[2][2]) {
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16;
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int j = 0; j < 2; j++) out[i][j] = 0.0f;
+#pragma unroll 4
+  for (int c = 0; c < D; c += 4) {
+    float4 left[2], right[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      left[i] = *reinterpret_cast<const float4 *>(&a[y + 16 * i][c]);
+      right[i] = *reinterpret_cast<const float4 *>(&b[x + 16 * i][c]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+      for (int j = 0; j < 2; j++)
+        out[i][j] += left[i].x * right[j].x + left[i].y * right[j].y + left[i].z * right[j].z + left[i].w * right[j].w;
+  }
+}
+
+// out[i][c] += row (y + 16 i) of the scores times column (x + 16 c) of b.
+template <int D> __device__ __forceinline__ void mix(Scores scores, Rows<D> b, float (&out)[2][D / 16]) {
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16;
+  for (int k = 0; k < TILE; k++) {
+    const float p[2] = {scores[y][k], scores[y + 16][k]};
+#pragma unroll
+    for (int c = 0; c < D / 16; c++) {
+      const float value = b[k][x + 16 * c];
+#pragma unroll
+      for (int i = 0; i < 2; i++) out[i][c] += p[i] * value;
+    }
+  }
+}
+
+// Passes a tile of scores from the threads that computed it to the warp that owns its rows.
+__device__ __forceinline__ void pass(Scores scores, const float (&values)[2][2]) {
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16;
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int j = 0; j < 2; j++) scores[y + 16 * i][x + 16 * j] = values[i][j];
+  __syncwarp();
+}
+
+// Writes rows y + 16 i of the tile that are inside, times factor[i].
+template <int D, typename T>
+__device__ __forceinline__ void store(T *to, int stride, int dimension, int count, const float (&values)[2][D / 16], const float (&factor)[2]) {
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16;
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int c = 0; c < D / 16; c++)
+      if (y + 16 * i < count && x + 16 * c < dimension)
+        to[(size_t)(y + 16 * i) * stride + x + 16 * c] = from_float<T>(values[i][c] * factor[i]);
+}
+
+template <typename T, int D> __device__ void forward(Batch batch, const T *packed, T *output) {
+  extern __shared__ __align__(16) float memory[];
+  Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE, values = keys + TILE;
+  Scores scores = reinterpret_cast<Scores>(values + TILE);
+  const QueryTile tile(batch, TILE);
+  if (tile.count <= 0) return;
+  const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16;
+  fill<D>(queries, packed + tile.head * batch.dimension, batch.width, batch.dimension, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
+  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, mixed[2][D / 16] = {};
+  for (int start = 0; start < tile.keys; start += TILE) {
+    const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
+    __syncthreads();
+    fill<D>(keys, key, batch.width, batch.dimension, key_row);
+    fill<D>(values, value, batch.width, batch.dimension, key_row);
+    __syncthreads();
+    float s[2][2];
+    products<D>(queries, keys, s);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+#pragma unroll
+      for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * batch.scale : -INFINITY;
+      // Key 0 is visible to every row, so the maximum is finite from the first tile on.
+      const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = expf(largest[i] - now);
+#pragma unroll
+      for (int j = 0; j < 2; j++) s[i][j] = expf(s[i][j] - now);
+      total[i] = total[i] * keep + row_sum(s[i][0] + s[i][1]);
+      largest[i] = now;
+#pragma unroll
+      for (int c = 0; c < D / 16; c++) mixed[i][c] *= keep;
+    }
+    pass(scores, s);
+    mix<D>(scores, values, mixed);
+  }
+  const float inverse[2] = {1.0f / total[0], 1.0f / total[1]};
+  const int width = batch.query_heads * batch.dimension;
+  store<D>(output + (size_t)tile.row(0) * width + tile.head * batch.dimension, width, batch.dimension, tile.count, mixed, inverse);
+}
+
+// dQ, and for each (head, row) the log of the sum of its exponentials and delta = sum(P * dP), which dK and dV need.
+template <typename T, int D>
+__device__ void backward_queries(Batch batch, const T *gradient, const T *packed, T *packed_gradient, float *statistics) {
+  extern __shared__ __align__(16) float memory[];
+  Rows<D> queries = reinterpret_cast<Rows<D>>(memory), incoming = queries + TILE, keys = incoming + TILE, values = keys + TILE;
+  Scores scores = reinterpret_cast<Scores>(values + TILE);
+  const QueryTile tile(batch, TILE);
+  if (tile.count <= 0) return;
+  const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16, column = tile.head * batch.dimension;
+  const auto query_row = [&](int r) { return r < tile.count ? tile.row(r) : -1LL; };
+  fill<D>(queries, packed + column, batch.width, batch.dimension, query_row);
+  fill<D>(incoming, gradient + column, batch.query_heads * batch.dimension, batch.dimension, query_row);
+  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, shared[2] = {}, result[2][D / 16] = {};
+  for (int pass_index = 0; pass_index < 2; pass_index++) {
+    for (int start = 0; start < tile.keys; start += TILE) {
+      const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
+      __syncthreads();
+      fill<D>(keys, key, batch.width, batch.dimension, key_row);
+      fill<D>(values, value, batch.width, batch.dimension, key_row);
+      __syncthreads();
+      float s[2][2], changes[2][2];
+      products<D>(queries, keys, s);
+      products<D>(incoming, values, changes);
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * batch.scale : -INFINITY;
+        if (pass_index == 0) {
+          const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = expf(largest[i] - now);
+#pragma unroll
+          for (int j = 0; j < 2; j++) s[i][j] = expf(s[i][j] - now);
+          total[i] = total[i] * keep + row_sum(s[i][0] + s[i][1]);
+          shared[i] = shared[i] * keep + row_sum(s[i][0] * changes[i][0] + s[i][1] * changes[i][1]);
+          largest[i] = now;
+        } else {
+#pragma unroll
+          for (int j = 0; j < 2; j++) s[i][j] = expf(s[i][j] - largest[i]) * (changes[i][j] - shared[i]);
+        }
+      }
+      if (pass_index == 1) {
+        pass(scores, s);
+        mix<D>(scores, keys, result);
+      }
+    }
+    if (pass_index == 0) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        shared[i] /= total[i];
+        largest[i] += logf(total[i]);
+        if (x == 0 && y + 16 * i < tile.count) {
+          const size_t at = (size_t)tile.head * batch.rows + tile.row(y + 16 * i);
+          statistics[at] = largest[i];
+          statistics[(size_t)batch.query_heads * batch.rows + at] = shared[i];
+        }
+      }
+    }
+  }
+  const float scales[2] = {batch.scale, batch.scale};
+  store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
+}
+
+// dK and dV of one tile of keys, over all rows and all query heads that read it.
+template <typename T, int D>
+__device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *statistics, T *packed_gradient) {
+  extern __shared__ __align__(16) float memory[];
+  Rows<D> keys = reinterpret_cast<Rows<D>>(memory), values = keys + TILE, queries = values + TILE, incoming = queries + TILE;
+  Scores scores = reinterpret_cast<Scores>(incoming + TILE), changed = scores + TILE;
+  float *sums = reinterpret_cast<float *>(changed + TILE), *shared = sums + TILE;
+  const KeyTile tile(batch, TILE);
+  if (tile.count <= 0) return;
+  const int y = threadIdx.x / 16, x = threadIdx.x % 16, out_width = batch.query_heads * batch.dimension;
+  const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
+  const auto own_row = [&](int r) { return r < tile.count ? tile.own_row(r) : -1LL; };
+  fill<D>(keys, packed + key_column, batch.width, batch.dimension, own_row);
+  fill<D>(values, packed + value_column, batch.width, batch.dimension, own_row);
+  float key_gradient[2][D / 16] = {}, value_gradient[2][D / 16] = {};
+  const int sharing = batch.query_heads / batch.key_heads;
+  for (int head = tile.key_head * sharing; head < (tile.key_head + 1) * sharing; head++) {
+    const float *head_sums = statistics + (size_t)head * batch.rows, *head_shared = head_sums + (size_t)batch.query_heads * batch.rows;
+    for (int start = 0; start < tile.queries; start += TILE) {
+      const auto query_row = [&](int r) { return start + r < tile.queries ? tile.query_row(start + r) : -1LL; };
+      __syncthreads();
+      fill<D>(queries, packed + head * batch.dimension, batch.width, batch.dimension, query_row);
+      fill<D>(incoming, gradient + head * batch.dimension, out_width, batch.dimension, query_row);
+      if (threadIdx.x < TILE) {
+        const long long row = query_row(threadIdx.x);
+        sums[threadIdx.x] = row >= 0 ? head_sums[row] : 0.0f;
+        shared[threadIdx.x] = row >= 0 ? head_shared[row] : 0.0f;
+      }
+      __syncthreads();
+      float p[2][2], changes[2][2];
+      products<D>(keys, queries, p);
+      products<D>(values, incoming, changes);
+#pragma unroll
+      for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+          const int query = x + 16 * j;
+          p[i][j] = tile.seen(y + 16 * i, start + query) ? expf(p[i][j] * batch.scale - sums[query]) : 0.0f;
+          changes[i][j] = p[i][j] * (changes[i][j] - shared[query]);
+        }
+      pass(scores, p);
+      pass(changed, changes);
+      mix<D>(scores, incoming, value_gradient);
+      mix<D>(changed, queries, key_gradient);
+    }
+  }
+  const float ones[2] = {1.0f, 1.0f}, scales[2] = {batch.scale, batch.scale};
+  T *target = packed_gradient + (size_t)tile.own_row(0) * batch.width;
+  store<D>(target + key_column, batch.width, batch.dimension, tile.count, key_gradient, scales);
+  store<D>(target + value_column, batch.width, batch.dimension, tile.count, value_gradient, ones);
+}
+
+#define INSTANTIATE(T, suffix, D)                                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
+      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output) {                                                 \
+    forward<T, D>(BATCH, packed, output);                                                                                      \
+  }                                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##D##_##suffix(                             \
+      BATCH_PARAMETERS, const T *gradient, const T *packed, T *packed_gradient, float *statistics) {                           \
+    backward_queries<T, D>(BATCH, gradient, packed, packed_gradient, statistics);                                              \
+  }                                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys_values_##D##_##suffix(                         \
+      BATCH_PARAMETERS, const T *gradient, const T *packed, const float *statistics, T *packed_gradient) {                     \
+    backward_keys_values<T, D>(BATCH, gradient, packed, statistics, packed_gradient);                                          \
+  }
+#define INSTANTIATE_BOTH(D) INSTANTIATE(float, f32, D) INSTANTIATE(bf16, bf16, D)
+INSTANTIATE_BOTH(32)
+INSTANTIATE_BOTH(64)
+INSTANTIATE_BOTH(128)
+INSTANTIATE_BOTH(256)

@@ -1,0 +1,131 @@
+//! Launches of the attention kernels. Memory is bounded by the rows: no scores are ever written.
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::tiles::{TILE, Tiles};
+use super::{Segment, Segments};
+use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+use crate::kernels::rope::Heads;
+
+static PLAIN: Module = module!("attention");
+
+/// A batch's segments and tiles, on its GPU.
+#[derive(Clone, Debug)]
+pub(super) struct Tables {
+    segments: Tensor,
+    query_tiles: Tensor,
+    key_tiles: Tensor,
+    dependants: Tensor,
+}
+
+impl Tables {
+    pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
+        let tiles = Tiles::new(list)?;
+        let segments = list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect();
+        let place = |numbers: Vec<u32>, columns: usize| Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device);
+        Ok(Self {
+            segments: place(segments, 4)?,
+            query_tiles: place(tiles.queries, 2)?,
+            key_tiles: place(tiles.keys, 2)?,
+            dependants: place(tiles.dependants, 1)?,
+        })
+    }
+}
+
+/// The kernels for one head size.
+struct Kernels {
+    module: &'static Module,
+    forward: &'static str,
+    backward_queries: &'static str,
+    backward_keys_values: &'static str,
+    /// Rows of a block's tile.
+    tile: usize,
+    threads: usize,
+    /// Dynamic shared memory of the three, in bytes.
+    shared_bytes: [usize; 3],
+}
+
+macro_rules! plain {
+    ($size:literal) => {
+        Kernels {
+            module: &PLAIN,
+            forward: concat!("attention_", $size),
+            backward_queries: concat!("attention_backward_queries_", $size),
+            backward_keys_values: concat!("attention_backward_keys_values_", $size),
+            tile: 32,
+            threads: 256,
+            shared_bytes: [3, 4, 4].map(|tiles| 4 * (tiles * 32 * ($size + 4) + 2 * 32 * 33 + 2 * 32)),
+        }
+    };
+}
+
+fn kernels(heads: Heads) -> Result<Kernels> {
+    Ok(match heads.dimension {
+        1..=32 => plain!(32),
+        33..=64 => plain!(64),
+        65..=128 => plain!(128),
+        129..=256 => plain!(256),
+        other => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
+    })
+}
+
+/// What every kernel is told first.
+fn batch(segments: &Segments, keys: bool, rows: usize, heads: Heads) -> Result<(usize, Vec<Argument>)> {
+    let Some(tables) = &segments.tables else { bail!("segments on the CPU for tensors on a GPU") };
+    let tiles = if keys { &tables.key_tiles } else { &tables.query_tiles };
+    let arguments = vec![
+        at(&tables.segments)?,
+        at(tiles)?,
+        at(&tables.dependants)?,
+        int(rows),
+        int(heads.row_width()),
+        int(heads.query),
+        int(heads.key_value),
+        int(heads.dimension),
+        float(1.0 / (heads.dimension as f64).sqrt()),
+    ];
+    Ok((tiles.dims2()?.0, arguments))
+}
+
+fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
+    let (rows, width) = packed.dims2()?;
+    if width != heads.row_width() || heads.key_value == 0 || !heads.query.is_multiple_of(heads.key_value) {
+        bail!("rows of {width} numbers for {heads:?}")
+    }
+    Ok(rows)
+}
+
+pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+    let rows = check(packed, heads)?;
+    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads)?);
+    let output = empty((rows, heads.query_width()), number_type, device)?;
+    let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
+    arguments.extend([at(packed)?, at(&output)?]);
+    let blocks = (tiles, heads.query, TILE / kernels.tile);
+    let grid = Grid { blocks, threads: kernels.threads, shared_bytes: kernels.shared_bytes[0] };
+    launch(device, kernels.module, kernels.forward, Some(number_type), grid, &arguments)?;
+    Ok(output)
+}
+
+pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+    let rows = check(packed, heads)?;
+    if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
+        bail!("a gradient of {:?} {:?} for attention over {:?} {:?}", gradient.shape(), gradient.dtype(), packed.shape(), packed.dtype())
+    }
+    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads)?);
+    let packed_gradient = empty((rows, heads.row_width()), number_type, device)?;
+    // For each query head and row: the logarithm of the sum of its exponentials; then the sum of its probabilities times their gradients.
+    let statistics = empty((2, heads.query, rows), DType::F32, device)?;
+    let halves = TILE / kernels.tile;
+
+    let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
+    arguments.extend([at(gradient)?, at(packed)?, at(&packed_gradient)?, at(&statistics)?]);
+    let grid = Grid { blocks: (tiles, heads.query, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[1] };
+    launch(device, kernels.module, kernels.backward_queries, Some(number_type), grid, &arguments)?;
+
+    let (tiles, mut arguments) = batch(segments, true, rows, heads)?;
+    arguments.extend([at(gradient)?, at(packed)?, at(&statistics)?, at(&packed_gradient)?]);
+    let grid = Grid { blocks: (tiles, heads.key_value, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[2] };
+    launch(device, kernels.module, kernels.backward_keys_values, Some(number_type), grid, &arguments)?;
+    Ok(packed_gradient)
+}

@@ -1,0 +1,31 @@
+//! A bias added to every row of a result.
+
+use candle_core::{Result, Tensor};
+
+/// `y`: [rows, width], `bias`: `[width]` -> their sum; on a GPU in `y`'s own memory.
+pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if y.device().is_cuda() {
+        return gpu::add(y, bias);
+    }
+    y.broadcast_add(bias)
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{Result, Tensor, bail};
+
+    use crate::kernels::cuda::{Argument, Grid, Module, at, device, int, launch, module};
+
+    static MODULE: Module = module!("bias");
+
+    pub(super) fn add(y: Tensor, bias: &Tensor) -> Result<Tensor> {
+        let (rows, width) = y.dims2()?;
+        if bias.dims1()? != width || bias.dtype() != y.dtype() {
+            bail!("a bias of {:?} for rows of {width}", bias.shape())
+        }
+        let arguments = [at(&y)?, at(bias)?, Argument::Long((rows * width) as u64), int(width)];
+        launch(device(&y)?, &MODULE, "add_bias", Some(y.dtype()), Grid::elements(rows * width), &arguments)?;
+        Ok(y)
+    }
+}

@@ -1,0 +1,99 @@
+//! Launches of a decode step's attention. Grids follow from the shapes of tensors alone, so that a captured step can be run again.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use crate::kernels::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use crate::kernels::rope::Heads;
+
+static MODULE: Module = module!("decode_attention");
+
+/// Blocks that fill an H200 twice over; with fewer, keys are divided among several blocks.
+const BLOCKS_WANTED: usize = 264;
+/// Keys that are worth a block of their own.
+const KEYS_A_BLOCK: usize = 256;
+const MOST_SPLITS: usize = 16;
+
+fn check(packed: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<(usize, usize)> {
+    let (count, width) = packed.dims2()?;
+    let (_, positions, cached) = cache.dims3()?;
+    let same_type = packed.dtype() == cache.dtype();
+    if width != heads.row_width() || cached != 2 * heads.key_width() || !same_type || !heads.query.is_multiple_of(heads.key_value.max(1)) {
+        let (packed_type, cache_type) = (packed.dtype(), cache.dtype());
+        bail!("new rows of {width} {packed_type:?} and a cache of {cached} {cache_type:?} a position for {heads:?}")
+    }
+    if rows.dims2()? != (count, 4) || rows.dtype() != DType::U32 {
+        bail!("a table of {:?} {:?} for {count} rows; it is [rows, 4] of u32", rows.shape(), rows.dtype())
+    }
+    Ok((count, positions))
+}
+
+pub(super) fn append(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &Tensor) -> Result<()> {
+    let (count, positions) = check(packed, cache, heads, rows)?;
+    let size = packed.dtype().size_in_bytes();
+    let (stride, start, length) = (heads.row_width() * size, heads.query_width() * size, 2 * heads.key_width() * size);
+    let together = stride as u64 | start as u64 | length as u64 | address(packed)? | address(cache)?;
+    let (name, unit) = match together {
+        bytes if bytes.is_multiple_of(16) => ("append_keys_values_16", 16),
+        bytes if bytes.is_multiple_of(4) => ("append_keys_values_4", 4),
+        _ => ("append_keys_values_2", 2),
+    };
+    let arguments = [at(rows)?, at(packed)?, at(cache)?, int(positions), int(stride / unit), int(start / unit), int(length / unit)];
+    let threads = (length / unit).next_multiple_of(32).clamp(32, 256);
+    launch(device(cache)?, &MODULE, name, None, Grid::rows(count, threads), &arguments)
+}
+
+/// A variant of the kernel: its name, whether the name takes a number type, and query heads a block.
+fn variant(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads) -> Result<(&'static str, Option<DType>, usize)> {
+    let sharing = heads.query / heads.key_value;
+    let aligned = (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
+    if packed.dtype() != DType::BF16 || !aligned {
+        return Ok(("decode_attention_any", Some(packed.dtype()), 1));
+    }
+    macro_rules! by_sharing {
+        ($lanes:literal) => {
+            match sharing {
+                1 => (concat!("decode_attention_", $lanes, "_1"), None, 1),
+                2 => (concat!("decode_attention_", $lanes, "_2"), None, 2),
+                3 | 4 => (concat!("decode_attention_", $lanes, "_4"), None, 4),
+                _ => (concat!("decode_attention_", $lanes, "_8"), None, 8),
+            }
+        };
+    }
+    Ok(match heads.dimension {
+        ..=64 => by_sharing!("8"),
+        65..=128 => by_sharing!("16"),
+        _ => by_sharing!("32"),
+    })
+}
+
+pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<Tensor> {
+    let (count, positions) = check(packed, cache, heads, rows)?;
+    let (prefix_rows, prefix_width) = prefix.dims2()?;
+    if prefix_width != heads.row_width() || prefix.dtype() != packed.dtype() || heads.dimension > 256 {
+        bail!("prompts of {prefix_width} {:?} a row, new rows of {:?}, for {heads:?} (at most 256 a head)", prefix.dtype(), packed.dtype())
+    }
+    let (device, number_type) = (device(packed)?, packed.dtype());
+    let (name, named_type, heads_a_block) = variant(packed, prefix, cache, heads)?;
+    let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
+    let longest = prefix_rows + positions;
+    let splits = BLOCKS_WANTED.div_ceil((across * count).max(1)).min(longest.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
+    // Eight warps where few blocks leave room for them, unless what they merge would not fit into 48 KiB.
+    let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);
+    let warps = if across * count <= BLOCKS_WANTED && shared_bytes(8) <= 48 << 10 { 8 } else { 4 };
+
+    let output = empty((count, heads.query_width()), number_type, device)?;
+    let partial = if splits == 1 { None } else { Some(empty((splits, count, heads.query, heads.dimension + 2), DType::F32, device)?) };
+    let partial_at = partial.as_ref().map_or(Ok(Argument::Address(0)), at)?;
+    let scale = std::f64::consts::LOG2_E / (heads.dimension as f64).sqrt();
+    let sizes = [int(positions), int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
+    let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
+    arguments.extend(sizes);
+    let grid = Grid { blocks: (across, count, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };
+    launch(device, &MODULE, name, named_type, grid, &arguments)?;
+    if partial.is_some() {
+        let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
+        let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];
+        launch(device, &MODULE, "decode_attention_merge", Some(number_type), grid, &arguments)?;
+    }
+    Ok(output)
+}

@@ -1,0 +1,37 @@
+// Rows of a table by ids, and sums of rows back to their ids.
+#include "vectors.cuh"
+
+// One block a row of the output.
+template <int N, typename T> __device__ void rows(const T *table, const uint32_t *ids, T *output, int width) {
+  table += (size_t)ids[blockIdx.x] * width;
+  output += (size_t)blockIdx.x * width;
+  for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) store<N>(output + i, load<N>(table + i));
+}
+
+// blockIdx.x is one of the different ids, `rows[starts[x] .. starts[x + 1]]` are the rows of the gradient that it has, added in that order.
+// blockIdx.y is a share of the columns. Rows of the output that no id names are not written.
+template <typename T, typename R>
+__device__ void sum_rows(const T *gradient, const uint32_t *ids, const uint32_t *starts, const uint32_t *rows, R *output, int width) {
+  const int column = blockIdx.y * blockDim.x + threadIdx.x;
+  if (column >= width) return;
+  const uint32_t last = starts[blockIdx.x + 1];
+  float sum = 0.0f;
+  for (uint32_t i = starts[blockIdx.x]; i < last; i++) sum += to_float(gradient[(size_t)rows[i] * width + column]);
+  output[(size_t)ids[blockIdx.x] * width + column] = from_float<R>(sum);
+}
+
+#define INSTANTIATE(T, suffix)                                                                                                 \
+  extern "C" __global__ void embedding_##suffix(const T *table, const uint32_t *ids, T *output, int width) {                   \
+    if (rows_aligned<wide<T>()>(width, table, output)) rows<wide<T>()>(table, ids, output, width);                             \
+    else rows<1>(table, ids, output, width);                                                                                   \
+  }                                                                                                                            \
+  extern "C" __global__ void embedding_backward_##suffix(const T *gradient, const uint32_t *ids, const uint32_t *starts,       \
+                                                         const uint32_t *rows, float *output, int width) {                     \
+    sum_rows(gradient, ids, starts, rows, output, width);                                                                      \
+  }                                                                                                                            \
+  extern "C" __global__ void scatter_rows_##suffix(const T *gradient, const uint32_t *ids, const uint32_t *starts,             \
+                                                   const uint32_t *rows, T *output, int width) {                               \
+    sum_rows(gradient, ids, starts, rows, output, width);                                                                      \
+  }
+INSTANTIATE(float, f32)
+INSTANTIATE(bf16, bf16)

@@ -1,0 +1,39 @@
+//! A CUDA graph: work recorded once and started again at the cost of one call. What the work reads may change between starts, where it lies may not.
+
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
+use candle_core::{Device, Result, bail};
+
+use super::cuda::failed;
+
+/// Recorded work of one GPU.
+pub(crate) struct Graph {
+    graph: CudaGraph,
+}
+
+impl Graph {
+    /// Records what `work` would start; nothing runs yet. `work` must not wait for the GPU nor copy to or from it, and what it calls must have run before
+    /// (modules load at their first use).
+    ///
+    /// # Errors
+    /// Those of `work`, and what CUDA refuses to record.
+    pub(crate) fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let Device::Cuda(cuda) = device else { bail!("only a GPU records work") };
+        let stream = cuda.cuda_stream();
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).map_err(|error| failed("recording", error))?;
+        let result = work();
+        let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        // The recording ends also when the work failed: else the stream would refuse everything that follows.
+        let recorded = stream.end_capture(flags);
+        result?;
+        match recorded.map_err(|error| failed("recording", error))? {
+            Some(graph) => Ok(Self { graph }),
+            None => bail!("recording gave no graph"),
+        }
+    }
+
+    /// Starts the recorded work.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.graph.launch().map_err(|error| failed("recorded work", error))
+    }
+}

@@ -1,0 +1,105 @@
+// From logits to the log-probability of a row's target and its entropy, and back. One block a row, 512 threads.
+#include "vectors.cuh"
+
+// What a stretch of a row adds up to: the largest x, the sum of exp(x - largest), and the sum of exp(x - largest) * (x - largest).
+struct Stretch {
+  float largest, sum, weighted;
+};
+
+// So small a share that it adds nothing; it keeps 0 * infinity out of the entropy, and lets NaN through.
+__device__ __forceinline__ float bounded(float shifted) { return shifted < -1e4f ? -1e4f : shifted; }
+
+template <int N> __device__ __forceinline__ void extend(Stretch &stretch, const float *row, int i, float inverse) {
+  Pack<float, N> x = load<N>(row + i);
+  float largest = stretch.largest;
+#pragma unroll
+  for (int k = 0; k < N; k++) {
+    x.at[k] *= inverse;
+    largest = fmaxf(largest, x.at[k]);
+  }
+  if (largest > stretch.largest) {
+    const float change = bounded(stretch.largest - largest), factor = expf(change);
+    stretch.weighted = (stretch.weighted + stretch.sum * change) * factor;
+    stretch.sum *= factor;
+    stretch.largest = largest;
+  }
+#pragma unroll
+  for (int k = 0; k < N; k++) {
+    const float shifted = bounded(x.at[k] - largest), weight = expf(shifted);
+    stretch.sum += weight;
+    stretch.weighted += weight * shifted;
+  }
+}
+
+// The thread's own part of the row. It starts below every finite logit but finite itself, so that nothing is subtracted from infinity.
+template <int N> __device__ __forceinline__ Stretch own_stretch(const float *row, int vocabulary, float inverse) {
+  Stretch stretch = {-3e38f, 0.0f, 0.0f};
+#pragma unroll 4
+  for (int i = threadIdx.x * N; i < vocabulary; i += blockDim.x * N) extend<N>(stretch, row, i, inverse);
+  return stretch;
+}
+
+struct Total {
+  float largest;
+  double sum, weighted;
+};
+
+__device__ Total whole_row(const float *row, int vocabulary, float inverse) {
+  const Stretch own = rows_aligned<4>(vocabulary, row) ? own_stretch<4>(row, vocabulary, inverse) : own_stretch<1>(row, vocabulary, inverse);
+  const float largest = block_max(own.largest);
+  const double change = own.sum == 0.0f ? 0.0 : (double)own.largest - largest, factor = exp(change);
+  return {largest, block_sum(own.sum * factor), block_sum((own.weighted + own.sum * change) * factor)};
+}
+
+// results: [rows, 2], the log-probability and the entropy.
+extern "C" __global__ void token_log_probs(const float *logits, const uint32_t *targets, float *results, int vocabulary, float inverse) {
+  const float *row = logits + (size_t)blockIdx.x * vocabulary;
+  const Total total = whole_row(row, vocabulary, inverse);
+  if (threadIdx.x > 0) return;
+  const double logarithm = log(total.sum);
+  results[2 * (size_t)blockIdx.x] = (float)((double)(row[targets[blockIdx.x]] * inverse - total.largest) - logarithm);
+  results[2 * (size_t)blockIdx.x + 1] = (float)(logarithm - total.weighted / total.sum);
+}
+
+template <int N, typename T>
+__device__ void write_gradient(const float *row, T *output, int vocabulary, float inverse, float largest, float factor, int target, float added) {
+#pragma unroll 4
+  for (int i = threadIdx.x * N; i < vocabulary; i += blockDim.x * N) {
+    const Pack<float, N> x = load<N>(row + i);
+    Pack<T, N> result;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      const float value = expf(x.at[k] * inverse - largest) * factor;
+      result.at[k] = from_float<T>(i + k == target ? value + added : value);
+    }
+    store<N>(output + i, result);
+  }
+}
+
+// weights: the derivative of the loss by each row's log-probability. A row of weight 0 is not read.
+template <typename T>
+__device__ void backward(const float *logits, const uint32_t *targets, const double *weights, T *output, int vocabulary, double temperature) {
+  const float *row = logits + (size_t)blockIdx.x * vocabulary;
+  output += (size_t)blockIdx.x * vocabulary;
+  const double weight = weights[blockIdx.x];
+  if (weight == 0.0) {
+    for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) output[i] = from_float<T>(0.0f);
+    return;
+  }
+  const float inverse = (float)(1.0 / temperature);
+  const Total total = whole_row(row, vocabulary, inverse);
+  const float factor = (float)(-weight / temperature / total.sum), added = (float)(weight / temperature);
+  const int target = targets[blockIdx.x];
+  if (rows_aligned<4>(vocabulary, row) && aligned(output, 4 * sizeof(T)))
+    write_gradient<4>(row, output, vocabulary, inverse, total.largest, factor, target, added);
+  else write_gradient<1>(row, output, vocabulary, inverse, total.largest, factor, target, added);
+}
+
+#define INSTANTIATE(T, suffix)                                                                                                 \
+  extern "C" __global__ void token_log_probs_backward_##suffix(const float *logits, const uint32_t *targets,                  \
+                                                               const double *weights, T *output, int vocabulary,               \
+                                                               double temperature) {                                           \
+    backward(logits, targets, weights, output, vocabulary, temperature);                                                       \
+  }
+INSTANTIATE(float, f32)
+INSTANTIATE(bf16, bf16)

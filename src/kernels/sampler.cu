@@ -1,0 +1,188 @@
+// Drawing a token a row: the inverse of the cumulative distribution in the order of the ids. One block a row.
+#include "philox.cuh"
+#include "vectors.cuh"
+
+// Probabilities are summed in tiles of this many, so that finding the drawn token reads few of them: 32 for each lane of a warp.
+constexpr int TILE = 1024;
+constexpr uint32_t NOT_FINITE = 0xffffffffu;
+
+// numbers.rs's e^x for x <= 0, rounding for rounding, so that both devices weigh f32 logits alike.
+__device__ __forceinline__ float exponential(float x) {
+  const float round = 12582912.0f;
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.0f ? 88.0f : x;
+  const float shifted = __fadd_rn(__fmul_rn(x, 1.44269504088896340736f), round);
+  const float n = __fsub_rn(shifted, round);
+  const float r = __fsub_rn(__fsub_rn(x, __fmul_rn(n, 0.6933594f)), __fmul_rn(n, -2.1219444e-4f));
+  float p = 1.9875691e-4f;
+  p = __fadd_rn(__fmul_rn(p, r), 1.3981999e-3f);
+  p = __fadd_rn(__fmul_rn(p, r), 8.333452e-3f);
+  p = __fadd_rn(__fmul_rn(p, r), 4.1665796e-2f);
+  p = __fadd_rn(__fmul_rn(p, r), 1.6666665e-1f);
+  p = __fadd_rn(__fmul_rn(p, r), 0.5f);
+  const float value = __fadd_rn(__fadd_rn(__fmul_rn(__fmul_rn(p, r), r), r), 1.0f);
+  return __fmul_rn(value, __uint_as_float((__float_as_uint(shifted) + 127u) << 23));
+}
+
+// What the row's probabilities are made of.
+struct Weigher {
+  const float *row;
+  float inverse, largest;
+
+  __device__ __forceinline__ float shifted(float logit) const { return __fsub_rn(__fmul_rn(logit, inverse), largest); }
+  __device__ __forceinline__ double weight(float logit) const { return (double)exponential(shifted(logit)); }
+};
+
+struct Drawn {
+  uint32_t token;
+  float log_prob;
+};
+
+// The sum over this lane and those before it.
+__device__ __forceinline__ double warp_prefix(double x) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const double before = __shfl_up_sync(0xffffffffu, x, distance);
+    if (lane >= distance) x += before;
+  }
+  return x;
+}
+
+template <int N> __device__ __forceinline__ float own_largest(const float *row, int vocabulary, float inverse) {
+  float largest = -INFINITY;
+#pragma unroll 4
+  for (int i = threadIdx.x * N; i < vocabulary; i += blockDim.x * N) {
+    const Pack<float, N> x = load<N>(row + i);
+#pragma unroll
+    for (int k = 0; k < N; k++) largest = fmaxf(largest, __fmul_rn(x.at[k], inverse));
+  }
+  return largest;
+}
+
+// The weights of one tile, added up by one warp. N at a time only where the vocabulary is a multiple of it.
+template <int N> __device__ __forceinline__ double tile_sum(const Weigher &weigher, int tile, int vocabulary) {
+  const int start = tile * TILE + threadIdx.x % 32 * N;
+  const bool whole = (tile + 1) * TILE <= vocabulary;
+  double sum = 0.0;
+#pragma unroll 4
+  for (int step = 0; step < TILE; step += 32 * N) {
+    if (whole || start + step < vocabulary) {
+      const Pack<float, N> x = load<N>(weigher.row + start + step);
+#pragma unroll
+      for (int k = 0; k < N; k++) sum += weigher.weight(x.at[k]);
+    }
+  }
+  return warp_sum(sum);
+}
+
+// The first id at which the running sum passes the target. One whole warp; sums: the running sum at the end of each tile.
+__device__ uint32_t invert(const Weigher &weigher, const double *sums, int tiles, int vocabulary, double target) {
+  const int lane = threadIdx.x % 32;
+  int tile = -1;
+  for (int base = 0; base < tiles && tile < 0; base += 32) {
+    const uint32_t passing = __ballot_sync(0xffffffffu, base + lane < tiles && sums[base + lane] > target);
+    if (passing) tile = base + __ffs(passing) - 1;
+  }
+  // Rounding left the target at the very end.
+  if (tile < 0) return vocabulary - 1;
+  const double before_tile = tile > 0 ? sums[tile - 1] : 0.0;
+  const int start = tile * TILE, end = min(vocabulary, start + TILE);
+  // Each lane's 32 neighbours; then the 32 of the lane in which the sum passes.
+  double own = 0.0;
+  for (int i = start + lane * 32; i < min(end, start + (lane + 1) * 32); i++) own += weigher.weight(weigher.row[i]);
+  const double upto = before_tile + warp_prefix(own);
+  const uint32_t lanes = __ballot_sync(0xffffffffu, upto > target);
+  if (!lanes) return end - 1;
+  const int winner = __ffs(lanes) - 1;
+  double before = __shfl_sync(0xffffffffu, upto, winner > 0 ? winner - 1 : 0);
+  if (winner == 0) before = before_tile;
+  const int id = start + winner * 32 + lane;
+  const double weight = id < end ? weigher.weight(weigher.row[id]) : 0.0;
+  const double running = before + warp_prefix(weight);
+  const uint32_t ids = __ballot_sync(0xffffffffu, id < end && running > target);
+  return ids ? start + winner * 32 + __ffs(ids) - 1 : min(end, start + (winner + 1) * 32) - 1;
+}
+
+// All threads of the block take part; the result stands in warp 0. Dynamic shared memory: a double a tile.
+__device__ Drawn draw(const float *row, int vocabulary, double temperature, double uniform) {
+  extern __shared__ double sums[];
+  __shared__ uint32_t likeliest;
+  const bool greedy = temperature == 0.0, wide = rows_aligned<4>(vocabulary, row);
+  const float inverse = greedy ? 1.0f : (float)(1.0 / temperature);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tiles = (vocabulary + TILE - 1) / TILE;
+  if (threadIdx.x == 0) likeliest = NOT_FINITE;
+  const float largest = block_max(wide ? own_largest<4>(row, vocabulary, inverse) : own_largest<1>(row, vocabulary, inverse));
+  const Weigher weigher = {row, inverse, largest};
+  for (int tile = warp; tile < tiles; tile += blockDim.x / 32) {
+    const double sum = wide ? tile_sum<4>(weigher, tile, vocabulary) : tile_sum<1>(weigher, tile, vocabulary);
+    if (lane == 0) sums[tile] = sum;
+  }
+  if (greedy) {
+    for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) {
+      if (row[i] == largest) {
+        atomicMin(&likeliest, (uint32_t)i);
+        break;
+      }
+    }
+  }
+  __syncthreads();
+  if (warp > 0) return {};
+  double total = 0.0;
+  for (int base = 0; base < tiles; base += 32) {
+    const double upto = warp_prefix(base + lane < tiles ? sums[base + lane] : 0.0);
+    if (base + lane < tiles) sums[base + lane] = total + upto;
+    total += __shfl_sync(0xffffffffu, upto, 31);
+  }
+  __syncwarp();
+  if (!isfinite(total)) return {NOT_FINITE, __int_as_float(0x7fc00000)};
+  const uint32_t token = greedy ? likeliest : invert(weigher, sums, tiles, vocabulary, uniform * total);
+  if (token >= (uint32_t)vocabulary) return {NOT_FINITE, __int_as_float(0x7fc00000)};
+  return {token, (float)((double)weigher.shifted(row[token]) - log(total))};
+}
+
+extern "C" __global__ void sample(const float *logits, const double *uniforms, uint32_t *token_ids, float *log_probs, int vocabulary,
+                                  double temperature) {
+  const Drawn drawn = draw(logits + (size_t)blockIdx.x * vocabulary, vocabulary, temperature, uniforms[blockIdx.x]);
+  if (threadIdx.x > 0) return;
+  token_ids[blockIdx.x] = drawn.token;
+  log_probs[blockIdx.x] = drawn.log_prob;
+}
+
+// Why a row draws no more.
+constexpr uint32_t STOPPED = 1, FULL = 2, FAILED = 3;
+
+// Draws the next token of each row that is not done, and moves the row on to feed it. rows: [rows, 4] of slot, prefix start, prefix length, length;
+// places: [rows, 3]; token_ids and log_probs: [slots, most].
+extern "C" __global__ void sample_step(const float *logits, int vocabulary, double temperature, unsigned long long seed,
+                                       const uint32_t *stop_ids, int stops, int most, uint32_t *rows, const uint32_t *places,
+                                       uint32_t *newest, uint32_t *positions, uint32_t *done, uint32_t *token_ids, float *log_probs,
+                                       uint32_t *lengths) {
+  const size_t index = blockIdx.x;
+  if (done[index]) return;
+  uint32_t *row = rows + index * 4;
+  const uint32_t slot = row[0], position = lengths[slot];
+  const uint32_t *place = places + index * 3;
+  const Drawn drawn =
+      draw(logits + index * vocabulary, vocabulary, temperature, uniform(seed, {place[0], place[1], place[2], position}));
+  if (threadIdx.x > 0) return;
+  if (position >= (uint32_t)most) {
+    done[index] = FULL;
+    return;
+  }
+  token_ids[(size_t)slot * most + position] = drawn.token;
+  log_probs[(size_t)slot * most + position] = drawn.log_prob;
+  const uint32_t count = position + 1;
+  lengths[slot] = count;
+  row[3] = count;
+  positions[index] = row[2] + count - 1;
+  if (drawn.token == NOT_FINITE) {
+    done[index] = FAILED;
+    return;
+  }
+  newest[index] = drawn.token;
+  bool stopped = false;
+  for (int i = 0; i < stops; i++) stopped |= stop_ids[i] == drawn.token;
+  if (stopped) done[index] = STOPPED;
+  else if (count >= (uint32_t)most) done[index] = FULL;
+}

@@ -1,0 +1,322 @@
+//! Speed of a GPU at a model's shape: its limits, then prefill, decode and whole steps with random weights, random tokens and random rewards.
+//!
+//! Stop tokens are off and no group is dropped, so that every figure is of the same work, whatever the random weights say.
+
+use std::time::Instant;
+
+use candle_core::{DType, Result, Tensor};
+
+use super::measure::Measurement;
+use crate::hub::ModelConfig;
+use crate::kernels::device::Engine;
+use crate::kernels::philox::philox;
+use crate::kernels::product::product;
+use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
+use crate::plan::ModelShape;
+use crate::rollout::{Completion, Request, Sampling, Threads, generate};
+use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GpuBench {
+    /// Tokens of a prompt.
+    pub prompt_tokens: usize,
+    /// New tokens of a completion.
+    pub new_tokens: usize,
+    /// Rank of the adapters on all linear layers.
+    pub lora_rank: usize,
+    /// Batches that decode is measured at.
+    pub decode_batches: Vec<usize>,
+    /// Prompts x completions of whole steps.
+    pub steps: Vec<(usize, usize)>,
+    /// Tokens forwarded at once in training.
+    pub tokens_per_micro_batch: usize,
+    /// Steps are measured with activations kept (false) or computed again (true).
+    pub recompute: Vec<bool>,
+}
+
+impl Default for GpuBench {
+    /// The shapes that the peers of `docs/measurements` were measured at.
+    fn default() -> Self {
+        Self {
+            prompt_tokens: 100,
+            new_tokens: 64,
+            lora_rank: 16,
+            decode_batches: vec![1, 4, 16, 64, 256],
+            steps: vec![(1, 4), (8, 8), (32, 8)],
+            tokens_per_micro_batch: 8192,
+            recompute: vec![false, true],
+        }
+    }
+}
+
+/// Every figure of the shape `config`, each told to `told` as soon as it is known.
+///
+/// # Errors
+/// When a tensor operation fails, as where the shape does not fit the GPU.
+pub fn measure_gpu(
+    config: &ModelConfig,
+    engine: &Engine,
+    bench: &GpuBench,
+    mut told: impl FnMut(&Measurement),
+) -> Result<Vec<Measurement>> {
+    let mut found = Vec::new();
+    let mut note = |measurement: Measurement| {
+        told(&measurement);
+        found.push(measurement);
+    };
+    let limits = Limits::measure(engine)?;
+    note(figure("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
+    note(figure("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
+    note(figure("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
+    let threads = Threads::of_engine(engine, 1)?;
+    let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
+    let start = Instant::now();
+    let model =
+        Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device).map_err(candle_core::Error::wrap)?;
+    engine.synchronize()?;
+    note(figure("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
+    // B starts as zeros; random ones make the adapters' work real.
+    let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
+    model.parameters().restore(&numbers)?;
+    drop(numbers);
+    let shape = ModelShape::of(config);
+    let work = Work { config, shape, engine, bench, model: &model, threads: &threads, limits };
+    work.prefill(&mut note)?;
+    for adapters in [Adapters::On, Adapters::Off] {
+        for &batch in &bench.decode_batches {
+            work.decode(batch, adapters, &mut note)?;
+        }
+    }
+    for &recompute in &bench.recompute {
+        for &(prompts, completions) in &bench.steps {
+            work.step(prompts, completions, recompute, &mut note)?;
+        }
+    }
+    Ok(found)
+}
+
+fn figure(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Measurement {
+    Measurement { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit }
+}
+
+/// What the device reaches at best.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    operations_per_second: f64,
+    bytes_per_second: f64,
+    launch_seconds: f64,
+}
+
+impl Limits {
+    fn measure(engine: &Engine) -> Result<Self> {
+        // The limit of a small machine is found with small matrices as well.
+        let size = if engine.device.is_cpu() { 512 } else { 8192 };
+        let copied = if engine.device.is_cpu() { 1 << 22 } else { 1 << 29 };
+        let random = |stream: u64| {
+            Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?.affine(1.0, stream as f64 * 1e-6)?.to_dtype(engine.number_type)
+        };
+        let (a, b) = (random(1)?, random(2)?);
+        let gemm = seconds(engine, 10, || product(&a, &b).map(drop))?;
+        let source = Tensor::rand(0.0_f32, 1.0, copied, &engine.device)?;
+        let copy = seconds(engine, 10, || source.copy().map(drop))?;
+        let small = Tensor::zeros(256, DType::F32, &engine.device)?;
+        let start = Instant::now();
+        let launches = 2000;
+        for _ in 0..launches {
+            std::hint::black_box((&small + &small)?);
+        }
+        let launch_seconds = start.elapsed().as_secs_f64() / f64::from(launches);
+        engine.synchronize()?;
+        Ok(Self {
+            operations_per_second: 2.0 * (size as f64).powi(3) / gemm,
+            bytes_per_second: 2.0 * 4.0 * copied as f64 / copy,
+            launch_seconds,
+        })
+    }
+}
+
+/// Seconds of one call: the mean over `repeats` after two that warm up.
+fn seconds(engine: &Engine, repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    (0..2).try_for_each(|_| work())?;
+    engine.synchronize()?;
+    let start = Instant::now();
+    (0..repeats).try_for_each(|_| work())?;
+    engine.synchronize()?;
+    Ok(start.elapsed().as_secs_f64() / repeats as f64)
+}
+
+struct Work<'a> {
+    config: &'a ModelConfig,
+    shape: ModelShape,
+    engine: &'a Engine,
+    bench: &'a GpuBench,
+    model: &'a Decoder,
+    threads: &'a Threads,
+    limits: Limits,
+}
+
+impl Work<'_> {
+    fn requests(&self, prompts: usize, samples: usize) -> Vec<Request> {
+        let token = |prompt: usize, i: usize| philox(1, [prompt as u32, i as u32, 0, 0])[0] % self.config.vocab_size as u32;
+        let prompt = |n: usize| (0..self.bench.prompt_tokens).map(|i| token(n, i)).collect();
+        (0..prompts).map(|n| Request { prompt: prompt(n), prompt_number: n as u32, step: 0, samples }).collect()
+    }
+
+    fn sampling(&self, new_tokens: usize) -> Sampling {
+        Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids: Vec::new(), seed: 1 }
+    }
+
+    /// Bytes that a decode step reads at the least: every weight but the input embedding.
+    fn weight_bytes(&self) -> f64 {
+        ((self.shape.layer_matrices + self.shape.head) * self.engine.number_type.size_in_bytes()) as f64
+    }
+
+    fn prefill(&self, note: &mut impl FnMut(Measurement)) -> Result<()> {
+        let (tokens, length) = (8192, 512.min(self.config.max_position_embeddings));
+        let mut batch = PackedBatch::default();
+        for n in 0..tokens / length {
+            let prompt: Vec<u32> = (0..length).map(|i| philox(2, [n as u32, i as u32, 0, 0])[0] % self.config.vocab_size as u32).collect();
+            batch.push_prompt(&prompt);
+        }
+        for (name, adapters) in [("prefill", Adapters::On), ("prefill, adapters off", Adapters::Off)] {
+            let seconds = seconds(self.engine, 3, || self.model.forward(&batch, adapters).map(drop))?;
+            let operations = self.shape.forward_operations(tokens as f64, length as f64 / 2.0, 0.0);
+            let of_limit = operations / seconds / self.limits.operations_per_second;
+            note(figure(
+                name,
+                &format!("{} x {length} tokens", tokens / length),
+                tokens / length,
+                tokens as f64 / seconds,
+                "tokens/s",
+                Some(of_limit),
+            ));
+        }
+        Ok(())
+    }
+
+    /// New tokens a second, what comes before the second token taken off.
+    fn decode(&self, batch: usize, adapters: Adapters, note: &mut impl FnMut(Measurement)) -> Result<()> {
+        let requests = self.requests(batch.div_ceil(8), batch.min(8));
+        let draw = |new_tokens| {
+            seconds(self.engine, 2, || generate(self.model, adapters, &requests, &self.sampling(new_tokens), self.threads).map(drop))
+        };
+        let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
+        let steps = (self.bench.new_tokens - 1) as f64;
+        let step_seconds = (whole - first).max(1e-9) / steps;
+        let name = if adapters == Adapters::On { "decode" } else { "decode, adapters off" };
+        let shape = format!("{} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
+        let reading = self.weight_bytes() / self.limits.bytes_per_second;
+        let computing =
+            self.shape.forward_operations(batch as f64, self.bench.prompt_tokens as f64, batch as f64) / self.limits.operations_per_second;
+        note(figure(name, &shape, batch, batch as f64 / step_seconds, "tokens/s", Some(reading.max(computing) / step_seconds)));
+        Ok(())
+    }
+
+    /// Whole steps: rollout, random rewards, gradient, optimizer.
+    fn step(&self, prompts: usize, completions: usize, recompute: bool, note: &mut impl FnMut(Measurement)) -> Result<()> {
+        let settings = self.policy_settings(recompute);
+        let mut optimizer = Optimizer::new(optimizer_settings(), self.model.parameters(), &self.engine.device)?;
+        self.engine.trim_memory()?;
+        let requests = self.requests(prompts, completions);
+        let sampling = self.sampling(self.bench.new_tokens);
+        let (repeats, mut rollout, mut update, mut rows, mut gap) = (3, 0.0, 0.0, 0, 0.0);
+        for repeat in 0..=repeats {
+            let start = Instant::now();
+            let drawn = generate(self.model, Adapters::On, &requests, &sampling, self.threads)?;
+            let rollout_seconds = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let totals = StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
+            let groups = groups(&requests, drawn);
+            let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
+            optimizer.apply(self.model.parameters(), &gradients)?;
+            self.engine.synchronize()?;
+            // The first time loads and chooses what the others use.
+            if repeat > 0 {
+                rollout += rollout_seconds / f64::from(repeats);
+                update += start.elapsed().as_secs_f64() / f64::from(repeats);
+                rows = statistics.rows;
+                gap = statistics.sampling_difference / statistics.tokens.max(1) as f64;
+            }
+        }
+        let shape = format!("{prompts} x {completions}, {} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
+        let batch = prompts * completions;
+        let kept = if recompute { ", activations recomputed" } else { "" };
+        let of_rollout = self.rollout_floor(prompts, batch) / rollout;
+        let floor = self.training_floor(batch, rows, recompute);
+        note(figure(
+            &format!("step{kept}"),
+            &shape,
+            batch,
+            rollout + update,
+            "s",
+            Some((self.rollout_floor(prompts, batch) + floor) / (rollout + update)),
+        ));
+        note(figure(&format!("step{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
+        note(figure(&format!("step{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
+        note(figure(&format!("step{kept}: |training - rollout log-prob|"), &shape, batch, gap, "nats", None));
+        if let Some(bytes) = self.engine.memory_in_use() {
+            note(figure(&format!("step{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
+        }
+        Ok(())
+    }
+
+    /// Seconds at the device's limits: each new token reads all weights, or computes with them, whichever is longer.
+    fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
+        let (prompt, new) = (self.bench.prompt_tokens as f64, self.bench.new_tokens as f64);
+        let limits = self.limits;
+        let prefill = self.shape.forward_operations(prompts as f64 * prompt, prompt / 2.0, prompts as f64) / limits.operations_per_second;
+        let reading = self.weight_bytes() / limits.bytes_per_second;
+        let computing = self.shape.forward_operations(batch as f64, prompt + new / 2.0, batch as f64) / limits.operations_per_second;
+        prefill + (new - 1.0) * reading.max(computing)
+    }
+
+    fn training_floor(&self, batch: usize, rows: usize, recompute: bool) -> f64 {
+        let new = self.bench.new_tokens as f64;
+        let context = self.bench.prompt_tokens as f64 / 2.0 + new / 2.0;
+        let forward = self.shape.forward_operations(rows as f64, context, batch as f64 * new);
+        // Frozen matrices get no gradient: the backward costs what the forward does.
+        let passes = if recompute { 3.0 } else { 2.0 };
+        forward * passes / self.limits.operations_per_second
+    }
+
+    fn policy_settings(&self, recompute: bool) -> PolicySettings {
+        let loss = LossSettings {
+            policy_loss: crate::config::PolicyLoss::Grpo,
+            clip_low: 0.2,
+            clip_high: 0.2,
+            kl_beta: 0.0,
+            kl_estimator: crate::config::KlEstimator::K3,
+            max_completion_tokens: self.bench.new_tokens,
+        };
+        PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch: self.bench.tokens_per_micro_batch, recompute }
+    }
+}
+
+/// Every completion with an advantage of its own, none of them 0.
+fn groups(requests: &[Request], drawn: Vec<Vec<Completion>>) -> Vec<PolicyGroup> {
+    let sample = |(index, completion): (usize, Completion)| PolicySample {
+        token_ids: completion.token_ids,
+        sampled_log_probs: completion.log_probs,
+        reference_log_probs: None,
+        advantage: if index % 2 == 0 { 1.0 } else { -1.0 },
+    };
+    let group = |(request, completions): (&Request, Vec<Completion>)| PolicyGroup {
+        prompt: request.prompt.clone(),
+        samples: completions.into_iter().enumerate().map(sample).collect(),
+    };
+    requests.iter().zip(drawn).map(group).collect()
+}
+
+fn optimizer_settings() -> OptimizerSettings {
+    OptimizerSettings {
+        learning_rate: 1e-6,
+        warmup_steps: 0,
+        cosine_steps: 0,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        grad_clip_norm: 1.0,
+    }
+}
