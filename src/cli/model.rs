@@ -4,6 +4,7 @@ mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
+mod uses; // memory by what is done with a model
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::open;
+use crate::cli::device::DeviceArguments;
 use crate::cli::{Failure, Outcome};
 use crate::eval::second_opinion;
-use crate::kernels::device::Engine;
 use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,11 @@ pub(super) struct Arguments {
     /// Tokens to compare, at the most
     #[arg(long, value_name = "N", default_value_t = 128)]
     tokens: usize,
-    /// Compute on this GPU, in bf16; without it on the CPU, in f32
-    #[arg(long, value_name = "N")]
-    gpu: Option<usize>,
-    /// Compute in f32 on the GPU too: a stricter comparison, which takes twice the memory
-    #[arg(long, requires = "gpu")]
-    f32: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Compute in f32 on a GPU too, where the default is bf16: a stricter comparison, which takes twice the memory
+    #[arg(long = "f32")]
+    in_f32: bool,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -39,13 +38,10 @@ const TEXT: &str = r#"The invoice was issued on 14 March 2024 by Nordwind Logist
 Überweisen Sie bitte auf das genannte Konto. 请在三十天内付款。 f(x) = 3x² − 7, so f(5) = 68."#;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let engine = arguments.device.engine()?;
+    let engine = if arguments.in_f32 { engine.in_f32() } else { engine };
     let model = open(&arguments.model)?;
     let token_ids = token_ids(arguments, &model)?;
-    let engine = match arguments.gpu {
-        None => Engine::cpu(),
-        Some(ordinal) => Engine::gpu(ordinal).map_err(|error| Failure::failed(error.to_string()))?,
-    };
-    let engine = if arguments.f32 { engine.in_f32() } else { engine };
     let Some(found) = second_opinion(&model, &token_ids, &engine)? else {
         return Err(Failure::failed(format!(
             "{}: candle-transformers does not compute such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
@@ -53,8 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             arguments.model
         )));
     };
-    let number_type = if arguments.gpu.is_none() || arguments.f32 { "f32" } else { "bf16" };
-    let device = arguments.gpu.map_or_else(|| "the CPU".to_owned(), |ordinal| format!("GPU {ordinal}"));
+    let (device, number_type) = (engine.name(), format!("{:?}", engine.number_type).to_lowercase());
     if arguments.json {
         let document = serde_json::json!({
             "model": arguments.model, "device": device, "number_type": number_type, "tokens": found.tokens,
