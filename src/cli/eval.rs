@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, comparison, print, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
@@ -45,6 +46,8 @@ pub(super) struct Arguments {
     /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -71,11 +74,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact") && rows.rows.iter().all(|row| row.expected.is_none()) {
         return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
     }
-    let threads = Threads::new(arguments.threads)?;
+    let engine = arguments.device.engine()?;
+    let threads = Threads::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     let mut passes = Vec::with_capacity(targets.len());
     for target in &targets {
-        let (model, tokenizer) = target.load(&places)?;
+        let (model, tokenizer) = target.load(&places, &engine)?;
         let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
         let sampling = Sampling {
             temperature: arguments.temperature,
@@ -85,7 +89,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         };
         let start = Instant::now();
         progress::say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
-        let pass = Pass { model: &model, adapters: Adapters::Off, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
+        let pass = Pass { model: &model, adapters: Adapters::On, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
         let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
         let summary = EvalSummary::from_records(&records);
         progress::say(&format!("{}: valid {:.1} %  ({:.1} s)", target.name, 100.0 * summary.valid, start.elapsed().as_secs_f64()));

@@ -42,8 +42,8 @@ impl Target {
     }
 
     /// The weights, ready to sample from, and the tokenizer.
-    pub(super) fn load(&self, places: &RunPlaces) -> Result<(Decoder, Tokenizer), Failure> {
-        Ok(StartModel::find(&self.model, places)?.into_sampler(&Engine::cpu())?)
+    pub(super) fn load(&self, places: &RunPlaces, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
+        Ok(StartModel::find(&self.model, places)?.into_sampler(engine)?)
     }
 }
 
