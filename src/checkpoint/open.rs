@@ -73,6 +73,11 @@ impl OpenModel {
         Ok(Self { weights, adapter: Some(adapter), label: label.to_owned(), ..self })
     }
 
+    /// Whether it is a folder or the embedded model as it is, not the result of a run and no adapter.
+    pub fn is_plain(&self) -> bool {
+        self.adapter.is_none() && self.label == self.source.name
+    }
+
     /// Whole weights, the adapter merged into each tensor as it is asked for.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! `grpo-tui model`: make, look at and write models.
 
+mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
+mod uses; // memory by what is done with a model
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Say what a model is: architecture, parameters, tensors by kind, memory
     Inspect(inspect::Arguments),
+    /// Compare our log-probs of a text with those of another implementation
+    Check(check::Arguments),
     /// Log-probabilities of given tokens, each after those before it
     LogProbs(log_probs::Arguments),
     /// Write a model with an adapter merged into it, or an adapter as PEFT's files
@@ -92,6 +96,7 @@ struct Pretrain {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::LogProbs(arguments) => log_probs::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),

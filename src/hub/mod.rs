@@ -2,6 +2,7 @@
 
 mod cache;
 mod config;
+mod digest;
 mod embedded;
 mod shapes;
 mod source;
