@@ -29,6 +29,18 @@ pub enum StartError {
     /// The run's checkpoint.
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
+    /// An adapter without its base.
+    #[error(
+        "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
+    )]
+    AdapterBase {
+        /// The adapter's folder.
+        folder: String,
+        /// The base that it names.
+        base: String,
+        /// Why that is no model.
+        source: Box<StartError>,
+    },
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
     Neither {
@@ -80,6 +92,22 @@ impl Located {
         }
     }
 
+    /// The name of the model that M came from through runs and adapters; M itself where it is a model.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn origin(name: &str, places: &RunPlaces) -> Result<String, StartError> {
+        match Self::find(name, places)? {
+            Self::Model(_) => Ok(name.to_owned()),
+            Self::Adapter(folder) => {
+                let adapter = read_adapter(&folder)?;
+                adapter_base(&folder, &adapter, places)?;
+                Self::origin(adapter.base_name()?, places)
+            }
+            Self::Run { run, .. } => Self::origin(&run.file().config.base_model, places),
+        }
+    }
+
     /// Where its configuration and tokenizer are: a run or an adapter has those of the model that it started from.
     ///
     /// # Errors
@@ -87,7 +115,7 @@ impl Located {
     pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
-            Self::Adapter(folder) => Self::find(read_adapter(&folder)?.base_name()?, places)?.source(places),
+            Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, places)?.source(places),
             Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
         }
     }
@@ -99,7 +127,7 @@ impl Located {
     pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
-            Self::Adapter(folder) => adapter_digest(&Self::find(read_adapter(folder)?.base_name()?, places)?.digest(places)?, folder),
+            Self::Adapter(folder) => adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder),
             Self::Run { run, step } => {
                 let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
                 Ok(result_digest(&base, run, *step))
@@ -110,6 +138,13 @@ impl Located {
 
 fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
     PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
+}
+
+/// What an adapter's own configuration names as its base.
+fn adapter_base(folder: &ModelSource, adapter: &PeftAdapter, places: &RunPlaces) -> Result<Located, StartError> {
+    let base = adapter.base_name()?;
+    let refuse = |source| StartError::AdapterBase { folder: folder.name.clone(), base: base.to_owned(), source: Box::new(source) };
+    Located::find(base, places).map_err(refuse)
 }
 
 fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {
@@ -142,7 +177,11 @@ impl StartModel {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
-        match Located::find(name, places)? {
+        Self::of(Located::find(name, places)?, places)
+    }
+
+    fn of(located: Located, places: &RunPlaces) -> Result<Self, StartError> {
+        match located {
             Located::Model(source) => Self::read(source),
             Located::Adapter(folder) => Self::of_adapter(&folder, places),
             Located::Run { run, step } => Self::of_run(&run, step, places),
@@ -171,7 +210,7 @@ impl StartModel {
     /// The model that an adapter's folder names as its base, with the adapter merged into it.
     fn of_adapter(folder: &ModelSource, places: &RunPlaces) -> Result<Self, StartError> {
         let adapter = read_adapter(folder)?;
-        let mut start = Self::find(adapter.base_name()?, places)?;
+        let mut start = Self::of(adapter_base(folder, &adapter, places)?, places)?;
         let model = Decoder::new(&start.config, &start.weights, adapter.trainable(), 0, DType::F32, &Device::Cpu)?;
         adapter.apply(model.parameters())?;
         start.digest = adapter_digest(&start.digest, folder)?;
