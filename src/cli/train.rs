@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// Go on with a run exactly where its last checkpoint left it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
-    /// The model to start from: a folder, a Hugging Face name, `tiny` (embedded), or a run's result
+    /// The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// grpo or sft
