@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::start::read_adapter;
+use super::start::{adapter_base, read_adapter};
 use super::{CheckpointError, Located, PeftAdapter, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
@@ -44,7 +44,7 @@ impl OpenModel {
             }
             Located::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
-                Self::find(adapter.base_name()?, places)?.with_adapter(adapter, &folder.name)
+                Self::of(adapter_base(&folder, &adapter, places)?, places)?.with_adapter(adapter, &folder.name)
             }
             Located::Run { run, step } => Self::of_run(&run, step, places),
         }

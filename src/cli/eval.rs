@@ -179,9 +179,10 @@ fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
         let rate = summary.metric(metric);
         // A rate that is not there misses every threshold.
         if rate.is_nan() || rate < *lowest {
-            let (low, high) = wilson((rate * summary.n as f64).round() as usize, summary.n);
+            let rows = summary.rows_of(metric);
+            let (low, high) = wilson((rate * rows as f64).round() as usize, rows);
             missed.push(format!(
-                "{}: {metric} is {:.1} % [{:.1}, {:.1}], {:.1} points under the {:.1} % of --fail-under",
+                "{}: {metric} is {:.1} % [{:.1}, {:.1}] of {rows}, {:.1} points under the {:.1} % of --fail-under",
                 target.name,
                 100.0 * rate,
                 100.0 * low,

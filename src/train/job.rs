@@ -9,7 +9,7 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, ModelError, Trainable};
 use crate::rollout::{Sampling, Threads};
-use crate::run::{RunDirectory, RunPlaces, checkpoint_path, list_checkpoints};
+use crate::run::{RunDirectory, RunPlaces, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
@@ -77,9 +77,13 @@ impl Job {
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
+        let alerts = match resumed_from {
+            Some(step) => Alerts::resumed(&RunState::read(run.path())?, step, &config),
+            None => Alerts::default(),
+        };
         Ok(Self {
             total_steps: config.total_steps(prompts.train.len()),
-            alerts: Alerts::default(),
+            alerts,
             threads: Threads::of_engine(engine, config.threads)?,
             device: engine.name(),
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
