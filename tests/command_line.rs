@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// The keys of E, in order.
-const SUMMARY: [&str; 9] = ["n", "parse", "valid", "exact", "tolerant", "valid_interval", "mean_tokens", "truncated", "by_tag"];
+const SUMMARY: [&str; 10] =
+    ["n", "parse", "valid", "exact", "tolerant", "valid_interval", "mean_tokens", "truncated", "by_tag", "with_expected"];
 
 /// The program in a folder, with a home of its own below it.
 pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
@@ -177,7 +178,7 @@ fn a_missed_threshold_is_3() {
     assert_eq!(missed.status.code(), Some(3));
     let valid = report["base"]["valid"].as_f64().unwrap();
     let said = format!("error: base: valid is {:.1} % [", 100.0 * valid);
-    let by = format!("], {:.1} points under the 100.0 % of --fail-under\n", 100.0 * (1.0 - valid));
+    let by = format!("] of 8, {:.1} points under the 100.0 % of --fail-under\n", 100.0 * (1.0 - valid));
     assert!(stderr(&missed).contains(&said) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
     let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
     assert_eq!(document["targets"]["base"], report["base"]);
@@ -255,6 +256,131 @@ fn runs_are_listed_and_shown() {
 }
 
 #[test]
+fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path());
+    let rows = fs::read_to_string(task.join("eval-large.jsonl")).unwrap();
+    let without = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row.as_object_mut().unwrap().remove("expected");
+        format!("{row}\n")
+    };
+    let mixed: String = rows.lines().enumerate().map(|(at, line)| if at < 2 { format!("{line}\n") } else { without(line) }).collect();
+    fs::write(folder.path().join("rows.jsonl"), mixed).unwrap();
+    let arguments = ["eval", "task", "--model", "base=tiny", "--on", "rows.jsonl", "--fail-under", "exact=1", "--fail-under", "valid=1"];
+    let output = call(folder.path(), &[&arguments[..], &["--max-completion-tokens", "5", "--json"]].concat());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let base = &document["targets"]["base"];
+    assert_eq!((output.status.code(), &base["n"], &base["with_expected"]), (Some(3), &8.into(), &2.into()));
+    // Wilson's 95 % interval of 0 of 2 ends at 65.8 %, that of 0 of 8 at 32.4 %.
+    let message = stderr(&output);
+    assert!(message.contains("base: exact is 0.0 % [0.0, 65.8] of 2, 100.0 points under the 100.0 %"), "{message}");
+    assert!(message.contains("base: valid is 0.0 % [0.0, 32.4] of 8, 100.0 points under"), "{message}");
+}
+
+/// What a run's `run.toml` says of a key, and where it came from.
+fn configured(run: &Path, key: &str) -> (String, String) {
+    let file: toml::Table = fs::read_to_string(run.join("run.toml")).unwrap().parse().unwrap();
+    let text = |table: &str| file[table].get(key).map_or_else(String::new, |value| value.to_string().trim_matches('"').to_owned());
+    (text("config"), text("sources"))
+}
+
+#[test]
+fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    small_task(here);
+    let train = |more: &[&str]| call(here, &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
+    let first = json(&train(&["--name", "lora", "--set", "lora_rank=4", "--set", "learning_rate=1e-2"]));
+    let step = first["best_step"].as_u64().unwrap().max(1);
+    let checkpoint = format!("{}/checkpoints/step-{step:06}", first["run"].as_str().unwrap());
+    stdout(&call(here, &["model", "export", "--model", "tiny", "--adapter", &checkpoint, "--out", "adapter"]));
+    assert!(here.join("adapter/adapter_config.json").is_file() && !here.join("adapter/config.json").exists());
+    // The adapter on its base is the run's result.
+    let of_run = format!("run=lora@{step}");
+    let eval = json(&call(here, &["eval", "task", "--runs", "runs", "--model", &of_run, "--model", "adapter=adapter", "--json"]));
+    assert_eq!(eval["targets"]["adapter"], eval["targets"]["run"]);
+    assert_eq!(eval["max_completion_tokens"], 96);
+    let sample = |model: &str| stdout(&call(here, &["sample", "task", "--runs", "runs", "--model", model, "--n", "2", "--json"]));
+    assert_eq!(sample("adapter"), sample(&format!("lora@{step}")));
+    // As a start it is the base, under the defaults of the model that it stands beside.
+    let second = json(&train(&["--model", "adapter"]));
+    assert_eq!(second["base"], eval["targets"]["adapter"]);
+    let run = Path::new(second["run"].as_str().unwrap());
+    assert_eq!(configured(run, "base_model").0, here.join("adapter").canonicalize().unwrap().display().to_string());
+    assert_eq!(configured(run, "lora_rank"), ("0".to_owned(), "task".to_owned()));
+    // The base by the path of its folder, and what is said where it is not to be found.
+    let config = here.join("adapter/adapter_config.json");
+    let name_base = |base: Option<&str>| {
+        let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        value["base_model_name_or_path"] = base.map_or(Value::Null, Value::from);
+        fs::write(&config, value.to_string()).unwrap();
+    };
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny");
+    name_base(model.to_str());
+    let by_path = json(&call(here, &["eval", "task", "--model", "adapter", "--json"]));
+    assert_eq!(by_path["targets"]["adapter"], eval["targets"]["adapter"]);
+    for (base, complaint) in [
+        (
+            Some("models/elsewhere"),
+            "error: adapter adapter: its base `models/elsewhere` (`base_model_name_or_path` in adapter_config.json) cannot be used: ",
+        ),
+        (Some("models/elsewhere"), "; put the base there, or write its folder or name into adapter_config.json\n"),
+        (Some("adapter"), "adapter_config.json: its base `adapter` is an adapter too; merge that one first"),
+        (None, "adapter_config.json: `base_model_name_or_path` is missing; name the base model"),
+    ] {
+        name_base(base);
+        for arguments in [
+            &["eval", "task", "--model", "adapter"][..],
+            &["sample", "task", "--model", "adapter"],
+            &["train", "task", "--model", "adapter"],
+        ] {
+            let output = call(here, arguments);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains(complaint), "{arguments:?}: {}", stderr(&output));
+        }
+    }
+}
+
+/// The small task with some of its sets left out of task.toml.
+fn task_without(folder: &Path, sets: &[&str]) {
+    let path = small_task(folder).join("task.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let named = |line: &str| sets.iter().any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")));
+    let kept: Vec<&str> = text.lines().filter(|line| !named(line)).collect();
+    fs::write(&path, kept.join("\n")).unwrap();
+}
+
+#[test]
+fn training_without_held_out_sets_says_what_it_cannot_show() {
+    for (missing, set, n, note) in [
+        (&["eval", "proof"][..], "eval", 0, "nothing was read before or after: the task has no held-out prompts"),
+        (&["proof"], "eval", 4, "note: the task has no proof set, so these prompts also chose the checkpoint"),
+        (&["eval"], "proof", 8, "note: the task has no eval set to choose a checkpoint by, so this is the last one"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        task_without(folder.path(), missing);
+        let train = |more: &[&str]| call(folder.path(), &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
+        let output = train(&[]);
+        let report = json(&output);
+        assert_eq!((&report["set"], &report["trained"]["n"], &report["steps"]), (&set.into(), &n.into(), &2.into()), "{missing:?}");
+        assert!(stderr(&output).contains(note), "{missing:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output).contains("set, n = "), n > 0, "{missing:?}: {}", stderr(&output));
+        if missing.contains(&"eval") {
+            assert!(["eval", "proof"].contains(&set) && report["best_step"] == 2, "{report}");
+            for (goal, shown) in [("stop_when=valid>=0.9", "stop_when = valid>=0.9"), ("patience=2", "patience = 2")] {
+                let refused = train(&["--set", goal]);
+                assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+                let expected = format!(
+                    "error: {shown} reads the eval set, and task/task.toml names none; add `eval = \"FILE.jsonl\"` under [prompts]\n"
+                );
+                assert_eq!(stderr(&refused), expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_run_is_the_start_of_another() {
     let (folder, report) = finished();
     let place = tempfile::tempdir().unwrap();
@@ -262,11 +388,18 @@ fn a_run_is_the_start_of_another() {
     let model = format!("{}@2", report["run"].as_str().unwrap());
     let mut arguments = vec!["train", "task", "--runs", runs, "--model", &model, "--json"];
     arguments.extend(SHORT);
-    // Defaults that depend on the model are those of `tiny` by name only.
-    arguments.extend(["--set", "max_completion_tokens=96", "--set", "max_seq_len=512", "--set", "lora_rank=4"]);
+    arguments.extend(["--set", "lora_rank=4"]);
     let second = json(&call(folder, &arguments));
     let start = json(&call(folder, &["eval", "task", "--runs", "runs", "--model", "m=short@2", "--json"]));
     assert_eq!(second["base"], start["targets"]["m"]);
+    // The task's defaults for `tiny` hold for what came of it, and for what comes of that.
+    let own = |run: &Value, key: &str| configured(Path::new(run["run"].as_str().unwrap()), key);
+    let of_task = |value: &str| (value.to_owned(), "task".to_owned());
+    assert_eq!((own(&second, "max_completion_tokens"), own(&second, "max_seq_len")), (of_task("96"), of_task("512")));
+    assert_eq!(own(&second, "lora_rank"), ("4".to_owned(), "set".to_owned()));
+    let model = second["run"].as_str().unwrap();
+    let third = json(&call(folder, &[&["train", "task", "--runs", runs, "--model", model, "--json"], &SHORT[..]].concat()));
+    assert_eq!((own(&third, "max_completion_tokens"), own(&third, "lora_rank")), (of_task("96"), of_task("0")));
 }
 
 #[test]

@@ -72,12 +72,23 @@ fn hand_computed_losses() {
         (Gspo, &[4.0, 0.25], -1.0, 0.25, &[0.125, 0.125], 0, 0),
         // The sequence's own ratio is capped: 9 and 1 give 3, which counts as 2: 2 / 4.
         (Gspo, &[9.0, 1.0], -1.0, 0.5, &[0.0, 0.0], 0, 2),
+        // On both sides of GSPO's narrow clips, 1.0004 and 0.9997: -1.0003 / 4; -1.0004 / 4; 0.9998 / 4; 0.9997 / 4.
+        (Gspo, &[1.0003], 1.0, -0.250_075, &[-0.250_075], 0, 0),
+        (Gspo, &[1.0005], 1.0, -0.2501, &[0.0], 0, 1),
+        (Gspo, &[0.9998], -1.0, 0.249_95, &[0.249_95], 0, 0),
+        (Gspo, &[0.9996], -1.0, 0.249_925, &[0.0], 1, 0),
+        // A > 0 and far below: the lower clip is not for it: -0.5 * 2 / 4.
+        (Gspo, &[0.5], 2.0, -0.25, &[-0.25], 0, 0),
         // CISPO: -ratio A log p / M with ratio and advantage held: log p = -2 for ratio 1: 2 / 20; weight -1 / 20.
         (Cispo, &[1.0], 1.0, 0.1, &[-0.05], 0, 0),
         // Ratio 3 teaches with 3 (the cap of 2 is not for CISPO): log p = ln 3 - 2 = -0.901388, loss 3 * 0.901388 / 20; weight -3 / 20.
         (Cispo, &[3.0], 1.0, 0.135_208_157, &[-0.15], 0, 0),
         // Ratio 8 counts as 5 and goes on teaching: log p = ln 8 - 2 = 0.0794415, A = -1: 5 * 0.0794415 / 20; weight 5 / 20.
         (Cispo, &[8.0], -1.0, 0.019_860_385, &[0.25], 0, 1),
+        // A = 2, one token at the cap and one below: -(5 * 0.0794415 + 4 * (ln 4 - 2)) * 2 / 20 = -(0.3972077 - 2.4548226) / 10; weights -10 / 20, -8 / 20.
+        (Cispo, &[8.0, 4.0], 2.0, 0.205_761_490, &[-0.5, -0.4], 0, 1),
+        // No lower bound: ratio 0.1 teaches with 0.1: log p = ln 0.1 - 2 = -4.3025851: 0.1 * 4.3025851 / 20; weight -0.1 / 20.
+        (Cispo, &[0.1], 1.0, 0.021_512_925, &[-0.005], 0, 0),
     ];
     for (policy_loss, ratios, advantage, loss, weights, low, high) in rows {
         let found = with_ratios(&settings(*policy_loss), ratios, *advantage);
@@ -202,6 +213,39 @@ fn weights_are_the_derivative_of_the_loss() {
     };
     let (up, down) = (count(1.0), count(-1.0));
     assert!(up.clipped_high >= 2 && down.clipped_low >= 1 && down.clipped_high >= 1, "{up:?} {down:?}");
+}
+
+/// Sequences of eight tokens whose log-ratios are all the same: a step of one token moves the sequence's ratio by an eighth of it, less than GSPO's clips.
+#[test]
+fn weights_are_the_derivative_on_both_sides_of_the_clips() {
+    use PolicyLoss::{Cispo, Gspo};
+    // (loss, log-ratio, A, teaches, clipped low, clipped high).
+    let rows: &[(PolicyLoss, f32, f64, bool, usize, usize)] = &[
+        (Gspo, 0.0, 1.25, true, 0, 0),
+        (Gspo, 0.0, -0.75, true, 0, 0),
+        (Gspo, 0.125, 1.25, false, 0, 8),
+        (Gspo, 0.125, -0.75, true, 0, 0),
+        (Gspo, -0.125, 1.25, true, 0, 0),
+        (Gspo, -0.125, -0.75, false, 8, 0),
+        // Beyond the cap of 2.
+        (Gspo, 1.0, -0.75, false, 0, 8),
+        // CISPO's cap of 5 lies at 1.609: below and above it every token teaches.
+        (Cispo, 1.5, 1.25, true, 0, 0),
+        (Cispo, 1.75, 1.25, true, 0, 8),
+        (Cispo, 1.75, -0.75, true, 0, 8),
+        (Cispo, -1.75, 1.25, true, 0, 0),
+    ];
+    let sampled = [-2.0, -2.5, -3.25, -2.0, -2.75, -2.5, -4.0, -2.125];
+    for &(policy_loss, log_ratio, advantage, teaches, low, high) in rows {
+        let log_probs = sampled.map(|sampled| sampled + log_ratio);
+        let settings = settings(policy_loss);
+        check_derivative(&settings, &log_probs, Some(&sampled), None, advantage);
+        let terms = SequenceTerms { log_probs: &log_probs, sampled: Some(&sampled), reference: None, advantage };
+        let found = sequence_loss(&settings, terms, TOTALS);
+        let row = format!("{policy_loss} {log_ratio} A {advantage}: {found:?}");
+        assert_eq!((found.clipped_low, found.clipped_high), (low, high), "{row}");
+        assert!(found.weights.iter().all(|weight| (*weight != 0.0) == teaches), "{row}");
+    }
 }
 
 fn any_loss() -> impl Strategy<Value = PolicyLoss> {

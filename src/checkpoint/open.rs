@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::start::read_adapter;
+use super::start::{adapter_base, read_adapter};
 use super::{CheckpointError, Located, PeftAdapter, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
@@ -44,7 +44,7 @@ impl OpenModel {
             }
             Located::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
-                Self::find(adapter.base_name()?, places)?.with_adapter(adapter, &folder.name)
+                Self::of(adapter_base(&folder, &adapter, places)?, places)?.with_adapter(adapter, &folder.name)
             }
             Located::Run { run, step } => Self::of_run(&run, step, places),
         }
@@ -71,6 +71,11 @@ impl OpenModel {
     fn with_adapter(self, adapter: PeftAdapter, label: &str) -> Result<Self, StartError> {
         let weights = self.merged()?;
         Ok(Self { weights, adapter: Some(adapter), label: label.to_owned(), ..self })
+    }
+
+    /// Whether it is a folder or the embedded model as it is, not the result of a run and no adapter.
+    pub fn is_plain(&self) -> bool {
+        self.adapter.is_none() && self.label == self.source.name
     }
 
     /// Whole weights, the adapter merged into each tensor as it is asked for.

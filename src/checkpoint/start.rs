@@ -1,4 +1,4 @@
-//! The model that M names: a folder, a Hugging Face name, `tiny`, or the result of a run.
+//! The model that M names: a model's or an adapter's folder, a Hugging Face name, `tiny`, or the result of a run.
 
 use std::path::Path;
 
@@ -27,6 +27,18 @@ pub enum StartError {
     /// The run's checkpoint.
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
+    /// An adapter without its base.
+    #[error(
+        "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
+    )]
+    AdapterBase {
+        /// The adapter's folder.
+        folder: String,
+        /// The base that it names.
+        base: String,
+        /// Why that is no model.
+        source: Box<StartError>,
+    },
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
     Neither {
@@ -78,6 +90,22 @@ impl Located {
         }
     }
 
+    /// The name of the model that M came from through runs and adapters; M itself where it is a model.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn origin(name: &str, places: &RunPlaces) -> Result<String, StartError> {
+        match Self::find(name, places)? {
+            Self::Model(_) => Ok(name.to_owned()),
+            Self::Adapter(folder) => {
+                let adapter = read_adapter(&folder)?;
+                adapter_base(&folder, &adapter, places)?;
+                Self::origin(adapter.base_name()?, places)
+            }
+            Self::Run { run, .. } => Self::origin(&run.file().config.base_model, places),
+        }
+    }
+
     /// Where its configuration and tokenizer are: a run or an adapter has those of the model that it started from.
     ///
     /// # Errors
@@ -85,7 +113,7 @@ impl Located {
     pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
-            Self::Adapter(folder) => Self::find(read_adapter(&folder)?.base_name()?, places)?.source(places),
+            Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, places)?.source(places),
             Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
         }
     }
@@ -97,7 +125,7 @@ impl Located {
     pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
-            Self::Adapter(folder) => adapter_digest(&Self::find(read_adapter(folder)?.base_name()?, places)?.digest(places)?, folder),
+            Self::Adapter(folder) => adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder),
             Self::Run { run, step } => {
                 let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
                 Ok(result_digest(&base, run, *step))
@@ -109,6 +137,13 @@ impl Located {
 /// The adapter in a folder that is known to hold one.
 pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
     PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
+}
+
+/// What an adapter's own configuration names as its base.
+pub(super) fn adapter_base(folder: &ModelSource, adapter: &PeftAdapter, places: &RunPlaces) -> Result<Located, StartError> {
+    let base = adapter.base_name()?;
+    let refuse = |source| StartError::AdapterBase { folder: folder.name.clone(), base: base.to_owned(), source: Box::new(source) };
+    Located::find(base, places).map_err(refuse)
 }
 
 fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {

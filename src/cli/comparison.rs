@@ -22,7 +22,7 @@ pub(super) fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     line(&format!("{set} set, n = {}", first.n), &|name, _| shortened(name));
     line("parses", &|_, e| with_interval(e.parse, e.n));
     line("valid", &|_, e| with_interval(e.valid, e.n));
-    line("exact match", &|_, e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.n)));
+    line("exact match", &|_, e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.rows_of("exact"))));
     line("valid if unwrapped", &|_, e| with_interval(e.tolerant, e.n));
     line("mean tokens", &|_, e| format!("{:.1}", e.mean_tokens));
     line("cut at the limit", &|_, e| percent(e.truncated));

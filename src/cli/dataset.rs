@@ -5,12 +5,13 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, preset};
+use crate::config::{Assignments, Layers};
 use crate::dataset::health::{self, Checks, Health, Level};
 use crate::dataset::{Builder, PromptRow};
 use crate::hub::find_model;
 use crate::score::{Scorer, Tier};
-use crate::task::Task;
+use crate::task::{TASK_FILE, Task};
 use crate::text::{Thinking, Tokenizer, conversation};
 
 #[derive(Debug, clap::Args)]
@@ -46,9 +47,12 @@ struct Check {
     /// Count prompt lengths with this model's tokenizer and chat template
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// Longest prompt and answer together, in tokens [default: the task's own, else 2048]
+    /// Longest prompt and answer together, in tokens [default: what `train` would take with this model and preset]
     #[arg(long, value_name = "N", requires = "model")]
     max_seq_len: Option<usize>,
+    /// The preset whose max_seq_len counts: quick, seed or recommended
+    #[arg(long, requires = "model")]
+    preset: Option<String>,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -103,13 +107,17 @@ fn check(arguments: &Check) -> Outcome {
         Some(model) => Some(Tokenizer::load(&find_model(model)?)?),
         None => None,
     };
+    let max_seq_len = match arguments.max_seq_len {
+        Some(asked) => asked,
+        None => own_max_seq_len(&task, arguments)?,
+    };
     let expected_problem = |row: &PromptRow| expected_problem(&scorer, row);
     let count_tokens = |row: &PromptRow| tokenizer.as_ref().map_or(Ok(0), |tokenizer| count_tokens(&task, tokenizer, row));
     let checks = Checks {
         expected_problem: Some(&expected_problem),
         count_tokens: tokenizer.is_some().then_some(&count_tokens),
         // A prompt must leave room for one token at least.
-        most_prompt_tokens: Some(arguments.max_seq_len.unwrap_or_else(|| own_max_seq_len(&task, arguments)).saturating_sub(1)),
+        most_prompt_tokens: Some(max_seq_len.saturating_sub(1)),
     };
     let health = health::check(&task, &checks)?;
     if arguments.json {
@@ -133,10 +141,16 @@ fn count_tokens(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<u
     tokenizer.prompt_ids(&messages, thinking).map(|ids| ids.len()).map_err(|error| error.to_string())
 }
 
-fn own_max_seq_len(task: &Task, arguments: &Check) -> usize {
-    let defaults = task.train_defaults(arguments.model.as_deref().unwrap_or_default());
-    let own = defaults.get("max_seq_len").and_then(toml::Value::as_integer);
-    own.and_then(|own| usize::try_from(own).ok()).unwrap_or(2048)
+/// What `train` would take: the key table, the preset, the task's own.
+fn own_max_seq_len(task: &Task, arguments: &Check) -> Result<usize, Failure> {
+    let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let layers = Layers {
+        preset: arguments.preset.as_deref().map(preset).transpose()?,
+        task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
+        set: arguments.model.iter().map(|model| format!("base_model={model}")).collect(),
+        ..Layers::default()
+    };
+    Ok(layers.resolve()?.config.max_seq_len)
 }
 
 fn print_health(health: &Health) {

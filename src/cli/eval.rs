@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, comparison, print, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
@@ -20,8 +21,8 @@ use crate::task::Task;
 pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     task: String,
-    /// A model and its name in the results; one to three times. M is a folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best,
-    /// RUN@last
+    /// A model and its name in the results; one to three times. M is a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run:
+    /// RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// The prompts: proof, eval, train, or a file of prompt rows
@@ -45,6 +46,8 @@ pub(super) struct Arguments {
     /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -71,11 +74,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact") && rows.rows.iter().all(|row| row.expected.is_none()) {
         return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
     }
-    let threads = Threads::new(arguments.threads)?;
+    let engine = arguments.device.engine()?;
+    let threads = Threads::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     let mut passes = Vec::with_capacity(targets.len());
     for target in &targets {
-        let (model, tokenizer) = target.load(&places)?;
+        let (model, tokenizer) = target.load(&places, &engine)?;
         let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
         let sampling = Sampling {
             temperature: arguments.temperature,
@@ -85,7 +89,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         };
         let start = Instant::now();
         progress::say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
-        let pass = Pass { model: &model, adapters: Adapters::Off, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
+        let pass = Pass { model: &model, adapters: Adapters::On, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
         let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
         let summary = EvalSummary::from_records(&records);
         progress::say(&format!("{}: valid {:.1} %  ({:.1} s)", target.name, 100.0 * summary.valid, start.elapsed().as_secs_f64()));
@@ -175,9 +179,10 @@ fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
         let rate = summary.metric(metric);
         // A rate that is not there misses every threshold.
         if rate.is_nan() || rate < *lowest {
-            let (low, high) = wilson((rate * summary.n as f64).round() as usize, summary.n);
+            let rows = summary.rows_of(metric);
+            let (low, high) = wilson((rate * rows as f64).round() as usize, rows);
             missed.push(format!(
-                "{}: {metric} is {:.1} % [{:.1}, {:.1}], {:.1} points under the {:.1} % of --fail-under",
+                "{}: {metric} is {:.1} % [{:.1}, {:.1}] of {rows}, {:.1} points under the {:.1} % of --fail-under",
                 target.name,
                 100.0 * rate,
                 100.0 * low,

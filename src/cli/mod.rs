@@ -99,6 +99,12 @@ impl<E: std::error::Error> From<E> for Failure {
 /// What every subcommand returns.
 pub type Outcome = Result<ExitCode, Failure>;
 
+/// The preset of that name.
+fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
+    let known = crate::config::Preset::NAMES.join(", ");
+    crate::config::Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: there are {known}")))
+}
+
 /// Print to stdout; a reader that went away is no error.
 fn print(text: &str) -> Outcome {
     match std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes()) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, score};
 use crate::eval::{Prompt, prepare_rows};
@@ -17,7 +18,7 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     task: String,
-    /// A folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
+    /// A model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
     /// A prompt of any of the task's sets; may be repeated [default: the first one of the eval set]
@@ -41,6 +42,8 @@ pub(super) struct Arguments {
     /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -55,9 +58,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let chosen = chosen(&arguments, &task)?;
     let target = Target::find(&arguments.model, &task, &places)?;
-    let threads = Threads::new(arguments.threads)?;
+    let engine = arguments.device.engine()?;
+    let threads = Threads::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
-    let (model, tokenizer) = target.load(&places)?;
+    let (model, tokenizer) = target.load(&places, &engine)?;
     let mut prompts = Vec::new();
     for rows in chosen {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
@@ -76,7 +80,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         samples: arguments.n as usize,
     };
     let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
-    let drawn = generate(&model, Adapters::Off, &requests, &sampling, &threads)?;
+    let drawn = generate(&model, Adapters::On, &requests, &sampling, &threads)?;
     let mut output = String::new();
     for (prompt, completions) in prompts.iter().zip(drawn) {
         if !arguments.json {

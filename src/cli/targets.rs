@@ -36,14 +36,14 @@ impl Target {
         };
         let limit = match Located::find(model, places)? {
             Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
-            Located::Model(_) | Located::Adapter(_) => (from_task(task, model)?, false),
+            Located::Model(_) | Located::Adapter(_) => (from_task(task, model, places)?, false),
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
     }
 
     /// The weights, ready to sample from, and the tokenizer.
-    pub(super) fn load(&self, places: &RunPlaces) -> Result<(Decoder, Tokenizer), Failure> {
-        Ok(StartModel::find(&self.model, places)?.into_sampler(&Engine::cpu())?)
+    pub(super) fn load(&self, places: &RunPlaces, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
+        Ok(StartModel::find(&self.model, places)?.into_sampler(engine)?)
     }
 }
 
@@ -59,11 +59,12 @@ pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths 
     Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
 }
 
-fn from_task(task: &Task, model: &str) -> Result<usize, Failure> {
+fn from_task(task: &Task, model: &str, places: &RunPlaces) -> Result<usize, Failure> {
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let layers = Layers {
         task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
         set: vec![format!("base_model={model}")],
+        origin: Some(Located::origin(model, places)?),
         ..Layers::default()
     };
     Ok(layers.resolve()?.config.max_completion_tokens)

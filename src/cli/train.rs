@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 
 use super::device::DeviceArguments;
 use super::progress::Progress;
-use super::{Failure, Outcome, comparison, print};
+use super::{Failure, Outcome, comparison, preset, print};
 use crate::checkpoint::Located;
-use crate::config::{Assignments, Layers, Method, Preset, Resolved, reference};
+use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
 use crate::kernels::device::Engine;
 use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
-use crate::task::{TASK_FILE, Task};
+use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
 
 #[derive(Debug, Default, clap::Args)]
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// Go on with a run exactly where its last checkpoint left it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
-    /// The model to start from: a folder, a Hugging Face name, `tiny` (embedded), or a run's result
+    /// The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// grpo or sft
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let task = Task::resolve(task)?;
         return super::plan::run(
             &task,
-            &resolve(&arguments, &task)?,
+            &resolve(&arguments, &task, &places)?,
             &places,
             &arguments.device.engine()?,
             arguments.sample,
@@ -120,7 +120,7 @@ fn open_device(arguments: &Arguments) -> Result<Engine, Failure> {
 
 /// A run directory with everything resolved.
 pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
-    let Resolved { mut config, sources } = resolve(arguments, task)?;
+    let Resolved { mut config, sources } = resolve(arguments, task, places)?;
     let located = Located::find(&config.base_model, places)?;
     let model_digest = located.digest(places)?;
     // A run must find its model again from any folder, and the very checkpoint that it started from.
@@ -132,6 +132,7 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> 
         Located::Model(_) | Located::Adapter(_) => {}
     }
     check(task, &located.source(places)?, &config)?;
+    check_sets(task, &config)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
@@ -146,13 +147,20 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> 
     Ok(RunDirectory::create(places.for_new_runs(), new)?)
 }
 
-fn resolve(arguments: &Arguments, task: &Task) -> Result<Resolved, Failure> {
-    let preset = match &arguments.preset {
-        None => None,
-        Some(name) => Some(
-            Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: there are {}", Preset::NAMES.join(", "))))?,
-        ),
+/// A goal that is read from a set which the task lacks would never be met.
+fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
+    let goal = match config {
+        _ if task.set_file(PromptSet::Eval).is_some() => return Ok(()),
+        TrainConfig { stop_when, .. } if !stop_when.is_empty() => format!("stop_when = {stop_when}"),
+        TrainConfig { patience: 1.., .. } => format!("patience = {}", config.patience),
+        _ => return Ok(()),
     };
+    let label = task.label(TASK_FILE);
+    Err(Failure::usage(format!("{goal} reads the eval set, and {label} names none; add `eval = \"FILE.jsonl\"` under [prompts]")))
+}
+
+fn resolve(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Resolved, Failure> {
+    let preset = arguments.preset.as_deref().map(preset).transpose()?;
     let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let file = match &arguments.config {
@@ -167,7 +175,10 @@ fn resolve(arguments: &Arguments, task: &Task) -> Result<Resolved, Failure> {
     set.extend(arguments.model.iter().map(|model| format!("base_model={model}")));
     set.extend(arguments.method.iter().map(|method| format!("method={method}")));
     let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text).map_err(usage)?);
-    Layers { preset, task, file, set }.resolve().map_err(usage)
+    let mut layers = Layers { preset, task, file, set, origin: None };
+    // A model that cannot be found is the business of whoever loads it.
+    layers.origin = Located::origin(&layers.asked_base_model(), places).ok();
+    layers.resolve().map_err(usage)
 }
 
 /// How the user names the run: by its id where it is found by that, else by its path.
@@ -193,10 +204,35 @@ fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainEr
     Failure::failed(format!("{error}{hint}"))
 }
 
+/// What the table does not prove, where the task lacks a set.
+fn unproved(run: &RunDirectory, report: &Report) -> Result<&'static str, Failure> {
+    let task = Task::load(&run.task_path())?;
+    let has = |set| task.set_file(set).is_some();
+    Ok(match (has(PromptSet::Eval), has(PromptSet::Proof)) {
+        (true, true) => "",
+        _ if report.base.n == 0 => {
+            "nothing was read before or after: the task has no held-out prompts, so the run proves nothing and its last checkpoint is its result; name files under [prompts] eval and proof\n"
+        }
+        (true, false) => {
+            "note: the task has no proof set, so these prompts also chose the checkpoint, which flatters it; name a file under [prompts] proof\n"
+        }
+        _ => "note: the task has no eval set to choose a checkpoint by, so this is the last one; name a file under [prompts] eval\n",
+    })
+}
+
 fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {
-    let table =
-        comparison::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison);
-    eprintln!("\n{table}\n{} steps in {:.0} s; everything is in {}", report.steps, report.seconds, run.path().display());
+    let table = if report.base.n == 0 {
+        String::new()
+    } else {
+        comparison::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison)
+    };
+    eprintln!(
+        "\n{table}{}\n{} steps in {:.0} s; everything is in {}",
+        unproved(run, report)?,
+        report.steps,
+        report.seconds,
+        run.path().display()
+    );
     if json {
         let mut value = serde_json::to_value(report)?;
         value["run"] = serde_json::Value::String(run.path().display().to_string());

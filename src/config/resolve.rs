@@ -97,6 +97,8 @@ pub struct Layers {
     pub file: Option<Assignments>,
     /// The arguments of `--set`, `key=value` each, in order; options such as `--model M` come here as `base_model=M`.
     pub set: Vec<String>,
+    /// Where `base_model` is the result of another training: the model that it came from, whose `[train.model.NAME]` holds too.
+    pub origin: Option<String>,
 }
 
 /// A configuration and where each value came from.
@@ -127,11 +129,13 @@ impl Layers {
             let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
             set.push((known_key(name.trim(), "--set")?, value));
         }
-        let base_model = self.base_model(&set);
+        let base_model = self.asked_base_model();
         for (layer, source) in [(&self.task, Source::Task), (&self.file, Source::File)] {
             let Some(layer) = layer else { continue };
             layer.check_models()?;
-            let for_model = layer.models.iter().filter(|(name, _)| *name == base_model).map(|(_, entries)| entries);
+            // The table of the very name stands over that of its origin.
+            let names = self.origin.as_ref().filter(|origin| **origin != base_model).into_iter().chain([&base_model]);
+            let for_model = names.flat_map(|name| layer.models.iter().filter(move |(model, _)| model == name)).map(|(_, entries)| entries);
             for entry in layer.entries.iter().chain(for_model.flatten()) {
                 filled.toml(entry, source.clone())?;
             }
@@ -143,7 +147,7 @@ impl Layers {
     }
 
     /// The base model that all layers together ask for, which decides on the task's `[train.model.NAME]`.
-    fn base_model(&self, set: &[(&'static Key, &str)]) -> String {
+    pub fn asked_base_model(&self) -> String {
         let from_table = |layer: &Option<Assignments>| {
             layer
                 .iter()
@@ -152,7 +156,8 @@ impl Layers {
                 .find(|entry| entry.name == "base_model")
                 .and_then(|entry| entry.value.as_str().map(str::to_owned))
         };
-        let from_set = set.iter().rev().find(|(key, _)| key.name == "base_model").map(|(_, text)| text.trim().to_owned());
+        let assigned = self.set.iter().rev().filter_map(|text| text.split_once('='));
+        let from_set = assigned.filter(|(name, _)| name.trim() == "base_model").map(|(_, text)| text.trim().to_owned()).next();
         from_set
             .or_else(|| from_table(&self.file))
             .or_else(|| from_table(&self.task))

@@ -53,11 +53,18 @@ fn layers_in_order() {
         task: Some(Assignments::from_task("task.toml", task).unwrap()),
         file: file.map(|text| Assignments::from_toml("my.toml", text).unwrap()),
         set: pairs.iter().map(|pair| (*pair).to_owned()).collect(),
+        origin: None,
     };
     let check =
         |layers: Layers, name: &str, expected: &str, source: Source| assert_eq!(value(&layers, name), (expected.to_owned(), source));
     check(layers(None, None, &[]), "learning_rate", "0.005", Source::Task);
     check(layers(None, None, &[]), "epochs", "3", Source::Task);
+    // A result of `tiny` has the defaults of `tiny`; a table of its own name stands over them, and an explicit value over all.
+    let of_tiny = |pairs: &[&str]| Layers { origin: Some("tiny".to_owned()), ..layers(None, None, pairs) };
+    check(of_tiny(&["base_model=some-run"]), "learning_rate", "0.005", Source::Task);
+    check(of_tiny(&["base_model=Qwen/Qwen3-8B"]), "lora_rank", "64", Source::Task);
+    check(of_tiny(&["base_model=Qwen/Qwen3-8B"]), "learning_rate", "0.005", Source::Task);
+    check(of_tiny(&["base_model=some-run", "lora_rank=8"]), "lora_rank", "8", Source::Set);
     check(layers(Some(Preset::Seed), None, &[]), "epochs", "3", Source::Task);
     check(layers(Some(Preset::Seed), None, &[]), "kl_beta", "0.001", Source::Preset);
     check(layers(None, None, &["base_model=Qwen/Qwen3-8B"]), "learning_rate", "0.001", Source::Task);

@@ -1,6 +1,7 @@
 //! Held-out passes: prompts prepared once, completions drawn, scored, one record each.
 
 mod prompts; // rows as the model reads them
+mod second_opinion; // the same log-probs by another implementation
 
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use crate::score::Scorer;
 use crate::text::Tokenizer;
 
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
+pub use second_opinion::{Agreement, second_opinion};
 
 /// What a pass is made with.
 #[derive(Clone, Copy, Debug)]

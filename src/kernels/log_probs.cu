@@ -1,4 +1,5 @@
 // From logits to the log-probability of a row's target and its entropy, and back. One block a row, 512 threads.
+// Logits are scaled with a rounding of their own, so that the largest one's share is exp(0) exactly, as on the CPU.
 #include "vectors.cuh"
 
 // What a stretch of a row adds up to: the largest x, the sum of exp(x - largest), and the sum of exp(x - largest) * (x - largest).
@@ -14,7 +15,7 @@ template <int N> __device__ __forceinline__ void extend(Stretch &stretch, const 
   float largest = stretch.largest;
 #pragma unroll
   for (int k = 0; k < N; k++) {
-    x.at[k] *= inverse;
+    x.at[k] = __fmul_rn(x.at[k], inverse);
     largest = fmaxf(largest, x.at[k]);
   }
   if (largest > stretch.largest) {
@@ -57,7 +58,7 @@ extern "C" __global__ void token_log_probs(const float *logits, const uint32_t *
   const Total total = whole_row(row, vocabulary, inverse);
   if (threadIdx.x > 0) return;
   const double logarithm = log(total.sum);
-  results[2 * (size_t)blockIdx.x] = (float)((double)(row[targets[blockIdx.x]] * inverse - total.largest) - logarithm);
+  results[2 * (size_t)blockIdx.x] = (float)((double)(__fmul_rn(row[targets[blockIdx.x]], inverse) - total.largest) - logarithm);
   results[2 * (size_t)blockIdx.x + 1] = (float)(logarithm - total.weighted / total.sum);
 }
 
@@ -69,7 +70,7 @@ __device__ void write_gradient(const float *row, T *output, int vocabulary, floa
     Pack<T, N> result;
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      const float value = expf(x.at[k] * inverse - largest) * factor;
+      const float value = expf(__fmul_rn(x.at[k], inverse) - largest) * factor;
       result.at[k] = from_float<T>(i + k == target ? value + added : value);
     }
     store<N>(output + i, result);

@@ -45,7 +45,7 @@ impl Parameters {
             pieces.push(tensor.to_device(device)?.to_dtype(kept)?.flatten_all()?);
         }
         let flat = if pieces.is_empty() { Tensor::zeros(0, kept, device)? } else { Tensor::cat(&pieces, 0)? };
-        let working = if kept == number_type { None } else { Some(flat.to_dtype(number_type)?) };
+        let working = if kept == number_type || slots.is_empty() { None } else { Some(flat.to_dtype(number_type)?) };
         Ok(Self { flat, working, slots })
     }
 

@@ -73,6 +73,8 @@ pub struct EvalSummary {
     pub truncated: f64,
     /// The same for each tag, by name.
     pub by_tag: BTreeMap<String, TagSummary>,
+    /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the summary.
+    pub with_expected: usize,
 }
 
 /// The result for the rows of one tag.
@@ -118,6 +120,7 @@ impl EvalSummary {
             },
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
+            with_expected: records.iter().filter(|record| record.exact.is_some()).count(),
         }
     }
 
@@ -130,6 +133,11 @@ impl EvalSummary {
             "tolerant" => self.tolerant,
             _ => f64::NAN,
         }
+    }
+
+    /// How many completions that rate is a share of.
+    pub fn rows_of(&self, name: &str) -> usize {
+        if name == "exact" && self.with_expected > 0 { self.with_expected } else { self.n }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct RunState {
     pub device: Option<Device>,
     /// Alerts, the latest of each rule.
     pub alerts: BTreeMap<String, Alert>,
+    /// All of them, in order, so that those of voided steps can be taken back.
+    alerts_in_order: Vec<Alert>,
     /// Accepted requests, in order.
     pub controls: Vec<Control>,
     /// Remarks, with their time in milliseconds.
@@ -152,7 +154,8 @@ impl RunState {
             }
             EventBody::Device(device) => self.device = Some(device),
             EventBody::Alert(alert) => {
-                self.alerts.insert(alert.rule.clone(), alert);
+                self.alerts.insert(alert.rule.clone(), alert.clone());
+                self.alerts_in_order.push(alert);
             }
             EventBody::Control(control) => self.controls.push(control),
             EventBody::Note(note) => self.notes.push((event.time_ms, note)),
@@ -248,7 +251,8 @@ impl RunState {
         self.group_counts.retain(|found, _| *found <= step);
         self.evals.retain(|(found, _, _), _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);
-        self.alerts.retain(|_, alert| alert.step <= step);
+        self.alerts_in_order.retain(|alert| alert.step <= step);
+        self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();
         self.last_step = self.last_step.min(step);
     }
 }

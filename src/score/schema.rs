@@ -8,7 +8,7 @@ use jsonschema::{PatternOptions, Retrieve, Uri, ValidationError, Validator};
 use super::instance::Completion;
 use super::json::{self, Places, Value};
 use super::{FailureClass, ScoreError};
-use crate::task::Task;
+use crate::task::{Task, encoded};
 
 /// Steps that a pattern with look-around or back-references may take before it counts as not matching; all other patterns run in linear time.
 const BACKTRACK_LIMIT: usize = 100_000;
@@ -52,7 +52,7 @@ impl Schema {
         let validator = jsonschema::options_for::<Completion>()
             .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT))
             .should_validate_formats(task.score.assert_formats)
-            .with_base_uri(format!("{HOME}{}", task.schema_file))
+            .with_base_uri(format!("{HOME}{}", encoded(&task.schema_file)))
             .with_retriever(LocalFiles { local })
             .build(&task.schema)
             .map_err(|error| build_error(&label, &task.schema_text, &error))?;
@@ -135,7 +135,10 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
                     "remote `$ref` to {shown} is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"{shown}\" = \"FILE.json\""
                 )
             };
-            schema_error(label, text, &named(shown), advice)
+            // As written it may be relative to an `$id`; its last part is the same.
+            let whole = named(shown);
+            let pointer = if whole.is_empty() { named(shown.rsplit('/').next().unwrap_or(shown)) } else { whole };
+            schema_error(label, text, &pointer, advice)
         }
         jsonschema::ReferencingError::PointerToNowhere { pointer } => {
             schema_error(label, text, &named(pointer), format!("`$ref` leads nowhere: there is no {pointer} in the schema"))

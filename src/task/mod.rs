@@ -3,11 +3,13 @@
 mod embedded;
 mod error;
 mod read;
+mod references;
 mod resolve;
 mod section;
 
 pub use error::TaskError;
 pub use read::{NORMALISATIONS, PARTS};
+pub use references::encoded;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use super::references::follow_references;
 use super::section::{Section, Source, nearest};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
 
@@ -15,7 +16,7 @@ pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date",
 /// Reward parts: the share of fields equal to `expected`, whether all are, and whether the completion would pass without a fence or prose around.
 pub const PARTS: [&str; 3] = ["fields", "exact", "tolerant"];
 
-type Read<T> = Result<T, TaskError>;
+pub(super) type Read<T> = Result<T, TaskError>;
 
 /// Reads `task.toml` and the schema.
 pub(super) fn read_task(home: Home) -> Read<Task> {
@@ -44,7 +45,7 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
     let schema_text = read_text(&home, &schema_file)?;
     let schema = parse_json(&home.label(&schema_file), &schema_text)?;
     let (score, named) = read_score(&top)?;
-    let references = follow_references(&home, &schema, named)?;
+    let references = follow_references(&home, &schema_file, &schema, named)?;
     let train = text.parse::<toml::Table>().map_err(toml_error)?.remove("train");
     top.table("train")?;
     Ok(Task {
@@ -172,54 +173,12 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> 
     Ok(parts)
 }
 
-/// Files beside the schema that `$ref` names by a relative path, and the named ones; each is read for further references.
-fn follow_references(home: &Home, schema: &Value, named: BTreeMap<String, String>) -> Read<BTreeMap<String, String>> {
-    let mut references = BTreeMap::new();
-    let mut waiting: Vec<(String, String)> = named.into_iter().chain(relative_references(schema)).collect();
-    while let Some((address, file)) = waiting.pop() {
-        if references.contains_key(&address) {
-            continue;
-        }
-        let text = read_text(home, &file)?;
-        waiting.extend(relative_references(&parse_json(&home.label(&file), &text)?));
-        references.insert(address, file);
-    }
-    Ok(references)
-}
-
-/// `$ref`s that name a file by a relative path, when the schema claims no other home by an absolute `$id`.
-fn relative_references(schema: &Value) -> Vec<(String, String)> {
-    let absolute = |address: &str| address.contains("://") || address.starts_with("urn:") || address.starts_with("tag:");
-    let own_id = schema.get("$id").or_else(|| schema.get("id")).and_then(Value::as_str);
-    if own_id.is_some_and(absolute) {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    let mut waiting = vec![schema];
-    while let Some(value) = waiting.pop() {
-        match value {
-            Value::Array(items) => waiting.extend(items),
-            Value::Object(members) => {
-                if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
-                    let file = reference.split('#').next().unwrap_or("");
-                    if file.ends_with(".json") && !absolute(file) {
-                        found.push((file.to_owned(), file.to_owned()));
-                    }
-                }
-                waiting.extend(members.values());
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-fn read_text(home: &Home, file: &str) -> Read<String> {
+pub(super) fn read_text(home: &Home, file: &str) -> Read<String> {
     let bytes = home.read(file)?.into_owned();
     String::from_utf8(bytes).map_err(|error| TaskError::Encoding { label: home.label(file), offset: error.utf8_error().valid_up_to() })
 }
 
-fn parse_json(label: &str, text: &str) -> Read<Value> {
+pub(super) fn parse_json(label: &str, text: &str) -> Read<Value> {
     serde_json::from_str(text).map_err(|error| {
         let whole = error.to_string();
         let message = whole.split(" at line ").next().unwrap_or(&whole).to_owned();

@@ -3,6 +3,7 @@
 mod limits;
 mod python_json;
 mod template;
+mod template_source;
 mod tokenizer;
 mod train_bpe;
 

@@ -5,7 +5,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::limits::{BoundedPrompt, LONGEST_PROMPT_BYTES, MOST_STEPS, caught};
-use super::{Message, TextError, Thinking, limits, python_json};
+use super::{Message, TextError, Thinking, limits, python_json, template_source};
 use crate::hub::ModelSource;
 
 const NAME: &str = "chat_template";
@@ -31,12 +31,14 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_formatter(|output, state, value| match f64::try_from(value.clone()) {
             Ok(number) if value.is_number() && !value.is_integer() => Ok(output.write_str(&python_json::python_float(number))?),
-            _ => minijinja::escape_formatter(output, state, value),
+            _ => limits::count_printed(value).and_then(|()| minijinja::escape_formatter(output, state, value)),
         });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        caught(|| environment.add_template_owned(NAME, without_generation_marks(source))).map_err(|error| problem(path, &error))?;
+        let refuse = |problem: String| TextError::Template { path: path.to_owned(), problem };
+        let prepared = template_source::prepared(source).map_err(refuse)?;
+        caught(|| environment.add_template_owned(NAME, prepared)).map_err(|error| problem(path, &error))?;
         Ok(Self { environment, special_tokens, path: path.to_owned(), has_switch: source.contains("enable_thinking") })
     }
 
@@ -141,17 +143,6 @@ pub(super) fn token_text(value: &Json) -> Option<&str> {
     value.as_str().or_else(|| value.get("content").and_then(Json::as_str))
 }
 
-/// `{% generation %}` marks what the assistant said, for training masks; it prints what it holds.
-fn without_generation_marks(source: &str) -> String {
-    let mut text = source.to_owned();
-    for (tag, plain) in [("generation", "if true"), ("endgeneration", "endif")] {
-        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-            text = text.replace(&format!("{open} {tag} {close}"), &format!("{open} {plain} {close}"));
-        }
-    }
-    text
-}
-
 fn raise_exception(message: &str) -> Result<Value, Error> {
     let message: String = message.chars().take(1_000).collect();
     Err(Error::new(ErrorKind::InvalidOperation, format!("the chat template refuses these messages: {message}")))
@@ -250,7 +241,39 @@ mod tests {
         check("{{ [1] | batch(999999999999, 0) | list }}", &["batch: 999999999999 is too many"]);
         check("{{ [1] | slice(999999999999) | list }}", &["slice: 999999999999 is too many"]);
         let nest = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
-        check(&format!("{nest}{{{{ ns.x | tojson }}}}"), &["tojson", "nested deeper than 200"]);
+        check(&format!("{nest}{{{{ ns.x | tojson }}}}"), &["set: a value nested deeper than 200", "line 1"]);
+        check("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}", &["a namespace cannot be an attribute's value"]);
+        check("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns == ns.x }}", &["a namespace cannot be an attribute's value"]);
+        let double = "{% set ns = namespace(x='ab') %}{% for a in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+        check(double, &["set: a value of more than 16 MiB"]);
+        check(
+            &double.replace("ns.x ~ ns.x %}", "[ns.x, ns.x] %}").replace("1000", "100"),
+            &["set: the values assigned have more than 5000000 items"],
+        );
+        check(&double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"), &["more than 64 MiB are printed"]);
+    }
+
+    /// What descends in the engine: operators, branches, levels of a value that were never assigned. An error or a prompt, and the program lives.
+    #[test]
+    fn deep_templates_stay_on_the_stack() {
+        let deep = |source: String| drop(render(&source, &json!([])));
+        for operator in ["+1", "~1", " and 1", " or 1", "<1", "|string", "[0]", ".a", "()", "**1", " if 1 else 1", " is string", " in 1"] {
+            deep(format!("{{{{ 1{} }}}}", operator.repeat(8_000 / operator.trim().len())));
+        }
+        deep(format!("{{% if a %}}{}{{% endif %}}", "{% elif b %}".repeat(20_000)));
+        deep(format!("{{{{ {}1 }}}}", "not ".repeat(2_000)));
+        deep(format!("{{{{ {}1{} }}}}", "[".repeat(4_000), "]".repeat(4_000)));
+        let nested = format!("{}x{}", "[".repeat(100), "]".repeat(100));
+        deep(format!(
+            "{{% set x = 1 %}}{}{{{{ x }}}}{{{{ x | tojson }}}}{{{{ x == x }}}}",
+            format!("{{% with x = {nested} %}}").repeat(140)
+        ));
+        let macros = format!("{{% macro f(x) %}}{{{{ x }}}}{{{{ f({nested}) }}}}{{% endmacro %}}{{{{ f(1) }}}}");
+        deep(macros.clone());
+        deep(macros.replace("{{ x }}", "").replace("{{ f(1) }}", "{{ f(1) == f(2) }}"));
+        let batched = "|batch(1)|list".repeat(550);
+        deep(format!("{{% set x = [1]{batched} %}}"));
+        deep(format!("{{{{ [1]{batched} }}}}{{{{ [1]{batched} == [1]{batched} }}}}"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::TrainConfig;
+use crate::run::RunState;
 use crate::run::events::Alert;
 
 /// One step's metrics, by name.
@@ -45,6 +46,23 @@ struct Finding {
 }
 
 impl Alerts {
+    /// As they stood after `step`, from what a run's events say: what was raised then is not raised again, and can still clear.
+    pub(super) fn resumed(state: &RunState, step: u64, config: &TrainConfig) -> Self {
+        let mut alerts = Self::default();
+        let first = (step + 1).saturating_sub(REMEMBERED as u64).max(1);
+        for step in first..=step {
+            let values = state.metrics.iter().filter(|(name, _)| *name != "seconds");
+            let metrics: Metrics = values.filter_map(|(name, series)| Some((name.clone(), series.at(step)?))).collect();
+            if !metrics.is_empty() {
+                alerts.history.push_back(metrics);
+            }
+        }
+        // After every step exactly the rules that are broken then stand.
+        let broken = findings(alerts.history.make_contiguous(), config);
+        alerts.standing = broken.into_iter().map(|finding| (finding.rule, finding.level)).collect();
+        alerts
+    }
+
     /// Takes a step's metrics in; the alerts that rise, worsen or clear with it.
     pub(super) fn observe(&mut self, step: u64, metrics: &Metrics, config: &TrainConfig) -> Vec<Alert> {
         self.history.push_back(metrics.clone());
@@ -248,6 +266,30 @@ mod tests {
         expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
         let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN)];
         expect(&run(&[], &[broken, broken, &[]]), &[(1, "not_finite", "error", false), (3, "not_finite", "error", true)]);
+    }
+
+    #[test]
+    fn a_resumed_run_goes_on_with_what_stood() {
+        let cut = |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
+        let steps = [cut(0.0), cut(0.3), cut(0.3), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.9)];
+        let config = config(&[]);
+        let told = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
+            (from..steps.len()).flat_map(|at| alerts.observe(at as u64 + 1, &steps[at], &config)).collect()
+        };
+        let whole = told(&mut Alerts::default(), 0);
+        let expected: &[(u64, bool)] = &[(2, false), (8, true), (9, false)];
+        assert_eq!(whole.iter().map(|alert| (alert.step, alert.cleared)).collect::<Vec<_>>(), expected);
+        for stopped in 0..steps.len() {
+            let mut state = RunState::default();
+            // Steps after the checkpoint are in the log too; they will be redone.
+            for (step, metrics) in (1..).zip(&steps) {
+                let body = crate::run::events::Step { step, seconds: 1.0, metrics: metrics.clone() }.into();
+                state.fold(crate::run::Event { seq: step, time_ms: 0, body });
+            }
+            let mut alerts = Alerts::resumed(&state, stopped as u64, &config);
+            let rest: Vec<Alert> = whole.iter().filter(|alert| alert.step > stopped as u64).cloned().collect();
+            assert_eq!(told(&mut alerts, stopped), rest, "after step {stopped}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence};
 use crate::rollout::{Sampling, Threads};
-use crate::run::{RunDirectory, checkpoint_path, list_checkpoints};
+use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings};
@@ -60,9 +60,13 @@ impl Job {
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
+        let alerts = match resumed_from {
+            Some(step) => Alerts::resumed(&RunState::read(run.path())?, step, &config),
+            None => Alerts::default(),
+        };
         Ok(Self {
             total_steps,
-            alerts: Alerts::default(),
+            alerts,
             threads,
             engine: engine.clone(),
             shape,

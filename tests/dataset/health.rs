@@ -121,3 +121,33 @@ fn the_command_checks_expected_against_the_schema_and_fails() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("train.jsonl line 1: `expected` would not be valid: ") && text.ends_with("1 error, 0 warnings\n"), "{text}");
 }
+
+#[test]
+#[cfg(feature = "engine")]
+fn the_longest_prompt_follows_from_the_configuration() {
+    // The sample task's prompts have some 90 tokens; `[train.model.tiny]`, `[train]`, a preset and the option decide in that order from the last.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let settings = std::fs::read_to_string(folder.path().join("task.toml")).unwrap();
+    let check = |own: &str, more: &[&str], expected: Option<&str>| {
+        let (head, _) = settings.split_once("[train]").unwrap();
+        std::fs::write(folder.path().join("task.toml"), format!("{head}{own}")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
+            .args(["dataset", "check", "--model", "tiny"])
+            .args(more)
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let found = text.lines().find_map(|line| line.split_once(" tokens, and at most ")).map(|(_, rest)| rest.split(' ').next().unwrap());
+        assert_eq!(found, expected, "{own} {more:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    check("", &[], None);
+    check("[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n", &[], Some("39"));
+    check("[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n", &["--preset", "seed"], Some("39"));
+    check("[train]\nmax_completion_tokens = 8\n[train.model.tiny]\nmax_seq_len = 50\n", &[], Some("49"));
+    check("[train]\nmax_completion_tokens = 8\n[train.model.other]\nmax_seq_len = 50\n", &[], None);
+    check("[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n", &["--max-seq-len", "30"], Some("29"));
+}

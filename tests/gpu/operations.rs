@@ -1,23 +1,364 @@
 //! Every other operation on the GPU against the CPU, forward and backward.
 
-use candle_core::DType;
-use grpo_tui::kernels::rms_norm::{rms_norm, rms_norm_backward};
+use candle_core::{D, DType, Device, Tensor};
+use grpo_tui::kernels::accumulate::accumulate;
+use grpo_tui::kernels::adamw::{AdamWStep, adamw, cast_into, norm};
+use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
+use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
+use grpo_tui::kernels::philox::{Place, uniform, uniform_weights_on};
+use grpo_tui::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
+use grpo_tui::kernels::sampler::{SampleSettings, SampleState, done, sample_step, sample_tokens};
+use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
 
-use super::{assert_close, on_gpu, random, rounded, tolerance};
+use super::{assert_close, gpu, on_gpu, random, rounded, tolerance};
+
+const NUMBER_TYPES: [DType; 2] = [DType::F32, DType::BF16];
+
+/// Fills and frees memory of about the size that a kernel's result takes next, so that what a kernel leaves out shows as NaN.
+fn poison(count: usize) {
+    for number_type in NUMBER_TYPES {
+        let spoiled = Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(number_type).unwrap();
+        drop(spoiled);
+    }
+}
+
+/// A random tensor on the CPU as the GPU reads it, and on the GPU.
+fn pair(stream: u32, shape: &[usize], number_type: DType) -> (Tensor, Tensor) {
+    let tensor = random(stream, shape);
+    (rounded(&tensor, number_type), on_gpu(&tensor, number_type))
+}
+
+fn ids(count: usize, below: u32, stream: u32) -> Vec<u32> {
+    let place = |position: usize| Place { step: stream, prompt: 0, sample: 0, position: position as u32 };
+    (0..count).map(|position| (uniform(5, place(position)) * f64::from(below)) as u32).collect()
+}
 
 #[test]
 #[ignore = "needs a GPU"]
 fn rms_norm_agrees() {
-    for number_type in [DType::F32, DType::BF16] {
-        for (rows, width) in [(1, 8), (5, 40), (64, 4096)] {
-            let (x, weight, seed) = (random(1, &[rows, width]), random(2, &[width]), random(3, &[rows, width]));
-            let [x_cpu, weight_cpu, seed_cpu] = [&x, &weight, &seed].map(|tensor| rounded(tensor, number_type));
-            let [x, weight, seed] = [&x, &weight, &seed].map(|tensor| on_gpu(tensor, number_type));
+    for number_type in NUMBER_TYPES {
+        for (rows, width) in [(1, 8), (5, 40), (3, 7), (300, 24), (64, 4096), (2, 10_000)] {
+            let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] = [1, 3, 4].map(|n| pair(n, &[rows, width], number_type));
+            let (weight_cpu, weight) = pair(2, &[width], number_type);
+            poison(rows * width);
             let y = rms_norm(&x, &weight, 1e-6).unwrap();
             assert_close("rms_norm", &y, &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), tolerance(number_type));
+            poison(rows * width);
+            let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
+            let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
+            assert_close("residual sum", &sum, &expected_sum, tolerance(number_type));
+            assert_close("norm of the sum", &normed, &expected, tolerance(number_type));
+            assert_close("norm of the sum as it is kept", &normed, &rms_norm(&sum, &weight, 1e-6).unwrap(), 1e-4);
+            poison(rows * width);
             let dx = rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap();
             let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6).unwrap();
             assert_close("rms_norm backward", &dx, &expected, tolerance(number_type));
+            let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
+            assert_eq!(dw.dtype(), DType::F32);
+            assert_close("rms_norm weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
         }
+    }
+}
+
+/// The residual stream in f32 beside bf16: nothing of it is rounded.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_stream_in_f32_agrees() {
+    for (rows, width) in [(1, 8), (3, 7), (300, 24), (64, 4096)] {
+        let (x_cpu, x) = pair(1, &[rows, width], DType::F32);
+        let [(seed_cpu, seed), (addend_cpu, addend)] = [3, 4].map(|n| pair(n, &[rows, width], DType::BF16));
+        let (weight_cpu, weight) = pair(2, &[width], DType::BF16);
+        let half = tolerance(DType::BF16);
+        assert_close("norm", &rms_norm(&x, &weight, 1e-6).unwrap(), &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), half);
+        poison(rows * width);
+        let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
+        let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
+        assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, DType::BF16));
+        assert_close("sum", &sum, &expected_sum, 1e-7);
+        assert_close("norm of the sum", &normed, &expected, half);
+        poison(rows * width);
+        assert_close("sum alone", &add_to_stream(&x, &addend).unwrap(), &expected_sum, 1e-7);
+        let dx = rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap();
+        assert_close("backward", &dx, &rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6).unwrap(), half);
+        let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
+        assert_close("weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn rotary_positions_agree() {
+    for number_type in NUMBER_TYPES {
+        let shapes = [(3, 4, 2, 6), (7, 3, 1, 8), (1, 2, 2, 10), (300, 4, 2, 16), (33, 32, 8, 128), (5, 2, 1, 256)];
+        for (rows, query, key_value, dimension) in shapes {
+            let heads = Heads { query, key_value, dimension };
+            let [(packed_cpu, packed), (seed_cpu, seed)] = [1, 2].map(|n| pair(n, &[rows, heads.row_width()], number_type));
+            let [query_norm, key_norm] = [3, 4].map(|n| pair(n, &[dimension], number_type));
+            let positions_cpu = Tensor::new(ids(rows, 90, 6), &Device::Cpu).unwrap();
+            let positions = positions_cpu.to_device(&gpu()).unwrap();
+            let table_cpu = RopeTable::new(90, dimension, 1e4, DType::F32, &Device::Cpu).unwrap();
+            let table = RopeTable::new(90, dimension, 1e4, DType::F32, &gpu()).unwrap();
+            for normed in [true, false] {
+                let on_cpu = normed.then_some((&query_norm.0, &key_norm.0));
+                let context_cpu = QueryKeyContext { heads, norms: on_cpu, epsilon: 1e-6, positions: &positions_cpu, table: &table_cpu };
+                let on_device = normed.then_some((&query_norm.1, &key_norm.1));
+                let context = QueryKeyContext { heads, norms: on_device, epsilon: 1e-6, positions: &positions, table: &table };
+                poison(packed.elem_count());
+                let rotated = query_key_rope(&packed, context).unwrap();
+                assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(number_type));
+                poison(packed.elem_count());
+                let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
+                let (dx_cpu, dq_cpu, dk_cpu) = query_key_rope_backward_all(&seed_cpu, &packed_cpu, context_cpu).unwrap();
+                assert_close("rope backward", &dx, &dx_cpu, tolerance(number_type));
+                assert_close("rope backward alone", &query_key_rope_backward(&seed, &packed, context).unwrap(), &dx, 0.0);
+                assert_close("query norm", &dq, &dq_cpu, 1e-5);
+                assert_close("key norm", &dk, &dk_cpu, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn the_gated_activation_agrees() {
+    for number_type in NUMBER_TYPES {
+        for (rows, width) in [(1, 3), (5, 24), (3, 1001), (40, 12_288)] {
+            let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
+            let (gate_up_cpu, gate_up) = (rounded(&gate_up, number_type), on_gpu(&gate_up, number_type));
+            let (seed_cpu, seed) = pair(2, &[rows, width], number_type);
+            poison(rows * width);
+            assert_close("swiglu", &swiglu(&gate_up).unwrap(), &swiglu(&gate_up_cpu).unwrap(), tolerance(number_type));
+            poison(2 * rows * width);
+            let expected = swiglu_backward(&seed_cpu, &gate_up_cpu).unwrap();
+            assert_close("swiglu backward", &swiglu_backward(&seed, &gate_up).unwrap(), &expected, tolerance(number_type));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn embeddings_agree() {
+    for number_type in NUMBER_TYPES {
+        for (vocabulary, count, width) in [(5, 9, 3), (11, 400, 24), (700, 50, 600), (3000, 2, 4096)] {
+            let ((table_cpu, table), token_ids) = (pair(1, &[vocabulary, width], number_type), ids(count, vocabulary as u32, 3));
+            let (seed_cpu, seed) = pair(2, &[count, width], number_type);
+            let ids_cpu = Tensor::new(token_ids.as_slice(), &Device::Cpu).unwrap();
+            let rows = embedding(&table, &ids_cpu.to_device(&gpu()).unwrap()).unwrap();
+            assert_close("embedding", &rows, &embedding(&table_cpu, &ids_cpu).unwrap(), 0.0);
+            poison(vocabulary * width);
+            let expected = embedding_backward(&seed_cpu, &token_ids, vocabulary).unwrap();
+            let gradient = embedding_backward(&seed, &token_ids, vocabulary).unwrap();
+            assert_eq!(gradient.dtype(), DType::F32);
+            assert_close("embedding backward", &gradient, &expected, 1e-6);
+            poison(vocabulary * width);
+            let scattered = scatter_rows(&seed, &token_ids, vocabulary).unwrap();
+            assert_eq!(scattered.dtype(), number_type);
+            assert_close("scattered rows", &scattered, &expected, tolerance(number_type));
+        }
+        assert!(scatter_rows(&on_gpu(&random(1, &[1, 4]), number_type), &[7], 7).is_err(), "a row outside the result");
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn gradients_add_up_at_their_place() {
+    for (target_type, addend_type) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16)] {
+        for (first, count) in [(0, 1), (0, 4096), (1, 1003), (3, 5), (4, 70_001)] {
+            let ((flat_cpu, flat), (addend_cpu, addend)) = (pair(1, &[first + count + 9], target_type), pair(2, &[count], addend_type));
+            accumulate(&flat.narrow(0, first, count).unwrap(), &addend).unwrap();
+            accumulate(&flat_cpu.narrow(0, first, count).unwrap(), &addend_cpu).unwrap();
+            assert_close("accumulate", &flat, &flat_cpu, if target_type == DType::F32 { 1e-7 } else { tolerance(target_type) });
+        }
+    }
+    assert!(accumulate(&on_gpu(&random(1, &[4]), DType::BF16), &on_gpu(&random(1, &[4]), DType::F32)).is_err());
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn adamw_agrees() {
+    for count in [1, 1001, 300_000] {
+        let [(parameters_cpu, parameters), (gradient_cpu, gradient)] = [1, 2].map(|n| pair(n, &[count], DType::F32));
+        let moments_cpu = Tensor::zeros(2 * count, DType::F32, &Device::Cpu).unwrap();
+        let moments = Tensor::zeros(2 * count, DType::F32, &gpu()).unwrap();
+        let working = Tensor::zeros(count, DType::BF16, &gpu()).unwrap();
+        for update in 1..4 {
+            let step =
+                AdamWStep { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, gradient_scale: 0.3, update };
+            adamw(&parameters_cpu, &moments_cpu, &gradient_cpu, step, None).unwrap();
+            adamw(&parameters, &moments, &gradient, step, (update != 2).then_some(&working)).unwrap();
+            assert_close("parameters", &parameters, &parameters_cpu, 1e-6);
+            assert_close("moments", &moments, &moments_cpu, 1e-6);
+        }
+        assert_close("working copy", &working, &parameters.to_dtype(DType::BF16).unwrap(), 0.0);
+        let cast = Tensor::zeros(count, DType::BF16, &gpu()).unwrap();
+        cast_into(&parameters, &cast).unwrap();
+        assert_close("cast", &cast, &working, 0.0);
+        let (found, expected) = (norm(&gradient).unwrap(), norm(&gradient_cpu).unwrap());
+        assert!((found - expected).abs() < 1e-12 * expected, "{found} instead of {expected}");
+        assert_eq!(found, norm(&gradient).unwrap(), "the same order of additions");
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn log_probs_agree() {
+    for (rows, vocabulary) in [(4, 9), (7, 1000), (3, 5003), (5, 151_936)] {
+        let logits_cpu = random(1, &[rows, vocabulary]).affine(8.0, 1.0).unwrap();
+        let (logits, targets) = (on_gpu(&logits_cpu, DType::F32), ids(rows, vocabulary as u32, 4));
+        let weights: Vec<f64> = (0..rows).map(|row| [0.7, 0.0, -1.3][row % 3]).collect();
+        for temperature in [1.0, 0.6] {
+            let found = token_log_probs(&logits, &targets, temperature).unwrap();
+            for (found, expected) in found.iter().zip(token_log_probs(&logits_cpu, &targets, temperature).unwrap()) {
+                let near = |a: f32, b: f32| (a - b).abs() <= 2e-6 * b.abs().max(1.0);
+                assert!(near(found.log_prob, expected.log_prob) && near(found.entropy, expected.entropy), "{found:?}, not {expected:?}");
+            }
+            let expected = token_log_probs_backward(&logits_cpu, &targets, &weights, temperature).unwrap();
+            for number_type in NUMBER_TYPES {
+                poison(rows * vocabulary);
+                let gradient = token_log_probs_backward_as(&logits, &targets, &weights, temperature, number_type).unwrap();
+                assert_eq!(gradient.dtype(), number_type);
+                assert_close("gradient of the logits", &gradient, &expected, tolerance(number_type));
+            }
+        }
+    }
+    let bad = on_gpu(&Tensor::new(&[[0.0_f32, f32::NAN, 1.0]], &Device::Cpu).unwrap(), DType::F32);
+    assert!(token_log_probs(&bad, &[0], 1.0).unwrap()[0].log_prob.is_nan());
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn both_devices_draw_the_same_tokens() {
+    for (rows, vocabulary) in [(40, 9), (40, 1), (20, 33), (20, 1024), (30, 5003), (64, 151_936)] {
+        for temperature in [1.0, 0.6, 0.0] {
+            let logits = random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
+            // Whole numbers have ties, of which the lowest id wins.
+            let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
+            let uniforms: Vec<f64> = (0..rows as u32).map(|sample| uniform(8, Place { step: 0, prompt: 0, sample, position: 0 })).collect();
+            let found = sample_tokens(&on_gpu(&logits, DType::F32), temperature, &uniforms).unwrap();
+            for (found, expected) in found.iter().zip(sample_tokens(&logits, temperature, &uniforms).unwrap()) {
+                assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");
+                assert!((found.log_prob - expected.log_prob).abs() < 2e-6, "{found:?}, not {expected:?}");
+            }
+        }
+    }
+    for bad in [f32::NAN, f32::INFINITY] {
+        let logits = on_gpu(&Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap(), DType::F32);
+        assert!(sample_tokens(&logits, 1.0, &[0.5]).unwrap_err().to_string().contains("not finite"));
+    }
+}
+
+/// Pearson's test on a vocabulary of 20,000 with a Zipf-like tail, as tests/rollout.rs has it for the CPU.
+#[test]
+#[ignore = "needs a GPU"]
+fn the_gpu_sampler_follows_its_distribution() {
+    let (vocabulary, draws) = (20_000_usize, 200_000_usize);
+    let logits: Vec<f32> = (0..vocabulary).map(|i| -1.1 * (((i * 7919) % vocabulary) as f32 + 1.0).ln()).collect();
+    let weights: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let batch = on_gpu(&Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap().repeat((1000, 1)).unwrap(), DType::F32);
+    let mut counts = vec![0.0_f64; vocabulary];
+    for prompt in 0..draws as u32 / 1000 {
+        let uniforms: Vec<f64> = (0..1000).map(|sample| uniform(42, Place { step: 0, prompt, sample, position: 0 })).collect();
+        for drawn in sample_tokens(&batch, 1.0, &uniforms).unwrap() {
+            counts[drawn.token_id as usize] += 1.0;
+        }
+    }
+    let (mut statistic, mut cells, mut pooled) = (0.0, 0_usize, (0.0, 0.0));
+    for (weight, count) in weights.iter().zip(counts) {
+        let expected = weight / total * draws as f64;
+        if expected >= 20.0 {
+            statistic += (count - expected).powi(2) / expected;
+            cells += 1;
+        } else {
+            pooled = (pooled.0 + expected, pooled.1 + count);
+        }
+    }
+    statistic += (pooled.1 - pooled.0).powi(2) / pooled.0;
+    let limit = cells as f64 + 5.0 * (2.0 * cells as f64).sqrt();
+    assert!(cells > 150 && statistic < limit, "chi-square {statistic:.0} over {cells} cells, limit {limit:.0}");
+}
+
+/// Three rows in slots 3, 0 and 4: one fills up, one meets logits that are not finite, one draws a stop token.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_sampling_step_moves_its_rows_on() {
+    let (vocabulary, most, slots) = (1500_usize, 4_usize, [3_u32, 0, 4]);
+    let on_device = |numbers: &[u32], shape: &[usize]| Tensor::from_slice(numbers, shape, &gpu()).unwrap();
+    let zeros = |shape: &[usize], number_type| Tensor::zeros(shape, number_type, &gpu()).unwrap();
+    let settings =
+        SampleSettings { temperature: 0.8, seed: 0x1234_5678_9abc, stop_ids: on_device(&[u32::MAX, 7], &[2]), max_completion_tokens: most };
+    let state = SampleState {
+        rows: on_device(&[3, 0, 5, 0, 0, 10, 6, 0, 4, 20, 7, 0], &[3, 4]),
+        places: on_device(&[2, 0, 1, 2, 1, 2, 2, 2, 3], &[3, 3]),
+        newest: zeros(&[3], DType::U32),
+        positions: zeros(&[3], DType::U32),
+        done: zeros(&[3], DType::U32),
+        token_ids: zeros(&[5, most], DType::U32),
+        log_probs: zeros(&[5, most], DType::F32),
+        lengths: zeros(&[5], DType::U32),
+    };
+    let mut drawn: [Vec<(u32, f32)>; 3] = Default::default();
+    let mut ended = [0_u32; 3];
+    for step in 0..5 {
+        let mut logits = random(20 + step, &[3, vocabulary]).affine(5.0, 0.0).unwrap().to_vec2::<f32>().unwrap();
+        if step == 1 {
+            logits[2][7] = 60.0;
+        }
+        if step == 2 {
+            logits[1][3] = f32::NAN;
+        }
+        for row in 0..3 {
+            if ended[row] != 0 {
+                continue;
+            }
+            let position = drawn[row].len() as u32;
+            let place = Place { step: 2, prompt: row as u32, sample: row as u32 + 1, position };
+            let own = Tensor::from_slice(&logits[row], (1, vocabulary), &Device::Cpu).unwrap();
+            match sample_tokens(&own, settings.temperature, &[uniform(settings.seed, place)]) {
+                Ok(token) => drawn[row].push((token[0].token_id, token[0].log_prob)),
+                Err(_) => drawn[row].push((u32::MAX, f32::NAN)),
+            }
+            ended[row] = match drawn[row].last() {
+                Some((u32::MAX, _)) => done::NOT_FINITE,
+                Some((7, _)) => done::STOPPED,
+                _ if drawn[row].len() == most => done::FULL,
+                _ => 0,
+            };
+        }
+        let logits = Tensor::from_vec(logits.concat(), (3, vocabulary), &gpu()).unwrap();
+        sample_step(&logits, &settings, &state).unwrap();
+        assert_eq!(state.done.to_vec1::<u32>().unwrap(), ended, "step {step}");
+        let (table, lengths) = (state.rows.to_vec2::<u32>().unwrap(), state.lengths.to_vec1::<u32>().unwrap());
+        let (newest, positions) = (state.newest.to_vec1::<u32>().unwrap(), state.positions.to_vec1::<u32>().unwrap());
+        let (token_ids, log_probs) = (state.token_ids.to_vec2::<u32>().unwrap(), state.log_probs.to_vec2::<f32>().unwrap());
+        for (row, drawn) in drawn.iter().enumerate() {
+            let (slot, count) = (slots[row] as usize, drawn.len());
+            assert_eq!((lengths[slot], table[row][3]), (count as u32, count as u32));
+            assert_eq!(positions[row], table[row][2] + count as u32 - 1);
+            let last_good = drawn.iter().rev().find(|(token_id, _)| *token_id != u32::MAX);
+            assert_eq!(Some(newest[row]), last_good.map(|&(token_id, _)| token_id));
+            for (place, &(token_id, log_prob)) in drawn.iter().enumerate() {
+                assert_eq!(token_ids[slot][place], token_id, "step {step}, row {row}, token {place}");
+                let found = log_probs[slot][place];
+                assert!((found - log_prob).abs() < 2e-6 || found.is_nan() && log_prob.is_nan(), "{found}, not {log_prob}");
+            }
+        }
+    }
+    assert!(ended.contains(&done::NOT_FINITE) && ended.contains(&done::STOPPED) && ended.contains(&done::FULL), "{ended:?}");
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn fresh_weights_are_the_cpus() {
+    for number_type in NUMBER_TYPES {
+        let [found, expected] = [gpu(), Device::Cpu].map(|device| {
+            poison(3 * 1001);
+            uniform_weights_on(&device, 0x0123_4567_89ab_cdef, 9, (3, 1001), 0.02, number_type).unwrap()
+        });
+        assert_eq!((found.dtype(), found.dims()), (number_type, [3, 1001].as_slice()));
+        assert_close("fresh weights", &found, &expected, if number_type == DType::F32 { 1e-7 } else { 1e-4 });
+        let largest = found.to_dtype(DType::F32).unwrap().abs().unwrap().flatten_all().unwrap().max(D::Minus1).unwrap();
+        assert!((0.0199..=0.0201).contains(&largest.to_scalar::<f32>().unwrap()));
     }
 }

@@ -130,6 +130,9 @@ fn inspect_counts_what_the_headers_hold() {
         let numbers: u64 = entries.iter().map(|entry| entry.shape.iter().product::<u64>()).sum();
         assert_eq!(document["parameters"], numbers, "{}", golden.name);
         assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
+        let uses = &document["memory_by_use"]["gpu"];
+        let bytes = |name: &str| uses[name].as_u64().unwrap();
+        assert!(bytes("sampling") > 2 * numbers && bytes("lora") > bytes("lora_recomputed") && bytes("full") > 16 * numbers, "{uses}");
         let kinds = document["tensors"].as_array().unwrap();
         assert_eq!(kinds.iter().map(|kind| kind["tensors"].as_u64().unwrap()).sum::<u64>(), entries.len() as u64, "{}", golden.name);
         assert_eq!(document["stored"]["files"].as_array().unwrap().len(), files.len());
@@ -156,4 +159,28 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
     let adapter = golden_folder().join("peft-subset");
     let other = golden_folder().join("grouped-untied");
     check(&["log-probs", text(&other), "--adapter", text(&adapter), "--token-ids", "1,2"], 1, "it belongs to another base model");
+}
+
+#[test]
+fn check_compares_with_another_implementation() {
+    let tied = golden_folder().join("tied");
+    for arguments in
+        [vec!["check", "tiny"], vec!["check", text(&tied), "--token-ids", "5,9,2,30,11"], vec!["check", "tiny", "--tokens", "7"]]
+    {
+        let output = model(&[arguments.as_slice(), &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&document["ok"], &document["number_type"]), (&Value::Bool(true), &Value::from("f32")), "{document}");
+        assert!(document["tokens"].as_u64().unwrap() >= 4 && document["max_difference"].as_f64().unwrap() < 1e-4, "{document}");
+    }
+    let words = model(&["check", "tiny"]);
+    assert!(String::from_utf8_lossy(&words.stdout).contains("the same: rounding explains the difference"));
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let output = model(arguments);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), message.contains(expected)), (Some(code), true), "{arguments:?}: {message}");
+    };
+    check(&["check", "tiny", "--token-ids", "4"], 2, "give two tokens or more");
+    check(&["check", "tiny", "--token-ids", "4,5000"], 2, "token 5000 is outside the model's vocabulary");
+    check(&["check", text(&golden_folder().join("llama-biased-sharded")), "--token-ids", "1,2,3"], 1, "there is nothing to compare with");
 }

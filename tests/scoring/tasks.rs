@@ -120,7 +120,7 @@ fn references_lead_to_files_of_the_task() {
     );
     assert_eq!(
         Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR"),
-        "DIR/money.json: No such file or directory (os error 2); write the file, or name another one in task.toml"
+        "DIR/b.json: No such file or directory (os error 2); write the file, or name another one in task.toml"
     );
     fs::write(folder.path().join("money.json"), r#"{"$defs":{"amount":{"type":"number"}}}"#).unwrap();
     fs::write(folder.path().join("b.json"), r#"{"type":"null"}"#).unwrap();
@@ -130,6 +130,82 @@ fn references_lead_to_files_of_the_task() {
     assert_eq!(scorer.score(r#"{"a":"1","b":1}"#, None).errors.len(), 2);
     let names: Vec<String> = task.files().unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["task.toml", "schema.json", "b.json", "money.json"]);
+}
+
+#[test]
+fn references_are_seen_from_the_file_they_stand_in() {
+    let folder = folder_with(r#"{"properties":{"a":{"$ref":"parts/line.json#/$defs/line"},"n":{"$ref":"parts/named"}}}"#, "");
+    let write = |file: &str, text: &str| {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    // `money.json` beside the schema is another file than the one beside `line.json`.
+    write("money.json", r#"{"type":"null"}"#);
+    write("parts/named", r#"{"type":"boolean"}"#);
+    write(
+        "parts/line.json",
+        r#"{"$defs":{"line":{"properties":{"price":{"$ref":"money.json"},"unit":{"$ref":"../units/unit%20names.json"}}}}}"#,
+    );
+    write("parts/money.json", r##"{"$ref":"#/$defs/amount","$defs":{"amount":{"type":"number"}}}"##);
+    write("units/unit names.json", r#"{"enum":["kg"],"default":{"$ref":"nonesuch.json"}}"#);
+    let task = Task::load(folder.path()).unwrap();
+    let scorer = Scorer::new(&task).unwrap();
+    let reward = |completion: &str| scorer.score(completion, None).reward;
+    assert_eq!(reward(r#"{"a":{"price":1.5,"unit":"kg"},"n":true}"#), 1.0);
+    for wrong in [r#"{"a":{"price":null}}"#, r#"{"a":{"unit":"lb"}}"#, r#"{"n":1}"#] {
+        assert_eq!(reward(wrong), 0.5, "{wrong}");
+    }
+    let names: Vec<&str> = task.file_names();
+    assert_eq!(names, ["task.toml", "schema.json", "parts/line.json", "parts/money.json", "parts/named", "units/unit names.json"]);
+}
+
+#[test]
+fn references_stay_inside_the_folder_and_follow_ids() {
+    let check = |schema: &str, files: &[(&str, &str)], lines: &str, expected: Result<&str, &str>| {
+        let folder = folder_with(schema, lines);
+        fs::create_dir_all(folder.path().join("parts")).unwrap();
+        for (file, text) in files {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        let found = Task::load(folder.path()).map_err(|error| error.to_string()).and_then(|task| {
+            let scorer = Scorer::new(&task).map_err(|error| error.to_string())?;
+            Ok(format!("{} {}", scorer.score("1", None).reward, task.references.into_values().collect::<Vec<_>>().join(" ")))
+        });
+        let found = found.map_err(|complaint| complaint.replace(&folder.path().display().to_string(), "DIR"));
+        assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{schema}");
+    };
+    let outside = "lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy";
+    check(r#"{"$ref":"../x.json"}"#, &[], "", Err(&format!("DIR/schema.json: \"../x.json\" {outside}")));
+    let climbing = [("parts/a.json", r#"{"$ref":"../../../etc/x.json"}"#)];
+    check(r#"{"$ref":"parts/a.json"}"#, &climbing, "", Err(&format!("DIR/parts/a.json: \"../../../etc/x.json\" {outside}")));
+    // A relative `$id` moves what is below it, and is itself no file.
+    check(r#"{"$defs":{"a":{"$id":"parts/a.json","type":"number"}},"$ref":"parts/a.json"}"#, &[], "", Ok("1 "));
+    check(r#"{"$id":"parts/","$ref":"a.json"}"#, &[("parts/a.json", r#"{"type":"null"}"#)], "", Ok("0.5 parts/a.json"));
+    // An absolute one takes relative references with it: they are remote, unless they are named.
+    check(
+        r#"{"$id":"https://example.com/s.json","$ref":"a.json"}"#,
+        &[("a.json", "{}")],
+        "",
+        Err(
+            "DIR/schema.json line 1 column 44 (/$ref): remote `$ref` to https://example.com/a.json is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"https://example.com/a.json\" = \"FILE.json\"",
+        ),
+    );
+    let named = "[score.references]\n\"https://example.com/a.json\" = \"parts/a.json\"\n";
+    check(
+        r#"{"$id":"https://example.com/s.json","$ref":"a.json"}"#,
+        &[("parts/a.json", r#"{"type":"null"}"#)],
+        named,
+        Ok("0.5 parts/a.json"),
+    );
+    check(
+        r#"{"$ref":"https://example.com/a.json"}"#,
+        &[("parts/a.json", r#"{"$ref":"b.json"}"#), ("parts/b.json", "{}")],
+        named,
+        Err(
+            "DIR/schema.json line 1 column 1 (the whole schema): remote `$ref` to https://example.com/b.json is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"https://example.com/b.json\" = \"FILE.json\"",
+        ),
+    );
 }
 
 #[test]

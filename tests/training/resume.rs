@@ -42,6 +42,27 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
     stopped_after_every_step(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
 }
 
+/// What is the matter at the stop is neither told twice nor forgotten.
+#[test]
+fn alerts_go_on_over_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["max_completion_tokens=8"];
+    let told = |run: &RunDirectory| {
+        let text = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let alerts = events.filter(|event| event["kind"] == "alert");
+        alerts.map(|event| format!("{} {} {}", event["rule"], event["step"], event["cleared"])).collect::<Vec<_>>()
+    };
+    let whole = create(&folder.path().join("whole"), &set);
+    work(&whole, never).unwrap();
+    let expected = told(&whole);
+    assert!(expected.iter().any(|alert| alert.starts_with("\"clipped_completions\" 1 ")), "{expected:?}");
+    let run = create(&folder.path().join("stopped"), &set);
+    work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
+    assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+    assert_eq!(told(&run), expected);
+}
+
 /// The real program, killed without warning when it has told of a line; then resumed.
 #[test]
 fn a_killed_run_ends_as_if_nothing_had_happened() {

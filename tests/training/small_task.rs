@@ -35,7 +35,7 @@ pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
     let task = Task::load(&write(folder)).unwrap();
     let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
     let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();
-    let layers = Layers { preset: None, task: Some(Assignments::from_task("task.toml", &text).unwrap()), file: None, set };
+    let layers = Layers { task: Some(Assignments::from_task("task.toml", &text).unwrap()), set, ..Layers::default() };
     let resolved = layers.resolve().unwrap();
     let new = NewRun {
         job: "train".to_owned(),

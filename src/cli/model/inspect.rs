@@ -1,10 +1,11 @@
-//! `grpo-tui model inspect`: what a model is, read from its configuration and the headers of its weights; nothing is computed.
+//! `grpo-tui model inspect`: what a model is and takes, read from its configuration and the headers of its weights; nothing is computed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::uses::{ByDevice, SEQUENCES, TOKENS, Uses};
 use crate::cli::Outcome;
 use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
 use crate::model::tensor_names;
@@ -36,10 +37,11 @@ const KINDS: [&str; 5] = ["embedding", "attention", "feed_forward", "norm", "hea
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let source = find_model(&arguments.model)?;
     let inspection = inspect(&source)?;
+    let uses = ByDevice::of(&inspection.config)?;
     if arguments.json {
-        println!("{}", inspection.json(&source.name));
+        println!("{}", inspection.json(&source.name, &uses));
     } else {
-        print!("{}", inspection.text(&source.name));
+        print!("{}", inspection.text(&source.name, &uses));
     }
     Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -96,7 +98,7 @@ impl Inspection {
         (2 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.config.head_dim) as u64
     }
 
-    fn json(&self, name: &str) -> Value {
+    fn json(&self, name: &str, uses: &ByDevice) -> Value {
         let config = &self.config;
         let tensors: Vec<Value> = self
             .kinds
@@ -111,13 +113,14 @@ impl Inspection {
             "tensors": tensors,
             "memory_bytes": { "f32": 4 * self.parameters(), "bf16": 2 * self.parameters() },
             "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
+            "memory_by_use": uses,
             "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types },
             "config": serde_json::from_str::<Value>(&config.to_json(&[])).unwrap_or(Value::Null),
             "problems": self.problems,
         })
     }
 
-    fn text(&self, name: &str) -> String {
+    fn text(&self, name: &str, uses: &ByDevice) -> String {
         let config = &self.config;
         let head = if config.tie_word_embeddings { "the head is the embedding" } else { "a head of its own" };
         let rope = match config.rope_scaling {
@@ -151,11 +154,25 @@ impl Inspection {
         let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
         text += &format!("\n  memory        weights {} in f32, {} in bf16; ", size(4 * weights), size(2 * weights));
         text += &format!("caches {} a token in f32, {} in bf16\n", size(4 * cache), size(2 * cache));
+        text += &uses_text(uses);
         for problem in &self.problems {
             text += &format!("  problem       {problem}; the checkpoint is incomplete or of another architecture\n");
         }
         text
     }
+}
+
+fn uses_text(uses: &ByDevice) -> String {
+    let mut text = format!("\n  by use, {SEQUENCES} sequences of {} tokens            GPU, bf16     CPU, f32\n", grouped(TOKENS as u64));
+    let mut row = |name: &str, of: fn(&Uses) -> u64| {
+        text += &format!("  {name:<48} {:>12} {:>12}\n", size(of(&uses.gpu)), size(of(&uses.cpu)));
+    };
+    row("sampling", |uses| uses.sampling);
+    row("training adapters, at the defaults", |uses| uses.lora);
+    row("  with recompute_activations = always", |uses| uses.lora_recomputed);
+    row("training every weight (lora_rank = 0)", |uses| uses.full);
+    row("  with recompute_activations = always", |uses| uses.full_recomputed);
+    text
 }
 
 /// 1134240 -> 1,134,240.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::open;
+use crate::cli::device::DeviceArguments;
 use crate::cli::{Failure, Outcome};
-use crate::kernels::device::Engine;
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
 
@@ -19,12 +19,19 @@ pub(super) struct Arguments {
     /// Token ids, such as 1,2,3
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     token_ids: Vec<u32>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Compute in f32 on a GPU too, where the default is bf16
+    #[arg(long = "f32")]
+    in_f32: bool,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let engine = arguments.device.engine()?;
+    let engine = if arguments.in_f32 { engine.in_f32() } else { engine };
     let loaded = open(&arguments.model)?;
     let (vocabulary, positions) = (loaded.config.vocab_size, loaded.config.max_position_embeddings);
     if let Some(id) = arguments.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
@@ -34,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let given = arguments.token_ids.len();
         return Err(Failure::usage(format!("--token-ids: {given} tokens are more than the model's {positions} positions; give fewer")));
     }
-    let model = loaded.decoder(arguments.adapter.as_deref(), &Engine::cpu())?;
+    let model = loaded.decoder(arguments.adapter.as_deref(), &engine)?;
     let (first, rest) = arguments.token_ids.split_at(1);
     let mut found = Vec::with_capacity(rest.len());
     for micro_batch in pack([(first, vec![rest])], usize::MAX) {

@@ -4,10 +4,11 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::tiles::{TILE, Tiles};
 use super::{Segment, Segments};
-use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+use crate::kernels::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
 use crate::kernels::rope::Heads;
 
 static PLAIN: Module = module!("attention");
+static TENSOR_CORES: Module = module!("attention_tensor_cores");
 
 /// A batch's segments and tiles, on its GPU.
 #[derive(Clone, Debug)]
@@ -59,8 +60,30 @@ macro_rules! plain {
     };
 }
 
-fn kernels(heads: Heads) -> Result<Kernels> {
+macro_rules! tensor_cores {
+    ($size:literal) => {
+        Kernels {
+            module: &TENSOR_CORES,
+            forward: concat!("attention_tensor_", $size),
+            backward_queries: concat!("attention_backward_queries_tensor_", $size),
+            backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size),
+            tile: 64,
+            threads: 128,
+            shared_bytes: [3, 6, 6].map(|tiles| 2 * tiles * 64 * ($size + 8)).map(|tiles| tiles + 4 * 4 * 64),
+        }
+    };
+}
+
+/// The fastest kernels that read all of `tensors`.
+fn kernels(heads: Heads, tensors: &[&Tensor]) -> Result<Kernels> {
+    // Tensor cores are fed 16 bytes at a time.
+    let mut fed = heads.dimension.is_multiple_of(8);
+    for tensor in tensors {
+        fed = fed && tensor.dtype() == DType::BF16 && address(tensor)?.is_multiple_of(16);
+    }
     Ok(match heads.dimension {
+        1..=64 if fed => tensor_cores!(64),
+        65..=128 if fed => tensor_cores!(128),
         1..=32 => plain!(32),
         33..=64 => plain!(64),
         65..=128 => plain!(128),
@@ -97,7 +120,7 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
 
 pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
     let rows = check(packed, heads)?;
-    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads)?);
+    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[packed])?);
     let output = empty((rows, heads.query_width()), number_type, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
     arguments.extend([at(packed)?, at(&output)?]);
@@ -112,7 +135,7 @@ pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segment
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
         bail!("a gradient of {:?} {:?} for attention over {:?} {:?}", gradient.shape(), gradient.dtype(), packed.shape(), packed.dtype())
     }
-    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads)?);
+    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[gradient, packed])?);
     let packed_gradient = empty((rows, heads.row_width()), number_type, device)?;
     // For each query head and row: the logarithm of the sum of its exponentials; then the sum of its probabilities times their gradients.
     let statistics = empty((2, heads.query, rows), DType::F32, device)?;

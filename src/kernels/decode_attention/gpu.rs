@@ -10,7 +10,7 @@ static MODULE: Module = module!("decode_attention");
 /// Blocks that fill an H200 twice over; with fewer, keys are divided among several blocks.
 const BLOCKS_WANTED: usize = 264;
 /// Keys that are worth a block of their own.
-const KEYS_A_BLOCK: usize = 256;
+const KEYS_A_BLOCK: usize = 512;
 const MOST_SPLITS: usize = 16;
 
 fn check(packed: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<(usize, usize)> {
@@ -42,38 +42,26 @@ pub(super) fn append(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &Tenso
     launch(device(cache)?, &MODULE, name, None, Grid::rows(count, threads), &arguments)
 }
 
-/// A variant of the kernel: its name, whether the name takes a number type, and query heads a block.
-fn variant(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads) -> Result<(&'static str, Option<DType>, usize)> {
-    let sharing = heads.query / heads.key_value;
+/// The fastest variant of the kernel, and the query heads of a block.
+fn variant(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads) -> Result<(&'static str, usize)> {
+    // Tensor cores are fed 16 bytes at a time.
     let aligned = (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
-    if packed.dtype() != DType::BF16 || !aligned {
-        return Ok(("decode_attention_any", Some(packed.dtype()), 1));
-    }
-    macro_rules! by_sharing {
-        ($lanes:literal) => {
-            match sharing {
-                1 => (concat!("decode_attention_", $lanes, "_1"), None, 1),
-                2 => (concat!("decode_attention_", $lanes, "_2"), None, 2),
-                3 | 4 => (concat!("decode_attention_", $lanes, "_4"), None, 4),
-                _ => (concat!("decode_attention_", $lanes, "_8"), None, 8),
-            }
-        };
-    }
     Ok(match heads.dimension {
-        ..=64 => by_sharing!("8"),
-        65..=128 => by_sharing!("16"),
-        _ => by_sharing!("32"),
+        1..=64 if aligned && packed.dtype() == DType::BF16 => ("decode_attention_tensor_64", 8),
+        65..=128 if aligned && packed.dtype() == DType::BF16 => ("decode_attention_tensor_128", 8),
+        1..=256 => ("decode_attention", 1),
+        other => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
     })
 }
 
 pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<Tensor> {
     let (count, positions) = check(packed, cache, heads, rows)?;
     let (prefix_rows, prefix_width) = prefix.dims2()?;
-    if prefix_width != heads.row_width() || prefix.dtype() != packed.dtype() || heads.dimension > 256 {
-        bail!("prompts of {prefix_width} {:?} a row, new rows of {:?}, for {heads:?} (at most 256 a head)", prefix.dtype(), packed.dtype())
+    if prefix_width != heads.row_width() || prefix.dtype() != packed.dtype() {
+        bail!("prompts of {prefix_width} {:?} a row, new rows of {:?}, for {heads:?}", prefix.dtype(), packed.dtype())
     }
     let (device, number_type) = (device(packed)?, packed.dtype());
-    let (name, named_type, heads_a_block) = variant(packed, prefix, cache, heads)?;
+    let (name, heads_a_block) = variant(packed, prefix, cache, heads)?;
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
     let longest = prefix_rows + positions;
     let splits = BLOCKS_WANTED.div_ceil((across * count).max(1)).min(longest.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
@@ -89,7 +77,7 @@ pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: He
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
     let grid = Grid { blocks: (across, count, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };
-    launch(device, &MODULE, name, named_type, grid, &arguments)?;
+    launch(device, &MODULE, name, Some(number_type), grid, &arguments)?;
     if partial.is_some() {
         let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
         let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];

@@ -1,0 +1,89 @@
+//! What a model takes in memory by what is done with it, from the plan's own arithmetic.
+
+use serde::Serialize;
+
+use crate::cli::Failure;
+use crate::config::{Layers, Recompute, TrainConfig};
+use crate::hub::ModelConfig;
+use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, cpu_memory, gpu_memory};
+
+/// Sequences that sampling is counted with, and the tokens of each; prompts of training are half as long.
+pub(super) const SEQUENCES: usize = 64;
+pub(super) const TOKENS: usize = 1024;
+
+/// Bytes at the peak of each use, on one kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Uses {
+    /// Weights, and keys and values of [`SEQUENCES`] sequences of [`TOKENS`] tokens.
+    pub(super) sampling: u64,
+    /// Adapters on all linear layers at the default configuration, activations kept.
+    pub(super) lora: u64,
+    /// The same with activations computed again in the backward.
+    pub(super) lora_recomputed: u64,
+    /// Every weight trained, activations kept.
+    pub(super) full: u64,
+    /// The same with activations computed again in the backward.
+    pub(super) full_recomputed: u64,
+}
+
+/// On a GPU in bf16, and on one thread of a CPU in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct ByDevice {
+    pub(super) gpu: Uses,
+    pub(super) cpu: Uses,
+}
+
+impl ByDevice {
+    pub(super) fn of(model: &ModelConfig) -> Result<Self, Failure> {
+        let of = |gpu: bool| -> Result<Uses, Failure> {
+            let (lora, lora_recomputed) = peaks(model, &configuration("lora_rank=16")?, gpu);
+            let (full, full_recomputed) = peaks(model, &configuration("lora_rank=0")?, gpu);
+            let (shape, number_bytes) = (ModelShape::of(model), if gpu { 2 } else { 4 });
+            let sampling = number_bytes * (shape.parameters + SEQUENCES * TOKENS * shape.key_values_per_token) as u64;
+            Ok(Uses { sampling, lora, lora_recomputed, full, full_recomputed })
+        };
+        Ok(Self { gpu: of(true)?, cpu: of(false)? })
+    }
+}
+
+/// The table's defaults, with adapters or without.
+fn configuration(rank: &str) -> Result<TrainConfig, Failure> {
+    let mut config = Layers { set: vec![rank.to_owned()], ..Layers::default() }.resolve()?.config;
+    config.recompute_activations = Recompute::Never;
+    Ok(config)
+}
+
+fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
+    let data = DataShape {
+        train_rows: 1,
+        mean_prompt_tokens: (TOKENS / 2) as f64,
+        longest_prompt_tokens: TOKENS / 2,
+        eval_rows: 0,
+        proof_rows: 0,
+        mean_completion_tokens: config.max_completion_tokens as f64,
+    };
+    let found = if gpu {
+        let any = GpuMemory { usable_bytes: u64::MAX, total_bytes: u64::MAX, number_bytes: 2 };
+        gpu_memory(model, config, &data, StepShape::of(config), any)
+    } else {
+        cpu_memory(model, config, &data, 1, None)
+    };
+    (found.peak_bytes, found.peak_recomputed_bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::find_model;
+
+    #[test]
+    fn uses_stand_in_their_order() {
+        let ByDevice { gpu, cpu } = ByDevice::of(&find_model("tiny").unwrap().config().unwrap()).unwrap();
+        for uses in [gpu, cpu] {
+            assert!(uses.sampling < uses.lora_recomputed && uses.lora_recomputed < uses.lora, "{uses:?}");
+            assert!(uses.lora < uses.full && uses.full_recomputed < uses.full, "{uses:?}");
+        }
+        assert!(gpu.lora < cpu.lora);
+    }
+}

@@ -1,0 +1,212 @@
+//! Our log-probs against those of candle-transformers, an independent implementation of the same families: is this checkpoint computed as it should be?
+
+use candle_core::{DType, Tensor};
+use candle_nn::{Activation, VarBuilder};
+use candle_transformers::models::{llama, qwen2, qwen3};
+
+use crate::checkpoint::{OpenModel, StartError};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+use crate::kernels::device::Engine;
+use crate::kernels::log_probs::token_log_probs;
+use crate::model::{Adapters, ModelError};
+use crate::update::{log_probs, pack};
+
+/// How far two implementations are apart, in nats, over the log-probs of a text's tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    /// Log-probs that were compared: all tokens but the first.
+    pub tokens: usize,
+    /// The largest difference.
+    pub max_difference: f64,
+    /// The mean difference.
+    pub mean_difference: f64,
+    /// The largest difference that rounding explains.
+    pub max_allowed: f64,
+    /// The mean difference that rounding explains.
+    pub mean_allowed: f64,
+}
+
+impl Agreement {
+    /// Whether rounding explains all of it; a number that is no number is never explained.
+    pub fn holds(&self) -> bool {
+        self.max_difference <= self.max_allowed && self.mean_difference <= self.mean_allowed
+    }
+}
+
+/// Compares the log-probs of `token_ids` (two at least, at most the model's positions). None where candle-transformers does not compute such a model: biases in a Llama,
+/// and heads of a Llama that are not `hidden_size / num_attention_heads` wide. One model is in memory at a time.
+///
+/// # Errors
+/// [`StartError`] for weights that do not fit the configuration.
+pub fn second_opinion(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Option<Agreement>, StartError> {
+    if !is_computed_there(&model.config) {
+        return Ok(None);
+    }
+    let ours = our_log_probs(model, token_ids, engine)?;
+    let theirs = their_log_probs(&model.config, their_weights(model, engine)?, token_ids, engine).map_err(ModelError::from)?;
+    let differences: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| f64::from((a - b).abs())).collect();
+    // Not `max`, which would pass over a NaN.
+    let max_difference = differences.iter().fold(0.0, |max, &difference| if difference <= max { max } else { difference });
+    // In bf16 their logits are rounded to one in 256 of their size, which for those of a large model is an eighth.
+    let (max_allowed, mean_allowed) = if engine.number_type == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
+    let mean_difference = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
+    Ok(Some(Agreement { tokens: differences.len(), max_difference, mean_difference, max_allowed, mean_allowed }))
+}
+
+fn our_log_probs(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Vec<f32>, StartError> {
+    let decoder = model.decoder(None, engine)?;
+    let (first, rest) = token_ids.split_at(1.min(token_ids.len()));
+    let mut found = Vec::with_capacity(rest.len());
+    for micro_batch in pack([(first, vec![rest])], usize::MAX) {
+        let probs = log_probs(&decoder, &micro_batch, Adapters::On, 1.0).map_err(ModelError::from)?;
+        found.extend(probs.into_iter().flatten().map(|token| token.log_prob));
+    }
+    Ok(found)
+}
+
+/// Plain files are read by candle's own reader; a result's adapters are merged by ours.
+fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'static>, StartError> {
+    let Engine { device, number_type } = engine;
+    if model.is_plain()
+        && let Some(folder) = model.source.folder()
+    {
+        let files: Vec<_> = model.source.weight_files()?.into_iter().map(|file| folder.join(file)).collect();
+        // SAFETY: as in `Weights::open`: nobody may shorten the files meanwhile.
+        let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files, *number_type, device) };
+        return Ok(weights.map_err(ModelError::from)?);
+    }
+    let tensors = model.merged()?.stored(&model.config)?;
+    Ok(VarBuilder::from_tensors(tensors.into_iter().collect(), *number_type, device))
+}
+
+/// A token at a time through its cache: what it returns is of the last token only.
+fn their_log_probs(config: &ModelConfig, weights: VarBuilder<'_>, token_ids: &[u32], engine: &Engine) -> candle_core::Result<Vec<f32>> {
+    let mut forward = their_model(config, weights, engine)?;
+    let mut found = Vec::with_capacity(token_ids.len());
+    for (position, pair) in token_ids.windows(2).enumerate() {
+        let token = Tensor::new(&[[pair[0]]], &engine.device)?;
+        let logits = forward(&token, position)?.reshape((1, config.vocab_size))?.to_dtype(DType::F32)?;
+        let logits = logits.to_device(&candle_core::Device::Cpu)?;
+        found.extend(token_log_probs(&logits, &pair[1..], 1.0)?.into_iter().map(|token| token.log_prob));
+    }
+    Ok(found)
+}
+
+/// One token [1, 1] and its position -> logits [1, .., vocabulary].
+type Forward = Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>;
+
+fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -> candle_core::Result<Forward> {
+    Ok(match config.architecture {
+        Architecture::Qwen3 => {
+            let mut model = qwen3::ModelForCausalLM::new(&qwen3_config(config), weights)?;
+            Box::new(move |token, position| model.forward(token, position))
+        }
+        Architecture::Qwen2 => {
+            let mut model = qwen2::ModelForCausalLM::new(&qwen2_config(config), weights)?;
+            Box::new(move |token, position| model.forward(token, position))
+        }
+        Architecture::Llama => {
+            let theirs = llama_config(config);
+            let mut cache = llama::Cache::new(true, engine.number_type, &theirs, &engine.device)?;
+            let model = llama::Llama::load(weights, &theirs)?;
+            Box::new(move |token, position| model.forward(token, position, &mut cache))
+        }
+    })
+}
+
+fn is_computed_there(config: &ModelConfig) -> bool {
+    let plain = config.head_dim * config.num_attention_heads == config.hidden_size && config.attention_bias == AttentionBias::Absent;
+    match config.architecture {
+        Architecture::Qwen3 => config.attention_bias == AttentionBias::Absent,
+        Architecture::Qwen2 => config.head_dim * config.num_attention_heads == config.hidden_size,
+        Architecture::Llama => plain,
+    }
+}
+
+fn qwen3_config(config: &ModelConfig) -> qwen3::Config {
+    qwen3::Config {
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        head_dim: config.head_dim,
+        attention_bias: false,
+        num_key_value_heads: config.num_key_value_heads,
+        max_position_embeddings: config.max_position_embeddings,
+        sliding_window: None,
+        max_window_layers: config.num_hidden_layers,
+        tie_word_embeddings: config.tie_word_embeddings,
+        rope_theta: config.rope_theta,
+        rms_norm_eps: config.rms_norm_eps,
+        use_sliding_window: false,
+        hidden_act: Activation::Silu,
+    }
+}
+
+fn qwen2_config(config: &ModelConfig) -> qwen2::Config {
+    qwen2::Config {
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        num_key_value_heads: config.num_key_value_heads,
+        max_position_embeddings: config.max_position_embeddings,
+        sliding_window: config.max_position_embeddings,
+        max_window_layers: config.num_hidden_layers,
+        tie_word_embeddings: config.tie_word_embeddings,
+        rope_theta: config.rope_theta,
+        rms_norm_eps: config.rms_norm_eps,
+        use_sliding_window: false,
+        hidden_act: Activation::Silu,
+    }
+}
+
+fn llama_config(config: &ModelConfig) -> llama::Config {
+    let rope_scaling = match config.rope_scaling {
+        RopeScaling::Unscaled => None,
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => Some(llama::Llama3RopeConfig {
+            factor: factor as f32,
+            low_freq_factor: low_frequency_factor as f32,
+            high_freq_factor: high_frequency_factor as f32,
+            original_max_position_embeddings: original_positions,
+            rope_type: llama::Llama3RopeType::Llama3,
+        }),
+    };
+    llama::Config {
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        vocab_size: config.vocab_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        num_key_value_heads: config.num_key_value_heads,
+        use_flash_attn: false,
+        rms_norm_eps: config.rms_norm_eps,
+        rope_theta: config.rope_theta as f32,
+        bos_token_id: None,
+        eos_token_id: None,
+        rope_scaling,
+        max_position_embeddings: config.max_position_embeddings,
+        tie_word_embeddings: config.tie_word_embeddings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_explains_little_and_never_a_nan() {
+        let check = |max_difference, mean_difference, expected| {
+            let found = Agreement { tokens: 9, max_difference, mean_difference, max_allowed: 1e-3, mean_allowed: 1e-4 };
+            assert_eq!(found.holds(), expected, "{found:?}");
+        };
+        check(1e-3, 1e-4, true);
+        check(0.0, 0.0, true);
+        check(1.1e-3, 1e-5, false);
+        check(5e-4, 2e-4, false);
+        check(f64::NAN, 0.0, false);
+        check(0.0, f64::NAN, false);
+    }
+}

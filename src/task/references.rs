@@ -1,0 +1,167 @@
+//! The schema files that `$ref` leads to: relative ones are read from the task's folder, each from the place of the file it stands in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::read::{Read, parse_json, read_text};
+use super::{Home, TaskError};
+
+/// What a schema says about a value is no schema itself.
+const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+
+/// Address -> file, of all named files (`named`) and of those that relative references lead to from the schema in `schema_file`.
+pub(super) fn follow_references(
+    home: &Home,
+    schema_file: &str,
+    schema: &Value,
+    named: BTreeMap<String, String>,
+) -> Read<BTreeMap<String, String>> {
+    let mut references = BTreeMap::new();
+    let mut found = Found::default();
+    found.walk(&home.label(schema_file), Some(encoded(schema_file)), schema)?;
+    for (address, file) in named {
+        let schema = parse_json(&home.label(&file), &read_text(home, &file)?)?;
+        // Its base is the address that it is named by, wherever the file lies.
+        found.walk(&home.label(&file), joined("", &address).ok(), &schema)?;
+        references.insert(address, file);
+    }
+    while let Some(address) = found.waiting.pop_first() {
+        if references.contains_key(&address) || found.ids.contains(&address) {
+            continue;
+        }
+        let file = decoded(&address);
+        // Other names may be anchors of other kinds; the schema's compiler tells what leads nowhere.
+        if !file.ends_with(".json") && home.read(&file).is_err() {
+            continue;
+        }
+        let schema = parse_json(&home.label(&file), &read_text(home, &file)?)?;
+        found.walk(&home.label(&file), Some(address.clone()), &schema)?;
+        references.insert(address, file);
+    }
+    Ok(references)
+}
+
+/// Addresses inside the task's folder, met so far.
+#[derive(Default)]
+struct Found {
+    waiting: BTreeSet<String>,
+    /// Schemas that call themselves so by a relative `$id`, wherever they stand.
+    ids: BTreeSet<String>,
+}
+
+impl Found {
+    /// `base`: the address of the document, None where it is not in the task's folder.
+    fn walk(&mut self, label: &str, base: Option<String>, schema: &Value) -> Read<()> {
+        let outside = |reference: &str| TaskError::Outside { label: label.to_owned(), file: reference.to_owned() };
+        let mut open = vec![(schema, base)];
+        while let Some((value, base)) = open.pop() {
+            let members = match value {
+                Value::Array(items) => {
+                    open.extend(items.iter().map(|item| (item, base.clone())));
+                    continue;
+                }
+                Value::Object(members) => members,
+                _ => continue,
+            };
+            let text = |key: &str| members.get(key).and_then(Value::as_str).map(|text| text.split('#').next().unwrap_or(""));
+            let mut own = base;
+            if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")).filter(|id| !id.is_empty()), &own) {
+                own = match joined(base, id) {
+                    Ok(address) => Some(address),
+                    Err(Elsewhere::Remote) => None,
+                    Err(Elsewhere::Outside) => return Err(outside(id)),
+                };
+                self.ids.extend(own.clone());
+            }
+            if let (Some(reference), Some(base)) = (text("$ref").filter(|reference| !reference.is_empty()), &own) {
+                match joined(base, reference) {
+                    Ok(address) => drop(self.waiting.insert(address)),
+                    Err(Elsewhere::Remote) => {}
+                    Err(Elsewhere::Outside) => return Err(outside(reference)),
+                }
+            }
+            open.extend(members.iter().filter(|(key, _)| !DATA.contains(&key.as_str())).map(|(_, value)| (value, own.clone())));
+        }
+        Ok(())
+    }
+}
+
+/// Why a reference names no file of the task.
+#[derive(Debug, PartialEq)]
+enum Elsewhere {
+    /// It has a scheme or a host of its own.
+    Remote,
+    /// It climbs out of the folder.
+    Outside,
+}
+
+/// `reference` (without its fragment) as seen from the document at `base`; RFC 3986, section 5.2, except that climbing out is an error.
+fn joined(base: &str, reference: &str) -> Result<String, Elsewhere> {
+    let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+    if scheme || reference.starts_with("//") || reference.contains('?') {
+        return Err(Elsewhere::Remote);
+    }
+    let folder = if reference.starts_with('/') { "" } else { base.rsplit_once('/').map_or("", |(folder, _)| folder) };
+    let mut parts = Vec::new();
+    for part in folder.split('/').chain(reference.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop().ok_or(Elsewhere::Outside)?),
+            part => parts.push(part),
+        }
+    }
+    // A folder stays one: what is seen from it lies in it.
+    Ok(parts.join("/") + if reference.ends_with('/') && !parts.is_empty() { "/" } else { "" })
+}
+
+/// A file's name as an address: what an address may not hold is written as `%XX`.
+pub fn encoded(file: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
+    let file = file.trim_start_matches("./");
+    file.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The file's name of an address.
+fn decoded(address: &str) -> String {
+    let mut bytes = Vec::with_capacity(address.len());
+    let mut rest = address.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| u8::from_str_radix(code, 16).ok());
+        match (first, code) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_seen_from_their_document() {
+        let check = |base: &str, reference: &str, expected: Result<&str, Elsewhere>| {
+            assert_eq!(joined(base, reference), expected.map(str::to_owned), "{base} {reference}");
+        };
+        check("schema.json", "money.json", Ok("money.json"));
+        check("parts/a.json", "money.json", Ok("parts/money.json"));
+        check("parts/a.json", "./deep/b.json", Ok("parts/deep/b.json"));
+        check("parts/deep/a.json", "../../b.json", Ok("b.json"));
+        check("parts/a.json", "/b.json", Ok("b.json"));
+        check("schema.json", "parts/", Ok("parts/"));
+        check("parts/", "b.json", Ok("parts/b.json"));
+        check("parts/a.json", "../../b.json", Err(Elsewhere::Outside));
+        check("schema.json", "https://example.com/b.json", Err(Elsewhere::Remote));
+        check("schema.json", "//example.com/b.json", Err(Elsewhere::Remote));
+        check("schema.json", "urn:b", Err(Elsewhere::Remote));
+        assert_eq!((encoded("a b/ü.json").as_str(), decoded("a%20b/%C3%BC.json").as_str()), ("a%20b/%C3%BC.json", "a b/ü.json"));
+    }
+}
