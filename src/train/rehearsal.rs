@@ -32,6 +32,7 @@ pub(super) fn rehearse(job: &mut Job) -> Result<Option<Alert>, TrainError> {
             engine.synchronize()
         },
     )?;
+    engine.trim_memory()?;
     Ok(shrunk(job.state.step + 1, before, job.shape))
 }
 

@@ -10,6 +10,7 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 use super::TrainError;
 use super::job::Job;
+use super::within_memory::once_more;
 
 /// The completions of one prompt, scored.
 #[derive(Debug)]
@@ -103,7 +104,9 @@ fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainErr
             });
         }
     }
-    let drawn = generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads)?;
+    // Drawing changes nothing and always gives the same, so it may be done again.
+    let drawn =
+        once_more(|| _ = job.engine.trim_memory(), || generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads))?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = std::time::Instant::now();
     let mut scored = prompts

@@ -40,6 +40,20 @@ pub(super) fn within_memory<R>(
     }
 }
 
+/// For work that has one shape only, such as a rollout: where memory runs out, `free` gives back what no tensor holds, and it is tried once more.
+///
+/// # Errors
+/// Those of the last attempt.
+pub(super) fn once_more<R, E: std::fmt::Display>(mut free: impl FnMut(), mut attempt: impl FnMut() -> Result<R, E>) -> Result<R, E> {
+    match attempt() {
+        Err(error) if is_out_of_memory(&error.to_string()) => {
+            free();
+            attempt()
+        }
+        result => result,
+    }
+}
+
 /// What to tell when memory ran out and `after` worked; None where nothing changed.
 pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<Alert> {
     if before == after {
@@ -109,6 +123,25 @@ mod tests {
         assert_eq!((seen.len(), freed), (5, 5));
         let message = result.unwrap_err().to_string();
         assert!(message.contains("900 tokens") && message.contains("max_completion_tokens"), "{message}");
+    }
+
+    #[test]
+    fn a_rollout_is_tried_once_more() {
+        let check = |failures: usize, error: &str, expected: (usize, usize, bool)| {
+            let (mut attempts, mut freed) = (0, 0);
+            let result = once_more(
+                || freed += 1,
+                || {
+                    attempts += 1;
+                    if attempts <= failures { Err(error.to_owned()) } else { Ok(()) }
+                },
+            );
+            assert_eq!((attempts, freed, result.is_ok()), expected, "{failures} {error}");
+        };
+        check(0, "", (1, 0, true));
+        check(1, "CUDA_ERROR_OUT_OF_MEMORY", (2, 1, true));
+        check(2, "CUDA_ERROR_OUT_OF_MEMORY", (2, 1, false));
+        check(1, "CUDA_ERROR_LAUNCH_FAILED", (1, 0, false));
     }
 
     #[test]
