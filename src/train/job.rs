@@ -101,11 +101,11 @@ impl Job {
 
     /// What a step's gradient has to hold at once, at the least and at the most.
     pub(super) fn extent(&self) -> Extent {
-        let longest = longest_sequence(&self.config, &self.prompts.shape(&self.config));
-        Extent {
-            longest_sequence: longest,
-            all: (longest * self.config.prompt_groups_per_step * self.config.completions_per_prompt).max(longest),
-        }
+        let (config, data) = (&self.config, self.prompts.shape(&self.config));
+        let longest_sequence = longest_sequence(config, &data);
+        // As the plan counts: the completions of a group share their prompt's rows.
+        let group = data.longest_prompt_tokens + config.completions_per_prompt * config.max_completion_tokens;
+        Extent { longest_sequence, all: (config.prompt_groups_per_step * group).max(longest_sequence) }
     }
 
     /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
