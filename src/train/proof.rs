@@ -58,6 +58,8 @@ pub(super) fn pass(
     let pass = Pass { model: &job.model, adapters, tokenizer: &job.tokenizer, scorer: &job.scorer, threads: &job.threads };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
     let records = once_more(|| _ = job.engine.trim_memory(), || evaluate(pass, prompts, &sampling, 1))?;
+    // Such a pass decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
+    job.engine.trim_memory()?;
     let file = eval_file(step, set, target);
     write_evals(&run.path().join(&file), &records)?;
     let summary = EvalSummary::from_records(&records);
