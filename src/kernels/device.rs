@@ -26,7 +26,8 @@ impl Engine {
     /// When this build has no CUDA, or the GPU cannot be opened.
     #[cfg(not(feature = "cuda"))]
     pub fn gpu(_ordinal: usize) -> Result<Self> {
-        candle_core::bail!("this build has no CUDA: build with `cargo build --release --features cuda` (docs/gpu.md)")
+        let text = "this build has no CUDA: build with `cargo build --release --features cuda` (docs/gpu.md), or compute with --cpu";
+        Err(candle_core::Error::Msg(text.to_owned()))
     }
 
     /// GPU `ordinal` of those that CUDA shows this process, in bf16.

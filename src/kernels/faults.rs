@@ -62,10 +62,11 @@ pub fn advice(error: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The error with the advice for it, once.
+/// The error with the advice for it, once; a backtrace, which candle puts into the text where one is asked for, stays at the end.
 pub fn explained(error: &str) -> String {
-    match advice(error) {
-        Some(advice) if !error.contains(&advice) => format!("{error}; {advice}"),
+    let (what, trace) = error.split_at(error.find("\n   0: ").unwrap_or(error.len()));
+    match advice(what) {
+        Some(advice) if !what.contains(&advice) => format!("{what}; {advice}{trace}"),
         _ => error.to_owned(),
     }
 }
@@ -98,6 +99,11 @@ mod tests {
         check("CUDA_ERROR_LAUNCH_FAILED", "resume");
         check("CUDA_ERROR_UNKNOWN", "reboot");
         assert_eq!(explained("shape mismatch in matmul"), "shape mismatch in matmul");
+        let traced = explained("CUDA_ERROR_UNKNOWN\n   0: candle_core::error\n   1: main");
+        assert!(
+            traced.starts_with("CUDA_ERROR_UNKNOWN; the driver") && traced.ends_with("\n   0: candle_core::error\n   1: main"),
+            "{traced}"
+        );
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct DoesNotFit {
 /// [`DoesNotFit`] where not even one sequence at a time fits.
 pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<Fit, DoesNotFit> {
     let longest = longest_sequence(config, data);
-    let largest = (step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize).max(longest);
+    let largest = step_tokens(config, data);
     let mut shape = StepShape::of(config);
     loop {
         let memory = gpu_memory(model, config, data, shape, gpu);
@@ -134,6 +134,11 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
 /// Tokens of the longest prompt with the longest completion: a micro-batch holds at least one of each.
 pub fn longest_sequence(config: &TrainConfig, data: &DataShape) -> usize {
     data.longest_prompt_tokens + config.max_completion_tokens
+}
+
+/// Tokens of a whole step at the longest prompts and completions, each prompt once a group: the largest micro-batch.
+pub fn step_tokens(config: &TrainConfig, data: &DataShape) -> usize {
+    step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize
 }
 
 /// The parts of a run on a GPU, at the longest prompts and completions.
@@ -233,9 +238,7 @@ fn layer_bytes(shape: &ModelShape, number: usize) -> usize {
 
 /// A micro-batch is never smaller than one completion with its prompt, nor larger than the step.
 fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -> usize {
-    let longest = longest_sequence(config, data);
-    let all = step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize;
-    step.tokens_per_micro_batch.max(longest).min(all.max(longest))
+    step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
 }
 
 fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {

@@ -16,7 +16,7 @@ use crate::hub::ModelConfig;
 pub use disk::{Disk, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, Fit, GPU_PREFILL_ROWS, GpuMemory, StepShape, fit, gigabytes, gpu_decode_rows,
-    gpu_memory, longest_sequence,
+    gpu_memory, longest_sequence, step_tokens,
 };
 pub use machine::{free_disk_bytes, memory_limit_bytes};
 pub use memory::{Memory, MemoryPart, Phase, cpu_memory};

@@ -8,7 +8,7 @@ use crate::checkpoint::{self, TrainerState};
 use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
-use crate::plan::{StepShape, longest_sequence};
+use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
@@ -101,11 +101,8 @@ impl Job {
 
     /// What a step's gradient has to hold at once, at the least and at the most.
     pub(super) fn extent(&self) -> Extent {
-        let (config, data) = (&self.config, self.prompts.shape(&self.config));
-        let longest_sequence = longest_sequence(config, &data);
-        // As the plan counts: the completions of a group share their prompt's rows.
-        let group = data.longest_prompt_tokens + config.completions_per_prompt * config.max_completion_tokens;
-        Extent { longest_sequence, all: (config.prompt_groups_per_step * group).max(longest_sequence) }
+        let data = self.prompts.shape(&self.config);
+        Extent { longest_sequence: longest_sequence(&self.config, &data), all: step_tokens(&self.config, &data) }
     }
 
     /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
