@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::control::{ControlServer, Controls, socket_folders};
+use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::error::RunError;
 use super::events::{End, EventBody};
@@ -41,6 +41,7 @@ impl Worker {
     pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
         check_owner(run.path())?;
         let lock = RunLock::acquire(run.path())?;
+        record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = Controls::new(interrupted);
         let server = ControlServer::start(&lock, state.clone(), controls.clone(), folders)?;

@@ -351,3 +351,76 @@ fn what_was_set_is_read_back_from_the_log() {
         .unwrap();
     assert!(settings(run.path()).unwrap_err().to_string().contains("event 5: set: `seed` cannot change"));
 }
+
+#[test]
+fn what_a_worker_could_not_record_the_next_one_does() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let left = run.path().join("unrecorded.json");
+    std::fs::write(&left, r#"[{"verb":"stop","arguments":{"now":true},"user_id":7,"step":4}]"#).unwrap();
+    drop(begin(&run, Vec::new()));
+    let events = EventReader::new(&run.events_path()).read().unwrap().events;
+    assert!(
+        matches!(&events[..], [event] if matches!(&event.body, EventBody::Control(control) if (control.user_id, control.step) == (7, 4)))
+    );
+    assert!(!left.exists());
+    std::fs::write(&left, "torn").unwrap();
+    drop(begin(&run, Vec::new()));
+    assert!(!left.exists());
+}
+
+/// What the program prints, with its exit code; it finds device slots in `folder` only.
+fn program(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+    command.args(arguments).arg("--runs").arg(folder.join("runs")).env("GRPO_TUI_SLOTS", folder.join("slots"));
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_runs_command_asks() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let (code, text, error) = program(folder.path(), &["runs", "stop", run.id()]);
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(error.contains("no worker computes the run") && error.contains("no worker has begun with it"), "{error}");
+    let worker = begin(&run, vec![sockets(folder.path())]);
+    let serving = serve(worker.controls().clone());
+    let check = |arguments: &[&str], expected: (i32, &str)| {
+        let (code, text, error) = program(folder.path(), arguments);
+        let told = if code == 0 { &text } else { &error };
+        assert!(code == expected.0 && told.contains(expected.1), "{arguments:?}: {code} {text} {error} lacks {expected:?}");
+    };
+    check(&["runs", "pause", run.id()], (0, "pauses once the run computes"));
+    check(&["runs", "resume", run.id()], (0, "it goes on"));
+    check(&["runs", "checkpoint", run.id()], (0, ": done\n"));
+    check(&["runs", "eval", run.id(), "--timeout", "0"], (0, "reads the eval set once the run computes"));
+    check(&["runs", "set", run.id(), "temperature=0.5", "max_steps=7"], (0, "sets max_steps = 7, temperature = 0.5"));
+    check(&["runs", "set", run.id(), "temperature=50"], (2, "temperature = 50 does not fit; it must be a number from 0.01 to 10"));
+    check(&["runs", "annotate", run.id(), " "], (2, "the remark is empty"));
+    check(&["runs", "annotate", run.id(), "fine"], (0, "noted"));
+    let (_, text, _) = program(folder.path(), &["runs", "checkpoint", run.id(), "--json"]);
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&document["run"], &document["result"], &document["done"]), (&json!(run.id()), &json!({"step": 3}), &json!(true)));
+    let (code, text, _) = program(folder.path(), &["runs", "stop", run.id(), "--wait", "0"]);
+    assert!(code == 1 && text.contains("it has not ended within 0 s"), "{text}");
+    serving.join().unwrap();
+    worker.end(Status::Finished, "all steps done").unwrap();
+    drop(worker);
+    check(&["runs", "resume", run.id()], (1, "has come to its end (it is finished: all steps done)"));
+}
+
+#[test]
+fn the_doctor_says_what_a_run_can_rely_on() {
+    let folder = memory_folder();
+    let (code, text, error) = program(folder.path(), &["doctor", "--json"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["slots"][0], json!({"device": "the CPU", "holder": null}));
+    let used: Vec<&str> = document["folders"].as_array().unwrap().iter().map(|folder| folder["used_for"].as_str().unwrap()).collect();
+    assert_eq!(used, ["runs", "data", "config", "cache", "sockets", "slots"]);
+    assert_eq!(std::fs::metadata(folder.path().join("slots")).unwrap().permissions().mode() & 0o7777, 0o1777);
+    let (_, page, _) = program(folder.path(), &["doctor"]);
+    assert!(page.contains("a detached run") && page.contains("the CPU   free") && page.contains("GB free"), "{page}");
+}

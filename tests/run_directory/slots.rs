@@ -101,11 +101,22 @@ fn several_devices_side_by_side() {
 }
 
 /// Another process that holds a file's lock until it is killed.
-fn hold(path: &Path) -> std::process::Child {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
-    file.lock().unwrap();
-    // The lock belongs to the open file, which only the child keeps.
-    Command::new("sleep").arg("1000").stdin(Stdio::from(file)).spawn().unwrap()
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn of(path: &Path) -> Self {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+        file.lock().unwrap();
+        // The lock belongs to the open file, which only the child keeps.
+        Self(Command::new("sleep").arg("1000").stdin(Stdio::from(file)).spawn().unwrap())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 #[test]
@@ -113,18 +124,16 @@ fn the_dead_neither_hold_nor_wait() {
     let folder = memory_folder();
     let slots = shared(folder.path());
     drop(take(&slots, &[Device::Cpu]));
-    let mut child = hold(&slots.join("cpu.lock"));
+    let mut holder = Some(Holder::of(&slots.join("cpu.lock")));
     // A ticket whose owner has died, and one that waits.
     std::fs::write(slots.join("cpu.ticket-00000000000000000002"), "").unwrap();
-    let mut waiter = hold(&slots.join("cpu.ticket-00000000000000000003"));
+    let mut waiter = Some(Holder::of(&slots.join("cpu.ticket-00000000000000000003")));
     assert_eq!(place(&slots, &[Device::Cpu]).unwrap().ahead, 1);
     assert!(!slots.join("cpu.ticket-00000000000000000002").exists());
     let mut killed = 0;
     let slot = Slot::wait_in(&slots, &[Device::Cpu], |waiting| {
-        let victim = if waiting.ahead == 1 { &mut waiter } else { &mut child };
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        killed += 1;
+        let victim = if waiting.ahead == 1 { &mut waiter } else { &mut holder };
+        killed += usize::from(victim.take().is_some());
         ControlFlow::Continue(())
     });
     assert!(slot.unwrap().is_some());
@@ -163,7 +172,7 @@ fn traps_are_refused() {
         assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     };
-    for name in ["cpu.lock", "cpu.queue"] {
+    for name in ["cpu.queue", "cpu.lock"] {
         symlink(&victim, slots.join(name)).unwrap();
         check(&slots, "is a symlink");
         std::fs::remove_file(slots.join(name)).unwrap();

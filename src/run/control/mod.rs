@@ -16,6 +16,7 @@ pub use client::{Answered, ask};
 pub use controls::{Accepted, Controls, Stop};
 pub use place::socket_folders;
 pub(in crate::run) use place::user_id;
+pub(in crate::run) use replay::record_left_over;
 pub use replay::{Settings, settings};
 pub use server::ControlServer;
 pub use verb::{SETTABLE, Sample, Verb};

@@ -15,6 +15,7 @@ use super::controls::{Controls, Reply, Stop};
 use super::desk::Desk;
 use super::drop_box::DropBox;
 use super::place::socket_name;
+use super::replay::leave_unrecorded;
 use super::socket::{Bound, peer_user, stranger};
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::error::RunError;
@@ -62,6 +63,7 @@ impl ControlServer {
         state.socket(bound.as_ref().map(|bound| bound.path.clone()))?;
         let closing = Arc::new(AtomicBool::new(false));
         let keeper = Keeper {
+            run: lock.run().to_owned(),
             desk: Desk { controls: controls.clone(), state },
             folders,
             name,
@@ -94,6 +96,7 @@ impl Drop for ControlServer {
 }
 
 struct Keeper {
+    run: PathBuf,
     desk: Desk,
     folders: Vec<PathBuf>,
     name: String,
@@ -160,6 +163,7 @@ impl Keeper {
             let _ = state.turn(Status::Stopping, Some("asked to stop".to_owned()));
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+            let _ = leave_unrecorded(&self.run, &self.desk.controls.take(), state.now().step + 1);
             let _ = state.turn(Status::Interrupted, Some("stopped at once, as asked; the step under way is lost".to_owned()));
             self.bound = None;
             // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel
@@ -195,26 +199,29 @@ struct Client {
 }
 
 impl Client {
-    /// Hear one client until it goes, breaks the rules, or falls silent. An error of its connection ends it without a word.
-    fn converse(self, mut stream: UnixStream) -> Option<()> {
-        stream.set_nonblocking(false).ok()?;
-        stream.set_read_timeout(Some(ROUND)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
-        let peer = peer_user(&stream).ok()?;
-        let voice = Arc::new(Mutex::new(stream.try_clone().ok()?));
-        let refuse = |why: String| say(&voice, "", &Answer::refused(why));
+    /// Hear one client until it goes, breaks the rules, or falls silent.
+    fn converse(self, mut stream: UnixStream) -> std::io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(ROUND))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let peer = peer_user(&stream)?;
+        let voice = Arc::new(Mutex::new(stream.try_clone()?));
+        let refuse = |why: String| {
+            say(&voice, "", &Answer::refused(why));
+            Ok(())
+        };
         if let Some(why) = stranger(peer) {
-            return Some(refuse(format!("the client {why}")));
+            return refuse(format!("the client {why}"));
         }
         if self.seat.number >= MOST_CLIENTS {
-            return Some(refuse(format!("{MOST_CLIENTS} clients are connected already")));
+            return refuse(format!("{MOST_CLIENTS} clients are connected already"));
         }
         let mut buffer: Vec<u8> = Vec::new();
         let mut chunk = vec![0u8; 8192];
         let (mut begun, mut heard) = (Instant::now(), Instant::now());
         while !self.closing.load(Ordering::Relaxed) && heard.elapsed() < IDLE {
             match stream.read(&mut chunk) {
-                Ok(0) => return None,
+                Ok(0) => return Ok(()),
                 Ok(length) => {
                     heard = Instant::now();
                     if buffer.is_empty() {
@@ -223,7 +230,7 @@ impl Client {
                     buffer.extend_from_slice(&chunk[..length]);
                 }
                 Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
-                Err(_) => return None,
+                Err(error) => return Err(error),
             }
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
@@ -231,13 +238,13 @@ impl Client {
                 begun = Instant::now();
             }
             if buffer.len() > LONGEST_REQUEST {
-                return Some(refuse(format!("the request is longer than {LONGEST_REQUEST} bytes")));
+                return refuse(format!("the request is longer than {LONGEST_REQUEST} bytes"));
             }
             if !buffer.is_empty() && begun.elapsed() >= PATIENCE {
-                return Some(refuse(format!("the request did not end within {} s; end it with a newline", PATIENCE.as_secs())));
+                return refuse(format!("the request did not end within {} s; end it with a newline", PATIENCE.as_secs()));
             }
         }
-        None
+        Ok(())
     }
 }
 
