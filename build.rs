@@ -17,6 +17,7 @@ fn main() {
 fn compile_kernels() -> Result<(), String> {
     let out = PathBuf::from(std::env::var("OUT_DIR").map_err(|error| error.to_string())?);
     let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "90".to_owned());
+    println!("cargo:rustc-env=GRPO_TUI_COMPUTE_CAPABILITY={}", dotted(&capability));
     let folder = std::fs::read_dir("src/kernels").map_err(|error| format!("src/kernels: {error}"))?;
     let mut sources: Vec<PathBuf> = folder.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
@@ -30,6 +31,13 @@ fn compile_kernels() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// `90`, or `90a`, as NVIDIA writes it elsewhere: `9.0`, `9.0a`.
+fn dotted(capability: &str) -> String {
+    let digits = capability.find(|character: char| !character.is_ascii_digit()).unwrap_or(capability.len());
+    let (major, rest) = capability.split_at(digits.saturating_sub(1));
+    format!("{major}.{rest}")
 }
 
 fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Child, String> {

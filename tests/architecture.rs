@@ -25,7 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("minijinja_contrib", &["text", "dataset"]),
     ("jsonschema", &["task", "score"]),
     ("jsonc_parser", &["task", "score"]),
-    ("hf_hub", &["hub"]),
+    ("ureq", &["hub"]),
     ("nvml_wrapper", &["run"]),
     ("ratatui", &["view"]),
     ("ratatui_textarea", &["view"]),

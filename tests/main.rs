@@ -18,6 +18,8 @@ mod parity;
 #[cfg(feature = "engine")]
 mod planning;
 mod properties;
+#[cfg(feature = "download")]
+mod pull;
 #[cfg(feature = "engine")]
 mod rollout;
 mod run_directory;

@@ -1,4 +1,4 @@
-//! The model that M names: a folder, a Hugging Face name, `tiny`, or the result of a run.
+//! The model that M names: a model's or an adapter's folder, a Hugging Face name, `tiny`, or the result of a run.
 
 use std::path::Path;
 

@@ -58,6 +58,7 @@ impl Bar {
     }
 
     /// Leaves the terminal's line to whoever writes next: the work failed.
+    #[cfg(feature = "download")]
     pub(super) fn clear(&mut self) {
         if self.drawn.take().is_some() {
             write("\r\x1b[K");

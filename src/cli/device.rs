@@ -1,7 +1,9 @@
 //! Where a command computes: `--gpu N`, the CPU where there is none.
 
 use super::Failure;
+use super::progress::say;
 use crate::kernels::device::Engine;
+use crate::run::Gpu;
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct DeviceArguments {
@@ -18,8 +20,23 @@ impl DeviceArguments {
     pub(super) fn engine(self) -> Result<Engine, Failure> {
         match self.gpu {
             Some(ordinal) => Ok(Engine::gpu(ordinal)?),
-            None if self.cpu || Engine::gpus() == 0 => Ok(Engine::cpu()),
+            None if self.cpu => Ok(Engine::cpu()),
+            None if Engine::gpus() == 0 => {
+                if let Some(why) = Engine::why_no_gpu() {
+                    say(&format!("computing on the CPU, since no GPU can be used: {why}"));
+                }
+                Ok(Engine::cpu())
+            }
             None => Ok(Engine::gpu(0)?),
+        }
+    }
+
+    /// Says who else uses the GPU that [`DeviceArguments::engine`] will open; asked before, so that this process is not among them.
+    pub(super) fn tell_of_others(self) {
+        let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
+        let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
+        if let Some(text) = in_use {
+            say(&format!("{text}; the run takes what is free, and both will be slower"));
         }
     }
 

@@ -21,8 +21,8 @@ use crate::task::Task;
 pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     task: String,
-    /// A model and its name in the results; one to three times. M is a folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best,
-    /// RUN@last
+    /// A model and its name in the results; one to three times. M is a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run:
+    /// RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// The prompts: proof, eval, train, or a file of prompt rows

@@ -4,6 +4,8 @@ mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
+#[cfg(feature = "download")]
+mod pull; // from the Hugging Face Hub into the cache
 mod uses; // memory by what is done with a model
 
 use std::io::{IsTerminal, Write};
@@ -30,6 +32,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Fetch a model from the Hugging Face Hub into the cache (HF_HOME, HF_TOKEN and HF_ENDPOINT are honoured)
+    #[cfg(feature = "download")]
+    Pull(pull::Arguments),
     /// Say what a model is: architecture, parameters, tensors by kind, memory
     Inspect(inspect::Arguments),
     /// Compare our log-probs of a text with those of another implementation
@@ -95,6 +100,8 @@ struct Pretrain {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
+        #[cfg(feature = "download")]
+        Command::Pull(arguments) => pull::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::LogProbs(arguments) => log_probs::run(&arguments),

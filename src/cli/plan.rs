@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::config::Resolved;
 use crate::plan::{
-    DataShape, Engine, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, Verdict, differences, disk, free_disk_bytes, judge,
-    memory, memory_limit_bytes, time, trainable_parameters,
+    DataShape, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, StepShape, Verdict, differences, disk, free_disk_bytes,
+    judge, time, trainable_parameters,
 };
 use crate::run::RunPlaces;
 use crate::task::Task;
-use crate::train::Candidate;
+use crate::train::{Candidate, TrainError};
 
 /// Prompts that `--sample` draws groups for; all, if the task has fewer. At 32 a share's interval spans at most 33 points, at 64 at most 24.
 const SAMPLED_PROMPTS: usize = 64;
@@ -26,7 +26,13 @@ pub(super) fn run(
 ) -> Outcome {
     let config = &resolved.config;
     eprintln!("loading {} and measuring it on this machine ...", config.base_model);
-    let candidate = Candidate::load(task, config, places, engine)?;
+    let candidate = match Candidate::load(task, config, places, engine) {
+        Err(TrainError::DoesNotFit(error)) => {
+            println!("{}", memory_lines(&error.memory).join("\n"));
+            return Err(Failure::failed(error.to_string()));
+        }
+        result => result?,
+    };
     let (speed, data) = candidate.measure()?;
     let model = candidate.model_config();
     let steps = config.total_steps(data.train_rows);
@@ -35,11 +41,11 @@ pub(super) fn run(
         model: config.base_model.clone(),
         parameters: ModelShape::of(model).parameters,
         trainable: trainable_parameters(model, config),
-        device: format!("cpu, {} threads", candidate.threads()),
+        device: candidate.device(),
         steps,
         data,
-        memory: memory(model, config, &data, &Engine::cpu(candidate.threads()), memory_limit_bytes()),
-        time: time(model, config, &data, steps, &speed),
+        memory: candidate.memory(),
+        time: time(model, config, &data, steps, &speed, candidate.shape().recompute),
         disk: disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())),
         differences: differences(config, &resolved.sources),
     };
@@ -52,7 +58,7 @@ pub(super) fn run(
         println!("{value}");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", plan_text(&plan, resolved));
+    println!("{}", plan_text(&plan, resolved, candidate.shape()));
     if let Some(report) = &report {
         println!("\n{}", signal_text(report));
     }
@@ -71,7 +77,7 @@ fn can_it_learn(candidate: &Candidate, resolved: &Resolved, data: &DataShape) ->
     Ok(judge(&candidate.sample(SAMPLED_PROMPTS)?, &settings))
 }
 
-fn plan_text(plan: &Plan, resolved: &Resolved) -> String {
+fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
     let Plan { data, time, disk, .. } = plan;
     let share = 100.0 * plan.trainable as f64 / plan.parameters.max(1) as f64;
     let mut lines = vec![
@@ -96,6 +102,9 @@ fn plan_text(plan: &Plan, resolved: &Resolved) -> String {
         String::new(),
     ];
     lines.extend(memory_lines(&plan.memory));
+    if shape != StepShape::of(&resolved.config) {
+        lines.push(shape_line(shape));
+    }
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({:.0} %)", duration(seconds), 100.0 * seconds / step);
     lines.extend([
@@ -143,7 +152,11 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
     let when = |phase| match phase {
         Phase::Always => "",
         Phase::Rollout => "while drawing",
+        Phase::Prefill => "while reading prompts",
+        Phase::Decode => "while drawing, after the prompts",
         Phase::Training => "while training",
+        Phase::Head => "while training, at the head",
+        Phase::Backward => "while training, in the layers",
     };
     let mut lines = vec!["memory at the longest prompts and completions:".to_owned()];
     lines.extend(
@@ -161,6 +174,12 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
         lines.push(format!("  {:44} {:>10}", "peak with recompute_activations = always", bytes(memory.peak_recomputed_bytes)));
     }
     lines
+}
+
+/// How the gradient will be computed, where memory decided it.
+pub(super) fn shape_line(shape: StepShape) -> String {
+    let kept = if shape.recompute { "recomputed" } else { "kept" };
+    format!("so that it fits, activations are {kept} and micro-batches have at most {} tokens", shape.tokens_per_micro_batch)
 }
 
 fn remedy(memory: &Memory, machine: u64) -> &'static str {
@@ -218,7 +237,7 @@ fn count(number: usize) -> String {
     scaled(number as f64, &["", " k", " M", " G", " T"])
 }
 
-fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     scaled(number as f64, &[" B", " kB", " MB", " GB", " TB"])
 }
 

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::time::Instant;
 
+use super::plan::{bytes, shape_line};
+use crate::plan::StepShape;
 use crate::run::EventBody;
-use crate::run::events::{Eval, Step};
+use crate::run::events::{Eval, Memory, Step};
 
 /// Prints events as they come; knows enough to tell the time left.
 pub(super) struct Progress {
@@ -23,6 +25,12 @@ impl Progress {
             EventBody::Run(run) => {
                 self.total_steps = run.total_steps;
                 say(&format!("run {} on {}, {} steps", run.id, run.device, run.total_steps));
+            }
+            EventBody::Memory(memory) => {
+                let shape = StepShape { tokens_per_micro_batch: memory.tokens_per_micro_batch, recompute: memory.recompute_activations };
+                let Memory { peak_bytes, usable_bytes, total_bytes, .. } = memory;
+                let (peak, usable, total) = (bytes(*peak_bytes), bytes(*usable_bytes), bytes(*total_bytes));
+                say(&format!("the run needs {peak} of the GPU's memory at the most; {usable} of {total} are free; {}", shape_line(shape)));
             }
             EventBody::Recovered(recovered) => say(&recovered.text),
             EventBody::Eval(eval) => say(&eval_line(eval)),

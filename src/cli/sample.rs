@@ -18,7 +18,7 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     task: String,
-    /// A folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
+    /// A model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
     /// A prompt of any of the task's sets; may be repeated [default: the first one of the eval set]

@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::{Failure, Outcome, comparison, preset, print};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
+use crate::kernels::device::Engine;
 use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
     /// Go on with a run exactly where its last checkpoint left it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
-    /// The model to start from: a folder, a Hugging Face name, `tiny` (embedded), or a run's result
+    /// The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// grpo or sft
@@ -71,6 +72,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             arguments.json,
         );
     }
+    // A GPU that cannot be used is said before a run is made.
+    let mut engine = if arguments.resume.is_none() { Some(open_device(&arguments)?) } else { None };
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
@@ -93,7 +96,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let mut progress = Progress::new();
-    let engine = arguments.device.engine()?;
+    let engine = match engine.take() {
+        Some(engine) => engine,
+        None => open_device(&arguments)?,
+    };
     match train(&run, &places, &engine, &interrupted, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
@@ -105,6 +111,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
         Err(error) => Err(failed(&run, &places, arguments.resume.is_some(), &error)),
     }
+}
+
+fn open_device(arguments: &Arguments) -> Result<Engine, Failure> {
+    arguments.device.tell_of_others();
+    arguments.device.engine()
 }
 
 /// A run directory with everything resolved.

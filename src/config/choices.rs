@@ -89,7 +89,7 @@ choices! {
 choices! {
     /// Whether the backward pass recomputes a layer's activations instead of keeping them.
     Recompute {
-        /// Where memory asks for it.
+        /// On a GPU where keeping them does not fit; never on a CPU.
         Auto = "auto",
         /// In every layer: least memory.
         Always = "always",

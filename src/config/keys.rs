@@ -96,7 +96,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "tiny",
         "",
-        "The model to start from: a folder, a Hugging Face name, `tiny` (embedded), or a run's result.",
+        "The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result.",
     ),
     key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` against the task's score, or `sft` on expected answers.")
         .presets("grpo", "grpo", "grpo"),
@@ -207,7 +207,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(Recompute::NAMES),
         "auto",
         "",
-        "Recompute a layer's activations in the backward pass instead of keeping them.",
+        "Recompute a layer's activations in the backward pass instead of keeping them; auto does on a GPU where keeping them does not fit.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
 ];

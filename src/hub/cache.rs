@@ -16,14 +16,20 @@ pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<
     cache.map(|cache| cache.join("huggingface").join("hub")).into_iter().collect()
 }
 
+/// The folder of everything that `cache` has of the model `name`; None for what is no name.
+pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
+    let parts: Vec<&str> = name.split('/').collect();
+    let plain = |part: &&str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+    };
+    (parts.len() <= 2 && parts.iter().all(plain)).then(|| cache.join(format!("models--{}", parts.join("--"))))
+}
+
 /// The folder of `name`'s files in `cache`: the snapshot of `refs/main`, or the only one there is.
 pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
-    let parts: Vec<&str> = name.split('/').collect();
-    let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
-    if parts.len() > 2 || !parts.iter().all(plain) {
-        return None;
-    }
-    let repository = cache.join(format!("models--{}", parts.join("--")));
+    let repository = repository(cache, name)?;
     let snapshots = repository.join("snapshots");
     if let Ok(hash) = std::fs::read_to_string(repository.join("refs").join("main")) {
         let folder = snapshots.join(hash.trim());

@@ -4,6 +4,8 @@ mod cache;
 mod config;
 mod digest;
 mod embedded;
+#[cfg(feature = "download")]
+mod pull;
 mod shapes;
 mod source;
 mod weights;
@@ -11,6 +13,8 @@ mod weights;
 use std::path::Path;
 
 pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+#[cfg(feature = "download")]
+pub use pull::{PullError, PullProgress, PullSettings, pull};
 pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
 pub use weights::{ELEMENT_TYPES, TensorEntry};
@@ -72,7 +76,11 @@ fn find_model_in(
         return Ok(ModelSource::at(name, &snapshot));
     }
     let places: Vec<String> = caches.iter().map(|cache| cache.display().to_string()).collect();
-    Err(not_found(format!("no folder of that name, and not in the Hugging Face cache ({})", places.join(", "))))
+    let looked = format!("no folder of that name, and not in the Hugging Face cache ({})", places.join(", "));
+    // `organisation/name` is what models are called there; a name alone is more likely a folder or a run that was mistyped.
+    let is_model_name = name.contains('/') && caches.iter().any(|cache| cache::repository(cache, name).is_some());
+    let hint = if is_model_name { format!("; to fetch it, run: grpo-tui model pull {name}") } else { String::new() };
+    Err(not_found(looked + &hint))
 }
 
 #[cfg(test)]
@@ -115,7 +123,10 @@ mod tests {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         };
-        check("org/name", &["`org/name`", "hub", "no folder of that name", "config.json"]);
+        check(
+            "org/name",
+            &["`org/name`", "hub", "no folder of that name", "config.json", "to fetch it, run: grpo-tui model pull org/name"],
+        );
         check("../outside", &["`../outside`", "no folder"]);
         check("tiny", &["no embedded model", "pretrain"]);
         check(file.to_str().unwrap(), &["is a file", "folder with config.json"]);

@@ -67,7 +67,8 @@ pub(super) fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> 
     })
 }
 
-fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubError> {
+/// The files that `model.safetensors.index.json` names.
+pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubError> {
     let problem = |problem: String| HubError::Config { path: path.to_owned(), problem };
     let index: Value = serde_json::from_str(text).map_err(|error| problem(format!("not valid JSON ({error}); {FETCH_AGAIN}")))?;
     let map = index.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());

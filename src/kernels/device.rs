@@ -2,6 +2,9 @@
 
 use candle_core::{DType, Device, Result};
 
+#[cfg(feature = "cuda")]
+use super::faults::explained;
+
 /// Where the work is done and in which numbers.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -32,13 +35,22 @@ impl Engine {
     /// When this build has no CUDA, or the GPU cannot be opened.
     #[cfg(feature = "cuda")]
     pub fn gpu(ordinal: usize) -> Result<Self> {
-        Ok(Self { device: cuda::open(ordinal)?, number_type: DType::BF16 })
+        let explained = |error: candle_core::Error| candle_core::Error::Msg(format!("GPU {ordinal}: {}", explained(&error.to_string())));
+        Ok(Self { device: cuda::open(ordinal).map_err(explained)?, number_type: DType::BF16 })
+    }
+
+    /// Why this build, which could use a GPU, finds none; None where there is one, or in a build without CUDA.
+    pub fn why_no_gpu() -> Option<String> {
+        #[cfg(feature = "cuda")]
+        return cuda::count().err().map(|error| explained(&error.to_string()));
+        #[cfg(not(feature = "cuda"))]
+        None
     }
 
     /// How many GPUs this process may use; 0 in a build without CUDA.
     pub fn gpus() -> usize {
         #[cfg(feature = "cuda")]
-        return cuda::count();
+        return cuda::count().unwrap_or(0);
         #[cfg(not(feature = "cuda"))]
         0
     }
@@ -77,6 +89,24 @@ impl Engine {
         }
     }
 
+    /// The GPU's UUID, `GPU-…`, as NVML names it; None on the CPU.
+    pub fn uuid(&self) -> Option<String> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => cuda::uuid(device),
+            _ => None,
+        }
+    }
+
+    /// The most bytes that this process has held on the GPU so far, its context by the plan's figure; None on the CPU.
+    pub fn peak_memory(&self) -> Option<u64> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Some(cuda::peak_memory(device).ok()? + crate::plan::CONTEXT_BYTES),
+            _ => None,
+        }
+    }
+
     /// Gives memory that no tensor holds back to the driver; nothing on the CPU.
     pub fn trim_memory(&self) -> Result<()> {
         match &self.device {
@@ -101,15 +131,14 @@ mod cuda {
     use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
     use crate::kernels::cuda::{address, failed};
+    use crate::plan::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
 
     /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without any order to the first.
     static OPENED: LazyLock<Mutex<Vec<(usize, Device, Tensor)>>> = LazyLock::new(Mutex::default);
 
-    /// What cuBLAS wants on Hopper; without one of its own it allocates, which a graph capture refuses.
-    const WORKSPACE_BYTES: usize = 64 << 20;
-
-    pub(super) fn count() -> usize {
-        CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+    pub(super) fn count() -> Result<usize> {
+        let count = CudaContext::device_count().map_err(|error| failed("the number of GPUs", error))?;
+        Ok(count.max(0) as usize)
     }
 
     pub(super) fn open(ordinal: usize) -> Result<Device> {
@@ -117,11 +146,18 @@ mod cuda {
         if let Some((_, device, _)) = opened.iter().find(|(known, ..)| *known == ordinal) {
             return Ok(device.clone());
         }
+        match count()? {
+            0 => bail!("CUDA shows this process no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"),
+            1 if ordinal > 0 => bail!("CUDA shows this process one GPU, number 0"),
+            count if ordinal >= count => bail!("CUDA shows this process GPUs 0 to {}", count - 1),
+            _ => {}
+        }
         let device = Device::new_cuda_with_stream(ordinal)?;
         let Device::Cuda(cuda) = &device else { bail!("GPU {ordinal} did not open as a CUDA device") };
         // SAFETY: this process uses one stream, so there is nothing that events would order.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
+        // Without a workspace of its own cuBLAS allocates, which a graph capture refuses.
         let workspace = Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, &device)?;
         let handle = cuda.cublas_handle();
         // SAFETY: the workspace lives as long as the handle, in OPENED.
@@ -137,6 +173,30 @@ mod cuda {
         let context = stream.context();
         let name = context.name().unwrap_or_else(|_| "a GPU without a name".to_owned());
         format!("cuda:{} {name}", context.ordinal())
+    }
+
+    pub(super) fn uuid(device: &CudaDevice) -> Option<String> {
+        let bytes = device.cuda_stream().context().uuid().ok()?.bytes.map(|byte| byte as u8);
+        let hex = |range: std::ops::Range<usize>| bytes[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Some(format!("GPU-{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16)))
+    }
+
+    /// The most that tensors and recorded graphs have reserved.
+    pub(super) fn peak_memory(device: &CudaDevice) -> Result<u64> {
+        bind(device)?;
+        let gpu = result::device::get(device.cuda_stream().context().ordinal() as i32).map_err(|error| failed("the device", error))?;
+        let (mut tensors, mut graphs) = (0_u64, 0_u64);
+        // SAFETY: the device is open; both attributes are a u64, written during the calls.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
+            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
+            let status = sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut tensors).cast());
+            status.result().map_err(|error| failed("the memory pool", error))?;
+            let attribute = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
+            let status = sys::cuDeviceGetGraphMemAttribute(gpu, attribute, std::ptr::from_mut(&mut graphs).cast());
+            status.result().map_err(|error| failed("the graphs' memory", error))?;
+        }
+        Ok(tensors + graphs)
     }
 
     /// Bytes free, and all.

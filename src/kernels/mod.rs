@@ -9,6 +9,7 @@ pub mod bias; // a bias added to every row
 pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient
+pub mod faults; // what a CUDA error means, and what to do
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
 pub mod philox; // random numbers as a function of what they are for
 pub mod product; // matrix products

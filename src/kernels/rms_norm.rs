@@ -6,7 +6,7 @@ use super::Real;
 use super::memory::{by_number_type, read};
 use super::numbers::{dot, vectorised};
 
-/// `x`: [rows, width], `weight`: `[width]` -> [rows, width].
+/// `x`: [rows, width], `weight`: `[width]` -> [rows, width]. On a GPU `x` may be f32 where the weight, and so the result, is bf16.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -15,7 +15,16 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     by_number_type!(x, forward(x, weight, epsilon))
 }
 
-/// `sum = x + addend` and `rms_norm(sum)`, both as `x`: [rows, width]; one pass on a GPU.
+/// The residual stream moved on: `x + addend`, [rows, width] each, kept as `x` is.
+pub fn add_to_stream(x: &Tensor, addend: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::add(x, addend);
+    }
+    x + addend
+}
+
+/// `sum = x + addend` and `rms_norm(sum)`, [rows, width] each; one pass on a GPU, where `x` and the sum may be f32 beside bf16.
 pub fn add_rms_norm(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -117,7 +126,7 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{Grid, Module, at, device, empty, float, int, launch, module};
+    use crate::kernels::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("rms_norm");
 
@@ -126,57 +135,93 @@ mod gpu {
         Grid::rows(rows, (width * number_type.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 512))
     }
 
-    fn check(x: &Tensor, alike: &[&Tensor], weight: Option<&Tensor>) -> Result<(usize, usize)> {
+    /// The names of a kernel by what the stream and what the rest is kept in.
+    macro_rules! variant {
+        ($stream:expr, $rest:expr, $name:literal) => {
+            match ($stream, $rest) {
+                (DType::F32, DType::F32) => concat!($name, "_f32"),
+                (DType::BF16, DType::BF16) => concat!($name, "_bf16"),
+                (DType::F32, DType::BF16) => concat!($name, "_mixed"),
+                (stream, rest) => bail!("a norm of a stream in {stream:?} with weights in {rest:?}"),
+            }
+        };
+    }
+
+    fn check(x: &Tensor, alike: &[&Tensor], weight: &Tensor) -> Result<(usize, usize)> {
         let (rows, width) = x.dims2()?;
-        let fits = alike.iter().all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == x.dtype());
-        if !fits || weight.is_some_and(|weight| weight.dims() != [width] || weight.dtype() != x.dtype()) {
+        let fits = alike.iter().all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == weight.dtype());
+        if !fits || weight.dims() != [width] {
             bail!("a norm of rows {:?} {:?} with {alike:?} and weight {weight:?}", x.dtype(), x.shape())
         }
         Ok((rows, width))
     }
 
     pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let (rows, width) = check(x, &[], Some(weight))?;
-        let (device, number_type) = (device(x)?, x.dtype());
+        let (rows, width) = check(x, &[], weight)?;
+        let (device, number_type) = (device(x)?, weight.dtype());
         let y = empty((rows, width), number_type, device)?;
         let arguments = [at(x)?, at(weight)?, at(&y)?, int(width), float(epsilon)];
-        launch(device, &MODULE, "rms_norm", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        let name = variant!(x.dtype(), number_type, "rms_norm");
+        launch(device, &MODULE, name, None, grid(rows, width, number_type), &arguments)?;
         Ok(y)
     }
 
     pub(super) fn add_forward(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
-        let (rows, width) = check(x, &[addend], Some(weight))?;
-        let (device, number_type) = (device(x)?, x.dtype());
-        let (sum, y) = (empty((rows, width), number_type, device)?, empty((rows, width), number_type, device)?);
+        let (rows, width) = check(x, &[addend], weight)?;
+        let (device, number_type) = (device(x)?, weight.dtype());
+        let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width), number_type, device)?);
         let arguments = [at(x)?, at(addend)?, at(weight)?, at(&sum)?, at(&y)?, int(width), float(epsilon)];
-        launch(device, &MODULE, "add_rms_norm", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        let name = variant!(x.dtype(), number_type, "add_rms_norm");
+        launch(device, &MODULE, name, None, grid(rows, width, number_type), &arguments)?;
         Ok((sum, y))
     }
 
+    pub(super) fn add(x: &Tensor, addend: &Tensor) -> Result<Tensor> {
+        if x.dims() != addend.dims() {
+            bail!("a stream of {:?} and {:?}", x.shape(), addend.shape())
+        }
+        let (device, count) = (device(x)?, x.elem_count());
+        let sum = empty(x.shape(), x.dtype(), device)?;
+        let together = 16 / addend.dtype().size_in_bytes();
+        let aligned = (address(x)? | address(addend)?).is_multiple_of(32) && count.is_multiple_of(together);
+        let (name, threads) = if aligned {
+            (variant!(x.dtype(), addend.dtype(), "add_to_stream_wide"), count / together)
+        } else {
+            (variant!(x.dtype(), addend.dtype(), "add_to_stream"), count)
+        };
+        let arguments = [at(x)?, at(addend)?, at(&sum)?, Argument::Long(count as u64)];
+        launch(device, &MODULE, name, None, Grid::elements(threads), &arguments)?;
+        Ok(sum)
+    }
+
     pub(super) fn backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let (rows, width) = check(x, &[gradient], Some(weight))?;
-        let (device, number_type) = (device(x)?, x.dtype());
+        let (rows, width) = check(x, &[gradient], weight)?;
+        let (device, number_type) = (device(x)?, weight.dtype());
         let dx = empty((rows, width), number_type, device)?;
         let arguments = [at(gradient)?, at(x)?, at(weight)?, at(&dx)?, int(width), float(epsilon)];
-        launch(device, &MODULE, "rms_norm_backward", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        let name = variant!(x.dtype(), number_type, "rms_norm_backward");
+        launch(device, &MODULE, name, None, grid(rows, width, number_type), &arguments)?;
         Ok(dx)
     }
 
     /// Rows are summed in parts side by side, then the parts in their order.
     pub(super) fn backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let (rows, width) = check(x, &[gradient], None)?;
-        let (device, number_type) = (device(x)?, x.dtype());
+        let (rows, width) = x.dims2()?;
+        if gradient.dims() != x.dims() {
+            bail!("a gradient of {:?} for rows of {:?}", gradient.shape(), x.shape())
+        }
+        let device = device(x)?;
         if rows == 0 {
             return Tensor::zeros(width, DType::F32, x.device());
         }
         let inverse = empty(rows, DType::F32, device)?;
         let arguments = [at(x)?, at(&inverse)?, int(rows), int(width), float(epsilon)];
-        launch(device, &MODULE, "inverse_rms", Some(number_type), Grid::rows(rows.div_ceil(8), 256), &arguments)?;
+        launch(device, &MODULE, "inverse_rms", Some(x.dtype()), Grid::rows(rows.div_ceil(8), 256), &arguments)?;
         let parts = rows.div_ceil(128).min(256);
         let partial = empty((parts, width), DType::F32, device)?;
         let arguments = [at(gradient)?, at(x)?, at(&inverse)?, at(&partial)?, int(rows), int(width), int(rows.div_ceil(parts))];
         let grid = Grid { blocks: (width.div_ceil(256), parts, 1), threads: 256, shared_bytes: 0 };
-        launch(device, &MODULE, "weight_parts", Some(number_type), grid, &arguments)?;
+        launch(device, &MODULE, variant!(x.dtype(), gradient.dtype(), "weight_parts"), None, grid, &arguments)?;
         let sums = empty(width, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(width)];
         launch(device, &MODULE, "weight_sums", None, Grid::rows(width.div_ceil(32), 256), &arguments)?;

@@ -90,7 +90,7 @@ pub struct QueryKeyContext<'a> {
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
     /// The norms' epsilon.
     pub epsilon: f64,
-    /// Position of each row: [rows], u32. On a GPU they are not checked against the table: whoever places them there does that.
+    /// Position of each row: `[rows]`, u32. On a GPU they are not checked against the table: whoever places them there does that.
     pub positions: &'a Tensor,
     /// Cosines and sines; f32 on a GPU.
     pub table: &'a RopeTable,

@@ -123,9 +123,11 @@ impl Decoder {
         &self.device
     }
 
-    /// `token_ids`: [ids], u32, inside the vocabulary -> [ids, hidden].
+    /// `token_ids`: `[ids]`, u32, inside the vocabulary -> [ids, hidden]: the residual stream's start. The stream is f32 also where all else is bf16: it is
+    /// rounded twice a layer, and in bf16 that would be most of a forward's error and of the gap between rollout and training.
     pub(crate) fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
-        embedding(&self.embedding, token_ids)
+        let rows = embedding(&self.embedding, token_ids)?;
+        if rows.dtype() == DType::BF16 { rows.to_dtype(DType::F32) } else { Ok(rows) }
     }
 
     /// The final norm: [rows, hidden] -> [rows, hidden].

@@ -8,7 +8,7 @@ use super::adapter::Adapters;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
-use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use crate::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use crate::kernels::swiglu::{swiglu, swiglu_backward};
 
@@ -145,7 +145,7 @@ impl Layer {
         let (middle, middle_normed) = add_rms_norm(input, &attention, &self.post_attention_norm.weight, self.epsilon)?;
         let gate_up = self.gate_up.forward(&middle_normed, adapters)?;
         let activated = swiglu(&gate_up)?;
-        let output = (&middle + self.down.forward(&activated, adapters)?)?;
+        let output = add_to_stream(&middle, &self.down.forward(&activated, adapters)?)?;
         Ok((output, FeedForward { middle, middle_normed, gate_up, activated }))
     }
 

@@ -1,6 +1,7 @@
 //! What a run will take, from a model's shape and a configuration: memory, time, disk; and whether there is a signal to learn from.
 
 mod disk; // checkpoints, rollouts, evals
+mod gpu; // bytes by part on a GPU, and what fits
 mod machine; // the memory and disk that there are
 mod memory; // bytes by part
 mod shape; // parameters and operations of a model
@@ -13,8 +14,12 @@ use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
 pub use disk::{Disk, disk};
+pub use gpu::{
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, Fit, GPU_PREFILL_ROWS, GpuMemory, StepShape, fit, gigabytes, gpu_decode_rows,
+    gpu_memory, longest_sequence,
+};
 pub use machine::{free_disk_bytes, memory_limit_bytes};
-pub use memory::{Engine, Memory, MemoryPart, Phase, memory};
+pub use memory::{Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
 pub use signal::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
-use crate::config::{Recompute, TrainConfig};
+use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 
 /// Measured limits of a GPU; none is assumed.
@@ -72,14 +72,14 @@ pub struct Time {
     pub evals: u64,
 }
 
-/// The time of a run, if every group is mixed: dead ones are drawn but not trained on.
-pub fn time(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed) -> Time {
+/// The time of a run that recomputes activations or not, if every group is mixed: dead ones are drawn but not trained on.
+pub fn time(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed, recompute: bool) -> Time {
     let shape = ModelShape::of(model);
     let groups = config.prompt_groups_per_step as f64;
     let completions = groups * config.completions_per_prompt as f64;
     let prefill = prefill_seconds(&shape, data, groups, speed);
     let decode = decode_seconds(&shape, data, completions, speed);
-    let training = training_operations(model, config, data) / speed.training_per_second;
+    let training = training_operations(model, config, data, recompute) / speed.training_per_second;
     let evals = evals(config, steps);
     let greedy = |rows: usize| prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed);
     let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.proof_rows);
@@ -121,7 +121,7 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
 
 /// Operations of one step's gradient, the prompt forwarded once a group. Backward of a frozen matrix costs one more pass (its input's gradient), of a
 /// trained one two; recomputation one more.
-pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape) -> f64 {
+pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
     let shape = ModelShape::of(model);
     let rows = step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens);
     let predicted = (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * data.mean_completion_tokens;
@@ -129,7 +129,7 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     let forward = shape.forward_operations(rows, context, predicted);
     let is_full = config.lora_rank == 0;
     let backward = if is_full { 2.0 } else { 1.0 };
-    let again = if config.recompute_activations == Recompute::Always { 1.0 } else { 0.0 };
+    let again = if recompute { 1.0 } else { 0.0 };
     let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
     let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
     forward * (1.0 + backward + again + reference) + adapters
@@ -160,7 +160,7 @@ mod tests {
     fn qwen3_8b_at_the_physical_limits() {
         let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
         let speed = Speed::bound(&limits, 512);
-        let found = time(&qwen3_8b(), &config(&[]), &DATA, 10, &speed);
+        let found = time(&qwen3_8b(), &config(&[]), &DATA, 10, &speed, false);
         let check =
             |found: f64, expected: f64, within: f64| assert!((found / expected - 1.0).abs() < within, "{found}, expected {expected}");
         // 960 prompt tokens x 13.9 GFLOP.
@@ -172,13 +172,16 @@ mod tests {
         assert_eq!((found.drawn_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
         check(found.total_seconds, 10.0 * found.seconds_per_step, 1e-9);
         // 512 sequences are bound by multiplication, 7.84 ms a step.
-        let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &DATA, 1, &speed);
+        let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &DATA, 1, &speed, false);
         check(many.decode_seconds_per_step, 0.470, 0.02);
     }
 
     #[test]
     fn passes_cost_what_they_are() {
-        let operations = |set: &[&str]| training_operations(&qwen3_8b(), &config(set), &DATA);
+        let operations = |set: &[&str]| {
+            let config = config(set);
+            training_operations(&qwen3_8b(), &config, &DATA, crate::plan::StepShape::of(&config).recompute)
+        };
         let full = operations(&["lora_rank=0"]);
         let forward = full / 3.0;
         let check = |set: &[&str], passes: f64| assert!((operations(set) / forward - passes).abs() < 1e-9, "{set:?}");

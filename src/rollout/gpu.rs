@@ -8,24 +8,15 @@ use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::graph::Graph;
 use crate::kernels::sampler::{SampleSettings, SampleState, done, sample_step};
 use crate::model::{Adapters, Decoder};
+use crate::plan::gpu_decode_rows;
 
 /// Steps between two looks at which rows have ended. A row that ended meanwhile runs along and changes nothing.
 const STEPS_BETWEEN_LOOKS: usize = 8;
 /// Below this many rows a step takes as long as reading the weights, so leaving ended rows in it costs nothing.
 const FEWEST_ROWS_TO_SHRINK: usize = 32;
-/// Memory that the caches of one shard may take. Fixed, so that a rollout's batches do not depend on what else the GPU holds.
-const CACHE_BYTES: usize = 24 << 30;
-/// Rows beyond which a larger batch no longer decodes faster.
-const MOST_ROWS: usize = 512;
-
 /// How many rows to decode together.
 pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
-    let row_bytes: usize = model
-        .layers()
-        .iter()
-        .map(|layer| 2 * layer.heads().key_width() * sampling.max_completion_tokens * model.number_type().size_in_bytes())
-        .sum();
-    (CACHE_BYTES / row_bytes.max(1)).clamp(1, MOST_ROWS)
+    gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.number_type().size_in_bytes())
 }
 
 /// The completions of each request, in order.

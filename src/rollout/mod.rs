@@ -74,25 +74,46 @@ pub fn generate(
 ) -> Result<Vec<Vec<Completion>>> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let shards = shards(requests, gpu::rows_per_shard(model, sampling));
+        let shards = shards(requests, gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
         let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling)).collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results = threads.map(&shards(requests, ROWS_PER_SHARD), |shard| shard::decode(model, adapters, shard, sampling))?;
+    let results = threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling))?;
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Requests in order, as many together as have at most `most_rows` completions; a larger request stands alone.
-fn shards(requests: &[Request], most_rows: usize) -> Vec<&[Request]> {
+/// Requests in order, as many together as have at most `most_rows` completions and `most_prompt_rows` tokens of prompts; a larger request stands alone.
+fn shards(requests: &[Request], most_rows: usize, most_prompt_rows: usize) -> Vec<&[Request]> {
     let mut shards = Vec::new();
-    let (mut start, mut rows) = (0, 0);
+    let (mut start, mut rows, mut prompt_rows) = (0, 0, 0);
     for (index, request) in requests.iter().enumerate() {
-        if rows > 0 && rows + request.samples > most_rows {
+        if rows > 0 && (rows + request.samples > most_rows || prompt_rows + request.prompt.len() > most_prompt_rows) {
             shards.push(&requests[start..index]);
-            (start, rows) = (index, 0);
+            (start, rows, prompt_rows) = (index, 0, 0);
         }
         rows += request.samples;
+        prompt_rows += request.prompt.len();
     }
     shards.push(&requests[start..]);
     shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_bounded_by_completions_and_by_prompts() {
+        let check = |requests: &[(usize, usize)], most_rows, most_prompt_rows, expected: &[usize]| {
+            let request = |&(prompt, samples): &(usize, usize)| Request { prompt: vec![1; prompt], prompt_number: 0, step: 0, samples };
+            let requests: Vec<Request> = requests.iter().map(request).collect();
+            let sizes: Vec<usize> = shards(&requests, most_rows, most_prompt_rows).iter().map(|shard| shard.len()).collect();
+            assert_eq!(sizes, expected);
+        };
+        check(&[(10, 8); 5], 16, usize::MAX, &[2, 2, 1]);
+        check(&[(10, 8); 5], 64, 30, &[3, 2]);
+        check(&[(10, 8), (50, 8), (10, 8)], 64, 30, &[1, 1, 1]);
+        check(&[(10, 40), (10, 1)], 32, usize::MAX, &[1, 1]);
+        check(&[], 32, 100, &[0]);
+    }
 }

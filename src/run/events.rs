@@ -63,6 +63,8 @@ macro_rules! bodies {
 bodies! {
     /// The first line, and once more after each resume.
     Run(Run) = "run",
+    /// What the run needs of its GPU, told before its weights are read.
+    Memory(Memory) = "memory",
     /// What the worker does now.
     Phase(Phase) = "phase",
     /// One optimizer step, after its groups.
@@ -105,6 +107,24 @@ pub struct Run {
     pub versions: BTreeMap<String, String>,
     /// Optimizer steps planned.
     pub total_steps: u64,
+}
+
+/// What the run needs of its GPU, and how its gradient is computed for that.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The most that it will need, by the plan.
+    pub peak_bytes: u64,
+    /// What is free, with what the worker holds already.
+    pub usable_bytes: u64,
+    /// The GPU's memory.
+    pub total_bytes: u64,
+    /// The plan by part; not all are there at once.
+    pub parts: BTreeMap<String, u64>,
+    /// Tokens forwarded at once in training.
+    pub tokens_per_micro_batch: usize,
+    /// Whether activations are recomputed instead of kept.
+    pub recompute_activations: bool,
 }
 
 /// What the worker does now.

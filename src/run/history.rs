@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::RunError;
-use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Note, Phase, Run};
+use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, Run};
 use super::reader::{EventReader, Found};
 use crate::advantage::Dead;
 
@@ -16,6 +16,8 @@ pub const GROUP_STEPS_KEPT: usize = 64;
 pub struct RunState {
     /// The latest worker's first line.
     pub run: Option<Run>,
+    /// What the run needs of its GPU; None on a CPU.
+    pub memory: Option<Memory>,
     /// What the worker does now.
     pub phase: Option<Phase>,
     /// The last step done; 0 before the first.
@@ -131,6 +133,7 @@ impl RunState {
                 self.run = Some(run);
                 self.end = None;
             }
+            EventBody::Memory(memory) => self.memory = Some(memory),
             EventBody::Phase(phase) => self.phase = Some(phase),
             EventBody::Step(step) => {
                 self.last_step = step.step;

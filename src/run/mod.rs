@@ -9,6 +9,7 @@ mod evals;
 pub mod events;
 mod filesystem;
 mod find;
+mod gpu;
 mod history;
 mod launch;
 mod liveness;
@@ -33,6 +34,7 @@ pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read
 pub use events::{Event, EventBody};
 pub use filesystem::FileSystem;
 pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
+pub use gpu::{Gpu, GpuProcess};
 pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState, Series};
 pub use launch::{Compute, Handshake, Launch, Launched, launch};
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};

@@ -4,6 +4,7 @@ pub mod audit;
 mod batch;
 mod compare;
 mod graded;
+mod guard;
 mod instance;
 pub mod json;
 mod result;

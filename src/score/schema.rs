@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{PatternOptions, Retrieve, Uri, ValidationError, Validator};
 
+use super::guard::guarded;
 use super::instance::Completion;
 use super::json::{self, Places, Value};
 use super::{FailureClass, ScoreError};
@@ -59,14 +60,20 @@ impl Schema {
         Ok(Self { validator })
     }
 
+    /// False also where the validator gave up on the value.
     #[inline]
     pub(super) fn is_valid(&self, value: &Value<'_>) -> bool {
-        self.validator.is_valid(value)
+        guarded(|| self.validator.is_valid(value)).unwrap_or(false)
     }
 
     /// All violations, those that stand first in the text first.
     pub(super) fn violations(&self, text: &str, root: &Value<'_>) -> Vec<Violation> {
-        let mut violations: Vec<Violation> = self.validator.iter_errors(root).map(|error| violation(text, root, &error)).collect();
+        let mut violations = Vec::new();
+        // The validator fails to say where a key's pattern took too many steps (jsonschema 0.60): what it found until then stands, and that sentence with it.
+        let whole = guarded(|| violations.extend(self.validator.iter_errors(root).map(|error| violation(text, root, &error))));
+        if whole.is_none() {
+            violations.push(gave_up(root));
+        }
         violations.sort_by_key(|violation| violation.offset);
         violations
     }
@@ -188,6 +195,16 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
         offset: offset.unwrap_or(value.start),
         class: class_of(error.kind()),
         instance_path,
+    }
+}
+
+fn gave_up(root: &Value<'_>) -> Violation {
+    Violation {
+        message: "checking this value took too many steps, so it counts as not valid; simplify the schema's patterns".to_owned(),
+        instance_path: String::new(),
+        schema_path: String::new(),
+        offset: root.start,
+        class: FailureClass::Other,
     }
 }
 

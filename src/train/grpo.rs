@@ -1,23 +1,28 @@
 //! The training loop: draw groups, score them, learn from their spread (or imitate, for SFT); eval, checkpoint, and prove the result at the end.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::TrainError;
 use super::job::Job;
 use super::metrics::{Updated, metrics};
+use super::outline::Outline;
 use super::proof::{Report, pass, report};
 use super::recorder::{Listener, Recorder};
+use super::rehearsal::rehearse;
 use super::sft::imitate;
 use super::step::{StepGroups, draw_steps, policy_groups};
+use super::within_memory::{shrunk, within_memory};
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
+use crate::model::Gradients;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
     RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints,
 };
-use crate::update::{Applied, PolicyStatistics, policy_gradient, reference_log_probs};
+use crate::update::{Applied, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient, reference_log_probs};
 
 /// How a training ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +57,7 @@ pub fn train(
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
         Err(error) => (Status::Failed, error.to_string()),
     };
+    recorder.stop_watching();
     let end = End { status: status.name().to_owned(), cause: cause.clone(), step: reached, seconds: start.elapsed().as_secs_f64() };
     // Where the work failed, its error is the one to tell, even if the disk cannot take the last word.
     let told = recorder.event(end).and_then(|()| recorder.status(status, reached, Some(cause)));
@@ -68,9 +74,17 @@ fn work(
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    let mut job = Job::load(run, places, engine)?;
-    *reached = job.state.step;
-    begin(run, &job, lock, recorder)?;
+    let mut outline = Outline::read(run, places, engine)?;
+    *reached = outline.resumed_from.unwrap_or(0);
+    begin(run, &outline, lock, recorder)?;
+    if let Some(gpu) = outline.gpu.take() {
+        recorder.watch(gpu);
+    }
+    let mut job = Job::load(run, outline, engine)?;
+    recorder.status(Status::Running, job.state.step, None)?;
+    if !engine.device.is_cpu() {
+        rehearse(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
+    }
     if job.resumed_from.is_none() {
         pass(run, &job, recorder, "proof", "base", 0)?;
         pass(run, &job, recorder, "eval", "base", 0)?;
@@ -96,24 +110,30 @@ fn work(
     Ok(Ended::Finished(Box::new(report(run, &mut job, recorder, start.elapsed().as_secs_f64())?)))
 }
 
-/// The first lines of a worker: who computes what, and what of an earlier worker's will be redone.
-fn begin(run: &RunDirectory, job: &Job, lock: &RunLock, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
-    recorder.rewind(lock, job.state.step)?;
-    let versions = [("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into();
+/// The first lines of a worker: who computes what in which memory, and what of an earlier worker's will be redone.
+fn begin(run: &RunDirectory, outline: &Outline, lock: &RunLock, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+    recorder.rewind(lock, outline.resumed_from.unwrap_or(0))?;
+    let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    if let Some(gpu) = &outline.gpu {
+        versions.insert("NVIDIA driver".to_owned(), gpu.driver.clone());
+    }
     recorder.event(Run {
         id: run.id().to_owned(),
         job: run.file().job.clone(),
         config_digest: run.file().config_digest.clone(),
-        model_digest: job.model_digest.clone(),
-        device: if job.model.device().is_cpu() { format!("{}, {} threads", job.device, job.threads.count()) } else { job.device.clone() },
+        model_digest: outline.start.digest.clone(),
+        device: outline.device.clone(),
         versions,
-        total_steps: job.total_steps,
+        total_steps: outline.total_steps,
     })?;
-    if let Some(step) = job.resumed_from {
+    if let Some(memory) = outline.memory() {
+        recorder.event(memory)?;
+    }
+    if let Some(step) = outline.resumed_from {
         let text = format!("goes on from the checkpoint of step {step}; what was recorded of later steps is void");
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
     }
-    recorder.status(Status::Running, job.state.step, None)
+    Ok(())
 }
 
 /// `steps` steps of GRPO, all drawn with the weights as they are.
@@ -129,18 +149,11 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
     recorder.phase(step, "update")?;
     let start = Instant::now();
     let (mut policy, totals) = policy_groups(job, &groups.groups);
-    let settings = job.policy_settings();
+    let shape = job.shape;
     let learning_rate = job.optimizer.learning_rate(job.optimizer.updates());
     let (mut statistics, mut applied) = (PolicyStatistics::default(), None);
     if !policy.is_empty() {
-        if job.config.kl_beta > 0.0 {
-            let (reference, adapters) = job.reference();
-            let log_probs = reference_log_probs(reference, adapters, &policy, &settings, &job.threads)?;
-            for (sample, log_probs) in policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
-                sample.reference_log_probs = Some(log_probs);
-            }
-        }
-        let (gradients, found) = policy_gradient(&job.model, &policy, totals, &settings, &job.threads)?;
+        let (gradients, found) = gradient(job, &mut policy, totals)?;
         statistics = found;
         // A loss that is not finite comes with a gradient that is not: the optimizer leaves everything as it was.
         applied = Some(job.optimizer.apply(job.model.parameters(), &gradients)?);
@@ -152,14 +165,40 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
     let step_seconds = groups.rollout_seconds + groups.score_seconds + start.elapsed().as_secs_f64();
     job.finish_step(applied == Some(Applied::NotFinite), step_seconds);
     let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
-    let metrics = metrics(&groups, updated);
-    let alerts = job.alerts.observe(step, &metrics, &job.config);
+    let mut metrics = metrics(&groups, updated);
+    metrics.extend(job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), bytes as f64)));
+    let mut alerts = job.alerts.observe(step, &metrics, &job.config);
+    alerts.extend(shrunk(step, shape, job.shape));
     recorder.event(Step { step, seconds: step_seconds, metrics })?;
     for alert in alerts {
         recorder.event(alert)?;
     }
     recorder.step_done(step)?;
     job.check_skipped()
+}
+
+/// The gradient of a step's groups, and again in a smaller shape where memory runs out: until the optimizer moves, a step has changed nothing.
+fn gradient(job: &mut Job, policy: &mut [PolicyGroup], totals: StepTotals) -> Result<(Gradients, PolicyStatistics), TrainError> {
+    let (extent, settings) = (job.extent(), job.policy_settings());
+    let mut shape = job.shape;
+    let result = within_memory(
+        &mut shape,
+        extent,
+        || _ = job.engine.trim_memory(),
+        |shape| {
+            let settings = settings.in_shape(shape);
+            if job.config.kl_beta > 0.0 {
+                let (reference, adapters) = job.reference();
+                let log_probs = reference_log_probs(reference, adapters, policy, &settings, &job.threads)?;
+                for (sample, log_probs) in policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
+                    sample.reference_log_probs = Some(log_probs);
+                }
+            }
+            policy_gradient(&job.model, policy, totals, &settings, &job.threads)
+        },
+    );
+    job.shape = shape;
+    result
 }
 
 /// Evals and checkpoints that fall due after `steps` more steps; true when the run should end here.

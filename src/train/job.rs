@@ -2,29 +2,18 @@
 
 use super::TrainError;
 use super::alerts::Alerts;
-use crate::checkpoint::{self, StartModel, TrainerState};
-use crate::config::{Recompute, TrainConfig};
-use crate::eval::{Lengths, Prompt, prepare};
-use crate::hub::{ModelConfig, ModelSource};
+use super::outline::{Outline, PromptSets};
+use super::within_memory::Extent;
+use crate::checkpoint::{self, TrainerState};
+use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder, ModelError, Trainable};
+use crate::model::{Adapters, Decoder, Trainable};
+use crate::plan::{StepShape, longest_sequence};
 use crate::rollout::{Sampling, Threads};
-use crate::run::{RunDirectory, RunPlaces, RunState, checkpoint_path, list_checkpoints};
+use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
-use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings};
-
-/// The prompts of a task, prepared for the model.
-#[derive(Debug)]
-pub(super) struct PromptSets {
-    /// At least one; cut to `max_rows`.
-    pub(super) train: Vec<Prompt>,
-    /// Watched during training; may be empty.
-    pub(super) eval: Vec<Prompt>,
-    /// Carries the claim; may be empty.
-    pub(super) proof: Vec<Prompt>,
-}
 
 /// A run's work.
 #[derive(Debug)]
@@ -39,12 +28,12 @@ pub(super) struct Job {
     pub(super) frozen: Option<Decoder>,
     pub(super) optimizer: Optimizer,
     pub(super) threads: Threads,
-    /// The device in words.
-    pub(super) device: String,
+    pub(super) engine: Engine,
+    /// How gradients are computed; it becomes smaller where memory runs out.
+    pub(super) shape: StepShape,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
     pub(super) alerts: Alerts,
-    pub(super) model_digest: String,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,
     /// Reward of the highest and the lowest tier, to tell solved groups from hopeless ones.
@@ -55,18 +44,13 @@ pub(super) struct Job {
 const MOST_SKIPPED: u64 = 3;
 
 impl Job {
-    /// Reads the run's frozen task, its model and its last checkpoint.
+    /// Reads the weights of the run's model, and its last checkpoint.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
-    pub(super) fn load(run: &RunDirectory, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
-        let config = run.file().config.clone();
-        let task = Task::load(&run.task_path())?;
-        let scorer = Scorer::new(&task)?;
-        let start = StartModel::find(&config.base_model, places)?;
-        if !run.file().model_digest.is_empty() && start.digest != run.file().model_digest {
-            return Err(TrainError::OtherModel { base_model: config.base_model });
-        }
+    pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine) -> Result<Self, TrainError> {
+        let shape = outline.shape();
+        let Outline { config, start, prompts, scorer, threads, total_steps, best_and_worst, .. } = outline;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
@@ -75,20 +59,19 @@ impl Job {
         let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
-        let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
         let alerts = match resumed_from {
             Some(step) => Alerts::resumed(&RunState::read(run.path())?, step, &config),
             None => Alerts::default(),
         };
         Ok(Self {
-            total_steps: config.total_steps(prompts.train.len()),
+            total_steps,
             alerts,
-            threads: Threads::of_engine(engine, config.threads)?,
-            device: engine.name(),
-            best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
+            threads,
+            engine: engine.clone(),
+            shape,
+            best_and_worst,
             tokenizer: start.tokenizer,
-            model_digest: start.digest,
             config,
             trainable,
             prompts,
@@ -113,7 +96,16 @@ impl Job {
 
     /// How the gradient is computed.
     pub(super) fn policy_settings(&self) -> PolicySettings {
-        policy_settings(&self.config)
+        policy_settings(&self.config, self.shape)
+    }
+
+    /// What a step's gradient has to hold at once, at the least and at the most.
+    pub(super) fn extent(&self) -> Extent {
+        let (config, data) = (&self.config, self.prompts.shape(&self.config));
+        let longest_sequence = longest_sequence(config, &data);
+        // As the plan counts: the completions of a group share their prompt's rows.
+        let group = data.longest_prompt_tokens + config.completions_per_prompt * config.max_completion_tokens;
+        Extent { longest_sequence, all: (config.prompt_groups_per_step * group).max(longest_sequence) }
     }
 
     /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
@@ -140,7 +132,7 @@ impl Job {
 }
 
 /// How a configuration has the gradient computed.
-pub(super) fn policy_settings(config: &TrainConfig) -> PolicySettings {
+pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicySettings {
     let loss = LossSettings {
         policy_loss: config.policy_loss,
         clip_low: config.eps_clip,
@@ -153,37 +145,9 @@ pub(super) fn policy_settings(config: &TrainConfig) -> PolicySettings {
         loss,
         temperature: config.temperature,
         off_policy: config.weight_sync_interval > 1,
-        tokens_per_micro_batch: config.tokens_per_micro_batch,
-        recompute: config.recompute_activations == Recompute::Always,
+        tokens_per_micro_batch: shape.tokens_per_micro_batch,
+        recompute: shape.recompute,
     }
-}
-
-/// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names before the run is made.
-///
-/// # Errors
-/// [`TrainError`] naming file, line and remedy.
-pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(), TrainError> {
-    Scorer::new(task)?;
-    let model_config = model.config().map_err(ModelError::from)?;
-    prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
-}
-
-/// The prompts of a task for a model, cut to `max_rows`.
-pub(super) fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
-    let lengths = Lengths {
-        max_seq_len: Some(config.max_seq_len),
-        max_completion_tokens: config.max_completion_tokens,
-        positions: model.max_position_embeddings,
-    };
-    let set = |set| prepare(task, set, tokenizer, lengths);
-    let mut train = set(PromptSet::Train)?;
-    if config.max_rows > 0 {
-        train.truncate(config.max_rows);
-    }
-    if train.is_empty() {
-        return Err(TrainError::NoPrompts { task: task.label("task.toml") });
-    }
-    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, proof: set(PromptSet::Proof)? })
 }
 
 fn optimizer_and_state(

@@ -6,31 +6,51 @@ mod job; // everything a run works with
 mod measure; // speed of this machine
 mod measure_gpu; // speed of a GPU
 mod metrics; // a step's numbers
+mod outline; // a run before its weights are read
 mod pretrain; // a small model from a task's generator
 
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
+mod rehearsal; // the longest gradient, tried before the first step
 mod sft; // imitation of the rows' answers
 mod signal; // a run before it exists: its speed here, and whether its groups would teach
 mod step; // one step's groups
+mod watch; // the device's condition, every few seconds
+mod within_memory; // the same gradient in less memory
 
 pub use grpo::{Ended, train};
-pub use job::check;
 pub use measure::{Measurement, measure_cpu};
 pub use measure_gpu::{GpuBench, measure_gpu};
+pub use outline::check;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use proof::{Report, finished_report};
 pub use recorder::Listener;
 pub use signal::Candidate;
 
+use crate::kernels::faults::explained;
+
 /// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// A tensor operation failed.
-    #[error("{0}")]
+    #[error("{}", explained(&.0.to_string()))]
     Tensor(#[from] candle_core::Error),
-    /// The model could not be loaded.
+    /// The run needs more memory than its GPU has.
     #[error("{0}")]
+    DoesNotFit(#[from] crate::plan::DoesNotFit),
+    /// Memory ran out in the middle, and nothing smaller is left to try.
+    #[error(
+        "the GPU's memory does not hold the gradient of one sequence of {tokens} tokens ({error}): lower max_completion_tokens, shorten the longest \
+         prompts, lower lora_rank, or free what other processes hold there"
+    )]
+    OutOfMemory {
+        /// Tokens of the longest prompt and completion.
+        tokens: usize,
+        /// What CUDA said.
+        error: String,
+    },
+    /// The model could not be loaded.
+    #[error("{}", explained(&.0.to_string()))]
     Model(#[from] crate::model::ModelError),
     /// Tokenizer or chat template.
     #[error("{0}")]
@@ -48,7 +68,7 @@ pub enum TrainError {
     #[error("{0}")]
     Prompt(#[from] crate::eval::PromptError),
     /// A held-out pass.
-    #[error("{0}")]
+    #[error("{}", explained(&.0.to_string()))]
     Eval(#[from] crate::eval::EvalError),
     /// The starting model.
     #[error("{0}")]

@@ -1,17 +1,22 @@
 //! What a run leaves behind while it works: events, rollouts, evals, state; and whoever listens in this process.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use super::TrainError;
 use super::job::Job;
 use super::step::ScoredGroup;
+use super::watch::{self, Watch};
 use crate::run::events::{Group, Phase};
-use crate::run::{EventBody, EventWriter, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, StateWriter, Status};
+use crate::run::{EventBody, EventWriter, Gpu, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, StateWriter, Status};
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
 
 /// The run's one writer.
 pub(super) struct Recorder<'a> {
-    events: EventWriter,
+    /// Shared with the thread that watches the device.
+    events: Arc<Mutex<EventWriter>>,
+    watch: Option<Watch>,
     rollouts: Option<RolloutWriter>,
     state: StateWriter,
     listener: Listener<'a>,
@@ -19,7 +24,13 @@ pub(super) struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     pub(super) fn open(lock: &RunLock, listener: Listener<'a>) -> Result<Self, TrainError> {
-        Ok(Self { events: EventWriter::open(lock)?, rollouts: None, state: StateWriter::start(lock)?, listener })
+        Ok(Self {
+            events: Arc::new(Mutex::new(EventWriter::open(lock)?)),
+            watch: None,
+            rollouts: None,
+            state: StateWriter::start(lock)?,
+            listener,
+        })
     }
 
     /// Drops what was recorded of later steps than `step`: they will be redone.
@@ -30,9 +41,23 @@ impl<'a> Recorder<'a> {
 
     pub(super) fn event(&mut self, body: impl Into<EventBody>) -> Result<(), TrainError> {
         let body = body.into();
-        self.events.append(body.clone())?;
+        self.writer().append(body.clone())?;
         (self.listener)(&body);
         Ok(())
+    }
+
+    /// From now on the GPU's condition is an event every few seconds.
+    pub(super) fn watch(&mut self, gpu: Gpu) {
+        self.watch = Some(Watch::start(Arc::clone(&self.events), watch::EVERY, move || gpu.condition()));
+    }
+
+    /// No condition comes after this.
+    pub(super) fn stop_watching(&mut self) {
+        self.watch = None;
+    }
+
+    fn writer(&self) -> MutexGuard<'_, EventWriter> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
@@ -52,7 +77,7 @@ impl<'a> Recorder<'a> {
         if let Some(rollouts) = &mut self.rollouts {
             rollouts.sync()?;
         }
-        Ok(self.events.sync()?)
+        Ok(self.writer().sync()?)
     }
 
     /// One group: its texts into the rollouts, its numbers into the events.

@@ -7,6 +7,7 @@ use super::TrainError;
 use super::job::Job;
 use super::recorder::Recorder;
 use super::step::next_prompts;
+use super::within_memory::{Extent, shrunk, within_memory};
 use crate::eval::Prompt;
 use crate::run::events::Step;
 use crate::text::json_line;
@@ -22,22 +23,31 @@ pub(super) fn imitate(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), 
     let start = Instant::now();
     let prompts = next_prompts(job, job.config.prompt_groups_per_step);
     let examples = prompts.iter().map(|&prompt| example(job, &job.prompts.train[prompt])).collect::<Result<Vec<_>, _>>()?;
-    let settings = job.policy_settings();
+    let shape = job.shape;
     let learning_rate = job.optimizer.learning_rate(job.optimizer.updates());
-    let (gradients, loss) = supervised_gradient(&job.model, &examples, settings.tokens_per_micro_batch, settings.recompute, &job.threads)?;
+    let longest = examples.iter().map(|example| example.prompt.len() + example.completion.len()).max().unwrap_or(0);
+    let extent = Extent { longest_sequence: longest, all: longest * examples.len() };
+    let (gradients, loss) = within_memory(
+        &mut job.shape,
+        extent,
+        || _ = job.engine.trim_memory(),
+        |shape| supervised_gradient(&job.model, &examples, shape.tokens_per_micro_batch, shape.recompute, &job.threads),
+    )?;
     let applied = job.optimizer.apply(job.model.parameters(), &gradients)?;
     let seconds = start.elapsed().as_secs_f64();
     let tokens: usize = examples.iter().map(|example| example.prompt.len() + example.completion.len()).sum();
     let grad_norm = if let Applied::Moved { grad_norm, .. } = applied { grad_norm } else { f64::NAN };
-    let metrics = BTreeMap::from([
+    let mut metrics = BTreeMap::from([
         ("loss".to_owned(), loss),
         ("learning_rate".to_owned(), learning_rate),
         ("grad_norm".to_owned(), grad_norm),
         ("step_time".to_owned(), seconds),
         ("tokens_per_second/train".to_owned(), tokens as f64 / seconds.max(1e-9)),
     ]);
+    metrics.extend(job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), bytes as f64)));
     job.finish_step(applied == Applied::NotFinite, seconds);
     recorder.event(Step { step, seconds, metrics })?;
+    shrunk(step, shape, job.shape).into_iter().try_for_each(|alert| recorder.event(alert))?;
     recorder.step_done(step)?;
     job.check_skipped()
 }

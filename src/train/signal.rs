@@ -3,16 +3,20 @@
 use std::time::Instant;
 
 use super::TrainError;
-use super::job::{PromptSets, policy_settings, prompt_sets};
+use super::job::policy_settings;
+use super::outline::{PromptSets, device_in_words, fit_device, prompt_sets};
 use crate::advantage::group_state;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
-use crate::plan::{DataShape, GroupOutcome, ModelShape, Signal, Speed, training_operations};
+use crate::plan::{
+    DataShape, Fit, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes,
+    training_operations,
+};
 use crate::rollout::{Request, Sampling, StopReason, Threads, generate};
-use crate::run::RunPlaces;
+use crate::run::{Gpu, RunPlaces};
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::task::Task;
 use crate::text::Tokenizer;
@@ -28,6 +32,9 @@ pub struct Candidate {
     tokenizer: Tokenizer,
     scorer: Scorer,
     threads: Threads,
+    engine: Engine,
+    /// On a GPU: the plan that fits it.
+    fit: Option<Fit>,
     best_and_worst: (f64, f64),
 }
 
@@ -35,6 +42,8 @@ pub struct Candidate {
 const MEASURED_PROMPTS: usize = 8;
 /// New tokens of each completion there, at the most.
 const MEASURED_TOKENS: usize = 64;
+/// Completions that are measured together on a GPU, at the most: speed there depends on how many they are.
+const MEASURED_ROWS: usize = 512;
 /// No step of a training and no eval draws from this place.
 const SIGNAL_STEP: u32 = u32::MAX - 1;
 
@@ -46,13 +55,14 @@ impl Candidate {
     pub fn load(task: &Task, config: &TrainConfig, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
         let scorer = Scorer::new(task)?;
         let start = StartModel::find(&config.base_model, places)?;
+        let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
+        let fit = fit_device(&start.config, config, &prompts.shape(config), engine)?;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
         let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device)?;
-        let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
         Ok(Self {
             config: config.clone(),
             model_config: start.config,
@@ -61,6 +71,8 @@ impl Candidate {
             tokenizer: start.tokenizer,
             scorer,
             threads: Threads::of_engine(engine, config.threads)?,
+            engine: engine.clone(),
+            fit,
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
         })
     }
@@ -70,22 +82,28 @@ impl Candidate {
         &self.model_config
     }
 
-    /// Threads that it would run on.
-    pub fn threads(&self) -> usize {
-        self.threads.count()
+    /// The device that it would run on, in words.
+    pub fn device(&self) -> String {
+        let gpu = self.engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
+        device_in_words(&self.engine, &self.threads, gpu.as_ref())
+    }
+
+    /// What it would need of the device's memory.
+    pub fn memory(&self) -> Memory {
+        match &self.fit {
+            Some(fit) => fit.memory.clone(),
+            None => cpu_memory(&self.model_config, &self.config, &self.data(), self.threads.count(), memory_limit_bytes()),
+        }
+    }
+
+    /// How its gradients would be computed.
+    pub fn shape(&self) -> StepShape {
+        self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
     }
 
     /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has seen some.
     pub fn data(&self) -> DataShape {
-        let lengths = || self.prompts.train.iter().map(|prompt| prompt.token_ids.len());
-        DataShape {
-            train_rows: self.prompts.train.len(),
-            mean_prompt_tokens: lengths().sum::<usize>() as f64 / self.prompts.train.len().max(1) as f64,
-            longest_prompt_tokens: lengths().max().unwrap_or(0),
-            eval_rows: self.prompts.eval.len(),
-            proof_rows: self.prompts.proof.len(),
-            mean_completion_tokens: self.config.max_completion_tokens as f64,
-        }
+        self.prompts.shape(&self.config)
     }
 
     /// Times one small prefill, one small draw and one small gradient of the real model on real prompts; the mean completion length that it saw goes
@@ -95,10 +113,14 @@ impl Candidate {
     /// When a tensor operation fails.
     pub fn measure(&self) -> Result<(Speed, DataShape), TrainError> {
         let mut data = self.data();
-        let requests = self.requests(MEASURED_PROMPTS, self.config.completions_per_prompt.min(8));
+        let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
         let limit = self.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
         let sampling = Sampling { max_completion_tokens: limit, ..self.sampling() };
+        if !self.engine.device.is_cpu() {
+            // A GPU loads and chooses at the first time what it then uses.
+            generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+        }
         let start = Instant::now();
         let drawn = generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
         let drawing = start.elapsed().as_secs_f64();
@@ -121,8 +143,8 @@ impl Candidate {
             decode_per_second: decode_operations / (drawing - prefill_seconds).max(0.05 * drawing),
             training_per_second,
             bandwidth_bytes_per_second: None,
-            number_bytes: 4,
-            decode_rows: 32,
+            number_bytes: self.engine.number_type.size_in_bytes(),
+            decode_rows: self.decode_rows(),
         };
         Ok((speed, data))
     }
@@ -164,6 +186,24 @@ impl Candidate {
         }
     }
 
+    /// Two shards on a CPU; on a GPU as many completions together as the run would draw.
+    fn measured_requests(&self) -> Vec<Request> {
+        let samples = self.config.completions_per_prompt;
+        if self.engine.device.is_cpu() {
+            return self.requests(MEASURED_PROMPTS, samples.min(8));
+        }
+        let prompts = self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
+        self.requests(prompts.min(self.decode_rows().min(MEASURED_ROWS) / samples).max(1), samples)
+    }
+
+    /// Completions that the engine decodes together.
+    fn decode_rows(&self) -> usize {
+        if self.engine.device.is_cpu() {
+            return 32;
+        }
+        gpu_decode_rows(&self.model_config, self.config.max_completion_tokens, self.engine.number_type.size_in_bytes())
+    }
+
     /// The first prompts of the first epoch's order; each is numbered by its row.
     fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
         let order = crate::dataset::order::epoch_order(self.prompts.train.len(), 0, self.config.seed);
@@ -184,7 +224,10 @@ impl Candidate {
             batch
         };
         let batches: Vec<PackedBatch> = requests.iter().map(batch).collect();
-        let forward = || self.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On));
+        let forward = || {
+            self.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On))?;
+            self.engine.synchronize()
+        };
         forward()?;
         let start = Instant::now();
         forward()?;
@@ -216,10 +259,17 @@ impl Candidate {
         let groups: Vec<PolicyGroup> = requests.iter().zip(drawn).map(group).collect();
         let completions = drawn.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: drawn.iter().flatten().map(|c| c.token_ids.len()).sum() };
-        let mut settings = policy_settings(&self.config);
+        let mut settings = policy_settings(&self.config, self.shape());
         settings.loss.kl_beta = 0.0;
+        let gradient = || {
+            policy_gradient(&self.model, &groups, totals, &settings, &self.threads)?;
+            self.engine.synchronize()
+        };
+        if !self.engine.device.is_cpu() {
+            gradient()?;
+        }
         let start = Instant::now();
-        policy_gradient(&self.model, &groups, totals, &settings, &self.threads)?;
+        gradient()?;
         let seconds = start.elapsed().as_secs_f64();
         let config = TrainConfig {
             prompt_groups_per_step: requests.len(),
@@ -228,6 +278,6 @@ impl Candidate {
             ..self.config.clone()
         };
         let data = DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
-        Ok(training_operations(&self.model_config, &config, &data) / seconds.max(1e-9))
+        Ok(training_operations(&self.model_config, &config, &data, self.shape().recompute) / seconds.max(1e-9))
     }
 }

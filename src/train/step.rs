@@ -10,6 +10,7 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 use super::TrainError;
 use super::job::Job;
+use super::within_memory::once_more;
 
 /// The completions of one prompt, scored.
 #[derive(Debug)]
@@ -103,7 +104,9 @@ fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainErr
             });
         }
     }
-    let drawn = generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads)?;
+    // Drawing changes nothing and always gives the same, so it may be done again.
+    let drawn =
+        once_more(|| _ = job.engine.trim_memory(), || generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads))?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = std::time::Instant::now();
     let mut scored = prompts
@@ -210,6 +213,35 @@ mod tests {
             advantages: group_advantages(&rewards, crate::advantage::Advantage::Standardized),
             dead: group_state(&rewards, 1.0, 0.0),
             rewards,
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_counted_completion_is_learnt_from_once_or_belongs_to_a_dead_group(
+            shapes in proptest::collection::vec(proptest::collection::vec((1usize..9, proptest::bool::ANY, 0u8..3), 2..5), 1..6),
+            masking in proptest::bool::ANY, kl in proptest::bool::ANY,
+        ) {
+            let groups: Vec<ScoredGroup> = shapes
+                .iter()
+                .map(|shape| group(&shape.iter().map(|&(tokens, cut, reward)| (tokens, cut, f64::from(reward) / 2.0)).collect::<Vec<_>>()))
+                .collect();
+            let set = [format!("overlong_masking={masking}"), format!("kl_beta={}", if kl { 0.1 } else { 0.0 })];
+            let (policy, totals) = select(&config(&[&set[0], &set[1]]), &groups, |_| vec![9]);
+            let counted = |shape: &Vec<(usize, bool, u8)>| shape.iter().filter(|(_, cut, _)| !masking || !cut).map(|(tokens, ..)| *tokens).collect::<Vec<_>>();
+            let all: Vec<usize> = shapes.iter().flat_map(counted).collect();
+            proptest::prop_assert_eq!(totals, StepTotals { sequences: all.len(), tokens: all.iter().sum() });
+            let is_wanted = |shape: &&Vec<(usize, bool, u8)>| kl || shape.iter().any(|(.., reward)| *reward != shape[0].2);
+            let expected: Vec<Vec<usize>> = shapes.iter().filter(is_wanted).map(counted).filter(|tokens| !tokens.is_empty()).collect();
+            let lengths = |group: &PolicyGroup| group.samples.iter().map(|sample| sample.token_ids.len()).collect::<Vec<_>>();
+            proptest::prop_assert_eq!(policy.iter().map(lengths).collect::<Vec<_>>(), expected);
+            // Advantages are those of the whole group: masking leaves them as they are.
+            for (group, shape) in policy.iter().zip(shapes.iter().filter(is_wanted).filter(|shape| !counted(shape).is_empty())) {
+                let rewards: Vec<f64> = shape.iter().map(|(.., reward)| f64::from(*reward) / 2.0).collect();
+                let advantages = group_advantages(&rewards, crate::advantage::Advantage::Standardized);
+                let kept = advantages.into_iter().zip(shape).filter(|(_, (_, cut, _))| !masking || !cut).map(|(advantage, _)| advantage);
+                proptest::prop_assert!(group.samples.iter().map(|sample| sample.advantage).eq(kept));
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod loss; // policy losses, one arm and function each
 mod micro_batch; // groups packed by tokens
 mod optimizer; // AdamW, warm-up, clipping, and what to do with a gradient that is not finite
 mod policy; // the GRPO update
+mod sum; // gradients of micro-batches, summed in order
 mod supervised; // the next-token update of SFT and pretraining
 
 pub use head::log_probs;

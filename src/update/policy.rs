@@ -5,8 +5,10 @@ use candle_core::Result;
 use super::head::{accumulate_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
 use super::micro_batch::{MicroBatch, pack};
+use super::sum::sum_gradients;
 use crate::kernels::log_probs::TokenLogProb;
 use crate::model::{Adapters, Decoder, Gradients};
+use crate::plan::StepShape;
 use crate::rollout::Threads;
 
 /// One completion to learn from.
@@ -46,6 +48,14 @@ pub struct PolicySettings {
     pub recompute: bool,
 }
 
+impl PolicySettings {
+    /// The same, computed in another shape.
+    #[must_use]
+    pub fn in_shape(self, shape: StepShape) -> Self {
+        Self { tokens_per_micro_batch: shape.tokens_per_micro_batch, recompute: shape.recompute, ..self }
+    }
+}
+
 /// What the forward passes of a step showed, summed over the tokens that were forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolicyStatistics {
@@ -78,22 +88,13 @@ pub fn policy_gradient(
     threads: &Threads,
 ) -> Result<(Gradients, PolicyStatistics)> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
-    let mut sum = Gradients::zeros(model.parameters())?;
+    let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
+        accumulate_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, |log_probs| {
+            weigh(groups, micro_batch, log_probs, totals, settings)
+        })
+    })?;
     let mut statistics = PolicyStatistics::default();
-    // A wave at a time, so that there are never more buffers than threads; added in the order of the micro-batches, whatever their number.
-    for wave in micro_batches.chunks(threads.count()) {
-        let results = threads.map(wave, |micro_batch| {
-            let mut gradients = Gradients::zeros(model.parameters())?;
-            let found = accumulate_gradient(model, micro_batch, settings.temperature, settings.recompute, &mut gradients, |log_probs| {
-                weigh(groups, micro_batch, log_probs, totals, settings)
-            })?;
-            Ok((gradients, found))
-        })?;
-        for (gradients, found) in results {
-            sum.add_all(&gradients)?;
-            statistics.add(found);
-        }
-    }
+    found.into_iter().for_each(|part| statistics.add(part));
     Ok((sum, statistics))
 }
 

@@ -4,6 +4,7 @@ use candle_core::Result;
 
 use super::head::accumulate_gradient;
 use super::micro_batch::pack;
+use super::sum::sum_gradients;
 use crate::model::{Decoder, Gradients};
 use crate::rollout::Threads;
 
@@ -28,21 +29,11 @@ pub fn supervised_gradient(
     let micro_batches = pack(groups, tokens_per_micro_batch);
     let tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     let share = 1.0 / tokens.max(1) as f64;
-    let mut sum = Gradients::zeros(model.parameters())?;
-    let mut loss = 0.0;
-    for wave in micro_batches.chunks(threads.count()) {
-        let results = threads.map(wave, |micro_batch| {
-            let mut gradients = Gradients::zeros(model.parameters())?;
-            let part = accumulate_gradient(model, micro_batch, 1.0, recompute, &mut gradients, |sequences| {
-                let loss: f64 = sequences.iter().flatten().map(|token| -f64::from(token.log_prob)).sum();
-                (sequences.iter().map(|tokens| vec![-share; tokens.len()]).collect(), loss * share)
-            })?;
-            Ok((gradients, part))
-        })?;
-        for (gradients, part) in results {
-            sum.add_all(&gradients)?;
-            loss += part;
-        }
-    }
-    Ok((sum, loss))
+    let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
+        accumulate_gradient(model, micro_batch, 1.0, recompute, gradients, |sequences| {
+            let loss: f64 = sequences.iter().flatten().map(|token| -f64::from(token.log_prob)).sum();
+            (sequences.iter().map(|tokens| vec![-share; tokens.len()]).collect(), loss * share)
+        })
+    })?;
+    Ok((sum, losses.into_iter().fold(0.0, |sum, loss| sum + loss)))
 }

@@ -1,6 +1,7 @@
 //! The engine on a GPU against the same operations on the CPU. Ignored where there is no GPU: `scripts/gpu-check` runs them with `--ignored gpu::`.
 
 mod attention;
+mod model;
 mod operations;
 
 use candle_core::{DType, Device, Tensor};

@@ -6,7 +6,7 @@ use grpo_tui::kernels::adamw::{AdamWStep, adamw, cast_into, norm};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
 use grpo_tui::kernels::philox::{Place, uniform, uniform_weights_on};
-use grpo_tui::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use grpo_tui::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use grpo_tui::kernels::sampler::{SampleSettings, SampleState, done, sample_step, sample_tokens};
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
@@ -58,6 +58,31 @@ fn rms_norm_agrees() {
             assert_eq!(dw.dtype(), DType::F32);
             assert_close("rms_norm weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
         }
+    }
+}
+
+/// The residual stream in f32 beside bf16: nothing of it is rounded.
+#[test]
+#[ignore = "needs a GPU"]
+fn a_stream_in_f32_agrees() {
+    for (rows, width) in [(1, 8), (3, 7), (300, 24), (64, 4096)] {
+        let (x_cpu, x) = pair(1, &[rows, width], DType::F32);
+        let [(seed_cpu, seed), (addend_cpu, addend)] = [3, 4].map(|n| pair(n, &[rows, width], DType::BF16));
+        let (weight_cpu, weight) = pair(2, &[width], DType::BF16);
+        let half = tolerance(DType::BF16);
+        assert_close("norm", &rms_norm(&x, &weight, 1e-6).unwrap(), &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), half);
+        poison(rows * width);
+        let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
+        let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
+        assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, DType::BF16));
+        assert_close("sum", &sum, &expected_sum, 1e-7);
+        assert_close("norm of the sum", &normed, &expected, half);
+        poison(rows * width);
+        assert_close("sum alone", &add_to_stream(&x, &addend).unwrap(), &expected_sum, 1e-7);
+        let dx = rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap();
+        assert_close("backward", &dx, &rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6).unwrap(), half);
+        let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
+        assert_close("weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
     }
 }
 
@@ -334,6 +359,6 @@ fn fresh_weights_are_the_cpus() {
         assert_eq!((found.dtype(), found.dims()), (number_type, [3, 1001].as_slice()));
         assert_close("fresh weights", &found, &expected, if number_type == DType::F32 { 1e-7 } else { 1e-4 });
         let largest = found.to_dtype(DType::F32).unwrap().abs().unwrap().flatten_all().unwrap().max(D::Minus1).unwrap();
-        assert!((0.0199..=0.02001).contains(&largest.to_scalar::<f32>().unwrap()));
+        assert!((0.0199..=0.0201).contains(&largest.to_scalar::<f32>().unwrap()));
     }
 }

@@ -132,7 +132,9 @@ fn inspect_counts_what_the_headers_hold() {
         assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
         let uses = &document["memory_by_use"]["gpu"];
         let bytes = |name: &str| uses[name].as_u64().unwrap();
-        assert!(bytes("sampling") > 2 * numbers && bytes("lora") > bytes("lora_recomputed") && bytes("full") > 16 * numbers, "{uses}");
+        assert!(bytes("sampling") > 2 * numbers && bytes("full") > 16 * numbers, "{uses}");
+        let uses = &document["memory_by_use"]["cpu"];
+        assert!(uses["lora"].as_u64() > uses["lora_recomputed"].as_u64(), "{uses}");
         let kinds = document["tensors"].as_array().unwrap();
         assert_eq!(kinds.iter().map(|kind| kind["tensors"].as_u64().unwrap()).sum::<u64>(), entries.len() as u64, "{}", golden.name);
         assert_eq!(document["stored"]["files"].as_array().unwrap().len(), files.len());

@@ -61,6 +61,16 @@ fn backtracking_patterns_are_bounded() {
     }
 }
 
+/// Found by fuzzing: the validator panics where such a pattern stands below a pattern of keys.
+#[test]
+fn a_pattern_below_a_pattern_of_keys_is_bounded() {
+    let schema = r#"{"type":"object","patternProperties":{"^\\p{L}":{"pattern":"(?=x)(x+x+)+:amey\\1"}},"additionalProperties":{"anyOf":[{"minLength":2}]}}"#;
+    let text = format!(r#"{{"aaaaaaaaaaacaaaa!":"xxxxxxx[{}"}}"#, "x".repeat(17));
+    let score = scorer_with(schema, "").score(&text, None);
+    assert_eq!(score.tier, Tier::Invalid);
+    assert!(score.errors.iter().any(|error| error.message.contains("too many steps")), "{:?}", score.errors);
+}
+
 #[test]
 fn unique_items_are_found_in_one_pass() {
     let scorer = scorer_with(r#"{"uniqueItems":true}"#, "");

@@ -86,6 +86,20 @@ proptest! {
         }
     }
 
+    #[test]
+    fn a_tier_is_worth_its_value_and_white_space_nothing(low in -2.0f64..2.0, rise in 0.0f64..1.0, last in 0.001f64..1.0, which in 0usize..3,
+        space in "[ \t\r\n]{0,4}", graded in any::<bool>()) {
+        let (invalid, valid) = (low + rise, low + rise + last);
+        let lines = format!("[score]\ngraded = {graded}\ntiers = {{ unparsable = {low:?}, invalid = {invalid:?}, valid = {valid:?} }}\n");
+        let scorer = super::scorer_with(r#"{"type":"object","required":["a"]}"#, &lines);
+        let text = ["{", "{}", r#"{"a":1}"#][which];
+        let score = scorer.score(&format!("{space}{text}{space}"), None);
+        let share = if graded && which == 1 { (invalid, valid) } else { ([low, invalid, valid][which], [low, invalid, valid][which]) };
+        prop_assert!(score.reward >= share.0 && score.reward <= share.1 && (which != 1 || score.reward < valid), "{} in {:?}", score.reward, share);
+        prop_assert_eq!(score.reward, scorer.score(text, None).reward);
+        prop_assert_eq!(score.tier.name(), ["unparsable", "invalid", "valid"][which]);
+    }
+
     /// Whatever a model writes, scoring answers, and in the range of the tiers.
     #[test]
     fn any_text_has_a_score(text in r#"(\PC|[\[\]{}",:0-9 \n`<>/-]|think|true|null|\\u[0-9a-f]{4}){0,60}"#) {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::cli::Failure;
 use crate::config::{Layers, Recompute, TrainConfig};
 use crate::hub::ModelConfig;
-use crate::plan::{DataShape, Engine, ModelShape, memory};
+use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, cpu_memory, gpu_memory};
 
 /// Sequences that sampling is counted with, and the tokens of each; prompts of training are half as long.
 pub(super) const SEQUENCES: usize = 64;
@@ -54,7 +54,6 @@ fn configuration(rank: &str) -> Result<TrainConfig, Failure> {
 }
 
 fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
-    let engine = if gpu { Engine::gpu(config, SEQUENCES) } else { Engine::cpu(1) };
     let data = DataShape {
         train_rows: 1,
         mean_prompt_tokens: (TOKENS / 2) as f64,
@@ -63,7 +62,12 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
         proof_rows: 0,
         mean_completion_tokens: config.max_completion_tokens as f64,
     };
-    let found = memory(model, config, &data, &engine, None);
+    let found = if gpu {
+        let any = GpuMemory { usable_bytes: u64::MAX, total_bytes: u64::MAX, number_bytes: 2 };
+        gpu_memory(model, config, &data, StepShape::of(config), any)
+    } else {
+        cpu_memory(model, config, &data, 1, None)
+    };
     (found.peak_bytes, found.peak_recomputed_bytes)
 }
 
@@ -71,13 +75,13 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::hub::find_model;
+    use crate::hub::named_shape;
 
     #[test]
     fn uses_stand_in_their_order() {
-        let ByDevice { gpu, cpu } = ByDevice::of(&find_model("tiny").unwrap().config().unwrap()).unwrap();
+        let ByDevice { gpu, cpu } = ByDevice::of(&named_shape("qwen3-0.6b").unwrap()).unwrap();
         for uses in [gpu, cpu] {
-            assert!(uses.sampling < uses.lora_recomputed && uses.lora_recomputed < uses.lora, "{uses:?}");
+            assert!(uses.sampling < uses.lora && uses.lora_recomputed < uses.lora, "{uses:?}");
             assert!(uses.lora < uses.full && uses.full_recomputed < uses.full, "{uses:?}");
         }
         assert!(gpu.lora < cpu.lora);

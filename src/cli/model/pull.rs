@@ -1,0 +1,41 @@
+//! `grpo-tui model pull`: a model from the Hugging Face Hub into the cache, where every command then finds it by its name.
+
+use std::process::ExitCode;
+
+use crate::cli::Outcome;
+use crate::cli::bar::Bar;
+use crate::hub::{PullSettings, pull};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A model's name there, such as Qwen/Qwen3-8B
+    name: String,
+    /// A branch, tag or commit
+    #[arg(long, default_value = "main")]
+    revision: String,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let settings = PullSettings { revision: arguments.revision.clone(), ..PullSettings::from_environment()? };
+    let name = &arguments.name;
+    let mut bar: Option<Bar> = None;
+    let mut done = 0;
+    let found = pull(name, &settings, &mut |progress| {
+        done = progress.done_bytes;
+        // What was here before does not count in the speed.
+        bar.get_or_insert_with(|| Bar::new("fetching", name, progress.done_bytes)).show(progress.done_bytes, progress.total_bytes);
+    });
+    if let Some(bar) = &mut bar {
+        if found.is_ok() { bar.finish(done) } else { bar.clear() }
+    }
+    let folder = found?;
+    if arguments.json {
+        println!("{}", serde_json::json!({ "model": name, "folder": folder, "bytes": done }));
+    } else {
+        eprintln!("{name} is in {}", folder.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,195 @@
+//! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it stopped and checked by its SHA-256.
+//!
+//! A small client of our own: hf-hub 1.0 begins a broken file anew, has no limit for a server that stalls, compares no checksum, also takes a token from a
+//! file, and would bring 270 crates with it.
+
+mod blob;
+mod client;
+mod listing;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::client::Client;
+use self::listing::{Listed, Listing};
+use super::{ModelConfig, cache};
+
+/// Why a model could not be fetched. What has arrived stays, and the next attempt goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// Not `name` or `organisation/name`, or a revision that can be no branch, tag or commit.
+    #[error("`{name}` is no model; names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit")]
+    Name { name: String },
+    /// No variable says where the cache is.
+    #[error("there is no folder for the Hugging Face cache: set HF_HOME")]
+    NoCache,
+    /// The server said no.
+    #[error("{url}: the server answered {status}; {remedy}")]
+    Refused { url: String, status: u16, remedy: String },
+    /// The server could not be reached, stalled or hung up.
+    #[error("{url}: {problem}; what has arrived is kept: run the same command again to go on from there{hint}")]
+    Network { url: String, problem: String, hint: String },
+    /// The file is not what the model's listing promises.
+    #[error("{file}: {problem}; it was removed: run the same command again")]
+    Damaged { file: String, problem: String },
+    /// The listing lacks what a model needs, or says what cannot be.
+    #[error("{name}: {problem}")]
+    Listing { name: String, problem: String },
+    /// The file system.
+    #[error("{path}: {source}; free space or set HF_HOME to another folder, then run the same command again")]
+    Disk { path: PathBuf, source: std::io::Error },
+    /// Another process fetches the same file.
+    #[error("{path} is being fetched by another process; wait for it, or end it")]
+    Busy { path: PathBuf },
+    /// The model's configuration cannot be read or is not computed here.
+    #[error("{0}")]
+    Hub(#[from] super::HubError),
+}
+
+/// From where, to where.
+#[derive(Clone)]
+pub struct PullSettings {
+    /// `https://huggingface.co`, or `HF_ENDPOINT`.
+    pub endpoint: String,
+    /// `HF_TOKEN`. Sent to the endpoint alone, never along a redirect, and never shown.
+    pub token: Option<String>,
+    /// The cache's folder.
+    pub cache: PathBuf,
+    /// A branch, tag or commit.
+    pub revision: String,
+    /// How long a server may say nothing.
+    pub stall: Duration,
+    /// How long to wait before the second attempt; doubled for each further one.
+    pub pause: Duration,
+    /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
+    pub certificates: Option<PathBuf>,
+}
+
+impl PullSettings {
+    /// The settings that the environment asks for.
+    ///
+    /// # Errors
+    /// [`PullError::NoCache`].
+    pub fn from_environment() -> Result<Self, PullError> {
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, PullError> {
+        let text = |name: &str| {
+            variable(name).and_then(|value| value.into_string().ok()).map(|value| value.trim().to_owned()).filter(|v| !v.is_empty())
+        };
+        Ok(Self {
+            endpoint: text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()).trim_end_matches('/').to_owned(),
+            token: text("HF_TOKEN"),
+            cache: cache::cache_folders(&variable).into_iter().next().ok_or(PullError::NoCache)?,
+            revision: "main".to_owned(),
+            stall: Duration::from_secs(30),
+            pause: Duration::from_secs(1),
+            certificates: text("SSL_CERT_FILE").map(PathBuf::from),
+        })
+    }
+}
+
+impl std::fmt::Debug for PullSettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "set");
+        formatter.debug_struct("PullSettings").field("endpoint", &self.endpoint).field("token", &token).field("cache", &self.cache).finish()
+    }
+}
+
+/// How far a pull is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Bytes that are here, of all files; those of earlier attempts count.
+    pub done_bytes: u64,
+    /// Bytes of all files.
+    pub total_bytes: u64,
+}
+
+/// Fetches `name` and returns the folder of its files. Only safetensors, JSON, templates and tokenizers are taken; the configuration comes first, so that a
+/// model that is not computed here costs nothing.
+///
+/// # Errors
+/// [`PullError`] with what to do.
+pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgress)) -> Result<PathBuf, PullError> {
+    let repository = cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name { name: name.to_owned() })?;
+    let revision = &settings.revision;
+    if revision.is_empty() || revision.starts_with('.') || !revision.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        return Err(PullError::Name { name: format!("{name} at revision {revision}") });
+    }
+    let client = Client::new(settings)?;
+    let listing = Listing::fetch(&client, name, &settings.revision)?;
+    let blobs = repository.join("blobs");
+    make_folder(&blobs)?;
+    let fetch = |file: &Listed, told: &mut dyn FnMut(u64)| blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, told);
+
+    let mut done = Vec::new();
+    for file in listing.first() {
+        let path = fetch(file, &mut |_| ())?;
+        if file.name == "config.json" {
+            let text = std::fs::read_to_string(&path).map_err(|source| PullError::Disk { path: path.clone(), source })?;
+            ModelConfig::parse(&text, &format!("{name}/config.json"))?;
+        }
+        done.push((file.name.clone(), path));
+    }
+    let index = done.iter().find(|(file, _)| file == listing::INDEX).map(|(_, path)| path.clone());
+    let rest = listing.rest(index.as_deref())?;
+    let arrived = |files: &[&Listed]| files.iter().map(|file| file.size_bytes).sum::<u64>();
+    let first: Vec<&Listed> = listing.first().collect();
+    let total_bytes = arrived(&first) + arrived(&rest);
+    let mut done_bytes = arrived(&first);
+    for file in &rest {
+        let path = fetch(file, &mut |bytes| told(PullProgress { done_bytes: done_bytes + bytes, total_bytes }))?;
+        done_bytes += file.size_bytes;
+        told(PullProgress { done_bytes, total_bytes });
+        done.push((file.name.clone(), path));
+    }
+    publish(&repository, &listing.commit, &settings.revision, &done)
+}
+
+/// Makes the snapshot's folder of links, and the name of the revision last: a snapshot that can be found is whole.
+fn publish(repository: &Path, commit: &str, revision: &str, files: &[(String, PathBuf)]) -> Result<PathBuf, PullError> {
+    let snapshot = repository.join("snapshots").join(commit);
+    make_folder(&snapshot)?;
+    for (name, blob) in files {
+        let link = snapshot.join(name);
+        let hash = blob.file_name().unwrap_or_default();
+        let target = Path::new("..").join("..").join("blobs").join(hash);
+        if std::fs::read_link(&link).is_ok_and(|found| found == target) {
+            continue;
+        }
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&target, &link).map_err(|source| PullError::Disk { path: link, source })?;
+    }
+    let refs = repository.join("refs");
+    make_folder(&refs)?;
+    let path = refs.join(revision);
+    std::fs::write(&path, commit).map_err(|source| PullError::Disk { path, source })?;
+    Ok(snapshot)
+}
+
+fn make_folder(path: &Path) -> Result<(), PullError> {
+    std::fs::create_dir_all(path).map_err(|source| PullError::Disk { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_read_and_the_token_never_shown() {
+        let settings = |set: &'static [(&'static str, &'static str)]| {
+            PullSettings::from_variables(move |name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value)))
+        };
+        let plain = settings(&[("HOME", "/h")]).unwrap();
+        assert_eq!((plain.endpoint.as_str(), plain.token.as_deref()), ("https://huggingface.co", None));
+        assert_eq!(plain.cache, Path::new("/h/.cache/huggingface/hub"));
+        let own = settings(&[("HF_HOME", "/f"), ("HF_ENDPOINT", "http://mirror:8080/"), ("HF_TOKEN", " hf_secret\n")]).unwrap();
+        assert_eq!((own.endpoint.as_str(), own.token.as_deref()), ("http://mirror:8080", Some("hf_secret")));
+        assert_eq!(own.cache, Path::new("/f/hub"));
+        assert!(!format!("{own:?}").contains("hf_secret"));
+        assert!(matches!(settings(&[]), Err(PullError::NoCache)));
+    }
+}

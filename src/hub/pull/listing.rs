@@ -1,0 +1,151 @@
+//! What a model's repository holds at one commit, and which of it a model needs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::PullError;
+use super::client::{Client, network};
+
+/// The list of a sharded model's files.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) size_bytes: u64,
+    /// Its name among the cache's blobs: SHA-256 of a large file, git's hash of a small one.
+    pub(super) blob: String,
+    /// SHA-256 in hex, of large files.
+    pub(super) sha256: Option<String>,
+}
+
+/// The files of a commit that are not directories deep.
+#[derive(Debug)]
+pub(super) struct Listing {
+    name: String,
+    pub(super) commit: String,
+    files: Vec<Listed>,
+}
+
+impl Listing {
+    pub(super) fn fetch(client: &Client, name: &str, revision: &str) -> Result<Self, PullError> {
+        let url = format!("{}/api/models/{name}/revision/{revision}?blobs=true", client.endpoint);
+        let mut response = client.get(&url, 0)?;
+        if response.status() != 200 {
+            return Err(client.refused(&url, response.status().as_u16()));
+        }
+        let text = response.body_mut().read_to_string().map_err(|error| network(&url, &error))?;
+        Self::parse(name, &text)
+    }
+
+    fn parse(name: &str, text: &str) -> Result<Self, PullError> {
+        let bad = |problem: &str| PullError::Listing { name: name.to_owned(), problem: format!("{problem}; check HF_ENDPOINT") };
+        let value: Value = serde_json::from_str(text).map_err(|error| bad(&format!("the server's list of files is not JSON ({error})")))?;
+        let commit =
+            value.get("sha").and_then(Value::as_str).filter(|sha| is_hash(sha)).ok_or_else(|| bad("the server names no commit"))?;
+        let siblings = value.get("siblings").and_then(Value::as_array).ok_or_else(|| bad("the server lists no files"))?;
+        let files = siblings.iter().filter_map(listed).collect();
+        Ok(Self { name: name.to_owned(), commit: commit.to_owned(), files })
+    }
+
+    pub(super) fn url(&self, client: &Client, file: &Listed) -> String {
+        format!("{}/{}/resolve/{}/{}", client.endpoint, self.name, self.commit, file.name)
+    }
+
+    /// The small files that say what the others are, and all that is no weights.
+    pub(super) fn first(&self) -> impl Iterator<Item = &Listed> {
+        self.files.iter().filter(|file| !file.name.ends_with(".safetensors"))
+    }
+
+    /// The weight files: the shards of the index at `index`, or the one file of a whole model or of an adapter.
+    pub(super) fn rest(&self, index: Option<&Path>) -> Result<Vec<&Listed>, PullError> {
+        let bad = |problem: String| PullError::Listing { name: self.name.clone(), problem };
+        let find = |name: &str| self.files.iter().find(|file| file.name == name);
+        let adapter = find("adapter_model.safetensors");
+        if let Some(whole) = find("model.safetensors") {
+            return Ok([Some(whole), adapter].into_iter().flatten().collect());
+        }
+        let Some(index) = index else {
+            let none = || {
+                bad("it has no weights as safetensors, and no others are read; take another revision or convert it with transformers"
+                    .to_owned())
+            };
+            return Ok(vec![adapter.ok_or_else(none)?]);
+        };
+        let text = std::fs::read_to_string(index).map_err(|source| PullError::Disk { path: index.to_owned(), source })?;
+        let shards = super::super::weights::shard_names(&text, INDEX)?;
+        shards.iter().map(|shard| find(shard).ok_or_else(|| bad(format!("{INDEX} names {shard}, which is not among its files")))).collect()
+    }
+}
+
+/// A file that a model may need: data that cannot run, not in a folder.
+fn listed(sibling: &Value) -> Option<Listed> {
+    let name = sibling.get("rfilename")?.as_str()?;
+    let is_wanted = [".safetensors", ".json", ".jinja"].iter().any(|ending| name.ends_with(ending))
+        || ["tokenizer.model", "merges.txt"].contains(&name);
+    let is_plain = !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !is_wanted || !is_plain {
+        return None;
+    }
+    let large = sibling.get("lfs");
+    let sha256 = large.and_then(|lfs| lfs.get("sha256").or_else(|| lfs.get("oid"))).and_then(Value::as_str).map(str::to_owned);
+    let size_bytes = large.and_then(|lfs| lfs.get("size")).or_else(|| sibling.get("size")).and_then(Value::as_u64)?;
+    let blob = sha256.clone().or_else(|| sibling.get("blobId").and_then(Value::as_str).map(str::to_owned))?;
+    (is_hash(&blob) && sha256.as_ref().is_none_or(|hash| hash.len() == 64)).then(|| Listed {
+        name: name.to_owned(),
+        size_bytes,
+        blob,
+        sha256,
+    })
+}
+
+/// Hexadecimal, so that it can be a file's name.
+fn is_hash(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_data_that_a_model_needs_is_listed() {
+        let (small, large) = ("b".repeat(40), "c".repeat(64));
+        let file = |name: &str| serde_json::json!({"rfilename": name, "size": 5, "blobId": small});
+        let lfs = serde_json::json!({"rfilename": "model.safetensors", "size": 9, "blobId": small, "lfs": {"sha256": large, "size": 9}});
+        let names = [
+            "config.json",
+            "chat_template.jinja",
+            "merges.txt",
+            "pytorch_model.bin",
+            "modeling.py",
+            "README.md",
+            "onnx/model.json",
+            "../x.json",
+            ".a.json",
+        ];
+        let siblings: Vec<Value> = names.iter().map(|name| file(name)).chain([lfs]).collect();
+        let listing = Listing::parse("m", &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string()).unwrap();
+        let first: Vec<&str> = listing.first().map(|file| file.name.as_str()).collect();
+        assert_eq!(first, ["config.json", "chat_template.jinja", "merges.txt"]);
+        let rest = listing.rest(None).unwrap();
+        assert_eq!((rest.len(), rest[0].sha256.as_deref(), rest[0].size_bytes), (1, Some(large.as_str()), 9));
+    }
+
+    #[test]
+    fn what_is_no_listing_is_refused() {
+        let check = |text: &str, expected: &str| {
+            let message = Listing::parse("m", text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        check("<html>", "not JSON");
+        check("{}", "names no commit");
+        check(r#"{"sha":"../../x"}"#, "names no commit");
+        check(&format!(r#"{{"sha":"{}"}}"#, "a".repeat(40)), "lists no files");
+        let empty = Listing::parse("m", &format!(r#"{{"sha":"{}","siblings":[]}}"#, "a".repeat(40))).unwrap();
+        assert!(empty.rest(None).unwrap_err().to_string().contains("no weights as safetensors"));
+    }
+}

@@ -1,0 +1,111 @@
+//! What a CUDA error means for the person who meets it, and what to do about it.
+
+/// The compute capability that the kernels of this build were compiled for; empty without the feature `cuda`.
+const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
+    Some(capability) => capability,
+    None => "",
+};
+
+/// Whether the error says that a GPU's memory is used up: then nothing is broken, and the same work may be tried in smaller pieces.
+pub fn is_out_of_memory(error: &str) -> bool {
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"].iter().any(|name| error.contains(name))
+}
+
+/// What to do about an error's text; None where it is no known fault of a GPU.
+pub fn advice(error: &str) -> Option<String> {
+    let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
+    let text = if is_out_of_memory(error) {
+        "the GPU's memory is used up: lower max_completion_tokens, prompt_groups_per_step or lora_rank, or see with `nvidia-smi` what else holds \
+         memory there; `train TASK --plan` shows what a run needs"
+    } else if has(&["CUDA_ERROR_NO_DEVICE"]) {
+        "the driver sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"
+    } else if has(&["CUDA_ERROR_INVALID_DEVICE"]) {
+        "there is no such GPU: `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES chooses among them"
+    } else if has(&["CUDA_ERROR_STUB_LIBRARY", "CUDA_ERROR_NOT_INITIALIZED"]) {
+        "the libcuda.so.1 that was found is the toolkit's stub and no driver: install NVIDIA's driver, or take the stub's folder out of LD_LIBRARY_PATH"
+    } else if has(&["CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"]) {
+        "the driver's kernel module and its libcuda.so.1 are of different versions: reboot after an update of the driver; in a container, take the \
+         host's library"
+    } else if has(&["CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"]) {
+        "the libcuda.so.1 that was found is a compatibility package which this GPU does not support: update the driver, or take the package's folder \
+         out of LD_LIBRARY_PATH"
+    } else if has(&["CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "CUDA_ERROR_INSUFFICIENT_DRIVER"]) {
+        "the driver is older than the CUDA toolkit that this program was built with: update the driver, or build with a toolkit that the driver \
+         supports (`nvidia-smi` names the newest)"
+    } else if has(&["CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_PTX", "CUBLAS_STATUS_ARCH_MISMATCH"]) {
+        return Some(format!(
+            "this program was built for compute capability {BUILT_FOR} and the GPU has another (`nvidia-smi --query-gpu=compute_cap --format=csv` \
+             says which): build with CUDA_COMPUTE_CAP set to it"
+        ));
+    } else if has(&["CUDA_ERROR_SYSTEM_NOT_READY"]) {
+        "the GPUs are not ready yet: on machines with NVSwitch the fabric manager must run (`systemctl status nvidia-fabricmanager`)"
+    } else if has(&["CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA_ERROR_DEVICE_NOT_LICENSED"]) {
+        "another process holds the GPU for itself, or it may not compute: `nvidia-smi` shows the compute mode and the processes"
+    } else if has(&["CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_NVLINK_UNCORRECTABLE"]) {
+        "the GPU's memory or link has a fault: see `nvidia-smi -q -d ECC,PAGE_RETIREMENT`, take another GPU, and resume the run from its last checkpoint"
+    } else if has(&[
+        "CUDA_ERROR_ILLEGAL_ADDRESS",
+        "CUDA_ERROR_LAUNCH_FAILED",
+        "CUDA_ERROR_MISALIGNED_ADDRESS",
+        "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+        "CUDA_ERROR_HARDWARE_STACK_ERROR",
+        "CUDA_ERROR_LAUNCH_TIMEOUT",
+        "CUBLAS_STATUS_EXECUTION_FAILED",
+    ]) {
+        "a kernel failed, and this process can no longer use the GPU; the last checkpoint is whole, so resume. If it happens again, set \
+         CUDA_LAUNCH_BLOCKING=1 and report the operation that is named then"
+    } else if has(&["CUDA_ERROR_UNKNOWN"]) {
+        "the driver does not answer as it should: see `nvidia-smi` and the system's log; a reload of the driver or a reboot helps"
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}
+
+/// The error with the advice for it, once.
+pub fn explained(error: &str) -> String {
+    match advice(error) {
+        Some(advice) if !error.contains(&advice) => format!("{error}; {advice}"),
+        _ => error.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_its_sentence() {
+        let check = |error: &str, expected: &str| {
+            let found = explained(&format!("swiglu on the GPU: DriverError({error}, \"...\")"));
+            assert!(found.starts_with("swiglu on the GPU") && found.contains(expected), "{found:?} lacks {expected:?}");
+            assert_eq!(explained(&found), found, "said once");
+        };
+        check("CUDA_ERROR_OUT_OF_MEMORY", "max_completion_tokens");
+        check("CUBLAS_STATUS_ALLOC_FAILED", "memory is used up");
+        check("CUDA_ERROR_NO_DEVICE", "--cpu");
+        check("CUDA_ERROR_INVALID_DEVICE", "nvidia-smi -L");
+        check("CUDA_ERROR_STUB_LIBRARY", "stub");
+        check("CUDA_ERROR_NOT_INITIALIZED", "stub");
+        check("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "reboot");
+        check("CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE", "compatibility package");
+        check("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "update the driver");
+        check("CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_COMPUTE_CAP");
+        check("CUDA_ERROR_SYSTEM_NOT_READY", "fabric manager");
+        check("CUDA_ERROR_DEVICE_UNAVAILABLE", "compute mode");
+        check("CUDA_ERROR_ECC_UNCORRECTABLE", "another GPU");
+        check("CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_LAUNCH_BLOCKING=1");
+        check("CUDA_ERROR_LAUNCH_FAILED", "resume");
+        check("CUDA_ERROR_UNKNOWN", "reboot");
+        assert_eq!(explained("shape mismatch in matmul"), "shape mismatch in matmul");
+    }
+
+    #[test]
+    fn only_used_up_memory_may_be_tried_again() {
+        let check = |error, expected| assert_eq!(is_out_of_memory(error), expected, "{error}");
+        check("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")", true);
+        check("CublasError(CUBLAS_STATUS_ALLOC_FAILED)", true);
+        check("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")", false);
+        check("the step's numbers are not finite", false);
+    }
+}

@@ -1,0 +1,416 @@
+//! A GPU's memory by part, as the engine uses it there, and how a step's gradient is computed so that it fits.
+
+use serde::Serialize;
+
+use super::memory::{Memory, MemoryPart, Phase, peak};
+use super::{DataShape, ModelShape, step_rows, trainable_parameters};
+use crate::config::{Recompute, TrainConfig};
+use crate::hub::ModelConfig;
+
+/// What the driver takes for a process that computes: its context, the loaded kernels, cuBLAS's own. To be calibrated where the driver changes.
+pub const CONTEXT_BYTES: u64 = 512 << 20;
+/// The workspace that cuBLAS is given: what it wants on Hopper.
+pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
+/// Share of the free memory that a plan may fill: the rest is for what a pool of freed blocks cannot reuse.
+const USABLE: f64 = 0.9;
+/// Memory that the completions' caches of one shard may take. Fixed, so that a rollout's batches do not depend on what else the GPU holds.
+const CACHE_BYTES: usize = 24 << 30;
+/// Rows beyond which a larger batch no longer decodes faster.
+const MOST_DECODE_ROWS: usize = 512;
+/// Prompt rows that are prefilled together; a longer prompt stands alone.
+pub const GPU_PREFILL_ROWS: usize = 16_384;
+/// Rows that go through the head together.
+const HEAD_ROWS: usize = 2048;
+
+/// The residual stream is f32 also where all else is bf16.
+const STREAM_BYTES: usize = 4;
+
+/// How many completions a GPU decodes together.
+pub fn gpu_decode_rows(model: &ModelConfig, max_completion_tokens: usize, number_bytes: usize) -> usize {
+    let row_bytes = ModelShape::of(model).key_values_per_token * max_completion_tokens * number_bytes;
+    (CACHE_BYTES / row_bytes.max(1)).clamp(1, MOST_DECODE_ROWS)
+}
+
+/// How a step's gradient is computed, as memory decides it; no result depends on it but for the last bits of a sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct StepShape {
+    /// Tokens forwarded at once.
+    pub tokens_per_micro_batch: usize,
+    /// Whether only layer inputs are kept and the rest is computed again.
+    pub recompute: bool,
+}
+
+impl StepShape {
+    /// What the configuration says, where nobody asks the memory: on a CPU.
+    pub fn of(config: &TrainConfig) -> Self {
+        Self { tokens_per_micro_batch: config.tokens_per_micro_batch, recompute: config.recompute_activations == Recompute::Always }
+    }
+
+    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. None where this is the smallest.
+    pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
+        let half = (self.tokens_per_micro_batch / 2).max(longest_sequence);
+        if !self.recompute {
+            Some(Self { recompute: true, ..self })
+        } else {
+            (half < self.tokens_per_micro_batch).then_some(Self { tokens_per_micro_batch: half, ..self })
+        }
+    }
+}
+
+/// A GPU's memory as it is when a run is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct GpuMemory {
+    /// What the run may have: what is free, and what its own process holds already.
+    pub usable_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// Bytes of a weight and of an activation: 2 in bf16.
+    pub number_bytes: usize,
+}
+
+impl GpuMemory {
+    /// From what the driver says to a process that has only just opened the GPU: context and workspace are its own.
+    pub fn when_opened((free_bytes, total_bytes): (u64, u64), number_bytes: usize) -> Self {
+        let own = CONTEXT_BYTES + CUBLAS_WORKSPACE_BYTES as u64;
+        Self { usable_bytes: (free_bytes + own).min(total_bytes), total_bytes, number_bytes }
+    }
+}
+
+/// A run that fits a GPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fit {
+    /// How its gradient is computed.
+    pub shape: StepShape,
+    /// The parts.
+    pub memory: Memory,
+    /// The GPU.
+    pub gpu: GpuMemory,
+}
+
+/// A run that does not.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct DoesNotFit {
+    /// The parts that are too large, and what to change.
+    pub message: String,
+    /// All parts, of the smallest shape.
+    pub memory: Box<Memory>,
+}
+
+/// Keeps activations where they fit, else recomputes them, else takes smaller micro-batches.
+///
+/// # Errors
+/// [`DoesNotFit`] where not even one sequence at a time fits.
+pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<Fit, DoesNotFit> {
+    let longest = longest_sequence(config, data);
+    let largest = (step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize).max(longest);
+    let mut shape = StepShape::of(config);
+    loop {
+        let memory = gpu_memory(model, config, data, shape, gpu);
+        if memory.peak_bytes as f64 <= USABLE * gpu.usable_bytes as f64 {
+            return Ok(Fit { shape, memory, gpu });
+        }
+        // A micro-batch is never larger than the step, so halving starts there.
+        let next = StepShape { tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest), ..shape };
+        let smaller = match config.recompute_activations {
+            Recompute::Never => StepShape { recompute: true, ..next }.smaller(longest).map(|shape| StepShape { recompute: false, ..shape }),
+            Recompute::Auto | Recompute::Always => {
+                if shape.recompute {
+                    next.smaller(longest)
+                } else {
+                    shape.smaller(longest)
+                }
+            }
+        };
+        match smaller {
+            Some(smaller) => shape = smaller,
+            // Between the usable share and all of it, the smallest shape is worth a try.
+            None if memory.peak_bytes <= gpu.usable_bytes => return Ok(Fit { shape, memory, gpu }),
+            None => return Err(DoesNotFit { message: refusal(config, &memory, gpu), memory: Box::new(memory) }),
+        }
+    }
+}
+
+/// Tokens of the longest prompt with the longest completion: a micro-batch holds at least one of each.
+pub fn longest_sequence(config: &TrainConfig, data: &DataShape) -> usize {
+    data.longest_prompt_tokens + config.max_completion_tokens
+}
+
+/// The parts of a run on a GPU, at the longest prompts and completions.
+pub fn gpu_memory(model: &ModelConfig, config: &TrainConfig, data: &DataShape, shape: StepShape, gpu: GpuMemory) -> Memory {
+    let with = |recompute| {
+        let parts = parts(model, config, data, StepShape { recompute, ..shape }, gpu.number_bytes);
+        (peak(&parts), parts)
+    };
+    let (peak_recomputed_bytes, recomputed) = with(true);
+    let (peak_bytes, parts) = if shape.recompute { (peak_recomputed_bytes, recomputed) } else { with(false) };
+    Memory { parts, peak_bytes, peak_recomputed_bytes, machine_bytes: Some(gpu.usable_bytes) }
+}
+
+/// Name, when it is there, bytes.
+type Part = (&'static str, Phase, usize);
+
+fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<MemoryPart> {
+    let all = [held(model, config, number), rollout(model, config, data, number), training(model, config, data, step, number)].concat();
+    let part = |(name, phase, bytes): Part| MemoryPart { name, phase, bytes: bytes as u64 };
+    all.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
+}
+
+/// What stays for the whole run.
+fn held(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
+    let parameters = ModelShape::of(model).parameters;
+    let trainable = trainable_parameters(model, config);
+    let is_full = config.lora_rank == 0;
+    // In f32 the trained numbers are themselves what the layers read.
+    let copy = if number < 4 { number } else { 0 };
+    let has_reference = is_full && config.kl_beta > 0.0;
+    let table = 2 * model.max_position_embeddings * (model.head_dim / 2) * number.max(4);
+    vec![
+        ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
+        ("weights", Phase::Always, if is_full { copy } else { number } * parameters),
+        ("trained numbers (f32)", Phase::Always, 4 * trainable),
+        ("adapters as used", Phase::Always, if is_full { 0 } else { copy * trainable }),
+        ("AdamW moments (f32)", Phase::Always, 8 * trainable),
+        ("frozen reference", Phase::Always, if has_reference { number * parameters } else { 0 }),
+        ("cosines and sines of all positions", Phase::Always, if has_reference { 2 } else { 1 } * table),
+    ]
+}
+
+/// The largest shard of a rollout or of a held-out pass.
+fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
+    let shape = ModelShape::of(model);
+    let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
+    let most_rows = gpu_decode_rows(model, completion, number);
+    let layer = layer_bytes(&shape, number);
+    let draw = |prompts: usize, samples: usize| {
+        let together = (most_rows / samples).min(GPU_PREFILL_ROWS / longest).max(1).min(prompts);
+        let (rows, prompt_rows) = (together * samples, together * longest);
+        let step = rows * (4 * shape.vocabulary + 2 * layer);
+        vec![
+            // A recorded step has memory of its own, which outlives it.
+            ("a decode step as it is recorded", Phase::Always, step),
+            ("prompts' keys and values", Phase::Rollout, prompt_rows * shape.packed_per_token * number),
+            ("one layer's work on the prompts", Phase::Prefill, prompt_rows * (layer + 2 * shape.hidden * number)),
+            ("completions' keys and values", Phase::Decode, rows * completion * shape.key_values_per_token * number),
+            ("logits of a decode step (f32) and its work", Phase::Decode, step),
+        ]
+    };
+    let steps_together = config.weight_sync_interval as usize;
+    let draws =
+        [draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt), draw(data.eval_rows.max(data.proof_rows), 1)];
+    let size = |parts: &[Part]| parts.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
+    draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()
+}
+
+/// The gradient of one micro-batch; a GPU adds all of them up in one buffer.
+fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<Part> {
+    let shape = ModelShape::of(model);
+    let tokens = micro_batch_tokens(config, data, step);
+    let head_rows = tokens.min(HEAD_ROWS);
+    let (layer, stream) = (layer_bytes(&shape, number), STREAM_BYTES * shape.hidden);
+    let activations = tokens * (shape.layers * if step.recompute { stream } else { layer } + stream + shape.hidden * number);
+    // A layer's gradients are as many numbers as its activations, which recomputation brings back first; attention keeps two sums a head and row.
+    let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + 8 * model.num_attention_heads;
+    let work = gradients + if step.recompute { layer + stream } else { 0 };
+    // The embedding's gradient is computed when all activations are gone.
+    let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
+    vec![
+        ("gradients (f32)", Phase::Training, 4 * trainable_parameters(model, config)),
+        (if step.recompute { "inputs of the layers" } else { "activations" }, Phase::Training, activations),
+        (
+            "logits of a head chunk and their gradient",
+            Phase::Head,
+            head_rows * shape.vocabulary * (4 + number) + 3 * tokens * shape.hidden * number,
+        ),
+        ("one layer's work", Phase::Backward, (tokens * work).max(embedding.saturating_sub(activations))),
+    ]
+}
+
+/// What a layer's forward keeps of a token: its input and its middle belong to the residual stream.
+fn layer_bytes(shape: &ModelShape, number: usize) -> usize {
+    (shape.layer_activations_per_token - 2 * shape.hidden) * number + 2 * shape.hidden * STREAM_BYTES
+}
+
+/// A micro-batch is never smaller than one completion with its prompt, nor larger than the step.
+fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -> usize {
+    let longest = longest_sequence(config, data);
+    let all = step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize;
+    step.tokens_per_micro_batch.max(longest).min(all.max(longest))
+}
+
+fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
+    let sum = |phases: &[Phase]| memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>();
+    let mut parts: Vec<&MemoryPart> = memory.parts.iter().collect();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
+    let largest: Vec<String> = parts.iter().take(4).map(|part| format!("{} {}", part.name, gigabytes(part.bytes))).collect();
+    let mut changes = Vec::new();
+    if config.lora_rank == 0 {
+        changes.push("train adapters instead of every weight (lora_rank = 16)");
+        if config.kl_beta > 0.0 {
+            changes.push("set kl_beta = 0, which saves the frozen copy");
+        }
+    } else if config.lora_rank > 16 {
+        changes.push("lower lora_rank");
+    }
+    if sum(&[Phase::Rollout, Phase::Prefill, Phase::Decode]) > sum(&[Phase::Training, Phase::Head, Phase::Backward]) {
+        changes.push("lower max_completion_tokens, prompt_groups_per_step or completions_per_prompt");
+    } else {
+        changes.push("lower max_completion_tokens or shorten the longest prompts");
+    }
+    if config.recompute_activations == Recompute::Never {
+        changes.push("set recompute_activations = auto");
+    }
+    if gpu.total_bytes - gpu.usable_bytes > 2 << 30 {
+        changes.push("free what other processes hold there");
+    }
+    changes.push("take a smaller model or a larger GPU");
+    format!(
+        "the run needs {} of GPU memory and {} of {} are free, even at the smallest micro-batch: {}; {}",
+        gigabytes(memory.peak_bytes),
+        gigabytes(gpu.usable_bytes),
+        gigabytes(gpu.total_bytes),
+        largest.join(", "),
+        changes.join(", or ")
+    )
+}
+
+/// 16,381,470,720 as "16.4 GB".
+pub fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::shape::tests::qwen3_8b;
+    use super::*;
+    use crate::config::Layers;
+
+    fn config(set: &[&str]) -> TrainConfig {
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+    }
+
+    const DATA: DataShape = DataShape {
+        train_rows: 200,
+        mean_prompt_tokens: 120.0,
+        longest_prompt_tokens: 250,
+        eval_rows: 50,
+        proof_rows: 500,
+        mean_completion_tokens: 60.0,
+    };
+
+    /// An H200 that nobody else uses.
+    fn h200() -> GpuMemory {
+        GpuMemory::when_opened((149_500_000_000, 150_100_000_000), 2)
+    }
+
+    fn of(memory: &Memory, name: &str) -> f64 {
+        memory.parts.iter().find(|part| part.name == name).map_or(0.0, |part| part.bytes as f64 / 1e9)
+    }
+
+    /// Qwen3-8B on one H200: LoRA of rank 32, 32 prompts x 8 of at most 256 new tokens, micro-batches of 16k tokens.
+    #[test]
+    fn qwen3_8b_with_adapters() {
+        let set = ["lora_rank=32", "prompt_groups_per_step=32", "max_completion_tokens=256", "tokens_per_micro_batch=16000"];
+        let config = config(&set);
+        let shape = StepShape { recompute: true, ..StepShape::of(&config) };
+        let found = gpu_memory(&qwen3_8b(), &config, &DATA, shape, h200());
+        let check = |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
+        check("weights", 16.4);
+        check("trained numbers (f32)", 0.35);
+        check("AdamW moments (f32)", 0.70);
+        check("adapters as used", 0.17);
+        check("gradients (f32)", 0.35);
+        // 16,000 tokens x (37 x 4,096 x 4 + 4,096 x 2) bytes.
+        check("inputs of the layers", 9.83);
+        check("logits of a head chunk and their gradient", 1.87 + 0.39);
+        // 64 prompts of the proof are prefilled together at 250 tokens; 256 slots x 256 tokens x 144 KiB are more.
+        check("completions' keys and values", 9.66);
+        check("cosines and sines of all positions", 0.02);
+        assert_eq!(of(&found, "frozen reference"), 0.0, "the adapters off are the reference");
+        assert!((30e9..45e9).contains(&(found.peak_bytes as f64)), "{}", found.peak_bytes);
+        assert_eq!(found.peak_bytes, found.peak_recomputed_bytes);
+        // Kept instead: 36 layers x (61,440 x 2 + 8,192 x 4) bytes are 5.6 MB a token.
+        let kept = gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: false, ..shape }, h200());
+        assert!((of(&kept, "activations") - 16_000.0 * 5.628e-3).abs() < 0.2 && kept.peak_recomputed_bytes == found.peak_bytes);
+    }
+
+    #[test]
+    fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
+        let found = gpu_memory(&qwen3_8b(), &config(&["lora_rank=0", "kl_beta=0.001"]), &DATA, StepShape::of(&config(&[])), h200());
+        let check = |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
+        check("weights", 16.38);
+        check("trained numbers (f32)", 32.76);
+        check("AdamW moments (f32)", 65.53);
+        check("gradients (f32)", 32.76);
+        check("frozen reference", 16.38);
+    }
+
+    #[test]
+    fn a_shard_is_bounded_by_its_caches_and_by_its_prompts() {
+        let rows = |completion| gpu_decode_rows(&qwen3_8b(), completion, 2);
+        // 144 KiB a token: 24 GiB are 512 rows of 341 tokens.
+        assert_eq!((rows(64), rows(341), rows(342), rows(1 << 20)), (512, 512, 511, 1));
+        let long = DataShape { longest_prompt_tokens: 8000, ..DATA };
+        let parts = rollout(&qwen3_8b(), &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]), &long, 2);
+        let prompts = parts.iter().find(|(name, ..)| *name == "prompts' keys and values").unwrap().2;
+        assert_eq!(prompts, 2 * 8000 * ModelShape::of(&qwen3_8b()).packed_per_token * 2);
+    }
+
+    #[test]
+    fn the_shape_follows_the_memory() {
+        // Without held-out prompts, whose prefill would be the peak.
+        let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, proof_rows: 0, ..DATA });
+        let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
+            let gpu = GpuMemory { usable_bytes: gigabytes * 1_000_000_000, total_bytes: gigabytes * 1_000_000_000, number_bytes: 2 };
+            let found = fit(&model, &config(set), &data, gpu).unwrap();
+            assert_eq!(
+                (found.shape.tokens_per_micro_batch, found.shape.recompute),
+                expected,
+                "{set:?} {gigabytes}: {}",
+                found.memory.peak_bytes
+            );
+            assert!(found.memory.peak_bytes <= gpu.usable_bytes);
+        };
+        let set = ["max_completion_tokens=256"];
+        check(&set, 150, (8192, false));
+        check(&set, 48, (8192, true));
+        check(&["max_completion_tokens=256", "recompute_activations=always"], 150, (8192, true));
+        // A step of 2,298 tokens is halved from there; one sequence at a time is 506.
+        let never = ["max_completion_tokens=256", "recompute_activations=never", "prompt_groups_per_step=1"];
+        check(&never, 32, (1149, false));
+        check(&never, 23, (506, false));
+        check(&["max_completion_tokens=64", "prompt_groups_per_step=1", "tokens_per_micro_batch=100000"], 20, (314, true));
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_what_to_change() {
+        let check = |set: &[&str], free: u64, expected: &[&str]| {
+            let gpu = GpuMemory { usable_bytes: free * 1_000_000_000, total_bytes: 150_000_000_000, number_bytes: 2 };
+            let found = fit(&qwen3_8b(), &config(set), &DATA, gpu).unwrap_err();
+            for part in expected {
+                assert!(found.message.contains(part), "{:?} lacks {part:?}", found.message);
+            }
+        };
+        check(
+            &["lora_rank=0"],
+            150,
+            &["AdamW moments (f32) 65.5 GB", "150.0 GB of 150.0 GB are free", "lora_rank = 16", "a smaller model"],
+        );
+        check(&["lora_rank=0", "kl_beta=0.1"], 150, &["kl_beta = 0"]);
+        check(&["max_completion_tokens=1024"], 20, &["weights 16.4 GB", "lower max_completion_tokens, prompt_groups", "other processes"]);
+        check(&["lora_rank=256", "recompute_activations=never"], 20, &["lower lora_rank", "recompute_activations = auto"]);
+    }
+
+    #[test]
+    fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
+        let mut shape = StepShape { tokens_per_micro_batch: 4000, recompute: false };
+        let mut seen = Vec::new();
+        while let Some(smaller) = shape.smaller(900) {
+            seen.push((smaller.tokens_per_micro_batch, smaller.recompute));
+            shape = smaller;
+        }
+        assert_eq!(seen, [(4000, true), (2000, true), (1000, true), (900, true)]);
+        assert_eq!(StepShape { tokens_per_micro_batch: 100, recompute: true }.smaller(900), None);
+    }
+}

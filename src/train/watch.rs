@@ -1,0 +1,75 @@
+//! The device's condition, written into the run's events every few seconds by a thread of its own, whatever the engine is busy with.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::run::EventWriter;
+use crate::run::events::Device;
+
+/// How often.
+pub(super) const EVERY: Duration = Duration::from_secs(5);
+
+/// The thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Writes what `condition` says at once, and then `every` so often.
+    pub(super) fn start(events: Arc<Mutex<EventWriter>>, every: Duration, mut condition: impl FnMut() -> Device + Send + 'static) -> Self {
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            loop {
+                let now = condition();
+                // A disk that takes no more is told by the worker's own next event.
+                let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(now);
+                if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::run::{EventBody, EventReader, RunLock};
+
+    #[test]
+    fn the_condition_is_written_until_nobody_watches() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = RunLock::acquire(folder.path()).unwrap();
+        let events = Arc::new(Mutex::new(EventWriter::open(&lock).unwrap()));
+        let (told, heard) = channel();
+        let mut count = 0;
+        let watch = Watch::start(Arc::clone(&events), Duration::from_millis(1), move || {
+            count += 1;
+            let _ = told.send(count);
+            Device { device: "a GPU".to_owned(), power_watts: Some(f64::from(count)), ..Device::default() }
+        });
+        while heard.recv().unwrap() < 3 {}
+        drop(watch);
+        let seen = EventReader::new(&folder.path().join("events.jsonl")).read().unwrap().events;
+        assert!(seen.len() >= 3, "{seen:?}");
+        for (index, event) in seen.iter().enumerate() {
+            assert!(matches!(&event.body, EventBody::Device(device) if device.power_watts == Some(index as f64 + 1.0)), "{event:?}");
+            assert_eq!(event.seq, index as u64 + 1);
+        }
+    }
+}
