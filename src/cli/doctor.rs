@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Outcome, print};
 use crate::plan::free_disk_bytes;
-use crate::run::{Device, FileSystem, Logout, RunPlaces, holder, slots_folder, socket_folders};
+use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, slots_folder, socket_folders};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -34,7 +34,12 @@ struct Findings {
 #[derive(Serialize)]
 struct SlotFound {
     device: String,
+    /// Of a GPU: name, UUID, driver.
+    is: String,
+    /// The run that computes there.
     holder: Option<String>,
+    /// Of a GPU: who else uses it.
+    in_use: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -77,23 +82,27 @@ fn look(places: &RunPlaces) -> Findings {
         folder("sockets", socket_folders().into_iter().next(), None),
         folder("slots", slots.as_ref().ok().cloned(), slots.as_ref().err().map(ToString::to_string)),
     ];
-    let held = |device: Device| {
+    let slot = |device: Device, is: String, in_use: Option<String>| {
         let holder = slots.as_ref().map(|folder| holder(folder, &device)).unwrap_or_default();
-        SlotFound { device: device.described(), holder: Some(holder).filter(|holder| !holder.is_empty()) }
+        SlotFound { device: device.described(), is, holder: Some(holder).filter(|holder| !holder.is_empty()), in_use }
+    };
+    let of_gpu = |(ordinal, gpu): (usize, Gpu)| {
+        let is = format!("{} {}, driver {}", gpu.name, gpu.uuid, gpu.driver);
+        slot(Device::Gpu { ordinal, uuid: gpu.uuid.clone() }, is, gpu.in_use())
     };
     Findings {
         survives_logout: logout.survives(),
         logout_in_words: logout.sentence(),
         terminal: terminal(&logout),
-        slots: std::iter::once(Device::Cpu).chain(gpus()).map(held).collect(),
+        slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
         logout,
         folders,
     }
 }
 
-/// The GPUs of this host; none until the driver's library is asked here.
-fn gpus() -> Vec<Device> {
-    Vec::new()
+/// The GPUs that CUDA shows this process, as the driver's library tells of them.
+fn gpus() -> impl Iterator<Item = Gpu> {
+    (0..).map_while(Gpu::of_ordinal)
 }
 
 fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) -> Folder {
@@ -128,7 +137,9 @@ fn page(findings: &Findings) -> String {
     let mut text = format!("{}\n\n", findings.logout_in_words);
     for slot in &findings.slots {
         let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("held by {holder}"));
-        let _ = writeln!(text, "{:<9} {holder}", slot.device);
+        let is = if slot.is.is_empty() { String::new() } else { format!(" ({})", slot.is) };
+        let in_use = slot.in_use.as_ref().filter(|_| slot.holder.is_none()).map_or_else(String::new, |text| format!("; {text}"));
+        let _ = writeln!(text, "{:<9} {holder}{is}{in_use}", slot.device);
     }
     text.push('\n');
     for folder in &findings.folders {

@@ -417,7 +417,7 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     let (code, text, error) = program(folder.path(), &["doctor", "--json"]);
     assert_eq!((code, error.as_str()), (0, ""));
     let document: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(document["slots"][0], json!({"device": "the CPU", "holder": null}));
+    assert_eq!(document["slots"][0], json!({"device": "the CPU", "is": "", "holder": null, "in_use": null}));
     let used: Vec<&str> = document["folders"].as_array().unwrap().iter().map(|folder| folder["used_for"].as_str().unwrap()).collect();
     assert_eq!(used, ["runs", "data", "config", "cache", "sockets", "slots"]);
     assert_eq!(std::fs::metadata(folder.path().join("slots")).unwrap().permissions().mode() & 0o7777, 0o1777);
