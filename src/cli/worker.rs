@@ -111,7 +111,12 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
 
 /// The training itself.
 #[cfg(feature = "engine")]
-fn work(_run: &RunDirectory, _worker: &Worker, slot: &Slot) -> Ended {
+fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
+    use crate::train::Ended::{Finished, Interrupted};
     let engine = super::launch::engine(slot)?;
-    Err(Failure::failed(format!("the training loop does not take a worker yet (on {})", engine.name())))
+    let mut progress = super::progress::Progress::new();
+    Ok(match crate::train::train(run, &super::launch::places(run), &engine, worker, &mut |event| progress.event(event))? {
+        Finished(_) => (Status::Finished, "all steps done".to_owned()),
+        Interrupted { .. } => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+    })
 }
