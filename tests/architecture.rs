@@ -34,6 +34,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio", &["run", "view", "eval", "serve"]),
     ("directories", &["run", "view", "cli"]),
     ("rustix", &["plan", "run", "view"]),
+    // close_range for launched workers, _exit where a loop will not stop.
+    ("libc", &["run"]),
     ("clap", &["cli"]),
     ("signal_hook", &["train", "view", "cli"]),
     ("jiff", &[]),

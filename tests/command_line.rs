@@ -17,6 +17,8 @@ const SUMMARY: [&str; 10] =
 pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    // Tests side by side do not wait for each other's devices.
+    command.env("GRPO_TUI_SLOTS", folder.join("slots"));
     command.env("HOME", folder.join("home")).env_remove("HF_HOME").env_remove("HF_HUB_CACHE");
     for (name, below) in [("XDG_DATA_HOME", "data"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")] {
         command.env(name, folder.join("home").join(below));

@@ -1,6 +1,9 @@
 //! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
 
 mod command;
+mod control;
+mod launch;
+mod slots;
 
 use std::collections::BTreeMap;
 use std::io::Write;

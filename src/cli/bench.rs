@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 
 use clap::Subcommand;
 
@@ -171,7 +170,8 @@ fn one_run(places: &RunPlaces, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
     let run = train::create(&arguments, &Task::embedded("invoice")?, places)?;
-    match crate::train::train(&run, places, &Engine::cpu(), &AtomicBool::new(false), &mut |_| ())? {
+    let worker = crate::run::Worker::begin(&run, std::sync::Arc::default())?;
+    match crate::train::train(&run, places, &Engine::cpu(), &worker, &mut |_| ())? {
         Ended::Finished(report) => Ok(*report),
         Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
     }

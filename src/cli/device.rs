@@ -3,7 +3,7 @@
 use super::Failure;
 use super::progress::say;
 use crate::kernels::device::Engine;
-use crate::run::Gpu;
+use crate::run::{Compute, Gpu};
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct DeviceArguments {
@@ -16,6 +16,15 @@ pub(super) struct DeviceArguments {
 }
 
 impl DeviceArguments {
+    /// The same for a worker.
+    pub(super) fn compute(self) -> Compute {
+        match self.gpu {
+            Some(ordinal) => Compute::Gpu(ordinal),
+            None if self.cpu => Compute::Cpu,
+            None => Compute::Any,
+        }
+    }
+
     /// The engine that the user asked for; where nothing was asked, the first GPU, else the CPU.
     pub(super) fn engine(self) -> Result<Engine, Failure> {
         match self.gpu {

@@ -7,11 +7,15 @@ mod bench;
 #[cfg(feature = "engine")]
 mod comparison;
 mod dataset;
+mod detach;
 #[cfg(feature = "engine")]
 mod device;
+mod doctor;
 #[cfg(feature = "engine")]
 mod eval;
 mod init;
+#[cfg(feature = "engine")]
+mod launch;
 #[cfg(feature = "engine")]
 mod model;
 #[cfg(feature = "engine")]
@@ -19,14 +23,17 @@ mod plan;
 #[cfg(feature = "engine")]
 mod progress;
 mod runs;
+mod runs_control;
 #[cfg(feature = "engine")]
 mod sample;
 mod score;
+mod signals;
 #[cfg(feature = "engine")]
 mod targets;
 mod task;
 #[cfg(feature = "engine")]
 mod train;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -64,6 +71,11 @@ enum Command {
     Model(model::Arguments),
     /// List and inspect runs
     Runs(runs::Arguments),
+    /// Say what a run can rely on here: what survives logout, GPUs, folders, disk, terminal
+    Doctor(doctor::Arguments),
+    /// Compute one run, started by the program itself
+    #[command(hide = true)]
+    Worker(worker::Arguments),
     /// Measure this machine with the embedded model
     #[cfg(feature = "engine")]
     Bench(bench::Arguments),
@@ -134,6 +146,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "engine")]
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Worker(arguments) => worker::run(arguments),
         #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),
     };

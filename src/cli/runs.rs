@@ -53,6 +53,8 @@ enum Command {
         #[arg(long, required = true)]
         csv: bool,
     },
+    #[command(flatten)]
+    Control(super::runs_control::Command),
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -65,6 +67,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             if json { pretty(&seen.document()) } else { seen.page() }
         }
         Command::Compare { first, second, json } => compare(&Seen::read(places.find(&first)?)?, &Seen::read(places.find(&second)?)?, json),
+        Command::Control(command) => return super::runs_control::run(command, &places),
         Command::Export { run, .. } => csv(&RunState::read(places.find(&run)?.path())?),
     };
     print(&text)

@@ -2,16 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use super::detach::detach;
 use super::device::DeviceArguments;
-use super::progress::Progress;
+use super::progress::{Progress, say};
 use super::{Failure, Outcome, comparison, preset, print};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
-use crate::kernels::device::Engine;
-use crate::run::{NewRun, RunDirectory, RunPlaces, RunState};
+use crate::run::{Launch, NewRun, RunDirectory, RunPlaces, RunState, Worker};
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
 
@@ -51,6 +49,9 @@ pub(super) struct Arguments {
     /// With --plan: draw groups of the base and say whether it can learn
     #[arg(long, requires = "plan")]
     sample: bool,
+    /// Compute in the background, in a process that outlives this terminal
+    #[arg(long, conflicts_with = "plan")]
+    detach: bool,
     #[command(flatten)]
     device: DeviceArguments,
     /// One JSON document on stdout at the end
@@ -73,7 +74,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         );
     }
     // A GPU that cannot be used is said before a run is made.
-    let mut engine = if arguments.resume.is_none() { Some(open_device(&arguments)?) } else { None };
+    let compute = arguments.device.compute();
+    let devices = super::launch::devices(compute)?;
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
@@ -89,18 +91,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second signal ends the process at once: the last checkpoint is whole.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    if arguments.detach {
+        let how = Launch { compute, resume: arguments.resume.is_some(), ..Launch::default() };
+        return detach(&run, &how, "train", arguments.json).map_err(|failure| removed(&run, &arguments, failure));
     }
+    let worker = Worker::begin(&run, super::signals::stop_after_step()?)?;
+    let Some(slot) = worker.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
+    arguments.device.tell_of_others();
     let mut progress = Progress::new();
-    let engine = match engine.take() {
-        Some(engine) => engine,
-        None => open_device(&arguments)?,
-    };
-    match train(&run, &places, &engine, &interrupted, &mut |event| progress.event(event)) {
+    let engine = super::launch::engine(&slot)?;
+    match train(&run, &places, &engine, &worker, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
             Ok(ExitCode::SUCCESS)
@@ -113,9 +113,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-fn open_device(arguments: &Arguments) -> Result<Engine, Failure> {
-    arguments.device.tell_of_others();
-    arguments.device.engine()
+/// The failure of a launch. A new run is removed again: nothing was computed.
+fn removed(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failure {
+    if arguments.resume.is_none() {
+        // Left over, it is listed as failed, with the same cause.
+        let _ = std::fs::remove_dir_all(run.path());
+    }
+    failure
 }
 
 /// A run directory with everything resolved.

@@ -77,6 +77,46 @@ pub enum RunError {
         /// What there is, in words.
         available: String,
     },
+    /// A file or folder that cannot be trusted as it stands.
+    #[error("{} {why}", .path.display())]
+    Unsafe {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, as the rest of a sentence.
+        why: String,
+    },
+    /// Nobody computes the run, so nobody can be asked.
+    #[error("no worker computes the run {}: {standing}", .path.display())]
+    NoWorker {
+        /// The run directory.
+        path: PathBuf,
+        /// Where the run stands, in words.
+        standing: String,
+    },
+    /// The worker will not do what it was asked.
+    #[error("{message}")]
+    Refused {
+        /// The run directory.
+        path: PathBuf,
+        /// The worker's own words.
+        message: String,
+    },
+    /// The worker lives but says nothing.
+    #[error("the worker of {} has not answered for {seconds} s; it may be busy or hang: see its worker.log", .path.display())]
+    NoAnswer {
+        /// The run directory.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A worker could not be started, or ended before it was ready.
+    #[error("the worker of {} did not start: {message}", .path.display())]
+    Launch {
+        /// The run directory.
+        path: PathBuf,
+        /// Why, in the worker's own words where it had any.
+        message: String,
+    },
 }
 
 impl RunError {

@@ -1,31 +1,48 @@
 //! The run directory: the only bridge between a worker and those who watch it.
 
 mod checkpoints;
+mod control;
 mod directory;
 mod durable;
 mod error;
 mod evals;
 pub mod events;
+mod filesystem;
 mod find;
 mod gpu;
 mod history;
+mod launch;
+mod liveness;
 mod lock;
+mod logout;
 mod reader;
 mod rollouts;
+mod slots;
 mod state;
+mod worker;
 mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
+pub use control::{
+    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
+    socket_folders,
+};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256};
 pub use durable::{replace_file, sync_folder};
 pub use error::RunError;
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
+pub use filesystem::FileSystem;
 pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
 pub use gpu::{Gpu, GpuProcess};
 pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState, Series};
+pub use launch::{Compute, Handshake, Launch, Launched, launch};
+pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
+pub use logout::{Home, Logout};
 pub use reader::{Batch, EventReader, Found, Skipped};
 pub use rollouts::{Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, read_step, rollout_file};
+pub use slots::{Device, SLOTS, Slot, Waiting, holder, slots_folder};
 pub use state::{State, StateWriter, Status};
+pub use worker::Worker;
 pub use writer::EventWriter;

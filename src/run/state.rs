@@ -1,6 +1,7 @@
 //! `state.json`: what a worker last said about itself, replaced as a whole.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -89,43 +90,55 @@ impl State {
     pub fn observe(run: &Path) -> Option<Self> {
         // The lock is asked first: a worker that ends in between has then already written its last word.
         let held = RunLock::is_held(run);
-        let mut state: Self = serde_json::from_slice(&std::fs::read(run.join("state.json")).ok()?).ok()?;
-        if !held && !state.status.is_ended() {
+        let mut state = Self::read(run)?;
+        if !held && !state.status.is_ended() && super::liveness::heard_from_afar(run, &state).is_none() {
             state.cause = Some(format!("the worker (process {} on {}) is gone without a last word", state.pid, state.host));
             state.status = Status::Interrupted;
         }
         Some(state)
     }
+
+    /// The file as it stands, believed or not.
+    pub(super) fn read(run: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(run.join("state.json")).ok()?).ok()
+    }
 }
 
-/// The worker's side: keeps `state.json` current. Changes of status are durable at once; mere progress is written at most once a second.
-#[derive(Debug)]
+/// The worker's side: keeps `state.json` current. Changes of status are durable at once; mere progress is written at most once a second. Clones write
+/// the same state, one at a time, so that the loop, the control desk and the worker around them never contradict each other.
+#[derive(Debug, Clone)]
 pub struct StateWriter {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
     path: PathBuf,
     state: State,
     written: Option<Instant>,
 }
 
 impl StateWriter {
-    /// Begin with `Starting`. The lock proves that nobody else writes.
+    /// Begin with `Starting`. The lock proves that no other process writes.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn start(lock: &RunLock) -> Result<Self, RunError> {
+        let path = lock.run().join("state.json");
         let state = State {
             version: FORMAT_VERSION,
             status: Status::Starting,
             pid: std::process::id(),
-            start_ticks: start_ticks().unwrap_or(0),
+            start_ticks: start_ticks(std::process::id()).unwrap_or(0),
             boot_id: boot_id(),
             host: host_name(),
-            step: 0,
+            step: steps_done_before(&path),
             cause: None,
             socket: None,
             updated_ms: 0,
         };
-        let mut writer = Self { path: lock.run().join("state.json"), state, written: None };
-        writer.write()?;
+        let writer = Self { kept: Arc::new(Mutex::new(Kept { path, state, written: None })) };
+        writer.kept().write()?;
         Ok(writer)
     }
 
@@ -134,8 +147,25 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), RunError> {
-        (self.state.status, self.state.step, self.state.cause) = (status, step, cause);
-        self.write()
+        let mut kept = self.kept();
+        (kept.state.status, kept.state.step, kept.state.cause) = (status, step, cause);
+        kept.write()
+    }
+
+    /// Say where the run stands without a new step, unless it has already ended. Returns whether it was said.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn turn(&self, status: Status, cause: Option<String>) -> Result<bool, RunError> {
+        let mut kept = self.kept();
+        if kept.state.status.is_ended() {
+            return Ok(false);
+        }
+        if kept.state.status != status || kept.state.cause != cause {
+            (kept.state.status, kept.state.cause) = (status, cause);
+            kept.write()?;
+        }
+        Ok(true)
     }
 
     /// Say that `step` is done.
@@ -143,11 +173,9 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
-        self.state.step = step;
-        match self.written {
-            Some(written) if written.elapsed() < Duration::from_secs(1) => Ok(()),
-            _ => self.write(),
-        }
+        let mut kept = self.kept();
+        kept.state.step = step;
+        kept.write_after(Duration::from_secs(1))
     }
 
     /// Name the control socket.
@@ -155,8 +183,40 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn socket(&mut self, socket: Option<PathBuf>) -> Result<(), RunError> {
-        self.state.socket = socket;
-        self.write()
+        let mut kept = self.kept();
+        if kept.state.socket == socket {
+            return Ok(());
+        }
+        kept.state.socket = socket;
+        kept.write()
+    }
+
+    /// Show that the worker lives, where nothing was written for `interval`. An ended run is left alone.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn beat(&self, interval: Duration) -> Result<(), RunError> {
+        let mut kept = self.kept();
+        if kept.state.status.is_ended() { Ok(()) } else { kept.write_after(interval) }
+    }
+
+    /// What was last said.
+    pub fn now(&self) -> State {
+        self.kept().state.clone()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Every change is a plain assignment, so a thread that panicked has left nothing half-said.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn write_after(&mut self, interval: Duration) -> Result<(), RunError> {
+        match self.written {
+            Some(written) if written.elapsed() < interval => Ok(()),
+            _ => self.write(),
+        }
     }
 
     fn write(&mut self) -> Result<(), RunError> {
@@ -170,14 +230,19 @@ impl StateWriter {
     }
 }
 
+/// The steps that an earlier worker's last word claims, so that a run that waits to go on does not look like a new one.
+fn steps_done_before(path: &Path) -> u64 {
+    std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<State>(&text).ok()).map_or(0, |state| state.step)
+}
+
 /// The kernel's id of this boot; empty where there is none.
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// Field 22 of `/proc/self/stat`; the command's name before it may hold blanks and parentheses.
-fn start_ticks() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`; the command's name before it may hold blanks and parentheses.
+pub(super) fn start_ticks(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
@@ -187,7 +252,7 @@ mod tests {
 
     #[test]
     fn this_process_has_a_start() {
-        assert!(start_ticks().is_some_and(|ticks| ticks > 0));
+        assert!(start_ticks(std::process::id()).is_some_and(|ticks| ticks > 0));
         assert!(!boot_id().is_empty());
     }
 }

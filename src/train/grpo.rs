@@ -1,10 +1,10 @@
 //! The training loop: draw groups, score them, learn from their spread (or imitate, for SFT); eval, checkpoint, and prove the result at the end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::TrainError;
+use super::attend::attend;
 use super::job::Job;
 use super::metrics::{Updated, metrics};
 use super::outline::Outline;
@@ -20,7 +20,8 @@ use crate::kernels::device::Engine;
 use crate::model::Gradients;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
-    RunDirectory, RunLock, RunPlaces, RunState, Status, checkpoint_folder, checkpoint_path, checkpoints_to_delete, list_checkpoints,
+    RunDirectory, RunLock, RunPlaces, RunState, Status, Worker, checkpoint_folder, checkpoint_path, checkpoints_to_delete,
+    list_checkpoints, settings,
 };
 use crate::update::{Applied, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient, reference_log_probs};
 
@@ -36,7 +37,7 @@ pub enum Ended {
     },
 }
 
-/// Trains a run from its last checkpoint, or from the start. When `interrupted` becomes true, the step is finished and saved first.
+/// Trains a run from its last checkpoint, or from the start, as `worker`. Between steps it does what the worker is asked; to stop, it saves first.
 ///
 /// # Errors
 /// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
@@ -44,14 +45,13 @@ pub fn train(
     run: &RunDirectory,
     places: &RunPlaces,
     engine: &Engine,
-    interrupted: &AtomicBool,
+    worker: &Worker,
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    let lock = RunLock::acquire(run.path())?;
-    let mut recorder = Recorder::open(&lock, listener)?;
+    let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = RunState::read(run.path())?.last_step;
-    let result = work(run, places, engine, interrupted, &lock, &mut recorder, &mut reached);
+    let result = work(run, places, engine, worker, &mut recorder, &mut reached);
     let (status, cause) = match &result {
         Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
@@ -68,19 +68,20 @@ fn work(
     run: &RunDirectory,
     places: &RunPlaces,
     engine: &Engine,
-    interrupted: &AtomicBool,
-    lock: &RunLock,
+    worker: &Worker,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let mut outline = Outline::read(run, places, engine)?;
     *reached = outline.resumed_from.unwrap_or(0);
-    begin(run, &outline, lock, recorder)?;
+    begin(run, &outline, worker.lock(), recorder)?;
     if let Some(gpu) = outline.gpu.take() {
         recorder.watch(gpu);
     }
     let mut job = Job::load(run, outline, engine)?;
+    let settings = settings(run.path())?;
+    settings.range(..=job.state.step).for_each(|(_, changes)| job.set(changes));
     recorder.status(Status::Running, job.state.step, None)?;
     if !engine.device.is_cpu() {
         rehearse(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
@@ -92,7 +93,10 @@ fn work(
     }
     let mut best_valid = best_so_far(&RunState::read(run.path())?, job.state.step);
     while job.state.step < job.total_steps {
-        if interrupted.load(Ordering::Relaxed) {
+        if let Some(changes) = settings.get(&(job.state.step + 1)) {
+            job.set(changes);
+        }
+        if attend(run, &mut job, recorder, worker.controls())? {
             save(run, &mut job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
         }
@@ -234,7 +238,7 @@ fn best_so_far(history: &RunState, step: u64) -> f64 {
 }
 
 /// A durable checkpoint of the step, then the keep rules.
-fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
+pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
     let step = job.state.step;
     if list_checkpoints(run.path())?.last() == Some(&step) && why != "end" {
         return Ok(());

@@ -122,6 +122,21 @@ impl Job {
         Err(TrainError::NotFinite { step: self.state.step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") })
     }
 
+    /// Other values of keys, from the next step on, as [`crate::run::Verb::Set`] has checked them.
+    pub(super) fn set(&mut self, changes: &std::collections::BTreeMap<String, serde_json::Value>) {
+        if let Some(rate) = changes.get("learning_rate").and_then(serde_json::Value::as_f64) {
+            self.config.learning_rate = rate;
+            self.optimizer.set_learning_rate(rate);
+        }
+        if let Some(temperature) = changes.get("temperature").and_then(serde_json::Value::as_f64) {
+            self.config.temperature = temperature;
+        }
+        if let Some(steps) = changes.get("max_steps").and_then(serde_json::Value::as_u64) {
+            self.config.max_steps = steps;
+            self.total_steps = self.config.total_steps(self.prompts.train.len());
+        }
+    }
+
     /// The model that the KL is taken to, and whether its adapters are on.
     pub(super) fn reference(&self) -> (&Decoder, Adapters) {
         (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)

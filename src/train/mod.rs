@@ -1,6 +1,7 @@
 //! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
 
 mod alerts; // what a person should look at, from the last steps' numbers
+mod attend; // what people ask between two steps
 mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine

@@ -7,7 +7,7 @@ use super::job::Job;
 use super::step::ScoredGroup;
 use super::watch::{self, Watch};
 use crate::run::events::{Group, Phase};
-use crate::run::{EventBody, EventWriter, Gpu, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, StateWriter, Status};
+use crate::run::{EventBody, EventWriter, Gpu, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, StateWriter, Status, Worker};
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
@@ -23,12 +23,12 @@ pub(super) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    pub(super) fn open(lock: &RunLock, listener: Listener<'a>) -> Result<Self, TrainError> {
+    pub(super) fn open(worker: &Worker, listener: Listener<'a>) -> Result<Self, TrainError> {
         Ok(Self {
-            events: Arc::new(Mutex::new(EventWriter::open(lock)?)),
+            events: Arc::new(Mutex::new(EventWriter::open(worker.lock())?)),
             watch: None,
             rollouts: None,
-            state: StateWriter::start(lock)?,
+            state: worker.state(),
             listener,
         })
     }

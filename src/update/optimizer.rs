@@ -94,6 +94,11 @@ impl Optimizer {
         Ok(Applied::Moved { grad_norm, learning_rate })
     }
 
+    /// Another rate after warm-up, from the next update on.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.settings.learning_rate = learning_rate;
+    }
+
     /// The rate of the update that follows `updates` others.
     pub fn learning_rate(&self, updates: u64) -> f64 {
         let OptimizerSettings { learning_rate, warmup_steps, cosine_steps, .. } = self.settings;

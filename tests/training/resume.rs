@@ -82,6 +82,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
 
 fn kill_when(run: &RunDirectory, told: &str) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
+        .env("GRPO_TUI_SLOTS", run.path().with_extension("slots"))
         .args(["train", "--resume"])
         .arg(run.path())
         .stdin(Stdio::null())

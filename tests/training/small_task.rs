@@ -1,10 +1,11 @@
 //! The invoice task cut down, so that a whole run takes seconds.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{EventBody, NewRun, RunDirectory, RunPlaces, RunState, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{EventBody, NewRun, RunDirectory, RunPlaces, RunState, Worker, checkpoint_path, list_checkpoints};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
@@ -53,9 +54,10 @@ pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
 
 /// Works on a run; `stop` sees every event and says when to stop after the step.
 pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
-    let interrupted = AtomicBool::new(false);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let worker = Worker::begin(run, Arc::clone(&interrupted))?;
     let places = RunPlaces::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &interrupted, &mut |event| {
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
 }

@@ -1,0 +1,18 @@
+//! Starting a run's worker in the background, and telling how to find it again.
+
+use serde_json::json;
+
+use super::{Outcome, print};
+use crate::run::{Launch, RunDirectory, launch};
+
+/// Launch and tell. `verb`: what the user asked for, in the JSON document.
+pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -> Outcome {
+    let launched = launch(run, how)?;
+    let (id, pid) = (run.id(), launched.pid);
+    let ready = if launched.ready { "" } else { "; it has not said yet that it is ready, see its worker.log" };
+    let does = if how.resume { "goes on" } else { "runs" };
+    let text = format!("{id} {does} in the background (process {pid}){ready}; watch it with `grpo-tui runs attach {id}`");
+    let document =
+        json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
+    print(&if json { format!("{document:#}\n") } else { format!("{text}\n") })
+}

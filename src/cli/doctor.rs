@@ -1,0 +1,164 @@
+//! `grpo-tui doctor`: what a run can rely on here, in words: logout, GPUs, folders, disk, terminal.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Outcome, print};
+use crate::plan::free_disk_bytes;
+use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, slots_folder, socket_folders};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Look at this folder of runs [default: the workspace's runs/, else the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Serialize)]
+struct Findings {
+    survives_logout: bool,
+    logout: Logout,
+    logout_in_words: String,
+    slots: Vec<SlotFound>,
+    folders: Vec<Folder>,
+    terminal: Terminal,
+}
+
+#[derive(Serialize)]
+struct SlotFound {
+    device: String,
+    /// Of a GPU: name, UUID, driver.
+    is: String,
+    /// The run that computes there.
+    holder: Option<String>,
+    /// Of a GPU: who else uses it.
+    in_use: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Folder {
+    used_for: &'static str,
+    path: Option<PathBuf>,
+    exists: bool,
+    file_system: String,
+    network: bool,
+    free_bytes: Option<u64>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Terminal {
+    output_is_terminal: bool,
+    term: String,
+    color_term: String,
+    utf8: bool,
+    ssh: bool,
+    multiplexer: Option<&'static str>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let findings = look(&places);
+    print(&if arguments.json { format!("{:#}\n", serde_json::to_value(&findings)?) } else { page(&findings) })
+}
+
+fn look(places: &RunPlaces) -> Findings {
+    let logout = Logout::look();
+    let slots = slots_folder();
+    let project = directories::ProjectDirs::from("", "", "grpo-tui");
+    let of = |read: fn(&directories::ProjectDirs) -> &Path| project.as_ref().map(|folders| read(folders).to_owned());
+    let folders = vec![
+        folder("runs", Some(places.for_new_runs().to_owned()), None),
+        folder("data", of(directories::ProjectDirs::data_dir), None),
+        folder("config", of(directories::ProjectDirs::config_dir), None),
+        folder("cache", of(directories::ProjectDirs::cache_dir), None),
+        folder("sockets", socket_folders().into_iter().next(), None),
+        folder("slots", slots.as_ref().ok().cloned(), slots.as_ref().err().map(ToString::to_string)),
+    ];
+    let slot = |device: Device, is: String, in_use: Option<String>| {
+        let holder = slots.as_ref().map(|folder| holder(folder, &device)).unwrap_or_default();
+        SlotFound { device: device.described(), is, holder: Some(holder).filter(|holder| !holder.is_empty()), in_use }
+    };
+    let of_gpu = |(ordinal, gpu): (usize, Gpu)| {
+        let is = format!("{} {}, driver {}", gpu.name, gpu.uuid, gpu.driver);
+        slot(Device::Gpu { ordinal, uuid: gpu.uuid.clone() }, is, gpu.in_use())
+    };
+    Findings {
+        survives_logout: logout.survives(),
+        logout_in_words: logout.sentence(),
+        terminal: terminal(&logout),
+        slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
+        logout,
+        folders,
+    }
+}
+
+/// The GPUs that CUDA shows this process, as the driver's library tells of them.
+fn gpus() -> impl Iterator<Item = Gpu> {
+    (0..).map_while(Gpu::of_ordinal)
+}
+
+fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) -> Folder {
+    let existing = path.as_deref().and_then(|path| path.ancestors().find(|folder| folder.exists()).map(Path::to_owned));
+    let kind = existing.as_deref().map(FileSystem::of);
+    Folder {
+        used_for,
+        exists: path.as_deref().is_some_and(Path::is_dir),
+        file_system: kind.map_or_else(String::new, FileSystem::name),
+        network: kind.is_some_and(FileSystem::is_network),
+        free_bytes: existing.as_deref().and_then(free_disk_bytes),
+        path,
+        error,
+    }
+}
+
+fn terminal(logout: &Logout) -> Terminal {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let locale =
+        ["LC_ALL", "LC_CTYPE", "LANG"].map(variable).into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_lowercase();
+    Terminal {
+        output_is_terminal: std::io::stdout().is_terminal(),
+        term: variable("TERM"),
+        color_term: variable("COLORTERM"),
+        utf8: locale.contains("utf-8") || locale.contains("utf8"),
+        ssh: std::env::var_os("SSH_CONNECTION").is_some(),
+        multiplexer: logout.multiplexer,
+    }
+}
+
+fn page(findings: &Findings) -> String {
+    let mut text = format!("{}\n\n", findings.logout_in_words);
+    for slot in &findings.slots {
+        let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("held by {holder}"));
+        let is = if slot.is.is_empty() { String::new() } else { format!(" ({})", slot.is) };
+        let in_use = slot.in_use.as_ref().filter(|_| slot.holder.is_none()).map_or_else(String::new, |text| format!("; {text}"));
+        let _ = writeln!(text, "{:<9} {holder}{is}{in_use}", slot.device);
+    }
+    text.push('\n');
+    for folder in &findings.folders {
+        let path = folder.path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        let free = folder.free_bytes.map_or_else(String::new, |bytes| format!(", {:.1} GB free", bytes as f64 / 1e9));
+        let missing = if folder.exists { "" } else { ", made when needed" };
+        let network = if folder.network { ", shared over a network: watched by polling" } else { "" };
+        let _ = writeln!(text, "{:<9} {path} ({}{free}{missing}{network})", folder.used_for, folder.file_system);
+        if let Some(error) = &folder.error {
+            let _ = writeln!(text, "          {error}");
+        }
+    }
+    let Terminal { output_is_terminal, term, color_term, utf8, ssh, multiplexer } = &findings.terminal;
+    let mut facts = vec![if term.is_empty() { "TERM is not set".to_owned() } else { format!("TERM={term}") }];
+    facts.extend((!color_term.is_empty()).then(|| format!("COLORTERM={color_term}")));
+    facts.push(if *utf8 { "UTF-8" } else { "the locale is not UTF-8" }.to_owned());
+    facts.extend(ssh.then(|| "over SSH".to_owned()));
+    facts.extend(multiplexer.map(|name| format!("inside {name}")));
+    facts.extend((!output_is_terminal).then(|| "output is no terminal".to_owned()));
+    let _ = writeln!(text, "\nterminal  {}", facts.join(", "));
+    text
+}

@@ -1,0 +1,193 @@
+//! `grpo-tui runs pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, `annotate`: asking a live run, and starting a dead one again.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::detach::detach;
+use super::{Failure, Outcome, print};
+use crate::run::{
+    Answered, Compute, Launch, Liveness, RunDirectory, RunError, RunPlaces, State, Status, Verb, WorkerSignal, ask, signal_worker,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Hold a run after the step under way
+    Pause {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Let a paused run go on, or start the worker of one that was interrupted again, in the background
+    Resume {
+        #[command(flatten)]
+        asked: Asked,
+        /// A new worker computes on this GPU, of those that CUDA shows this process
+        #[arg(long, value_name = "N", conflicts_with = "cpu")]
+        gpu: Option<usize>,
+        /// A new worker computes on the CPU
+        #[arg(long)]
+        cpu: bool,
+    },
+    /// Save a checkpoint after the step under way
+    Checkpoint {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Read the eval set after the step under way
+    Eval {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// End a run after the step under way, its checkpoint saved
+    Stop {
+        #[command(flatten)]
+        asked: Asked,
+        /// At once; the step under way is lost
+        #[arg(long)]
+        now: bool,
+        /// Return only when the worker has ended, or after so many seconds
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Change keys of a run from its next step on: learning_rate, temperature, max_steps
+    Set {
+        #[command(flatten)]
+        asked: Asked,
+        /// One or more assignments
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        assignments: Vec<String>,
+    },
+    /// Write a remark into a run's log
+    Annotate {
+        #[command(flatten)]
+        asked: Asked,
+        /// The remark
+        text: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Asked {
+    /// A run's path, id, name, or a unique beginning of its id
+    run: String,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Patience {
+    /// Wait so long for the result; 0 returns once the request is accepted
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+}
+
+/// One request to one run.
+struct Request<'a> {
+    asked: &'a Asked,
+    run: RunDirectory,
+}
+
+pub(super) fn run(command: Command, places: &RunPlaces) -> Outcome {
+    fn request<'a>(asked: &'a Asked, places: &RunPlaces) -> Result<Request<'a>, Failure> {
+        Ok(Request { asked, run: places.find(&asked.run)? })
+    }
+    match &command {
+        Command::Pause { asked } => request(asked, places)?.ask(&Verb::Pause, 0),
+        Command::Resume { asked, gpu, cpu } => request(asked, places)?.resume(match gpu {
+            Some(ordinal) => Compute::Gpu(*ordinal),
+            None if *cpu => Compute::Cpu,
+            None => Compute::Any,
+        }),
+        Command::Checkpoint { asked, patience } => request(asked, places)?.ask(&Verb::Checkpoint, patience.timeout),
+        Command::Eval { asked, patience } => request(asked, places)?.ask(&Verb::Eval, patience.timeout),
+        Command::Stop { asked, now, wait } => request(asked, places)?.stop(*now, wait.map(Duration::from_secs)),
+        Command::Set { asked, assignments } => {
+            let verb = Verb::set(assignments.iter().map(String::as_str)).map_err(Failure::usage)?;
+            request(asked, places)?.ask(&verb, 0)
+        }
+        Command::Annotate { asked, text } => {
+            let arguments = [("text".to_owned(), json!(text))].into_iter().collect();
+            let verb = Verb::parse("annotate", &arguments).map_err(Failure::usage)?;
+            request(asked, places)?.ask(&verb, 0)
+        }
+    }
+}
+
+impl Request<'_> {
+    fn ask(&self, verb: &Verb, timeout: u64) -> Outcome {
+        let answered = ask(self.run.path(), verb, Duration::from_secs(timeout), &mut |_| {})?;
+        let unfinished = if verb.is_work() && !answered.done && timeout > 0 {
+            format!("; not done within {timeout} s, but it will be")
+        } else {
+            String::new()
+        };
+        self.tell(verb, &answered, &unfinished)
+    }
+
+    fn tell(&self, verb: &Verb, answered: &Answered, more: &str) -> Outcome {
+        let Answered { text, done, result } = answered;
+        let id = self.run.id();
+        self.show(&format!("{id}: {text}{more}"), &json!({"run": id, "verb": verb.name(), "text": text, "done": done, "result": result}))
+    }
+
+    fn show(&self, sentence: &str, document: &Value) -> Outcome {
+        print(&if self.asked.json { format!("{document:#}\n") } else { format!("{sentence}\n") })
+    }
+
+    /// Unpause where a worker lives; else start one that goes on.
+    fn resume(&self, compute: Compute) -> Outcome {
+        let gone = match Liveness::of(self.run.path()) {
+            Liveness::Gone(standing) => standing,
+            _ => return self.ask(&Verb::Resume, 0),
+        };
+        if State::observe(self.run.path()).is_some_and(|state| state.status == Status::Finished) {
+            let id = self.run.id();
+            let message =
+                format!("the run {id} has come to its end ({gone}); to train its result further: grpo-tui train TASK --model {id}");
+            return Err(Failure::failed(message));
+        }
+        detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.asked.json)
+    }
+
+    /// Ask; where nobody answers, signal.
+    fn stop(&self, now: bool, wait: Option<Duration>) -> Outcome {
+        let verb = Verb::Stop { now };
+        let mut answered = match ask(self.run.path(), &verb, Duration::ZERO, &mut |_| {}) {
+            Err(RunError::NoAnswer { seconds, .. }) => self.signal(now, seconds)?,
+            outcome => outcome?,
+        };
+        if let Some(wait) = wait {
+            answered.done = self.wait_for_end(wait);
+            if !answered.done {
+                self.tell(&verb, &answered, &format!("; it has not ended within {} s", wait.as_secs()))?;
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        let ended = if answered.done { "; it has ended" } else { "" };
+        self.tell(&verb, &answered, ended)
+    }
+
+    fn signal(&self, now: bool, seconds: u64) -> Result<Answered, Failure> {
+        signal_worker(self.run.path(), if now { WorkerSignal::Kill } else { WorkerSignal::Stop })?;
+        let text = format!("it did not answer for {seconds} s, so it was sent {}", if now { "SIGKILL" } else { "SIGTERM" });
+        Ok(Answered { text, done: false, result: Value::Null })
+    }
+
+    fn wait_for_end(&self, longest: Duration) -> bool {
+        let begun = Instant::now();
+        while Liveness::of(self.run.path()).may_live() {
+            if begun.elapsed() >= longest {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        true
+    }
+}

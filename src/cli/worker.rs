@@ -1,0 +1,122 @@
+//! `grpo-tui worker`, started by the program itself: computes one run in a session of its own, and tells its launcher once it has all that it needs.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{Failure, Outcome, signals};
+use crate::run::{Device, Handshake, RunDirectory, Slot, Status, Worker};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The run directory
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Go on with a run that has begun
+    #[arg(long)]
+    resume: bool,
+    /// Compute on this GPU, of those that CUDA shows this process
+    #[arg(long, value_name = "N", conflicts_with = "cpu")]
+    gpu: Option<usize>,
+    /// Compute on the CPU
+    #[arg(long)]
+    cpu: bool,
+}
+
+#[cfg(feature = "engine")]
+impl Arguments {
+    fn compute(&self) -> crate::run::Compute {
+        use crate::run::Compute;
+        match self.gpu {
+            Some(ordinal) => Compute::Gpu(ordinal),
+            None if self.cpu => Compute::Cpu,
+            None => Compute::Any,
+        }
+    }
+}
+
+/// How the work ended: the status, and the sentence for `state.json`.
+type Ended = Result<(Status, String), Failure>;
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let handshake = Handshake::from_environment();
+    match begin(&arguments) {
+        Ok((run, worker, devices)) => {
+            handshake.ready();
+            compute(&run, worker, &devices, work)
+        }
+        Err(failure) => {
+            handshake.failed(&failure.message);
+            Err(failure)
+        }
+    }
+}
+
+/// Everything that can be found wrong in an instant, so that whoever started the worker hears of it.
+fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), Failure> {
+    let run = RunDirectory::open(&arguments.run)?;
+    let interrupted = signals::stop_after_step()?;
+    let worker = Worker::begin(&run, interrupted)?;
+    for note in worker.notes() {
+        eprintln!("note: {note}");
+    }
+    let checked = check(&run, arguments);
+    if let Err(failure) = &checked {
+        worker.end(Status::Failed, &failure.message)?;
+    }
+    checked.map(|devices| (run, worker, devices))
+}
+
+/// Wait for a device, do the work on it, and see to it that a last word is said, whatever happens.
+fn compute(run: &RunDirectory, worker: Worker, devices: &[Device], work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended) -> Outcome {
+    let Some(slot) = worker.wait_for(devices, |sentence| eprintln!("{sentence}"))? else { return Ok(ExitCode::from(130)) };
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
+        .unwrap_or_else(|_| Err(Failure::failed("the worker hit a bug; its last words are in worker.log")));
+    match ended {
+        Ok((status, cause)) => {
+            worker.end(status, &cause)?;
+            Ok(ExitCode::from(if status == Status::Interrupted { 130 } else { 0 }))
+        }
+        Err(failure) => {
+            worker.end(Status::Failed, &failure.message)?;
+            Err(failure)
+        }
+    }
+}
+
+#[cfg(not(feature = "engine"))]
+fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Vec<Device>, Failure> {
+    Err(Failure::failed("this program was built without the engine, so it can watch runs but not compute them"))
+}
+
+#[cfg(not(feature = "engine"))]
+fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot) -> Ended {
+    Err(Failure::failed("this program was built without the engine"))
+}
+
+/// The devices that the run may compute on, once its task and its model are known to be there.
+#[cfg(feature = "engine")]
+fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failure> {
+    if crate::train::finished_report(run)?.is_some() {
+        return Err(Failure::failed("the run has come to its end already; to train its result further, start a run with --model RUN"));
+    }
+    let begun = crate::run::RunState::read(run.path())?.last_step > 0;
+    if begun && !arguments.resume {
+        return Err(Failure::usage("the run has begun already; add --resume to go on with it"));
+    }
+    crate::task::Task::load(&run.task_path())?;
+    crate::checkpoint::Located::find(&run.file().config.base_model, &super::launch::places(run))?;
+    super::launch::devices(arguments.compute())
+}
+
+/// The training itself.
+#[cfg(feature = "engine")]
+fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
+    use crate::train::Ended::{Finished, Interrupted};
+    let engine = super::launch::engine(slot)?;
+    let mut progress = super::progress::Progress::new();
+    Ok(match crate::train::train(run, &super::launch::places(run), &engine, worker, &mut |event| progress.event(event))? {
+        Finished(_) => (Status::Finished, "all steps done".to_owned()),
+        Interrupted { .. } => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+    })
+}

@@ -1,0 +1,260 @@
+//! The queue between whoever asks and the training loop: requests are put in by any thread and taken out between steps by the one that writes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::answer::Answer;
+use super::verb::Verb;
+use crate::run::events;
+
+/// Requests that may wait at once.
+const MOST_WAITING: usize = 256;
+
+/// How soon a waiting loop sees a signal, which cannot wake it.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Takes an answer to whoever asked; called from the loop's thread, so it must not wait long.
+pub(super) type Reply = Arc<dyn Fn(&Answer) + Send + Sync>;
+
+/// How a run is to end before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// The step under way is finished and saved first.
+    AfterStep,
+    /// The step under way is lost.
+    Now,
+}
+
+/// A request that passed every check and is now the loop's to record, to do and to answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// What to answer it by.
+    pub id: u64,
+    /// What is asked.
+    pub verb: Verb,
+    /// Who asks.
+    pub user_id: u32,
+}
+
+impl Accepted {
+    /// The event to record. `step`: the one from which it takes effect.
+    pub fn event(&self, step: u64) -> events::Control {
+        events::Control { verb: self.verb.name().to_owned(), arguments: self.verb.arguments(), user_id: self.user_id, step }
+    }
+}
+
+/// The loop's side of control. Clones are the same queue.
+#[derive(Clone, Debug, Default)]
+pub struct Controls(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    interrupted: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Queue {
+    last_id: u64,
+    waiting: VecDeque<Accepted>,
+    replies: BTreeMap<u64, Reply>,
+    paused: bool,
+    stop: Option<Stop>,
+    closed: bool,
+}
+
+impl Controls {
+    /// An empty queue. `interrupted` is set by signals: the run then stops after its step.
+    pub fn new(interrupted: Arc<AtomicBool>) -> Self {
+        Self(Arc::new(Shared { interrupted, ..Shared::default() }))
+    }
+
+    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event and answered.
+    pub fn take(&self) -> Vec<Accepted> {
+        self.queue().waiting.drain(..).collect()
+    }
+
+    /// Whether the run should hold between its steps.
+    pub fn pause_requested(&self) -> bool {
+        self.queue().paused
+    }
+
+    /// Hold after this step without anybody having asked, such as when the disk is full; `resume` ends it like any pause.
+    pub fn pause(&self) {
+        self.queue().paused = true;
+    }
+
+    /// Whether and how the run should end, by request or by signal. Cheap enough to be asked within a step.
+    pub fn stop_requested(&self) -> Option<Stop> {
+        let asked = self.queue().stop;
+        asked.max(self.0.interrupted.load(Ordering::Relaxed).then_some(Stop::AfterStep))
+    }
+
+    /// Blocks while the run is to hold and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
+    /// stop. The loop then looks again at all three.
+    pub fn wait_while_paused(&self) {
+        let mut queue = self.queue();
+        while queue.paused && queue.waiting.is_empty() && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
+            queue = self.0.changed.wait_timeout(queue, SIGNAL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Blocks until a request waits, the run should stop, or `longest` has passed; for a worker that only serves requests.
+    pub fn wait_for_request(&self, longest: Duration) {
+        let deadline = std::time::Instant::now() + longest;
+        let mut queue = self.queue();
+        while queue.waiting.is_empty() && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Answer a request that was taken. After the last answer, which is done or refused, further ones go nowhere.
+    pub fn answer(&self, id: u64, answer: &Answer) {
+        let reply = {
+            let mut queue = self.queue();
+            if answer.is_last() { queue.replies.remove(&id) } else { queue.replies.get(&id).cloned() }
+        };
+        if let Some(reply) = reply {
+            reply(answer);
+        }
+    }
+
+    /// Put a checked request in. A pause, a resume and a stop can be seen at once, before the loop has taken them.
+    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: Reply) -> Result<(), String> {
+        let mut queue = self.queue();
+        if queue.closed {
+            return Err("the run has ended".to_owned());
+        }
+        if queue.waiting.len() >= MOST_WAITING {
+            return Err(format!("{MOST_WAITING} requests wait already; ask again after the step under way"));
+        }
+        match verb {
+            Verb::Pause => queue.paused = true,
+            Verb::Resume => queue.paused = false,
+            Verb::Stop { now } => queue.stop = queue.stop.max(Some(if now { Stop::Now } else { Stop::AfterStep })),
+            _ => {}
+        }
+        queue.last_id += 1;
+        let id = queue.last_id;
+        queue.replies.insert(id, reply);
+        queue.waiting.push_back(Accepted { id, verb, user_id });
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
+    /// Requests that wait to be taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().waiting.len()
+    }
+
+    /// Take no more requests, and tell whoever still waits for an answer that none will come.
+    pub(super) fn close(&self) {
+        let left = {
+            let mut queue = self.queue();
+            queue.closed = true;
+            queue.waiting.clear();
+            std::mem::take(&mut queue.replies)
+        };
+        for reply in left.into_values() {
+            reply(&Answer::refused("the worker ended before it came to this"));
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Every change is complete in itself, so a thread that panicked has left nothing half-done.
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waiting, paused, stop, closed, .. } = self;
+        write!(formatter, "Queue({} waiting, paused: {paused}, stop: {stop:?}, closed: {closed})", waiting.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn silent() -> Reply {
+        Arc::new(|_| {})
+    }
+
+    #[test]
+    fn requests_come_out_once_and_in_order() {
+        let controls = Controls::default();
+        controls.put(Verb::Pause, 7, silent()).unwrap();
+        controls.put(Verb::Checkpoint, 8, silent()).unwrap();
+        assert!(controls.pause_requested() && controls.stop_requested().is_none());
+        let taken = controls.take();
+        assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
+        assert_eq!((taken[1].event(5).verb.as_str(), taken[1].event(5).step), ("checkpoint", 5));
+        assert!(controls.take().is_empty());
+    }
+
+    #[test]
+    fn a_stop_is_never_softened() {
+        let controls = Controls::default();
+        controls.put(Verb::Stop { now: true }, 0, silent()).unwrap();
+        controls.put(Verb::Stop { now: false }, 0, silent()).unwrap();
+        assert_eq!(controls.stop_requested(), Some(Stop::Now));
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let controls = Controls::new(Arc::clone(&interrupted));
+        interrupted.store(true, Ordering::Relaxed);
+        assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
+    }
+
+    #[test]
+    fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
+        let wakers: [fn(&Controls); 4] = [
+            |controls| controls.put(Verb::Resume, 0, silent()).unwrap(),
+            |controls| controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(),
+            |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
+            |controls| controls.put(Verb::Eval, 0, silent()).unwrap(),
+        ];
+        for waker in wakers {
+            let controls = Controls::default();
+            controls.pause();
+            let waiting = controls.clone();
+            let thread = std::thread::spawn(move || waiting.wait_while_paused());
+            waker(&controls);
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn nobody_is_left_without_an_answer() {
+        let controls = Controls::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ears = Arc::clone(&heard);
+        let reply: Reply = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
+        controls.put(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
+        controls.put(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
+        let first = controls.take().remove(0).id;
+        let done = Answer::done("read", serde_json::json!({"n": 1}));
+        controls.answer(first, &Answer::part(serde_json::json!(1)));
+        controls.answer(first, &done);
+        controls.answer(first, &done);
+        controls.close();
+        assert_eq!(heard.lock().unwrap().len(), 3);
+        assert!(heard.lock().unwrap()[2].text.contains("before it came to this"));
+        assert!(controls.put(Verb::Eval, 0, reply).is_err());
+    }
+
+    #[test]
+    fn the_queue_has_an_end() {
+        let controls = Controls::default();
+        (0..MOST_WAITING).for_each(|_| controls.put(Verb::Eval, 0, silent()).unwrap());
+        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests wait already"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The worker's ear: a thread that accepts clients, looks into the drop box, keeps the socket where it was said to be, and shows that the worker lives.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::answer::{Answer, AnswerLine};
+use super::controls::{Controls, Reply, Stop};
+use super::desk::Desk;
+use super::drop_box::DropBox;
+use super::place::socket_name;
+use super::replay::leave_unrecorded;
+use super::socket::{Bound, peer_user, stranger};
+use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
+use crate::run::error::RunError;
+use crate::run::liveness::HEARTBEAT;
+use crate::run::lock::RunLock;
+use crate::run::state::{StateWriter, Status};
+
+/// How often the drop box, the socket's file and the stop flag are looked at.
+const ROUND: Duration = Duration::from_millis(500);
+/// A started request must be whole, and an answer taken, within this time.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A client that says nothing for so long is let go.
+const IDLE: Duration = Duration::from_secs(600);
+/// Clients at once.
+const MOST_CLIENTS: usize = 32;
+/// How long a loop that was told to stop at once may take before the process is ended over its head.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Hears requests for as long as it lives. Dropping it tells everyone who still waits, and removes the socket.
+#[derive(Debug)]
+pub struct ControlServer {
+    controls: Controls,
+    closing: Arc<AtomicBool>,
+    wake: UnixStream,
+    thread: Option<JoinHandle<()>>,
+    notes: Vec<String>,
+}
+
+impl ControlServer {
+    /// Begin to hear requests for the run whose lock this process holds. `folders`: where the socket may be, see [`super::socket_folders`].
+    ///
+    /// Where no socket can be bound, requests by file still come through, and the other way round; [`Self::notes`] says why.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] where the system has no thread or socket left, or `state.json` cannot be written.
+    pub fn start(lock: &RunLock, mut state: StateWriter, controls: Controls, folders: Vec<PathBuf>) -> Result<Self, RunError> {
+        let failed = |error| RunError::io("hear requests for", lock.run())(error);
+        let (wake, woken) = UnixStream::pair().map_err(failed)?;
+        let mut notes = Vec::new();
+        let drop_box = DropBox::open(lock.run()).map_err(|error| notes.push(format!("no requests by file: {error}"))).ok();
+        let name = socket_name(lock.run());
+        let bound =
+            Bound::bind(&folders, &name).map_err(|errors| notes.extend(errors.iter().map(|error| format!("no control socket: {error}"))));
+        let bound = bound.ok();
+        state.socket(bound.as_ref().map(|bound| bound.path.clone()))?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            run: lock.run().to_owned(),
+            desk: Desk { controls: controls.clone(), state },
+            folders,
+            name,
+            bound,
+            drop_box,
+            woken,
+            closing: Arc::clone(&closing),
+            clients: Arc::new(AtomicUsize::new(0)),
+            stop_since: None,
+        };
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(|| keeper.keep()).map_err(failed)?;
+        Ok(Self { controls, closing, wake, thread: Some(thread), notes })
+    }
+
+    /// What could not be set up, as sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.controls.close();
+        let _ = self.wake.write_all(b"x");
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Keeper {
+    run: PathBuf,
+    desk: Desk,
+    folders: Vec<PathBuf>,
+    name: String,
+    bound: Option<Bound>,
+    drop_box: Option<DropBox>,
+    woken: UnixStream,
+    closing: Arc<AtomicBool>,
+    clients: Arc<AtomicUsize>,
+    /// Since when the loop has been told to stop at once.
+    stop_since: Option<Instant>,
+}
+
+impl Keeper {
+    fn keep(mut self) {
+        let mut last_round = Instant::now();
+        while !self.closing.load(Ordering::Relaxed) {
+            self.wait(ROUND.saturating_sub(last_round.elapsed()));
+            self.accept();
+            if last_round.elapsed() >= ROUND {
+                last_round = Instant::now();
+                self.round();
+            }
+        }
+        self.bound = None;
+        let _ = self.desk.state.socket(None);
+    }
+
+    /// Until a client comes, the server is dropped, or `longest` has passed.
+    fn wait(&self, longest: Duration) {
+        let mut waited_for = vec![PollFd::new(&self.woken, PollFlags::IN)];
+        waited_for.extend(self.bound.iter().map(|bound| PollFd::new(&bound.listener, PollFlags::IN)));
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(longest.subsec_nanos()) };
+        // An interrupted wait is a short one.
+        let _ = poll(&mut waited_for, Some(&timeout));
+    }
+
+    fn accept(&self) {
+        while let Some(Ok((stream, _))) = self.bound.as_ref().map(|bound| bound.listener.accept()) {
+            let client = Client { desk: self.desk.clone(), closing: Arc::clone(&self.closing), seat: Seat::take(&self.clients) };
+            // Without a thread to spare, the client sees its connection closed and tries the drop box.
+            let _ = std::thread::Builder::new().name("client".to_owned()).spawn(move || client.converse(stream));
+        }
+    }
+
+    fn round(&mut self) {
+        if let Some(drop_box) = &self.drop_box {
+            drop_box.see_to(&self.desk);
+        }
+        if !self.bound.as_ref().is_some_and(Bound::stands) {
+            self.bound = None;
+            self.bound = Bound::bind(&self.folders, &self.name).ok();
+            // A disk that cannot take it is the loop's to report; clients also look where the socket would be by its name.
+            let _ = self.desk.state.socket(self.bound.as_ref().map(|bound| bound.path.clone()));
+        }
+        let _ = self.desk.state.beat(HEARTBEAT);
+        if let Some(stop) = self.desk.controls.stop_requested() {
+            self.see_to_stop(stop);
+        }
+    }
+
+    fn see_to_stop(&mut self, stop: Stop) {
+        let state = &self.desk.state;
+        if !matches!(state.now().status, Status::Stopping) {
+            let _ = state.turn(Status::Stopping, Some("asked to stop".to_owned()));
+        }
+        if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+            let _ = leave_unrecorded(&self.run, &self.desk.controls.take(), state.now().step + 1);
+            let _ = state.turn(Status::Interrupted, Some("stopped at once, as asked; the step under way is lost".to_owned()));
+            self.bound = None;
+            // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel
+            // releases the run's lock. `std::process::exit` would run a driver's exit handlers while the loop still computes.
+            unsafe { libc::_exit(130) };
+        }
+    }
+}
+
+/// One of the places for clients, given back when dropped.
+struct Seat {
+    taken: Arc<AtomicUsize>,
+    number: usize,
+}
+
+impl Seat {
+    fn take(taken: &Arc<AtomicUsize>) -> Self {
+        let number = taken.fetch_add(1, Ordering::Relaxed);
+        Self { taken: Arc::clone(taken), number }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Client {
+    desk: Desk,
+    closing: Arc<AtomicBool>,
+    seat: Seat,
+}
+
+impl Client {
+    /// Hear one client until it goes, breaks the rules, or falls silent.
+    fn converse(self, mut stream: UnixStream) -> std::io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(ROUND))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let peer = peer_user(&stream)?;
+        let voice = Arc::new(Mutex::new(stream.try_clone()?));
+        let refuse = |why: String| {
+            say(&voice, "", &Answer::refused(why));
+            Ok(())
+        };
+        if let Some(why) = stranger(peer) {
+            return refuse(format!("the client {why}"));
+        }
+        if self.seat.number >= MOST_CLIENTS {
+            return refuse(format!("{MOST_CLIENTS} clients are connected already"));
+        }
+        let mut buffer: Vec<u8> = Vec::new();
+        let mut chunk = vec![0u8; 8192];
+        let (mut begun, mut heard) = (Instant::now(), Instant::now());
+        while !self.closing.load(Ordering::Relaxed) && heard.elapsed() < IDLE {
+            match stream.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    heard = Instant::now();
+                    if buffer.is_empty() {
+                        begun = heard;
+                    }
+                    buffer.extend_from_slice(&chunk[..length]);
+                }
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                self.desk.handle(&line, peer, |id| reply(&voice, id));
+                begun = Instant::now();
+            }
+            if buffer.len() > LONGEST_REQUEST {
+                return refuse(format!("the request is longer than {LONGEST_REQUEST} bytes"));
+            }
+            if !buffer.is_empty() && begun.elapsed() >= PATIENCE {
+                return refuse(format!("the request did not end within {} s; end it with a newline", PATIENCE.as_secs()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reply(voice: &Arc<Mutex<UnixStream>>, id: &str) -> Reply {
+    let (voice, id) = (Arc::clone(voice), id.to_owned());
+    Arc::new(move |answer: &Answer| say(&voice, &id, answer))
+}
+
+/// One line; a client that has gone, or does not listen, misses it.
+fn say(voice: &Mutex<UnixStream>, id: &str, answer: &Answer) {
+    let line = AnswerLine { v: PROTOCOL_VERSION, id: id.to_owned(), answer: answer.clone() };
+    if let Ok(mut line) = serde_json::to_vec(&line) {
+        line.push(b'\n');
+        let mut voice = voice.lock().unwrap_or_else(PoisonError::into_inner);
+        if voice.write_all(&line).is_err() {
+            // A part of a line may be out; what followed would be glued to it.
+            let _ = voice.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What a worker can be asked: the verbs, their arguments, and the checks that every request passes before it reaches the loop.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::Key;
+
+/// The keys that `set` changes while a run goes on.
+pub const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
+
+/// The longest remark, in characters.
+const LONGEST_REMARK: usize = 4096;
+
+/// The most completions of one `sample`.
+const MOST_SAMPLES: u64 = 64;
+
+/// One request, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verb {
+    /// Where does the run stand? Changes nothing and is no event.
+    Status,
+    /// Hold after the step under way.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Save a checkpoint after the step under way.
+    Checkpoint,
+    /// Read the eval set after the step under way.
+    Eval,
+    /// Draw completions between two steps.
+    Sample(Sample),
+    /// End the run: after the step under way, or at once with that step lost.
+    Stop {
+        /// At once.
+        now: bool,
+    },
+    /// A remark for the log.
+    Annotate {
+        /// The remark, without control characters other than line ends and tabs.
+        text: String,
+    },
+    /// Other values of keys, from the next step on; names are among [`SETTABLE`], values numbers within the key's range.
+    Set {
+        /// Value by key.
+        changes: BTreeMap<String, Value>,
+    },
+}
+
+/// Completions that a person wants to see.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// A prompt row's id, or a whole row.
+    pub row: Value,
+    /// How many completions.
+    pub n: usize,
+    /// 0 takes the likeliest token each time.
+    pub temperature: f64,
+    /// Where a completion is cut; `None` leaves it to the run's configuration.
+    pub max_tokens: Option<usize>,
+    /// The model as the run found it, instead of as it is now.
+    pub base: bool,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Verb {
+    /// Read a verb with its arguments, as a request or a `control` event has them. The error is a sentence for whoever asked.
+    ///
+    /// # Errors
+    /// What does not fit, and what would.
+    pub fn parse(name: &str, arguments: &Map<String, Value>) -> Result<Self, String> {
+        let given = Given { name, arguments };
+        match name {
+            "status" => given.only(&[]).map(|()| Self::Status),
+            "pause" => given.only(&[]).map(|()| Self::Pause),
+            "resume" => given.only(&[]).map(|()| Self::Resume),
+            "checkpoint" => given.only(&[]).map(|()| Self::Checkpoint),
+            "eval" => given.only(&[]).map(|()| Self::Eval),
+            "stop" => {
+                given.only(&["now"])?;
+                Ok(Self::Stop { now: given.flag("now")? })
+            }
+            "annotate" => {
+                given.only(&["text"])?;
+                remark(given.text("text")?.unwrap_or_default()).map(|text| Self::Annotate { text })
+            }
+            "set" => changes(arguments).map(|changes| Self::Set { changes }),
+            "sample" => sample(&given).map(Self::Sample),
+            other => {
+                let known = "status, pause, resume, checkpoint, eval, sample, stop, annotate, set";
+                Err(format!("unknown verb `{}`; there are {known}", other.chars().take(40).collect::<String>()))
+            }
+        }
+    }
+
+    /// `set` from what a person typed: `learning_rate=1e-5`.
+    ///
+    /// # Errors
+    /// What does not fit, and what would.
+    pub fn set<'a>(assignments: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut arguments = Map::new();
+        for assignment in assignments {
+            let (name, value) = assignment.split_once('=').ok_or_else(|| format!("`{assignment}` is no KEY=VALUE"))?;
+            let (name, value) = (name.trim(), value.trim());
+            let number = settable(name)?.kind.parse(value).map_err(|expected| out_of_range(name, value, &expected))?;
+            if arguments.insert(name.to_owned(), json!(number)).is_some() {
+                return Err(format!("{name} is set twice"));
+            }
+        }
+        changes(&arguments).map(|changes| Self::Set { changes })
+    }
+
+    /// The verb's word, in requests and events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Checkpoint => "checkpoint",
+            Self::Eval => "eval",
+            Self::Sample(_) => "sample",
+            Self::Stop { .. } => "stop",
+            Self::Annotate { .. } => "annotate",
+            Self::Set { .. } => "set",
+        }
+    }
+
+    /// The arguments, such that [`Self::parse`] reads the same verb again.
+    pub fn arguments(&self) -> BTreeMap<String, Value> {
+        let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
+        match self {
+            Self::Stop { now: true } => one("now", json!(true)),
+            Self::Annotate { text } => one("text", json!(text)),
+            Self::Set { changes } => changes.clone(),
+            Self::Sample(sample) => {
+                let target = if sample.base { "base" } else { "trained" };
+                let mut arguments = BTreeMap::from([
+                    ("row".to_owned(), sample.row.clone()),
+                    ("n".to_owned(), json!(sample.n)),
+                    ("temperature".to_owned(), json!(sample.temperature)),
+                    ("target".to_owned(), json!(target)),
+                    ("seed".to_owned(), json!(sample.seed)),
+                ]);
+                arguments.extend(sample.max_tokens.map(|tokens| ("max_tokens".to_owned(), json!(tokens))));
+                arguments
+            }
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Whether the answer that counts comes only once the work is done.
+    pub fn is_work(&self) -> bool {
+        matches!(self, Self::Checkpoint | Self::Eval | Self::Sample(_))
+    }
+}
+
+/// The arguments of one request.
+struct Given<'a> {
+    name: &'a str,
+    arguments: &'a Map<String, Value>,
+}
+
+impl Given<'_> {
+    fn only(&self, known: &[&str]) -> Result<(), String> {
+        let Some(stranger) = self.arguments.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+        let takes = if known.is_empty() { "takes no arguments".to_owned() } else { format!("takes {}", known.join(", ")) };
+        Err(format!("{}: unknown argument `{}`; it {takes}", self.name, stranger.chars().take(40).collect::<String>()))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, String> {
+        self.optional(name, Value::as_bool, "true or false").map(Option::unwrap_or_default)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, String> {
+        self.optional(name, |value| value.as_str().map(str::to_owned), "a text")
+    }
+
+    fn whole(&self, name: &str, most: u64) -> Result<Option<u64>, String> {
+        let fits = |value: &Value| value.as_u64().filter(|number| *number <= most);
+        self.optional(name, fits, &format!("a whole number up to {most}"))
+    }
+
+    fn optional<T>(&self, name: &str, read: impl Fn(&Value) -> Option<T>, expected: &str) -> Result<Option<T>, String> {
+        match self.arguments.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => read(value).map(Some).ok_or_else(|| format!("{}: `{name}` must be {expected}", self.name)),
+        }
+    }
+}
+
+fn remark(text: String) -> Result<String, String> {
+    // A remark is shown in terminals; an escape sequence in it would speak to them.
+    let text: String = text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect();
+    let text = text.trim().to_owned();
+    match text.chars().count() {
+        0 => Err("annotate: the remark is empty".to_owned()),
+        length if length > LONGEST_REMARK => Err(format!("annotate: the remark has {length} characters; the most is {LONGEST_REMARK}")),
+        _ => Ok(text),
+    }
+}
+
+fn settable(name: &str) -> Result<&'static Key, String> {
+    let key = Key::find(name).filter(|key| SETTABLE.contains(&key.name));
+    key.ok_or_else(|| {
+        let shown: String = name.chars().take(40).collect();
+        let known = if Key::find(name).is_some() { "cannot change while the run goes on" } else { "is no configuration key" };
+        format!("set: `{shown}` {known}; these can: {}", SETTABLE.join(", "))
+    })
+}
+
+fn out_of_range(name: &str, found: &str, expected: &str) -> String {
+    format!("set: {name} = {} does not fit; it must be {expected}", found.chars().take(40).collect::<String>())
+}
+
+fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, String> {
+    if arguments.is_empty() {
+        return Err(format!("set: name a key and its value, such as learning_rate=1e-5; these can change: {}", SETTABLE.join(", ")));
+    }
+    let mut changes = BTreeMap::new();
+    for (name, value) in arguments {
+        let key = settable(name)?;
+        let text = match value {
+            Value::Number(number) => number.to_string(),
+            other => return Err(out_of_range(name, &other.to_string(), &key.kind.to_string())),
+        };
+        let fitting = key.kind.parse(&text).map_err(|expected| out_of_range(name, &text, &expected))?;
+        changes.insert(name.clone(), json!(fitting));
+    }
+    Ok(changes)
+}
+
+fn sample(given: &Given<'_>) -> Result<Sample, String> {
+    given.only(&["row", "n", "temperature", "max_tokens", "target", "seed"])?;
+    let row = given.arguments.get("row").filter(|row| row.is_string() || row.is_object()).cloned();
+    let temperature =
+        given.optional("temperature", |value| value.as_f64().filter(|t| (0.0..=10.0).contains(t)), "a number from 0 to 10")?;
+    let target = given.text("target")?.unwrap_or_else(|| "trained".to_owned());
+    Ok(Sample {
+        row: row.ok_or("sample: `row` must be a prompt's id or a whole row")?,
+        n: given.whole("n", MOST_SAMPLES)?.unwrap_or(1).max(1) as usize,
+        temperature: temperature.unwrap_or(1.0),
+        max_tokens: given.whole("max_tokens", 1 << 20)?.filter(|tokens| *tokens > 0).map(|tokens| tokens as usize),
+        base: match target.as_str() {
+            "base" => true,
+            "trained" => false,
+            _ => return Err("sample: `target` must be base or trained".to_owned()),
+        },
+        seed: given.whole("seed", i64::MAX as u64)?.unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, arguments: &Value) -> Result<Verb, String> {
+        Verb::parse(name, arguments.as_object().unwrap_or(&Map::new()))
+    }
+
+    #[test]
+    fn verbs_are_read_and_written_alike() {
+        let check = |name: &str, arguments: Value| {
+            let verb = parse(name, &arguments).map_err(|error| format!("{name} {arguments}: {error}"));
+            let again = verb.clone().and_then(|verb| Verb::parse(verb.name(), &verb.arguments().into_iter().collect()));
+            assert!(verb.is_ok() && again == verb, "{verb:?} {again:?}");
+        };
+        for name in ["status", "pause", "resume", "checkpoint", "eval", "stop"] {
+            check(name, json!({}));
+        }
+        check("stop", json!({"now": true}));
+        check("annotate", json!({"text": "looks good\nso far"}));
+        check("set", json!({"learning_rate": 1e-5, "temperature": 1, "max_steps": 40}));
+        check("sample", json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7}));
+        check("sample", json!({"row": {"messages": []}}));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let check = |name: &str, arguments: Value, expected: &str| {
+            let error = parse(name, &arguments).err().unwrap_or_default();
+            assert!(error.contains(expected), "{name} {arguments}: {error:?} lacks {expected:?}");
+        };
+        check("halt", json!({}), "unknown verb `halt`");
+        check("pause", json!({"now": true}), "unknown argument `now`; it takes no arguments");
+        check("stop", json!({"now": 1}), "`now` must be true or false");
+        check("annotate", json!({"text": "\u{1b}\u{7}  "}), "the remark is empty");
+        check("annotate", json!({"text": "x".repeat(5000)}), "5000 characters; the most is 4096");
+        check("set", json!({}), "name a key");
+        check("set", json!({"learning_rate": 11}), "learning_rate = 11 does not fit; it must be a number from 0 to 10");
+        check("set", json!({"learning_rate": "1e-5"}), "must be a number from 0 to 10");
+        check("set", json!({"max_steps": 1.5}), "must be a whole number");
+        check("set", json!({"seed": 1}), "`seed` cannot change while the run goes on; these can: learning_rate");
+        check("set", json!({"learning_rat": 1}), "`learning_rat` is no configuration key");
+        check("sample", json!({"n": 1}), "`row` must be");
+        check("sample", json!({"row": "p", "n": 65}), "`n` must be a whole number up to 64");
+        check("sample", json!({"row": "p", "target": "best"}), "`target` must be base or trained");
+        check("sample", json!({"row": "p", "temperature": -1}), "a number from 0 to 10");
+    }
+
+    #[test]
+    fn typed_assignments() {
+        let set = Verb::set(["learning_rate=1e-5", "max_steps = 40"]);
+        assert_eq!(
+            set,
+            Ok(Verb::Set { changes: BTreeMap::from([("learning_rate".into(), json!(1e-5)), ("max_steps".into(), json!(40))]) })
+        );
+        for (typed, expected) in [("learning_rate", "no KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")] {
+            let error = Verb::set([typed]).err().unwrap_or_default();
+            assert!(error.contains(expected), "{typed}: {error}");
+        }
+        assert_eq!(Verb::set(["temperature=1", "temperature=2"]), Err("temperature is set twice".to_owned()));
+    }
+}

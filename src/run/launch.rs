@@ -1,0 +1,242 @@
+//! Starting a worker that outlives whoever starts it: this binary again, in its own session, with nothing inherited but a pipe on which it says `ready`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::control::user_id;
+use super::directory::RunDirectory;
+use super::error::RunError;
+
+/// Names the pipe's end in the worker's environment.
+const READY: &str = "GRPO_TUI_READY_FD";
+
+/// The longest first word of a worker.
+const LONGEST_WORD: usize = 16 * 1024;
+
+/// On what the worker computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// The first GPU that is free, else the CPU.
+    #[default]
+    Any,
+    /// The CPU.
+    Cpu,
+    /// That GPU, of those that CUDA shows this process.
+    Gpu(usize),
+}
+
+/// How a worker is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// On what it computes.
+    pub compute: Compute,
+    /// Whether the run has begun before.
+    pub resume: bool,
+    /// The program; `None` is this one.
+    pub program: Option<PathBuf>,
+    /// How long to wait for the worker's first word.
+    pub patience: Duration,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { compute: Compute::Any, resume: false, program: None, patience: Duration::from_secs(30) }
+    }
+}
+
+/// A worker that was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    /// Its process id.
+    pub pid: u32,
+    /// Whether it has said that it is ready; else it goes on without having answered in time.
+    pub ready: bool,
+    /// Where its output goes.
+    pub log: PathBuf,
+}
+
+/// Start a worker on a run and wait for its first word. It goes on when this process ends.
+///
+/// # Errors
+/// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one; [`RunError::Unsafe`] where others could change
+/// what the worker relies on.
+pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
+    check_owner(run.path())?;
+    let failed = |message: String| RunError::Launch { path: run.path().to_owned(), message };
+    let (log, log_path) = (open_log(&run.log_path())?, run.log_path());
+    let log_start = log.metadata().map_err(RunError::io("read", &log_path))?.len();
+    let (listen, speak) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
+    let log_again = log.try_clone().map_err(RunError::io("open", &log_path))?;
+    let mut command = command(run, how, speak.as_raw_fd());
+    command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(log_again));
+    let mut child = command.spawn().map_err(|error| failed(format!("the program could not be started: {error}")))?;
+    drop((speak, command));
+    let word = first_word(listen, how.patience);
+    let pid = child.id();
+    let outcome = match word.as_deref() {
+        None => Ok(Launched { pid, ready: false, log: log_path }),
+        Some("ready") => Ok(Launched { pid, ready: true, log: log_path }),
+        Some(word) => match word.strip_prefix("error: ") {
+            Some(reason) => Err(failed(reason.to_owned())),
+            None => {
+                // Its end of the pipe is closed, so it has died or is about to.
+                let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(failed(format!("it ended before it was ready ({status}){}", end_of_log(&log_path, log_start))))
+            }
+        },
+    };
+    // Whoever started it need not stay; while it does, the ended worker must not linger as a zombie.
+    let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
+    outcome
+}
+
+/// What the worker relies on must be its user's own and nobody else's to change.
+pub(super) fn check_owner(run: &Path) -> Result<(), RunError> {
+    let found = std::fs::symlink_metadata(run).map_err(RunError::io("read", run))?;
+    let unsafe_because = |why: String| Err(RunError::Unsafe { path: run.to_owned(), why });
+    if found.uid() != user_id() {
+        return unsafe_because(format!(
+            "belongs to user {}, and only that user's workers may write there; copy the run to work on it",
+            found.uid()
+        ));
+    }
+    match found.mode() & 0o022 {
+        0 => Ok(()),
+        _ => unsafe_because(format!("can be changed by others (mode {:04o}); take that away with chmod go-w", found.mode() & 0o777)),
+    }
+}
+
+fn open_log(path: &Path) -> Result<File, RunError> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map_err(RunError::io("open", path))
+}
+
+fn command(run: &RunDirectory, how: &Launch, speak: RawFd) -> Command {
+    // The running program itself, also when its file was replaced since.
+    let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
+    command.arg0("grpo-tui").arg("worker").arg("--run").arg(run.path());
+    let compute = match how.compute {
+        Compute::Any => Vec::new(),
+        Compute::Cpu => vec!["--cpu".to_owned()],
+        Compute::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
+    };
+    command.args(compute).args(how.resume.then_some("--resume"));
+    command.current_dir(run.path()).env(READY, speak.to_string());
+    // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that another thread may hold. `speak`
+    // is open in the child, which has a copy of every descriptor of this process.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            rustix::process::umask(Mode::from_raw_mode(0o077));
+            close_on_exec_from(3);
+            rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(speak), FdFlags::empty())?;
+            Ok(())
+        });
+    }
+    command
+}
+
+/// Mark every descriptor from `first` on to be closed by exec.
+fn close_on_exec_from(first: RawFd) {
+    // SAFETY: the call takes plain numbers and changes only flags of this process's descriptors.
+    let outcome = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if outcome != 0 {
+        // A kernel before 5.11: one by one, as far as descriptors usually go.
+        for descriptor in first..4096 {
+            // SAFETY: a number that is no open descriptor makes the call fail, and nothing else.
+            let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, FdFlags::CLOEXEC);
+        }
+    }
+}
+
+/// The first line on the pipe, empty where the other end closed without one; `None` when the time is up.
+fn first_word(listen: OwnedFd, patience: Duration) -> Option<String> {
+    let deadline = Instant::now() + patience;
+    let mut listen = File::from(listen);
+    let (mut heard, mut chunk) = (Vec::new(), [0u8; 1024]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) };
+        if !matches!(poll(&mut [PollFd::new(&listen, PollFlags::IN)], Some(&timeout)), Ok(1..)) {
+            continue;
+        }
+        let length = listen.read(&mut chunk).unwrap_or(0);
+        heard.extend_from_slice(&chunk[..length]);
+        if length == 0 || heard.contains(&b'\n') || heard.len() > LONGEST_WORD {
+            return Some(String::from_utf8_lossy(&heard).lines().next().unwrap_or_default().to_owned());
+        }
+    }
+}
+
+/// What the worker wrote since `start`, cut to its last lines.
+fn end_of_log(path: &Path, start: u64) -> String {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(start.max(length.saturating_sub(4096))))?;
+        file.read_to_end(&mut text)
+    });
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match (read, lines.as_slice()) {
+        (Ok(_), [.., last]) => format!("; its last words in {}: {last}", path.display()),
+        _ => format!("; {} says nothing", path.display()),
+    }
+}
+
+/// The worker's end of the pipe. Dropped without a word, it tells the launcher that the worker has died.
+#[derive(Debug)]
+pub struct Handshake {
+    pipe: Option<File>,
+}
+
+impl Handshake {
+    /// The pipe that the launcher left; without one, whatever is said goes nowhere. To be called once, before any other file is opened.
+    pub fn from_environment() -> Self {
+        let number = std::env::var(READY).ok().and_then(|text| text.parse::<RawFd>().ok()).filter(|number| *number > 2);
+        Self { pipe: number.and_then(adopt) }
+    }
+
+    /// The worker has all that it needs, and goes on.
+    pub fn ready(self) {
+        self.say("ready");
+    }
+
+    /// The worker ends, and why.
+    pub fn failed(self, reason: &str) {
+        self.say(&format!("error: {}", reason.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+
+    fn say(mut self, word: &str) {
+        if let Some(pipe) = &mut self.pipe {
+            // A launcher that has gone needs no word.
+            let _ = pipe.write_all(format!("{word}\n").as_bytes());
+        }
+    }
+}
+
+/// The descriptor of that number, if it is a pipe; a variable left over from another process names something else or nothing.
+fn adopt(number: RawFd) -> Option<File> {
+    let kind = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?.file_type();
+    if !kind.is_fifo() {
+        return None;
+    }
+    // SAFETY: the descriptor is open, since the kernel just listed it, and nothing else of this process owns it: the launcher left it for this one use.
+    let pipe = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&pipe, FdFlags::CLOEXEC).ok()?;
+    Some(File::from(pipe))
+}

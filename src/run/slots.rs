@@ -1,0 +1,340 @@
+//! Device slots: one run at a time on the CPU and on each GPU of this host, whoever's it is, in the order in which they asked.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
+
+use super::control::user_id;
+use super::error::RunError;
+
+/// Names another folder for the locks, for tests and for hosts where the usual ones do not serve.
+pub const SLOTS: &str = "GRPO_TUI_SLOTS";
+
+/// How often a waiting run looks whether it is its turn.
+const ROUND: Duration = Duration::from_millis(250);
+/// How long the queue's own lock, held for an instant by each newcomer, may be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest description of a holder that is believed.
+const LONGEST_HOLDER: u64 = 200;
+
+/// What a run computes on, one run at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    /// All of the CPU.
+    Cpu,
+    /// One GPU.
+    Gpu {
+        /// Its number among those that CUDA shows this process.
+        ordinal: usize,
+        /// Its UUID; empty where the driver does not tell, then the number stands for it.
+        uuid: String,
+    },
+}
+
+impl Device {
+    /// For people.
+    pub fn described(&self) -> String {
+        match self {
+            Self::Cpu => "the CPU".to_owned(),
+            Self::Gpu { ordinal, .. } => format!("GPU {ordinal}"),
+        }
+    }
+
+    /// The beginning of its files' names.
+    fn name(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".to_owned(),
+            Self::Gpu { ordinal, uuid } if uuid.is_empty() => format!("gpu-{ordinal}"),
+            Self::Gpu { uuid, .. } => uuid.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect(),
+        }
+    }
+}
+
+/// A run's place in the queue for a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The device; of several, the one with the shortest queue.
+    pub device: Device,
+    /// Runs that come before this one, besides the one that holds the device.
+    pub ahead: usize,
+    /// Who holds it, in words.
+    pub holder: String,
+}
+
+impl Waiting {
+    /// The same as a sentence.
+    pub fn described(&self) -> String {
+        let holder = if self.holder.is_empty() { "another run" } else { &self.holder };
+        format!("waits for {}, held by {holder}; place {} in the queue", self.device.described(), self.ahead + 1)
+    }
+}
+
+/// The right to compute on a device. Given back when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct Slot {
+    device: Device,
+    _lock: File,
+    _folder: Option<File>,
+}
+
+impl Slot {
+    /// Wait for the first of `devices` to be free and one's turn. `on_wait` is told the place at every look, and may give up; then there is no slot.
+    ///
+    /// # Errors
+    /// [`RunError`] naming what is wrong with the folder of locks.
+    pub fn wait(devices: &[Device], on_wait: impl FnMut(&Waiting) -> ControlFlow<()>) -> Result<Option<Self>, RunError> {
+        Self::wait_in(&slots_folder()?, devices, on_wait)
+    }
+
+    /// As [`Self::wait`], with the folder of locks, which must be shared by all that compute on this host.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_in(
+        folder: &Path,
+        devices: &[Device],
+        mut on_wait: impl FnMut(&Waiting) -> ControlFlow<()>,
+    ) -> Result<Option<Self>, RunError> {
+        check_shared(folder)?;
+        let mut tickets = devices.iter().map(|device| Ticket::draw(folder, device)).collect::<Result<Vec<_>, _>>()?;
+        loop {
+            let mut best: Option<Waiting> = None;
+            for ticket in &mut tickets {
+                ticket.renew()?;
+                let ahead = ticket.ahead();
+                if ahead == 0
+                    && let Some(slot) = ticket.enter()?
+                {
+                    return Ok(Some(slot));
+                }
+                if best.as_ref().is_none_or(|best| ahead < best.ahead) {
+                    best = Some(Waiting { device: ticket.device.clone(), ahead, holder: holder(folder, &ticket.device) });
+                }
+            }
+            let Some(best) = best else { return Ok(None) };
+            if on_wait(&best).is_break() {
+                return Ok(None);
+            }
+            std::thread::sleep(ROUND);
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// The folder of locks: `$GRPO_TUI_SLOTS`, else one that every user of this host finds.
+///
+/// # Errors
+/// [`RunError`] naming the folder that could not be made, or may not be used.
+pub fn slots_folder() -> Result<PathBuf, RunError> {
+    if let Some(folder) = std::env::var_os(SLOTS).map(PathBuf::from) {
+        make_shared(&folder)?;
+        return Ok(folder);
+    }
+    let system = PathBuf::from("/var/lock/grpo-tui");
+    if make_shared(&system).is_ok() {
+        return Ok(system);
+    }
+    let temporary = PathBuf::from("/tmp/grpo-tui-slots");
+    make_shared(&temporary).map(|()| temporary)
+}
+
+/// Who holds a device, in words; empty where nobody does, or nobody can tell.
+pub fn holder(folder: &Path, device: &Device) -> String {
+    let Ok(lock) = open_shared(&folder.join(format!("{}.lock", device.name()))) else { return String::new() };
+    if !matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+        return String::new();
+    }
+    let mut text = String::new();
+    let _ = lock.take(LONGEST_HOLDER).read_to_string(&mut text);
+    // Any user may have written it, and it is shown in terminals.
+    text.trim().chars().filter(|letter| !letter.is_control()).collect()
+}
+
+/// A place in the queue of one device: a locked file with a number. The lock goes with the process, so that the dead do not wait.
+struct Ticket {
+    folder: PathBuf,
+    device: Device,
+    number: u64,
+    path: PathBuf,
+    file: File,
+}
+
+impl Ticket {
+    /// Take the next number.
+    fn draw(folder: &Path, device: &Device) -> Result<Self, RunError> {
+        let queue_path = folder.join(format!("{}.queue", device.name()));
+        let mut queue = open_or_create(folder, &queue_path)?;
+        lock_within(&queue, &queue_path, PATIENCE)?;
+        let mut text = String::new();
+        let _ = (&queue).take(32).read_to_string(&mut text);
+        let last = text.trim().parse().unwrap_or(0);
+        let highest = tickets(folder, device).into_iter().map(|(number, _)| number).max().unwrap_or(0);
+        // Numbers are never given twice, so that whoever removes a dead ticket cannot hit a living one.
+        let number = highest.max(last).checked_add(1).unwrap_or(1);
+        queue
+            .set_len(0)
+            .and_then(|()| queue.seek(SeekFrom::Start(0)))
+            .and_then(|_| queue.write_all(format!("{number}\n").as_bytes()))
+            .map_err(RunError::io("write", &queue_path))?;
+        let path = folder.join(format!("{}.ticket-{number:020}", device.name()));
+        let file =
+            create_shared(folder, &path, true)?.ok_or_else(|| RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into()))?;
+        Ok(Self { folder: folder.to_owned(), device: device.clone(), number, path, file })
+    }
+
+    /// Queue up again where somebody has removed the ticket's file.
+    fn renew(&mut self) -> Result<(), RunError> {
+        let stands = |found: std::fs::Metadata| self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()));
+        if !std::fs::symlink_metadata(&self.path).is_ok_and(stands) {
+            *self = Self::draw(&self.folder, &self.device)?;
+        }
+        Ok(())
+    }
+
+    /// Living tickets with lower numbers. Dead ones are cleared away.
+    fn ahead(&self) -> usize {
+        let before = tickets(&self.folder, &self.device).into_iter().filter(|(number, _)| *number < self.number);
+        before.filter(|(_, path)| lives(path)).count()
+    }
+
+    /// Take the device, if nobody holds it.
+    fn enter(&self) -> Result<Option<Slot>, RunError> {
+        let path = self.folder.join(format!("{}.lock", self.device.name()));
+        let mut lock = open_or_create(&self.folder, &path)?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
+            Ok(()) => {}
+        }
+        let since = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+        let text = format!("process {} of user {} since {since}\n", std::process::id(), user_id());
+        lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", &path))?;
+        // Programs that clear old files out of /tmp leave a folder alone that somebody has locked.
+        let folder = File::open(&self.folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
+        Ok(Some(Slot { device: self.device.clone(), _lock: lock, _folder: folder }))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn tickets(folder: &Path, device: &Device) -> Vec<(u64, PathBuf)> {
+    let beginning = format!("{}.ticket-", device.name());
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(&beginning)?.parse().ok();
+    entries.flatten().filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect()
+}
+
+/// Whether somebody waits with that ticket. A dead one is removed, where this user may.
+fn lives(path: &Path) -> bool {
+    let Ok(file) = open_shared(path) else { return false };
+    let lives = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    if !lives {
+        let _ = std::fs::remove_file(path);
+    }
+    lives
+}
+
+fn lock_within(file: &File, path: &Path, patience: Duration) -> Result<(), RunError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                let why = format!("has been locked by another process for {} s; see which with `fuser`, and end it", patience.as_secs());
+                return Err(RunError::Unsafe { path: path.to_owned(), why });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Make a folder in which every user may put files and remove only their own, or check that it is one.
+fn make_shared(folder: &Path) -> Result<(), RunError> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => {
+            // The mode that others need is given once the folder is there: the umask would take it away again.
+            let open = openat(CWD, folder, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            open.and_then(|open| fchmod(open, Mode::from_raw_mode(0o1777))).map_err(|error| RunError::io("share", folder)(error.into()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => check_shared(folder),
+        Err(error) => Err(RunError::io("create", folder)(error)),
+    }
+}
+
+fn check_shared(folder: &Path) -> Result<(), RunError> {
+    let found = std::fs::symlink_metadata(folder).map_err(RunError::io("read", folder))?;
+    let why = match found.mode() & 0o7777 {
+        _ if found.is_symlink() => "is a symlink".to_owned(),
+        _ if !found.is_dir() => "is no folder".to_owned(),
+        0o1777 => return Ok(()),
+        mode => format!("has mode {mode:04o} instead of 1777, which all users of the host need to wait for each other"),
+    };
+    Err(RunError::Unsafe { path: folder.to_owned(), why })
+}
+
+/// Open a shared file that exists. A symlink, or a file that has a second name, is refused: writing to it would change another one.
+fn open_shared(path: &Path) -> Result<File, RunError> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+        rustix::io::Errno::LOOP => RunError::Unsafe { path: path.to_owned(), why: "is a symlink".to_owned() },
+        error => RunError::io("open", path)(error.into()),
+    })?);
+    let found = file.metadata().map_err(RunError::io("read", path))?;
+    if !found.is_file() || found.nlink() > 1 {
+        return Err(RunError::Unsafe { path: path.to_owned(), why: "is no plain file, or has a second name".to_owned() });
+    }
+    Ok(file)
+}
+
+fn open_or_create(folder: &Path, path: &Path) -> Result<File, RunError> {
+    loop {
+        match open_shared(path) {
+            Err(RunError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => return outcome,
+        }
+        if let Some(file) = create_shared(folder, path, false)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Create a file that every user may lock, and describe themselves in. It appears under its name complete, locked if asked for; `None` where that name
+/// is taken.
+fn create_shared(folder: &Path, path: &Path, locked: bool) -> Result<Option<File>, RunError> {
+    static CREATED: AtomicU64 = AtomicU64::new(0);
+    let building = folder.join(format!(".{}-{}.new", std::process::id(), CREATED.fetch_add(1, Ordering::Relaxed)));
+    let failed = |error: rustix::io::Errno| RunError::io("create", path)(error.into());
+    // Left by a process of the same id.
+    let _ = std::fs::remove_file(&building);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, &building, flags, Mode::from_raw_mode(0o600)).map_err(failed)?);
+    let named = fchmod(&file, Mode::from_raw_mode(0o666)).map_err(failed).and_then(|()| {
+        if locked {
+            file.lock().map_err(RunError::io("lock", path))?;
+        }
+        match renameat_with(CWD, &building, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    });
+    if !matches!(named, Ok(true)) {
+        let _ = std::fs::remove_file(&building);
+    }
+    Ok(named?.then_some(file))
+}

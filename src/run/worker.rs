@@ -1,0 +1,134 @@
+//! The worker around the work: holds the run's lock, keeps its state, hears requests, and waits for its device.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::control::{ControlServer, Controls, record_left_over, socket_folders};
+use super::directory::RunDirectory;
+use super::error::RunError;
+use super::events::{End, EventBody};
+use super::launch::check_owner;
+use super::lock::RunLock;
+use super::slots::{Device, Slot, slots_folder};
+use super::state::{StateWriter, Status};
+use super::writer::EventWriter;
+
+/// What a training loop needs of the run that it computes. Dropped, it says no more, and another worker may begin.
+#[derive(Debug)]
+pub struct Worker {
+    // Dropped in this order: nobody is heard once the lock is free.
+    server: ControlServer,
+    controls: Controls,
+    state: StateWriter,
+    lock: RunLock,
+}
+
+impl Worker {
+    /// Become the run's worker. `interrupted` is set by signals: the run then stops after its step.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] where another worker lives, [`RunError::Unsafe`] where the folder is not this user's alone to change, [`RunError::Io`].
+    pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
+        Self::begin_in(run, interrupted, socket_folders())
+    }
+
+    /// As [`Self::begin`], with the folders in which the control socket may be.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
+        check_owner(run.path())?;
+        let lock = RunLock::acquire(run.path())?;
+        record_left_over(&lock)?;
+        let state = StateWriter::start(&lock)?;
+        let controls = Controls::new(interrupted);
+        let server = ControlServer::start(&lock, state.clone(), controls.clone(), folders)?;
+        Ok(Self { server, controls, state, lock })
+    }
+
+    /// The right to write to the run.
+    pub fn lock(&self) -> &RunLock {
+        &self.lock
+    }
+
+    /// The one state of the run, for whoever has something to say about it.
+    pub fn state(&self) -> StateWriter {
+        self.state.clone()
+    }
+
+    /// What the run is asked.
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
+    /// What could not be set up, as sentences for the log.
+    pub fn notes(&self) -> &[String] {
+        self.server.notes()
+    }
+
+    /// Wait for a device, and say so in the run's state; `told` hears the same sentence each time that it changes. `None`: the run was asked to stop
+    /// meanwhile, and has ended.
+    ///
+    /// # Errors
+    /// [`RunError`] of the slots, or of a disk that cannot take the state.
+    pub fn wait_for(&self, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
+        self.wait_for_in(&slots_folder()?, devices, told)
+    }
+
+    /// As [`Self::wait_for`], with the folder of locks.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for`].
+    pub fn wait_for_in(&self, slots: &Path, devices: &[Device], mut told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
+        let mut last = String::new();
+        let slot = Slot::wait_in(slots, devices, |waiting| {
+            let sentence = waiting.described();
+            if sentence != last {
+                told(&sentence);
+                last.clone_from(&sentence);
+            }
+            self.on_wait(sentence)
+        })?;
+        if slot.is_some() {
+            self.state.turn(Status::Starting, None)?;
+        } else {
+            self.end(Status::Interrupted, "stopped while it waited for its device")?;
+        }
+        Ok(slot)
+    }
+
+    fn on_wait(&self, sentence: String) -> ControlFlow<()> {
+        if self.controls.stop_requested().is_some() {
+            return ControlFlow::Break(());
+        }
+        // A disk that is full now may not be by the time the device is free.
+        let _ = self.state.turn(Status::Waiting, Some(sentence));
+        ControlFlow::Continue(())
+    }
+
+    /// Say the last word for work that ended before it could say its own: requests are recorded, then the end, then the state. After a last word,
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`RunError`] naming the file that could not be written.
+    pub fn end(&self, status: Status, cause: &str) -> Result<(), RunError> {
+        let state = self.state.now();
+        if state.status.is_ended() {
+            return Ok(());
+        }
+        let recorded = self.record_end(status, cause, state.step);
+        self.state.turn(status, Some(cause.to_owned()))?;
+        recorded
+    }
+
+    fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
+        let mut events = EventWriter::open(&self.lock)?;
+        for accepted in self.controls.take() {
+            events.append(EventBody::from(accepted.event(step + 1)))?;
+        }
+        events.append(End { status: status.name().to_owned(), cause: cause.to_owned(), step, seconds: 0.0 })?;
+        Ok(())
+    }
+}

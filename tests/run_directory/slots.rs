@@ -1,0 +1,237 @@
+//! Runs take turns on a device in the order in which they asked, whoever dies; folders and files that could be a trap are refused.
+
+use std::fs::{File, Permissions};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use grpo_tui::run::{Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask, holder};
+
+use super::{create, memory_folder};
+
+fn shared(folder: &Path) -> PathBuf {
+    let slots = folder.join("slots");
+    std::fs::create_dir(&slots).unwrap();
+    std::fs::set_permissions(&slots, Permissions::from_mode(0o1777)).unwrap();
+    slots
+}
+
+fn gpu(ordinal: usize) -> Device {
+    Device::Gpu { ordinal, uuid: format!("GPU-{ordinal}0000000-aaaa") }
+}
+
+fn take(slots: &Path, devices: &[Device]) -> Slot {
+    Slot::wait_in(slots, devices, |_| ControlFlow::Continue(())).unwrap().unwrap()
+}
+
+/// The place at the first look, without staying.
+fn place(slots: &Path, devices: &[Device]) -> Option<Waiting> {
+    let mut place = None;
+    let slot = Slot::wait_in(slots, devices, |waiting| {
+        place = Some(waiting.clone());
+        ControlFlow::Break(())
+    });
+    assert!(slot.unwrap().is_none() == place.is_some());
+    place
+}
+
+#[test]
+fn first_come_first_served() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let held = take(&slots, &[Device::Cpu]);
+    let (queued, queue) = mpsc::channel();
+    let (served, order) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for name in 0..4 {
+            let (slots, served, queued) = (&slots, served.clone(), queued.clone());
+            scope.spawn(move || {
+                let mut told = false;
+                let slot = Slot::wait_in(slots, &[Device::Cpu], |waiting| {
+                    if !std::mem::replace(&mut told, true) {
+                        queued.send(waiting.ahead).unwrap();
+                    }
+                    ControlFlow::Continue(())
+                });
+                served.send(name).unwrap();
+                drop(slot.unwrap().unwrap());
+            });
+            // Each is in the queue before the next one comes.
+            assert_eq!(queue.recv().unwrap(), name);
+        }
+        let waiting = place(&slots, &[Device::Cpu]).unwrap();
+        assert_eq!(waiting.ahead, 4);
+        let expected = format!("waits for the CPU, held by process {} of user", std::process::id());
+        assert!(
+            waiting.described().starts_with(&expected) && waiting.described().ends_with("place 5 in the queue"),
+            "{}",
+            waiting.described()
+        );
+        drop(held);
+    });
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(holder(&slots, &Device::Cpu), "");
+    assert!(place(&slots, &[Device::Cpu]).is_none());
+}
+
+#[test]
+fn several_devices_side_by_side() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let both = [gpu(0), gpu(1)];
+    let (first, second, cpu) = (take(&slots, &both), take(&slots, &both), take(&slots, &[Device::Cpu]));
+    assert_eq!((first.device(), second.device(), cpu.device()), (&gpu(0), &gpu(1), &Device::Cpu));
+    assert_eq!(place(&slots, &both).unwrap().ahead, 0);
+    drop(second);
+    assert_eq!(take(&slots, &both).device(), &gpu(1));
+    // Without a UUID the number stands for it; both names are fit for a file.
+    let nameless = Device::Gpu { ordinal: 0, uuid: String::new() };
+    let odd = Device::Gpu { ordinal: 0, uuid: "../GPU-0".to_owned() };
+    let slots_taken = (take(&slots, &[nameless]), take(&slots, &[odd]));
+    let names: Vec<String> = std::fs::read_dir(&slots).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.contains(&"gpu-0.lock".to_owned()) && names.contains(&"GPU-0.lock".to_owned()), "{names:?}");
+    for name in names.iter().filter(|name| name.ends_with(".lock") || name.ends_with(".queue")) {
+        assert_eq!(std::fs::metadata(slots.join(name)).unwrap().permissions().mode() & 0o777, 0o666, "{name}");
+    }
+    assert!(!names.iter().any(|name| name.contains("ticket") || name.starts_with('.')), "{names:?}");
+    drop(slots_taken);
+}
+
+/// Another process that holds a file's lock until it is killed.
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn of(path: &Path) -> Self {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+        file.lock().unwrap();
+        // The lock belongs to the open file, which only the child keeps.
+        Self(Command::new("sleep").arg("1000").stdin(Stdio::from(file)).spawn().unwrap())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_dead_neither_hold_nor_wait() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    drop(take(&slots, &[Device::Cpu]));
+    let mut holder = Some(Holder::of(&slots.join("cpu.lock")));
+    // A ticket whose owner has died, and one that waits.
+    std::fs::write(slots.join("cpu.ticket-00000000000000000002"), "").unwrap();
+    let mut waiter = Some(Holder::of(&slots.join("cpu.ticket-00000000000000000003")));
+    assert_eq!(place(&slots, &[Device::Cpu]).unwrap().ahead, 1);
+    assert!(!slots.join("cpu.ticket-00000000000000000002").exists());
+    let mut killed = 0;
+    let slot = Slot::wait_in(&slots, &[Device::Cpu], |waiting| {
+        let victim = if waiting.ahead == 1 { &mut waiter } else { &mut holder };
+        killed += usize::from(victim.take().is_some());
+        ControlFlow::Continue(())
+    });
+    assert!(slot.unwrap().is_some());
+    assert_eq!(killed, 2);
+}
+
+#[test]
+fn a_ticket_that_somebody_removes_is_drawn_again() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let mut held = Some(take(&slots, &[Device::Cpu]));
+    let mut looks = 0;
+    let slot = Slot::wait_in(&slots, &[Device::Cpu], |_| {
+        looks += 1;
+        for entry in std::fs::read_dir(&slots).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().contains("ticket") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        if looks == 3 {
+            held = None;
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(slot.unwrap().is_some() && looks == 3);
+}
+
+#[test]
+fn traps_are_refused() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "mine").unwrap();
+    let check = |slots: &Path, expected: &str| {
+        let error: RunError = Slot::wait_in(slots, &[Device::Cpu], |_| ControlFlow::Break(())).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
+    };
+    for name in ["cpu.queue", "cpu.lock"] {
+        symlink(&victim, slots.join(name)).unwrap();
+        check(&slots, "is a symlink");
+        std::fs::remove_file(slots.join(name)).unwrap();
+        std::fs::hard_link(&victim, slots.join(name)).unwrap();
+        check(&slots, "has a second name");
+        std::fs::remove_file(slots.join(name)).unwrap();
+    }
+    // A trap among the tickets is nobody who waits.
+    symlink(&victim, slots.join("cpu.ticket-00000000000000000000")).unwrap();
+    drop(take(&slots, &[Device::Cpu]));
+    // Nor does a counter that makes no sense stop anyone.
+    for counter in ["", "eleven", "18446744073709551615", "99999999999999999999999999"] {
+        std::fs::write(slots.join("cpu.queue"), counter).unwrap();
+        drop(take(&slots, &[Device::Cpu]));
+    }
+    let link = folder.path().join("link");
+    symlink(&slots, &link).unwrap();
+    check(&link, "is a symlink");
+    std::fs::set_permissions(&slots, Permissions::from_mode(0o777)).unwrap();
+    check(&slots, "has mode 0777 instead of 1777");
+    check(&folder.path().join("nowhere"), "cannot read");
+}
+
+#[test]
+fn what_a_holder_says_of_itself_is_not_trusted() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let _held = take(&slots, &[Device::Cpu]);
+    std::fs::write(slots.join("cpu.lock"), format!("\u{1b}[2Jme {}", "x".repeat(1000))).unwrap();
+    let said = holder(&slots, &Device::Cpu);
+    assert!(said.starts_with("[2Jme") && said.len() <= 200, "{said}");
+}
+
+#[test]
+fn a_run_that_waits_says_so_and_can_be_stopped() {
+    let folder = memory_folder();
+    let (slots, run) = (shared(folder.path()), create(folder.path()));
+    let _held = take(&slots, &[Device::Cpu]);
+    let worker = Worker::begin_in(&run, Arc::new(AtomicBool::new(false)), Vec::new()).unwrap();
+    let asked = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], |_| {}).unwrap().is_none());
+        loop {
+            let state = State::observe(run.path()).unwrap();
+            if state.status == Status::Waiting {
+                assert!(state.cause.unwrap().starts_with("waits for the CPU, held by process"));
+                break;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+        ask(run.path(), &Verb::Stop { now: false }, std::time::Duration::ZERO, &mut |_| {}).unwrap();
+        asked.store(waiting.join().unwrap(), Ordering::Relaxed);
+    });
+    assert!(asked.load(Ordering::Relaxed));
+    drop(worker);
+    let state = State::observe(run.path()).unwrap();
+    assert_eq!((state.status, state.cause.as_deref()), (Status::Interrupted, Some("stopped while it waited for its device")));
+    let events = EventReader::new(&run.events_path()).read().unwrap().events;
+    let kinds: Vec<&str> = events.iter().map(|event| event.body.kind()).collect();
+    assert_eq!(kinds, ["control", "end"]);
+    assert!(matches!(&events[0].body, EventBody::Control(control) if control.verb == "stop"));
+}
