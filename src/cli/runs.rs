@@ -275,7 +275,7 @@ fn compare(first: &Seen, second: &Seen, json: bool) -> String {
 
 /// One line a step, one column a metric; an empty field where a step has no value or one that is not finite.
 fn csv(history: &RunState) -> String {
-    let steps: BTreeSet<u64> = history.metrics.values().flat_map(|series| series.steps().iter().copied()).collect();
+    let steps: BTreeSet<u64> = history.metrics.values().flat_map(|series| series.steps()).collect();
     let names: Vec<&String> = history.metrics.keys().collect();
     let mut text = String::from("step");
     for name in &names {
