@@ -11,6 +11,7 @@ use super::index;
 use super::reader::{Batch, EventReader, Found};
 use super::series::Series;
 use crate::advantage::Dead;
+use crate::config::BestBy;
 
 /// Steps whose groups are kept; earlier ones stay as counts, their events are in the log.
 pub const GROUP_STEPS_KEPT: usize = 64;
@@ -176,7 +177,18 @@ impl RunState {
 
     /// The step with the highest valid rate on the eval set among `candidates`; ties by exact match, then the earliest. `None` without such an eval.
     pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
-        let rates = |eval: &Eval| (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
+        self.best_step_by(candidates, BestBy::Valid)
+    }
+
+    /// As [`Self::best_step`], by the rate that the run's `keep_best_by` names; ties by the other one, then the earliest.
+    pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
+        let rates = |eval: &Eval| {
+            let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
+            match by {
+                BestBy::Valid => (valid, exact),
+                BestBy::Exact => (exact, valid),
+            }
+        };
         let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
         // At step 0 base and trained are the same weights.
         let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);

@@ -16,13 +16,16 @@ use super::reader::Position;
 use super::series::Series;
 
 /// A new index is worth writing once so many bytes had to be folded.
-pub(super) const WORTH_BYTES: u64 = 4 << 20;
+pub(super) const WORTH_BYTES: u64 = 1 << 20;
 
 /// The first line. Its number changes whenever the layout changes or the fold means something else.
 const HEAD: &[u8] = b"grpo-tui events.index 1\n";
 
 /// How many bytes before the index's end tell whether the log is still the same one.
 const FINGERPRINT_BYTES: u64 = 4096;
+
+/// A metric: its name, its stretches, and how many values follow.
+type Column = (String, Vec<(u64, usize)>, usize);
 
 /// What stands before the columns, as JSON.
 #[derive(Serialize, Deserialize)]
@@ -31,8 +34,7 @@ struct Header<S> {
     /// SHA-256 of the log's bytes just before `position`.
     fingerprint: String,
     state: S,
-    /// For each metric its stretches and its number of values.
-    columns: Vec<(String, Vec<(u64, usize)>, usize)>,
+    columns: Vec<Column>,
     counts: usize,
 }
 
@@ -157,7 +159,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
 }
 
-fn columns(frame: &mut impl Read, columns: Vec<(String, Vec<(u64, usize)>, usize)>) -> Option<BTreeMap<String, Series>> {
+fn columns(frame: &mut impl Read, columns: Vec<Column>) -> Option<BTreeMap<String, Series>> {
     let mut metrics = BTreeMap::new();
     let mut buffer = vec![0u8; 1 << 16];
     for (name, stretches, count) in columns {

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod directory;
+mod disk;
 mod durable;
 mod error;
 mod evals;
@@ -11,14 +12,17 @@ mod follow;
 mod history;
 mod index;
 mod lock;
+mod query;
 mod reader;
 mod rollouts;
+mod segments;
 mod series;
 mod state;
 mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
-pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256};
+pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
+pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use durable::{replace_file, sync_folder};
 pub use error::RunError;
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
@@ -27,8 +31,12 @@ pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
 pub use follow::Follower;
 pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState};
 pub use lock::RunLock;
+pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, Found, Position, Skipped};
-pub use rollouts::{Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, read_step, rollout_file};
+pub use rollouts::{
+    Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
+    rollouts_to_delete,
+};
 pub use series::Series;
 pub use state::{State, StateWriter, Status};
 pub use writer::EventWriter;

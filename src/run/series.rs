@@ -68,7 +68,8 @@ impl Series {
             let ((first, start), (next, end)) = (pair[0], pair[1]);
             end > start && first.checked_add((end - start) as u64).is_some_and(|after| after < next)
         });
-        let inside = stretches.last().is_none_or(|(first, start)| *start < values.len() && first.checked_add(values.len() as u64).is_some());
+        let inside =
+            stretches.last().is_none_or(|(first, start)| *start < values.len() && first.checked_add(values.len() as u64).is_some());
         (starts_right && ascending && inside).then_some(Self { stretches, values })
     }
 

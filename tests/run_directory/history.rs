@@ -22,11 +22,11 @@ fn an_index_gives_what_the_whole_log_gives() {
     let folder = memory_folder();
     let run = create(folder.path());
     let (log, index) = (run.events_path(), run.path().join("events.index"));
-    let seq = write_steps(&log, 1, 200, 1);
+    let seq = write_steps(&log, 1, 100, 1);
     RunState::read(run.path()).unwrap();
     assert!(!index.exists(), "a short log needs none");
 
-    let seq = write_steps(&log, 201, 1500, seq);
+    let seq = write_steps(&log, 101, 1500, seq);
     let whole = folded(run.path());
     assert!(RunState::read(run.path()).unwrap() == whole);
     let first = std::fs::read(&index).unwrap();
