@@ -1,8 +1,12 @@
 //! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
 
+mod bad_input;
 mod command;
+mod finished;
 mod history;
 mod long_log;
+mod rollouts;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::io::Write;

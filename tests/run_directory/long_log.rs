@@ -49,7 +49,7 @@ const METRICS: [&str; 36] = [
 ];
 
 /// Numbers in [0, 1) that look like measurements.
-pub(crate) struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     pub(crate) fn next(&mut self) -> f64 {
