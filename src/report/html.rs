@@ -337,7 +337,6 @@ fn origin(page: &mut Writer, report: &Report) {
         rows.push(("log", format!("{} torn bytes dropped, {} unreadable lines, {} events missing", lost.0, lost.1, lost.2)));
     }
     let files = file.task_files.iter().map(|(name, digest)| (name.as_str(), digest.clone()));
-    // A digest is no secret, though it looks like one to a rule that looks at long runs of letters.
     let rows: Vec<Vec<String>> = rows.into_iter().chain(files).map(|(name, value)| vec![name.to_owned(), value]).collect();
     page.table(&["", ""], &rows);
 }

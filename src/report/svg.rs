@@ -97,7 +97,7 @@ impl Frame {
 /// The values' range, widened to round numbers; never empty.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
-    let (low, high) = if high - low > f64::EPSILON * high.abs().max(low.abs()) {
+    let (low, high) = if high - low > 1e-9 * high.abs().max(low.abs()) {
         (low, high)
     } else {
         let half = if low == 0.0 { 0.5 } else { low.abs() * 0.1 };
@@ -243,6 +243,7 @@ mod tests {
         check(0.13, 0.87, (0.0, 1.0));
         check(3.0, 97.0, (0.0, 100.0));
         check(5.0, 5.0, (4.5, 5.5));
+        check(1.5, 1.5 + 1e-15, (1.3, 1.7));
         check(0.0, 0.0, (-0.5, 0.5));
         check(-2.0, 7.0, (-2.5, 7.5));
         let check = |value: f64, step: f64, expected: &str| assert_eq!(number(value, step), expected);
