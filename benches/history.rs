@@ -55,10 +55,10 @@ fn itself(arguments: &[&str]) {
 }
 
 fn open(run: &Path) {
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), processor_seconds());
     let state = RunState::read(run).unwrap();
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    println!("opened in {milliseconds:.0} ms, {:.1} MB at most, step {}", peak_megabytes(), state.last_step);
+    let (wall, processor) = (start.elapsed().as_secs_f64() * 1e3, (processor_seconds() - before) * 1e3);
+    println!("opened in {wall:.0} ms ({processor:.0} ms of a core), {:.1} MB at most, step {}", peak_megabytes(), state.last_step);
 }
 
 fn follow(run: &Path, seconds: u64) {

@@ -77,12 +77,12 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
         for line in 1..=8 {
             add(group(step, (step - 1) % 100 * 8 + line, &mut noise).into(), step);
         }
-        let present = |index: usize, noise: &mut Noise| index < 33 || noise.next() < [0.9, 0.3, 0.02][index - 33];
-        let metrics: BTreeMap<String, f64> = METRICS
-            .iter()
-            .enumerate()
-            .filter_map(|(index, name)| present(index, &mut noise).then(|| ((*name).to_owned(), noise.next())))
-            .collect();
+        let mut metrics = BTreeMap::new();
+        for (index, name) in METRICS.iter().enumerate() {
+            if index < 33 || noise.next() < [0.9, 0.3, 0.02][index - 33] {
+                metrics.insert((*name).to_owned(), noise.next());
+            }
+        }
         add(Step { step, seconds: 0.9, metrics }.into(), step);
         if step % 50 == 0 {
             add(eval(step, &mut noise).into(), step);
