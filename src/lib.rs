@@ -6,6 +6,7 @@ pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; can it learn
+pub mod report; // a run as one HTML file, CSV or JSON lines
 pub mod run; // the run directory: the only bridge between a worker and its viewers
 pub mod score; // completion + row -> score
 pub mod secrets; // a deterministic scan of what would leave the machine

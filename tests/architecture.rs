@@ -46,6 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("strsim", &[]),
     ("thiserror", &[]),
     ("toml", &[]),
+    ("zstd", &["run"]),
 ];
 
 const LINE_LIMIT: usize = 500;

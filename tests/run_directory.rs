@@ -1,9 +1,15 @@
 //! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
 
+mod bad_input;
 mod command;
 mod control;
+mod finished;
+mod history;
 mod launch;
+mod long_log;
+mod rollouts;
 mod slots;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -312,7 +318,7 @@ fn redone_steps_count_once() {
     assert_eq!(silent.latest_eval("eval", "trained").unwrap().summary.valid, 0.2);
     // During the redo, nothing of the void steps shows.
     let during = fold(vec![step(1, 0.1), step(2, 0.2), step(3, 0.3), recovered(1)]);
-    assert_eq!((during.last_step, during.metrics["reward"].steps()), (1, &[1u64][..]));
+    assert_eq!((during.last_step, during.metrics["reward"].steps().collect::<Vec<_>>()), (1, vec![1]));
 }
 
 fn rollout(step: u64, prompt: &str) -> RolloutGroup {

@@ -99,6 +99,16 @@ choices! {
 }
 
 choices! {
+    /// Which rate on the eval set makes a checkpoint the best one. Never the reward, which training shapes.
+    BestBy {
+        /// The valid rate; ties by exact match.
+        Valid = "valid",
+        /// Exact match; ties by the valid rate.
+        Exact = "exact",
+    }
+}
+
+choices! {
     /// A named set of configuration values.
     Preset {
         /// A few steps, to see that everything works.

@@ -1,6 +1,6 @@
 //! The one table of configuration keys: command line, files, help, documentation and forms all come from it.
 
-use super::choices::{Advantage, KlEstimator, Method, PolicyLoss, Preset, Recompute};
+use super::choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Preset, Recompute};
 use super::value::Kind;
 
 /// One configuration key.
@@ -194,6 +194,22 @@ pub static KEYS: &[Key] = &[
         "Keep so many of the latest checkpoints, besides step 0, the best and the end; 0 keeps all.",
     )
     .presets("3", "3", "3"),
+    key(
+        "keep_best_by",
+        Kind::Choice(BestBy::NAMES),
+        "valid",
+        "",
+        "The rate on the eval set that makes a checkpoint the best one, which is kept and is what RUN@best means.",
+    )
+    .presets("valid", "valid", "valid"),
+    key(
+        "keep_rollouts",
+        whole(0, ANY),
+        "0",
+        "steps",
+        "Keep the rollouts of so many of the latest steps, besides those around kept checkpoints, by files of 100 steps; 0 keeps all.",
+    )
+    .presets("0", "0", "0"),
     // The machine.
     key(
         "tokens_per_micro_batch",

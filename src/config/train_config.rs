@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::choices::{Advantage, KlEstimator, Method, PolicyLoss, Recompute};
+use super::choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Recompute};
 use super::value::StopCondition;
 
 /// Every key of [`super::KEYS`] with its value; meanings, units and ranges stand there. Written to `run.toml`.
@@ -47,6 +47,8 @@ pub struct TrainConfig {
     pub eval_every: u64,
     pub checkpoint_every: u64,
     pub keep_checkpoints: usize,
+    pub keep_best_by: BestBy,
+    pub keep_rollouts: u64,
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: Recompute,
     pub threads: usize,

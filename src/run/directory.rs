@@ -1,13 +1,14 @@
 //! One run's folder: created whole and private, opened with clear refusals.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
 use super::error::RunError;
-use crate::config::{Source, TrainConfig};
+use crate::config::{KEYS, Source, TrainConfig};
 
 /// The newest format of a run directory that this program reads and the one it writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -151,13 +152,35 @@ impl RunDirectory {
             line: error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1),
             message: error.message().to_owned(),
         };
-        let table: toml::Table = text.parse().map_err(|error| malformed(&error))?;
+        let mut table: toml::Table = text.parse().map_err(|error| malformed(&error))?;
         let version = table.get("version").and_then(toml::Value::as_integer).and_then(|version| u64::try_from(version).ok());
         if let Some(found) = version.filter(|version| *version > FORMAT_VERSION) {
             return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
         }
-        let file: RunFile = toml::from_str(&text).map_err(|error| malformed(&error))?;
+        let file: RunFile = match add_new_keys(&mut table) {
+            // From the text, errors know their line.
+            false => toml::from_str(&text),
+            true => table.try_into(),
+        }
+        .map_err(|error| malformed(&error))?;
         Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file })
+    }
+
+    /// Whether this user may act in the run: compute in it or remove it. Whoever else could write here could have put anything into it.
+    ///
+    /// # Errors
+    /// [`RunError::Foreign`] where the folder is another user's, [`RunError::Loose`] where others may write to it.
+    pub fn check_private(&self) -> Result<(), RunError> {
+        let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != user {
+            return Err(RunError::Foreign { path: self.path.clone(), owner, user });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(RunError::Loose { path: self.path.clone(), mode });
+        }
+        Ok(())
     }
 
     /// The folder, as an absolute path.
@@ -194,6 +217,20 @@ impl RunDirectory {
     pub fn checkpoints_path(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
+}
+
+/// Give the configuration of an older program the keys that it did not know, at their defaults; true where there were any.
+fn add_new_keys(table: &mut toml::Table) -> bool {
+    let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
+    let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
+    for key in &missing {
+        if let Ok(value) = key.kind.parse(key.default)
+            && let Ok(value) = toml::Value::try_from(value)
+        {
+            config.insert(key.name.to_owned(), value);
+        }
+    }
+    !missing.is_empty()
 }
 
 fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Result<(), RunError> {
@@ -240,6 +277,23 @@ pub(super) fn host_name() -> String {
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of a file in hex; the file may be larger than memory.
+///
+/// # Errors
+/// [`RunError::Io`] naming the file.
+pub fn sha256_file(path: &Path) -> Result<String, RunError> {
+    use sha2::Digest;
+    use std::io::Read;
+    let mut file = std::fs::File::open(path).map_err(RunError::io("read", path))?;
+    let (mut hash, mut buffer) = (sha2::Sha256::new(), vec![0u8; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(RunError::io("read", path))? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
 }
 
 /// A task's name as a part of a folder's name: lower-case letters, digits and single hyphens, at most 32.

@@ -51,6 +51,39 @@ pub enum RunError {
         /// The process and host that hold it, in words.
         holder: String,
     },
+    /// Another user's run.
+    #[error(
+        "{} belongs to user {owner}, and you are user {user}: reading it is fine, acting in it is not, since a worker does what its files say; \
+         copy it into your own runs (`cp -r`), or ask its owner", .path.display()
+    )]
+    Foreign {
+        /// The run directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who asks.
+        user: u32,
+    },
+    /// A run that others may write to.
+    #[error(
+        "{} may be written by other users (mode {mode:04o}), so its files prove nothing; check them, then `chmod -R go-w` it", .path.display()
+    )]
+    Loose {
+        /// The run directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A condition on runs that cannot be read.
+    #[error("the condition `{query}`, column {column}: expected {expected}; an example: valid>0.9 and task:invoice")]
+    Query {
+        /// As the user wrote it.
+        query: String,
+        /// Where, from 1.
+        column: usize,
+        /// What should stand there.
+        expected: &'static str,
+    },
     /// No run fits what the user wrote.
     #[error("no run `{wanted}` in {searched}; `grpo-tui runs list` shows the runs there are")]
     NotFound {

@@ -10,7 +10,7 @@ use super::history::RunState;
 /// Which checkpoint of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The highest valid rate on the eval set; what a bare RUN means.
+    /// The highest valid rate on the eval set, or exact match where the run's `keep_best_by` says so; what a bare RUN means.
     Best,
     /// The latest.
     Last,
@@ -153,7 +153,7 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
     let found = match at {
         At::Last => steps.last().copied(),
         At::Step(step) => steps.contains(&step).then_some(step),
-        At::Best => RunState::read(run.path())?.best_step(&steps).or(steps.last().copied()),
+        At::Best => RunState::read(run.path())?.best_step_by(&steps, run.file().config.keep_best_by).or(steps.last().copied()),
     };
     found.ok_or_else(|| {
         let wanted = match at {

@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::RunError;
 use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, Run};
-use super::reader::{EventReader, Found};
+use super::index;
+use super::reader::{Batch, EventReader, Found};
+use super::series::Series;
 use crate::advantage::Dead;
+use crate::config::BestBy;
 
 /// Steps whose groups are kept; earlier ones stay as counts, their events are in the log.
 pub const GROUP_STEPS_KEPT: usize = 64;
 
 /// Everything that a run's events say. Where a step is redone, the later event of the same kind and step counts.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// The latest worker's first line.
     pub run: Option<Run>,
@@ -23,12 +28,15 @@ pub struct RunState {
     /// The last step done; 0 before the first.
     pub last_step: u64,
     /// Each metric's values by step; `seconds` is the step's time.
+    #[serde(skip)]
     pub metrics: BTreeMap<String, Series>,
     /// Groups of the latest steps, by step, then by line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
     /// Counts of all steps' groups.
+    #[serde(skip)]
     pub group_counts: BTreeMap<u64, GroupCounts>,
     /// Held-out passes, by step, set and target.
+    #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, String), Eval>,
     /// Checkpoints taken, by step; the keep rules may have removed some since.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
@@ -69,57 +77,6 @@ pub struct GroupCounts {
     pub best: u32,
     /// Dead otherwise.
     pub worst: u32,
-}
-
-/// One metric over steps, ascending.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Series {
-    steps: Vec<u64>,
-    values: Vec<f64>,
-}
-
-impl Series {
-    /// The steps that have a value.
-    pub fn steps(&self) -> &[u64] {
-        &self.steps
-    }
-
-    /// The values; NaN where a number was not finite.
-    pub fn values(&self) -> &[f64] {
-        &self.values
-    }
-
-    /// The latest value.
-    pub fn last(&self) -> Option<f64> {
-        self.values.last().copied()
-    }
-
-    /// The value at a step.
-    pub fn at(&self, step: u64) -> Option<f64> {
-        self.steps.binary_search(&step).ok().map(|index| self.values[index])
-    }
-
-    fn set(&mut self, step: u64, value: f64) {
-        match self.steps.last() {
-            Some(last) if *last >= step => match self.steps.binary_search(&step) {
-                Ok(index) => self.values[index] = value,
-                Err(index) => {
-                    self.steps.insert(index, step);
-                    self.values.insert(index, value);
-                }
-            },
-            _ => {
-                self.steps.push(step);
-                self.values.push(value);
-            }
-        }
-    }
-
-    fn forget_after(&mut self, step: u64) {
-        let keep = self.steps.partition_point(|found| *found <= step);
-        self.steps.truncate(keep);
-        self.values.truncate(keep);
-    }
 }
 
 impl RunState {
@@ -170,15 +127,42 @@ impl RunState {
         }
     }
 
-    /// Read a run's whole log.
+    /// What a run's log says now. A long log is not read whole: see [`Self::open`].
     ///
     /// # Errors
     /// As [`EventReader::each`].
     pub fn read(run: &Path) -> Result<Self, RunError> {
-        let mut state = Self::default();
-        let mut reader = EventReader::new(&run.join("events.jsonl"));
+        Ok(Self::open(run)?.0)
+    }
+
+    /// What a run's log says now, and the reader that stands behind its last whole line. A long log has an index beside it, so that only what came
+    /// since is read; an index that is missing, stale or of another version is made anew.
+    ///
+    /// # Errors
+    /// As [`EventReader::each`].
+    pub fn open(run: &Path) -> Result<(Self, EventReader), RunError> {
+        let log = run.join("events.jsonl");
+        let (mut state, mut reader) = match index::load(run) {
+            Some((state, position)) => (state, EventReader::at(&log, position)),
+            None => (Self::default(), EventReader::new(&log)),
+        };
+        let from = reader.position().offset;
         state.follow(&mut reader)?;
-        Ok(state)
+        let position = reader.position();
+        if position.offset.saturating_sub(from) >= index::WORTH_BYTES && !reader.is_inside_a_line() {
+            index::store(run, &state, position);
+        }
+        Ok((state, reader))
+    }
+
+    /// Take what a [`super::Follower`] found.
+    pub fn take(&mut self, batch: Batch) {
+        if batch.restarted {
+            *self = Self::default();
+        }
+        self.skipped += batch.skipped.len();
+        self.gaps = self.gaps.saturating_add(batch.gaps);
+        batch.events.into_iter().for_each(|event| self.fold(event));
     }
 
     /// Take what is new in a log. A log that was replaced starts over.
@@ -190,13 +174,24 @@ impl RunState {
             Found::Restarted => *self = Self::default(),
             Found::Event(event) => self.fold(event),
             Found::Skipped(_) => self.skipped += 1,
-            Found::Missing(count) => self.gaps += count,
+            Found::Missing(count) => self.gaps = self.gaps.saturating_add(count),
         })
     }
 
     /// The step with the highest valid rate on the eval set among `candidates`; ties by exact match, then the earliest. `None` without such an eval.
     pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
-        let rates = |eval: &Eval| (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
+        self.best_step_by(candidates, BestBy::Valid)
+    }
+
+    /// As [`Self::best_step`], by the rate that the run's `keep_best_by` names; ties by the other one, then the earliest.
+    pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
+        let rates = |eval: &Eval| {
+            let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
+            match by {
+                BestBy::Valid => (valid, exact),
+                BestBy::Exact => (exact, valid),
+            }
+        };
         let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
         // At step 0 base and trained are the same weights.
         let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);
@@ -254,5 +249,25 @@ impl RunState {
         self.alerts_in_order.retain(|alert| alert.step <= step);
         self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();
         self.last_step = self.last_step.min(step);
+    }
+}
+
+/// Evals as a list: their key stands in each of them.
+mod listed_evals {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::run::events::Eval;
+
+    type Evals = BTreeMap<(u64, String, String), Eval>;
+
+    pub(super) fn serialize<S: Serializer>(evals: &Evals, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(evals.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Evals, D::Error> {
+        let evals = Vec::<Eval>::deserialize(deserializer)?;
+        Ok(evals.into_iter().map(|eval| ((eval.step, eval.set.clone(), eval.target.clone()), eval)).collect())
     }
 }

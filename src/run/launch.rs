@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +14,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::control::user_id;
 use super::directory::RunDirectory;
 use super::error::RunError;
 
@@ -69,10 +68,10 @@ pub struct Launched {
 /// Start a worker on a run and wait for its first word. It goes on when this process ends.
 ///
 /// # Errors
-/// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one; [`RunError::Unsafe`] where others could change
-/// what the worker relies on.
+/// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one; [`RunError::Foreign`] and
+/// [`RunError::Loose`] where others could change what the worker relies on.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
-    check_owner(run.path())?;
+    run.check_private()?;
     let failed = |message: String| RunError::Launch { path: run.path().to_owned(), message };
     let (log, log_path) = (open_log(&run.log_path())?, run.log_path());
     let log_start = log.metadata().map_err(RunError::io("read", &log_path))?.len();
@@ -99,22 +98,6 @@ pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
     // Whoever started it need not stay; while it does, the ended worker must not linger as a zombie.
     let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
     outcome
-}
-
-/// What the worker relies on must be its user's own and nobody else's to change.
-pub(super) fn check_owner(run: &Path) -> Result<(), RunError> {
-    let found = std::fs::symlink_metadata(run).map_err(RunError::io("read", run))?;
-    let unsafe_because = |why: String| Err(RunError::Unsafe { path: run.to_owned(), why });
-    if found.uid() != user_id() {
-        return unsafe_because(format!(
-            "belongs to user {}, and only that user's workers may write there; copy the run to work on it",
-            found.uid()
-        ));
-    }
-    match found.mode() & 0o022 {
-        0 => Ok(()),
-        _ => unsafe_because(format!("can be changed by others (mode {:04o}); take that away with chmod go-w", found.mode() & 0o777)),
-    }
 }
 
 fn open_log(path: &Path) -> Result<File, RunError> {

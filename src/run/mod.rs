@@ -3,20 +3,26 @@
 mod checkpoints;
 mod control;
 mod directory;
+mod disk;
 mod durable;
 mod error;
 mod evals;
 pub mod events;
 mod filesystem;
 mod find;
+mod follow;
 mod gpu;
 mod history;
+mod index;
 mod launch;
 mod liveness;
 mod lock;
 mod logout;
+mod query;
 mod reader;
 mod rollouts;
+mod segments;
+mod series;
 mod slots;
 mod state;
 mod worker;
@@ -27,21 +33,28 @@ pub use control::{
     Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
     socket_folders,
 };
-pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256};
+pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
+pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use durable::{replace_file, sync_folder};
 pub use error::RunError;
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use filesystem::FileSystem;
 pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
+pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
-pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState, Series};
+pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState};
 pub use launch::{Compute, Handshake, Launch, Launched, launch};
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
 pub use logout::{Home, Logout};
-pub use reader::{Batch, EventReader, Found, Skipped};
-pub use rollouts::{Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, read_step, rollout_file};
+pub use query::{Comparison as QueryComparison, Field, Query};
+pub use reader::{Batch, EventReader, Found, Position, Skipped};
+pub use rollouts::{
+    Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
+    rollouts_to_delete,
+};
+pub use series::Series;
 pub use slots::{Device, SLOTS, Slot, Waiting, holder, slots_folder};
 pub use state::{State, StateWriter, Status};
 pub use worker::Worker;

@@ -9,16 +9,30 @@ use super::error::RunError;
 use super::events::{BadLine, EVENT_VERSION, Event};
 
 /// How much is read at once.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// A longer line is no event; it is skipped without being held in memory.
+const LONGEST_LINE_BYTES: usize = 16 << 20;
 
 /// A position in a growing log. [`EventReader::read`] returns what came since the last time.
 #[derive(Debug, Clone)]
 pub struct EventReader {
     path: PathBuf,
-    offset: u64,
-    line: usize,
+    position: Position,
     inode: Option<u64>,
-    last_seq: u64,
+    /// Inside a line that is longer than any event; its rest is skipped.
+    overlong: bool,
+}
+
+/// How far a log was read: always the end of a whole line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    /// Bytes.
+    pub offset: u64,
+    /// Lines.
+    pub line: usize,
+    /// The highest sequence number seen.
+    pub last_seq: u64,
 }
 
 /// What one reading found.
@@ -32,6 +46,15 @@ pub struct Batch {
     pub gaps: u64,
     /// The file shrank or was replaced: everything known from before is void and `events` starts from the beginning.
     pub restarted: bool,
+    /// The run's folder is not there (any more).
+    pub gone: bool,
+}
+
+impl Batch {
+    /// Whether there is nothing new.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.skipped.is_empty() && self.gaps == 0 && !self.restarted && !self.gone
+    }
 }
 
 /// A line that is no event.
@@ -46,7 +69,22 @@ pub struct Skipped {
 impl EventReader {
     /// Start at the beginning of the log at `path`.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), offset: 0, line: 0, inode: None, last_seq: 0 }
+        Self::at(path, Position::default())
+    }
+
+    /// Go on from a position that an earlier reader reached.
+    pub(super) fn at(path: &Path, position: Position) -> Self {
+        Self { path: path.to_owned(), position, inode: None, overlong: false }
+    }
+
+    /// How far this reader is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Whether the reader stands in the middle of a line that is longer than any event.
+    pub(super) fn is_inside_a_line(&self) -> bool {
+        self.overlong
     }
 
     /// Everything new. A torn last line is left for the next time; a missing file is an empty one.
@@ -77,35 +115,51 @@ impl EventReader {
         };
         let metadata = file.metadata().map_err(RunError::io("read", &path))?;
         let replaced = self.inode.is_some_and(|inode| inode != metadata.ino());
-        if replaced || metadata.len() < self.offset {
+        if replaced || metadata.len() < self.position.offset {
             *self = Self::new(&path);
             take(Found::Restarted);
         }
         self.inode = Some(metadata.ino());
-        file.seek(SeekFrom::Start(self.offset)).map_err(RunError::io("read", &path))?;
+        if metadata.len() == self.position.offset {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.position.offset)).map_err(RunError::io("read", &path))?;
         let mut pending = Vec::new();
         loop {
-            let before = pending.len();
-            pending.resize(before + CHUNK_BYTES, 0);
-            let count = loop {
-                match file.read(&mut pending[before..]) {
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    outcome => break outcome.map_err(RunError::io("read", &path))?,
-                }
-            };
-            pending.truncate(before + count);
-            if count == 0 {
+            let count = Read::take(&mut file, CHUNK_BYTES).read_to_end(&mut pending).map_err(RunError::io("read", &path))?;
+            let done = self.lines(&pending, count, &mut take)?;
+            pending.drain(..done);
+            if pending.len() > LONGEST_LINE_BYTES {
+                self.position.offset += pending.len() as u64;
+                self.overlong = true;
+                pending.clear();
+            }
+            if (count as u64) < CHUNK_BYTES {
                 return Ok(());
             }
-            let mut done = 0;
-            while let Some(length) = pending[done..].iter().position(|byte| *byte == b'\n') {
-                self.line(&pending[done..done + length], &mut take)?;
-                done += length + 1;
-                self.offset += length as u64 + 1;
-                self.line += 1;
-            }
-            pending.drain(..done);
         }
+    }
+
+    /// Take the whole lines of `pending`, of which the last `fresh` bytes are new; returns the bytes taken.
+    fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(Found)) -> Result<usize, RunError> {
+        let (mut done, mut search) = (0, pending.len() - fresh);
+        while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
+            let end = search + length;
+            if std::mem::take(&mut self.overlong) {
+                let reason = format!("a line of more than {} MiB", LONGEST_LINE_BYTES >> 20);
+                take(Found::Skipped(Skipped { line: self.position.line + 1, reason }));
+            } else {
+                self.line(&pending[done..end], take)?;
+            }
+            self.position.offset += (end + 1 - done) as u64;
+            self.position.line += 1;
+            (done, search) = (end + 1, end + 1);
+        }
+        if self.overlong {
+            self.position.offset += (pending.len() - done) as u64;
+            done = pending.len();
+        }
+        Ok(done)
     }
 
     /// Take one whole line.
@@ -117,15 +171,15 @@ impl EventReader {
         };
         match parsed {
             Ok(event) => {
-                let missing = event.seq.saturating_sub(self.last_seq.saturating_add(1));
+                let missing = event.seq.saturating_sub(self.position.last_seq.saturating_add(1));
                 if missing > 0 {
                     take(Found::Missing(missing));
                 }
-                self.last_seq = self.last_seq.max(event.seq);
+                self.position.last_seq = self.position.last_seq.max(event.seq);
                 take(Found::Event(event));
             }
             Err(BadLine::Newer(found)) => return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION }),
-            Err(BadLine::Malformed(reason)) => take(Found::Skipped(Skipped { line: self.line + 1, reason })),
+            Err(BadLine::Malformed(reason)) => take(Found::Skipped(Skipped { line: self.position.line + 1, reason })),
         }
         Ok(())
     }
@@ -161,5 +215,27 @@ mod tests {
         std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
         let state = RunState::read(folder.path()).unwrap();
         assert_eq!((state.notes.len(), state.skipped, state.gaps, state.dropped_bytes), (2, 0, u64::MAX - 1, u64::MAX));
+    }
+
+    /// A line that is longer than any event is one skipped line, also when it arrives in pieces.
+    #[test]
+    fn an_overlong_line_is_skipped_whole() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut file = File::create(&path).unwrap();
+        let note = |seq| Event { seq, time_ms: 1, body: Note { text: "a".to_owned() }.into() }.to_line().unwrap();
+        let mut reader = EventReader::new(&path);
+        file.write_all(&note(1)).unwrap();
+        file.write_all(&vec![b'x'; LONGEST_LINE_BYTES + 5]).unwrap();
+        assert_eq!(reader.read().unwrap().events.len(), 1);
+        file.write_all(b"yyy").unwrap();
+        assert!(reader.read().unwrap().is_empty());
+        file.write_all(b"z\n").unwrap();
+        file.write_all(&note(2)).unwrap();
+        let found = reader.read().unwrap();
+        assert_eq!((found.events.len(), found.skipped.len(), found.skipped[0].line, found.gaps), (1, 1, 2, 0));
+        assert_eq!(reader.position(), Position { offset: std::fs::metadata(&path).unwrap().len(), line: 3, last_seq: 2 });
+        assert_eq!(EventReader::new(&path).read().unwrap().skipped.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Full records of what was sampled: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one a line.
+//! Full records of what was sampled: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one a line; compressed when it is complete.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoints::list_checkpoints;
 use super::durable::{append_line, open_append, seal, sync_folder};
 use super::error::RunError;
 use super::lock::RunLock;
+use super::segments::{compress, compressed, expand, open_step};
 
 /// Steps in one file.
 pub const STEPS_PER_FILE: u64 = 100;
@@ -71,6 +73,7 @@ pub struct RolloutWriter {
     run: PathBuf,
     open: Option<Open>,
     last_step: u64,
+    keep_steps: u64,
 }
 
 #[derive(Debug)]
@@ -82,39 +85,82 @@ struct Open {
 }
 
 impl RolloutWriter {
-    /// Go on after `step`, the last one that is done (0 at the beginning): groups of later steps are dropped, and a torn tail with them. Touches the
-    /// file of that step and removes later ones.
+    /// Go on after `step`, the last one that is done (0 at the beginning): groups of later steps are dropped, and a torn tail with them. Complete files
+    /// that a killed worker left plain are compressed; that of `step` is made plain again where more will be appended to it.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn resume(lock: &RunLock, step: u64) -> Result<Self, RunError> {
         let folder = lock.run().join("rollouts");
         super::durable::ensure_folder(&folder)?;
-        let first = rollout_file(step);
-        let mut removed = false;
         for entry in std::fs::read_dir(&folder).map_err(RunError::io("read", &folder))? {
             let path = entry.map_err(RunError::io("read", &folder))?.path();
-            let block = path
-                .extension()
-                .is_some_and(|extension| extension == "jsonl")
-                .then(|| path.file_stem()?.to_str()?.parse::<u64>().ok())
-                .flatten();
-            if block.is_some_and(|block| block > last_step_of_file(step)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let later = segment_of(&name).is_some_and(|(segment, _)| segment > last_step_of_file(step));
+            if later || (name.starts_with('.') && name.ends_with(".tmp")) {
                 std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
-                removed = true;
             }
         }
-        if removed {
-            sync_folder(&folder)?;
+        sync_folder(&folder)?;
+        let path = lock.run().join(rollout_file(step));
+        if step < last_step_of_file(step) && !path.exists() && compressed(&path).exists() {
+            expand(&path, step)?;
         }
-        let path = lock.run().join(&first);
         if path.exists() {
+            let _ = std::fs::remove_file(compressed(&path));
             let file = open_append(&path)?;
             seal(&file, &path)?;
             let keep = length_through(&path, step)?;
             file.set_len(keep).and_then(|()| file.sync_all()).map_err(RunError::io("shorten", &path))?;
         }
-        Ok(Self { run: lock.run().to_owned(), open: None, last_step: step })
+        let writer = Self { run: lock.run().to_owned(), open: None, last_step: step, keep_steps: 0 };
+        writer.compress_complete(step)?;
+        Ok(writer)
+    }
+
+    /// Delete complete files by [`rollouts_to_delete`] whenever a new one is begun. 0, as at the start, keeps all.
+    #[must_use]
+    pub fn keeping(mut self, keep_steps: u64) -> Self {
+        self.keep_steps = keep_steps;
+        self
+    }
+
+    /// Compress what is left plain: nothing more will be appended unless the run is resumed.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the folder.
+    pub fn finish(mut self) -> Result<(), RunError> {
+        self.sync()?;
+        self.open = None;
+        self.compress_complete(u64::MAX)?;
+        self.keep()
+    }
+
+    /// Compress the plain files whose last step is at most `step`. A disk that has no room for the twin keeps the plain file.
+    fn compress_complete(&self, step: u64) -> Result<(), RunError> {
+        for segment in rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step) {
+            let path = self.run.join(rollout_file(segment.last_step));
+            match compress(&path, step_of) {
+                Err(RunError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The keep rule.
+    fn keep(&self) -> Result<(), RunError> {
+        let segments: Vec<u64> = rollout_segments(&self.run)?.into_iter().map(|segment| segment.last_step).collect();
+        for segment in rollouts_to_delete(&segments, self.last_step, self.keep_steps, &list_checkpoints(&self.run)?) {
+            let plain = self.run.join(rollout_file(segment));
+            for path in [compressed(&plain), plain] {
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RunError::io("remove", &path)(error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Append one group and say where it stands.
@@ -135,6 +181,8 @@ impl RolloutWriter {
             previous => {
                 if let Some(previous) = previous {
                     previous.file.sync_data().map_err(RunError::io("sync", &previous.path))?;
+                    self.compress_complete(group.step - 1)?;
+                    self.keep()?;
                 }
                 let file = open_append(&path)?;
                 let lines = count_lines(&path)?;
@@ -159,37 +207,103 @@ impl RolloutWriter {
     }
 }
 
-/// Read the groups of one step. Lines of other steps are skipped unread; a torn tail is left out.
+/// Read the groups of one step, from a plain file or a compressed one. Lines of other steps are skipped unread; a torn tail is left out. Empty where the
+/// step has none, or where the keep rule deleted them.
 ///
 /// # Errors
 /// [`RunError`] with file and line.
 pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
-    let path = run.join(rollout_file(step));
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RunError::io("read", &path)(error)),
-    };
+    let plain = run.join(rollout_file(step));
+    let packed = compressed(&plain);
+    // While this looks, a worker may put the compressed file into the plain one's place.
+    for path in [&plain, &packed, &plain] {
+        let opened = match path == &plain {
+            true => File::open(path).map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
+            false => open_step(path, step),
+        };
+        match opened {
+            Ok(lines) => return groups_of(lines, path, step),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(RunError::io("read", path)(error)),
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn groups_of(lines: impl BufRead, path: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     let mut groups = Vec::new();
-    for_each_line(file, &path, |index, line| {
+    for_each_line(lines, path, |index, line| {
         if step_of(line) == Some(step) {
-            let parsed = serde_json::from_slice(line);
-            groups.push(parsed.map_err(|error| RunError::Malformed {
-                path: path.clone(),
-                line: Some(index + 1),
-                message: error.to_string(),
-            })?);
+            let malformed =
+                |error: serde_json::Error| RunError::Malformed { path: path.to_owned(), line: Some(index + 1), message: error.to_string() };
+            groups.push(serde_json::from_slice(line).map_err(malformed)?);
         }
         Ok(true)
     })?;
     Ok(groups)
 }
 
+/// One file of rollouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The last step that it is for; the first is [`STEPS_PER_FILE`] - 1 before.
+    pub last_step: u64,
+    /// Whether it is compressed.
+    pub compressed: bool,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The files of rollouts that there are, ascending. Where a worker was killed while it compressed one, the plain file counts.
+///
+/// # Errors
+/// [`RunError::Io`] where the folder exists but cannot be read.
+pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
+    let folder = run.join("rollouts");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunError::io("read", &folder)(error)),
+    };
+    let mut segments = Vec::new();
+    for entry in entries.flatten() {
+        if let Some((last_step, compressed)) = segment_of(&entry.file_name().to_string_lossy())
+            && let Ok(metadata) = entry.metadata()
+        {
+            segments.push(Segment { last_step, compressed, bytes: metadata.len() });
+        }
+    }
+    segments.sort_unstable_by_key(|segment| (segment.last_step, segment.compressed));
+    segments.dedup_by_key(|segment| segment.last_step);
+    Ok(segments)
+}
+
+/// The last step of a file's name, and whether it is a compressed one.
+fn segment_of(name: &str) -> Option<(u64, bool)> {
+    let (digits, compressed) = match name.strip_suffix(".jsonl.zst") {
+        Some(digits) => (digits, true),
+        None => (name.strip_suffix(".jsonl")?, false),
+    };
+    let numeric = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    numeric.then(|| digits.parse().ok()).flatten().map(|last_step| (last_step, compressed))
+}
+
+/// Which files to delete, by their last steps: all of `segments` but those of the last `keep_steps` steps (0 keeps every one) and those around
+/// `checkpoints`: the steps that led to one, and the first that went on from it.
+pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, checkpoints: &[u64]) -> Vec<u64> {
+    if keep_steps == 0 {
+        return Vec::new();
+    }
+    let oldest = last_step_of_file((last_step + 1).saturating_sub(keep_steps));
+    let around = |segment: u64| checkpoints.iter().any(|step| [*step, step + 1].into_iter().any(|step| last_step_of_file(step) == segment));
+    segments.iter().copied().filter(|segment| *segment < oldest && !around(*segment)).collect()
+}
+
 /// Bytes of the leading lines whose step is at most `step`.
 fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
     let mut length = 0;
     let file = File::open(path).map_err(RunError::io("read", path))?;
-    for_each_line(file, path, |_, line| {
+    for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, line| {
         let keep = step_of(line).is_some_and(|found| found <= step);
         length += if keep { line.len() as u64 + 1 } else { 0 };
         Ok(keep)
@@ -200,7 +314,7 @@ fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
 fn count_lines(path: &Path) -> Result<u64, RunError> {
     let mut lines = 0;
     let file = File::open(path).map_err(RunError::io("read", path))?;
-    for_each_line(file, path, |_, _| {
+    for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, _| {
         lines += 1;
         Ok(true)
     })?;
@@ -208,8 +322,11 @@ fn count_lines(path: &Path) -> Result<u64, RunError> {
 }
 
 /// Whole lines without their newline, until `take` says false.
-fn for_each_line(file: File, path: &Path, mut take: impl FnMut(usize, &[u8]) -> Result<bool, RunError>) -> Result<(), RunError> {
-    let mut reader = BufReader::with_capacity(1 << 18, file);
+fn for_each_line(
+    mut reader: impl BufRead,
+    path: &Path,
+    mut take: impl FnMut(usize, &[u8]) -> Result<bool, RunError>,
+) -> Result<(), RunError> {
     let mut line = Vec::new();
     for index in 0.. {
         line.clear();
@@ -227,5 +344,8 @@ fn step_of(line: &[u8]) -> Option<u64> {
     struct Head {
         step: u64,
     }
-    serde_json::from_slice::<Head>(line).ok().map(|head| head.step)
+    // As this program writes it; anything else is read in full.
+    let digits = line.strip_prefix(b"{\"step\":").map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default());
+    let quick = digits.filter(|digits| !digits.is_empty()).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    quick.or_else(|| serde_json::from_slice::<Head>(line).ok().map(|head| head.step))
 }

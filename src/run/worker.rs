@@ -9,7 +9,6 @@ use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::error::RunError;
 use super::events::{End, EventBody};
-use super::launch::check_owner;
 use super::lock::RunLock;
 use super::slots::{Device, Slot, slots_folder};
 use super::state::{StateWriter, Status};
@@ -29,7 +28,7 @@ impl Worker {
     /// Become the run's worker. `interrupted` is set by signals: the run then stops after its step.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where another worker lives, [`RunError::Unsafe`] where the folder is not this user's alone to change, [`RunError::Io`].
+    /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder is not this user's alone to change, [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         Self::begin_in(run, interrupted, socket_folders())
     }
@@ -39,7 +38,7 @@ impl Worker {
     /// # Errors
     /// As [`Self::begin`].
     pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
-        check_owner(run.path())?;
+        run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;

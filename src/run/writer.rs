@@ -3,6 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::durable::{append_line, open_append, seal};
@@ -19,8 +23,7 @@ pub struct EventWriter {
     file: File,
     path: PathBuf,
     next_seq: u64,
-    last_sync: Instant,
-    unsynced: bool,
+    syncer: Syncer,
 }
 
 impl EventWriter {
@@ -29,11 +32,16 @@ impl EventWriter {
     /// # Errors
     /// [`RunError`] naming the file.
     pub fn open(lock: &RunLock) -> Result<Self, RunError> {
+        Self::syncing_every(lock, SYNC_INTERVAL)
+    }
+
+    fn syncing_every(lock: &RunLock, interval: Duration) -> Result<Self, RunError> {
         let path = lock.run().join("events.jsonl");
         let file = open_append(&path)?;
         let (dropped_bytes, length) = seal(&file, &path)?;
         let next_seq = last_seq(&file, length).map_err(RunError::io("read", &path))? + 1;
-        let mut writer = Self { file, path, next_seq, last_sync: Instant::now(), unsynced: false };
+        let syncer = file.try_clone().and_then(|file| Syncer::start(file, interval)).map_err(RunError::io("open", &path))?;
+        let mut writer = Self { file, path, next_seq, syncer };
         if dropped_bytes > 0 {
             let text = format!("the last line of events.jsonl was torn; {dropped_bytes} bytes were dropped");
             writer.append(Recovered { dropped_bytes, resumed_from: None, text })?;
@@ -41,20 +49,22 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Append one event and return its sequence number. Kinds that others rely on are durable before this returns, the rest within five seconds of
-    /// the next event.
+    /// Append one event and return its sequence number. Kinds that others rely on are durable before this returns, the rest within five seconds.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file: a full or read-only disk. The log then still ends in whole lines.
+    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that did not reach it. The log then still ends in whole lines.
     pub fn append(&mut self, body: impl Into<EventBody>) -> Result<u64, RunError> {
         let event = Event { seq: self.next_seq, time_ms: now_ms(), body: body.into() };
         let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
         let line = event.to_line().map_err(malformed)?;
+        self.syncer.check().map_err(RunError::io("sync", &self.path))?;
         append_line(&self.file, &self.path, &line)?;
         self.next_seq += 1;
-        self.unsynced = true;
-        if event.body.must_be_durable() || self.last_sync.elapsed() >= SYNC_INTERVAL {
+        if event.body.must_be_durable() {
+            self.syncer.owed.store(true, Ordering::SeqCst);
             self.sync()?;
+        } else {
+            self.syncer.owe();
         }
         Ok(event.seq)
     }
@@ -64,11 +74,75 @@ impl EventWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
-        if self.unsynced {
+        self.syncer.check().map_err(RunError::io("sync", &self.path))?;
+        if self.syncer.owed.swap(false, Ordering::SeqCst) {
             self.file.sync_data().map_err(RunError::io("sync", &self.path))?;
         }
-        (self.last_sync, self.unsynced) = (Instant::now(), false);
         Ok(())
+    }
+}
+
+/// Syncs the log some time after a line was written, also where no further line comes.
+#[derive(Debug)]
+struct Syncer {
+    /// Whether lines were written that nobody has synced.
+    owed: Arc<AtomicBool>,
+    failed: Arc<Mutex<Option<std::io::Error>>>,
+    wake: Option<Sender<()>>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Syncer {
+    fn start(file: File, interval: Duration) -> std::io::Result<Self> {
+        let (wake, woken) = channel();
+        let (owed, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let shared = (Arc::clone(&owed), Arc::clone(&failed));
+        let thread = std::thread::Builder::new().name("event-sync".to_owned()).spawn(move || {
+            let (owed, failed) = shared;
+            let mut syncs = 0;
+            while let Ok(()) = woken.recv() {
+                let until = Instant::now() + interval;
+                loop {
+                    match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                        Ok(()) => {}
+                        Err(RecvTimeoutError::Timeout) => break,
+                        // The writer goes, and syncs for itself.
+                        Err(RecvTimeoutError::Disconnected) => return syncs,
+                    }
+                }
+                if owed.swap(false, Ordering::SeqCst) {
+                    syncs += 1;
+                    if let Err(error) = file.sync_data()
+                        && let Ok(mut failed) = failed.lock()
+                    {
+                        *failed = Some(error);
+                    }
+                }
+            }
+            syncs
+        })?;
+        Ok(Self { owed, failed, wake: Some(wake), thread: Some(thread) })
+    }
+
+    /// A line was written. The thread is told once, until the line is synced.
+    fn owe(&self) {
+        if !self.owed.swap(true, Ordering::SeqCst)
+            && let Some(wake) = &self.wake
+        {
+            // The thread ends only with this writer.
+            let _ = wake.send(());
+        }
+    }
+
+    /// What went wrong behind the writer's back is told at its next word.
+    fn check(&self) -> std::io::Result<()> {
+        self.failed.lock().ok().and_then(|mut failed| failed.take()).map_or(Ok(()), Err)
+    }
+
+    /// Ends the thread and tells how often it synced.
+    fn stop(&mut self) -> u64 {
+        self.wake = None;
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or(0)
     }
 }
 
@@ -76,6 +150,7 @@ impl Drop for EventWriter {
     fn drop(&mut self) {
         // A destructor has nobody to tell; whoever must know calls `sync`.
         let _ = self.sync();
+        self.syncer.stop();
     }
 }
 
@@ -107,4 +182,36 @@ fn seq_of(line: &[u8]) -> Option<u64> {
         seq: u64,
     }
     serde_json::from_slice::<Head>(line).ok().map(|head| head.seq)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::events::{Note, Phase};
+    use super::*;
+
+    #[test]
+    fn a_last_line_is_synced_although_no_other_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = RunLock::acquire(folder.path()).unwrap();
+        let mut writer = EventWriter::syncing_every(&lock, Duration::from_millis(5)).unwrap();
+        writer.append(Phase { step: 1, phase: "rollout".to_owned() }).unwrap();
+        let start = Instant::now();
+        while writer.syncer.owed.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        assert_eq!(writer.syncer.stop(), 1);
+    }
+
+    #[test]
+    fn lines_of_one_interval_are_synced_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = RunLock::acquire(folder.path()).unwrap();
+        let mut writer = EventWriter::syncing_every(&lock, Duration::from_secs(3600)).unwrap();
+        for number in 0..100 {
+            writer.append(Note { text: number.to_string() }).unwrap();
+        }
+        writer.sync().unwrap();
+        assert_eq!((writer.syncer.stop(), writer.syncer.owed.load(Ordering::SeqCst)), (0, false), "ends at once, with nothing owed");
+    }
 }

@@ -111,12 +111,13 @@ fn work(
         }
     }
     save(run, &mut job, recorder, "end")?;
+    recorder.finish_rollouts()?;
     Ok(Ended::Finished(Box::new(report(run, &mut job, recorder, start.elapsed().as_secs_f64())?)))
 }
 
 /// The first lines of a worker: who computes what in which memory, and what of an earlier worker's will be redone.
 fn begin(run: &RunDirectory, outline: &Outline, lock: &RunLock, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
-    recorder.rewind(lock, outline.resumed_from.unwrap_or(0))?;
+    recorder.rewind(lock, outline.resumed_from.unwrap_or(0), run.file().config.keep_rollouts)?;
     let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     if let Some(gpu) = &outline.gpu {
         versions.insert("NVIDIA driver".to_owned(), gpu.driver.clone());
@@ -252,7 +253,7 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     let base = &job.config.base_model;
     let bytes = checkpoint::save(&folder, job.model.parameters(), &job.optimizer, &job.state, job.trainable, base)?;
     let steps = list_checkpoints(run.path())?;
-    let best = RunState::read(run.path())?.best_step(&steps);
+    let best = RunState::read(run.path())?.best_step_by(&steps, job.config.keep_best_by);
     let end = (step == job.total_steps).then_some(step);
     let removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
     recorder.event(Checkpoint { step, path: checkpoint_folder(step), bytes, why: why.to_owned(), removed: removed.clone() })?;

@@ -33,9 +33,9 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// Drops what was recorded of later steps than `step`: they will be redone.
-    pub(super) fn rewind(&mut self, lock: &RunLock, step: u64) -> Result<(), TrainError> {
-        self.rollouts = Some(RolloutWriter::resume(lock, step)?);
+    /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay (0: all).
+    pub(super) fn rewind(&mut self, lock: &RunLock, step: u64, keep_steps: u64) -> Result<(), TrainError> {
+        self.rollouts = Some(RolloutWriter::resume(lock, step)?.keeping(keep_steps));
         Ok(())
     }
 
@@ -54,6 +54,11 @@ impl<'a> Recorder<'a> {
     /// No condition comes after this.
     pub(super) fn stop_watching(&mut self) {
         self.watch = None;
+    }
+
+    /// Nothing more is sampled: the last rollouts are compressed.
+    pub(super) fn finish_rollouts(&mut self) -> Result<(), TrainError> {
+        Ok(self.rollouts.take().map_or(Ok(()), RolloutWriter::finish)?)
     }
 
     fn writer(&self) -> MutexGuard<'_, EventWriter> {

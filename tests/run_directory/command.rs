@@ -8,7 +8,7 @@ use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter
 use super::{create, memory_folder, new_run, step};
 
 /// What `grpo-tui runs` prints, with its exit code.
-fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output =
         std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).arg("runs").args(arguments).arg("--runs").arg(root).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -1,0 +1,189 @@
+//! `runs attach`: a run as plain text, live, until it ends.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::show::rates;
+use super::{Failure, Outcome, Seen};
+use crate::run::events::{Control, Step};
+use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunPlaces, RunState, State, Status};
+
+/// How long to wait for news before the run's state is looked at again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A run's path, id, name, or a unique beginning of its id
+    run: String,
+    /// Every event as it stands in the log, one JSON object a line, from the first
+    #[arg(long)]
+    json: bool,
+}
+
+/// The exit code is the run's: 0 finished, 1 failed, 130 interrupted, or left with Ctrl-C.
+pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+    let run = places.find(&arguments.run)?;
+    let left = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
+    match watch(&run, arguments.json, &left) {
+        // Whoever read the output is gone.
+        Err(Stopped::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(Stopped::Write(error)) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+        Err(Stopped::Run(failure)) => Err(failure),
+        Ok(Some(Status::Finished)) => Ok(ExitCode::SUCCESS),
+        Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
+        Ok(Some(_)) => Ok(ExitCode::from(130)),
+        Ok(None) => {
+            eprintln!("left {}; it goes on. Watch it again: grpo-tui runs attach {}", run.id(), run.id());
+            Ok(ExitCode::from(130))
+        }
+    }
+}
+
+enum Stopped {
+    Write(std::io::Error),
+    Run(Failure),
+}
+
+impl From<std::io::Error> for Stopped {
+    fn from(error: std::io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<crate::run::RunError> for Stopped {
+    fn from(error: crate::run::RunError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+/// How the run ended; `None` where the user left before.
+fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
+    let mut out = std::io::stdout();
+    let (mut state, mut follower) = if json {
+        (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
+    } else {
+        let seen = Seen::read(run.clone()).map_err(Stopped::Run)?;
+        let (state, follower) = Follower::open(run.path())?;
+        write!(out, "{}", summary(&seen))?;
+        (state, follower)
+    };
+    loop {
+        // The status is asked before the log: a worker that has said its last word has written all of it.
+        let status = State::observe(run.path()).map_or(Status::Created, |state| state.status);
+        let ended = status.is_ended();
+        let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE })?;
+        if batch.gone {
+            return Err(Stopped::Run(Failure::failed(format!("{} is gone: the run was moved or removed", run.path().display()))));
+        }
+        let quiet = batch.is_empty();
+        tell(&batch, &state, json, &mut out)?;
+        out.flush()?;
+        state.take(batch);
+        if left.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if ended && quiet {
+            if !json {
+                let cause = State::observe(run.path()).and_then(|state| state.cause).map_or_else(String::new, |cause| format!(": {cause}"));
+                writeln!(out, "{}{cause}", status.name())?;
+            }
+            return Ok(Some(status));
+        }
+    }
+}
+
+/// Where the run stands, in a few lines.
+fn summary(seen: &Seen) -> String {
+    let total = total(&seen.history);
+    let mut text = format!(
+        "run {}  {}  {}, step {}{total}\n",
+        seen.directory.id(),
+        seen.directory.file().task,
+        seen.status().name(),
+        seen.history.last_step
+    );
+    if let Some((set, summary)) = seen.latest_valid() {
+        text.push_str(&format!("latest eval on {set}: {}\n", rates(summary)));
+    }
+    for alert in seen.history.alerts.values().filter(|alert| !alert.cleared) {
+        text.push_str(&format!("alert: {} {}\n", alert.sentence, alert.suggestion));
+    }
+    text
+}
+
+fn total(state: &RunState) -> String {
+    state.run.as_ref().filter(|run| run.total_steps > 0).map_or_else(String::new, |run| format!(" of {}", run.total_steps))
+}
+
+fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> std::io::Result<()> {
+    if batch.restarted && !json {
+        writeln!(out, "the log was replaced; from its beginning:")?;
+    }
+    for event in &batch.events {
+        if json {
+            out.write_all(&event.to_line().map_err(std::io::Error::from)?)?;
+        } else if let Some(line) = line(event, state) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    if json {
+        return Ok(());
+    }
+    for skipped in &batch.skipped {
+        writeln!(out, "events.jsonl line {} is no event ({}); skipped", skipped.line, skipped.reason)?;
+    }
+    if batch.gaps > 0 {
+        writeln!(out, "{} events are missing from the log", batch.gaps)?;
+    }
+    Ok(())
+}
+
+/// What a person wants to read of an event; groups, phases and device readings are left out.
+fn line(event: &Event, state: &RunState) -> Option<String> {
+    Some(match &event.body {
+        EventBody::Run(run) => format!("worker on {}, {} steps planned", run.device, run.total_steps),
+        EventBody::Step(step) => step_line(step, &total(state)),
+        EventBody::Eval(eval) => format!("eval  step {} {} {}: {}", eval.step, eval.set, eval.target, rates(&eval.summary)),
+        EventBody::Checkpoint(checkpoint) => {
+            format!("checkpoint  step {} ({}), {}", checkpoint.step, checkpoint.why, super::size(checkpoint.bytes))
+        }
+        EventBody::Alert(alert) if alert.cleared => format!("alert over  {}", alert.sentence),
+        EventBody::Alert(alert) => format!("alert  {} {}", alert.sentence, alert.suggestion),
+        EventBody::Control(control) => control_line(control),
+        EventBody::Note(note) => format!("note  {}", note.text),
+        EventBody::Recovered(recovered) => format!("recovered  {}", recovered.text),
+        EventBody::End(end) => format!("end  {} after step {}: {}", end.status, end.step, end.cause),
+        EventBody::Phase(phase) if ["paused", "waiting"].contains(&phase.phase.as_str()) => phase.phase.clone(),
+        _ => return None,
+    })
+}
+
+fn step_line(step: &Step, total: &str) -> String {
+    let mut text = format!("step {}{total}", step.step);
+    let shown = [
+        ("reward", "reward"),
+        ("reward_std", "std"),
+        ("tiers/valid", "valid"),
+        ("groups/frac_mixed", "mixed"),
+        ("completions/mean_length", "tokens"),
+        ("kl", "kl"),
+        ("loss", "loss"),
+        ("grad_norm", "grad"),
+    ];
+    for (name, label) in shown {
+        if let Some(value) = step.metrics.get(name) {
+            text.push_str(&format!("  {label} {value:.4}"));
+        }
+    }
+    text.push_str(&format!("  {:.1} s", step.seconds));
+    text
+}
+
+fn control_line(control: &Control) -> String {
+    let arguments: Vec<String> = control.arguments.iter().map(|(name, value)| format!("{name}={}", super::shown(value))).collect();
+    format!("control  {} {} (user {}, from step {})", control.verb, arguments.join(" "), control.user_id, control.step)
+}

@@ -1,0 +1,135 @@
+//! `runs show`: one run in full, as a page or as a document.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::{Seen, shown, size};
+use crate::run::events::Eval;
+use crate::run::{EvalSummary, RunDirectory, Status, disk_forecast};
+
+/// Evals of the eval set that a page lists, besides the best; the others are counted.
+const LATEST_EVALS: usize = 6;
+
+pub(super) fn document(seen: &Seen) -> Value {
+    let mut document = seen.row();
+    let file = seen.directory.file();
+    let evals: Vec<Value> = seen.history.evals.values().map(|eval| json!(eval)).collect();
+    let last: serde_json::Map<String, Value> =
+        seen.history.metrics.iter().filter_map(|(name, series)| Some((name.clone(), json!(series.last()?)))).collect();
+    let forecast = disk_forecast(seen.directory.path(), &seen.history, &file.config);
+    let more = json!({
+        "cause": seen.cause(),
+        "host": file.host, "argv": file.argv, "binary_version": file.binary_version, "config_digest": file.config_digest,
+        "config": file.config, "sources": file.sources, "metrics": last, "evals": evals, "checkpoints": seen.checkpoints,
+        "best": seen.best(), "alerts": seen.history.alerts.values().filter(|alert| !alert.cleared).collect::<Vec<_>>(),
+        "notes": seen.history.notes.iter().map(|(_, note)| &note.text).collect::<Vec<_>>(), "resumed": seen.history.resumed,
+        "controls": seen.history.controls, "disk": forecast, "fits": forecast.fits(),
+        "log": {
+            "dropped_bytes": seen.history.dropped_bytes, "skipped_lines": seen.history.skipped, "missing_events": seen.history.gaps,
+            "unknown_kinds": seen.history.unknown,
+        },
+        "warning": seen.directory.check_private().err().map(|error| error.to_string()),
+    });
+    if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
+        document.extend(more);
+    }
+    document
+}
+
+pub(super) fn page(seen: &Seen) -> String {
+    let file = seen.directory.file();
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    line("run", file.id.clone());
+    line("folder", seen.directory.path().display().to_string());
+    line("task", format!("{} ({})", file.task, file.job));
+    line("launched", format!("{} on {}", file.created, file.host));
+    let planned = seen.history.run.as_ref().map_or_else(String::new, |run| format!(" of {}", run.total_steps));
+    line("status", format!("{}, step {}{planned}", seen.status().name(), seen.history.last_step));
+    if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
+        line("cause", cause.clone());
+    }
+    if seen.status() == Status::Interrupted {
+        line("go on", format!("grpo-tui train --resume {}", file.id));
+    }
+    line("model", file.config.base_model.clone());
+    let changed: Vec<String> =
+        changed_keys(&seen.directory).into_iter().map(|(key, value, source)| format!("{key}={value} ({source})")).collect();
+    line("configured", if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(", ") });
+    for (name, series) in &seen.history.metrics {
+        if let Some(value) = series.last() {
+            line("", format!("{name:<42} {value:.4}"));
+        }
+    }
+    let (listed, hidden) = listed_evals(seen);
+    for eval in listed {
+        line("eval", format!("step {:>5}  {:<6} {:<8} {}", eval.step, eval.set, eval.target, rates(&eval.summary)));
+    }
+    if hidden > 0 {
+        line("", format!("and {hidden} earlier evals; --json has them all"));
+    }
+    let steps: Vec<String> = seen.checkpoints.iter().map(u64::to_string).collect();
+    let best = seen.best().map_or_else(String::new, |step| format!(" (best: {step})"));
+    line("checkpoints", if steps.is_empty() { "none".to_owned() } else { format!("steps {}{best}", steps.join(", ")) });
+    line("disk", disk(seen));
+    for alert in seen.history.alerts.values().filter(|alert| !alert.cleared) {
+        line("alert", format!("{} {}", alert.sentence, alert.suggestion));
+    }
+    for (_, note) in &seen.history.notes {
+        line("note", note.text.clone());
+    }
+    let history = &seen.history;
+    if history.dropped_bytes > 0 || history.skipped > 0 || history.gaps > 0 || history.unknown > 0 {
+        let (bytes, lines, gaps, unknown) = (history.dropped_bytes, history.skipped, history.gaps, history.unknown);
+        let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
+        line("log", format!("{bytes} torn bytes dropped, {lines} unreadable lines, {gaps} events missing{newer}"));
+    }
+    if let Err(error) = seen.directory.check_private() {
+        line("warning", error.to_string());
+    }
+    text
+}
+
+/// The starts, the proofs, the best and the latest; and how many there are besides.
+fn listed_evals(seen: &Seen) -> (Vec<&Eval>, usize) {
+    let best = seen.best();
+    let all: Vec<&Eval> = seen.history.evals.values().collect();
+    let between: Vec<u64> =
+        all.iter().filter(|eval| eval.step > 0 && eval.set == "eval" && Some(eval.step) != best).map(|eval| eval.step).collect();
+    let hidden = &between[..between.len().saturating_sub(LATEST_EVALS)];
+    let listed = all.iter().copied().filter(|eval| eval.set != "eval" || !hidden.contains(&eval.step)).collect();
+    (listed, hidden.len())
+}
+
+fn disk(seen: &Seen) -> String {
+    let forecast = disk_forecast(seen.directory.path(), &seen.history, &seen.directory.file().config);
+    let mut text = size(forecast.now.total_bytes);
+    let ended = seen.status().is_ended() && seen.status() != Status::Interrupted;
+    if let (Some(at_end), Some(free), false) = (forecast.at_end_bytes, forecast.free_bytes, ended) {
+        let _ = write!(text, ", about {} at the end; {} free", size(at_end), size(free));
+        if !forecast.fits() {
+            let _ = write!(text, ", which is not enough for the {} still to come", size(forecast.needed_bytes.unwrap_or(0)));
+        }
+    }
+    text
+}
+
+/// The rates of a pass in one line.
+pub(super) fn rates(summary: &EvalSummary) -> String {
+    let [low, high] = summary.valid_interval;
+    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:5.1} %", 100.0 * exact));
+    let (valid, low, high, parse) = (100.0 * summary.valid, 100.0 * low, 100.0 * high, 100.0 * summary.parse);
+    format!("n {:<5} valid {valid:5.1} % [{low:.1}, {high:.1}]{exact}  parse {parse:5.1} %", summary.n)
+}
+
+/// Keys that some layer set, with value and layer.
+fn changed_keys(directory: &RunDirectory) -> Vec<(String, String, String)> {
+    let file = directory.file();
+    let set = |key: &String| file.sources.get(key).filter(|source| **source != crate::config::Source::Default);
+    let values = file.config.values().into_iter();
+    values.filter_map(|(key, value)| set(&key).map(|source| (key.clone(), shown(&value), source.to_string()))).collect()
+}

@@ -1,0 +1,140 @@
+//! Following a run live: what is new, as soon as the file system says so, and every two seconds whatever it says.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::error::RunError;
+use super::history::RunState;
+use super::reader::{Batch, EventReader};
+
+/// How often the log is looked at although nobody said that it changed: a watcher may miss changes.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How often it is looked at where the file system tells nothing.
+const POLL: Duration = Duration::from_secs(1);
+
+/// A worker writes some lines at once; they are taken together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Follows one run's log. It survives torn lines, unknown kinds, gaps, truncation and a folder that vanishes, and says so in each [`Batch`].
+#[derive(Debug)]
+pub struct Follower {
+    run: PathBuf,
+    reader: EventReader,
+    wake: Option<(RecommendedWatcher, Receiver<()>)>,
+    last_look: Option<Instant>,
+    was_gone: bool,
+}
+
+impl Follower {
+    /// A run's state as its log says now, and the follower of what comes.
+    ///
+    /// # Errors
+    /// As [`EventReader::each`].
+    pub fn open(run: &Path) -> Result<(RunState, Self), RunError> {
+        let (state, reader) = RunState::open(run)?;
+        Ok((state, Self::new(run, reader)))
+    }
+
+    /// Go on where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the log is polled.
+    pub fn new(run: &Path, reader: EventReader) -> Self {
+        let wake = if on_network(run) { None } else { watch(run) };
+        Self { run: run.to_owned(), reader, wake, last_look: None, was_gone: false }
+    }
+
+    /// Whether changes are told by the system rather than polled for.
+    pub fn is_notified(&self) -> bool {
+        self.wake.is_some()
+    }
+
+    /// What is new. Waits for it, at most `patience`; an empty batch means that nothing came.
+    ///
+    /// # Errors
+    /// As [`EventReader::each`].
+    pub fn next(&mut self, patience: Duration) -> Result<Batch, RunError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let batch = self.look()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !batch.is_empty() || left.is_zero() {
+                return Ok(batch);
+            }
+            self.wait(left);
+        }
+    }
+
+    /// What is new now.
+    fn look(&mut self) -> Result<Batch, RunError> {
+        self.last_look = Some(Instant::now());
+        let mut batch = self.reader.read()?;
+        let gone = batch.is_empty() && !self.run.is_dir();
+        // Said once; a watch on a vanished folder sees nothing of a new one.
+        batch.gone = gone && !self.was_gone;
+        if self.was_gone && !gone && !on_network(&self.run) {
+            self.wake = watch(&self.run);
+        }
+        self.was_gone = gone;
+        Ok(batch)
+    }
+
+    /// Until something may have changed, at most `left`; what is written at once is gathered.
+    fn wait(&mut self, left: Duration) {
+        match &self.wake {
+            None => std::thread::sleep(left.min(POLL)),
+            Some((_, told)) => match told.recv_timeout(left.min(HEARTBEAT)) {
+                Ok(()) => {
+                    let since = self.last_look.map_or(GATHER, |look| look.elapsed());
+                    std::thread::sleep(GATHER.saturating_sub(since).min(left));
+                    while told.try_recv().is_ok() {}
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.wake = None,
+            },
+        }
+    }
+}
+
+/// A watch on the folder, not on the file: the file may be replaced. `None` where the system has none to give.
+fn watch(run: &Path) -> Option<(RecommendedWatcher, Receiver<()>)> {
+    let (tell, told) = sync_channel(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading a file is an event too: were that taken, every look would cause the next.
+        let changed = !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
+        if changed && let Err(TrySendError::Disconnected(())) = tell.try_send(()) {
+            // The follower is gone, and this watch goes with it.
+        }
+    })
+    .ok()?;
+    watcher.watch(run, RecursiveMode::NonRecursive).ok()?;
+    Some((watcher, told))
+}
+
+/// Whether what another machine writes here is not told: NFS, SMB, FUSE, 9p, Lustre and their like, by the numbers of `statfs(2)`.
+#[cfg(target_os = "linux")]
+fn on_network(run: &Path) -> bool {
+    const NETWORK: [u32; 13] = [
+        0x6969,      // NFS
+        0x517B,      // SMB
+        0xFF53_4D42, // CIFS
+        0xFE53_4D42, // SMB2
+        0x6573_5546, // FUSE
+        0x0102_1997, // 9p
+        0x0BD0_0BD0, // Lustre
+        0x5346_414F, // AFS
+        0x6B41_4653, // kAFS
+        0x00C3_6400, // Ceph
+        0x4750_4653, // GPFS
+        0x1983_0326, // BeeGFS
+        0x7461_636F, // OCFS2
+    ];
+    // The numbers have 32 bits; the field's type differs from machine to machine.
+    rustix::fs::statfs(run).is_ok_and(|found| NETWORK.contains(&(found.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_network(_run: &Path) -> bool {
+    false
+}

@@ -1,0 +1,201 @@
+//! `events.index`: the folded state of a long log up to a byte, so that opening a run reads the index and what came since. It may be deleted at any time.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::directory::sha256;
+use super::durable::ensure_folder;
+use super::history::{GroupCounts, RunState};
+use super::reader::Position;
+use super::series::Series;
+
+/// A new index is worth writing once so many bytes had to be folded.
+pub(super) const WORTH_BYTES: u64 = 1 << 20;
+
+/// The first line. Its number changes whenever the layout changes or the fold means something else.
+const HEAD: &[u8] = b"grpo-tui events.index 1\n";
+
+/// How many bytes before the index's end tell whether the log is still the same one.
+const FINGERPRINT_BYTES: u64 = 4096;
+
+/// A metric: its name, its stretches, and how many values follow.
+type Column = (String, Vec<(u64, usize)>, usize);
+
+/// What stands before the columns, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Header<S> {
+    position: Position,
+    /// SHA-256 of the log's bytes just before `position`.
+    fingerprint: String,
+    state: S,
+    columns: Vec<Column>,
+    counts: usize,
+}
+
+/// The state of the newest index that fits the log, wherever it lies.
+pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
+    let log = File::open(run.join("events.jsonl")).ok()?;
+    places(run).into_iter().filter_map(|path| read(&path, &log)).max_by_key(|(_, position)| position.offset)
+}
+
+/// Write the index beside the log, or into the user's cache where the run is somebody else's or cannot be written. An index only saves time: where it
+/// cannot be written, nothing is said.
+pub(super) fn store(run: &Path, state: &RunState, position: Position) {
+    let Ok(log) = File::open(run.join("events.jsonl")) else { return };
+    let Some(fingerprint) = fingerprint(&log, position.offset) else { return };
+    for path in places(run) {
+        if writable(run, &path) && write(&path, state, position, &fingerprint).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Beside the log, then the user's cache.
+fn places(run: &Path) -> Vec<PathBuf> {
+    let beside = run.join("events.index");
+    let cache = directories::ProjectDirs::from("", "", "grpo-tui").zip(run.canonicalize().ok());
+    let cached = cache.map(|(folders, run)| {
+        let name = sha256(run.as_os_str().as_encoded_bytes());
+        folders.cache_dir().join("indexes").join(format!("{}.index", &name[..32]))
+    });
+    std::iter::once(beside).chain(cached).collect()
+}
+
+/// In a run of another user nothing is left behind.
+fn writable(run: &Path, path: &Path) -> bool {
+    let own = || std::fs::metadata(run).is_ok_and(|folder| folder.uid() == rustix::process::geteuid().as_raw());
+    path.parent().is_some_and(|parent| if parent == run { own() } else { ensure_folder(parent).is_ok() })
+}
+
+fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
+    // Two threads of one process may write at once.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("index.{}.{number}.tmp", std::process::id()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|file| {
+        fill(file, state, position, fingerprint)?;
+        // Not synced: the checksum tells an index that a power cut left incomplete.
+        std::fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
+    let columns = state.metrics.iter().map(|(name, series)| {
+        let (stretches, values) = series.parts();
+        (name.clone(), stretches.to_vec(), values.len())
+    });
+    let header =
+        Header { position, fingerprint: fingerprint.to_owned(), state, columns: columns.collect(), counts: state.group_counts.len() };
+    let header = serde_json::to_vec(&header)?;
+    let mut file = BufWriter::new(file);
+    file.write_all(HEAD)?;
+    let mut frame = zstd::stream::write::Encoder::new(file, 1)?;
+    frame.include_checksum(true)?;
+    frame.write_all(&(header.len() as u64).to_le_bytes())?;
+    frame.write_all(&header)?;
+    let mut bytes = Vec::new();
+    for series in state.metrics.values() {
+        for chunk in series.parts().1.chunks(8192) {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            frame.write_all(&bytes)?;
+        }
+    }
+    for (step, counts) in &state.group_counts {
+        frame.write_all(&step.to_le_bytes())?;
+        for count in [counts.mixed, counts.best, counts.worst] {
+            frame.write_all(&count.to_le_bytes())?;
+        }
+    }
+    frame.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    Ok(())
+}
+
+/// `None`: missing, of another version, damaged, or of another log.
+fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let (own, log_metadata) = (file.metadata().ok()?, log.metadata().ok()?);
+    if own.uid() != log_metadata.uid() && own.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let mut head = [0u8; HEAD.len()];
+    file.read_exact(&mut head).ok()?;
+    if head != HEAD {
+        return None;
+    }
+    let mut frame = BufReader::with_capacity(1 << 16, zstd::stream::read::Decoder::new(file).ok()?);
+    let length = u64::from_le_bytes(bytes(&mut frame)?);
+    // Nothing in an index can be larger than the log it was made of; the header repeats some of its lines.
+    let most = log_metadata.len();
+    if length > most.saturating_mul(2).saturating_add(1 << 20) {
+        return None;
+    }
+    let mut header = Vec::new();
+    frame.by_ref().take(length).read_to_end(&mut header).ok()?;
+    let header: Header<RunState> = serde_json::from_slice(&header).ok()?;
+    let position = header.position;
+    if position.offset > most || fingerprint(log, position.offset)? != header.fingerprint {
+        return None;
+    }
+    let values: u64 = header.columns.iter().map(|(_, _, count)| *count as u64).fold(header.counts as u64, u64::saturating_add);
+    if values > most {
+        return None;
+    }
+    let mut state = header.state;
+    state.metrics = columns(&mut frame, header.columns)?;
+    state.group_counts = counts(&mut frame, header.counts)?;
+    // Only at its end does the frame check its sum.
+    (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
+}
+
+fn columns(frame: &mut impl Read, columns: Vec<Column>) -> Option<BTreeMap<String, Series>> {
+    let mut metrics = BTreeMap::new();
+    let mut buffer = vec![0u8; 1 << 16];
+    for (name, stretches, count) in columns {
+        // Room for what will be followed live.
+        let mut values = Vec::with_capacity(count + count / 16);
+        let mut left = count * 8;
+        while left > 0 {
+            let part = left.min(buffer.len());
+            frame.read_exact(&mut buffer[..part]).ok()?;
+            values.extend(buffer[..part].as_chunks::<8>().0.iter().map(|value| f64::from_le_bytes(*value)));
+            left -= part;
+        }
+        metrics.insert(name, Series::from_parts(stretches, values)?);
+    }
+    Some(metrics)
+}
+
+fn counts(frame: &mut impl Read, count: usize) -> Option<BTreeMap<u64, GroupCounts>> {
+    let one = |_| {
+        let step = u64::from_le_bytes(bytes(frame)?);
+        let mut count = || Some(u32::from_le_bytes(bytes(frame)?));
+        Some((step, GroupCounts { mixed: count()?, best: count()?, worst: count()? }))
+    };
+    (0..count).map(one).collect()
+}
+
+fn bytes<const N: usize>(frame: &mut impl Read) -> Option<[u8; N]> {
+    let mut bytes = [0u8; N];
+    frame.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Tells the log whose bytes end at `offset` from another.
+fn fingerprint(log: &File, offset: u64) -> Option<String> {
+    let start = offset.saturating_sub(FINGERPRINT_BYTES);
+    let mut bytes = vec![0u8; usize::try_from(offset - start).ok()?];
+    log.read_exact_at(&mut bytes, start).ok()?;
+    Some(sha256(&bytes))
+}

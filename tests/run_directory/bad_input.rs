@@ -1,0 +1,75 @@
+//! Run directories that are older, newer, damaged, somebody else's or open to others.
+
+use std::os::unix::fs::PermissionsExt;
+
+use grpo_tui::run::{RunDirectory, RunError, RunState};
+
+use super::command::runs_command;
+use super::finished::{Made, made};
+use super::{create, memory_folder};
+
+/// Keys that an older program did not know have their defaults; what it wrote is kept.
+#[test]
+fn an_older_run_is_read() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = made(&root, &Made { set: &["seed=5", "keep_rollouts=300"], ..Made::default() });
+    let path = run.path().join("run.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let newer_keys = ["keep_best_by", "keep_rollouts", "threads"];
+    let older: String =
+        text.lines().filter(|line| !newer_keys.iter().any(|key| line.starts_with(key))).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&path, older.replacen("version = 1", "version = 0", 1)).unwrap();
+    let opened = RunDirectory::open(run.path()).unwrap();
+    assert_eq!((opened.file().config.seed, opened.file().config.keep_rollouts, opened.file().config.threads), (5, 0, 0));
+    assert_eq!(opened.file().config_digest, run.file().config_digest, "what was written is not recomputed");
+    assert_eq!(runs_command(&root, &["show", run.id()]).0, 0);
+    // A key that is wrong is still an error with its line.
+    std::fs::write(&path, text.replacen("seed = 5", "seed = \"x\"", 1)).unwrap();
+    let error = RunDirectory::open(run.path()).unwrap_err().to_string();
+    assert!(error.contains("run.toml line ") && error.contains("invalid type"), "{error}");
+}
+
+#[test]
+fn a_corrupt_line_in_the_middle_is_skipped_and_counted() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = made(&root, &Made::default());
+    let text = std::fs::read_to_string(run.events_path()).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines[20] = "\u{0}\u{0}\u{0}".into();
+    lines[30].truncate(12);
+    lines[40] = "{\"v\":1,\"seq\":41,\"t\":1,\"kind\":\"hologram\"}".into();
+    std::fs::write(run.events_path(), lines.join("\n") + "\n").unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    assert_eq!((state.skipped, state.gaps, state.unknown, state.last_step), (2, 2, 1, 40));
+    let (_, text, _) = runs_command(&root, &["show", run.id()]);
+    assert!(text.contains("0 torn bytes dropped, 2 unreadable lines, 2 events missing, 1 events of a newer kind"), "{text}");
+    let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["log"]["skipped_lines"], 2);
+}
+
+#[test]
+fn a_run_that_others_may_write_to_is_read_but_not_acted_in() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = create(folder.path());
+    assert!(run.check_private().is_ok());
+    std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+    let error = run.check_private().unwrap_err();
+    assert!(matches!(error, RunError::Loose { mode: 0o770, .. }) && error.to_string().contains("(mode 0770)"), "{error}");
+    let (code, text, _) = runs_command(&root, &["show", run.id()]);
+    assert!(code == 0 && text.contains("warning") && text.contains("may be written by other users"), "{text}");
+    let (code, _, error) = runs_command(&root, &["remove", run.id(), "--yes"]);
+    assert!(code == 1 && error.contains("may be written by other users") && run.path().exists(), "{error}");
+    std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(run.path(), Some(4242), None).unwrap();
+        let error = run.check_private().unwrap_err().to_string();
+        assert!(error.contains("belongs to user 4242, and you are user 0"), "{error}");
+        assert_eq!(runs_command(&root, &["remove", run.id(), "--yes"]).0, 1);
+        assert_eq!(runs_command(&root, &["show", run.id()]).0, 0);
+    }
+}

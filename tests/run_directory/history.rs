@@ -1,0 +1,194 @@
+//! Opening a long run by its index gives what its whole log gives; following it gives every event once, whatever happens to the file.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use grpo_tui::run::events::Note;
+use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, Follower, RunLock, RunState};
+
+use super::long_log::write_steps;
+use super::{create, memory_folder, step};
+
+/// The state by the whole log, without an index.
+fn folded(run: &Path) -> RunState {
+    let mut state = RunState::default();
+    state.follow(&mut EventReader::new(&run.join("events.jsonl"))).unwrap();
+    state
+}
+
+#[test]
+fn an_index_gives_what_the_whole_log_gives() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let (log, index) = (run.events_path(), run.path().join("events.index"));
+    let seq = write_steps(&log, 1, 100, 1);
+    RunState::read(run.path()).unwrap();
+    assert!(!index.exists(), "a short log needs none");
+
+    let seq = write_steps(&log, 101, 1500, seq);
+    let whole = folded(run.path());
+    assert!(RunState::read(run.path()).unwrap() == whole);
+    let first = std::fs::read(&index).unwrap();
+    let (log_bytes, index_bytes) = (std::fs::metadata(&log).unwrap().len(), first.len());
+    println!("1,500 steps: a log of {log_bytes} bytes, an index of {index_bytes}");
+    let start = Instant::now();
+    let (state, reader) = RunState::open(run.path()).unwrap();
+    println!("opened in {} ms", start.elapsed().as_millis());
+    assert!(state == whole && reader.position().offset == log_bytes);
+
+    // A tail behind the index is folded upon it; a long one makes a new index.
+    let seq = write_steps(&log, 1501, 1510, seq);
+    assert!(RunState::read(run.path()).unwrap() == folded(run.path()));
+    assert!(std::fs::read(&index).unwrap() == first, "a short tail is not worth a new index");
+    write_steps(&log, 1511, 2500, seq);
+    let whole = folded(run.path());
+    assert!(RunState::read(run.path()).unwrap() == whole);
+    let second = std::fs::read(&index).unwrap();
+    assert!(second != first);
+
+    // Damage of any kind costs time, never truth.
+    let mut rng = 1usize;
+    for length in [0, 1, 23, 24, 25, 60, second.len() / 2, second.len() - 1] {
+        std::fs::write(&index, &second[..length]).unwrap();
+        assert!(RunState::read(run.path()).unwrap() == whole, "cut to {length}");
+        assert!(std::fs::read(&index).unwrap() == second, "made anew");
+    }
+    for _ in 0..12 {
+        rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut damaged = second.clone();
+        damaged[rng % second.len()] ^= 0x20;
+        std::fs::write(&index, &damaged).unwrap();
+        assert!(RunState::read(run.path()).unwrap() == whole, "byte {}", rng % second.len());
+    }
+    let other_version = [&b"grpo-tui events.index 0\n"[..], &second[24..]].concat();
+    std::fs::write(&index, other_version).unwrap();
+    assert!(RunState::read(run.path()).unwrap() == whole);
+    assert!(std::fs::read_dir(run.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
+
+    // Another log of the same length under the same name is seen, and so is a shorter one.
+    std::fs::write(&index, &second).unwrap();
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, text.replace("invoice-", "receipt-")).unwrap();
+    assert!(RunState::read(run.path()).unwrap() == folded(run.path()));
+    std::fs::write(&index, &second).unwrap();
+    std::fs::write(&log, &text[..text.len() / 3]).unwrap();
+    assert!(RunState::read(run.path()).unwrap() == folded(run.path()));
+}
+
+#[test]
+fn an_index_never_lands_in_somebody_elses_run() {
+    use std::os::unix::fs::symlink;
+    let folder = memory_folder();
+    let run = create(folder.path());
+    write_steps(&run.events_path(), 1, 1000, 1);
+    // A link in its place is neither read nor followed: the new index replaces it.
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "mine").unwrap();
+    symlink(&secret, run.path().join("events.index")).unwrap();
+    assert!(RunState::read(run.path()).unwrap() == folded(run.path()));
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "mine");
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::fs::remove_file(run.path().join("events.index")).unwrap();
+    std::os::unix::fs::chown(run.path(), Some(4242), None).unwrap();
+    let cache = folder.path().join("cache");
+    let mut show = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+    let output = show.args(["runs", "show", "--json"]).arg(run.path()).env("XDG_CACHE_HOME", &cache).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!run.path().join("events.index").exists());
+    assert_eq!(std::fs::read_dir(cache.join("grpo-tui/indexes")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_follower_tells_every_event_once() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut writer = EventWriter::open(&lock).unwrap();
+    writer.append(step(1, 0.1)).unwrap();
+    let (mut state, mut follower) = Follower::open(run.path()).unwrap();
+    assert_eq!(state.last_step, 1);
+    assert!(follower.next(Duration::ZERO).unwrap().is_empty());
+
+    let path = run.path().to_owned();
+    let writing = std::thread::spawn(move || {
+        for number in 2..=400 {
+            writer.append(step(number, number as f64)).unwrap();
+        }
+        drop(lock);
+        path
+    });
+    let start = Instant::now();
+    while state.last_step < 400 && start.elapsed() < Duration::from_secs(60) {
+        state.take(follower.next(Duration::from_secs(10)).unwrap());
+    }
+    let path = writing.join().unwrap();
+    assert!(state == folded(&path));
+
+    // A torn line waits until it is whole; a line that is no event and an unknown kind are counted.
+    let mut file = std::fs::OpenOptions::new().append(true).open(path.join("events.jsonl")).unwrap();
+    file.write_all(b"garbage\n{\"v\":1,\"seq\":450,\"t\":1,\"kind\":\"telepathy\"}\n{\"v\":1,\"seq\":451,\"t\":1,\"kind\":\"no").unwrap();
+    let batch = follower.next(Duration::from_secs(10)).unwrap();
+    assert_eq!((batch.events.len(), batch.skipped.len(), batch.gaps), (1, 1, 49));
+    state.take(batch);
+    file.write_all(b"te\",\"text\":\"whole\"}\n").unwrap();
+    let batch = follower.next(Duration::from_secs(10)).unwrap();
+    assert!(matches!(&batch.events[0].body, EventBody::Note(note) if note.text == "whole"));
+    state.take(batch);
+    assert!(state == folded(&path));
+
+    // Truncation and replacement start over.
+    file.set_len(0).unwrap();
+    let note = Event { seq: 1, time_ms: 1, body: Note { text: "anew".into() }.into() };
+    file.write_all(&note.to_line().unwrap()).unwrap();
+    let batch = follower.next(Duration::from_secs(10)).unwrap();
+    assert!(batch.restarted);
+    state.take(batch);
+    while state.notes.is_empty() {
+        state.take(follower.next(Duration::from_secs(10)).unwrap());
+    }
+    assert!(state == folded(&path));
+
+    // A folder that vanishes is told once; when it is there again, everything is read anew.
+    let aside = path.with_extension("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    assert!(follower.next(Duration::from_secs(10)).unwrap().gone);
+    assert!(follower.next(Duration::ZERO).unwrap().is_empty());
+    std::fs::rename(&aside, &path).unwrap();
+    std::fs::write(path.join("events.new"), note.to_line().unwrap().repeat(3)).unwrap();
+    std::fs::rename(path.join("events.new"), path.join("events.jsonl")).unwrap();
+    let batch = follower.next(Duration::from_secs(10)).unwrap();
+    assert!(batch.restarted && batch.events.len() == 3 && !batch.gone);
+}
+
+/// Eight viewers of one run, of which some come late and some go in the middle, see the same.
+#[test]
+fn eight_viewers_see_the_same() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let path = run.path().to_owned();
+    let viewers: Vec<_> = (0..8u64)
+        .map(|number| {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let (mut state, mut follower) = Follower::open(&path).unwrap();
+                let enough = if number % 3 == 2 { 40 } else { 120 };
+                let start = Instant::now();
+                while state.last_step < enough && start.elapsed() < Duration::from_secs(60) {
+                    state.take(follower.next(Duration::from_secs(5)).unwrap());
+                }
+                (enough == 120).then_some(state)
+            })
+        })
+        .collect();
+    write_steps(&run.events_path(), 1, 120, 1);
+    let whole = folded(&path);
+    for viewer in viewers {
+        if let Some(seen) = viewer.join().unwrap() {
+            assert_eq!((seen.last_step, seen.skipped, seen.gaps), (120, 0, 0));
+            assert_eq!(seen.metrics, whole.metrics);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! `runs list`, `attach`, `compare`, `export`, `promote` and `remove`, by the real binary.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use grpo_tui::run::events::{End, Note};
+use grpo_tui::run::{EventWriter, RunLock, StateWriter, Status};
+
+use super::command::runs_command;
+use super::finished::{Made, made, secret};
+use super::{create, memory_folder, step};
+
+fn lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn list_by_condition_and_order() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    made(&root, &Made { name: "low", valid: 0.5, ..Made::default() });
+    made(&root, &Made { name: "high", valid: 0.94, set: &["learning_rate=1e-4"], ..Made::default() });
+    made(&root, &Made { task: "address", name: "other", valid: 0.8, status: Status::Failed, ..Made::default() });
+    let names = |arguments: &[&str]| {
+        let (code, text, error) = runs_command(&root, &[&["list", "--json"], arguments].concat());
+        assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}");
+        lines(&text).iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names(&[]), "low high other");
+    assert_eq!(names(&["--where", "valid>0.7 and task:invoice"]), "high");
+    assert_eq!(names(&["--where", "status=failed or config.learning_rate>=1e-4"]), "high other");
+    assert_eq!(names(&["--where", "has:kl and not name:low"]), "high other");
+    assert_eq!(names(&["--sort", "valid", "--descending"]), "high other low");
+    assert_eq!(names(&["--sort", "tiers/valid"]), "low other high");
+    assert_eq!(names(&["--sort", "reward", "--descending", "--smoothed"]), "high other low");
+    let row = &lines(&runs_command(&root, &["list", "--json", "--sort", "kl"]).1)[0];
+    assert_eq!(row["sorted_by"], serde_json::json!({"kl": 0.04}));
+    let (_, text, _) = runs_command(&root, &["list", "--sort", "completions/mean_length", "--where", "task=invoice"]);
+    assert!(text.contains("mean_length") && text.ends_with("2 of 3 runs\n"), "{text}");
+
+    let usage = |arguments: &[&str], expected: &str| {
+        let (code, _, error) = runs_command(&root, arguments);
+        assert_eq!(code, 2);
+        assert!(error.contains(expected), "{error}");
+    };
+    usage(&["list", "--where", "valid>"], "the condition `valid>`, column 7: expected a value");
+    usage(&["list", "--where", "rewrad>1"], "no run has `rewrad`; did you mean `reward`?");
+    usage(&["list", "--sort", "vaild"], "did you mean `valid`?");
+}
+
+#[test]
+fn compare_tells_only_what_differs_and_pairs_the_prompts() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    made(&root, &Made { name: "a", valid: 0.5, ..Made::default() });
+    made(&root, &Made { name: "b", valid: 0.9, set: &["seed=3"], ..Made::default() });
+    let (code, text, _) = runs_command(&root, &["compare", "a", "b", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &document["config"]), (0, &serde_json::json!({"seed": [0, 3]})));
+    assert_eq!(document["results"]["comparison"]["fixed"], 20);
+    assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
+    let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
+    assert!(text.contains("valid only in the second 20, only in the first 0, exact McNemar p = "), "{text}");
+    assert!(!text.contains("learning_rate"), "{text}");
+}
+
+#[test]
+fn exports() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = made(&root, &Made::default());
+    let (_, text, _) = runs_command(&root, &["export", run.id(), "--jsonl"]);
+    let rows = lines(&text);
+    assert_eq!((rows.len(), rows[39]["step"].as_u64(), rows[39]["kl"].as_f64()), (40, Some(40), Some(0.04)));
+    assert!(rows[16]["grad_norm"].is_null());
+    let (_, text, _) = runs_command(&root, &["export", run.id(), "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["series"]["kl"]["steps"].as_array().unwrap().len(), 40);
+    assert_eq!(runs_command(&root, &["export", run.id()]).0, 2);
+
+    let file = folder.path().join("report.html");
+    let (code, text, error) = runs_command(&root, &["export", run.id(), "--html", file.to_str().unwrap(), "--json"]);
+    assert_eq!(code, 0, "{error}");
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(told["bytes"].as_u64(), Some(page.len() as u64));
+    assert!(told["masked"].as_u64().unwrap() > 0 && !page.contains(&secret()), "secrets are masked");
+    // Self-contained and harmless: nothing is loaded, nothing runs, nothing breaks out.
+    for forbidden in ["<script", "http://", "https://", "src=", "href=", "@import", "url(", "NaN"] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+    let expected = [
+        "prefers-color-scheme: dark",
+        "&lt;script&gt;alert(",
+        "looks &lt;good&gt; &amp; steady",
+        "Became valid: 5 of 30 shown",
+        "30 became valid and 0 no longer are",
+        "<polyline",
+        "step 17: not finite",
+        "Proof set, with 95 % interval",
+        "Valid by tag",
+        "</html>",
+    ];
+    for expected in expected {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    for tag in ["svg", "table", "div", "tr", "td", "pre", "details", "g"] {
+        let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+    }
+    if let Some(kept) = std::env::var_os("KEEP_REPORT") {
+        std::fs::copy(&file, kept).unwrap();
+    }
+}
+
+#[test]
+fn attach_follows_to_the_end() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut state = StateWriter::start(&lock).unwrap();
+    let mut events = EventWriter::open(&lock).unwrap();
+    state.status(Status::Running, 0, None).unwrap();
+    let attach = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+        command.args(["runs", "attach"]).arg(run.path()).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut plain = attach(&[]);
+    let json = attach(&["--json"]);
+    let mut out = BufReader::new(plain.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        line
+    };
+    assert!(next().contains("running, step 0"));
+    events.append(step(1, 0.25)).unwrap();
+    assert!(next().starts_with("step 1  reward 0.2500  0.5 s"));
+    events.append(Note { text: "hello".into() }).unwrap();
+    assert_eq!(next(), "note  hello\n");
+
+    // Ctrl-C leaves; the run goes on.
+    let mut leaving = attach(&["--json"]);
+    let pid = rustix::process::Pid::from_child(&leaving);
+    BufReader::new(leaving.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let left = leaving.wait_with_output().unwrap();
+    assert_eq!(left.status.code(), Some(130));
+    assert!(String::from_utf8(left.stderr).unwrap().contains("it goes on"));
+
+    events.append(End { status: "failed".into(), cause: "no space".into(), step: 1, seconds: 1.0 }).unwrap();
+    assert!(next().starts_with("end  failed after step 1: no space"));
+    state.status(Status::Failed, 1, Some("no space".into())).unwrap();
+    drop((events, lock));
+    assert_eq!(next(), "failed: no space\n");
+    assert_eq!(plain.wait().unwrap().code(), Some(1));
+    let output = json.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, std::fs::read(run.events_path()).unwrap(), "the log as it is");
+    // A run that has ended tells how, at once.
+    assert_eq!(attach(&[]).wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn promote_copies_what_a_server_needs() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = made(&root, &Made::default());
+    let out = folder.path().join("adapter");
+    let reference = format!("{}@20", run.id());
+    let (code, text, error) = runs_command(&root, &["promote", &reference, "--out", out.to_str().unwrap(), "--json"]);
+    assert_eq!(code, 0, "{error}");
+    let mut names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors", "provenance.json"]);
+    assert_eq!(std::fs::read_to_string(out.join("adapter_model.safetensors")).unwrap(), "adapter_model.safetensors of step 20");
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("provenance.json")).unwrap()).unwrap();
+    assert_eq!(document, written);
+    assert_eq!((written["run"].as_str(), written["step"].as_u64()), (Some(run.id()), Some(20)));
+    assert_eq!(written["files"]["adapter_config.json"], grpo_tui::run::sha256(b"adapter_config.json of step 20"));
+    let (code, _, error) = runs_command(&root, &["promote", run.id(), "--out", out.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(error.contains("exists; name a folder that does not"), "{error}");
+    let (code, _, error) = runs_command(&root, &["promote", &format!("{}@30", run.id()), "--out", "/dev/shm/nothing"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("there are those of steps 0, 20, 40"), "{error}");
+}
+
+#[test]
+fn remove_takes_only_what_has_ended() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = made(&root, &Made { name: "old", ..Made::default() });
+    let base = format!("base_model={}", run.id());
+    let user = made(&root, &Made { name: "user", set: &[&base], ..Made::default() });
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let (code, _, error) = runs_command(&root, &["remove", run.id(), "--yes"]);
+    assert!(code == 1 && error.contains("is in use by process"), "{error}");
+    drop(lock);
+    // Nobody to ask: nothing happens.
+    let (code, _, error) = runs_command(&root, &["remove", run.id()]);
+    assert!(code == 2 && error.contains("add --yes"), "{error}");
+    assert!(run.path().exists());
+    let link = root.join("link");
+    std::os::unix::fs::symlink(run.path(), &link).unwrap();
+    let (code, _, error) = runs_command(&root, &["remove", link.to_str().unwrap(), "--yes"]);
+    assert!(code == 1 && error.contains("is a link"), "{error}");
+    std::fs::remove_file(&link).unwrap();
+    let (code, text, _) = runs_command(&root, &["remove", run.id(), "--yes", "--json"]);
+    assert_eq!((code, lines(&text)[0]["started_from_it"][0].as_str()), (0, Some(user.id())));
+    assert_eq!(listing(&root), [user.id()]);
+}
+
+fn listing(root: &Path) -> Vec<String> {
+    std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
