@@ -32,3 +32,5 @@ pub mod update; // one optimizer step: log-probs, losses, KL, AdamW // the loops
 
 // The front:
 pub mod cli; // one file a subcommand
+#[cfg(feature = "view")]
+pub mod view; // the terminal workbench: model, update, draw, screens
