@@ -1,5 +1,6 @@
 //! All runs there are, read once each and again only where something was written since.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -41,21 +42,22 @@ impl Listing {
         &self.entries
     }
 
-    /// Look again. `so_far` is given the listing from time to time while many runs are read, those of before included; once it answers false, the rest
-    /// is left as it was.
+    /// Look again. A run whose files are as they were is not read again. `so_far` is given what was found every few runs that had to be read; once it
+    /// answers false, the rest is left out.
     #[must_use]
     pub fn refreshed(&self, places: &RunPlaces, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
-        let before = |path: &Path| self.entries.iter().find(|entry| entry.path == path);
+        let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
         let mut found = Self::default();
         let mut folders = places.folders();
-        folders.sort();
-        folders.dedup();
+        // Ids begin with their time: the newest are read first.
+        folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
         for path in folders {
             let stamp = Stamp::of(&path);
             if stamp.file.is_none() {
                 continue;
             }
-            match before(&path) {
+            let read_before = found.read;
+            match before.get(path.as_path()) {
                 Some(entry) if entry.stamp == stamp => found.entries.push(entry.observed()),
                 _ => match read(&path) {
                     Ok(None) => {}
@@ -63,7 +65,7 @@ impl Listing {
                     Err(error) => found.push(Entry { path, row: Err(error), stamp }),
                 },
             }
-            if found.read > 0 && found.read % 16 == 0 && !so_far(&found) {
+            if found.read > read_before && found.read.is_multiple_of(8) && !so_far(&found) {
                 break;
             }
         }
