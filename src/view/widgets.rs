@@ -1,3 +1,4 @@
 //! Pieces that several screens draw.
 
+pub mod editor;
 pub mod field;
