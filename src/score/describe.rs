@@ -197,7 +197,8 @@ impl<'a> Words<'a> {
             return names.iter().map(|name| self.kind(name, keywords)).collect::<Vec<_>>().join(" or ");
         }
         // Without a type the keywords bind only values of their own kind; everything else is accepted.
-        let bound = ["object", "array", "string", "number"].into_iter().filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));
+        let bound =
+            ["object", "array", "string", "number"].into_iter().filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));
         let bound: Vec<String> = bound.map(|name| self.kind(name, keywords)).collect();
         let parts = ["anyOf", "oneOf", "allOf"].into_iter().any(|keyword| keywords.contains_key(keyword));
         match (bound.is_empty(), parts) {
@@ -208,16 +209,18 @@ impl<'a> Words<'a> {
     }
 
     fn kind(&self, name: &str, keywords: &Map<String, Value>) -> String {
-        let mut parts = vec![match name {
-            "string" => "text",
-            "integer" => "a whole number",
-            "number" => "a number",
-            "boolean" => "true or false",
-            "array" => "a list",
-            "object" => "an object",
-            other => other,
-        }
-        .to_owned()];
+        let mut parts = vec![
+            match name {
+                "string" => "text",
+                "integer" => "a whole number",
+                "number" => "a number",
+                "boolean" => "true or false",
+                "array" => "a list",
+                "object" => "an object",
+                other => other,
+            }
+            .to_owned(),
+        ];
         match name {
             "string" => {
                 parts.extend(amount(keywords, "minLength", "maxLength", "character"));
@@ -226,7 +229,8 @@ impl<'a> Words<'a> {
                 parts.extend(keywords.get("format").and_then(Value::as_str).map(|format| format!("in the form `{format}`{checked}")));
             }
             "integer" | "number" => {
-                let bounds = [("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below")];
+                let bounds =
+                    [("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below")];
                 let said = bounds.iter().filter_map(|(key, word)| keywords.get(*key).map(|bound| format!("{word} {bound}")));
                 parts.push(said.collect::<Vec<_>>().join(" and "));
                 parts.extend(keywords.get("multipleOf").map(|step| format!("in steps of {step}")));

@@ -10,13 +10,68 @@ const MAX_FAULTS: usize = 200;
 
 /// Keywords of JSON Schema, all drafts from 4 on; others are let through by validators, which hides misspellings.
 const KEYWORDS: [&str; 62] = [
-    "$anchor", "$comment", "$defs", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef", "$ref", "$schema",
-    "$vocabulary", "additionalItems", "additionalProperties", "allOf", "anyOf", "const", "contains", "contentEncoding",
-    "contentMediaType", "contentSchema", "default", "definitions", "dependencies", "dependentRequired", "dependentSchemas", "deprecated",
-    "description", "else", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format", "id", "if", "items", "maxContains",
-    "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength", "minProperties", "minimum",
-    "multipleOf", "not", "oneOf", "pattern", "patternProperties", "prefixItems", "properties", "propertyNames", "readOnly", "required",
-    "then", "title", "type", "unevaluatedItems", "unevaluatedProperties", "uniqueItems",
+    "$anchor",
+    "$comment",
+    "$defs",
+    "$dynamicAnchor",
+    "$dynamicRef",
+    "$id",
+    "$recursiveAnchor",
+    "$recursiveRef",
+    "$ref",
+    "$schema",
+    "$vocabulary",
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "contains",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "definitions",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "deprecated",
+    "description",
+    "else",
+    "enum",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "id",
+    "if",
+    "items",
+    "maxContains",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minContains",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "not",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "propertyNames",
+    "readOnly",
+    "required",
+    "then",
+    "title",
+    "type",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
 ];
 
 /// One thing that is wrong or odd.
@@ -117,14 +172,30 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
             "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
                 inner.as_object().into_iter().flat_map(json::Object::members).for_each(|field| odd(text, &field.value, faults));
             }
-            "items" | "additionalProperties" | "not" | "if" | "then" | "else" | "contains" | "propertyNames" | "additionalItems"
-            | "unevaluatedItems" | "unevaluatedProperties" | "anyOf" | "allOf" | "oneOf" | "prefixItems" => match &inner.kind {
+            "items"
+            | "additionalProperties"
+            | "not"
+            | "if"
+            | "then"
+            | "else"
+            | "contains"
+            | "propertyNames"
+            | "additionalItems"
+            | "unevaluatedItems"
+            | "unevaluatedProperties"
+            | "anyOf"
+            | "allOf"
+            | "oneOf"
+            | "prefixItems" => match &inner.kind {
                 Kind::Array(items) => items.iter().for_each(|item| odd(text, item, faults)),
                 _ => odd(text, inner, faults),
             },
             _ if KEYWORDS.contains(&key) => {}
             _ => {
-                let near = KEYWORDS.iter().filter(|known| strsim::damerau_levenshtein(known, key) <= 2).min_by_key(|known| strsim::damerau_levenshtein(known, key));
+                let near = KEYWORDS
+                    .iter()
+                    .filter(|known| strsim::damerau_levenshtein(known, key) <= 2)
+                    .min_by_key(|known| strsim::damerau_levenshtein(known, key));
                 if let Some(near) = near.filter(|_| key.len() > 3) {
                     let message = format!("`{key}` is no keyword and does nothing; did you mean `{near}`?");
                     faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
@@ -139,7 +210,11 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
     for item in required {
         let Kind::String(name) = &item.kind else { continue };
         if !described(name) && !elsewhere && (closed || object.get("properties").is_some()) {
-            let what = if closed { "no answer can be valid: it is required and not allowed" } else { "required, but `properties` does not describe it" };
+            let what = if closed {
+                "no answer can be valid: it is required and not allowed"
+            } else {
+                "required, but `properties` does not describe it"
+            };
             faults.push(at(text, item.start, item.end, format!("`{name}`: {what}"), false));
         }
     }
@@ -185,7 +260,7 @@ mod tests {
         check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "twice")]);
         check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
         check("{\"properties\": {\"requried\": {}}}", &[]);
-        check("{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}", &[(1, 46, 3, false, "does not describe it")]);
+        check("{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}", &[(1, 45, 3, false, "does not describe it")]);
         check("{\"additionalProperties\": false, \"required\": [\"b\"]}", &[(1, 46, 3, false, "no answer can be valid")]);
         check("[1]", &[(1, 1, 1, true, "a schema is an object")]);
     }

@@ -106,14 +106,18 @@ pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)>
     }
     let Ok(meta) = jsonschema::meta::validator_for(schema) else {
         let draft = schema.get("$schema").map(ToString::to_string).unwrap_or_default();
-        let message = format!("unknown draft {draft}; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\"");
+        let message = format!(
+            "unknown draft {draft}; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\""
+        );
         return vec![("/$schema".to_owned(), message)];
     };
     let found: Vec<(String, String)> =
         meta.iter_errors(schema).map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error))).collect();
     let mut deepest: Vec<(String, String)> = Vec::new();
     for (pointer, message) in &found {
-        let above = found.iter().any(|(other, _)| other.len() > pointer.len() && other.starts_with(pointer.as_str()) && other.as_bytes().get(pointer.len()) == Some(&b'/'));
+        let above = found.iter().any(|(other, _)| {
+            other.len() > pointer.len() && other.starts_with(pointer.as_str()) && other.as_bytes().get(pointer.len()) == Some(&b'/')
+        });
         if !above && !deepest.iter().any(|(kept, _)| kept == pointer) {
             deepest.push((pointer.clone(), message.clone()));
         }

@@ -17,6 +17,7 @@ pub mod pane;
 pub mod popup;
 pub mod role;
 pub mod screens;
+pub mod task_files;
 mod terminal;
 pub mod theme;
 pub mod update;

@@ -110,7 +110,10 @@ mod tests {
             }
         };
         check("{\"b\":1.50,\"a\":[]}", Ok("{\n  \"b\": 1.50,\n  \"a\": []\n}\n"));
-        check("{\"a\":{\"type\":\"string\"},\"c\\\"d\":[\"x\",\"\\u00e9\"]}", Ok("{\n  \"a\": { \"type\": \"string\" },\n  \"c\\\"d\": [\"x\", \"\\u00e9\"]\n}\n"));
+        check(
+            "{\"a\":{\"type\":\"string\"},\"c\\\"d\":[\"x\",\"\\u00e9\"]}",
+            Ok("{\n  \"a\": { \"type\": \"string\" },\n  \"c\\\"d\": [\"x\", \"\\u00e9\"]\n}\n"),
+        );
         check("[{\"a\":{\"b\":{\"c\":1}}}]", Ok("[\n  {\n    \"a\": { \"b\": { \"c\": 1 } }\n  }\n]\n"));
         check("7", Ok("7\n"));
         check("{\"a\":1,\n\"a\":2}", Err("line 2 column 1: the key \"a\" stands twice, and one of them would be lost"));

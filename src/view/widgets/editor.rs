@@ -8,7 +8,7 @@ use std::ops::Range;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
 
-pub use paint::{Look, paint};
+pub use paint::{Look, gutter, paint};
 pub use tokens::{Token, matching_bracket, tokens};
 
 /// Edits that can be undone.
@@ -45,6 +45,7 @@ enum Step {
 pub struct Editor {
     area: TextArea<'static>,
     is_json: bool,
+    line_end: &'static str,
     /// Edits of each step that can be undone, and redone.
     done: Vec<usize>,
     undone: Vec<usize>,
@@ -64,6 +65,7 @@ impl Editor {
         Self {
             area,
             is_json,
+            line_end: if text.contains("\r\n") { "\r\n" } else { "\n" },
             done: Vec::new(),
             undone: Vec::new(),
             last: None,
@@ -74,9 +76,9 @@ impl Editor {
         }
     }
 
-    /// The whole text; lines end with a line feed.
+    /// The whole text; its lines end as those of the first text did.
     pub fn text(&self) -> String {
-        self.area.lines().join("\n")
+        self.area.lines().join(self.line_end)
     }
 
     /// Its lines.

@@ -27,7 +27,7 @@ pub struct Look<'a> {
 }
 
 /// Columns before the text: line number, mark, a blank.
-pub(super) fn gutter(lines: usize) -> usize {
+pub fn gutter(lines: usize) -> usize {
     lines.max(1).to_string().len().max(2) + 3
 }
 
@@ -42,9 +42,14 @@ pub(super) fn window(first: usize, cursor: usize, rows: usize, len: usize) -> us
 pub(super) fn width(letter: char) -> usize {
     match letter {
         '\t' => 2,
-        letter if letter.is_control() => 1,
+        letter if is_hidden(letter) => 1,
         letter => letter.width().unwrap_or(1),
     }
+}
+
+/// What would move the terminal's cursor or turn the direction of the text.
+fn is_hidden(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Draws the editor into an area.
@@ -116,7 +121,7 @@ fn text(
         }
         let shown = match letter {
             '\t' => "  ".to_owned(),
-            letter if letter.is_control() => "?".to_owned(),
+            letter if is_hidden(letter) => "\u{fffd}".to_owned(),
             letter => letter.to_string(),
         };
         match spans.last_mut() {
@@ -173,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_window_holds_the_cursor_and_moves_no_further_than_it_must() {
-        let check = |first, cursor, rows, len, expected| assert_eq!(window(first, cursor, rows, len), expected, "{first} {cursor} {rows} {len}");
+        let check =
+            |first, cursor, rows, len, expected| assert_eq!(window(first, cursor, rows, len), expected, "{first} {cursor} {rows} {len}");
         check(0, 0, 10, 5, 0);
         check(3, 4, 10, 5, 0);
         check(0, 12, 10, 50, 3);

@@ -132,7 +132,10 @@ mod tests {
                 tokens(line).into_iter().map(|token| (token.columns.start, token.columns.end, token.role)).collect();
             assert_eq!(found, expected, "{line}");
         };
-        check("  \"a\" : 1,", &[(2, 5, Role::JsonKey), (6, 7, Role::JsonPunctuation), (8, 9, Role::JsonNumber), (9, 10, Role::JsonPunctuation)]);
+        check(
+            "  \"a\" : 1,",
+            &[(2, 5, Role::JsonKey), (6, 7, Role::JsonPunctuation), (8, 9, Role::JsonNumber), (9, 10, Role::JsonPunctuation)],
+        );
         check("[\"a\\\"b\"]", &[(0, 1, Role::JsonPunctuation), (1, 7, Role::JsonString), (7, 8, Role::JsonPunctuation)]);
         check("\"open", &[(0, 5, Role::JsonString)]);
         check("\"open\\", &[(0, 6, Role::JsonString)]);
