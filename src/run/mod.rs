@@ -55,7 +55,7 @@ pub use rollouts::{
     rollouts_to_delete,
 };
 pub use series::Series;
-pub use slots::{Device, SLOTS, Slot, Waiting, holder, slots_folder};
+pub use slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use state::{State, StateWriter, Status};
 pub use worker::Worker;
 pub use writer::EventWriter;
