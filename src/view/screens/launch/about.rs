@@ -145,7 +145,7 @@ fn about_key(model: &Model, key: &'static Key, lines: &mut Vec<Line<'static>>) {
 
 fn about_models(model: &Model, lines: &mut Vec<Line<'static>>) {
     let Some(around) = &model.launch.around else { return };
-    let now = form::value(model, super::form_key("base_model"));
+    let now = Key::find("base_model").map(|key| form::value(model, key)).unwrap_or_default();
     if let Some(start) = around.models.iter().find(|start| start.name == now) {
         lines.push(faint(model, &start.about));
     }

@@ -74,7 +74,7 @@ fn items(model: &Model, chooser: &Chooser) -> Vec<Item> {
 }
 
 /// A key while the list is open.
-pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let Some(mut chooser) = model.launch.chooser.take() else { return Vec::new() };
     let found = items(model, &chooser);
     match event.code {
@@ -105,7 +105,7 @@ fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
 }
 
 /// Draws the list over an area.
-pub fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;
     frame.render_widget(Clear, area);
     let title = match chooser.what {

@@ -249,7 +249,7 @@ pub(super) fn is_over_forecast(model: &Model, column: u16, row: u16) -> bool {
     regions(model, body(model)).forecast.contains((column, row).into())
 }
 
-/// A click: it gives a pane the focus and puts the cursor on the row under it; on the start it starts.
+/// A click: it gives a pane the focus and puts the cursor on the row under it.
 pub(super) fn clicked(model: &mut Model, column: u16, row: u16) -> Vec<Command> {
     if model.launch.chooser.is_some() || model.launch.edit.is_some() {
         return Vec::new();

@@ -11,7 +11,7 @@ use crate::view::program::{Call, Ended, GiveUp, Said};
 use crate::view::{action, workbench};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
-pub fn train_arguments(model: &Model) -> Option<Vec<String>> {
+pub(super) fn train_arguments(model: &Model) -> Option<Vec<String>> {
     let open = model.workbench.task.as_ref()?;
     let mut arguments = vec!["train".to_owned(), task_argument(model, &open.task)];
     arguments.extend(model.launch.form.arguments());
@@ -24,7 +24,7 @@ fn task_argument(model: &Model, task: &Task) -> String {
 }
 
 /// The same as a person would type it.
-pub fn command_line(model: &Model) -> String {
+pub(super) fn command_line(model: &Model) -> String {
     let Some(open) = &model.workbench.task else { return String::new() };
     let task = open.task.folder().and_then(|folder| folder.file_name()).map(|name| name.to_string_lossy().into_owned());
     let mut words = vec!["grpo-tui".to_owned(), "train".to_owned(), task.unwrap_or_else(|| open.task.name.clone())];
@@ -42,7 +42,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// Why nothing can be started now.
-pub fn blocked(model: &Model) -> Option<String> {
+pub(super) fn blocked(model: &Model) -> Option<String> {
     if model.workbench.task.is_none() {
         return Some(model.workbench.task_error.clone().unwrap_or_else(|| "the task is still being read".to_owned()));
     }
@@ -53,7 +53,7 @@ pub fn blocked(model: &Model) -> Option<String> {
 }
 
 /// Start the run. A schema that is not saved is asked about first: the run takes the file.
-pub fn start(model: &mut Model) -> Vec<Command> {
+pub(super) fn start(model: &mut Model) -> Vec<Command> {
     if !model.workbench.draft.is_changed() {
         return launch(model);
     }
@@ -130,7 +130,7 @@ fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
 }
 
 /// What the form would start, in a few words.
-pub fn in_words(model: &Model) -> String {
+pub(super) fn in_words(model: &Model) -> String {
     let Some(resolved) = &model.launch.resolved else { return String::new() };
     let config = &resolved.config;
     let rows = model.workbench.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
