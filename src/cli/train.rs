@@ -228,7 +228,13 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     let table = if report.base.n == 0 {
         String::new()
     } else {
-        crate::report::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison)
+        crate::report::table(
+            &report.set,
+            ["base", &format!("step {}", report.best_step)],
+            &report.base,
+            &report.trained,
+            &report.comparison,
+        )
     };
     eprintln!(
         "\n{table}{}\n{} steps in {:.0} s; everything is in {}",

@@ -36,7 +36,10 @@ impl RunsCompared {
             config: different_keys(runs),
             task_files: changed_files(runs),
             metrics: names.into_iter().map(|name| (name.clone(), runs.iter().map(|run| last(run, name)).collect())).collect(),
-            evals: keys.into_iter().map(|key| (key.clone(), runs.iter().map(|run| run.history.evals.get(&key).cloned()).collect())).collect(),
+            evals: keys
+                .into_iter()
+                .map(|key| (key.clone(), runs.iter().map(|run| run.history.evals.get(&key).cloned()).collect()))
+                .collect(),
             results: runs.iter().skip(1).map(|run| result(&runs[0], run)).collect(),
         }
     }
@@ -54,8 +57,11 @@ impl RunsCompared {
                 json!({"step": key.0, "set": key.1, "target": key.2, "first": summary(found.first()), "second": summary(found.get(1)), "all": all})
             })
             .collect();
-        let results: Vec<Value> =
-            self.results.iter().map(|result| json!(result.map(|(set, comparison)| json!({"set": set, "comparison": comparison})))).collect();
+        let results: Vec<Value> = self
+            .results
+            .iter()
+            .map(|result| json!(result.map(|(set, comparison)| json!({"set": set, "comparison": comparison}))))
+            .collect();
         json!({
             "first": self.rows.first().map(RunRow::document), "second": self.rows.get(1).map(RunRow::document),
             "runs": self.rows.iter().map(RunRow::document).collect::<Vec<_>>(),

@@ -39,7 +39,12 @@ impl Filter {
     pub fn matches(&self, row: &RunRow) -> bool {
         let file = row.directory.file();
         let known = [file.id.as_str(), &file.name, &file.task, &file.config.base_model, row.status.name()];
-        let has = |word: &String| known.iter().chain(row.tags.iter().map(String::as_str).collect::<Vec<_>>().iter()).any(|text| text.to_lowercase().contains(word.as_str()));
+        let has = |word: &String| {
+            known
+                .iter()
+                .chain(row.tags.iter().map(String::as_str).collect::<Vec<_>>().iter())
+                .any(|text| text.to_lowercase().contains(word.as_str()))
+        };
         self.words.iter().all(has) && self.query.as_ref().is_none_or(|query| query.matches(&|name| row.field(name, false)))
     }
 
@@ -71,7 +76,11 @@ mod tests {
     fn words_then_conditions() {
         let check = |text: &str, words: &[&str], fields: &[&str]| {
             let filter = Filter::parse(text).unwrap();
-            assert_eq!((filter.words.as_slice(), filter.fields().as_slice()), (words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>().as_slice(), fields), "{text}");
+            assert_eq!(
+                (filter.words.as_slice(), filter.fields().as_slice()),
+                (words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>().as_slice(), fields),
+                "{text}"
+            );
         };
         check("", &[], &[]);
         check("  ", &[], &[]);

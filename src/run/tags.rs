@@ -64,9 +64,8 @@ pub fn check_tag(tag: &str) -> Option<String> {
     let begins = tag.chars().next().is_some_and(char::is_alphanumeric);
     let short = tag.chars().count() <= LONGEST_TAG;
     let said: String = tag.chars().take(LONGEST_TAG).collect();
-    (!begins || !short || !tag.chars().all(fits)).then(|| {
-        format!("`{said}` is no tag: letters and digits, then also - _ . and at most {LONGEST_TAG} of them")
-    })
+    (!begins || !short || !tag.chars().all(fits))
+        .then(|| format!("`{said}` is no tag: letters and digits, then also - _ . and at most {LONGEST_TAG} of them"))
 }
 
 fn sorted(mut tags: Vec<String>) -> Vec<String> {

@@ -133,13 +133,8 @@ impl Runs {
 
     /// Marked runs that are still there, in the order of the list; without any, the one under the cursor.
     fn chosen(&self) -> Vec<PathBuf> {
-        let marked: Vec<PathBuf> = self
-            .listing
-            .entries()
-            .iter()
-            .filter(|entry| self.marked.contains(&entry.path))
-            .map(|entry| entry.path.clone())
-            .collect();
+        let marked: Vec<PathBuf> =
+            self.listing.entries().iter().filter(|entry| self.marked.contains(&entry.path)).map(|entry| entry.path.clone()).collect();
         if marked.is_empty() { self.entry().map(|entry| entry.path.clone()).into_iter().collect() } else { marked }
     }
 
@@ -151,7 +146,11 @@ impl Runs {
     fn arrange(&mut self) {
         let filter = match Filter::parse(self.filter.text()) {
             Ok(filter) => {
-                self.filter_error = filter.fields().iter().find_map(|name| unknown_field(name, self.rows(), false)).filter(|_| self.rows().next().is_some());
+                self.filter_error = filter
+                    .fields()
+                    .iter()
+                    .find_map(|name| unknown_field(name, self.rows(), false))
+                    .filter(|_| self.rows().next().is_some());
                 Some(filter)
             }
             Err(error) => {
@@ -203,7 +202,8 @@ fn look(model: &mut Model) -> Vec<Command> {
                 Vec::new()
             })
         });
-        let demonstration = here.ancestors().map(|folder| folder.join("sample-data/finished-run")).find(|run| run.join("run.toml").is_file());
+        let demonstration =
+            here.ancestors().map(|folder| folder.join("sample-data/finished-run")).find(|run| run.join("run.toml").is_file());
         outlet.put(move |model| {
             model.runs.listed = true;
             model.runs.demonstration = demonstration;
@@ -221,10 +221,14 @@ fn under_cursor(model: &mut Model) -> Vec<Command> {
         model.runs.under = under.clone();
     }
     match under {
-        Some(path) => vec![Work::once("runs.disk", move || (disk_use(&path), path), |model, (disk, path)| {
-            model.runs.disk = Some((path, disk));
-            Vec::new()
-        })],
+        Some(path) => vec![Work::once(
+            "runs.disk",
+            move || (disk_use(&path), path),
+            |model, (disk, path)| {
+                model.runs.disk = Some((path, disk));
+                Vec::new()
+            },
+        )],
         None => Vec::new(),
     }
 }

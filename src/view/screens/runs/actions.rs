@@ -25,19 +25,23 @@ pub(super) const ACTIONS: &[Action] = &[
         nothing.then(|| "there is no filter and no mark to take away".to_owned())
     }),
     Action::new("runs.mark", "Mark the run, or take its mark away", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare the marked runs: configuration, metrics, evals", "compare", &["c"], HERE, compare).unless(|model| {
-        let several = model.runs.chosen().len() > 1;
-        (!several).then(|| "mark two runs or more with space first".to_owned())
-    }),
-    Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(|model| {
-        no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned()))
-    }),
+    Action::new("runs.compare", "Compare the marked runs: configuration, metrics, evals", "compare", &["c"], HERE, compare).unless(
+        |model| {
+            let several = model.runs.chosen().len() > 1;
+            (!several).then(|| "mark two runs or more with space first".to_owned())
+        },
+    ),
+    Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(
+        |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned())),
+    ),
     Action::new("runs.pause", "Hold the run after the step under way", "pause", &["p"], HERE, |model| ask::tell(model, Verb::Pause))
         .unless(ask::no_pause),
     Action::new("runs.resume", "Let a paused run go on; start an interrupted one again", "resume", &["r"], HERE, ask::resume)
         .unless(ask::no_resume),
-    Action::new("runs.checkpoint", "Save a checkpoint after the step under way", "", &["C"], HERE, |model| ask::tell(model, Verb::Checkpoint))
-        .unless(ask::no_worker),
+    Action::new("runs.checkpoint", "Save a checkpoint after the step under way", "", &["C"], HERE, |model| {
+        ask::tell(model, Verb::Checkpoint)
+    })
+    .unless(ask::no_worker),
     Action::new("runs.eval", "Read the eval set after the step under way", "", &["E"], HERE, |model| ask::tell(model, Verb::Eval))
         .unless(ask::no_worker),
     Action::new("runs.stop", "End the run after the step under way", "stop", &["x"], HERE, |model| ask::stop(model, false))
@@ -63,10 +67,12 @@ pub(super) const ACTIONS: &[Action] = &[
     }),
     Action::new("runs.html", "Write the run as one HTML file", "", &["w"], HERE, keep::html).unless(no_readable),
     Action::new("runs.csv", "Write the run's metrics as CSV", "", &["W"], HERE, keep::csv).unless(no_readable),
-    Action::new("runs.promote", "Copy a checkpoint's weights into a folder of their own", "", &["P"], HERE, keep::promote).unless(|model| {
-        let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "the run has no checkpoint yet".to_owned());
-        no_readable(model).or_else(none)
-    }),
+    Action::new("runs.promote", "Copy a checkpoint's weights into a folder of their own", "", &["P"], HERE, keep::promote).unless(
+        |model| {
+            let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "the run has no checkpoint yet".to_owned());
+            no_readable(model).or_else(none)
+        },
+    ),
     Action::new("runs.remove", "Delete a run that has ended", "", &["d", "delete"], HERE, keep::remove).unless(keep::no_removal),
     Action::new("runs.copy", "Copy the run's id", "", &["y"], HERE, |model| {
         let id = model.runs.entry().map(crate::report::Entry::id);

@@ -8,7 +8,7 @@ use crate::run::{Answered, Liveness, RunError, Status, Verb, WorkerSignal, ask, 
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
-use crate::view::program::Program;
+use crate::view::program::Call;
 
 /// How long a checkpoint or an eval is waited for; afterwards it comes all the same.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -37,7 +37,9 @@ pub(super) fn no_pause(model: &Model) -> Option<String> {
 pub(super) fn no_resume(model: &Model) -> Option<String> {
     let other = || match status(model)? {
         Status::Paused | Status::Interrupted | Status::Failed | Status::Created => None,
-        Status::Finished => Some("the run has come to its end; to train its result further, launch one with this run as its model".to_owned()),
+        Status::Finished => {
+            Some("the run has come to its end; to train its result further, launch one with this run as its model".to_owned())
+        }
         status => Some(format!("the run is {} already", status.name())),
     };
     no_readable(model).or_else(other)
@@ -93,16 +95,16 @@ pub(super) fn resume(model: &mut Model) -> Vec<Command> {
         return tell(model, Verb::Resume);
     }
     let Some(row) = model.runs.row() else { return Vec::new() };
-    let (path, id, program) = (row.directory.path().to_owned(), short_id(row.directory.id()).to_owned(), Program::of(model));
+    let (path, id) = (row.directory.path().to_owned(), short_id(row.directory.id()).to_owned());
+    let call = Call::of(model, ["runs", "resume", &path.display().to_string(), "--json"]);
     model.say(format!("{id}: starting a worker …"));
     vec![Work::once(
         "runs.resume",
         move || match Liveness::of(&path) {
-            Liveness::Gone(_) => {
-                let arguments = ["runs".as_ref(), "resume".as_ref(), path.as_os_str(), "--json".as_ref()];
-                program.call(&arguments).map(|_| format!("{id}: a worker goes on with it"))
-            }
-            _ => ask(&path, &Verb::Resume, Duration::ZERO, &mut |_| {}).map(|answered| format!("{id}: {}", answered.text)).map_err(|error| error.to_string()),
+            Liveness::Gone(_) => call.json().map(|_| format!("{id}: a worker goes on with it")),
+            _ => ask(&path, &Verb::Resume, Duration::ZERO, &mut |_| {})
+                .map(|answered| format!("{id}: {}", answered.text))
+                .map_err(|error| error.to_string()),
         },
         |model, outcome| {
             match outcome {
@@ -119,7 +121,9 @@ pub(super) fn stop(model: &mut Model, now: bool) -> Vec<Command> {
     let Some(row) = model.runs.row() else { return Vec::new() };
     let (id, step) = (row.directory.id().to_owned(), row.last_step);
     let text = match now {
-        true => format!("{id} ends at once. The step under way after step {step} is lost; what was saved by the last checkpoint stays, and r goes on from there."),
+        true => format!(
+            "{id} ends at once. The step under way after step {step} is lost; what was saved by the last checkpoint stays, and r goes on from there."
+        ),
         false => format!("{id} ends after the step under way (step {step} is done), its checkpoint saved. r goes on from there later."),
     };
     let yes = if now { "stop it now" } else { "stop it after the step" };
@@ -145,6 +149,7 @@ pub(super) fn annotate(model: &mut Model) -> Vec<Command> {
             }
         }
     });
-    model.popup = Some(Popup::Ask(question.checked(|text| text.trim().is_empty().then(|| "say something, or leave it with esc".to_owned()))));
+    model.popup =
+        Some(Popup::Ask(question.checked(|text| text.trim().is_empty().then(|| "say something, or leave it with esc".to_owned()))));
     Vec::new()
 }

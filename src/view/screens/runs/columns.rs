@@ -71,7 +71,14 @@ pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
 
 /// All columns; those of a higher number give way first.
 fn all() -> Vec<(u8, Column)> {
-    fn column(rank: u8, title: &str, field: &str, width: usize, right: bool, cell: impl Fn(&Look<'_>, &RunRow) -> (String, Role) + 'static) -> (u8, Column) {
+    fn column(
+        rank: u8,
+        title: &str,
+        field: &str,
+        width: usize,
+        right: bool,
+        cell: impl Fn(&Look<'_>, &RunRow) -> (String, Role) + 'static,
+    ) -> (u8, Column) {
         (rank, Column { title: title.to_owned(), field: field.to_owned(), width, right, cell: Box::new(cell) })
     }
     let text = |text: &str| (text.to_owned(), Role::Text);

@@ -5,8 +5,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::columns::{age, state};
 use super::DETAIL;
+use super::columns::{age, state};
 use crate::report::{Entry, HeldOut, RunRow, size};
 use crate::run::{EvalSummary, Status};
 use crate::view::model::Model;
@@ -36,7 +36,8 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     match &entry.row {
         Err(error) => show(unreadable(model, entry, error), inside),
         Ok(row) if inside.width >= TWO_COLUMNS => {
-            let [left, _, right] = Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
+            let [left, _, right] =
+                Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
             show(facts(model, row), left);
             show(results(model, row), right);
         }
@@ -81,7 +82,8 @@ fn facts(model: &Model, row: &RunRow) -> Vec<Line<'static>> {
     }
     if let Some((_, disk)) = model.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
         let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
-        let parts: Vec<String> = parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
+        let parts: Vec<String> =
+            parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
         lines.push(fact(theme, "disk", format!("{} ({})", size(disk.total_bytes), parts.join(", "))));
     }
     lines.push(fact(theme, "folder", row.directory.path().display().to_string()));

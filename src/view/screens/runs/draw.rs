@@ -63,12 +63,7 @@ pub(super) fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
 /// The rows below frame, filter and titles.
 fn list_rows(model: &Model, area: Rect) -> Rect {
     let above = 2 + u16::from(has_filter_line(model));
-    Rect {
-        x: area.x + 1,
-        y: area.y + above,
-        width: area.width.saturating_sub(2),
-        height: area.height.saturating_sub(above + 1),
-    }
+    Rect { x: area.x + 1, y: area.y + above, width: area.width.saturating_sub(2), height: area.height.saturating_sub(above + 1) }
 }
 
 fn has_filter_line(model: &Model) -> bool {
@@ -174,7 +169,8 @@ fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
         let is_sort = column.field == sort.field
             && column.title != "over time"
             && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
-        let title = if is_sort { format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1))) } else { column.title.clone() };
+        let title =
+            if is_sort { format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1))) } else { column.title.clone() };
         spans.push(Span::styled(padded(&title, column), theme.style(if is_sort { Role::Title } else { Role::Faint })));
     }
     Line::from(spans)

@@ -13,7 +13,11 @@ use crate::view::popup::{Ask, Confirm, Popup};
 pub(super) fn tag(model: &mut Model) -> Vec<Command> {
     let runs = model.runs.chosen();
     let there = model.runs.row().map_or_else(String::new, |row| row.tags.join(" "));
-    let whose = if runs.len() == 1 { format!("It has: {}", if there.is_empty() { "none" } else { &there }) } else { format!("For {} marked runs", runs.len()) };
+    let whose = if runs.len() == 1 {
+        format!("It has: {}", if there.is_empty() { "none" } else { &there })
+    } else {
+        format!("For {} marked runs", runs.len())
+    };
     let question = Ask::new("Tags", format!("{whose}. New ones, and -tag to take one away:"), "", move |_, text| {
         let (remove, add): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|tag| tag.starts_with('-'));
         let add: Vec<String> = add.iter().map(|tag| tag.trim_start_matches('+').to_owned()).collect();
