@@ -60,7 +60,7 @@ pub use rollouts::{
     rollouts_to_delete,
 };
 pub use series::Series;
-pub use slots::{Device, SLOTS, Slot, Waiting, holder, slots_folder};
+pub use slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use state::{State, StateWriter, Status};
 pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use worker::Worker;

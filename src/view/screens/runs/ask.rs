@@ -8,7 +8,7 @@ use crate::run::{Answered, Liveness, RunError, Status, Verb, WorkerSignal, ask, 
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
-use crate::view::program::Program;
+use crate::view::program::Call;
 
 /// How long a checkpoint or an eval is waited for; afterwards it comes all the same.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -95,27 +95,32 @@ pub(super) fn resume(model: &mut Model) -> Vec<Command> {
         return tell(model, Verb::Resume);
     }
     let Some(row) = model.runs.row() else { return Vec::new() };
-    let (path, id, program) = (row.directory.path().to_owned(), short_id(row.directory.id()).to_owned(), Program::of(model));
+    let (path, id) = (row.directory.path().to_owned(), short_id(row.directory.id()).to_owned());
+    let call = Call::of(model, ["runs", "resume", &path.display().to_string(), "--json"]);
     model.say(format!("{id}: starting a worker …"));
     vec![Work::once(
-        "runs.resume",
-        move || match Liveness::of(&path) {
-            Liveness::Gone(_) => {
-                let arguments = ["runs".as_ref(), "resume".as_ref(), path.as_os_str(), "--json".as_ref()];
-                program.call(&arguments).map(|_| format!("{id}: a worker goes on with it"))
-            }
-            _ => ask(&path, &Verb::Resume, Duration::ZERO, &mut |_| {})
-                .map(|answered| format!("{id}: {}", answered.text))
-                .map_err(|error| error.to_string()),
-        },
-        |model, outcome| {
-            match outcome {
-                Ok(text) => model.say(text),
-                Err(error) => model.complain(error),
-            }
-            super::look(model)
-        },
-    )]
+            "runs.resume",
+            move || match Liveness::of(&path) {
+    <<<<<<< HEAD
+                Liveness::Gone(_) => {
+                    let arguments = ["runs".as_ref(), "resume".as_ref(), path.as_os_str(), "--json".as_ref()];
+                    program.call(&arguments).map(|_| format!("{id}: a worker goes on with it"))
+                }
+    =======
+                Liveness::Gone(_) => call.json().map(|_| format!("{id}: a worker goes on with it")),
+    >>>>>>> main
+                _ => ask(&path, &Verb::Resume, Duration::ZERO, &mut |_| {})
+                    .map(|answered| format!("{id}: {}", answered.text))
+                    .map_err(|error| error.to_string()),
+            },
+            |model, outcome| {
+                match outcome {
+                    Ok(text) => model.say(text),
+                    Err(error) => model.complain(error),
+                }
+                super::look(model)
+            },
+        )]
 }
 
 /// Stop the run, after a yes.

@@ -137,12 +137,12 @@ impl<'a> Facts<'a> {
     /// What it brought: held-out passes, the curve of the reward, alerts, notes.
     fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
         let theme = self.theme;
-        let mut lines: Vec<Line<'static>> = row.held_out.iter().flat_map(|held_out| passes(theme, held_out)).collect();
+        let mut lines: Vec<Line<'static>> = row.held_out.iter().flat_map(|held_out| passes(theme, held_out, self.width)).collect();
         if row.held_out.is_empty() {
             lines.extend(self.fact("evals", "none yet"));
         }
         if let Some(reward) = row.metric("reward", false) {
-            let smoothed = row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", smoothed {smoothed:.3}"));
+            let smoothed = row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
             let curve = sparkline(theme, &super::columns::spread(&row.rewards, 24), 24, None);
             lines.push(Line::from(vec![
                 Span::styled(format!("{:<NAME$} ", "reward"), theme.style(Role::Faint)),
@@ -198,7 +198,7 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
 }
 
 /// `proof valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
-fn passes(theme: &Theme, held_out: &HeldOut) -> Vec<Line<'static>> {
+fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>> {
     let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let arrow = theme.glyph("→", "->");
@@ -208,8 +208,9 @@ fn passes(theme: &Theme, held_out: &HeldOut) -> Vec<Line<'static>> {
             spans.push(Span::raw(format!("{arrow} ")));
             spans.push(Span::styled(trained, theme.style(Role::Trained)));
         }
-        spans.push(Span::styled(more, theme.style(Role::Faint)));
-        Line::from(spans)
+        let line = Line::from(spans);
+        let fits = line.width() + more.width() <= width;
+        if fits { Line::from([line.spans, vec![Span::styled(more, theme.style(Role::Faint))]].concat()) } else { line }
     };
     let valid = |summary: &EvalSummary| {
         let [low, high] = summary.valid_interval;
