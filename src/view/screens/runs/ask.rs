@@ -99,28 +99,21 @@ pub(super) fn resume(model: &mut Model) -> Vec<Command> {
     let call = Call::of(model, ["runs", "resume", &path.display().to_string(), "--json"]);
     model.say(format!("{id}: starting a worker …"));
     vec![Work::once(
-            "runs.resume",
-            move || match Liveness::of(&path) {
-    <<<<<<< HEAD
-                Liveness::Gone(_) => {
-                    let arguments = ["runs".as_ref(), "resume".as_ref(), path.as_os_str(), "--json".as_ref()];
-                    program.call(&arguments).map(|_| format!("{id}: a worker goes on with it"))
-                }
-    =======
-                Liveness::Gone(_) => call.json().map(|_| format!("{id}: a worker goes on with it")),
-    >>>>>>> main
-                _ => ask(&path, &Verb::Resume, Duration::ZERO, &mut |_| {})
-                    .map(|answered| format!("{id}: {}", answered.text))
-                    .map_err(|error| error.to_string()),
-            },
-            |model, outcome| {
-                match outcome {
-                    Ok(text) => model.say(text),
-                    Err(error) => model.complain(error),
-                }
-                super::look(model)
-            },
-        )]
+        "runs.resume",
+        move || match Liveness::of(&path) {
+            Liveness::Gone(_) => call.json().map(|_| format!("{id}: a worker goes on with it")),
+            _ => ask(&path, &Verb::Resume, Duration::ZERO, &mut |_| {})
+                .map(|answered| format!("{id}: {}", answered.text))
+                .map_err(|error| error.to_string()),
+        },
+        |model, outcome| {
+            match outcome {
+                Ok(text) => model.say(text),
+                Err(error) => model.complain(error),
+            }
+            super::look(model)
+        },
+    )]
 }
 
 /// Stop the run, after a yes.
