@@ -127,7 +127,10 @@ impl Versus {
         }
         let most = passes.iter().map(|pass| pass.records.len()).max().unwrap_or(0);
         if prompts.len() < most {
-            warnings.push(format!("only {} of {most} answers are in all passes; the others are left out of the list and of the paired test", prompts.len()));
+            warnings.push(format!(
+                "only {} of {most} answers are in all passes; the others are left out of the list and of the paired test",
+                prompts.len()
+            ));
         }
         let places = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
         let pairs = places.map(|(a, b)| Paired::of((a, &passes[a].records), (b, &passes[b].records))).collect();
@@ -231,7 +234,9 @@ impl Paired {
     pub fn sentence(&self) -> String {
         let pairs = self.comparison.pairs();
         match (self.is_clear(), self.needed) {
-            (true, _) if self.comparison.fixed > self.comparison.broken => "the second is better, and chance alone does not make that".to_owned(),
+            (true, _) if self.comparison.fixed > self.comparison.broken => {
+                "the second is better, and chance alone does not make that".to_owned()
+            }
             (true, _) => "the second is worse, and chance alone does not make that".to_owned(),
             (false, Some(needed)) if needed > pairs => {
                 format!("not settled by {pairs} prompts; about {needed} would show a difference like this four times in five")
@@ -292,7 +297,9 @@ fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
         return unlike(format!("they were scored by other schemas ({a}… and {b}…)"));
     }
     let differs = first.task_digest != other.task_digest;
-    Ok(differs.then(|| format!("the tasks of {} and {} differ in files other than schema and prompts, such as task.toml", first.name, other.name)))
+    Ok(differs.then(|| {
+        format!("the tasks of {} and {} differ in files other than schema and prompts, such as task.toml", first.name, other.name)
+    }))
 }
 
 fn joined(passes: &[Pass]) -> Vec<Asked> {

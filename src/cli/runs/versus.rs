@@ -31,9 +31,8 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         let directory = places.find(run)?;
         let found = base_and_trained(directory.path())?;
         let found = match &arguments.on {
-            Some(set) => on_set(&passes_of(directory.path())?, set).ok_or_else(|| {
-                Failure::failed(format!("{} has not read its base and its result on {set}", directory.id()))
-            })?,
+            Some(set) => on_set(&passes_of(directory.path())?, set)
+                .ok_or_else(|| Failure::failed(format!("{} has not read its base and its result on {set}", directory.id())))?,
             None => found,
         };
         // Of several runs only the results count.
