@@ -1,4 +1,9 @@
 //! Tests: the workbench. Keys in, pictures and commands out, on real tasks and real runs.
 
+mod documentation;
 mod everywhere;
+mod live_run;
+mod random;
+mod session;
 mod stage;
+mod terminal;
