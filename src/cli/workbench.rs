@@ -14,6 +14,7 @@ use crate::view::{self, Ending, Options};
 const LOST: u8 = 129;
 
 #[derive(Debug, clap::Args)]
+#[group(id = "workbench")]
 pub(super) struct Arguments {
     /// A workspace's or a task's folder [default: the workspace around the current folder, else the embedded sample]
     workspace: Option<PathBuf>,
