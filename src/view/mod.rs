@@ -15,6 +15,7 @@ pub mod notice;
 pub mod options;
 pub mod pane;
 pub mod popup;
+pub mod program;
 pub mod role;
 pub mod screens;
 pub mod task_files;

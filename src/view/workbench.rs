@@ -31,6 +31,8 @@ pub struct Workbench {
     pub watched: BTreeMap<PathBuf, Watched>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
+    /// Runs that are drawn beside the current one.
+    pub overlay: Vec<PathBuf>,
 }
 
 /// A task with all that was read of it.
@@ -65,6 +67,7 @@ impl Workbench {
             places: options.places.clone(),
             watched: BTreeMap::new(),
             current: None,
+            overlay: Vec::new(),
         }
     }
 
