@@ -110,8 +110,11 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
     }
     let mut spans = Vec::new();
     let mut used = 0;
+    let typing = (screens::of(model.screen).is_typing)(model);
     for action in action::here(model).into_iter().filter(|action| !action.hint.is_empty() && (action.blocked)(model).is_none()) {
-        let key = model.keymap.shown(action);
+        // A key that a text field would take as text is no hint while one has the focus.
+        let key = model.keymap.keys(action).into_iter().find(|key| !typing || !key.is_text());
+        let key = key.map(|key| key.to_string()).unwrap_or_default();
         let width = key.width() + action.hint.width() + 3;
         if key.is_empty() || used + width > columns as usize {
             continue;

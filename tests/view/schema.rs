@@ -195,7 +195,7 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     stage.keys("esc t");
     assert_eq!((stage.model.schema.editor.text().as_str(), stage.model.workbench.draft.is_changed()), ("{}\n", false));
     stage.keys("u");
-    assert_eq!(stage.model.workbench.draft.text, "! {\"type\": \"object\"}\n");
+    assert_eq!(stage.model.workbench.draft.text, " !{\"type\": \"object\"}\n");
 }
 
 #[test]
