@@ -4,6 +4,7 @@ mod documentation;
 mod everywhere;
 mod live_run;
 mod random;
+mod schema;
 mod session;
 mod stage;
 mod terminal;
