@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod chord;
+pub mod control;
 pub mod draft;
 pub mod draw;
 mod event_loop;
