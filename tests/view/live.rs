@@ -13,8 +13,7 @@ fn finished(columns: u16, rows: u16) -> Stage {
 }
 
 fn show(stage: &mut Stage, run: PathBuf) {
-    let commands = workbench::show_run(&mut stage.model, run);
-    stage.carry_out(commands);
+    stage.act(|model| workbench::show_run(model, run));
     stage.keys("f6");
     assert_eq!(stage.model.screen, Screen::Live);
 }

@@ -84,7 +84,8 @@ const OVERLAY: &str = "overlay";
 /// The screen.
 pub const PARTS: ScreenParts = ScreenParts {
     title: "Live",
-    help: "A run as it goes: its curves, the groups of a step with the completions behind them, and what its worker can be asked.",
+    help: "A run as it goes: its curves, the groups of a step with the completions behind them, and what its worker can be asked. Letters below the \
+           chart: e an eval, c a checkpoint, n a note, s something asked of the worker. [ and ] go back and on through the steps.",
     panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG],
     actions: actions::ACTIONS,
     pane: |model| model.live.pane,

@@ -30,9 +30,8 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     }
     let plan = Plan::of(&rows, columns);
     let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
-    let footer = if height >= 4 { words::wrapped(&share_in_words(dead, rows.len()), columns) } else { Vec::new() };
-    let head = usize::from(height >= 3);
-    let with_key = usize::from(height >= head + rows.len() + footer.len() + 1);
+    let (head, footer) = around(&rows, columns, height);
+    let with_key = usize::from(height > head + rows.len() + footer.len());
     let room = height.saturating_sub(footer.len() + head + with_key);
     let mut lines = Vec::new();
     if head > 0 {
@@ -46,6 +45,21 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
     lines.extend((with_key > 0).then(|| key(theme)));
     frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The group at a line of the pane's inside.
+pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
+    let (head, footer) = around(rows, inside.width as usize, inside.height as usize);
+    let room = (inside.height as usize).saturating_sub(footer.len() + head);
+    let index = model.live.group.first(room, rows.len()) + line.checked_sub(head)?;
+    (line < head + room && index < rows.len()).then_some(index)
+}
+
+/// Lines of the head, and the sentence below.
+fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
+    let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
+    let footer = if height >= 4 { words::wrapped(&share_in_words(dead, rows.len()), columns) } else { Vec::new() };
+    (usize::from(height >= 3), footer)
 }
 
 /// Why there are no groups, in words.

@@ -1,8 +1,9 @@
 //! Going through a run: steps, groups, completions, lines of text, the cursor of the chart.
 
 use crossterm::event::{MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
-use super::{CHART, COMPLETION, GROUPS, LOG, board, look};
+use super::{CHART, COMPLETION, GROUPS, LOG, board, draw, look};
 use crate::view::message::Command;
 use crate::view::model::Model;
 
@@ -95,14 +96,28 @@ pub(super) fn freeze(model: &mut Model) -> Vec<Command> {
     look(model)
 }
 
-/// The wheel moves what has the focus.
+/// A click gives a pane the focus and, among the groups, chooses one; the wheel moves what is under it.
 pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some((pane, area)) = draw::pane_at(model, run, event.column, event.row) else { return Vec::new() };
     let by = match event.kind {
         MouseEventKind::ScrollDown => WHEEL,
         MouseEventKind::ScrollUp => -WHEEL,
+        MouseEventKind::Down(_) => {
+            model.live.pane = pane;
+            if pane == GROUPS {
+                let inside = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height.saturating_sub(2) };
+                let line = event.row.checked_sub(inside.y).map(usize::from);
+                if let Some(index) = line.and_then(|line| super::groups::at_line(model, &groups(model), inside, line)) {
+                    model.live.group.index = index;
+                    model.live.completion_top = 0;
+                }
+            }
+            return Vec::new();
+        }
         _ => return Vec::new(),
     };
-    match model.live.pane {
+    match pane {
         CHART => zoom(model, by < 0),
         GROUPS => by_groups(model, by.signum()),
         COMPLETION => scroll_text(model, by),

@@ -45,7 +45,7 @@ fn of_tiers(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Li
     for tier in falling() {
         let share = series(tier).and_then(|series| series.at(at)).map_or_else(|| "-".to_owned(), percent);
         head.push(Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name()))));
-        head.push(Span::raw(format!("{} {share}  ", tier.name())));
+        head.push(Span::raw(format!("{} {share} ", tier.name())));
     }
     let bands: Vec<Band<'_>> = falling()
         .map(|tier| Band { series: series(tier), sign: theme.tier_glyph(tier.name()), role: Theme::tier_role(tier.name()) })
