@@ -9,6 +9,7 @@ use crate::run::RunPlaces;
 use crate::view::{self, Options};
 
 #[derive(Debug, clap::Args)]
+#[group(id = "workbench")]
 pub(super) struct Arguments {
     /// A workspace's or a task's folder [default: the workspace around the current folder, else the embedded sample]
     workspace: Option<PathBuf>,

@@ -19,6 +19,8 @@ pub struct Options {
     pub data: PathBuf,
     /// The program, for commands that the view starts (`train --detach`, `eval`).
     pub program: PathBuf,
+    /// The folder of the device slots' locks; `None` finds the one that all users of this host share.
+    pub slots: Option<PathBuf>,
     /// Styles at the start.
     pub theme: Theme,
     /// Keys at the start.
@@ -40,6 +42,7 @@ impl Options {
             places,
             data,
             program: PathBuf::from("/proc/self/exe"),
+            slots: None,
             theme: Theme::default(),
             keymap: Keymap::default(),
             low_bandwidth: false,

@@ -3,6 +3,7 @@
 pub mod amount;
 pub mod chart;
 pub mod cursor;
+pub mod editor;
 pub mod field;
 pub mod gauge;
 pub mod histogram;

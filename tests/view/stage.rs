@@ -32,6 +32,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
         let mut options = Options::at(folder.path().to_owned(), places, folder.path().join("data"));
+        options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
         let mut stage = Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder };
         stage.send(Message::Resize(columns, rows));

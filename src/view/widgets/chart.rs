@@ -211,7 +211,10 @@ impl Chart<'_> {
                 break;
             }
         }
-        let mut line = vec![Span::styled(format!("{}{}", " ".repeat(left.saturating_sub(1)), if left > 0 { theme.glyph("└", "+") } else { "" }), style)];
+        let mut line = vec![Span::styled(
+            format!("{}{}", " ".repeat(left.saturating_sub(1)), if left > 0 { theme.glyph("└", "+") } else { "" }),
+            style,
+        )];
         let marked: std::collections::BTreeMap<usize, &'static str> =
             self.marks.iter().filter(|(step, _)| self.is_shown(*step)).map(|(step, letter)| (column(*step), *letter)).collect();
         line.extend(edge.iter().enumerate().map(|(at, edge)| match marked.get(&at) {

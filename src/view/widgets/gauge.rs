@@ -34,7 +34,7 @@ mod tests {
         check(0.55, 6, "▕██▎ ▏");
         check(1.0, 6, "▕████▏");
         check(f64::NAN, 3, "   ");
-        let plain = Theme { ascii: true, ..Theme::default() };
+        let plain = Theme::default().in_ascii();
         assert_eq!(gauge(&plain, 0.5, 6), "[##  ]");
         for columns in 0..20 {
             for share in [-1.0, 0.0, 0.01, 0.333, 0.99, 1.0, 2.0, f64::NAN, f64::INFINITY] {

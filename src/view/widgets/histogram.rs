@@ -23,7 +23,9 @@ pub fn bars(theme: &Theme, counts: &[usize], rows: usize) -> Vec<String> {
     let letters: &[char] = if theme.ascii { &PLAIN } else { &RICH };
     let (steps, most) = (letters.len() - 1, counts.iter().copied().max().unwrap_or(0).max(1));
     let height = |count: usize| (count * rows * steps).div_ceil(most);
-    (0..rows).map(|row| counts.iter().map(|count| letters[height(*count).saturating_sub((rows - 1 - row) * steps).min(steps)]).collect()).collect()
+    (0..rows)
+        .map(|row| counts.iter().map(|count| letters[height(*count).saturating_sub((rows - 1 - row) * steps).min(steps)]).collect())
+        .collect()
 }
 
 #[cfg(test)]
