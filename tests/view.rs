@@ -2,6 +2,7 @@
 
 mod documentation;
 mod everywhere;
+mod live;
 mod live_run;
 mod random;
 mod schema;
