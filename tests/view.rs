@@ -5,6 +5,7 @@ mod everywhere;
 mod live;
 mod live_run;
 mod random;
+mod runs;
 mod schema;
 mod session;
 mod stage;
