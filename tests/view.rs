@@ -1,4 +1,5 @@
 //! Tests: the workbench. Keys in, pictures and commands out, on real tasks and real runs.
 
 mod everywhere;
+mod launch;
 mod stage;

@@ -82,7 +82,9 @@ impl Call {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{} in {}: {error}; check that the folder is still there", self.program.display(), self.here.display()))?;
+            .map_err(|error| {
+                format!("{} in {}: {error}; check that the folder is still there", self.program.display(), self.here.display())
+            })?;
         let (tell, told) = channel();
         if let Some(output) = child.stdout.take() {
             read_lines(output, tell.clone(), Said::Result);
@@ -156,7 +158,8 @@ mod tests {
         let check = |script: &str, success, results: &[&str], reason: &str| {
             let mut heard = Vec::new();
             let ended = shell(script).run(&GiveUp::default(), &mut |said| heard.push(said)).unwrap().unwrap();
-            let lines: Vec<&str> = heard.iter().filter_map(|said| if let Said::Result(line) = said { Some(line.as_str()) } else { None }).collect();
+            let lines: Vec<&str> =
+                heard.iter().filter_map(|said| if let Said::Result(line) = said { Some(line.as_str()) } else { None }).collect();
             assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
             assert_eq!(ended.reason(), reason, "{script}");
         };

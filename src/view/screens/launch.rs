@@ -112,7 +112,9 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
             Vec::new()
         }
-        Change::Second if model.screen == Screen::Launch && (model.now_ms / 1000).is_multiple_of(LOOK_SECONDS) && !model.is_busy("launch.devices") => {
+        Change::Second
+            if model.screen == Screen::Launch && (model.now_ms / 1000).is_multiple_of(LOOK_SECONDS) && !model.is_busy("launch.devices") =>
+        {
             vec![devices::look(model)]
         }
         _ => Vec::new(),
@@ -144,7 +146,9 @@ pub fn set(model: &mut Model, name: &str, text: &str) -> Vec<Command> {
     let mut without = model.launch.form.clone();
     without.changed.remove(key.name);
     let below = form::layers(model, &without).resolve().ok().map(|resolved| form::text_of(&resolved, key));
-    let is_below = below.is_some_and(|below| key.kind.parse(text).ok().map(|value| value.to_string()) == key.kind.parse(&below).ok().map(|value| value.to_string()));
+    let is_below = below.is_some_and(|below| {
+        key.kind.parse(text).ok().map(|value| value.to_string()) == key.kind.parse(&below).ok().map(|value| value.to_string())
+    });
     model.launch.form = without;
     if !is_below {
         model.launch.form.changed.insert(key.name, text.to_owned());

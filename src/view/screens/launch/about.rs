@@ -36,7 +36,9 @@ fn about_start(model: &Model, lines: &mut Vec<Line<'static>>) {
     } else if let Some(why) = start::blocked(model).filter(|_| model.launch.problem.is_none()) {
         lines.push(faint(model, &why));
     } else {
-        lines.push(Line::from("Enter starts the run in the background. It goes on when this program ends or the connection is lost; the screen Live opens."));
+        lines.push(Line::from(
+            "Enter starts the run in the background. It goes on when this program ends or the connection is lost; the screen Live opens.",
+        ));
     }
     lines.push(Line::default());
     lines.push(faint(model, "the same on a command line:"));
@@ -113,15 +115,13 @@ fn about_key(model: &Model, key: &'static Key, lines: &mut Vec<Line<'static>>) {
         }
     }
     lines.push(Line::from(key.meaning));
-    let label = |name: &str, text: String| {
-        Line::from(vec![Span::styled(format!("{name:<9}"), model.theme.style(Role::Faint)), Span::raw(text)])
-    };
+    let label =
+        |name: &str, text: String| Line::from(vec![Span::styled(format!("{name:<9}"), model.theme.style(Role::Faint)), Span::raw(text)]);
     let unit = if key.unit.is_empty() { String::new() } else { format!(", {}", key.unit) };
     lines.push(label("range", format!("{}{unit}", key.kind)));
     let rule = key.derived.as_ref().map_or_else(String::new, |derived| format!(" ({})", derived.rule));
     lines.push(label("default", format!("{}{rule}", shown(key.default))));
-    let presets: Vec<String> =
-        Preset::ALL.iter().filter_map(|preset| Some(format!("{preset} {}", shown(key.preset(*preset)?)))).collect();
+    let presets: Vec<String> = Preset::ALL.iter().filter_map(|preset| Some(format!("{preset} {}", shown(key.preset(*preset)?)))).collect();
     if !presets.is_empty() {
         lines.push(label("presets", presets.join(", ")));
     }

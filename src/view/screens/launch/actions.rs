@@ -1,5 +1,7 @@
 //! The launch screen's part of the table of actions.
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
 use super::form::{self, Row};
 use super::{FORM, chooser, cycle, forecast, open, refresh, start};
 use crate::view::action::{Action, Place};
@@ -11,11 +13,14 @@ const HERE: Place = Place::On(Screen::Launch);
 const IN_FORM: Place = Place::In(Screen::Launch, FORM);
 
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("launch.open", "Start the run, or change what the cursor is on", "start/change", &["enter"], IN_FORM, open).unless(nothing_here),
+    Action::new("launch.open", "Start the run, or change what the cursor is on", "start/change", &["enter"], IN_FORM, open)
+        .unless(nothing_here),
     Action::new("launch.start", "Start the run from wherever the cursor is", "start", &["L", "alt-enter"], HERE, start::start)
         .unless(start::blocked),
-    Action::new("launch.next_value", "Take the next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1)).unless(no_choice),
-    Action::new("launch.previous_value", "Take the previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1)).unless(no_choice),
+    Action::new("launch.next_value", "Take the next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1))
+        .unless(no_choice),
+    Action::new("launch.previous_value", "Take the previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1))
+        .unless(no_choice),
     Action::new("launch.reset", "Take the value back that the layers below give", "reset", &["backspace", "delete"], IN_FORM, |model| {
         match form::selected(model) {
             Some(Row::Key(key)) => _ = model.launch.form.changed.remove(key.name),
@@ -68,24 +73,36 @@ pub(super) const ACTIONS: &[Action] = &[
         model.launch.filtering = true;
         Vec::new()
     }),
-    Action::new("launch.only_different", "Show only settings that are not at the table's default, or all again", "differences", &["o"], HERE, |model| {
-        model.launch.only_different = !model.launch.only_different;
-        model.launch.cursor = Cursor::default();
-        Vec::new()
-    }),
+    Action::new(
+        "launch.only_different",
+        "Show only settings that are not at the table's default, or all again",
+        "differences",
+        &["o"],
+        HERE,
+        |model| {
+            model.launch.only_different = !model.launch.only_different;
+            model.launch.cursor = Cursor::default();
+            Vec::new()
+        },
+    ),
     Action::new("launch.clear_filter", "Show all settings again", "", &["esc"], IN_FORM, |model| {
+        // In a text field escape belongs to the field.
+        if is_typing(model) {
+            return super::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        }
         model.launch.filter = Field::default();
         model.launch.only_different = false;
         Vec::new()
     })
     .unless(|model| {
-        let launch = &model.launch;
-        let shows_all = launch.filter.text().is_empty() && !launch.only_different;
-        // In a text field escape belongs to the field.
-        let typing = launch.edit.is_some() || launch.filtering || launch.chooser.is_some();
-        (shows_all && !typing).then(|| "all settings are shown".to_owned())
+        let shows_all = model.launch.filter.text().is_empty() && !model.launch.only_different;
+        (shows_all && !is_typing(model)).then(|| "all settings are shown".to_owned())
     }),
 ];
+
+fn is_typing(model: &Model) -> bool {
+    (super::PARTS.is_typing)(model)
+}
 
 fn nothing_here(model: &Model) -> Option<String> {
     match form::selected(model) {

@@ -56,12 +56,22 @@ fn items(model: &Model, chooser: &Chooser) -> Vec<Item> {
     let all: Vec<Item> = match chooser.what {
         What::BaseModel => {
             let starts = around.models.iter();
-            starts.map(|start| Item { value: start.name.clone(), shown: start.shown.clone(), about: start.about.clone(), usable: start.usable }).collect()
+            starts
+                .map(|start| Item {
+                    value: start.name.clone(),
+                    shown: start.shown.clone(),
+                    about: start.about.clone(),
+                    usable: start.usable,
+                })
+                .collect()
         }
-        What::Task => around.tasks.iter().map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true }).collect(),
+        What::Task => {
+            around.tasks.iter().map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true }).collect()
+        }
     };
     let places: Vec<usize> = (0..all.len()).collect();
-    let ranked = fuzzy::rank(typed, &places, |place| all.get(*place).map_or_else(String::new, |item| format!("{} {}", item.shown, item.about)));
+    let ranked =
+        fuzzy::rank(typed, &places, |place| all.get(*place).map_or_else(String::new, |item| format!("{} {}", item.shown, item.about)));
     let mut found: Vec<Item> = ranked.into_iter().filter_map(|place| all.get(place).cloned()).collect();
     if !typed.is_empty() && !all.iter().any(|item| item.value == typed) {
         let about = match chooser.what {

@@ -36,10 +36,14 @@ impl Choice {
 /// Look at the devices again.
 pub fn look(model: &Model) -> Command {
     let folder = model.options.slots.clone();
-    Work::once("launch.devices", move || choices(folder), |model, found| {
-        model.launch.devices = found;
-        Vec::new()
-    })
+    Work::once(
+        "launch.devices",
+        move || choices(folder),
+        |model, found| {
+            model.launch.devices = found;
+            Vec::new()
+        },
+    )
 }
 
 fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
@@ -76,7 +80,7 @@ fn condition(gpu: &Gpu) -> String {
 pub fn chosen(model: &Model) -> String {
     let compute = model.launch.form.compute;
     if compute == Compute::Any {
-        return "the first free GPU, else the CPU".to_owned();
+        return "any GPU, else CPU".to_owned();
     }
     let known = model.launch.devices.iter().find(|choice| choice.compute == compute);
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
@@ -97,13 +101,8 @@ mod tests {
     #[test]
     fn the_queue_is_said_in_a_sentence() {
         let check = |holder: &str, waiting, expected: &str| {
-            let choice = Choice {
-                compute: Compute::Cpu,
-                title: String::new(),
-                condition: String::new(),
-                holder: holder.to_owned(),
-                waiting,
-            };
+            let choice =
+                Choice { compute: Compute::Cpu, title: String::new(), condition: String::new(), holder: holder.to_owned(), waiting };
             assert_eq!(choice.queue(), expected);
         };
         check("", 0, "free: a run starts at once");

@@ -150,7 +150,9 @@ pub fn text_of(resolved: &Resolved, key: &Key) -> String {
 pub fn written(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Number(number) if number.is_f64() => number.as_f64().map_or_else(String::new, |number| Value::Number(number).to_string()),
+        serde_json::Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, |number| Value::Number(number).to_string())
+        }
         other => other.to_string(),
     }
 }

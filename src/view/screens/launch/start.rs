@@ -112,7 +112,8 @@ fn started(outcome: Result<Option<Ended>, String>, document: &str) -> Result<Beg
     if !ended.success {
         return Err(ended.reason());
     }
-    let value: serde_json::Value = serde_json::from_str(document).map_err(|error| format!("the launcher's answer cannot be read: {error}"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(document).map_err(|error| format!("the launcher's answer cannot be read: {error}"))?;
     let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher's answer names no run")?;
     let id = RunDirectory::open(&path).map_err(|error| error.to_string())?.id().to_owned();
     let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; it has not said yet that it is ready" };
