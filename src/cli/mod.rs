@@ -4,8 +4,6 @@
 mod bar;
 #[cfg(feature = "engine")]
 mod bench;
-#[cfg(feature = "engine")]
-mod comparison;
 mod dataset;
 mod detach;
 #[cfg(feature = "engine")]

@@ -40,7 +40,8 @@ pub const ACTIONS: &[Action] = &[
     Action::new("quit", "Leave; runs go on", "quit", &["q", "ctrl-q"], Place::Everywhere, |_| vec![Command::Quit]),
 ];
 
-fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
+/// Gives the focus to a pane further on in the order of the tab key.
+pub(super) fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
     let screen = screens::of(model.screen);
     let panes = screen.panes;
     if panes.is_empty() {

@@ -18,6 +18,7 @@ pub mod popup;
 pub mod program;
 pub mod role;
 pub mod screens;
+pub mod task_files;
 mod terminal;
 pub mod theme;
 pub mod update;

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use super::model::Model;
+use super::options::Options;
+
 /// How often a running program looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 /// More lines of what it says are not kept.
@@ -70,6 +73,30 @@ impl Ended {
 }
 
 impl Call {
+    /// A call from where the view was started.
+    pub fn of<A: Into<String>>(model: &Model, arguments: impl IntoIterator<Item = A>) -> Self {
+        let Options { program, here, .. } = &model.options;
+        Self { program: program.clone(), here: here.clone(), arguments: arguments.into_iter().map(Into::into).collect() }
+    }
+
+    /// Run it to its end and read the JSON document that it prints. Blocks, so it belongs into work.
+    ///
+    /// # Errors
+    /// Its own last words, or why it could not be started.
+    pub fn json(&self) -> Result<serde_json::Value, String> {
+        let mut document = String::new();
+        let heard = &mut |said| {
+            if let Said::Result(line) = said {
+                document.push_str(&line);
+                document.push('\n');
+            }
+        };
+        match self.run(&GiveUp::default(), heard)? {
+            Some(ended) if !ended.success => Err(ended.reason()),
+            _ => serde_json::from_str(&document).map_err(|error| format!("{} printed what is no JSON: {error}", self.program.display())),
+        }
+    }
+
     /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was given up.
     ///
     /// # Errors
@@ -168,6 +195,17 @@ mod tests {
         check("printf '10 %%\\r20 %%\\n' >&2; exit 1", false, &[], "20 %");
         check("printf '\\033[2Jx\\n'", true, &["[2Jx"], "it ended without a word");
         check("exit 1", false, &[], "it ended without a word");
+    }
+
+    #[test]
+    fn the_answer_is_one_document_or_a_complaint() {
+        let check = |script: &str, expected: Result<serde_json::Value, &str>| match (shell(script).json(), expected) {
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{script}: {found}"),
+            (found, expected) => assert_eq!(found.as_ref().ok(), expected.as_ref().ok(), "{script}: {found:?}"),
+        };
+        check("printf '{\n\"run\":\n\"a\"}'", Ok(serde_json::json!({"run": "a"})));
+        check("echo progress >&2; echo 'error: no such run' >&2; exit 1", Err("no such run"));
+        check("echo nothing", Err("no JSON"));
     }
 
     #[test]

@@ -33,6 +33,12 @@ impl Theme {
         Self { name: name.to_owned(), styles: Role::ALL.iter().map(|role| style(*role)).collect(), ascii: false }
     }
 
+    /// The same with ASCII only.
+    #[must_use]
+    pub fn in_ascii(self) -> Self {
+        Self { ascii: true, ..self }
+    }
+
     /// The style of a role.
     pub fn style(&self, role: Role) -> Style {
         self.styles.get(role as usize).copied().unwrap_or_default()

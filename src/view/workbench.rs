@@ -1,7 +1,7 @@
 //! What all screens share: the task and its rows, the schema as it stands in the editor, the runs that are followed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::draft::Draft;
@@ -9,6 +9,7 @@ use super::message::{Command, RunNews, Work};
 use super::model::{Model, Screen};
 use super::options::Options;
 use super::screens::{self, Change};
+use super::task_files;
 use super::watched::Watched;
 use crate::dataset::{self, PromptRow};
 use crate::run::RunPlaces;
@@ -30,6 +31,8 @@ pub struct Workbench {
     pub watched: BTreeMap<PathBuf, Watched>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
+    /// Runs that are drawn beside the current one.
+    pub overlay: Vec<PathBuf>,
 }
 
 /// A task with all that was read of it.
@@ -64,6 +67,7 @@ impl Workbench {
             places: options.places.clone(),
             watched: BTreeMap::new(),
             current: None,
+            overlay: Vec::new(),
         }
     }
 
@@ -114,10 +118,10 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
 
 /// Open a task: the one named, else the workspace's first, else the embedded one.
 pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
-    let here = model.options.here.clone();
+    let (here, data) = (model.options.here.clone(), model.options.data.clone());
     let work = Work::once(
         "task",
-        move || find_task(wanted.as_deref(), &here).map(OpenTask::read),
+        move || find_task(wanted.as_deref(), &here, &data).map(OpenTask::read),
         |model, found| match found {
             Ok(task) => opened(model, task),
             Err(error) => {
@@ -130,7 +134,7 @@ pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
     vec![work]
 }
 
-fn find_task(wanted: Option<&str>, here: &std::path::Path) -> Result<Task, String> {
+fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, String> {
     let of_workspace = || {
         let tasks = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir())?;
         let mut names: Vec<PathBuf> = std::fs::read_dir(tasks).ok()?.flatten().map(|entry| entry.path()).collect();
@@ -141,7 +145,11 @@ fn find_task(wanted: Option<&str>, here: &std::path::Path) -> Result<Task, Strin
         Some(wanted) => Task::resolve_from(wanted, here),
         None => match of_workspace() {
             Some(folder) => Task::load(&folder),
-            None => Task::embedded("invoice"),
+            // Once the embedded task has been edited there is a copy of it, which is worked on from then on.
+            None => match task_files::copy_of("invoice", data) {
+                Some(folder) => Task::load(&folder),
+                None => Task::embedded("invoice"),
+            },
         },
     };
     found.map_err(|error| error.to_string())

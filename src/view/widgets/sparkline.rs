@@ -35,8 +35,7 @@ mod tests {
         check(&[1.0, f64::NAN, 2.0], 10, None, "▁ █");
         check(&[5.0], 10, Some((0.0, 1.0)), "█");
         check(&[], 10, None, "");
-        let mut plain = Theme::default();
-        plain.ascii = true;
+        let plain = Theme::default().in_ascii();
         assert_eq!(sparkline(&plain, &[0.0, 1.0], 10, None), "_#");
     }
 }
