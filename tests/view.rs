@@ -2,6 +2,7 @@
 
 mod documentation;
 mod everywhere;
+mod launch;
 mod live;
 mod live_run;
 mod random;
