@@ -112,7 +112,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             Ok(ExitCode::from(130))
         }
         Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step = goes_on_from.map_or_else(|| "nothing was saved yet".to_owned(), |step| format!("the last checkpoint is that of step {step}"));
+            let step = goes_on_from
+                .map_or_else(|| "nothing was saved yet".to_owned(), |step| format!("the last checkpoint is that of step {step}"));
             eprintln!("{cause}; {step}. Go on with: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
         }

@@ -88,7 +88,8 @@ pub fn generate(
         let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling, threads)).collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results = threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
+    let results =
+        threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
     Ok(results.into_iter().flatten().collect())
 }
 

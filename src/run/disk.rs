@@ -110,8 +110,7 @@ fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
 /// Bytes of the passes that are still to come: over the eval set as often as the rest of the run asks for, and once over the proof set.
 fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
     let of_set = |set: &str| {
-        let passes: Vec<u64> =
-            state.evals.values().filter(|eval| eval.set == set).map(|eval| bytes_below(&run.join(&eval.file))).collect();
+        let passes: Vec<u64> = state.evals.values().filter(|eval| eval.set == set).map(|eval| bytes_below(&run.join(&eval.file))).collect();
         per_step(passes.iter().sum(), passes.len() as u64)
     };
     let to_come = Kept::of(config, total_steps).eval_passes.saturating_sub(Kept::of(config, state.last_step + 1).eval_passes - 1);

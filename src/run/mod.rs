@@ -32,8 +32,8 @@ mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
 pub use control::{
-    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
-    remove_dead_sockets, socket_folders,
+    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, remove_dead_sockets,
+    settings, socket_folders,
 };
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};

@@ -105,7 +105,9 @@ impl Room {
             .mode(0o600)
             .open(&path)
             // Numbers that no file system packs away.
-            .and_then(|mut file| file.write_all(&(0..RESERVE_BYTES as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<u8>>()));
+            .and_then(|mut file| {
+                file.write_all(&(0..RESERVE_BYTES as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<u8>>())
+            });
         if written.is_err() {
             let _ = std::fs::remove_file(&path);
         }

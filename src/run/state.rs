@@ -53,16 +53,8 @@ impl Status {
 
     /// The status of that word; `Failed` for a word that is none.
     pub fn from_name(name: &str) -> Self {
-        let all = [
-            Self::Created,
-            Self::Waiting,
-            Self::Starting,
-            Self::Running,
-            Self::Paused,
-            Self::Stopping,
-            Self::Finished,
-            Self::Interrupted,
-        ];
+        let all =
+            [Self::Created, Self::Waiting, Self::Starting, Self::Running, Self::Paused, Self::Stopping, Self::Finished, Self::Interrupted];
         all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
     }
 

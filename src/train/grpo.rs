@@ -80,7 +80,8 @@ fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
         Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
         Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step = goes_on_from.map_or_else(|| "it begins anew".to_owned(), |step| format!("it can go on from the checkpoint of step {step}"));
+            let step =
+                goes_on_from.map_or_else(|| "it begins anew".to_owned(), |step| format!("it can go on from the checkpoint of step {step}"));
             (Status::Interrupted, format!("{cause}; {step}"))
         }
         Err(error) => (Status::Failed, error.to_string()),

@@ -27,13 +27,13 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
         pass(run, job, recorder, "eval", "trained", step)?;
     }
     let history = RunState::read(run.path())?;
-    let (what, needed) = (format!("the checkpoint of step {step}"), job.model.parameters().count() as u64 * BYTES_PER_NUMBER + BESIDES_BYTES);
+    let (what, needed) =
+        (format!("the checkpoint of step {step}"), job.model.parameters().count() as u64 * BYTES_PER_NUMBER + BESIDES_BYTES);
     wait_for_room(run, job, recorder, &history, (&what, needed));
     let folder = checkpoint_path(run.path(), step);
     let base = &job.config.base_model;
-    let bytes = recorder.write(&what, needed, |_| {
-        checkpoint::save(&folder, job.model.parameters(), &job.optimizer, &job.state, job.trainable, base)
-    })?;
+    let bytes = recorder
+        .write(&what, needed, |_| checkpoint::save(&folder, job.model.parameters(), &job.optimizer, &job.state, job.trainable, base))?;
     let steps = list_checkpoints(run.path())?;
     let best = history.best_step_by(&steps, job.config.keep_best_by);
     let end = (step == job.total_steps).then_some(step);

@@ -347,7 +347,13 @@ fn what_was_set_is_read_back_from_the_log() {
     let expected = json!({"3": {"learning_rate": 1e-5, "max_steps": 9}, "7": {"temperature": 0.5}});
     assert_eq!(json!(settings(run.path()).unwrap()), expected);
     events
-        .append(grpo_tui::run::events::Control { verb: "set".into(), arguments: [("seed".into(), json!(1))].into(), user_id: 0, step: 8, request: String::new() })
+        .append(grpo_tui::run::events::Control {
+            verb: "set".into(),
+            arguments: [("seed".into(), json!(1))].into(),
+            user_id: 0,
+            step: 8,
+            request: String::new(),
+        })
         .unwrap();
     assert!(settings(run.path()).unwrap_err().to_string().contains("event 5: set: `seed` cannot change"));
 }

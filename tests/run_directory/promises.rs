@@ -20,7 +20,8 @@ fn recorded(run: &RunDirectory) -> Vec<(String, u64)> {
 
 fn promises(run: &RunDirectory) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(run.path().join("control")).unwrap();
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(".accepted.json")).collect();
+    let mut found: Vec<PathBuf> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(".accepted.json")).collect();
     found.sort();
     found
 }

@@ -71,7 +71,9 @@ fn samples_of_a_live_run_change_nothing() {
             assert_eq!((completion.sample, completion.prompt_id.as_str(), completion.target.as_str()), (index, "eval-001", "trained"));
             assert!(!completion.token_ids.is_empty() && completion.token_ids.len() == completion.log_probs.len());
             assert!(completion.log_probs.iter().all(|log_prob| *log_prob <= 0.0));
-            assert!(completion.score["reward"].is_number() && completion.score["tier"].is_string() && completion.score["errors"].is_array());
+            assert!(
+                completion.score["reward"].is_number() && completion.score["tier"].is_string() && completion.score["errors"].is_array()
+            );
         }
     }
     assert_eq!(answers.iter().map(|(_, completions)| completions[0].step.unwrap()).collect::<Vec<_>>(), [2, 4]);
@@ -201,7 +203,10 @@ fn a_stop_at_once_is_quick_and_costs_what_came_after_the_last_checkpoint() {
         let Ended::CutShort { goes_on_from, .. } = ended.unwrap() else { panic!("{phase} {at}: it was not cut short") };
         assert_eq!(goes_on_from, checkpoints.last().copied());
         let state = State::observe(run.path()).unwrap();
-        assert!(state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped at once, as asked; it "), "{state:?}");
+        assert!(
+            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped at once, as asked; it "),
+            "{state:?}"
+        );
         let controls = RunState::read(run.path()).unwrap().controls;
         assert_eq!(controls.iter().map(|control| control.verb.as_str()).collect::<Vec<_>>(), ["stop"]);
         assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
@@ -229,7 +234,8 @@ fn what_was_accepted_is_recorded_once_whoever_dies() {
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
     assert_eq!(kept(), 0);
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
-    let controls: Vec<_> = events.iter().filter_map(|event| if let EventBody::Control(control) = &event.body { Some(control) } else { None }).collect();
+    let controls: Vec<_> =
+        events.iter().filter_map(|event| if let EventBody::Control(control) = &event.body { Some(control) } else { None }).collect();
     assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("annotate", 3), ("eval", 3)]);
     assert_eq!(RunState::read(run.path()).unwrap().notes.iter().filter(|(_, note)| note.text == "before the end").count(), 1);
 }

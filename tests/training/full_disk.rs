@@ -22,7 +22,8 @@ struct SmallDisk {
 impl SmallDisk {
     fn mount(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(folder.path()).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(folder.path()).output();
         match mount {
             Ok(output) if output.status.success() => Some(Self { folder }),
             _ => {
@@ -71,7 +72,13 @@ fn held(run: &Path) -> State {
 }
 
 /// Works on a run whose disk is filled at the first event that `at` picks; `meanwhile` runs once the run is held.
-fn filled(disk: &SmallDisk, run: &RunDirectory, leave: u64, at: impl Fn(&EventBody) -> bool, meanwhile: impl FnOnce(State) + Send) -> Ended {
+fn filled(
+    disk: &SmallDisk,
+    run: &RunDirectory,
+    leave: u64,
+    at: impl Fn(&EventBody) -> bool,
+    meanwhile: impl FnOnce(State) + Send,
+) -> Ended {
     std::thread::scope(|scope| {
         let (filled, full) = std::sync::mpsc::channel();
         scope.spawn(move || {
@@ -81,7 +88,9 @@ fn filled(disk: &SmallDisk, run: &RunDirectory, leave: u64, at: impl Fn(&EventBo
         });
         let mut filled = Some(filled);
         work_asked(run, |event, _| {
-            if at(event) && let Some(filled) = filled.take() {
+            if at(event)
+                && let Some(filled) = filled.take()
+            {
                 disk.fill(leave);
                 filled.send(()).unwrap();
             }
@@ -122,7 +131,8 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         }
         assert!(matches!(ended, Ended::Finished(_)), "{name}: {ended:?}");
         assert!(fingerprint(&run) == expected, "{name}: the run came to something else");
-        let left: Vec<String> = std::fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let left: Vec<String> =
+            std::fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         assert!(!left.iter().any(|file| file == "reserve" || file.ends_with(".tmp")), "{left:?}");
         let lines = std::fs::read_to_string(run.events_path()).unwrap();
         let numbers: Vec<u64> =

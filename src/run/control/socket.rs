@@ -78,7 +78,8 @@ fn clear(path: &Path) -> Result<(), RunError> {
 /// Remove sockets that nobody listens to any more: their workers died without a last word. Returns how many there were. Only this user's own sockets in
 /// private folders are looked at.
 pub fn remove_dead_sockets(folders: &[PathBuf]) -> usize {
-    let entries = folders.iter().filter(|folder| private_folder_stands(folder)).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let entries =
+        folders.iter().filter(|folder| private_folder_stands(folder)).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
     let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "sock"));
     paths.filter(|path| is_dead(path) && std::fs::remove_file(path).is_ok()).count()
 }

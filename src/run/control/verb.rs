@@ -275,7 +275,10 @@ mod tests {
         check("stop", json!({"now": true}));
         check("annotate", json!({"text": "looks good\nso far"}));
         check("set", json!({"learning_rate": 1e-5, "temperature": 1, "max_steps": 40}));
-        check("sample", json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7, "task": "/w/tasks/invoice"}));
+        check(
+            "sample",
+            json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7, "task": "/w/tasks/invoice"}),
+        );
         check("sample", json!({"row": {"messages": []}}));
     }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::place::{Answerer, SamplerFile};
 use super::SampledCompletion;
+use super::place::{Answerer, SamplerFile};
 use crate::run::control::{Answered, Sample, Verb, ask};
 use crate::run::error::RunError;
 use crate::run::find::RunPlaces;
@@ -113,7 +113,13 @@ fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     }
     SamplerFile::write(folder, model)?;
     match launch_in(folder, "--sampler", how) {
-        Err(error @ RunError::Launch { .. }) => if Liveness::of(folder).may_live() { Ok(()) } else { Err(error) },
+        Err(error @ RunError::Launch { .. }) => {
+            if Liveness::of(folder).may_live() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
         outcome => outcome.map(drop),
     }
 }
