@@ -8,6 +8,7 @@ mod threads; // work spread over the processor's cores, in a fixed order
 use candle_core::Result;
 
 use crate::model::{Adapters, Decoder};
+use crate::plan::CPU_DECODE_ROWS;
 
 pub use threads::Threads;
 
@@ -58,9 +59,6 @@ pub struct Completion {
     pub stop: StopReason,
 }
 
-/// Rows decoded together. Fixed, so that a rollout does not depend on how many cores the machine has.
-const ROWS_PER_SHARD: usize = 32;
-
 /// The completions of each request, in order.
 ///
 /// # Errors
@@ -78,7 +76,7 @@ pub fn generate(
         let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling)).collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results = threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling))?;
+    let results = threads.map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling))?;
     Ok(results.into_iter().flatten().collect())
 }
 
