@@ -2,18 +2,20 @@
 
 mod embedded;
 mod error;
+mod home;
 mod read;
 mod references;
 mod resolve;
 mod section;
 
 pub use error::TaskError;
+use home::Home;
 pub use read::{NORMALISATIONS, PARTS};
 pub use references::encoded;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -126,13 +128,6 @@ pub struct RewardPart {
     pub weight: f64,
 }
 
-/// Where a task's files lie.
-#[derive(Debug, Clone, PartialEq)]
-enum Home {
-    Folder(PathBuf),
-    Embedded(&'static embedded::EmbeddedTask),
-}
-
 impl Task {
     /// The task that a command line means: a path, a name in the nearest workspace above the current folder, or an embedded task.
     pub fn resolve(text: &str) -> Result<Self, TaskError> {
@@ -234,29 +229,5 @@ impl Task {
             defaults.extend(own.clone());
         }
         defaults
-    }
-}
-
-impl Home {
-    fn label(&self, file: &str) -> String {
-        match self {
-            Self::Folder(folder) => folder.join(file).display().to_string(),
-            Self::Embedded(task) => format!("embedded task {}: {file}", task.name),
-        }
-    }
-
-    fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
-        if Path::new(file).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(TaskError::Outside { label: self.label(TASK_FILE), file: file.to_owned() });
-        }
-        match self {
-            Self::Folder(folder) => {
-                std::fs::read(folder.join(file)).map(Cow::Owned).map_err(|source| TaskError::Read { label: self.label(file), source })
-            }
-            Self::Embedded(task) => match task.files.iter().find(|(name, _)| *name == file) {
-                Some((_, bytes)) => Ok(Cow::Borrowed(bytes)),
-                None => Err(TaskError::Read { label: self.label(file), source: std::io::ErrorKind::NotFound.into() }),
-            },
-        }
     }
 }
