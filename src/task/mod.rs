@@ -46,8 +46,6 @@ pub struct Task {
     pub score: ScoreRules,
     /// Parts added to the tier's value.
     pub rewards: Vec<RewardPart>,
-    /// The task's own defaults of configuration keys; the sub-table `model.NAME` holds for one base model only.
-    pub train: toml::Table,
     /// The files of the prompt sets, of the sample completions and of the generator.
     pub prompts: PromptFiles,
     home: Home,
@@ -157,11 +155,6 @@ impl Task {
         embedded::find(name).map(|task| task.files)
     }
 
-    /// Names of the embedded tasks.
-    pub fn embedded_names() -> impl Iterator<Item = &'static str> {
-        embedded::names()
-    }
-
     /// The folder, unless the task is embedded.
     pub fn folder(&self) -> Option<&Path> {
         match &self.home {
@@ -219,15 +212,5 @@ impl Task {
             hash.update(bytes.as_deref().unwrap_or_default());
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The task's defaults of configuration keys for a base model: `[train]`, then `[train.model.NAME]` over it.
-    pub fn train_defaults(&self, base_model: &str) -> toml::Table {
-        let mut defaults = self.train.clone();
-        let models = defaults.remove("model");
-        if let Some(own) = models.as_ref().and_then(|models| models.get(base_model)).and_then(toml::Value::as_table) {
-            defaults.extend(own.clone());
-        }
-        defaults
     }
 }

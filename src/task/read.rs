@@ -44,7 +44,7 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
     let schema = home.parse_json(&schema_file, &schema_text)?;
     let (score, named) = read_score(&top)?;
     let references = follow_references(&home, &schema_file, &schema, named)?;
-    let train = text.parse::<toml::Table>().map_err(toml_error)?.remove("train");
+    // Its keys are the configuration's business.
     top.table("train")?;
     Ok(Task {
         title: top.string("title")?.unwrap_or_else(|| name.clone()),
@@ -57,10 +57,6 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
         rewards: read_rewards(&top, source)?,
-        train: match train {
-            Some(toml::Value::Table(table)) => table,
-            _ => toml::Table::new(),
-        },
         prompts: read_prompts(&top)?,
         home,
     })
