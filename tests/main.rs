@@ -26,3 +26,5 @@ mod run_directory;
 mod scoring;
 #[cfg(feature = "engine")]
 mod training;
+#[cfg(feature = "view")]
+mod view;
