@@ -18,9 +18,7 @@ pub fn refusal(run: &Watched) -> Option<String> {
     match run.status() {
         _ if run.is_gone => Some(format!("{id} is not there any more")),
         Status::Finished => Some(format!("{id} is finished: there is no worker to ask")),
-        Status::Failed | Status::Interrupted => {
-            Some(format!("{id} is {}: no worker lives; resume it first (R)", run.status().name()))
-        }
+        Status::Failed | Status::Interrupted => Some(format!("{id} is {}: no worker lives; resume it first (R)", run.status().name())),
         Status::Created => Some(format!("no worker of {id} has spoken yet")),
         _ => None,
     }
@@ -42,7 +40,8 @@ pub fn request(run: &Path, verb: Verb) -> Command {
     let path = run.to_owned();
     let timeout = if verb.is_work() { PATIENCE } else { Duration::ZERO };
     let told = key(&verb);
-    let compute = move || ask(&path, &verb, timeout, &mut |_| {}).map(|answered| (answered.text, answered.done)).map_err(|error| error.to_string());
+    let compute =
+        move || ask(&path, &verb, timeout, &mut |_| {}).map(|answered| (answered.text, answered.done)).map_err(|error| error.to_string());
     Work::once(told, compute, move |model, answered| {
         match answered {
             Ok((text, _)) => model.say(text),
@@ -79,13 +78,17 @@ pub fn resume(model: &mut Model, run: &Path, paused: bool) -> Command {
     }
     let (program, path) = (model.options.program.clone(), run.to_owned());
     model.say(format!("a worker is started for {}", name(run)));
-    Work::once("control.resume", move || start_again(&program, &path), |model, outcome| {
-        match outcome {
-            Ok(text) => model.say(text),
-            Err(error) => model.complain(error),
-        }
-        Vec::new()
-    })
+    Work::once(
+        "control.resume",
+        move || start_again(&program, &path),
+        |model, outcome| {
+            match outcome {
+                Ok(text) => model.say(text),
+                Err(error) => model.complain(error),
+            }
+            Vec::new()
+        },
+    )
 }
 
 fn name(run: &Path) -> String {

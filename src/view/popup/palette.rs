@@ -132,7 +132,9 @@ fn about(model: &Model, action: &Action, found: usize, cursor: usize) -> Line<'s
         Some(why) => (Role::Warning, format!("not now: {why}")),
         None => {
             let place = match action.place {
-                Place::On(screen) | Place::In(screen, _) if screen != model.screen => format!("on the screen {}, ", screens::of(screen).title),
+                Place::On(screen) | Place::In(screen, _) if screen != model.screen => {
+                    format!("on the screen {}, ", screens::of(screen).title)
+                }
                 _ => String::new(),
             };
             (Role::Faint, format!("{place}{}", action.id))

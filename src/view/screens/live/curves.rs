@@ -192,11 +192,16 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
-    let rewards_fit = run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    let rewards_fit =
+        run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
     Chart {
         curves,
         dots: evals().filter(|_| first).map(|eval| Dot { step: eval.step, value: eval.summary.valid, role: Role::Trained }).collect(),
-        levels: evals().filter(|eval| first && eval.target == "base").take(1).map(|eval| (eval.summary.valid, Role::Base, "base")).collect(),
+        levels: evals()
+            .filter(|eval| first && eval.target == "base")
+            .take(1)
+            .map(|eval| (eval.summary.valid, Role::Base, "base"))
+            .collect(),
         marks: words::marks(run),
         steps,
         values: (subject.share && !view.log && rewards_fit).then_some((0.0, 1.0)),
