@@ -174,7 +174,8 @@ pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
 /// What the chart of a subject shows of a run, and of those that lie over it.
 fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a> {
     let view = &model.live.view;
-    let overlay: Vec<&Watched> = model.live.overlay.iter().filter_map(|path| model.workbench.watched.get(path)).collect();
+    let others = model.workbench.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&Watched> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
     let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
