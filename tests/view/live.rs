@@ -90,8 +90,8 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "} ]", &["groups of step 12 "]);
     check(&mut stage, "{", &["groups of step 2 "]);
     check(&mut stage, "end", &["groups of step 40, the latest"]);
-    check(&mut stage, "c H h", &["▸ reward and valid rate", "step 29  ", "groups of step 29 ", "±"]);
-    check(&mut stage, "l", &["step 30  ", "eval 1"]);
+    check(&mut stage, "c H h", &["▸ reward and valid rate", "step 29 ", "groups of step 29 ", "±"]);
+    check(&mut stage, "l", &["step 30 ", "eval 1"]);
     check(&mut stage, "w", &["log axis"]);
     check(&mut stage, "w j", &["▸ loss", "near 0 is normal"]);
     check(&mut stage, "k s s s s", &["reward and valid rate", "not smoothed"]);

@@ -210,7 +210,7 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
 fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &model.theme;
     let step = chart.cursor.unwrap_or_default();
-    let mut spans = vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair)), Span::raw("  ")];
+    let mut spans = vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair)), Span::raw(" ")];
     let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
     for curve in &chart.curves {
         let (raw, smoothed) = curve.at(step);
@@ -218,11 +218,11 @@ fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> L
         let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| curve.label == "reward");
         let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
         spans.push(Span::styled(format!("{} ", theme.glyph("━", "*")), theme.style(curve.role)));
-        spans.push(Span::raw(format!("{} {}{smoothed}{spread}  ", curve.label, said(raw))));
+        spans.push(Span::raw(format!("{} {}{smoothed}{spread} ", curve.label, said(raw))));
     }
     for dot in chart.dots.iter().filter(|dot| dot.step == step) {
         spans.push(Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role)));
-        spans.push(Span::raw(format!("eval {}  ", amount(dot.value))));
+        spans.push(Span::raw(format!("eval {} ", amount(dot.value))));
     }
     if let Some(what) = words::at_step(run, step) {
         spans.push(Span::styled(what, theme.style(Role::Accent)));
