@@ -104,7 +104,7 @@ impl Plan {
     fn of(rows: &[Row], columns: usize) -> Self {
         let members = rows.iter().map(|row| row.tiers.len()).max().unwrap_or(0);
         let longest = rows.iter().map(|row| row.prompt_id.width()).max().unwrap_or(0);
-        let prompt = longest.min((columns / 4).max(6));
+        let prompt = longest.clamp(6, (columns / 4).max(6));
         let numbers = columns >= prompt + members.min(16) + 16;
         let room = columns.saturating_sub(prompt + 3 + if numbers { 12 } else { 0 });
         let each = if members * 2 <= room { 2 } else { 1 };
