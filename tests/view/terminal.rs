@@ -165,8 +165,11 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
     let editor = home.path().join("editor").display().to_string();
     let mut session = Session::start(home.path(), &Start { variables: &[("VISUAL", &editor)], ..Start::PLAIN });
     session.wait_text("[1 Runs]");
-    let Some(action) = grpo_tui::view::action::all().find(|action| action.keys.contains(&"e") && action.id.contains("edit")) else { return };
-    session.send(&format!("\x10{}\r", action.title));
+    session.send("2");
+    session.wait_text("[2 Schema]");
+    session.send("\x10Open the schema in $EDITOR");
+    session.wait_text("Open the schema in $EDITOR");
+    session.send("\r");
     session.wait_for("the editor has run", |session| session.home.join("stty").exists());
     session.wait_for("back", |session| session.on_other_screen() && !session.is_cooked());
     let modes = std::fs::read_to_string(home.path().join("stty")).unwrap();
