@@ -2,8 +2,12 @@
 
 mod documentation;
 mod everywhere;
+mod launch;
+mod live;
 mod live_run;
 mod random;
+mod runs;
+mod schema;
 mod session;
 mod stage;
 mod terminal;

@@ -121,9 +121,11 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
         return news(model, notice, columns as usize);
     }
     let bar = theme.style(Role::Bar);
+    let typing = (screens::of(model.screen).is_typing)(model);
     let hint = |action: &Action| {
-        let key = model.keymap.shown(action);
-        (!key.is_empty()).then(|| (format!(" {key}"), format!(" {} ", action.hint)))
+        // A key that a text field would take as text is no hint while one has the focus.
+        let key = model.keymap.keys(action).into_iter().find(|key| !typing || !key.is_text())?;
+        Some((format!(" {key}"), format!(" {} ", action.hint)))
     };
     let width = |(key, hint): &(String, String)| key.width() + hint.width();
     let here = action::here(model);
@@ -135,17 +137,14 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
         spans.push(Span::styled(key, bar.patch(theme.style(Role::Key))));
         spans.push(Span::styled(hint, bar));
     };
-    let typing = (screens::of(model.screen).is_typing)(model);
-    // In a text field letters are text: their hints would not be true.
-    let usable = |action: &&Action| !typing || !model.keymap.keys(action).first().is_some_and(|key| key.is_text());
     let hinted = |action: &&Action| !action.hint.is_empty() && !is_help(action) && (action.blocked)(model).is_none();
-    for part in here.iter().copied().filter(hinted).filter(usable).filter_map(hint) {
+    for part in here.iter().copied().filter(hinted).filter_map(hint) {
         if width(&part) <= room {
             room -= width(&part);
             push(part);
         }
     }
-    if let Some(help) = help.filter(|_| !typing) {
+    if let Some(help) = help {
         push((" ".repeat(room), String::new()));
         push(help);
     }

@@ -6,6 +6,7 @@ mod bells;
 pub mod capability;
 pub mod chord;
 mod colour;
+pub mod control;
 pub mod draft;
 pub mod draw;
 mod editor;
