@@ -45,7 +45,7 @@ use clap::{Parser, Subcommand};
 
 /// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
 #[derive(Debug, Parser)]
-#[command(name = "grpo-tui", version, about, max_term_width = 120, subcommand_precedence_over_arg = true)]
+#[command(name = "grpo-tui", version, about, max_term_width = 120)]
 struct Arguments {
     #[cfg(feature = "view")]
     #[command(flatten)]

@@ -97,9 +97,12 @@ fn row(model: &Model, action: &Action, keys: &str, of_keys: usize, columns: usiz
         Span::styled(keys_line, theme.style(Role::Key))
     };
     let room = columns.saturating_sub(indent).max(8);
-    let texts = wrapped(action.title, room).into_iter().map(|text| (text, role));
-    let whys = why.iter().flat_map(|why| wrapped(why, room)).map(|text| (text, Role::Faint));
-    for (text, role) in texts.chain(whys) {
+    let one_line = why.as_ref().map(|why| format!("{} ({why})", action.title)).filter(|text| text.width() <= room);
+    let texts = match one_line {
+        Some(text) => vec![text],
+        None => wrapped(action.title, room).into_iter().chain(why.iter().flat_map(|why| wrapped(why, room))).collect(),
+    };
+    for text in texts {
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
         lines.push(Line::from(vec![begin, Span::styled(text, theme.style(role))]));
     }
