@@ -2,4 +2,4 @@
 
 mod learning;
 mod resume;
-mod small_task;
+pub(crate) mod small_task;
