@@ -1,19 +1,85 @@
-"""Terminal text on standard input to an SVG picture on standard output: how the README's pictures of real output are made."""
-import html, sys
+"""A terminal's screen on standard input, with its colours (`tmux capture-pane -e -p`) or plain, to an SVG picture on standard output: how the README's
+pictures of real screens are made."""
+import html, re, sys, unicodedata
 
-lines = [line.rstrip("\n") for line in sys.stdin]
-width, height = 40 + 8.4 * max(map(len, lines)), 36 + 19 * len(lines)
-
-
-def colour(line):
-    if line.startswith("$"): return "#f2f2f2"
-    if "proof" in line or "eval prompts" in line: return "#8fd3a8"
-    if line.startswith("step"): return "#c8ccd4"
-    return "#d8dee9"
+WIDTH, HEIGHT, LEFT, TOP = 8.4, 19, 14, 14
+GROUND, INK = "#1e222a", "#d8dee9"
+SIXTEEN = ["#2b303b", "#e66c75", "#7ec878", "#e5c07b", "#61afef", "#c678dd", "#56b6c2", "#c8ccd4",
+           "#5c6370", "#f07f88", "#98d992", "#f0d08b", "#7fc1ff", "#d898eb", "#6fd0dc", "#ffffff"]
 
 
-print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" viewBox="0 0 {width:.0f} {height}">')
-print(f'<rect width="100%" height="100%" rx="8" fill="#1e222a"/><g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14" xml:space="preserve">')
-for number, line in enumerate(lines):
-    print(f'<text x="20" y="{32 + 19 * number}" fill="{colour(line)}" xml:space="preserve">{html.escape(line)}</text>')
+def of_256(number):
+    if number < 16:
+        return SIXTEEN[number]
+    if number >= 232:
+        level = 8 + 10 * (number - 232)
+        return f"#{level:02x}{level:02x}{level:02x}"
+    steps = [0, 95, 135, 175, 215, 255]
+    number -= 16
+    return "#%02x%02x%02x" % (steps[number // 36], steps[number // 6 % 6], steps[number % 6])
+
+
+def styled(style, codes):
+    """The style after a select-graphic-rendition sequence."""
+    codes = [int(code or 0) for code in codes]
+    while codes:
+        code = codes.pop(0)
+        if code == 0:
+            style = {}
+        elif code in (38, 48):
+            kind = codes.pop(0)
+            colour = of_256(codes.pop(0)) if kind == 5 else "#%02x%02x%02x" % tuple(codes.pop(0) for _ in range(3))
+            style = style | {"ink" if code == 38 else "ground": colour}
+        elif 30 <= code <= 37 or 90 <= code <= 97:
+            style = style | {"ink": SIXTEEN[code - 30 if code < 90 else code - 82]}
+        elif 40 <= code <= 47 or 100 <= code <= 107:
+            style = style | {"ground": SIXTEEN[code - 40 if code < 100 else code - 92]}
+        elif code in (39, 49):
+            style = {key: value for key, value in style.items() if key != ("ink" if code == 39 else "ground")}
+        elif code in (1, 2, 3, 4, 7):
+            style = style | {{1: "bold", 2: "faint", 3: "italic", 4: "underline", 7: "reverse"}[code]: True}
+        elif code in (22, 23, 24, 27):
+            gone = {22: ("bold", "faint"), 23: ("italic",), 24: ("underline",), 27: ("reverse",)}[code]
+            style = {key: value for key, value in style.items() if key not in gone}
+    return style
+
+
+def columns(text):
+    return sum(0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def draw(x, y, text, style):
+    ink, ground = style.get("ink", INK), style.get("ground")
+    if style.get("reverse"):
+        ink, ground = ground or GROUND, style.get("ink", INK)
+    wide = columns(text) * WIDTH
+    if ground:
+        yield f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{HEIGHT}" fill="{ground}"/>'
+    if not text.strip():
+        return
+    extra = ' font-weight="bold"' if style.get("bold") else ""
+    extra += ' opacity="0.6"' if style.get("faint") else ""
+    extra += ' font-style="italic"' if style.get("italic") else ""
+    extra += ' text-decoration="underline"' if style.get("underline") else ""
+    yield f'<text x="{x:.1f}" y="{y + 14}" textLength="{wide:.1f}" lengthAdjust="spacingAndGlyphs" fill="{ink}"{extra}>{html.escape(text)}</text>'
+
+
+lines, style, most = [], {}, 0
+for number, line in enumerate(sys.stdin.read().rstrip("\n").split("\n")):
+    column = 0
+    for index, piece in enumerate(re.split(r"\x1b\[([0-9;]*)m", line)):
+        if index % 2:
+            style = styled(style, re.split(";", piece))
+            continue
+        text = re.sub(r"\x1b[^m]*?[A-Za-z\\]|[\x00-\x08\x0e-\x1f]", "", piece)
+        # Blanks between words move the pen, so that no font's idea of a blank can shift what follows.
+        for part in re.findall(r" {2,}|(?:[^ ]| (?! ))+", text):
+            lines.extend(draw(LEFT + column * WIDTH, TOP + number * HEIGHT, part, style))
+            column += columns(part)
+    most = max(most, column)
+wide, high = 2 * LEFT + most * WIDTH, 2 * TOP + (number + 1) * HEIGHT
+print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high}" viewBox="0 0 {wide:.0f} {high}">')
+print(f'<rect width="100%" height="100%" rx="8" fill="{GROUND}"/>')
+print('<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14" xml:space="preserve">')
+print("\n".join(lines))
 print("</g></svg>")

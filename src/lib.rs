@@ -26,9 +26,11 @@ pub mod model; // tokens -> logits: the differentiable decoder, adapters, weight
 #[cfg(feature = "engine")]
 pub mod rollout; // prompts -> groups of completions
 #[cfg(feature = "engine")]
-pub mod train;
+pub mod train; // the loops, readable aloud
 #[cfg(feature = "engine")]
-pub mod update; // one optimizer step: log-probs, losses, KL, AdamW // the loops, readable aloud
+pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
 
 // The front:
 pub mod cli; // one file a subcommand
+#[cfg(feature = "view")]
+pub mod view; // the terminal workbench: model, update, draw, screens

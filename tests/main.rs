@@ -28,3 +28,5 @@ mod run_directory;
 mod scoring;
 #[cfg(feature = "engine")]
 mod training;
+#[cfg(feature = "view")]
+mod view;

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
-use super::{Failure, Outcome, comparison, print, progress};
+use super::{Failure, Outcome, print, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
 use crate::model::Adapters;
+use crate::report;
 use crate::rollout::{Sampling, Threads};
 use crate::run::{Comparison, EvalRecord, EvalSummary, RunPlaces};
 use crate::score::Scorer;
@@ -155,18 +156,18 @@ fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>
 
 fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[(usize, usize, Comparison)]) -> String {
     let columns: Vec<(&str, &EvalSummary)> = passes.iter().map(|(target, _, summary)| (target.name.as_str(), summary)).collect();
-    let mut text = comparison::columns(set, &columns);
+    let mut text = report::columns(set, &columns);
     for (a, b, found) in pairs {
         if pairs.len() > 1 {
             text.push_str(&format!("{} to {}: ", columns[*a].0, columns[*b].0));
         }
-        text.push_str(&comparison::verdict(found));
+        text.push_str(&report::verdict(found));
     }
     if samples > 1 && !pairs.is_empty() {
         text.push_str("the test takes the first completion of each prompt: those of one prompt are not independent\n");
     }
     if let Some((_, last)) = columns.last() {
-        text.push_str(&comparison::value_drift(last));
+        text.push_str(&report::value_drift(last));
     }
     text
 }

@@ -4,8 +4,6 @@
 mod bar;
 #[cfg(feature = "engine")]
 mod bench;
-#[cfg(feature = "engine")]
-mod comparison;
 mod dataset;
 mod detach;
 #[cfg(feature = "engine")]
@@ -33,6 +31,8 @@ mod targets;
 mod task;
 #[cfg(feature = "engine")]
 mod train;
+#[cfg(feature = "view")]
+mod workbench;
 mod worker;
 
 use std::process::ExitCode;
@@ -41,10 +41,13 @@ use clap::{Parser, Subcommand};
 
 /// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
 #[derive(Debug, Parser)]
-#[command(name = "grpo-tui", version, about, max_term_width = 120)]
+#[command(name = "grpo-tui", version, about, max_term_width = 120, subcommand_precedence_over_arg = true)]
 struct Arguments {
+    #[cfg(feature = "view")]
+    #[command(flatten)]
+    workbench: workbench::Arguments,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,10 +132,24 @@ fn print(text: &str) -> Outcome {
 
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Some(command) => subcommand(command),
+        #[cfg(feature = "view")]
+        None => workbench::run(&arguments.workbench),
+        #[cfg(not(feature = "view"))]
+        None => Err(Failure::usage("this program was built without the view; see --help for its commands")),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {}", failure.message);
+        ExitCode::from(failure.code)
+    })
+}
+
+fn subcommand(command: Command) -> Outcome {
     #[cfg(feature = "engine")]
     bar::show_loading();
-    let outcome = match command {
+    match command {
         Command::Init(arguments) => init::run(arguments),
         #[cfg(feature = "engine")]
         Command::Train(arguments) => train::run(*arguments),
@@ -150,9 +167,5 @@ pub fn main() -> ExitCode {
         Command::Worker(arguments) => worker::run(arguments),
         #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),
-    };
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("error: {}", failure.message);
-        ExitCode::from(failure.code)
-    })
+    }
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::config::Resolved;
 use crate::plan::{
-    DataShape, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, StepShape, Verdict, differences, disk, free_disk_bytes,
-    judge, time, trainable_parameters,
+    DataShape, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, StepShape, Verdict, bytes_in_words as bytes,
+    count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
 };
 use crate::run::RunPlaces;
 use crate::task::Task;
@@ -28,7 +28,11 @@ pub(super) fn run(
     eprintln!("loading {} and measuring it on this machine ...", config.base_model);
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
-            println!("{}", memory_lines(&error.memory).join("\n"));
+            if json {
+                println!("{}", serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()}));
+            } else {
+                println!("{}", memory_lines(&error.memory).join("\n"));
+            }
             return Err(Failure::failed(error.to_string()));
         }
         result => result?,
@@ -230,58 +234,4 @@ fn signal_text(report: &SignalReport) -> String {
     ];
     lines.extend(report.advice.changes.iter().map(|change| format!("  - {change}")));
     lines.join("\n")
-}
-
-/// 1,234,567 as "1.23 M".
-fn count(number: usize) -> String {
-    scaled(number as f64, &["", " k", " M", " G", " T"])
-}
-
-pub(super) fn bytes(number: u64) -> String {
-    scaled(number as f64, &[" B", " kB", " MB", " GB", " TB"])
-}
-
-fn scaled(number: f64, units: &[&str]) -> String {
-    let mut number = number;
-    let mut index = 0;
-    while number >= 999.5 && index + 1 < units.len() {
-        number /= 1000.0;
-        index += 1;
-    }
-    let digits = if index == 0 || number >= 99.5 {
-        0
-    } else if number >= 9.95 {
-        1
-    } else {
-        2
-    };
-    format!("{number:.digits$}{}", units[index])
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 1.0 => format!("{:.0} ms", 1000.0 * s),
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_as_a_person_reads_them() {
-        let check = |found: String, expected: &str| assert_eq!(found, expected);
-        check(count(999), "999");
-        check(count(1_103_232), "1.10 M");
-        check(bytes(16_381_470_720), "16.4 GB");
-        check(bytes(999_600), "1.00 MB");
-        check(bytes(150_800_000_000), "151 GB");
-        check(duration(0.0421), "42 ms");
-        check(duration(61.0), "61.0 s");
-        check(duration(600.0), "10 min");
-        check(duration(9000.0), "2.5 h");
-    }
 }

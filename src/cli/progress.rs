@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::time::Instant;
 
-use super::plan::{bytes, shape_line};
-use crate::plan::StepShape;
+use super::plan::shape_line;
+use crate::plan::{StepShape, bytes_in_words as bytes};
 use crate::run::EventBody;
 use crate::run::events::{Eval, Memory, Step};
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::detach::detach;
 use super::device::DeviceArguments;
 use super::progress::{Progress, say};
-use super::{Failure, Outcome, comparison, preset, print};
+use super::{Failure, Outcome, preset, print};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
 use crate::run::{Launch, NewRun, RunDirectory, RunPlaces, RunState, Worker};
@@ -228,7 +228,13 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     let table = if report.base.n == 0 {
         String::new()
     } else {
-        comparison::table(&report.set, ["base", &format!("step {}", report.best_step)], &report.base, &report.trained, &report.comparison)
+        crate::report::table(
+            &report.set,
+            ["base", &format!("step {}", report.best_step)],
+            &report.base,
+            &report.trained,
+            &report.comparison,
+        )
     };
     eprintln!(
         "\n{table}{}\n{} steps in {:.0} s; everything is in {}",

@@ -4,6 +4,7 @@ mod cache;
 mod config;
 mod digest;
 mod embedded;
+mod local;
 #[cfg(feature = "download")]
 mod pull;
 mod shapes;
@@ -13,6 +14,7 @@ mod weights;
 use std::path::Path;
 
 pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]
 pub use pull::{PullError, PullProgress, PullSettings, pull};
 pub use shapes::{named_shape, shape_names};

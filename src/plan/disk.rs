@@ -1,6 +1,6 @@
 //! Bytes that a run leaves on disk: checkpoints by the keep rules, rollouts, evals.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::time::evals;
 use super::{DataShape, trainable_parameters};
@@ -8,7 +8,7 @@ use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 
 /// What a run leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// One checkpoint: trained numbers and two moments, f32.
     pub checkpoint_bytes: u64,

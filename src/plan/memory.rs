@@ -1,13 +1,13 @@
 //! Memory by part, in bytes: what stays for the whole run, and what the rollout and the training need in turn; the parts of a run on a CPU.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{Recompute, TrainConfig};
 use crate::hub::ModelConfig;
 
 /// When a part is in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// For the whole run.

@@ -7,6 +7,7 @@ mod memory; // bytes by part
 mod shape; // parameters and operations of a model
 mod signal; // "can it learn"
 mod time; // operations and seconds
+mod words; // numbers for people
 
 use serde::Serialize;
 
@@ -23,6 +24,7 @@ pub use memory::{Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
 pub use signal::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
+pub use words::{bytes_in_words, count_in_words, seconds_in_words};
 
 /// What the task's data look like to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -1,6 +1,6 @@
 //! "Can it learn": from groups that the base drew, what share of them would teach, and what that says in words.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::advantage::Dead;
 use crate::score::FailureClass;
@@ -55,7 +55,7 @@ pub struct SignalSettings {
 }
 
 /// The verdict in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Enough groups are mixed.
@@ -67,7 +67,7 @@ pub enum Verdict {
 }
 
 /// The verdict in sentences.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Advice {
     /// In a word.
     pub verdict: Verdict,
@@ -78,7 +78,7 @@ pub struct Advice {
 }
 
 /// Share of completions by tier.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TierShares {
     /// Not JSON.
     pub unparsable: f64,
@@ -89,7 +89,7 @@ pub struct TierShares {
 }
 
 /// An estimate for a group size that was not drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OtherGroupSize {
     /// Completions in a group.
     pub completions_per_prompt: usize,
@@ -100,7 +100,7 @@ pub struct OtherGroupSize {
 }
 
 /// Everything that `--plan --sample` shows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalReport {
     /// Prompts sampled.
     pub prompts: usize,

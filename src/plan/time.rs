@@ -1,6 +1,6 @@
 //! Seconds by part: the operations that a run must do, over a speed that was measured or given.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::TrainConfig;
@@ -50,7 +50,7 @@ impl Speed {
 }
 
 /// Seconds of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     /// Prompts of one step.
     pub prefill_seconds_per_step: f64,

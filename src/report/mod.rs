@@ -1,14 +1,24 @@
-//! A run as one HTML file, CSV or JSON lines.
+//! What runs come to: one read whole, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
 
+mod compare;
+mod filter;
 mod html;
+mod listing;
 mod page;
+mod row;
 mod svg;
 mod tables;
+mod verdict;
 
+pub use compare::RunsCompared;
+pub use filter::Filter;
 pub use html::{Page, html};
+pub use listing::{Entry, Listing};
+pub use row::{FIELDS, HeldOut, Latest, RunRow, order, unknown_field};
 pub use tables::{csv, json_lines};
+pub use verdict::{columns, rates, table, value_drift, verdict};
 
-use crate::run::{EvalSummary, RunDirectory, RunError, RunState, State, Status, list_checkpoints};
+use crate::run::{EvalSummary, RunDirectory, RunError, RunState, State, Status, list_checkpoints, read_tags};
 use crate::statistics::smooth;
 
 /// How much of the past a smoothed series keeps: it averages about the last ten values.
@@ -25,6 +35,10 @@ pub struct Report {
     pub state: Option<State>,
     /// Steps of the checkpoints that there are.
     pub checkpoints: Vec<u64>,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
+    /// What is not as it should be and does not keep the run from being read.
+    pub warnings: Vec<String>,
 }
 
 impl Report {
@@ -36,7 +50,10 @@ impl Report {
         let state = State::observe(directory.path());
         let history = RunState::read(directory.path())?;
         let checkpoints = list_checkpoints(directory.path())?;
-        Ok(Self { directory, history, state, checkpoints })
+        let tags = read_tags(directory.path());
+        let private = directory.check_private();
+        let warnings = [private.as_ref().err(), tags.as_ref().err()].into_iter().flatten().map(ToString::to_string).collect();
+        Ok(Self { directory, history, state, checkpoints, tags: tags.unwrap_or_default(), warnings })
     }
 
     /// Where the run stands.
@@ -71,4 +88,16 @@ impl Report {
     pub fn computed_seconds(&self) -> f64 {
         self.history.metrics.get("seconds").map_or(0.0, |series| series.values().iter().filter(|value| value.is_finite()).sum())
     }
+}
+
+/// A configuration value without quotes.
+pub fn shown(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Bytes as a person reads them.
+pub fn size(bytes: u64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let found = units.into_iter().find(|(unit, _)| bytes as f64 >= *unit);
+    found.map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{:.1} {name}", bytes as f64 / unit))
 }

@@ -43,6 +43,20 @@ pub enum RunError {
         /// What is wrong.
         message: String,
     },
+    /// A run's folder that is a link.
+    #[error("{} is a link; remove the run where it lies: {}", .path.display(), .target.display())]
+    Linked {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A folder that is to be created and cannot be.
+    #[error("{} exists; name a folder that does not", .path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another worker computes this run.
     #[error("the run {} is in use by {holder}; watch it with `grpo-tui runs show`, or end that process (Ctrl-C lets it save) first", .path.display())]
     InUse {

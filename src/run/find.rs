@@ -78,18 +78,19 @@ impl RunPlaces {
         self.roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
+    /// Every folder that may be a run: nothing is opened yet.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let entries = self.roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
+        entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).map(|entry| entry.path()).collect()
+    }
+
     /// Every run there is, oldest first; folders that are no runs are left out, runs that cannot be opened come with their error.
     pub fn list(&self) -> Vec<(PathBuf, Result<RunDirectory, RunError>)> {
         let mut found = Vec::new();
-        for root in &self.roots {
-            let Ok(entries) = std::fs::read_dir(root) else { continue };
-            for path in entries.flatten().map(|entry| entry.path()) {
-                let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-                match RunDirectory::open(&path) {
-                    _ if hidden => {}
-                    Err(RunError::NotARun { .. }) => {}
-                    outcome => found.push((path, outcome)),
-                }
+        for path in self.folders() {
+            match RunDirectory::open(&path) {
+                Err(RunError::NotARun { .. }) => {}
+                outcome => found.push((path, outcome)),
             }
         }
         let created = |run: &Result<RunDirectory, RunError>| run.as_ref().map_or(0, |run| run.file().created_ms);

@@ -19,13 +19,16 @@ mod launch;
 mod liveness;
 mod lock;
 mod logout;
+mod promote;
 mod query;
 mod reader;
+mod remove;
 mod rollouts;
 mod segments;
 mod series;
 mod slots;
 mod state;
+mod tags;
 mod worker;
 mod writer;
 
@@ -50,14 +53,17 @@ pub use launch::{Compute, Handshake, Launch, Launched, launch};
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
 pub use logout::{Home, Logout};
+pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, Found, Position, Skipped};
+pub use remove::{Removal, Removed};
 pub use rollouts::{
     Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
     rollouts_to_delete,
 };
 pub use series::Series;
-pub use slots::{Device, SLOTS, Slot, Waiting, holder, slots_folder};
+pub use slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use state::{State, StateWriter, Status};
+pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use worker::Worker;
 pub use writer::EventWriter;

@@ -27,6 +27,27 @@ impl Series {
         self.steps().zip(self.values.iter().copied())
     }
 
+    /// Step and value from step `first` to step `last`, both included; what lies before is not walked through.
+    pub fn between(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, f64)> + '_ {
+        let start = self.place(first).unwrap_or_else(|place| place);
+        let stretch = self.stretches.partition_point(|(_, begin)| *begin <= start).saturating_sub(1);
+        let stretches = self.stretches.iter().enumerate().skip(stretch);
+        stretches
+            .flat_map(move |(index, (step, begin))| {
+                let from = (*begin).max(start);
+                let values = self.values[from..self.end_of(index).max(from)].iter().copied();
+                (*step + (from - begin) as u64..).zip(values)
+            })
+            .take_while(move |(step, _)| *step <= last)
+    }
+
+    /// The first and the last step that has a value.
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        let (first, _) = self.stretches.first()?;
+        let (step, start) = self.stretches.last()?;
+        Some((*first, step + (self.values.len() - start) as u64 - 1))
+    }
+
     /// The latest value.
     pub fn last(&self) -> Option<f64> {
         self.values.last().copied()
@@ -135,6 +156,11 @@ mod tests {
             }
             assert_eq!(series.points().collect::<Vec<_>>(), map.iter().map(|(step, value)| (*step, *value)).collect::<Vec<_>>());
             assert!((0..41).all(|step| series.at(step) == map.get(&step).copied()));
+            let (from, to) = (random(45), random(45));
+            let inside = map.iter().filter(|(step, _)| (from..=to).contains(*step)).map(|(step, value)| (*step, *value));
+            assert_eq!(series.between(from, to).collect::<Vec<_>>(), inside.collect::<Vec<_>>(), "{from} to {to}");
+            let ends = map.first_key_value().zip(map.last_key_value()).map(|((first, _), (last, _))| (*first, *last));
+            assert_eq!(series.extent(), ends);
             assert_eq!(series, map.into_iter().collect(), "one shape for one content");
             let (stretches, values) = series.parts();
             assert_eq!(Series::from_parts(stretches.to_vec(), values.to_vec()).unwrap(), series);

@@ -160,6 +160,11 @@ pub fn holder(folder: &Path, device: &Device) -> String {
     text.trim().chars().filter(|letter| !letter.is_control()).collect()
 }
 
+/// How many runs wait for a device, besides the one that holds it.
+pub fn queue_length(folder: &Path, device: &Device) -> usize {
+    tickets(folder, device).into_iter().filter(|(_, path)| lives(path)).count()
+}
+
 /// A place in the queue of one device: a locked file with a number. The lock goes with the process, so that the dead do not wait.
 struct Ticket {
     folder: PathBuf,

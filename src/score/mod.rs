@@ -3,6 +3,8 @@
 pub mod audit;
 mod batch;
 mod compare;
+mod describe;
+mod diagnose;
 mod graded;
 mod guard;
 mod instance;
@@ -13,6 +15,8 @@ mod scorer;
 mod tolerant;
 
 pub use batch::score_stream;
+pub use describe::{Accepted, describe};
+pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use result::{FailureClass, Ordered, Reason, Score, Tier};
 pub use scorer::Scorer;
 

@@ -91,20 +91,38 @@ impl Retrieve for LocalFiles {
 }
 
 fn check_against_meta_schema(label: &str, text: &str, schema: &serde_json::Value) -> Result<(), ScoreError> {
-    let at = |pointer: &str, message: String| schema_error(label, text, pointer, message);
-    if !schema.is_object() && !schema.is_boolean() {
-        return Err(at("", "a schema is an object (or true or false)".to_owned()));
-    }
-    let meta = jsonschema::meta::validator_for(schema).map_err(|_| {
-        let draft = schema.get("$schema").map(ToString::to_string).unwrap_or_default();
-        at("/$schema", format!("unknown draft {draft}; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\""))
-    })?;
     // The deepest place says most: above it stand the `anyOf`s that failed because of it.
-    let worst = meta.iter_errors(schema).max_by_key(|error| error.instance_path().as_str().matches('/').count());
+    let worst = meta_problems(schema).into_iter().max_by_key(|(pointer, _)| pointer.matches('/').count());
     match worst {
-        Some(error) => Err(at(error.instance_path().as_str(), meta_sentence(&error))),
+        Some((pointer, message)) => Err(schema_error(label, text, &pointer, message)),
         None => Ok(()),
     }
+}
+
+/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each branch.
+pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
+    if !schema.is_object() && !schema.is_boolean() {
+        return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
+    }
+    let Ok(meta) = jsonschema::meta::validator_for(schema) else {
+        let draft = schema.get("$schema").map(ToString::to_string).unwrap_or_default();
+        let message = format!(
+            "unknown draft {draft}; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\""
+        );
+        return vec![("/$schema".to_owned(), message)];
+    };
+    let found: Vec<(String, String)> =
+        meta.iter_errors(schema).map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error))).collect();
+    let mut deepest: Vec<(String, String)> = Vec::new();
+    for (pointer, message) in &found {
+        let above = found.iter().any(|(other, _)| {
+            other.len() > pointer.len() && other.starts_with(pointer.as_str()) && other.as_bytes().get(pointer.len()) == Some(&b'/')
+        });
+        if !above && !deepest.iter().any(|(kept, _)| kept == pointer) {
+            deepest.push((pointer.clone(), message.clone()));
+        }
+    }
+    deepest
 }
 
 fn meta_sentence(error: &ValidationError<'_>) -> String {

@@ -167,6 +167,16 @@ impl Task {
         embedded::names()
     }
 
+    /// The same task with another text of its schema; the files that it names are followed anew.
+    ///
+    /// # Errors
+    /// [`TaskError`] where the text is no JSON, or names a file that the task may not read.
+    pub fn with_schema_text(&self, text: &str) -> Result<Self, TaskError> {
+        let schema = read::parse_json(&self.label(&self.schema_file), text)?;
+        let references = references::follow_references(&self.home, &self.schema_file, &schema, self.references.clone())?;
+        Ok(Self { schema_text: text.to_owned(), schema, references, ..self.clone() })
+    }
+
     /// The folder, unless the task is embedded.
     pub fn folder(&self) -> Option<&Path> {
         match &self.home {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::show::rates;
 use super::{Failure, Outcome, Seen};
+use crate::report::rates;
 use crate::run::events::{Control, Step};
 use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunPlaces, RunState, State, Status};
 

@@ -4,15 +4,16 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Seen, shown, size};
+use super::{Seen, size};
+use crate::report::{RunRow, rates};
 use crate::run::events::Eval;
-use crate::run::{EvalSummary, RunDirectory, Status, disk_forecast};
+use crate::run::{Status, disk_forecast};
 
 /// Evals of the eval set that a page lists, besides the best; the others are counted.
 const LATEST_EVALS: usize = 6;
 
 pub(super) fn document(seen: &Seen) -> Value {
-    let mut document = seen.row();
+    let mut document = RunRow::of(seen).document();
     let file = seen.directory.file();
     let evals: Vec<Value> = seen.history.evals.values().map(|eval| json!(eval)).collect();
     let last: serde_json::Map<String, Value> =
@@ -29,7 +30,7 @@ pub(super) fn document(seen: &Seen) -> Value {
             "dropped_bytes": seen.history.dropped_bytes, "skipped_lines": seen.history.skipped, "missing_events": seen.history.gaps,
             "unknown_kinds": seen.history.unknown,
         },
-        "warning": seen.directory.check_private().err().map(|error| error.to_string()),
+        "warning": (!seen.warnings.is_empty()).then(|| seen.warnings.join(" ")),
     });
     if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
         document.extend(more);
@@ -56,9 +57,12 @@ pub(super) fn page(seen: &Seen) -> String {
     if seen.status() == Status::Interrupted {
         line("go on", format!("grpo-tui train --resume {}", file.id));
     }
+    if !seen.tags.is_empty() {
+        line("tags", seen.tags.join(" "));
+    }
     line("model", file.config.base_model.clone());
     let changed: Vec<String> =
-        changed_keys(&seen.directory).into_iter().map(|(key, value, source)| format!("{key}={value} ({source})")).collect();
+        RunRow::of(seen).changed_keys().into_iter().map(|(key, value, source)| format!("{key}={value} ({source})")).collect();
     line("configured", if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(", ") });
     for (name, series) in &seen.history.metrics {
         if let Some(value) = series.last() {
@@ -88,8 +92,8 @@ pub(super) fn page(seen: &Seen) -> String {
         let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
         line("log", format!("{bytes} torn bytes dropped, {lines} unreadable lines, {gaps} events missing{newer}"));
     }
-    if let Err(error) = seen.directory.check_private() {
-        line("warning", error.to_string());
+    for warning in &seen.warnings {
+        line("warning", warning.clone());
     }
     text
 }
@@ -116,20 +120,4 @@ fn disk(seen: &Seen) -> String {
         }
     }
     text
-}
-
-/// The rates of a pass in one line.
-pub(super) fn rates(summary: &EvalSummary) -> String {
-    let [low, high] = summary.valid_interval;
-    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:5.1} %", 100.0 * exact));
-    let (valid, low, high, parse) = (100.0 * summary.valid, 100.0 * low, 100.0 * high, 100.0 * summary.parse);
-    format!("n {:<5} valid {valid:5.1} % [{low:.1}, {high:.1}]{exact}  parse {parse:5.1} %", summary.n)
-}
-
-/// Keys that some layer set, with value and layer.
-fn changed_keys(directory: &RunDirectory) -> Vec<(String, String, String)> {
-    let file = directory.file();
-    let set = |key: &String| file.sources.get(key).filter(|source| **source != crate::config::Source::Default);
-    let values = file.config.values().into_iter();
-    values.filter_map(|(key, value)| set(&key).map(|source| (key.clone(), shown(&value), source.to_string()))).collect()
 }

@@ -1,10 +1,12 @@
 //! JSON as RFC 8259 and ECMA-404 define it, and nothing more; every value keeps its place in the text.
 
+mod format;
 mod number;
 mod parse;
 mod place;
 mod syntax;
 
+pub use format::format;
 pub use number::Number;
 pub use parse::{Document, Duplicate, MAX_DEPTH, parse, parse_prefix};
 pub use place::{Place, Places};

@@ -6,12 +6,12 @@ use crate::run::{Comparison, EvalSummary};
 use crate::statistics::{compound, wilson};
 
 /// The table of `first` against `second` on one set, with their names as headings.
-pub(super) fn table(set: &str, names: [&str; 2], first: &EvalSummary, second: &EvalSummary, comparison: &Comparison) -> String {
+pub fn table(set: &str, names: [&str; 2], first: &EvalSummary, second: &EvalSummary, comparison: &Comparison) -> String {
     columns(set, &[(names[0], first), (names[1], second)]) + &verdict(comparison) + &value_drift(second)
 }
 
 /// Passes on one set side by side, each under its name.
-pub(super) fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
+pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = passes.first() else { return String::new() };
     let mut text = String::new();
     let mut line = |label: &str, cell: &dyn Fn(&str, &EvalSummary) -> String| {
@@ -36,14 +36,14 @@ pub(super) fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
 }
 
 /// The paired test in a line.
-pub(super) fn verdict(comparison: &Comparison) -> String {
+pub fn verdict(comparison: &Comparison) -> String {
     let Comparison { fixed, broken, both, neither, mcnemar_p, .. } = comparison;
     let p = if *mcnemar_p < 1e-4 { format!("{mcnemar_p:.1e}") } else { format!("{mcnemar_p:.4}") };
     format!("fixed {fixed}, broken {broken}, valid in both {both}, in neither {neither}; exact McNemar p = {p}\n")
 }
 
 /// A sentence where the form is right but the values are not: the reward checks form, so values can drift.
-pub(super) fn value_drift(trained: &EvalSummary) -> String {
+pub fn value_drift(trained: &EvalSummary) -> String {
     match trained.exact {
         Some(exact) if trained.valid - exact > 0.05 => format!(
             "note: {} of the answers are valid but only {} have the right values: the reward checks form, so values drift. Lower learning_rate, raise kl_beta, or give the `fields` part of the reward a weight.\n",
@@ -68,4 +68,12 @@ fn with_interval(rate: f64, n: usize) -> String {
 fn shortened(name: &str) -> String {
     let letters = name.chars().count();
     if letters <= 22 { name.to_owned() } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
+}
+
+/// The rates of a pass in one line.
+pub fn rates(summary: &EvalSummary) -> String {
+    let [low, high] = summary.valid_interval;
+    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:5.1} %", 100.0 * exact));
+    let (valid, low, high, parse) = (100.0 * summary.valid, 100.0 * low, 100.0 * high, 100.0 * summary.parse);
+    format!("n {:<5} valid {valid:5.1} % [{low:.1}, {high:.1}]{exact}  parse {parse:5.1} %", summary.n)
 }

@@ -1,0 +1,32 @@
+//! `runs tag`: a run's tags, for `runs list --where tags:NAME` and the list of the workbench.
+
+use serde_json::json;
+
+use super::{Outcome, print};
+use crate::run::{RunPlaces, change_tags};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A run's path, id, name, or a unique beginning of its id
+    run: String,
+    /// Tags to give it; with none, and nothing to remove, its tags are printed
+    tags: Vec<String>,
+    /// Tags to take away
+    #[arg(long, value_name = "TAG")]
+    remove: Vec<String>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+    let run = places.find(&arguments.run)?;
+    let tags = if arguments.tags.is_empty() && arguments.remove.is_empty() {
+        crate::run::read_tags(run.path())?
+    } else {
+        run.check_private()?;
+        change_tags(run.path(), &arguments.tags, &arguments.remove)?
+    };
+    let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
+    print(&if arguments.json { format!("{}\n", json!({"run": run.id(), "tags": tags})) } else { format!("{}: {text}\n", run.id()) })
+}

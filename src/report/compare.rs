@@ -1,0 +1,143 @@
+//! Runs side by side: configuration keys that differ, the last value of each metric, each eval that one of them has, and their results on the same prompts.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::verdict::rates;
+use super::{Report, RunRow, shown};
+use crate::run::events::Eval;
+use crate::run::{Comparison, eval_file, read_evals};
+
+/// What two or more runs have in common, and what not.
+#[derive(Debug)]
+pub struct RunsCompared {
+    rows: Vec<RunRow>,
+    /// Configuration keys that differ, with each run's value.
+    pub config: Vec<(String, Vec<Value>)>,
+    /// Files of the frozen tasks that are not the same in all.
+    pub task_files: Vec<String>,
+    /// The last value of each metric that one of them has.
+    pub metrics: Vec<(String, Vec<Option<f64>>)>,
+    evals: Vec<((u64, String, String), Vec<Option<Eval>>)>,
+    /// For each run but the first: the set, and its result against the first run's there.
+    pub results: Vec<Option<(&'static str, Comparison)>>,
+}
+
+impl RunsCompared {
+    /// Compare runs; the first is what the others are held against.
+    pub fn of(runs: &[Report]) -> Self {
+        let keys: BTreeSet<_> = runs.iter().flat_map(|run| run.history.evals.keys()).cloned().collect();
+        let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.history.metrics.keys()).collect();
+        let last = |run: &Report, name: &str| run.history.metrics.get(name).and_then(|series| series.last());
+        Self {
+            rows: runs.iter().map(RunRow::of).collect(),
+            config: different_keys(runs),
+            task_files: changed_files(runs),
+            metrics: names.into_iter().map(|name| (name.clone(), runs.iter().map(|run| last(run, name)).collect())).collect(),
+            evals: keys
+                .into_iter()
+                .map(|key| (key.clone(), runs.iter().map(|run| run.history.evals.get(&key).cloned()).collect()))
+                .collect(),
+            results: runs.iter().skip(1).map(|run| result(&runs[0], run)).collect(),
+        }
+    }
+
+    /// As `runs compare --json` writes it; `second` and `results` are those of the second run.
+    pub fn document(&self) -> Value {
+        let config: serde_json::Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
+        let metrics: serde_json::Map<String, Value> = self.metrics.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
+        let summary = |eval: Option<&Option<Eval>>| eval.and_then(Option::as_ref).map(|eval| json!(eval.summary));
+        let evals: Vec<Value> = self
+            .evals
+            .iter()
+            .map(|(key, found)| {
+                let all: Vec<_> = found.iter().map(|eval| summary(Some(eval))).collect();
+                json!({"step": key.0, "set": key.1, "target": key.2, "first": summary(found.first()), "second": summary(found.get(1)), "all": all})
+            })
+            .collect();
+        let results: Vec<Value> = self
+            .results
+            .iter()
+            .map(|result| json!(result.map(|(set, comparison)| json!({"set": set, "comparison": comparison}))))
+            .collect();
+        json!({
+            "first": self.rows.first().map(RunRow::document), "second": self.rows.get(1).map(RunRow::document),
+            "runs": self.rows.iter().map(RunRow::document).collect::<Vec<_>>(),
+            "config": config, "task_files": self.task_files, "metrics": metrics, "evals": evals,
+            "results": results.first().cloned().unwrap_or(Value::Null), "all_results": results,
+        })
+    }
+
+    /// As a page: a column a run.
+    pub fn page(&self) -> String {
+        // Writing into a String cannot fail.
+        let mut text = String::new();
+        let row = |name: &str, cells: &mut dyn Iterator<Item = String>| {
+            let cells: Vec<String> = cells.map(|cell| format!("{cell:<40}")).collect();
+            format!("{name:<40} {}", cells.join(" ")).trim_end().to_owned() + "\n"
+        };
+        text.push_str(&row("", &mut self.rows.iter().map(|row| row.directory.id().to_owned())));
+        for (key, values) in &self.config {
+            text.push_str(&row(key, &mut values.iter().map(shown)));
+        }
+        if self.config.is_empty() {
+            text.push_str("the configurations are the same\n");
+        }
+        if !self.task_files.is_empty() {
+            let _ = writeln!(text, "the tasks differ in {}: rates on changed prompt sets say little", self.task_files.join(", "));
+        }
+        text.push('\n');
+        for (name, values) in &self.metrics {
+            text.push_str(&row(name, &mut values.iter().map(|value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}")))));
+        }
+        text.push('\n');
+        for ((step, set, target), found) in &self.evals {
+            let _ = writeln!(text, "step {step} {set} {target}");
+            for eval in found {
+                let _ = writeln!(text, "  {}", eval.as_ref().map_or_else(|| "-".to_owned(), |eval| rates(&eval.summary)));
+            }
+        }
+        for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
+            let Some((set, comparison)) = result else { continue };
+            let Comparison { fixed, broken, mcnemar_p, .. } = comparison;
+            let (pairs, second) = (comparison.pairs(), row.directory.id());
+            let names = if self.rows.len() == 2 { ("the second", "the first") } else { (second, "the first") };
+            let _ = writeln!(
+                text,
+                "\nresults on the same {pairs} prompts of {set}: valid only in {} {fixed}, only in {} {broken}, exact McNemar p = {mcnemar_p:.3e}",
+                names.0, names.1
+            );
+        }
+        text
+    }
+}
+
+fn different_keys(runs: &[Report]) -> Vec<(String, Vec<Value>)> {
+    let configs: Vec<Vec<(String, Value)>> = runs.iter().map(|run| run.directory.file().config.values()).collect();
+    let Some(first) = configs.first() else { return Vec::new() };
+    let of_key = |index: usize| configs.iter().filter_map(|config| config.get(index)).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    let all = first.iter().enumerate().map(|(index, (key, _))| (key.clone(), of_key(index)));
+    all.filter(|(_, values)| values.windows(2).any(|pair| pair[0] != pair[1])).collect()
+}
+
+/// Files of the frozen tasks that are not the same in all.
+fn changed_files(runs: &[Report]) -> Vec<String> {
+    let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.directory.file().task_files.keys()).collect();
+    let of = |run: &Report, name: &String| run.directory.file().task_files.get(name).cloned();
+    let differs = |name: &&String| runs.windows(2).any(|pair| of(&pair[0], name) != of(&pair[1], name));
+    names.into_iter().filter(differs).cloned().collect()
+}
+
+/// Both trained models on the same prompts, where both were read on a set.
+fn result(first: &Report, second: &Report) -> Option<(&'static str, Comparison)> {
+    ["proof", "eval"].into_iter().find_map(|set| {
+        let records = |run: &Report| {
+            let step = run.history.latest_eval(set, "trained")?.step;
+            read_evals(&run.directory.path().join(eval_file(step, set, "trained"))).ok()
+        };
+        let comparison = Comparison::of(&records(first)?, &records(second)?);
+        (comparison.pairs() > 0).then_some((set, comparison))
+    })
+}

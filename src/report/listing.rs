@@ -1,0 +1,130 @@
+//! All runs there are, read once each and again only where something was written since.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Report, RunRow};
+use crate::run::{RunDirectory, RunError, RunPlaces, State, Status, tags_path};
+
+/// Runs as they were found, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    entries: Vec<Entry>,
+    /// How many runs the last look had to read.
+    pub read: usize,
+}
+
+/// One run of a listing.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What is known of it, or why it cannot be read.
+    pub row: Result<Arc<RunRow>, String>,
+    stamp: Stamp,
+}
+
+/// What tells that a run's files are as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Stamp {
+    events: Option<(u64, SystemTime)>,
+    state: Option<(u64, SystemTime)>,
+    tags: Option<(u64, SystemTime)>,
+    file: Option<(u64, SystemTime)>,
+    checkpoints: Option<(u64, SystemTime)>,
+}
+
+impl Listing {
+    /// The runs.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Look again. A run whose files are as they were is not read again. `so_far` is given what was found every few runs that had to be read; once it
+    /// answers false, the rest is left out.
+    #[must_use]
+    pub fn refreshed(&self, places: &RunPlaces, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
+        let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
+        let mut found = Self::default();
+        let mut folders = places.folders();
+        // Ids begin with their time: the newest are read first.
+        folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
+        for path in folders {
+            let stamp = Stamp::of(&path);
+            if stamp.file.is_none() {
+                continue;
+            }
+            let read_before = found.read;
+            match before.get(path.as_path()) {
+                Some(entry) if entry.stamp == stamp => found.entries.push(entry.observed()),
+                _ => match read(&path) {
+                    Ok(None) => {}
+                    Ok(Some(row)) => found.push(Entry { path, row: Ok(Arc::new(row)), stamp }),
+                    Err(error) => found.push(Entry { path, row: Err(error), stamp }),
+                },
+            }
+            if found.read > read_before && found.read.is_multiple_of(8) && !so_far(&found) {
+                break;
+            }
+        }
+        let created = |entry: &Entry| entry.row.as_ref().map_or(0, |row| row.directory.file().created_ms);
+        found.entries.sort_by_key(created);
+        found
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.read += 1;
+        self.entries.push(entry);
+    }
+}
+
+impl Entry {
+    /// Its id, which is its folder's name.
+    pub fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// A worker can die without writing anything: only the lock tells.
+    fn observed(&self) -> Self {
+        let mut entry = self.clone();
+        if let Ok(row) = &mut entry.row
+            && !row.status.is_ended()
+        {
+            let state = State::observe(&self.path);
+            let status = state.as_ref().map_or(Status::Created, |state| state.status);
+            if status != row.status {
+                let row = Arc::make_mut(row);
+                row.status = status;
+                row.cause = state.and_then(|state| state.cause);
+            }
+        }
+        entry
+    }
+}
+
+impl Stamp {
+    fn of(run: &Path) -> Self {
+        let of = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.len(), metadata.modified().ok()?))
+        };
+        Self {
+            events: of(&run.join("events.jsonl")),
+            state: of(&run.join("state.json")),
+            tags: of(&tags_path(run)),
+            file: of(&run.join("run.toml")),
+            checkpoints: of(&run.join("checkpoints")),
+        }
+    }
+}
+
+/// `None` where the folder is no run after all.
+fn read(path: &Path) -> Result<Option<RunRow>, String> {
+    let directory = match RunDirectory::open(path) {
+        Err(RunError::NotARun { .. }) => return Ok(None),
+        outcome => outcome.map_err(|error| error.to_string())?,
+    };
+    Report::read(directory).map(|report| Some(RunRow::of(&report))).map_err(|error| error.to_string())
+}

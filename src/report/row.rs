@@ -1,0 +1,271 @@
+//! What a list tells of a run: its fields by name, few enough bytes that thousands of runs can be held.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Report;
+use crate::config::Source;
+use crate::run::events::Alert;
+use crate::run::{EvalSummary, Field, RunDirectory, Status};
+
+/// Names that [`RunRow::field`] knows besides metrics and `config.KEY`.
+pub const FIELDS: [&str; 17] = [
+    "id",
+    "run",
+    "name",
+    "task",
+    "job",
+    "status",
+    "model",
+    "base_model",
+    "host",
+    "created",
+    "tags",
+    "step",
+    "total_steps",
+    "seconds",
+    "valid",
+    "exact",
+    "parse",
+];
+
+/// Values of a curve that are kept; of a longer one every n-th.
+const CURVE: usize = 48;
+
+/// One run in a list.
+#[derive(Debug, Clone)]
+pub struct RunRow {
+    /// The folder and `run.toml`.
+    pub directory: RunDirectory,
+    /// Where the run stands.
+    pub status: Status,
+    /// Why it ended or waits.
+    pub cause: Option<String>,
+    /// The last step done.
+    pub last_step: u64,
+    /// Steps planned, once a worker has said.
+    pub total_steps: Option<u64>,
+    /// Time of all steps.
+    pub seconds: f64,
+    /// Held-out passes by set: `proof` first, then `eval`.
+    pub held_out: Vec<HeldOut>,
+    /// The latest value of each metric, and that of its moving average.
+    pub metrics: BTreeMap<String, Latest>,
+    /// Valid rates over steps, in [0, 1]: of the eval set, else of the training completions.
+    pub valid_rates: Vec<f64>,
+    /// Mean rewards over steps.
+    pub rewards: Vec<f64>,
+    /// Steps of the checkpoints that there are.
+    pub checkpoints: Vec<u64>,
+    /// The best of them.
+    pub best: Option<u64>,
+    /// Alerts that still hold.
+    pub alerts: Vec<Alert>,
+    /// Remarks of people.
+    pub notes: Vec<String>,
+    /// Tags, sorted.
+    pub tags: Vec<String>,
+    /// What is not as it should be, in sentences.
+    pub warnings: Vec<String>,
+    /// Time of the latest event, milliseconds since 1970.
+    pub last_ms: Option<u64>,
+}
+
+/// The passes over one set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOut {
+    /// `proof` or `eval`.
+    pub set: &'static str,
+    /// The model that the run started from. Without tags.
+    pub base: Option<EvalSummary>,
+    /// The latest pass of the trained model, with its step. Without tags.
+    pub trained: Option<(u64, EvalSummary)>,
+}
+
+/// The end of a metric's curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Latest {
+    /// The last value.
+    pub value: f64,
+    /// The moving average there.
+    pub smoothed: f64,
+}
+
+impl RunRow {
+    /// The row of a run that was read.
+    pub fn of(report: &Report) -> Self {
+        let history = &report.history;
+        let metrics = history.metrics.keys().filter_map(|name| {
+            let latest = Latest { value: report.metric(name, false)?, smoothed: report.metric(name, true)? };
+            Some((name.clone(), latest))
+        });
+        let series = |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| thinned(series.values()));
+        let evals: Vec<f64> = history
+            .evals
+            .values()
+            .filter(|eval| eval.set == "eval" && (eval.target == "trained" || eval.step == 0))
+            .map(|eval| eval.summary.valid)
+            .collect();
+        Self {
+            status: report.status(),
+            cause: report.cause(),
+            last_step: history.last_step,
+            total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
+            seconds: report.computed_seconds(),
+            held_out: ["proof", "eval"].into_iter().filter_map(|set| held_out(report, set)).collect(),
+            metrics: metrics.collect(),
+            valid_rates: if evals.len() > 1 { thinned(&evals) } else { series("tiers/valid") },
+            rewards: series("reward"),
+            checkpoints: report.checkpoints.clone(),
+            best: report.best(),
+            alerts: history.alerts.values().filter(|alert| !alert.cleared).cloned().collect(),
+            notes: history.notes.iter().map(|(_, note)| note.text.clone()).collect(),
+            tags: report.tags.clone(),
+            warnings: report.warnings.clone(),
+            last_ms: history.last_ms,
+            directory: report.directory.clone(),
+        }
+    }
+
+    /// The latest rates that say how good the run's model is, with the set they were measured on.
+    pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
+        self.held_out.iter().find_map(|held_out| Some((held_out.set, &held_out.trained.as_ref()?.1)))
+    }
+
+    /// The share of valid completions: held out where it was measured, else of the last step's.
+    pub fn valid(&self) -> Option<f64> {
+        let trained = self.metrics.get("tiers/valid").map(|latest| latest.value);
+        self.latest_valid().map(|(_, summary)| summary.valid).or(trained)
+    }
+
+    /// The last value of a metric, or that of its moving average.
+    pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
+        self.metrics.get(name).map(|latest| if smoothed { latest.smoothed } else { latest.value })
+    }
+
+    /// What a condition or an order finds under a name: a field of the run, `config.KEY`, or the last value of a metric, `smoothed` or not.
+    pub fn field(&self, name: &str, smoothed: bool) -> Option<Field> {
+        let file = self.directory.file();
+        let text = |text: &str| Some(Field::Text(text.to_owned()));
+        let number = |number: f64| Some(Field::Number(number));
+        let of_value = |value: &Value| match value {
+            Value::String(found) => Some(Field::Text(found.clone())),
+            Value::Number(found) => found.as_f64().map(Field::Number),
+            other => Some(Field::Text(other.to_string())),
+        };
+        match name {
+            "id" | "run" => text(&file.id),
+            "name" => text(&file.name),
+            "task" => text(&file.task),
+            "job" => text(&file.job),
+            "status" => text(self.status.name()),
+            "model" | "base_model" => text(&file.config.base_model),
+            "host" => text(&file.host),
+            "created" => text(&file.created),
+            "tags" => (!self.tags.is_empty()).then(|| Field::Text(self.tags.join(" "))),
+            "step" => number(self.last_step as f64),
+            "total_steps" => number(self.total_steps? as f64),
+            "seconds" => number(self.seconds),
+            "valid" => number(self.latest_valid()?.1.valid),
+            // The held-out rate, where there is one; the metric of the same name is the training prompts'.
+            "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
+            "parse" => number(self.latest_valid()?.1.parse),
+            _ => match name.strip_prefix("config.") {
+                Some(key) => file.config.values().iter().find(|(found, _)| found == key).and_then(|(_, value)| of_value(value)),
+                None => self.metric(name, smoothed).map(Field::Number),
+            },
+        }
+    }
+
+    /// The row as `runs list --json` writes it.
+    pub fn document(&self) -> Value {
+        let file = self.directory.file();
+        let (set, summary) = self.latest_valid().unzip();
+        json!({
+            "id": file.id, "name": file.name, "task": file.task, "job": file.job, "created": file.created, "tags": self.tags,
+            "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps,
+            "base_model": file.config.base_model, "policy_loss": file.config.policy_loss,
+            "valid_set": set, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
+            "reward": self.metric("reward", false),
+        })
+    }
+
+    /// Keys that some layer set, with value and layer.
+    pub fn changed_keys(&self) -> Vec<(String, String, String)> {
+        let file = self.directory.file();
+        let set = |key: &String| file.sources.get(key).filter(|source| !matches!(source, Source::Default));
+        let values = file.config.values().into_iter();
+        values.filter_map(|(key, value)| set(&key).map(|source| (key.clone(), super::shown(&value), source.to_string()))).collect()
+    }
+}
+
+fn held_out(report: &Report, set: &'static str) -> Option<HeldOut> {
+    let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
+    let base = report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
+    let trained = report.history.latest_eval(set, "trained").map(|eval| (eval.step, without_tags(&eval.summary)));
+    (base.is_some() || trained.is_some()).then_some(HeldOut { set, base, trained })
+}
+
+/// So many values that a small curve can be drawn; the last is always among them.
+fn thinned(values: &[f64]) -> Vec<f64> {
+    let every = values.len().div_ceil(CURVE).max(1);
+    let skipped = values.len().saturating_sub(1) % every;
+    values.iter().skip(skipped).step_by(every).copied().collect()
+}
+
+/// The order of two runs by a field. Runs without a value, or with one that is no number, come last either way; equal ones stay as they were.
+pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::Ordering {
+    use std::cmp::Ordering;
+    let known = |field: &Option<Field>| field.as_ref().is_some_and(|field| !matches!(field, Field::Number(number) if number.is_nan()));
+    let found = match (&a, &b) {
+        _ if known(&a) != known(&b) => return known(&b).cmp(&known(&a)),
+        (Some(Field::Number(a)), Some(Field::Number(b))) => a.total_cmp(b),
+        (Some(a), Some(b)) => a.to_string().cmp(&b.to_string()),
+        _ => Ordering::Equal,
+    };
+    if descending { found.reverse() } else { found }
+}
+
+/// Why a name is no field of these runs; `None` where it is one. A name that no run knows is a slip of the pen, not a condition that never holds.
+pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Clone, smoothed: bool) -> Option<String> {
+    if FIELDS.contains(&name) || rows.clone().any(|run| run.field(name, smoothed).is_some()) {
+        return None;
+    }
+    let metrics = rows.flat_map(|run| run.metrics.keys().cloned());
+    let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
+    let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics).chain(keys);
+    let near = known.map(|known| (strsim::jaro_winkler(name, &known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
+    Some(format!("no run has `{name}`{hint} There are the fields {}, config.KEY, and every metric", FIELDS.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_values_come_last() {
+        let number = |number| Some(Field::Number(number));
+        let check = |descending, expected: [Option<f64>; 4]| {
+            let mut fields = [None, number(1.0), number(f64::NAN), number(3.0)];
+            fields.sort_by(|a, b| order(a.clone(), b.clone(), descending));
+            let found = fields.map(|field| match field {
+                Some(Field::Number(number)) if !number.is_nan() => Some(number),
+                _ => None,
+            });
+            assert_eq!(found, expected);
+        };
+        check(false, [Some(1.0), Some(3.0), None, None]);
+        check(true, [Some(3.0), Some(1.0), None, None]);
+    }
+
+    #[test]
+    fn a_long_curve_keeps_its_end() {
+        for length in [0, 1, 47, 48, 49, 1000] {
+            let values: Vec<f64> = (0..length).map(f64::from).collect();
+            let thin = thinned(&values);
+            assert!(thin.len() <= CURVE && thin.last() == values.last(), "{length}: {thin:?}");
+        }
+    }
+}

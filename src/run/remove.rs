@@ -1,0 +1,77 @@
+//! Deleting a run that has ended: held while it goes, out of sight first, and with a word on who needs it.
+
+use std::path::PathBuf;
+
+use super::directory::RunDirectory;
+use super::disk::disk_use;
+use super::error::RunError;
+use super::find::{RunPlaces, RunReference};
+use super::lock::RunLock;
+
+/// A run that may be removed, held until it is: no worker can begin meanwhile.
+#[derive(Debug)]
+pub struct Removal {
+    directory: RunDirectory,
+    lock: RunLock,
+    /// What its folder takes.
+    pub bytes: u64,
+    /// Runs whose base model is this run's result; they cannot be resumed without it.
+    pub started_from_it: Vec<String>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// The run's id.
+    pub id: String,
+    /// What its folder took.
+    pub bytes: u64,
+}
+
+impl Removal {
+    /// Hold a run that is to be removed.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] where a worker computes it, [`RunError::Linked`] where its folder is a link, [`RunError::Foreign`] and
+    /// [`RunError::Loose`] where it is not this user's alone.
+    pub fn prepare(directory: RunDirectory, places: &RunPlaces) -> Result<Self, RunError> {
+        let path = directory.path();
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            return Err(RunError::Linked { path: path.to_owned(), target });
+        }
+        directory.check_private()?;
+        let lock = RunLock::acquire(path)?;
+        let bytes = disk_use(path).total_bytes;
+        let started_from_it = started_from(&directory, places);
+        Ok(Self { directory, lock, bytes, started_from_it })
+    }
+
+    /// The run's id.
+    pub fn id(&self) -> &str {
+        self.directory.id()
+    }
+
+    /// Delete it for good.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming what is left to delete.
+    pub fn carry_out(self) -> Result<Removed, RunError> {
+        let path = self.directory.path();
+        // First out of sight, so that a deletion cut short leaves no half of a run behind that looks like one.
+        let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
+        std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
+        std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
+        drop(self.lock);
+        Ok(Removed { id: self.directory.id().to_owned(), bytes: self.bytes })
+    }
+}
+
+fn started_from(directory: &RunDirectory, places: &RunPlaces) -> Vec<String> {
+    let runs = places.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
+    let names = |base: &str| {
+        let run = RunReference::parse(base).run;
+        run == directory.id() || (!run.is_empty() && run == directory.file().name) || std::path::Path::new(&run) == directory.path()
+    };
+    runs.filter(|run| names(&run.file().config.base_model)).map(|run| run.id().to_owned()).collect()
+}

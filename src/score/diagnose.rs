@@ -1,0 +1,273 @@
+//! Everything that is wrong or odd in a schema's text, each with its place: for the gutter of an editor.
+
+use super::json::{self, Kind, Places, Syntax, Value};
+use super::schema::meta_problems;
+use super::{ScoreError, Scorer};
+use crate::task::{Task, TaskError};
+
+/// Faults that are listed.
+const MAX_FAULTS: usize = 200;
+
+/// Keywords of JSON Schema, all drafts from 4 on; others are let through by validators, which hides misspellings.
+const KEYWORDS: [&str; 62] = [
+    "$anchor",
+    "$comment",
+    "$defs",
+    "$dynamicAnchor",
+    "$dynamicRef",
+    "$id",
+    "$recursiveAnchor",
+    "$recursiveRef",
+    "$ref",
+    "$schema",
+    "$vocabulary",
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "contains",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "definitions",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "deprecated",
+    "description",
+    "else",
+    "enum",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "id",
+    "if",
+    "items",
+    "maxContains",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minContains",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "not",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "propertyNames",
+    "readOnly",
+    "required",
+    "then",
+    "title",
+    "type",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
+];
+
+/// One thing that is wrong or odd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// 1-based.
+    pub line: usize,
+    /// 1-based, in Unicode scalars.
+    pub column: usize,
+    /// Scalars that are at fault, on that line; at least 1.
+    pub length: usize,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// Whether the schema cannot be used; otherwise it is only odd.
+    pub is_error: bool,
+}
+
+/// What became of a text.
+#[derive(Debug)]
+pub struct Diagnosis {
+    /// In the order of the text.
+    pub faults: Vec<Fault>,
+    /// The scorer, or in a sentence why there is none.
+    pub scorer: Result<Scorer, String>,
+    /// The task with this text, where it can be read.
+    pub task: Option<Task>,
+}
+
+/// Reads a schema's text as the schema of a task, and compiles it.
+pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
+    let mut faults = Vec::new();
+    let document = match json::parse(text, 0) {
+        Ok(document) => document,
+        Err(error) => {
+            let message = match error.reason {
+                Syntax::Empty => "the schema is empty; `{}` accepts everything".to_owned(),
+                Syntax::NoValue => "there is no JSON value in the text".to_owned(),
+                reason => reason.to_string(),
+            };
+            let fault = at(text, error.offset, error.offset + 1, message, true);
+            let sentence = format!("line {} column {}: {}", fault.line, fault.column, fault.message);
+            return Diagnosis { faults: vec![fault], scorer: Err(sentence), task: None };
+        }
+    };
+    let root = &document.root;
+    for duplicate in &document.duplicates {
+        let message = format!("the key {:?} stands twice in this object; the last one counts", duplicate.key);
+        faults.push(at(text, duplicate.offset, duplicate.offset + duplicate.key.len() + 2, message, false));
+    }
+    odd(text, root, &mut faults);
+    let with_text = task.with_schema_text(text);
+    let (scorer, task) = match with_text {
+        Ok(task) => (compile(&task, text, root, &mut faults), Some(task)),
+        Err(error) => {
+            faults.push(of_task(&task.label(&task.schema_file), &error, text));
+            (Err(error.to_string()), None)
+        }
+    };
+    faults.sort_by_key(|fault| (fault.line, fault.column, !fault.is_error));
+    faults.dedup();
+    faults.truncate(MAX_FAULTS);
+    Diagnosis { faults, scorer, task }
+}
+
+fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, String> {
+    let problems = meta_problems(&task.schema);
+    for (pointer, message) in &problems {
+        faults.push(at_pointer(text, root, pointer, message.clone()));
+    }
+    Scorer::new(task).map_err(|error| {
+        match &error {
+            ScoreError::Schema { pointer, message, label, .. } if problems.is_empty() && *label == task.label(&task.schema_file) => {
+                faults.push(at_pointer(text, root, pointer, message.clone()));
+            }
+            ScoreError::Schema { .. } if !problems.is_empty() => {}
+            _ => faults.push(at(text, 0, 1, error.to_string(), true)),
+        }
+        error.to_string()
+    })
+}
+
+fn of_task(label: &str, error: &TaskError, text: &str) -> Fault {
+    match error {
+        TaskError::Place { label: of, line, column, message } if of == label => {
+            Fault { line: *line, column: *column, length: 1, message: message.clone(), is_error: true }
+        }
+        _ => at(text, 0, 1, error.to_string(), true),
+    }
+}
+
+/// Misspelt keywords, and required fields that nothing describes.
+fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
+    let Some(object) = schema.as_object() else { return };
+    for member in object.members() {
+        let key = member.key.as_ref();
+        let inner = &member.value;
+        match key {
+            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
+                inner.as_object().into_iter().flat_map(json::Object::members).for_each(|field| odd(text, &field.value, faults));
+            }
+            "items"
+            | "additionalProperties"
+            | "not"
+            | "if"
+            | "then"
+            | "else"
+            | "contains"
+            | "propertyNames"
+            | "additionalItems"
+            | "unevaluatedItems"
+            | "unevaluatedProperties"
+            | "anyOf"
+            | "allOf"
+            | "oneOf"
+            | "prefixItems" => match &inner.kind {
+                Kind::Array(items) => items.iter().for_each(|item| odd(text, item, faults)),
+                _ => odd(text, inner, faults),
+            },
+            _ if KEYWORDS.contains(&key) => {}
+            _ => {
+                let near = KEYWORDS
+                    .iter()
+                    .filter(|known| strsim::damerau_levenshtein(known, key) <= 2)
+                    .min_by_key(|known| strsim::damerau_levenshtein(known, key));
+                if let Some(near) = near.filter(|_| key.len() > 3) {
+                    let message = format!("`{key}` is no keyword and does nothing; did you mean `{near}`?");
+                    faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
+                }
+            }
+        }
+    }
+    let described = |name: &str| object.get("properties").and_then(|member| member.value.as_object()?.get(name)).is_some();
+    let closed = object.get("additionalProperties").is_some_and(|member| member.value.kind == Kind::Bool(false));
+    let elsewhere = ["patternProperties", "$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| object.get(key).is_some());
+    let Some(Kind::Array(required)) = object.get("required").map(|member| &member.value.kind) else { return };
+    for item in required {
+        let Kind::String(name) = &item.kind else { continue };
+        if !described(name) && !elsewhere && (closed || object.get("properties").is_some()) {
+            let what = if closed {
+                "no answer can be valid: it is required and not allowed"
+            } else {
+                "required, but `properties` does not describe it"
+            };
+            faults.push(at(text, item.start, item.end, format!("`{name}`: {what}"), false));
+        }
+    }
+}
+
+fn at_pointer(text: &str, root: &Value<'_>, pointer: &str, message: String) -> Fault {
+    let value = root.pointer(pointer).unwrap_or(root);
+    at(text, value.start, if matches!(value.kind, Kind::Object(_) | Kind::Array(_)) { value.start + 1 } else { value.end }, message, true)
+}
+
+/// A fault from one byte offset to another; only what lies on the first line counts.
+fn at(text: &str, start: usize, end: usize, message: String, is_error: bool) -> Fault {
+    let start = start.min(text.len());
+    let place = Places::new(text).of(start);
+    let rest = text.get(start..).unwrap_or("");
+    let length = rest.char_indices().take_while(|(index, letter)| *letter != '\n' && start + index < end).count().max(1);
+    Fault { line: place.line, column: place.column, length, message, is_error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &[(usize, usize, usize, bool, &str)]) {
+        let task = Task::embedded("invoice").unwrap();
+        let found = diagnose(&task, text);
+        assert_eq!(found.faults.len(), expected.len(), "{text}: {:?}", found.faults);
+        for (fault, (line, column, length, is_error, part)) in found.faults.iter().zip(expected) {
+            assert_eq!((fault.line, fault.column, fault.length, fault.is_error), (*line, *column, *length, *is_error), "{text}: {fault:?}");
+            assert!(fault.message.contains(part), "{text}: {:?} lacks {part:?}", fault.message);
+        }
+        assert_eq!(found.scorer.is_err(), expected.iter().any(|(_, _, _, is_error, _)| *is_error), "{text}");
+    }
+
+    #[test]
+    fn faults_stand_at_their_places() {
+        check("{}", &[]);
+        check("", &[(1, 1, 1, true, "empty")]);
+        check("{\n  \"type\": \"string\",\n}", &[(2, 19, 1, true, "trailing comma")]);
+        check("{\"type\": \"strnig\"}", &[(1, 10, 8, true, "\"strnig\" is not a type")]);
+        check("{\"minLength\": -1,\n \"type\": 3}", &[(1, 15, 2, true, "-1"), (2, 10, 1, true, "3")]);
+        check("{\"$ref\": \"#/$defs/none\"}", &[(1, 10, 14, true, "leads nowhere")]);
+        check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "twice")]);
+        check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
+        check("{\"properties\": {\"requried\": {}}}", &[]);
+        check("{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}", &[(1, 45, 3, false, "does not describe it")]);
+        check("{\"additionalProperties\": false, \"required\": [\"b\"]}", &[(1, 46, 3, false, "no answer can be valid")]);
+        check("[1]", &[(1, 1, 1, true, "a schema is an object")]);
+    }
+
+    #[test]
+    fn the_embedded_task_is_in_order() {
+        let task = Task::embedded("invoice").unwrap();
+        check(&task.schema_text, &[]);
+    }
+}

@@ -1,0 +1,41 @@
+//! The keymap: which chords mean which action, from the table and the user's changes.
+
+use std::collections::BTreeMap;
+
+use super::action::{self, Action};
+use super::chord::Chord;
+use super::model::Model;
+
+/// Keys by action. Actions that are not named keep those of the table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Keymap {
+    changed: BTreeMap<String, Vec<Chord>>,
+}
+
+impl Keymap {
+    /// Give an action other keys.
+    pub fn set(&mut self, id: &str, keys: Vec<Chord>) {
+        self.changed.insert(id.to_owned(), keys);
+    }
+
+    /// The keys of an action.
+    pub fn keys(&self, action: &Action) -> Vec<Chord> {
+        match self.changed.get(action.id) {
+            Some(keys) => keys.clone(),
+            None => action.keys.iter().filter_map(|key| Chord::parse(key)).collect(),
+        }
+    }
+
+    /// The first key of an action as hints show it; empty where it has none.
+    pub fn shown(&self, action: &Action) -> String {
+        self.keys(action).first().map(Chord::to_string).unwrap_or_default()
+    }
+
+    /// The action that a chord means where the focus is. `typing`: a text field has the focus, so chords that are text mean nothing else.
+    pub fn action(&self, model: &Model, chord: Chord, typing: bool) -> Option<&'static Action> {
+        if typing && chord.is_text() {
+            return None;
+        }
+        action::here(model).into_iter().find(|action| self.keys(action).contains(&chord))
+    }
+}

@@ -1,0 +1,49 @@
+//! The terminal workbench: messages change the model (`update`), the model is drawn (`draw`), and everything that takes long runs beside it.
+
+pub mod action;
+pub mod chord;
+pub mod draft;
+pub mod draw;
+mod event_loop;
+pub mod everywhere;
+mod follow;
+pub mod fuzzy;
+pub mod keymap;
+pub mod message;
+pub mod model;
+pub mod notice;
+pub mod options;
+pub mod pane;
+pub mod popup;
+pub mod program;
+pub mod role;
+pub mod screens;
+pub mod task_files;
+mod terminal;
+pub mod theme;
+pub mod update;
+pub mod watched;
+pub mod widgets;
+pub mod workbench;
+
+pub use event_loop::run;
+pub use message::{Command, Message};
+pub use model::{Model, Screen};
+pub use options::Options;
+
+/// The first commands of a model: open the task, list the runs.
+pub fn start(model: &mut Model) -> Vec<Command> {
+    for note in std::mem::take(&mut model.options.notes) {
+        model.complain(note);
+    }
+    let task = model.options.task.clone();
+    let mut commands = workbench::open_task(model, task);
+    commands.extend(workbench::go_to(model, Screen::Runs));
+    update::numbered(model, commands)
+}
+
+/// A time of day, `14:03:59`, in the machine's time zone.
+pub fn clock(time_ms: u64) -> String {
+    let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(String::new, |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string())
+}

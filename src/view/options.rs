@@ -1,0 +1,53 @@
+//! How the view was started, and what its terminal can do.
+
+use std::path::PathBuf;
+
+use super::keymap::Keymap;
+use super::theme::Theme;
+use crate::run::RunPlaces;
+
+/// Everything that comes from outside before the first message.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The task to open: a path or a name, as on the command line; `None` opens the workspace's first task, else the embedded one.
+    pub task: Option<String>,
+    /// The folder from which names are resolved.
+    pub here: PathBuf,
+    /// Where runs are looked for and created.
+    pub places: RunPlaces,
+    /// Where drafts and copies of embedded tasks are kept: the user's data directory.
+    pub data: PathBuf,
+    /// The program, for commands that the view starts (`train --detach`, `eval`).
+    pub program: PathBuf,
+    /// The folder of the device slots' locks; `None` finds the one that all users of this host share.
+    pub slots: Option<PathBuf>,
+    /// Styles at the start.
+    pub theme: Theme,
+    /// Keys at the start.
+    pub keymap: Keymap,
+    /// At most one frame in two seconds, and no decoration that costs bytes.
+    pub low_bandwidth: bool,
+    /// Whether the session comes over SSH.
+    pub remote: bool,
+    /// Sentences to show at the start, such as a keymap file that could not be read.
+    pub notes: Vec<String>,
+}
+
+impl Options {
+    /// Options for a folder, with everything else as it is without configuration. For tests and for the start.
+    pub fn at(here: PathBuf, places: RunPlaces, data: PathBuf) -> Self {
+        Self {
+            task: None,
+            here,
+            places,
+            data,
+            program: PathBuf::from("/proc/self/exe"),
+            slots: None,
+            theme: Theme::default(),
+            keymap: Keymap::default(),
+            low_bandwidth: false,
+            remote: false,
+            notes: Vec::new(),
+        }
+    }
+}

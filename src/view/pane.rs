@@ -1,0 +1,29 @@
+//! A pane: a frame with a title that shows whether it has the focus.
+
+use ratatui::style::Style;
+use ratatui::symbols::border;
+use ratatui::text::Span;
+use ratatui::widgets::{Block, Borders};
+
+use super::role::Role;
+use super::theme::Theme;
+
+const ASCII_BORDER: border::Set<'static> = border::Set {
+    top_left: "+",
+    top_right: "+",
+    bottom_left: "+",
+    bottom_right: "+",
+    vertical_left: "|",
+    vertical_right: "|",
+    horizontal_top: "-",
+    horizontal_bottom: "-",
+};
+
+/// The frame of a pane. The focused one has another colour and a mark before its title.
+pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
+    let role = if focused { Role::BorderFocused } else { Role::Border };
+    let mark = if focused { theme.glyph("▸", ">") } else { "" };
+    let set = if theme.ascii { ASCII_BORDER } else { border::PLAIN };
+    let title = if title.is_empty() { Span::raw("") } else { Span::styled(format!("{mark} {title} "), theme.style(Role::Title)) };
+    Block::new().borders(Borders::ALL).border_set(set).border_style(theme.style(role)).style(Style::new()).title(title)
+}

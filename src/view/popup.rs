@@ -1,0 +1,133 @@
+//! What lies over a screen and takes all keys: help, the palette, a question, a confirmation, a page of text.
+
+mod ask;
+mod confirm;
+mod help;
+mod page;
+mod palette;
+
+pub use ask::Ask;
+pub use confirm::Confirm;
+pub use help::Help;
+pub use page::Page;
+pub use palette::Palette;
+
+use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+
+use super::message::Command;
+use super::model::Model;
+
+/// The popup in front.
+#[derive(Debug)]
+pub enum Popup {
+    /// What can be done here.
+    Help(Help),
+    /// Every action, by a few letters.
+    Palette(Palette),
+    /// One line of text is asked for.
+    Ask(Ask),
+    /// Yes or no.
+    Confirm(Confirm),
+    /// Text to read.
+    Page(Page),
+}
+
+/// A key while a popup is in front.
+pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    // The popup is taken out while it works, so that it may change the model; unless it is done it goes back.
+    let Some(mut popup) = model.popup.take() else { return Vec::new() };
+    let outcome = match &mut popup {
+        Popup::Help(help) => help.key(event),
+        Popup::Palette(palette) => palette.key(model, event),
+        Popup::Ask(ask) => ask.key(event),
+        Popup::Confirm(confirm) => confirm.key(event),
+        Popup::Page(page) => page.key(event),
+    };
+    match outcome {
+        Outcome::Stay => {
+            model.popup = Some(popup);
+            Vec::new()
+        }
+        Outcome::Close => Vec::new(),
+        Outcome::Then(then) => then.run(model),
+    }
+}
+
+/// Pasted text while a popup is in front.
+pub fn paste(model: &mut Model, text: &str) -> Vec<Command> {
+    match &mut model.popup {
+        Some(Popup::Ask(ask)) => ask.paste(text),
+        Some(Popup::Palette(palette)) => palette.paste(text),
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// The mouse while a popup is in front: the wheel scrolls.
+pub fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
+    let rows = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        _ => return Vec::new(),
+    };
+    match &mut model.popup {
+        Some(Popup::Help(help)) => help.page.scroll(rows),
+        Some(Popup::Page(page)) => page.scroll(rows),
+        Some(Popup::Palette(palette)) => palette.go(rows.signum() as isize),
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// Draws the popup over a screen.
+pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    match &model.popup {
+        Some(Popup::Help(help)) => help.draw(model, frame, area),
+        Some(Popup::Palette(palette)) => palette.draw(model, frame, area),
+        Some(Popup::Ask(ask)) => ask.draw(model, frame, area),
+        Some(Popup::Confirm(confirm)) => confirm.draw(model, frame, area),
+        Some(Popup::Page(page)) => page.draw(model, frame, area),
+        None => {}
+    }
+}
+
+/// What a key did to a popup.
+#[derive(Debug)]
+enum Outcome {
+    Stay,
+    Close,
+    Then(Then),
+}
+
+/// What is done once a popup has its answer.
+struct Then(Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>);
+
+impl Then {
+    fn new(run: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {
+        Self(Box::new(run))
+    }
+
+    fn run(self, model: &mut Model) -> Vec<Command> {
+        (self.0)(model)
+    }
+}
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Then")
+    }
+}
+
+/// A box of at most this size in the middle of an area, emptied; the inside of its frame.
+fn window(model: &Model, frame: &mut Frame<'_>, area: Rect, title: &str, columns: u16, rows: u16) -> Rect {
+    use ratatui::widgets::Clear;
+    let (width, height) = (columns.min(area.width), rows.min(area.height));
+    let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height };
+    frame.render_widget(Clear, place);
+    let pane = super::pane::pane(&model.theme, title, true);
+    let inside = pane.inner(place);
+    frame.render_widget(pane, place);
+    inside
+}

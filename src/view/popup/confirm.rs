@@ -1,0 +1,57 @@
+//! A confirmation, where something ends that cannot be taken back.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{Outcome, Then, window};
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::role::Role;
+
+/// Yes or no.
+#[derive(Debug)]
+pub struct Confirm {
+    title: String,
+    text: String,
+    yes: String,
+    then: Option<Then>,
+}
+
+impl Confirm {
+    /// Ask; `yes` is the verb of the yes, such as `stop the run`.
+    pub fn new(
+        title: impl Into<String>,
+        text: impl Into<String>,
+        yes: impl Into<String>,
+        then: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Then::new(then)) }
+    }
+
+    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+        match event.code {
+            KeyCode::Char('y' | 'Y') => self.then.take().map_or(Outcome::Close, Outcome::Then),
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => Outcome::Close,
+            _ => Outcome::Stay,
+        }
+    }
+
+    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        let columns = 64.min(area.width);
+        let rows = (self.text.chars().count() / columns.saturating_sub(6).max(1) as usize + self.text.lines().count()) as u16;
+        let inside = window(model, frame, area, &self.title, columns, rows + 5);
+        let key = model.theme.style(Role::Key);
+        let mut lines: Vec<Line<'_>> = self.text.lines().map(Line::from).collect();
+        lines.push(Line::default());
+        lines.push(Line::from(vec![
+            Span::styled("y", key),
+            Span::raw(format!(" {}   ", self.yes)),
+            Span::styled("n", key),
+            Span::raw(" leave it"),
+        ]));
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    }
+}

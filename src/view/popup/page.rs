@@ -1,0 +1,53 @@
+//! Text to read, with a scroll position.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Text};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{Outcome, window};
+use crate::view::model::Model;
+
+/// A page of text.
+#[derive(Debug, Default)]
+pub struct Page {
+    title: String,
+    lines: Vec<Line<'static>>,
+    top: usize,
+}
+
+impl Page {
+    /// A page with styled lines.
+    pub fn new(title: impl Into<String>, lines: Vec<Line<'static>>) -> Self {
+        Self { title: title.into(), lines, top: 0 }
+    }
+
+    /// Moves the text by rows; never past its ends.
+    pub(super) fn scroll(&mut self, rows: i32) {
+        let last = self.lines.len().saturating_sub(1);
+        self.top = self.top.saturating_add_signed(rows as isize).min(last);
+    }
+
+    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+        match event.code {
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => return Outcome::Close,
+            KeyCode::Down | KeyCode::Char('j') => self.scroll(1),
+            KeyCode::Up | KeyCode::Char('k') => self.scroll(-1),
+            KeyCode::PageDown | KeyCode::Char(' ') => self.scroll(10),
+            KeyCode::PageUp => self.scroll(-10),
+            KeyCode::Home | KeyCode::Char('g') => self.top = 0,
+            KeyCode::End | KeyCode::Char('G') => self.top = self.lines.len().saturating_sub(1),
+            _ => {}
+        }
+        Outcome::Stay
+    }
+
+    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        let widest = self.lines.iter().map(Line::width).max().unwrap_or(0).min(120) as u16;
+        let inside = window(model, frame, area, &self.title, widest + 4, self.lines.len() as u16 + 2);
+        let text =
+            Paragraph::new(Text::from(self.lines.clone())).wrap(Wrap { trim: false }).scroll((self.top.min(u16::MAX as usize) as u16, 0));
+        frame.render_widget(text, inside);
+    }
+}

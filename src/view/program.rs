@@ -1,0 +1,220 @@
+//! This program again, as a subprocess: what needs the engine is asked of it from work beside the view, and can be given up.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use super::model::Model;
+use super::options::Options;
+
+/// How often a running program looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+/// More lines of what it says are not kept.
+const MOST_TOLD: usize = 200;
+/// A longer line is cut here.
+const LONGEST_LINE_BYTES: u64 = 64 << 20;
+
+/// Tells a running program that nobody waits for it any more.
+#[derive(Debug, Clone, Default)]
+pub struct GiveUp(Arc<AtomicBool>);
+
+impl GiveUp {
+    /// End it.
+    pub fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One call of this program.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The program.
+    pub program: PathBuf,
+    /// The folder in which it runs.
+    pub here: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// A line that a running program wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// On stdout: a result, or a part of one.
+    Result(String),
+    /// On stderr: how it goes, or why it went wrong.
+    Progress(String),
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether its exit code was 0.
+    pub success: bool,
+    /// What it wrote on stderr, line by line, and not as progress that it wrote over.
+    pub told: Vec<String>,
+}
+
+impl Ended {
+    /// Why it failed, in its own last words.
+    pub fn reason(&self) -> String {
+        let from = self.told.iter().rposition(|line| line.starts_with("error")).unwrap_or(self.told.len().saturating_sub(1));
+        let words = self.told[from..].join(" ");
+        let words = words.trim_start_matches("error:").trim();
+        if words.is_empty() { "it ended without a word".to_owned() } else { words.to_owned() }
+    }
+}
+
+impl Call {
+    /// A call from where the view was started.
+    pub fn of<A: Into<String>>(model: &Model, arguments: impl IntoIterator<Item = A>) -> Self {
+        let Options { program, here, .. } = &model.options;
+        Self { program: program.clone(), here: here.clone(), arguments: arguments.into_iter().map(Into::into).collect() }
+    }
+
+    /// Run it to its end and read the JSON document that it prints. Blocks, so it belongs into work.
+    ///
+    /// # Errors
+    /// Its own last words, or why it could not be started.
+    pub fn json(&self) -> Result<serde_json::Value, String> {
+        let mut document = String::new();
+        let heard = &mut |said| {
+            if let Said::Result(line) = said {
+                document.push_str(&line);
+                document.push('\n');
+            }
+        };
+        match self.run(&GiveUp::default(), heard)? {
+            Some(ended) if !ended.success => Err(ended.reason()),
+            _ => serde_json::from_str(&document).map_err(|error| format!("{} printed what is no JSON: {error}", self.program.display())),
+        }
+    }
+
+    /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was given up.
+    ///
+    /// # Errors
+    /// A sentence where the program could not be started.
+    pub fn run(&self, give_up: &GiveUp, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .current_dir(&self.here)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                format!("{} in {}: {error}; check that the folder is still there", self.program.display(), self.here.display())
+            })?;
+        let (tell, told) = channel();
+        if let Some(output) = child.stdout.take() {
+            read_lines(output, tell.clone(), Said::Result);
+        }
+        if let Some(errors) = child.stderr.take() {
+            read_lines(errors, tell, Said::Progress);
+        }
+        let mut words = Vec::new();
+        loop {
+            if give_up.is_asked() {
+                end(&mut child);
+                return Ok(None);
+            }
+            match told.recv_timeout(LOOK) {
+                Ok(said) => {
+                    if let Said::Progress(line) = &said
+                        && words.len() < MOST_TOLD
+                    {
+                        words.push(line.clone());
+                    }
+                    heard(said);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let status = child.wait().map_err(|error| format!("{}: {error}", self.program.display()))?;
+        Ok(Some(Ended { success: status.success(), told: words }))
+    }
+}
+
+/// Lines are handed on until the other end is closed.
+fn read_lines(from: impl Read + Send + 'static, tell: Sender<Said>, kind: fn(String) -> Said) {
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match from.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut line) {
+                Ok(1..) => {}
+                _ => return,
+            }
+            let text = String::from_utf8_lossy(&line);
+            // Of what was written over itself only the last is of interest.
+            let text = text.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default();
+            let text: String = text.chars().filter(|letter| !letter.is_control() || *letter == '\t').collect();
+            if !text.trim().is_empty() && tell.send(kind(text)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn end(child: &mut Child) {
+    // One that has ended already needs no end.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Call {
+        let arguments = vec!["-c".to_owned(), script.to_owned()];
+        Call { program: PathBuf::from("/bin/sh"), here: PathBuf::from("/"), arguments }
+    }
+
+    #[test]
+    fn lines_come_as_they_are_and_the_reason_is_the_last_word() {
+        let check = |script: &str, success, results: &[&str], reason: &str| {
+            let mut heard = Vec::new();
+            let ended = shell(script).run(&GiveUp::default(), &mut |said| heard.push(said)).unwrap().unwrap();
+            let lines: Vec<&str> =
+                heard.iter().filter_map(|said| if let Said::Result(line) = said { Some(line.as_str()) } else { None }).collect();
+            assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
+            assert_eq!(ended.reason(), reason, "{script}");
+        };
+        check("echo one; echo two", true, &["one", "two"], "it ended without a word");
+        check("echo loading >&2; echo 'error: no model' >&2; exit 2", false, &[], "no model");
+        check("printf '10 %%\\r20 %%\\n' >&2; exit 1", false, &[], "20 %");
+        check("printf '\\033[2Jx\\n'", true, &["[2Jx"], "it ended without a word");
+        check("exit 1", false, &[], "it ended without a word");
+    }
+
+    #[test]
+    fn the_answer_is_one_document_or_a_complaint() {
+        let check = |script: &str, expected: Result<serde_json::Value, &str>| match (shell(script).json(), expected) {
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{script}: {found}"),
+            (found, expected) => assert_eq!(found.as_ref().ok(), expected.as_ref().ok(), "{script}: {found:?}"),
+        };
+        check("printf '{\n\"run\":\n\"a\"}'", Ok(serde_json::json!({"run": "a"})));
+        check("echo progress >&2; echo 'error: no such run' >&2; exit 1", Err("no such run"));
+        check("echo nothing", Err("no JSON"));
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_ends() {
+        let give_up = GiveUp::default();
+        let stop = give_up.clone();
+        let outcome = shell("echo begun; exec sleep 60").run(&give_up, &mut |_| stop.now());
+        assert_eq!(outcome, Ok(None));
+        let absent = Call { program: PathBuf::from("/no/such/program"), ..shell("") };
+        assert!(absent.run(&GiveUp::default(), &mut |_| ()).unwrap_err().contains("/no/such/program"));
+    }
+}

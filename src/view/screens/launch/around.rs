@@ -1,0 +1,190 @@
+//! What a new run finds here: the task's own defaults, other tasks, models, and the last run of the task.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Assignments, ConfigError, TrainConfig};
+use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
+use crate::plan::{ModelShape, count_in_words};
+use crate::run::{RunDirectory, RunPlaces, RunReference, list_checkpoints};
+use crate::task::{TASK_FILE, Task};
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+
+/// Everything that was read beside the view.
+#[derive(Debug)]
+pub struct Around {
+    /// The task's `[train]`, or why it cannot be read.
+    pub train: Result<Assignments, String>,
+    /// Tasks that can be opened: of the workspace, then those of the program.
+    pub tasks: Vec<String>,
+    /// Models that a run can start from.
+    pub models: Vec<Start>,
+    /// The latest run of this task.
+    pub last: Option<LastRun>,
+}
+
+/// A model to start from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// What `base_model` takes.
+    pub name: String,
+    /// How lists show it.
+    pub shown: String,
+    /// Where it lies and what it is, or why it cannot be used.
+    pub about: String,
+    /// Whether the engine computes it.
+    pub usable: bool,
+}
+
+/// The latest run of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastRun {
+    /// Its id.
+    pub id: String,
+    /// Its configuration.
+    pub config: TrainConfig,
+}
+
+/// The model that a base model came from through runs: its part of the task's `[train]` holds too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The base model.
+    pub of: String,
+    /// Where it came from; `None` where nobody knows the name.
+    pub model: Option<String>,
+}
+
+/// Chains of runs longer than this are not followed.
+const LONGEST_CHAIN: usize = 32;
+
+/// Read it all again.
+pub fn look(model: &Model) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let (here, places) = (model.options.here.clone(), model.workbench.places.clone());
+    let read = move || Around {
+        train: train_table(&open.task),
+        tasks: tasks(&here),
+        models: models(&open.task, &here, &places),
+        last: last_run(&open.task, &places),
+    };
+    vec![Work::once("launch.around", read, |model, around| {
+        model.launch.around = Some(around);
+        super::refresh(model)
+    })]
+}
+
+/// Find out where a base model came from.
+pub fn find_origin(places: RunPlaces, base_model: String) -> Command {
+    let find = move || {
+        let model = origin(&base_model, &places);
+        Origin { of: base_model, model }
+    };
+    Work::once("launch.origin", find, |model, origin| {
+        model.launch.origin = Some(origin);
+        super::refresh(model)
+    })
+}
+
+fn origin(base_model: &str, places: &RunPlaces) -> Option<String> {
+    let mut name = base_model.to_owned();
+    for _ in 0..LONGEST_CHAIN {
+        let adapter = Path::new(&name).join("adapter_config.json");
+        if let Ok(text) = std::fs::read_to_string(adapter) {
+            let value: serde_json::Value = serde_json::from_str(&text).ok()?;
+            name = value["base_model_name_or_path"].as_str()?.to_owned();
+        } else if find_model(&name).is_ok() {
+            return Some(name);
+        } else {
+            name = places.find(&RunReference::parse(&name).run).ok()?.file().config.base_model.clone();
+        }
+    }
+    None
+}
+
+fn train_table(task: &Task) -> Result<Assignments, String> {
+    let bytes = task.read(TASK_FILE).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
+    Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
+}
+
+fn tasks(here: &Path) -> Vec<String> {
+    let folder = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir());
+    let entries = folder.and_then(|folder| std::fs::read_dir(folder).ok());
+    let is_task = |path: &PathBuf| path.join(TASK_FILE).is_file();
+    let mut found: Vec<String> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_task)
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    found.sort();
+    let embedded: Vec<String> = Task::embedded_names().map(str::to_owned).filter(|name| !found.contains(name)).collect();
+    found.extend(embedded);
+    found
+}
+
+/// What was trained here comes first, the latest before the others: it is what a next training most often starts from.
+fn models(task: &Task, here: &Path, places: &RunPlaces) -> Vec<Start> {
+    let workspace = here.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| vec![folder.to_owned()]);
+    // Without a workspace, only the folder `models` beside the user: everything below a home is not searched.
+    let folders = workspace.unwrap_or_else(|| vec![here.join("models")]);
+    let found = local_models(&folders).into_iter().map(|model| {
+        let place = match model.place {
+            ModelPlace::Embedded => "in this program",
+            ModelPlace::Folder => "folder",
+            ModelPlace::Cache => "Hugging Face cache",
+        };
+        let short = Path::new(&model.name).strip_prefix(here).map_or_else(|_| model.name.clone(), |path| path.display().to_string());
+        let (what, usable) = described(&model.source);
+        Start { name: model.name, shown: short, about: format!("{place}, {what}"), usable }
+    });
+    let mut starts: Vec<Start> = found.collect();
+    starts.sort_by_key(|start| !start.usable);
+    let results = places.list().into_iter().rev().filter_map(|(path, run)| result(&path, &run.ok()?, task));
+    starts.extend(results);
+    starts
+}
+
+fn result(path: &Path, run: &RunDirectory, task: &Task) -> Option<Start> {
+    let last = *list_checkpoints(path).ok()?.last()?;
+    let file = run.file();
+    let of_task = if file.task == task.name { String::new() } else { format!(" on {}", file.task) };
+    let named = if file.name.is_empty() { String::new() } else { format!("{}, ", file.name) };
+    Some(Start {
+        name: format!("{}@best", path.display()),
+        shown: format!("{}@best", run.id()),
+        about: format!("{named}result of {} from {}{of_task}, {last} steps", file.job, short_name(&file.config.base_model)),
+        usable: true,
+    })
+}
+
+/// A path's last part; any other name as it is.
+pub fn short_name(name: &str) -> String {
+    if !name.starts_with(['/', '.']) {
+        return name.to_owned();
+    }
+    Path::new(name).file_name().map_or_else(|| name.to_owned(), |last| last.to_string_lossy().into_owned())
+}
+
+fn described(source: &ModelSource) -> (String, bool) {
+    match source.config() {
+        Ok(config) => {
+            let family = match config.architecture {
+                Architecture::Qwen3 => "Qwen3",
+                Architecture::Qwen2 => "Qwen2",
+                Architecture::Llama => "Llama",
+            };
+            let weights = count_in_words(ModelShape::of(&config).parameters);
+            (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
+        }
+        Err(error) => (format!("cannot be used: {error}"), false),
+    }
+}
+
+fn last_run(task: &Task, places: &RunPlaces) -> Option<LastRun> {
+    let trains = |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
+    let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
+    runs.into_iter().find(trains).map(|run| LastRun { id: run.id().to_owned(), config: run.file().config.clone() })
+}

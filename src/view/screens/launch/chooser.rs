@@ -1,0 +1,151 @@
+//! A list to choose from, over the form: models to start from, or tasks. Letters filter it; a name that is not in it can be typed.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Paragraph};
+
+use crate::view::fuzzy;
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::widgets::cursor::Cursor;
+use crate::view::widgets::field::Field;
+
+/// What is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The model to start from.
+    BaseModel,
+    /// The task.
+    Task,
+}
+
+/// The open list.
+#[derive(Debug, Clone)]
+pub struct Chooser {
+    /// What is chosen.
+    pub what: What,
+    /// What was typed.
+    pub field: Field,
+    /// Where the cursor stands.
+    pub cursor: Cursor,
+}
+
+/// One line of the list.
+#[derive(Debug, Clone)]
+struct Item {
+    value: String,
+    shown: String,
+    about: String,
+    usable: bool,
+}
+
+impl Chooser {
+    /// An open list, nothing typed.
+    pub fn new(what: What) -> Self {
+        Self { what, field: Field::default(), cursor: Cursor::default() }
+    }
+}
+
+fn items(model: &Model, chooser: &Chooser) -> Vec<Item> {
+    let Some(around) = &model.launch.around else { return Vec::new() };
+    let typed = chooser.field.text().trim();
+    let all: Vec<Item> = match chooser.what {
+        What::BaseModel => {
+            let starts = around.models.iter();
+            starts
+                .map(|start| Item {
+                    value: start.name.clone(),
+                    shown: start.shown.clone(),
+                    about: start.about.clone(),
+                    usable: start.usable,
+                })
+                .collect()
+        }
+        What::Task => {
+            around.tasks.iter().map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true }).collect()
+        }
+    };
+    let places: Vec<usize> = (0..all.len()).collect();
+    let ranked =
+        fuzzy::rank(typed, &places, |place| all.get(*place).map_or_else(String::new, |item| format!("{} {}", item.shown, item.about)));
+    let mut found: Vec<Item> = ranked.into_iter().filter_map(|place| all.get(place).cloned()).collect();
+    if !typed.is_empty() && !all.iter().any(|item| item.value == typed) {
+        let about = match chooser.what {
+            What::BaseModel => "as typed: a folder, a Hugging Face name, or RUN@best",
+            What::Task => "as typed: a task's name or folder",
+        };
+        found.push(Item { value: typed.to_owned(), shown: typed.to_owned(), about: about.to_owned(), usable: true });
+    }
+    found
+}
+
+/// A key while the list is open.
+pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    let Some(mut chooser) = model.launch.chooser.take() else { return Vec::new() };
+    let found = items(model, &chooser);
+    match event.code {
+        KeyCode::Esc => return Vec::new(),
+        KeyCode::Enter => match chooser.cursor.at(found.len()).and_then(|at| found.get(at)) {
+            Some(item) if item.usable => return take(model, chooser.what, item.value.clone()),
+            Some(item) => model.complain(format!("{} {}", item.shown, item.about)),
+            None => {}
+        },
+        KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right => {
+            if chooser.field.key(event) {
+                chooser.cursor = Cursor::default();
+            }
+        }
+        _ => {
+            chooser.cursor.key(event, 10, found.len());
+        }
+    }
+    model.launch.chooser = Some(chooser);
+    Vec::new()
+}
+
+fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
+    match what {
+        What::BaseModel => super::set(model, "base_model", &value),
+        What::Task => crate::view::workbench::open_task(model, Some(value)),
+    }
+}
+
+/// Draws the list over an area.
+pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    frame.render_widget(Clear, area);
+    let title = match chooser.what {
+        What::BaseModel => "Start from which model?",
+        What::Task => "Which task?",
+    };
+    let frame_of = pane(theme, title, true);
+    let inside = frame_of.inner(area);
+    frame.render_widget(frame_of, area);
+    let (columns, rows) = (inside.width as usize, inside.height.saturating_sub(2) as usize);
+    let found = items(model, chooser);
+    let at = chooser.cursor.at(found.len());
+    let mut lines = vec![chooser.field.line(theme, columns, true)];
+    if model.launch.around.is_none() {
+        lines.push(Line::styled("looking around on this machine ...", theme.style(Role::Faint)));
+    }
+    // Two lines each: names can be as long as paths.
+    let seen = (rows / 2).max(1);
+    for (index, item) in found.iter().enumerate().skip(chooser.cursor.first(seen, found.len())).take(seen) {
+        let is_here = at == Some(index);
+        let mark = if is_here { theme.glyph("▸ ", "> ") } else { "  " };
+        let role = if item.usable { Role::Text } else { Role::Faint };
+        let shown = super::clip_start(theme, &item.shown, columns.saturating_sub(2));
+        let line = Line::from(vec![Span::styled(mark, theme.style(Role::Accent)), Span::styled(shown, theme.style(role))]);
+        lines.push(if is_here { line.style(theme.style(Role::Selected)) } else { line });
+        lines.push(Line::styled(format!("    {}", item.about), theme.style(Role::Faint)));
+    }
+    lines.truncate(inside.height.saturating_sub(1) as usize);
+    frame.render_widget(Paragraph::new(lines), inside);
+    let hint = Line::styled("type to find, enter takes it, esc leaves it", theme.style(Role::Faint));
+    let bottom = Rect { y: inside.y + inside.height.saturating_sub(1), height: inside.height.min(1), ..inside };
+    frame.render_widget(Paragraph::new(hint), bottom);
+}

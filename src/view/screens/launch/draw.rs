@@ -1,0 +1,276 @@
+//! Drawing the launch screen: the form, what its row means, and the forecast; side by side where there is room.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
+
+use super::form::{self, Row};
+use super::{FORECAST, FORM, about, chooser, clip_start, outlook, start};
+use crate::config::{Key, Kind, Preset, Source};
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::widgets::cursor::Cursor;
+
+/// Columns from which form and forecast stand side by side.
+const SIDE_BY_SIDE: u16 = 72;
+/// The widest name of a setting, and the place of where its value comes from.
+const NAME_COLUMNS: usize = 23;
+const SOURCE_COLUMNS: usize = 8;
+
+/// Where the panes stand; those of no size are not drawn.
+struct Regions {
+    form: Rect,
+    about: Rect,
+    forecast: Rect,
+}
+
+fn regions(model: &Model, area: Rect) -> Regions {
+    let none = Rect { width: 0, height: 0, ..area };
+    if model.zoomed {
+        return match model.launch.in_forecast {
+            true => Regions { form: none, about: none, forecast: area },
+            false => Regions { form: area, about: none, forecast: none },
+        };
+    }
+    if area.width >= SIDE_BY_SIDE {
+        let left = if area.width >= 110 { area.width * 11 / 20 } else { 48.min(area.width * 3 / 5) };
+        let [form, right] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
+        let about_rows = if area.height >= 30 { 14 } else { (area.height / 2).max(3) };
+        let [about, forecast] = Layout::vertical([Constraint::Length(about_rows), Constraint::Fill(1)]).areas(right);
+        return Regions { form, about, forecast };
+    }
+    if model.launch.in_forecast {
+        return Regions { form: none, about: none, forecast: area };
+    }
+    let about_rows = if area.height >= 16 { 7 } else { 0 };
+    let [form, about] = Layout::vertical([Constraint::Fill(1), Constraint::Length(about_rows)]).areas(area);
+    Regions { form, about, forecast: none }
+}
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let regions = regions(model, area);
+    let theme = &model.theme;
+    if regions.form.height > 2 {
+        draw_form(model, frame, regions.form);
+    }
+    if regions.about.height > 2 {
+        let title = form::selected(model).map_or("", Row::title);
+        let block = pane(theme, title, false);
+        let inside = block.inner(regions.about);
+        frame.render_widget(block, regions.about);
+        frame.render_widget(Paragraph::new(about::lines(model)).wrap(Wrap { trim: false }), inside);
+    }
+    if regions.forecast.height > 2 {
+        let block = pane(theme, FORECAST, model.launch.in_forecast);
+        let inside = block.inner(regions.forecast);
+        frame.render_widget(block, regions.forecast);
+        let lines = outlook::lines(model, inside.width as usize);
+        let top = model.launch.scroll.min(lines.len().saturating_sub(1));
+        let below = lines.len().saturating_sub(top + inside.height as usize);
+        frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
+        if below > 0 && regions.forecast.width > 24 {
+            let more = Line::styled(format!(" {below} more lines: tab, j "), theme.style(Role::Faint)).right_aligned();
+            let bottom = Rect { y: regions.forecast.bottom() - 1, height: 1, x: regions.forecast.x + 1, width: regions.forecast.width - 2 };
+            frame.render_widget(Paragraph::new(more), bottom);
+        }
+    }
+    if let Some(open) = &model.launch.chooser {
+        let over = if regions.form.height > 4 { regions.form } else { area };
+        chooser::draw(model, open, frame, over);
+    }
+}
+
+fn draw_form(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let launch = &model.launch;
+    let title = match (launch.only_different, launch.form.changed.len()) {
+        (true, _) => "new run: not at their defaults".to_owned(),
+        (false, 0) => "new run".to_owned(),
+        (false, changed) => format!("new run: {changed} set here"),
+    };
+    let block = pane(&model.theme, &title, !launch.in_forecast);
+    let mut inside = block.inner(area);
+    frame.render_widget(block, area);
+    if launch.filtering || !launch.filter.text().is_empty() {
+        let mut line = launch.filter.line(&model.theme, inside.width.saturating_sub(2) as usize, launch.filtering);
+        line.spans.insert(0, Span::styled("/ ", model.theme.style(Role::Key)));
+        frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
+        inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
+    }
+    let drawn = drawn_rows(model);
+    let first = first_drawn(model, &drawn, inside.height as usize);
+    let lines: Vec<Line<'_>> = drawn
+        .iter()
+        .skip(first)
+        .take(inside.height as usize)
+        .map(|drawn| match drawn {
+            Drawn::Heading(title) => Line::styled(format!("  {title}"), model.theme.style(Role::Title)),
+            Drawn::Row(index, row) => {
+                row_line(model, *row, launch.cursor.at(rows_of(&drawn_rows(model))) == Some(*index), inside.width as usize)
+            }
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+enum Drawn {
+    Heading(&'static str),
+    Row(usize, Row),
+}
+
+/// Rows with the titles of their groups between them; a title stands before the first row of its group that is shown.
+fn drawn_rows(model: &Model) -> Vec<Drawn> {
+    let mut drawn = Vec::new();
+    let mut group = "";
+    for (index, row) in form::rows(model).into_iter().enumerate() {
+        if let Row::Key(key) = row {
+            let title = form::group_of(key);
+            if title != group {
+                drawn.push(Drawn::Heading(title));
+                group = title;
+            }
+        }
+        drawn.push(Drawn::Row(index, row));
+    }
+    drawn
+}
+
+fn rows_of(drawn: &[Drawn]) -> usize {
+    drawn.iter().filter(|drawn| matches!(drawn, Drawn::Row(..))).count()
+}
+
+fn first_drawn(model: &Model, drawn: &[Drawn], height: usize) -> usize {
+    let selected = model.launch.cursor.at(rows_of(drawn));
+    let line = drawn.iter().position(|drawn| matches!(drawn, Drawn::Row(index, _) if Some(*index) == selected));
+    Cursor { index: line.unwrap_or(0) }.first(height, drawn.len())
+}
+
+fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let line = match row {
+        Row::Start => start_line(model, is_here, columns),
+        Row::Key(key) => key_line(model, key, is_here, columns),
+        Row::Preset => plain_line(model, row, is_here, columns, model.launch.form.preset.map_or("none", Preset::name), true),
+        Row::Task => {
+            let name = model.workbench.task.as_ref().map_or_else(|| "reading ...".to_owned(), |open| open.task.name.clone());
+            plain_line(model, row, is_here, columns, &name, false)
+        }
+        Row::Name => {
+            if let Some(field) = model.launch.edit.as_ref().filter(|_| is_here) {
+                let mut line = field.line(theme, columns.saturating_sub(NAME_COLUMNS + 2), true);
+                line.spans.insert(0, Span::raw(format!("{}{:<NAME_COLUMNS$}", mark(model, is_here), row.title())));
+                line
+            } else {
+                let name = if model.launch.form.name.is_empty() { "none" } else { &model.launch.form.name };
+                plain_line(model, row, is_here, columns, name, false)
+            }
+        }
+        Row::Device => plain_line(model, row, is_here, columns, &about::device(model), true),
+    };
+    if is_here { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+fn mark(model: &Model, is_here: bool) -> &'static str {
+    if is_here { model.theme.glyph("▸ ", "> ") } else { "  " }
+}
+
+fn start_line(model: &Model, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let (text, role) = if model.is_busy("launch.start") {
+        ("starting: its worker loads the model ...".to_owned(), Role::Accent)
+    } else if start::blocked(model).is_some() {
+        ("cannot start: see beside".to_owned(), Role::Bad)
+    } else {
+        (start::in_words(model), Role::Text)
+    };
+    let button = theme.glyph("▶ START ", "=> START ");
+    let room = columns.saturating_sub(button.width() + 3);
+    Line::from(vec![
+        Span::raw(mark(model, is_here)),
+        Span::styled(button, theme.style(Role::Good)),
+        Span::styled(clip_start(theme, &text, room), theme.style(role)),
+    ])
+}
+
+fn plain_line(model: &Model, row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
+    let theme = &model.theme;
+    let room = columns.saturating_sub(NAME_COLUMNS + 6);
+    let value = clip_start(theme, value, room);
+    let value = if cycles && is_here { format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { value };
+    Line::from(vec![Span::raw(mark(model, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", row.title())), Span::raw(value)])
+}
+
+fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let source = form::source(model, key);
+    let room = columns.saturating_sub(NAME_COLUMNS + SOURCE_COLUMNS + 2);
+    let mut spans = vec![Span::raw(mark(model, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", key.name))];
+    if let Some(field) = model.launch.edit.as_ref().filter(|_| is_here) {
+        let wrong = form::complaint(model, key, field.text()).is_some();
+        spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
+        let said = if wrong { theme.glyph(" ✗ wrong", " ! wrong") } else { theme.glyph(" ✓", " ok") };
+        spans.push(Span::styled(said, theme.style(if wrong { Role::Bad } else { Role::Good })));
+        return Line::from(spans);
+    }
+    let value = form::value(model, key);
+    let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
+    let shown = if value.is_empty() { "empty".to_owned() } else { super::around::short_name(&value) };
+    let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
+    let shown = clip_start(theme, &shown, room);
+    let unit_room = room.saturating_sub(shown.width() + 1);
+    let unit = if key.unit.width() <= unit_room && !value.is_empty() { format!(" {}", key.unit) } else { String::new() };
+    let blanks = room.saturating_sub(shown.width() + unit.width());
+    let value_role = match source {
+        Source::Set => Role::Marked,
+        Source::Default => Role::Text,
+        _ => Role::Accent,
+    };
+    spans.push(Span::styled(shown, theme.style(value_role)));
+    spans.push(Span::styled(unit, theme.style(Role::Faint)));
+    spans.push(Span::raw(" ".repeat(blanks)));
+    let differs = about::last_value(model, key).is_some_and(|last| last != value);
+    let word = form::source_word(&source);
+    spans.push(Span::styled(word, theme.style(if source == Source::Set { Role::Marked } else { Role::Faint })));
+    if differs && word.width() < SOURCE_COLUMNS {
+        spans.push(Span::styled(theme.glyph("≠", "!"), theme.style(Role::Warning)));
+    }
+    Line::from(spans)
+}
+
+/// The body of the terminal below the header.
+fn body(model: &Model) -> Rect {
+    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+}
+
+/// Whether a place is over the forecast.
+pub(super) fn is_over_forecast(model: &Model, column: u16, row: u16) -> bool {
+    regions(model, body(model)).forecast.contains((column, row).into())
+}
+
+/// A click: it gives a pane the focus and puts the cursor on the row under it.
+pub(super) fn clicked(model: &mut Model, column: u16, row: u16) -> Vec<Command> {
+    if model.launch.chooser.is_some() || model.launch.edit.is_some() {
+        return Vec::new();
+    }
+    let regions = regions(model, body(model));
+    if regions.forecast.contains((column, row).into()) {
+        (super::PARTS.focus)(model, FORECAST);
+        return Vec::new();
+    }
+    if !regions.form.contains((column, row).into()) {
+        return Vec::new();
+    }
+    (super::PARTS.focus)(model, FORM);
+    let filter_rows = u16::from(model.launch.filtering || !model.launch.filter.text().is_empty());
+    let (top, height) = (regions.form.y + 1 + filter_rows, regions.form.height.saturating_sub(2 + filter_rows));
+    let drawn = drawn_rows(model);
+    let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };
+    if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(model, &drawn, height as usize) + line as usize) {
+        model.launch.cursor = Cursor { index: *index };
+    }
+    Vec::new()
+}

@@ -1,0 +1,216 @@
+//! What the form holds: the preset, the keys that were changed in it, the run's name, the device; and its rows.
+
+use std::collections::BTreeMap;
+
+use crate::config::{KEYS, Key, Layers, Preset, Resolved, Source, Value};
+use crate::run::Compute;
+use crate::view::model::Model;
+
+/// What the user chose. Everything else comes from the layers below.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Form {
+    /// A named set of values.
+    pub preset: Option<Preset>,
+    /// Values that were set here, as text, by key.
+    pub changed: BTreeMap<&'static str, String>,
+    /// A name for the run.
+    pub name: String,
+    /// On what it computes.
+    pub compute: Compute,
+}
+
+/// One row of the form.
+#[derive(Debug, Clone, Copy)]
+pub enum Row {
+    /// Starts the run.
+    Start,
+    /// The preset.
+    Preset,
+    /// The task.
+    Task,
+    /// The run's name.
+    Name,
+    /// The device.
+    Device,
+    /// A configuration key.
+    Key(&'static Key),
+}
+
+/// The groups of keys: the title, and the key with which each begins.
+const GROUPS: [(&str, &str); 5] = [
+    ("what is trained, and how long", "base_model"),
+    ("rollouts", "completions_per_prompt"),
+    ("the update", "policy_loss"),
+    ("watching and keeping", "eval_every"),
+    ("the machine", "tokens_per_micro_batch"),
+];
+
+impl Form {
+    /// What was set here, as `--set` takes it, in the table's order.
+    pub fn assignments(&self) -> Vec<String> {
+        KEYS.iter().filter_map(|key| Some(format!("{}={}", key.name, self.changed.get(key.name)?))).collect()
+    }
+
+    /// The arguments of `grpo-tui train TASK` for the same.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if let Some(preset) = self.preset {
+            arguments.extend(["--preset".to_owned(), preset.name().to_owned()]);
+        }
+        for assignment in self.assignments() {
+            arguments.extend(["--set".to_owned(), assignment]);
+        }
+        match self.compute {
+            Compute::Any => {}
+            Compute::Cpu => arguments.push("--cpu".to_owned()),
+            Compute::Gpu(ordinal) => arguments.extend(["--gpu".to_owned(), ordinal.to_string()]),
+        }
+        arguments
+    }
+
+    /// Whether a forecast of one holds for the other: the name changes nothing.
+    pub fn is_same_job(&self, other: &Self) -> bool {
+        self.arguments() == other.arguments()
+    }
+}
+
+impl Row {
+    /// What stands before the value.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Preset => "preset",
+            Self::Task => "task",
+            Self::Name => "name of the run",
+            Self::Device => "device",
+            Self::Key(key) => key.name,
+        }
+    }
+
+    /// The title of the group that begins with this row.
+    pub fn heading(self) -> Option<&'static str> {
+        let Self::Key(key) = self else { return None };
+        GROUPS.iter().find(|(_, first)| *first == key.name).map(|(title, _)| *title)
+    }
+}
+
+/// The title of the group in which a key stands.
+pub fn group_of(key: &Key) -> &'static str {
+    let place = |name: &str| KEYS.iter().position(|key| key.name == name);
+    GROUPS.iter().rev().find(|(_, first)| place(first) <= place(key.name)).map_or("", |(title, _)| *title)
+}
+
+/// The rows as they are shown: all, those that the filter finds, or only keys that are not at the table's default.
+pub fn rows(model: &Model) -> Vec<Row> {
+    let launch = &model.launch;
+    let wanted = launch.filter.text().to_lowercase();
+    let found = |row: &Row| match row {
+        _ if wanted.is_empty() => true,
+        Row::Key(key) => key.name.contains(&wanted) || key.meaning.to_lowercase().contains(&wanted) || group_of(key).contains(&wanted),
+        other => other.title().contains(&wanted),
+    };
+    let differs = |row: &Row| match row {
+        Row::Key(key) if launch.only_different => source(model, key) != Source::Default,
+        _ => true,
+    };
+    let all = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device].into_iter().chain(KEYS.iter().map(Row::Key));
+    all.filter(found).filter(differs).collect()
+}
+
+/// The row under the cursor.
+pub fn selected(model: &Model) -> Option<Row> {
+    let rows = rows(model);
+    rows.get(model.launch.cursor.at(rows.len())?).copied()
+}
+
+/// The layers of which the run's configuration would be made.
+pub fn layers(model: &Model, form: &Form) -> Layers {
+    let task = model.launch.around.as_ref().and_then(|around| around.train.as_ref().ok().cloned());
+    let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
+    let asked = layers.asked_base_model();
+    layers.origin = model.launch.origin.as_ref().filter(|origin| origin.of == asked).and_then(|origin| origin.model.clone());
+    layers
+}
+
+/// The value that a key would have, as text; where the form does not resolve, the last that it had.
+pub fn value(model: &Model, key: &Key) -> String {
+    if let Some(text) = model.launch.form.changed.get(key.name) {
+        return text.clone();
+    }
+    let Some(resolved) = &model.launch.resolved else { return key.default.to_owned() };
+    text_of(resolved, key)
+}
+
+/// A key's value in a configuration, written as on a command line.
+pub fn text_of(resolved: &Resolved, key: &Key) -> String {
+    resolved.config.values().into_iter().find(|(name, _)| name == key.name).map_or_else(String::new, |(_, value)| written(&value))
+}
+
+/// A value of JSON as the key table writes it.
+pub fn written(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, |number| Value::Number(number).to_string())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The layer that a key's value comes from.
+pub fn source(model: &Model, key: &Key) -> Source {
+    if model.launch.form.changed.contains_key(key.name) {
+        return Source::Set;
+    }
+    let sources = model.launch.resolved.as_ref().map(|resolved| &resolved.sources);
+    sources.and_then(|sources| sources.get(key.name).cloned()).unwrap_or(Source::Default)
+}
+
+/// A layer in one word, as the form shows it.
+pub fn source_word(source: &Source) -> &'static str {
+    match source {
+        Source::Default => "default",
+        Source::Derived => "derived",
+        Source::Preset => "preset",
+        Source::Task => "task",
+        Source::File => "file",
+        Source::Set => "form",
+    }
+}
+
+/// What is wrong with a text for a key: the key's own check, else what does not go together with the rest of the form.
+pub fn complaint(model: &Model, key: &'static Key, text: &str) -> Option<String> {
+    if let Err(expected) = key.kind.parse(text) {
+        return Some(format!("it must be {expected}"));
+    }
+    let mut form = model.launch.form.clone();
+    form.changed.insert(key.name, text.trim().to_owned());
+    layers(model, &form).resolve().err().map(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_begins_with_a_key_and_every_key_has_a_group() {
+        for (title, first) in GROUPS {
+            assert!(Key::find(first).is_some(), "{title} begins with {first}, which is no key");
+        }
+        let check = |name: &str, title: &str| assert_eq!(Key::find(name).map(group_of), Some(title), "{name}");
+        check("seed", "what is trained, and how long");
+        check("temperature", "rollouts");
+        check("weight_decay", "the update");
+        check("threads", "the machine");
+    }
+
+    #[test]
+    fn arguments_are_those_of_the_command_line() {
+        let check = |form: Form, expected: &[&str]| assert_eq!(form.arguments(), expected);
+        check(Form::default(), &[]);
+        let changed = BTreeMap::from([("seed", "7".to_owned()), ("base_model", "a b".to_owned())]);
+        let form = Form { preset: Some(Preset::Quick), changed, compute: Compute::Gpu(1), name: "x".to_owned() };
+        check(form, &["--preset", "quick", "--set", "base_model=a b", "--set", "seed=7", "--gpu", "1"]);
+        check(Form { compute: Compute::Cpu, ..Form::default() }, &["--cpu"]);
+    }
+}

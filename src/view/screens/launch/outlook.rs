@@ -1,0 +1,250 @@
+//! What a run would take, as lines: failures first, then memory, time, disk, whether it can learn, and what differs from the last run.
+
+use ratatui::text::{Line, Span};
+
+use super::about::last_value;
+use super::forecast::{Forecast, Memory};
+use super::form;
+use crate::config::KEYS;
+use crate::plan::{Disk, Phase, SignalReport, Time, Verdict, bytes_in_words, count_in_words, seconds_in_words};
+use crate::view::model::Model;
+use crate::view::role::Role;
+
+/// All lines, for a width of columns.
+pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
+    let text = Text { model, columns };
+    let launch = &model.launch;
+    let mut lines = Vec::new();
+    if let Some(failure) = &launch.failure {
+        lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
+    }
+    if let Some(asking) = &launch.asking {
+        let seconds = model.now_ms.saturating_sub(asking.since_ms) / 1000;
+        let what = if asking.samples { "measuring and drawing groups" } else { "measuring" };
+        lines.push(text.marked(&format!("{what}, {seconds} s; x gives up"), Role::Accent, ("◌ ", ". ")));
+        if !asking.told.is_empty() {
+            lines.push(text.faint(&asking.told));
+        }
+        lines.push(Line::default());
+    }
+    match &launch.forecast {
+        Some(measured) => {
+            if measured.is_stale(&launch.form) {
+                lines.push(text.marked("stale: the form or the task has changed since; f measures again", Role::Warning, ("▲ ", "! ")));
+            }
+            text.forecast(&measured.value, &mut lines);
+        }
+        None if launch.asking.is_none() => {
+            lines.push(Line::from("Nothing is spent yet."));
+            lines.push(text.keyed("f", "memory, time and disk, measured here"));
+            lines.push(text.keyed("t", "the same, and whether the base can learn"));
+        }
+        None => {}
+    }
+    if let Some(measured) = &launch.signal {
+        lines.push(Line::default());
+        if measured.is_stale(&launch.form) {
+            lines.push(text.marked("stale: drawn for another form; t draws again", Role::Warning, ("▲ ", "! ")));
+        }
+        text.signal(&measured.value, &mut lines);
+    }
+    lines.push(Line::default());
+    text.differences(&mut lines);
+    lines
+}
+
+struct Text<'a> {
+    model: &'a Model,
+    columns: usize,
+}
+
+impl Text<'_> {
+    fn forecast(&self, forecast: &Forecast, lines: &mut Vec<Line<'static>>) {
+        if let Some(why) = &forecast.why {
+            lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
+        } else {
+            let share = 100.0 * forecast.trainable as f64 / forecast.parameters.max(1) as f64;
+            lines.push(Line::from(format!(
+                "{} steps on {}; {} weights, {share:.1} % trained",
+                forecast.steps,
+                forecast.device,
+                count_in_words(forecast.parameters)
+            )));
+        }
+        self.memory(&forecast.memory, lines);
+        if let Some(time) = &forecast.time {
+            self.time(time, lines);
+        }
+        if let Some(disk) = &forecast.disk {
+            self.disk(disk, lines);
+        }
+    }
+
+    fn memory(&self, memory: &Memory, lines: &mut Vec<Line<'static>>) {
+        let whole = memory.machine_bytes.unwrap_or(memory.peak_bytes).max(1);
+        let fits = memory.machine_bytes.is_none_or(|machine| memory.peak_bytes <= machine);
+        let of = memory.machine_bytes.map_or_else(String::new, |machine| {
+            format!(" of {} ({:.0} %)", bytes_in_words(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
+        });
+        lines.push(self.title("memory"));
+        let verdict = if fits { String::new() } else { "  does not fit".to_owned() };
+        let role = if fits { Role::Good } else { Role::Bad };
+        lines.push(Line::from(vec![
+            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),
+            Span::raw(format!(" peak {}{of}", bytes_in_words(memory.peak_bytes))),
+            Span::styled(verdict, self.model.theme.style(Role::Bad)),
+        ]));
+        for part in &memory.parts {
+            let when = when(part.phase);
+            let size = format!("{:>9}", bytes_in_words(part.bytes));
+            let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
+            lines.push(Line::from(vec![
+                Span::raw(format!("{size} ")),
+                Span::styled(bar, self.model.theme.style(Role::SeriesOne)),
+                Span::raw(format!(" {}", part.name)),
+                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.model.theme.style(Role::Faint)),
+            ]));
+        }
+        if memory.peak_recomputed_bytes < memory.peak_bytes {
+            lines
+                .push(self.faint(&format!("{:>9} peak with recompute_activations = always", bytes_in_words(memory.peak_recomputed_bytes))));
+        }
+    }
+
+    fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
+        lines.push(self.title("time, if every group teaches"));
+        lines.push(Line::from(format!(
+            "{} a step; {} in all",
+            seconds_in_words(time.seconds_per_step),
+            seconds_in_words(time.total_seconds)
+        )));
+        let step = time.seconds_per_step.max(1e-12);
+        for (name, seconds) in [
+            ("prompts", time.prefill_seconds_per_step),
+            ("completions", time.decode_seconds_per_step),
+            ("gradient", time.training_seconds_per_step),
+        ] {
+            lines.push(Line::from(vec![
+                Span::raw(format!("{:>9} ", seconds_in_words(seconds))),
+                Span::styled(self.bar(seconds / step, 6), self.model.theme.style(Role::SeriesTwo)),
+                Span::raw(format!(" {name}, {:.0} %", 100.0 * seconds / step)),
+            ]));
+        }
+        let evals = format!("{:>9} {} evals, and the proof before and after", seconds_in_words(time.eval_seconds), time.evals);
+        lines.push(self.faint(&evals));
+    }
+
+    fn disk(&self, disk: &Disk, lines: &mut Vec<Line<'static>>) {
+        lines.push(self.title("disk"));
+        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes_in_words(free)));
+        let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
+        let role = if short { Role::Bad } else { Role::Text };
+        let short = if short { ": too little" } else { "" };
+        lines.push(Line::styled(format!("{}{free}{short}", bytes_in_words(disk.total_bytes)), self.model.theme.style(role)));
+        lines.push(self.faint(&format!(
+            "{} checkpoints of {}, rollouts {}, evals {}",
+            disk.checkpoints,
+            bytes_in_words(disk.checkpoint_bytes),
+            bytes_in_words(disk.rollouts_bytes),
+            bytes_in_words(disk.evals_bytes)
+        )));
+    }
+
+    fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        lines.push(self.title("can it learn?"));
+        let (words, role, marks) = match signal.advice.verdict {
+            Verdict::CanLearn => ("it can learn", Role::Good, ("✓ ", "+ ")),
+            Verdict::NothingToLearn => ("there is nothing to learn", Role::Warning, ("▲ ", "! ")),
+            Verdict::CannotLearn => ("it cannot learn", Role::Bad, ("✗ ", "! ")),
+        };
+        lines.push(self.marked(&format!("{words}: {}", signal.advice.why), role, marks));
+        lines.push(Line::from(format!(
+            "{} of {} groups mixed ({} to {}), {} all best, {} all worst",
+            percent(signal.informative),
+            signal.prompts,
+            percent(signal.informative_interval[0]),
+            percent(signal.informative_interval[1]),
+            percent(signal.all_best),
+            percent(signal.all_worst)
+        )));
+        for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
+            let theme = &self.model.theme;
+            lines.push(Line::from(vec![
+                Span::styled(self.bar(share, 10), theme.style(crate::view::theme::Theme::tier_role(tier))),
+                Span::raw(format!(" {:>5} {tier}", percent(share))),
+            ]));
+        }
+        let failures: Vec<String> = signal.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
+        if !failures.is_empty() {
+            lines.push(self.faint(&format!("failures: {}; {} cut at the limit", failures.join(", "), percent(signal.truncated))));
+        }
+        lines.extend(signal.advice.changes.iter().map(|change| Line::from(format!("- {change}"))));
+    }
+
+    fn differences(&self, lines: &mut Vec<Line<'static>>) {
+        let Some(around) = &self.model.launch.around else {
+            lines.push(self.faint("looking for the task's last run ..."));
+            return;
+        };
+        let Some(last) = &around.last else {
+            lines.push(self.title("last run"));
+            lines.push(self.faint("this task has no run yet"));
+            return;
+        };
+        lines.push(self.title(&format!("what differs from the last run, {}", last.id)));
+        let mut same = true;
+        for key in KEYS {
+            let (now, then) = (form::value(self.model, key), last_value(self.model, key).unwrap_or_default());
+            if now != then {
+                same = false;
+                let arrow = self.model.theme.glyph("→", "->");
+                let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::around::short_name(text) };
+                lines.push(Line::from(vec![
+                    Span::raw(format!("{} ", key.name)),
+                    Span::styled(shown(&then), self.model.theme.style(Role::Removed)),
+                    Span::styled(format!(" {arrow} "), self.model.theme.style(Role::Faint)),
+                    Span::styled(shown(&now), self.model.theme.style(Role::Added)),
+                ]));
+            }
+        }
+        if same {
+            lines.push(self.faint("nothing: the same configuration gives the same run"));
+        }
+    }
+
+    fn bar(&self, share: f64, columns: usize) -> String {
+        let columns = columns.min(self.columns / 4).max(1);
+        let full = (share.clamp(0.0, 1.0) * columns as f64).round() as usize;
+        let theme = &self.model.theme;
+        format!("{}{}", theme.glyph("█", "#").repeat(full), theme.glyph("░", ".").repeat(columns - full.min(columns)))
+    }
+
+    fn title(&self, text: &str) -> Line<'static> {
+        Line::styled(text.to_owned(), self.model.theme.style(Role::Title))
+    }
+
+    fn faint(&self, text: &str) -> Line<'static> {
+        Line::styled(text.to_owned(), self.model.theme.style(Role::Faint))
+    }
+
+    fn marked(&self, text: &str, role: Role, marks: (&'static str, &'static str)) -> Line<'static> {
+        Line::styled(format!("{}{text}", self.model.theme.glyph(marks.0, marks.1)), self.model.theme.style(role))
+    }
+
+    fn keyed(&self, key: &str, text: &str) -> Line<'static> {
+        Line::from(vec![Span::styled(format!("{key}  "), self.model.theme.style(Role::Key)), Span::raw(text.to_owned())])
+    }
+}
+
+fn when(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Always => "",
+        Phase::Rollout => "while drawing",
+        Phase::Prefill => "while reading prompts",
+        Phase::Decode => "while drawing, after the prompts",
+        Phase::Training => "while training",
+        Phase::Head => "while training, at the head",
+        Phase::Backward => "while training, in the layers",
+    }
+}

@@ -1,0 +1,160 @@
+//! Launching: this program's own `train --detach`, which makes the run and waits for its worker's first word.
+
+use std::path::PathBuf;
+
+use crate::run::{Compute, RunDirectory};
+use crate::task::Task;
+use crate::view::message::{Command, Work};
+use crate::view::model::{Model, Screen};
+use crate::view::popup::{Confirm, Popup};
+use crate::view::program::{Call, Ended, GiveUp, Said};
+use crate::view::{action, workbench};
+
+/// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
+pub(super) fn train_arguments(model: &Model) -> Option<Vec<String>> {
+    let open = model.workbench.task.as_ref()?;
+    let mut arguments = vec!["train".to_owned(), task_argument(model, &open.task)];
+    arguments.extend(model.launch.form.arguments());
+    arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string()]);
+    Some(arguments)
+}
+
+fn task_argument(model: &Model, task: &Task) -> String {
+    task.folder().map_or_else(|| task.name.clone(), |folder| model.options.here.join(folder).display().to_string())
+}
+
+/// The same as a person would type it.
+pub(super) fn command_line(model: &Model) -> String {
+    let Some(open) = &model.workbench.task else { return String::new() };
+    let task = open.task.folder().and_then(|folder| folder.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let mut words = vec!["grpo-tui".to_owned(), "train".to_owned(), task.unwrap_or_else(|| open.task.name.clone())];
+    words.extend(model.launch.form.arguments().iter().map(|word| quoted(word)));
+    if !model.launch.form.name.is_empty() {
+        words.push(format!("--name {}", quoted(&model.launch.form.name)));
+    }
+    words.push("--detach".to_owned());
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
+    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Why nothing can be started now.
+pub(super) fn blocked(model: &Model) -> Option<String> {
+    if model.workbench.task.is_none() {
+        return Some(model.workbench.task_error.clone().unwrap_or_else(|| "the task is still being read".to_owned()));
+    }
+    if let Some(problem) = &model.launch.problem {
+        return Some(problem.clone());
+    }
+    model.is_busy("launch.start").then(|| "a run is being started; its worker has not answered yet".to_owned())
+}
+
+/// Start the run. A schema that is not saved is asked about first: the run takes the file.
+pub(super) fn start(model: &mut Model) -> Vec<Command> {
+    if !model.workbench.draft.is_changed() {
+        return launch(model);
+    }
+    let save = action::find("schema.save").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
+    let save = save.map_or_else(String::new, |key| format!(" ({key} on the schema's screen, f2)"));
+    let text = format!(
+        "The schema in the editor is not saved. A run takes the saved file, so it would not train against what the screens Schema and Scores show.\nLeave this to save first{save}, or start with the file as it is."
+    );
+    model.popup = Some(Popup::Confirm(Confirm::new("The schema is not saved", text, "start with the saved file", launch)));
+    Vec::new()
+}
+
+fn launch(model: &mut Model) -> Vec<Command> {
+    let Some(mut arguments) = train_arguments(model) else { return Vec::new() };
+    arguments.extend(["--detach".to_owned(), "--json".to_owned()]);
+    if !model.launch.form.name.is_empty() {
+        arguments.push(format!("--name={}", model.launch.form.name));
+    }
+    // A forecast that is still being made would only slow the run down.
+    super::forecast::cancel(model);
+    model.launch.failure = None;
+    let call = Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments };
+    vec![Work::once(
+        "launch.start",
+        move || {
+            let mut document = String::new();
+            // A launch is never given up half way: the worker may be running already.
+            let outcome = call.run(&GiveUp::default(), &mut |said| {
+                if let Said::Result(line) = said {
+                    document.push_str(&line);
+                }
+            });
+            started(outcome, &document)
+        },
+        |model, outcome| match outcome {
+            Ok(run) => begun(model, run),
+            Err(reason) => {
+                let text = format!("The run was not started: {reason}");
+                model.launch.failure = Some(text.clone());
+                model.launch.scroll = 0;
+                model.complain(text);
+                Vec::new()
+            }
+        },
+    )]
+}
+
+/// The run's folder, and what its launcher said.
+struct Begun {
+    path: PathBuf,
+    text: String,
+}
+
+fn started(outcome: Result<Option<Ended>, String>, document: &str) -> Result<Begun, String> {
+    let Some(ended) = outcome? else { return Err("it was given up".to_owned()) };
+    if !ended.success {
+        return Err(ended.reason());
+    }
+    let value: serde_json::Value =
+        serde_json::from_str(document).map_err(|error| format!("the launcher's answer cannot be read: {error}"))?;
+    let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher's answer names no run")?;
+    let id = RunDirectory::open(&path).map_err(|error| error.to_string())?.id().to_owned();
+    let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; it has not said yet that it is ready" };
+    Ok(Begun { path, text: format!("{id} runs in the background and goes on when this program ends{ready}") })
+}
+
+fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
+    model.launch.form.name.clear();
+    model.say(run.text);
+    let mut commands = workbench::show_run(model, run.path);
+    // It is the last run of the task now, and holds or waits for its device.
+    commands.extend(super::around::look(model));
+    commands.extend(workbench::go_to(model, Screen::Live));
+    commands
+}
+
+/// What the form would start, in a few words.
+pub(super) fn in_words(model: &Model) -> String {
+    let Some(resolved) = &model.launch.resolved else { return String::new() };
+    let config = &resolved.config;
+    let rows = model.workbench.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
+    let steps = rows.map_or_else(String::new, |rows| format!("{} steps of ", config.total_steps(rows)));
+    let device = match model.launch.form.compute {
+        Compute::Any => String::new(),
+        Compute::Cpu => ", CPU".to_owned(),
+        Compute::Gpu(ordinal) => format!(", GPU {ordinal}"),
+    };
+    let model_name = super::around::short_name(&config.base_model);
+    format!("{steps}{} x {}, {model_name}{device}", config.prompt_groups_per_step, config.completions_per_prompt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        let check = |word: &str, expected: &str| assert_eq!(quoted(word), expected);
+        check("seed=7", "seed=7");
+        check("stop_when=valid>=0.99", "'stop_when=valid>=0.99'");
+        check("base_model=it's", "'base_model=it'\\''s'");
+        check("", "''");
+    }
+}

@@ -1,0 +1,204 @@
+//! The actions of the list of runs.
+
+use super::{LIST, ask, columns, keep, under_cursor};
+use crate::report::{Report, RunsCompared, unknown_field};
+use crate::run::{RunDirectory, Verb};
+use crate::view::action::{Action, Place};
+use crate::view::message::{Command, Work};
+use crate::view::model::{Model, Screen};
+use crate::view::popup::{Ask, Page, Popup};
+use crate::view::workbench;
+
+const HERE: Place = Place::On(Screen::Runs);
+
+/// The screen's part of the table.
+pub(super) const ACTIONS: &[Action] = &[
+    Action::new("runs.open", "Open the run live, and make it the current one", "open", &["enter"], HERE, open).unless(no_readable),
+    Action::new("runs.filter", "Filter by words and conditions", "filter", &["/"], HERE, |model| {
+        model.runs.typing = true;
+        model.runs.pane = LIST;
+        Vec::new()
+    }),
+    Action::new("runs.leave_filter", "Leave the filter; once more, take it away", "", &["esc"], HERE, leave_filter).unless(|model| {
+        let runs = &model.runs;
+        let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !model.zoomed && runs.pane == LIST;
+        nothing.then(|| "there is no filter and no mark to take away".to_owned())
+    }),
+    Action::new("runs.mark", "Mark the run, or take its mark away", "mark", &["space"], HERE, mark).unless(no_run),
+    Action::new("runs.compare", "Compare the marked runs: configuration, metrics, evals", "compare", &["c"], HERE, compare).unless(
+        |model| {
+            let several = model.runs.chosen().len() > 1;
+            (!several).then(|| "mark two runs or more with space first".to_owned())
+        },
+    ),
+    Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(
+        |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned())),
+    ),
+    Action::new("runs.pause", "Hold the run after the step under way", "pause", &["p"], HERE, |model| ask::tell(model, Verb::Pause))
+        .unless(ask::no_pause),
+    Action::new("runs.resume", "Let a paused run go on; start an interrupted one again", "resume", &["r"], HERE, ask::resume)
+        .unless(ask::no_resume),
+    Action::new("runs.checkpoint", "Save a checkpoint after the step under way", "", &["C"], HERE, |model| {
+        ask::tell(model, Verb::Checkpoint)
+    })
+    .unless(ask::no_worker),
+    Action::new("runs.eval", "Read the eval set after the step under way", "", &["E"], HERE, |model| ask::tell(model, Verb::Eval))
+        .unless(ask::no_worker),
+    Action::new("runs.stop", "End the run after the step under way", "stop", &["x"], HERE, |model| ask::stop(model, false))
+        .unless(ask::no_worker),
+    Action::new("runs.stop_now", "End the run at once; the step under way is lost", "", &["X"], HERE, |model| ask::stop(model, true))
+        .unless(ask::no_worker),
+    Action::new("runs.annotate", "Write a remark into the run's log", "", &["a"], HERE, ask::annotate).unless(ask::no_worker),
+    Action::new("runs.tag", "Give the marked runs a tag, or take one away (-tag)", "tag", &["t"], HERE, keep::tag).unless(no_readable),
+    Action::new("runs.sort_next", "Sort by the next column", "", &[">"], HERE, |model| sort_by_column(model, 1)),
+    Action::new("runs.sort_previous", "Sort by the column before", "", &["<"], HERE, |model| sort_by_column(model, -1)),
+    Action::new("runs.sort_turn", "Turn the order round", "", &["R"], HERE, |model| {
+        model.runs.sort.descending = !model.runs.sort.descending;
+        model.runs.arrange();
+        Vec::new()
+    }),
+    Action::new("runs.sort_by", "Sort by any field or metric", "sort", &["s"], HERE, sort_by),
+    Action::new("runs.smoothed", "Sort metrics by their moving average, or by their last value", "", &["S"], HERE, |model| {
+        model.runs.sort.smoothed = !model.runs.sort.smoothed;
+        model.runs.arrange();
+        let how = if model.runs.sort.smoothed { "their moving average over about ten steps" } else { "their last value" };
+        model.say(format!("metrics are sorted by {how}"));
+        Vec::new()
+    }),
+    Action::new("runs.html", "Write the run as one HTML file", "", &["w"], HERE, keep::html).unless(no_readable),
+    Action::new("runs.csv", "Write the run's metrics as CSV", "", &["W"], HERE, keep::csv).unless(no_readable),
+    Action::new("runs.promote", "Copy a checkpoint's weights into a folder of their own", "", &["P"], HERE, keep::promote).unless(
+        |model| {
+            let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "the run has no checkpoint yet".to_owned());
+            no_readable(model).or_else(none)
+        },
+    ),
+    Action::new("runs.remove", "Delete a run that has ended", "", &["d", "delete"], HERE, keep::remove).unless(keep::no_removal),
+    Action::new("runs.copy", "Copy the run's id", "", &["y"], HERE, |model| {
+        let id = model.runs.entry().map(crate::report::Entry::id);
+        id.into_iter().map(Command::Copy).collect()
+    })
+    .unless(no_run),
+    Action::new("runs.demonstration", "Open the recorded run that comes with the source", "", &["D"], HERE, |model| {
+        let Some(run) = model.runs.demonstration.clone() else { return Vec::new() };
+        let mut commands = workbench::show_run(model, run);
+        commands.extend(workbench::go_to(model, Screen::Live));
+        commands
+    })
+    .unless(|model| {
+        let there = model.runs.demonstration.is_some();
+        (!there).then(|| "there is no sample-data/finished-run above this folder".to_owned())
+    }),
+];
+
+/// Why nothing can be done with the run under the cursor.
+pub(super) fn no_run(model: &Model) -> Option<String> {
+    model.runs.entry().is_none().then(|| "there is no run under the cursor".to_owned())
+}
+
+/// The same, also where it cannot be read.
+pub(super) fn no_readable(model: &Model) -> Option<String> {
+    let error = || model.runs.entry().and_then(|entry| entry.row.as_ref().err()).map(|error| format!("this run cannot be read: {error}"));
+    no_run(model).or_else(error)
+}
+
+fn open(model: &mut Model) -> Vec<Command> {
+    let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
+    model.workbench.overlay.clear();
+    let mut commands = workbench::show_run(model, path);
+    commands.extend(workbench::go_to(model, Screen::Live));
+    commands
+}
+
+/// The run under the cursor becomes the current one, the marked ones are drawn over it.
+fn overlay(model: &mut Model) -> Vec<Command> {
+    let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
+    let others: Vec<_> = model.runs.chosen().into_iter().filter(|other| *other != path).collect();
+    let mut commands = workbench::show_run(model, path);
+    for other in &others {
+        commands.extend(workbench::follow(model, other.clone()));
+    }
+    model.workbench.overlay = others;
+    commands.extend(workbench::go_to(model, Screen::Live));
+    commands
+}
+
+fn mark(model: &mut Model) -> Vec<Command> {
+    let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
+    if !model.runs.marked.remove(&path) {
+        model.runs.marked.insert(path);
+    }
+    let length = model.runs.shown.len();
+    model.runs.cursor.go(1, length);
+    under_cursor(model)
+}
+
+/// The nearest thing that can be left: typing, zoom, the details, the filter, the marks.
+fn leave_filter(model: &mut Model) -> Vec<Command> {
+    let runs = &mut model.runs;
+    if runs.typing {
+        runs.typing = false;
+    } else if model.zoomed {
+        model.zoomed = false;
+    } else if runs.pane != LIST {
+        runs.pane = LIST;
+    } else if !runs.filter.text().is_empty() {
+        runs.filter = crate::view::widgets::field::Field::default();
+        runs.arrange();
+    } else {
+        runs.marked.clear();
+    }
+    under_cursor(model)
+}
+
+fn sort_by_column(model: &mut Model, by: isize) -> Vec<Command> {
+    let sort = &mut model.runs.sort;
+    let fields = columns::SORTED;
+    let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
+    let next = fields[(now as isize + by).rem_euclid(fields.len() as isize) as usize];
+    sort.field = next.to_owned();
+    // Numbers are wanted from the top, texts from the beginning of the alphabet.
+    sort.descending = ["step", "reward", "valid", "created"].contains(&next);
+    model.runs.arrange();
+    Vec::new()
+}
+
+fn sort_by(model: &mut Model) -> Vec<Command> {
+    let now = model.runs.sort.field.clone();
+    let label = "A field (valid, step, …), config.KEY, or a metric (reward, kl, completions/mean_length):";
+    model.popup = Some(Popup::Ask(Ask::new("Sort the runs", label, &now, |model, name| {
+        let name = name.trim().to_owned();
+        match unknown_field(&name, model.runs.rows(), false) {
+            Some(wrong) => model.complain(wrong),
+            None => {
+                model.runs.sort.descending = true;
+                model.runs.sort.field = name;
+                model.runs.arrange();
+            }
+        }
+        Vec::new()
+    })));
+    Vec::new()
+}
+
+fn compare(model: &mut Model) -> Vec<Command> {
+    let paths = model.runs.chosen();
+    let work = Work::once(
+        "runs.compare",
+        move || -> Result<String, crate::run::RunError> {
+            let reports = paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
+            Ok(RunsCompared::of(&reports).page())
+        },
+        |model, page| {
+            match page {
+                Ok(page) => {
+                    let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
+                    model.popup = Some(Popup::Page(Page::new("Runs compared", lines)));
+                }
+                Err(error) => model.complain(error.to_string()),
+            }
+            Vec::new()
+        },
+    );
+    vec![work]
+}

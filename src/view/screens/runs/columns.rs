@@ -1,0 +1,196 @@
+//! The columns of the list of runs: what each shows, how wide it is, and which give way first where there is no room.
+
+use crate::report::RunRow;
+use crate::run::{Field, Status};
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::sparkline::sparkline;
+
+/// A column.
+pub(super) struct Column {
+    pub(super) title: String,
+    /// What it is sorted by.
+    pub(super) field: String,
+    pub(super) width: usize,
+    pub(super) right: bool,
+    pub(super) cell: Cell,
+}
+
+type Cell = Box<dyn Fn(&Look<'_>, &RunRow) -> (String, Role)>;
+
+/// What cells need besides the run.
+pub(super) struct Look<'a> {
+    pub(super) theme: &'a Theme,
+    pub(super) now_ms: u64,
+}
+
+/// Fields by which `<` and `>` sort, in the order of their columns.
+pub(super) const SORTED: [&str; 10] = ["status", "run", "task", "model", "step", "reward", "valid", "created", "tags", "name"];
+
+/// What a run is sorted by.
+pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Field> {
+    match field {
+        "valid" => row.valid().map(Field::Number),
+        "created" => Some(Field::Number(row.directory.file().created_ms as f64)),
+        _ => row.field(field, smoothed),
+    }
+}
+
+/// The columns that fit, in their order. `sort`: a field that has no column of its own gets one.
+pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
+    let mut all = all();
+    if !SORTED.contains(&sort) {
+        let field = sort.to_owned();
+        let title = sort.rsplit(['/', '.']).next().unwrap_or(sort).to_owned();
+        let cell: Cell = Box::new(move |_, row| match row.field(&field, smoothed) {
+            Some(Field::Number(number)) => (format!("{number:.4}"), Role::Text),
+            Some(Field::Text(text)) => (text, Role::Text),
+            None => ("-".to_owned(), Role::Faint),
+        });
+        let at = all.iter().position(|(_, column)| column.field == "created").unwrap_or(0);
+        let width = title.chars().count().clamp(9, 14);
+        all.insert(at, (0, Column { title, field: sort.to_owned(), width, right: true, cell }));
+    }
+    let total = |all: &[(u8, Column)]| all.iter().map(|(_, column)| column.width + 1).sum::<usize>();
+    while total(&all) > width && all.len() > 1 {
+        let worst = all.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map_or(0, |(index, _)| index);
+        all.remove(worst);
+    }
+    let left = width.saturating_sub(total(&all));
+    // What is left goes to the texts.
+    let wide: Vec<usize> =
+        ["name", "model", "tags", "task"].iter().filter_map(|field| all.iter().position(|(_, column)| column.field == *field)).collect();
+    if let Some(first) = wide.first() {
+        all[*first].1.width += left.min(28);
+        if let (Some(second), true) = (wide.get(1), left > 28) {
+            all[*second].1.width += (left - 28).min(20);
+        }
+    }
+    all.into_iter().map(|(_, column)| column).collect()
+}
+
+/// All columns; those of a higher number give way first.
+fn all() -> Vec<(u8, Column)> {
+    fn column(
+        rank: u8,
+        title: &str,
+        field: &str,
+        width: usize,
+        right: bool,
+        cell: impl Fn(&Look<'_>, &RunRow) -> (String, Role) + 'static,
+    ) -> (u8, Column) {
+        (rank, Column { title: title.to_owned(), field: field.to_owned(), width, right, cell: Box::new(cell) })
+    }
+    let text = |text: &str| (text.to_owned(), Role::Text);
+    vec![
+        column(0, "state", "status", 13, false, |look, row| {
+            let (glyph, role) = state(look.theme, row.status);
+            (format!("{glyph} {}", row.status.name()), role)
+        }),
+        column(1, "run", "run", 6, false, |_, row| (short_id(row.directory.id()).to_owned(), Role::Accent)),
+        column(6, "task", "task", 10, false, move |_, row| text(&row.directory.file().task)),
+        column(10, "model", "model", 12, false, move |_, row| text(model_name(&row.directory.file().config.base_model))),
+        column(4, "step", "step", 9, true, |_, row| {
+            (row.total_steps.map_or_else(|| row.last_step.to_string(), |total| format!("{}/{total}", row.last_step)), Role::Text)
+        }),
+        column(7, "reward", "reward", 6, true, |_, row| number(row.metric("reward", false))),
+        column(9, "smooth", "reward", 6, true, |_, row| number(row.metric("reward", true))),
+        column(2, "valid", "valid", 7, true, |_, row| match row.valid() {
+            Some(valid) => (format!("{:.1} %", 100.0 * valid), Role::Text),
+            None => ("-".to_owned(), Role::Faint),
+        }),
+        column(5, "over time", "valid", 10, false, |look, row| {
+            (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne)
+        }),
+        column(3, "age", "created", 5, true, |look, row| (age(look.now_ms, row.directory.file().created_ms), Role::Faint)),
+        column(11, "tags", "tags", 12, false, |_, row| (row.tags.join(" "), Role::Marked)),
+        column(8, "name", "name", 12, false, move |_, row| text(&row.directory.file().name)),
+    ]
+}
+
+fn number(value: Option<f64>) -> (String, Role) {
+    match value {
+        Some(value) if value.is_finite() => (format!("{value:.2}"), Role::Text),
+        Some(_) => ("nan".to_owned(), Role::Bad),
+        None => ("-".to_owned(), Role::Faint),
+    }
+}
+
+/// A state's mark and role; the word stands beside it.
+pub(super) fn state(theme: &Theme, status: Status) -> (&'static str, Role) {
+    match status {
+        Status::Created => (theme.glyph("○", "o"), Role::Faint),
+        Status::Waiting => (theme.glyph("◌", "~"), Role::Warning),
+        Status::Starting => (theme.glyph("◐", "+"), Role::Accent),
+        Status::Running => (theme.glyph("●", "*"), Role::Accent),
+        Status::Paused => (theme.glyph("‖", "="), Role::Warning),
+        Status::Stopping => (theme.glyph("◑", "-"), Role::Warning),
+        Status::Finished => (theme.glyph("✓", "v"), Role::Good),
+        Status::Failed => (theme.glyph("✗", "x"), Role::Bad),
+        Status::Interrupted => (theme.glyph("▲", "!"), Role::Warning),
+    }
+}
+
+/// The last part of an id, which tells runs apart.
+pub(super) fn short_id(id: &str) -> &str {
+    id.rsplit('-').next().unwrap_or(id)
+}
+
+/// The last part of a path or a name with an owner.
+fn model_name(model: &str) -> &str {
+    model.trim_end_matches('/').rsplit('/').next().unwrap_or(model)
+}
+
+/// How long ago, in the largest unit that is filled.
+pub(super) fn age(now_ms: u64, then_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    let units = [(604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "min")];
+    let found = units.into_iter().find(|(unit, _)| seconds >= *unit);
+    found.map_or_else(|| format!("{seconds} s"), |(unit, name)| format!("{}{}{name}", seconds / unit, if name == "min" { "" } else { " " }))
+}
+
+/// At most so many of the values, spread evenly; the last is among them.
+pub(super) fn spread(values: &[f64], most: usize) -> Vec<f64> {
+    if values.len() <= most || most < 2 {
+        return values.to_vec();
+    }
+    (0..most).map(|index| values[index * (values.len() - 1) / (most - 1)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let check = |seconds: u64, expected: &str| assert_eq!(age(seconds * 1000 + 5, 5), expected);
+        check(0, "0 s");
+        check(59, "59 s");
+        check(60, "1min");
+        check(3_599, "59min");
+        check(3_600, "1 h");
+        check(90_000, "1 d");
+        check(604_800 * 3, "3 w");
+        assert_eq!(age(0, 10), "0 s");
+    }
+
+    #[test]
+    fn columns_fit_at_every_width() {
+        for width in 0..220 {
+            for sort in ["created", "completions/mean_length", "config.learning_rate"] {
+                let columns = columns(width, sort, false);
+                let total: usize = columns.iter().map(|column| column.width + 1).sum();
+                assert!(total <= width || columns.len() == 1, "{width} {sort}: {total}");
+                assert!(width < 30 || columns.iter().any(|column| column.title == "state"), "{width}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_curve_keeps_its_ends() {
+        let values: Vec<f64> = (0..48).map(f64::from).collect();
+        let spread = spread(&values, 10);
+        assert_eq!((spread.len(), spread.first(), spread.last()), (10, Some(&0.0), Some(&47.0)));
+        assert_eq!(super::spread(&values[..3], 10).len(), 3);
+    }
+}

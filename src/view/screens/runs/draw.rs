@@ -1,0 +1,228 @@
+//! Draws the list of runs and the details of the one under the cursor.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::columns::{self, Column, Look};
+use super::{DETAIL, LIST};
+use crate::report::Entry;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let (list, detail) = places(model, area);
+    if let Some(list) = list {
+        draw_list(model, frame, list);
+    }
+    if let Some(detail) = detail {
+        super::detail::draw(model, frame, detail);
+    }
+}
+
+/// Where list and details are; on a small screen only the one that has the focus.
+fn places(model: &Model, area: Rect) -> (Option<Rect>, Option<Rect>) {
+    let runs = &model.runs;
+    if model.zoomed || area.width < 50 || area.height < 14 || runs.listing.entries().is_empty() {
+        let focused_detail = runs.pane == DETAIL && !runs.listing.entries().is_empty();
+        return if focused_detail { (None, Some(area)) } else { (Some(area), None) };
+    }
+    let wanted = runs.listing.entries().len() as u16 + 4;
+    let most = area.height * 11 / 20;
+    let [list, detail] = Layout::vertical([Constraint::Length(wanted.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
+    (Some(list), Some(detail))
+}
+
+/// The screen's area below the header, as `draw` is given it.
+fn body(model: &Model) -> Rect {
+    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+}
+
+/// How many rows a page has.
+pub(super) fn page_rows(model: &Model) -> usize {
+    let (list, detail) = places(model, body(model));
+    let shown = if model.runs.pane == DETAIL { detail } else { list };
+    shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
+}
+
+/// The row of the list at a place on the terminal.
+pub(super) fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
+    let list = places(model, body(model)).0?;
+    let inside = list_rows(model, list);
+    if !inside.contains(ratatui::layout::Position { x: column, y: row }) {
+        return None;
+    }
+    let index = model.runs.cursor.first(inside.height as usize, model.runs.shown.len()) + (row - inside.y) as usize;
+    (index < model.runs.shown.len()).then_some(index)
+}
+
+/// The rows below frame, filter and titles.
+fn list_rows(model: &Model, area: Rect) -> Rect {
+    let above = 2 + u16::from(has_filter_line(model));
+    Rect { x: area.x + 1, y: area.y + above, width: area.width.saturating_sub(2), height: area.height.saturating_sub(above + 1) }
+}
+
+fn has_filter_line(model: &Model) -> bool {
+    model.runs.typing || !model.runs.filter.text().is_empty()
+}
+
+fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let (runs, theme) = (&model.runs, &model.theme);
+    let all = runs.listing.entries().len();
+    let frame_of_pane = pane(theme, &title(model, area.width as usize), runs.pane == LIST);
+    let inside = frame_of_pane.inner(area);
+    frame.render_widget(frame_of_pane, area);
+    if inside.height == 0 || inside.width == 0 {
+        return;
+    }
+    if all == 0 {
+        let text = Paragraph::new(nothing(model)).wrap(Wrap { trim: false });
+        frame.render_widget(text, Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside });
+        return;
+    }
+    let mut lines = Vec::new();
+    if has_filter_line(model) {
+        lines.push(filter_line(model, inside.width as usize));
+    }
+    let columns = columns::columns((inside.width as usize).saturating_sub(2), &runs.sort.field, runs.sort.smoothed);
+    lines.push(titles(model, &columns));
+    let rows = list_rows(model, area).height as usize;
+    let first = runs.cursor.first(rows, runs.shown.len());
+    for (place, index) in runs.shown.iter().enumerate().skip(first).take(rows) {
+        let Some(entry) = runs.listing.entries().get(*index) else { continue };
+        let line = row(model, entry, &columns, inside.width as usize, runs.cursor.at(runs.shown.len()) == Some(place));
+        lines.push(line);
+    }
+    if runs.shown.is_empty() {
+        lines.push(Line::styled("  no run fits the filter; esc takes it away", theme.style(Role::Faint)));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+fn title(model: &Model, width: usize) -> String {
+    let runs = &model.runs;
+    let (shown, all) = (runs.shown.len(), runs.listing.entries().len());
+    let count = if shown == all { format!("Runs {all}") } else { format!("Runs {shown} of {all}") };
+    let marked = if runs.marked.is_empty() { String::new() } else { format!(", {} marked", runs.marked.len()) };
+    let reading = if runs.listed { "" } else { ", reading" };
+    let sort = match (runs.sort.field.as_str(), runs.sort.descending) {
+        ("created", true) => "newest first".to_owned(),
+        ("created", false) => "oldest first".to_owned(),
+        (field, descending) => {
+            let smoothed = if runs.sort.smoothed { " smoothed" } else { "" };
+            format!("by {field}{smoothed}, {} first", if descending { "highest" } else { "lowest" })
+        }
+    };
+    let full = format!("{count}{marked}{reading} · {sort}");
+    let full = if model.theme.ascii { full.replace(" · ", ", ") } else { full };
+    if full.width() + 6 > width { format!("{count}{marked}") } else { full }
+}
+
+fn nothing(model: &Model) -> Vec<Line<'static>> {
+    let (runs, theme) = (&model.runs, &model.theme);
+    if !runs.listed {
+        return vec![Line::default(), Line::styled("Looking for runs …", theme.style(Role::Faint))];
+    }
+    let key = |text: &'static str| Span::styled(text, theme.style(Role::Key));
+    let mut lines = vec![
+        Line::default(),
+        Line::styled("No runs yet.", theme.style(Role::Title)),
+        Line::default(),
+        Line::from(vec![key("5"), Span::raw("  opens the launch form; enter there starts a run on what this machine has")]),
+    ];
+    if runs.demonstration.is_some() {
+        lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded run, to look around in what a run shows")]));
+    }
+    lines.push(Line::default());
+    let places = format!("Runs are looked for in {}", model.workbench.places.described());
+    lines.push(Line::styled(places, theme.style(Role::Faint)));
+    lines
+}
+
+fn filter_line(model: &Model, width: usize) -> Line<'static> {
+    let (runs, theme) = (&model.runs, &model.theme);
+    let mut spans = vec![Span::styled(" / ", theme.style(Role::Key))];
+    let wrong = runs.filter_error.clone().unwrap_or_default();
+    let room = width.saturating_sub(4);
+    let for_field = if wrong.is_empty() { room } else { room / 2 };
+    let field = runs.filter.line(theme, for_field, runs.typing);
+    let used = field.width();
+    spans.extend(field.spans);
+    if !wrong.is_empty() {
+        spans.push(Span::styled(format!("  {}", fitted(&wrong, room.saturating_sub(used + 2))), theme.style(Role::Bad)));
+    } else if runs.filter.text().is_empty() {
+        spans.push(Span::styled(" words, then conditions: tiny valid>0.9 and tags:kept", theme.style(Role::Faint)));
+    }
+    Line::from(spans)
+}
+
+fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
+    let (sort, theme) = (&model.runs.sort, &model.theme);
+    let arrow = if sort.descending { theme.glyph("▾", "v") } else { theme.glyph("▴", "^") };
+    let smoothed_column = |column: &Column| column.title == "smooth";
+    let mut spans = vec![Span::raw("  ")];
+    for column in columns {
+        let is_sort = column.field == sort.field
+            && column.title != "over time"
+            && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
+        let title =
+            if is_sort { format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1))) } else { column.title.clone() };
+        spans.push(Span::styled(padded(&title, column), theme.style(if is_sort { Role::Title } else { Role::Faint })));
+    }
+    Line::from(spans)
+}
+
+fn row(model: &Model, entry: &Entry, columns: &[Column], width: usize, under_cursor: bool) -> Line<'static> {
+    let theme = &model.theme;
+    let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
+    let marked = model.runs.marked.contains(&entry.path);
+    let mark = if marked { theme.glyph("◆", "+") } else { " " };
+    let mut spans = vec![Span::styled(cursor, theme.style(Role::Accent)), Span::styled(mark, theme.style(Role::Marked))];
+    match &entry.row {
+        Ok(run) => {
+            let look = Look { theme, now_ms: model.now_ms };
+            for column in columns {
+                let (text, role) = (column.cell)(&look, run);
+                spans.push(Span::styled(padded(&text, column), theme.style(role)));
+            }
+        }
+        Err(error) => {
+            let text = format!("{} unreadable  {}  {error}", theme.glyph("✗", "x"), columns::short_id(&entry.id()));
+            spans.push(Span::styled(fitted(&text, width.saturating_sub(2)), theme.style(Role::Bad)));
+        }
+    }
+    let line = Line::from(spans);
+    if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+/// A cell as wide as its column, and the gap behind it.
+fn padded(text: &str, column: &Column) -> String {
+    let text = fitted(text, column.width);
+    let blanks = " ".repeat(column.width.saturating_sub(text.width()));
+    if column.right { format!("{blanks}{text} ") } else { format!("{text}{blanks} ") }
+}
+
+/// A text cut to a width; what is cut off leaves a mark. Control characters are left out.
+pub(super) fn fitted(text: &str, width: usize) -> String {
+    let clean: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    if clean.width() <= width {
+        return clean;
+    }
+    let mut cut = String::new();
+    let mut used = 0;
+    for letter in clean.chars() {
+        used += letter.width().unwrap_or(0);
+        if used + 1 > width {
+            break;
+        }
+        cut.push(letter);
+    }
+    if width > 0 {
+        cut.push('…');
+    }
+    cut
+}

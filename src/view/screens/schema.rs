@@ -1,0 +1,237 @@
+//! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and what lazy answers would earn.
+
+mod actions;
+mod decide;
+mod effects;
+mod layout;
+mod panes;
+mod picture;
+
+use std::path::PathBuf;
+
+use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+
+use super::{Change, ScreenParts};
+use crate::score::Accepted;
+use crate::score::audit::Finding;
+use crate::view::draft;
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::widgets::editor::{Editor, Effect};
+pub use effects::Effects;
+pub use layout::{ACCEPTS, EDITOR, LAZY, SCORES};
+
+/// The screen's own part of the model.
+#[derive(Debug)]
+pub struct Schema {
+    /// The text under edit.
+    pub editor: Editor,
+    /// Whether keys are typed into it.
+    pub typing: bool,
+    /// What the last schema that compiled accepts, in words.
+    pub accepts: Vec<Accepted>,
+    /// How the task's samples score with it.
+    pub effects: Option<Effects>,
+    /// What lazy answers would earn with it.
+    pub lazy: Option<Vec<Finding>>,
+    pane: &'static str,
+    /// First lines of the panes beside the editor, by their place.
+    tops: [usize; 4],
+    /// The text that was last given to the editor or came from it.
+    shown: String,
+    /// Whose text it is.
+    place: Option<PathBuf>,
+    described: u64,
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self {
+            editor: Editor::new("", true),
+            typing: false,
+            accepts: Vec::new(),
+            effects: None,
+            lazy: None,
+            pane: EDITOR,
+            tops: [0; 4],
+            shown: String::new(),
+            place: None,
+            described: 0,
+        }
+    }
+}
+
+/// The screen.
+pub const PARTS: ScreenParts = ScreenParts {
+    title: "Schema",
+    help: "What a correct answer is. Samples are scored with the text as it stands in the editor; enter types, esc leaves.",
+    panes: &layout::PANES,
+    actions: actions::ACTIONS,
+    pane: |model| model.schema.pane,
+    focus: |model, pane| {
+        model.schema.pane = pane;
+        model.schema.typing = false;
+    },
+    is_typing: |model| model.schema.typing && model.schema.pane == EDITOR,
+    typed,
+    pasted,
+    mouse,
+    entered,
+    changed,
+    draw: picture::draw,
+};
+
+fn entered(model: &mut Model) -> Vec<Command> {
+    draft::second(model)
+}
+
+fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Task => {
+            let commands = show_text(model);
+            model.schema.described = 0;
+            commands
+        }
+        Change::Schema => {
+            describe(model);
+            effects::compute(model)
+        }
+        Change::Second => draft::second(model),
+        Change::File(path) => draft::file_written(model, path),
+        _ => Vec::new(),
+    }
+}
+
+fn describe(model: &mut Model) {
+    let draft = &model.workbench.draft;
+    if let Some(task) = draft.task.as_ref().filter(|_| draft.version != model.schema.described) {
+        model.schema.accepts = crate::score::describe(&task.schema, task.score.assert_formats);
+        model.schema.described = draft.version;
+    }
+}
+
+/// Bring the editor to the draft's text.
+pub fn show_text(model: &mut Model) -> Vec<Command> {
+    let draft = &model.workbench.draft;
+    let place = draft.recovery_file().map(std::path::Path::to_owned);
+    let state = &mut model.schema;
+    if state.shown != draft.text || state.place.is_none() {
+        match state.place.is_none() || state.editor.lines() == [String::new()] {
+            true => state.editor = Editor::new(&draft.text, true),
+            false => state.editor.replace(&draft.text),
+        }
+        state.shown.clone_from(&draft.text);
+    }
+    state.place = place;
+    follow(model);
+    Vec::new()
+}
+
+/// After a key: the window follows the cursor, and a changed text becomes the draft.
+fn after(model: &mut Model, effect: Effect) -> Vec<Command> {
+    if effect != Effect::None {
+        follow(model);
+    }
+    if effect != Effect::Edited {
+        return Vec::new();
+    }
+    let text = model.schema.editor.text();
+    model.schema.shown.clone_from(&text);
+    draft::edited(model, text)
+}
+
+fn follow(model: &mut Model) {
+    let (rows, columns) = layout::window(model);
+    model.schema.editor.follow(rows, columns);
+}
+
+fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    let (rows, _) = layout::window(model);
+    if model.schema.pane != EDITOR {
+        scroll_pane(model, event);
+        return Vec::new();
+    }
+    let editor = &mut model.schema.editor;
+    if model.schema.typing {
+        let effect = editor.key(event, rows);
+        return after(model, effect);
+    }
+    // Outside typing letters move, and nothing changes the text.
+    let (_, column) = editor.cursor();
+    let code = match event.code {
+        KeyCode::Char('j') => KeyCode::Down,
+        KeyCode::Char('k') => KeyCode::Up,
+        KeyCode::Char('h') => KeyCode::Left,
+        KeyCode::Char('l') => KeyCode::Right,
+        KeyCode::Char('g') => {
+            editor.go_to(0, column);
+            return after(model, Effect::Moved);
+        }
+        KeyCode::Char('G') => {
+            editor.go_to(usize::MAX, column);
+            return after(model, Effect::Moved);
+        }
+        code => code,
+    };
+    let moves =
+        [KeyCode::Left, KeyCode::Right, KeyCode::Up, KeyCode::Down, KeyCode::Home, KeyCode::End, KeyCode::PageUp, KeyCode::PageDown];
+    let effect = if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), rows) } else { Effect::None };
+    after(model, effect)
+}
+
+fn scroll_pane(model: &mut Model, event: KeyEvent) {
+    let by = match event.code {
+        KeyCode::Down | KeyCode::Char('j') => 1,
+        KeyCode::Up | KeyCode::Char('k') => -1,
+        KeyCode::PageDown => 10,
+        KeyCode::PageUp => -10,
+        KeyCode::Home | KeyCode::Char('g') => isize::MIN,
+        KeyCode::End | KeyCode::Char('G') => isize::MAX,
+        _ => return,
+    };
+    scroll(model, model.schema.pane, by);
+}
+
+fn scroll(model: &mut Model, pane: &'static str, by: isize) {
+    let last = panes::lines(model, pane).len().saturating_sub(1);
+    if let Some(top) = layout::PANES.iter().position(|other| *other == pane).and_then(|place| model.schema.tops.get_mut(place)) {
+        *top = top.saturating_add_signed(by).min(last);
+    }
+}
+
+fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
+    if !model.schema.typing {
+        model.complain("press enter to type, then paste");
+        return Vec::new();
+    }
+    let effect = model.schema.editor.paste(text);
+    after(model, effect)
+}
+
+fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
+    let Some((pane, area)) = layout::pane_at(model, event.column, event.row) else { return Vec::new() };
+    let by = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(MouseButton::Left) => {
+            if pane != model.schema.pane {
+                (PARTS.focus)(model, pane);
+            }
+            if pane == EDITOR {
+                let inner = layout::text_area(model, area);
+                if let (Some(row), Some(column)) = (event.row.checked_sub(inner.y), event.column.checked_sub(inner.x)) {
+                    model.schema.editor.click(row as usize, column as usize);
+                }
+            }
+            return Vec::new();
+        }
+        _ => return Vec::new(),
+    };
+    if pane == EDITOR {
+        let (rows, _) = layout::window(model);
+        model.schema.editor.scroll(by, rows);
+    } else {
+        scroll(model, pane, by);
+    }
+    Vec::new()
+}

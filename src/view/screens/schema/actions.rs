@@ -1,0 +1,206 @@
+//! The schema screen's part of the table of actions.
+
+use super::layout::EDITOR;
+use super::{after, decide, follow};
+use crate::view::action::{Action, Place};
+use crate::view::draft;
+use crate::view::everywhere::move_focus;
+use crate::view::message::Command;
+use crate::view::model::{Model, Screen};
+use crate::view::popup::{Ask, Popup};
+use crate::view::widgets::editor::Effect;
+
+const HERE: Place = Place::On(Screen::Schema);
+const IN_EDITOR: Place = Place::In(Screen::Schema, EDITOR);
+
+/// Everything that can be done with the schema.
+pub(super) const ACTIONS: &[Action] = &[
+    Action::new("schema.type", "Type into the editor", "type", &["enter", "i"], IN_EDITOR, |model| {
+        model.schema.typing = true;
+        Vec::new()
+    })
+    .unless(|model| no_text(model).or_else(|| undecided(model))),
+    Action::new("schema.leave", "Stop typing; outside typing, drop the selection and the search", "leave", &["esc"], IN_EDITOR, leave),
+    Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
+        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+    Action::new("schema.undo", "Take the last change back", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
+        let undone = model.schema.editor.undo();
+        done(model, undone, "nothing to undo")
+    }),
+    Action::new("schema.redo", "Do it again", "", &["ctrl-r", "U"], IN_EDITOR, |model| {
+        let redone = model.schema.editor.redo();
+        done(model, redone, "nothing to redo")
+    }),
+    Action::new("schema.find", "Find a text", "find", &["ctrl-f", "/"], IN_EDITOR, find),
+    Action::new("schema.find.next", "Go to the next place of it", "", &["n"], IN_EDITOR, |model| find_next(model, true)).unless(no_search),
+    Action::new("schema.find.previous", "Go to the place before", "", &["N"], IN_EDITOR, |model| find_next(model, false)).unless(no_search),
+    Action::new("schema.line", "Go to a line", "", &["ctrl-g"], IN_EDITOR, go_to_line),
+    Action::new("schema.fault.next", "Go to the next error or warning", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true))
+        .unless(no_faults),
+    Action::new("schema.fault.previous", "Go to the error or warning before", "", &["["], IN_EDITOR, |model| next_fault(model, false))
+        .unless(no_faults),
+    Action::new("schema.format", "Lay the text out: two blanks a level", "format", &["alt-f", "="], IN_EDITOR, format).unless(no_text),
+    Action::new("schema.select", "Select everything", "", &["alt-a"], IN_EDITOR, |model| {
+        model.schema.editor.select_all();
+        Vec::new()
+    }),
+    Action::new("schema.copy", "Copy the selection, else the whole text, to the terminal's clipboard", "", &["y", "alt-y"], HERE, copy)
+        .unless(no_text),
+    Action::new("schema.outside", "Open the schema in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
+        let line = model.schema.editor.cursor().0 + 1;
+        model.schema.typing = false;
+        draft::edit_outside(model, line)
+    })
+    .unless(|model| no_text(model).or_else(|| undecided(model))),
+    Action::new(
+        "schema.difference",
+        "Show the difference to the saved text, or to the other text",
+        "difference",
+        &["d"],
+        HERE,
+        decide::difference,
+    )
+    .unless(|model| no_text(model).or_else(|| if undecided(model).is_some() { None } else { unchanged(model) })),
+    Action::new("schema.revert", "Go back to the saved text", "", &["R"], HERE, decide::revert)
+        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+    Action::new("schema.take", "Take the other text: the draft that is left, or what is on disk", "take", &["t"], HERE, |model| {
+        choose(model, true)
+    })
+    .unless(decided),
+    Action::new("schema.own", "Keep the text that is here against the other one", "keep", &["o"], HERE, |model| choose(model, false))
+        .unless(decided),
+    Action::new("schema.tab", "While typing, two blanks; else the next pane", "", &["tab"], IN_EDITOR, |model| match model.schema.typing {
+        true => {
+            let effect = model.schema.editor.indent();
+            after(model, effect)
+        }
+        false => move_focus(model, 1),
+    }),
+];
+
+fn no_text(model: &Model) -> Option<String> {
+    model.workbench.task.is_none().then(|| "no task is open".to_owned())
+}
+
+fn undecided(model: &Model) -> Option<String> {
+    let draft = &model.workbench.draft;
+    let waits = draft.offer.is_some() || draft.theirs.is_some();
+    waits.then(|| "there are two texts: t takes the other one, o keeps this one, d shows the difference".to_owned())
+}
+
+fn decided(model: &Model) -> Option<String> {
+    undecided(model).is_none().then(|| "there is no other text to choose".to_owned())
+}
+
+fn unchanged(model: &Model) -> Option<String> {
+    (!model.workbench.draft.is_changed()).then(|| "nothing is unsaved".to_owned())
+}
+
+fn no_search(model: &Model) -> Option<String> {
+    model.schema.editor.wanted().is_empty().then(|| "nothing is looked for; / finds a text".to_owned())
+}
+
+fn no_faults(model: &Model) -> Option<String> {
+    model.workbench.draft.faults.is_empty().then(|| "there is no error and no warning".to_owned())
+}
+
+fn leave(model: &mut Model) -> Vec<Command> {
+    if !model.schema.typing {
+        model.schema.editor.unselect();
+        _ = model.schema.editor.find("");
+        return Vec::new();
+    }
+    model.schema.typing = false;
+    draft::second(model)
+}
+
+fn done(model: &mut Model, is_done: bool, else_say: &str) -> Vec<Command> {
+    if !is_done {
+        model.complain(else_say);
+    }
+    after(model, if is_done { Effect::Edited } else { Effect::None })
+}
+
+fn find(model: &mut Model) -> Vec<Command> {
+    let before =
+        model.schema.editor.selected().filter(|text| !text.contains('\n')).unwrap_or_else(|| model.schema.editor.wanted().to_owned());
+    let ask =
+        Ask::new("Find", "The text; capitals count only where it has one. n and N go on, outside typing.", &before, |model, wanted| {
+            match model.schema.editor.find(&wanted) {
+                0 => model.complain(format!("{wanted:?} is not in the schema")),
+                count => model.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
+            }
+            follow(model);
+            Vec::new()
+        });
+    model.popup = Some(Popup::Ask(ask));
+    Vec::new()
+}
+
+fn find_next(model: &mut Model, forward: bool) -> Vec<Command> {
+    model.schema.editor.find_next(forward);
+    follow(model);
+    Vec::new()
+}
+
+fn go_to_line(model: &mut Model) -> Vec<Command> {
+    let ask = Ask::new("Go to a line", "Its number, from 1", "", |model, line| {
+        let line: usize = line.trim().parse().unwrap_or(1);
+        model.schema.editor.go_to(line.saturating_sub(1), 0);
+        follow(model);
+        Vec::new()
+    });
+    let ask = ask.checked(|text| match text.trim().parse::<usize>() {
+        Ok(number) if number > 0 => None,
+        _ => Some("a whole number from 1".to_owned()),
+    });
+    model.popup = Some(Popup::Ask(ask));
+    Vec::new()
+}
+
+fn next_fault(model: &mut Model, forward: bool) -> Vec<Command> {
+    let (row, column) = model.schema.editor.cursor();
+    let places: Vec<(usize, usize)> = model.workbench.draft.faults.iter().map(|fault| (fault.line - 1, fault.column - 1)).collect();
+    let found = match forward {
+        true => places.iter().find(|place| **place > (row, column)).or(places.first()),
+        false => places.iter().rev().find(|place| **place < (row, column)).or(places.last()),
+    };
+    if let Some((row, column)) = found {
+        model.schema.editor.go_to(*row, *column);
+        follow(model);
+    }
+    Vec::new()
+}
+
+fn format(model: &mut Model) -> Vec<Command> {
+    match crate::score::json::format(&model.schema.editor.text()) {
+        Ok(text) if text == model.schema.editor.text() => {
+            model.say("the text is laid out already");
+            Vec::new()
+        }
+        Ok(text) => {
+            model.schema.editor.replace(&text);
+            after(model, Effect::Edited)
+        }
+        Err(error) => {
+            model.complain(format!("not laid out: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+fn copy(model: &mut Model) -> Vec<Command> {
+    let (text, what) = match model.schema.editor.selected() {
+        Some(text) => (text, "the selection"),
+        None => (model.schema.editor.text(), "the schema"),
+    };
+    model.say(format!("{what} is copied"));
+    vec![Command::Copy(text)]
+}
+
+fn choose(model: &mut Model, take: bool) -> Vec<Command> {
+    match model.workbench.draft.theirs.is_some() {
+        true => draft::decide_theirs(model, take),
+        false => draft::decide_offer(model, take),
+    }
+}

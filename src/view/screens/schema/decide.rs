@@ -1,0 +1,72 @@
+//! Questions before something is lost: saving what does not compile, going back to the saved text; and the difference between two texts.
+
+use ratatui::text::{Line, Span};
+use similar::{ChangeTag, TextDiff};
+
+use crate::view::draft;
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::popup::{Confirm, Page, Popup};
+use crate::view::role::Role;
+
+/// Save; what does not compile only after a confirmation.
+pub(super) fn save(model: &mut Model) -> Vec<Command> {
+    let Some(why) = model.workbench.draft.stale.clone() else { return draft::save(model) };
+    let text = format!("{why}\n\nRuns and other programs that read the file would fail.");
+    model.popup = Some(Popup::Confirm(Confirm::new("Save a schema that does not compile?", text, "save it as it is", draft::save)));
+    Vec::new()
+}
+
+/// Back to the saved text, after a confirmation.
+pub(super) fn revert(model: &mut Model) -> Vec<Command> {
+    let text = "The text goes back to what is saved. Undo in the editor brings it back while the program runs.";
+    model.popup = Some(Popup::Confirm(Confirm::new("Give up the unsaved text?", text, "back to the saved text", draft::revert)));
+    Vec::new()
+}
+
+/// The difference that matters now: against the file's new text, the draft that is offered, else the saved text.
+pub(super) fn difference(model: &mut Model) -> Vec<Command> {
+    let draft = &model.workbench.draft;
+    let (title, old, new) = match (&draft.theirs, &draft.offer) {
+        (Some(theirs), _) => ("From yours (-) to the file's (+)", &draft.text, theirs),
+        (None, Some(offer)) => ("From what is here (-) to the draft (+)", &draft.text, &offer.text),
+        (None, None) => ("From the saved text (-) to yours (+)", &draft.saved, &draft.text),
+    };
+    let lines = lines(model, old, new);
+    model.popup = Some(Popup::Page(Page::new(title, lines)));
+    Vec::new()
+}
+
+/// A difference of two texts, with three lines around each change.
+pub(in crate::view::screens) fn lines(model: &Model, old: &str, new: &str) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    if old == new {
+        return vec![Line::raw("the two are the same")];
+    }
+    let difference = TextDiff::from_lines(old, new);
+    let mut lines = Vec::new();
+    for (index, group) in difference.grouped_ops(3).iter().enumerate() {
+        if index > 0 {
+            lines.push(Line::styled("  ...", theme.style(Role::Faint)));
+        }
+        for change in group.iter().flat_map(|operation| difference.iter_changes(operation)) {
+            let (mark, role, index) = match change.tag() {
+                ChangeTag::Delete => ("-", Role::Removed, change.old_index()),
+                ChangeTag::Insert => ("+", Role::Added, change.new_index()),
+                ChangeTag::Equal => (" ", Role::Faint, change.new_index()),
+            };
+            let number = index.map_or_else(String::new, |index| (index + 1).to_string());
+            let text: String = change
+                .value()
+                .trim_end_matches(['\n', '\r'])
+                .chars()
+                .map(|letter| if letter.is_control() { ' ' } else { letter })
+                .collect();
+            lines.push(Line::from(vec![
+                Span::styled(format!("{number:>4} "), theme.style(Role::Faint)),
+                Span::styled(format!("{mark} {text}"), theme.style(role)),
+            ]));
+        }
+    }
+    lines
+}

@@ -1,0 +1,82 @@
+//! Where the panes of the schema screen lie: a function of the terminal's size, for drawing and for the mouse.
+
+use ratatui::layout::{Constraint, Layout, Rect};
+
+use crate::view::model::Model;
+use crate::view::widgets::editor;
+
+/// The editor.
+pub const EDITOR: &str = "editor";
+/// What the schema accepts, in words.
+pub const ACCEPTS: &str = "accepts";
+/// How the samples score.
+pub const SCORES: &str = "scores now";
+/// What lazy answers would earn.
+pub const LAZY: &str = "lazy answers";
+/// All panes, in the order of the tab key.
+pub(super) const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, LAZY];
+
+/// Rows of the pane of scores, frame included.
+const SCORE_ROWS: u16 = 9;
+
+/// The panes that are seen, with their places.
+pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = model.schema.pane;
+    let rest = below_banner(model, body);
+    if model.zoomed {
+        return vec![(focused, rest)];
+    }
+    let beside = if focused == EDITOR { SCORES } else { focused };
+    if rest.width < 72 {
+        let below = if rest.height < 14 { 0 } else { (rest.height / 3).min(SCORE_ROWS) };
+        if below == 0 {
+            return vec![(focused, rest)];
+        }
+        let [editor, other] = Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(rest);
+        return vec![(EDITOR, editor), (beside, other)];
+    }
+    let share = if rest.width < 110 { 54 } else { 50 };
+    let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
+    if side.height < 30 {
+        let upper = if focused == LAZY { LAZY } else { ACCEPTS };
+        let [accepts, scores] = Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
+        return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
+    }
+    let [accepts, scores, lazy] =
+        Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS + 2), Constraint::Fill(1)]).areas(side);
+    vec![(EDITOR, editor), (ACCEPTS, accepts), (SCORES, scores), (LAZY, lazy)]
+}
+
+/// Rows that a question about another text takes at the top.
+pub(super) fn banner_rows(model: &Model) -> u16 {
+    let draft = &model.workbench.draft;
+    if draft.offer.is_some() || draft.theirs.is_some() { 2 } else { 0 }
+}
+
+fn below_banner(model: &Model, body: Rect) -> Rect {
+    let taken = banner_rows(model).min(body.height);
+    Rect { y: body.y + taken, height: body.height - taken, ..body }
+}
+
+/// The screen's place in a terminal of the model's size.
+fn body(model: &Model) -> Rect {
+    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+}
+
+/// The pane at a place of the terminal.
+pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+}
+
+/// Where the text of the editor lies in its pane: inside the frame, after the line numbers.
+pub(super) fn text_area(model: &Model, area: Rect) -> Rect {
+    let margin = editor::gutter(model.schema.editor.lines().len()) as u16;
+    Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
+}
+
+/// Rows and columns of the editor's window.
+pub(super) fn window(model: &Model) -> (usize, usize) {
+    let editor = areas(model, body(model)).into_iter().find(|(pane, _)| *pane == EDITOR);
+    let inner = editor.map_or(Rect::default(), |(_, area)| text_area(model, area));
+    (inner.height as usize, inner.width as usize)
+}

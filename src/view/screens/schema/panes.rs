@@ -1,0 +1,155 @@
+//! The lines of the panes beside the editor.
+
+use ratatui::text::{Line, Span};
+
+use super::layout::{ACCEPTS, LAZY, SCORES};
+use crate::score::Tier;
+use crate::task::Task;
+use crate::view::model::Model;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+
+/// All lines of a pane, before it is scrolled and wrapped.
+pub(super) fn lines(model: &Model, pane: &str) -> Vec<Line<'static>> {
+    match pane {
+        ACCEPTS => accepts(model),
+        SCORES => scores(model),
+        LAZY => lazy(model),
+        _ => Vec::new(),
+    }
+}
+
+fn accepts(model: &Model) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    if model.schema.accepts.is_empty() {
+        return vec![Line::styled("no schema has compiled yet; the editor says what is wrong", theme.style(Role::Faint))];
+    }
+    let line = |accepted: &crate::score::Accepted| {
+        let (mark, role) = match accepted.required {
+            Some(true) => (theme.glyph("● ", "* "), Role::Accent),
+            Some(false) => (theme.glyph("○ ", "o "), Role::Faint),
+            None => ("", Role::Faint),
+        };
+        let word = match accepted.required {
+            Some(true) => "required, ",
+            Some(false) => "optional, ",
+            None => "",
+        };
+        Line::from(vec![
+            Span::raw("  ".repeat(accepted.depth)),
+            Span::styled(mark, theme.style(role)),
+            Span::styled(format!("{}: ", accepted.name), theme.style(Role::JsonKey)),
+            Span::styled(word, theme.style(Role::Faint)),
+            Span::raw(accepted.text.clone()),
+        ])
+    };
+    model.schema.accepts.iter().map(line).collect()
+}
+
+fn scores(model: &Model) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let Some(open) = &model.workbench.task else { return vec![faint("the task is being read".to_owned())] };
+    let task = model.workbench.draft.task.as_deref().unwrap_or(&open.task);
+    let mut lines = Vec::new();
+    match (&open.samples, &model.schema.effects) {
+        (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+        (Ok(samples), _) if samples.is_empty() => {
+            lines.push(faint(
+                "no sample completions; name a file under [prompts] in task.toml: completions = \"completions.jsonl\"".to_owned(),
+            ));
+        }
+        (Ok(_), None) => lines.push(faint("the samples are being scored".to_owned())),
+        (Ok(_), Some(effects)) => {
+            lines.extend(Tier::ALL.into_iter().rev().map(|tier| tier_line(theme, task, effects, tier)));
+            let change = effects.saved_reward.map(|saved| effects.reward - saved).filter(|change| change.abs() > 5e-4);
+            let change = change.map_or_else(String::new, |change| format!("  {change:+.3} against saved"));
+            lines.push(Line::raw(format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total())));
+            let moved: Vec<String> = effects
+                .moved
+                .iter()
+                .take(6)
+                .map(|(line, from, to)| format!("line {line} {} {} {}", from.name(), theme.glyph("→", "->"), to.name()))
+                .collect();
+            if !moved.is_empty() {
+                let more = effects.moved.len().saturating_sub(6);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                lines.push(Line::styled(format!("moved: {}{more}", moved.join(", ")), theme.style(Role::Marked)));
+            }
+        }
+    }
+    lines.extend(rules(task, model.schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
+    lines
+}
+
+fn tier_line(theme: &Theme, task: &Task, effects: &super::Effects, tier: Tier) -> Line<'static> {
+    let tiers = &task.score.tiers;
+    let value = match tier {
+        Tier::Valid => tiers.valid,
+        Tier::Invalid => tiers.invalid,
+        Tier::Unparsable => tiers.unparsable,
+    };
+    let now = effects.now[tier as usize];
+    let share = now as f64 / effects.total().max(1) as f64;
+    let bar = theme.glyph("▆", "=").repeat((share * 16.0).round() as usize);
+    let style = theme.style(Theme::tier_role(tier.name()));
+    let change = effects.saved.map_or(0, |saved| now as i64 - saved[tier as usize] as i64);
+    let change = if change == 0 { String::new() } else { format!(" {change:+}") };
+    Line::from(vec![
+        Span::styled(format!("{} {:<10} ", theme.tier_glyph(tier.name()), tier.name()), style),
+        Span::styled(format!("{value:>4.2} "), theme.style(Role::Faint)),
+        Span::raw(format!("{now:>4}")),
+        Span::styled(format!("{change:<5}"), theme.style(Role::Marked)),
+        Span::styled(bar, style),
+    ])
+}
+
+/// The rules of `[score]`, as sentences.
+fn rules(task: &Task, tolerant: usize) -> Vec<String> {
+    let mut rules = vec![if task.score.strip_thinking {
+        "think blocks are stripped before scoring".to_owned()
+    } else {
+        "think blocks are not stripped: an answer with one is unparsable".to_owned()
+    }];
+    let more = match tolerant {
+        0 => String::new(),
+        1 => "; 1 sample would be valid without".to_owned(),
+        several => format!("; {several} samples would be valid without"),
+    };
+    rules.push(format!("a fence or prose around the JSON makes it unparsable{more}"));
+    if task.score.graded {
+        rules.push("graded: an invalid answer earns more the more constraints it meets".to_owned());
+    }
+    rules.extend(task.rewards.iter().filter(|part| part.weight != 0.0).map(|part| format!("plus {} x {}", part.weight, part.part)));
+    if task.score.assert_formats {
+        rules.push("`format` is checked".to_owned());
+    }
+    if !task.score.normalise.is_empty() {
+        let fields: Vec<String> = task.score.normalise.iter().map(|(field, how)| format!("{field} ({how})")).collect();
+        rules.push(format!("compared loosely with expected: {}", fields.join(", ")));
+    }
+    rules
+}
+
+fn lazy(model: &Model) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let Some(findings) = &model.schema.lazy else { return vec![Line::styled("lazy answers are being scored", theme.style(Role::Faint))] };
+    let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
+    let mut lines = Vec::new();
+    match weak.len() {
+        0 => lines.push(Line::styled("no lazy answer earns what a right one does", theme.style(Role::Good))),
+        _ => lines.extend(weak.iter().map(|finding| {
+            let mark = theme.glyph("▲ ", "! ");
+            Line::from(vec![Span::styled(mark, theme.style(Role::Warning)), Span::raw(finding.sentence.clone())])
+        })),
+    }
+    lines.extend(findings.iter().map(|finding| {
+        let style = theme.style(Theme::tier_role(finding.tier.name()));
+        Line::from(vec![
+            Span::styled(format!("{} {:>5.2}  ", theme.tier_glyph(finding.tier.name()), finding.reward), style),
+            Span::raw(finding.name.clone()),
+            Span::styled(format!("  {}", finding.completion), theme.style(Role::Faint)),
+        ])
+    }));
+    lines
+}

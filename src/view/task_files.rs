@@ -1,0 +1,128 @@
+//! Writing into a task's folder: whole files or none, and a copy first where the task is a part of the program.
+
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::run::replace_file;
+use crate::task::Task;
+
+/// Where a task can be written.
+#[derive(Debug)]
+pub struct Home {
+    /// The task, in a folder.
+    pub task: Task,
+    /// The folder.
+    pub folder: PathBuf,
+    /// Whether it was made just now, as a copy of a task that is a part of the program.
+    pub is_copy: bool,
+}
+
+/// Why something is not saved.
+#[derive(Debug)]
+pub enum SaveError {
+    /// Somebody else has changed the file; this is its text.
+    Changed(String),
+    /// A sentence.
+    Failed(String),
+}
+
+/// A task's folder; one that is a part of the program is copied into the data directory first, where its name is free.
+///
+/// # Errors
+/// A sentence with the file.
+pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
+    if let Some(folder) = task.folder() {
+        return Ok(Home { task: task.clone(), folder: folder.to_owned(), is_copy: false });
+    }
+    let files = task.files().map_err(|error| error.to_string())?;
+    let tasks = data.join("tasks");
+    private_folder(&tasks)?;
+    // Made aside and moved into place whole: a crash leaves no half task that the next start would open.
+    let aside = tasks.join(format!(".{}.{}", task.name, std::process::id()));
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(|error| format!("{}: {error}", aside.display()))?;
+    }
+    private_folder(&aside)?;
+    for (name, bytes) in &files {
+        write_private(&aside.join(name), bytes)?;
+    }
+    let names = std::iter::once(task.name.clone()).chain((2..1000).map(|number| format!("{}-{number}", task.name)));
+    let free = names.map(|name| tasks.join(name)).find(|folder| std::fs::symlink_metadata(folder).is_err());
+    let folder = free.ok_or_else(|| format!("{}: too many copies of {}; remove some", tasks.display(), task.name))?;
+    std::fs::rename(&aside, &folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    crate::run::sync_folder(&tasks).map_err(|error| error.to_string())?;
+    let task = Task::load(&folder).map_err(|error| error.to_string())?;
+    Ok(Home { task, folder, is_copy: true })
+}
+
+/// The copy of an embedded task that an earlier session has made.
+pub fn copy_of(name: &str, data: &Path) -> Option<PathBuf> {
+    let folder = data.join("tasks").join(name);
+    folder.join(crate::task::TASK_FILE).is_file().then_some(folder)
+}
+
+/// Writes the schema's text, where the file still holds what was `saved`.
+///
+/// # Errors
+/// [`SaveError::Changed`] where it does not; a sentence where it cannot be written.
+pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<Home, SaveError> {
+    if task.folder().is_some() {
+        let there = task.read(&task.schema_file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
+        // A file that has vanished is written anew.
+        if let Some(there) = there.filter(|there| there != saved && there != text) {
+            return Err(SaveError::Changed(there));
+        }
+    }
+    let home = home(task, data).map_err(SaveError::Failed)?;
+    write(&home.folder.join(&task.schema_file), text.as_bytes()).map_err(SaveError::Failed)?;
+    Ok(home)
+}
+
+/// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; where it is a link, what it leads to is replaced.
+///
+/// # Errors
+/// A sentence with the file.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mode = std::fs::metadata(&target).ok().map(|found| found.permissions().mode());
+    replace_file(&target, bytes).map_err(|error| format!("{error}; nothing was changed, your text is still here"))?;
+    match mode {
+        Some(mode) => std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))
+            .map_err(|error| format!("{}: {error}", target.display())),
+        None => Ok(()),
+    }
+}
+
+/// Replaces a private file, and makes its folder where it is missing. A link in its place is refused.
+///
+/// # Errors
+/// A sentence with the file.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    path.parent().map(private_folder).transpose()?;
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return Err(format!("{} is a link, which is not followed; remove it", path.display()));
+    }
+    replace_file(path, bytes).map_err(|error| error.to_string())
+}
+
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// A sentence with the file.
+pub fn remove(path: &Path) -> Result<(), String> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Time and length of a file; `None` where it is not there.
+pub fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.modified().ok(), found.len()))
+}
+
+fn private_folder(folder: &Path) -> Result<(), String> {
+    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(folder).map_err(|error| format!("{}: {error}", folder.display()))
+}

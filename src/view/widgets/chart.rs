@@ -1,0 +1,280 @@
+//! A line chart over steps in braille: the smallest and the largest value of each column are drawn, so that no spike is lost.
+
+mod axis;
+mod buckets;
+mod raster;
+
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use self::axis::Axis;
+use self::buckets::{Bucket, buckets};
+use self::raster::Raster;
+use crate::run::Series;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::amount::amount;
+
+/// What a chart shows.
+#[derive(Debug, Default)]
+pub struct Chart<'a> {
+    /// Drawn in this order, later ones above.
+    pub curves: Vec<Curve<'a>>,
+    /// Single points.
+    pub dots: Vec<Dot>,
+    /// Values drawn as level lines, with a word for the legend.
+    pub levels: Vec<(f64, Role, &'static str)>,
+    /// Letters on the axis of the steps: what happened there.
+    pub marks: Vec<(u64, &'static str)>,
+    /// First and last step shown.
+    pub steps: (u64, u64),
+    /// The ends of the axis of values; `None` takes them from what is shown.
+    pub values: Option<(f64, f64)>,
+    /// A logarithmic axis of values.
+    pub log: bool,
+    /// The step under the cursor.
+    pub cursor: Option<u64>,
+}
+
+/// One curve.
+#[derive(Debug)]
+pub struct Curve<'a> {
+    /// In the legend.
+    pub label: String,
+    /// Its colour.
+    pub role: Role,
+    /// Its values.
+    pub series: &'a Series,
+    /// Weight of the past in [0, 1); above 0 the values themselves stand faintly behind the smoothed ones.
+    pub smoothing: f64,
+}
+
+/// A point with a sign of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dot {
+    /// Where.
+    pub step: u64,
+    /// How high.
+    pub value: f64,
+    /// Its colour.
+    pub role: Role,
+}
+
+impl Curve<'_> {
+    /// The value at a step, and the smoothed one where there is smoothing.
+    pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
+        let smoothed = if self.smoothing > 0.0 { buckets::smoothed_at(self.series, step, self.smoothing) } else { None };
+        (self.series.at(step), smoothed)
+    }
+}
+
+/// Letters of the curves where no braille may be drawn.
+const LETTERS: [char; 5] = ['*', '+', 'o', 'x', '#'];
+
+impl Chart<'_> {
+    /// The chart as lines, `rows` of them, each at most `columns` wide. With little room the axes go first.
+    pub fn lines(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
+        if columns == 0 || rows == 0 {
+            return Vec::new();
+        }
+        // Steps below the axis, then the axis line, then the labels of the values.
+        let below = match rows {
+            0..4 => 0,
+            4..6 => 1,
+            _ => 2,
+        };
+        let high = rows - below;
+        let most_ticks = (high / 3).clamp(1, 8);
+        // The labels' width is known only from the values, and their columns only from the width.
+        let rough = self.measured(columns, theme.ascii);
+        let Some(axis) = self.axis(&rough, most_ticks) else { return self.without_values(theme, columns, rows) };
+        let ticks = axis.ticks(most_ticks);
+        let left = match columns {
+            0..24 => 0,
+            _ => ticks.iter().map(|(_, label)| label.width()).max().unwrap_or(0) + 1,
+        };
+        let wide = columns - left.min(columns - 1);
+        let measured = self.measured(wide, theme.ascii);
+        let mut raster = Raster::new(wide, high, theme.ascii);
+        self.draw(&mut raster, &measured, &axis, theme);
+        let mut lines: Vec<Line<'static>> = (0..high).map(|row| raster.row(theme, row)).collect();
+        if left > 0 {
+            let (_, dots_down) = raster.size();
+            let labels = ticks.iter().map(|(value, label)| (raster.row_of(dot_of(&axis, *value, dots_down)), label.as_str()));
+            let labels: std::collections::BTreeMap<usize, &str> = labels.collect();
+            for (row, line) in lines.iter_mut().enumerate() {
+                let (label, edge) = match labels.get(&row) {
+                    Some(label) => (*label, theme.glyph("┤", "+")),
+                    None => ("", theme.glyph("│", "|")),
+                };
+                line.spans.insert(0, Span::styled(format!("{label:>width$}{edge}", width = left - 1), theme.style(Role::Axis)));
+            }
+        }
+        lines.extend(self.below(theme, left, wide, below));
+        lines
+    }
+
+    /// The names of what is drawn, with their values at the cursor, else at the last step.
+    pub fn legend(&self, theme: &Theme, columns: usize) -> Line<'static> {
+        let mut spans: Vec<Span<'static>> = Vec::new();
+        let mut used = 0;
+        for curve in &self.curves {
+            let text = match self.cursor {
+                Some(step) => format!("{} {}", curve.label, said(curve.series.at(step))),
+                None => format!("{} {}", curve.label, said(curve.series.last())),
+            };
+            entry(theme, &mut spans, &mut used, columns, theme.glyph("━", "*"), curve.role, text);
+        }
+        for (value, role, word) in &self.levels {
+            entry(theme, &mut spans, &mut used, columns, theme.glyph("┄", "-"), *role, format!("{word} {}", amount(*value)));
+        }
+        if let Some(dot) = self.dots.last() {
+            entry(theme, &mut spans, &mut used, columns, theme.glyph("◆", "@"), dot.role, format!("eval {}", amount(dot.value)));
+        }
+        Line::from(spans)
+    }
+
+    /// Buckets of each curve: the values, and the smoothed ones where there are any.
+    fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
+        let dots = if ascii { columns } else { columns * 2 };
+        self.curves.iter().map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing)).collect()
+    }
+
+    fn axis(&self, measured: &[[Vec<Option<Bucket>>; 2]], ticks: usize) -> Option<Axis> {
+        if let Some((low, high)) = self.values {
+            return Some(Axis { low, high, log: false });
+        }
+        let buckets = measured.iter().flatten().flatten().flatten();
+        let of_curves = buckets.flat_map(|bucket| [bucket.smallest(self.log), bucket.largest]);
+        let rest = self.dots.iter().filter(|dot| self.is_shown(dot.step)).map(|dot| dot.value);
+        Axis::around(of_curves.chain(rest).chain(self.levels.iter().map(|(value, ..)| *value)), self.log, ticks)
+    }
+
+    fn is_shown(&self, step: u64) -> bool {
+        (self.steps.0..=self.steps.1).contains(&step)
+    }
+
+    fn draw(&self, raster: &mut Raster, measured: &[[Vec<Option<Bucket>>; 2]], axis: &Axis, theme: &Theme) {
+        let (_, down) = raster.size();
+        for (index, (curve, [raw, smooth])) in self.curves.iter().zip(measured).enumerate() {
+            let letter = LETTERS[index % LETTERS.len()];
+            let (role, behind) = if smooth.is_empty() { (curve.role, '.') } else { (Role::Raw, '.') };
+            trace(raster, raw, axis, role, if smooth.is_empty() { letter } else { behind });
+            trace(raster, smooth, axis, curve.role, letter);
+        }
+        // What has no place on the axis is shown at its edge rather than not at all.
+        let rows = raster.row_of(down.saturating_sub(1));
+        for (x, bucket) in measured.iter().flat_map(|[raw, _]| raw.iter().enumerate()).filter_map(|(x, b)| Some((x, b.as_ref()?))) {
+            if bucket.not_finite {
+                raster.put(raster.column_of(x), 0, theme.glyph("▲", "^"), Role::Bad);
+            } else if axis.log && bucket.has_unfit {
+                raster.put(raster.column_of(x), rows, theme.glyph("▼", "v"), Role::Faint);
+            }
+        }
+        for dot in self.dots.iter().filter(|dot| self.is_shown(dot.step) && dot.value.is_finite()) {
+            let (column, row) = (raster.column_of(self.x(raster, dot.step)), raster.row_of(dot_of(axis, dot.value, down)));
+            raster.put(column, row, theme.glyph("◆", "@"), dot.role);
+        }
+        let columns = raster.column_of(raster.size().0);
+        for (value, role, _) in self.levels.iter().filter(|(value, ..)| value.is_finite()) {
+            let row = raster.row_of(dot_of(axis, *value, down));
+            (0..columns).for_each(|column| raster.put_behind(column, row, theme.glyph("┄", "-"), *role));
+        }
+        if let Some(step) = self.cursor.filter(|step| self.is_shown(*step)) {
+            raster.mark_column(raster.column_of(self.x(raster, step)), theme.glyph("┊", "|"), Role::Crosshair);
+        }
+    }
+
+    fn x(&self, raster: &Raster, step: u64) -> usize {
+        buckets::place(step, self.steps, raster.size().0)
+    }
+
+    /// The axis of the steps: a line with the marks, and numbers.
+    fn below(&self, theme: &Theme, left: usize, wide: usize, rows: usize) -> Vec<Line<'static>> {
+        let style = theme.style(Role::Axis);
+        let mut numbers = vec![' '; wide];
+        let mut edge = vec![theme.glyph("─", "-"); wide];
+        let column = |step: u64| buckets::place(step, self.steps, wide);
+        let step = (axis::round_step((self.steps.1 - self.steps.0) as f64, (wide / 10).max(1)) as u64).max(1);
+        let mut free = 0;
+        let mut tick = self.steps.0.div_ceil(step).saturating_mul(step);
+        while tick <= self.steps.1 {
+            let (text, at) = (tick.to_string(), column(tick));
+            let start = at.saturating_sub(text.len() / 2).min(wide.saturating_sub(text.len()));
+            if start >= free && start + text.len() <= wide {
+                text.chars().enumerate().for_each(|(index, digit)| numbers[start + index] = digit);
+                edge[at] = theme.glyph("┬", "+");
+                free = start + text.len() + 2;
+            }
+            tick = tick.saturating_add(step);
+            if tick == u64::MAX {
+                break;
+            }
+        }
+        let mut line = vec![Span::styled(
+            format!("{}{}", " ".repeat(left.saturating_sub(1)), if left > 0 { theme.glyph("└", "+") } else { "" }),
+            style,
+        )];
+        let marked: std::collections::BTreeMap<usize, &'static str> =
+            self.marks.iter().filter(|(step, _)| self.is_shown(*step)).map(|(step, letter)| (column(*step), *letter)).collect();
+        line.extend(edge.iter().enumerate().map(|(at, edge)| match marked.get(&at) {
+            Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
+            None => Span::styled(*edge, style),
+        }));
+        let numbers: String = numbers.into_iter().collect();
+        let numbers = Line::styled(format!("{}{numbers}", " ".repeat(left)).trim_end().to_owned(), style);
+        match rows {
+            0 => Vec::new(),
+            1 => vec![numbers],
+            _ => vec![Line::from(line), numbers],
+        }
+    }
+
+    fn without_values(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
+        let text = if self.log { "no values above 0 to show on a log axis" } else { "no values yet" };
+        let text: String = text.chars().take(columns).collect();
+        let mut lines = vec![Line::default(); rows];
+        lines[rows / 2] = Line::styled(text, theme.style(Role::Faint));
+        lines
+    }
+}
+
+/// The column of a step where `columns` show the steps from the first to the last.
+pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
+    buckets::place(step, steps, columns)
+}
+
+fn said(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), amount)
+}
+
+fn entry(theme: &Theme, spans: &mut Vec<Span<'static>>, used: &mut usize, columns: usize, sign: &'static str, role: Role, text: String) {
+    let width = text.width() + 4;
+    if *used + width <= columns {
+        *used += width;
+        spans.push(Span::styled(format!("{sign} "), theme.style(role)));
+        spans.push(Span::raw(format!("{text}  ")));
+    }
+}
+
+/// The dot row of a value.
+fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
+    ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
+}
+
+fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, role: Role, letter: char) {
+    let (_, down) = raster.size();
+    let y = |value: f64| dot_of(axis, value, down);
+    let mut before: Option<(usize, &Bucket)> = None;
+    for (x, bucket) in buckets.iter().enumerate().filter_map(|(x, bucket)| Some((x, bucket.as_ref()?))) {
+        if bucket.is_empty(axis.log) {
+            before = None;
+            continue;
+        }
+        if let Some((x_before, previous)) = before.filter(|(_, previous)| previous.last_step + 1 >= bucket.first_step) {
+            raster.line((x_before, y(previous.last)), (x, y(bucket.first)), role, letter);
+        }
+        raster.vertical(x, y(bucket.smallest(axis.log)), y(bucket.largest), role, letter);
+        before = Some((x, bucket));
+    }
+}

@@ -1,0 +1,109 @@
+//! A series cut into the columns of a chart: first, last, smallest and largest value of each, in one walk and without a copy of the series.
+
+use crate::run::Series;
+use crate::statistics::Smoothing;
+
+/// The values that fall into one column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bucket {
+    pub(super) first_step: u64,
+    pub(super) last_step: u64,
+    pub(super) first: f64,
+    pub(super) last: f64,
+    pub(super) largest: f64,
+    smallest: f64,
+    smallest_above_zero: f64,
+    /// A value here is no number.
+    pub(super) not_finite: bool,
+    /// A value here has no place on a logarithmic axis.
+    pub(super) has_unfit: bool,
+}
+
+impl Bucket {
+    fn new(step: u64) -> Self {
+        let nothing = f64::NAN;
+        Self {
+            first_step: step,
+            last_step: step,
+            first: nothing,
+            last: nothing,
+            largest: f64::NEG_INFINITY,
+            smallest: f64::INFINITY,
+            smallest_above_zero: f64::INFINITY,
+            not_finite: false,
+            has_unfit: false,
+        }
+    }
+
+    fn take(&mut self, step: u64, value: f64) {
+        self.last_step = step;
+        if !value.is_finite() {
+            self.not_finite = true;
+            return;
+        }
+        if self.first.is_nan() {
+            (self.first, self.first_step) = (value, step);
+        }
+        self.last = value;
+        self.largest = self.largest.max(value);
+        self.smallest = self.smallest.min(value);
+        if value > 0.0 {
+            self.smallest_above_zero = self.smallest_above_zero.min(value);
+        } else {
+            self.has_unfit = true;
+        }
+    }
+
+    /// The smallest value that the axis can show.
+    pub(super) fn smallest(&self, log: bool) -> f64 {
+        if log { self.smallest_above_zero } else { self.smallest }
+    }
+
+    /// Whether the axis can show none of its values.
+    pub(super) fn is_empty(&self, log: bool) -> bool {
+        self.smallest(log) > self.largest
+    }
+}
+
+/// The column of a step among `columns`.
+pub(super) fn place(step: u64, steps: (u64, u64), columns: usize) -> usize {
+    let width = steps.1.saturating_sub(steps.0);
+    if width == 0 {
+        return columns / 2;
+    }
+    let share = step.saturating_sub(steps.0) as f64 / width as f64;
+    ((share * columns.saturating_sub(1) as f64).round() as usize).min(columns.saturating_sub(1))
+}
+
+/// The series between two steps in `columns` buckets: the values, and the smoothed ones; the second list is empty without smoothing.
+pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smoothing: f64) -> [Vec<Option<Bucket>>; 2] {
+    let mut raw = vec![None; columns];
+    let mut smooth = if smoothing > 0.0 { vec![None; columns] } else { Vec::new() };
+    if columns == 0 {
+        return [raw, smooth];
+    }
+    let mut average = Smoothing::new(smoothing);
+    // What lies so far back weighs less than a millionth.
+    let lead = if smoothing > 0.0 { (14.0 / (1.0 - smoothing.min(0.9999))).ceil() as u64 } else { 0 };
+    for (step, value) in series.between(steps.0.saturating_sub(lead), steps.1) {
+        let averaged = if smoothing > 0.0 { average.next(value) } else { value };
+        if step < steps.0 {
+            continue;
+        }
+        let column = place(step, steps, columns);
+        raw[column].get_or_insert_with(|| Bucket::new(step)).take(step, value);
+        // A smoothed curve does not bridge what is missing.
+        if smoothing > 0.0 && value.is_finite() {
+            smooth[column].get_or_insert_with(|| Bucket::new(step)).take(step, averaged);
+        }
+    }
+    [raw, smooth]
+}
+
+/// The smoothed value at a step, as the chart draws it.
+pub(super) fn smoothed_at(series: &Series, step: u64, smoothing: f64) -> Option<f64> {
+    let mut average = Smoothing::new(smoothing);
+    let lead = (14.0 / (1.0 - smoothing.clamp(0.0, 0.9999))).ceil() as u64;
+    series.at(step)?;
+    series.between(step.saturating_sub(lead), step).map(|(_, value)| average.next(value)).last().filter(|value| value.is_finite())
+}

@@ -1,0 +1,420 @@
+//! A text editor for JSON and plain text: typing, selection, undo in steps of words, search, a window that follows the cursor.
+
+mod paint;
+mod tokens;
+
+use std::ops::Range;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui_textarea::{CursorMove, TextArea};
+
+pub use paint::{Look, gutter, paint};
+pub use tokens::{Token, matching_bracket, tokens};
+
+/// Edits that can be undone.
+const MAX_EDITS: usize = 20_000;
+/// Blanks of one level.
+const INDENT: usize = 2;
+
+/// What a key did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The text changed.
+    Edited,
+    /// Only the cursor or the selection moved.
+    Moved,
+    /// Nothing: the key is not the editor's.
+    None,
+}
+
+/// How edits are gathered into one step of undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Letters of a word.
+    Word,
+    /// Blanks.
+    Blank,
+    /// Letters taken away.
+    Erase,
+    /// A step of its own.
+    Single,
+}
+
+/// A text under edit. Rows and columns are counted from 0, columns in Unicode scalars.
+#[derive(Debug)]
+pub struct Editor {
+    area: TextArea<'static>,
+    is_json: bool,
+    line_end: &'static str,
+    /// Edits of each step that can be undone, and redone.
+    done: Vec<usize>,
+    undone: Vec<usize>,
+    last: Option<(Step, (usize, usize))>,
+    /// First row and column of the window.
+    top: usize,
+    left: usize,
+    wanted: String,
+    cut: String,
+}
+
+impl Editor {
+    /// An editor of JSON; without brackets, colours and indentation where `is_json` is false.
+    pub fn new(text: &str, is_json: bool) -> Self {
+        let mut area = TextArea::new(lines_of(text));
+        area.set_max_histories(MAX_EDITS);
+        Self {
+            area,
+            is_json,
+            line_end: if text.contains("\r\n") { "\r\n" } else { "\n" },
+            done: Vec::new(),
+            undone: Vec::new(),
+            last: None,
+            top: 0,
+            left: 0,
+            wanted: String::new(),
+            cut: String::new(),
+        }
+    }
+
+    /// The whole text; its lines end as those of the first text did.
+    pub fn text(&self) -> String {
+        self.area.lines().join(self.line_end)
+    }
+
+    /// Its lines.
+    pub fn lines(&self) -> &[String] {
+        self.area.lines()
+    }
+
+    /// Whether the text is JSON.
+    pub fn is_json(&self) -> bool {
+        self.is_json
+    }
+
+    /// Row and column of the cursor.
+    pub fn cursor(&self) -> (usize, usize) {
+        let cursor = self.area.cursor();
+        (cursor.0, cursor.1)
+    }
+
+    /// Put the cursor there, or as near as the text allows.
+    pub fn go_to(&mut self, row: usize, column: usize) {
+        self.area.cancel_selection();
+        self.jump(row, column);
+    }
+
+    fn jump(&mut self, row: usize, column: usize) {
+        self.area.move_cursor(jump(row.min(self.lines().len().saturating_sub(1)), column));
+        self.last = None;
+    }
+
+    /// Another text in place of the whole; it can be undone in one step.
+    pub fn replace(&mut self, text: &str) {
+        if self.text() == text {
+            return;
+        }
+        let (row, column) = self.cursor();
+        self.area.select_all();
+        self.edit(Step::Single, |area| inserted(area, text));
+        self.go_to(row, column);
+    }
+
+    /// First row and column of the window.
+    pub fn window(&self) -> (usize, usize) {
+        (self.top, self.left)
+    }
+
+    /// Moves the window so that the cursor lies in it.
+    pub fn follow(&mut self, rows: usize, columns: usize) {
+        let (row, _) = self.cursor();
+        self.top = paint::window(self.top, row, rows, self.lines().len());
+        self.left = paint::window(self.left, self.cursor_column(), columns, usize::MAX);
+    }
+
+    /// The cursor's column on the screen, before the window is taken into account.
+    fn cursor_column(&self) -> usize {
+        let (row, column) = self.cursor();
+        let line = self.lines().get(row).map_or("", String::as_str);
+        line.chars().take(column).map(paint::width).sum()
+    }
+
+    /// Moves the window by rows, and the cursor with it.
+    pub fn scroll(&mut self, by: isize, rows: usize) {
+        let last = self.lines().len().saturating_sub(1);
+        self.top = self.top.saturating_add_signed(by).min(last);
+        let (row, column) = self.cursor();
+        let inside = row.clamp(self.top, (self.top + rows.max(1) - 1).min(last));
+        if inside != row {
+            self.go_to(inside, column);
+        }
+    }
+
+    /// The place in the text of a place in the window.
+    pub fn click(&mut self, row: usize, screen_column: usize) {
+        let row = (self.top + row).min(self.lines().len().saturating_sub(1));
+        let mut left = self.left + screen_column;
+        let line = self.lines().get(row).map_or("", String::as_str);
+        let column = line
+            .chars()
+            .take_while(|letter| {
+                let fits = paint::width(*letter) <= left;
+                left = left.saturating_sub(paint::width(*letter));
+                fits
+            })
+            .count();
+        self.go_to(row, column);
+    }
+
+    /// Take a key of a user who types; `rows` of the window are a page.
+    pub fn key(&mut self, event: KeyEvent, rows: usize) -> Effect {
+        let control = event.modifiers.contains(KeyModifiers::CONTROL);
+        let alt = event.modifiers.contains(KeyModifiers::ALT);
+        if let Some(effect) = self.movement(event, rows, control || alt) {
+            return effect;
+        }
+        match event.code {
+            KeyCode::Char(letter) if !control && !alt => self.type_letter(letter),
+            KeyCode::Enter if !control => self.new_line(),
+            KeyCode::Backspace if control || alt => self.take(Step::Single, TextArea::delete_word),
+            KeyCode::Char('w') if control => self.take(Step::Single, TextArea::delete_word),
+            KeyCode::Backspace => self.erase(),
+            KeyCode::Delete if control || alt => self.take(Step::Single, TextArea::delete_next_word),
+            KeyCode::Delete => self.take(Step::Erase, TextArea::delete_next_char),
+            KeyCode::Char('k') if control => self.take(Step::Single, TextArea::delete_line_by_end),
+            KeyCode::Char('x') if control => {
+                self.cut = self.selected().unwrap_or_default();
+                self.edit(Step::Single, |_| 0)
+            }
+            KeyCode::Char('v') if control => {
+                let text = self.cut.clone();
+                self.paste(&text)
+            }
+            _ => Effect::None,
+        }
+    }
+
+    fn movement(&mut self, event: KeyEvent, rows: usize, by_words: bool) -> Option<Effect> {
+        let (row, column) = self.cursor();
+        let page = rows.max(2) - 1;
+        let to = match (event.code, by_words) {
+            (KeyCode::Left, false) => CursorMove::Back,
+            (KeyCode::Right, false) => CursorMove::Forward,
+            (KeyCode::Left, true) => CursorMove::WordBack,
+            (KeyCode::Right, true) => CursorMove::WordForward,
+            (KeyCode::Up, _) => CursorMove::Up,
+            (KeyCode::Down, _) => CursorMove::Down,
+            (KeyCode::Home, true) => CursorMove::Top,
+            (KeyCode::End, true) => CursorMove::Bottom,
+            (KeyCode::End, false) => CursorMove::End,
+            (KeyCode::Char('e'), true) if event.modifiers.contains(KeyModifiers::CONTROL) => CursorMove::End,
+            (KeyCode::Home, false) => {
+                let blanks = self.lines().get(row)?.chars().take_while(|letter| letter.is_whitespace()).count();
+                jump(row, if column == blanks { 0 } else { blanks })
+            }
+            (KeyCode::PageUp, _) => jump(row.saturating_sub(page), column),
+            (KeyCode::PageDown, _) => jump((row + page).min(self.lines().len().saturating_sub(1)), column),
+            _ => return None,
+        };
+        if event.modifiers.contains(KeyModifiers::SHIFT) {
+            if !self.area.is_selecting() {
+                self.area.start_selection();
+            }
+        } else {
+            self.area.cancel_selection();
+        }
+        self.area.move_cursor(to);
+        self.last = None;
+        Some(Effect::Moved)
+    }
+
+    fn type_letter(&mut self, letter: char) -> Effect {
+        let step = if letter.is_whitespace() { Step::Blank } else { Step::Word };
+        let (row, column) = self.cursor();
+        let before: String = self.lines().get(row).map_or(String::new(), |line| line.chars().take(column).collect());
+        let closes = self.is_json && matches!(letter, '}' | ']') && !self.area.is_selecting();
+        // A closing bracket alone on its line stands one level further out.
+        let back = if closes && !before.is_empty() && before.chars().all(|letter| letter == ' ') { INDENT.min(column) } else { 0 };
+        self.edit(if back > 0 { Step::Single } else { step }, |area| {
+            let erased = (0..back).filter(|_| area.delete_char()).count();
+            area.insert_char(letter);
+            erased + 1
+        })
+    }
+
+    fn new_line(&mut self) -> Effect {
+        if !self.is_json {
+            return self.edit(Step::Single, |area| {
+                area.insert_newline();
+                1
+            });
+        }
+        let (row, column) = self.cursor();
+        let line = self.lines().get(row).cloned().unwrap_or_default();
+        let before: String = line.chars().take(column).collect();
+        let blanks = before.chars().take_while(|letter| *letter == ' ').count();
+        let opens = before.trim_end().ends_with(['{', '[']);
+        let closes = line.chars().skip(column).collect::<String>().trim_start().starts_with(['}', ']']);
+        let inner = " ".repeat(blanks + if opens { INDENT } else { 0 });
+        let outer = format!("\n{}", " ".repeat(blanks));
+        self.edit(Step::Single, |area| {
+            let first = inserted(area, &format!("\n{inner}"));
+            if !(opens && closes) {
+                return first;
+            }
+            let (row, column) = (area.cursor().0, area.cursor().1);
+            let second = inserted(area, &outer);
+            area.move_cursor(jump(row, column));
+            first + second
+        })
+    }
+
+    fn erase(&mut self) -> Effect {
+        let (row, column) = self.cursor();
+        let blanks = self.lines().get(row).is_some_and(|line| line.chars().take(column).all(|letter| letter == ' '));
+        let level = self.is_json && blanks && column >= INDENT && column % INDENT == 0 && !self.area.is_selecting();
+        if self.selection().is_some() {
+            return self.edit(Step::Single, |_| 0);
+        }
+        self.edit(Step::Erase, |area| (0..if level { INDENT } else { 1 }).filter(|_| area.delete_char()).count())
+    }
+
+    /// Two blanks, as the tab key gives them.
+    pub fn indent(&mut self) -> Effect {
+        self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT)))
+    }
+
+    /// Insert a text where the cursor is, in place of the selection.
+    pub fn paste(&mut self, text: &str) -> Effect {
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        self.edit(Step::Single, |area| inserted(area, &text))
+    }
+
+    /// Take the last step back.
+    pub fn undo(&mut self) -> bool {
+        let Some(edits) = self.done.pop() else { return false };
+        let undone = (0..edits).filter(|_| self.area.undo()).count();
+        self.undone.push(undone);
+        self.last = None;
+        undone > 0
+    }
+
+    /// Do again what was taken back.
+    pub fn redo(&mut self) -> bool {
+        let Some(edits) = self.undone.pop() else { return false };
+        let redone = (0..edits).filter(|_| self.area.redo()).count();
+        self.done.push(redone);
+        self.last = None;
+        redone > 0
+    }
+
+    /// The selected text.
+    pub fn selected(&self) -> Option<String> {
+        let ((row, column), (last_row, last_column)) = self.selection()?;
+        let lines = self.lines().get(row..=last_row)?;
+        let mut text = String::new();
+        for (index, line) in lines.iter().enumerate() {
+            let from = if index == 0 { column } else { 0 };
+            let to = if row + index == last_row { last_column } else { usize::MAX };
+            text.extend(line.chars().take(to).skip(from));
+            if row + index < last_row {
+                text.push('\n');
+            }
+        }
+        Some(text)
+    }
+
+    /// From where to where is selected; `None` where nothing is.
+    pub fn selection(&self) -> Option<((usize, usize), (usize, usize))> {
+        self.area.selection_range().filter(|(from, to)| from != to)
+    }
+
+    /// Select everything.
+    pub fn select_all(&mut self) {
+        self.area.select_all();
+        self.last = None;
+    }
+
+    /// No selection.
+    pub fn unselect(&mut self) {
+        self.area.cancel_selection();
+    }
+
+    /// Look for a text, from the cursor on; case does not matter unless it holds a capital. How often it is there.
+    pub fn find(&mut self, wanted: &str) -> usize {
+        self.wanted = wanted.to_owned();
+        let places = self.places();
+        let cursor = self.cursor();
+        if let Some((row, columns)) = places.iter().find(|(row, columns)| (*row, columns.start) >= cursor).or(places.first()) {
+            self.go_to(*row, columns.start);
+        }
+        places.len()
+    }
+
+    /// The text that is looked for; empty where nothing is.
+    pub fn wanted(&self) -> &str {
+        &self.wanted
+    }
+
+    /// To the next place of the text that is looked for, or the one before.
+    pub fn find_next(&mut self, forward: bool) -> bool {
+        let places = self.places();
+        let cursor = self.cursor();
+        let at = |(row, columns): &(usize, Range<usize>)| (*row, columns.start);
+        let found = match forward {
+            true => places.iter().find(|place| at(place) > cursor).or(places.first()),
+            false => places.iter().rev().find(|place| at(place) < cursor).or(places.last()),
+        };
+        let Some((row, column)) = found.map(at) else { return false };
+        self.go_to(row, column);
+        true
+    }
+
+    fn places(&self) -> Vec<(usize, Range<usize>)> {
+        let lines = self.lines().iter().enumerate();
+        lines.flat_map(|(row, line)| tokens::found(line, &self.wanted).into_iter().map(move |columns| (row, columns))).collect()
+    }
+
+    /// One step of undo, or a part of the last one where the same goes on at the same place. What is selected goes first; `change` says how many edits it
+    /// made of the text's own history.
+    fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
+        let goes_on = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));
+        let edits = usize::from(self.selection().is_some() && self.area.cut());
+        self.area.cancel_selection();
+        let edits = edits + change(&mut self.area);
+        if edits == 0 {
+            return Effect::None;
+        }
+        match self.done.last_mut().filter(|_| goes_on) {
+            Some(open) => *open += edits,
+            None => self.done.push(edits),
+        }
+        self.undone.clear();
+        self.last = Some((step, self.cursor()));
+        Effect::Edited
+    }
+
+    /// What is selected, else what `change` takes away.
+    fn take(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> bool) -> Effect {
+        if self.selection().is_some() {
+            return self.edit(Step::Single, |_| 0);
+        }
+        self.edit(step, |area| usize::from(change(area)))
+    }
+}
+
+fn inserted(area: &mut TextArea<'static>, text: &str) -> usize {
+    usize::from(area.insert_str(text))
+}
+
+fn jump(row: usize, column: usize) -> CursorMove {
+    let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+    CursorMove::Jump(place(row), place(column))
+}
+
+fn lines_of(text: &str) -> Vec<String> {
+    text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect()
+}
+
+#[cfg(test)]
+#[path = "editor/tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! Tokens of one line of JSON: no token of JSON goes over a line's end, so each line is read alone.
+
+use std::ops::Range;
+
+use crate::view::role::Role;
+
+/// A piece of a line, in Unicode scalars, with what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// From 0, in scalars.
+    pub columns: Range<usize>,
+    /// Its colour.
+    pub role: Role,
+}
+
+/// The tokens of a line; blanks are none. Text that is not JSON is told as such, and reading goes on.
+pub fn tokens(line: &str) -> Vec<Token> {
+    let letters: Vec<char> = line.chars().collect();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(letter) = letters.get(at).copied() {
+        let start = at;
+        let role = match letter {
+            '"' => {
+                at = after_string(&letters, at);
+                let next = letters.iter().skip(at).find(|letter| !letter.is_whitespace());
+                if next == Some(&':') { Role::JsonKey } else { Role::JsonString }
+            }
+            '{' | '}' | '[' | ']' | ',' | ':' => {
+                at += 1;
+                Role::JsonPunctuation
+            }
+            letter if letter.is_whitespace() => {
+                at += 1;
+                continue;
+            }
+            letter => {
+                let ends = |letter: &char| letter.is_whitespace() || "{}[],:\"".contains(*letter);
+                at = letters.iter().skip(start).position(ends).map_or(letters.len(), |length| start + length);
+                let word: String = letters.get(start..at).unwrap_or_default().iter().collect();
+                match word.as_str() {
+                    "true" | "false" | "null" => Role::JsonWord,
+                    _ if letter == '-' || letter.is_ascii_digit() => Role::JsonNumber,
+                    _ => Role::Bad,
+                }
+            }
+        };
+        found.push(Token { columns: start..at, role });
+    }
+    found
+}
+
+/// Just after the string that begins at a place; the line's end where it never ends.
+fn after_string(letters: &[char], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(letter) = letters.get(at) {
+        match letter {
+            '\\' => at += 2,
+            '"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    letters.len()
+}
+
+/// Lines that are searched for the other bracket.
+const REACH: usize = 5_000;
+
+/// Rows and columns of the bracket under or before the cursor and of its other half.
+pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Option<[(usize, usize); 2]> {
+    let brackets = |row: usize| -> Vec<(usize, char)> {
+        let Some(line) = lines.get(row) else { return Vec::new() };
+        let letters: Vec<char> = line.chars().collect();
+        let single = tokens(line).into_iter().filter(|token| token.role == Role::JsonPunctuation);
+        single
+            .filter_map(|token| Some((token.columns.start, *letters.get(token.columns.start)?)))
+            .filter(|(_, letter)| "{}[]".contains(*letter))
+            .collect()
+    };
+    let here = brackets(row);
+    let at = |wanted: usize| here.iter().find(|(column, _)| *column == wanted);
+    let (start, letter) = *at(column).or_else(|| at(column.checked_sub(1)?))?;
+    let forward = matches!(letter, '{' | '[');
+    let mut depth = 0_i64;
+    let mut step = |letter: char| {
+        depth += if matches!(letter, '{' | '[') == forward { 1 } else { -1 };
+        depth == 0
+    };
+    if forward {
+        for other in row..lines.len().min(row + REACH) {
+            let from = if other == row { start } else { 0 };
+            if let Some((column, _)) = brackets(other).into_iter().filter(|(column, _)| *column >= from).find(|(_, letter)| step(*letter)) {
+                return Some([(row, start), (other, column)]);
+            }
+        }
+        return None;
+    }
+    for other in (row.saturating_sub(REACH)..=row).rev() {
+        let to = if other == row { start } else { usize::MAX };
+        if let Some((column, _)) = brackets(other).into_iter().rev().filter(|(column, _)| *column <= to).find(|(_, letter)| step(*letter)) {
+            return Some([(row, start), (other, column)]);
+        }
+    }
+    None
+}
+
+/// Where a text stands in a line, in scalars; case counts only where the text holds a capital.
+pub(super) fn found(line: &str, wanted: &str) -> Vec<Range<usize>> {
+    let exact = wanted.chars().any(char::is_uppercase);
+    let same = |left: &char, right: &char| if exact { left == right } else { left.to_lowercase().eq(right.to_lowercase()) };
+    let (letters, wanted): (Vec<char>, Vec<char>) = (line.chars().collect(), wanted.chars().collect());
+    let mut places = Vec::new();
+    let mut at = 0;
+    while !wanted.is_empty() && at + wanted.len() <= letters.len() {
+        let hit = letters.iter().skip(at).zip(&wanted).all(|(left, right)| same(left, right));
+        if hit {
+            places.push(at..at + wanted.len());
+        }
+        at += if hit { wanted.len() } else { 1 };
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_told_apart() {
+        let check = |line: &str, expected: &[(usize, usize, Role)]| {
+            let found: Vec<(usize, usize, Role)> =
+                tokens(line).into_iter().map(|token| (token.columns.start, token.columns.end, token.role)).collect();
+            assert_eq!(found, expected, "{line}");
+        };
+        check(
+            "  \"a\" : 1,",
+            &[(2, 5, Role::JsonKey), (6, 7, Role::JsonPunctuation), (8, 9, Role::JsonNumber), (9, 10, Role::JsonPunctuation)],
+        );
+        check("[\"a\\\"b\"]", &[(0, 1, Role::JsonPunctuation), (1, 7, Role::JsonString), (7, 8, Role::JsonPunctuation)]);
+        check("\"open", &[(0, 5, Role::JsonString)]);
+        check("\"open\\", &[(0, 6, Role::JsonString)]);
+        check("True null -1e5", &[(0, 4, Role::Bad), (5, 9, Role::JsonWord), (10, 14, Role::JsonNumber)]);
+        check("é\"ü\"", &[(0, 1, Role::Bad), (1, 4, Role::JsonString)]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn brackets_find_their_other_half() {
+        let lines: Vec<String> = ["{ \"a}\": [", "  1, {}", "] }"].map(str::to_owned).to_vec();
+        let check = |cursor, expected: Option<[(usize, usize); 2]>| assert_eq!(matching_bracket(&lines, cursor), expected, "{cursor:?}");
+        check((0, 0), Some([(0, 0), (2, 2)]));
+        check((2, 3), Some([(2, 2), (0, 0)]));
+        check((0, 8), Some([(0, 8), (2, 0)]));
+        check((2, 0), Some([(2, 0), (0, 8)]));
+        check((1, 6), Some([(1, 6), (1, 5)]));
+        check((0, 4), None);
+        check((9, 9), None);
+    }
+
+    #[test]
+    fn search_minds_capitals_only_where_asked_to() {
+        let check = |line: &str, wanted: &str, expected: &[Range<usize>]| assert_eq!(found(line, wanted), expected, "{line} {wanted}");
+        check("aXax", "ax", &[0..2, 2..4]);
+        check("aXax", "aX", &[0..2]);
+        check("üü", "Ü", &[]);
+        check("aaa", "aa", &[0..2]);
+        check("abc", "", &[]);
+    }
+}

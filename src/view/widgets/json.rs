@@ -1,0 +1,171 @@
+//! JSON, or what was meant to be, as coloured lines; places of faults are underlined. It never refuses a text: a completion may hold anything.
+
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+
+/// A place in a text that something is wrong with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in Unicode scalars.
+    pub column: usize,
+}
+
+/// The text as lines. From each fault to the end of its word, string or number the text is underlined; past a line's end a mark stands.
+pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> {
+    text.split('\n')
+        .enumerate()
+        .map(|(index, line)| {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            let columns: Vec<usize> = faults.iter().filter(|fault| fault.line == index + 1).map(|fault| fault.column).collect();
+            coloured(theme, line, &columns)
+        })
+        .collect()
+}
+
+fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
+    let mut spans = Vec::new();
+    let mut column = 1;
+    for (text, role) in tokens(line) {
+        let length = text.chars().count();
+        let starts_here = faults.iter().copied().filter(|fault| (column..column + length).contains(fault)).min();
+        let shown = visible(text);
+        match starts_here {
+            Some(fault) => {
+                let before: String = shown.chars().take(fault - column).collect();
+                let at: String = shown.chars().skip(fault - column).collect();
+                spans.push(Span::styled(before, theme.style(role)));
+                spans.push(Span::styled(at, faulty(theme, role)));
+            }
+            None => spans.push(Span::styled(shown, theme.style(role))),
+        }
+        column += length;
+    }
+    if faults.iter().any(|fault| *fault >= column) {
+        spans.push(Span::styled(theme.glyph("◂", "<"), theme.style(Role::Fault)));
+    }
+    Line::from(spans)
+}
+
+fn faulty(theme: &Theme, role: Role) -> Style {
+    theme.style(role).patch(theme.style(Role::Fault))
+}
+
+/// Control characters would move the terminal's cursor or change its state: they are drawn as their pictures.
+fn visible(text: &str) -> String {
+    let picture = |letter: char| match letter {
+        '\t' => ' ',
+        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(letter)).unwrap_or('?'),
+        '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        letter => letter,
+    };
+    text.chars().map(picture).collect()
+}
+
+/// The line cut into pieces of one role each; together they are the line.
+fn tokens(line: &str) -> Vec<(&str, Role)> {
+    let mut tokens = Vec::new();
+    let mut rest = line;
+    while let Some(first) = rest.chars().next() {
+        let (length, role) = match first {
+            '"' => {
+                let length = string_length(rest);
+                let is_key = rest[length..].trim_start().starts_with(':');
+                (length, if is_key { Role::JsonKey } else { Role::JsonString })
+            }
+            '{' | '}' | '[' | ']' | ',' | ':' => (1, Role::JsonPunctuation),
+            '-' | '0'..='9' => (while_in(rest, |letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter)), Role::JsonNumber),
+            letter if letter.is_alphabetic() => {
+                let length = while_in(rest, char::is_alphanumeric);
+                let role = if matches!(&rest[..length], "true" | "false" | "null") { Role::JsonWord } else { Role::Text };
+                (length, role)
+            }
+            letter => (letter.len_utf8(), Role::Text),
+        };
+        let (token, after) = rest.split_at(length);
+        tokens.push((token, role));
+        rest = after;
+    }
+    tokens
+}
+
+fn while_in(text: &str, is_in: impl Fn(char) -> bool) -> usize {
+    text.find(|letter| !is_in(letter)).unwrap_or(text.len())
+}
+
+/// Bytes of the string that begins here, its quotes included; to the end of the line where it is not closed.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (index, letter) in text.char_indices().skip(1) {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return index + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_have_their_roles_and_make_up_the_line() {
+        let check = |line: &str, expected: &[(&str, Role)]| {
+            let found = tokens(line);
+            assert_eq!(found.iter().map(|(text, _)| *text).collect::<String>(), line);
+            let words: Vec<_> = found.into_iter().filter(|(text, _)| !text.trim().is_empty()).collect();
+            assert_eq!(words, expected, "{line}");
+        };
+        check(
+            r#"{"a": 1.5e-3}"#,
+            &[
+                ("{", Role::JsonPunctuation),
+                ("\"a\"", Role::JsonKey),
+                (":", Role::JsonPunctuation),
+                ("1.5e-3", Role::JsonNumber),
+                ("}", Role::JsonPunctuation),
+            ],
+        );
+        check(r#""say \"x\"" true"#, &[(r#""say \"x\"""#, Role::JsonString), ("true", Role::JsonWord)]);
+        check("Sure: \"open", &[("Sure", Role::Text), (":", Role::JsonPunctuation), ("\"open", Role::JsonString)]);
+        check("ünïcode", &[("ünïcode", Role::Text)]);
+        check("", &[]);
+    }
+
+    #[test]
+    fn faults_are_underlined_at_their_place() {
+        let theme = Theme::default();
+        let check = |text: &str, fault: Fault, expected: &str| {
+            let fault_style = theme.style(Role::Fault);
+            let lines = lines(&theme, text, &[fault]);
+            let marked: String = lines
+                .iter()
+                .flat_map(|line| &line.spans)
+                .filter(|span| span.style.add_modifier.contains(fault_style.add_modifier) && span.style.fg == fault_style.fg)
+                .map(|span| span.content.as_ref())
+                .collect();
+            assert_eq!(marked, expected, "{text}");
+        };
+        check("{\"a\": \"x\"}", Fault { line: 1, column: 7 }, "\"x\"");
+        check("{\n \"ä\": 12\n}", Fault { line: 2, column: 7 }, "12");
+        check("{\"a\": ", Fault { line: 1, column: 9 }, "◂");
+        check("{}", Fault { line: 3, column: 1 }, "");
+    }
+
+    #[test]
+    fn nothing_that_a_completion_holds_reaches_the_terminal_raw() {
+        let text: String = lines(&Theme::default(), "\u{1b}[2Jx\u{9b}y\u{202e}", &[])
+            .iter()
+            .flat_map(|line| &line.spans)
+            .map(|span| span.content.as_ref())
+            .collect();
+        assert_eq!(text, "␛[2Jx\u{fffd}y\u{fffd}");
+    }
+}

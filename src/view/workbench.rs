@@ -1,0 +1,199 @@
+//! What all screens share: the task and its rows, the schema as it stands in the editor, the runs that are followed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::message::{Command, RunNews, Work};
+use super::model::{Model, Screen};
+use super::options::Options;
+use super::screens::{self, Change};
+use super::task_files;
+use super::watched::Watched;
+use crate::dataset::{self, PromptRow};
+use crate::run::RunPlaces;
+use crate::score::Scorer;
+use crate::task::{PromptSet, Task};
+
+/// The shared part of the model.
+#[derive(Debug)]
+pub struct Workbench {
+    /// The task that is worked on; `None` while it loads or where it cannot be read.
+    pub task: Option<Arc<OpenTask>>,
+    /// Why there is no task, as a sentence.
+    pub task_error: Option<String>,
+    /// The schema as it stands in the editor, and the last scorer that it made.
+    pub draft: Draft,
+    /// Where runs are.
+    pub places: RunPlaces,
+    /// Runs that are followed, by folder.
+    pub watched: BTreeMap<PathBuf, Watched>,
+    /// The run of the screens Live, Scores and Eval.
+    pub current: Option<PathBuf>,
+    /// Runs that are drawn beside the current one.
+    pub overlay: Vec<PathBuf>,
+}
+
+/// A task with all that was read of it.
+#[derive(Debug)]
+pub struct OpenTask {
+    /// The task as saved.
+    pub task: Task,
+    /// The rows of each set that the task has, or why they cannot be read.
+    pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, String>>,
+    /// The sample completions, or why they cannot be read.
+    pub samples: Result<Vec<SampleCompletion>, String>,
+}
+
+/// A line of the task's `completions.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleCompletion {
+    /// What a model wrote.
+    pub text: String,
+    /// The prompt row that it answers, where the line says so.
+    pub prompt_id: Option<String>,
+    /// 1-based line in the file.
+    pub line: usize,
+}
+
+impl Workbench {
+    /// Nothing read yet.
+    pub fn new(options: &Options) -> Self {
+        Self {
+            task: None,
+            task_error: None,
+            draft: Draft::default(),
+            places: options.places.clone(),
+            watched: BTreeMap::new(),
+            current: None,
+            overlay: Vec::new(),
+        }
+    }
+
+    /// The run of the screens Live, Scores and Eval.
+    pub fn current_run(&self) -> Option<&Watched> {
+        self.watched.get(self.current.as_ref()?)
+    }
+
+    /// The scorer of the schema as it stands in the editor; of its last good state where it does not parse now.
+    pub fn scorer(&self) -> Option<Arc<Scorer>> {
+        self.draft.scorer.clone()
+    }
+
+    /// The row of an id, in whichever set has it.
+    pub fn row(&self, id: &str) -> Option<&PromptRow> {
+        let sets = self.task.as_ref()?.rows.values().flatten();
+        sets.flatten().find(|row| row.id == id)
+    }
+}
+
+impl OpenTask {
+    /// Reads a task with its rows and samples.
+    pub fn read(task: Task) -> Self {
+        let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
+        let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
+        let samples = samples(&task);
+        Self { task, rows, samples }
+    }
+}
+
+fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
+    let Some(file) = &task.prompts.completions else { return Ok(Vec::new()) };
+    let bytes = task.read(file).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut samples = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let place = || format!("{} line {}", task.label(file), index + 1);
+        let value: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("{}: {error}", place()))?;
+        let text = value["completion"].as_str().ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
+        samples.push(SampleCompletion {
+            text: text.to_owned(),
+            prompt_id: value["prompt_id"].as_str().map(str::to_owned),
+            line: index + 1,
+        });
+    }
+    Ok(samples)
+}
+
+/// Open a task: the one named, else the workspace's first, else the embedded one.
+pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
+    let (here, data) = (model.options.here.clone(), model.options.data.clone());
+    let work = Work::once(
+        "task",
+        move || find_task(wanted.as_deref(), &here, &data).map(OpenTask::read),
+        |model, found| match found {
+            Ok(task) => opened(model, task),
+            Err(error) => {
+                model.workbench.task_error = Some(error.clone());
+                model.complain(error);
+                Vec::new()
+            }
+        },
+    );
+    vec![work]
+}
+
+fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, String> {
+    let of_workspace = || {
+        let tasks = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir())?;
+        let mut names: Vec<PathBuf> = std::fs::read_dir(tasks).ok()?.flatten().map(|entry| entry.path()).collect();
+        names.sort();
+        names.into_iter().find(|folder| folder.join(crate::task::TASK_FILE).is_file())
+    };
+    let found = match wanted {
+        Some(wanted) => Task::resolve_from(wanted, here),
+        None => match of_workspace() {
+            Some(folder) => Task::load(&folder),
+            // Once the embedded task has been edited there is a copy of it, which is worked on from then on.
+            None => match task_files::copy_of("invoice", data) {
+                Some(folder) => Task::load(&folder),
+                None => Task::embedded("invoice"),
+            },
+        },
+    };
+    found.map_err(|error| error.to_string())
+}
+
+fn opened(model: &mut Model, task: OpenTask) -> Vec<Command> {
+    model.workbench.task_error = None;
+    let mut commands = model.workbench.draft.open(&task.task, &model.options.data);
+    model.workbench.task = Some(Arc::new(task));
+    commands.extend(screens::changed(model, Change::Task));
+    commands
+}
+
+/// Follow a run, and make it the one of the screens Live, Scores and Eval.
+pub fn show_run(model: &mut Model, run: PathBuf) -> Vec<Command> {
+    let mut commands = follow(model, run.clone());
+    model.workbench.current = Some(run);
+    commands.extend(screens::changed(model, Change::CurrentRun));
+    commands
+}
+
+/// Follow a run.
+pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
+    if model.workbench.watched.contains_key(&run) {
+        return Vec::new();
+    }
+    model.workbench.watched.insert(run.clone(), Watched::new(run.clone()));
+    vec![Command::Watch(run)]
+}
+
+/// Take what is new of a followed run.
+pub fn take_news(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
+    let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
+    let told = watched.take(news);
+    let mut commands = told;
+    if model.workbench.current.as_ref() == Some(run) {
+        commands.extend(screens::changed(model, Change::RunNews));
+    }
+    commands
+}
+
+/// Go to a screen.
+pub fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
+    model.screen = screen;
+    model.zoomed = false;
+    (screens::of(screen).entered)(model)
+}

@@ -1,0 +1,4 @@
+//! Tests: the workbench. Keys in, pictures and commands out, on real tasks and real runs.
+
+mod everywhere;
+mod stage;
