@@ -11,7 +11,7 @@ pub use export::{export_adapter, export_merged, write_model};
 pub use import::PeftAdapter;
 pub use open::OpenModel;
 pub use start::{Located, StartError, StartModel};
-pub use trainer::{TrainerState, load, load_parameters, remove, save};
+pub use trainer::{TrainerState, load, load_parameters, remove, save, size};
 
 use std::path::PathBuf;
 

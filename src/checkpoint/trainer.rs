@@ -135,7 +135,11 @@ fn tensors(path: &Path) -> Result<std::collections::HashMap<String, Tensor>, Che
         .map_err(|error| unreadable(format!("not a whole safetensors file ({error})")))
 }
 
-fn size(folder: &Path) -> Result<u64, CheckpointError> {
+/// Bytes of all files of a checkpoint.
+///
+/// # Errors
+/// [`CheckpointError::Write`] naming the folder where it cannot be read.
+pub fn size(folder: &Path) -> Result<u64, CheckpointError> {
     let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).map_err(failed)? {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Outcome, print};
 use crate::plan::free_disk_bytes;
-use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, slots_folder, socket_folders};
+use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, remove_dead_sockets, slots_folder, socket_folders};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -28,6 +28,8 @@ struct Findings {
     logout_in_words: String,
     slots: Vec<SlotFound>,
     folders: Vec<Folder>,
+    /// Of workers that died without a last word; they are gone now.
+    dead_sockets_removed: usize,
     terminal: Terminal,
 }
 
@@ -97,6 +99,7 @@ fn look(places: &RunPlaces) -> Findings {
         slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
         logout,
         folders,
+        dead_sockets_removed: remove_dead_sockets(&socket_folders()),
     }
 }
 
@@ -151,6 +154,9 @@ fn page(findings: &Findings) -> String {
         if let Some(error) = &folder.error {
             let _ = writeln!(text, "          {error}");
         }
+    }
+    if findings.dead_sockets_removed > 0 {
+        let _ = writeln!(text, "\nremoved {} control sockets of workers that are gone", findings.dead_sockets_removed);
     }
     let Terminal { output_is_terminal, term, color_term, utf8, ssh, multiplexer } = &findings.terminal;
     let mut facts = vec![if term.is_empty() { "TERM is not set".to_owned() } else { format!("TERM={term}") }];

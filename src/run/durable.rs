@@ -21,6 +21,7 @@ pub(super) fn ensure_folder(path: &Path) -> Result<(), RunError> {
 /// Write a new private file and make it durable. An existing file is an error.
 pub(super) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(RunError::io("create", path))?;
+    tear("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(RunError::io("write", path))
 }
 

@@ -1,13 +1,15 @@
 //! Whoever looks at a run and speaks to it while its workers die: a reader that notes every event, and a client that notes every promise.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use grpo_tui::run::{EventReader, Verb, ask};
+use grpo_tui::run::EventReader;
 
 /// What was told.
 #[derive(Debug, Default)]
@@ -60,19 +62,41 @@ fn read(run: &Path, over: &AtomicBool) -> Heard {
     }
 }
 
-/// Remarks, and settings that change nothing, as fast as they are taken.
+/// Remarks, one after the other, over the socket that `state.json` names; a promise counts once its line has come.
 fn speak(run: &Path, over: &AtomicBool) -> Vec<String> {
     let mut accepted = Vec::new();
-    for number in 0.. {
-        if over.load(Ordering::Relaxed) {
-            break;
+    let mut number = 0;
+    while !over.load(Ordering::Relaxed) {
+        if let Some(stream) = connect(run) {
+            // Until the worker ends or dies, which closes the connection.
+            let _ = converse(&stream, &mut number, over, &mut accepted);
         }
-        let mark = format!("remark {number}.");
-        // Most of the time nobody is there, or dies before it answers; then nothing was promised.
-        if ask(run, &Verb::Annotate { text: mark.clone() }, Duration::ZERO, &mut |_| {}).is_ok() {
-            accepted.push(mark);
-        }
-        std::thread::sleep(Duration::from_millis(70));
+        std::thread::sleep(Duration::from_millis(20));
     }
     accepted
+}
+
+fn connect(run: &Path) -> Option<UnixStream> {
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("state.json")).ok()?).ok()?;
+    UnixStream::connect(state["socket"].as_str()?).ok()
+}
+
+fn converse(stream: &UnixStream, number: &mut usize, over: &AtomicBool, accepted: &mut Vec<String>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut answers = BufReader::new(stream.try_clone()?);
+    while !over.load(Ordering::Relaxed) {
+        *number += 1;
+        let mark = format!("remark {number}.");
+        let request = serde_json::json!({"v": 1, "id": format!("r{number}"), "verb": "annotate", "arguments": {"text": mark}});
+        writeln!(&*stream, "{request}")?;
+        let mut line = String::new();
+        if answers.read_line(&mut line)? == 0 {
+            break;
+        }
+        if line.ends_with('\n') && line.contains("\"stage\":\"accepted\"") {
+            accepted.push(mark);
+        }
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    Ok(())
 }
