@@ -90,7 +90,8 @@ fn meet(one: Place, other: Place) -> bool {
 /// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that, such as tab in an editor.
 fn is_meant(keymap: &Keymap, one: &Action, other: &Action) -> bool {
     let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
-    of_program && (matches!(one.place, Place::In(..)) || matches!(other.place, Place::In(..)))
+    of_program
+        && (matches!(one.place, Place::In(..)) || matches!(other.place, Place::In(..)))
         && (one.place == Place::Everywhere || other.place == Place::Everywhere)
 }
 
@@ -121,7 +122,8 @@ mod tests {
     fn the_program_binds_nothing_that_does_not_arrive() {
         for action in action::all().filter(|action| action.id != "suspend") {
             for chord in Keymap::default().keys(action) {
-                let taken = chord.modifiers == KeyModifiers::CONTROL && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
+                let taken =
+                    chord.modifiers == KeyModifiers::CONTROL && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
                 assert!(!taken, "`{chord}` of `{}` never arrives everywhere", action.id);
             }
         }

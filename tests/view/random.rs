@@ -22,7 +22,10 @@ fn input() -> impl Strategy<Value = Input> {
     // What would leave or hand over the terminal is only recorded by the stage.
     let chords: Vec<String> = action::all()
         .flat_map(|action| action.keys.iter().map(|key| (*key).to_owned()))
-        .chain(["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"].map(str::to_owned))
+        .chain(
+            ["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"]
+                .map(str::to_owned),
+        )
         .collect();
     let kinds = [
         MouseEventKind::Down(MouseButton::Left),
