@@ -174,7 +174,8 @@ pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
 /// What the chart of a subject shows of a run, and of those that lie over it.
 fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a> {
     let view = &model.live.view;
-    let overlay: Vec<&Watched> = model.live.overlay.iter().filter_map(|path| model.workbench.watched.get(path)).collect();
+    let others = model.workbench.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&Watched> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
     let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
@@ -192,11 +193,16 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
-    let rewards_fit = run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    let rewards_fit =
+        run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
     Chart {
         curves,
         dots: evals().filter(|_| first).map(|eval| Dot { step: eval.step, value: eval.summary.valid, role: Role::Trained }).collect(),
-        levels: evals().filter(|eval| first && eval.target == "base").take(1).map(|eval| (eval.summary.valid, Role::Base, "base")).collect(),
+        levels: evals()
+            .filter(|eval| first && eval.target == "base")
+            .take(1)
+            .map(|eval| (eval.summary.valid, Role::Base, "base"))
+            .collect(),
         marks: words::marks(run),
         steps,
         values: (subject.share && !view.log && rewards_fit).then_some((0.0, 1.0)),
@@ -209,7 +215,7 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
 fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &model.theme;
     let step = chart.cursor.unwrap_or_default();
-    let mut spans = vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair)), Span::raw("  ")];
+    let mut spans = vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair)), Span::raw(" ")];
     let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
     for curve in &chart.curves {
         let (raw, smoothed) = curve.at(step);
@@ -217,11 +223,11 @@ fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> L
         let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| curve.label == "reward");
         let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
         spans.push(Span::styled(format!("{} ", theme.glyph("━", "*")), theme.style(curve.role)));
-        spans.push(Span::raw(format!("{} {}{smoothed}{spread}  ", curve.label, said(raw))));
+        spans.push(Span::raw(format!("{} {}{smoothed}{spread} ", curve.label, said(raw))));
     }
     for dot in chart.dots.iter().filter(|dot| dot.step == step) {
         spans.push(Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role)));
-        spans.push(Span::raw(format!("eval {}  ", amount(dot.value))));
+        spans.push(Span::raw(format!("eval {} ", amount(dot.value))));
     }
     if let Some(what) = words::at_step(run, step) {
         spans.push(Span::styled(what, theme.style(Role::Accent)));

@@ -75,7 +75,12 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
     };
     let mut lines = vec![Line::styled(words::one_line(&now.device), theme.style(Role::Faint))];
     if let Some(share) = now.utilisation {
-        lines.push(Line::raw(format!("in use {} {:>5}  {}", gauge(theme, share, wide), percent(share), history(|device| device.utilisation))));
+        lines.push(Line::raw(format!(
+            "in use {} {:>5}  {}",
+            gauge(theme, share, wide),
+            percent(share),
+            history(|device| device.utilisation)
+        )));
     }
     if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
         let share = used as f64 / all as f64;

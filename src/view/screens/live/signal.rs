@@ -82,7 +82,8 @@ fn of_failures(model: &Model, run: &Watched, columns: usize, most: usize) -> Vec
 fn of_advantages(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let step = model.live.at(run);
-    let all: Vec<f64> = board::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
+    let all: Vec<f64> =
+        board::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
     let widest = all.iter().fold(0.0, |widest: f64, value| widest.max(value.abs()));
     if all.is_empty() || widest == 0.0 {
         let text = if all.is_empty() { "" } else { "advantages: all 0, this step teaches nothing" };
