@@ -18,9 +18,7 @@ pub fn refusal(run: &Watched) -> Option<String> {
     match run.status() {
         _ if run.is_gone => Some(format!("{id} is not there any more")),
         Status::Finished => Some(format!("{id} is finished: there is no worker to ask")),
-        Status::Failed | Status::Interrupted => {
-            Some(format!("{id} is {}: no worker lives; resume it first (r)", run.status().name()))
-        }
+        Status::Failed | Status::Interrupted => Some(format!("{id} is {}: no worker lives; resume it first (r)", run.status().name())),
         Status::Created => Some(format!("no worker of {id} has spoken yet")),
         _ => None,
     }

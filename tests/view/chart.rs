@@ -110,7 +110,9 @@ fn a_long_run_is_drawn_at_once() {
         }
         begun.elapsed() / rounds
     };
-    for (what, smoothing, steps) in [("all, smoothed", 0.9, (1, 100_000)), ("all, raw", 0.0, (1, 100_000)), ("200 steps, smoothed", 0.9, (50_000, 50_200))] {
+    for (what, smoothing, steps) in
+        [("all, smoothed", 0.9, (1, 100_000)), ("all, raw", 0.0, (1, 100_000)), ("200 steps, smoothed", 0.9, (50_000, 50_200))]
+    {
         let took = draw(smoothing, steps);
         println!("chart of 100,000 steps, {what}: {took:?}");
         assert!(took < std::time::Duration::from_millis(500), "{what}: {took:?}");

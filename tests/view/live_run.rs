@@ -93,7 +93,12 @@ impl Written {
                 score: serde_json::to_value(score).unwrap(),
                 advantage: *advantage,
             });
-            let group = RolloutGroup { step, prompt_id: name.into(), prompt: "<|im_start|>user\nan invoice".into(), completions: completions.collect() };
+            let group = RolloutGroup {
+                step,
+                prompt_id: name.into(),
+                prompt: "<|im_start|>user\nan invoice".into(),
+                completions: completions.collect(),
+            };
             let place = self.rollouts.append(&group).unwrap();
             self.append(Group {
                 step,
@@ -271,7 +276,8 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     drop(written);
     // The view still believes that it lives: the answer says that it does not.
     stage.keys("p");
-    let said = |stage: &Stage| stage.model.notices.all().last().map(|notice| (notice.is_complaint, notice.text.clone())).unwrap_or_default();
+    let said =
+        |stage: &Stage| stage.model.notices.all().last().map(|notice| (notice.is_complaint, notice.text.clone())).unwrap_or_default();
     assert!(said(&stage).0 && said(&stage).1.contains("no worker"), "{:?}", said(&stage));
     stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
     assert!(stage.shows("interrupted"), "{}", stage.picture());

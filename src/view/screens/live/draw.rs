@@ -116,7 +116,8 @@ impl Places {
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(model, run).min(both * 2 / 3));
-        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
+        let rows =
+            [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
         let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
         let mut slots = vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS])];

@@ -25,7 +25,10 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     frame.render_widget(block, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
-        frame.render_widget(Paragraph::new(Line::styled(nothing(model, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }), inside);
+        frame.render_widget(
+            Paragraph::new(Line::styled(nothing(model, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }),
+            inside,
+        );
         return;
     }
     let plan = Plan::of(&rows, columns);
@@ -137,7 +140,12 @@ impl Plan {
         if let Some(why) = row.teaches_nothing() {
             let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
-            let text = [format!(" {sign} {why}: teaches nothing"), format!(" {sign} teaches nothing"), format!(" {sign} {why}"), format!(" {sign}")];
+            let text = [
+                format!(" {sign} {why}: teaches nothing"),
+                format!(" {sign} teaches nothing"),
+                format!(" {sign} {why}"),
+                format!(" {sign}"),
+            ];
             let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
             line.spans.push(Span::styled(text, theme.style(Role::Warning)));
         }
