@@ -138,7 +138,7 @@ fn other_runs_lie_over_the_chart() {
     let mut stage = finished(120, 36);
     stage.keys("v");
     assert!(stage.model.notices.all().last().is_some_and(|notice| notice.text.contains("no other run is followed")));
-    let written = super::live_run::Written::begin(stage.folder.path());
+    let written = super::written_run::Written::begin(stage.folder.path());
     let other = written.path();
     drop(written);
     stage.act(|model| workbench::follow(model, other.clone()));

@@ -102,7 +102,7 @@ impl Stage {
         self.carry_out(commands);
     }
 
-    fn carry_out(&mut self, commands: Vec<Command>) {
+    pub(super) fn carry_out(&mut self, commands: Vec<Command>) {
         let mut queue: VecDeque<Command> = commands.into();
         while let Some(command) = queue.pop_front() {
             let messages = match command {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
 
-pub use paint::{Look, gutter, paint};
+pub use paint::{Look, fault_at, gutter, paint};
 pub use tokens::{Token, matching_bracket, tokens};
 
 /// Edits that can be undone.
@@ -128,7 +128,7 @@ impl Editor {
     pub fn follow(&mut self, rows: usize, columns: usize) {
         let (row, _) = self.cursor();
         self.top = paint::window(self.top, row, rows, self.lines().len());
-        self.left = paint::window(self.left, self.cursor_column(), columns, usize::MAX);
+        self.left = paint::window(self.left, self.cursor_column(), columns.saturating_sub(1), usize::MAX);
     }
 
     /// The cursor's column on the screen, before the window is taken into account.

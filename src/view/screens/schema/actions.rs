@@ -19,7 +19,7 @@ pub(super) const ACTIONS: &[Action] = &[
         model.schema.typing = true;
         Vec::new()
     })
-    .unless(|model| no_text(model).or_else(|| undecided(model))),
+    .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
     Action::new("schema.leave", "Stop typing; outside typing, drop the selection and the search", "leave", &["esc"], IN_EDITOR, leave),
     Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
         .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
@@ -80,6 +80,10 @@ pub(super) const ACTIONS: &[Action] = &[
 
 fn no_text(model: &Model) -> Option<String> {
     model.workbench.task.is_none().then(|| "no task is open".to_owned())
+}
+
+fn typing(model: &Model) -> Option<String> {
+    model.schema.typing.then(|| "you are typing".to_owned())
 }
 
 fn undecided(model: &Model) -> Option<String> {
