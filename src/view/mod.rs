@@ -16,6 +16,7 @@ pub mod options;
 pub mod pane;
 pub mod popup;
 pub mod program;
+pub mod rewrite;
 pub mod role;
 pub mod screens;
 pub mod task_files;
