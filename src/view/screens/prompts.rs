@@ -17,7 +17,7 @@ use super::{Change, ScreenParts};
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
 use crate::view::message::Command;
-use crate::view::model::Model;
+use crate::view::model::{Model, Screen};
 use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
 pub use chat::Chat;
@@ -56,6 +56,8 @@ pub struct Prompts {
     /// The model whose tokenizer counts; the task's base model where none was named.
     pub model: Option<String>,
     pane: Option<&'static str>,
+    /// Whether the rows as they are now are counted, or about to be.
+    is_counted: bool,
     chat_top: usize,
     /// The row to select once the task has been read again.
     wanted: Option<(PromptSet, usize)>,
@@ -73,17 +75,30 @@ pub const PARTS: ScreenParts = ScreenParts {
     typed,
     pasted,
     mouse,
+    entered,
     changed,
     draw: picture::draw,
     ..ScreenParts::PLAIN
 };
 
+/// Rows are counted and checked once somebody looks.
+fn entered(model: &mut Model) -> Vec<Command> {
+    if model.prompts.is_counted || model.workbench.task.is_none() {
+        return Vec::new();
+    }
+    model.prompts.is_counted = true;
+    count::count(model)
+}
+
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             let mut commands = rows::read_again(model);
-            commands.extend(count::count(model));
-            commands.extend(chat::show(model));
+            model.prompts.is_counted = false;
+            if model.screen == Screen::Prompts {
+                commands.extend(entered(model));
+                commands.extend(chat::show(model));
+            }
             commands
         }
         Change::File(path) if is_of_task(model, path) => {

@@ -203,8 +203,8 @@ impl Editor {
             (KeyCode::Right, true) => CursorMove::WordForward,
             (KeyCode::Up, _) => CursorMove::Up,
             (KeyCode::Down, _) => CursorMove::Down,
-            (KeyCode::Home, true) => CursorMove::Top,
-            (KeyCode::End, true) => CursorMove::Bottom,
+            (KeyCode::Home, true) => jump(0, 0),
+            (KeyCode::End, true) => jump(usize::MAX, usize::MAX),
             (KeyCode::End, false) => CursorMove::End,
             (KeyCode::Char('e'), true) if event.modifiers.contains(KeyModifiers::CONTROL) => CursorMove::End,
             (KeyCode::Home, false) => {

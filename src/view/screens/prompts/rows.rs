@@ -10,8 +10,10 @@ use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::workbench::OpenTask;
 
-/// Letters of a row that are searched and shown.
-const FIRST_LETTERS: usize = 160;
+/// Letters of a row that are shown and sorted by.
+const FIRST_LETTERS: usize = 200;
+/// Letters of a row that are searched.
+pub(super) const SEARCHED_LETTERS: usize = 2_000;
 
 /// A row by its set and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +87,37 @@ pub(super) fn selected_place(model: &Model) -> Option<(PromptSet, usize)> {
     Some((selected(model)?.set, selected_row(model)?.line))
 }
 
+/// What is searched of a row.
+fn searched(row: &PromptRow) -> String {
+    format!("{} {}", row.id, flat(row, SEARCHED_LETTERS))
+}
+
+/// The rows that hold every word as it is written, whatever its case.
+fn containing<'a>(shown: &[u32], words: &[&str], at: impl Fn(u32) -> Option<&'a PromptRow>) -> Vec<u32> {
+    let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    let holds = |index: &u32| {
+        let text = at(*index).map_or_else(String::new, |row| searched(row).to_lowercase());
+        words.iter().all(|word| text.contains(word))
+    };
+    shown.iter().copied().filter(holds).collect()
+}
+
+/// The words of a filter that name no column.
+pub(super) fn plain_words(filter: &str) -> Vec<&str> {
+    let names = ["set:", "tag:", "id:", "expected:"];
+    filter.split_whitespace().filter(|word| !names.iter().any(|name| word.starts_with(name))).collect()
+}
+
 /// The first words of what the user asks, on one line.
 pub(super) fn first_words(row: &PromptRow) -> String {
+    flat(row, FIRST_LETTERS)
+}
+
+/// What the user asks, on one line, up to a number of letters.
+pub(super) fn flat(row: &PromptRow, most: usize) -> String {
     let turn = row.messages.iter().rev().find(|turn| turn.role == "user").or(row.messages.first());
     let text = turn.map_or("", |turn| turn.content.as_str());
-    let letters = text.chars().take(FIRST_LETTERS).map(|letter| if letter.is_control() { ' ' } else { letter });
+    let letters = text.chars().take(most).map(|letter| if letter.is_control() { ' ' } else { letter });
     letters.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -171,9 +199,10 @@ fn arranged(open: &Arc<OpenTask>, entries: &[Entry], tokens: &[u32], filter: &st
         }
     }
     if !words.is_empty() {
-        let mut found = fuzzy::rank(&words.join(" "), &shown, |index| {
-            at(*index).map_or_else(String::new, |row| format!("{} {}", row.id, first_words(row)))
-        });
+        let mut found = containing(&shown, &words, at);
+        if found.is_empty() {
+            found = fuzzy::rank(&words.join(" "), &shown, |index| at(*index).map_or_else(String::new, searched));
+        }
         if column == Column::File && !backwards {
             // The best first, unless an order was asked for.
             return found;

@@ -3,8 +3,9 @@
 use ratatui::text::{Line, Span};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::rows::{first_words, row, selected_row};
+use super::rows::{SEARCHED_LETTERS, first_words, flat, plain_words, row, selected_row};
 use super::{UNCOUNTABLE, UNCOUNTED};
+use crate::dataset::PromptRow;
 use crate::dataset::health::{Finding, Level};
 use crate::task::PromptSet;
 use crate::view::model::Model;
@@ -30,8 +31,8 @@ fn widths(columns: usize) -> [usize; 5] {
     match columns {
         0..=39 => [2, 0, 0, 0, 0],
         40..=56 => [5, 10, 5, 0, 0],
-        57..=79 => [5, 12, 6, 1, 0],
-        _ => [5, 14, 6, 1, 14],
+        57..=79 => [5, 12, 6, 3, 0],
+        _ => [5, 14, 6, 3, 14],
     }
 }
 
@@ -87,11 +88,30 @@ pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'sta
         cell(if row.expected.is_some() { theme.glyph("✓", "y") } else { theme.glyph("·", "-") }, expected, Role::Good);
         cell(&row.tags.join(","), tags, Role::Faint);
         let used: usize = spans.iter().map(Span::width).sum();
-        spans.push(Span::raw(fitted(&first_words(row), columns.saturating_sub(used))));
+        spans.extend(words(model, row, columns.saturating_sub(used)));
         let line = Line::from(spans);
         Some(if here { line.style(theme.style(Role::Selected)) } else { line })
     };
     visible.filter_map(line).collect()
+}
+
+/// What the user asks: its first words, or those around what the filter looks for.
+fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
+    let theme = &model.theme;
+    let plain = || vec![Span::raw(fitted(&first_words(row), columns))];
+    let filter = model.prompts.filter.text();
+    let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
+    let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
+    let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
+    let word: Vec<char> = word.chars().collect();
+    let Some(place) = lower.windows(word.len().max(1)).position(|window| window == word) else { return plain() };
+    // Where the place would not be seen, the words before it are left out.
+    let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
+    let part = |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
+    let before = format!("{}{}", if start > 0 { theme.glyph("…", "~") } else { "" }, part(start, place));
+    let found = part(place, place + word.len());
+    let rest = fitted(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()));
+    vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
 }
 
 /// A text in exactly that many columns.
