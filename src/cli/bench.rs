@@ -174,6 +174,7 @@ fn one_run(places: &RunPlaces, threads: usize) -> Result<Report, Failure> {
     match crate::train::train(&run, places, &Engine::cpu(), &worker, &mut |_| ())? {
         Ended::Finished(report) => Ok(*report),
         Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
+        Ended::CutShort { cause, .. } => Err(Failure::failed(cause)),
     }
 }
 

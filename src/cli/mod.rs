@@ -4,6 +4,7 @@
 mod bar;
 #[cfg(feature = "engine")]
 mod bench;
+mod completions;
 mod dataset;
 mod detach;
 #[cfg(feature = "engine")]
@@ -12,8 +13,11 @@ mod doctor;
 #[cfg(feature = "engine")]
 mod eval;
 mod init;
+#[cfg(feature = "view")]
+mod keys;
 #[cfg(feature = "engine")]
 mod launch;
+mod man;
 #[cfg(feature = "engine")]
 mod model;
 #[cfg(feature = "engine")]
@@ -76,6 +80,13 @@ enum Command {
     Runs(runs::Arguments),
     /// Say what a run can rely on here: what survives logout, GPUs, folders, disk, terminal
     Doctor(doctor::Arguments),
+    /// Show the keys of the workbench, or check a keymap file
+    #[cfg(feature = "view")]
+    Keys(keys::Arguments),
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+    /// Print the manual page
+    Man,
     /// Compute one run, started by the program itself
     #[command(hide = true)]
     Worker(worker::Arguments),
@@ -164,6 +175,10 @@ fn subcommand(command: Command) -> Outcome {
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        #[cfg(feature = "view")]
+        Command::Keys(arguments) => keys::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man => man::run(),
         Command::Worker(arguments) => worker::run(arguments),
         #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
-pub use disk::{Disk, disk};
+pub use disk::{COMPRESSED_SHARE, Disk, Kept, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, Fit, GPU_PREFILL_ROWS, GpuMemory, StepShape, fit, gigabytes, gpu_decode_rows,
     gpu_memory, longest_sequence, step_tokens,

@@ -47,6 +47,16 @@ pub enum StopReason {
     Length,
 }
 
+impl StopReason {
+    /// As records name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
 /// One completion as it was drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
@@ -64,7 +74,7 @@ const ROWS_PER_SHARD: usize = 32;
 /// The completions of each request, in order.
 ///
 /// # Errors
-/// When a prompt and its completion do not fit the model's positions, or a tensor operation fails.
+/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was called off.
 pub fn generate(
     model: &Decoder,
     adapters: Adapters,
@@ -75,10 +85,11 @@ pub fn generate(
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
         let shards = shards(requests, gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
-        let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling)).collect::<Result<Vec<_>>>()?;
+        let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling, threads)).collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results = threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling))?;
+    let results =
+        threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
     Ok(results.into_iter().flatten().collect())
 }
 

@@ -269,6 +269,9 @@ pub struct Control {
     pub user_id: u32,
     /// The step at which it takes effect.
     pub step: u64,
+    /// Tells it from every other request to the run, so that none is recorded twice; empty where it was recorded the moment it was accepted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request: String,
 }
 
 /// A person's remark.

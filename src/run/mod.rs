@@ -23,6 +23,8 @@ mod query;
 mod reader;
 mod remove;
 mod rollouts;
+mod room;
+pub mod sampler;
 mod segments;
 mod series;
 mod slots;
@@ -33,13 +35,13 @@ mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
 pub use control::{
-    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
-    socket_folders,
+    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, remove_dead_sockets,
+    settings, socket_folders,
 };
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use durable::{replace_file, sync_folder};
-pub use error::RunError;
+pub use error::{RunError, is_full_disk};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use filesystem::FileSystem;
@@ -59,6 +61,8 @@ pub use rollouts::{
     Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
     rollouts_to_delete,
 };
+pub use room::{Held, Room};
+pub use sampler::SampledCompletion;
 pub use series::Series;
 pub use slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use state::{State, StateWriter, Status};

@@ -13,7 +13,7 @@ use super::lock::RunLock;
 use super::segments::{compress, compressed, expand, open_step};
 
 /// Steps in one file.
-pub const STEPS_PER_FILE: u64 = 100;
+pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 
 /// One group: a line of a rollout file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -51,6 +51,13 @@ impl Status {
         }
     }
 
+    /// The status of that word; `Failed` for a word that is none.
+    pub fn from_name(name: &str) -> Self {
+        let all =
+            [Self::Created, Self::Waiting, Self::Starting, Self::Running, Self::Paused, Self::Stopping, Self::Finished, Self::Interrupted];
+        all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
+    }
+
     /// Whether nothing more will come unless the run is resumed.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Finished | Self::Failed | Self::Interrupted)

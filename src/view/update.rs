@@ -89,7 +89,7 @@ fn take_work(model: &mut Model, worked: Worked) -> Vec<Command> {
 }
 
 /// Gives work its generation, so that the model knows which is the newest.
-pub(super) fn numbered(model: &mut Model, mut commands: Vec<Command>) -> Vec<Command> {
+pub fn numbered(model: &mut Model, mut commands: Vec<Command>) -> Vec<Command> {
     for command in &mut commands {
         if let Command::Work(work) = command {
             let running = model.work.entry(work.key).or_insert(Running { generation: 0, busy: false });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{EventBody, NewRun, RunDirectory, RunPlaces, RunState, Worker, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{Controls, EventBody, NewRun, RunDirectory, RunPlaces, RunState, Worker, checkpoint_path, list_checkpoints};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
@@ -60,6 +60,14 @@ pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
     train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
+}
+
+/// Works on a run; `on` sees every event and the queue of requests.
+pub(super) fn work_asked(run: &RunDirectory, mut on: impl FnMut(&EventBody, &Controls)) -> Result<Ended, TrainError> {
+    let worker = Worker::begin(run, Arc::default())?;
+    let controls = worker.controls().clone();
+    let places = RunPlaces::discover(run.path().parent(), run.path());
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| on(event, &controls))
 }
 
 /// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards, advantages, eval completions.

@@ -84,7 +84,7 @@ impl Chart<'_> {
             _ => 2,
         };
         let high = rows - below;
-        let most_ticks = (high / 3).clamp(1, 8);
+        let most_ticks = if high < 9 { high / 2 } else { high / 3 }.clamp(1, 8);
         // The labels' width is known only from the values, and their columns only from the width.
         let rough = self.measured(columns, theme.ascii);
         let Some(axis) = self.axis(&rough, most_ticks) else { return self.without_values(theme, columns, rows) };

@@ -1,0 +1,108 @@
+//! Asking a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
+
+use std::path::Path;
+use std::process::{Command as Process, Stdio};
+use std::time::Duration;
+
+use super::message::{Command, Work};
+use super::model::Model;
+use super::watched::Watched;
+use crate::run::{Status, Verb, ask};
+
+/// How long the result of a checkpoint or an eval is waited for, once it is promised.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Why a run's worker cannot be asked anything; `None` where one should be there.
+pub fn refusal(run: &Watched) -> Option<String> {
+    let id = run.id();
+    match run.status() {
+        _ if run.is_gone => Some(format!("{id} is not there any more")),
+        Status::Finished => Some(format!("{id} is finished: there is no worker to ask")),
+        Status::Failed | Status::Interrupted => Some(format!("{id} is {}: no worker lives; resume it first (R)", run.status().name())),
+        Status::Created => Some(format!("no worker of {id} has spoken yet")),
+        _ => None,
+    }
+}
+
+/// Why a run cannot be resumed; `None` where it can be, by its worker or by a new one.
+pub fn no_resume(run: &Watched) -> Option<String> {
+    let id = run.id();
+    match run.status() {
+        _ if run.is_gone => Some(format!("{id} is not there any more")),
+        Status::Finished => Some(format!("{id} has come to its end; train its result further with `train TASK --model {id}`")),
+        Status::Paused | Status::Failed | Status::Interrupted => None,
+        status => Some(format!("{id} is {}: there is nothing to resume", status.name())),
+    }
+}
+
+/// Ask a run's worker; what it answers becomes a notice.
+pub fn request(run: &Path, verb: Verb) -> Command {
+    let path = run.to_owned();
+    let timeout = if verb.is_work() { PATIENCE } else { Duration::ZERO };
+    let told = key(&verb);
+    let compute =
+        move || ask(&path, &verb, timeout, &mut |_| {}).map(|answered| (answered.text, answered.done)).map_err(|error| error.to_string());
+    Work::once(told, compute, move |model, answered| {
+        match answered {
+            Ok((text, _)) => model.say(text),
+            Err(error) => model.complain(error),
+        }
+        Vec::new()
+    })
+}
+
+/// Requests of different kinds do not displace each other's answers.
+fn key(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Checkpoint => "control.checkpoint",
+        Verb::Eval => "control.eval",
+        Verb::Sample(_) => "control.sample",
+        Verb::Stop { .. } => "control.stop",
+        Verb::Annotate { .. } => "control.annotate",
+        Verb::Set { .. } => "control.set",
+        Verb::Status | Verb::Pause | Verb::Resume => "control.pause",
+    }
+}
+
+/// Let the current run go on.
+pub fn resume_current(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let (path, paused) = (run.path().to_owned(), run.status() == Status::Paused);
+    vec![resume(model, &path, paused)]
+}
+
+/// Let a run go on: its worker where one holds it `paused`, else a new worker, started by our own program.
+pub fn resume(model: &mut Model, run: &Path, paused: bool) -> Command {
+    if paused {
+        return request(run, Verb::Resume);
+    }
+    let (program, path) = (model.options.program.clone(), run.to_owned());
+    model.say(format!("a worker is started for {}", name(run)));
+    Work::once(
+        "control.resume",
+        move || start_again(&program, &path),
+        |model, outcome| {
+            match outcome {
+                Ok(text) => model.say(text),
+                Err(error) => model.complain(error),
+            }
+            Vec::new()
+        },
+    )
+}
+
+fn name(run: &Path) -> String {
+    run.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn start_again(program: &Path, run: &Path) -> Result<String, String> {
+    let mut process = Process::new(program);
+    process.args(["runs", "resume"]).arg(run).arg("--json").stdin(Stdio::null());
+    let output = process.output().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    if output.status.success() {
+        return Ok(format!("{} goes on with a new worker", name(run)));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).next_back().unwrap_or("it said nothing").to_owned();
+    Err(format!("the run was not resumed: {said}"))
+}
