@@ -195,6 +195,12 @@ fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
     let said = &stage.model.notices.all().last().unwrap().text;
     assert!(said.contains("another row now"), "{said}");
     assert!(stage.model.prompts.editing.is_some(), "what was written is still here");
+    stage.keys("ctrl-o");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("train.jsonl")).unwrap(),
+        moved,
+        "nor does a second try write into the row that is there now"
+    );
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub const PARTS: ScreenParts = ScreenParts {
         model.schema.typing = false;
     },
     is_typing: |model| model.schema.typing && model.schema.pane == EDITOR,
+    takes_tab: |model| model.schema.typing && model.schema.pane == EDITOR,
     typed,
     pasted,
     mouse,

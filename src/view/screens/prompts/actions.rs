@@ -37,7 +37,6 @@ pub(super) const ACTIONS: &[Action] = &[
             _ => Effect::None,
         })
     }),
-    Action::new("prompts.indent", "Two blanks", "", &["tab"], IN_EDITOR, |model| editing::with(model, |editor| editor.indent())),
     Action::new("prompts.filter", "Filter the rows: letters, tag:messy, set:eval, id:7, expected:no", "filter", &["/"], HERE, |model| {
         model.prompts.pane = Some(ROWS);
         model.prompts.filtering = true;
@@ -142,7 +141,10 @@ fn add(model: &mut Model) -> Vec<Command> {
 fn delete(model: &mut Model) -> Vec<Command> {
     let (Some(entry), Some(row)) = (selected(model), selected_row(model)) else { return Vec::new() };
     let text = format!("{} in line {} of the {} set: {}", row.id, row.line, entry.set.name(), super::rows::first_words(row));
-    let ask = Confirm::new("Delete the row?", text, "delete it from its file", move |model| save::delete(model, entry));
+    let ask = Confirm::new("Delete the row?", text, "delete it from its file", {
+        let (set, row) = (entry.set, row.clone());
+        move |model| save::delete(model, set, row)
+    });
     model.popup = Some(Popup::Confirm(ask));
     Vec::new()
 }

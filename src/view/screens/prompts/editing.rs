@@ -6,6 +6,7 @@ use ratatui::layout::Rect;
 use super::layout;
 use super::rows::{Entry, row, selected};
 use super::turns;
+use crate::dataset::PromptRow;
 use crate::score::json;
 use crate::task::PromptSet;
 use crate::text::Message;
@@ -36,6 +37,8 @@ pub struct Editing {
     pub editor: Editor,
     /// Why it cannot be saved, or what is to be known of it.
     pub said: Said,
+    /// The row as it was when writing began: only that one is replaced.
+    pub row: Option<PromptRow>,
     start: String,
 }
 
@@ -51,9 +54,9 @@ pub enum Said {
 }
 
 impl Editing {
-    fn new(what: What, text: &str) -> Self {
+    fn new(what: What, row: Option<PromptRow>, text: &str) -> Self {
         let editor = Editor::new(text, matches!(what, What::Expected(_)));
-        Self { what, editor, said: Said::Fine(String::new()), start: text.to_owned() }
+        Self { what, editor, said: Said::Fine(String::new()), row, start: text.to_owned() }
     }
 
     /// Whether anything was changed.
@@ -84,7 +87,11 @@ pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
         What::New(..) => "=== user\n".to_owned(),
         What::System => open.task.system.clone().unwrap_or_default(),
     };
-    let mut editing = Editing::new(what, &text);
+    let row = match what {
+        What::Messages(entry) | What::Expected(entry) => row(&open, entry).cloned(),
+        What::New(..) | What::System => None,
+    };
+    let mut editing = Editing::new(what, row, &text);
     if matches!(what, What::New(..)) {
         editing.editor.go_to(1, 0);
     }

@@ -18,6 +18,9 @@ use crate::view::workbench::{self, OpenTask};
 /// What is done to the files, in a thread of its own: gets file texts by name, gives the file and its new text.
 type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<(String, String), String> + Send>;
 
+/// With the row to select afterwards, or why it cannot be done.
+type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
+
 /// Save what is being written.
 pub(super) fn save(model: &mut Model) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
@@ -36,13 +39,13 @@ pub(super) fn save(model: &mut Model) -> Vec<Command> {
     }
 }
 
-fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Result<(Rewrite, Option<(PromptSet, usize)>), String> {
+fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
     match editing.what {
         What::Messages(entry) => {
             let turns = turns_json(editing)?;
-            member(open, entry, "messages", turns)
+            member(open, entry, editing, "messages", turns)
         }
-        What::Expected(entry) => member(open, entry, "expected", editing::expected_of(editing)?),
+        What::Expected(entry) => member(open, entry, editing, "expected", editing::expected_of(editing)?),
         What::System => {
             let system = editing.editor.text();
             let rewrite: Rewrite = Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
@@ -64,9 +67,10 @@ fn turns_json(editing: &Editing) -> Result<Value, String> {
     serde_json::to_value(editing::turns_of(editing)?).map_err(|error| error.to_string())
 }
 
-/// A row with another value of one member.
-fn member(open: &Arc<OpenTask>, entry: Entry, key: &'static str, value: Value) -> Result<(Rewrite, Option<(PromptSet, usize)>), String> {
-    let (file, row) = file_and_row(open, entry)?;
+/// The row with another value of one member: the row as it was when writing began, wherever rows have gone since.
+fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static str, value: Value) -> Rewriting {
+    let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
+    let row = editing.row.clone().ok_or("the row is not there any more")?;
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
         let text = read(&file)?;
@@ -84,7 +88,7 @@ fn insert(
     after: usize,
     row: Option<PromptRow>,
     make: impl FnOnce(&str) -> Result<String, String> + Send + 'static,
-) -> Result<(Rewrite, Option<(PromptSet, usize)>), String> {
+) -> Rewriting {
     let file = open.task.set_file(set).ok_or_else(|| format!("task.toml names no {} prompts", set.name()))?.to_owned();
     let rewrite: Rewrite = Box::new(move |read| {
         let text = read(&file)?;
@@ -121,22 +125,16 @@ pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
     }
 }
 
-/// The row goes.
-pub(super) fn delete(model: &mut Model, entry: Entry) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
-    let (file, row) = match file_and_row(&open, entry) {
-        Ok(found) => found,
-        Err(error) => {
-            model.complain(error);
-            return Vec::new();
-        }
-    };
+/// The row goes, where it still stands in its line.
+pub(super) fn delete(model: &mut Model, set: PromptSet, row: PromptRow) -> Vec<Command> {
+    let open = model.workbench.task.clone();
+    let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete).map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
     });
-    write(model, rewrite, Some((entry.set, line)), "deleted", false)
+    write(model, rewrite, Some((set, line)), "deleted", false)
 }
 
 /// An id that no row of the set has: the number at the end of the ids goes on. `None` where the row before has no id of its own.

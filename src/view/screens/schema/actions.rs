@@ -7,7 +7,6 @@ use super::{after, decide, follow};
 use crate::score::Fault;
 use crate::view::action::{Action, Place};
 use crate::view::draft;
-use crate::view::everywhere::move_focus;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Page, Popup};
@@ -74,13 +73,6 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(decided),
     Action::new("schema.own", "Keep the text that is here against the other one", "keep", &["o"], HERE, |model| choose(model, false))
         .unless(decided),
-    Action::new("schema.tab", "While typing, two blanks; else the next pane", "", &["tab"], IN_EDITOR, |model| match model.schema.typing {
-        true => {
-            let effect = model.schema.editor.indent();
-            after(model, effect)
-        }
-        false => move_focus(model, 1),
-    }),
 ];
 
 fn no_text(model: &Model) -> Option<String> {
