@@ -7,6 +7,7 @@ mod finished;
 mod history;
 mod launch;
 mod long_log;
+mod promises;
 mod rollouts;
 mod slots;
 mod verbs;

@@ -95,7 +95,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let how = Launch { compute, resume: arguments.resume.is_some(), ..Launch::default() };
         return detach(&run, &how, "train", arguments.json).map_err(|failure| removed(&run, &arguments, failure));
     }
-    let worker = Worker::begin(&run, super::signals::stop_after_step()?)?;
+    let heard = super::signals::hear()?;
+    let worker = Worker::begin(&run, heard.once)?;
+    worker.controls().stop_now_when(heard.twice);
     let Some(slot) = worker.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
     arguments.device.tell_of_others();
     let mut progress = Progress::new();
@@ -107,6 +109,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
         Ok(Ended::Interrupted { step }) => {
             eprintln!("stopped after step {step}; the checkpoint is saved. Go on with: grpo-tui train --resume {}", shown(&run, &places));
+            Ok(ExitCode::from(130))
+        }
+        Ok(Ended::CutShort { goes_on_from, cause }) => {
+            let step = goes_on_from
+                .map_or_else(|| "nothing was saved yet".to_owned(), |step| format!("the last checkpoint is that of step {step}"));
+            eprintln!("{cause}; {step}. Go on with: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
         }
         Err(error) => Err(failed(&run, &places, arguments.resume.is_some(), &error)),

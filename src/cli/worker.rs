@@ -1,17 +1,20 @@
-//! `grpo-tui worker`, started by the program itself: computes one run in a session of its own, and tells its launcher once it has all that it needs.
+//! `grpo-tui worker`, started by the program itself: computes one run, or serves samples of one model, in a session of its own, and tells its launcher once it has all that it needs.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, signals};
-use crate::run::{Device, Handshake, RunDirectory, Slot, Status, Worker};
+use crate::run::{Device, Handshake, RunDirectory, RunState, Slot, Status, Worker};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The run directory
-    #[arg(long, value_name = "DIR")]
-    run: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "sampler")]
+    run: Option<PathBuf>,
+    /// The folder of a sample worker
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "resume"])]
+    sampler: Option<PathBuf>,
     /// Go on with a run that has begun
     #[arg(long)]
     resume: bool,
@@ -40,6 +43,9 @@ type Ended = Result<(Status, String), Failure>;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let handshake = Handshake::from_environment();
+    if let Some(folder) = &arguments.sampler {
+        return sampler(folder, &arguments, handshake);
+    }
     match begin(&arguments) {
         Ok((run, worker, devices)) => {
             handshake.ready();
@@ -54,17 +60,27 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// Everything that can be found wrong in an instant, so that whoever started the worker hears of it.
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), Failure> {
-    let run = RunDirectory::open(&arguments.run)?;
-    let interrupted = signals::stop_after_step()?;
-    let worker = Worker::begin(&run, interrupted)?;
+    let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
+    let heard = signals::hear()?;
+    let worker = Worker::begin(&run, heard.once)?;
+    worker.controls().stop_now_when(heard.twice);
     for note in worker.notes() {
         eprintln!("note: {note}");
     }
     let checked = check(&run, arguments);
-    if let Err(failure) = &checked {
-        worker.end(Status::Failed, &failure.message)?;
+    match &checked {
+        Err(_) if is_finished(&run)? => {
+            worker.state().status(Status::Finished, worker.state().now().step, Some("all steps done".to_owned()))?
+        }
+        Err(failure) => worker.end(Status::Failed, &failure.message)?,
+        Ok(_) => {}
     }
     checked.map(|devices| (run, worker, devices))
+}
+
+/// Whether the log says that all is done: then no refusal of a further worker may say otherwise.
+fn is_finished(run: &RunDirectory) -> Result<bool, Failure> {
+    Ok(RunState::read(run.path())?.end.is_some_and(|end| end.status == Status::Finished.name()))
 }
 
 /// Wait for a device, do the work on it, and see to it that a last word is said, whatever happens.
@@ -100,7 +116,7 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
     if crate::train::finished_report(run)?.is_some() {
         return Err(Failure::failed("the run has come to its end already; to train its result further, start a run with --model RUN"));
     }
-    let begun = crate::run::RunState::read(run.path())?.last_step > 0;
+    let begun = RunState::read(run.path())?.last_step > 0;
     if begun && !arguments.resume {
         return Err(Failure::usage("the run has begun already; add --resume to go on with it"));
     }
@@ -112,11 +128,70 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
 /// The training itself.
 #[cfg(feature = "engine")]
 fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
-    use crate::train::Ended::{Finished, Interrupted};
+    use crate::train::Ended::{CutShort, Finished, Interrupted};
     let engine = super::launch::engine(slot)?;
     let mut progress = super::progress::Progress::new();
     Ok(match crate::train::train(run, &super::launch::places(run), &engine, worker, &mut |event| progress.event(event))? {
         Finished(_) => (Status::Finished, "all steps done".to_owned()),
         Interrupted { .. } => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+        CutShort { cause, .. } => (Status::Interrupted, cause),
     })
+}
+
+#[cfg(not(feature = "engine"))]
+fn sampler(_folder: &std::path::Path, _arguments: &Arguments, handshake: Handshake) -> Outcome {
+    let failure = Failure::failed("this program was built without the engine, so it cannot sample");
+    handshake.failed(&failure.message);
+    Err(failure)
+}
+
+/// How long a sample worker stays without a request: `$GRPO_TUI_SAMPLER_IDLE` seconds, else ten minutes.
+#[cfg(feature = "engine")]
+fn idle() -> std::time::Duration {
+    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
+    std::time::Duration::from_secs(seconds.unwrap_or(600))
+}
+
+/// Serve samples of one model until it is time to end.
+#[cfg(feature = "engine")]
+fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: Handshake) -> Outcome {
+    use crate::run::RunPlaces;
+    use crate::run::sampler::{Post, SamplerFile};
+    let begin = || -> Result<_, Failure> {
+        let file = SamplerFile::read(folder)?;
+        let heard = signals::hear()?;
+        let post = Post::begin(folder, heard.once, idle())?;
+        post.controls().stop_now_when(heard.twice);
+        // From the worker's own folder: a run's model is named by its path.
+        let places = RunPlaces::discover(None, folder);
+        let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
+        let ready = found.and_then(|_| super::launch::devices(arguments.compute()));
+        if let Err(failure) = &ready {
+            post.end(Status::Failed, &failure.message)?;
+        }
+        ready.map(|devices| (file, post, places, devices))
+    };
+    let (file, post, places, devices) = match begin() {
+        Ok(ready) => ready,
+        Err(failure) => {
+            handshake.failed(&failure.message);
+            return Err(failure);
+        }
+    };
+    handshake.ready();
+    let Some(slot) = post.wait_for(&devices, |sentence| eprintln!("{sentence}"))? else { return Ok(ExitCode::from(130)) };
+    let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &post, &slot)?) };
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
+        .unwrap_or_else(|_| Err(Failure::failed("the worker hit a bug; its last words are in worker.log")));
+    match ended {
+        Ok(why) => {
+            eprintln!("{why}");
+            post.end(Status::Finished, &why)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            post.end(Status::Failed, &failure.message)?;
+            Err(failure)
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub struct Disk {
     pub checkpoints: u64,
     /// All of them.
     pub checkpoints_bytes: u64,
-    /// Texts, ids, log-probs and scores of every completion, and the events.
+    /// Texts, ids, log-probs and scores of the completions that the keep rules leave, compressed but for the last file, and the events.
     pub rollouts_bytes: u64,
     /// Completions and scores of every held-out pass.
     pub evals_bytes: u64,
@@ -28,48 +28,101 @@ pub struct Disk {
 
 /// A token in a rollout file: its text, its id and its log-prob as JSON. Measured on runs of the embedded model.
 const BYTES_PER_ROLLOUT_TOKEN: f64 = 24.0;
-/// A completion's score and keys there, and its part of the group's event. Measured likewise.
-const BYTES_PER_COMPLETION: f64 = 350.0;
+/// A completion's score and keys there. Measured likewise.
+const BYTES_PER_COMPLETION: f64 = 280.0;
+/// Its part of the group's event in the log. Measured likewise.
+const BYTES_PER_COMPLETION_EVENT: f64 = 70.0;
 /// A token of text.
 const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
+
+/// Steps whose rollouts are one file; it is compressed when it is complete.
+pub const STEPS_PER_ROLLOUT_FILE: u64 = 100;
+/// What a compressed rollout file takes of the plain one, at the most: 0.05 to 0.09 on runs of the embedded model, frame by frame.
+pub const COMPRESSED_SHARE: f64 = 0.1;
+
+/// How much of what a run makes it has at once, by its keep rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Checkpoints at its end: step 0, the best, the end and the latest.
+    pub checkpoints_at_end: u64,
+    /// Checkpoints at the most, the one being written included: the old one goes when the new one is there.
+    pub checkpoints_at_once: u64,
+    /// Steps with rollouts at its end, all of them compressed.
+    pub rollout_steps_at_end: u64,
+    /// Steps whose rollouts are plain at the most.
+    pub plain_rollout_steps: u64,
+    /// Passes over the eval set, the first and the last included.
+    pub eval_passes: u64,
+}
+
+impl Kept {
+    /// Of a run of so many steps.
+    pub fn of(config: &TrainConfig, steps: u64) -> Self {
+        let keep = config.keep_checkpoints as u64;
+        // Beyond what is kept, counting further says nothing.
+        let most = if keep == 0 { u64::MAX } else { keep + 3 };
+        let made =
+            2 + (1..steps).filter(|step| has_checkpoint(config, *step)).take(usize::try_from(most).unwrap_or(usize::MAX)).count() as u64;
+        Self {
+            checkpoints_at_end: made.min(most.saturating_sub(1)),
+            checkpoints_at_once: made.min(most),
+            rollout_steps_at_end: rollout_steps(config, steps),
+            plain_rollout_steps: steps.min(STEPS_PER_ROLLOUT_FILE),
+            eval_passes: evals(config, steps),
+        }
+    }
+}
+
+/// Whether a step between the first and the last comes with a checkpoint: every eval does.
+fn has_checkpoint(config: &TrainConfig, step: u64) -> bool {
+    [config.eval_every, config.checkpoint_every].iter().any(|&every| every > 0 && step.is_multiple_of(every))
+}
+
+/// Steps whose rollouts are there at the end: all, or the files of the last `keep_rollouts` steps and those around kept checkpoints.
+fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
+    if config.keep_rollouts == 0 || config.keep_rollouts >= steps {
+        return steps;
+    }
+    let file = |step: u64| step.max(1).div_ceil(STEPS_PER_ROLLOUT_FILE);
+    let (first_kept, last) = (file(steps + 1 - config.keep_rollouts), file(steps));
+    let keep = if config.keep_checkpoints == 0 { usize::MAX } else { config.keep_checkpoints };
+    let latest = (1..=steps).rev().filter(|step| *step == steps || has_checkpoint(config, *step)).take(keep);
+    // Step 0, and the best one: which that will be is not known, so it counts as one that nothing else keeps.
+    let around: std::collections::BTreeSet<u64> =
+        latest.chain([0]).flat_map(|step| [file(step), file(step + 1)]).filter(|number| *number < first_kept).collect();
+    let best = u64::from(around.len() as u64 + 1 < first_kept);
+    let files = last + 1 - first_kept + around.len() as u64 + best;
+    // The last file is as full as the run's end leaves it.
+    (files.saturating_sub(1) * STEPS_PER_ROLLOUT_FILE + (steps - (last - 1) * STEPS_PER_ROLLOUT_FILE)).min(steps)
+}
 
 /// The disk of a run.
 pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, free_bytes: Option<u64>) -> Disk {
     let checkpoint_bytes = 12 * trainable_parameters(model, config) as u64;
-    let checkpoints = checkpoints(config, steps);
-    let groups = steps as f64 * config.prompt_groups_per_step as f64;
+    let kept = Kept::of(config, steps);
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
-    let rollouts = groups * (data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion);
-    let records = evals(config, steps) as f64 * data.eval_rows as f64 + 2.0 * data.proof_rows as f64;
+    let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
+    let step = config.prompt_groups_per_step as f64 * group;
+    let events = steps as f64 * (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * BYTES_PER_COMPLETION_EVENT;
+    let rollouts = step * (COMPRESSED_SHARE * kept.rollout_steps_at_end as f64 + kept.plain_rollout_steps as f64) + events;
+    let records = kept.eval_passes as f64 * data.eval_rows as f64 + 2.0 * data.proof_rows as f64;
     let (rollouts_bytes, evals_bytes) =
         (rollouts as u64, (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64);
-    let checkpoints_bytes = checkpoints * checkpoint_bytes;
+    let (checkpoints, checkpoints_bytes) = (kept.checkpoints_at_once, kept.checkpoints_at_once * checkpoint_bytes);
     let total_bytes = checkpoints_bytes + rollouts_bytes + evals_bytes;
     Disk { checkpoint_bytes, checkpoints, checkpoints_bytes, rollouts_bytes, evals_bytes, total_bytes, free_bytes }
-}
-
-/// Step 0, the best, the end and the latest; never more than are made. Every eval makes one too.
-fn checkpoints(config: &TrainConfig, steps: u64) -> u64 {
-    let due = |step: u64| [config.eval_every, config.checkpoint_every].iter().any(|&every| every > 0 && step.is_multiple_of(every));
-    // Beyond what is kept, counting further says nothing.
-    let most = if config.keep_checkpoints == 0 { u64::MAX } else { config.keep_checkpoints as u64 + 3 };
-    let between = (1..steps).filter(|step| due(*step)).take(usize::try_from(most).unwrap_or(usize::MAX)).count() as u64;
-    (2 + between).min(most)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::shape::tests::qwen3_8b;
+    use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
-    use crate::config::Layers;
 
     #[test]
     fn checkpoints_follow_the_keep_rules() {
-        let check = |set: &[&str], steps, expected| {
-            let layers = Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() };
-            assert_eq!(checkpoints(&layers.resolve().unwrap().config, steps), expected, "{set:?} {steps}");
-        };
+        let check =
+            |set: &[&str], steps, expected| assert_eq!(Kept::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}");
         check(&["eval_every=5", "checkpoint_every=10"], 10, 3);
         check(&["eval_every=5", "checkpoint_every=10"], 100, 6);
         check(&["eval_every=5", "checkpoint_every=10", "keep_checkpoints=0"], 100, 21);
@@ -77,25 +130,32 @@ mod tests {
     }
 
     #[test]
+    fn rollouts_follow_their_keep_rule() {
+        let check =
+            |set: &[&str], steps, expected| assert_eq!(Kept::of(&config(set), steps).rollout_steps_at_end, expected, "{set:?} {steps}");
+        check(&["keep_rollouts=0"], 1000, 1000);
+        check(&["keep_rollouts=500"], 450, 450);
+        // The last two files, that of step 0, the best one.
+        let few = ["keep_rollouts=150", "keep_checkpoints=1", "eval_every=0", "checkpoint_every=100"];
+        check(&few, 1000, 400);
+        // The last file is not full.
+        check(&few, 950, 350);
+        // Three latest checkpoints 250 steps apart: those of steps 1000, 750 and 500, with the first steps after the last two in their own files.
+        check(&["keep_rollouts=100", "keep_checkpoints=3", "eval_every=0", "checkpoint_every=250"], 1000, 600);
+        check(&["keep_rollouts=100", "keep_checkpoints=0", "eval_every=0", "checkpoint_every=10"], 1000, 1000);
+    }
+
+    #[test]
     fn adapters_are_small_and_all_weights_are_not() {
-        let data = DataShape {
-            train_rows: 200,
-            mean_prompt_tokens: 100.0,
-            longest_prompt_tokens: 100,
-            eval_rows: 50,
-            proof_rows: 500,
-            mean_completion_tokens: 50.0,
-        };
-        let bytes = |rank: &str| {
-            let config = Layers { set: vec![rank.to_owned()], ..Layers::default() }.resolve().unwrap().config;
-            disk(&qwen3_8b(), &config, &data, 25, None)
-        };
+        let data = DataShape { mean_prompt_tokens: 100.0, mean_completion_tokens: 50.0, ..DATA };
+        let bytes = |rank: &str| disk(&qwen3_8b(), &config(&[rank]), &data, 25, None);
         // 43.6 M and 8.19 G numbers, 12 bytes each.
         assert!((bytes("lora_rank=16").checkpoint_bytes as f64 / 0.524e9 - 1.0).abs() < 0.01);
         assert!((bytes("lora_rank=0").checkpoint_bytes as f64 / 98.3e9 - 1.0).abs() < 0.01);
         let found = bytes("lora_rank=16");
         assert_eq!(found.total_bytes, found.checkpoints_bytes + found.rollouts_bytes + found.evals_bytes);
-        // 25 steps x 8 groups x (400 + 8 x 1,550) bytes.
-        assert_eq!(found.rollouts_bytes, 2_560_000);
+        // 25 steps x 8 groups x (400 + 8 x 1,480) bytes, plain and again compressed, and 70 bytes of the log each.
+        let plain = 25.0 * 8.0 * (400.0 + 8.0 * 1480.0);
+        assert_eq!(found.rollouts_bytes, (plain * (1.0 + COMPRESSED_SHARE) + 25.0 * 64.0 * 70.0) as u64);
     }
 }

@@ -14,13 +14,13 @@ use serde::Serialize;
 use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
-pub use disk::{Disk, disk};
+pub use disk::{COMPRESSED_SHARE, Disk, Kept, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, Fit, GPU_PREFILL_ROWS, GpuMemory, StepShape, fit, gigabytes, gpu_decode_rows,
     gpu_memory, longest_sequence, step_tokens,
 };
 pub use machine::{free_disk_bytes, memory_limit_bytes};
-pub use memory::{Memory, MemoryPart, Phase, cpu_memory};
+pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
 pub use signal::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};

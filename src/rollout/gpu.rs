@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::shard::{Caches, check, prefill_batch, step};
-use super::{Completion, Request, Sampling, StopReason};
+use super::{Completion, Request, Sampling, StopReason, Threads};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::graph::Graph;
 use crate::kernels::sampler::{SampleSettings, SampleState, done, sample_step};
@@ -14,13 +14,20 @@ use crate::plan::gpu_decode_rows;
 const STEPS_BETWEEN_LOOKS: usize = 8;
 /// Below this many rows a step takes as long as reading the weights, so leaving ended rows in it costs nothing.
 const FEWEST_ROWS_TO_SHRINK: usize = 32;
+
 /// How many rows to decode together.
 pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
     gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.number_type().size_in_bytes())
 }
 
-/// The completions of each request, in order.
-pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Vec<Vec<Completion>>> {
+/// The completions of each request, in order. `threads` may call the work off whenever the host looks.
+pub(super) fn decode(
+    model: &Decoder,
+    adapters: Adapters,
+    requests: &[Request],
+    sampling: &Sampling,
+    threads: &Threads,
+) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, sampling)?;
     let rows: Vec<[u32; 3]> = requests
         .iter()
@@ -48,7 +55,7 @@ pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], 
     let mut work = Work { model, adapters, caches, settings, state, ended: vec![0; rows.len()] };
     sample_step(&logits, &work.settings, &work.state)?;
     drop(logits);
-    work.run(sampling.max_completion_tokens - 1)?;
+    work.run(sampling.max_completion_tokens - 1, threads)?;
     work.completions(requests)
 }
 
@@ -82,7 +89,7 @@ fn first_state(model: &Decoder, places: &[[u32; 3]], prefixes: &[(usize, usize)]
 
 impl Work<'_> {
     /// At most `steps` more tokens a row.
-    fn run(&mut self, steps: usize) -> Result<()> {
+    fn run(&mut self, steps: usize, threads: &Threads) -> Result<()> {
         let mut left = steps;
         while left > 0 {
             let done = self.state.done.to_vec1::<u32>()?;
@@ -103,6 +110,7 @@ impl Work<'_> {
             let graph = Graph::record(self.model.device(), || self.step())?;
             let rows = self.state.done.dim(0)?;
             loop {
+                threads.check()?;
                 let steps = left.min(STEPS_BETWEEN_LOOKS);
                 (0..steps).try_for_each(|_| graph.start())?;
                 left -= steps;

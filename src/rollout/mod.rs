@@ -8,6 +8,7 @@ mod threads; // work spread over the processor's cores, in a fixed order
 use candle_core::Result;
 
 use crate::model::{Adapters, Decoder};
+use crate::plan::CPU_DECODE_ROWS;
 
 pub use threads::Threads;
 
@@ -47,6 +48,16 @@ pub enum StopReason {
     Length,
 }
 
+impl StopReason {
+    /// As records name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
 /// One completion as it was drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
@@ -58,13 +69,10 @@ pub struct Completion {
     pub stop: StopReason,
 }
 
-/// Rows decoded together. Fixed, so that a rollout does not depend on how many cores the machine has.
-const ROWS_PER_SHARD: usize = 32;
-
 /// The completions of each request, in order.
 ///
 /// # Errors
-/// When a prompt and its completion do not fit the model's positions, or a tensor operation fails.
+/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was called off.
 pub fn generate(
     model: &Decoder,
     adapters: Adapters,
@@ -75,10 +83,11 @@ pub fn generate(
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
         let shards = shards(requests, gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
-        let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling)).collect::<Result<Vec<_>>>()?;
+        let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling, threads)).collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results = threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling))?;
+    let results =
+        threads.map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
     Ok(results.into_iter().flatten().collect())
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Completion, Request, Sampling, StopReason};
+use super::{Completion, Request, Sampling, StopReason, Threads};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows, append_keys_values, decode_attention};
 use crate::kernels::philox::{Place, uniform};
 use crate::kernels::sampler::{Drawn, sample_tokens};
@@ -37,13 +37,20 @@ impl Caches {
     }
 }
 
-/// The completions of each request, in order.
-pub(super) fn decode(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Vec<Vec<Completion>>> {
+/// The completions of each request, in order. `threads` may call the work off between two tokens.
+pub(super) fn decode(
+    model: &Decoder,
+    adapters: Adapters,
+    requests: &[Request],
+    sampling: &Sampling,
+    threads: &Threads,
+) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, sampling)?;
     let mut finished: Vec<Vec<Completion>> = requests.iter().map(|_| Vec::new()).collect();
     let Some((mut rows, caches, mut logits)) = prefill(model, adapters, requests, sampling)? else { return Ok(finished) };
     let mut ended = Vec::with_capacity(rows.len());
     loop {
+        threads.check()?;
         let drawn = draw(&logits, &rows, requests, sampling)?;
         for (row, drawn) in rows.iter_mut().zip(drawn) {
             row.completion.token_ids.push(drawn.token_id);

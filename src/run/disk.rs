@@ -8,6 +8,7 @@ use super::checkpoints::{checkpoint_path, list_checkpoints};
 use super::history::RunState;
 use super::rollouts::{STEPS_PER_FILE, rollout_segments};
 use crate::config::TrainConfig;
+use crate::plan::{COMPRESSED_SHARE, Kept};
 
 /// Bytes by part of the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -57,69 +58,70 @@ pub fn disk_use(run: &Path) -> DiskUse {
     }
 }
 
-/// What a run will take, judged by what its steps took so far and by its keep rules.
+/// Free for this user on the disk of a path; `None` where the system does not say.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    rustix::fs::statvfs(path).ok().map(|found| found.f_frsize.max(1).saturating_mul(found.f_bavail))
+}
+
+/// What a run will take: what its parts took so far, times what [`Kept`] says there will be of them.
 pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> DiskForecast {
-    let now = disk_use(run);
-    let free_bytes = rustix::fs::statvfs(run).ok().map(|found| found.f_frsize.max(1).saturating_mul(found.f_bavail));
+    let (now, free_bytes) = (disk_use(run), free_bytes(run));
     let total_steps = state.run.as_ref().map_or(0, |run| run.total_steps);
-    let rest = total_steps.saturating_sub(state.last_step);
     if state.last_step == 0 || total_steps == 0 {
         return DiskForecast { now, at_end_bytes: None, needed_bytes: None, free_bytes };
     }
-    let events = per_step(now.events_bytes, state.last_step) * rest as f64;
-    let (rollouts, being_written) = rollouts(run, state.last_step, rest, config);
-    let passes = state.evals.values().filter(|eval| eval.step > 0).count().max(1) as u64;
-    let evals = if rest == 0 { 0.0 } else { per_step(now.evals_bytes, passes) * evals_to_come(state.last_step, total_steps, config) };
-    let (checkpoints, one) = checkpoints(run, state.last_step, total_steps, config);
-    let more = events + rollouts + evals + checkpoints;
-    DiskForecast {
-        now,
-        at_end_bytes: Some(now.total_bytes + more as u64),
-        needed_bytes: Some(if rest == 0 { 0 } else { (more + being_written + one) as u64 }),
-        free_bytes,
+    let rest = total_steps.saturating_sub(state.last_step);
+    if rest == 0 {
+        return DiskForecast { now, at_end_bytes: Some(now.total_bytes), needed_bytes: Some(0), free_bytes };
     }
+    let kept = Kept::of(config, total_steps);
+    let (packed_step, plain_step) = rollout_steps(run, state.last_step);
+    let rollouts_at_end = packed_step * kept.rollout_steps_at_end as f64;
+    let (checkpoints, checkpoint) = checkpoints(run);
+    let more_checkpoints = |wanted: u64| wanted.saturating_sub(checkpoints) as f64 * checkpoint;
+    let more = per_step(now.events_bytes, state.last_step) * rest as f64 + evals_to_come(run, state, config, total_steps);
+    let rollouts = rollouts_at_end - now.rollouts_bytes as f64;
+    let at_end = now.total_bytes as f64 + more + rollouts + more_checkpoints(kept.checkpoints_at_end);
+    // While the last file is still plain.
+    let rollouts_at_once = (rollouts + plain_step * kept.plain_rollout_steps as f64).max(0.0);
+    let needed = more + rollouts_at_once + more_checkpoints(kept.checkpoints_at_once);
+    DiskForecast { now, at_end_bytes: Some(at_end.max(0.0) as u64), needed_bytes: Some(needed as u64), free_bytes }
 }
 
-/// More bytes of rollouts at the end, and besides them while the last file is still plain.
-fn rollouts(run: &Path, last_step: u64, rest: u64, config: &TrainConfig) -> (f64, f64) {
+/// Bytes of a step's rollouts, compressed and plain.
+fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
     let segments = rollout_segments(run).unwrap_or_default();
     let packed: Vec<_> = segments.iter().filter(|segment| segment.compressed).collect();
-    let plain = segments.iter().rfind(|segment| !segment.compressed);
-    let plain_step = plain.map_or(0.0, |segment| {
+    let plain = segments.iter().rfind(|segment| !segment.compressed).map(|segment| {
         let first = segment.last_step - STEPS_PER_FILE;
         per_step(segment.bytes, last_step.min(segment.last_step).saturating_sub(first))
     });
-    // Before the first file is compressed, texts and numbers as JSON shrink to about a third.
-    let packed_step = match packed.len() as u64 {
-        0 => plain_step / 3.0,
-        count => per_step(packed.iter().map(|segment| segment.bytes).sum(), count * STEPS_PER_FILE),
+    let packed = match packed.len() as u64 {
+        0 => None,
+        count => Some(per_step(packed.iter().map(|segment| segment.bytes).sum(), count * STEPS_PER_FILE)),
     };
-    let steps = match config.keep_rollouts {
-        0 => rest,
-        keep => rest.min(keep.next_multiple_of(STEPS_PER_FILE).saturating_sub(packed.len() as u64 * STEPS_PER_FILE)),
-    };
-    let file = if plain_step > 0.0 { plain_step } else { 3.0 * packed_step } * STEPS_PER_FILE as f64;
-    (packed_step * steps as f64, if rest == 0 { 0.0 } else { file })
+    match (packed, plain) {
+        (Some(packed), Some(plain)) => (packed, plain),
+        (Some(packed), None) => (packed, packed / COMPRESSED_SHARE),
+        (None, plain) => (COMPRESSED_SHARE * plain.unwrap_or(0.0), plain.unwrap_or(0.0)),
+    }
 }
 
-/// Passes of the eval set between the steps, and the last ones over both sets, of which the proof set is the larger: it counts as three.
-fn evals_to_come(last_step: u64, total_steps: u64, config: &TrainConfig) -> f64 {
-    let passes = |step: u64| step.checked_div(config.eval_every).unwrap_or(0);
-    let between = passes(total_steps) - passes(last_step);
-    between as f64 + 3.0
+/// Bytes of the passes that are still to come: over the eval set as often as the rest of the run asks for, and once over the proof set.
+fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
+    let of_set = |set: &str| {
+        let passes: Vec<u64> = state.evals.values().filter(|eval| eval.set == set).map(|eval| bytes_below(&run.join(&eval.file))).collect();
+        per_step(passes.iter().sum(), passes.len() as u64)
+    };
+    let to_come = Kept::of(config, total_steps).eval_passes.saturating_sub(Kept::of(config, state.last_step + 1).eval_passes - 1);
+    of_set("eval") * to_come as f64 + of_set("proof")
 }
 
-/// More bytes of checkpoints at the end, and one, since a new one is written before an old one goes.
-fn checkpoints(run: &Path, last_step: u64, total_steps: u64, config: &TrainConfig) -> (f64, f64) {
+/// How many checkpoints there are, and the bytes of the latest one that has moments.
+fn checkpoints(run: &Path) -> (u64, f64) {
     let steps = list_checkpoints(run).unwrap_or_default();
-    let Some(latest) = steps.iter().rfind(|step| **step > 0).or(steps.last()) else { return (0.0, 0.0) };
-    let one = bytes_below(&checkpoint_path(run, *latest)) as f64;
-    let due = |step: u64| [config.eval_every, config.checkpoint_every].iter().any(|every| *every > 0 && step.is_multiple_of(*every));
-    // Beyond what is kept, counting further says nothing.
-    let most = if config.keep_checkpoints == 0 { usize::MAX } else { config.keep_checkpoints + 3 };
-    let new = (last_step + 1..=total_steps).filter(|step| due(*step) || *step == total_steps).take(most).count();
-    let at_end = (steps.len() + new).min(most.max(steps.len()));
-    ((at_end - steps.len()) as f64 * one, one)
+    let latest = steps.iter().rfind(|step| **step > 0).or(steps.last());
+    (steps.len() as u64, latest.map_or(0.0, |step| bytes_below(&checkpoint_path(run, *step)) as f64))
 }
 
 fn per_step(bytes: u64, steps: u64) -> f64 {

@@ -156,6 +156,14 @@ pub enum RunError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// Neither a model nor a run.
+    #[error("`{name}` is neither a model ({message}) nor a run; `grpo-tui runs list` shows the runs there are")]
+    Model {
+        /// What was asked for.
+        name: String,
+        /// Why it is no model.
+        message: String,
+    },
     /// A worker could not be started, or ended before it was ready.
     #[error("the worker of {} did not start: {message}", .path.display())]
     Launch {
@@ -167,11 +175,22 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// Whether a write found no room on its disk, and can be tried again when there is some. What failed while it was forced to the disk cannot: nobody
+    /// knows what of it arrived.
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Io { action, source, .. } if *action != "sync" && is_full_disk(source))
+    }
+
     /// Wrap an operating system error, saying what was tried on which file.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+}
+
+/// Whether the system said that a disk has no room, for this user at least.
+pub fn is_full_disk(source: &std::io::Error) -> bool {
+    matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {

@@ -114,7 +114,12 @@ impl RunState {
                 self.alerts.insert(alert.rule.clone(), alert.clone());
                 self.alerts_in_order.push(alert);
             }
-            EventBody::Control(control) => self.controls.push(control),
+            EventBody::Control(control) => {
+                if let (Some(run), Some(steps)) = (&mut self.run, goal(&control)) {
+                    run.total_steps = steps;
+                }
+                self.controls.push(control);
+            }
             EventBody::Note(note) => self.notes.push((event.time_ms, note)),
             EventBody::Recovered(recovered) => {
                 self.dropped_bytes = self.dropped_bytes.saturating_add(recovered.dropped_bytes);
@@ -270,4 +275,10 @@ mod listed_evals {
         let evals = Vec::<Eval>::deserialize(deserializer)?;
         Ok(evals.into_iter().map(|eval| ((eval.step, eval.set.clone(), eval.target.clone()), eval)).collect())
     }
+}
+
+/// The steps that a `set` makes the run's end; None where it leaves that, or leaves it to the epochs.
+fn goal(control: &Control) -> Option<u64> {
+    let steps = control.arguments.get("max_steps").filter(|_| control.verb == "set")?;
+    steps.as_u64().filter(|steps| *steps > 0)
 }

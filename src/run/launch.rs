@@ -72,12 +72,18 @@ pub struct Launched {
 /// [`RunError::Loose`] where others could change what the worker relies on.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
     run.check_private()?;
-    let failed = |message: String| RunError::Launch { path: run.path().to_owned(), message };
-    let (log, log_path) = (open_log(&run.log_path())?, run.log_path());
+    launch_in(run.path(), "--run", how)
+}
+
+/// Start a worker that lives in `folder`, named to it by `argument`. The folder must be this user's alone.
+pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<Launched, RunError> {
+    let failed = |message: String| RunError::Launch { path: folder.to_owned(), message };
+    let log_path = folder.join("worker.log");
+    let log = open_log(&log_path)?;
     let log_start = log.metadata().map_err(RunError::io("read", &log_path))?.len();
     let (listen, speak) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
     let log_again = log.try_clone().map_err(RunError::io("open", &log_path))?;
-    let mut command = command(run, how, speak.as_raw_fd());
+    let mut command = command(folder, argument, how, speak.as_raw_fd());
     command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(log_again));
     let mut child = command.spawn().map_err(|error| failed(format!("the program could not be started: {error}")))?;
     drop((speak, command));
@@ -105,17 +111,17 @@ fn open_log(path: &Path) -> Result<File, RunError> {
     OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map_err(RunError::io("open", path))
 }
 
-fn command(run: &RunDirectory, how: &Launch, speak: RawFd) -> Command {
+fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command {
     // The running program itself, also when its file was replaced since.
     let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
-    command.arg0("grpo-tui").arg("worker").arg("--run").arg(run.path());
+    command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
     let compute = match how.compute {
         Compute::Any => Vec::new(),
         Compute::Cpu => vec!["--cpu".to_owned()],
         Compute::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
     };
     command.args(compute).args(how.resume.then_some("--resume"));
-    command.current_dir(run.path()).env(READY, speak.to_string());
+    command.current_dir(folder).env(READY, speak.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that another thread may hold. `speak`
     // is open in the child, which has a copy of every descriptor of this process.
     unsafe {

@@ -9,6 +9,7 @@ mod error;
 mod eval_folder;
 mod evals;
 pub mod events;
+mod fault;
 mod filesystem;
 mod find;
 mod follow;
@@ -16,6 +17,7 @@ mod gpu;
 mod history;
 mod index;
 mod launch;
+mod leftovers;
 mod liveness;
 mod lock;
 mod logout;
@@ -24,6 +26,8 @@ mod query;
 mod reader;
 mod remove;
 mod rollouts;
+mod room;
+pub mod sampler;
 mod segments;
 mod series;
 mod slots;
@@ -34,16 +38,17 @@ mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
 pub use control::{
-    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
-    socket_folders,
+    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, remove_dead_sockets,
+    settings, socket_folders,
 };
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use durable::{replace_file, sync_folder};
-pub use error::RunError;
+pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
+pub use fault::{fault, tear};
 pub use filesystem::FileSystem;
 pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
 pub use follow::Follower;
@@ -61,6 +66,8 @@ pub use rollouts::{
     Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
     rollouts_to_delete,
 };
+pub use room::{Held, Room};
+pub use sampler::SampledCompletion;
 pub use series::Series;
 pub use slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use state::{State, StateWriter, Status};

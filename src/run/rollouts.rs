@@ -13,7 +13,7 @@ use super::lock::RunLock;
 use super::segments::{compress, compressed, expand, open_step};
 
 /// Steps in one file.
-pub const STEPS_PER_FILE: u64 = 100;
+pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 
 /// One group: a line of a rollout file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -189,7 +189,7 @@ impl RolloutWriter {
                 self.open.insert(Open { name, path, file, lines })
             }
         };
-        append_line(&open.file, &open.path, &line)?;
+        append_line(&open.file, &open.path, &line, "rollout")?;
         open.lines += 1;
         self.last_step = group.step;
         Ok(Place { file: open.name.clone(), line: open.lines })

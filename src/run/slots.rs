@@ -79,6 +79,7 @@ impl Waiting {
 #[derive(Debug)]
 pub struct Slot {
     device: Device,
+    folder: PathBuf,
     _lock: File,
     _folder: Option<File>,
 }
@@ -128,6 +129,11 @@ impl Slot {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether somebody waits for the device.
+    pub fn is_wanted(&self) -> bool {
+        tickets(&self.folder, &self.device).iter().any(|(_, path)| lives(path))
     }
 }
 
@@ -226,7 +232,7 @@ impl Ticket {
         lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", &path))?;
         // Programs that clear old files out of /tmp leave a folder alone that somebody has locked.
         let folder = File::open(&self.folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
-        Ok(Some(Slot { device: self.device.clone(), _lock: lock, _folder: folder }))
+        Ok(Some(Slot { device: self.device.clone(), folder: self.folder.clone(), _lock: lock, _folder: folder }))
     }
 }
 

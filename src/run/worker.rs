@@ -9,6 +9,7 @@ use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::error::RunError;
 use super::events::{End, EventBody};
+use super::leftovers;
 use super::lock::RunLock;
 use super::slots::{Device, Slot, slots_folder};
 use super::state::{StateWriter, Status};
@@ -40,9 +41,11 @@ impl Worker {
     pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
+        leftovers::clear(&lock)?;
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = Controls::new(interrupted);
+        controls.keep_beside(run.path());
         let server = ControlServer::start(&lock, state.clone(), controls.clone(), folders)?;
         Ok(Self { server, controls, state, lock })
     }
@@ -80,31 +83,12 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Self::wait_for`].
-    pub fn wait_for_in(&self, slots: &Path, devices: &[Device], mut told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
-        let mut last = String::new();
-        let slot = Slot::wait_in(slots, devices, |waiting| {
-            let sentence = waiting.described();
-            if sentence != last {
-                told(&sentence);
-                last.clone_from(&sentence);
-            }
-            self.on_wait(sentence)
-        })?;
-        if slot.is_some() {
-            self.state.turn(Status::Starting, None)?;
-        } else {
+    pub fn wait_for_in(&self, slots: &Path, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
+        let slot = wait_for_slot(slots, devices, &self.controls, &self.state, told)?;
+        if slot.is_none() {
             self.end(Status::Interrupted, "stopped while it waited for its device")?;
         }
         Ok(slot)
-    }
-
-    fn on_wait(&self, sentence: String) -> ControlFlow<()> {
-        if self.controls.stop_requested().is_some() {
-            return ControlFlow::Break(());
-        }
-        // A disk that is full now may not be by the time the device is free.
-        let _ = self.state.turn(Status::Waiting, Some(sentence));
-        ControlFlow::Continue(())
     }
 
     /// Say the last word for work that ended before it could say its own: requests are recorded, then the end, then the state. After a last word,
@@ -126,8 +110,37 @@ impl Worker {
         let mut events = EventWriter::open(&self.lock)?;
         for accepted in self.controls.take() {
             events.append(EventBody::from(accepted.event(step + 1)))?;
+            self.controls.recorded(&accepted);
         }
         events.append(End { status: status.name().to_owned(), cause: cause.to_owned(), step, seconds: 0.0 })?;
         Ok(())
     }
+}
+
+/// Wait for a device and say so in `state`; `told` hears the same sentence each time that it changes. `None`: asked to stop meanwhile.
+pub(super) fn wait_for_slot(
+    slots: &Path,
+    devices: &[Device],
+    controls: &Controls,
+    state: &StateWriter,
+    mut told: impl FnMut(&str),
+) -> Result<Option<Slot>, RunError> {
+    let mut last = String::new();
+    let slot = Slot::wait_in(slots, devices, |waiting| {
+        if controls.stop_requested().is_some() {
+            return ControlFlow::Break(());
+        }
+        let sentence = waiting.described();
+        if sentence != last {
+            told(&sentence);
+            last.clone_from(&sentence);
+        }
+        // A disk that is full now may not be by the time the device is free.
+        let _ = state.turn(Status::Waiting, Some(sentence));
+        ControlFlow::Continue(())
+    })?;
+    if slot.is_some() {
+        state.turn(Status::Starting, None)?;
+    }
+    Ok(slot)
 }

@@ -3,23 +3,30 @@
 use serde_json::{Value, json};
 
 use super::TrainError;
-use super::grpo::save;
+use super::completions::{Source, draw, task_of};
 use super::job::Job;
 use super::proof::pass;
 use super::recorder::Recorder;
+use super::saving::save;
 use crate::run::events::Note;
-use crate::run::{Answer, Controls, RunDirectory, Status, Verb};
+use crate::run::{Accepted, Answer, Controls, RunDirectory, Sample, Status, Stop, Verb};
 
-/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here.
+/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and save first.
+///
+/// # Errors
+/// [`TrainError::StoppedAtOnce`] where even that is not wanted.
 pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &Controls) -> Result<bool, TrainError> {
     let mut paused = false;
     loop {
         for accepted in controls.take() {
             recorder.event(accepted.event(job.state.step + 1))?;
-            let answer = fulfil(run, job, recorder, &accepted.verb)?;
-            controls.answer(accepted.id, &answer);
+            controls.recorded(&accepted);
+            fulfil(run, job, recorder, controls, accepted)?;
         }
-        let stop = controls.stop_requested().is_some();
+        let stop = match controls.stop_requested() {
+            Some(Stop::Now) => return Err(TrainError::StoppedAtOnce),
+            stop => stop.is_some(),
+        };
         if stop || !controls.pause_requested() {
             if paused && !stop {
                 recorder.status(Status::Running, job.state.step, None)?;
@@ -35,9 +42,15 @@ pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
     }
 }
 
-fn fulfil(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, verb: &Verb) -> Result<Answer, TrainError> {
+fn fulfil(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    controls: &Controls,
+    accepted: Accepted,
+) -> Result<(), TrainError> {
     let step = job.state.step;
-    Ok(match verb {
+    let answer = match &accepted.verb {
         Verb::Checkpoint => {
             save(run, job, recorder, "asked")?;
             Answer::done(format!("the checkpoint of step {step} is saved"), json!({"step": step}))
@@ -57,7 +70,39 @@ fn fulfil(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, verb: 
             recorder.event(Note { text: text.clone() })?;
             Answer::done("noted", Value::Null)
         }
-        Verb::Sample(_) => Answer::refused("this run does not sample yet"),
+        Verb::Sample(wanted) => sample(job, wanted, |part| controls.answer(accepted.id, &part)),
         Verb::Pause | Verb::Resume | Verb::Stop { .. } | Verb::Status => Answer::done("done", Value::Null),
-    })
+    };
+    controls.answer(accepted.id, &answer);
+    Ok(())
+}
+
+/// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the asker's business, not the run's.
+fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
+    let Some((model, adapters)) = job.current_or_base(wanted.base) else {
+        let base = &job.config.base_model;
+        return Answer::refused(format!(
+            "this run trains all weights and keeps no copy of its start in memory (that takes kl_beta > 0); ask for `target` trained, or sample the start \
+             itself: grpo-tui sample TASK --model {base}"
+        ));
+    };
+    let source = Source {
+        model,
+        adapters,
+        tokenizer: &job.tokenizer,
+        threads: &job.threads,
+        step: Some(job.state.step),
+        max_completion_tokens: job.config.max_completion_tokens,
+        max_seq_len: Some(job.config.max_seq_len),
+    };
+    let drawn = task_of(wanted, || Ok(job.task.clone())).and_then(|task| draw(source, &task, wanted));
+    // The gradient's memory must not come on top of what this held.
+    let _ = job.engine.trim_memory();
+    match drawn {
+        Ok(completions) => {
+            completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
+            Answer::done(format!("{} completions at step {}", completions.len(), job.state.step), json!({"step": job.state.step}))
+        }
+        Err(error) => Answer::refused(error.to_string()),
+    }
 }

@@ -11,6 +11,7 @@ use super::outline::Outline;
 use super::proof::{Report, pass, report};
 use super::recorder::{Listener, Recorder};
 use super::rehearsal::rehearse;
+use super::saving::save;
 use super::sft::imitate;
 use super::step::{StepGroups, draw_steps, policy_groups};
 use super::within_memory::{shrunk, within_memory};
@@ -20,7 +21,7 @@ use crate::kernels::device::Engine;
 use crate::model::Gradients;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
-    RunDirectory, RunLock, RunPlaces, RunState, Status, Worker, checkpoint_folder, checkpoint_path, checkpoints_to_delete,
+    Answer, RunDirectory, RunLock, RunPlaces, RunState, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
     list_checkpoints, settings,
 };
 use crate::update::{Applied, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient, reference_log_probs};
@@ -35,9 +36,17 @@ pub enum Ended {
         /// Steps done.
         step: u64,
     },
+    /// It was told to stop at once, or while its disk had no room: it can be resumed from its last checkpoint.
+    CutShort {
+        /// The step of that checkpoint; None before the first one.
+        goes_on_from: Option<u64>,
+        /// How it came to that.
+        cause: String,
+    },
 }
 
-/// Trains a run from its last checkpoint, or from the start, as `worker`. Between steps it does what the worker is asked; to stop, it saves first.
+/// Trains a run from its last checkpoint, or from the start, as `worker`. Between steps it does what the worker is asked. To stop after a step, it saves
+/// first; to stop at once, it leaves what it does within a decode step or a micro-batch. A disk without room holds it.
 ///
 /// # Errors
 /// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
@@ -51,17 +60,36 @@ pub fn train(
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = RunState::read(run.path())?.last_step;
-    let result = work(run, places, engine, worker, &mut recorder, &mut reached);
-    let (status, cause) = match &result {
+    let result = match work(run, places, engine, worker, &mut recorder, &mut reached) {
+        Err(error) => match error.cut_short() {
+            Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
+            None => Err(error),
+        },
+        ended => ended,
+    };
+    let (status, cause) = last_word(&result);
+    recorder.stop_watching();
+    let too_late = record_requests(worker, &mut recorder, reached);
+    let end = End { status: status.name().to_owned(), cause, step: reached, seconds: start.elapsed().as_secs_f64() };
+    let told = too_late.and_then(|()| recorder.end(end));
+    match result {
+        // The disk may have no room for the last word either; its error is not the one to tell.
+        Ok(Ended::CutShort { .. }) | Err(_) => result,
+        Ok(ended) => told.map(|()| ended),
+    }
+}
+
+fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
+    match result {
         Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+        Ok(Ended::CutShort { goes_on_from, cause }) => {
+            let step =
+                goes_on_from.map_or_else(|| "it begins anew".to_owned(), |step| format!("it can go on from the checkpoint of step {step}"));
+            (Status::Interrupted, format!("{cause}; {step}"))
+        }
         Err(error) => (Status::Failed, error.to_string()),
-    };
-    recorder.stop_watching();
-    let end = End { status: status.name().to_owned(), cause: cause.clone(), step: reached, seconds: start.elapsed().as_secs_f64() };
-    // Where the work failed, its error is the one to tell, even if the disk cannot take the last word.
-    let told = recorder.event(end).and_then(|()| recorder.status(status, reached, Some(cause)));
-    result.and_then(|ended| told.map(|()| ended))
+    }
 }
 
 fn work(
@@ -74,14 +102,17 @@ fn work(
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let mut outline = Outline::read(run, places, engine)?;
+    let controls = worker.controls().clone();
+    outline.threads = outline.threads.until(move || controls.stop_requested() == Some(Stop::Now));
+    let mut settings = settings(run.path())?;
+    outline.set_goal(&settings);
     *reached = outline.resumed_from.unwrap_or(0);
     begin(run, &outline, worker.lock(), recorder)?;
     if let Some(gpu) = outline.gpu.take() {
         recorder.watch(gpu);
     }
     let mut job = Job::load(run, outline, engine)?;
-    let settings = settings(run.path())?;
-    settings.range(..=job.state.step).for_each(|(_, changes)| job.set(changes));
+    set_what_is_due(&mut job, &mut settings);
     recorder.status(Status::Running, job.state.step, None)?;
     if !engine.device.is_cpu() {
         rehearse(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
@@ -92,13 +123,15 @@ fn work(
         save(run, &mut job, recorder, "start")?;
     }
     let mut best_valid = best_so_far(&RunState::read(run.path())?, job.state.step);
-    while job.state.step < job.total_steps {
-        if let Some(changes) = settings.get(&(job.state.step + 1)) {
-            job.set(changes);
-        }
+    loop {
+        set_what_is_due(&mut job, &mut settings);
         if attend(run, &mut job, recorder, worker.controls())? {
             save(run, &mut job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
+        }
+        // Only now: what was asked during the last step may have moved the end.
+        if job.state.step >= job.total_steps {
+            break;
         }
         let steps = job.config.weight_sync_interval.min(job.total_steps - job.state.step);
         match job.config.method {
@@ -113,6 +146,27 @@ fn work(
     save(run, &mut job, recorder, "end")?;
     recorder.finish_rollouts()?;
     Ok(Ended::Finished(Box::new(report(run, &mut job, recorder, start.elapsed().as_secs_f64())?)))
+}
+
+/// What earlier workers were told to set for the next step, or for one before it.
+fn set_what_is_due(job: &mut Job, settings: &mut Settings) {
+    while let Some(due) = settings.first_entry().filter(|due| *due.key() <= job.state.step + 1) {
+        job.set(&due.remove());
+    }
+}
+
+/// What was asked too late to be done is in the log all the same; its askers hear that the run has ended.
+fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> Result<(), TrainError> {
+    for accepted in worker.controls().take() {
+        recorder.event(accepted.event(step + 1))?;
+        worker.controls().recorded(&accepted);
+        let answer = match accepted.verb {
+            Verb::Stop { .. } => Answer::done("stopped", serde_json::Value::Null),
+            _ => Answer::refused("the run ended before it came to this; it is in the log"),
+        };
+        worker.controls().answer(accepted.id, &answer);
+    }
+    Ok(())
 }
 
 /// The first lines of a worker: who computes what in which memory, and what of an earlier worker's will be redone.
@@ -137,6 +191,11 @@ fn begin(run: &RunDirectory, outline: &Outline, lock: &RunLock, recorder: &mut R
     if let Some(step) = outline.resumed_from {
         let text = format!("goes on from the checkpoint of step {step}; what was recorded of later steps is void");
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
+        if !RunState::read(run.path())?.checkpoints.contains_key(&step) {
+            // Its worker died when the checkpoint was on the disk and not yet in the log.
+            let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
+            recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), removed: Vec::new() })?;
+        }
     }
     Ok(())
 }
@@ -236,29 +295,4 @@ fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>
 fn best_so_far(history: &RunState, step: u64) -> f64 {
     let evals = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= step);
     evals.map(|eval| eval.summary.valid).fold(0.0, f64::max)
-}
-
-/// A durable checkpoint of the step, then the keep rules.
-pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
-    let step = job.state.step;
-    if list_checkpoints(run.path())?.last() == Some(&step) && why != "end" {
-        return Ok(());
-    }
-    recorder.phase(step, "checkpoint")?;
-    recorder.sync()?;
-    if why == "end" {
-        pass(run, job, recorder, "eval", "trained", step)?;
-    }
-    let folder = checkpoint_path(run.path(), step);
-    let base = &job.config.base_model;
-    let bytes = checkpoint::save(&folder, job.model.parameters(), &job.optimizer, &job.state, job.trainable, base)?;
-    let steps = list_checkpoints(run.path())?;
-    let best = RunState::read(run.path())?.best_step_by(&steps, job.config.keep_best_by);
-    let end = (step == job.total_steps).then_some(step);
-    let removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
-    recorder.event(Checkpoint { step, path: checkpoint_folder(step), bytes, why: why.to_owned(), removed: removed.clone() })?;
-    for step in removed {
-        checkpoint::remove(&checkpoint_path(run.path(), step))?;
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
+use crate::task::Task;
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings};
 
@@ -34,6 +35,10 @@ pub(super) struct Job {
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
     pub(super) alerts: Alerts,
+    /// Somebody said to go on although the rest of the run does not fit its disk.
+    pub(super) goes_on_regardless: bool,
+    /// The run's own task.
+    pub(super) task: Task,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,
     /// Reward of the highest and the lowest tier, to tell solved groups from hopeless ones.
@@ -50,7 +55,7 @@ impl Job {
     /// [`TrainError`] naming what is missing or wrong.
     pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine) -> Result<Self, TrainError> {
         let shape = outline.shape();
-        let Outline { config, start, prompts, scorer, threads, total_steps, best_and_worst, .. } = outline;
+        let Outline { task, config, start, prompts, scorer, threads, total_steps, best_and_worst, .. } = outline;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
@@ -67,6 +72,8 @@ impl Job {
         Ok(Self {
             total_steps,
             alerts,
+            goes_on_regardless: false,
+            task,
             threads,
             engine: engine.clone(),
             shape,
@@ -134,6 +141,16 @@ impl Job {
         if let Some(steps) = changes.get("max_steps").and_then(serde_json::Value::as_u64) {
             self.config.max_steps = steps;
             self.total_steps = self.config.total_steps(self.prompts.train.len());
+        }
+    }
+
+    /// The model as it is, or as the run found it, where that is in memory.
+    pub(super) fn current_or_base(&self, base: bool) -> Option<(&Decoder, Adapters)> {
+        match (base, &self.frozen, self.trainable) {
+            (false, ..) => Some((&self.model, Adapters::On)),
+            (true, Some(frozen), _) => Some((frozen, Adapters::Off)),
+            (true, None, Trainable::Full) if self.state.updates > 0 => None,
+            (true, None, _) => Some((&self.model, Adapters::Off)),
         }
     }
 

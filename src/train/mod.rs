@@ -2,17 +2,20 @@
 
 mod alerts; // what a person should look at, from the last steps' numbers
 mod attend; // what people ask between two steps
+mod completions; // one prompt's completions for a person
 mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine
 mod measure_gpu; // speed of a GPU
+mod measured_work; // what is made up for the two, and for a plan
 mod metrics; // a step's numbers
 mod outline; // a run before its weights are read
 mod pretrain; // a small model from a task's generator
-
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
 mod rehearsal; // the longest gradient, tried before the first step
+mod sample_job; // a model that stays loaded to be sampled from
+mod saving; // checkpoints and the room for them
 mod sft; // imitation of the rows' answers
 mod signal; // a run before it exists: its speed here, and whether its groups would teach
 mod step; // one step's groups
@@ -26,9 +29,13 @@ pub use outline::check;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use proof::{Report, finished_report};
 pub use recorder::Listener;
+pub use sample_job::serve;
 pub use signal::Candidate;
 
+use crate::checkpoint::CheckpointError;
 use crate::kernels::faults::explained;
+use crate::rollout::Threads;
+use crate::run::is_full_disk;
 
 /// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +110,32 @@ pub enum TrainError {
     /// Checkpoints.
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// A request without a task to a worker that has none.
+    #[error("{model} belongs to no run, so the request must name a `task`")]
+    NoTask {
+        /// The model.
+        model: String,
+    },
+    /// A task's own configuration.
+    #[error("{0}")]
+    Config(#[from] crate::config::ConfigError),
+    /// No row of that id.
+    #[error("no row `{id}` in {files}")]
+    NoSuchRow {
+        /// What was asked for.
+        id: String,
+        /// Where it was looked for.
+        files: String,
+    },
+    /// Told to stop without saving.
+    #[error("stopped at once, as asked")]
+    StoppedAtOnce,
+    /// Told to stop while the disk had no room for the step under way.
+    #[error("stopped while it waited for room on its disk ({error})")]
+    StoppedWithoutRoom {
+        /// What could not be written.
+        error: String,
+    },
     /// Numbers that are not finite.
     #[error("step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint")]
     NotFinite {
@@ -111,4 +144,24 @@ pub enum TrainError {
         /// Loss or gradient.
         what: String,
     },
+}
+
+impl TrainError {
+    /// Whether a write found no room on its disk, and can be tried again when there is some.
+    fn is_full_disk(&self) -> bool {
+        match self {
+            Self::Run(error) => error.is_full_disk(),
+            Self::Checkpoint(CheckpointError::Write { source, .. }) => is_full_disk(source),
+            _ => false,
+        }
+    }
+
+    /// The sentence of a stop that left the step under way undone; None for any other error.
+    fn cut_short(&self) -> Option<String> {
+        match self {
+            Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
+            error if Threads::is_called_off(&error.to_string()) => Some(Self::StoppedAtOnce.to_string()),
+            _ => None,
+        }
+    }
 }

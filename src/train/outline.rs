@@ -10,7 +10,7 @@ use crate::model::ModelError;
 use crate::plan::{DataShape, Fit, GpuMemory, StepShape, fit};
 use crate::rollout::Threads;
 use crate::run::events::Memory;
-use crate::run::{Gpu, RunDirectory, RunPlaces, list_checkpoints};
+use crate::run::{Gpu, RunDirectory, RunPlaces, Settings, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
@@ -29,6 +29,7 @@ pub(super) struct PromptSets {
 /// What a run is, weights and optimizer aside.
 #[derive(Debug)]
 pub(super) struct Outline {
+    pub(super) task: Task,
     pub(super) config: TrainConfig,
     pub(super) start: StartModel,
     pub(super) prompts: PromptSets,
@@ -69,6 +70,7 @@ impl Outline {
             total_steps: config.total_steps(prompts.train.len()),
             resumed_from: list_checkpoints(run.path())?.last().copied(),
             best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
+            task,
             config,
             start,
             prompts,
@@ -77,6 +79,15 @@ impl Outline {
             gpu,
             fit,
         })
+    }
+
+    /// The steps planned, by what has been `set` up to where the run goes on.
+    pub(super) fn set_goal(&mut self, settings: &Settings) {
+        let until = self.resumed_from.unwrap_or(0) + 1;
+        let goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
+        if let Some(max_steps) = goals.last() {
+            self.total_steps = TrainConfig { max_steps, ..self.config.clone() }.total_steps(self.prompts.train.len());
+        }
     }
 
     /// What the plan says, as the run's record tells it; None on a CPU.

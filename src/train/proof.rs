@@ -61,7 +61,8 @@ pub(super) fn pass(
     // Such a pass decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);
-    write_evals(&run.path().join(&file), &records)?;
+    let path = run.path().join(&file);
+    recorder.write("the held-out pass", 1 << 20, |_| write_evals(&path, &records))?;
     let summary = EvalSummary::from_records(&records);
     let seconds = start.elapsed().as_secs_f64();
     recorder.event(Eval { step, set: set.to_owned(), target: target.to_owned(), summary: summary.clone(), file, seconds })?;

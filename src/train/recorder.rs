@@ -6,8 +6,10 @@ use super::TrainError;
 use super::job::Job;
 use super::step::ScoredGroup;
 use super::watch::{self, Watch};
-use crate::run::events::{Group, Phase};
-use crate::run::{EventBody, EventWriter, Gpu, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, StateWriter, Status, Worker};
+use crate::run::events::{End, Group, Phase};
+use crate::run::{
+    EventBody, EventWriter, Gpu, Held, RolloutCompletion, RolloutGroup, RolloutWriter, Room, RunLock, StateWriter, Status, Worker,
+};
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
@@ -19,8 +21,12 @@ pub(super) struct Recorder<'a> {
     watch: Option<Watch>,
     rollouts: Option<RolloutWriter>,
     state: StateWriter,
+    room: Room,
     listener: Listener<'a>,
 }
+
+/// What a line or a file of text needs at the least, for whoever frees some.
+const A_LITTLE_BYTES: u64 = 1 << 20;
 
 impl<'a> Recorder<'a> {
     pub(super) fn open(worker: &Worker, listener: Listener<'a>) -> Result<Self, TrainError> {
@@ -29,8 +35,43 @@ impl<'a> Recorder<'a> {
             watch: None,
             rollouts: None,
             state: worker.state(),
+            room: Room::new(worker),
             listener,
         })
+    }
+
+    /// Do a write of `what`, which needs about so many bytes. Where the disk has no room, the run holds, and the same is done again.
+    pub(super) fn write<R, E: Into<TrainError>>(
+        &mut self,
+        what: &str,
+        needed_bytes: u64,
+        mut attempt: impl FnMut(&mut Self) -> Result<R, E>,
+    ) -> Result<R, TrainError> {
+        loop {
+            match attempt(self).map_err(Into::into) {
+                Err(error) if error.is_full_disk() => match self.hold(what, needed_bytes, true) {
+                    Held::Stop => return Err(TrainError::StoppedWithoutRoom { error: error.to_string() }),
+                    Held::Room | Held::Resumed => {}
+                },
+                result => return result,
+            }
+        }
+    }
+
+    /// Hold the run until there is room; `retry`: a write has failed.
+    pub(super) fn hold(&mut self, what: &str, needed_bytes: u64, retry: bool) -> Held {
+        let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
+        let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });
+        self.room.hold(what, needed_bytes, retry, || {
+            // Best effort: where not even this fits, `state.json` or the socket tells.
+            let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(phase.clone());
+            listener(&phase);
+        })
+    }
+
+    /// Free on the run's disk.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.room.free_bytes()
     }
 
     /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay (0: all).
@@ -41,8 +82,19 @@ impl<'a> Recorder<'a> {
 
     pub(super) fn event(&mut self, body: impl Into<EventBody>) -> Result<(), TrainError> {
         let body = body.into();
+        self.write("the log", A_LITTLE_BYTES, |recorder| recorder.writer().append(body.clone()))?;
+        (self.listener)(&body);
+        Ok(())
+    }
+
+    /// The last word. Where there is no room for it, nobody waits.
+    pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
+        self.room.give_back();
+        let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
+        let body = EventBody::from(end);
         self.writer().append(body.clone())?;
         (self.listener)(&body);
+        self.state.status(status, step, Some(cause))?;
         Ok(())
     }
 
@@ -58,6 +110,7 @@ impl<'a> Recorder<'a> {
 
     /// Nothing more is sampled: the last rollouts are compressed.
     pub(super) fn finish_rollouts(&mut self) -> Result<(), TrainError> {
+        // What finds no room to be compressed stays plain.
         Ok(self.rollouts.take().map_or(Ok(()), RolloutWriter::finish)?)
     }
 
@@ -70,11 +123,11 @@ impl<'a> Recorder<'a> {
     }
 
     pub(super) fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), TrainError> {
-        Ok(self.state.status(status, step, cause)?)
+        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.status(status, step, cause.clone()))
     }
 
     pub(super) fn step_done(&mut self, step: u64) -> Result<(), TrainError> {
-        Ok(self.state.step(step)?)
+        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))
     }
 
     /// Everything written so far is on disk when this returns; called before a checkpoint claims its step.
@@ -94,15 +147,15 @@ impl<'a> Recorder<'a> {
                 text: group.texts[index].clone(),
                 token_ids: completion.token_ids.clone(),
                 log_probs: completion.log_probs.clone(),
-                stop_reason: stop_reason(completion),
+                stop_reason: completion.stop.name().to_owned(),
                 reward: Some(group.rewards[index]),
                 score: serde_json::to_value(&group.scores[index])?,
                 advantage: group.advantages[index],
             });
         }
         let record = RolloutGroup { step, prompt_id: prompt.row.id.clone(), prompt: prompt.text.clone(), completions };
-        let Some(rollouts) = &mut self.rollouts else { return Ok(()) };
-        let place = rollouts.append(&record)?;
+        let append = |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
+        let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
         self.event(Group {
             step,
             prompt_id: record.prompt_id,
@@ -110,17 +163,10 @@ impl<'a> Recorder<'a> {
             tiers: group.scores.iter().map(|score| score.tier.name().to_owned()).collect(),
             advantages: group.advantages.clone(),
             token_counts: group.completions.iter().map(|completion| completion.token_ids.len()).collect(),
-            stop_reasons: group.completions.iter().map(stop_reason).collect(),
+            stop_reasons: group.completions.iter().map(|completion| completion.stop.name().to_owned()).collect(),
             dead: group.dead,
             file: place.file,
             line: place.line,
         })
-    }
-}
-
-fn stop_reason(completion: &crate::rollout::Completion) -> String {
-    match completion.stop {
-        crate::rollout::StopReason::Stop => "stop".to_owned(),
-        crate::rollout::StopReason::Length => "length".to_owned(),
     }
 }

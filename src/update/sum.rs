@@ -18,6 +18,7 @@ pub(super) fn sum_gradients<R: Send>(
     // A GPU computes one after the other: they share the one buffer, which may be as large as all weights.
     if !model.device().is_cpu() {
         for micro_batch in micro_batches {
+            threads.check()?;
             found.push(work(micro_batch, &mut sum)?);
         }
         return Ok((sum, found));

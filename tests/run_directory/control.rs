@@ -27,22 +27,22 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn sockets(folder: &Path) -> PathBuf {
+pub(super) fn sockets(folder: &Path) -> PathBuf {
     let sockets = folder.join("sockets");
     let _ = std::fs::create_dir(&sockets);
     std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700)).unwrap();
     sockets
 }
 
-fn begin(run: &RunDirectory, folders: Vec<PathBuf>) -> Worker {
+pub(super) fn begin(run: &RunDirectory, folders: Vec<PathBuf>) -> Worker {
     Worker::begin_in(run, Arc::default(), folders).unwrap()
 }
 
-fn ask_now(run: &RunDirectory, verb: &Verb) -> Result<Answered, RunError> {
+pub(super) fn ask_now(run: &RunDirectory, verb: &Verb) -> Result<Answered, RunError> {
     ask(run.path(), verb, LONG, &mut |_| {})
 }
 
-fn socket_of(run: &RunDirectory) -> PathBuf {
+pub(super) fn socket_of(run: &RunDirectory) -> PathBuf {
     State::observe(run.path()).unwrap().socket.unwrap()
 }
 
@@ -338,7 +338,7 @@ fn what_was_set_is_read_back_from_the_log() {
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut events = EventWriter::open(&lock).unwrap();
     let mut record = |step: u64, verb: Verb| {
-        events.append(Accepted { id: 1, verb, user_id: 0 }.event(step)).unwrap();
+        events.append(Accepted { id: 1, verb, user_id: 0, request: String::new() }.event(step)).unwrap();
     };
     record(3, Verb::set(["learning_rate=1e-4", "max_steps=9"]).unwrap());
     record(4, Verb::Pause);
@@ -347,26 +347,15 @@ fn what_was_set_is_read_back_from_the_log() {
     let expected = json!({"3": {"learning_rate": 1e-5, "max_steps": 9}, "7": {"temperature": 0.5}});
     assert_eq!(json!(settings(run.path()).unwrap()), expected);
     events
-        .append(grpo_tui::run::events::Control { verb: "set".into(), arguments: [("seed".into(), json!(1))].into(), user_id: 0, step: 8 })
+        .append(grpo_tui::run::events::Control {
+            verb: "set".into(),
+            arguments: [("seed".into(), json!(1))].into(),
+            user_id: 0,
+            step: 8,
+            request: String::new(),
+        })
         .unwrap();
     assert!(settings(run.path()).unwrap_err().to_string().contains("event 5: set: `seed` cannot change"));
-}
-
-#[test]
-fn what_a_worker_could_not_record_the_next_one_does() {
-    let folder = memory_folder();
-    let run = create(folder.path());
-    let left = run.path().join("unrecorded.json");
-    std::fs::write(&left, r#"[{"verb":"stop","arguments":{"now":true},"user_id":7,"step":4}]"#).unwrap();
-    drop(begin(&run, Vec::new()));
-    let events = EventReader::new(&run.events_path()).read().unwrap().events;
-    assert!(
-        matches!(&events[..], [event] if matches!(&event.body, EventBody::Control(control) if (control.user_id, control.step) == (7, 4)))
-    );
-    assert!(!left.exists());
-    std::fs::write(&left, "torn").unwrap();
-    drop(begin(&run, Vec::new()));
-    assert!(!left.exists());
 }
 
 /// What the program prints, with its exit code; it finds device slots in `folder` only.

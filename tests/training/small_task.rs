@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{EventBody, NewRun, RunDirectory, RunPlaces, RunState, Worker, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{Controls, EventBody, NewRun, RunDirectory, RunPlaces, RunState, Worker, checkpoint_path, list_checkpoints};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
 /// Writes the task with 12 training, 6 eval and 8 proof prompts.
-pub(super) fn write(folder: &Path) -> PathBuf {
+pub(crate) fn write(folder: &Path) -> PathBuf {
     let task = folder.join("small");
     std::fs::create_dir_all(&task).unwrap();
     for (name, bytes) in Task::embedded_files("invoice").unwrap() {
@@ -28,11 +28,11 @@ pub(super) fn write(folder: &Path) -> PathBuf {
 }
 
 /// What every small run shares.
-pub(super) const SMALL: &[&str] =
+pub(crate) const SMALL: &[&str] =
     &["prompt_groups_per_step=3", "completions_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
 
 /// A run of the small task with `SMALL`, then `set`.
-pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
+pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
     let task = Task::load(&write(folder)).unwrap();
     let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
     let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();
@@ -60,6 +60,14 @@ pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
     train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
+}
+
+/// Works on a run; `on` sees every event and the queue of requests.
+pub(super) fn work_asked(run: &RunDirectory, mut on: impl FnMut(&EventBody, &Controls)) -> Result<Ended, TrainError> {
+    let worker = Worker::begin(run, Arc::default())?;
+    let controls = worker.controls().clone();
+    let places = RunPlaces::discover(run.path().parent(), run.path());
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| on(event, &controls))
 }
 
 /// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards, advantages, eval completions.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::answer::Answer;
+use super::spool::Spool;
 use super::verb::Verb;
 use crate::run::events;
 
@@ -37,12 +39,15 @@ pub struct Accepted {
     pub verb: Verb,
     /// Who asks.
     pub user_id: u32,
+    /// The name under which it is kept until the log has it; empty where it is not kept.
+    pub request: String,
 }
 
 impl Accepted {
     /// The event to record. `step`: the one from which it takes effect.
     pub fn event(&self, step: u64) -> events::Control {
-        events::Control { verb: self.verb.name().to_owned(), arguments: self.verb.arguments(), user_id: self.user_id, step }
+        let request = self.request.clone();
+        events::Control { verb: self.verb.name().to_owned(), arguments: self.verb.arguments(), user_id: self.user_id, step, request }
     }
 }
 
@@ -55,6 +60,11 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     interrupted: Arc<AtomicBool>,
+    interrupted_again: OnceLock<Arc<AtomicBool>>,
+    /// Where promises are kept, of a worker that has a log.
+    spool: OnceLock<Spool>,
+    /// Held while one request is accepted, so that promises are kept in the order of the queue.
+    accepting: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -63,6 +73,8 @@ struct Queue {
     waiting: VecDeque<Accepted>,
     replies: BTreeMap<u64, Reply>,
     paused: bool,
+    /// Nobody asked, but something is in the way.
+    held: bool,
     stop: Option<Stop>,
     closed: bool,
 }
@@ -73,9 +85,20 @@ impl Controls {
         Self(Arc::new(Shared { interrupted, ..Shared::default() }))
     }
 
-    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event and answered.
+    /// `flag` is set by the second signal: the run then stops at once.
+    pub fn stop_now_when(&self, flag: Arc<AtomicBool>) {
+        // The first one counts; a process has its signals once.
+        let _ = self.0.interrupted_again.set(flag);
+    }
+
+    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event, [`Self::recorded`], and answered.
     pub fn take(&self) -> Vec<Accepted> {
         self.queue().waiting.drain(..).collect()
+    }
+
+    /// The first of the requests that [`Self::take`] would return; the others stay.
+    pub fn take_one(&self) -> Option<Accepted> {
+        self.queue().waiting.pop_front()
     }
 
     /// Whether the run should hold between its steps.
@@ -83,15 +106,44 @@ impl Controls {
         self.queue().paused
     }
 
-    /// Hold after this step without anybody having asked, such as when the disk is full; `resume` ends it like any pause.
-    pub fn pause(&self) {
-        self.queue().paused = true;
+    /// The log has it, so it need not be kept any longer.
+    pub fn recorded(&self, accepted: &Accepted) {
+        if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
+            spool.forget(&accepted.request);
+        }
+    }
+
+    /// Hold where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it like any pause.
+    pub fn hold(&self) {
+        self.queue().held = true;
+    }
+
+    /// What was in the way is gone. A pause that somebody asked for stays.
+    pub fn release(&self) {
+        self.queue().held = false;
+        self.0.changed.notify_all();
+    }
+
+    /// Blocks while the run is held, for at most `longest`; returns at once when it should stop. True: it is still held.
+    pub fn wait_while_held(&self, longest: Duration) -> bool {
+        let deadline = std::time::Instant::now() + longest;
+        let mut queue = self.queue();
+        while queue.held && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.held
     }
 
     /// Whether and how the run should end, by request or by signal. Cheap enough to be asked within a step.
     pub fn stop_requested(&self) -> Option<Stop> {
         let asked = self.queue().stop;
-        asked.max(self.0.interrupted.load(Ordering::Relaxed).then_some(Stop::AfterStep))
+        let again = self.0.interrupted_again.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let signalled = self.0.interrupted.load(Ordering::Relaxed).then_some(Stop::AfterStep);
+        asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
     /// Blocks while the run is to hold and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
@@ -116,6 +168,11 @@ impl Controls {
         }
     }
 
+    /// Whether a request waits to be taken.
+    pub fn has_request(&self) -> bool {
+        !self.queue().waiting.is_empty()
+    }
+
     /// Answer a request that was taken. After the last answer, which is done or refused, further ones go nowhere.
     pub fn answer(&self, id: u64, answer: &Answer) {
         let reply = {
@@ -127,27 +184,47 @@ impl Controls {
         }
     }
 
-    /// Put a checked request in. A pause, a resume and a stop can be seen at once, before the loop has taken them.
-    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: Reply) -> Result<(), String> {
+    /// From now on, what is accepted is kept beside the run's log until the log has it. Without a folder for that, it lives as long as this process.
+    pub(in crate::run) fn keep_beside(&self, run: &Path) {
+        if let Ok(spool) = Spool::open(run) {
+            let _ = self.0.spool.set(spool);
+        }
+    }
+
+    /// Put a checked request in; once this returns, it outlives this process. `step`: the one from which it will take effect. A pause, a resume and a
+    /// stop can be seen at once, before the loop has taken them.
+    pub(super) fn put(&self, verb: Verb, user_id: u32, step: u64, reply: Reply) -> Result<(), String> {
+        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queue().refusal().map_or(Ok(()), Err)?;
+        let mut accepted = Accepted { id: 0, verb, user_id, request: String::new() };
+        accepted.request = self.keep(&accepted, step)?;
         let mut queue = self.queue();
-        if queue.closed {
-            return Err("the run has ended".to_owned());
+        if let Some(refusal) = queue.refusal() {
+            self.recorded(&accepted);
+            return Err(refusal);
         }
-        if queue.waiting.len() >= MOST_WAITING {
-            return Err(format!("{MOST_WAITING} requests wait already; ask again after the step under way"));
-        }
-        match verb {
+        match accepted.verb {
             Verb::Pause => queue.paused = true,
-            Verb::Resume => queue.paused = false,
+            Verb::Resume => (queue.paused, queue.held) = (false, false),
             Verb::Stop { now } => queue.stop = queue.stop.max(Some(if now { Stop::Now } else { Stop::AfterStep })),
             _ => {}
         }
         queue.last_id += 1;
-        let id = queue.last_id;
-        queue.replies.insert(id, reply);
-        queue.waiting.push_back(Accepted { id, verb, user_id });
+        accepted.id = queue.last_id;
+        queue.replies.insert(accepted.id, reply);
+        queue.waiting.push_back(accepted);
         self.0.changed.notify_all();
         Ok(())
+    }
+
+    /// The name under which the request is kept. What ends a full disk's pause, or the run, is done even where it cannot be written down.
+    fn keep(&self, accepted: &Accepted, step: u64) -> Result<String, String> {
+        let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
+        match (spool.keep(accepted.event(step)), &accepted.verb) {
+            (Ok(request), _) => Ok(request),
+            (Err(_), Verb::Pause | Verb::Resume | Verb::Stop { .. }) => Ok(String::new()),
+            (Err(error), _) => Err(format!("not accepted, since it cannot be written down: {error}")),
+        }
     }
 
     /// Requests that wait to be taken.
@@ -174,10 +251,21 @@ impl Controls {
     }
 }
 
+impl Queue {
+    /// Why no request can be taken now, if so.
+    fn refusal(&self) -> Option<String> {
+        let full = self.waiting.len() >= MOST_WAITING;
+        match self.closed {
+            true => Some("the run has ended".to_owned()),
+            false => full.then(|| format!("{MOST_WAITING} requests wait already; ask again after the step under way")),
+        }
+    }
+}
+
 impl fmt::Debug for Queue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waiting, paused, stop, closed, .. } = self;
-        write!(formatter, "Queue({} waiting, paused: {paused}, stop: {stop:?}, closed: {closed})", waiting.len())
+        let Self { waiting, paused, held, stop, closed, .. } = self;
+        write!(formatter, "Queue({} waiting, paused: {paused}, held: {held}, stop: {stop:?}, closed: {closed})", waiting.len())
     }
 }
 
@@ -193,8 +281,8 @@ mod tests {
     #[test]
     fn requests_come_out_once_and_in_order() {
         let controls = Controls::default();
-        controls.put(Verb::Pause, 7, silent()).unwrap();
-        controls.put(Verb::Checkpoint, 8, silent()).unwrap();
+        controls.put(Verb::Pause, 7, 1, silent()).unwrap();
+        controls.put(Verb::Checkpoint, 8, 1, silent()).unwrap();
         assert!(controls.pause_requested() && controls.stop_requested().is_none());
         let taken = controls.take();
         assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
@@ -205,8 +293,8 @@ mod tests {
     #[test]
     fn a_stop_is_never_softened() {
         let controls = Controls::default();
-        controls.put(Verb::Stop { now: true }, 0, silent()).unwrap();
-        controls.put(Verb::Stop { now: false }, 0, silent()).unwrap();
+        controls.put(Verb::Stop { now: true }, 0, 1, silent()).unwrap();
+        controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::Now));
         let interrupted = Arc::new(AtomicBool::new(false));
         let controls = Controls::new(Arc::clone(&interrupted));
@@ -215,16 +303,45 @@ mod tests {
     }
 
     #[test]
+    fn the_second_signal_stops_at_once() {
+        let controls = Controls::new(Arc::new(AtomicBool::new(true)));
+        let again = Arc::new(AtomicBool::new(false));
+        controls.stop_now_when(Arc::clone(&again));
+        assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
+        again.store(true, Ordering::Relaxed);
+        assert_eq!(controls.stop_requested(), Some(Stop::Now));
+    }
+
+    #[test]
+    fn a_hold_ends_by_release_resume_or_stop_and_is_no_pause() {
+        let wakers: [(fn(&Controls), bool); 3] = [
+            (|controls| controls.release(), false),
+            (|controls| controls.put(Verb::Resume, 0, 1, silent()).unwrap(), false),
+            (|controls| controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap(), true),
+        ];
+        for (waker, still_held) in wakers {
+            let controls = Controls::default();
+            controls.hold();
+            assert!(controls.wait_while_held(Duration::ZERO) && !controls.pause_requested());
+            let waiting = controls.clone();
+            let thread = std::thread::spawn(move || waiting.wait_while_held(Duration::from_secs(60)));
+            waker(&controls);
+            assert_eq!(thread.join().unwrap(), still_held);
+        }
+    }
+
+    #[test]
     fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
         let wakers: [fn(&Controls); 4] = [
-            |controls| controls.put(Verb::Resume, 0, silent()).unwrap(),
-            |controls| controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(),
+            |controls| controls.put(Verb::Resume, 0, 1, silent()).unwrap(),
+            |controls| controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap(),
             |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
-            |controls| controls.put(Verb::Eval, 0, silent()).unwrap(),
+            |controls| controls.put(Verb::Eval, 0, 1, silent()).unwrap(),
         ];
         for waker in wakers {
             let controls = Controls::default();
-            controls.pause();
+            controls.put(Verb::Pause, 0, 1, silent()).unwrap();
+            controls.take();
             let waiting = controls.clone();
             let thread = std::thread::spawn(move || waiting.wait_while_paused());
             waker(&controls);
@@ -238,8 +355,8 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = Arc::clone(&heard);
         let reply: Reply = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
-        controls.put(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
-        controls.put(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
+        controls.put(Verb::Eval, 0, 1, Arc::clone(&reply)).unwrap();
+        controls.put(Verb::Checkpoint, 0, 1, Arc::clone(&reply)).unwrap();
         let first = controls.take().remove(0).id;
         let done = Answer::done("read", serde_json::json!({"n": 1}));
         controls.answer(first, &Answer::part(serde_json::json!(1)));
@@ -248,13 +365,13 @@ mod tests {
         controls.close();
         assert_eq!(heard.lock().unwrap().len(), 3);
         assert!(heard.lock().unwrap()[2].text.contains("before it came to this"));
-        assert!(controls.put(Verb::Eval, 0, reply).is_err());
+        assert!(controls.put(Verb::Eval, 0, 1, reply).is_err());
     }
 
     #[test]
     fn the_queue_has_an_end() {
         let controls = Controls::default();
-        (0..MOST_WAITING).for_each(|_| controls.put(Verb::Eval, 0, silent()).unwrap());
-        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests wait already"));
+        (0..MOST_WAITING).for_each(|_| controls.put(Verb::Eval, 0, 1, silent()).unwrap());
+        assert!(controls.put(Verb::Eval, 0, 1, silent()).unwrap_err().contains("256 requests wait already"));
     }
 }

@@ -52,7 +52,7 @@ impl Desk {
         // Held until the promise is out, so that it comes before whatever the loop answers.
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.controls.put(verb, user_id, behind(Arc::clone(&gate), Arc::clone(&reply))) {
+        match self.controls.put(verb, user_id, takes_effect(state.status, state.step), behind(Arc::clone(&gate), Arc::clone(&reply))) {
             Err(error) => reply(&Answer::refused(error)),
             Ok(()) => {
                 if stop {
@@ -117,6 +117,11 @@ fn possible(verb: &Verb, step: u64) -> Result<(), String> {
     }
 }
 
+/// The first step that knows of a request which is accepted now: the loop takes it when the step under way is done.
+fn takes_effect(status: Status, step: u64) -> u64 {
+    step + if matches!(status, Status::Running | Status::Stopping) { 2 } else { 1 }
+}
+
 /// What will happen, and when.
 fn promise(verb: &Verb, status: Status, step: u64) -> String {
     let after = match status {
@@ -133,7 +138,7 @@ fn promise(verb: &Verb, status: Status, step: u64) -> String {
         Verb::Checkpoint => format!("saves a checkpoint {after}"),
         Verb::Eval => format!("reads the eval set {after}"),
         Verb::Sample(sample) => format!("draws {} completions {after}", sample.n),
-        Verb::Stop { now: true } => "stops at once; the step under way is lost".to_owned(),
+        Verb::Stop { now: true } => "stops at once; it can go on from its last checkpoint".to_owned(),
         Verb::Stop { now: false } if status == Status::Running => format!("stops {after}; its checkpoint is saved"),
         Verb::Stop { now: false } => "stops".to_owned(),
         Verb::Annotate { .. } => "noted".to_owned(),

@@ -18,7 +18,7 @@ use crate::run::durable::replace_file;
 use crate::run::error::RunError;
 
 /// The folder within a run's.
-const FOLDER: &str = "control";
+pub(super) const FOLDER: &str = "control";
 const REQUEST: &str = ".request.json";
 const ANSWERS: &str = ".answers.jsonl";
 
@@ -47,8 +47,11 @@ impl DropBox {
         let folder = run.join(FOLDER);
         private_folder(&folder)?;
         let drop_box = Self { folder };
-        for (path, _) in drop_box.files() {
-            let _ = std::fs::remove_file(path);
+        for (path, name) in drop_box.files() {
+            // What was accepted lies here too, until the log has it.
+            if [REQUEST, ANSWERS].iter().any(|ending| name.ends_with(ending)) {
+                let _ = std::fs::remove_file(path);
+            }
         }
         Ok(drop_box)
     }

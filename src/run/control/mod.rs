@@ -9,16 +9,18 @@ mod place;
 mod replay;
 mod server;
 mod socket;
+mod spool;
 mod verb;
 
 pub use answer::Answer;
 pub use client::{Answered, ask};
 pub use controls::{Accepted, Controls, Stop};
 pub use place::socket_folders;
-pub(in crate::run) use place::user_id;
-pub(in crate::run) use replay::record_left_over;
+pub(in crate::run) use place::{private_folder, user_id};
 pub use replay::{Settings, settings};
 pub use server::ControlServer;
+pub use socket::remove_dead_sockets;
+pub(in crate::run) use spool::record_left_over;
 pub use verb::{SETTABLE, Sample, Verb};
 
 /// The longest request, in bytes, its newline included.

@@ -31,7 +31,7 @@ pub(in crate::run) fn user_id() -> u32 {
 }
 
 /// Make sure of a folder that only this user can look into: created 0700 where it is missing, else refused unless it is one.
-pub(super) fn private_folder(path: &Path) -> Result<(), RunError> {
+pub(in crate::run) fn private_folder(path: &Path) -> Result<(), RunError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(RunError::io("create", path)(error)),
         _ => {}

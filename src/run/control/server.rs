@@ -15,8 +15,7 @@ use super::controls::{Controls, Reply, Stop};
 use super::desk::Desk;
 use super::drop_box::DropBox;
 use super::place::socket_name;
-use super::replay::leave_unrecorded;
-use super::socket::{Bound, peer_user, stranger};
+use super::socket::{Bound, peer_user, remove_dead_sockets, stranger};
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::error::RunError;
 use crate::run::liveness::HEARTBEAT;
@@ -56,6 +55,7 @@ impl ControlServer {
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let mut notes = Vec::new();
         let drop_box = DropBox::open(lock.run()).map_err(|error| notes.push(format!("no requests by file: {error}"))).ok();
+        remove_dead_sockets(&folders);
         let name = socket_name(lock.run());
         let bound =
             Bound::bind(&folders, &name).map_err(|errors| notes.extend(errors.iter().map(|error| format!("no control socket: {error}"))));
@@ -63,7 +63,6 @@ impl ControlServer {
         state.socket(bound.as_ref().map(|bound| bound.path.clone()))?;
         let closing = Arc::new(AtomicBool::new(false));
         let keeper = Keeper {
-            run: lock.run().to_owned(),
             desk: Desk { controls: controls.clone(), state },
             folders,
             name,
@@ -96,7 +95,6 @@ impl Drop for ControlServer {
 }
 
 struct Keeper {
-    run: PathBuf,
     desk: Desk,
     folders: Vec<PathBuf>,
     name: String,
@@ -163,8 +161,8 @@ impl Keeper {
             let _ = state.turn(Status::Stopping, Some("asked to stop".to_owned()));
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
-            let _ = leave_unrecorded(&self.run, &self.desk.controls.take(), state.now().step + 1);
-            let _ = state.turn(Status::Interrupted, Some("stopped at once, as asked; the step under way is lost".to_owned()));
+            // What was accepted is kept, and the next worker records it.
+            let _ = state.turn(Status::Interrupted, Some("stopped at once, as asked; it can go on from its last checkpoint".to_owned()));
             self.bound = None;
             // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel
             // releases the run's lock. `std::process::exit` would run a driver's exit handlers while the loop still computes.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -12,6 +13,9 @@ use crate::run::error::RunError;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
+
+/// A socket that was bound so recently may not be listened to yet.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// A bound socket. Its file is removed when this is dropped, unless another one has taken its place.
 #[derive(Debug)]
@@ -69,6 +73,27 @@ fn clear(path: &Path) -> Result<(), RunError> {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(()) };
     check_socket(path, &found)?;
     std::fs::remove_file(path).map_err(RunError::io("remove", path))
+}
+
+/// Remove sockets that nobody listens to any more: their workers died without a last word. Returns how many there were. Only this user's own sockets in
+/// private folders are looked at.
+pub fn remove_dead_sockets(folders: &[PathBuf]) -> usize {
+    let entries =
+        folders.iter().filter(|folder| private_folder_stands(folder)).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "sock"));
+    paths.filter(|path| is_dead(path) && std::fs::remove_file(path).is_ok()).count()
+}
+
+fn private_folder_stands(folder: &Path) -> bool {
+    std::fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == user_id() && found.mode() & 0o777 == 0o700)
+}
+
+fn is_dead(path: &Path) -> bool {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return false };
+    // A worker that has just bound its socket listens an instant later.
+    let is_new = found.modified().is_ok_and(|bound| bound.elapsed().is_ok_and(|age| age < YOUNG));
+    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    check_socket(path, &found).is_ok() && !is_new && UnixStream::connect(path).is_err_and(refused)
 }
 
 fn check_socket(path: &Path, found: &std::fs::Metadata) -> Result<(), RunError> {

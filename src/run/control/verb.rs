@@ -62,6 +62,8 @@ pub struct Sample {
     pub base: bool,
     /// Seed of the draws.
     pub seed: u64,
+    /// The task whose rows, template switches and scorer count: an absolute path, or an embedded task's name; `None` is the run's own.
+    pub task: Option<String>,
 }
 
 impl Verb {
@@ -143,6 +145,7 @@ impl Verb {
                     ("seed".to_owned(), json!(sample.seed)),
                 ]);
                 arguments.extend(sample.max_tokens.map(|tokens| ("max_tokens".to_owned(), json!(tokens))));
+                arguments.extend(sample.task.iter().map(|task| ("task".to_owned(), json!(task))));
                 arguments
             }
             _ => BTreeMap::new(),
@@ -231,7 +234,7 @@ fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, St
 }
 
 fn sample(given: &Given<'_>) -> Result<Sample, String> {
-    given.only(&["row", "n", "temperature", "max_tokens", "target", "seed"])?;
+    given.only(&["row", "n", "temperature", "max_tokens", "target", "seed", "task"])?;
     let row = given.arguments.get("row").filter(|row| row.is_string() || row.is_object()).cloned();
     let temperature =
         given.optional("temperature", |value| value.as_f64().filter(|t| (0.0..=10.0).contains(t)), "a number from 0 to 10")?;
@@ -247,6 +250,7 @@ fn sample(given: &Given<'_>) -> Result<Sample, String> {
             _ => return Err("sample: `target` must be base or trained".to_owned()),
         },
         seed: given.whole("seed", i64::MAX as u64)?.unwrap_or(0),
+        task: given.text("task")?,
     })
 }
 
@@ -271,7 +275,10 @@ mod tests {
         check("stop", json!({"now": true}));
         check("annotate", json!({"text": "looks good\nso far"}));
         check("set", json!({"learning_rate": 1e-5, "temperature": 1, "max_steps": 40}));
-        check("sample", json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7}));
+        check(
+            "sample",
+            json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7, "task": "/w/tasks/invoice"}),
+        );
         check("sample", json!({"row": {"messages": []}}));
     }
 

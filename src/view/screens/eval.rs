@@ -136,6 +136,7 @@ pub const PARTS: ScreenParts = ScreenParts {
     },
     changed,
     draw: draw::draw,
+    ..ScreenParts::PLAIN
 };
 
 impl Eval {

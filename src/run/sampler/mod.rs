@@ -1,0 +1,36 @@
+//! The sample worker, and how it is asked: a model that stays loaded between two questions, or the worker of a live run, answering between its steps.
+
+mod ask;
+mod place;
+mod post;
+
+pub use ask::{Sampling, SamplingRequest, sample};
+pub use place::{Answerer, SamplerFile};
+pub use post::{Post, Rest};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One completion as it is answered: the `result` of one `part`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SampledCompletion {
+    /// The prompt row's id.
+    pub prompt_id: String,
+    /// Which of the request's completions, from 0.
+    pub sample: usize,
+    /// The raw text.
+    pub text: String,
+    /// The sampled tokens, the stop token included.
+    pub token_ids: Vec<u32>,
+    /// The log-probability of each under the distribution it was drawn from, nats.
+    pub log_probs: Vec<f32>,
+    /// Why it ended: `stop` or `length`.
+    pub stop_reason: String,
+    /// Its score, as `score --json` prints it: `reward`, `tier`, `errors`, ...
+    pub score: Value,
+    /// `base` or `trained`.
+    pub target: String,
+    /// Optimizer steps behind the model of a live run; None of a model that is not in training.
+    pub step: Option<u64>,
+}

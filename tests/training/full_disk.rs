@@ -1,0 +1,185 @@
+//! A disk that fills holds the run where it is, in a state that says so, and the run then comes to what it would have come to with room.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use grpo_tui::run::{EventBody, RunDirectory, State, Status, Verb, ask};
+use grpo_tui::train::Ended;
+
+use super::small_task::{create, fingerprint, work, work_asked};
+
+const LONG: Duration = Duration::from_secs(120);
+const SET: [&str; 3] = ["lora_rank=4", "learning_rate=1e-3", "eval_every=2"];
+
+/// A file system in memory of that size; None where this test may not mount one.
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(folder.path()).output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self { folder }),
+            _ => {
+                println!("skipped: a small file system cannot be mounted here, which takes root");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Take all but so many bytes.
+    fn fill(&self, leave: u64) -> PathBuf {
+        let path = self.path().join("filler");
+        let mut file = File::create(&path).unwrap();
+        let free = || rustix::fs::statvfs(self.path()).map(|found| found.f_frsize * found.f_bavail).unwrap();
+        let block = vec![7u8; 4096];
+        while free() > leave && file.write_all(&block).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).output();
+    }
+}
+
+fn never(_: &EventBody) -> bool {
+    false
+}
+
+/// Until the run is held, then its state.
+fn held(run: &Path) -> State {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let state = State::observe(run);
+        if let Some(state) = state.filter(|state| state.status == Status::Paused) {
+            return state;
+        }
+        assert!(Instant::now() < deadline, "the run was not paused: {:?}", State::observe(run));
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Works on a run whose disk is filled at the first event that `at` picks; `meanwhile` runs once the run is held.
+fn filled(
+    disk: &SmallDisk,
+    run: &RunDirectory,
+    leave: u64,
+    at: impl Fn(&EventBody) -> bool,
+    meanwhile: impl FnOnce(State) + Send,
+) -> Ended {
+    std::thread::scope(|scope| {
+        let (filled, full) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            if full.recv().is_ok() {
+                meanwhile(held(run.path()));
+            }
+        });
+        let mut filled = Some(filled);
+        work_asked(run, |event, _| {
+            if at(event)
+                && let Some(filled) = filled.take()
+            {
+                disk.fill(leave);
+                filled.send(()).unwrap();
+            }
+        })
+        .unwrap()
+    })
+}
+
+#[test]
+fn a_full_disk_holds_a_run_wherever_it_is() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let whole = create(&disk.path().join("whole"), &SET);
+    work(&whole, never).unwrap();
+    let expected = fingerprint(&whole);
+    std::fs::remove_dir_all(disk.path().join("whole")).unwrap();
+    let phase = |name: &'static str, step: u64| move |event: &EventBody| matches!(event, EventBody::Phase(found) if found.phase == name && found.step == step);
+    let group = |event: &EventBody| matches!(event, EventBody::Group(group) if group.step == 3);
+    let places: [(&str, Box<dyn Fn(&EventBody) -> bool>); 5] = [
+        ("before the first step", Box::new(phase("eval", 0))),
+        ("rollout", Box::new(phase("update", 3))),
+        ("event", Box::new(group)),
+        ("eval", Box::new(phase("eval", 4))),
+        ("checkpoint", Box::new(phase("checkpoint", 4))),
+    ];
+    for (name, at) in places {
+        let folder = disk.path().join("run");
+        let run = create(&folder, &SET);
+        let filler = disk.path().join("filler");
+        let seen = std::sync::Mutex::new(String::new());
+        let ended = filled(&disk, &run, 0, &at, |state| {
+            seen.lock().unwrap().clone_from(&state.cause.unwrap());
+            std::fs::remove_file(&filler).unwrap();
+        });
+        let cause = seen.into_inner().unwrap();
+        println!("{name}: {cause}");
+        for part in ["the disk is full: ", " needs ", " are free on the disk of ", "grpo-tui runs resume"] {
+            assert!(cause.contains(part), "{name}: {cause:?} lacks {part:?}");
+        }
+        assert!(matches!(ended, Ended::Finished(_)), "{name}: {ended:?}");
+        assert!(fingerprint(&run) == expected, "{name}: the run came to something else");
+        let left: Vec<String> =
+            std::fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(!left.iter().any(|file| file == "reserve" || file.ends_with(".tmp")), "{left:?}");
+        let lines = std::fs::read_to_string(run.events_path()).unwrap();
+        let numbers: Vec<u64> =
+            lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()).collect();
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{name}: {numbers:?}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let run = create(&disk.path().join("run"), &[&SET[..], &["max_steps=4"]].concat());
+    let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
+    // Room for one more checkpoint, and not for all that the rest of the run leaves.
+    let seen = std::sync::Mutex::new(String::new());
+    let (path, told) = (run.path().to_owned(), &seen);
+    let ended = filled(&disk, &run, 2_600_000, before, |state| {
+        told.lock().unwrap().clone_from(&state.cause.unwrap());
+        let answered = ask(&path, &Verb::Resume, LONG, &mut |_| {}).unwrap();
+        assert_eq!(answered.text, "goes on");
+        // Whatever is held afterwards finds room.
+        std::fs::remove_file(disk.path().join("filler")).unwrap();
+    });
+    let cause = seen.into_inner().unwrap();
+    println!("{cause}");
+    assert!(cause.starts_with("the disk is full: the rest of the run needs "), "{cause}");
+    assert!(matches!(ended, Ended::Finished(_)), "{ended:?}");
+}
+
+#[test]
+fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
+    let Some(disk) = SmallDisk::mount("24m") else { return };
+    let whole = create(&disk.path().join("whole"), &SET);
+    work(&whole, never).unwrap();
+    let expected = fingerprint(&whole);
+    std::fs::remove_dir_all(disk.path().join("whole")).unwrap();
+    let run = create(&disk.path().join("run"), &SET);
+    let path = run.path().to_owned();
+    let at = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "update" && phase.step == 3);
+    let ended = filled(&disk, &run, 0, at, |_| {
+        ask(&path, &Verb::Stop { now: false }, LONG, &mut |_| {}).unwrap();
+    });
+    assert!(matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waited for room")), "{ended:?}");
+    let state = State::observe(run.path()).unwrap();
+    assert_eq!(state.status, Status::Interrupted, "{state:?}");
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+    assert!(fingerprint(&run) == expected);
+}
