@@ -214,6 +214,9 @@ fn marks_overlay_and_comparison() {
     let runs = stage.folder.path().join("runs");
     assert_eq!(stage.model.workbench.current, Some(runs.join("20261118-090000-receipts-bbbbbb")));
     assert_eq!(stage.model.workbench.overlay.len(), 2);
+    stage.keys("1 g v");
+    assert_eq!(stage.model.screen, Screen::Eval);
+    assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.picture());
     stage.keys("1 esc");
     assert!(!stage.shows("2 marked"));
     stage.keys("enter");
