@@ -41,11 +41,11 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     if inside.width >= 100 {
         let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE)]).areas(inside);
         let said_left = Said { width: left.width as usize, ..said };
-        show([said_left.rates(), said_left.verdict(), said_left.tags()].concat(), left);
+        show([said_left.rates(), said_left.differences(), said_left.verdict(), said_left.tags()].concat(), left);
         show([said.matrix(), vec![Line::default()], said.tiers()].concat(), right);
     } else {
         let empty = || vec![Line::default()];
-        show([said.rates(), said.verdict(), empty(), said.matrix(), empty(), said.tiers(), empty(), said.tags()].concat(), inside);
+        show([said.rates(), said.differences(), said.verdict(), empty(), said.matrix(), empty(), said.tiers(), empty(), said.tags()].concat(), inside);
     }
 }
 
@@ -69,7 +69,7 @@ impl Said<'_> {
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
         let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();
-        let wide = self.width >= LABEL + summaries.len() * (CELL + 1) + 28;
+        let wide = self.is_wide();
         let role = |place: usize| if place == self.pair.second { Role::Trained } else { Role::Base };
         let mut heading = vec![Span::raw(" ".repeat(LABEL))];
         for (place, pass) in self.versus.passes.iter().enumerate() {
@@ -99,6 +99,24 @@ impl Said<'_> {
             lines.push(Line::from(spans));
         }
         lines
+    }
+
+    /// Whether the table has a column for the difference.
+    fn is_wide(&self) -> bool {
+        self.width >= LABEL + self.versus.passes.len() * (CELL + 1) + 32
+    }
+
+    /// The differences in a line, where the table has no column for them.
+    fn differences(&self) -> Vec<Line<'static>> {
+        if self.is_wide() {
+            return Vec::new();
+        }
+        let theme = &self.model.theme;
+        let told = |interval: &crate::statistics::Interval, name: &str| {
+            Span::styled(format!("{name} {}  ", points(interval)), theme.style(sign_role(interval.low, interval.high)))
+        };
+        let exact = self.pair.exact.as_ref().map(|exact| told(exact, "exact"));
+        vec![Line::from([vec![told(&self.pair.valid, "valid")], exact.into_iter().collect()].concat())]
     }
 
     /// What the difference is worth, in words.
