@@ -120,7 +120,7 @@ fn the_matrix_filters_the_list() {
     assert!(stage.shows("prompts 100 of 100"), "the same key takes it away");
     stage.keys("/").types("letter fixed").keys("enter");
     let picture = stage.picture();
-    let found: usize = picture.split("prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(found > 0 && found < versus.pairs[0].comparison.fixed, "{picture}");
     stage.keys("esc");
     assert!(stage.shows("prompts 100 of 100"));
@@ -166,7 +166,7 @@ fn three_passes_of_any_runs_are_chosen() {
     stage.keys("space j space esc");
     stage.keys("j enter j space c");
     let picture = stage.picture();
-    assert!(picture.contains("second base → second step 30 → 6sx3dn step 30"), "{picture}");
+    assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
     assert_eq!(stage.model.screen, Screen::Eval);
     stage.keys("p p");
     assert!(stage.shows("no difference is seen"), "the same pass of two copies: {}", stage.picture());

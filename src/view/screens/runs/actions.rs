@@ -32,8 +32,15 @@ pub(super) const ACTIONS: &[Action] = &[
             (!several).then(|| "mark two runs or more with space first".to_owned())
         },
     ),
-    Action::new("runs.versus", "Compare answers: base and trained of the run, or the results of two or three marked runs", "answers", &["v"], HERE, versus)
-        .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark three runs at most".to_owned()))),
+    Action::new(
+        "runs.versus",
+        "Compare answers: base and trained of the run, or the results of two or three marked runs",
+        "answers",
+        &["v"],
+        HERE,
+        versus,
+    )
+    .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark three runs at most".to_owned()))),
     Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(
         |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned())),
     ),
