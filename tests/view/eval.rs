@@ -118,10 +118,10 @@ fn the_matrix_filters_the_list() {
     }
     stage.keys("v");
     assert!(stage.shows("prompts 100 of 100"), "the same key takes it away");
-    stage.keys("/").types("letter fixed").keys("enter");
+    stage.keys("/").types("messy fixed").keys("enter");
     let picture = stage.picture();
     let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    assert!(found > 0 && found < versus.pairs[0].comparison.fixed, "{picture}");
+    assert!(found > 0 && found <= versus.pairs[0].comparison.fixed, "{picture}");
     stage.keys("esc");
     assert!(stage.shows("prompts 100 of 100"));
     stage.keys("s");
