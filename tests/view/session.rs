@@ -165,6 +165,16 @@ impl Session {
         }
     }
 
+    /// Wait until a process has ended, whoever takes note of it.
+    pub(crate) fn wait_gone(&self, process: i32) -> Duration {
+        let start = Instant::now();
+        while state_of(process).is_some_and(|state| state != 'Z') {
+            assert!(start.elapsed() < PATIENCE, "process {process} still lives");
+            std::thread::sleep(LOOK);
+        }
+        start.elapsed()
+    }
+
     /// The terminal vanishes, as when a connection breaks.
     pub(crate) fn hang_up(&mut self) {
         self.heard.end.store(true, Ordering::Relaxed);
