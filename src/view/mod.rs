@@ -32,6 +32,7 @@ mod panic;
 mod picture;
 pub mod popup;
 pub mod program;
+pub mod rewrite;
 pub mod role;
 pub mod screens;
 pub mod settings;

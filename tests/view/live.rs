@@ -161,3 +161,39 @@ fn the_mouse_chooses_panes_and_groups() {
     stage.click(10, 5);
     assert!(stage.shows("▸ reward and valid rate"), "{}", stage.picture());
 }
+
+/// Whatever a font lacks: with ASCII only the screen says the same, at every size and in every pane.
+#[test]
+fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
+    let mut stage = finished(120, 36);
+    stage.model.theme = grpo_tui::view::theme::Theme::monochrome().in_ascii();
+    stage.keys("home");
+    for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24), (60, 20), (40, 14)] {
+        stage.send(Message::Resize(columns, rows));
+        for _ in 0..9 {
+            stage.keys("tab");
+            let picture = stage.picture();
+            let odd: Vec<char> = picture.chars().filter(|letter| !letter.is_ascii()).collect();
+            assert!(odd.is_empty(), "{columns}x{rows}: {odd:?}\n{picture}");
+        }
+    }
+    stage.send(Message::Resize(120, 36));
+    insta::assert_snapshot!("live_ascii_120x36", stable(&stage));
+}
+
+/// Every pane alone on the screen, at sizes from nothing on.
+#[test]
+fn every_pane_fills_the_screen_at_every_size() {
+    let mut stage = finished(120, 36);
+    stage.keys("home c z");
+    for (columns, rows) in [(0, 0), (1, 1), (40, 10), (41, 11), (60, 12), (80, 24), (200, 60)] {
+        stage.send(Message::Resize(columns, rows));
+        for _ in 0..9 {
+            stage.keys("tab");
+            _ = stage.picture();
+        }
+    }
+    stage.send(Message::Resize(100, 30));
+    stage.keys("backtab backtab");
+    insta::assert_snapshot!("live_zoomed_100x30", stable(&stage));
+}

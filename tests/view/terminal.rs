@@ -148,6 +148,8 @@ fn an_unsaved_schema_outlives_the_terminal() {
     session.wait_gone(session.process());
     let mut session = Session::start(home.path(), &Start::PLAIN);
     session.send("2");
+    session.wait_text("an unsaved draft");
+    session.send("t");
     session.wait_text("KEEPME");
     session.send("\x03");
     assert_eq!(session.wait_end(), 0);

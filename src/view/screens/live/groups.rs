@@ -83,7 +83,7 @@ fn nothing(model: &Model, run: &Watched, step: u64) -> String {
 fn share_in_words(dead: usize, all: usize) -> String {
     match dead {
         0 => format!("All {all} groups teach something: their completions differ."),
-        _ if dead == all => format!("All {all} groups teach nothing: this step changes no weight."),
+        _ if dead == all => format!("All {all} groups teach nothing: no reward moves a weight here."),
         1 => format!("1 of {all} groups teaches nothing ({:.0} %).", 100.0 / all as f64),
         _ => format!("{dead} of {all} groups teach nothing ({:.0} %).", 100.0 * dead as f64 / all as f64),
     }
