@@ -38,9 +38,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio", &["run", "view", "eval", "serve"]),
     ("directories", &["run", "view", "cli"]),
     ("rustix", &["plan", "run", "view"]),
-    // close_range for launched workers, _exit where a loop will not stop.
-    ("libc", &["run"]),
+    // close_range for launched workers, _exit where a loop or a lost terminal will not let go.
+    ("libc", &["run", "view"]),
+    ("base64", &["view"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("signal_hook", &["train", "view", "cli"]),
@@ -52,6 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("strsim", &[]),
     ("thiserror", &[]),
     ("toml", &[]),
+    ("toml_edit", &["view"]),
     ("zstd", &["run"]),
 ];
 

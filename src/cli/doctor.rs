@@ -31,6 +31,34 @@ struct Findings {
     /// Of workers that died without a last word; they are gone now.
     dead_sockets_removed: usize,
     terminal: Terminal,
+    #[cfg(feature = "view")]
+    view: ViewFound,
+}
+
+/// How the workbench would look here, and from which of the user's files.
+#[cfg(feature = "view")]
+#[derive(Serialize)]
+struct ViewFound {
+    theme: String,
+    colours: &'static str,
+    ascii: bool,
+    mouse: bool,
+    low_bandwidth: bool,
+    copies_through: &'static str,
+    /// Where files are looked for, and whether they are there.
+    looked_for: Vec<LookedFor>,
+    /// The files that it is read from.
+    files: Vec<PathBuf>,
+    /// What is wrong with them.
+    notes: Vec<String>,
+}
+
+#[cfg(feature = "view")]
+#[derive(Serialize)]
+struct LookedFor {
+    what: &'static str,
+    path: PathBuf,
+    exists: bool,
 }
 
 #[derive(Serialize)]
@@ -96,6 +124,8 @@ fn look(places: &RunPlaces) -> Findings {
         survives_logout: logout.survives(),
         logout_in_words: logout.sentence(),
         terminal: terminal(&logout),
+        #[cfg(feature = "view")]
+        view: view(),
         slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
         logout,
         folders,
@@ -136,6 +166,53 @@ fn terminal(logout: &Logout) -> Terminal {
     }
 }
 
+#[cfg(feature = "view")]
+fn view() -> ViewFound {
+    use crate::view::appearance::{Appearance, Given};
+    let given = Given::look();
+    let looks = Appearance::load(&given);
+    let asks = Appearance::asks_for_ground(&given);
+    let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });
+    let looked_for = [of("configuration", given.config_file()), of("keymap", given.keymap_file()), of("themes", given.themes_folder())];
+    ViewFound {
+        theme: if asks { "dark or light, as the terminal says its ground is".to_owned() } else { looks.theme.name },
+        colours: looks.depth.name(),
+        ascii: looks.theme.ascii,
+        mouse: looks.mouse,
+        low_bandwidth: looks.low_bandwidth,
+        copies_through: given.capability.multiplexer.map_or("OSC 52", |multiplexer| match multiplexer.name() {
+            "tmux" => "OSC 52, through tmux (set-clipboard or allow-passthrough on)",
+            "screen" => "OSC 52, through screen",
+            _ => "OSC 52, through zellij",
+        }),
+        looked_for: looked_for.into_iter().flatten().collect(),
+        files: looks.files,
+        notes: looks.notes,
+    }
+}
+
+#[cfg(feature = "view")]
+fn view_page(found: &ViewFound) -> String {
+    let letters = if found.ascii { "ASCII only" } else { "letters beyond ASCII" };
+    let mouse = if found.mouse { "mouse" } else { "no mouse" };
+    let link = if found.low_bandwidth { ", low bandwidth" } else { "" };
+    let mut text = format!(
+        "workbench theme {}; colours {}; {letters}; {mouse}{link}; copies by {}\n",
+        found.theme, found.colours, found.copies_through
+    );
+    for LookedFor { what, path, exists } in &found.looked_for {
+        let state = if *exists { "" } else { " (none: defaults)" };
+        let _ = writeln!(text, "          {what}: {}{state}", path.display());
+    }
+    for file in found.files.iter().filter(|file| found.looked_for.iter().all(|looked| looked.path != **file)) {
+        let _ = writeln!(text, "          in effect: {}", file.display());
+    }
+    for note in &found.notes {
+        let _ = writeln!(text, "          wrong: {note}");
+    }
+    text
+}
+
 fn page(findings: &Findings) -> String {
     let mut text = format!("{}\n\n", findings.logout_in_words);
     for slot in &findings.slots {
@@ -166,5 +243,7 @@ fn page(findings: &Findings) -> String {
     facts.extend(multiplexer.map(|name| format!("inside {name}")));
     facts.extend((!output_is_terminal).then(|| "output is no terminal".to_owned()));
     let _ = writeln!(text, "\nterminal  {}", facts.join(", "));
+    #[cfg(feature = "view")]
+    text.push_str(&view_page(&findings.view));
     text
 }

@@ -4,6 +4,7 @@
 mod bar;
 #[cfg(feature = "engine")]
 mod bench;
+mod completions;
 mod dataset;
 mod detach;
 #[cfg(feature = "engine")]
@@ -12,8 +13,11 @@ mod doctor;
 #[cfg(feature = "engine")]
 mod eval;
 mod init;
+#[cfg(feature = "view")]
+mod keys;
 #[cfg(feature = "engine")]
 mod launch;
+mod man;
 #[cfg(feature = "engine")]
 mod model;
 #[cfg(feature = "engine")]
@@ -41,7 +45,7 @@ use clap::{Parser, Subcommand};
 
 /// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
 #[derive(Debug, Parser)]
-#[command(name = "grpo-tui", version, about, max_term_width = 120, subcommand_precedence_over_arg = true)]
+#[command(name = "grpo-tui", version, about, max_term_width = 120)]
 struct Arguments {
     #[cfg(feature = "view")]
     #[command(flatten)]
@@ -54,7 +58,7 @@ struct Arguments {
 enum Command {
     /// Create a workspace with a task to edit
     Init(init::Arguments),
-    /// Train a model on a task with GRPO
+    /// Train a model on a task, with GRPO or by imitation (SFT)
     #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
     /// Compare models on a task's held-out prompts
@@ -69,13 +73,20 @@ enum Command {
     Task(task::Arguments),
     /// Build or check a task's prompt sets
     Dataset(dataset::Arguments),
-    /// Inspect, check, pretrain and export models
+    /// Fetch, inspect, check, pretrain and export models
     #[cfg(feature = "engine")]
     Model(model::Arguments),
     /// List and inspect runs
     Runs(runs::Arguments),
     /// Say what a run can rely on here: what survives logout, GPUs, folders, disk, terminal
     Doctor(doctor::Arguments),
+    /// Show the keys of the workbench, or check a keymap file
+    #[cfg(feature = "view")]
+    Keys(keys::Arguments),
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+    /// Print the manual page
+    Man,
     /// Compute one run, started by the program itself
     #[command(hide = true)]
     Worker(worker::Arguments),
@@ -164,6 +175,10 @@ fn subcommand(command: Command) -> Outcome {
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        #[cfg(feature = "view")]
+        Command::Keys(arguments) => keys::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man => man::run(),
         Command::Worker(arguments) => worker::run(arguments),
         #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),

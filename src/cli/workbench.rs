@@ -4,9 +4,14 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print};
 use crate::run::RunPlaces;
-use crate::view::{self, Options};
+use crate::view::appearance::Given;
+use crate::view::capability::Depth;
+use crate::view::{self, Ending, Options};
+
+/// The exit code where the terminal has vanished: there is nobody to tell.
+const LOST: u8 = 129;
 
 #[derive(Debug, clap::Args)]
 #[group(id = "workbench")]
@@ -16,17 +21,53 @@ pub(super) struct Arguments {
     /// Look for runs in this folder only
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// For slow links: at most one picture in two seconds
+    /// For slow links: what a run brings is drawn at most once in two seconds
     #[arg(long)]
     low_bandwidth: bool,
+    /// A theme: auto, dark, light, high-contrast, monochrome, or one of your own
+    #[arg(long, value_name = "NAME")]
+    theme: Option<String>,
+    /// How many colours [default: as NO_COLOR, COLORTERM and TERM say]
+    #[arg(long, visible_alias = "color", value_name = "DEPTH", value_parser = ["truecolor", "256", "16", "none"])]
+    colour: Option<String>,
+    /// Draw with ASCII only
+    #[arg(long)]
+    ascii: bool,
+}
+
+impl Arguments {
+    /// What the appearance is made of.
+    fn given(&self) -> Given {
+        Given {
+            theme: self.theme.clone(),
+            colour: self.colour.as_deref().and_then(Depth::from_name),
+            ascii: self.ascii,
+            low_bandwidth: self.low_bandwidth,
+            ..Given::look()
+        }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         return Err(Failure::usage("the workbench needs a terminal; see --help for commands that do without"));
     }
-    view::run(options(arguments)?).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
-    Ok(ExitCode::SUCCESS)
+    let ending = view::run(options(arguments)?).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
+    if ending.code != LOST {
+        farewell(&ending);
+    }
+    Ok(ExitCode::from(ending.code))
+}
+
+/// One line, where runs go on: that they do, and how to find them.
+fn farewell(ending: &Ending) {
+    let text = match &ending.live[..] {
+        [] => return,
+        [one] => format!("{one} goes on; `grpo-tui` or `grpo-tui runs attach {one}` shows it, `grpo-tui runs stop {one}` ends it"),
+        [first, rest @ ..] => format!("{first} and {} more go on; `grpo-tui` or `grpo-tui runs list` shows them", rest.len()),
+    };
+    // A terminal that cannot take the line is no failure of the runs.
+    let _ = print(&format!("{text}\n"));
 }
 
 fn options(arguments: &Arguments) -> Result<Options, Failure> {
@@ -45,7 +86,5 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
     let is_task = here.join(crate::task::TASK_FILE).is_file();
     let mut options = Options::at(here, places, data);
     options.task = is_task.then(|| options.here.display().to_string());
-    options.low_bandwidth = arguments.low_bandwidth;
-    options.remote = std::env::var_os("SSH_CONNECTION").is_some();
-    Ok(options)
+    Ok(options.looking(arguments.given()))
 }

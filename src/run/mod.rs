@@ -6,6 +6,7 @@ mod directory;
 mod disk;
 mod durable;
 mod error;
+mod eval_folder;
 mod evals;
 pub mod events;
 mod fault;
@@ -44,6 +45,7 @@ pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha25
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use durable::{replace_file, sync_folder};
 pub use error::{RunError, is_full_disk};
+pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use fault::{fault, tear};

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::diagnose::KEYWORDS;
+
 /// Nesting is followed this deep.
 const MAX_DEPTH: usize = 8;
 /// Lines that are written; the rest is counted.
@@ -179,8 +181,10 @@ impl<'a> Words<'a> {
             (None, Some(values)) => one_of(values),
             (None, None) => self.types(keywords),
         };
-        let silent = |key: &&String| !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str());
-        let unspoken: Vec<String> = keywords.keys().filter(silent).map(|key| format!("`{key}`")).collect();
+        // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
+        let is_unspoken =
+            |key: &&String| KEYWORDS.contains(&key.as_str()) && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str());
+        let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
         if !unspoken.is_empty() {
             text.push_str(&format!("; also {}, not put into words here", unspoken.join(", ")));
         }
@@ -331,6 +335,7 @@ mod tests {
         one(json!({"type": "array", "minItems": 1, "maxItems": 5, "uniqueItems": true}), "a list of 1 to 5 items no two alike");
         one(json!({"type": "object", "additionalProperties": false}), "an object without any field");
         one(json!({"type": "object", "minProperties": 1}), "an object of at least 1 field in all");
+        one(json!({"type": "string", "x-note": 1}), "text");
         one(json!({"type": "string", "contentEncoding": "base64"}), "text; also `contentEncoding`, not put into words here");
     }
 

@@ -9,7 +9,7 @@ use crate::task::{Task, TaskError};
 const MAX_FAULTS: usize = 200;
 
 /// Keywords of JSON Schema, all drafts from 4 on; others are let through by validators, which hides misspellings.
-const KEYWORDS: [&str; 62] = [
+pub(super) const KEYWORDS: [&str; 62] = [
     "$anchor",
     "$comment",
     "$defs",

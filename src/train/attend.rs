@@ -9,9 +9,12 @@ use super::proof::pass;
 use super::recorder::Recorder;
 use super::saving::save;
 use crate::run::events::Note;
-use crate::run::{Accepted, Answer, Controls, RunDirectory, Sample, Status, Verb};
+use crate::run::{Accepted, Answer, Controls, RunDirectory, Sample, Status, Stop, Verb};
 
-/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here.
+/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and save first.
+///
+/// # Errors
+/// [`TrainError::StoppedAtOnce`] where even that is not wanted.
 pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &Controls) -> Result<bool, TrainError> {
     let mut paused = false;
     loop {
@@ -20,7 +23,10 @@ pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
             controls.recorded(&accepted);
             fulfil(run, job, recorder, controls, accepted)?;
         }
-        let stop = controls.stop_requested().is_some();
+        let stop = match controls.stop_requested() {
+            Some(Stop::Now) => return Err(TrainError::StoppedAtOnce),
+            stop => stop.is_some(),
+        };
         if stop || !controls.pause_requested() {
             if paused && !stop {
                 recorder.status(Status::Running, job.state.step, None)?;

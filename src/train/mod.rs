@@ -7,10 +7,10 @@ mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine
 mod measure_gpu; // speed of a GPU
+mod measured_work; // what is made up for the two, and for a plan
 mod metrics; // a step's numbers
 mod outline; // a run before its weights are read
 mod pretrain; // a small model from a task's generator
-
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
 mod rehearsal; // the longest gradient, tried before the first step
@@ -127,6 +127,9 @@ pub enum TrainError {
         /// Where it was looked for.
         files: String,
     },
+    /// Told to stop without saving.
+    #[error("stopped at once, as asked")]
+    StoppedAtOnce,
     /// Told to stop while the disk had no room for the step under way.
     #[error("stopped while it waited for room on its disk ({error})")]
     StoppedWithoutRoom {
@@ -156,8 +159,8 @@ impl TrainError {
     /// The sentence of a stop that left the step under way undone; None for any other error.
     fn cut_short(&self) -> Option<String> {
         match self {
-            Self::StoppedWithoutRoom { .. } => Some(self.to_string()),
-            error if Threads::is_called_off(&error.to_string()) => Some("stopped at once, as asked".to_owned()),
+            Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
+            error if Threads::is_called_off(&error.to_string()) => Some(Self::StoppedAtOnce.to_string()),
             _ => None,
         }
     }

@@ -252,7 +252,11 @@ fn look_at_file(model: &Model) -> Option<Command> {
             if draft.file().as_ref() != Some(&path) || model.work.get("task.save").is_some_and(|saving| saving.busy) {
                 return Vec::new();
             }
+            let vanished = draft.seen.is_some() && stamp.is_none();
             draft.seen = stamp;
+            if vanished {
+                model.complain(format!("{} is gone from the disk; your text is here, and saving writes it anew", path.display()));
+            }
             match text {
                 Some(text) => on_disk(model, text),
                 None => Vec::new(),

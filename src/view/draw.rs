@@ -4,9 +4,11 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph};
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::action::Action;
 use super::model::{Model, Screen};
+use super::notice::Notice;
 use super::role::Role;
 use super::{action, popup, screens};
 
@@ -42,21 +44,24 @@ fn one_line(model: &Model) -> String {
     }
 }
 
-/// The tabs, as text with their screen: full titles where they fit, else numbers with the current title.
+/// The tabs, as text with their screen: full titles where they fit, else numbers with the current title. The current one stands in brackets.
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
-    let full: Vec<(String, Screen)> = Screen::ALL
-        .into_iter()
-        .enumerate()
-        .map(|(index, screen)| (format!(" {} {} ", index + 1, screens::of(screen).title), screen))
-        .collect();
-    if full.iter().map(|(text, _)| text.width()).sum::<usize>() <= columns as usize {
-        return full;
-    }
-    let short = |(index, screen): (usize, Screen)| match screen == model.screen {
-        true => (format!(" {} {} ", index + 1, screens::of(screen).title), screen),
-        false => (format!(" {} ", index + 1), screen),
+    let tab = |(index, screen): (usize, Screen), full: bool| {
+        let title = screens::of(screen).title;
+        let text = match (screen == model.screen, full) {
+            (true, _) => format!("[{} {title}]", index + 1),
+            (false, true) => format!(" {} {title} ", index + 1),
+            (false, false) => format!(" {} ", index + 1),
+        };
+        (text, screen)
     };
-    Screen::ALL.into_iter().enumerate().map(short).collect()
+    let all = |full| Screen::ALL.into_iter().enumerate().map(move |each| tab(each, full)).collect::<Vec<_>>();
+    let full = all(true);
+    if columns_of(&full) <= columns as usize { full } else { all(false) }
+}
+
+fn columns_of(tabs: &[(String, Screen)]) -> usize {
+    tabs.iter().map(|(text, _)| text.width()).sum()
 }
 
 /// The screen whose tab stands at a column of the header.
@@ -71,54 +76,112 @@ pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
 fn header(model: &Model, columns: u16) -> Line<'static> {
     let theme = &model.theme;
     let tabs = tabs(model, columns);
-    let used: usize = tabs.iter().map(|(text, _)| text.width()).sum();
+    let room = (columns as usize).saturating_sub(columns_of(&tabs));
+    let bar = theme.style(Role::Bar);
     let mut spans: Vec<Span<'static>> = tabs
         .into_iter()
         .map(|(text, screen)| match screen == model.screen {
-            true => Span::styled(text, theme.style(Role::Accent).add_modifier(ratatui::style::Modifier::REVERSED)),
-            false => Span::styled(text, theme.style(Role::Bar)),
+            true => Span::styled(text, bar.patch(theme.style(Role::Accent))),
+            false => Span::styled(text, bar),
         })
         .collect();
-    let place = place(model);
-    let room = (columns as usize).saturating_sub(used);
-    if place.width() + 1 < room {
+    if let Some(place) = places(model).into_iter().find(|place| place.width() + 2 <= room) {
         spans.push(Span::raw(" ".repeat(room - place.width() - 1)));
-        spans.push(Span::styled(place, theme.style(Role::Bar)));
+        spans.push(Span::styled(place, bar));
     }
     Line::from(spans)
 }
 
-/// The task, and the current run with its state.
-fn place(model: &Model) -> String {
+/// The task, and the current run with its state: the longest words first, then shorter ones for less room.
+fn places(model: &Model) -> Vec<String> {
     let task = model.workbench.task.as_ref().map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
     let unsaved = if model.workbench.draft.is_changed() { "*" } else { "" };
-    match model.workbench.current_run() {
-        Some(run) => format!("{task}{unsaved}  {} {}", run.id(), run.status().name()),
-        None => format!("{task}{unsaved}"),
-    }
+    let task = format!("{task}{unsaved}");
+    // What a slow link costs is worth a word there, and only there.
+    let slow = model.options.low_bandwidth || model.options.remote;
+    let link = (slow && model.bytes_per_second >= 1000).then(|| format!("{} kB/s  ", model.bytes_per_second / 1000)).unwrap_or_default();
+    let Some(run) = model.workbench.current_run() else { return vec![format!("{link}{task}"), task] };
+    let (id, status) = (run.id(), run.status().name());
+    let short = id.rsplit('-').next().unwrap_or_default().to_owned();
+    let step = run.history.last_step;
+    vec![
+        format!("{link}{task}  {id} {status}, step {step}"),
+        format!("{task}  {id} {status}"),
+        format!("{task}  {short} {status}, step {step}"),
+        format!("{short} {status} {step}"),
+        format!("{short} {status}"),
+        status.to_owned(),
+    ]
 }
 
+/// News, else the keys of what can be done here; the way to help is always there.
 fn footer(model: &Model, columns: u16) -> Line<'static> {
     let theme = &model.theme;
     if let Some(notice) = model.notices.shown(model.now_ms) {
-        let role = if notice.is_complaint { Role::Bad } else { Role::Good };
-        let mark = match notice.is_complaint {
-            true => theme.glyph(" ✗ ", " ! "),
-            false => theme.glyph(" ✓ ", " . "),
-        };
-        return Line::styled(format!("{mark}{}", notice.text), theme.style(role));
+        return news(model, notice, columns as usize);
     }
+    let bar = theme.style(Role::Bar);
+    let typing = (screens::of(model.screen).is_typing)(model);
+    let hint = |action: &Action| {
+        // A key that a text field would take as text is no hint while one has the focus.
+        let key = model.keymap.keys(action).into_iter().find(|key| !typing || !key.is_text())?;
+        Some((format!(" {key}"), format!(" {} ", action.hint)))
+    };
+    let width = |(key, hint): &(String, String)| key.width() + hint.width();
+    let here = action::here(model);
+    let is_help = |action: &&Action| action.id == "help";
+    let help = here.iter().copied().find(is_help).and_then(hint);
+    let mut room = (columns as usize).saturating_sub(help.as_ref().map_or(0, width));
     let mut spans = Vec::new();
-    let mut used = 0;
-    for action in action::here(model).into_iter().filter(|action| !action.hint.is_empty() && (action.blocked)(model).is_none()) {
-        let key = model.keymap.shown(action);
-        let width = key.width() + action.hint.width() + 3;
-        if key.is_empty() || used + width > columns as usize {
-            continue;
+    let mut push = |(key, hint): (String, String)| {
+        spans.push(Span::styled(key, bar.patch(theme.style(Role::Key))));
+        spans.push(Span::styled(hint, bar));
+    };
+    let hinted = |action: &&Action| !action.hint.is_empty() && !is_help(action) && (action.blocked)(model).is_none();
+    for part in here.iter().copied().filter(hinted).filter_map(hint) {
+        if width(&part) <= room {
+            room -= width(&part);
+            push(part);
         }
-        used += width;
-        spans.push(Span::styled(format!(" {key}"), theme.style(Role::Key)));
-        spans.push(Span::styled(format!(" {} ", action.hint), theme.style(Role::Bar)));
+    }
+    if let Some(help) = help {
+        push((" ".repeat(room), String::new()));
+        push(help);
     }
     Line::from(spans)
+}
+
+/// The latest notice; where it is too long, with the way to all of it.
+fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let role = if notice.is_complaint { Role::Bad } else { Role::Good };
+    let mark = match notice.is_complaint {
+        true => theme.glyph(" ✗ ", " ! "),
+        false => theme.glyph(" ✓ ", " . "),
+    };
+    let style = theme.style(Role::Bar).patch(theme.style(role));
+    let text = notice.text.replace(['\n', '\r', '\t'], " ");
+    if mark.width() + text.width() <= columns {
+        return Line::styled(format!("{mark}{text}"), style);
+    }
+    let more = action::find("notices").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
+    let more = more.map_or_else(String::new, |key| format!(" {key} all of it "));
+    let room = columns.saturating_sub(mark.width() + more.width() + 1);
+    let cut = cut(&text, room);
+    let ellipsis = theme.glyph("…", "~");
+    Line::from(vec![
+        Span::styled(format!("{mark}{cut}{ellipsis}"), style),
+        Span::raw(" ".repeat(room.saturating_sub(cut.width()))),
+        Span::styled(more, theme.style(Role::Bar).patch(theme.style(Role::Key))),
+    ])
+}
+
+/// The beginning of a text that fits into columns.
+fn cut(text: &str, columns: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, letter)| {
+        used += letter.width().unwrap_or(0);
+        used > columns
+    });
+    end.map_or(text, |(byte, _)| &text[..byte])
 }

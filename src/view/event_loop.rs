@@ -1,125 +1,263 @@
-//! The loop: messages from keyboard, runs, work and clock; all that are there are taken, then one picture is drawn.
+//! The loop: messages from keyboard, runs, work and clock; all that are there are taken, then at most one picture is drawn.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ratatui::backend::CrosstermBackend;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
-use super::draw::draw;
+use super::appearance::{self, Appearance};
+use super::bells::Bells;
 use super::follow::Following;
-use super::message::{Command, Message, Outlet, Work, Worked};
+use super::ground::{self, Said};
+use super::input::Input;
+use super::message::Message;
 use super::model::Model;
 use super::options::Options;
+use super::pace::{self, Pace};
+use super::picture::Pictures;
+use super::signals::Asked;
 use super::terminal::Terminal;
 use super::update::update;
+use super::writer::Writer;
+use super::{hangup, panic, signals, terminal};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// So many messages are taken before a picture, however many there are.
+const AT_ONCE: usize = 2_000;
+
+/// How long the last picture may take on its way when the view leaves, and how long all of leaving.
+const LAST_PICTURE: Duration = Duration::from_millis(500);
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// How long the terminal may take to say its ground's colour.
+const GROUND_LOCAL: Duration = Duration::from_millis(150);
+const GROUND_REMOTE: Duration = Duration::from_secs(1);
+
+/// How the view ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// For the process: 0, or 128 and the signal's number.
+    pub code: u8,
+    /// Ids of runs that go on.
+    pub live: Vec<String>,
+}
+
+/// What the loop hears.
+pub(super) enum Told {
+    Message(Message),
+    Signal(Asked),
+    /// The terminal is gone.
+    Lost,
+    /// A picture has been written.
+    Written,
+    /// The user's editor has ended.
+    Edited(PathBuf, io::Result<ExitStatus>),
+    /// The user's files have changed.
+    Looks(Box<Appearance>),
+}
+
+/// The model with everything that it acts on.
+pub(super) struct View {
+    pub(super) model: Model,
+    pub(super) tell: UnboundedSender<Told>,
+    told: UnboundedReceiver<Told>,
+    pub(super) input: Input,
+    pub(super) writer: Writer,
+    pub(super) pictures: Pictures,
+    pub(super) following: HashMap<PathBuf, Following>,
+    pub(super) bells: Bells,
+    /// For the terminal besides pictures: copies, notifications.
+    pub(super) besides: Vec<u8>,
+    /// Another program has the terminal.
+    pub(super) lent: bool,
+    pub(super) mouse: bool,
+    pub(super) continued: Option<Instant>,
+    pub(super) leaving: Option<u8>,
+    pace: Pace,
+    /// All bytes written, a second each.
+    written: VecDeque<u64>,
+}
 
 /// Runs the view until the user leaves.
 ///
 /// # Errors
-/// Where there is no terminal, or it cannot be written to.
-pub fn run(options: Options) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().enable_io().build()?;
-    runtime.block_on(work(options))
+/// Where there is no terminal, or the system gives no threads.
+pub fn run(options: Options) -> io::Result<Ending> {
+    if !terminal::is_there() {
+        return Err(io::Error::other("standard input and output are no terminal"));
+    }
+    panic::install(options.data.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let terminal = Terminal::take(options.mouse)?;
+    let mut view = View::start(options)?;
+    runtime.block_on(view.go());
+    let code = view.leaving.unwrap_or(0);
+    // What is unsaved in the schema's editor survives every end, also one that left no second for the work beside the view.
+    let kept = view.model.workbench.draft.keep_now();
+    // A terminal that takes nothing more must not keep the process.
+    std::thread::spawn(move || hangup::end_after(LEAVING, code));
+    if code != hangup::LOST {
+        view.writer.finish(LAST_PICTURE);
+    }
+    drop(terminal);
+    if let Err(error) = kept {
+        return Err(io::Error::other(format!("the unsaved schema could not be kept: {error}")));
+    }
+    Ok(Ending { code, live: view.live_runs() })
 }
 
-async fn work(options: Options) -> io::Result<()> {
-    let _terminal = Terminal::take()?;
-    let mut screen = ratatui::Terminal::new(CrosstermBackend::new(io::stdout()))?;
-    let (tell, mut told) = unbounded_channel();
-    read_keys(tell.clone());
-    let mut world = World { tell, following: HashMap::new() };
-    let mut model = Model::new(options);
-    let (columns, rows) = crossterm::terminal::size()?;
-    model.size = (columns, rows);
-    model.now_ms = now_ms();
-    let commands = super::start(&mut model);
-    if !world.carry_out(commands) {
-        return Ok(());
+impl View {
+    fn start(mut options: Options) -> io::Result<Self> {
+        let late = look_at_ground(&mut options);
+        let (tell, told) = unbounded_channel();
+        let sender = || tell.clone();
+        let lost = sender();
+        hangup::watch(move || _ = lost.send(Told::Lost))?;
+        let asked = sender();
+        signals::listen(move |signal| asked.send(Told::Signal(signal)).is_ok())?;
+        let typed = sender();
+        let input = Input::start(late, move |message| typed.send(Told::Message(message)).is_ok())?;
+        let written = sender();
+        let writer = Writer::start(io::stdout(), move || _ = written.send(Told::Written))?;
+        let looks = sender();
+        appearance::watch(options.given.clone(), move |looks_now| looks.send(Told::Looks(Box::new(looks_now))).is_ok())?;
+        let mouse = options.mouse;
+        Ok(Self {
+            model: Model::new(options),
+            tell,
+            told,
+            input,
+            writer,
+            pictures: Pictures::new(),
+            following: HashMap::new(),
+            bells: Bells::default(),
+            besides: Vec::new(),
+            lent: false,
+            mouse,
+            continued: None,
+            leaving: None,
+            pace: Pace::default(),
+            written: VecDeque::new(),
+        })
     }
-    let mut tick = tokio::time::interval(SECOND);
-    loop {
-        screen.draw(|frame| draw(&model, frame))?;
-        let first = tokio::select! {
-            biased;
-            message = told.recv() => message.unwrap_or(Message::Quit),
-            _ = tick.tick() => Message::Tick,
-        };
-        let mut next = Some(first);
-        while let Some(message) = next {
-            let commands = update(&mut model, now_ms(), message);
-            if !world.carry_out(commands) {
-                return Ok(());
+
+    async fn go(&mut self) {
+        self.model.size = terminal::size().unwrap_or((80, 24));
+        self.model.now_ms = now_ms();
+        let commands = super::start(&mut self.model);
+        self.carry_out(commands);
+        self.pace.changed(true);
+        let mut tick = interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while self.leaving.is_none() {
+            self.draw_if_due();
+            let due = self.due();
+            let first = tokio::select! {
+                biased;
+                told = self.told.recv() => told,
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => None,
+                _ = tick.tick() => Some(Told::Message(Message::Tick)),
+            };
+            let Some(first) = first else { continue };
+            self.take(first);
+            for _ in 0..AT_ONCE {
+                let Ok(next) = self.told.try_recv() else { break };
+                self.take(next);
             }
-            next = take(&mut told);
         }
     }
+
+    /// When the next picture is due; `None` where there is nothing to draw, or it could not be shown now.
+    fn due(&self) -> Option<Instant> {
+        let gap = match () {
+            () if self.model.options.low_bandwidth => pace::LOW_BANDWIDTH,
+            () if self.model.options.remote => pace::REMOTE,
+            () => pace::LOCAL,
+        };
+        // While the last picture is on its way the next one waits, and is then of the newest state.
+        let can = !self.lent && !self.writer.is_busy();
+        let besides = (!self.besides.is_empty()).then(Instant::now);
+        besides.or_else(|| self.pace.due(Instant::now(), gap)).filter(|_| can)
+    }
+
+    fn draw_if_due(&mut self) {
+        if self.due().is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.besides);
+        bytes.extend(self.pictures.draw(&self.model));
+        self.pace.drawn(Instant::now());
+        self.writer.write(bytes);
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Message(message) => self.message(message),
+            Told::Signal(asked) => self.signal(asked),
+            Told::Lost => {
+                terminal::give_up();
+                self.leaving = Some(hangup::LOST);
+            }
+            Told::Written if self.writer.has_failed() => {
+                terminal::give_up();
+                self.leaving = Some(hangup::LOST);
+            }
+            Told::Written => {}
+            Told::Edited(path, ended) => self.take_back(path, ended),
+            Told::Looks(looks) => {
+                looks.apply(&mut self.model);
+                self.pace.changed(true);
+            }
+        }
+    }
+
+    pub(super) fn message(&mut self, message: Message) {
+        let by_user = matches!(message, Message::Key(_) | Message::Mouse(_) | Message::Paste(_) | Message::Resize(..) | Message::Edited(_));
+        if matches!(message, Message::Tick) {
+            self.measure();
+        }
+        let commands = update(&mut self.model, now_ms(), message);
+        self.pace.changed(by_user);
+        self.carry_out(commands);
+    }
+
+    /// Bytes a second to the terminal, over the last five.
+    fn measure(&mut self) {
+        self.written.push_back(self.writer.bytes());
+        if self.written.len() > 6 {
+            self.written.pop_front();
+        }
+        if let (Some(first), Some(last)) = (self.written.front(), self.written.back()) {
+            self.model.bytes_per_second = (last - first) / (self.written.len() as u64 - 1).max(1);
+        }
+    }
+
+    /// The next picture is drawn whole.
+    pub(super) fn redraw(&mut self) {
+        self.pictures.forget();
+        self.pace.changed(true);
+    }
 }
 
-fn take(told: &mut UnboundedReceiver<Message>) -> Option<Message> {
-    told.try_recv().ok()
+/// Asks the terminal for its ground where the theme hangs on it; true where the answer may still come.
+fn look_at_ground(options: &mut Options) -> bool {
+    if !Appearance::asks_for_ground(&options.given) {
+        return false;
+    }
+    let said = ground::ask(if options.remote { GROUND_REMOTE } else { GROUND_LOCAL });
+    if let Said::Ground(ground) = said {
+        options.given.ground = Some(ground);
+        options.theme = Appearance::load(&options.given).theme;
+    }
+    said == Said::NotYet
 }
 
 /// Milliseconds since 1970.
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Keys are read on a thread of their own, so that nothing else waits for them.
-fn read_keys(tell: UnboundedSender<Message>) {
-    use crossterm::event::{Event, read};
-    std::thread::spawn(move || {
-        while let Ok(event) = read() {
-            let message = match event {
-                Event::Key(key) => Message::Key(key),
-                Event::Mouse(mouse) => Message::Mouse(mouse),
-                Event::Paste(text) => Message::Paste(text),
-                Event::Resize(columns, rows) => Message::Resize(columns, rows),
-                Event::FocusGained | Event::FocusLost => continue,
-            };
-            if tell.send(message).is_err() {
-                return;
-            }
-        }
-    });
-}
-
-/// What commands act on.
-struct World {
-    tell: UnboundedSender<Message>,
-    following: HashMap<PathBuf, Following>,
-}
-
-impl World {
-    /// Does what the view asks; false when it wants to leave.
-    fn carry_out(&mut self, commands: Vec<Command>) -> bool {
-        for command in commands {
-            match command {
-                Command::Quit => return false,
-                Command::Work(work) => self.begin(work),
-                Command::Watch(run) => {
-                    let (tell, path) = (self.tell.clone(), run.clone());
-                    let following = Following::start(run.clone(), move |news| _ = tell.send(Message::Run(path.clone(), news)));
-                    self.following.insert(run, following);
-                }
-                Command::Unwatch(run) => _ = self.following.remove(&run),
-                Command::Suspend | Command::Copy(_) | Command::Notify { .. } | Command::Edit { .. } | Command::Redraw => {}
-            }
-        }
-        true
-    }
-
-    fn begin(&self, work: Work) {
-        let (key, generation, job) = (work.key, work.generation, work.job);
-        let (tell, done) = (self.tell.clone(), self.tell.clone());
-        let outlet = Outlet::new(move |apply| tell.send(Message::Worked(Worked { key, generation, apply: Some(apply) })).is_ok());
-        std::thread::spawn(move || {
-            job(&outlet);
-            _ = done.send(Message::Worked(Worked { key, generation, apply: None }));
-        });
-    }
 }

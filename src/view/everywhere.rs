@@ -37,11 +37,10 @@ pub const ACTIONS: &[Action] = &[
     }),
     Action::new("redraw", "Draw everything again", "", &["ctrl-l"], Place::Everywhere, |_| vec![Command::Redraw]),
     Action::new("suspend", "Suspend the program as a job of the shell", "", &["ctrl-z"], Place::Everywhere, |_| vec![Command::Suspend]),
-    Action::new("quit", "Leave; runs go on", "quit", &["q", "ctrl-q"], Place::Everywhere, |_| vec![Command::Quit]),
+    Action::new("quit", "Leave; runs go on", "quit", &["q", "ctrl-c"], Place::Everywhere, |_| vec![Command::Quit]),
 ];
 
-/// Gives the focus to a pane further on in the order of the tab key.
-pub(super) fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
+fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
     let screen = screens::of(model.screen);
     let panes = screen.panes;
     if panes.is_empty() {

@@ -21,7 +21,13 @@ impl Following {
         let wanted = Arc::new(AtomicBool::new(true));
         let still = Arc::clone(&wanted);
         // Without a thread the run stays unread, which the screen shows as loading.
-        let _ = std::thread::Builder::new().name("follow".to_owned()).spawn(move || follow(&run, &still, &tell));
+        let _ = std::thread::Builder::new().name("follow".to_owned()).spawn(move || {
+            let followed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| follow(&run, &still, &tell)));
+            if followed.is_err() {
+                let text = format!("{} is not followed any more: a bug, see the reports in the data folder", run.display());
+                tell(RunNews::Unreadable(text));
+            }
+        });
         Self(wanted)
     }
 }

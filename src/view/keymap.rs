@@ -18,6 +18,16 @@ impl Keymap {
         self.changed.insert(id.to_owned(), keys);
     }
 
+    /// Give an action the keys of the table again.
+    pub fn unset(&mut self, id: &str) {
+        self.changed.remove(id);
+    }
+
+    /// Whether the user has given an action other keys.
+    pub fn is_changed(&self, id: &str) -> bool {
+        self.changed.contains_key(id)
+    }
+
     /// The keys of an action.
     pub fn keys(&self, action: &Action) -> Vec<Chord> {
         match self.changed.get(action.id) {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::appearance::{Appearance, Given};
 use super::keymap::Keymap;
+use super::settings::Notifications;
 use super::theme::Theme;
 use crate::run::RunPlaces;
 
@@ -29,6 +31,12 @@ pub struct Options {
     pub low_bandwidth: bool,
     /// Whether the session comes over SSH.
     pub remote: bool,
+    /// Which notifications the terminal is asked for.
+    pub notifications: Notifications,
+    /// Whether the mouse is taken.
+    pub mouse: bool,
+    /// What the appearance is made of: it is read again when the user's files change.
+    pub given: Given,
     /// Sentences to show at the start, such as a keymap file that could not be read.
     pub notes: Vec<String>,
 }
@@ -47,7 +55,18 @@ impl Options {
             keymap: Keymap::default(),
             low_bandwidth: false,
             remote: false,
+            notifications: Notifications::default(),
+            mouse: true,
+            given: Given::nothing(),
             notes: Vec::new(),
         }
+    }
+
+    /// The same with the appearance of a terminal and a user.
+    #[must_use]
+    pub fn looking(self, given: Given) -> Self {
+        let Appearance { theme, keymap, low_bandwidth, notifications, mouse, notes, .. } = Appearance::load(&given);
+        let remote = given.capability.remote;
+        Self { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, given, ..self }
     }
 }

@@ -12,10 +12,13 @@ pub use help::Help;
 pub use page::Page;
 pub use palette::Palette;
 
-use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
+use super::action::Action;
+use super::chord::Chord;
+use super::everywhere;
 use super::message::Command;
 use super::model::Model;
 
@@ -36,6 +39,9 @@ pub enum Popup {
 
 /// A key while a popup is in front.
 pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    if let Some(action) = of_program(model, event) {
+        return (action.perform)(model);
+    }
     // The popup is taken out while it works, so that it may change the model; unless it is done it goes back.
     let Some(mut popup) = model.popup.take() else { return Vec::new() };
     let outcome = match &mut popup {
@@ -53,6 +59,14 @@ pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         Outcome::Close => Vec::new(),
         Outcome::Then(then) => then.run(model),
     }
+}
+
+/// What works whatever lies over the screen: leaving, suspending and drawing again, by keys that no text field takes.
+fn of_program(model: &Model, event: KeyEvent) -> Option<&'static Action> {
+    let chord = Chord::of(event);
+    let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+    let wanted = |action: &&Action| ["quit", "suspend", "redraw"].contains(&action.id) && model.keymap.keys(action).contains(&chord);
+    everywhere::ACTIONS.iter().filter(|_| modified).find(wanted)
 }
 
 /// Pasted text while a popup is in front.

@@ -1,8 +1,12 @@
 //! A theme: a style for each role, and whether letters beyond ASCII may be drawn.
 
-use ratatui::style::{Color, Modifier, Style};
+use std::sync::OnceLock;
 
+use ratatui::style::{Color, Style};
+
+use super::capability::Depth;
 use super::role::Role;
+use super::{colour, theme_file};
 
 /// Styles by role. Meaning never hangs on colour alone: whoever draws adds a word or a glyph.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,15 +21,12 @@ pub struct Theme {
 impl Theme {
     /// A theme without any colour: bold, faint, reversed and underlined only.
     pub fn monochrome() -> Self {
-        let style = |role: &Role| match role {
-            Role::Title | Role::Accent | Role::Key | Role::Valid | Role::Good | Role::Trained => Style::new().add_modifier(Modifier::BOLD),
-            Role::Faint | Role::Border | Role::Axis | Role::Raw => Style::new().add_modifier(Modifier::DIM),
-            Role::Selected | Role::Crosshair | Role::Match | Role::Bar => Style::new().add_modifier(Modifier::REVERSED),
-            Role::BorderFocused | Role::Bad | Role::Warning | Role::Unparsable => Style::new().add_modifier(Modifier::BOLD),
-            Role::Marked | Role::Fault | Role::Special | Role::Invalid | Role::Added => Style::new().add_modifier(Modifier::UNDERLINED),
-            _ => Style::new(),
-        };
-        Self { name: "monochrome".to_owned(), styles: Role::ALL.iter().map(style).collect(), ascii: false }
+        Self::embedded("monochrome")
+    }
+
+    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; without any style where there is none of that name.
+    pub fn embedded(name: &str) -> Self {
+        theme_file::read(name, None).theme
     }
 
     /// A theme from the style that `style` gives each role.
@@ -44,9 +45,23 @@ impl Theme {
         self.styles.get(role as usize).copied().unwrap_or_default()
     }
 
+    /// Give a role another style.
+    pub(super) fn set(&mut self, role: Role, style: Style) {
+        if let Some(of_role) = self.styles.get_mut(role as usize) {
+            *of_role = style;
+        }
+    }
+
     /// The colour in which a role is written, for canvases that take no style.
     pub fn colour(&self, role: Role) -> Color {
         self.style(role).fg.unwrap_or(Color::Reset)
+    }
+
+    /// The theme on a terminal with that many colours.
+    #[must_use]
+    pub fn at_depth(self, depth: Depth) -> Self {
+        let styles = self.styles.iter().map(|style| colour::at_depth(*style, depth)).collect();
+        Self { styles, ..self }
     }
 
     /// `rich` where letters beyond ASCII may be drawn, else `plain`.
@@ -76,37 +91,7 @@ impl Theme {
 impl Default for Theme {
     /// The dark theme.
     fn default() -> Self {
-        Self::new("dark", |role| {
-            let fg = |red, green, blue| Style::new().fg(Color::Rgb(red, green, blue));
-            match role {
-                Role::Text => Style::new(),
-                Role::Faint | Role::Axis => fg(128, 134, 145),
-                Role::Title => fg(214, 218, 226).add_modifier(Modifier::BOLD),
-                Role::Accent | Role::Key => fg(97, 175, 239).add_modifier(Modifier::BOLD),
-                Role::Border => fg(72, 78, 90),
-                Role::BorderFocused => fg(97, 175, 239),
-                Role::Selected => Style::new().bg(Color::Rgb(44, 52, 66)),
-                Role::Marked => fg(229, 192, 123),
-                Role::Bar => fg(171, 178, 191).bg(Color::Rgb(30, 34, 42)),
-                Role::Valid | Role::Good | Role::Trained | Role::Added => fg(126, 200, 120),
-                Role::Invalid | Role::Warning => fg(229, 192, 123),
-                Role::Unparsable | Role::Bad | Role::Removed => fg(230, 108, 117),
-                Role::Base => fg(170, 152, 200),
-                Role::Raw => fg(92, 99, 112),
-                Role::SeriesOne => fg(97, 175, 239),
-                Role::SeriesTwo => fg(229, 192, 123),
-                Role::SeriesThree => fg(198, 120, 221),
-                Role::SeriesFour => fg(86, 182, 194),
-                Role::Crosshair => fg(240, 240, 240).add_modifier(Modifier::BOLD),
-                Role::JsonKey => fg(97, 175, 239),
-                Role::JsonString => fg(152, 195, 121),
-                Role::JsonNumber => fg(209, 154, 102),
-                Role::JsonWord => fg(198, 120, 221),
-                Role::JsonPunctuation => fg(128, 134, 145),
-                Role::Fault => fg(230, 108, 117).add_modifier(Modifier::UNDERLINED),
-                Role::Match => fg(30, 34, 42).bg(Color::Rgb(229, 192, 123)),
-                Role::Special => fg(86, 182, 194).add_modifier(Modifier::ITALIC),
-            }
-        })
+        static DARK: OnceLock<Theme> = OnceLock::new();
+        DARK.get_or_init(|| Self::embedded("dark")).clone()
     }
 }

@@ -183,7 +183,7 @@ pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
 /// Take what is new of a followed run.
 pub fn take_news(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
-    let told = watched.take(news);
+    let told = watched.take(news, model.now_ms);
     let mut commands = told;
     if model.workbench.current.as_ref() == Some(run) {
         commands.extend(screens::changed(model, Change::RunNews));

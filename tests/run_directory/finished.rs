@@ -69,7 +69,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     }
     pass(&run, &mut events, "proof", "trained", 40, made.valid);
     let arguments = BTreeMap::from([("learning_rate".to_owned(), serde_json::json!(1e-5))]);
-    events.append(Control { verb: "set".into(), arguments, user_id: 1000, step: 12 }).unwrap();
+    events.append(Control { verb: "set".into(), arguments, user_id: 1000, step: 12, ..Control::default() }).unwrap();
     events.append(Note { text: "looks <good> & steady".into() }).unwrap();
     let sentence = "The gradient was not finite.".into();
     events.append(Alert { rule: "grad".into(), level: "warning".into(), step: 17, sentence, cleared: true, ..Alert::default() }).unwrap();

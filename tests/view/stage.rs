@@ -95,7 +95,14 @@ impl Stage {
         self.picture().contains(text)
     }
 
-    fn carry_out(&mut self, commands: Vec<Command>) {
+    /// What a screen does by itself, as if a key had asked for it.
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Model) -> Vec<Command>) {
+        let commands = act(&mut self.model);
+        let commands = update::numbered(&mut self.model, commands);
+        self.carry_out(commands);
+    }
+
+    pub(super) fn carry_out(&mut self, commands: Vec<Command>) {
         let mut queue: VecDeque<Command> = commands.into();
         while let Some(command) = queue.pop_front() {
             let messages = match command {

@@ -2,16 +2,21 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{Outcome, Then, window};
 use crate::view::action::{self, Action, Place};
 use crate::view::model::Model;
 use crate::view::role::Role;
 use crate::view::widgets::field::Field;
-use crate::view::{fuzzy, update, workbench};
+use crate::view::{fuzzy, screens, update, workbench};
+
+/// Rows below the list that tell about the chosen action.
+const ABOUT_ROWS: u16 = 2;
 
 /// The palette.
 #[derive(Debug, Default)]
@@ -40,7 +45,11 @@ impl Palette {
             actions.truncate(nearby);
             return actions;
         }
-        fuzzy::rank(self.field.text(), &actions, |action| format!("{} {}", action.title, action.id))
+        // What is meant is most likely named by its title; the names in keymap files come after.
+        let mut found = fuzzy::rank(self.field.text(), &actions, |action| action.title.to_owned());
+        let by_id = fuzzy::rank(self.field.text(), &actions, |action| format!("{} {}", action.id, action.title));
+        found.extend(by_id.into_iter().filter(|action| !fuzzy::matches(self.field.text(), action.title)));
+        found
     }
 
     pub(super) fn key(&mut self, model: &mut Model, event: KeyEvent) -> Outcome {
@@ -75,28 +84,72 @@ impl Palette {
 
     pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let found = self.found(model);
-        let inside = window(model, frame, area, "Palette", 84, (found.len() as u16).saturating_add(4).clamp(8, 26));
+        let inside = window(model, frame, area, "Palette", 84, (found.len() as u16).saturating_add(6).clamp(10, 26));
         let theme = &model.theme;
-        let mut lines = vec![self.field.line(theme, inside.width as usize, true), Line::default()];
-        let rows = inside.height.saturating_sub(2) as usize;
-        let first = self.cursor.saturating_sub(rows.saturating_sub(1));
+        let columns = inside.width as usize;
+        let cursor = self.cursor.min(found.len().saturating_sub(1));
+        let rows = inside.height.saturating_sub(2 + ABOUT_ROWS) as usize;
+        let first = cursor.saturating_sub(rows.saturating_sub(1));
+        let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
         for (index, action) in found.iter().enumerate().skip(first).take(rows) {
-            let why = (action.blocked)(model);
-            let role = if why.is_some() { Role::Faint } else { Role::Text };
-            let mark = if index == self.cursor { theme.glyph("▸", ">") } else { " " };
-            let keys = model.keymap.shown(action);
-            let mut spans = vec![
-                Span::styled(format!("{mark} "), theme.style(Role::Accent)),
-                Span::styled(format!("{:<46} ", action.title), theme.style(role)),
-                Span::styled(format!("{keys:<10} "), theme.style(Role::Key)),
-            ];
-            spans.push(Span::styled(why.unwrap_or_else(|| action.id.to_owned()), theme.style(Role::Faint)));
-            let line = Line::from(spans);
-            lines.push(if index == self.cursor { line.style(theme.style(Role::Selected)) } else { line });
+            let line = self.row(model, action, index == cursor, columns);
+            lines.push(if index == cursor { line.style(theme.style(Role::Selected)) } else { line });
         }
         if found.is_empty() {
             lines.push(Line::styled("nothing is called that", theme.style(Role::Faint)));
         }
-        frame.render_widget(Paragraph::new(lines), inside);
+        let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(ABOUT_ROWS)]).areas(inside);
+        frame.render_widget(Paragraph::new(lines), above);
+        if let Some(action) = found.get(cursor) {
+            frame.render_widget(Paragraph::new(about(model, action, found.len(), cursor)).wrap(Wrap { trim: true }), below);
+        }
     }
+
+    /// A row: the title with the letters that were meant, and the key at the right.
+    fn row(&self, model: &Model, action: &Action, selected: bool, columns: usize) -> Line<'static> {
+        let theme = &model.theme;
+        let blocked = (action.blocked)(model).is_some();
+        let style = theme.style(if blocked { Role::Faint } else { Role::Text });
+        let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
+        let keys = model.keymap.shown(action);
+        let after = if blocked { " (not now)" } else { "" };
+        let room = columns.saturating_sub(mark.width() + keys.width() + after.width() + 2);
+        let meant = fuzzy::letters(self.field.text(), action.title);
+        let (mut spans, mut used) = (vec![Span::styled(mark, theme.style(Role::Accent))], 0);
+        let whole = action.title.width() <= room;
+        for (place, letter) in action.title.char_indices() {
+            let width = letter.width().unwrap_or(0);
+            if !whole && used + width >= room {
+                spans.push(Span::styled(theme.glyph("…", "~"), style));
+                used += 1;
+                break;
+            }
+            used += width;
+            let style = if meant.contains(&place) { theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED) } else { style };
+            spans.push(Span::styled(letter.to_string(), style));
+        }
+        spans.push(Span::styled(after, theme.style(Role::Faint)));
+        spans.push(Span::raw(" ".repeat(room.saturating_sub(used) + 1)));
+        spans.push(Span::styled(keys, theme.style(Role::Key)));
+        Line::from(spans)
+    }
+}
+
+/// Below the list: why the chosen action cannot be done now, else where it works and its name in keymap files.
+fn about(model: &Model, action: &Action, found: usize, cursor: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let count = format!("{}/{found}  ", cursor + 1);
+    let (role, text) = match (action.blocked)(model) {
+        Some(why) => (Role::Warning, format!("not now: {why}")),
+        None => {
+            let place = match action.place {
+                Place::On(screen) | Place::In(screen, _) if screen != model.screen => {
+                    format!("on the screen {}, ", screens::of(screen).title)
+                }
+                _ => String::new(),
+            };
+            (Role::Faint, format!("{place}{}", action.id))
+        }
+    };
+    Line::from(vec![Span::styled(count, theme.style(Role::Faint)), Span::styled(text, theme.style(role))])
 }

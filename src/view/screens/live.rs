@@ -1,10 +1,139 @@
-//! Screen: A run as it goes.
+//! Screen: a run as it goes. What is looked at (step, group, completion, stretch of steps) is here; its folder draws it and acts on it.
 
-use super::ScreenParts;
+mod actions;
+mod advantage;
+mod board;
+mod completion;
+mod curves;
+mod device;
+mod draw;
+mod failures;
+mod groups;
+mod header;
+mod log;
+mod moves;
+mod numbers;
+mod overlay;
+mod prompt;
+mod rollouts;
+mod signal;
+mod words;
+
+use super::{Change, ScreenParts};
+use crate::view::message::{Command, Work};
+use crate::view::model::{Model, Screen};
+use crate::view::watched::{Watched, latest_events};
+use crate::view::widgets::cursor::Cursor;
 
 /// The screen's own part of the model.
-#[derive(Debug, Default)]
-pub struct Live {}
+#[derive(Debug)]
+pub struct Live {
+    /// The pane that has the focus.
+    pane: &'static str,
+    /// The step that is looked at; `None` is the latest, also when newer ones come.
+    step: Option<u64>,
+    /// The last step that is shown, while the picture stands still.
+    frozen: Option<u64>,
+    group: Cursor,
+    member: Cursor,
+    view: curves::View,
+    rollouts: rollouts::Rollouts,
+    failures: failures::Failures,
+    overlay_cursor: Cursor,
+    /// Lines of the completion above the pane.
+    completion_top: usize,
+    /// Lines of the log below the pane.
+    log_back: usize,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            pane: GROUPS,
+            step: None,
+            frozen: None,
+            group: Cursor::default(),
+            member: Cursor::default(),
+            view: curves::View::default(),
+            rollouts: rollouts::Rollouts::default(),
+            failures: failures::Failures::default(),
+            overlay_cursor: Cursor::default(),
+            completion_top: 0,
+            log_back: 0,
+        }
+    }
+}
+
+const CHART: &str = "chart";
+const GROUPS: &str = "groups";
+const COMPLETION: &str = "completion";
+const PROMPT: &str = "prompt";
+const SIGNAL: &str = "signal";
+const METRICS: &str = "metrics";
+const DEVICE: &str = "device";
+const LOG: &str = "log";
+/// Not among the panes that the tab key visits: it lies over the chart while runs are chosen.
+const OVERLAY: &str = "overlay";
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts { title: "Live", help: "A run as it goes.", ..ScreenParts::PLAIN };
+pub const PARTS: ScreenParts = ScreenParts {
+    title: "Live",
+    help: "A run as it goes: its curves, the groups of a step with the completions behind them, and what its worker can be asked. Letters below the \
+           chart: e an eval, c a checkpoint, n a note, s something asked of the worker. [ and ] go back and on through the steps.",
+    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG],
+    actions: actions::ACTIONS,
+    pane: |model| model.live.pane,
+    focus: |model, pane| model.live.pane = pane,
+    mouse: moves::mouse,
+    entered: |model| look(model),
+    changed,
+    draw: draw::draw,
+    ..ScreenParts::PLAIN
+};
+
+impl Live {
+    /// The last step of a run that is shown.
+    fn last(&self, run: &Watched) -> u64 {
+        self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
+    }
+
+    /// The step that is looked at.
+    fn at(&self, run: &Watched) -> u64 {
+        self.step.unwrap_or(u64::MAX).min(self.last(run))
+    }
+}
+
+fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
+    match change {
+        Change::CurrentRun => {
+            let live = &mut model.live;
+            *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
+            let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+            let path = run.clone();
+            let mut commands = vec![Work::once(
+                "live.log",
+                move || latest_events(&path),
+                move |model, events| {
+                    // A run without a log yet has nothing older to tell.
+                    if let (Ok(events), Some(watched)) = (events, model.workbench.watched.get_mut(&run)) {
+                        watched.remember(events);
+                    }
+                    Vec::new()
+                },
+            )];
+            commands.extend(look(model));
+            commands
+        }
+        Change::RunNews if model.screen == Screen::Live => look(model),
+        _ => Vec::new(),
+    }
+}
+
+/// Ask for what the picture lacks: the texts of the step that is looked at.
+fn look(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let step = model.live.at(run);
+    let mut commands = rollouts::wanted(model, step);
+    commands.extend(failures::wanted(model));
+    commands
+}

@@ -7,6 +7,8 @@ pub fn amount(value: f64) -> String {
         _ if value.is_nan() => "nan".to_owned(),
         _ if !value.is_finite() => if value > 0.0 { "inf" } else { "-inf" }.to_owned(),
         0.0 => "0".to_owned(),
+        // What rounding leaves of a sum that is nought.
+        _ if size < 1e-12 => "~0".to_owned(),
         _ if !(0.000_95..999_950.0).contains(&size) => {
             let text = format!("{value:.1e}");
             text.replace(".0e", "e")
@@ -65,6 +67,7 @@ mod tests {
         check(12.44, "12.4");
         check(9800.0, "9800");
         check(1.5e-5, "1.5e-5");
+        check(-1.4e-17, "~0");
         check(2e9, "2e9");
         check(f64::NAN, "nan");
         check(f64::NEG_INFINITY, "-inf");

@@ -1,5 +1,7 @@
 //! The launch screen's part of the table of actions.
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
 use super::form::{self, Row};
 use super::{FORM, chooser, cycle, forecast, open, refresh, start};
 use crate::view::action::{Action, Place};
@@ -84,18 +86,23 @@ pub(super) const ACTIONS: &[Action] = &[
         },
     ),
     Action::new("launch.clear_filter", "Show all settings again", "", &["esc"], IN_FORM, |model| {
+        // In a text field escape belongs to the field.
+        if is_typing(model) {
+            return super::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        }
         model.launch.filter = Field::default();
         model.launch.only_different = false;
         Vec::new()
     })
     .unless(|model| {
-        let launch = &model.launch;
-        let shows_all = launch.filter.text().is_empty() && !launch.only_different;
-        // In a text field escape belongs to the field.
-        let typing = launch.edit.is_some() || launch.filtering || launch.chooser.is_some();
-        (shows_all && !typing).then(|| "all settings are shown".to_owned())
+        let shows_all = model.launch.filter.text().is_empty() && !model.launch.only_different;
+        (shows_all && !is_typing(model)).then(|| "all settings are shown".to_owned())
     }),
 ];
+
+fn is_typing(model: &Model) -> bool {
+    (super::PARTS.is_typing)(model)
+}
 
 fn nothing_here(model: &Model) -> Option<String> {
     match form::selected(model) {

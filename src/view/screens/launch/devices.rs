@@ -80,7 +80,7 @@ fn condition(gpu: &Gpu) -> String {
 pub fn chosen(model: &Model) -> String {
     let compute = model.launch.form.compute;
     if compute == Compute::Any {
-        return "the first free GPU, else the CPU".to_owned();
+        return "any GPU, else CPU".to_owned();
     }
     let known = model.launch.devices.iter().find(|choice| choice.compute == compute);
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())

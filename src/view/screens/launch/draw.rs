@@ -39,7 +39,7 @@ fn regions(model: &Model, area: Rect) -> Regions {
     if area.width >= SIDE_BY_SIDE {
         let left = if area.width >= 110 { area.width * 11 / 20 } else { 48.min(area.width * 3 / 5) };
         let [form, right] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
-        let about_rows = if area.height >= 30 { 14 } else { (area.height / 2).max(3) };
+        let about_rows = if area.height >= 30 { 13 } else { (area.height / 2).max(3) };
         let [about, forecast] = Layout::vertical([Constraint::Length(about_rows), Constraint::Fill(1)]).areas(right);
         return Regions { form, about, forecast };
     }
@@ -74,7 +74,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let below = lines.len().saturating_sub(top + inside.height as usize);
         frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
         if below > 0 && regions.forecast.width > 24 {
-            let more = Line::styled(format!(" {below} more lines: tab, j "), theme.style(Role::Faint)).right_aligned();
+            let more = Line::styled(" more below: tab, j ".to_owned(), theme.style(Role::Faint)).right_aligned();
             let bottom = Rect { y: regions.forecast.bottom() - 1, height: 1, x: regions.forecast.x + 1, width: regions.forecast.width - 2 };
             frame.render_widget(Paragraph::new(more), bottom);
         }

@@ -87,7 +87,7 @@ impl Text<'_> {
             format!(" of {} ({:.0} %)", bytes_in_words(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
         });
         lines.push(self.title("memory"));
-        let verdict = if fits { String::new() } else { "  does not fit".to_owned() };
+        let verdict = if fits { String::new() } else { ", too much".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
             Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),
@@ -213,11 +213,20 @@ impl Text<'_> {
         }
     }
 
+    /// A share in [0, 1] as a bar, to an eighth of a column where letters beyond ASCII may be drawn.
     fn bar(&self, share: f64, columns: usize) -> String {
+        const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let columns = columns.min(self.columns / 4).max(1);
-        let full = (share.clamp(0.0, 1.0) * columns as f64).round() as usize;
+        let filled = share.clamp(0.0, 1.0) * columns as f64;
         let theme = &self.model.theme;
-        format!("{}{}", theme.glyph("█", "#").repeat(full), theme.glyph("░", ".").repeat(columns - full.min(columns)))
+        let (full, rest) = if theme.ascii {
+            ((filled.round() as usize).min(columns), "")
+        } else {
+            let eighths = if share > 0.0 { ((filled * 8.0).round() as usize).max(1) } else { 0 };
+            ((eighths / 8).min(columns), EIGHTHS.get(eighths % 8).copied().unwrap_or_default())
+        };
+        let blanks = columns.saturating_sub(full + usize::from(!rest.is_empty()));
+        format!("{}{rest}{}", theme.glyph("█", "#").repeat(full), theme.glyph(" ", ".").repeat(blanks))
     }
 
     fn title(&self, text: &str) -> Line<'static> {

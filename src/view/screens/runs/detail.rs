@@ -1,9 +1,12 @@
 //! The details of the run under the cursor: where it stands, what it was asked for, what it brought.
 
+use std::path::Path;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
 
 use super::DETAIL;
 use super::columns::{age, state};
@@ -13,10 +16,13 @@ use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::fit::wrapped;
 use crate::view::widgets::sparkline::sparkline;
 
 /// Narrower than this, everything stands in one column.
 const TWO_COLUMNS: u16 = 100;
+/// Columns of a name.
+const NAME: usize = 11;
 
 /// Draws the details.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -38,10 +44,14 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Ok(row) if inside.width >= TWO_COLUMNS => {
             let [left, _, right] =
                 Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
-            show(facts(model, row), left);
-            show(results(model, row), right);
+            let (of_left, of_right) = (Facts::new(model, left.width), Facts::new(model, right.width));
+            show([of_left.state(row), of_left.asked(row)].concat(), left);
+            show(of_right.results(row), right);
         }
-        Ok(row) => show([results(model, row), facts(model, row)].concat(), inside),
+        Ok(row) => {
+            let facts = Facts::new(model, inside.width);
+            show([facts.state(row), facts.results(row), facts.asked(row)].concat(), inside);
+        }
     }
 }
 
@@ -55,116 +65,146 @@ fn unreadable(model: &Model, entry: &Entry, error: &str) -> Vec<Line<'static>> {
     ]
 }
 
-/// `name`, faint and aligned, then the value.
-fn fact(theme: &Theme, name: &str, value: impl Into<String>) -> Line<'static> {
-    said(theme, name, value.into(), Role::Text)
+/// Lines of a name and its value, as wide as a pane.
+struct Facts<'a> {
+    model: &'a Model,
+    theme: &'a Theme,
+    width: usize,
 }
 
-fn said(theme: &Theme, name: &str, value: String, role: Role) -> Line<'static> {
-    Line::from(vec![Span::styled(format!("{name:<11} "), theme.style(Role::Faint)), Span::styled(value, theme.style(role))])
-}
-
-/// Where it stands and what it was asked for.
-fn facts(model: &Model, row: &RunRow) -> Vec<Line<'static>> {
-    let (theme, file) = (&model.theme, row.directory.file());
-    let mut lines = vec![state_line(theme, row)];
-    let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
-    lines.push(fact(theme, "steps", format!("{}{planned}, {} computed", row.last_step, duration(row.seconds))));
-    let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
-    lines.push(fact(theme, "task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)));
-    lines.push(fact(theme, "launched", format!("{} ago on {}", age(model.now_ms, file.created_ms), file.host)));
-    let changed: Vec<String> = row.changed_keys().into_iter().map(|(key, value, _)| format!("{key}={value}")).collect();
-    lines.push(fact(theme, "configured", if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(" ") }));
-    let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(theme, *step, row.best)).collect();
-    lines.push(fact(theme, "checkpoints", if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) }));
-    if !row.tags.is_empty() {
-        lines.push(said(theme, "tags", row.tags.join(" "), Role::Marked));
+impl<'a> Facts<'a> {
+    fn new(model: &'a Model, width: u16) -> Self {
+        Self { model, theme: &model.theme, width: width as usize }
     }
-    if let Some((_, disk)) = model.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
-        let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
-        let parts: Vec<String> =
-            parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
-        lines.push(fact(theme, "disk", format!("{} ({})", size(disk.total_bytes), parts.join(", "))));
-    }
-    lines.push(fact(theme, "folder", row.directory.path().display().to_string()));
-    lines.extend(row.warnings.iter().map(|warning| said(theme, "warning", warning.clone(), Role::Warning)));
-    lines
-}
 
-fn state_line(theme: &Theme, row: &RunRow) -> Line<'static> {
-    let (glyph, role) = state(theme, row.status);
-    let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-    let next = match row.status {
-        Status::Interrupted => "; r goes on from its last checkpoint",
-        Status::Paused => "; r lets it go on",
-        Status::Created => "; no worker has begun with it, r starts one",
-        _ => "",
-    };
-    said(theme, "state", format!("{glyph} {}{cause}{next}", row.status.name()), role)
+    fn fact(&self, name: &str, value: impl AsRef<str>) -> Vec<Line<'static>> {
+        self.said(name, value.as_ref(), Role::Text)
+    }
+
+    /// The name, faint, and the value beside it, wrapped at its words without touching the name's column.
+    fn said(&self, name: &str, value: &str, role: Role) -> Vec<Line<'static>> {
+        let rows = wrapped(value, self.width.saturating_sub(NAME + 1).max(8));
+        let named = |(index, row): (usize, String)| {
+            let name = if index == 0 { name } else { "" };
+            let name = Span::styled(format!("{name:<NAME$} "), self.theme.style(Role::Faint));
+            Line::from(vec![name, Span::styled(row, self.theme.style(role))])
+        };
+        rows.into_iter().enumerate().map(named).collect()
+    }
+
+    fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
+        let (glyph, role) = state(self.theme, row.status);
+        let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+        let next = match row.status {
+            Status::Interrupted => "; r goes on from its last checkpoint",
+            Status::Paused => "; r lets it go on",
+            Status::Created => "; no worker has begun with it, r starts one",
+            _ => "",
+        };
+        self.said("state", &format!("{glyph} {}{cause}{next}", row.status.name()), role)
+    }
+
+    /// What it was asked for, and where it is.
+    fn asked(&self, row: &RunRow) -> Vec<Line<'static>> {
+        let file = row.directory.file();
+        let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
+        let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
+        let changed: Vec<String> = row.changed_keys().into_iter().map(|(key, value, _)| format!("{key}={value}")).collect();
+        let changed = if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(" ") };
+        let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
+        let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
+        let mut lines = [
+            self.fact("steps", format!("{}{planned}, {} computed", row.last_step, duration(row.seconds))),
+            self.fact("task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)),
+            self.fact("launched", format!("{} ago on {}", age(self.model.now_ms, file.created_ms), file.host)),
+            self.fact("configured", changed),
+            self.fact("checkpoints", steps),
+        ]
+        .concat();
+        if !row.tags.is_empty() {
+            lines.extend(self.said("tags", &row.tags.join(" "), Role::Marked));
+        }
+        if let Some((_, disk)) = self.model.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
+            let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
+            let parts: Vec<String> =
+                parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
+            lines.extend(self.fact("disk", format!("{} ({})", size(disk.total_bytes), parts.join(", "))));
+        }
+        lines.extend(self.fact("folder", end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1))));
+        lines.extend(row.warnings.iter().flat_map(|warning| self.said("warning", warning, Role::Warning)));
+        lines
+    }
+
+    /// What it brought: held-out passes, the curve of the reward, alerts, notes.
+    fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
+        let theme = self.theme;
+        let mut lines: Vec<Line<'static>> = row.held_out.iter().flat_map(|held_out| passes(theme, held_out, self.width)).collect();
+        if row.held_out.is_empty() {
+            lines.extend(self.fact("evals", "none yet"));
+        }
+        if let Some(reward) = row.metric("reward", false) {
+            let smoothed = row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
+            let curve = sparkline(theme, &super::columns::spread(&row.rewards, 24), 24, None);
+            lines.push(Line::from(vec![
+                Span::styled(format!("{:<NAME$} ", "reward"), theme.style(Role::Faint)),
+                Span::styled(curve, theme.style(Role::SeriesOne)),
+                Span::raw(format!("  {reward:.3}{smoothed}")),
+            ]));
+        }
+        for alert in &row.alerts {
+            let mark = theme.glyph("▲", "!");
+            let text = format!("{mark} step {}: {} {}", alert.step, alert.sentence, alert.suggestion);
+            lines.extend(self.said("alert", &text, Role::Warning));
+        }
+        lines.extend(row.notes.iter().flat_map(|note| self.fact("note", note)));
+        lines
+    }
 }
 
 fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
     if best == Some(step) { format!("{step}{}", theme.glyph("★", "(best)")) } else { step.to_string() }
 }
 
-/// What it brought: held-out passes, curves, alerts, notes.
-fn results(model: &Model, row: &RunRow) -> Vec<Line<'static>> {
-    let theme = &model.theme;
-    let mut lines = Vec::new();
-    for held_out in &row.held_out {
-        lines.extend(passes(theme, held_out));
-    }
-    if row.held_out.is_empty() {
-        lines.push(fact(theme, "evals", "none yet"));
-    }
-    if let Some(reward) = row.metric("reward", false) {
-        let smoothed = row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", smoothed {smoothed:.3}"));
-        let curve = sparkline(theme, &super::columns::spread(&row.rewards, 24), 24, None);
-        lines.push(Line::from(vec![
-            Span::styled(format!("{:<11} ", "reward"), theme.style(Role::Faint)),
-            Span::styled(curve, theme.style(Role::SeriesOne)),
-            Span::raw(format!("  {reward:.3}{smoothed}")),
-        ]));
-    }
-    for alert in &row.alerts {
-        let mark = theme.glyph("▲", "!");
-        lines.push(said(theme, "alert", format!("{mark} step {}: {} {}", alert.step, alert.sentence, alert.suggestion), Role::Warning));
-    }
-    for note in &row.notes {
-        lines.push(fact(theme, "note", note.clone()));
-    }
-    lines
-}
-
-/// `proof  base 46.0 % [36.6, 55.7]  →  step 30 99.0 % [94.6, 99.8]`, and the same for exact answers.
-fn passes(theme: &Theme, held_out: &HeldOut) -> Vec<Line<'static>> {
-    let n = held_out.trained.as_ref().map(|(_, summary)| summary).or(held_out.base.as_ref()).map_or(0, |summary| summary.n);
-    let line = |name: String, base: Option<String>, trained: Option<String>| {
-        let mut spans = vec![Span::styled(format!("{name:<11} "), theme.style(Role::Faint))];
-        spans.extend(base.map(|base| Span::styled(format!("base {base}"), theme.style(Role::Base))));
+/// `proof valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
+fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>> {
+    let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
+    let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
+        let arrow = theme.glyph("→", "->");
+        let mut spans = vec![Span::styled(format!("{name:<NAME$} "), theme.style(Role::Faint))];
+        spans.push(Span::styled(format!("{:<20}", base.unwrap_or_else(|| "not read".to_owned())), theme.style(Role::Base)));
         if let Some(trained) = trained {
-            spans.push(Span::raw(theme.glyph("  →  ", "  ->  ")));
+            spans.push(Span::raw(format!("{arrow} ")));
             spans.push(Span::styled(trained, theme.style(Role::Trained)));
         }
-        Line::from(spans)
+        let line = Line::from(spans);
+        let fits = line.width() + more.width() <= width;
+        if fits { Line::from([line.spans, vec![Span::styled(more, theme.style(Role::Faint))]].concat()) } else { line }
     };
     let valid = |summary: &EvalSummary| {
         let [low, high] = summary.valid_interval;
         format!("{:.1} % [{:.1}, {:.1}]", 100.0 * summary.valid, 100.0 * low, 100.0 * high)
     };
-    let base = held_out.base.as_ref();
-    let trained = held_out.trained.as_ref();
-    let mut lines = vec![line(
-        format!("{} {n}", held_out.set),
-        base.map(|summary| format!("valid {}", valid(summary))),
-        trained.map(|(step, summary)| format!("step {step} {}", valid(summary))),
-    )];
-    let exact = |summary: &EvalSummary| summary.exact.map(|exact| format!("exact {:.1} %", 100.0 * exact));
+    let n = trained.map(|(_, summary)| summary).or(base).map_or(0, |summary| summary.n);
+    let of = trained.map_or_else(|| format!("  n {n}"), |(step, _)| format!("  n {n}, step {step}"));
+    let mut lines = vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
+    let exact = |summary: &EvalSummary| summary.exact.map(|exact| format!("{:.1} %", 100.0 * exact));
     let (base, trained) = (base.and_then(exact), trained.and_then(|(_, summary)| exact(summary)));
     if base.is_some() || trained.is_some() {
-        lines.push(line(String::new(), base, trained));
+        lines.push(line(&format!("{:>w$}", "exact", w = held_out.set.len() + 6), base, trained, String::new()));
     }
     lines
+}
+
+/// As many of a path's last parts as fit.
+fn end_of_path(path: &Path, width: usize) -> String {
+    let whole = path.display().to_string();
+    if whole.chars().count() <= width {
+        return whole;
+    }
+    let parts: Vec<&str> = whole.split('/').collect();
+    let fits = |first: &usize| parts[*first..].join("/").chars().count() + 2 <= width;
+    let first = (1..parts.len()).find(fits).unwrap_or(parts.len().saturating_sub(1));
+    format!("…/{}", parts[first..].join("/"))
 }
 
 fn duration(seconds: f64) -> String {
@@ -172,5 +212,18 @@ fn duration(seconds: f64) -> String {
         seconds if seconds < 120.0 => format!("{seconds:.0} s"),
         seconds if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
         seconds => format!("{:.1} h", seconds / 3_600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_keep_their_end() {
+        let check = |path: &str, width, expected: &str| assert_eq!(end_of_path(Path::new(path), width), expected);
+        check("/home/me/runs/x", 20, "/home/me/runs/x");
+        check("/home/me/runs/x", 10, "…/runs/x");
+        check("/home/me/runs/long-name", 3, "…/long-name");
     }
 }

@@ -1,13 +1,16 @@
 //! The schema screen's part of the table of actions.
 
+use ratatui::text::{Line, Span};
+
 use super::layout::EDITOR;
 use super::{after, decide, follow};
+use crate::score::Fault;
 use crate::view::action::{Action, Place};
 use crate::view::draft;
-use crate::view::everywhere::move_focus;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::popup::{Ask, Popup};
+use crate::view::popup::{Ask, Page, Popup};
+use crate::view::role::Role;
 use crate::view::widgets::editor::Effect;
 
 const HERE: Place = Place::On(Screen::Schema);
@@ -19,7 +22,7 @@ pub(super) const ACTIONS: &[Action] = &[
         model.schema.typing = true;
         Vec::new()
     })
-    .unless(|model| no_text(model).or_else(|| undecided(model))),
+    .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
     Action::new("schema.leave", "Stop typing; outside typing, drop the selection and the search", "leave", &["esc"], IN_EDITOR, leave),
     Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
         .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
@@ -39,6 +42,7 @@ pub(super) const ACTIONS: &[Action] = &[
         .unless(no_faults),
     Action::new("schema.fault.previous", "Go to the error or warning before", "", &["["], IN_EDITOR, |model| next_fault(model, false))
         .unless(no_faults),
+    Action::new("schema.faults", "List all errors and warnings", "", &["!"], IN_EDITOR, list_faults).unless(no_faults),
     Action::new("schema.format", "Lay the text out: two blanks a level", "format", &["alt-f", "="], IN_EDITOR, format).unless(no_text),
     Action::new("schema.select", "Select everything", "", &["alt-a"], IN_EDITOR, |model| {
         model.schema.editor.select_all();
@@ -69,17 +73,14 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(decided),
     Action::new("schema.own", "Keep the text that is here against the other one", "keep", &["o"], HERE, |model| choose(model, false))
         .unless(decided),
-    Action::new("schema.tab", "While typing, two blanks; else the next pane", "", &["tab"], IN_EDITOR, |model| match model.schema.typing {
-        true => {
-            let effect = model.schema.editor.indent();
-            after(model, effect)
-        }
-        false => move_focus(model, 1),
-    }),
 ];
 
 fn no_text(model: &Model) -> Option<String> {
     model.workbench.task.is_none().then(|| "no task is open".to_owned())
+}
+
+fn typing(model: &Model) -> Option<String> {
+    model.schema.typing.then(|| "you are typing".to_owned())
 }
 
 fn undecided(model: &Model) -> Option<String> {
@@ -169,6 +170,22 @@ fn next_fault(model: &mut Model, forward: bool) -> Vec<Command> {
         model.schema.editor.go_to(*row, *column);
         follow(model);
     }
+    Vec::new()
+}
+
+fn list_faults(model: &mut Model) -> Vec<Command> {
+    let theme = &model.theme;
+    let line = |fault: &Fault| {
+        let (mark, role) = if fault.is_error { (theme.glyph("✗", "x"), Role::Bad) } else { (theme.glyph("▲", "!"), Role::Warning) };
+        let place = format!("line {} column {}: ", fault.line, fault.column);
+        Line::from(vec![
+            Span::styled(format!("{mark} "), theme.style(role)),
+            Span::styled(place, theme.style(Role::Faint)),
+            Span::raw(fault.message.clone()),
+        ])
+    };
+    let lines = model.workbench.draft.faults.iter().map(line).collect();
+    model.popup = Some(Popup::Page(Page::new("What is wrong or odd", lines)));
     Vec::new()
 }
 

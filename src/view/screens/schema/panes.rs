@@ -65,21 +65,26 @@ fn scores(model: &Model) -> Vec<Line<'static>> {
             let change = effects.saved_reward.map(|saved| effects.reward - saved).filter(|change| change.abs() > 5e-4);
             let change = change.map_or_else(String::new, |change| format!("  {change:+.3} against saved"));
             lines.push(Line::raw(format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total())));
-            let moved: Vec<String> = effects
-                .moved
-                .iter()
-                .take(6)
-                .map(|(line, from, to)| format!("line {line} {} {} {}", from.name(), theme.glyph("→", "->"), to.name()))
-                .collect();
-            if !moved.is_empty() {
-                let more = effects.moved.len().saturating_sub(6);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                lines.push(Line::styled(format!("moved: {}{more}", moved.join(", ")), theme.style(Role::Marked)));
-            }
+            lines.extend(moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
         }
     }
     lines.extend(rules(task, model.schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
     lines
+}
+
+/// Which samples changed their tier: `valid → invalid: lines 1, 2`.
+fn moved(theme: &Theme, effects: &super::Effects) -> Option<String> {
+    let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
+    let group = |(from, to): (Tier, Tier)| {
+        let lines: Vec<String> =
+            effects.moved.iter().filter(|(_, before, now)| (*before, *now) == (from, to)).map(|(line, ..)| line.to_string()).collect();
+        let more = if lines.len() > 8 { format!(" and {} more", lines.len() - 8) } else { String::new() };
+        let shown = lines.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        let word = if lines.len() == 1 { "line" } else { "lines" };
+        (!lines.is_empty()).then(|| format!("{} {} {}: {word} {shown}{more}", from.name(), theme.glyph("→", "->"), to.name()))
+    };
+    let groups: Vec<String> = pairs.filter_map(group).collect();
+    (!groups.is_empty()).then(|| groups.join("; "))
 }
 
 fn tier_line(theme: &Theme, task: &Task, effects: &super::Effects, tier: Tier) -> Line<'static> {

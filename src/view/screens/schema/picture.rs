@@ -10,7 +10,7 @@ use super::panes;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::widgets::editor::{Look, paint};
+use crate::view::widgets::editor::{Look, fault_at, paint};
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
@@ -74,7 +74,7 @@ fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
     let typing = if model.schema.typing { "  typing, esc leaves" } else { "" };
     let (row, column) = model.schema.editor.cursor();
-    let here = draft.faults.iter().filter(|fault| fault.line == row + 1).max_by_key(|fault| fault.is_error);
+    let here = fault_at(&draft.faults, (row, column));
     let errors = draft.faults.iter().filter(|fault| fault.is_error).count();
     let warnings = draft.faults.len() - errors;
     let status = match here {
@@ -89,7 +89,7 @@ fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         None if warnings > 0 => {
             Span::styled(format!(" {} {} ", theme.glyph("▲", "!"), counted(warnings, "warning")), theme.style(Role::Warning))
         }
-        None => Span::styled(format!(" {} a schema ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
+        None => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
     };
     let bottom = Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
     let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused).title_bottom(bottom);
@@ -111,8 +111,8 @@ fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
         LAZY => "what lazy answers earn",
         other => other,
     };
-    let title =
-        if stale { format!("{title} {}", theme.glyph("(stale: last good schema)", "(stale: last good schema)")) } else { title.to_owned() };
+    // Stale: of the last schema that compiled, not of the text as it stands.
+    let title = if stale { format!("STALE {title}") } else { title.to_owned() };
     let mut frame_of = pane(theme, &title, model.schema.pane == name);
     if stale {
         frame_of = frame_of.border_style(theme.style(Role::Warning));

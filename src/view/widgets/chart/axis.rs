@@ -22,7 +22,14 @@ impl Axis {
             let (low, high) = (low.log10().floor(), high.log10().ceil());
             return Some(Self { low: 10f64.powf(low), high: 10f64.powf(if high > low { high } else { low + 1.0 }), log });
         }
-        let margin = if high > low { 0.0 } else { (low.abs() * 0.1).max(0.05) };
+        // What differs by no more than rounding is one value.
+        let margin = if high - low > (low.abs().max(high.abs()) * 1e-12).max(1e-12) {
+            0.0
+        } else if low.abs() > 1e-12 {
+            low.abs() * 0.1
+        } else {
+            0.05
+        };
         let (low, high) = (low - margin, high + margin);
         let step = round_step(high - low, ticks);
         let ends = ((low / step).floor() * step, (high / step).ceil() * step);
@@ -69,7 +76,7 @@ pub(super) fn round_step(width: f64, most: usize) -> f64 {
 
 fn label(value: f64, step: f64) -> String {
     let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
-    if value != 0.0 && (value.abs() >= 1e5 || step < 1e-4) {
+    if value.abs() >= 1e5 || step < 1e-4 {
         return amount(value);
     }
     let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
@@ -93,6 +100,8 @@ mod tests {
         check(&[-3.0, 12.0], false, 4, &["-5", "0", "5", "10", "15"]);
         check(&[5.0], false, 2, &["4.5", "5.0", "5.5"]);
         check(&[0.0], false, 2, &["-0.05", "0.00", "0.05"]);
+        check(&[-1e-17, 3e-17], false, 2, &["-0.05", "0.00", "0.05"]);
+        check(&[0.0, 2e-6], false, 2, &["0", "1e-6", "2e-6"]);
         check(&[0.0, f64::NAN, f64::INFINITY, 200_000.0], false, 2, &["0", "100000", "200000"]);
         check(&[0.003, 40.0, -1.0, 0.0], true, 9, &["0.001", "0.01", "0.1", "1", "10", "100"]);
         check(&[1.0], true, 9, &["1", "10"]);

@@ -62,7 +62,7 @@ pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect)
     let columns = (area.width as usize).saturating_sub(gutter(lines.len()));
     let (row, _) = editor.cursor();
     let top = window(editor.top, row, rows, lines.len());
-    let left = window(editor.left, editor.cursor_column(), columns, usize::MAX);
+    let left = window(editor.left, editor.cursor_column(), columns.saturating_sub(1), usize::MAX);
     let brackets = if editor.is_json && look.focused { matching_bracket(lines, editor.cursor()) } else { None };
     let drawn = (top..lines.len().min(top + rows)).map(|row| {
         let mut line = margin(editor, look, row);
@@ -75,6 +75,13 @@ pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect)
 /// The worst fault of a row.
 fn fault_of<'a>(look: Look<'a>, row: usize) -> Option<&'a Fault> {
     look.faults.iter().filter(|fault| fault.line == row + 1).max_by_key(|fault| fault.is_error)
+}
+
+/// The fault under the cursor, else the worst one of its row.
+pub fn fault_at(faults: &[Fault], (row, column): (usize, usize)) -> Option<&Fault> {
+    let here = |fault: &&Fault| (fault.column - 1..fault.column - 1 + fault.length).contains(&column);
+    let of_row = || faults.iter().filter(|fault| fault.line == row + 1);
+    of_row().find(here).or_else(|| of_row().max_by_key(|fault| fault.is_error))
 }
 
 fn margin(editor: &Editor, look: Look<'_>, row: usize) -> Line<'static> {
@@ -112,9 +119,11 @@ fn text(
     }
     let mut spans: Vec<Span<'static>> = Vec::new();
     let mut column = 0;
+    let is_cut = letters.iter().copied().map(width).sum::<usize>() > left + columns;
+    let shown_columns = if is_cut { columns.saturating_sub(1) } else { columns };
     for (letter, style) in letters.into_iter().zip(styles) {
         let wide = width(letter);
-        let inside = column >= left && column + wide <= left + columns;
+        let inside = column >= left && column + wide <= left + shown_columns;
         column += wide;
         if !inside {
             continue;
@@ -129,14 +138,17 @@ fn text(
             _ => spans.push(Span::styled(shown, style)),
         }
     }
+    if is_cut {
+        spans.push(Span::styled(look.theme.glyph("›", ">"), look.theme.style(Role::Faint)));
+    }
     let room = (left + columns).saturating_sub(column.max(left) + 2);
-    spans.extend(message(look, row, has_cursor, room));
+    spans.extend(message(look, (row, cursor), room).filter(|_| has_cursor));
     spans
 }
 
 /// The fault of the cursor's row, after its text where there is room for a part of it.
-fn message(look: Look<'_>, row: usize, has_cursor: bool, room: usize) -> Option<Span<'static>> {
-    let fault = fault_of(look, row).filter(|_| has_cursor && room >= 16)?;
+fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'static>> {
+    let fault = fault_at(look.faults, cursor).filter(|_| room >= 16)?;
     let short: String = if fault.message.chars().count() > room {
         fault.message.chars().take(room - 1).chain(look.theme.glyph("…", "~").chars()).collect()
     } else {

@@ -1,0 +1,119 @@
+//! Figures of the workbench as a user meets them: the release program in a terminal of its own, during a live run. `cargo bench --bench view`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations, dead_code, unreachable_pub)]
+
+#[path = "../tests/view/live_run.rs"]
+mod live_run;
+#[path = "../tests/view/session.rs"]
+mod session;
+
+use std::time::{Duration, Instant};
+
+use live_run::LiveRun;
+use session::{Session, Start, processor_seconds};
+
+const STARTS: usize = 12;
+const KEYS: usize = 200;
+
+fn main() {
+    // `cargo test` runs benches with --test and expects nothing.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    println!("{:<58} {:>12} {:>12}", "figure", "median", "p99");
+    starts();
+    keys_during_a_run();
+    bytes(&[], "bytes a second, live run, 120 x 36");
+    bytes(&["--low-bandwidth"], "bytes a second, live run, 120 x 36, --low-bandwidth");
+    idle("idle CPU, runs screen, no run (% of a core)", false);
+    idle("CPU, live screen, run of 17 events/s (% of a core)", true);
+}
+
+fn row(figure: &str, mut samples: Vec<f64>, unit: &str) {
+    samples.sort_by(f64::total_cmp);
+    let at = |share: f64| samples[((samples.len() - 1) as f64 * share).round() as usize];
+    println!("{figure:<58} {:>9.1} {unit} {:>9.1} {unit}", at(0.5), at(0.99));
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// From the process's start to the first whole picture in the emulator.
+fn starts() {
+    let sample = || {
+        let home = tempfile::tempdir().unwrap();
+        let begin = Instant::now();
+        let mut session = Session::start(home.path(), &Start::PLAIN);
+        session.wait_text("[1 Runs]");
+        let time = begin.elapsed();
+        session.send("\x03");
+        session.wait_end();
+        milliseconds(time)
+    };
+    sample();
+    row("start to first picture", (0..STARTS).map(|_| sample()).collect(), "ms");
+}
+
+/// From a key to the picture that it causes, while a run writes as fast as it was recorded.
+fn keys_during_a_run() {
+    let home = tempfile::tempdir().unwrap();
+    let mut run = LiveRun::begin(&home.path().join("runs"), 5);
+    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    show(&mut session);
+    let writing = std::thread::spawn(move || run.go_on(Duration::from_secs(14)));
+    let mut samples = Vec::new();
+    for round in 0..KEYS {
+        let (key, text) = if round % 2 == 0 { ("?", "Help: Live") } else { ("\x1b", "") };
+        let begin = Instant::now();
+        session.send(key);
+        session.wait_for("the answer", |session| session.picture().contains("Help: Live") != text.is_empty());
+        samples.push(milliseconds(begin.elapsed()));
+        std::thread::sleep(Duration::from_millis(30 + (round as u64 * 7) % 23));
+    }
+    row("key to picture, live run, 120 x 36", samples, "ms");
+    writing.join().unwrap();
+}
+
+fn bytes(arguments: &[&str], figure: &str) {
+    let home = tempfile::tempdir().unwrap();
+    let mut run = LiveRun::begin(&home.path().join("runs"), 10);
+    let arguments = [&["--runs", "runs"], arguments].concat();
+    let mut session = Session::start(home.path(), &Start { arguments: &arguments, ..Start::PLAIN });
+    show(&mut session);
+    let (before, start) = (session.bytes(), Instant::now());
+    run.go_on(Duration::from_secs(10));
+    let rate = (session.bytes() - before) as f64 / start.elapsed().as_secs_f64();
+    println!("{figure:<58} {rate:>10.0} B");
+}
+
+/// The live screen, with the run on it.
+fn show(session: &mut Session) {
+    session.wait_text("live01");
+    session.send("\r");
+    session.wait_text("[6 Live]");
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+/// Processor time over ten seconds without a key, and memory.
+fn idle(figure: &str, with_run: bool) {
+    let home = tempfile::tempdir().unwrap();
+    let how_long = Duration::from_secs(10);
+    let mut run = with_run.then(|| LiveRun::begin(&home.path().join("runs"), 5));
+    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    if with_run {
+        show(&mut session);
+    } else {
+        session.wait_text("[1 Runs]");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let before = processor_seconds(session.process());
+    match &mut run {
+        Some(run) => _ = run.go_on(how_long),
+        None => std::thread::sleep(how_long),
+    }
+    let used = processor_seconds(session.process()) - before;
+    println!("{figure:<58} {:>10.2} %", used / how_long.as_secs_f64() * 100.0);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", session.process())).unwrap_or_default();
+    let memory = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
+    println!("{:<58} {}", "  its memory", memory.split_whitespace().skip(1).collect::<Vec<_>>().join(" "));
+}

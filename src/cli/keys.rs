@@ -1,0 +1,80 @@
+//! `grpo-tui keys`: the table of actions with their keys, and a check of a keymap file.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{Failure, Outcome, print};
+use crate::view::action::{self, Action, Place};
+use crate::view::appearance::{Appearance, Given};
+use crate::view::keymap::Keymap;
+use crate::view::keymap_file::{self, KeymapRead};
+use crate::view::screens;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+    /// Check a keymap file instead of using the user's own: exit code 1 where an entry does not count
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    match &arguments.check {
+        Some(file) => check(file, arguments.json),
+        None => {
+            let keymap = Appearance::load(&Given::look()).keymap;
+            print(&if arguments.json { format!("{:#}\n", document(&keymap)) } else { table(&keymap) })
+        }
+    }
+}
+
+fn check(file: &Path, json: bool) -> Outcome {
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
+    let KeymapRead { keymap, errors, warnings } = keymap_file::parse(&file.display().to_string(), &text);
+    if json {
+        print(&format!("{:#}\n", json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})))?;
+    } else {
+        let changed: Vec<&Action> = action::all().filter(|action| keymap.is_changed(action.id)).collect();
+        let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
+        let told = errors.iter().map(|text| format!("error: {text}\n")).chain(warnings.iter().map(|text| format!("warning: {text}\n")));
+        print(&lines.chain(told).collect::<String>())?;
+    }
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn keys(keymap: &Keymap, action: &Action) -> Vec<String> {
+    keymap.keys(action).iter().map(ToString::to_string).collect()
+}
+
+/// Where an action works, in words.
+pub(super) fn place(place: Place) -> String {
+    match place {
+        Place::Everywhere => "everywhere".to_owned(),
+        Place::On(screen) => screens::of(screen).title.to_owned(),
+        Place::In(screen, pane) => format!("{}, {pane}", screens::of(screen).title),
+    }
+}
+
+fn document(keymap: &Keymap) -> Value {
+    let actions = action::all().map(|action| {
+        let changed = keymap.is_changed(action.id);
+        json!({"id": action.id, "title": action.title, "keys": keys(keymap, action), "default_keys": action.keys, "where": place(action.place), "changed": changed})
+    });
+    json!({"actions": actions.collect::<Vec<_>>()})
+}
+
+fn table(keymap: &Keymap) -> String {
+    let rows: Vec<[String; 4]> = action::all()
+        .map(|action| {
+            let mark = if keymap.is_changed(action.id) { "*" } else { "" };
+            [format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), place(action.place), action.title.to_owned()]
+        })
+        .collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (of_keys, of_id, of_place) = (width(0), width(1), width(2));
+    rows.iter().map(|[keys, id, place, title]| format!("{keys:<of_keys$}  {id:<of_id$}  {place:<of_place$}  {title}\n")).collect()
+}

@@ -1,0 +1,254 @@
+//! How the view looks and which keys it knows: from the command line, the user's files and the terminal, read again when a file changes.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::capability::{Capability, Depth, Ground};
+use super::keymap::Keymap;
+use super::model::Model;
+use super::settings::{Notifications, Settings};
+use super::theme::Theme;
+use super::user_file::UserFile;
+use super::{keymap_file, settings, theme_file};
+
+/// How often the user's files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The theme that follows the terminal's ground.
+pub const AUTO: &str = "auto";
+
+/// What the appearance is made of, besides the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The folder of the user's files; `None` where there is none.
+    pub folder: Option<PathBuf>,
+    /// What the terminal can do.
+    pub capability: Capability,
+    /// The terminal's ground, as it said itself.
+    pub ground: Option<Ground>,
+    /// `--theme`.
+    pub theme: Option<String>,
+    /// `--colour`.
+    pub colour: Option<Depth>,
+    /// `--ascii`.
+    pub ascii: bool,
+    /// `--low-bandwidth`.
+    pub low_bandwidth: bool,
+}
+
+/// How the view looks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Appearance {
+    /// Styles, for this terminal.
+    pub theme: Theme,
+    /// Keys.
+    pub keymap: Keymap,
+    /// Colours in use.
+    pub depth: Depth,
+    /// At most one picture in two seconds.
+    pub low_bandwidth: bool,
+    /// Which notifications.
+    pub notifications: Notifications,
+    /// Whether the mouse is taken.
+    pub mouse: bool,
+    /// What is wrong with the files, as sentences.
+    pub notes: Vec<String>,
+    /// The files that it was read from.
+    pub files: Vec<PathBuf>,
+}
+
+impl Given {
+    /// Of this process, with nothing on the command line.
+    pub fn look() -> Self {
+        Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
+    }
+
+    /// No files, no wishes, a terminal that can do everything. For tests.
+    pub fn nothing() -> Self {
+        let capability = Capability { depth: Depth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
+        Self { folder: None, capability, ground: None, theme: None, colour: None, ascii: false, low_bandwidth: false }
+    }
+
+    /// Where `config.toml` is.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("config.toml"))
+    }
+
+    /// Where the keymap is.
+    pub fn keymap_file(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("keys.toml"))
+    }
+
+    /// Where themes are.
+    pub fn themes_folder(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("themes"))
+    }
+}
+
+impl Appearance {
+    /// The appearance as the files stand.
+    pub fn load(given: &Given) -> Self {
+        let (mut notes, mut files) = (Vec::new(), Vec::new());
+        let mut open = |path: Option<PathBuf>, notes: &mut Vec<String>| {
+            let path = path?;
+            match UserFile::read(&path) {
+                Ok(file) => {
+                    files.extend(file.is_some().then_some(path));
+                    file
+                }
+                Err(error) => {
+                    notes.push(format!("{error}; the defaults are used"));
+                    None
+                }
+            }
+        };
+        let config = open(given.config_file(), &mut notes);
+        let (settings, told) = config.map_or_else(|| (Settings::default(), Vec::new()), |file| settings::read(&file));
+        notes.extend(told);
+        let keys = open(given.keymap_file(), &mut notes).map(|file| keymap_file::read(&file)).unwrap_or_default();
+        notes.extend(keys.errors.into_iter().chain(keys.warnings));
+        let low_bandwidth = given.low_bandwidth || settings.low_bandwidth;
+        let depth = depth(given, &settings, low_bandwidth);
+        let mut read = theme_file::read(&theme_name(given, &settings, depth), given.themes_folder().as_deref());
+        notes.extend(read.notes);
+        files.extend(read.files);
+        read.theme.ascii = given.ascii || settings.ascii.unwrap_or(!given.capability.unicode);
+        Self {
+            theme: read.theme.at_depth(depth),
+            keymap: keys.keymap,
+            depth,
+            low_bandwidth,
+            notifications: settings.notifications,
+            mouse: settings.mouse,
+            notes,
+            files,
+        }
+    }
+
+    /// Whether the theme hangs on the terminal's ground, which only the terminal knows.
+    pub fn asks_for_ground(given: &Given) -> bool {
+        let file = given.config_file().and_then(|path| UserFile::read(&path).ok().flatten());
+        let settings = file.map_or_else(Settings::default, |file| settings::read(&file).0);
+        let depth = given.colour.or(settings.colour).unwrap_or(given.capability.depth);
+        let unknown = given.ground.or(given.capability.ground).is_none();
+        depth != Depth::None && unknown && given.capability.answers && given.theme.as_ref().unwrap_or(&settings.theme) == AUTO
+    }
+
+    /// Let the model look like this. What is wrong is told.
+    pub fn apply(self, model: &mut Model) {
+        model.theme = self.theme;
+        model.keymap = self.keymap;
+        model.options.low_bandwidth = self.low_bandwidth;
+        model.options.notifications = self.notifications;
+        for note in self.notes {
+            model.complain(note);
+        }
+    }
+}
+
+/// As the user says, else as the environment does; over a slow link not in colours of 24 bits, which take up to 19 bytes each.
+fn depth(given: &Given, settings: &Settings, low_bandwidth: bool) -> Depth {
+    match given.colour.or(settings.colour) {
+        Some(depth) => depth,
+        None if low_bandwidth && given.capability.depth == Depth::TrueColour => Depth::Colours256,
+        None => given.capability.depth,
+    }
+}
+
+fn theme_name(given: &Given, settings: &Settings, depth: Depth) -> String {
+    if depth == Depth::None {
+        return "monochrome".to_owned();
+    }
+    match (given.theme.as_ref().unwrap_or(&settings.theme).as_str(), given.ground.or(given.capability.ground)) {
+        (AUTO, Some(Ground::Light)) => "light".to_owned(),
+        (AUTO, _) => "dark".to_owned(),
+        (name, _) => name.to_owned(),
+    }
+}
+
+/// Look at the files from a thread of its own; `tell` gets the new appearance whenever one of them changed, and says whether anybody listens.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub(super) fn watch(given: Given, tell: impl Fn(Appearance) -> bool + Send + 'static) -> std::io::Result<()> {
+    let Some(folder) = given.folder.clone() else { return Ok(()) };
+    let watching = move || {
+        let mut seen = stamps(&folder);
+        loop {
+            std::thread::sleep(LOOK);
+            let now = stamps(&folder);
+            if now != seen && !tell(Appearance::load(&given)) {
+                return;
+            }
+            seen = now;
+        }
+    };
+    std::thread::Builder::new().name("appearance".to_owned()).spawn(watching).map(drop)
+}
+
+/// When each of the user's files was last written, and its length.
+fn stamps(folder: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+    let in_folder = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let files = in_folder(folder).into_iter().chain(in_folder(&folder.join("themes")));
+    let toml = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let mut stamps: Vec<_> = toml
+        .filter_map(|path| {
+            let found = std::fs::metadata(&path).ok()?;
+            Some((path, found.modified().ok(), found.len()))
+        })
+        .collect();
+    stamps.sort();
+    stamps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::role::Role;
+
+    #[test]
+    fn the_command_line_stands_above_the_file_and_the_file_above_the_terminal() {
+        let check = |config: &str, change: fn(&mut Given), theme: &str, depth, ascii, low| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.toml"), config).unwrap();
+            let mut given = Given { folder: Some(folder.path().to_owned()), ..Given::nothing() };
+            change(&mut given);
+            let found = Appearance::load(&given);
+            assert_eq!(found.notes, [""; 0]);
+            let of = (found.theme.name.as_str(), found.depth, found.theme.ascii, found.low_bandwidth);
+            assert_eq!(of, (theme, depth, ascii, low), "{config}");
+        };
+        let (rich, none) = (Depth::TrueColour, Depth::None);
+        check("", |_| {}, "dark", rich, false, false);
+        check("", |given| given.ground = Some(Ground::Light), "light", rich, false, false);
+        check("theme = \"dark\"", |given| given.ground = Some(Ground::Light), "dark", rich, false, false);
+        check("theme = \"dark\"", |given| given.theme = Some("high-contrast".to_owned()), "high-contrast", rich, false, false);
+        check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", Depth::Colours256, true, true);
+        check("colour = \"truecolor\"\nlow_bandwidth = true", |_| {}, "dark", rich, false, true);
+        check("colour = \"16\"", |given| given.colour = Some(Depth::None), "monochrome", none, false, false);
+        check("theme = \"light\"", |given| given.capability.depth = Depth::None, "monochrome", none, false, false);
+        check("colour = \"truecolor\"", |given| given.capability.depth = Depth::None, "dark", rich, false, false);
+        check("", |given| given.capability.unicode = false, "dark", rich, true, false);
+        check("ascii = false", |given| given.capability.unicode = false, "dark", rich, false, false);
+    }
+
+    #[test]
+    fn files_that_are_wrong_are_named_and_files_that_change_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("themes")).unwrap();
+        let given = Given { folder: Some(folder.path().to_owned()), ..Given::nothing() };
+        let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
+        let empty = stamps(folder.path());
+        write("config.toml", "theme = \"mine\"\ntheem = 1");
+        write("keys.toml", "hepl = \"x\"");
+        write("themes/mine.toml", "[roles]\nbad = \"#010203\"\nworse = 1");
+        assert_ne!(stamps(folder.path()), empty);
+        let found = Appearance::load(&given);
+        assert_eq!(found.notes.len(), 3, "{:?}", found.notes);
+        for (note, place) in found.notes.iter().zip(["config.toml line 2: ", "keys.toml line 1: ", "themes/mine.toml line 3: "]) {
+            assert!(note.contains(place), "{note}");
+        }
+        assert_eq!(found.files.len(), 3);
+        assert_eq!(found.theme.style(Role::Bad).fg, Some(ratatui::style::Color::Rgb(1, 2, 3)));
+    }
+}

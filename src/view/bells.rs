@@ -1,0 +1,45 @@
+//! How often the terminal is asked to notify: not twice for the same, not in a row.
+
+use std::time::{Duration, Instant};
+
+const GAP: Duration = Duration::from_secs(5);
+const SAME_AGAIN: Duration = Duration::from_secs(60);
+
+/// What was notified lately.
+#[derive(Debug, Default)]
+pub(super) struct Bells {
+    last: Option<(Instant, String)>,
+}
+
+impl Bells {
+    /// Whether this one may go out now; if so it counts.
+    pub(super) fn may(&mut self, now: Instant, text: &str) -> bool {
+        let quiet = self.last.as_ref().is_none_or(|(time, last)| {
+            let gap = if last == text { SAME_AGAIN } else { GAP };
+            now.saturating_duration_since(*time) >= gap
+        });
+        if quiet {
+            self.last = Some((now, text.to_owned()));
+        }
+        quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_of_alerts_rings_once() {
+        let start = Instant::now();
+        let mut bells = Bells::default();
+        let mut check =
+            |seconds, text, expected| assert_eq!(bells.may(start + Duration::from_secs(seconds), text), expected, "{seconds} {text}");
+        check(0, "entropy", true);
+        check(1, "truncation", false);
+        check(6, "truncation", true);
+        check(30, "truncation", false);
+        check(31, "the end", true);
+        check(91, "the end", true);
+    }
+}

@@ -1,0 +1,172 @@
+//! What the terminal can do, as its environment says: colours, letters beyond ASCII, what stands between it and this program.
+
+/// How many colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// 24 bits.
+    TrueColour,
+    /// The palette of 256.
+    Colours256,
+    /// The terminal's own 16.
+    Colours16,
+    /// None: bold, faint, underlined and reversed only.
+    None,
+}
+
+/// Whether the terminal's ground is dark or light.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// Dark.
+    Dark,
+    /// Light.
+    Light,
+}
+
+/// A program between the terminal and this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multiplexer {
+    /// tmux.
+    Tmux,
+    /// GNU screen.
+    Screen,
+    /// Zellij.
+    Zellij,
+}
+
+/// What is known without asking the terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capability {
+    /// Colours.
+    pub depth: Depth,
+    /// Whether letters beyond ASCII can be drawn.
+    pub unicode: bool,
+    /// What stands between.
+    pub multiplexer: Option<Multiplexer>,
+    /// Whether the session comes over SSH.
+    pub remote: bool,
+    /// `TERM_PROGRAM`, in small letters; empty where it is not set.
+    pub program: String,
+    /// The ground as `COLORFGBG` tells it.
+    pub ground: Option<Ground>,
+    /// Whether questions to the terminal are answered, as far as one can know.
+    pub answers: bool,
+}
+
+impl Depth {
+    /// All, the richest first, with their names.
+    pub const NAMES: [(&str, Self); 4] =
+        [("truecolor", Self::TrueColour), ("256", Self::Colours256), ("16", Self::Colours16), ("none", Self::None)];
+
+    /// Its name in configuration.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, depth)| *depth == self).map_or("", |(name, _)| name)
+    }
+
+    /// The depth of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, depth)| *depth)
+    }
+}
+
+impl Multiplexer {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tmux => "tmux",
+            Self::Screen => "screen",
+            Self::Zellij => "zellij",
+        }
+    }
+}
+
+impl Capability {
+    /// Of this process.
+    pub fn look() -> Self {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    /// Of an environment.
+    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let read = |name: &str| variable(name).unwrap_or_default().to_lowercase();
+        let is_set = |name: &str| !read(name).is_empty();
+        let term = read("TERM");
+        let multiplexer = match () {
+            () if is_set("TMUX") => Some(Multiplexer::Tmux),
+            () if is_set("ZELLIJ") => Some(Multiplexer::Zellij),
+            () if is_set("STY") => Some(Multiplexer::Screen),
+            () => None,
+        };
+        let plain = matches!(term.as_str(), "" | "dumb");
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(read).into_iter().find(|value| !value.is_empty()).unwrap_or_default();
+        // No locale at all says nothing: containers rarely set one, and their terminals nearly always read UTF-8.
+        let utf8 = locale.is_empty() || locale.contains("utf-8") || locale.contains("utf8");
+        Self {
+            depth: if is_set("NO_COLOR") || plain { Depth::None } else { depth(&term, &read, multiplexer) },
+            unicode: utf8 && !plain && term != "linux",
+            multiplexer,
+            remote: is_set("SSH_CONNECTION") || is_set("SSH_TTY"),
+            program: read("TERM_PROGRAM"),
+            ground: read("COLORFGBG").rsplit(';').next().and_then(|ground| ground.parse().ok()).map(ground),
+            answers: !plain && term != "linux" && multiplexer != Some(Multiplexer::Screen),
+        }
+    }
+}
+
+fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiplexer>) -> Depth {
+    const RICH: [&str; 6] = ["xterm-kitty", "alacritty", "foot", "wezterm", "xterm-ghostty", "contour"];
+    let said = read("COLORTERM");
+    let many = term.contains("256color");
+    // screen passes COLORTERM on, and cannot pass on the colours.
+    let rich = (said.contains("truecolor") || said.contains("24bit") || term.ends_with("-direct") || RICH.contains(&term))
+        && multiplexer != Some(Multiplexer::Screen)
+        && read("TERM_PROGRAM") != "apple_terminal";
+    match () {
+        () if rich => Depth::TrueColour,
+        () if many || multiplexer == Some(Multiplexer::Screen) => Depth::Colours256,
+        () => Depth::Colours16,
+    }
+}
+
+/// The ground of an ANSI colour, as `COLORFGBG` numbers it.
+fn ground(colour: u8) -> Ground {
+    if matches!(colour, 7 | 9..=15) { Ground::Light } else { Ground::Dark }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_tells_what_the_terminal_can_do() {
+        let check = |environment: &str, depth, unicode, multiplexer| {
+            let variable = |name: &str| environment.split(' ').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name));
+            let found = Capability::of(|name| variable(name).map(|(_, value)| value.to_owned()));
+            assert_eq!((found.depth, found.unicode, found.multiplexer), (depth, unicode, multiplexer), "{environment}");
+        };
+        check("TERM=xterm-256color COLORTERM=truecolor LANG=en_US.UTF-8", Depth::TrueColour, true, None);
+        check("TERM=xterm-256color LANG=C.utf8", Depth::Colours256, true, None);
+        check("TERM=xterm-256color LANG=C", Depth::Colours256, false, None);
+        check("TERM=xterm", Depth::Colours16, true, None);
+        check("TERM=linux LANG=en_US.UTF-8", Depth::Colours16, false, None);
+        check("TERM=dumb LANG=en_US.UTF-8", Depth::None, false, None);
+        check("", Depth::None, false, None);
+        check("TERM=xterm-kitty NO_COLOR=1", Depth::None, true, None);
+        check("TERM=xterm-kitty", Depth::TrueColour, true, None);
+        check("TERM=tmux-256color TMUX=/tmp/x COLORTERM=truecolor", Depth::TrueColour, true, Some(Multiplexer::Tmux));
+        check("TERM=screen STY=1.x COLORTERM=truecolor", Depth::Colours256, true, Some(Multiplexer::Screen));
+        check("TERM=xterm-256color COLORTERM=truecolor TERM_PROGRAM=Apple_Terminal", Depth::Colours256, true, None);
+    }
+
+    #[test]
+    fn the_ground_is_the_last_number() {
+        let check = |text: &str, expected| {
+            assert_eq!(Capability::of(|name| (name == "COLORFGBG").then(|| text.to_owned())).ground, expected, "{text}");
+        };
+        check("15;0", Some(Ground::Dark));
+        check("0;15", Some(Ground::Light));
+        check("0;default;15", Some(Ground::Light));
+        check("12;8", Some(Ground::Dark));
+        check("", None);
+        check("x", None);
+    }
+}

@@ -1,0 +1,64 @@
+//! The user's own editor: which program, and how it is told the line.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+/// The command that opens a file at a line (from 1); `editor` is `$VISUAL` or `$EDITOR`, which may hold arguments and quotes.
+pub(super) fn command(editor: &str, path: &Path, line: usize) -> Command {
+    // A shell takes the words apart, as git has it done; the paths are handed over as they are.
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("exec {editor} \"$@\"")).arg(editor).args(arguments(editor, path, line));
+    command
+}
+
+/// The user's editor.
+pub(super) fn chosen() -> String {
+    let of = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    of("VISUAL").or_else(|| of("EDITOR")).unwrap_or_else(|| "vi".to_owned())
+}
+
+/// The file and, where the editor is known, the line.
+fn arguments(editor: &str, path: &Path, line: usize) -> Vec<OsString> {
+    let program = editor.split_whitespace().next().unwrap_or_default().trim_matches(['"', '\'']);
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let line = line.max(1);
+    let place = || OsString::from([path.as_os_str().to_string_lossy().as_ref(), &line.to_string()].join(":"));
+    match name.as_str() {
+        "vi" | "vim" | "nvim" | "view" | "nano" | "pico" | "emacs" | "emacsclient" | "mg" | "jed" | "joe" | "ne" | "kak" | "micro"
+        | "vis" | "ed" => {
+            vec![format!("+{line}").into(), path.into()]
+        }
+        "hx" | "helix" | "subl" | "zed" => vec![place()],
+        "code" | "codium" | "cursor" => vec!["--goto".into(), place()],
+        _ => vec![path.into()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn editors_are_told_the_line_as_they_know_it() {
+        let check = |editor: &str, expected: &[&str]| {
+            let found = arguments(editor, Path::new("/tmp/a b.json"), 7);
+            assert_eq!(found, expected.iter().map(OsString::from).collect::<Vec<_>>(), "{editor}");
+        };
+        check("vi", &["+7", "/tmp/a b.json"]);
+        check("/usr/bin/nvim -u NONE", &["+7", "/tmp/a b.json"]);
+        check("emacsclient -nw", &["+7", "/tmp/a b.json"]);
+        check("hx", &["/tmp/a b.json:7"]);
+        check("code --wait", &["--goto", "/tmp/a b.json:7"]);
+        check("some-editor", &["/tmp/a b.json"]);
+    }
+
+    #[test]
+    fn the_shell_hands_the_file_over_as_it_is() {
+        let written = tempfile::tempdir().unwrap();
+        let (file, told) = (written.path().join("it's a file.json"), written.path().join("told"));
+        let editor = format!("sh -c 'printf %s \"$1\" > \"{}\"' told", told.display());
+        assert!(command(&editor, &file, 3).status().unwrap().success());
+        assert_eq!(std::fs::read_to_string(told).unwrap(), file.display().to_string());
+    }
+}

@@ -1,0 +1,131 @@
+//! What is wrong with a keymap: one key for two actions, keys that text fields need, keys that never arrive.
+
+use std::collections::BTreeMap;
+
+use crossterm::event::{KeyCode, KeyModifiers};
+
+use super::action::{self, Action, Place};
+use super::chord::Chord;
+use super::keymap::Keymap;
+
+/// Something that is wrong, or may surprise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// In words.
+    pub sentence: String,
+    /// Whether an action cannot be reached by its key.
+    pub is_conflict: bool,
+    /// The actions that it is about.
+    pub actions: Vec<&'static str>,
+}
+
+/// Actions that need a key: without one nobody would find out of the program.
+const NEEDED: [&str; 1] = ["quit"];
+
+/// Keys with control that others take, or that a terminal cannot tell from another key.
+const TAKEN: [(char, &str); 8] = [
+    ('b', "tmux takes it before this program sees it"),
+    ('a', "screen takes it before this program sees it"),
+    ('s', "flow control may stop the terminal with it"),
+    ('q', "flow control may take it"),
+    ('z', "a shell suspends programs with it"),
+    ('i', "terminals send it as tab"),
+    ('m', "terminals send it as enter"),
+    ('h', "terminals send it as backspace"),
+];
+
+/// Keys with control by which text fields edit.
+const EDITING: [char; 6] = ['u', 'k', 'w', 'e', 'x', 'v'];
+
+/// Everything that is wrong with a keymap, the worst first.
+pub fn check(keymap: &Keymap) -> Vec<Finding> {
+    let mut by_chord: BTreeMap<String, Vec<&'static Action>> = BTreeMap::new();
+    let mut warnings = Vec::new();
+    let mut found = Vec::new();
+    for action in action::all() {
+        let chords = keymap.keys(action);
+        if chords.is_empty() && NEEDED.contains(&action.id) {
+            let sentence = format!("no key is left for `{}`", action.id);
+            found.push(Finding { sentence, is_conflict: true, actions: vec![action.id] });
+        }
+        for chord in chords {
+            by_chord.entry(chord.to_string()).or_default().push(action);
+            // What the program itself binds to a key that may not arrive is a spare beside another key.
+            if let Some(why) = why_not(chord).filter(|_| keymap.is_changed(action.id)) {
+                let sentence = format!("`{chord}` of `{}`: {why}", action.id);
+                warnings.push(Finding { sentence, is_conflict: false, actions: vec![action.id] });
+            }
+        }
+    }
+    for (chord, actions) in by_chord {
+        for (index, one) in actions.iter().enumerate() {
+            for other in actions[index + 1..].iter().filter(|other| meet(one.place, other.place) && !is_meant(keymap, one, other)) {
+                let sentence = format!("`{chord}` means both `{}` and `{}`", one.id, other.id);
+                let conflict = Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] };
+                // The table lists screens before what is everywhere; sentences name the more general action first where a user changed it.
+                found.push(if keymap.is_changed(one.id) { conflict } else { ordered(conflict, keymap) });
+            }
+        }
+    }
+    found.extend(warnings);
+    found
+}
+
+fn ordered(finding: Finding, keymap: &Keymap) -> Finding {
+    let Finding { sentence, is_conflict, mut actions } = finding;
+    actions.sort_by_key(|id| keymap.is_changed(id));
+    Finding { sentence, is_conflict, actions }
+}
+
+/// Whether both could be meant at once. A pane's own key may stand before its screen's: the focus shows which is meant.
+fn meet(one: Place, other: Place) -> bool {
+    match (one, other) {
+        (Place::In(screen, pane), Place::In(other_screen, other_pane)) => screen == other_screen && pane == other_pane,
+        (Place::On(screen), Place::On(other_screen)) => screen == other_screen,
+        (Place::In(..), Place::On(_)) | (Place::On(_), Place::In(..)) => false,
+        (Place::Everywhere, _) | (_, Place::Everywhere) => true,
+    }
+}
+
+/// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that, such as tab in an editor.
+fn is_meant(keymap: &Keymap, one: &Action, other: &Action) -> bool {
+    let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
+    of_program
+        && (matches!(one.place, Place::In(..)) || matches!(other.place, Place::In(..)))
+        && (one.place == Place::Everywhere || other.place == Place::Everywhere)
+}
+
+fn why_not(chord: Chord) -> Option<String> {
+    let KeyCode::Char(letter) = chord.code else {
+        let editing = matches!(chord.code, KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right);
+        let of_field = editing || matches!(chord.code, KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End);
+        return (of_field && chord.modifiers.is_empty()).then(|| "text fields keep it for themselves".to_owned());
+    };
+    if chord.modifiers != KeyModifiers::CONTROL {
+        return None;
+    }
+    let taken = TAKEN.iter().find(|(known, _)| *known == letter).map(|(_, why)| (*why).to_owned());
+    taken.or_else(|| EDITING.contains(&letter).then(|| "text fields edit with it; there it does this action instead".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_the_program_are_free_of_conflicts() {
+        let conflicts: Vec<String> = check(&Keymap::default()).into_iter().map(|finding| finding.sentence).collect();
+        assert_eq!(conflicts, [""; 0]);
+    }
+
+    #[test]
+    fn the_program_binds_nothing_that_does_not_arrive() {
+        for action in action::all().filter(|action| action.id != "suspend") {
+            for chord in Keymap::default().keys(action) {
+                let taken =
+                    chord.modifiers == KeyModifiers::CONTROL && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
+                assert!(!taken, "`{chord}` of `{}` never arrives everywhere", action.id);
+            }
+        }
+    }
+}

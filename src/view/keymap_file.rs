@@ -1,0 +1,128 @@
+//! The user's keymap file: other keys for actions, each entry checked before it counts.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::action;
+use super::chord::Chord;
+use super::keymap::Keymap;
+use super::keymap_check::{Finding, check};
+use super::user_file::{UserFile, meant, text};
+
+/// A keymap that was read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeymapRead {
+    /// The keymap, without the entries that would take a key from another action.
+    pub keymap: Keymap,
+    /// What is wrong: the entry does not count.
+    pub errors: Vec<String>,
+    /// What counts, and may surprise.
+    pub warnings: Vec<String>,
+}
+
+/// The keymap of a text; `name` is what messages call it by.
+pub fn parse(name: &str, text: &str) -> KeymapRead {
+    read(&UserFile::new(name, text))
+}
+
+/// The keymap of a file.
+pub(super) fn read(file: &UserFile) -> KeymapRead {
+    let mut found = KeymapRead::default();
+    let table = match file.table() {
+        Ok(table) => table,
+        Err(error) => {
+            found.errors.push(format!("{error}; the keys of the program are used"));
+            return found;
+        }
+    };
+    let mut places = Vec::new();
+    for (id, value) in table.iter() {
+        let id_text = id.get_ref().as_ref();
+        if value.get_ref().is_table() && action::find(id_text).is_none() {
+            let what = format!("an action is named in quotes, such as \"help\" = [\"?\"], not as the table [{id_text}]");
+            found.errors.push(file.problem(id.span().start, &what));
+            continue;
+        }
+        let Some(action) = action::find(id_text) else {
+            let meant = meant(id_text, action::all().map(|action| action.id));
+            let what = format!("no action is called `{id_text}`{meant}; `grpo-tui keys` lists them");
+            found.errors.push(file.problem(id.span().start, &what));
+            continue;
+        };
+        match chords(file, value) {
+            Ok(chords) => {
+                found.keymap.set(action.id, chords);
+                places.push((action.id, id.span().start));
+            }
+            Err(error) => found.errors.push(error),
+        }
+    }
+    drop_conflicts(file, &places, &mut found);
+    found
+}
+
+/// One chord as a text, or several in a list; an empty list takes all keys from the action.
+fn chords(file: &UserFile, value: &Spanned<DeValue<'_>>) -> Result<Vec<Chord>, String> {
+    let one = |value: &Spanned<DeValue<'_>>| {
+        let name = text(value).ok_or_else(|| file.problem_at(value, "a key is a text, such as \"ctrl-p\""))?;
+        let wrong = || format!("no key is called `{name}`; write ctrl-p, alt-enter, shift-up, f5, G, space, ?");
+        Chord::parse(name).ok_or_else(|| file.problem_at(value, &wrong()))
+    };
+    match value.get_ref().as_array() {
+        Some(list) => list.iter().map(one).collect(),
+        None => Ok(vec![one(value)?]),
+    }
+}
+
+/// Entries that take a key from another action go back to the keys of the table, one after the other until none is left.
+fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut KeymapRead) {
+    let line_of = |id: &str| places.iter().find(|(other, _)| *other == id).map_or(0, |(_, byte)| *byte);
+    loop {
+        let findings = check(&found.keymap);
+        let changed = |finding: &Finding| finding.actions.iter().rev().copied().find(|id| found.keymap.is_changed(id));
+        let Some((finding, id)) =
+            findings.iter().filter(|finding| finding.is_conflict).find_map(|finding| Some((finding, changed(finding)?)))
+        else {
+            let warnings = findings.iter().filter(|finding| !finding.is_conflict);
+            let of_user = warnings.filter_map(|finding| Some((finding, changed(finding)?)));
+            found.warnings = of_user.map(|(finding, id)| file.problem(line_of(id), &finding.sentence)).collect();
+            return;
+        };
+        let what = format!("{}; `{id}` keeps the keys of the program", finding.sentence);
+        found.errors.push(file.problem(line_of(id), &what));
+        found.keymap.unset(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_count_unless_they_are_wrong() {
+        let check = |text: &str, id: &str, keys: &[&str], errors: &[&str], warnings: &[&str]| {
+            let found = read(&UserFile::new("keys.toml", text));
+            let shown: Vec<String> = found.keymap.keys(action::find(id).unwrap()).iter().map(ToString::to_string).collect();
+            assert_eq!(shown, keys, "{text}");
+            for (told, expected) in [(&found.errors, errors), (&found.warnings, warnings)] {
+                assert_eq!(told.len(), expected.len(), "{text}: {told:?}");
+                for (told, expected) in told.iter().zip(expected) {
+                    assert!(told.contains(expected), "{text}: {told}");
+                }
+            }
+        };
+        check("\"help\" = [\"f12\", \"alt-h\"]", "help", &["f12", "alt-h"], &[], &[]);
+        check("help = \"f12\"", "help", &["f12"], &[], &[]);
+        check("help = []", "help", &[], &[], &[]);
+        check("\nhepl = \"f12\"", "help", &["?"], &["keys.toml line 2: no action is called `hepl`; `help`, perhaps?"], &[]);
+        check("help = [\"f13\"]", "help", &["?"], &["keys.toml line 1: no key is called `f13`"], &[]);
+        check("help = 3", "help", &["?"], &["keys.toml line 1: a key is a text"], &[]);
+        check("[help\n", "help", &["?"], &["keys.toml line 1: "], &[]);
+        check("[runs]\npause = \"p\"", "help", &["?"], &["keys.toml line 1: an action is named in quotes"], &[]);
+        check("help = \"q\"", "help", &["?"], &["keys.toml line 1: `q` means both `help` and `quit`"], &[]);
+        check("help = \"q\"\nquit = \"f12\"", "help", &["q"], &[], &[]);
+        check("help = \"ctrl-b\"", "help", &["ctrl-b"], &[], &["keys.toml line 1: `ctrl-b` of `help`: tmux"]);
+        check("help = \"ctrl-w\"", "help", &["ctrl-w"], &[], &["`ctrl-w` of `help`: text fields"]);
+        check("quit = []", "quit", &["q", "ctrl-c"], &["no key is left for `quit`"], &[]);
+    }
+}

@@ -1,0 +1,72 @@
+//! A bug: the terminal is restored before anything is told, and a report is written that can be sent to whoever mends it.
+
+use std::backtrace::Backtrace;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::PanicHookInfo;
+use std::path::{Path, PathBuf};
+
+use super::terminal;
+
+/// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only writes the report, since the
+/// view goes on and says so itself.
+pub(super) fn install(data: PathBuf) {
+    let own = std::thread::current().id();
+    std::panic::set_hook(Box::new(move |panic| {
+        let of_view = std::thread::current().id() == own;
+        if of_view {
+            terminal::leave();
+        }
+        let report = write(&data, panic);
+        if of_view {
+            eprintln!("grpo-tui hit a bug and ends: {panic}");
+            match report {
+                Ok(path) => eprintln!("a report for whoever mends it: {}; runs go on", path.display()),
+                Err(error) => eprintln!("no report could be written in {}: {error}; runs go on", data.display()),
+            }
+        }
+    }));
+}
+
+/// What a thread said when it ended by a bug, as a sentence.
+pub(super) fn sentence(what: &str, data: &Path, panicked: &(dyn std::any::Any + Send)) -> String {
+    let said = panicked.downcast_ref::<String>().cloned().or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let said = said.unwrap_or_else(|| "no words".to_owned());
+    format!("{what} hit a bug ({said}); the rest goes on, a report lies in {}", folder(data).display())
+}
+
+fn folder(data: &Path) -> PathBuf {
+    data.join("reports")
+}
+
+fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
+    let folder = folder(data);
+    std::fs::DirBuilder::new().recursive(true).mode_private().create(&folder)?;
+    let now = jiff::Timestamp::now();
+    let path = folder.join(format!("{}-{}.txt", now.strftime("%Y%m%d-%H%M%S"), std::process::id()));
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    let (version, thread) = (env!("CARGO_PKG_VERSION"), std::thread::current());
+    let thread = thread.name().unwrap_or("without a name").to_owned();
+    let variables = ["TERM", "COLORTERM", "LANG", "SSH_CONNECTION", "TMUX"].map(|name| {
+        format!("{name} {}", if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { "is set" } else { "is not set" })
+    });
+    write!(
+        file,
+        "grpo-tui {version}, {now}, thread {thread}\nsize {:?}; {}\n\n{panic}\n\n{}\n",
+        terminal::size(),
+        variables.join(", "),
+        Backtrace::force_capture()
+    )?;
+    Ok(path)
+}
+
+/// Folders that only their owner enters.
+trait Private {
+    fn mode_private(&mut self) -> &mut Self;
+}
+
+impl Private for std::fs::DirBuilder {
+    fn mode_private(&mut self) -> &mut Self {
+        std::os::unix::fs::DirBuilderExt::mode(self, 0o700)
+    }
+}

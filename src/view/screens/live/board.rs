@@ -1,0 +1,77 @@
+//! The groups of a step as data: from the run's latest events, else from its rollouts, which reach further back.
+
+use crate::advantage::Dead;
+use crate::run::events::Group;
+use crate::view::model::Model;
+
+use super::rollouts::Sampled;
+
+/// One group: lists over its completions.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Row {
+    pub(super) prompt_id: String,
+    pub(super) rewards: Vec<f64>,
+    pub(super) tiers: Vec<String>,
+    pub(super) advantages: Vec<f64>,
+    pub(super) dead: Dead,
+}
+
+impl Row {
+    /// Mean and sample deviation of the rewards that are numbers.
+    pub(super) fn spread(&self) -> (f64, f64) {
+        let scored: Vec<f64> = self.rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
+        let count = scored.len() as f64;
+        let mean = scored.iter().sum::<f64>() / count;
+        if scored.len() < 2 {
+            return (mean, 0.0);
+        }
+        (mean, (scored.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
+    }
+
+    /// Why nothing is learned from it, in a few words; `None` where something is.
+    pub(super) fn teaches_nothing(&self) -> Option<String> {
+        let first = self.tiers.first().map_or("", String::as_str);
+        match self.dead {
+            Dead::No => None,
+            Dead::Best => Some("all best".to_owned()),
+            Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => Some(format!("all {first}")),
+            Dead::Worst => Some("all alike".to_owned()),
+        }
+    }
+}
+
+/// The groups of a step in the order of the rollout file; empty where nobody knows them (yet).
+pub(super) fn of_step(model: &Model, step: u64) -> Vec<Row> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    if let Some(groups) = run.history.groups.get(&step) {
+        return groups.values().map(from_event).collect();
+    }
+    match model.live.rollouts.of(step) {
+        Some(Ok(groups)) => groups.iter().map(from_rollout).collect(),
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn from_event(group: &Group) -> Row {
+    Row {
+        prompt_id: group.prompt_id.clone(),
+        rewards: group.rewards.clone(),
+        tiers: group.tiers.clone(),
+        advantages: group.advantages.clone(),
+        dead: group.dead,
+    }
+}
+
+fn from_rollout(group: &Sampled) -> Row {
+    let completions = || group.completions.iter();
+    let tier = |score: &Option<crate::score::Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
+    let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
+    let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
+    let alike = rewards.windows(2).all(|pair| pair[0] == pair[1]);
+    let dead = match tiers.first() {
+        _ if !alike => Dead::No,
+        Some(tier) if tier == "valid" => Dead::Best,
+        _ => Dead::Worst,
+    };
+    Row { prompt_id: group.prompt_id.clone(), rewards, tiers, advantages: completions().map(|one| one.advantage).collect(), dead }
+}

@@ -1,0 +1,103 @@
+//! The selected completion: its text with the faults underlined, why it stopped, its reward, and its advantage with the numbers put in.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::rollouts::{Completion, Sampled};
+use super::{advantage, board, words};
+use crate::advantage::Advantage;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::watched::Watched;
+use crate::view::widgets::json::{self, Fault};
+
+/// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
+pub(super) fn selected(model: &Model) -> Option<(&Sampled, &Completion, usize)> {
+    let run = model.workbench.current_run()?;
+    let groups = model.live.rollouts.of(model.live.at(run))?.as_ref().ok()?;
+    let group = groups.get(model.live.group.at(groups.len())?)?;
+    let member = model.live.member.at(group.completions.len())?;
+    Some((group, group.completions.get(member)?, member))
+}
+
+/// Draws the pane.
+pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &model.theme;
+    let step = model.live.at(run);
+    let found = selected(model);
+    let title = match found {
+        Some((group, _, member)) => format!("{} {} of {}", words::one_line(&group.prompt_id), member + 1, group.completions.len()),
+        None => "completion".to_owned(),
+    };
+    let block = pane(theme, &title, focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let lines = match found {
+        Some((_, completion, member)) => lines(model, run, completion, member),
+        None => vec![Line::styled(nothing(model, step), theme.style(Role::Faint))],
+    };
+    let top = model.live.completion_top.min(lines.len().saturating_sub(1));
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((u16::try_from(top).unwrap_or(u16::MAX), 0)), inside);
+}
+
+fn nothing(model: &Model, step: u64) -> String {
+    match model.live.rollouts.of(step) {
+        _ if step == 0 => "Completions are shown once the first step is done.".to_owned(),
+        Some(Err(error)) => format!("The texts of step {step} cannot be read: {error}"),
+        Some(Ok(_)) => format!("No texts of step {step} are kept."),
+        None => "The texts are read ...".to_owned(),
+    }
+}
+
+fn lines(model: &Model, run: &Watched, completion: &Completion, member: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
+    let rows = board::of_step(model, model.live.at(run));
+    let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
+    let mut lines = vec![head(theme, completion)];
+    if let Some(row) = row {
+        let text = format!("advantage {}", advantage::explained(row, member, kind));
+        lines.push(Line::styled(text, theme.style(Role::Faint)));
+    }
+    let errors = completion.score.as_ref().map(|score| score.errors.as_slice()).unwrap_or_default();
+    let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
+    lines.extend(json::lines(theme, &completion.text, &faults));
+    for reason in errors {
+        let place = if reason.instance_path.is_empty() { String::new() } else { format!("{}: ", words::one_line(&reason.instance_path)) };
+        let message = words::one_line(&reason.message);
+        let text = format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
+        lines.push(Line::styled(text, theme.style(Role::Bad)));
+    }
+    if let Some(score) = &completion.score {
+        lines.extend(score.warnings.iter().map(|warning| Line::styled(words::one_line(warning), theme.style(Role::Warning))));
+        let wrong =
+            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| words::one_line(name));
+        let wrong: Vec<String> = wrong.collect();
+        if !wrong.is_empty() {
+            lines.push(Line::styled(format!("not as expected: {}", wrong.join(", ")), theme.style(Role::Warning)));
+        }
+    }
+    lines
+}
+
+/// Tier, reward, tokens and why it stopped, in one line.
+fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
+    let tier = completion.score.as_ref().map_or("not scored", |score| score.tier.name());
+    let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
+    let cut = completion.stop_reason == "length";
+    let stopped = if cut { "cut at the token limit".to_owned() } else { words::one_line(&completion.stop_reason) };
+    let exact = match completion.score.as_ref().and_then(|score| score.exact) {
+        Some(true) => "  as expected",
+        _ => "",
+    };
+    Line::from(vec![
+        Span::styled(format!("{} {tier}", theme.tier_glyph(tier)), theme.style(Theme::tier_role(tier))),
+        Span::raw(format!("  reward {reward}  {} tokens  ", completion.tokens)),
+        Span::styled(stopped, theme.style(if cut { Role::Warning } else { Role::Text })),
+        Span::styled(exact, theme.style(Role::Good)),
+    ])
+}

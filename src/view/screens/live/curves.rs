@@ -1,0 +1,282 @@
+//! The curves of a run: which there are, what stretch of steps is shown, and the panes that draw them, large and small.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::words;
+use crate::run::Series;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::watched::Watched;
+use crate::view::widgets::amount::amount;
+use crate::view::widgets::chart::{Chart, Curve, Dot};
+use crate::view::widgets::sparkline::sparkline;
+
+/// Curves that belong on one chart.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) title: &'static str,
+    /// Names in the legend and in the log.
+    pub(super) metrics: &'static [(&'static str, &'static str)],
+    /// Between 0 and 1.
+    pub(super) share: bool,
+    /// What the reader should know, as a sentence; empty where nothing needs saying.
+    pub(super) note: &'static str,
+}
+
+const fn subject(title: &'static str, metrics: &'static [(&'static str, &'static str)], share: bool, note: &'static str) -> Subject {
+    Subject { title, metrics, share, note }
+}
+
+/// All of them; the first is the chart that a run is watched by, the others turn in the carousel.
+pub(super) const SUBJECTS: [Subject; 11] = [
+    subject("reward and valid rate", &[("reward", "reward"), ("valid", "tiers/valid")], true, ""),
+    subject("loss", &[("loss", "loss")], false, "near 0 is normal when on-policy"),
+    subject("KL to the start", &[("kl", "kl")], false, "distance from the base, nats a token"),
+    subject("entropy", &[("entropy", "entropy")], false, "at 0 it has stopped exploring"),
+    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping; watch for spikes"),
+    subject(
+        "length",
+        &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
+        false,
+        "tokens; drift to the limit costs time",
+    ),
+    subject("log-prob gap", &[("mean", "sampling/sampling_logp_difference/mean")], false, "sampler against trainer; keep near 0"),
+    subject("groups that teach", &[("mixed", "groups/frac_mixed"), ("dead", "frac_reward_zero_std")], true, "dead groups carry no signal"),
+    subject("cut completions", &[("cut", "completions/clipped_ratio")], true, "share that reached the token limit"),
+    subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
+    subject("speed", &[("seconds a step", "step_time")], false, ""),
+];
+
+const ROLES: [Role; 4] = [Role::SeriesOne, Role::SeriesTwo, Role::SeriesThree, Role::SeriesFour];
+/// Weights of the past, weakest first.
+const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
+/// The narrowest stretch of steps.
+const NARROWEST: u64 = 8;
+
+/// How the curves are looked at.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    /// Whether a cursor stands on the chart.
+    pub(super) cursor: bool,
+    smoothing: usize,
+    pub(super) log: bool,
+    /// Steps that are shown at once; `None` shows all.
+    width: Option<u64>,
+    /// The last of them; `None` is the latest.
+    end: Option<u64>,
+    /// What the large chart shows, among [`SUBJECTS`].
+    pub(super) large: usize,
+    /// The first small chart.
+    pub(super) small: usize,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { cursor: false, smoothing: 1, log: false, width: None, end: None, large: 0, small: 1 }
+    }
+}
+
+impl View {
+    /// The same way of looking, at all steps of another run.
+    pub(super) fn of_another_run(&self) -> Self {
+        Self { cursor: false, width: None, end: None, ..self.clone() }
+    }
+
+    /// First and last step that are shown of a run whose last is `last`.
+    pub(super) fn steps(&self, last: u64) -> (u64, u64) {
+        let Some(width) = self.width else { return (0, last.max(1)) };
+        let end = self.end.unwrap_or(last).min(last).max(width.min(last));
+        (end.saturating_sub(width), end.max(1))
+    }
+
+    /// Half or twice as many steps, around `at`.
+    pub(super) fn zoom(&mut self, last: u64, at: u64, nearer: bool) {
+        let (first, end) = self.steps(last);
+        let now = end - first;
+        let width = if nearer { (now / 2).max(NARROWEST.min(last.max(1))) } else { now.saturating_mul(2) };
+        if width >= last {
+            (self.width, self.end) = (None, None);
+            return;
+        }
+        self.width = Some(width);
+        self.end = if at >= last { None } else { Some((at + width / 2).clamp(width, last)) };
+    }
+
+    /// Everything again.
+    pub(super) fn whole(&mut self) {
+        (self.width, self.end) = (None, None);
+    }
+
+    /// Half a width back or on.
+    pub(super) fn pan(&mut self, last: u64, on: bool) {
+        let Some(width) = self.width else { return };
+        let (_, end) = self.steps(last);
+        let half = (width / 2).max(1);
+        let end = if on { end.saturating_add(half) } else { end.saturating_sub(half).max(width) };
+        self.end = (end < last).then_some(end);
+    }
+
+    /// Move the stretch so that a step is in it.
+    pub(super) fn hold(&mut self, last: u64, at: u64) {
+        let (first, end) = self.steps(last);
+        if let Some(width) = self.width.filter(|_| !(first..=end).contains(&at)) {
+            let end = if at < first { at + width } else { at };
+            self.end = (end < last).then_some(end);
+        }
+    }
+
+    /// The next strength of smoothing, in words.
+    pub(super) fn smooth_more(&mut self) -> String {
+        self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
+        match self.weight() {
+            weight if weight > 0.0 => format!("smoothed over about {:.0} steps; the values stand behind", 1.0 / (1.0 - weight)),
+            _ => "not smoothed".to_owned(),
+        }
+    }
+
+    pub(super) fn weight(&self) -> f64 {
+        SMOOTHINGS[self.smoothing % SMOOTHINGS.len()]
+    }
+}
+
+/// Draws the large chart.
+pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let view = &model.live.view;
+    let subject = &SUBJECTS[view.large % SUBJECTS.len()];
+    let log = if view.log { ", log axis" } else { "" };
+    let still = if model.live.frozen.is_some() { ", frozen" } else { "" };
+    let block = pane(&model.theme, &format!("{}{log}{still}", subject.title), focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let chart = chart(model, run, subject);
+    let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let mut lines = Vec::new();
+    if rows >= 4 {
+        lines.push(if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) });
+    }
+    let note = rows >= 9 && !subject.note.is_empty();
+    lines.extend(chart.lines(&model.theme, columns, rows.saturating_sub(lines.len() + usize::from(note))));
+    if note {
+        lines.push(Line::styled(subject.note, model.theme.style(Role::Faint)));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// What the chart of a subject shows of a run, and of those that lie over it.
+fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a> {
+    let view = &model.live.view;
+    let others = model.workbench.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&Watched> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
+    let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
+    let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
+    let smoothing = view.weight();
+    let mut curves = Vec::new();
+    let main = || subject.metrics.iter().take(if overlay.is_empty() { usize::MAX } else { 1 });
+    for (index, other) in overlay.iter().enumerate() {
+        let found = main().filter_map(|(_, name)| other.history.metrics.get(*name));
+        let role = ROLES[1 + index % (ROLES.len() - 1)];
+        curves.extend(found.map(|series| Curve { label: words::short_id(&other.id()), role, series, smoothing }));
+    }
+    for (index, (label, name)) in main().enumerate() {
+        if let Some(series) = run.history.metrics.get(*name) {
+            curves.push(Curve { label: (*label).to_owned(), role: ROLES[index % ROLES.len()], series, smoothing });
+        }
+    }
+    let first = std::ptr::eq(subject, &SUBJECTS[0]);
+    let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
+    let rewards_fit =
+        run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    Chart {
+        curves,
+        dots: evals().filter(|_| first).map(|eval| Dot { step: eval.step, value: eval.summary.valid, role: Role::Trained }).collect(),
+        levels: evals()
+            .filter(|eval| first && eval.target == "base")
+            .take(1)
+            .map(|eval| (eval.summary.valid, Role::Base, "base"))
+            .collect(),
+        marks: words::marks(run),
+        steps,
+        values: (subject.share && !view.log && rewards_fit).then_some((0.0, 1.0)),
+        log: view.log,
+        cursor: (view.cursor || model.live.step.is_some()).then(|| model.live.at(run)),
+    }
+}
+
+/// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left out, the least telling first.
+fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let step = chart.cursor.unwrap_or_default();
+    let full = columns >= 60;
+    let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
+    let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
+    for curve in &chart.curves {
+        let (raw, smoothed) = curve.at(step);
+        let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", said(smoothed)) } else { String::new() };
+        let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| full && curve.label == "reward");
+        let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
+        let sign = Span::styled(format!("{} ", theme.glyph("━", "*")), theme.style(curve.role));
+        parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, said(raw)))]);
+    }
+    for dot in chart.dots.iter().filter(|dot| dot.step == step) {
+        let sign = Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role));
+        parts.push(vec![sign, Span::raw(format!("eval {}", amount(dot.value)))]);
+    }
+    parts.extend(words::at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
+    let mut line = Line::default();
+    for part in parts {
+        let width: usize = part.iter().map(Span::width).sum();
+        let blank = usize::from(!line.spans.is_empty());
+        if line.width() + blank + width <= columns {
+            line.spans.push(Span::raw(" ".repeat(blank)));
+            line.spans.extend(part);
+        }
+    }
+    line
+}
+
+/// Draws as many small charts beside each other as fit, beginning with the carousel's.
+pub(super) fn draw_small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let count = (area.width / 34).clamp(1, 4);
+    let places = Layout::horizontal(vec![Constraint::Fill(1); count as usize]).split(area);
+    for (index, place) in places.iter().enumerate() {
+        let turn = (model.live.view.small.max(1) - 1 + index) % (SUBJECTS.len() - 1);
+        small(model, run, frame, *place, &SUBJECTS[turn + 1], focused && index == 0, turn + 1);
+    }
+}
+
+fn small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, subject: &Subject, focused: bool, number: usize) {
+    let block = pane(&model.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let chart = Chart { marks: Vec::new(), ..chart(model, run, subject) };
+    let note = words::wrapped(subject.note, columns);
+    let mut lines = vec![if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) }];
+    let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
+    lines.extend(chart.lines(&model.theme, columns, rows.saturating_sub(1 + with_note)));
+    lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, model.theme.style(Role::Faint))));
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// One line: the reward as a sparkline, for narrow terminals.
+pub(super) fn one_line(model: &Model, run: &Watched, columns: usize) -> Line<'static> {
+    let values = |name: &str| run.history.metrics.get(name).map(|series| up_to(series, model.live.last(run), 40)).unwrap_or_default();
+    let rewards = values("reward");
+    let said = |values: &[f64]| values.last().map_or_else(|| "-".to_owned(), |value| amount(*value));
+    let valid = values("tiers/valid");
+    let room = columns.saturating_sub(30).min(40);
+    Line::from(vec![
+        Span::raw(format!(" reward {} ", said(&rewards))),
+        Span::styled(sparkline(&model.theme, &rewards, room, None), model.theme.style(Role::SeriesOne)),
+        Span::raw(format!(" valid {}", said(&valid))),
+    ])
+}
+
+/// The latest values up to a step.
+pub(super) fn up_to(series: &Series, last: u64, count: u64) -> Vec<f64> {
+    series.between((last + 1).saturating_sub(count), last).map(|(_, value)| value).collect()
+}

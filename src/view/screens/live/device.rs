@@ -1,0 +1,96 @@
+//! Where a step's time goes, and how its device fares.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::words;
+use crate::run::events::Device;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::watched::Watched;
+use crate::view::widgets::amount::{duration, percent};
+use crate::view::widgets::gauge::gauge;
+use crate::view::widgets::sparkline::sparkline;
+
+const PHASES: [(&str, Role); 5] = [
+    ("rollout", Role::SeriesOne),
+    ("score", Role::SeriesTwo),
+    ("update", Role::SeriesThree),
+    ("sync", Role::SeriesFour),
+    ("eval", Role::Trained),
+];
+
+/// Draws the pane.
+pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let block = pane(&model.theme, "time and device", focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let mut lines = phases(model, run, inside.width as usize);
+    lines.extend(device(model, run, inside.width as usize));
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+}
+
+/// Shares of the step's time.
+fn phases(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let step = model.live.at(run);
+    let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
+    let parts: Vec<(&str, Role, f64)> =
+        PHASES.iter().filter_map(|(name, role)| Some((*name, *role, value(&format!("time/{name}"))?))).collect();
+    let known: f64 = parts.iter().map(|(.., seconds)| seconds).sum();
+    let Some(whole) = value("step_time").or_else(|| value("seconds")).map(|whole| whole.max(known)).filter(|whole| *whole > 0.0) else {
+        return vec![Line::styled("no step's time is known yet", theme.style(Role::Faint))];
+    };
+    let mut bar = Vec::new();
+    let mut text = duration(whole);
+    for (name, role, seconds) in &parts {
+        let share = seconds / whole;
+        let width = (share * columns as f64).round() as usize;
+        let sign = name.chars().next().map_or_else(String::new, |letter| letter.to_string());
+        bar.push(Span::styled(sign.repeat(width), theme.style(*role)));
+        text.push_str(&format!("{} {name} {}", if text.contains(':') { "," } else { ":" }, percent(share)));
+    }
+    vec![Line::from(bar), Line::raw(text)]
+}
+
+/// The device's condition; a sentence where nobody measures it.
+fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let Some(now) = &run.history.device else {
+        let name = run.history.run.as_ref().map(|run| words::one_line(&run.device)).filter(|name| !name.is_empty());
+        let text = match name {
+            Some(name) if name.starts_with("cpu") => format!("{name}: a CPU run; memory, power and heat are told of GPUs only."),
+            Some(name) => format!("{name}: its condition is not known (yet)."),
+            None => "The device is not known yet.".to_owned(),
+        };
+        return vec![Line::styled(text, theme.style(Role::Faint))];
+    };
+    let wide = (columns / 3).clamp(6, 24);
+    let history = |of: fn(&Device) -> Option<f64>| {
+        let values: Vec<f64> = run.conditions.iter().map(|(_, device)| of(device).unwrap_or(f64::NAN)).collect();
+        sparkline(theme, &values, columns.saturating_sub(wide + 18), None)
+    };
+    let mut lines = Vec::new();
+    if let Some(share) = now.utilisation {
+        lines.push(Line::raw(format!(
+            "in use {} {:>5}  {}",
+            gauge(theme, share, wide),
+            percent(share),
+            history(|device| device.utilisation)
+        )));
+    }
+    if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
+        let share = used as f64 / all as f64;
+        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), words::bytes(used), words::bytes(all))));
+    }
+    let power = now.power_watts.map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
+    let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));
+    let rest: Vec<String> = heat.into_iter().chain(power).collect();
+    if !rest.is_empty() {
+        lines.push(Line::raw(rest.join("  ")));
+    }
+    lines
+}

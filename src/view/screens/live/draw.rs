@@ -1,0 +1,178 @@
+//! The screen by its size: everything side by side, fewer columns, one column, or numbers only.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SIGNAL};
+use super::{completion, curves, device, groups, header, log, numbers, overlay, prompt, signal};
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::watched::Watched;
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let Some(run) = model.workbench.current_run() else {
+        let text = "No run is chosen.\n\n1  the runs there are; enter opens one here\n5  start one";
+        return sentence(model, frame, area, "live", text, Role::Text);
+    };
+    // A folder without `run.toml` and without a first event is no run, however readable.
+    let is_no_run = run.directory.is_none() && run.history.run.is_none();
+    if !run.loaded || is_no_run {
+        return match &run.error {
+            Some(error) => {
+                let text = format!("{} cannot be read.\n\n{error}\n\n1  choose another run\n5  start one", run.id());
+                sentence(model, frame, area, "live", &text, Role::Bad)
+            }
+            None => sentence(model, frame, area, "live", &format!("{} is read ...", run.id()), Role::Faint),
+        };
+    }
+    let layout = Places::of(model, run, area);
+    frame.render_widget(Paragraph::new(header::lines(model, run, layout.top.width as usize)), layout.top);
+    if layout.numbers.width > 0 {
+        let lines = numbers::lines(model, run, area.width as usize);
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), layout.numbers);
+    }
+    frame.render_widget(Paragraph::new(curves::one_line(model, run, layout.reward.width as usize)), layout.reward);
+    for (area, slot) in &layout.slots {
+        one_of(model, run, frame, *area, shown_in(model, slot));
+    }
+    let alerts: Vec<Line<'_>> = log::alerts(model, run, area.width as usize).into_iter().take(1).collect();
+    frame.render_widget(Paragraph::new(alerts), layout.alert);
+}
+
+/// The pane at a place of the screen, with the place of its frame.
+pub(super) fn pane_at(model: &Model, run: &Watched, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    let (columns, rows) = model.size;
+    // Below the tabs, above the hints.
+    let area = Rect { x: 0, y: 1, width: columns, height: rows.saturating_sub(2) };
+    let slots = Places::of(model, run, area).slots;
+    let found = slots.into_iter().find(|(area, _)| area.contains(ratatui::layout::Position { x: column, y: row }));
+    found.map(|(area, slot)| (shown_in(model, &slot), area))
+}
+
+/// Of the panes that share a place, the one that has the focus, else the first.
+fn shown_in(model: &Model, slot: &[&'static str]) -> &'static str {
+    slot.iter().find(|pane| **pane == model.live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
+}
+
+fn one_of(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, pane: &'static str) {
+    if area.width == 0 || area.height == 0 {
+        return;
+    }
+    let focused = pane == model.live.pane;
+    match pane {
+        CHART => curves::draw_large(model, run, frame, area, focused),
+        OVERLAY => overlay::draw(model, frame, area),
+        COMPLETION => completion::draw(model, run, frame, area, focused),
+        PROMPT => prompt::draw(model, run, frame, area, focused),
+        SIGNAL => signal::draw(model, run, frame, area, focused),
+        METRICS => curves::draw_small(model, run, frame, area, focused),
+        DEVICE => device::draw(model, run, frame, area, focused),
+        LOG => log::draw(model, run, frame, area, focused),
+        _ => groups::draw(model, run, frame, area, focused),
+    }
+}
+
+/// Rows that the groups of the step want: one each, the frame, a head and a sentence.
+fn rows_of_groups(model: &Model, run: &Watched) -> u16 {
+    let groups = super::board::of_step(model, model.live.at(run)).len();
+    u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
+}
+
+/// Where everything stands; what a size has no room for has no place.
+#[derive(Default)]
+struct Places {
+    top: Rect,
+    /// One line with the reward as a sparkline.
+    reward: Rect,
+    /// One line with the gravest alert.
+    alert: Rect,
+    /// Numbers in place of everything.
+    numbers: Rect,
+    /// Places with the panes that share them.
+    slots: Vec<(Rect, Vec<&'static str>)>,
+}
+
+impl Places {
+    fn of(model: &Model, run: &Watched, area: Rect) -> Self {
+        if model.zoomed {
+            let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+            return Self { top, slots: vec![(rest, vec![model.live.pane])], ..Self::default() };
+        }
+        match (area.width, area.height) {
+            (0..60, _) => Self { numbers: area, ..Self::default() },
+            (60..80, _) | (_, 0..16) => Self::one_column(model, run, area),
+            (80..100, _) | (_, 16..25) => Self::two_columns(run, area),
+            (_, 25..32) | (100..120, _) => Self::medium(area),
+            _ => Self::full(model, run, area),
+        }
+    }
+
+    fn full(model: &Model, run: &Watched, area: Rect) -> Self {
+        let rest = area.height - 2;
+        let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
+        let both = rest - charts - events;
+        let upper = (both.div_ceil(2) + 1).max(rows_of_groups(model, run).min(both * 2 / 3));
+        let rows =
+            [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
+        let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
+        let [chart, board] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
+        let mut slots = vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS])];
+        if area.width >= 150 {
+            let thirds = [Constraint::Fill(4), Constraint::Fill(3), Constraint::Fill(3)];
+            let [text, across, spread] = Layout::horizontal(thirds).areas(second);
+            slots.extend([(text, vec![COMPLETION]), (across, vec![PROMPT]), (spread, vec![SIGNAL])]);
+        } else {
+            let [text, spread] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
+            slots.extend([(text, vec![COMPLETION]), (spread, vec![SIGNAL, PROMPT])]);
+        }
+        let [small, condition] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(1)]).areas(third);
+        slots.extend([(small, vec![METRICS]), (condition, vec![DEVICE]), (last, vec![LOG])]);
+        Self { top, slots, ..Self::default() }
+    }
+
+    fn medium(area: Rect) -> Self {
+        let upper = (area.height - 6) / 2;
+        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(5)];
+        let [top, first, second, last] = Layout::vertical(rows).areas(area);
+        let halves = || Layout::horizontal([Constraint::Fill(11), Constraint::Fill(9)]);
+        let ([chart, board], [text, spread]) = (halves().areas(first), halves().areas(second));
+        let slots = vec![
+            (chart, vec![CHART, OVERLAY]),
+            (board, vec![GROUPS]),
+            (text, vec![COMPLETION]),
+            (spread, vec![SIGNAL, PROMPT, METRICS, DEVICE]),
+            (last, vec![LOG]),
+        ];
+        Self { top, slots, ..Self::default() }
+    }
+
+    fn two_columns(run: &Watched, area: Rect) -> Self {
+        let upper = area.height.saturating_sub(2) / 2;
+        let below = u16::from(run.standing_alerts().next().is_some());
+        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(below)];
+        let [top, first, second, alert] = Layout::vertical(rows).areas(area);
+        let [chart, board] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(first);
+        let rest = vec![COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
+        Self { top, alert, slots: vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS]), (second, rest)], ..Self::default() }
+    }
+
+    fn one_column(model: &Model, run: &Watched, area: Rect) -> Self {
+        let board = rows_of_groups(model, run).min(area.height.saturating_sub(3) / 2).max(3);
+        let rows = [Constraint::Length(2), Constraint::Length(1), Constraint::Length(board), Constraint::Fill(1)];
+        let [top, reward, groups, rest] = Layout::vertical(rows).areas(area);
+        let others = vec![COMPLETION, CHART, OVERLAY, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
+        Self { top, reward, slots: vec![(groups, vec![GROUPS]), (rest, others)], ..Self::default() }
+    }
+}
+
+fn sentence(model: &Model, frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, role: Role) {
+    let block = pane(&model.theme, title, true);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line.to_owned(), model.theme.style(role))).collect();
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+}

@@ -1,0 +1,90 @@
+//! Kinds of failure over steps: from the log where it tells them, else counted from the scores in the rollouts, beside the view.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::run::{read_step, rollout_segments};
+use crate::score::{FailureClass, Score};
+use crate::view::message::{Command, Outlet, Work};
+use crate::view::model::Model;
+use crate::view::watched::Watched;
+
+/// Steps that are counted from rollouts at most, the latest first.
+const STEPS_COUNTED: u64 = 60;
+
+/// Shares of the kinds by step, as far as they were counted.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    counted: BTreeMap<u64, Vec<(&'static str, f64)>>,
+    /// The last step that was asked for.
+    asked: u64,
+}
+
+/// The shares of each kind at the last `count` steps up to `last`, oldest first; NaN where a step is unknown.
+pub(super) fn shares(model: &Model, run: &Watched, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
+    let first = (last + 1).saturating_sub(count).max(1);
+    let metrics = &run.history.metrics;
+    let told = is_told(run);
+    let done = |step: u64| metrics.get("reward").is_some_and(|series| series.at(step).is_some());
+    let share = |class: &'static str, step: u64| {
+        if !told {
+            let counted = model.live.failures.counted.get(&step)?;
+            return Some(counted.iter().find(|(name, _)| *name == class).map_or(0.0, |(_, share)| *share));
+        }
+        // The log leaves out what did not happen.
+        let found = metrics.get(&format!("failures/{}", class.replace(' ', "_"))).and_then(|series| series.at(step));
+        found.or_else(|| done(step).then_some(0.0))
+    };
+    let classes = FailureClass::ALL.into_iter().map(FailureClass::name);
+    classes.map(|class| (class, (first..=last).map(|step| share(class, step).unwrap_or(f64::NAN)).collect())).collect()
+}
+
+/// Whether the log tells kinds of failure.
+fn is_told(run: &Watched) -> bool {
+    run.history.metrics.range("failures/".to_owned()..).next().is_some_and(|(name, _)| name.starts_with("failures/"))
+}
+
+/// The work that counts what the log does not tell: only where completions failed at all.
+pub(super) fn wanted(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let last = run.history.last_step;
+    let failed = run.history.metrics.get("tiers/valid").is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
+    if !run.loaded || is_told(run) || !failed || model.live.failures.asked == last {
+        return Vec::new();
+    }
+    let path = run.path().to_owned();
+    let known = &model.live.failures.counted;
+    let steps = (last + 1).saturating_sub(STEPS_COUNTED).max(1)..=last;
+    let missing: Vec<u64> = steps.rev().filter(|step| !known.contains_key(step)).collect();
+    model.live.failures.asked = last;
+    vec![Work::stream("live.failures", move |outlet| count(&path, &missing, outlet))]
+}
+
+fn count(run: &Path, steps: &[u64], outlet: &Outlet) {
+    if rollout_segments(run).is_ok_and(|segments| segments.is_empty()) {
+        return;
+    }
+    for step in steps.iter().copied() {
+        let Ok(groups) = read_step(run, step) else { continue };
+        let all = groups.into_iter().flat_map(|group| group.completions);
+        let found: Vec<Option<FailureClass>> =
+            all.map(|one| serde_json::from_value::<Score>(one.score).ok().and_then(|score| score.failure)).collect();
+        let mut shares: BTreeMap<&'static str, f64> = BTreeMap::new();
+        for class in found.iter().flatten() {
+            *shares.entry(class.name()).or_default() += 1.0 / found.len() as f64;
+        }
+        let of = run.to_owned();
+        let wanted = outlet.put(move |model| {
+            if model.workbench.current.as_ref() == Some(&of) {
+                model.live.failures.counted.insert(step, shares.into_iter().collect());
+                while model.live.failures.counted.len() > 2 * STEPS_COUNTED as usize {
+                    model.live.failures.counted.pop_first();
+                }
+            }
+            Vec::new()
+        });
+        if !wanted {
+            return;
+        }
+    }
+}

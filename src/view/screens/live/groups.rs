@@ -1,0 +1,179 @@
+//! The groups of a step: prompts down, completions across as marks of their tiers, mean and deviation, and in words which groups teach nothing.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
+
+use super::board::{self, Row};
+use super::words;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::watched::Watched;
+
+/// Draws the pane.
+pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let (live, theme) = (&model.live, &model.theme);
+    let step = live.at(run);
+    let rows = board::of_step(model, step);
+    let latest = if live.step.is_some() { "" } else { ", the latest" };
+    let block = pane(theme, &format!("groups of step {step}{latest}"), focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let (columns, height) = (inside.width as usize, inside.height as usize);
+    if rows.is_empty() {
+        frame.render_widget(
+            Paragraph::new(Line::styled(nothing(model, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }),
+            inside,
+        );
+        return;
+    }
+    let plan = Plan::of(&rows, columns);
+    let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
+    let (head, footer) = around(&rows, columns, height);
+    let with_key = usize::from(height > head + rows.len() + footer.len());
+    let room = height.saturating_sub(footer.len() + head + with_key);
+    let mut lines = Vec::new();
+    if head > 0 {
+        lines.push(plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len()))));
+    }
+    let (first, at) = (live.group.first(room, rows.len()), live.group.at(rows.len()));
+    for (index, row) in rows.iter().enumerate().skip(first).take(room) {
+        lines.push(plan.row(theme, row, at == Some(index), live.member.index));
+    }
+    let role = if dead == rows.len() { Role::Warning } else { Role::Faint };
+    lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
+    lines.extend((with_key > 0).then(|| key(theme)));
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The group at a line of the pane's inside.
+pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
+    let (head, footer) = around(rows, inside.width as usize, inside.height as usize);
+    let room = (inside.height as usize).saturating_sub(footer.len() + head);
+    let index = model.live.group.first(room, rows.len()) + line.checked_sub(head)?;
+    (line < head + room && index < rows.len()).then_some(index)
+}
+
+/// Lines of the head, and the sentence below.
+fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
+    let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
+    let footer = if height >= 4 { words::wrapped(&share_in_words(dead, rows.len()), columns) } else { Vec::new() };
+    (usize::from(height >= 3), footer)
+}
+
+/// Why there are no groups, in words.
+fn nothing(model: &Model, run: &Watched, step: u64) -> String {
+    let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
+    match (step, model.live.rollouts.of(step)) {
+        (0, _) if run.status().is_ended() => "This run ended before its first step.".to_owned(),
+        (0, _) => format!("The first step is not done yet{}.", if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }),
+        (_, Some(Err(error))) => format!("The groups of step {step} cannot be read: {error}"),
+        (_, Some(Ok(groups))) if groups.is_empty() => {
+            format!("No groups of step {step} are kept: a run of another kind, or its rollouts were deleted (keep_rollouts).")
+        }
+        (_, Some(Ok(_))) => String::new(),
+        (_, None) => "The groups are read ...".to_owned(),
+    }
+}
+
+fn share_in_words(dead: usize, all: usize) -> String {
+    match dead {
+        0 => format!("All {all} groups teach something: their completions differ."),
+        _ if dead == all => format!("All {all} groups teach nothing: no reward moves a weight here."),
+        1 => format!("1 of {all} groups teaches nothing ({:.0} %).", 100.0 / all as f64),
+        _ => format!("{dead} of {all} groups teach nothing ({:.0} %).", 100.0 * dead as f64 / all as f64),
+    }
+}
+
+/// How wide the parts of a line are.
+struct Plan {
+    prompt: usize,
+    /// Columns of one completion: 2 with a blank, else 1.
+    each: usize,
+    /// Completions that are drawn.
+    members: usize,
+    numbers: bool,
+    columns: usize,
+}
+
+impl Plan {
+    fn of(rows: &[Row], columns: usize) -> Self {
+        let members = rows.iter().map(|row| row.tiers.len()).max().unwrap_or(0);
+        let longest = rows.iter().map(|row| row.prompt_id.width()).max().unwrap_or(0);
+        let prompt = longest.clamp(6, (columns / 4).max(6));
+        let numbers = columns >= prompt + members.min(16) + 16;
+        let room = columns.saturating_sub(prompt + 3 + if numbers { 12 } else { 0 });
+        let each = if members * 2 <= room { 2 } else { 1 };
+        Self { prompt, each, members: members.min(room / each), numbers, columns }
+    }
+
+    fn head(&self, theme: &Theme, member: Option<usize>) -> Line<'static> {
+        let mut marks = " ".repeat(self.members * self.each);
+        if let Some(member) = member.filter(|member| *member < self.members) {
+            let at = member * self.each;
+            marks = format!("{}{}{}", " ".repeat(at), theme.glyph("▾", "v"), " ".repeat((self.members * self.each).saturating_sub(at + 1)));
+        }
+        let numbers = if self.numbers { "  mean   std" } else { "" };
+        let mut line = Line::styled(format!("  {:<prompt$} ", "prompt", prompt = self.prompt), theme.style(Role::Faint));
+        line.spans.push(Span::styled(marks, theme.style(Role::Accent)));
+        line.spans.push(Span::styled(numbers, theme.style(Role::Faint)));
+        line
+    }
+
+    fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
+        let prompt: String = words::one_line(&row.prompt_id).chars().take(self.prompt).collect();
+        let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
+        let mut spans = vec![Span::styled(mark, theme.style(Role::Accent)), Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
+        let chosen = member.min(row.tiers.len().saturating_sub(1));
+        spans.extend(tiers(theme, &row.tiers, self.each, self.members, selected.then_some(chosen)));
+        let short = self.members.saturating_sub(row.tiers.len()) * self.each;
+        spans.push(Span::raw(" ".repeat(short)));
+        if self.numbers {
+            let (mean, deviation) = row.spread();
+            spans.push(Span::raw(format!(" {mean:>5.2} {deviation:>5.2}")));
+        }
+        let mut line = Line::from(spans);
+        if let Some(why) = row.teaches_nothing() {
+            let room = self.columns.saturating_sub(line.width());
+            let sign = theme.glyph("∅", "0");
+            let text = [
+                format!(" {sign} {why}: teaches nothing"),
+                format!(" {sign} teaches nothing"),
+                format!(" {sign} {why}"),
+                format!(" {sign}"),
+            ];
+            let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
+            line.spans.push(Span::styled(text, theme.style(Role::Warning)));
+        }
+        if selected { line.patch_style(theme.style(Role::Selected)) } else { line }
+    }
+}
+
+/// Completions as marks of their tiers; a chosen one is reversed.
+pub(super) fn tiers(theme: &Theme, tiers: &[String], each: usize, most: usize, chosen: Option<usize>) -> Vec<Span<'static>> {
+    let blank = if each > 1 { " " } else { "" };
+    let mut spans = Vec::new();
+    for (index, tier) in tiers.iter().take(most).enumerate() {
+        let mut style = theme.style(Theme::tier_role(tier));
+        if chosen == Some(index) {
+            style = style.add_modifier(ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD);
+        }
+        spans.push(Span::styled(theme.tier_glyph(tier), style));
+        spans.push(Span::raw(blank));
+    }
+    spans
+}
+
+/// What the marks mean.
+pub(super) fn key(theme: &Theme) -> Line<'static> {
+    let mut spans = Vec::new();
+    for tier in ["valid", "invalid", "unparsable"] {
+        spans.push(Span::styled(theme.tier_glyph(tier), theme.style(Theme::tier_role(tier))));
+        spans.push(Span::styled(format!(" {tier}  "), theme.style(Role::Faint)));
+    }
+    Line::from(spans)
+}

@@ -1,0 +1,143 @@
+//! The two lines over everything: what the run is and where it stands, how far it is and how fast it goes.
+
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use super::words;
+use crate::run::Status;
+use crate::view::model::Model;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::watched::Watched;
+use crate::view::widgets::amount::{amount, duration};
+use crate::view::widgets::gauge::gauge;
+
+/// Steps that the pace is taken from.
+const PACE_STEPS: u64 = 10;
+/// A worker that has said nothing for so long is called silent, unless its steps are longer.
+const SILENT_MS: u64 = 60_000;
+
+/// The lines, at most `columns` wide.
+pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+    vec![fitted(state(model, run), columns), fitted(progress(model, run, columns), columns)]
+}
+
+/// A mark and a role of a status; the status itself is always written beside it.
+pub(super) fn mark(theme: &Theme, status: Status) -> (&'static str, Role) {
+    match status {
+        Status::Running => (theme.glyph("●", "*"), Role::Good),
+        Status::Finished => (theme.glyph("✓", "+"), Role::Good),
+        Status::Paused => (theme.glyph("‖", "="), Role::Warning),
+        Status::Stopping | Status::Interrupted => (theme.glyph("■", "#"), Role::Warning),
+        Status::Failed => (theme.glyph("✗", "x"), Role::Bad),
+        Status::Created | Status::Waiting | Status::Starting => (theme.glyph("○", "o"), Role::Faint),
+    }
+}
+
+/// What the run is: its status with the cause, the alerts that stand, its name, task, model and device. The parts that matter most stand first.
+fn state(model: &Model, run: &Watched) -> Vec<Span<'static>> {
+    let theme = &model.theme;
+    let status = run.status();
+    let (sign, role) = mark(theme, status);
+    let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
+    let cause = run.state.as_ref().and_then(|state| state.cause.clone());
+    if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
+        spans.push(Span::styled(format!(": {}", words::one_line(&cause)), theme.style(role)));
+    } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
+        spans.push(Span::styled(format!(": {}", words::one_line(&phase.phase)), theme.style(Role::Faint)));
+    }
+    if let Some(silent) = silent_seconds(model, run) {
+        spans.push(Span::styled(format!("  {} nothing heard for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
+    }
+    match run.standing_alerts().count() {
+        0 => {}
+        1 => spans.push(Span::styled(format!("  {} 1 alert", theme.glyph("▲", "!")), theme.style(Role::Warning))),
+        count => spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning))),
+    }
+    if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
+        spans.push(Span::styled(format!("  {error}"), theme.style(Role::Bad)));
+    }
+    if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
+        let name = if file.name.is_empty() { words::short_id(&file.id) } else { file.name.clone() };
+        spans.push(Span::styled(format!("  {}", words::one_line(&name)), theme.style(Role::Title)));
+        spans.push(Span::styled(format!("  {} on {}", file.task, words::one_line(&file.config.base_model)), theme.style(Role::Text)));
+    }
+    if let Some(begun) = &run.history.run {
+        spans.push(Span::styled(format!("  {}", words::one_line(&begun.device)), theme.style(Role::Faint)));
+    }
+    spans
+}
+
+/// How far the run is, how long it will take, how fast it goes.
+fn progress(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
+    let theme = &model.theme;
+    let (done, total) = (run.history.last_step, total_steps(run));
+    let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
+    let bar = gauge(theme, share, (columns / 5).clamp(6, 30));
+    let mut spans = vec![Span::raw(format!(" step {done}")), Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() })];
+    if total > 0 {
+        spans.push(Span::styled(bar, theme.style(Role::Accent)));
+        spans.push(Span::raw(format!(" {:.0} %", 100.0 * share)));
+    }
+    if let Some(seconds) = pace(run) {
+        if !run.status().is_ended() && total > done {
+            spans.push(Span::raw(format!("  ETA {}", duration(seconds * (total - done) as f64))));
+        }
+        spans.push(Span::raw(format!("  {} a step", duration(seconds))));
+    }
+    for (name, word) in [("tokens_per_second/rollout", "tokens/s drawn"), ("tokens_per_second/train", "trained")] {
+        if let Some(value) = run.history.metrics.get(name).and_then(crate::run::Series::last) {
+            spans.push(Span::raw(format!("  {} {word}", amount(value.round()))));
+        }
+    }
+    if let (Status::Finished | Status::Failed | Status::Interrupted, Some(first), Some(last)) =
+        (run.status(), run.history.first_ms, run.history.last_ms)
+    {
+        spans.push(Span::styled(format!("  took {}", duration(last.saturating_sub(first) as f64 / 1000.0)), theme.style(Role::Faint)));
+    }
+    if run.history.resumed > 0 {
+        spans.push(Span::styled(format!("  resumed {} times", run.history.resumed), theme.style(Role::Faint)));
+    }
+    spans
+}
+
+/// Steps planned, as they stand after the `set` verbs; 0 where nobody knows.
+pub(super) fn total_steps(run: &Watched) -> u64 {
+    let set = run.history.controls.iter().rev().filter(|control| control.verb == "set");
+    let changed = set.filter_map(|control| control.arguments.get("max_steps").and_then(serde_json::Value::as_u64)).next();
+    changed.or_else(|| run.history.run.as_ref().map(|run| run.total_steps)).unwrap_or(0)
+}
+
+/// Mean seconds of the latest steps.
+pub(super) fn pace(run: &Watched) -> Option<f64> {
+    let last = run.history.last_step;
+    let seconds: Vec<f64> = super::curves::up_to(run.history.metrics.get("seconds")?, last, PACE_STEPS);
+    let seconds: Vec<f64> = seconds.into_iter().filter(|value| value.is_finite()).collect();
+    (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
+}
+
+/// How long a worker that should compute has said nothing, seconds; `None` where that is as it should be.
+fn silent_seconds(model: &Model, run: &Watched) -> Option<f64> {
+    let status = run.status();
+    if !matches!(status, Status::Running | Status::Starting | Status::Stopping) {
+        return None;
+    }
+    let last = run.history.last_ms.max(run.state.as_ref().map(|state| state.updated_ms))?;
+    let silent = model.now_ms.saturating_sub(last);
+    let step_ms = pace(run).unwrap_or(0.0) * 5000.0;
+    (silent >= SILENT_MS && silent as f64 > step_ms).then_some(silent as f64 / 1000.0)
+}
+
+/// As many parts as fit; what does not is left out rather than cut, but for the first.
+fn fitted(spans: Vec<Span<'static>>, columns: usize) -> Line<'static> {
+    let mut line = Line::default();
+    let mut used = 0;
+    for span in spans {
+        let width = span.content.width();
+        if used + width <= columns || used == 0 {
+            used += width;
+            line.spans.push(span);
+        }
+    }
+    line
+}

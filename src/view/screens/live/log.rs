@@ -1,0 +1,81 @@
+//! Alerts that stand, each with its cause and what to do, and below them the run's events in words.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::words;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::watched::Watched;
+
+/// Draws the pane.
+pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let back = model.live.log_back.min(run.log.len().saturating_sub(1));
+    let title = if back > 0 { format!("alerts and log, {back} back") } else { "alerts and log".to_owned() };
+    let block = pane(&model.theme, &title, focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let mut lines: Vec<Line<'static>> = alerts(model, run, columns);
+    lines.truncate(rows.saturating_sub(1).max(1));
+    let room = rows.saturating_sub(lines.len());
+    lines.extend(events(model, run, columns, back, room));
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The alerts that stand, the gravest first.
+pub(super) fn alerts(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let grave = |level: &str| match level {
+        "error" => 0,
+        "warning" => 1,
+        _ => 2,
+    };
+    let mut standing: Vec<_> = run.standing_alerts().collect();
+    standing.sort_by_key(|alert| grave(&alert.level));
+    let mut lines = Vec::new();
+    for alert in standing {
+        let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
+        let rule = alert.rule.replace('_', " ");
+        let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, words::one_line(&alert.sentence));
+        lines.extend(words::wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
+        let what = format!("  {} {}", theme.glyph("→", "->"), words::one_line(&alert.suggestion));
+        if !alert.suggestion.is_empty() {
+            lines.extend(words::wrapped(&what, columns).into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))));
+        }
+    }
+    lines
+}
+
+/// The latest events that fit into so many lines, oldest first; `back` leaves out that many of the latest.
+fn events(model: &Model, run: &Watched, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    if run.log.is_empty() && rows > 0 {
+        return vec![Line::styled("nothing has happened yet", theme.style(Role::Faint))];
+    }
+    let mut blocks: Vec<Vec<Line<'static>>> = Vec::new();
+    let mut used = 0;
+    for event in run.log.iter().rev().skip(back) {
+        let Some((role, text)) = words::told(event) else { continue };
+        let wrapped = words::wrapped(&words::one_line(&text), columns.saturating_sub(10).max(10));
+        used += wrapped.len();
+        if used > rows && !blocks.is_empty() {
+            break;
+        }
+        let clock = crate::view::clock(event.time_ms);
+        let line = |(index, text): (usize, String)| {
+            let time = if index == 0 { clock.clone() } else { " ".repeat(clock.len()) };
+            Line::from(vec![Span::styled(format!("{time}  "), theme.style(Role::Faint)), Span::styled(text, theme.style(role))])
+        };
+        blocks.push(wrapped.into_iter().enumerate().map(line).collect());
+        if used >= rows {
+            break;
+        }
+    }
+    let mut lines: Vec<Line<'static>> = blocks.into_iter().rev().flatten().collect();
+    lines.truncate(rows);
+    lines
+}

@@ -1,0 +1,55 @@
+//! One prompt through the run: its groups at the steps that drew it, and the prompt as the model read it.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::board::{self, Row};
+use super::{completion, groups, words};
+use crate::run::GROUP_STEPS_KEPT;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::watched::Watched;
+
+/// Draws the pane.
+pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &model.theme;
+    let rows = board::of_step(model, model.live.at(run));
+    let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
+    let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", words::one_line(&row.prompt_id)));
+    let block = pane(theme, &title, focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let Some(row) = row else { return };
+    let found = across(run, row);
+    let mut lines: Vec<Line<'static>> = Vec::new();
+    let room = (inside.height as usize).saturating_sub(4).max(1);
+    for (step, of_step) in found.iter().rev().take(room).rev() {
+        let (mean, _) = of_step.spread();
+        let here = if *step == model.live.at(run) { theme.glyph("▸", ">") } else { " " };
+        let mut spans = vec![Span::raw(format!("{here}step {step:>5} "))];
+        spans.extend(groups::tiers(theme, &of_step.tiers, 1, (inside.width as usize).saturating_sub(19), None));
+        spans.push(Span::raw(format!(" {mean:.2}")));
+        lines.push(Line::from(spans));
+    }
+    let text = match found.len() {
+        0 | 1 => format!("Drawn once in the last {GROUP_STEPS_KEPT} steps."),
+        count => format!("Drawn {count} times in the last {GROUP_STEPS_KEPT} steps."),
+    };
+    lines.push(Line::styled(text, theme.style(Role::Faint)));
+    if let Some((group, ..)) = completion::selected(model) {
+        lines.push(Line::styled("As the model read it:", theme.style(Role::Faint)));
+        lines.extend(group.prompt.lines().map(|line| Line::raw(words::one_line(line))));
+    }
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+}
+
+/// The groups of a row's prompt, by step.
+fn across(run: &Watched, row: &Row) -> Vec<(u64, Row)> {
+    let of_prompt = |(step, groups): (&u64, &std::collections::BTreeMap<u64, crate::run::events::Group>)| {
+        groups.values().find(|group| group.prompt_id == row.prompt_id).map(|group| (*step, board::from_event(group)))
+    };
+    run.history.groups.iter().filter_map(of_prompt).collect()
+}

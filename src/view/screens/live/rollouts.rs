@@ -1,0 +1,93 @@
+//! The texts of a step's groups, read beside the view and kept for the steps looked at lately.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::run::{RolloutGroup, read_step};
+use crate::score::Score;
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+
+/// Steps whose texts are kept.
+const STEPS_KEPT: usize = 6;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Rollouts {
+    /// By step; the texts, or why they cannot be read.
+    steps: BTreeMap<u64, Arc<Result<Vec<Sampled>, String>>>,
+    /// Steps in the order in which they were read.
+    order: Vec<u64>,
+}
+
+/// One group, without the tokens.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Sampled {
+    /// The prompt row's id.
+    pub(super) prompt_id: String,
+    /// The prompt as the model read it.
+    pub(super) prompt: String,
+    /// What the model wrote.
+    pub(super) completions: Vec<Completion>,
+}
+
+/// One completion, without the tokens.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Completion {
+    pub(super) text: String,
+    pub(super) tokens: usize,
+    /// Mean log-probability of a token, nats.
+    pub(super) log_prob: f64,
+    pub(super) stop_reason: String,
+    pub(super) reward: Option<f64>,
+    pub(super) advantage: f64,
+    /// `None` where the run's scorer wrote something else.
+    pub(super) score: Option<Score>,
+}
+
+impl Rollouts {
+    /// The groups of a step; `None` while they are read.
+    pub(super) fn of(&self, step: u64) -> Option<&Result<Vec<Sampled>, String>> {
+        self.steps.get(&step).map(Arc::as_ref)
+    }
+
+    fn keep(&mut self, step: u64, groups: Result<Vec<Sampled>, String>) {
+        if self.steps.insert(step, Arc::new(groups)).is_none() {
+            self.order.push(step);
+        }
+        if self.order.len() > STEPS_KEPT {
+            let oldest = self.order.remove(0);
+            self.steps.remove(&oldest);
+        }
+    }
+}
+
+/// The work that reads a step, unless it was read.
+pub(super) fn wanted(model: &Model, step: u64) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    if step == 0 || !run.loaded || model.live.rollouts.of(step).is_some() {
+        return Vec::new();
+    }
+    let (path, of) = (run.path().to_owned(), run.path().to_owned());
+    let read = move || read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
+    let work = Work::once("live.rollouts", read, move |model, groups| {
+        if model.workbench.current.as_ref() == Some(&of) {
+            model.live.rollouts.keep(step, groups);
+        }
+        Vec::new()
+    });
+    vec![work]
+}
+
+fn sampled(group: RolloutGroup) -> Sampled {
+    let completions = group.completions.into_iter().map(|completion| Completion {
+        text: completion.text,
+        tokens: completion.token_ids.len(),
+        log_prob: completion.log_probs.iter().map(|value| f64::from(*value)).sum::<f64>() / completion.log_probs.len().max(1) as f64,
+        stop_reason: completion.stop_reason,
+        reward: completion.reward,
+        advantage: completion.advantage,
+        score: serde_json::from_value(completion.score).ok(),
+    });
+    Sampled { prompt_id: group.prompt_id, prompt: group.prompt, completions: completions.collect() }
+}

@@ -1,0 +1,119 @@
+//! Events in words, and the letters that stand for them on a chart.
+
+use crate::run::Event;
+use crate::run::events::{Control, EventBody};
+use crate::view::role::Role;
+use crate::view::watched::Watched;
+use crate::view::widgets::amount::{amount, duration, percent};
+
+/// The last part of a run's id, which people tell runs by.
+pub(super) fn short_id(id: &str) -> String {
+    id.rsplit('-').next().unwrap_or(id).to_owned()
+}
+
+/// What happened at which step, as letters for the axis; a rarer thing covers a commoner one.
+pub(super) fn marks(run: &Watched) -> Vec<(u64, &'static str)> {
+    let history = &run.history;
+    let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
+    let checkpoints = history.checkpoints.keys().map(|step| (*step, "c"));
+    let controls = history.controls.iter().filter(|control| control.verb != "annotate").map(|control| (control.step, "s"));
+    let remarks = history.controls.iter().filter(|control| control.verb == "annotate").map(|control| (control.step, "n"));
+    evals.chain(checkpoints).chain(controls).chain(remarks).collect()
+}
+
+/// What the marks of a step mean; `None` where there is none.
+pub(super) fn at_step(run: &Watched, step: u64) -> Option<String> {
+    let history = &run.history;
+    let mut found = Vec::new();
+    if history.checkpoints.contains_key(&step) {
+        found.push("checkpoint".to_owned());
+    }
+    found.extend(history.controls.iter().filter(|control| control.step == step).map(asked));
+    (!found.is_empty()).then(|| found.join(", "))
+}
+
+/// A request in words.
+fn asked(control: &Control) -> String {
+    let text = control.arguments.get("text").and_then(serde_json::Value::as_str);
+    match (control.verb.as_str(), text) {
+        ("annotate", Some(text)) => format!("note: {}", one_line(text)),
+        ("set", _) => {
+            let changes = control.arguments.iter().map(|(name, value)| format!("{name} = {value}"));
+            format!("set {}", changes.collect::<Vec<_>>().join(", "))
+        }
+        ("stop", _) if control.arguments.contains_key("now") => "stop at once".to_owned(),
+        ("stop", _) => "stop after the step".to_owned(),
+        (verb, _) => verb.to_owned(),
+    }
+}
+
+/// An event as a sentence for the log, and what it is.
+pub(super) fn told(event: &Event) -> Option<(Role, String)> {
+    let text = |text: String| Some((Role::Text, text));
+    match &event.body {
+        EventBody::Run(run) => text(format!("{} began on {}, {} steps planned", run.job, run.device, run.total_steps)),
+        EventBody::Memory(memory) => {
+            text(format!("needs {} of {} of the GPU's memory", bytes(memory.peak_bytes), bytes(memory.usable_bytes)))
+        }
+        EventBody::Step(step) => {
+            let value = |name: &str| step.metrics.get(name).copied().unwrap_or(f64::NAN);
+            let (reward, valid) = (amount(value("reward")), percent(value("tiers/valid")));
+            Some((Role::Faint, format!("step {}: reward {reward}, valid {valid}, {}", step.step, duration(step.seconds))))
+        }
+        EventBody::Eval(eval) => {
+            let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
+            let valid = percent(eval.summary.valid);
+            Some((
+                Role::Trained,
+                format!("step {}: {} of {}: valid {valid}{exact} of {} prompts", eval.step, eval.set, eval.target, eval.summary.n),
+            ))
+        }
+        EventBody::Checkpoint(checkpoint) => {
+            text(format!("step {}: checkpoint saved ({}), {}", checkpoint.step, checkpoint.why, bytes(checkpoint.bytes)))
+        }
+        EventBody::Alert(alert) if alert.cleared => Some((Role::Good, format!("step {}: {}", alert.step, alert.sentence))),
+        EventBody::Alert(alert) => {
+            let role = if alert.level == "error" { Role::Bad } else { Role::Warning };
+            Some((role, format!("step {}: {}: {} {}", alert.step, alert.rule.replace('_', " "), alert.sentence, alert.suggestion)))
+        }
+        EventBody::Control(control) => Some((Role::Accent, format!("step {}: asked: {}", control.step, asked(control)))),
+        EventBody::Note(note) => Some((Role::Accent, format!("note: {}", one_line(&note.text)))),
+        EventBody::Recovered(recovered) => Some((Role::Warning, format!("recovered: {}", recovered.text))),
+        EventBody::End(end) => {
+            let role = if end.status == "finished" { Role::Good } else { Role::Warning };
+            Some((role, format!("{} after step {}: {}, {}", end.status, end.step, end.cause, duration(end.seconds))))
+        }
+        _ => None,
+    }
+}
+
+/// Bytes as a person says them.
+pub(super) fn bytes(bytes: u64) -> String {
+    const GIB: f64 = (1u64 << 30) as f64;
+    const MIB: f64 = (1u64 << 20) as f64;
+    match bytes as f64 {
+        size if size >= GIB => format!("{:.1} GiB", size / GIB),
+        size if size >= MIB => format!("{:.1} MiB", size / MIB),
+        size => format!("{:.0} KiB", size / 1024.0),
+    }
+}
+
+/// Text of others without what would speak to the terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// A sentence cut into lines of at most `columns` at its spaces.
+pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,173 @@
+//! The user's configuration of the view, `config.toml`: theme, colours, letters, bandwidth, notifications, mouse.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::capability::Depth;
+use super::user_file::{UserFile, meant, text};
+
+/// Which notifications the terminal is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Notifications {
+    /// Words and the bell.
+    #[default]
+    All,
+    /// The bell alone.
+    Bell,
+    /// None.
+    None,
+}
+
+/// The configuration; a key that the file leaves out has its default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The name of a theme; `auto`: dark or light as the terminal's ground is.
+    pub theme: String,
+    /// How many colours; `None`: as the environment says.
+    pub colour: Option<Depth>,
+    /// Whether to draw with ASCII only; `None`: as the environment says.
+    pub ascii: Option<bool>,
+    /// At most one picture in two seconds.
+    pub low_bandwidth: bool,
+    /// Which notifications.
+    pub notifications: Notifications,
+    /// Whether the mouse is taken; without it the terminal's own selection works as ever.
+    pub mouse: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let notifications = Notifications::default();
+        Self { theme: "auto".to_owned(), colour: None, ascii: None, low_bandwidth: false, notifications, mouse: true }
+    }
+}
+
+/// A key of `config.toml`: name, values, meaning.
+#[derive(Debug)]
+pub struct Key {
+    /// In the file.
+    pub name: &'static str,
+    /// What it may be, the default first.
+    pub values: &'static str,
+    /// In words.
+    pub meaning: &'static str,
+    take: fn(&mut Settings, &DeValue<'_>) -> bool,
+}
+
+/// All keys.
+pub const KEYS: [Key; 6] = [
+    Key {
+        name: "theme",
+        values: "\"auto\", or the name of a theme",
+        meaning: "styles; `auto` takes `dark` or `light`, as the terminal's ground is (COLORFGBG, else OSC 11)",
+        take: |settings, value| value.as_str().map(|name| name.clone_into(&mut settings.theme)).is_some(),
+    },
+    Key {
+        name: "colour",
+        values: "\"auto\", \"truecolor\", \"256\", \"16\" or \"none\"",
+        meaning: "how many colours the terminal has; `auto` reads NO_COLOR, COLORTERM and TERM",
+        take: |settings, value| {
+            let known = value.as_str().map(|name| (name == "auto", Depth::from_name(name)));
+            let Some((true, depth) | (_, depth @ Some(_))) = known else { return false };
+            settings.colour = depth;
+            true
+        },
+    },
+    Key {
+        name: "ascii",
+        values: "\"auto\", true or false",
+        meaning: "draw with ASCII only; `auto` does so where the locale or the terminal has nothing else",
+        take: |settings, value| match (value.as_bool(), value.as_str()) {
+            (None, Some("auto")) => true,
+            (Some(ascii), _) => {
+                settings.ascii = Some(ascii);
+                true
+            }
+            _ => false,
+        },
+    },
+    Key {
+        name: "low_bandwidth",
+        values: "false or true",
+        meaning: "for slow links: what a run brings is drawn at most once in two seconds; keys are answered at once",
+        take: |settings, value| value.as_bool().map(|low| settings.low_bandwidth = low).is_some(),
+    },
+    Key {
+        name: "notifications",
+        values: "\"all\", \"bell\" or \"none\"",
+        meaning: "what the terminal does when a run ends or an alert comes: words (OSC 9, OSC 777) and the bell, the bell alone, nothing",
+        take: |settings, value| {
+            let chosen = match value.as_str() {
+                Some("all") => Notifications::All,
+                Some("bell") => Notifications::Bell,
+                Some("none") => Notifications::None,
+                _ => return false,
+            };
+            settings.notifications = chosen;
+            true
+        },
+    },
+    Key {
+        name: "mouse",
+        values: "true or false",
+        meaning: "whether the view takes the mouse; if not, the terminal selects text with it as ever",
+        take: |settings, value| value.as_bool().map(|mouse| settings.mouse = mouse).is_some(),
+    },
+];
+
+/// The settings of a file, and what is wrong in it.
+pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
+    let mut settings = Settings::default();
+    let table = match file.table() {
+        Ok(table) => table,
+        Err(error) => return (settings, vec![format!("{error}; the defaults are used")]),
+    };
+    let mut notes = Vec::new();
+    for (name, value) in table.iter() {
+        let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
+            let meant = meant(name.get_ref(), KEYS.iter().map(|key| key.name));
+            notes.push(file.problem(name.span().start, &format!("no key is called `{}`{meant}", name.get_ref())));
+            continue;
+        };
+        if !(key.take)(&mut settings, value.get_ref()) {
+            let what = format!("`{}` is {}, not {}; the default is used", key.name, key.values, said(value));
+            notes.push(file.problem_at(value, &what));
+        }
+    }
+    (settings, notes)
+}
+
+fn said(value: &Spanned<DeValue<'_>>) -> String {
+    let kind = value.get_ref().type_str();
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    text(value).map_or_else(|| format!("{article} {kind}"), |text| format!("\"{text}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changes_what_it_names_and_mistakes_are_told() {
+        let check = |text: &str, change: fn(&mut Settings), notes: &[&str]| {
+            let mut expected = Settings::default();
+            change(&mut expected);
+            let (found, told) = read(&UserFile::new("config.toml", text));
+            assert_eq!(found, expected, "{text}");
+            assert_eq!(told, notes, "{text}");
+        };
+        check("", |_| {}, &[]);
+        check("theme = \"light\"\nmouse = false", |settings| (settings.theme, settings.mouse) = ("light".to_owned(), false), &[]);
+        check("colour = \"256\"\nascii = true", |settings| (settings.colour, settings.ascii) = (Some(Depth::Colours256), Some(true)), &[]);
+        check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
+        check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
+        check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
+        check("\nmouses = 1", |_| {}, &["config.toml line 2: no key is called `mouses`; `mouse`, perhaps?"]);
+        check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` is true or false, not an integer; the default is used"]);
+        let colour = "config.toml line 1: `colour` is \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\"; the default is used";
+        check("colour = \"7\"", |_| {}, &[colour]);
+        let (found, told) = read(&UserFile::new("config.toml", "mouse = \n"));
+        assert_eq!(found, Settings::default());
+        assert!(told.len() == 1 && told[0].starts_with("config.toml line 1: "), "{told:?}");
+    }
+}

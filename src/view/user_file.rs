@@ -1,0 +1,76 @@
+//! A file that a user writes (theme, keymap, configuration): read as TOML, with the line of everything that is wrong in it.
+
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The longest such file that is read, bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// A text with the name that messages call it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UserFile {
+    name: String,
+    text: String,
+}
+
+impl UserFile {
+    /// A text under a name.
+    pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+
+    /// The file at a path; `None` where there is none.
+    ///
+    /// # Errors
+    /// A sentence, where it is there and cannot be read.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, String> {
+        let problem = |what: String| format!("{}: {what}", path.display());
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(problem(format!("cannot be read: {error}"))),
+            Ok(found) if !found.is_file() => return Err(problem("is no file".to_owned())),
+            Ok(found) if found.len() > LONGEST => return Err(problem(format!("has {} bytes; at most {LONGEST} are read", found.len()))),
+            Ok(_) => {}
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+        Ok(Some(Self::new(path.display().to_string(), text)))
+    }
+
+    /// Its table.
+    ///
+    /// # Errors
+    /// A sentence with the line, where it is no TOML.
+    pub(super) fn table(&self) -> Result<DeTable<'_>, String> {
+        let table = DeTable::parse(&self.text).map(Spanned::into_inner);
+        table.map_err(|error| self.problem(error.span().map_or(0, |span| span.start), error.message()))
+    }
+
+    /// A sentence about the place of a byte.
+    pub(super) fn problem(&self, byte: usize, what: &str) -> String {
+        let line = self.text.get(..byte).map_or(1, |before| before.matches('\n').count() + 1);
+        format!("{} line {line}: {what}", self.name)
+    }
+
+    /// A sentence about a value.
+    pub(super) fn problem_at(&self, value: &Spanned<DeValue<'_>>, what: &str) -> String {
+        self.problem(value.span().start, what)
+    }
+}
+
+/// A value as a text.
+pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
+    value.get_ref().as_str()
+}
+
+/// What of `known` a mistaken name may have meant, as the end of a sentence.
+pub(super) fn meant<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known.map(|name| (strsim::jaro_winkler(wrong, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, name)| format!("; `{name}`, perhaps?"))
+}
+
+/// The folder of the user's own files.
+pub(super) fn folder() -> Option<PathBuf> {
+    directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().to_owned())
+}

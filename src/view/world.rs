@@ -1,0 +1,192 @@
+//! What the view asks of the world is done here: work, followed runs, the clipboard, notifications, the user's editor, the shell's job control.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use super::event_loop::{Told, View};
+use super::follow::Following;
+use super::message::{Command, Message, Outlet, Work, Worked};
+use super::settings::Notifications;
+use super::signals::Asked;
+use super::{editor, escape, panic, terminal};
+use crate::run::State;
+
+/// How long a picture may be on its way before the terminal is handed over.
+const LAST_PICTURE: Duration = Duration::from_millis(500);
+
+/// A process that continues hears of it by a signal as well.
+const SAME_CONTINUATION: Duration = Duration::from_millis(500);
+
+/// So many of the newest runs are looked at for one that goes on.
+const LOOKED_AT: usize = 50;
+
+impl View {
+    /// Does what the view asks.
+    pub(super) fn carry_out(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Quit => self.leaving = Some(self.leaving.unwrap_or(0)),
+                Command::Work(work) => self.begin(work),
+                Command::Watch(run) => {
+                    let (tell, path) = (self.tell.clone(), run.clone());
+                    let news = move |news| _ = tell.send(Told::Message(Message::Run(path.clone(), news)));
+                    self.following.insert(run.clone(), Following::start(run, news));
+                }
+                Command::Unwatch(run) => _ = self.following.remove(&run),
+                Command::Suspend => self.suspend(),
+                Command::Copy(text) => self.copy(&text),
+                Command::Notify { title, text } => self.notify(&title, &text),
+                Command::Edit { path, line } => self.lend(path, line),
+                Command::Redraw => self.redraw(),
+            }
+        }
+    }
+
+    pub(super) fn signal(&mut self, asked: Asked) {
+        match asked {
+            Asked::End(code) => self.leaving = Some(code),
+            // Ctrl-C belongs to the program that has the terminal.
+            Asked::Interrupt if self.lent => {}
+            Asked::Interrupt => self.leaving = Some(130),
+            Asked::Stop if self.lent => terminal::stop(),
+            Asked::Stop => self.suspend(),
+            Asked::GoOn if self.lent || self.continued.is_some_and(|time| time.elapsed() < SAME_CONTINUATION) => {}
+            Asked::GoOn => self.enter(),
+            Asked::Size => self.resize(),
+        }
+    }
+
+    /// Work on a thread of its own. A bug in it is a complaint, not the end.
+    fn begin(&self, work: Work) {
+        let (key, generation, job) = (work.key, work.generation, work.job);
+        let (tell, done, data) = (self.tell.clone(), self.tell.clone(), self.model.options.data.clone());
+        let outlet = Outlet::new(move |apply| {
+            let worked = Worked { key, generation, apply: Some(apply) };
+            tell.send(Told::Message(Message::Worked(worked))).is_ok()
+        });
+        let working = move || {
+            if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&outlet))) {
+                let text = panic::sentence(&format!("the work `{key}`"), &data, panicked.as_ref());
+                outlet.put(move |model| {
+                    model.complain(text);
+                    Vec::new()
+                });
+            }
+            _ = done.send(Told::Message(Message::Worked(Worked { key, generation, apply: None })));
+        };
+        if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
+            let text = format!("the system gives no thread for `{key}`: {error}; end something and try again");
+            let apply: super::message::Apply = Box::new(move |model| {
+                model.complain(text);
+                Vec::new()
+            });
+            let tell = |apply| _ = self.tell.send(Told::Message(Message::Worked(Worked { key, generation, apply })));
+            tell(Some(apply));
+            tell(None);
+        }
+    }
+
+    fn copy(&mut self, text: &str) {
+        match escape::copy(text, &self.model.options.given.capability) {
+            Some(sequence) => {
+                self.besides.extend(sequence);
+                self.model.say(format!("{} copied to the terminal's clipboard", bytes(text.len())));
+            }
+            None => {
+                let most = bytes(escape::LONGEST_COPY_BYTES);
+                self.model.complain(format!("{} are too much for the terminal's clipboard, which takes {most}", bytes(text.len())));
+            }
+        }
+    }
+
+    fn notify(&mut self, title: &str, text: &str) {
+        let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
+        if self.bells.may(Instant::now(), &sentence) {
+            match self.model.options.notifications {
+                Notifications::All => self.besides.extend(escape::notify(title, text, &self.model.options.given.capability)),
+                Notifications::Bell => self.besides.push(b'\x07'),
+                Notifications::None => {}
+            }
+        }
+        self.model.say(sentence);
+    }
+
+    /// Stop as a job of the shell, with the terminal as it was; go on when continued.
+    fn suspend(&mut self) {
+        if let Some(why) = terminal::cannot_be_suspended() {
+            return self.model.complain(why);
+        }
+        self.writer.finish(LAST_PICTURE);
+        terminal::leave();
+        terminal::stop();
+        self.continued = Some(Instant::now());
+        self.enter();
+    }
+
+    /// The terminal is the view's again.
+    fn enter(&mut self) {
+        if let Err(error) = terminal::enter(self.mouse) {
+            self.model.complain(format!("the terminal cannot be set up again: {error}"));
+        }
+        self.redraw();
+        self.resize();
+    }
+
+    fn resize(&mut self) {
+        if let Some((columns, rows)) = terminal::size() {
+            self.message(Message::Resize(columns, rows));
+        }
+    }
+
+    /// The terminal is the editor's until that ends; runs are followed meanwhile.
+    fn lend(&mut self, path: PathBuf, line: usize) {
+        if self.lent {
+            return;
+        }
+        self.writer.finish(LAST_PICTURE);
+        self.input.let_go();
+        terminal::leave();
+        self.lent = true;
+        let editor = editor::chosen();
+        match editor::command(&editor, &path, line).spawn() {
+            Ok(mut child) => {
+                let tell = self.tell.clone();
+                std::thread::spawn(move || _ = tell.send(Told::Edited(path, child.wait())));
+            }
+            Err(error) => self.take_back(path, Err(error)),
+        }
+    }
+
+    /// The editor has ended.
+    pub(super) fn take_back(&mut self, path: PathBuf, ended: io::Result<ExitStatus>) {
+        self.lent = false;
+        self.enter();
+        self.input.go_on();
+        let how = match ended {
+            Ok(status) if status.success() => None,
+            // 127: the shell that starts it found no such program.
+            Ok(status) if status.code() == Some(127) => Some("cannot be found; set VISUAL or EDITOR".to_owned()),
+            Ok(status) => Some(format!("ended with {status}; the file is taken as it stands")),
+            Err(error) => Some(format!("cannot be started: {error}")),
+        };
+        if let Some(how) = how {
+            self.model.complain(format!("the editor `{}` {how}", editor::chosen()));
+        }
+        self.message(Message::Edited(path));
+    }
+
+    /// Ids of runs that go on without the view.
+    pub(super) fn live_runs(&self) -> Vec<String> {
+        let runs = self.model.workbench.places.list().into_iter().take(LOOKED_AT);
+        let live = runs.filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));
+        live.filter_map(|(path, _)| path.file_name().map(|name| name.to_string_lossy().into_owned())).collect()
+    }
+}
+
+/// `812 bytes`, `1.2 kB`.
+fn bytes(count: usize) -> String {
+    if count < 1000 { format!("{count} bytes") } else { format!("{:.1} kB", count as f64 / 1000.0) }
+}

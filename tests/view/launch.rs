@@ -1,0 +1,275 @@
+//! The launch screen: the form, the forecast and the start; the program behind it is a script that answers what the real one once did.
+
+use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use grpo_tui::config::Source;
+use grpo_tui::run::Compute;
+use grpo_tui::view::Options;
+use grpo_tui::view::model::Screen;
+use grpo_tui::view::screens::launch::form;
+
+use super::stage::{Stage, finished_run};
+
+/// What `train invoice --plan --json` and `--plan --sample --json` printed, recorded with the release build on two cores.
+const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan.json");
+const PLAN_SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan-sample.json");
+
+/// A program that writes down its arguments and does what the script says.
+fn answering(options: &mut Options, script: &str) {
+    let path = options.here.join("program");
+    let text = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{}'\n{script}\n", options.here.join("arguments").display());
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    options.program = path;
+}
+
+fn forecasting(options: &mut Options) {
+    answering(
+        options,
+        &format!(
+            "echo 'loading tiny and measuring it on this machine ...' >&2\ncase \"$*\" in *--sample*) cat '{PLAN_SAMPLE}';; *) cat '{PLAN}';; esac"
+        ),
+    );
+}
+
+fn stage(columns: u16, rows: u16) -> Stage {
+    let mut stage = Stage::with(columns, rows, forecasting);
+    stage.keys("f5");
+    stage
+}
+
+fn arguments(stage: &Stage) -> Vec<String> {
+    let text = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap();
+    text.replace(&stage.folder.path().display().to_string(), "FOLDER").lines().map(str::to_owned).collect()
+}
+
+/// Puts the cursor on a row.
+fn go_to(stage: &mut Stage, title: &str) {
+    let rows = form::rows(&stage.model);
+    let place = rows.iter().position(|row| row.title() == title).unwrap_or_else(|| panic!("no row {title}"));
+    stage.keys("g");
+    for _ in 0..place {
+        stage.keys("j");
+    }
+}
+
+fn value(stage: &Stage, name: &str) -> (String, Source) {
+    let key = grpo_tui::config::Key::find(name).unwrap();
+    (form::value(&stage.model, key), form::source(&stage.model, key))
+}
+
+#[test]
+fn the_form_shows_what_the_layers_give() {
+    let mut stage = stage(120, 36);
+    let check = |stage: &Stage, name: &str, expected: &str, source: Source| {
+        assert_eq!(value(stage, name), (expected.to_owned(), source), "{name}");
+    };
+    check(&stage, "base_model", "tiny", Source::Default);
+    check(&stage, "max_steps", "40", Source::Task);
+    check(&stage, "learning_rate", "1e-4", Source::Task);
+    check(&stage, "eps_clip_high", "0.2", Source::Default);
+    // A preset stands below the task.
+    stage.keys("p");
+    check(&stage, "prompt_groups_per_step", "4", Source::Preset);
+    check(&stage, "max_steps", "40", Source::Task);
+    // A choice cycles, and what follows from it is seen at once.
+    go_to(&mut stage, "policy_loss");
+    stage.keys("right right right");
+    check(&stage, "policy_loss", "dapo", Source::Set);
+    check(&stage, "eps_clip_high", "0.28", Source::Derived);
+    stage.keys("left left left");
+    check(&stage, "policy_loss", "grpo", Source::Default);
+    stage.keys("U");
+    check(&stage, "prompt_groups_per_step", "8", Source::Default);
+}
+
+#[test]
+fn a_value_is_checked_while_it_is_typed() {
+    let mut stage = stage(120, 36);
+    go_to(&mut stage, "lora_rank");
+    stage.keys("enter ctrl-u").types("99999");
+    assert!(stage.shows("it must be a whole number from 0 to 4096"), "{}", stage.picture());
+    stage.keys("enter");
+    assert_eq!(value(&stage, "lora_rank").0, "0", "a wrong value is not taken");
+    stage.keys("ctrl-u").types("8").keys("enter");
+    assert_eq!(value(&stage, "lora_rank"), ("8".to_owned(), Source::Set));
+    // Escape leaves what was; what the layers below give is no change.
+    stage.keys("enter").types("7").keys("esc");
+    assert_eq!(value(&stage, "lora_rank"), ("8".to_owned(), Source::Set));
+    stage.keys("enter ctrl-u").types("0").keys("enter");
+    assert_eq!(value(&stage, "lora_rank"), ("0".to_owned(), Source::Task));
+    stage.keys("enter ctrl-u").types("4").keys("enter backspace");
+    assert_eq!(value(&stage, "lora_rank"), ("0".to_owned(), Source::Task));
+    // Two values that do not go together are said, and nothing starts.
+    go_to(&mut stage, "max_completion_tokens");
+    stage.keys("enter ctrl-u").types("512");
+    assert!(stage.shows("leaves no room"), "{}", stage.picture());
+    stage.keys("enter L");
+    assert!(stage.model.notices.all().last().unwrap().text.contains("leaves no room"), "{}", stage.picture());
+    stage.keys("g");
+    assert!(stage.shows("cannot start: see beside"), "{}", stage.picture());
+    assert!(!stage.folder.path().join("arguments").exists(), "a form that does not hold together was started");
+}
+
+#[test]
+fn filters_show_what_is_looked_for() {
+    let mut stage = stage(120, 36);
+    let rows = |stage: &Stage| form::rows(&stage.model).iter().map(|row| row.title()).collect::<Vec<_>>();
+    stage.keys("/").types("warm").keys("enter");
+    assert_eq!(rows(&stage), ["learning_rate", "warmup_steps"]);
+    stage.keys("esc o");
+    assert_eq!(rows(&stage)[..5], ["start", "preset", "task", "name of the run", "device"]);
+    assert_eq!(
+        rows(&stage)[5..],
+        ["max_steps", "max_completion_tokens", "max_seq_len", "lora_rank", "learning_rate", "tokens_per_micro_batch"]
+    );
+    stage.keys("esc /").types("zzz");
+    assert_eq!(rows(&stage), [""; 0]);
+    assert!(stage.shows("No setting fits the filter"));
+    stage.keys("esc");
+    assert!(rows(&stage).len() > 40);
+}
+
+#[test]
+fn a_forecast_is_made_and_goes_stale() {
+    let mut stage = stage(160, 48);
+    stage.keys("f");
+    assert_eq!(arguments(&stage), ["train", "invoice", "--runs", "FOLDER/runs", "--plan", "--json"]);
+    assert!(
+        stage.shows("40 steps on cpu, 2 threads")
+            && stage.shows("peak 187 MB of 25.3 GB")
+            && stage.shows("a step; ")
+            && stage.shows("GB are free"),
+        "{}",
+        stage.picture()
+    );
+    assert!(!stage.shows("stale") && stage.model.launch.signal.is_none());
+    go_to(&mut stage, "seed");
+    stage.keys("enter ctrl-u").types("5").keys("enter");
+    assert!(stage.shows("stale: the form or the task has changed"), "{}", stage.picture());
+    stage.keys("t");
+    assert!(arguments(&stage).join(" ").ends_with("--set seed=5 --runs FOLDER/runs --plan --json --sample"), "{:?}", arguments(&stage));
+    assert!(!stage.shows("stale"));
+    assert!(format!("{:?}", stage.model.launch.signal).contains("about 5.5 of the 8 groups"));
+    // A name changes nothing that was measured.
+    go_to(&mut stage, "name of the run");
+    stage.keys("enter").types("x").keys("enter");
+    assert!(!stage.shows("stale"));
+}
+
+#[test]
+fn what_went_wrong_is_said_with_the_programs_own_words() {
+    let check = |script: &str, key: &str, expected: &[&str]| {
+        let mut stage = Stage::with(120, 36, |options| answering(options, script));
+        stage.keys("f5").keys(key);
+        for part in expected {
+            assert!(stage.shows(part), "{script}: {part} is not shown\n{}", stage.picture());
+        }
+        assert_eq!(stage.model.screen, Screen::Launch);
+    };
+    check("echo 'error: model `x` was not found' >&2; exit 1", "f", &["The forecast could not be made: model `x` was", "not found"]);
+    check("echo not-json", "f", &["its answer cannot be read"]);
+    check("echo 'error: the worker ended: no GPU 3' >&2; exit 1", "L", &["The run was not started: the worker ended: no GPU 3"]);
+    check("echo '{}'", "L", &["names no run"]);
+    let too_large = r#"echo '{"fits":false,"why":"weights of 16 GB do not fit","memory":{"parts":[{"name":"weights","phase":"always","bytes":16000000000}],"peak_bytes":16000000000,"peak_recomputed_bytes":16000000000,"machine_bytes":8000000000}}'; exit 1"#;
+    check(too_large, "f", &["weights of 16 GB do not fit", "too much", "200 %"]);
+}
+
+#[test]
+fn enter_starts_a_run_and_goes_to_it() {
+    let run = finished_run();
+    let mut stage =
+        Stage::with(120, 36, |options| answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display())));
+    stage.keys("f5");
+    go_to(&mut stage, "name of the run");
+    stage.keys("enter").types("my first").keys("enter");
+    go_to(&mut stage, "device");
+    stage.keys("right");
+    assert_eq!(stage.model.launch.form.compute, Compute::Cpu);
+    stage.keys("g enter");
+    assert_eq!(arguments(&stage), ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--json", "--name=my first"]);
+    assert_eq!(stage.model.screen, Screen::Live);
+    assert_eq!(stage.model.workbench.current.as_deref(), Some(Path::new(&run)));
+}
+
+#[test]
+fn an_unsaved_schema_is_asked_about() {
+    let mut stage = Stage::with(120, 36, |options| answering(options, "echo 'error: stop here' >&2; exit 1"));
+    stage.keys("f5");
+    stage.model.workbench.draft.text.push(' ');
+    stage.keys("L");
+    assert!(stage.shows("The schema is not saved"), "{}", stage.picture());
+    stage.keys("n");
+    assert!(!stage.folder.path().join("arguments").exists());
+    stage.keys("L y");
+    assert!(stage.shows("stop here"));
+}
+
+#[test]
+fn models_and_tasks_are_chosen_from_lists() {
+    let mut stage = Stage::with(120, 36, |options| {
+        let model = options.here.join("models/mine");
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::write(model.join("config.json"), "{}").unwrap();
+        std::fs::write(model.join("model.safetensors"), "").unwrap();
+        for name in ["one", "two"] {
+            let folder = options.here.join("tasks").join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            for (file, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+                let text = String::from_utf8_lossy(bytes).replace("name = \"invoice\"", &format!("name = \"{name}\""));
+                std::fs::write(folder.join(file), text).unwrap();
+            }
+        }
+        let runs = options.here.join("runs");
+        std::fs::create_dir_all(&runs).unwrap();
+        std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn")).unwrap();
+        forecasting(options);
+    });
+    stage.keys("f5 m");
+    assert!(stage.shows("Start from which model?") && stage.shows("in this program"), "{}", stage.picture());
+    stage.types("@best").keys("enter");
+    let (chosen, source) = value(&stage, "base_model");
+    assert!(chosen.ends_with("runs/20261120-143041-invoice-6sx3dn@best") && source == Source::Set, "{chosen}");
+    // The task's values for `tiny` hold for what came from it, too.
+    assert_eq!(value(&stage, "max_steps"), ("40".to_owned(), Source::Task));
+    stage.keys("m").types("mine").keys("enter");
+    assert!(stage.shows("cannot be used"), "{}", stage.picture());
+    stage.keys("esc m").types("org/other").keys("enter");
+    assert_eq!(value(&stage, "base_model").0, "org/other");
+    assert_eq!(value(&stage, "max_steps").0, "0");
+    stage.keys("T").types("two").keys("enter");
+    assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.name, "two");
+}
+
+#[test]
+fn the_last_run_of_the_task_is_compared() {
+    let mut stage = Stage::with(160, 48, |options| {
+        let runs = options.here.join("runs");
+        std::fs::create_dir_all(&runs).unwrap();
+        std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn")).unwrap();
+    });
+    stage.keys("f5");
+    assert!(stage.shows("what differs from the last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.picture());
+    assert!(stage.shows("learning_rate 1.5e-3 → 1e-4") || stage.shows("learning_rate 0.0015 → 1e-4"), "{}", stage.picture());
+    assert!(!stage.shows("temperature 1"));
+}
+
+#[test]
+fn pictures() {
+    let mut shown = String::new();
+    for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
+        let mut stage = stage(columns, rows);
+        write!(shown, "===== {columns}x{rows}, as it is entered\n{}\n", stage.picture()).unwrap();
+        stage.keys("t");
+        go_to(&mut stage, "learning_rate");
+        stage.keys("enter ctrl-u").types("2e");
+        write!(shown, "===== {columns}x{rows}, a forecast, and a value under edit\n{}\n", stage.picture()).unwrap();
+        stage.keys("esc tab");
+        write!(shown, "===== {columns}x{rows}, in the forecast\n{}\n", stage.picture()).unwrap();
+        stage.keys("m");
+        write!(shown, "===== {columns}x{rows}, models\n{}\n", stage.picture()).unwrap();
+    }
+    insta::assert_snapshot!(shown);
+}

@@ -1,0 +1,88 @@
+//! Whatever comes, in whatever order, at whatever size: nothing panics.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use grpo_tui::view::chord::Chord;
+use grpo_tui::view::{Message, action, workbench};
+use proptest::prelude::*;
+
+use super::live_run::copy;
+use super::stage::{Stage, finished_run};
+
+#[derive(Debug, Clone)]
+enum Input {
+    Chord(String),
+    Letter(char),
+    Mouse(MouseEventKind, u16, u16),
+    Size(u16, u16),
+    Paste(String),
+    Tick,
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    // What would leave or hand over the terminal is only recorded by the stage.
+    let chords: Vec<String> = action::all()
+        .flat_map(|action| action.keys.iter().map(|key| (*key).to_owned()))
+        .chain(
+            ["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"]
+                .map(str::to_owned),
+        )
+        .collect();
+    let kinds = [
+        MouseEventKind::Down(MouseButton::Left),
+        MouseEventKind::Up(MouseButton::Left),
+        MouseEventKind::Drag(MouseButton::Left),
+        MouseEventKind::Down(MouseButton::Right),
+        MouseEventKind::ScrollDown,
+        MouseEventKind::ScrollUp,
+        MouseEventKind::Moved,
+    ];
+    prop_oneof![
+        8 => proptest::sample::select(chords).prop_map(Input::Chord),
+        3 => proptest::char::any().prop_map(Input::Letter),
+        3 => (proptest::sample::select(kinds.to_vec()), 0..220_u16, 0..70_u16).prop_map(|(kind, column, row)| Input::Mouse(kind, column, row)),
+        2 => (0..220_u16, 0..70_u16).prop_map(|(columns, rows)| Input::Size(columns, rows)),
+        1 => ".{0,40}".prop_map(Input::Paste),
+        1 => Just(Input::Tick),
+    ]
+}
+
+/// Opens the recorded run where it lies: what follows could remove it from the source.
+const OPENS_THE_SOURCE: &str = "D";
+
+fn take(stage: &mut Stage, input: Input) {
+    let message = match input {
+        Input::Chord(name) if name == OPENS_THE_SOURCE => return,
+        Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return,
+        Input::Chord(name) => {
+            let chord = Chord::parse(&name).unwrap();
+            Message::Key(KeyEvent::new(chord.code, chord.modifiers))
+        }
+        Input::Letter(letter) => Message::Key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE)),
+        Input::Mouse(kind, column, row) => Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }),
+        Input::Size(columns, rows) => Message::Resize(columns, rows),
+        Input::Paste(text) => Message::Paste(text),
+        Input::Tick => {
+            stage.now_ms += 1000;
+            Message::Tick
+        }
+    };
+    stage.send(message);
+    _ = stage.picture();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_panics(inputs in proptest::collection::vec(input(), 1..80)) {
+        // Nothing is started: what the view would ask of its own program fails at once.
+        let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
+        let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
+        copy(&finished_run(), &run);
+        let commands = workbench::show_run(&mut stage.model, run);
+        stage.carry_out(commands);
+        for input in inputs {
+            take(&mut stage, input);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The list of runs: what there is in every state, found, ordered, marked, asked, tagged, exported and removed by keys.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use grpo_tui::report::Listing;
+use grpo_tui::run::{Answer, RunDirectory, RunPlaces, Verb, Worker, read_tags};
+use grpo_tui::view::{Message, Screen};
+
+use super::stage::{Stage, finished_run};
+
+/// A copy of the recorded run under another id and name, with another status in `state.json`; hard links would share what tests change.
+fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target)
+            } else {
+                _ = std::fs::copy(entry.path(), target).unwrap()
+            }
+        }
+    }
+    let run = runs.join(id);
+    copy(&finished_run(), &run);
+    change(&run.join("run.toml"), &[("20261120-143041-invoice-6sx3dn", id), ("invoices, small adapters", name)]);
+    change(&run.join("state.json"), &[("\"finished\"", &format!("\"{status}\""))]);
+    run
+}
+
+fn change(file: &Path, changes: &[(&str, &str)]) {
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, changes.iter().fold(text, |text, (from, to)| text.replace(from, to))).unwrap();
+}
+
+/// Runs in several states; the newest is `20261120-…-6sx3dn`.
+fn several(folder: &Path) {
+    let runs = folder.join("runs");
+    copy_run(&runs, "20261120-143041-invoice-6sx3dn", "small adapters", "finished");
+    let failed = copy_run(&runs, "20261119-090000-invoice-aaaaaa", "too fast", "failed");
+    change(
+        &failed.join("run.toml"),
+        &[("created_ms = 1795185041316", "created_ms = 1795085041316"), ("learning_rate = 0.0015", "learning_rate = 0.5")],
+    );
+    change(&failed.join("state.json"), &[("all steps done", "the loss was not finite three times in a row")]);
+    // It says that it runs, and nobody holds its lock.
+    let dead = copy_run(&runs, "20261118-090000-receipts-bbbbbb", "", "running");
+    change(
+        &dead.join("run.toml"),
+        &[("created_ms = 1795185041316", "created_ms = 1794985041316"), ("task = \"invoice\"", "task = \"receipts\"")],
+    );
+    let broken = runs.join("20261117-090000-invoice-cccccc");
+    std::fs::create_dir_all(&broken).unwrap();
+    std::fs::write(broken.join("run.toml"), "version = 1\nid = \"20261117-090000-invoice-cccccc\"\njob = 3\n").unwrap();
+    let newer = runs.join("20261116-090000-invoice-dddddd");
+    std::fs::create_dir_all(&newer).unwrap();
+    std::fs::write(newer.join("run.toml"), "version = 99\n").unwrap();
+}
+
+fn stage_with(columns: u16, rows: u16, prepare: impl Fn(&Path)) -> Stage {
+    Stage::with(columns, rows, |options| {
+        prepare(&options.here);
+        // The recorded run is found above the folder; these tests look at copies.
+        options.program = PathBuf::from("/bin/false");
+    })
+}
+
+const SIZES: [(u16, u16); 4] = [(160, 48), (120, 36), (80, 24), (60, 20)];
+
+#[test]
+fn pictures_of_several_runs() {
+    for (columns, rows) in SIZES {
+        let mut stage = stage_with(columns, rows, several);
+        insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
+            insta::assert_snapshot!(format!("runs_{columns}x{rows}"), stage.picture());
+        });
+        stage.keys("j tab");
+        assert!(stage.shows("failed"), "{}", stage.picture());
+    }
+    let mut stage = stage_with(40, 12, several);
+    insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
+        insta::assert_snapshot!("runs_40x12", stage.picture());
+        stage.keys("tab");
+        insta::assert_snapshot!("runs_40x12_details", stage.picture());
+    });
+}
+
+#[test]
+fn no_runs_yet_says_what_to_do() {
+    let mut stage = stage_with(80, 24, |_| {});
+    insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
+        insta::assert_snapshot!("runs_none_80x24", stage.picture());
+    });
+    stage.keys("p");
+    assert!(stage.shows("there is no run under the cursor"));
+    let with_recording = |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut stage = Stage::with(80, 24, with_recording);
+    assert!(stage.shows("D  opens a recorded run"), "{}", stage.picture());
+    stage.keys("D");
+    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Live, Some(finished_run())));
+}
+
+#[test]
+fn filters_find_by_words_and_conditions() {
+    let mut stage = stage_with(120, 36, several);
+    let check = |stage: &mut Stage, text: &str, title: &str, shown: &[&str], hidden: &[&str]| {
+        stage.keys("esc esc /").types(text);
+        let picture = stage.picture();
+        assert!(picture.contains(title), "{text}: {picture}");
+        let list = picture.split('└').next().unwrap().to_owned();
+        for id in shown {
+            assert!(list.contains(id), "{text}: {id} in {list}");
+        }
+        for id in hidden {
+            assert!(!list.contains(id), "{text}: {id} in {list}");
+        }
+    };
+    let stage = &mut stage;
+    check(stage, "", "Runs 5", &["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"], &[]);
+    check(stage, "receipts", "Runs 1 of 5", &["bbbbbb"], &["6sx3dn", "aaaaaa", "cccccc"]);
+    check(stage, "status=failed", "Runs 1 of 5", &["aaaaaa"], &["bbbbbb"]);
+    check(stage, "invoice config.learning_rate>0.1", "Runs 1 of 5", &["aaaaaa"], &["6sx3dn", "cccccc"]);
+    check(stage, "valid>0.9 and not status:fail", "Runs 2 of 5", &["6sx3dn", "bbbbbb"], &["aaaaaa"]);
+    check(stage, "nothing of the kind", "Runs 0 of 5", &["no run fits the filter"], &["6sx3dn"]);
+    check(stage, "valdi>0.9", "did you mean", &[], &[]);
+    // Half a condition leaves the list as it was and says what is missing.
+    check(stage, "status=failed and valid>", "expected a value", &["aaaaaa"], &["bbbbbb"]);
+    stage.keys("enter j");
+    assert!(stage.shows("expected a value"), "the filter stays when the list has the keys");
+    stage.keys("esc");
+    assert!(stage.shows("Runs 5"));
+}
+
+fn order_of(stage: &Stage) -> Vec<String> {
+    let ids = ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"];
+    let picture = stage.picture();
+    let list = picture.split('└').next().unwrap();
+    let mut found: Vec<(usize, &str)> = ids.iter().filter_map(|id| Some((list.find(&format!(" {id} "))?, *id))).collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, id)| id.to_owned()).collect()
+}
+
+#[test]
+fn runs_are_ordered_by_columns_and_metrics() {
+    let mut stage = stage_with(160, 48, several);
+    assert_eq!(order_of(&stage), ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"], "newest first, unreadable last");
+    stage.keys("R");
+    assert_eq!(order_of(&stage), ["bbbbbb", "aaaaaa", "6sx3dn", "cccccc", "dddddd"]);
+    stage.keys("s ctrl-u").types("config.learning_rate").keys("enter");
+    assert_eq!(order_of(&stage)[0], "aaaaaa");
+    assert!(stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"), "{}", stage.picture());
+    stage.keys("s ctrl-u").types("completions/mean_length").keys("enter");
+    let last = stage.picture();
+    assert!(last.contains("by completions/mean_length, highest first"));
+    stage.keys("S");
+    assert!(stage.shows("by completions/mean_length smoothed"));
+    let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
+    assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
+    stage.keys("s ctrl-u").types("no_such_metric").keys("enter");
+    assert!(stage.shows("no run has `no_such_metric`"));
+    stage.keys("> > > >");
+    assert!(stage.shows(", highest first") || stage.shows(", lowest first"));
+}
+
+#[test]
+fn the_cursor_stays_on_its_run_when_the_list_changes() {
+    let mut stage = stage_with(120, 36, several);
+    stage.keys("j j");
+    assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
+    copy_run(&stage.folder.path().join("runs"), "20261121-000000-invoice-eeeeee", "", "finished");
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("Runs 6") && stage.shows("20261118-090000-receipts-bbbbbb"), "{}", stage.picture());
+    stage.keys("R");
+    assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
+}
+
+#[test]
+fn only_what_changed_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    several(folder.path());
+    let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
+    let look = |listing: &Listing| listing.refreshed(&places, &mut |_| true);
+    let first = look(&Listing::default());
+    assert_eq!((first.read, first.entries().len()), (5, 5));
+    let again = look(&first);
+    assert_eq!((again.read, again.entries().len()), (0, 5));
+    grpo_tui::run::change_tags(&folder.path().join("runs/20261119-090000-invoice-aaaaaa"), &["kept".to_owned()], &[]).unwrap();
+    std::fs::remove_dir_all(folder.path().join("runs/20261116-090000-invoice-dddddd")).unwrap();
+    let third = look(&again);
+    assert_eq!((third.read, third.entries().len()), (1, 4));
+}
+
+#[test]
+fn marks_overlay_and_comparison() {
+    let mut stage = stage_with(160, 48, several);
+    stage.keys("c");
+    assert!(stage.shows("mark two runs or more with space first"));
+    stage.keys("space space");
+    assert!(stage.shows("2 marked"));
+    stage.keys("c");
+    let picture = stage.picture();
+    assert!(
+        picture.contains("learning_rate") && picture.contains("0.5") && !picture.contains("lora_alpha"),
+        "only what differs: {picture}"
+    );
+    assert!(picture.contains("Runs compared"), "{picture}");
+    stage.keys("esc o");
+    assert_eq!(stage.model.screen, Screen::Live);
+    let runs = stage.folder.path().join("runs");
+    assert_eq!(stage.model.workbench.current, Some(runs.join("20261118-090000-receipts-bbbbbb")));
+    assert_eq!(stage.model.workbench.overlay.len(), 2);
+    stage.keys("1 esc");
+    assert!(!stage.shows("2 marked"));
+    stage.keys("enter");
+    assert_eq!((stage.model.screen, stage.model.workbench.overlay.len()), (Screen::Live, 0));
+}
+
+#[test]
+fn tags_are_given_and_found() {
+    let mut stage = stage_with(120, 36, several);
+    stage.keys("t").types("kept -old").keys("enter");
+    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    assert_eq!(read_tags(&run).unwrap(), ["kept"]);
+    assert!(stage.shows("the tags of 1 run are written") && stage.shows("tags        kept"), "{}", stage.picture());
+    stage.keys("t").types("two words,").keys("enter");
+    assert!(stage.shows("is no tag"), "the question stays until it is right");
+    stage.keys("esc / ").types("tags:kept").keys("enter");
+    assert!(stage.shows("Runs 1 of 5"));
+    stage.keys("t").types("-kept").keys("enter");
+    assert_eq!(read_tags(&run).unwrap(), [] as [&str; 0]);
+    assert!(stage.shows("Runs 0 of 5"));
+}
+
+#[test]
+fn exports_promotion_and_copies() {
+    let mut stage = stage_with(120, 36, several);
+    let at = |stage: &Stage, name: &str| stage.folder.path().join(name);
+    stage.keys("w ctrl-u").types("report.html").keys("enter");
+    let html = std::fs::read_to_string(at(&stage, "report.html")).unwrap();
+    assert!(html.contains("<html") && html.contains("20261120-143041-invoice-6sx3dn"));
+    stage.keys("W ctrl-u").types("run.csv").keys("enter");
+    assert!(std::fs::read_to_string(at(&stage, "run.csv")).unwrap().lines().count() == 41, "a line a step, and the names");
+    stage.keys("P ctrl-u").types("worst adapter").keys("enter");
+    assert!(stage.shows("write it as `best FOLDER`"));
+    stage.keys("ctrl-u").types("best adapter").keys("enter");
+    assert!(at(&stage, "adapter/provenance.json").is_file() && stage.shows("the checkpoint of step 30"), "{}", stage.picture());
+    stage.keys("P ctrl-u").types("40 adapter").keys("enter");
+    assert!(stage.shows("exists; name a folder that does not"));
+    stage.keys("y");
+    assert!(stage.asked.iter().any(|asked| asked.contains("20261120-143041-invoice-6sx3dn")), "{:?}", stage.asked);
+}
+
+#[test]
+fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
+    let mut stage = stage_with(120, 36, several);
+    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    stage.keys("d");
+    assert!(stage.shows("99.0 % valid, 3") && stage.shows("deleted for good"), "{}", stage.picture());
+    stage.keys("n");
+    assert!(run.exists());
+    stage.keys("d y");
+    assert!(!run.exists() && stage.shows("deleted 20261120-143041-invoice-6sx3dn") && stage.shows("Runs 4"), "{}", stage.picture());
+    stage.keys("G d");
+    assert!(stage.shows("cannot be read"), "an unreadable run is not removed from here");
+}
+
+#[test]
+fn what_cannot_be_done_says_why() {
+    let mut stage = stage_with(120, 36, several);
+    let check = |stage: &mut Stage, key: &str, expected: &str| {
+        stage.keys(key);
+        assert!(stage.shows(expected), "{key}: {}", stage.picture());
+        stage.keys("alt-n");
+        stage.keys("esc");
+    };
+    for key in ["p", "C", "E", "x", "X", "a"] {
+        check(&mut stage, key, "the run is finished: no worker lives");
+    }
+    check(&mut stage, "r", "has come to its end");
+    stage.keys("G");
+    for key in ["enter", "p", "r", "t", "w", "P"] {
+        check(&mut stage, key, "this run cannot be read");
+    }
+}
+
+/// An interrupted run is started again by this program; what it says is shown.
+#[test]
+fn an_interrupted_run_is_resumed_by_the_program() {
+    let program = |folder: &Path, script: &str| {
+        let path = folder.join("program");
+        std::fs::write(&path, format!("#!/bin/sh\necho \"$@\" > {}/arguments\n{script}\n", folder.display())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    };
+    let mut stage = stage_with(120, 36, several);
+    let folder = stage.folder.path().to_owned();
+    stage.model.options.program = program(&folder, "echo '{\"run\": \"x\"}'");
+    stage.keys("j j r");
+    assert!(stage.shows("a worker goes on with it"), "{}", stage.picture());
+    let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
+    assert_eq!(said.trim(), format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display()));
+    stage.model.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
+    stage.keys("r");
+    assert!(stage.shows("no GPU is free"));
+}
+
+/// A worker that answers: verbs reach it, its words come back, and what it accepted is in the log.
+#[test]
+fn a_live_run_is_asked() {
+    let mut stage = stage_with(120, 36, |folder| {
+        copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+    });
+    let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
+    let sockets = stage.folder.path().join("sockets");
+    std::fs::create_dir(&sockets).unwrap();
+    std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let worker = Worker::begin_in(&run, Arc::default(), vec![sockets]).unwrap();
+    let controls = worker.controls().clone();
+    let serving = std::thread::spawn(move || {
+        let mut taken = Vec::new();
+        while controls.stop_requested().is_none() {
+            for accepted in controls.take() {
+                controls.answer(accepted.id, &Answer::done("it is done", serde_json::json!({})));
+                taken.push(accepted.verb);
+            }
+            controls.wait_for_request(std::time::Duration::from_millis(20));
+        }
+        taken
+    });
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("starting") || stage.shows("running"), "{}", stage.picture());
+    stage.keys("d");
+    assert!(stage.shows("stop it first"), "{}", stage.picture());
+    stage.keys("C");
+    assert!(stage.shows("6sx3dn: it is done"), "{}", stage.picture());
+    stage.keys("a").types("a remark").keys("enter p");
+    stage.keys("x");
+    assert!(stage.shows("ends after the step under way"));
+    stage.keys("y");
+    let taken = serving.join().unwrap();
+    drop(worker);
+    let remark = Verb::Annotate { text: "a remark".to_owned() };
+    assert!(taken.contains(&Verb::Checkpoint) && taken.contains(&remark) && taken.contains(&Verb::Pause), "{taken:?}");
+}
+
+#[test]
+fn a_thousand_runs_are_sorted_and_filtered_in_an_instant() {
+    let mut stage = stage_with(120, 36, |folder| {
+        let runs = folder.join("runs");
+        let one = copy_run(&runs, "20261120-143041-invoice-6sx3dn", "", "finished");
+        let keep = std::fs::read_to_string(one.join("run.toml")).unwrap();
+        for index in 0..1000 {
+            let run = runs.join(format!("20261001-000000-invoice-{index:06}"));
+            std::fs::create_dir(&run).unwrap();
+            std::fs::write(
+                run.join("run.toml"),
+                keep.replace("20261120-143041-invoice-6sx3dn", &format!("20261001-000000-invoice-{index:06}")),
+            )
+            .unwrap();
+            std::fs::write(run.join("events.jsonl"), "").unwrap();
+        }
+    });
+    assert!(stage.shows("Runs 1001"));
+    let begun = std::time::Instant::now();
+    stage.keys("/").types("invoice-0007 valid>0 or step<1");
+    stage.keys("enter G");
+    let seconds = begun.elapsed().as_secs_f64() / 33.0;
+    // Unoptimised and beside other tests; the optimised figure is in docs/measurements.
+    assert!(seconds < 0.25, "{seconds} s a key");
+}

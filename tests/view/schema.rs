@@ -1,0 +1,294 @@
+//! Tests: the schema screen on the real embedded task and on its copies.
+
+use std::path::PathBuf;
+
+use grpo_tui::view::Message;
+use grpo_tui::view::draft;
+
+use super::stage::Stage;
+
+/// The screen with the embedded task.
+fn stage(columns: u16, rows: u16) -> Stage {
+    let mut stage = Stage::new(columns, rows);
+    stage.keys("f2");
+    stage
+}
+
+/// The screen with a task in a folder of the stage, and that folder.
+fn in_folder(columns: u16, rows: u16) -> (Stage, PathBuf) {
+    let mut stage = Stage::with(columns, rows, |options| {
+        let folder = options.here.join("tasks/invoice");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+    });
+    stage.keys("f2");
+    let folder = stage.folder.path().join("tasks/invoice");
+    (stage, folder)
+}
+
+fn second(stage: &mut Stage) {
+    stage.now_ms += 1000;
+    stage.send(Message::Tick);
+}
+
+fn schema_of(folder: &std::path::Path) -> String {
+    std::fs::read_to_string(folder.join("schema.json")).unwrap()
+}
+
+#[test]
+fn pictures() {
+    for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
+        let mut stage = stage(columns, rows);
+        insta::assert_snapshot!(format!("schema_{columns}x{rows}"), stage.picture());
+        // The amount becomes text in the draft: samples change their tier.
+        stage.keys("enter down down down down down down end left left left left");
+        for _ in 0.."number".len() {
+            stage.keys("backspace");
+        }
+        stage.types("string");
+        insta::assert_snapshot!(format!("schema_changed_{columns}x{rows}"), stage.picture());
+        stage.types(",");
+        insta::assert_snapshot!(format!("schema_broken_{columns}x{rows}"), stage.picture());
+    }
+}
+
+#[test]
+fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
+    let mut stage = stage(120, 36);
+    let saved = stage.model.schema.effects.clone().unwrap();
+    assert_eq!((saved.total(), saved.moved.len(), saved.saved), (21, 0, Some(saved.now)));
+    stage.keys("enter");
+    let text = stage.model.schema.editor.text();
+    stage.keys("alt-a").types("{}");
+    assert_eq!(stage.model.workbench.draft.text, "{}");
+    let open = stage.model.schema.effects.clone().unwrap();
+    assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
+    assert!(stage.model.schema.lazy.as_ref().unwrap().iter().any(|finding| finding.weak), "an open schema is easy");
+    stage.types("x");
+    assert!(stage.model.workbench.draft.stale.is_some() && stage.shows("STALE how the samples"));
+    assert_eq!(stage.model.schema.effects.as_ref(), Some(&open), "the last good schema keeps scoring");
+    stage.keys("ctrl-u ctrl-u");
+    assert_eq!(stage.model.workbench.draft.text, text);
+    assert!(!stage.model.workbench.draft.is_changed() && stage.model.workbench.draft.stale.is_none());
+    assert_eq!(stage.model.schema.effects.as_ref(), Some(&saved));
+}
+
+#[test]
+fn every_printable_key_types_and_escape_leaves() {
+    let mut stage = stage(120, 36);
+    stage.keys("enter").types("qz?:1/wendtoRyi[]=u");
+    assert!(stage.model.workbench.draft.text.starts_with("qz?:1/wendtoRyi[]=u{"));
+    assert_eq!(stage.model.screen, grpo_tui::view::Screen::Schema);
+    stage.keys("tab");
+    assert!(stage.model.workbench.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
+    stage.keys("esc tab");
+    assert!(!stage.model.schema.typing);
+    assert_eq!((grpo_tui::view::screens::schema::PARTS.pane)(&stage.model), "accepts");
+}
+
+#[test]
+fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
+    let mut stage = stage(120, 36);
+    stage.keys("enter").types(" ").keys("esc w");
+    let copy = stage.folder.path().join("data/tasks/invoice");
+    assert!(schema_of(&copy).starts_with(" {"));
+    assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    assert!(!stage.model.workbench.draft.is_changed());
+    let said: Vec<&str> = stage.model.notices.all().iter().map(|notice| notice.text.as_str()).collect();
+    assert!(said.iter().any(|text| text.contains("this copy is saved") && text.contains("data/tasks/invoice")), "{said:?}");
+    assert_eq!(grpo_tui::task::Task::load(&copy).unwrap().files().unwrap().len(), 7);
+    // A second save stays in the copy, and the next start opens it.
+    stage.keys("enter").types(" ").keys("esc w");
+    assert!(schema_of(&copy).starts_with("  {"));
+    let again = Stage::with(120, 36, |options| options.data = copy.parent().unwrap().parent().unwrap().to_owned());
+    assert_eq!(again.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+}
+
+#[test]
+fn saving_keeps_the_mode_and_asks_where_the_text_does_not_compile() {
+    use std::os::unix::fs::PermissionsExt;
+    let (mut stage, folder) = in_folder(120, 36);
+    let before = schema_of(&folder);
+    std::fs::set_permissions(folder.join("schema.json"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    stage.keys("enter").types("x").keys("ctrl-o");
+    assert!(stage.model.popup.is_some());
+    stage.keys("n");
+    assert_eq!(schema_of(&folder), before);
+    stage.keys("ctrl-o y");
+    assert_eq!(schema_of(&folder), format!("x{before}"));
+    assert_eq!(std::fs::metadata(folder.join("schema.json")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert!(!stage.model.workbench.draft.is_changed());
+    stage.keys("backspace ctrl-o");
+    assert_eq!(schema_of(&folder), before);
+    assert_eq!(stage.model.workbench.task_error, None);
+}
+
+#[test]
+fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
+    let (mut first, folder) = in_folder(120, 36);
+    first.keys("enter").types("{ ");
+    second(&mut first);
+    let kept = first.model.workbench.draft.recovery_file().unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), first.model.workbench.draft.text);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = first.model.workbench.draft.text.clone();
+    let start = || {
+        let (here, data) = (first.folder.path().to_owned(), first.folder.path().join("data"));
+        let mut stage = Stage::with(120, 36, move |options| (options.here, options.data) = (here, data));
+        stage.keys("f2");
+        stage
+    };
+    // Leaving it undecided loses nothing, also over a change of the screen and a second.
+    let mut next = start();
+    assert!(next.shows("an unsaved draft of"));
+    next.keys("d");
+    assert!(next.shows("+ { {"), "{}", next.picture());
+    next.keys("esc enter");
+    assert!(!next.model.schema.typing, "typing waits for the decision");
+    second(&mut next);
+    assert!(kept.exists());
+    // Taking it.
+    let mut next = start();
+    next.keys("t");
+    assert_eq!((next.model.workbench.draft.text.as_str(), next.model.schema.editor.text().as_str()), (text.as_str(), text.as_str()));
+    assert!(next.model.workbench.draft.is_changed() && kept.exists());
+    next.keys("R y");
+    assert!(!next.model.workbench.draft.is_changed());
+    assert!(!kept.exists(), "nothing is unsaved any more");
+    // Throwing it away.
+    std::fs::write(&kept, &text).unwrap();
+    let mut next = start();
+    next.keys("o");
+    assert!(!kept.exists());
+    assert_eq!(next.model.workbench.draft.text, schema_of(&folder));
+    drop(first);
+}
+
+#[test]
+fn a_file_changed_on_disk_is_taken_or_asked_about() {
+    let (mut stage, folder) = in_folder(120, 36);
+    second(&mut stage);
+    let file = folder.join("schema.json");
+    // Without an unsaved text it is read again.
+    std::fs::write(&file, "{\"type\": \"object\"}\n").unwrap();
+    second(&mut stage);
+    assert_eq!(stage.model.schema.editor.text(), "{\"type\": \"object\"}\n");
+    assert!(!stage.model.workbench.draft.is_changed());
+    // With one the user decides, and saving waits.
+    stage.keys("enter").types(" ");
+    std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
+    second(&mut stage);
+    assert!(stage.shows("changed on disk"));
+    stage.keys("esc w d");
+    assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.picture());
+    stage.keys("esc o");
+    assert_eq!(stage.model.workbench.draft.text, " {\"type\": \"object\"}\n");
+    stage.keys("w");
+    assert_eq!(schema_of(&folder), " {\"type\": \"object\"}\n");
+    // Taking theirs; the own text comes back by undo.
+    stage.keys("enter").types("!");
+    std::fs::write(&file, "{}\n").unwrap();
+    second(&mut stage);
+    stage.keys("esc t");
+    assert_eq!((stage.model.schema.editor.text().as_str(), stage.model.workbench.draft.is_changed()), ("{}\n", false));
+    stage.keys("u");
+    assert_eq!(stage.model.workbench.draft.text, " !{\"type\": \"object\"}\n");
+}
+
+#[test]
+fn a_change_between_two_looks_is_not_overwritten() {
+    let (mut stage, folder) = in_folder(120, 36);
+    stage.keys("enter").types(" ");
+    std::fs::write(folder.join("schema.json"), "{\"const\": 1}\n").unwrap();
+    stage.keys("esc w");
+    assert_eq!(schema_of(&folder), "{\"const\": 1}\n", "saving looks first");
+    assert!(stage.model.workbench.draft.theirs.is_some() && stage.model.workbench.draft.text.starts_with(" {"));
+}
+
+#[test]
+fn an_external_editor_gets_the_file_or_the_unsaved_text() {
+    let (mut stage, folder) = in_folder(120, 36);
+    stage.keys("down down e");
+    assert!(stage.asked.last().unwrap().contains("tasks/invoice/schema.json") && stage.asked.last().unwrap().contains("line: 3"));
+    std::fs::write(folder.join("schema.json"), "{\"const\": 2}\n").unwrap();
+    stage.send(Message::Edited(folder.join("schema.json")));
+    assert_eq!(stage.model.schema.editor.text(), "{\"const\": 2}\n");
+    stage.keys("enter").types(" ").keys("esc e");
+    let kept = stage.model.workbench.draft.recovery_file().unwrap().to_owned();
+    assert!(stage.asked.last().unwrap().contains(kept.to_str().unwrap()), "{:?}", stage.asked);
+    std::fs::write(&kept, "{\"const\": 3}\n").unwrap();
+    stage.send(Message::Edited(kept));
+    assert_eq!(stage.model.workbench.draft.text, "{\"const\": 3}\n");
+    assert_eq!(schema_of(&folder), "{\"const\": 2}\n");
+}
+
+#[test]
+fn search_lines_faults_and_layout() {
+    let mut stage = stage(120, 36);
+    stage.keys("/").types("type").keys("enter");
+    assert!(stage.model.schema.editor.cursor().0 > 0);
+    let first = stage.model.schema.editor.cursor();
+    stage.keys("n n N");
+    assert!(stage.model.schema.editor.cursor() > first);
+    stage.keys("ctrl-g").types("7").keys("enter");
+    assert_eq!(stage.model.schema.editor.cursor(), (6, 0));
+    stage.keys("g enter right").types("\"requried\":1,\"tipe\":2,").keys("esc g ]");
+    assert_eq!(stage.model.schema.editor.cursor(), (0, 1));
+    stage.keys("]");
+    assert_eq!(stage.model.schema.editor.cursor(), (0, 14));
+    assert!(stage.shows("`tipe` is no keyword"), "{}", stage.picture());
+    stage.keys("=");
+    assert!(stage.model.schema.editor.text().starts_with("{\n  \"requried\": 1,\n  \"tipe\": 2,\n"));
+    stage.keys("u alt-a y");
+    assert!(stage.asked.last().unwrap().starts_with("Copy("));
+    stage.keys("esc [ [ !");
+    assert!(stage.shows("did you mean `type`?"), "{}", stage.picture());
+}
+
+#[test]
+fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
+    let mut stage = stage(80, 24);
+    let long: String = (0..200).map(|number| format!("\n \"k{number}\": 1,")).collect();
+    stage.keys("enter right");
+    stage.send(Message::Paste(long));
+    stage.keys("ctrl-home");
+    stage.click(10, 5);
+    assert_eq!(stage.model.schema.editor.cursor(), (3, 3));
+    stage.keys("ctrl-end");
+    assert_eq!(stage.model.schema.editor.window().0, stage.model.schema.editor.lines().len() - 20);
+    for _ in 0..400 {
+        use crossterm::event::{KeyModifiers, MouseEvent, MouseEventKind};
+        stage.send(Message::Mouse(MouseEvent { kind: MouseEventKind::ScrollUp, column: 3, row: 5, modifiers: KeyModifiers::NONE }));
+    }
+    assert_eq!(stage.model.schema.editor.window().0, 0);
+}
+
+#[test]
+fn an_end_without_time_keeps_the_text_at_once() {
+    let mut stage = stage(120, 36);
+    stage.keys("enter").types("abc");
+    stage.model.workbench.draft.keep_now().unwrap();
+    let kept = stage.model.workbench.draft.recovery_file().unwrap();
+    assert!(std::fs::read_to_string(kept).unwrap().starts_with("abc{"));
+}
+
+#[test]
+fn every_size_holds_with_every_pane_and_question() {
+    let (mut stage, folder) = in_folder(120, 36);
+    stage.keys("enter").types("{\u{202e}日本\t").keys("esc");
+    _ = draft::second(&mut stage.model);
+    std::fs::write(folder.join("schema.json"), "[]").unwrap();
+    second(&mut stage);
+    for columns in [0, 1, 3, 39, 40, 60, 71, 72, 80, 110, 200] {
+        for rows in [0, 1, 3, 10, 11, 14, 24, 60] {
+            stage.send(Message::Resize(columns, rows));
+            for key in ["tab", "z", "tab", "G", "k", "tab", "z", "tab"] {
+                stage.keys(key);
+                _ = stage.picture();
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The real program in a terminal of its own: keys go in, the picture is read back by an emulator, the process is watched from outside.
+
+use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+/// How long something may take that should be there in an instant; the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A terminal with the program in it.
+pub(crate) struct Session {
+    master: Option<Box<dyn MasterPty + Send>>,
+    writer: Option<Box<dyn Write + Send>>,
+    child: Box<dyn Child + Send + Sync>,
+    heard: Arc<Heard>,
+    reader: Option<std::thread::JoinHandle<()>>,
+    pub(crate) home: PathBuf,
+}
+
+/// What came from the program.
+struct Heard {
+    emulator: Mutex<vt100::Parser>,
+    bytes: AtomicU64,
+    end: AtomicBool,
+}
+
+/// How a session is started.
+pub(crate) struct Start<'a> {
+    pub(crate) columns: u16,
+    pub(crate) rows: u16,
+    pub(crate) arguments: &'a [&'a str],
+    /// A shell's text that runs the program as `"$@"`; `None`: the program is the terminal's first process.
+    pub(crate) shell: Option<&'a str>,
+    pub(crate) variables: &'a [(&'a str, &'a str)],
+}
+
+impl Start<'_> {
+    pub(crate) const PLAIN: Self = Self { columns: 120, rows: 36, arguments: &[], shell: None, variables: &[] };
+}
+
+impl Session {
+    /// Start the program with a home of its own in `home`.
+    pub(crate) fn start(home: &Path, start: &Start<'_>) -> Self {
+        let size = PtySize { rows: start.rows, cols: start.columns, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let program = env!("CARGO_BIN_EXE_grpo-tui");
+        let mut command = CommandBuilder::new(if start.shell.is_some() { "sh" } else { program });
+        if let Some(shell) = start.shell {
+            command.args(["-c", shell, "sh", program]);
+        }
+        command.args(start.arguments);
+        command.env_clear();
+        command.cwd(home);
+        let home_text = home.display().to_string();
+        for (name, value) in [
+            ("PATH", std::env::var("PATH").unwrap_or_default().as_str()),
+            ("HOME", &home_text),
+            ("XDG_CONFIG_HOME", &format!("{home_text}/config")),
+            ("XDG_DATA_HOME", &format!("{home_text}/data")),
+            ("XDG_CACHE_HOME", &format!("{home_text}/cache")),
+            ("TERM", "xterm-256color"),
+            ("COLORTERM", "truecolor"),
+            ("COLORFGBG", "15;0"),
+            ("LANG", "C.UTF-8"),
+            ("TZ", "UTC"),
+        ]
+        .into_iter()
+        .chain(start.variables.iter().copied())
+        {
+            command.env(name, value);
+        }
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let emulator = Mutex::new(vt100::Parser::new(at_least_one(start.rows), at_least_one(start.columns), 0));
+        let heard = Arc::new(Heard { emulator, bytes: AtomicU64::new(0), end: AtomicBool::new(false) });
+        let (reader, of_reader) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&heard));
+        let file = pair.master.as_raw_fd().unwrap();
+        // SAFETY: the thread ends, and is waited for, before the master is dropped.
+        let file = unsafe { BorrowedFd::borrow_raw(file) };
+        let reader = std::thread::spawn(move || listen(reader, file, &of_reader));
+        let writer = pair.master.take_writer().unwrap();
+        Self { master: Some(pair.master), writer: Some(writer), child, heard, reader: Some(reader), home: home.to_owned() }
+    }
+
+    /// Bytes as the terminal sends them.
+    pub(crate) fn send(&mut self, bytes: &str) {
+        let writer = self.writer.as_mut().unwrap();
+        writer.write_all(bytes.as_bytes()).unwrap();
+        writer.flush().unwrap();
+    }
+
+    /// Another size, as after dragging the window.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        self.heard.emulator.lock().unwrap().set_size(at_least_one(rows), at_least_one(columns));
+        self.master.as_ref().unwrap().resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).unwrap();
+    }
+
+    /// What stands on the screen.
+    pub(crate) fn picture(&self) -> String {
+        self.heard.emulator.lock().unwrap().screen().contents()
+    }
+
+    /// Whether the other screen is shown.
+    pub(crate) fn on_other_screen(&self) -> bool {
+        self.heard.emulator.lock().unwrap().screen().alternate_screen()
+    }
+
+    /// Whether the cursor is seen.
+    pub(crate) fn shows_cursor(&self) -> bool {
+        !self.heard.emulator.lock().unwrap().screen().hide_cursor()
+    }
+
+    /// Whether keys come line by line and are echoed, as a shell needs it.
+    pub(crate) fn is_cooked(&self) -> bool {
+        use rustix::termios::LocalModes;
+        let file = self.master.as_ref().unwrap().as_raw_fd().unwrap();
+        // SAFETY: the master is open while `self.master` is there.
+        let modes = rustix::termios::tcgetattr(unsafe { BorrowedFd::borrow_raw(file) }).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    /// Bytes that the program has written so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.heard.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The terminal's first process.
+    pub(crate) fn process(&self) -> i32 {
+        i32::try_from(self.child.process_id().unwrap()).unwrap()
+    }
+
+    /// Wait until the screen satisfies; what stands there where it never does.
+    pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
+        let start = Instant::now();
+        while !holds(self) {
+            assert!(start.elapsed() < PATIENCE, "never: {what}; the screen:\n{}", self.picture());
+            std::thread::sleep(LOOK);
+        }
+        start.elapsed()
+    }
+
+    /// Wait until a text stands on the screen.
+    pub(crate) fn wait_text(&self, text: &str) -> Duration {
+        self.wait_for(text, |session| session.picture().contains(text))
+    }
+
+    /// Wait until the first process has ended; its exit code.
+    pub(crate) fn wait_end(&mut self) -> u32 {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // What it wrote last is heard.
+                std::thread::sleep(LOOK * 10);
+                return status.exit_code();
+            }
+            assert!(start.elapsed() < PATIENCE, "the process does not end; the screen:\n{}", self.picture());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The terminal vanishes, as when a connection breaks.
+    pub(crate) fn hang_up(&mut self) {
+        self.heard.end.store(true, Ordering::Relaxed);
+        self.reader.take().unwrap().join().unwrap();
+        self.writer = None;
+        self.master = None;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.heard.end.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn at_least_one(count: u16) -> NonZeroU16 {
+    NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN)
+}
+
+fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &Heard) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    let mut bytes = [0; 65_536];
+    while !heard.end.load(Ordering::Relaxed) {
+        let mut asked = [PollFd::new(&file, PollFlags::IN)];
+        if poll(&mut asked, Some(&moment)).is_ok_and(|ready| ready == 0) {
+            continue;
+        }
+        match reader.read(&mut bytes) {
+            Ok(count) if count > 0 => {
+                heard.emulator.lock().unwrap().process(&bytes[..count]);
+                heard.bytes.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            // Nobody has the terminal open any more.
+            _ => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+/// The state letter of a process (`R`, `S`, `T`, `Z` …); `None` where there is none.
+pub(crate) fn state_of(process: i32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Processor time that a process has used, seconds.
+pub(crate) fn processor_seconds(process: i32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let ticks: f64 = [11, 12].iter().filter_map(|index| fields.get(*index)?.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}

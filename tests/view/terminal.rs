@@ -1,0 +1,200 @@
+//! The program in a real terminal: it starts, answers, suspends, and gives the terminal back however it ends.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::live_run::{LiveRun, copy};
+use super::session::{Session, Start, state_of};
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn pid(process: i32) -> Pid {
+    Pid::from_raw(process).unwrap()
+}
+
+fn is_restored(session: &Session) -> bool {
+    session.is_cooked() && !session.on_other_screen() && session.shows_cursor()
+}
+
+#[test]
+fn it_starts_helps_and_leaves() {
+    let home = home();
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
+    assert!(session.on_other_screen() && !session.is_cooked() && !session.shows_cursor());
+    session.send("?");
+    session.wait_text("Help: Runs");
+    session.send("G");
+    session.wait_text("Go to the comparison");
+    session.send("\x1b");
+    session.wait_for("help closed", |session| !session.picture().contains("Help: Runs"));
+    session.send("\x10");
+    session.wait_text("Palette");
+    session.send("launch form\r");
+    session.wait_text("[5 Launch]");
+    session.send("\x03");
+    assert_eq!(session.wait_end(), 0);
+    assert!(is_restored(&session), "{}", session.picture());
+}
+
+#[test]
+fn signals_end_it_with_the_terminal_restored() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131)] {
+        let home = home();
+        let mut session = Session::start(home.path(), &Start::PLAIN);
+        session.wait_text("[1 Runs]");
+        kill_process(pid(session.process()), signal).unwrap();
+        assert_eq!(session.wait_end(), code, "{signal:?}");
+        assert!(is_restored(&session), "{signal:?}: {}", session.picture());
+    }
+}
+
+#[test]
+fn it_stops_for_the_shell_and_goes_on() {
+    let home = home();
+    let mut session = Session::start(home.path(), &Start { shell: Some("\"$@\"; echo LEFT"), ..Start::PLAIN });
+    session.wait_text("[1 Runs]");
+    for _ in 0..2 {
+        session.send("\x1a");
+        session.wait_for("stopped", |session| state_of(session.process()) == Some('T'));
+        session.wait_for("restored", is_restored);
+        kill_process_group(pid(session.process()), Signal::CONT).unwrap();
+        session.wait_for("drawn again", |session| session.on_other_screen() && session.picture().contains("[1 Runs]"));
+        session.wait_for("raw again", |session| !session.is_cooked());
+    }
+    session.send("\x03");
+    session.wait_text("LEFT");
+    assert!(is_restored(&session));
+}
+
+#[test]
+fn without_a_shell_above_it_does_not_stop() {
+    let home = home();
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
+    session.send("\x1a");
+    session.wait_text("no shell started this program");
+    assert!(session.on_other_screen() && state_of(session.process()) != Some('T'));
+}
+
+#[test]
+fn a_storm_of_sizes_ends_in_a_whole_picture() {
+    let home = home();
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
+    for step in 0..150_u16 {
+        session.resize(step * 37 % 190, step * 23 % 60);
+    }
+    session.resize(120, 36);
+    session.send("\x0c");
+    session.wait_for("the picture", |session| {
+        let picture = session.picture();
+        picture.contains("[1 Runs]") && picture.contains("7 Eval") && picture.lines().count() == 36
+    });
+    session.send("\x03");
+    assert_eq!(session.wait_end(), 0);
+}
+
+#[test]
+fn a_terminal_that_vanishes_ends_it_within_a_second() {
+    // In a session of its own no signal tells it: only the terminal's silence does.
+    let alone = "setsid --wait sh -c 'echo $$ > pid; exec \"$0\" \"$@\"' \"$@\"";
+    for shell in [None, Some(alone)] {
+        let home = home();
+        let mut session = Session::start(home.path(), &Start { shell, ..Start::PLAIN });
+        session.wait_text("[1 Runs]");
+        let process = match shell {
+            None => session.process(),
+            Some(_) => std::fs::read_to_string(home.path().join("pid")).unwrap().trim().parse().unwrap(),
+        };
+        assert!(state_of(process).is_some());
+        session.hang_up();
+        let start = Instant::now();
+        while state_of(process).is_some_and(|state| state != 'Z') {
+            assert!(start.elapsed() < Duration::from_secs(1), "process {process} ({shell:?}) still lives after {:?}", start.elapsed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn leaving_tells_of_runs_that_go_on() {
+    let home = home();
+    let mut run = LiveRun::begin(&home.path().join("runs"), 10);
+    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    session.wait_text("[1 Runs]");
+    session.send("\x03");
+    assert_eq!(session.wait_end(), 0);
+    session.wait_text("20261120-120000-invoice-live01 goes on");
+    run.end();
+    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    session.wait_text("[1 Runs]");
+    session.send("\x03");
+    session.wait_end();
+    assert!(!session.picture().contains("goes on"), "{}", session.picture());
+}
+
+#[test]
+fn the_users_files_are_read_and_read_again() {
+    let home = home();
+    let folder = home.path().join("config/grpo-tui");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("keys.toml"), "help = \"f12\"\nhepl = \"x\"\n").unwrap();
+    std::fs::write(folder.join("config.toml"), "ascii = true\n").unwrap();
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("keys.toml line 2: no action is called `hepl`");
+    session.send("\x1b[24~");
+    session.wait_text("Help: Runs");
+    assert!(session.picture().is_ascii(), "{}", session.picture());
+    session.send("\x1b");
+    std::fs::write(folder.join("keys.toml"), "help = \"f11\"\n").unwrap();
+    session.wait_text("f11 help");
+    std::fs::write(folder.join("config.toml"), "theme = \"sepia\"\n").unwrap();
+    session.wait_text("no theme is called `sepia`");
+}
+
+#[test]
+fn the_editor_gets_the_terminal_and_gives_it_back() {
+    let home = home();
+    let draws = "printf EDITING; sleep 0.2; stty -a > \"$HOME/stty\"";
+    std::fs::write(home.path().join("editor"), format!("#!/bin/sh\n{draws}\n")).unwrap();
+    std::fs::set_permissions(home.path().join("editor"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let editor = home.path().join("editor").display().to_string();
+    copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice"), &home.path().join("invoice"));
+    let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &[("VISUAL", &editor)], ..Start::PLAIN });
+    session.wait_text("[1 Runs]");
+    session.send("2");
+    session.wait_text("\"vendor\"");
+    session.send("\x10$EDITOR");
+    session.wait_text("schema.outside");
+    session.send("\r");
+    session.wait_for("the editor has run", |session| session.home.join("stty").exists());
+    session.wait_for("back", |session| session.on_other_screen() && !session.is_cooked());
+    let modes = std::fs::read_to_string(home.path().join("stty")).unwrap();
+    assert!(modes.contains(" icanon") && modes.contains(" echo "), "{modes}");
+}
+
+#[test]
+fn a_live_run_costs_few_bytes() {
+    let check = |arguments: &[&str], most: u64| {
+        let home = home();
+        let mut run = LiveRun::begin(&home.path().join("runs"), 10);
+        let mut session = Session::start(home.path(), &Start { arguments, ..Start::PLAIN });
+        session.wait_text("live01");
+        session.send("\r");
+        session.wait_text("[6 Live]");
+        session.wait_text("step");
+        let (before, how_long) = (session.bytes(), Duration::from_secs(8));
+        let lines = run.go_on(how_long);
+        assert!(lines > 40, "only {lines} lines were written");
+        let rate = (session.bytes() - before) * 1000 / how_long.as_millis() as u64;
+        println!("{arguments:?}: {rate} bytes a second, {lines} lines");
+        assert!(rate < most, "{arguments:?}: {rate} bytes a second, at most {most}");
+        assert!(rate > 20, "{arguments:?}: nothing of the run is shown");
+    };
+    check(&["--runs", "runs"], 20_000);
+    check(&["--runs", "runs", "--low-bandwidth"], 1_500);
+}
