@@ -1,5 +1,6 @@
 //! Tests: the workbench. Keys in, pictures and commands out, on real tasks and real runs.
 
+mod chart;
 mod documentation;
 mod everywhere;
 mod launch;
@@ -12,3 +13,4 @@ mod schema;
 mod session;
 mod stage;
 mod terminal;
+mod written_run;

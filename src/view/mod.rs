@@ -10,6 +10,7 @@ pub mod control;
 pub mod draft;
 pub mod draw;
 mod editor;
+mod encode;
 pub mod escape;
 mod event_loop;
 pub mod everywhere;

@@ -28,7 +28,8 @@ impl GiveUp {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_asked(&self) -> bool {
+    /// Whether it was asked to end.
+    pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -70,6 +71,12 @@ impl Ended {
         let words = words.trim_start_matches("error:").trim();
         if words.is_empty() { "it ended without a word".to_owned() } else { words.to_owned() }
     }
+}
+
+/// How the open task is named to the program; `None` where none is open.
+pub fn task_argument(model: &Model) -> Option<String> {
+    let task = &model.workbench.task.as_ref()?.task;
+    Some(task.folder().map_or_else(|| task.name.clone(), |folder| model.options.here.join(folder).display().to_string()))
 }
 
 impl Call {

@@ -145,7 +145,7 @@ fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
 }
 
 fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Style, String> {
-    if text(value).is_some() {
+    if text(value).is_some() || value.get_ref().is_integer() {
         return Ok(Style::new().fg(one_colour(file, palette, value)?));
     }
     let Some(table) = value.get_ref().as_table() else {

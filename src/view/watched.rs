@@ -104,7 +104,9 @@ impl Watched {
             RunNews::Opened(history) => {
                 self.history = *history;
                 self.loaded = true;
-                self.error = None;
+                if self.directory.is_some() {
+                    self.error = None;
+                }
                 self.since_ms.get_or_insert(now_ms);
             }
             RunNews::Events(batch) => {

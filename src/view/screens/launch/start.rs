@@ -3,24 +3,18 @@
 use std::path::PathBuf;
 
 use crate::run::{Compute, RunDirectory};
-use crate::task::Task;
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Confirm, Popup};
-use crate::view::program::{Call, Ended, GiveUp, Said};
+use crate::view::program::{Call, Ended, GiveUp, Said, task_argument};
 use crate::view::{action, workbench};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
 pub(super) fn train_arguments(model: &Model) -> Option<Vec<String>> {
-    let open = model.workbench.task.as_ref()?;
-    let mut arguments = vec!["train".to_owned(), task_argument(model, &open.task)];
+    let mut arguments = vec!["train".to_owned(), task_argument(model)?];
     arguments.extend(model.launch.form.arguments());
     arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string()]);
     Some(arguments)
-}
-
-fn task_argument(model: &Model, task: &Task) -> String {
-    task.folder().map_or_else(|| task.name.clone(), |folder| model.options.here.join(folder).display().to_string())
 }
 
 /// The same as a person would type it.

@@ -121,7 +121,7 @@ pub(super) const ACTIONS: &[Action] = &[
     quiet("live.copy", "Copy the completion", &["y"], HERE, copy).unless(no_text),
     // What the worker can be asked.
     Action::new("live.pause", "Hold the run after its step, or let it go on", "pause", &["p"], HERE, pause).unless(no_worker),
-    quiet("live.resume", "Let the run go on: unpause it, or start its worker again", &["R"], HERE, resume).unless(no_resume),
+    quiet("live.resume", "Let the run go on: unpause it, or start its worker again", &["r"], HERE, resume).unless(no_resume),
     quiet("live.checkpoint", "Save a checkpoint after the step under way", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
     quiet("live.eval", "Read the eval set after the step under way", &["E"], HERE, |m| ask(m, Verb::Eval)).unless(no_worker),
     quiet("live.stop", "Stop the run after its step", &["x"], HERE, |m| stop(m, false)).unless(no_worker),

@@ -18,7 +18,9 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let text = "No run is chosen.\n\n1  the runs there are; enter opens one here\n5  start one";
         return sentence(model, frame, area, "live", text, Role::Text);
     };
-    if !run.loaded {
+    // A folder without `run.toml` and without a first event is no run, however readable.
+    let is_no_run = run.directory.is_none() && run.history.run.is_none();
+    if !run.loaded || is_no_run {
         return match &run.error {
             Some(error) => {
                 let text = format!("{} cannot be read.\n\n{error}\n\n1  choose another run\n5  start one", run.id());

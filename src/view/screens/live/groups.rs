@@ -83,7 +83,7 @@ fn nothing(model: &Model, run: &Watched, step: u64) -> String {
 fn share_in_words(dead: usize, all: usize) -> String {
     match dead {
         0 => format!("All {all} groups teach something: their completions differ."),
-        _ if dead == all => format!("All {all} groups teach nothing: this step changes no weight."),
+        _ if dead == all => format!("All {all} groups teach nothing: no reward moves a weight here."),
         1 => format!("1 of {all} groups teaches nothing ({:.0} %).", 100.0 / all as f64),
         _ => format!("{dead} of {all} groups teach nothing ({:.0} %).", 100.0 * dead as f64 / all as f64),
     }
@@ -104,7 +104,7 @@ impl Plan {
     fn of(rows: &[Row], columns: usize) -> Self {
         let members = rows.iter().map(|row| row.tiers.len()).max().unwrap_or(0);
         let longest = rows.iter().map(|row| row.prompt_id.width()).max().unwrap_or(0);
-        let prompt = longest.min((columns / 4).max(6));
+        let prompt = longest.clamp(6, (columns / 4).max(6));
         let numbers = columns >= prompt + members.min(16) + 16;
         let room = columns.saturating_sub(prompt + 3 + if numbers { 12 } else { 0 });
         let each = if members * 2 <= room { 2 } else { 1 };

@@ -1,0 +1,145 @@
+//! The scores screen's part of the table of actions.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, drawing, keys, listing, source};
+use crate::view::action::{Action, Place};
+use crate::view::message::Command;
+use crate::view::model::{Model, Screen};
+use crate::view::widgets::cursor::Cursor;
+use crate::view::widgets::field::Field;
+
+const HERE: Place = Place::On(Screen::Scores);
+
+pub(super) const ACTIONS: &[Action] = &[
+    Action::new("scores.open", "Look at the completion", "", &["enter"], Place::In(Screen::Scores, LIST), |model| {
+        model.scores.pane = Some(COMPLETION);
+        Vec::new()
+    }),
+    Action::new(
+        "scores.source",
+        "Completions of the next source: samples, written here, the run's steps, drawn here",
+        "source",
+        &["s"],
+        HERE,
+        |model| {
+            let next = next_source(model);
+            source::turn_to(model, next)
+        },
+    ),
+    Action::new("scores.samples", "Completions of the task's samples", "", &[], HERE, |model| source::turn_to(model, Source::Samples)),
+    Action::new("scores.later_step", "The run's next stored step", "step", &["]"], HERE, |model| source::step(model, 1)).unless(no_run),
+    Action::new("scores.earlier_step", "The run's stored step before", "", &["["], HERE, |model| source::step(model, -1)).unless(no_run),
+    Action::new("scores.ten_later", "Ten stored steps later", "", &["}"], HERE, |model| source::step(model, 10)).unless(no_run),
+    Action::new("scores.ten_earlier", "Ten stored steps earlier", "", &["{"], HERE, |model| source::step(model, -10)).unless(no_run),
+    Action::new(
+        "scores.edit",
+        "Edit a copy of the completion, or the written one itself; it is scored while you type",
+        "edit",
+        &["i"],
+        HERE,
+        |model| keys::write(model, false),
+    ),
+    Action::new("scores.write", "Write a new completion; it is scored while you type", "write", &["a"], HERE, |model| {
+        keys::write(model, true)
+    }),
+    Action::new("scores.remove", "Take a written completion away", "", &["delete"], HERE, keys::remove).unless(|model| {
+        (model.scores.source != Source::Written).then(|| "only completions that were written here can be taken away".to_owned())
+    }),
+    Action::new("scores.draw", "Draw completions of this prompt from the model", "draw", &["r"], HERE, drawing::draw)
+        .unless(|model| drawing::plan(model).err()),
+    Action::new("scores.target", "Draw from the base, or from the trained model", "base/trained", &["b"], HERE, |model| {
+        model.scores.from_base = !model.scores.from_base;
+        let text = match drawing::plan(model) {
+            Ok(plan) => format!("r draws from {}", plan.name),
+            Err(why) => why,
+        };
+        model.say(text);
+        Vec::new()
+    }),
+    Action::new("scores.cancel", "Give up what is being drawn or scored", "give up", &["x"], HERE, |model| {
+        drawing::cancel(model);
+        if let Some(whole) = &model.scores.whole {
+            whole.give_up.now();
+        }
+        Vec::new()
+    })
+    .unless(|model| {
+        let scores = &model.scores;
+        let is_busy = scores.drawing.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
+        (!is_busy).then(|| "nothing is being drawn or scored".to_owned())
+    }),
+    Action::new(
+        "scores.rescore_run",
+        "Score every stored step of the run with the schema as it stands",
+        "whole run",
+        &["R"],
+        HERE,
+        source::rescore_run,
+    )
+    .unless(no_run),
+    Action::new("scores.only", "Show one tier only, or those that the schema's last change moved", "tier", &["f"], HERE, |model| {
+        model.scores.only = model.scores.only.next();
+        to_the_top(model)
+    }),
+    Action::new("scores.class", "Show one kind of failure only", "failure", &["c"], HERE, |model| {
+        model.scores.class = listing::next_class(model);
+        to_the_top(model)
+    }),
+    Action::new("scores.filter", "Show completions that hold a text, or answer a prompt", "find", &["/"], HERE, |model| {
+        model.scores.filtering = true;
+        model.scores.pane = Some(LIST);
+        Vec::new()
+    }),
+    Action::new("scores.order", "Another order: as they come, worst, best, longest first", "order", &["o"], HERE, |model| {
+        model.scores.order = model.scores.order.next();
+        to_the_top(model)
+    }),
+    Action::new("scores.groups", "In groups, or one after the other", "groups", &["v"], HERE, |model| {
+        model.scores.is_flat = !model.scores.is_flat;
+        to_the_top(model)
+    }),
+    Action::new("scores.copy", "Copy the completion", "", &["y"], HERE, |model| {
+        let place = listing::selected(model);
+        let item = place.and_then(|place| model.scores.scored.as_ref()?.items.all.get(place));
+        item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
+    }),
+    Action::new("scores.back", "Show all completions again, or go back to the list", "", &["esc"], HERE, |model| {
+        // In a text field escape belongs to the field.
+        if (PARTS.is_typing)(model) {
+            return keys::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        }
+        if matches!(PARTS.pane_of(model), COMPLETION | SUMMARY) {
+            model.scores.pane = Some(LIST);
+            return Vec::new();
+        }
+        (model.scores.only, model.scores.class) = Default::default();
+        model.scores.filter = Field::default();
+        Vec::new()
+    }),
+];
+
+fn next_source(model: &Model) -> Source {
+    let all = [Source::Samples, Source::Written, Source::Step, Source::Drawn];
+    let has = |source: &&Source| match source {
+        Source::Samples => true,
+        Source::Written => !model.scores.written.is_empty(),
+        Source::Step => model.workbench.current.is_some(),
+        Source::Drawn => !model.scores.drawn.is_empty(),
+    };
+    let now = all.iter().position(|source| *source == model.scores.source).unwrap_or(0);
+    all.iter().cycle().skip(now + 1).find(has).copied().unwrap_or_default()
+}
+
+fn no_run(model: &Model) -> Option<String> {
+    let Some(run) = model.workbench.current_run() else {
+        return Some("no run is open: open one on the screen Runs (f1)".to_owned());
+    };
+    (run.history.last_step == 0).then(|| format!("{} has not finished a step yet", run.id()))
+}
+
+fn to_the_top(model: &mut Model) -> Vec<Command> {
+    model.scores.cursor = Cursor::default();
+    model.scores.tops[0] = 0;
+    Vec::new()
+}

@@ -1,0 +1,148 @@
+//! Completions under view, wherever they come from: the task's samples, written here, a stored step of a run, drawn from a model.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::advantage::Advantage;
+use crate::dataset::{self, PromptRow};
+use crate::run::{RolloutGroup, read_step};
+use crate::score::Tier;
+use crate::task::{PromptSet, Task};
+use crate::view::workbench::OpenTask;
+
+/// Rows by their id, each set's first.
+pub type Rows = HashMap<String, Arc<PromptRow>>;
+
+/// Completions that are looked at together.
+#[derive(Debug, Default)]
+pub struct Items {
+    /// In the order of their source.
+    pub all: Vec<Item>,
+    /// The name of each group, by number: a prompt's id, or empty.
+    pub groups: Vec<String>,
+    /// How a group's rewards become advantages.
+    pub advantage: Option<Advantage>,
+}
+
+/// One completion.
+#[derive(Debug, Clone, Default)]
+pub struct Item {
+    /// As it was written.
+    pub text: String,
+    /// The row that it answers, where it is known.
+    pub row: Option<Arc<PromptRow>>,
+    /// The number of its group.
+    pub group: usize,
+    /// Where it comes from, in a few words.
+    pub from: String,
+    /// What the run recorded of it.
+    pub stored: Option<Stored>,
+}
+
+/// A completion's record in a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stored {
+    /// Its reward then.
+    pub reward: Option<f64>,
+    /// Its tier then.
+    pub tier: Option<Tier>,
+    /// Its advantage then.
+    pub advantage: f64,
+    /// Its tokens, the stop token included.
+    pub tokens: usize,
+    /// Whether it was cut at the limit.
+    pub is_cut: bool,
+}
+
+/// A completion that was written or pasted here, or drawn from a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The text.
+    pub text: String,
+    /// The row that it answers.
+    pub prompt_id: Option<String>,
+    /// Where it comes from, in a few words.
+    pub from: String,
+}
+
+/// The rows of an open task.
+pub fn rows_of(open: &OpenTask) -> Rows {
+    let mut found = Rows::new();
+    for row in open.rows.values().flatten().flatten() {
+        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row.clone()));
+    }
+    found
+}
+
+/// The rows of the task that a run froze; those of sets that cannot be read are left out.
+pub fn rows_of_run(task: &Path) -> Rows {
+    let mut found = Rows::new();
+    let Ok(task) = Task::load(task) else { return found };
+    for row in PromptSet::ALL.into_iter().filter_map(|set| dataset::load(&task, set).ok()).flatten() {
+        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
+    }
+    found
+}
+
+impl Items {
+    /// The task's samples; those of one prompt are a group.
+    pub fn samples(open: &OpenTask, rows: &Rows, advantage: Option<Advantage>) -> Result<Self, String> {
+        let samples = open.samples.as_ref().map_err(Clone::clone)?;
+        let written = samples.iter().map(|sample| Written {
+            text: sample.text.clone(),
+            prompt_id: sample.prompt_id.clone(),
+            from: format!("line {}", sample.line),
+        });
+        Ok(Self::written(written, rows, advantage))
+    }
+
+    /// Texts; those that answer one prompt are a group.
+    pub fn written(texts: impl IntoIterator<Item = Written>, rows: &Rows, advantage: Option<Advantage>) -> Self {
+        let mut items = Self { advantage, ..Self::default() };
+        for written in texts {
+            let name = written.prompt_id.unwrap_or_default();
+            let group = items.groups.iter().position(|group| *group == name).unwrap_or_else(|| {
+                items.groups.push(name.clone());
+                items.groups.len() - 1
+            });
+            items.all.push(Item { text: written.text, row: rows.get(&name).cloned(), group, from: written.from, stored: None });
+        }
+        items
+    }
+
+    /// A stored step of a run.
+    ///
+    /// # Errors
+    /// The file and line that cannot be read, as a sentence.
+    pub fn step(run: &Path, step: u64, rows: &Rows, advantage: Advantage) -> Result<Self, String> {
+        let groups = read_step(run, step).map_err(|error| error.to_string())?;
+        Ok(Self::groups(groups, rows, advantage))
+    }
+
+    fn groups(groups: Vec<RolloutGroup>, rows: &Rows, advantage: Advantage) -> Self {
+        let mut items = Self { advantage: Some(advantage), ..Self::default() };
+        for (number, group) in groups.into_iter().enumerate() {
+            let row = rows.get(&group.prompt_id).cloned();
+            for (sample, completion) in group.completions.into_iter().enumerate() {
+                let tier = completion.score["tier"].as_str().and_then(|name| Tier::ALL.into_iter().find(|tier| tier.name() == name));
+                let stored = Stored {
+                    reward: completion.reward,
+                    tier,
+                    advantage: completion.advantage,
+                    tokens: completion.token_ids.len(),
+                    is_cut: completion.stop_reason == "length",
+                };
+                items.all.push(Item {
+                    text: completion.text,
+                    row: row.clone(),
+                    group: number,
+                    from: format!("step {} sample {}", group.step, sample + 1),
+                    stored: Some(stored),
+                });
+            }
+            items.groups.push(group.prompt_id);
+        }
+        items
+    }
+}

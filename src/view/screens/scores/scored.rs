@@ -1,0 +1,277 @@
+//! Scores of completions under a schema: each with its group's mean, deviation and advantages, and counts of all; and what the schema changes in a run.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::items::{Item, Items};
+use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_state};
+use crate::score::{FailureClass, Score, Scorer, Tier};
+use crate::task::TierValues;
+
+/// Completions with their scores.
+#[derive(Debug)]
+pub struct Scored {
+    /// The completions.
+    pub items: Arc<Items>,
+    /// Their scores, in the same order.
+    pub scores: Vec<Score>,
+    /// Advantages, in the same order.
+    pub advantages: Vec<f64>,
+    /// By number.
+    pub groups: Vec<Group>,
+    /// Counts.
+    pub tally: Tally,
+}
+
+/// A group under the schema.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Group {
+    /// Its completions, by their place.
+    pub members: Vec<usize>,
+    /// Of the rewards.
+    pub mean: f64,
+    /// Sample standard deviation of the rewards; 0 of fewer than two.
+    pub deviation: f64,
+    /// Whether it teaches nothing, and why.
+    pub state: Dead,
+}
+
+/// Counts of scored completions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Completions.
+    pub all: usize,
+    /// By tier, in the order of [`Tier::ALL`].
+    pub tiers: [usize; 3],
+    /// Valid, or they would be without a fence or prose around them.
+    pub tolerant: usize,
+    /// Equal to what was expected, of those where that is known.
+    pub exact: (usize, usize),
+    /// Failures by class, those that occur, in the order of [`FailureClass::ALL`].
+    pub failures: Vec<(FailureClass, usize)>,
+}
+
+/// What a schema changes in a stored step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Impact {
+    /// The step; of a sum, the last one.
+    pub step: u64,
+    /// Completions.
+    pub completions: usize,
+    /// Rewards that differ from those recorded.
+    pub rewards: usize,
+    /// Tiers that differ.
+    pub tiers: usize,
+    /// Advantages whose sign differs: the completion was pushed up and would be pushed down or left alone, or the other way round.
+    pub signs: usize,
+    /// Groups that taught nothing and would teach.
+    pub revived: usize,
+    /// Groups that taught and would teach nothing.
+    pub silenced: usize,
+}
+
+/// What a group's advantage is made of: `(reward - mean) / (deviation + 0.0001)` with its numbers.
+pub fn formula(advantage: Advantage, reward: f64, group: &Group, found: f64) -> String {
+    let count = group.members.len();
+    match (group.state, advantage) {
+        (Dead::Best | Dead::Worst, _) => format!("0: all {count} rewards are {reward:.3}, so the group teaches nothing"),
+        (Dead::No, Advantage::Standardized) => {
+            format!("({reward:.3} - {:.3}) / ({:.3} + {STANDARD_DEVIATION_FLOOR}) = {found:+.3}", group.mean, group.deviation)
+        }
+        (Dead::No, Advantage::Centered) => format!("{reward:.3} - {:.3} = {found:+.3}", group.mean),
+        (Dead::No, Advantage::LeaveOneOut) => {
+            let others = (group.mean * count as f64 - reward) / (count as f64 - 1.0);
+            format!("{reward:.3} - {others:.3} (mean of the other {}) = {found:+.3}", count - 1)
+        }
+    }
+}
+
+/// Score them all, on every core.
+pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues) -> Scored {
+    let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
+    let scores = scorer.score_all(&texts);
+    let advantage = items.advantage.unwrap_or(Advantage::Standardized);
+    let mut groups = vec![Group::default(); items.groups.len()];
+    for (place, item) in items.all.iter().enumerate() {
+        if let Some(group) = groups.get_mut(item.group) {
+            group.members.push(place);
+        }
+    }
+    let mut advantages = vec![0.0; scores.len()];
+    for group in &mut groups {
+        let rewards: Vec<f64> = group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
+        (group.mean, group.deviation) = mean_and_deviation(&rewards);
+        group.state = group_state(&rewards, tiers.valid, tiers.unparsable);
+        for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
+            if let Some(advantage) = advantages.get_mut(*place) {
+                *advantage = found;
+            }
+        }
+    }
+    Scored { tally: tally(&scores), items: Arc::clone(items), scores, advantages, groups }
+}
+
+fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
+    if rewards.is_empty() {
+        return (0.0, 0.0);
+    }
+    let count = rewards.len() as f64;
+    let mean = rewards.iter().sum::<f64>() / count;
+    if rewards.len() < 2 {
+        return (mean, 0.0);
+    }
+    let variance = rewards.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    (mean, variance.sqrt())
+}
+
+fn tally(scores: &[Score]) -> Tally {
+    let mut tally = Tally { all: scores.len(), ..Tally::default() };
+    let mut failures = [0_usize; FailureClass::ALL.len()];
+    for score in scores {
+        tally.tiers[score.tier as usize] += 1;
+        tally.tolerant += usize::from(score.tolerant);
+        if let Some(exact) = score.exact {
+            tally.exact.0 += usize::from(exact);
+            tally.exact.1 += 1;
+        }
+        if let Some(class) = score.failure {
+            failures[class as usize] += 1;
+        }
+    }
+    tally.failures = FailureClass::ALL.into_iter().zip(failures).filter(|(_, count)| *count > 0).collect();
+    tally
+}
+
+/// What the schema would change in stored steps, each scored on its own core.
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, tiers: TierValues) -> Vec<Impact> {
+    steps.par_iter().map(|(step, items)| impact(*step, &score(items, scorer, tiers))).collect()
+}
+
+fn impact(step: u64, scored: &Scored) -> Impact {
+    let mut found = Impact { step, completions: scored.scores.len(), ..Impact::default() };
+    for ((item, score), advantage) in scored.items.all.iter().zip(&scored.scores).zip(&scored.advantages) {
+        let Some(stored) = item.stored else { continue };
+        found.rewards += usize::from(stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9));
+        found.tiers += usize::from(stored.tier.is_some_and(|tier| tier != score.tier));
+        found.signs += usize::from(sign(stored.advantage) != sign(*advantage));
+    }
+    for group in &scored.groups {
+        let stored = group.members.iter().filter_map(|place| scored.items.all.get(*place)?.stored);
+        let taught = stored.map(|stored| stored.advantage).any(|advantage| advantage != 0.0);
+        match (taught, group.state == Dead::No) {
+            (false, true) => found.revived += 1,
+            (true, false) => found.silenced += 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+fn sign(advantage: f64) -> i8 {
+    if advantage > 0.0 { 1 } else { -i8::from(advantage < 0.0) }
+}
+
+/// All of them together.
+pub fn sum(impacts: &[Impact]) -> Impact {
+    impacts.iter().fold(Impact::default(), |sum, one| Impact {
+        step: sum.step.max(one.step),
+        completions: sum.completions + one.completions,
+        rewards: sum.rewards + one.rewards,
+        tiers: sum.tiers + one.tiers,
+        signs: sum.signs + one.signs,
+        revived: sum.revived + one.revived,
+        silenced: sum.silenced + one.silenced,
+    })
+}
+
+/// The tiers that completions had under the schema before, where they differ now. `None`: other completions, so nothing can be compared.
+pub fn moved(before: &Scored, now: &Scored) -> Option<Vec<Option<Tier>>> {
+    let same = Arc::ptr_eq(&before.items, &now.items);
+    let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
+    same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
+}
+
+/// Whether a completion holds a text, capitals aside, in itself or in what it answers; `wanted` in lower case.
+pub fn holds(item: &Item, name: &str, wanted: &str) -> bool {
+    wanted.is_empty() || item.text.to_lowercase().contains(wanted) || name.to_lowercase().contains(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Task;
+    use crate::view::screens::scores::items::{Rows, Stored, Written};
+
+    fn items(texts: &[&str], advantage: Advantage) -> Arc<Items> {
+        let written = texts.iter().map(|text| Written { text: (*text).to_owned(), prompt_id: Some("p".to_owned()), from: String::new() });
+        Arc::new(Items::written(written, &Rows::new(), Some(advantage)))
+    }
+
+    const VALID: &str = r#"{"vendor": "a", "date": "b", "amount": 1, "currency": "c"}"#;
+
+    fn scored(items: &Arc<Items>) -> Scored {
+        let task = Task::embedded("invoice").unwrap();
+        score(items, &Scorer::new(&task).unwrap(), task.score.tiers)
+    }
+
+    #[test]
+    fn groups_and_their_formulas() {
+        let check = |texts: &[&str], advantage, expected: [&str; 2]| {
+            let found = scored(&items(texts, advantage));
+            let said = [0, 1].map(|place| formula(advantage, found.scores[place].reward, &found.groups[0], found.advantages[place]));
+            assert_eq!(said, expected);
+        };
+        let mixed = [VALID, "{}", "no", VALID];
+        check(
+            &mixed,
+            Advantage::Standardized,
+            ["(1.000 - 0.625) / (0.479 + 0.0001) = +0.783", "(0.500 - 0.625) / (0.479 + 0.0001) = -0.261"],
+        );
+        check(&mixed, Advantage::Centered, ["1.000 - 0.625 = +0.375", "0.500 - 0.625 = -0.125"]);
+        check(
+            &mixed,
+            Advantage::LeaveOneOut,
+            ["1.000 - 0.500 (mean of the other 3) = +0.500", "0.500 - 0.667 (mean of the other 3) = -0.167"],
+        );
+        let dead = "0: all 2 rewards are 1.000, so the group teaches nothing";
+        check(&[VALID, VALID], Advantage::Standardized, [dead, dead]);
+        let tally = scored(&items(&mixed, Advantage::Centered)).tally;
+        assert_eq!((tally.tiers, tally.tolerant, tally.exact), ([1, 1, 2], 2, (0, 0)));
+        assert_eq!(tally.failures, [(FailureClass::Prose, 1), (FailureClass::MissingKey, 1)]);
+    }
+
+    #[test]
+    fn what_a_schema_changes_is_counted() {
+        let stored =
+            |reward: f64, tier, advantage| Some(Stored { reward: Some(reward), tier: Some(tier), advantage, tokens: 1, is_cut: false });
+        let check = |records: [Option<Stored>; 2], expected: Impact| {
+            let mut found = items(&[VALID, "{}"], Advantage::Standardized);
+            let inner = Arc::get_mut(&mut found).unwrap();
+            for (item, record) in inner.all.iter_mut().zip(records) {
+                item.stored = record;
+            }
+            assert_eq!(impact(7, &scored(&found)), expected);
+        };
+        let none = Impact { step: 7, completions: 2, ..Impact::default() };
+        check([stored(1.0, Tier::Valid, 0.7), stored(0.5, Tier::Invalid, -0.7)], none);
+        // The second was valid: a dead group that would teach.
+        check(
+            [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
+            Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, ..none },
+        );
+        check([stored(0.5, Tier::Invalid, -0.7), stored(1.0, Tier::Valid, 0.7)], Impact { rewards: 2, tiers: 2, signs: 2, ..none });
+        assert_eq!(sum(&[none, Impact { step: 3, signs: 2, ..none }]), Impact { step: 7, completions: 4, signs: 2, ..Impact::default() });
+    }
+
+    #[test]
+    fn moves_are_told_only_of_the_same_completions() {
+        let some = items(&["{}"], Advantage::Standardized);
+        let (before, now) = (scored(&some), scored(&some));
+        assert_eq!(moved(&before, &now), Some(vec![None]));
+        let mut changed = scored(&some);
+        changed.scores[0].tier = Tier::Valid;
+        assert_eq!(moved(&changed, &now), Some(vec![Some(Tier::Valid)]));
+        assert_eq!(moved(&scored(&items(&["{}"], Advantage::Standardized)), &now), None);
+    }
+}

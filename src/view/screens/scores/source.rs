@@ -1,0 +1,244 @@
+//! Reading completions from their source, and scoring them again: work beside the view, of which only the newest counts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::items::{Items, Rows, rows_of, rows_of_run};
+use super::scored::{Impact, Scored, impacts, moved, score};
+use super::{Source, Stored, Whole};
+use crate::advantage::Advantage;
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+use crate::view::program::GiveUp;
+use crate::view::widgets::cursor::Cursor;
+use crate::view::workbench::OpenTask;
+
+/// Completions of stored steps that are held and scored again with every change of the schema.
+const HELD: usize = 2_000;
+/// Steps of a whole run are told in pieces of so many.
+const PIECE: usize = 20;
+
+/// What was read.
+struct Loaded {
+    items: Result<Items, String>,
+    rows: Arc<Rows>,
+    stored: Option<Stored>,
+    source: Source,
+}
+
+/// What is read: everything that the work needs, taken from the model.
+struct Wanted {
+    open: Arc<OpenTask>,
+    rows: Option<Arc<Rows>>,
+    source: Source,
+    written: Vec<super::items::Written>,
+    advantage: Option<Advantage>,
+    run: Option<RunStep>,
+    stored: Option<Stored>,
+}
+
+struct RunStep {
+    run: PathBuf,
+    task: PathBuf,
+    step: u64,
+    last: u64,
+    advantage: Advantage,
+}
+
+/// Read the completions of the source as it is set.
+pub(super) fn load(model: &mut Model) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let scores = &model.scores;
+    let rows = scores.rows.as_ref().filter(|(task, _)| Arc::ptr_eq(task, &open)).map(|(_, rows)| Arc::clone(rows));
+    let written = match scores.source {
+        Source::Written => scores.written.clone(),
+        Source::Drawn => scores.drawn.clone(),
+        _ => Vec::new(),
+    };
+    let advantage = model.launch.resolved.as_ref().map(|resolved| resolved.config.advantage);
+    let (run, stored) = (run_step(model), scores.stored.clone());
+    let wanted = Wanted { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
+    vec![Work::once("scores.items", move || read(wanted), move |model, loaded| take_items(model, open, loaded))]
+}
+
+/// The step of the current run that is looked at.
+fn run_step(model: &Model) -> Option<RunStep> {
+    let run = model.workbench.current_run()?;
+    let last = run.history.last_step;
+    let directory = run.directory.as_ref()?;
+    let step = if model.scores.step == 0 { last } else { model.scores.step.min(last) };
+    let advantage = directory.file().config.advantage;
+    Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
+}
+
+fn read(wanted: Wanted) -> Loaded {
+    let rows = wanted.rows.unwrap_or_else(|| Arc::new(rows_of(&wanted.open)));
+    let mut stored = wanted.stored;
+    let items = match wanted.source {
+        Source::Samples => Items::samples(&wanted.open, &rows, wanted.advantage),
+        Source::Written | Source::Drawn => Ok(Items::written(wanted.written, &rows, wanted.advantage)),
+        Source::Step => match wanted.run {
+            None => Err("no run is open: open one on the screen Runs (f1)".to_owned()),
+            Some(run) if run.last == 0 => Err("the run has not finished a step yet".to_owned()),
+            Some(run) => {
+                let held = stored.take().filter(|stored| stored.run == run.run).unwrap_or_else(|| hold(&run));
+                let items = Items::step(&run.run, run.step, &held.rows, run.advantage);
+                stored = Some(held);
+                items
+            }
+        },
+    };
+    Loaded { items, rows, stored, source: wanted.source }
+}
+
+/// The latest steps of a run, up to a number of completions.
+fn hold(run: &RunStep) -> Stored {
+    let rows = Arc::new(rows_of_run(&run.task));
+    let (mut steps, mut completions) = (Vec::new(), 0);
+    for step in (1..=run.last).rev() {
+        // A step that cannot be read is told when it is looked at; steps that the keep rule deleted are empty.
+        let Ok(items) = Items::step(&run.run, step, &rows, run.advantage) else { continue };
+        if items.all.is_empty() {
+            break;
+        }
+        completions += items.all.len();
+        if completions > HELD && !steps.is_empty() {
+            break;
+        }
+        steps.push((step, Arc::new(items)));
+    }
+    steps.reverse();
+    Stored { run: run.run.clone(), rows, steps: Arc::new(steps) }
+}
+
+fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Command> {
+    let scores = &mut model.scores;
+    scores.rows = Some((open, loaded.rows));
+    scores.stored = loaded.stored;
+    if loaded.source != scores.source {
+        return Vec::new();
+    }
+    match loaded.items {
+        Ok(items) => {
+            (scores.items, scores.error) = (Arc::new(items), None);
+            rescore(model)
+        }
+        Err(error) => {
+            (scores.items, scores.scored, scores.error) = (Arc::default(), None, Some(error));
+            Vec::new()
+        }
+    }
+}
+
+/// Score what is there with the last schema that compiled.
+pub(super) fn rescore(model: &mut Model) -> Vec<Command> {
+    let (Some(scorer), Some(open)) = (model.workbench.scorer(), model.workbench.task.as_ref()) else { return Vec::new() };
+    let tiers = open.task.score.tiers;
+    let items = Arc::clone(&model.scores.items);
+    let held = model.scores.stored.as_ref().filter(|_| model.scores.source == Source::Step);
+    let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
+    model.scores.is_old = false;
+    vec![Work::once("score", move || (score(&items, &scorer, tiers), impacts(&steps, &scorer, tiers)), take_scores)]
+}
+
+fn take_scores(model: &mut Model, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
+    let scores = &mut model.scores;
+    match scores.scored.as_ref().and_then(|before| moved(before, &scored)) {
+        // What moved stays marked until something moves again.
+        Some(now) if now.iter().any(Option::is_some) => scores.moved = now,
+        Some(_) => {}
+        None => scores.moved = vec![None; scored.scores.len()],
+    }
+    (scores.scored, scores.impacts) = (Some(scored), impacts);
+    Vec::new()
+}
+
+/// Look at completions of another source.
+pub(super) fn turn_to(model: &mut Model, source: Source) -> Vec<Command> {
+    if model.scores.source != source {
+        model.scores.source = source;
+        model.scores.cursor = Cursor::default();
+        model.scores.tops = [0; 2];
+    }
+    load(model)
+}
+
+/// Look at another step of the current run; beyond its ends nothing changes.
+pub(super) fn step(model: &mut Model, by: i64) -> Vec<Command> {
+    let last = model.workbench.current_run().map_or(0, |run| run.history.last_step);
+    let now = if model.scores.step == 0 { last } else { model.scores.step };
+    let next = now.saturating_add_signed(by).clamp(1, last.max(1));
+    // At the end the latest step is followed.
+    model.scores.step = if next >= last { 0 } else { next };
+    if model.scores.source != Source::Step {
+        // The first press shows the step at hand, the next ones move.
+        model.scores.step = 0;
+    }
+    turn_to(model, Source::Step)
+}
+
+/// The run is another one: nothing of the last one holds.
+pub(super) fn forget_run(model: &mut Model) {
+    let scores = &mut model.scores;
+    if let Some(whole) = scores.whole.take() {
+        whole.give_up.now();
+    }
+    (scores.stored, scores.step) = (None, 0);
+    scores.impacts.clear();
+    if scores.source == Source::Step {
+        (scores.items, scores.scored) = (Arc::default(), None);
+    }
+}
+
+/// Score every stored step of the current run again, piece by piece.
+pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
+    let (Some(run), Some(scorer), Some(open)) = (run_step(model), model.workbench.scorer(), model.workbench.task.clone()) else {
+        return Vec::new();
+    };
+    let give_up = GiveUp::default();
+    let version = model.workbench.draft.version;
+    if let Some(before) = model.scores.whole.take() {
+        before.give_up.now();
+    }
+    model.scores.whole = Some(Whole { give_up: give_up.clone(), steps: run.last, version, ..Whole::default() });
+    let tiers = open.task.score.tiers;
+    vec![Work::stream("scores.whole", move |outlet| {
+        let rows = rows_of_run(&run.task);
+        let all: Vec<u64> = (1..=run.last).collect();
+        for piece in all.chunks(PIECE) {
+            if give_up.is_asked() {
+                return;
+            }
+            let outcome = piece_of(&run.run, piece, &rows, run.advantage);
+            let (steps, error) = match outcome {
+                Ok(steps) => (steps, None),
+                Err(error) => (Vec::new(), Some(error)),
+            };
+            let found = impacts(&steps, &scorer, tiers);
+            let wanted = outlet.put(move |model| {
+                if let Some(whole) = &mut model.scores.whole {
+                    whole.impacts.extend(found);
+                    whole.error = whole.error.take().or(error);
+                }
+                Vec::new()
+            });
+            if !wanted {
+                return;
+            }
+        }
+        outlet.put(|model| {
+            if let Some(whole) = &mut model.scores.whole {
+                whole.is_done = true;
+            }
+            Vec::new()
+        });
+    })]
+}
+
+/// The steps of a piece; those that the keep rule deleted are left out.
+fn piece_of(run: &Path, piece: &[u64], rows: &Rows, advantage: Advantage) -> Result<Vec<(u64, Arc<Items>)>, String> {
+    let read = piece.iter().map(|step| Items::step(run, *step, rows, advantage).map(|items| (*step, Arc::new(items))));
+    let mut steps = read.collect::<Result<Vec<_>, _>>()?;
+    steps.retain(|(_, items)| !items.all.is_empty());
+    Ok(steps)
+}

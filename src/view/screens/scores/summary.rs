@@ -1,0 +1,117 @@
+//! All completions together: tiers, strict and tolerant rates with their intervals, kinds of failure, and what the schema changes in the run.
+
+use ratatui::text::{Line, Span};
+
+use super::scored::{Impact, Scored, sum};
+use super::{Source, Whole};
+use crate::score::Tier;
+use crate::statistics::wilson;
+use crate::view::model::Model;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::amount::percent;
+use crate::view::widgets::gauge::gauge;
+
+/// The lines, for a width of columns.
+pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
+    let Some(scored) = &model.scores.scored else { return Vec::new() };
+    let theme = &model.theme;
+    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let tally = &scored.tally;
+    let mut lines = Vec::new();
+    for tier in Tier::ALL.into_iter().rev() {
+        let count = tally.tiers[tier as usize];
+        let share = count as f64 / tally.all.max(1) as f64;
+        lines.push(Line::from(vec![
+            Span::styled(format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()), theme.style(Theme::tier_role(tier.name()))),
+            Span::styled(gauge(theme, share, columns.saturating_sub(30).clamp(4, 24)), theme.style(Theme::tier_role(tier.name()))),
+            Span::raw(format!(" {count:>5} {:>6}", percent(share))),
+        ]));
+    }
+    lines.push(rate(theme, "strict", tally.tiers[Tier::Valid as usize], tally.all));
+    lines.push(rate(theme, "tolerant", tally.tolerant, tally.all));
+    if tally.exact.1 > 0 {
+        lines.push(rate(theme, "exact", tally.exact.0, tally.exact.1));
+    }
+    let failures: Vec<String> = tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
+    lines.push(faint(if failures.is_empty() { "no failures".to_owned() } else { format!("failures: {}", failures.join(", ")) }));
+    groups(theme, scored, &mut lines);
+    if model.scores.source == Source::Step {
+        run(model, &mut lines);
+    }
+    lines
+}
+
+fn rate(theme: &Theme, name: &str, count: usize, all: usize) -> Line<'static> {
+    let (low, high) = wilson(count, all);
+    Line::from(vec![
+        Span::raw(format!("{name:<9}{:>6}", percent(count as f64 / all.max(1) as f64))),
+        Span::styled(format!("  95 %: {} to {}, {count} of {all}", percent(low), percent(high)), theme.style(Role::Faint)),
+    ])
+}
+
+fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
+    use crate::advantage::Dead;
+    let several: Vec<_> = scored.groups.iter().filter(|group| group.members.len() > 1).collect();
+    if several.is_empty() {
+        return;
+    }
+    let count = |state| several.iter().filter(|group| group.state == state).count();
+    let text = format!("groups: {} teach, {} all best, {} all alike below", count(Dead::No), count(Dead::Best), count(Dead::Worst));
+    lines.push(Line::styled(text, theme.style(Role::Faint)));
+}
+
+fn run(model: &Model, lines: &mut Vec<Line<'static>>) {
+    let theme = &model.theme;
+    lines.push(Line::default());
+    let (title, impacts, notes) = match &model.scores.whole {
+        Some(whole) => {
+            let (title, notes) = of_whole(model, whole);
+            (title, &whole.impacts, notes)
+        }
+        None => {
+            let steps = model.scores.impacts.len();
+            (format!("this schema on the last {steps} steps"), &model.scores.impacts, vec!["R scores the whole run".to_owned()])
+        }
+    };
+    let all = sum(impacts);
+    lines.push(Line::styled(title, theme.style(Role::Title)));
+    if all.completions == 0 {
+        lines.push(Line::styled("no stored completions were read", theme.style(Role::Faint)));
+    } else if all.rewards + all.tiers + all.signs == 0 {
+        lines.push(Line::from(format!("changes nothing: {} rewards and advantages stay as recorded", all.completions)));
+    } else {
+        for (count, of, what) in [
+            (all.rewards, all.completions, "rewards would differ"),
+            (all.tiers, all.completions, "tiers would differ"),
+            (all.signs, all.completions, "advantages would change their sign"),
+        ] {
+            let role = if count > 0 { Role::Accent } else { Role::Faint };
+            let share = percent(count as f64 / of as f64);
+            lines.push(Line::styled(format!("{count:>6} of {of} {what} ({share})"), theme.style(role)));
+        }
+        lines.push(Line::from(format!("{:>6} dead groups would teach, {} that taught would not", all.revived, all.silenced)));
+        lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
+        lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
+    }
+    lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
+}
+
+fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
+    Line::styled(format!("{:>6} {:>9} {:>7} {:>7}", one.step, one.rewards, one.tiers, one.signs), theme.style(Role::Text))
+}
+
+fn of_whole(model: &Model, whole: &Whole) -> (String, Vec<String>) {
+    let scored = whole.impacts.len();
+    let title = match (whole.is_done, whole.give_up.is_asked()) {
+        (true, _) => format!("this schema on the whole run, {scored} stored steps"),
+        (false, true) => format!("given up after {scored} of {} steps", whole.steps),
+        (false, false) => format!("scoring the run: {scored} of {} steps; x gives up", whole.steps),
+    };
+    let mut notes = Vec::new();
+    if whole.version != model.workbench.draft.version {
+        notes.push("stale: the schema has changed since; R scores the run again".to_owned());
+    }
+    notes.extend(whole.error.clone());
+    (title, notes)
+}
