@@ -2,6 +2,7 @@
 
 mod chart;
 mod documentation;
+mod eval;
 mod everywhere;
 mod launch;
 mod live;

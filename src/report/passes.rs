@@ -70,7 +70,8 @@ impl PassId {
     /// How it is called: `base`, `step 30`, or the model's name; with the run where that is not clear.
     pub fn name(&self, with_folder: bool) -> String {
         let own = match self.target.as_str() {
-            "trained" => format!("step {}", self.step),
+            // An eval of its own has no steps.
+            "trained" if self.step > 0 => format!("step {}", self.step),
             target => target.to_owned(),
         };
         if with_folder { format!("{} {own}", self.short_folder()) } else { own }

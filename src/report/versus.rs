@@ -234,10 +234,8 @@ impl Paired {
     pub fn sentence(&self) -> String {
         let pairs = self.comparison.pairs();
         match (self.is_clear(), self.needed) {
-            (true, _) if self.comparison.fixed > self.comparison.broken => {
-                "the second is better, and chance alone does not make that".to_owned()
-            }
-            (true, _) => "the second is worse, and chance alone does not make that".to_owned(),
+            (true, _) if self.comparison.fixed > self.comparison.broken => "the second is better, not by chance alone".to_owned(),
+            (true, _) => "the second is worse, not by chance alone".to_owned(),
             (false, Some(needed)) if needed > pairs => {
                 format!("not settled by {pairs} prompts; about {needed} would show a difference like this four times in five")
             }

@@ -11,7 +11,7 @@ use grpo_tui::view::{Message, Screen};
 use super::stage::{Stage, finished_run};
 
 /// A copy of the recorded run under another id and name, with another status in `state.json`; hard links would share what tests change.
-fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
+pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
     fn copy(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
         std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -32,7 +32,7 @@ fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
     run
 }
 
-fn change(file: &Path, changes: &[(&str, &str)]) {
+pub(super) fn change(file: &Path, changes: &[(&str, &str)]) {
     let text = std::fs::read_to_string(file).unwrap();
     std::fs::write(file, changes.iter().fold(text, |text, (from, to)| text.replace(from, to))).unwrap();
 }
@@ -214,6 +214,9 @@ fn marks_overlay_and_comparison() {
     let runs = stage.folder.path().join("runs");
     assert_eq!(stage.model.workbench.current, Some(runs.join("20261118-090000-receipts-bbbbbb")));
     assert_eq!(stage.model.workbench.overlay.len(), 2);
+    stage.keys("1 g v");
+    assert_eq!(stage.model.screen, Screen::Eval);
+    assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.picture());
     stage.keys("1 esc");
     assert!(!stage.shows("2 marked"));
     stage.keys("enter");

@@ -12,8 +12,8 @@ use crate::run::{RunPlaces, replace_file};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// One run: its base against its result. Two or three: their results
-    #[arg(required = true, num_args = 1..=3)]
-    runs: Vec<String>,
+    #[arg(required = true, num_args = 1..=3, value_name = "RUN")]
+    these: Vec<String>,
     /// The set that was read [default: proof where it was, else eval]
     #[arg(long, value_name = "SET")]
     on: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     let mut passes = Vec::new();
-    for run in &arguments.runs {
+    for run in &arguments.these {
         let directory = places.find(run)?;
         let found = base_and_trained(directory.path())?;
         let found = match &arguments.on {
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
             None => found,
         };
         // Of several runs only the results count.
-        passes.extend(if arguments.runs.len() == 1 { found } else { found.into_iter().skip(1).collect() });
+        passes.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
     }
     let versus = Versus::read(&passes)?;
     if let Some(file) = &arguments.html {

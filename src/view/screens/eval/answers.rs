@@ -134,12 +134,11 @@ fn expected(
         Some(fields) => {
             for (field, value) in fields {
                 let (first, second) = (mark(before, field), mark(after, field));
-                let text = wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).join(" ");
-                lines.push(Line::from(vec![
-                    Span::styled(first.0, theme.style(first.1)),
-                    Span::styled(format!("{} ", second.0), theme.style(second.1)),
-                    Span::raw(text),
-                ]));
+                let marks = [Span::styled(first.0, theme.style(first.1)), Span::styled(format!("{} ", second.0), theme.style(second.1))];
+                for (index, text) in wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).into_iter().enumerate() {
+                    let before = if index == 0 { marks.to_vec() } else { vec![Span::raw("   ")] };
+                    lines.push(Line::from([before, vec![Span::raw(text)]].concat()));
+                }
             }
         }
         None => lines.extend(wrapped(&expected.to_string(), width).into_iter().map(Line::from)),

@@ -41,11 +41,15 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     if inside.width >= 100 {
         let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE)]).areas(inside);
         let said_left = Said { width: left.width as usize, ..said };
-        show([said_left.rates(), said_left.verdict(), said_left.tags()].concat(), left);
+        show([said_left.rates(), said_left.differences(), said_left.verdict(), said_left.tags()].concat(), left);
         show([said.matrix(), vec![Line::default()], said.tiers()].concat(), right);
     } else {
         let empty = || vec![Line::default()];
-        show([said.rates(), said.verdict(), empty(), said.matrix(), empty(), said.tiers(), empty(), said.tags()].concat(), inside);
+        show(
+            [said.rates(), said.differences(), said.verdict(), empty(), said.matrix(), empty(), said.tiers(), empty(), said.tags()]
+                .concat(),
+            inside,
+        );
     }
 }
 
@@ -69,11 +73,15 @@ impl Said<'_> {
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
         let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();
-        let wide = self.width >= LABEL + summaries.len() * (CELL + 1) + 28;
+        let wide = self.is_wide();
+        // Where the columns do not fit with their intervals, the rates stand alone.
+        let room = (self.width.saturating_sub(LABEL) / summaries.len().max(1)).saturating_sub(1);
+        let cell_width = CELL.min(room);
+        let shown = |cell: &str| if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() };
         let role = |place: usize| if place == self.pair.second { Role::Trained } else { Role::Base };
         let mut heading = vec![Span::raw(" ".repeat(LABEL))];
         for (place, pass) in self.versus.passes.iter().enumerate() {
-            heading.push(Span::styled(format!(" {}", padded(&pass.name, CELL, true)), theme.style(role(place))));
+            heading.push(Span::styled(format!(" {}", padded(&pass.name, cell_width, true)), theme.style(role(place))));
         }
         if wide {
             heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
@@ -85,7 +93,7 @@ impl Said<'_> {
                 cells
                     .iter()
                     .enumerate()
-                    .map(|(place, cell)| Span::styled(format!(" {}", padded(cell, CELL, true)), theme.style(role(place)))),
+                    .map(|(place, cell)| Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))),
             );
             let difference = match label {
                 "valid" => Some(&self.pair.valid),
@@ -99,6 +107,24 @@ impl Said<'_> {
             lines.push(Line::from(spans));
         }
         lines
+    }
+
+    /// Whether the table has a column for the difference.
+    fn is_wide(&self) -> bool {
+        self.width >= LABEL + self.versus.passes.len() * (CELL + 1) + 32
+    }
+
+    /// The differences in a line, where the table has no column for them.
+    fn differences(&self) -> Vec<Line<'static>> {
+        if self.is_wide() {
+            return Vec::new();
+        }
+        let theme = &self.model.theme;
+        let told = |interval: &crate::statistics::Interval, name: &str| {
+            Span::styled(format!("{name} {}  ", points(interval)), theme.style(sign_role(interval.low, interval.high)))
+        };
+        let exact = self.pair.exact.as_ref().map(|exact| told(exact, "exact"));
+        vec![Line::from([vec![told(&self.pair.valid, "valid")], exact.into_iter().collect()].concat())]
     }
 
     /// What the difference is worth, in words.
@@ -124,7 +150,6 @@ impl Said<'_> {
     /// What became of the prompts; each cell with its key, the one that filters the list stands out.
     fn matrix(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
-        let (before, after) = (&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name);
         let row = |label: String, cells: [Outcome; 2]| {
             let mut spans = vec![Span::styled(padded(&label, 16, false), theme.style(Role::Faint))];
             for outcome in cells {
@@ -134,11 +159,11 @@ impl Said<'_> {
         };
         vec![
             Line::styled(
-                format!("{}{}{}", padded("", 16, false), padded(&format!("valid {after}"), 12, true), padded("not", 12, true)),
+                format!("{}{}{}", padded("", 16, false), padded("valid after", 12, true), padded("not", 12, true)),
                 theme.style(Role::Faint),
             ),
-            row(format!("valid {before}"), [Outcome::Both, Outcome::Broken]),
-            row("not valid".to_owned(), [Outcome::Fixed, Outcome::Neither]),
+            row("valid before".to_owned(), [Outcome::Both, Outcome::Broken]),
+            row("not before".to_owned(), [Outcome::Fixed, Outcome::Neither]),
         ]
     }
 
@@ -162,7 +187,7 @@ impl Said<'_> {
         let theme = &self.model.theme;
         let heading =
             TIERS.map(|tier| padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true));
-        let mut lines = vec![Line::styled(format!("{}{}", padded("tier, to", 4, false), heading.concat()), theme.style(Role::Faint))];
+        let mut lines = vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
         for (tier, counts) in TIERS.iter().zip(self.pair.tiers) {
             let glyph = format!("{} ", theme.tier_glyph(tier));
             let cells: Vec<Span<'static>> = counts

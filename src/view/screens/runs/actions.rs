@@ -1,12 +1,13 @@
 //! The actions of the list of runs.
 
 use super::{LIST, ask, columns, keep, under_cursor};
-use crate::report::{Report, RunsCompared, unknown_field};
+use crate::report::{Report, RunsCompared, base_and_trained, unknown_field};
 use crate::run::{RunDirectory, Verb};
 use crate::view::action::{Action, Place};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Page, Popup};
+use crate::view::screens::eval;
 use crate::view::workbench;
 
 const HERE: Place = Place::On(Screen::Runs);
@@ -31,6 +32,15 @@ pub(super) const ACTIONS: &[Action] = &[
             (!several).then(|| "mark two runs or more with space first".to_owned())
         },
     ),
+    Action::new(
+        "runs.versus",
+        "Compare answers: base and trained of the run, or the results of two or three marked runs",
+        "answers",
+        &["v"],
+        HERE,
+        versus,
+    )
+    .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark three runs at most".to_owned()))),
     Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(
         |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned())),
     ),
@@ -179,6 +189,29 @@ fn sort_by(model: &mut Model) -> Vec<Command> {
         Vec::new()
     })));
     Vec::new()
+}
+
+/// The answers of the chosen runs on the eval screen: of one its base and its result, of several their results.
+fn versus(model: &mut Model) -> Vec<Command> {
+    let runs = model.runs.chosen();
+    let mut commands = workbench::go_to(model, Screen::Eval);
+    commands.push(Work::once(
+        "runs.versus",
+        move || {
+            let passes = runs.iter().map(|run| base_and_trained(run)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+            // Of several runs only the results count.
+            let skipped = usize::from(runs.len() > 1);
+            Ok::<_, String>(passes.into_iter().flat_map(|passes| passes.into_iter().skip(skipped)).collect::<Vec<_>>())
+        },
+        |model, passes| match passes {
+            Ok(passes) => eval::show(model, passes),
+            Err(error) => {
+                model.complain(error);
+                Vec::new()
+            }
+        },
+    ));
+    commands
 }
 
 fn compare(model: &mut Model) -> Vec<Command> {

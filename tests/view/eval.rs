@@ -1,0 +1,294 @@
+//! The comparison: passes of the recorded run side by side, found, filtered, read, chosen, refused, exported and started by keys.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use grpo_tui::report::{Outcome, PassId, ReportError, Versus, base_and_trained};
+use grpo_tui::run::{Comparison, RunState, read_evals};
+use grpo_tui::view::{Message, Screen};
+
+use super::runs::{change, copy_run};
+use super::stage::{Stage, finished_run};
+
+const ID: &str = "20261120-143041-invoice-6sx3dn";
+
+/// The recorded run is the current one, and the comparison is in front.
+fn stage(columns: u16, rows: u16) -> Stage {
+    let mut stage = Stage::with(columns, rows, |options| {
+        copy_run(&options.here.join("runs"), ID, "small adapters", "finished");
+        options.program = PathBuf::from("/bin/false");
+    });
+    stage.keys("enter 7");
+    stage
+}
+
+fn picture(name: &str, stage: &Stage) {
+    insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
+        insta::assert_snapshot!(name, stage.picture());
+    });
+}
+
+#[test]
+fn pictures_of_base_and_trained() {
+    for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
+        let mut stage = stage(columns, rows);
+        picture(&format!("eval_{columns}x{rows}"), &stage);
+        stage.keys("f tab tab");
+        assert!(stage.shows("fixed"), "{}", stage.picture());
+    }
+    let mut small = stage(40, 14);
+    picture("eval_40x14", &small);
+    small.keys("enter");
+    picture("eval_40x14_answers", &small);
+    let mut narrow = stage(60, 20);
+    narrow.keys("enter");
+    picture("eval_60x20_answers", &narrow);
+    narrow.keys("esc backtab");
+    picture("eval_60x20_summary", &narrow);
+    let mut empty = Stage::new(80, 24);
+    empty.keys("7");
+    picture("eval_nothing_80x24", &empty);
+    empty.keys("o");
+    assert!(empty.shows("There are no runs yet"));
+}
+
+#[test]
+fn the_numbers_are_those_of_the_run() {
+    let run = finished_run();
+    let versus = Versus::read(&base_and_trained(&run).unwrap()).unwrap();
+    let history = RunState::read(&run).unwrap();
+    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
+    assert_eq!(names, ["base", "step 30"], "the best step, on the proof set");
+    for (pass, key) in versus.passes.iter().zip([(0, "proof", "base"), (30, "proof", "trained")]) {
+        let recorded = &history.evals[&(key.0, key.1.to_owned(), key.2.to_owned())].summary;
+        assert_eq!((pass.summary.n, pass.summary.valid, pass.summary.exact), (recorded.n, recorded.valid, recorded.exact));
+    }
+    let records = |pass: usize| read_evals(&versus.passes[pass].id.path()).unwrap();
+    let pair = &versus.pairs[0];
+    assert_eq!(pair.comparison, Comparison::of(&records(0), &records(1)));
+    let count = |outcome| versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome)).count();
+    for outcome in Outcome::ALL {
+        assert_eq!(count(outcome), pair.count(outcome), "{}", outcome.name());
+    }
+    assert_eq!(pair.tiers.iter().flatten().sum::<usize>(), versus.prompts.len());
+    assert!((pair.valid.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
+    assert!(pair.valid.low < pair.valid.estimate && pair.valid.estimate < pair.valid.high && pair.is_clear() && pair.needed.is_none());
+}
+
+#[test]
+fn an_unclear_result_says_how_many_prompts_it_needs() {
+    let run = finished_run();
+    let pass = |step| PassId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
+    let versus = Versus::read(&[pass(30), pass(40)]).unwrap();
+    let pair = &versus.pairs[0];
+    assert!(!pair.is_clear(), "{:?}", pair.comparison);
+    assert!(pair.sentence().contains("not settled") || pair.sentence().contains("no difference is seen"), "{}", pair.sentence());
+    assert_eq!(pair.needed.is_some(), pair.comparison.fixed != pair.comparison.broken);
+    // The same against itself is no difference at all.
+    let same = Versus::read(&[pass(40), pass(40)]).unwrap();
+    assert_eq!((same.pairs[0].valid.low, same.pairs[0].valid.high, same.pairs[0].comparison.mcnemar_p), (0.0, 0.0, 1.0));
+}
+
+#[test]
+fn the_command_line_says_the_same() {
+    let command = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["runs", "versus"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let run = finished_run();
+    let versus = Versus::read(&base_and_trained(&run).unwrap()).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&command(&[run.to_str().unwrap(), "--json"])).unwrap();
+    assert_eq!(document, versus.document());
+    assert_eq!(document["comparisons"][0]["fixed"], versus.pairs[0].comparison.fixed);
+    assert_eq!(command(&[run.to_str().unwrap()]), versus.page());
+    let on_eval = command(&[run.to_str().unwrap(), "--on", "eval"]);
+    assert!(on_eval.contains("eval set, n = 50") && on_eval.contains("step 40"), "{on_eval}");
+}
+
+#[test]
+fn the_matrix_filters_the_list() {
+    let mut stage = stage(120, 36);
+    let versus = Versus::read(&base_and_trained(&finished_run()).unwrap()).unwrap();
+    for (key, outcome) in [("f", Outcome::Fixed), ("b", Outcome::Broken), ("n", Outcome::Neither), ("v", Outcome::Both)] {
+        stage.keys(key);
+        let title = format!("{} {} of 100", outcome.name(), versus.pairs[0].count(outcome));
+        assert!(stage.shows(&title), "{title}: {}", stage.picture());
+    }
+    stage.keys("v");
+    assert!(stage.shows("prompts 100 of 100"), "the same key takes it away");
+    stage.keys("/").types("letter fixed").keys("enter");
+    let picture = stage.picture();
+    let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(found > 0 && found < versus.pairs[0].comparison.fixed, "{picture}");
+    stage.keys("esc");
+    assert!(stage.shows("prompts 100 of 100"));
+    stage.keys("s");
+    assert!(stage.shows("best change first"));
+}
+
+#[test]
+fn answers_are_read_copied_and_exported() {
+    let mut stage = stage(160, 48);
+    stage.keys("f j enter");
+    let picture = stage.picture();
+    assert!(picture.contains("key not allowed") || picture.contains("invalid") || picture.contains("unparsable"), "{picture}");
+    assert!(picture.contains("expected (base, step 30)"), "{picture}");
+    stage.keys("d");
+    assert!(stage.shows("- base  + step 30"), "{}", stage.picture());
+    let before = stage.picture();
+    stage.keys("l");
+    assert_ne!(before, stage.picture(), "another prompt");
+    stage.keys("j j j k");
+    stage.keys("y Y");
+    assert_eq!(stage.asked.iter().filter(|asked| asked.starts_with("Copy")).count(), 2);
+    stage.keys("w ctrl-u").types("versus.html").keys("enter");
+    let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
+    assert!(html.contains("base against step 30") && html.contains("fixed: ") && html.contains("McNemar"), "{}", &html[..2000]);
+    // Esc goes back one thing at a time.
+    stage.keys("esc esc");
+    assert!(stage.shows("prompts 100 of 100"));
+}
+
+#[test]
+fn three_passes_of_any_runs_are_chosen() {
+    let mut stage = Stage::with(120, 36, |options| {
+        copy_run(&options.here.join("runs"), ID, "one", "finished");
+        copy_run(&options.here.join("runs"), "20261121-000000-invoice-second", "two", "finished");
+    });
+    stage.keys("7 o");
+    assert!(stage.shows("Choose passes: first a run") && stage.shows("20261121-000000-invoice-second"), "{}", stage.picture());
+    stage.keys("c");
+    assert!(stage.shows("choose two or three passes with space first"));
+    stage.keys("enter");
+    assert!(stage.shows("proof    base"), "{}", stage.picture());
+    stage.keys("space j space esc");
+    stage.keys("j enter j space c");
+    let picture = stage.picture();
+    assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
+    assert_eq!(stage.model.screen, Screen::Eval);
+    stage.keys("p p");
+    assert!(stage.shows("no difference is seen"), "the same pass of two copies: {}", stage.picture());
+    // What was chosen is left with esc; without a current run nothing is shown.
+    stage.keys("esc");
+    assert!(stage.shows("Nothing is compared yet"), "{}", stage.picture());
+}
+
+#[test]
+fn unlike_passes_are_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = |name: &str, file: &str, from: &str, to: &str| {
+        let run = copy_run(folder.path(), &format!("20261121-000000-invoice-{name}"), name, "finished");
+        change(&run.join("task").join(file), &[(from, to)]);
+        run
+    };
+    let first = copy_run(folder.path(), ID, "one", "finished");
+    let pass = |run: &Path, set: &str| PassId { folder: run.to_owned(), step: 30, set: set.to_owned(), target: "trained".to_owned() };
+    let check = |second: &Path, set: &str, expected: &str| {
+        let error = Versus::read(&[pass(&first, "proof"), pass(second, set)]).unwrap_err();
+        assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
+    };
+    check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "proof", "their prompts differ");
+    check(&other("schema", "schema.json", "\"type\"", " \"type\""), "proof", "other schemas");
+    check(
+        &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
+        "proof",
+        "one is of the task invoice, the other of receipt",
+    );
+    check(&first, "eval", "their prompts differ");
+    // Other rules of the task are only worth a remark.
+    let rules = other("rules", "task.toml", "title = \"", "title = \"Other ");
+    let versus = Versus::read(&[pass(&first, "proof"), pass(&rules, "proof")]).unwrap();
+    assert!(versus.warnings.iter().any(|warning| warning.contains("task.toml")), "{:?}", versus.warnings);
+    let missing = base_and_trained(folder.path()).unwrap_err();
+    assert!(missing.to_string().contains("has no pass of its base"), "{missing}");
+    std::fs::write(first.join("evals/step-000030-proof-trained.jsonl"), "{\"prompt_id\":\"a\"}\nno json\n").unwrap();
+    let torn = Versus::read(&base_and_trained(&first).unwrap()).unwrap_err();
+    assert!(torn.to_string().contains("step-000030-proof-trained.jsonl line 2"), "{torn}");
+}
+
+#[test]
+fn a_run_without_passes_says_so_and_new_passes_are_read() {
+    let mut stage = Stage::with(120, 36, |options| {
+        let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
+        std::fs::remove_dir_all(run.join("evals")).unwrap();
+    });
+    stage.keys("enter 7");
+    assert!(stage.shows("has no pass of its base and of its trained model"), "{}", stage.picture());
+    let run = stage.folder.path().join("runs").join(ID);
+    std::fs::create_dir(run.join("evals")).unwrap();
+    for entry in std::fs::read_dir(finished_run().join("evals")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), run.join("evals").join(entry.file_name())).unwrap();
+    }
+    stage.keys("R");
+    assert!(stage.shows("base → step 30"), "{}", stage.picture());
+}
+
+/// An eval that is started from here goes on by itself; its result is picked up from its folder.
+#[test]
+fn an_eval_is_started_and_its_result_comes() {
+    let mut stage = stage(120, 36);
+    let folder = stage.folder.path().to_owned();
+    let program = |script: &str| {
+        let path = folder.join("program");
+        std::fs::write(&path, format!("#!/bin/sh\necho \"$@\" > {0}/arguments\nfor last; do :; done\n{script}\n", folder.display()))
+            .unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    };
+    let wait = |stage: &mut Stage, expected: &str| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !stage.shows(expected) {
+            assert!(Instant::now() < deadline, "{expected}: {}", stage.picture());
+            std::thread::park_timeout(Duration::from_millis(10));
+            stage.now_ms += 1_000;
+            stage.send(Message::Tick);
+        }
+    };
+    let evals = finished_run().join("evals");
+    let copy = format!(
+        "mkdir -p $last/evals && cp -r $2 $last/task && cp {0}/step-000000-proof-base.jsonl $last/evals/ \
+         && cp {0}/step-000030-proof-trained.jsonl $last/evals/step-000000-proof-trained.jsonl && echo 'trained: 100 prompts' >&2 && echo '{{}}' > $last/eval.json",
+        evals.display()
+    );
+    stage.model.options.program = program(&copy);
+    stage.keys("E");
+    assert!(stage.shows("The prompts to read"));
+    stage.keys("enter");
+    assert!(stage.shows("100 prompts with two models") && stage.shows("up to"), "what it costs is said first: {}", stage.picture());
+    stage.keys("y");
+    wait(&mut stage, "the eval is done");
+    let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
+    let run = folder.join("runs").join(ID);
+    let expected = format!(
+        "eval {0}/task --model base=tiny --model trained={0}@best --on proof --json --out {1}/data/evals/",
+        run.display(),
+        folder.display()
+    );
+    assert!(said.starts_with(&expected), "{said}");
+    assert!(stage.shows("base → trained"), "{}", stage.picture());
+    // It can be chosen again later.
+    stage.keys("o G");
+    assert!(stage.shows("eval  20270115-"), "{}", stage.picture());
+    stage.keys("esc");
+    stage.now_ms += 5_000;
+    stage.model.options.program = program("echo 'error: no such model' >&2; exit 1");
+    stage.keys("E enter y");
+    wait(&mut stage, "the eval failed: no such model");
+}
+
+#[test]
+fn nothing_panics_at_any_size_with_anything_open() {
+    let mut stage = stage(120, 36);
+    for keys in ["f", "enter", "d", "esc", "z", "z", "tab", "o", "enter", "esc", "esc", "/"] {
+        stage.keys(keys);
+        for columns in [0, 1, 5, 39, 40, 49, 50, 71, 72, 99, 100, 200] {
+            for rows in [0, 1, 3, 9, 10, 15, 16, 28, 60] {
+                stage.send(Message::Resize(columns, rows));
+                _ = stage.picture();
+            }
+        }
+    }
+}
