@@ -8,6 +8,7 @@ mod live_run;
 mod random;
 mod runs;
 mod schema;
+mod scores;
 mod session;
 mod stage;
 mod terminal;
