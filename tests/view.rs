@@ -1,10 +1,12 @@
 //! Tests: the workbench. Keys in, pictures and commands out, on real tasks and real runs.
 
+mod chart;
 mod documentation;
 mod everywhere;
 mod launch;
 mod live;
 mod live_run;
+mod prompts;
 mod random;
 mod runs;
 mod schema;
@@ -12,3 +14,4 @@ mod scores;
 mod session;
 mod stage;
 mod terminal;
+mod written_run;

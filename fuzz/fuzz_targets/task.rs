@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use grpo_tui::config::{Assignments, Layers};
 use grpo_tui::score::Scorer;
 use grpo_tui::task::{PromptSet, Task};
 use libfuzzer_sys::fuzz_target;
@@ -42,7 +43,8 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = grpo_tui::dataset::load(&task, set);
     }
     assert_eq!(task.digest(), task.clone().digest());
-    task.train_defaults("tiny");
+    let train = Assignments::from_task("task.toml", &String::from_utf8_lossy(settings)).map(|train| Layers { task: Some(train), ..Layers::default() });
+    let _ = train.map(|layers| layers.resolve());
     match Scorer::new(&task) {
         Ok(scorer) => {
             for text in [std::str::from_utf8(completion).unwrap_or(""), "{}", "[[[]]]", "{\"a\":{\"a\":{\"a\":1}}}"] {

@@ -3,15 +3,17 @@
 mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod import; // PEFT's adapters
-mod open; // a model to look at or to write out
-mod start; // the model that M names
+mod locate; // where the model is that M names
+mod open; // its weights, perhaps with an adapter beside them
+mod start; // and its tokenizer, to prompt it
 mod trainer; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
 pub use import::PeftAdapter;
+pub use locate::{Located, StartError};
 pub use open::OpenModel;
-pub use start::{Located, StartError, StartModel};
-pub use trainer::{TrainerState, load, load_parameters, remove, save};
+pub use start::StartModel;
+pub use trainer::{TrainerState, load, load_parameters, remove, save, size};
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::start::{adapter_base, read_adapter};
+use super::locate::{adapter_base, read_adapter};
 use super::{CheckpointError, Located, PeftAdapter, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;

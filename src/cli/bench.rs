@@ -147,15 +147,8 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let report = one_run(&places, threads);
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
-    let batch = 64;
-    let figure = |name: &str, value: f64, unit: &str| Measurement {
-        name: format!("run, {name}"),
-        shape: "train invoice --model tiny".to_owned(),
-        batch,
-        value,
-        unit: unit.to_owned(),
-        of_limit: None,
-    };
+    let figure =
+        |name: &str, value, unit: &str| Measurement::new(&format!("run, {name}"), "train invoice --model tiny", 64, value, unit, None);
     Ok(vec![
         figure("base proof to final proof", report.seconds, "s"),
         figure("valid before", report.base.valid, "share"),

@@ -196,7 +196,10 @@ fn view_page(found: &ViewFound) -> String {
     let letters = if found.ascii { "ASCII only" } else { "letters beyond ASCII" };
     let mouse = if found.mouse { "mouse" } else { "no mouse" };
     let link = if found.low_bandwidth { ", low bandwidth" } else { "" };
-    let mut text = format!("workbench theme {}; colours {}; {letters}; {mouse}{link}; copies by {}\n", found.theme, found.colours, found.copies_through);
+    let mut text = format!(
+        "workbench theme {}; colours {}; {letters}; {mouse}{link}; copies by {}\n",
+        found.theme, found.colours, found.copies_through
+    );
     for LookedFor { what, path, exists } in &found.looked_for {
         let state = if *exists { "" } else { " (none: defaults)" };
         let _ = writeln!(text, "          {what}: {}{state}", path.display());

@@ -1,6 +1,6 @@
 //! `grpo-tui eval`: one to three models on the same held-out prompts, and what the difference is worth.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -9,14 +9,15 @@ use serde_json::{Map, Value, json};
 use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, print, progress};
+use crate::dataset::PromptRow;
 use crate::eval::{Pass, evaluate, prepare_rows};
 use crate::model::Adapters;
-use crate::report;
+use crate::report::{self, Paired};
 use crate::rollout::{Sampling, Threads};
-use crate::run::{Comparison, EvalRecord, EvalSummary, RunPlaces};
+use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunPlaces, replace_file, sha256};
 use crate::score::Scorer;
 use crate::statistics::wilson;
-use crate::task::Task;
+use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -52,6 +53,12 @@ pub(super) struct Arguments {
     /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// A folder for every answer, the task and the result, for the workbench and for later
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The comparison as one self-contained HTML file with the answers that changed; secrets are masked
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -75,6 +82,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact") && rows.rows.iter().all(|row| row.expected.is_none()) {
         return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
     }
+    let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
     let engine = arguments.device.engine()?;
     let threads = Threads::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
@@ -94,11 +102,21 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
         let summary = EvalSummary::from_records(&records);
         progress::say(&format!("{}: valid {:.1} %  ({:.1} s)", target.name, 100.0 * summary.valid, start.elapsed().as_secs_f64()));
+        if let Some(folder) = &folder {
+            folder.write(&rows.set, &target.name, &records)?;
+        }
         passes.push((target, records, summary));
     }
     let pairs = compared(&passes);
+    let document = document(&arguments, &task, limit, &passes, &pairs);
+    if let Some(folder) = &folder {
+        folder.finish(&document)?;
+    }
+    if let Some(file) = &arguments.html {
+        write_html(file, &task, &rows, &passes)?;
+    }
     if arguments.json {
-        print(&format!("{}\n", document(&arguments, &task, limit, &passes, &pairs)))?;
+        print(&format!("{document}\n"))?;
     } else {
         print(&text(&rows.set, arguments.samples, &passes, &pairs))?;
     }
@@ -128,25 +146,54 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Vec
     Ok(targets)
 }
 
-/// Every pair of passes, the earlier one first. Completions of one prompt are not independent of each other, so the test takes the first of each prompt.
-fn compared(passes: &[Done<'_>]) -> Vec<(usize, usize, Comparison)> {
-    let first_samples = |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
-    let firsts: Vec<Vec<EvalRecord>> = passes.iter().map(|(_, records, _)| first_samples(records)).collect();
-    let pairs = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
-    pairs.map(|(a, b)| (a, b, Comparison::of(&firsts[a], &firsts[b]))).collect()
+/// The folder for everything that the eval brings; prompts that are no set of the task are kept with their ids.
+fn keep(out: &Path, task: &Task, rows: &Rows) -> Result<EvalFolder, Failure> {
+    let folder = EvalFolder::create(out, &task.files()?)?;
+    if PromptSet::ALL.into_iter().all(|set| set.name() != rows.set) {
+        folder.keep_prompts(lines(rows).as_bytes())?;
+    }
+    Ok(folder)
 }
 
-fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>], pairs: &[(usize, usize, Comparison)]) -> Value {
+/// The rows as JSON lines, each with its id.
+fn lines(rows: &Rows) -> String {
+    let line = |row: &PromptRow| {
+        let mut fields = row.fields.clone();
+        fields.insert("id".to_owned(), json!(row.id));
+        format!("{}\n", Value::Object(fields))
+    };
+    rows.rows.iter().map(line).collect()
+}
+
+fn write_html(file: &Path, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Result<(), Failure> {
+    let prompts = lines(rows);
+    let passes = passes.iter().map(|(target, records, summary)| report::Pass {
+        id: report::PassId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: target.name.clone() },
+        name: target.name.clone(),
+        records: records.clone(),
+        summary: summary.clone(),
+        task: task.name.clone(),
+        prompts_digest: sha256(prompts.as_bytes()),
+        schema_digest: sha256(task.schema_text.as_bytes()),
+        task_digest: task.digest(),
+        rows: rows.rows.iter().map(|row| (row.id.clone(), row.clone())).collect(),
+    });
+    let page = report::versus_html(&report::Versus::of(passes.collect())?);
+    replace_file(file, page.text.as_bytes())?;
+    progress::say(&format!("wrote {}", file.display()));
+    Ok(())
+}
+
+/// Every pair of passes, the earlier one first.
+fn compared(passes: &[Done<'_>]) -> Vec<Paired> {
+    let pairs = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
+    pairs.map(|(a, b)| Paired::of((a, &passes[a].1), (b, &passes[b].1))).collect()
+}
+
+fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>], pairs: &[Paired]) -> Value {
     let targets: Map<String, Value> = passes.iter().map(|(target, _, summary)| (target.name.clone(), json!(summary))).collect();
-    let comparisons: Vec<Value> = pairs
-        .iter()
-        .map(|(a, b, found)| {
-            json!({
-                "first": passes[*a].0.name, "second": passes[*b].0.name, "n": found.pairs(), "fixed": found.fixed, "broken": found.broken,
-                "both": found.both, "neither": found.neither, "mcnemar_p": found.mcnemar_p,
-            })
-        })
-        .collect();
+    let comparisons: Vec<Value> =
+        pairs.iter().map(|pair| pair.document([&passes[pair.first].0.name, &passes[pair.second].0.name])).collect();
     let models: Map<String, Value> = passes.iter().map(|(target, ..)| (target.name.clone(), json!(target.model))).collect();
     json!({
         "targets": targets, "comparisons": comparisons, "models": models, "task": task.name, "set": arguments.on,
@@ -154,14 +201,15 @@ fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>
     })
 }
 
-fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[(usize, usize, Comparison)]) -> String {
+fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[Paired]) -> String {
     let columns: Vec<(&str, &EvalSummary)> = passes.iter().map(|(target, _, summary)| (target.name.as_str(), summary)).collect();
     let mut text = report::columns(set, &columns);
-    for (a, b, found) in pairs {
+    for pair in pairs {
         if pairs.len() > 1 {
-            text.push_str(&format!("{} to {}: ", columns[*a].0, columns[*b].0));
+            text.push_str(&format!("{} to {}: ", columns[pair.first].0, columns[pair.second].0));
         }
-        text.push_str(&report::verdict(found));
+        text.push_str(&report::verdict(&pair.comparison));
+        text.push_str(&format!("valid {}; {}\n", pair.difference(), pair.sentence()));
     }
     if samples > 1 && !pairs.is_empty() {
         text.push_str("the test takes the first completion of each prompt: those of one prompt are not independent\n");

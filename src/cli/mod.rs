@@ -45,7 +45,7 @@ use clap::{Parser, Subcommand};
 
 /// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
 #[derive(Debug, Parser)]
-#[command(name = "grpo-tui", version, about, max_term_width = 120, subcommand_precedence_over_arg = true)]
+#[command(name = "grpo-tui", version, about, max_term_width = 120)]
 struct Arguments {
     #[cfg(feature = "view")]
     #[command(flatten)]
@@ -58,7 +58,7 @@ struct Arguments {
 enum Command {
     /// Create a workspace with a task to edit
     Init(init::Arguments),
-    /// Train a model on a task with GRPO
+    /// Train a model on a task, with GRPO or by imitation (SFT)
     #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
     /// Compare models on a task's held-out prompts
@@ -73,7 +73,7 @@ enum Command {
     Task(task::Arguments),
     /// Build or check a task's prompt sets
     Dataset(dataset::Arguments),
-    /// Inspect, check, pretrain and export models
+    /// Fetch, inspect, check, pretrain and export models
     #[cfg(feature = "engine")]
     Model(model::Arguments),
     /// List and inspect runs

@@ -1,6 +1,7 @@
 //! `grpo-tui model`: make, look at and write models.
 
 mod check; // another implementation's opinion
+mod compared; // what it and log-probs are both told
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens

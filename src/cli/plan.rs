@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::config::Resolved;
 use crate::plan::{
-    DataShape, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, StepShape, Verdict, bytes_in_words as bytes,
-    count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
+    DataShape, Difference, Disk, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, StepShape, Time, Verdict,
+    bytes_in_words as bytes, count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time,
+    trainable_parameters,
 };
 use crate::run::RunPlaces;
 use crate::task::Task;
@@ -82,9 +83,23 @@ fn can_it_learn(candidate: &Candidate, resolved: &Resolved, data: &DataShape) ->
 }
 
 fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
-    let Plan { data, time, disk, .. } = plan;
+    let mut lines = what_lines(plan, resolved);
+    lines.push(String::new());
+    lines.extend(memory_lines(&plan.memory));
+    if shape != StepShape::of(&resolved.config) {
+        lines.push(shape_line(shape));
+    }
+    lines.push(String::new());
+    lines.extend(time_lines(&plan.time));
+    lines.extend([String::new(), disk_line(&plan.disk), String::new()]);
+    lines.extend(difference_lines(&plan.differences));
+    lines.join("\n")
+}
+
+fn what_lines(plan: &Plan, resolved: &Resolved) -> Vec<String> {
+    let data = &plan.data;
     let share = 100.0 * plan.trainable as f64 / plan.parameters.max(1) as f64;
-    let mut lines = vec![
+    vec![
         format!(
             "{} with {}: {} weights, {} trained ({share:.1} %), on {}",
             plan.task,
@@ -103,16 +118,13 @@ fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
             data.longest_prompt_tokens,
             data.mean_completion_tokens
         ),
-        String::new(),
-    ];
-    lines.extend(memory_lines(&plan.memory));
-    if shape != StepShape::of(&resolved.config) {
-        lines.push(shape_line(shape));
-    }
+    ]
+}
+
+fn time_lines(time: &Time) -> [String; 3] {
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({:.0} %)", duration(seconds), 100.0 * seconds / step);
-    lines.extend([
-        String::new(),
+    [
         "time, from a small prefill, draw and gradient just measured here with this model, if every group is mixed:".to_owned(),
         format!(
             "  a step {}: prompts {}, completions {}, gradient {}",
@@ -129,27 +141,31 @@ fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
             count(time.drawn_tokens as usize),
             count(time.training_tokens as usize)
         ),
-        String::new(),
-        format!(
-            "disk {}: {} checkpoints of {}, rollouts {}, evals {}{}",
-            bytes(disk.total_bytes),
-            disk.checkpoints,
-            bytes(disk.checkpoint_bytes),
-            bytes(disk.rollouts_bytes),
-            bytes(disk.evals_bytes),
-            disk.free_bytes.map_or_else(String::new, |free| format!("; {} free", bytes(free)))
-        ),
-        String::new(),
-        "not at the table's default:".to_owned(),
-    ]);
+    ]
+}
+
+fn disk_line(disk: &Disk) -> String {
+    format!(
+        "disk {}: {} checkpoints of {}, rollouts {}, evals {}{}",
+        bytes(disk.total_bytes),
+        disk.checkpoints,
+        bytes(disk.checkpoint_bytes),
+        bytes(disk.rollouts_bytes),
+        bytes(disk.evals_bytes),
+        disk.free_bytes.map_or_else(String::new, |free| format!("; {} free", bytes(free)))
+    )
+}
+
+fn difference_lines(differences: &[Difference]) -> Vec<String> {
     let value = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut lines = vec!["not at the table's default:".to_owned()];
     lines.extend(
-        plan.differences.iter().map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
+        differences.iter().map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
     );
-    if plan.differences.is_empty() {
+    if differences.is_empty() {
         lines.push("  nothing".to_owned());
     }
-    lines.join("\n")
+    lines
 }
 
 fn memory_lines(memory: &Memory) -> Vec<String> {

@@ -95,14 +95,38 @@ fn their_log_probs(config: &ModelConfig, weights: VarBuilder<'_>, token_ids: &[u
 /// One token [1, 1] and its position -> logits [1, .., vocabulary].
 type Forward = Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>;
 
+/// The configuration of one of their two Qwen families: two types that share most of their fields; then the fields in which they differ.
+macro_rules! qwen_config {
+    ($family:ident, $config:expr, $($field:ident: $value:expr),+) => {
+        $family::Config {
+            vocab_size: $config.vocab_size,
+            hidden_size: $config.hidden_size,
+            intermediate_size: $config.intermediate_size,
+            num_hidden_layers: $config.num_hidden_layers,
+            num_attention_heads: $config.num_attention_heads,
+            num_key_value_heads: $config.num_key_value_heads,
+            max_position_embeddings: $config.max_position_embeddings,
+            max_window_layers: $config.num_hidden_layers,
+            tie_word_embeddings: $config.tie_word_embeddings,
+            rope_theta: $config.rope_theta,
+            rms_norm_eps: $config.rms_norm_eps,
+            use_sliding_window: false,
+            hidden_act: Activation::Silu,
+            $($field: $value),+
+        }
+    };
+}
+
 fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -> candle_core::Result<Forward> {
     Ok(match config.architecture {
         Architecture::Qwen3 => {
-            let mut model = qwen3::ModelForCausalLM::new(&qwen3_config(config), weights)?;
+            let theirs = qwen_config!(qwen3, config, head_dim: config.head_dim, attention_bias: false, sliding_window: None);
+            let mut model = qwen3::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
         Architecture::Qwen2 => {
-            let mut model = qwen2::ModelForCausalLM::new(&qwen2_config(config), weights)?;
+            let theirs = qwen_config!(qwen2, config, sliding_window: config.max_position_embeddings);
+            let mut model = qwen2::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
         Architecture::Llama => {
@@ -115,51 +139,12 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
 }
 
 fn is_computed_there(config: &ModelConfig) -> bool {
-    let plain = config.head_dim * config.num_attention_heads == config.hidden_size && config.attention_bias == AttentionBias::Absent;
+    let is_unbiased = config.attention_bias == AttentionBias::Absent;
+    let heads_fill_the_width = config.head_dim * config.num_attention_heads == config.hidden_size;
     match config.architecture {
-        Architecture::Qwen3 => config.attention_bias == AttentionBias::Absent,
-        Architecture::Qwen2 => config.head_dim * config.num_attention_heads == config.hidden_size,
-        Architecture::Llama => plain,
-    }
-}
-
-fn qwen3_config(config: &ModelConfig) -> qwen3::Config {
-    qwen3::Config {
-        vocab_size: config.vocab_size,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_hidden_layers,
-        num_attention_heads: config.num_attention_heads,
-        head_dim: config.head_dim,
-        attention_bias: false,
-        num_key_value_heads: config.num_key_value_heads,
-        max_position_embeddings: config.max_position_embeddings,
-        sliding_window: None,
-        max_window_layers: config.num_hidden_layers,
-        tie_word_embeddings: config.tie_word_embeddings,
-        rope_theta: config.rope_theta,
-        rms_norm_eps: config.rms_norm_eps,
-        use_sliding_window: false,
-        hidden_act: Activation::Silu,
-    }
-}
-
-fn qwen2_config(config: &ModelConfig) -> qwen2::Config {
-    qwen2::Config {
-        vocab_size: config.vocab_size,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_hidden_layers,
-        num_attention_heads: config.num_attention_heads,
-        num_key_value_heads: config.num_key_value_heads,
-        max_position_embeddings: config.max_position_embeddings,
-        sliding_window: config.max_position_embeddings,
-        max_window_layers: config.num_hidden_layers,
-        tie_word_embeddings: config.tie_word_embeddings,
-        rope_theta: config.rope_theta,
-        rms_norm_eps: config.rms_norm_eps,
-        use_sliding_window: false,
-        hidden_act: Activation::Silu,
+        Architecture::Qwen3 => is_unbiased,
+        Architecture::Qwen2 => heads_fill_the_width,
+        Architecture::Llama => is_unbiased && heads_fill_the_width,
     }
 }
 

@@ -15,10 +15,17 @@ const SAMPLED_ABOVE_BYTES: u64 = 64 << 20;
 const BLOCKS: u64 = 64;
 const BLOCK_BYTES: u64 = 64 << 10;
 
-/// SHA-256 in hex. 16 GB of weights take 20 MB of reading: a whole hash would take a minute, and what two checkpoints of one shape share by accident is
-/// nothing, for training moves every matrix.
-pub(super) fn digest(source: &ModelSource) -> Result<String, HubError> {
-    digest_sampling(source, SAMPLED_ABOVE_BYTES)
+impl ModelSource {
+    /// What tells this model from others: SHA-256 in hex over `config.json`, the tokenizer's files and the weights, of weight files above 64 MiB over their
+    /// name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
+    ///
+    /// # Errors
+    /// As [`ModelSource::weight_files`] and [`ModelSource::read`].
+    pub fn digest(&self) -> Result<String, HubError> {
+        // 16 GB of weights take 20 MB of reading: a whole hash would take a minute, and what two checkpoints of one shape share by accident is nothing, for
+        // training moves every matrix.
+        digest_sampling(self, SAMPLED_ABOVE_BYTES)
+    }
 }
 
 fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, HubError> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::{HubError, ModelConfig, TensorEntry, weights};
+use super::{HubError, ModelConfig};
 
 /// A model that was found; its files are read on demand.
 #[derive(Clone)]
@@ -95,43 +95,13 @@ impl ModelSource {
         ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))
     }
 
-    /// The names of the weight files, each checked to be a whole safetensors file: `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` lists.
-    ///
-    /// # Errors
-    /// Missing, pickled, cut short or foreign weights.
-    pub fn weight_files(&self) -> Result<Vec<String>, HubError> {
-        let files = weights::file_names(self)?;
-        for file in &files {
-            self.tensors(file)?;
-        }
-        Ok(files)
-    }
-
-    /// What a weight file says it holds, in the order of its bytes; the header is checked against the file's size.
-    ///
-    /// # Errors
-    /// [`HubError::Weights`] with both sizes and the remedy.
-    pub fn tensors(&self, file: &str) -> Result<Vec<TensorEntry>, HubError> {
-        let (mut reader, size) = self.open(file)?;
-        weights::read_header(&mut reader, size, &self.label(file))
-    }
-
-    /// What tells this model from others: SHA-256 in hex over `config.json`, the tokenizer's files and the weights, of weight files above 64 MiB over their
-    /// name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
-    ///
-    /// # Errors
-    /// As [`ModelSource::weight_files`] and [`ModelSource::read`].
-    pub fn digest(&self) -> Result<String, HubError> {
-        super::digest::digest(self)
-    }
-
     /// A file of a model that lies in a folder.
     pub(super) fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
         std::fs::File::open(self.folder().unwrap_or(Path::new("")).join(file)).map_err(|source| self.refused(file, source))
     }
 
-    fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
+    /// A file, and its size in bytes.
+    pub(super) fn open(&self, file: &str) -> Result<(Box<dyn std::io::Read + '_>, u64), HubError> {
         match &self.files {
             Files::Folder(_) => {
                 let opened = self.open_file(file)?;

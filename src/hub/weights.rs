@@ -44,8 +44,32 @@ pub struct TensorEntry {
 const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 const FETCH_AGAIN: &str = "fetch or copy the file again";
 
+impl ModelSource {
+    /// The names of the weight files, each checked to be a whole safetensors file: `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// Missing, pickled, cut short or foreign weights.
+    pub fn weight_files(&self) -> Result<Vec<String>, HubError> {
+        let files = file_names(self)?;
+        for file in &files {
+            self.tensors(file)?;
+        }
+        Ok(files)
+    }
+
+    /// What a weight file says it holds, in the order of its bytes; the header is checked against the file's size.
+    ///
+    /// # Errors
+    /// [`HubError::Weights`] with both sizes and the remedy.
+    pub fn tensors(&self, file: &str) -> Result<Vec<TensorEntry>, HubError> {
+        let (mut reader, size) = self.open(file)?;
+        read_header(&mut reader, size, &self.label(file))
+    }
+}
+
 /// The weight files of a model, in a stable order.
-pub(super) fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
+fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
     if source.exists("model.safetensors") {
         return Ok(vec!["model.safetensors".to_owned()]);
     }

@@ -15,17 +15,8 @@ template <int D> using Rows = float (*)[D + 4];
 using Scores = float (*)[TILE + 1];
 
 // Sums and maxima over the 16 threads of a row.
-__device__ __forceinline__ float row_sum(float x) {
-#pragma unroll
-  for (int lane = 8; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-  return x;
-}
-
-__device__ __forceinline__ float row_max(float x) {
-#pragma unroll
-  for (int lane = 8; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-  return x;
-}
+__device__ __forceinline__ float row_sum(float x) { return lanes_sum<8, 1>(x); }
+__device__ __forceinline__ float row_max(float x) { return lanes_max<8, 1>(x); }
 
 // Fills a tile: its row r is row(r) of `from`, zeros where row(r) is negative or a column is beyond the head.
 template <int D, typename T, typename RowOf>

@@ -69,15 +69,8 @@ __device__ __forceinline__ int row_of_number(int i) { return threadIdx.x / 32 * 
 __device__ __forceinline__ int column_of_number(int n, int i) { return n * 8 + threadIdx.x % 4 * 2 + i % 2; }
 
 // Sums and maxima over the four lanes that share a row.
-__device__ __forceinline__ float row_sum(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
-
-__device__ __forceinline__ float row_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
+__device__ __forceinline__ float row_sum(float x) { return lanes_sum<1, 2>(x); }
+__device__ __forceinline__ float row_max(float x) { return lanes_max<1, 2>(x); }
 
 // Scores in base 2; -inf where a row may not look.
 __device__ __forceinline__ void scale_and_hide(const QueryTile &tile, int start, float scale, float (&s)[8][4]) {

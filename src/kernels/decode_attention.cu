@@ -191,9 +191,7 @@ template <int D> __device__ void attend_on_tensor_cores(const Step<bf16> step, b
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       // The first of the sixteen keys is always inside, so the maximum is finite.
-      float now = fmaxf(largest[h], fmaxf(scores[h], scores[2 + h]));
-#pragma unroll
-      for (int other = 4; other < 32; other *= 2) now = fmaxf(now, __shfl_xor_sync(0xffffffffu, now, other));
+      const float now = lanes_max<4, 16>(fmaxf(largest[h], fmaxf(scores[h], scores[2 + h])));
       keep[h] = exp2f(largest[h] - now);
       largest[h] = now;
       scores[h] = exp2f(scores[h] - now);
@@ -224,8 +222,7 @@ template <int D> __device__ void attend_on_tensor_cores(const Step<bf16> step, b
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-#pragma unroll
-    for (int other = 4; other < 32; other *= 2) total[h] += __shfl_xor_sync(0xffffffffu, total[h], other);
+    total[h] = lanes_sum<4, 16>(total[h]);
     const int head = 2 * t + h;
     if (g == 0) {
       found.maxima[warp * HEADS + head] = largest[h];

@@ -74,11 +74,7 @@ impl Engine {
 
     /// Bytes that the device's memory has in use, by every process; None on the CPU.
     pub fn memory_in_use(&self) -> Option<u64> {
-        match &self.device {
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => cuda::memory(device).ok().map(|(free, total)| (total - free) as u64),
-            _ => None,
-        }
+        self.memory().map(|(free, total)| total - free)
     }
 
     /// Bytes of the device's memory: free, and all; None on the CPU.

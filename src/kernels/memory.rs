@@ -2,9 +2,7 @@
 
 use std::ops::Deref;
 
-use candle_core::{Result, Storage, Tensor, bail};
-
-use super::Real;
+use candle_core::{Result, Storage, Tensor, WithDType, bail};
 
 /// A tensor's storage, held for reading.
 pub(super) struct Reading<Guard> {
@@ -24,7 +22,7 @@ pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storag
 
 impl<Guard: Deref<Target = Storage>> Reading<Guard> {
     /// The numbers, in row-major order.
-    pub(super) fn numbers<T: Real>(&self) -> Result<&[T]> {
+    pub(super) fn numbers<T: WithDType>(&self) -> Result<&[T]> {
         match &*self.storage {
             Storage::Cpu(storage) => Ok(&T::cpu_storage_as_slice(storage)?[self.start..self.start + self.length]),
             _ => bail!("this operation has no implementation for this device yet"),

@@ -12,41 +12,38 @@ template <typename T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16(x); }
 
-__device__ __forceinline__ float warp_sum(float x) {
+// Joins x with that of the lanes at these distances, FIRST first, halved or doubled up to LAST; the order is fixed. Every lane of such a group knows the result.
+template <int FIRST, int LAST, typename N, typename Join> __device__ __forceinline__ N over_lanes(N x, Join join) {
 #pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
+  for (int distance = FIRST; FIRST > LAST ? distance >= LAST : distance <= LAST; distance = FIRST > LAST ? distance / 2 : distance * 2)
+    x = join(x, __shfl_xor_sync(0xffffffffu, x, distance));
   return x;
 }
 
-__device__ __forceinline__ double warp_sum(double x) {
-#pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-  return x;
+template <int FIRST, int LAST, typename N> __device__ __forceinline__ N lanes_sum(N x) {
+  return over_lanes<FIRST, LAST>(x, [](N a, N b) { return a + b; });
+}
+template <int FIRST, int LAST> __device__ __forceinline__ float lanes_max(float x) {
+  return over_lanes<FIRST, LAST>(x, [](float a, float b) { return fmaxf(a, b); });
 }
 
-__device__ __forceinline__ float warp_max(float x) {
-#pragma unroll
-  for (int lane = 16; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-  return x;
-}
+template <typename N> __device__ __forceinline__ N warp_sum(N x) { return lanes_sum<16, 1>(x); }
+__device__ __forceinline__ float warp_max(float x) { return lanes_max<16, 1>(x); }
 
-// The sum over the block, known to every thread. Blocks are whole warps, at most 32 of them. The order of additions is fixed.
-template <typename N> __device__ __forceinline__ N block_sum(N x) {
+// What `over_warp` makes of the block's numbers, known to every thread; `none` changes nothing there. Blocks are whole warps, at most 32 of them.
+template <typename N, typename OverWarp> __device__ __forceinline__ N over_block(N x, N none, OverWarp over_warp) {
   __shared__ N partial[32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  x = warp_sum(x);
+  x = over_warp(x);
   __syncthreads();
   if (lane == 0) partial[warp] = x;
   __syncthreads();
-  return warp_sum(lane < warps ? partial[lane] : N(0));
+  return over_warp(lane < warps ? partial[lane] : none);
 }
 
+template <typename N> __device__ __forceinline__ N block_sum(N x) {
+  return over_block(x, N(0), [](N y) { return warp_sum(y); });
+}
 __device__ __forceinline__ float block_max(float x) {
-  __shared__ float partial[32];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  x = warp_max(x);
-  __syncthreads();
-  if (lane == 0) partial[warp] = x;
-  __syncthreads();
-  return warp_max(lane < warps ? partial[lane] : -INFINITY);
+  return over_block(x, -INFINITY, [](float y) { return warp_max(y); });
 }

@@ -41,7 +41,7 @@ pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64>
         .collect()
 }
 
-/// The same weights as a tensor on `device`, made there, up to the rounding to `number_type`.
+/// The same weights as a tensor on `device`, rounded to f32 and then to `number_type`. A GPU draws its own: on the CPU an 8B model would take minutes.
 pub fn uniform_weights_on(
     device: &Device,
     seed: u64,
@@ -59,7 +59,7 @@ pub fn uniform_weights_on(
     if let Device::Cuda(device) = device {
         return gpu::uniform_weights(device, seed, stream, shape, bound, number_type);
     }
-    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?.to_dtype(number_type)
+    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?.to_dtype(DType::F32)?.to_dtype(number_type)
 }
 
 #[cfg(feature = "cuda")]

@@ -123,23 +123,10 @@ pub fn query_key_rope_backward_all(gradient: &Tensor, packed: &Tensor, context: 
     by_number_type!(packed, backward(gradient, packed, context))
 }
 
-/// The positions, which the table must hold: one a row.
-fn checked_positions(rows: usize, context: QueryKeyContext<'_>) -> Result<Vec<u32>> {
-    let positions = context.positions.to_vec1::<u32>()?;
-    if positions.len() != rows {
-        bail!("{} positions for {rows} rows", positions.len())
-    }
-    match positions.iter().max() {
-        Some(&last) if last as usize >= context.table.positions() => {
-            bail!("position {last} is beyond the model's {} positions", context.table.positions())
-        }
-        _ => Ok(positions),
-    }
-}
-
 fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
     let (rows, width) = packed.dims2()?;
-    let positions = checked_positions(rows, context)?;
+    let position_read = read(context.positions)?;
+    let positions = one_a_row(position_read.numbers()?, rows)?;
     let Heads { query, key_value, dimension } = context.heads;
     let (packed_read, cosine_read, sine_read) = (read(packed)?, read(&context.table.cosines)?, read(&context.table.sines)?);
     let (numbers, cosines, sines) = (packed_read.numbers::<T>()?, cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
@@ -148,9 +135,8 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     let half = dimension / 2;
     let mut output = numbers.to_vec();
     vectorised(|| {
-        for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(&positions) {
-            let at = position as usize * half;
-            let (cosine, sine) = (&cosines[at..at + half], &sines[at..at + half]);
+        for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(positions) {
+            let (cosine, sine) = (angles(cosines, position, half)?, angles(sines, position, half)?);
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 let out = &mut out[columns.clone()];
@@ -160,8 +146,26 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
                 rotate(out, cosine, sine, T::of(1.0));
             }
         }
-    });
+        Ok::<_, candle_core::Error>(())
+    })?;
     Tensor::from_vec(output, (rows, width), packed.device())
+}
+
+fn one_a_row(positions: &[u32], rows: usize) -> Result<&[u32]> {
+    if positions.len() != rows {
+        bail!("{} positions for {rows} rows", positions.len())
+    }
+    Ok(positions)
+}
+
+/// The `half` cosines or sines of one position.
+#[inline(always)]
+fn angles<T>(table: &[T], position: u32, half: usize) -> Result<&[T]> {
+    let start = position as usize * half;
+    match table.get(start..start + half) {
+        Some(angles) => Ok(angles),
+        None => bail!("position {position} is beyond the model's {} positions", table.len() / half),
+    }
 }
 
 /// Turns each pair (i, i + half) by its angle; `direction` -1 turns back, which is also the gradient.
@@ -177,7 +181,8 @@ fn rotate<T: Real>(head: &mut [T], cosine: &[T], sine: &[T], direction: T) {
 
 fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
     let (rows, width) = packed.dims2()?;
-    let positions = checked_positions(rows, context)?;
+    let position_read = read(context.positions)?;
+    let positions = one_a_row(position_read.numbers()?, rows)?;
     let Heads { query, key_value, dimension } = context.heads;
     let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
     let (cosine_read, sine_read) = (read(&context.table.cosines)?, read(&context.table.sines)?);
@@ -191,9 +196,8 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContex
     let mut turned = vec![T::of(0.0); dimension];
     vectorised(|| {
         let rows = gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width));
-        for (((g, row), out), &position) in rows.zip(&positions) {
-            let at = position as usize * half;
-            let (cosine, sine) = (&cosines[at..at + half], &sines[at..at + half]);
+        for (((g, row), out), &position) in rows.zip(positions) {
+            let (cosine, sine) = (angles(cosines, position, half)?, angles(sines, position, half)?);
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 turned.copy_from_slice(&g[columns.clone()]);
@@ -213,7 +217,8 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContex
                 }
             }
         }
-    });
+        Ok::<_, candle_core::Error>(())
+    })?;
     let [query_gradient, key_gradient] = weight_gradients;
     let device = packed.device();
     Ok((

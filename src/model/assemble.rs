@@ -39,10 +39,10 @@ fn peft_name(layer: usize, part: &str, which: &str) -> String {
 pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
     for layer in 0..config.num_hidden_layers {
-        for part in ADAPTED.concat() {
-            let [outputs, inputs] = matrix_shape(config, part);
-            names.push((peft_name(layer, part, "A"), vec![rank, inputs]));
-            names.push((peft_name(layer, part, "B"), vec![outputs, rank]));
+        // What a layer packs together stands side by side.
+        for parts in ADAPTED {
+            names.extend(parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])));
+            names.extend(parts.iter().map(|part| (peft_name(layer, part, "B"), vec![matrix_shape(config, part)[0], rank])));
         }
     }
     names
@@ -75,20 +75,16 @@ impl Assembly<'_> {
     }
 
     fn fresh_adapters(&self, rank: usize, seed: u64) -> Result<Vec<(String, Tensor)>, ModelError> {
-        let mut tensors = Vec::new();
-        for layer in 0..self.config.num_hidden_layers {
-            for parts in ADAPTED {
-                for part in parts {
-                    let [_, inputs] = self.shape(part);
-                    let numbers = uniform_weights(seed, tensors.len() as u32, rank * inputs, 1.0 / (inputs as f64).sqrt());
-                    tensors.push((peft_name(layer, part, "A"), Tensor::from_vec(numbers, (rank, inputs), self.device)?));
-                }
-                for part in parts {
-                    tensors.push((peft_name(layer, part, "B"), Tensor::zeros((self.shape(part)[0], rank), DType::F32, self.device)?));
-                }
-            }
-        }
-        Ok(tensors)
+        let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
+            let tensor = if name.contains(".lora_A.") {
+                let bound = 1.0 / (shape[1] as f64).sqrt();
+                Tensor::from_vec(uniform_weights(seed, stream as u32, shape.iter().product(), bound), shape, self.device)?
+            } else {
+                Tensor::zeros(shape, DType::F32, self.device)?
+            };
+            Ok((name, tensor))
+        };
+        adapter_names(self.config, rank).into_iter().enumerate().map(fresh).collect()
     }
 
     pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {

@@ -6,28 +6,13 @@ use super::assemble::Assembly;
 use super::batch::PlacedBatch;
 use super::layer::{LayerActivations, NormWeight};
 use super::linear::Linear;
-use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Weights};
+use super::parameters::exact_type;
+use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Trainable, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
 use crate::kernels::product::product_exact;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{RopeTable, rope_frequencies};
-
-/// What an optimizer may change.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Trainable {
-    /// Nothing.
-    Frozen,
-    /// Every weight.
-    Full,
-    /// Adapters on every linear layer.
-    Lora {
-        /// Rank of A and B.
-        rank: usize,
-        /// The delta is scaled by `alpha / rank`.
-        alpha: f64,
-    },
-}
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
 #[derive(Debug)]
@@ -60,7 +45,10 @@ enum Saved {
 }
 
 impl Decoder {
-    /// Puts a model together. `positions` bounds the rope table (at most the model's own limit); `seed` draws fresh adapters.
+    /// Puts a model together on `device`, in `number_type`; `seed` draws fresh adapters.
+    ///
+    /// # Errors
+    /// Weights that lack a tensor or hold one of another shape, or a failed tensor operation.
     pub fn new(
         config: &ModelConfig,
         weights: &Weights,
@@ -78,13 +66,12 @@ impl Decoder {
         } else {
             assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
         };
-        let exact = if number_type == DType::BF16 { DType::F32 } else { number_type };
         let frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
         Ok(Self {
             layers: (0..config.num_hidden_layers).map(|index| assembly.layer(index, &parameters)).collect::<std::result::Result<_, _>>()?,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
-            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact, device)?,
+            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(number_type), device)?,
             config: config.clone(),
             device: device.clone(),
             parameters,
@@ -127,7 +114,7 @@ impl Decoder {
     /// rounded twice a layer, and in bf16 that would be most of a forward's error and of the gap between rollout and training.
     pub(crate) fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
         let rows = embedding(&self.embedding, token_ids)?;
-        if rows.dtype() == DType::BF16 { rows.to_dtype(DType::F32) } else { Ok(rows) }
+        rows.to_dtype(exact_type(rows.dtype()))
     }
 
     /// The final norm: [rows, hidden] -> [rows, hidden].

@@ -13,10 +13,10 @@ mod weights; // a checkpoint's tensors under their Hugging Face names
 pub use adapter::Adapters;
 pub use assemble::adapter_names;
 pub use batch::{PackedBatch, Sequence};
-pub use decoder::{Activations, Decoder, Trainable};
+pub use decoder::{Activations, Decoder};
 pub use gradients::Gradients;
 pub use layer::{Layer, RowContext};
-pub use parameters::{ParameterSlot, Parameters};
+pub use parameters::{ParameterSlot, Parameters, Trainable};
 pub use weights::{Loading, Weights, tensor_names, watch_loading};
 
 /// Why a model could not be loaded or run.

@@ -4,6 +4,28 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::kernels::adamw::cast_into;
 
+/// What an optimizer may change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Trainable {
+    /// Nothing.
+    Frozen,
+    /// Every weight.
+    Full,
+    /// Adapters on every linear layer.
+    Lora {
+        /// Rank of A and B.
+        rank: usize,
+        /// The delta is scaled by `alpha / rank`.
+        alpha: f64,
+    },
+}
+
+/// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model computes in bf16, else what it computes
+/// in (f64 in gradient checks).
+pub(super) fn exact_type(number_type: DType) -> DType {
+    if number_type == DType::BF16 { DType::F32 } else { number_type }
+}
+
 /// One trained tensor's place in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSlot {
@@ -32,10 +54,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Lays the tensors end to end. `number_type`: what the model computes in; the flat buffer is f32 (f64 in gradient checks), and where the model
-    /// computes in bf16 a copy in bf16 stands beside it.
+    /// Lays the tensors end to end, as exact numbers. `number_type`: what the model computes in; where that is bf16, a copy in bf16 stands beside the flat
+    /// buffer.
     pub fn new(tensors: Vec<(String, Tensor)>, number_type: DType, device: &Device) -> Result<Self> {
-        let kept = if number_type == DType::BF16 { DType::F32 } else { number_type };
+        let kept = exact_type(number_type);
         let mut slots = Vec::with_capacity(tensors.len());
         let mut pieces = Vec::with_capacity(tensors.len());
         let mut offset = 0;

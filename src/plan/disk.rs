@@ -116,16 +116,13 @@ pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::shape::tests::qwen3_8b;
+    use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
-    use crate::config::Layers;
 
     #[test]
     fn checkpoints_follow_the_keep_rules() {
-        let check = |set: &[&str], steps, expected| {
-            let layers = Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() };
-            assert_eq!(Kept::of(&layers.resolve().unwrap().config, steps).checkpoints_at_once, expected, "{set:?} {steps}");
-        };
+        let check =
+            |set: &[&str], steps, expected| assert_eq!(Kept::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}");
         check(&["eval_every=5", "checkpoint_every=10"], 10, 3);
         check(&["eval_every=5", "checkpoint_every=10"], 100, 6);
         check(&["eval_every=5", "checkpoint_every=10", "keep_checkpoints=0"], 100, 21);
@@ -134,10 +131,8 @@ mod tests {
 
     #[test]
     fn rollouts_follow_their_keep_rule() {
-        let check = |set: &[&str], steps, expected| {
-            let layers = Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() };
-            assert_eq!(Kept::of(&layers.resolve().unwrap().config, steps).rollout_steps_at_end, expected, "{set:?} {steps}");
-        };
+        let check =
+            |set: &[&str], steps, expected| assert_eq!(Kept::of(&config(set), steps).rollout_steps_at_end, expected, "{set:?} {steps}");
         check(&["keep_rollouts=0"], 1000, 1000);
         check(&["keep_rollouts=500"], 450, 450);
         // The last two files, that of step 0, the best one.
@@ -152,18 +147,8 @@ mod tests {
 
     #[test]
     fn adapters_are_small_and_all_weights_are_not() {
-        let data = DataShape {
-            train_rows: 200,
-            mean_prompt_tokens: 100.0,
-            longest_prompt_tokens: 100,
-            eval_rows: 50,
-            proof_rows: 500,
-            mean_completion_tokens: 50.0,
-        };
-        let bytes = |rank: &str| {
-            let config = Layers { set: vec![rank.to_owned()], ..Layers::default() }.resolve().unwrap().config;
-            disk(&qwen3_8b(), &config, &data, 25, None)
-        };
+        let data = DataShape { mean_prompt_tokens: 100.0, mean_completion_tokens: 50.0, ..DATA };
+        let bytes = |rank: &str| disk(&qwen3_8b(), &config(&[rank]), &data, 25, None);
         // 43.6 M and 8.19 G numbers, 12 bytes each.
         assert!((bytes("lora_rank=16").checkpoint_bytes as f64 / 0.524e9 - 1.0).abs() < 0.01);
         assert!((bytes("lora_rank=0").checkpoint_bytes as f64 / 98.3e9 - 1.0).abs() < 0.01);

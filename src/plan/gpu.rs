@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::memory::{Memory, MemoryPart, Phase, peak};
+use super::memory::{HEAD_ROWS, Memory, MemoryPart, Phase, peak};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{Recompute, TrainConfig};
 use crate::hub::ModelConfig;
@@ -19,8 +19,6 @@ const CACHE_BYTES: usize = 24 << 30;
 const MOST_DECODE_ROWS: usize = 512;
 /// Prompt rows that are prefilled together; a longer prompt stands alone.
 pub const GPU_PREFILL_ROWS: usize = 16_384;
-/// Rows that go through the head together.
-const HEAD_ROWS: usize = 2048;
 
 /// The residual stream is f32 also where all else is bf16.
 const STREAM_BYTES: usize = 4;
@@ -48,12 +46,12 @@ impl StepShape {
 
     /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. None where this is the smallest.
     pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
+        if self.recompute { self.halved(longest_sequence) } else { Some(Self { recompute: true, ..self }) }
+    }
+
+    fn halved(self, longest_sequence: usize) -> Option<Self> {
         let half = (self.tokens_per_micro_batch / 2).max(longest_sequence);
-        if !self.recompute {
-            Some(Self { recompute: true, ..self })
-        } else {
-            (half < self.tokens_per_micro_batch).then_some(Self { tokens_per_micro_batch: half, ..self })
-        }
+        (half < self.tokens_per_micro_batch).then_some(Self { tokens_per_micro_batch: half, ..self })
     }
 }
 
@@ -110,17 +108,11 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         if memory.peak_bytes as f64 <= USABLE * gpu.usable_bytes as f64 {
             return Ok(Fit { shape, memory, gpu });
         }
-        // A micro-batch is never larger than the step, so halving starts there.
-        let next = StepShape { tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest), ..shape };
-        let smaller = match config.recompute_activations {
-            Recompute::Never => StepShape { recompute: true, ..next }.smaller(longest).map(|shape| StepShape { recompute: false, ..shape }),
-            Recompute::Auto | Recompute::Always => {
-                if shape.recompute {
-                    next.smaller(longest)
-                } else {
-                    shape.smaller(longest)
-                }
-            }
+        let smaller = if shape.recompute || config.recompute_activations == Recompute::Never {
+            // A micro-batch is never larger than the step, so halving starts there.
+            StepShape { tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest), ..shape }.halved(longest)
+        } else {
+            shape.smaller(longest)
         };
         match smaller {
             Some(smaller) => shape = smaller,
@@ -285,22 +277,8 @@ pub fn gigabytes(bytes: u64) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::shape::tests::qwen3_8b;
+    use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
-    use crate::config::Layers;
-
-    fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
-    }
-
-    const DATA: DataShape = DataShape {
-        train_rows: 200,
-        mean_prompt_tokens: 120.0,
-        longest_prompt_tokens: 250,
-        eval_rows: 50,
-        proof_rows: 500,
-        mean_completion_tokens: 60.0,
-    };
 
     /// An H200 that nobody else uses.
     fn h200() -> GpuMemory {

@@ -55,10 +55,10 @@ pub struct Memory {
 const PROGRAM_BYTES: usize = 24_000_000;
 /// A backward needs a layer's gradients beside its activations.
 const LAYER_WORK: usize = 2;
-/// Completions that a thread decodes together.
-const DECODE_ROWS: usize = 32;
-/// Rows that go through the head together.
-const HEAD_ROWS: usize = 2048;
+/// Completions that a thread of a CPU decodes together. Fixed, so that a rollout does not depend on how many cores the machine has.
+pub const CPU_DECODE_ROWS: usize = 32;
+/// Completion rows that go through the head together.
+pub const HEAD_ROWS: usize = 2048;
 /// Every number is f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;
 
@@ -90,7 +90,7 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
     let tokens = config.tokens_per_micro_batch.max(whole_group).min(step);
     let in_flight = threads.min(step.div_ceil(tokens.max(1))).max(1);
     let completions = config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
-    let decoding = completions.min(DECODE_ROWS.max(config.completions_per_prompt) * threads);
+    let decoding = completions.min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
     let prompts = decoding.div_ceil(config.completions_per_prompt);
     let predicted = tokens.min(HEAD_ROWS);
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
@@ -117,22 +117,8 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::shape::tests::qwen3_8b;
+    use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
-    use crate::config::Layers;
-
-    fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
-    }
-
-    const DATA: DataShape = DataShape {
-        train_rows: 200,
-        mean_prompt_tokens: 120.0,
-        longest_prompt_tokens: 250,
-        eval_rows: 50,
-        proof_rows: 500,
-        mean_completion_tokens: 60.0,
-    };
 
     #[test]
     fn a_processor_holds_trained_weights_once_and_a_gradient_a_thread() {

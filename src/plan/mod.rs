@@ -20,7 +20,7 @@ pub use gpu::{
     gpu_memory, longest_sequence, step_tokens,
 };
 pub use machine::{free_disk_bytes, memory_limit_bytes};
-pub use memory::{Memory, MemoryPart, Phase, cpu_memory};
+pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
 pub use signal::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};

@@ -73,11 +73,26 @@ impl ModelShape {
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::{Layers, TrainConfig};
+    use crate::plan::DataShape;
+
+    /// What the plans of this room's tests are made for.
+    pub(in crate::plan) const DATA: DataShape = DataShape {
+        train_rows: 200,
+        mean_prompt_tokens: 120.0,
+        longest_prompt_tokens: 250,
+        eval_rows: 50,
+        proof_rows: 500,
+        mean_completion_tokens: 60.0,
+    };
+
+    /// The defaults, with these keys set.
+    pub(in crate::plan) fn config(set: &[&str]) -> TrainConfig {
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+    }
 
     pub(crate) fn qwen3_8b() -> ModelConfig {
-        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":151936,"hidden_size":4096,"intermediate_size":12288,"num_hidden_layers":36,
-            "num_attention_heads":32,"num_key_value_heads":8,"head_dim":128,"tie_word_embeddings":false,"max_position_embeddings":40960}"#;
-        ModelConfig::parse(json, "config.json").unwrap()
+        crate::hub::named_shape("qwen3-8b").unwrap()
     }
 
     #[test]

@@ -138,29 +138,18 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::shape::tests::qwen3_8b;
+    use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
-    use crate::config::Layers;
 
-    fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
-    }
-
-    const DATA: DataShape = DataShape {
-        train_rows: 200,
-        mean_prompt_tokens: 120.0,
-        longest_prompt_tokens: 120,
-        eval_rows: 0,
-        proof_rows: 0,
-        mean_completion_tokens: 60.0,
-    };
+    /// Nothing held out.
+    const TRAINING: DataShape = DataShape { eval_rows: 0, proof_rows: 0, ..DATA };
 
     /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, 8 x 8 completions of 60 tokens to prompts of 120: the published physical limits.
     #[test]
     fn qwen3_8b_at_the_physical_limits() {
         let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
         let speed = Speed::bound(&limits, 512);
-        let found = time(&qwen3_8b(), &config(&[]), &DATA, 10, &speed, false);
+        let found = time(&qwen3_8b(), &config(&[]), &TRAINING, 10, &speed, false);
         let check =
             |found: f64, expected: f64, within: f64| assert!((found / expected - 1.0).abs() < within, "{found}, expected {expected}");
         // 960 prompt tokens x 13.9 GFLOP.
@@ -172,7 +161,7 @@ mod tests {
         assert_eq!((found.drawn_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
         check(found.total_seconds, 10.0 * found.seconds_per_step, 1e-9);
         // 512 sequences are bound by multiplication, 7.84 ms a step.
-        let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &DATA, 1, &speed, false);
+        let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &TRAINING, 1, &speed, false);
         check(many.decode_seconds_per_step, 0.470, 0.02);
     }
 
@@ -180,7 +169,7 @@ mod tests {
     fn passes_cost_what_they_are() {
         let operations = |set: &[&str]| {
             let config = config(set);
-            training_operations(&qwen3_8b(), &config, &DATA, crate::plan::StepShape::of(&config).recompute)
+            training_operations(&qwen3_8b(), &config, &TRAINING, crate::plan::StepShape::of(&config).recompute)
         };
         let full = operations(&["lora_rank=0"]);
         let forward = full / 3.0;

@@ -1,22 +1,30 @@
 //! What runs come to: one read whole, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
 
 mod compare;
+mod error;
 mod filter;
 mod html;
 mod listing;
 mod page;
+mod passes;
 mod row;
 mod svg;
 mod tables;
 mod verdict;
+mod versus;
+mod versus_html;
 
 pub use compare::RunsCompared;
+pub use error::ReportError;
 pub use filter::Filter;
 pub use html::{Page, html};
 pub use listing::{Entry, Listing};
+pub use passes::{PROMPTS_FILE, Pass, PassId, base_and_trained, passes_of};
 pub use row::{FIELDS, HeldOut, Latest, RunRow, order, unknown_field};
 pub use tables::{csv, json_lines};
-pub use verdict::{columns, rates, table, value_drift, verdict};
+pub use verdict::{columns, rate_rows, rates, table, tag_rows, value_drift, verdict};
+pub use versus::{Asked, Outcome, Paired, TIERS, Versus, points};
+pub use versus_html::versus_html;
 
 use crate::run::{EvalSummary, RunDirectory, RunError, RunState, State, Status, list_checkpoints, read_tags};
 use crate::statistics::smooth;

@@ -14,25 +14,45 @@ pub fn table(set: &str, names: [&str; 2], first: &EvalSummary, second: &EvalSumm
 pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = passes.first() else { return String::new() };
     let mut text = String::new();
-    let mut line = |label: &str, cell: &dyn Fn(&str, &EvalSummary) -> String| {
-        let cells: String = passes.iter().map(|(name, summary)| format!(" {:>22}", cell(name, summary))).collect();
+    let mut line = |label: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!(" {cell:>22}")).collect();
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{label:22}{cells}");
     };
-    line(&format!("{set} set, n = {}", first.n), &|name, _| shortened(name));
-    line("parses", &|_, e| with_interval(e.parse, e.n));
-    line("valid", &|_, e| with_interval(e.valid, e.n));
-    line("exact match", &|_, e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.rows_of("exact"))));
-    line("valid if unwrapped", &|_, e| with_interval(e.tolerant, e.n));
-    line("mean tokens", &|_, e| format!("{:.1}", e.mean_tokens));
-    line("cut at the limit", &|_, e| percent(e.truncated));
-    line("10 steps in a row", &|_, e| percent(compound(e.valid, 10)));
-    line("50 steps in a row", &|_, e| percent(compound(e.valid, 50)));
-    for (tag, tagged) in &first.by_tag {
-        let label = format!("valid, {tag} ({})", tagged.n);
-        line(&label, &|_, e| e.by_tag.get(tag).map_or_else(|| "-".to_owned(), |t| percent(t.valid)));
+    let names: Vec<String> = passes.iter().map(|(name, _)| shortened(name)).collect();
+    line(&format!("{set} set, n = {}", first.n), &names);
+    let summaries: Vec<&EvalSummary> = passes.iter().map(|(_, summary)| *summary).collect();
+    for (label, cells) in rate_rows(&summaries) {
+        line(label, &cells);
+    }
+    for (tag, n, cells) in tag_rows(&summaries) {
+        line(&format!("valid, {tag} ({n})"), &cells);
     }
     text
+}
+
+/// What is told of each pass, a row a measure.
+pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
+    type Cell = fn(&EvalSummary) -> String;
+    let rows: [(&'static str, Cell); 8] = [
+        ("parses", |e| with_interval(e.parse, e.n)),
+        ("valid", |e| with_interval(e.valid, e.n)),
+        ("exact match", |e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.rows_of("exact")))),
+        ("valid if unwrapped", |e| with_interval(e.tolerant, e.n)),
+        ("mean tokens", |e| format!("{:.1}", e.mean_tokens)),
+        ("cut at the limit", |e| percent(e.truncated)),
+        ("10 steps in a row", |e| percent(compound(e.valid, 10))),
+        ("50 steps in a row", |e| percent(compound(e.valid, 50))),
+    ];
+    rows.into_iter().map(|(label, cell)| (label, passes.iter().map(|summary| cell(summary)).collect())).collect()
+}
+
+/// The valid rate of each tag of the first pass, with its rows there.
+pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
+    let Some(first) = passes.first() else { return Vec::new() };
+    let cell = |summary: &EvalSummary, tag: &str| summary.by_tag.get(tag).map_or_else(|| "-".to_owned(), |tagged| percent(tagged.valid));
+    let rows = first.by_tag.iter().map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
+    rows.collect()
 }
 
 /// The paired test in a line.

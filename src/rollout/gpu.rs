@@ -14,6 +14,7 @@ use crate::plan::gpu_decode_rows;
 const STEPS_BETWEEN_LOOKS: usize = 8;
 /// Below this many rows a step takes as long as reading the weights, so leaving ended rows in it costs nothing.
 const FEWEST_ROWS_TO_SHRINK: usize = 32;
+
 /// How many rows to decode together.
 pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
     gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.number_type().size_in_bytes())

@@ -8,6 +8,7 @@ mod threads; // work spread over the processor's cores, in a fixed order
 use candle_core::Result;
 
 use crate::model::{Adapters, Decoder};
+use crate::plan::CPU_DECODE_ROWS;
 
 pub use threads::Threads;
 
@@ -68,9 +69,6 @@ pub struct Completion {
     pub stop: StopReason,
 }
 
-/// Rows decoded together. Fixed, so that a rollout does not depend on how many cores the machine has.
-const ROWS_PER_SHARD: usize = 32;
-
 /// The completions of each request, in order.
 ///
 /// # Errors
@@ -89,7 +87,7 @@ pub fn generate(
         return Ok(results.into_iter().flatten().collect());
     }
     let results =
-        threads.map(&shards(requests, ROWS_PER_SHARD, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
+        threads.map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
     Ok(results.into_iter().flatten().collect())
 }
 

@@ -36,7 +36,9 @@ impl Series {
             .flat_map(move |(index, (step, begin))| {
                 let from = (*begin).max(start);
                 let values = self.values[from..self.end_of(index).max(from)].iter().copied();
-                (*step + (from - begin) as u64..).zip(values)
+                // Counted from 0, for a step may be the largest number there is.
+                let first = *step + (from - begin) as u64;
+                values.enumerate().map(move |(offset, value)| (first + offset as u64, value))
             })
             .take_while(move |(step, _)| *step <= last)
     }

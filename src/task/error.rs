@@ -1,5 +1,7 @@
 //! What can be wrong with a task, as the user reads it.
 
+pub(super) type Read<T> = Result<T, TaskError>;
+
 /// Each names the file, the place, the value and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {

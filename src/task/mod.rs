@@ -2,18 +2,20 @@
 
 mod embedded;
 mod error;
+mod home;
 mod read;
 mod references;
 mod resolve;
 mod section;
 
 pub use error::TaskError;
+use home::Home;
 pub use read::{NORMALISATIONS, PARTS};
 pub use references::encoded;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -44,8 +46,6 @@ pub struct Task {
     pub score: ScoreRules,
     /// Parts added to the tier's value.
     pub rewards: Vec<RewardPart>,
-    /// The task's own defaults of configuration keys; the sub-table `model.NAME` holds for one base model only.
-    pub train: toml::Table,
     /// The files of the prompt sets, of the sample completions and of the generator.
     pub prompts: PromptFiles,
     home: Home,
@@ -126,13 +126,6 @@ pub struct RewardPart {
     pub weight: f64,
 }
 
-/// Where a task's files lie.
-#[derive(Debug, Clone, PartialEq)]
-enum Home {
-    Folder(PathBuf),
-    Embedded(&'static embedded::EmbeddedTask),
-}
-
 impl Task {
     /// The task that a command line means: a path, a name in the nearest workspace above the current folder, or an embedded task.
     pub fn resolve(text: &str) -> Result<Self, TaskError> {
@@ -172,7 +165,7 @@ impl Task {
     /// # Errors
     /// [`TaskError`] where the text is no JSON, or names a file that the task may not read.
     pub fn with_schema_text(&self, text: &str) -> Result<Self, TaskError> {
-        let schema = read::parse_json(&self.label(&self.schema_file), text)?;
+        let schema = self.home.parse_json(&self.schema_file, text)?;
         let references = references::follow_references(&self.home, &self.schema_file, &schema, self.references.clone())?;
         Ok(Self { schema_text: text.to_owned(), schema, references, ..self.clone() })
     }
@@ -234,39 +227,5 @@ impl Task {
             hash.update(bytes.as_deref().unwrap_or_default());
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The task's defaults of configuration keys for a base model: `[train]`, then `[train.model.NAME]` over it.
-    pub fn train_defaults(&self, base_model: &str) -> toml::Table {
-        let mut defaults = self.train.clone();
-        let models = defaults.remove("model");
-        if let Some(own) = models.as_ref().and_then(|models| models.get(base_model)).and_then(toml::Value::as_table) {
-            defaults.extend(own.clone());
-        }
-        defaults
-    }
-}
-
-impl Home {
-    fn label(&self, file: &str) -> String {
-        match self {
-            Self::Folder(folder) => folder.join(file).display().to_string(),
-            Self::Embedded(task) => format!("embedded task {}: {file}", task.name),
-        }
-    }
-
-    fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
-        if Path::new(file).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(TaskError::Outside { label: self.label(TASK_FILE), file: file.to_owned() });
-        }
-        match self {
-            Self::Folder(folder) => {
-                std::fs::read(folder.join(file)).map(Cow::Owned).map_err(|source| TaskError::Read { label: self.label(file), source })
-            }
-            Self::Embedded(task) => match task.files.iter().find(|(name, _)| *name == file) {
-                Some((_, bytes)) => Ok(Cow::Borrowed(bytes)),
-                None => Err(TaskError::Read { label: self.label(file), source: std::io::ErrorKind::NotFound.into() }),
-            },
-        }
     }
 }

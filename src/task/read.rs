@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use super::error::Read;
 use super::references::follow_references;
 use super::section::{Section, Source, nearest};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
@@ -16,12 +16,10 @@ pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date",
 /// Reward parts: the share of fields equal to `expected`, whether all are, and whether the completion would pass without a fence or prose around.
 pub const PARTS: [&str; 3] = ["fields", "exact", "tolerant"];
 
-pub(super) type Read<T> = Result<T, TaskError>;
-
 /// Reads `task.toml` and the schema.
 pub(super) fn read_task(home: Home) -> Read<Task> {
     let label = home.label(TASK_FILE);
-    let text = read_text(&home, TASK_FILE)?;
+    let text = home.read_text(TASK_FILE)?;
     let source = Source { label: &label, text: &text };
     let toml_error = |error: toml::de::Error| source.error(error.span().map_or(0, |span| span.start), error.message().to_owned());
     let document = DeTable::parse(&text).map_err(toml_error)?;
@@ -42,11 +40,11 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         return Err(top.error("name", offset, format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}")));
     }
     let schema_file = top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?;
-    let schema_text = read_text(&home, &schema_file)?;
-    let schema = parse_json(&home.label(&schema_file), &schema_text)?;
+    let schema_text = home.read_text(&schema_file)?;
+    let schema = home.parse_json(&schema_file, &schema_text)?;
     let (score, named) = read_score(&top)?;
     let references = follow_references(&home, &schema_file, &schema, named)?;
-    let train = text.parse::<toml::Table>().map_err(toml_error)?.remove("train");
+    // Its keys are the configuration's business.
     top.table("train")?;
     Ok(Task {
         title: top.string("title")?.unwrap_or_else(|| name.clone()),
@@ -59,10 +57,6 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
         rewards: read_rewards(&top, source)?,
-        train: match train {
-            Some(toml::Value::Table(table)) => table,
-            _ => toml::Table::new(),
-        },
         prompts: read_prompts(&top)?,
         home,
     })
@@ -171,17 +165,4 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> 
         parts.push(RewardPart { part, weight });
     }
     Ok(parts)
-}
-
-pub(super) fn read_text(home: &Home, file: &str) -> Read<String> {
-    let bytes = home.read(file)?.into_owned();
-    String::from_utf8(bytes).map_err(|error| TaskError::Encoding { label: home.label(file), offset: error.utf8_error().valid_up_to() })
-}
-
-pub(super) fn parse_json(label: &str, text: &str) -> Read<Value> {
-    serde_json::from_str(text).map_err(|error| {
-        let whole = error.to_string();
-        let message = whole.split(" at line ").next().unwrap_or(&whole).to_owned();
-        TaskError::Place { label: label.to_owned(), line: error.line(), column: error.column().max(1), message }
-    })
 }

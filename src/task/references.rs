@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::read::{Read, parse_json, read_text};
-use super::{Home, TaskError};
+use super::TaskError;
+use super::error::Read;
+use super::home::Home;
 
 /// What a schema says about a value is no schema itself.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
@@ -21,7 +22,7 @@ pub(super) fn follow_references(
     let mut found = Found::default();
     found.walk(&home.label(schema_file), Some(encoded(schema_file)), schema)?;
     for (address, file) in named {
-        let schema = parse_json(&home.label(&file), &read_text(home, &file)?)?;
+        let schema = home.parse_json(&file, &home.read_text(&file)?)?;
         // Its base is the address that it is named by, wherever the file lies.
         found.walk(&home.label(&file), joined("", &address).ok(), &schema)?;
         references.insert(address, file);
@@ -35,7 +36,7 @@ pub(super) fn follow_references(
         if !file.ends_with(".json") && home.read(&file).is_err() {
             continue;
         }
-        let schema = parse_json(&home.label(&file), &read_text(home, &file)?)?;
+        let schema = home.parse_json(&file, &home.read_text(&file)?)?;
         found.walk(&home.label(&file), Some(address.clone()), &schema)?;
         references.insert(address, file);
     }

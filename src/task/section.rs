@@ -4,6 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::TaskError;
+use super::error::Read;
 
 /// A file's name and text, for places in errors.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +32,6 @@ pub(super) struct Section<'a> {
     prefix: String,
     table: &'a DeTable<'a>,
 }
-
-type Read<T> = Result<T, TaskError>;
 
 impl<'a> Section<'a> {
     /// Refuses keys that are not among the known ones, with the nearest of them.

@@ -5,11 +5,11 @@ use std::time::Instant;
 use candle_core::{DType, Device, Result, Tensor};
 use serde::Serialize;
 
+use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
 use crate::hub::ModelConfig;
-use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::rollout::{Request, Sampling, Threads, generate};
-use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
+use crate::rollout::{Request, Threads, generate};
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,6 +28,13 @@ pub struct Measurement {
     pub of_limit: Option<f64>,
 }
 
+impl Measurement {
+    /// A figure from its parts, in the order of the fields.
+    pub fn new(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Self {
+        Self { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit }
+    }
+}
+
 const PROMPT_TOKENS: usize = 90;
 const NEW_TOKENS: usize = 48;
 
@@ -41,24 +48,18 @@ pub fn measure_cpu(config: &ModelConfig, threads: &Threads) -> Result<Vec<Measur
         2.0 * (model.parameters().count() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
     let share = |tokens_per_second: f64, passes: f64| Some(tokens_per_second * operations * passes / limit.value / 1e9);
     let mut found = vec![limit.clone()];
-    let rate = |name: &str, shape: String, batch, value: f64, passes| Measurement {
-        name: name.to_owned(),
-        shape,
-        batch,
-        value,
-        unit: "tokens/s".to_owned(),
-        of_limit: share(value, passes),
-    };
-    let prompts = requests(64, config.vocab_size);
-    found.push(rate("prefill", format!("{PROMPT_TOKENS} tokens"), 64, prefill(&model, &prompts, threads)?, 1.0));
+    let rate =
+        |name: &str, shape: &str, batch, value: f64, passes| Measurement::new(name, shape, batch, value, "tokens/s", share(value, passes));
+    let prompts = requests(64, 1, PROMPT_TOKENS, config.vocab_size);
+    found.push(rate("prefill", &format!("{PROMPT_TOKENS} tokens"), 64, prefill(&model, &prompts, threads)?, 1.0));
     for batch in [1, 8, 64] {
         let value = decode(&model, batch, threads)?;
-        found.push(rate("decode", format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens"), batch, value, 1.0));
+        found.push(rate("decode", &format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens"), batch, value, 1.0));
     }
     let (rows, completion) = train(&model, threads)?;
     let shape = format!("8 x 8, {PROMPT_TOKENS} + {NEW_TOKENS} tokens");
-    found.push(rate("train, tokens forwarded with gradient", format!("{shape}, prompts shared"), 64, rows, 3.0));
-    found.push(rate("train, completion tokens", shape, 64, completion, 3.0));
+    found.push(rate("train, tokens forwarded with gradient", &format!("{shape}, prompts shared"), 64, rows, 3.0));
+    found.push(rate("train, completion tokens", &shape, 64, completion, 3.0));
     Ok(found)
 }
 
@@ -90,23 +91,7 @@ fn gemm(threads: &Threads) -> Result<Measurement> {
         Ok(())
     })?;
     let value = (2 * SIZE * SIZE * SIZE * repeats * work.len()) as f64 / seconds / 1e9;
-    Ok(Measurement {
-        name: "gemm".to_owned(),
-        shape: format!("{SIZE}^3 f32"),
-        batch: work.len(),
-        value,
-        unit: "GFLOP/s".to_owned(),
-        of_limit: Some(1.0),
-    })
-}
-
-fn token(stream: u32, index: usize, vocabulary: usize) -> u32 {
-    philox(1, [stream, index as u32, 0, 0])[0] % vocabulary as u32
-}
-
-fn requests(count: usize, vocabulary: usize) -> Vec<Request> {
-    let prompt = |n: usize| (0..PROMPT_TOKENS).map(|i| token(n as u32, i, vocabulary)).collect();
-    (0..count).map(|n| Request { prompt: prompt(n), prompt_number: n as u32, step: 0, samples: 1 }).collect()
+    Ok(Measurement::new("gemm", &format!("{SIZE}^3 f32"), work.len(), value, "GFLOP/s", Some(1.0)))
 }
 
 fn prefill(model: &Decoder, prompts: &[Request], threads: &Threads) -> Result<f64> {
@@ -126,12 +111,7 @@ fn prefill(model: &Decoder, prompts: &[Request], threads: &Threads) -> Result<f6
 
 /// New tokens a second, the prefill taken off.
 fn decode(model: &Decoder, batch: usize, threads: &Threads) -> Result<f64> {
-    let groups = batch.div_ceil(8);
-    let mut requests = requests(groups, model.config().vocab_size);
-    for request in &mut requests {
-        request.samples = batch.min(8);
-    }
-    let sampling = |max_completion_tokens| Sampling { temperature: 1.0, max_completion_tokens, stop_ids: Vec::new(), seed: 1 };
+    let requests = requests(batch.div_ceil(8), batch.min(8), PROMPT_TOKENS, model.config().vocab_size);
     let whole = seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), threads).map(drop))?;
     let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), threads).map(drop))?;
     Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))
@@ -140,24 +120,11 @@ fn decode(model: &Decoder, batch: usize, threads: &Threads) -> Result<f64> {
 /// Rows and completion tokens a second of an 8 x 8 step, prompts computed once a group.
 fn train(model: &Decoder, threads: &Threads) -> Result<(f64, f64)> {
     let vocabulary = model.config().vocab_size;
-    let sample = |n: usize| PolicySample {
-        token_ids: (0..NEW_TOKENS).map(|i| token(1000 + n as u32, i, vocabulary)).collect(),
-        sampled_log_probs: vec![-1.0; NEW_TOKENS],
-        reference_log_probs: None,
-        advantage: if n.is_multiple_of(2) { 1.0 } else { -1.0 },
-    };
-    let group =
-        |(n, request): (usize, Request)| PolicyGroup { prompt: request.prompt, samples: (0..8).map(|i| sample(n * 8 + i)).collect() };
-    let groups: Vec<PolicyGroup> = requests(8, vocabulary).into_iter().enumerate().map(group).collect();
-    let loss = LossSettings {
-        policy_loss: crate::config::PolicyLoss::Grpo,
-        clip_low: 0.2,
-        clip_high: 0.2,
-        kl_beta: 0.0,
-        kl_estimator: crate::config::KlEstimator::K3,
-        max_completion_tokens: NEW_TOKENS,
-    };
-    let settings = PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch: 1024, recompute: false };
+    let completion = |number: usize| (random_tokens(1000 + number, NEW_TOKENS, vocabulary), vec![-1.0; NEW_TOKENS]);
+    let prompts = requests(8, 8, PROMPT_TOKENS, vocabulary).into_iter().enumerate();
+    let groups: Vec<PolicyGroup> =
+        prompts.map(|(number, request)| group(request.prompt, (0..request.samples).map(|i| completion(number * 8 + i)))).collect();
+    let settings = policy_settings(NEW_TOKENS, 1024, false);
     let totals = StepTotals { sequences: 64, tokens: 64 * NEW_TOKENS };
     let mut rows = 0;
     let seconds = seconds(|| {

@@ -7,14 +7,14 @@ use std::time::Instant;
 use candle_core::{DType, Result, Tensor};
 
 use super::measure::Measurement;
+use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
-use crate::kernels::philox::philox;
 use crate::kernels::product::product;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::ModelShape;
-use crate::rollout::{Completion, Request, Sampling, Threads, generate};
-use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
+use crate::rollout::{Request, Threads, generate};
+use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,16 +66,16 @@ pub fn measure_gpu(
         found.push(measurement);
     };
     let limits = Limits::measure(engine)?;
-    note(figure("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
-    note(figure("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
-    note(figure("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
+    note(Measurement::new("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
+    note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
+    note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
     let threads = Threads::of_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
     let model =
         Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device).map_err(candle_core::Error::wrap)?;
     engine.synchronize()?;
-    note(figure("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
+    note(Measurement::new("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
     // B starts as zeros; random ones make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
     model.parameters().restore(&numbers)?;
@@ -94,10 +94,6 @@ pub fn measure_gpu(
         }
     }
     Ok(found)
-}
-
-fn figure(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Measurement {
-    Measurement { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit }
 }
 
 /// What the device reaches at best.
@@ -158,13 +154,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn requests(&self, prompts: usize, samples: usize) -> Vec<Request> {
-        let token = |prompt: usize, i: usize| philox(1, [prompt as u32, i as u32, 0, 0])[0] % self.config.vocab_size as u32;
-        let prompt = |n: usize| (0..self.bench.prompt_tokens).map(|i| token(n, i)).collect();
-        (0..prompts).map(|n| Request { prompt: prompt(n), prompt_number: n as u32, step: 0, samples }).collect()
-    }
-
-    fn sampling(&self, new_tokens: usize) -> Sampling {
-        Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids: Vec::new(), seed: 1 }
+        requests(prompts, samples, self.bench.prompt_tokens, self.config.vocab_size)
     }
 
     /// Bytes that a decode step reads at the least: every weight but the input embedding.
@@ -176,14 +166,13 @@ impl Work<'_> {
         let (tokens, length) = (8192, 512.min(self.config.max_position_embeddings));
         let mut batch = PackedBatch::default();
         for n in 0..tokens / length {
-            let prompt: Vec<u32> = (0..length).map(|i| philox(2, [n as u32, i as u32, 0, 0])[0] % self.config.vocab_size as u32).collect();
-            batch.push_prompt(&prompt);
+            batch.push_prompt(&random_tokens(n, length, self.config.vocab_size));
         }
         for (name, adapters) in [("prefill", Adapters::On), ("prefill, adapters off", Adapters::Off)] {
             let seconds = seconds(self.engine, 3, || self.model.forward(&batch, adapters).map(drop))?;
             let operations = self.shape.forward_operations(tokens as f64, length as f64 / 2.0, 0.0);
             let of_limit = operations / seconds / self.limits.operations_per_second;
-            note(figure(
+            note(Measurement::new(
                 name,
                 &format!("{} x {length} tokens", tokens / length),
                 tokens / length,
@@ -199,7 +188,7 @@ impl Work<'_> {
     fn decode(&self, batch: usize, adapters: Adapters, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let requests = self.requests(batch.div_ceil(8), batch.min(8));
         let draw = |new_tokens| {
-            seconds(self.engine, 2, || generate(self.model, adapters, &requests, &self.sampling(new_tokens), self.threads).map(drop))
+            seconds(self.engine, 2, || generate(self.model, adapters, &requests, &sampling(new_tokens), self.threads).map(drop))
         };
         let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
         let steps = (self.bench.new_tokens - 1) as f64;
@@ -209,17 +198,17 @@ impl Work<'_> {
         let reading = self.weight_bytes() / self.limits.bytes_per_second;
         let computing =
             self.shape.forward_operations(batch as f64, self.bench.prompt_tokens as f64, batch as f64) / self.limits.operations_per_second;
-        note(figure(name, &shape, batch, batch as f64 / step_seconds, "tokens/s", Some(reading.max(computing) / step_seconds)));
+        note(Measurement::new(name, &shape, batch, batch as f64 / step_seconds, "tokens/s", Some(reading.max(computing) / step_seconds)));
         Ok(())
     }
 
     /// Whole steps: rollout, random rewards, gradient, optimizer.
     fn step(&self, prompts: usize, completions: usize, recompute: bool, note: &mut impl FnMut(Measurement)) -> Result<()> {
-        let settings = self.policy_settings(recompute);
+        let settings = policy_settings(self.bench.new_tokens, self.bench.tokens_per_micro_batch, recompute);
         let mut optimizer = Optimizer::new(optimizer_settings(), self.model.parameters(), &self.engine.device)?;
         self.engine.trim_memory()?;
         let requests = self.requests(prompts, completions);
-        let sampling = self.sampling(self.bench.new_tokens);
+        let sampling = sampling(self.bench.new_tokens);
         let (repeats, mut rollout, mut update, mut rows, mut gap) = (3, 0.0, 0.0, 0, 0.0);
         for repeat in 0..=repeats {
             let start = Instant::now();
@@ -227,7 +216,9 @@ impl Work<'_> {
             let rollout_seconds = start.elapsed().as_secs_f64();
             let start = Instant::now();
             let totals = StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
-            let groups = groups(&requests, drawn);
+            let drawn = drawn.into_iter().map(|completions| completions.into_iter().map(|drawn| (drawn.token_ids, drawn.log_probs)));
+            let groups: Vec<PolicyGroup> =
+                requests.iter().zip(drawn).map(|(request, completions)| group(request.prompt.clone(), completions)).collect();
             let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
             optimizer.apply(self.model.parameters(), &gradients)?;
             self.engine.synchronize()?;
@@ -244,7 +235,7 @@ impl Work<'_> {
         let kept = if recompute { ", activations recomputed" } else { "" };
         let of_rollout = self.rollout_floor(prompts, batch) / rollout;
         let floor = self.training_floor(batch, rows, recompute);
-        note(figure(
+        note(Measurement::new(
             &format!("step{kept}"),
             &shape,
             batch,
@@ -252,11 +243,11 @@ impl Work<'_> {
             "s",
             Some((self.rollout_floor(prompts, batch) + floor) / (rollout + update)),
         ));
-        note(figure(&format!("step{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
-        note(figure(&format!("step{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
-        note(figure(&format!("step{kept}: |training - rollout log-prob|"), &shape, batch, gap, "nats", None));
+        note(Measurement::new(&format!("step{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
+        note(Measurement::new(&format!("step{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
+        note(Measurement::new(&format!("step{kept}: |training - rollout log-prob|"), &shape, batch, gap, "nats", None));
         if let Some(bytes) = self.engine.memory_in_use() {
-            note(figure(&format!("step{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
+            note(Measurement::new(&format!("step{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
         }
         Ok(())
     }
@@ -279,33 +270,6 @@ impl Work<'_> {
         let passes = if recompute { 3.0 } else { 2.0 };
         forward * passes / self.limits.operations_per_second
     }
-
-    fn policy_settings(&self, recompute: bool) -> PolicySettings {
-        let loss = LossSettings {
-            policy_loss: crate::config::PolicyLoss::Grpo,
-            clip_low: 0.2,
-            clip_high: 0.2,
-            kl_beta: 0.0,
-            kl_estimator: crate::config::KlEstimator::K3,
-            max_completion_tokens: self.bench.new_tokens,
-        };
-        PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch: self.bench.tokens_per_micro_batch, recompute }
-    }
-}
-
-/// Every completion with an advantage of its own, none of them 0.
-fn groups(requests: &[Request], drawn: Vec<Vec<Completion>>) -> Vec<PolicyGroup> {
-    let sample = |(index, completion): (usize, Completion)| PolicySample {
-        token_ids: completion.token_ids,
-        sampled_log_probs: completion.log_probs,
-        reference_log_probs: None,
-        advantage: if index % 2 == 0 { 1.0 } else { -1.0 },
-    };
-    let group = |(request, completions): (&Request, Vec<Completion>)| PolicyGroup {
-        prompt: request.prompt.clone(),
-        samples: completions.into_iter().enumerate().map(sample).collect(),
-    };
-    requests.iter().zip(drawn).map(group).collect()
 }
 
 fn optimizer_settings() -> OptimizerSettings {

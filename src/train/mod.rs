@@ -7,10 +7,10 @@ mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine
 mod measure_gpu; // speed of a GPU
+mod measured_work; // what is made up for the two, and for a plan
 mod metrics; // a step's numbers
 mod outline; // a run before its weights are read
 mod pretrain; // a small model from a task's generator
-
 mod proof; // base against trained
 mod recorder; // what a run leaves behind
 mod rehearsal; // the longest gradient, tried before the first step

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::job::policy_settings;
+use super::measured_work::group;
 use super::outline::{PromptSets, device_in_words, fit_device, prompt_sets};
 use crate::advantage::group_state;
 use crate::checkpoint::StartModel;
@@ -12,15 +13,15 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    DataShape, Fit, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes,
-    training_operations,
+    CPU_DECODE_ROWS, DataShape, Fit, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
+    memory_limit_bytes, training_operations,
 };
-use crate::rollout::{Request, Sampling, StopReason, Threads, generate};
+use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
 use crate::run::{Gpu, RunPlaces};
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::task::Task;
 use crate::text::Tokenizer;
-use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// What a configuration would train. Nothing of it is written anywhere.
 #[derive(Debug)]
@@ -199,7 +200,7 @@ impl Candidate {
     /// Completions that the engine decodes together.
     fn decode_rows(&self) -> usize {
         if self.engine.device.is_cpu() {
-            return 32;
+            return CPU_DECODE_ROWS;
         }
         gpu_decode_rows(&self.model_config, self.config.max_completion_tokens, self.engine.number_type.size_in_bytes())
     }
@@ -242,21 +243,13 @@ impl Candidate {
     fn measure_training(
         &self,
         requests: &[Request],
-        drawn: &[Vec<crate::rollout::Completion>],
+        drawn: &[Vec<Completion>],
         mean_prompt: f64,
         mean_completion: f64,
     ) -> Result<f64, TrainError> {
-        let sample = |(index, completion): (usize, &crate::rollout::Completion)| PolicySample {
-            token_ids: completion.token_ids.clone(),
-            sampled_log_probs: completion.log_probs.clone(),
-            reference_log_probs: None,
-            advantage: if index % 2 == 0 { 1.0 } else { -1.0 },
-        };
-        let group = |(request, completions): (&Request, &Vec<_>)| PolicyGroup {
-            prompt: request.prompt.clone(),
-            samples: completions.iter().enumerate().map(sample).collect(),
-        };
-        let groups: Vec<PolicyGroup> = requests.iter().zip(drawn).map(group).collect();
+        let copied = |completion: &Completion| (completion.token_ids.clone(), completion.log_probs.clone());
+        let groups: Vec<PolicyGroup> =
+            requests.iter().zip(drawn).map(|(request, drawn)| group(request.prompt.clone(), drawn.iter().map(copied))).collect();
         let completions = drawn.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: drawn.iter().flatten().map(|c| c.token_ids.len()).sum() };
         let mut settings = policy_settings(&self.config, self.shape());

@@ -6,9 +6,7 @@ use super::MicroBatch;
 use crate::kernels::embedding::scatter_rows;
 use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
 use crate::model::{Adapters, Decoder, Gradients};
-
-/// Completion rows that go through the head together.
-const ROWS_PER_CHUNK: usize = 2048;
+use crate::plan::HEAD_ROWS;
 
 /// The log-probs of each sequence's tokens, without a gradient.
 pub fn log_probs(model: &Decoder, micro_batch: &MicroBatch, adapters: Adapters, temperature: f64) -> Result<Vec<Vec<TokenLogProb>>> {
@@ -33,8 +31,8 @@ pub(super) fn accumulate_gradient<R>(
     let weights = weights.concat();
     let (rows, targets) = rows_and_targets(micro_batch);
     let mut normed_gradient: Option<Tensor> = None;
-    for (index, chunk) in rows.chunks(ROWS_PER_CHUNK).enumerate() {
-        let range = index * ROWS_PER_CHUNK..index * ROWS_PER_CHUNK + chunk.len();
+    for (index, chunk) in rows.chunks(HEAD_ROWS).enumerate() {
+        let range = index * HEAD_ROWS..index * HEAD_ROWS + chunk.len();
         let hidden = select(&normed, chunk)?;
         let logits = match &kept {
             Some(logits) => logits.clone(),
@@ -65,10 +63,10 @@ fn forward_rows(
     let (rows, targets) = rows_and_targets(micro_batch);
     let mut flat = Vec::with_capacity(rows.len());
     let mut kept = None;
-    for (chunk, targets) in rows.chunks(ROWS_PER_CHUNK).zip(targets.chunks(ROWS_PER_CHUNK)) {
+    for (chunk, targets) in rows.chunks(HEAD_ROWS).zip(targets.chunks(HEAD_ROWS)) {
         let logits = model.logits(&select(normed, chunk)?)?;
         flat.extend(token_log_probs(&logits, targets, temperature)?);
-        kept = (rows.len() <= ROWS_PER_CHUNK).then_some(logits);
+        kept = (rows.len() <= HEAD_ROWS).then_some(logits);
     }
     Ok((flat, kept))
 }

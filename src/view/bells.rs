@@ -33,7 +33,8 @@ mod tests {
     fn a_storm_of_alerts_rings_once() {
         let start = Instant::now();
         let mut bells = Bells::default();
-        let mut check = |seconds, text, expected| assert_eq!(bells.may(start + Duration::from_secs(seconds), text), expected, "{seconds} {text}");
+        let mut check =
+            |seconds, text, expected| assert_eq!(bells.may(start + Duration::from_secs(seconds), text), expected, "{seconds} {text}");
         check(0, "entropy", true);
         check(1, "truncation", false);
         check(6, "truncation", true);

@@ -138,7 +138,7 @@ mod tests {
             assert_eq!(at_depth(style, Depth::TrueColour), style);
         };
         check("#ff0000", 196, Color::Red);
-        check("#e66c75", 167, Color::Red);
+        check("#e66c75", 168, Color::Red);
         check("#7ec878", 114, Color::Green);
         check("#61afef", 75, Color::Blue);
         check("#e5c07b", 180, Color::Yellow);

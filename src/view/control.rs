@@ -1,13 +1,13 @@
 //! Asking a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
 
 use std::path::Path;
-use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use super::message::{Command, Work};
 use super::model::Model;
+use super::program::Call;
 use super::watched::Watched;
-use crate::run::{Status, Verb, ask};
+use crate::run::{RunError, Status, Verb, WorkerSignal, ask, signal_worker};
 
 /// How long the result of a checkpoint or an eval is waited for, once it is promised.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -18,9 +18,7 @@ pub fn refusal(run: &Watched) -> Option<String> {
     match run.status() {
         _ if run.is_gone => Some(format!("{id} is not there any more")),
         Status::Finished => Some(format!("{id} is finished: there is no worker to ask")),
-        Status::Failed | Status::Interrupted => {
-            Some(format!("{id} is {}: no worker lives; resume it first (R)", run.status().name()))
-        }
+        Status::Failed | Status::Interrupted => Some(format!("{id} is {}: no worker lives; resume it first (r)", run.status().name())),
         Status::Created => Some(format!("no worker of {id} has spoken yet")),
         _ => None,
     }
@@ -37,19 +35,31 @@ pub fn no_resume(run: &Watched) -> Option<String> {
     }
 }
 
-/// Ask a run's worker; what it answers becomes a notice.
+/// Ask a run's worker; what it answers becomes a notice. One that should stop and does not answer is signalled.
 pub fn request(run: &Path, verb: Verb) -> Command {
     let path = run.to_owned();
     let timeout = if verb.is_work() { PATIENCE } else { Duration::ZERO };
-    let told = key(&verb);
-    let compute = move || ask(&path, &verb, timeout, &mut |_| {}).map(|answered| (answered.text, answered.done)).map_err(|error| error.to_string());
-    Work::once(told, compute, move |model, answered| {
-        match answered {
-            Ok((text, _)) => model.say(text),
-            Err(error) => model.complain(error),
-        }
-        Vec::new()
-    })
+    let key = key(&verb);
+    let compute = move || match (ask(&path, &verb, timeout, &mut |_| {}), &verb) {
+        (Err(RunError::NoAnswer { seconds, .. }), Verb::Stop { now }) => signalled(&path, *now, seconds),
+        (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
+    };
+    Work::once(key, compute, told)
+}
+
+fn told(model: &mut Model, answer: Result<String, String>) -> Vec<Command> {
+    match answer {
+        Ok(text) => model.say(text),
+        Err(error) => model.complain(error),
+    }
+    Vec::new()
+}
+
+/// As `runs stop` does.
+fn signalled(run: &Path, now: bool, seconds: u64) -> Result<String, String> {
+    let (signal, name) = if now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
+    signal_worker(run, signal).map_err(|error| error.to_string())?;
+    Ok(format!("the worker did not answer for {seconds} s, so it was sent {name}"))
 }
 
 /// Requests of different kinds do not displace each other's answers.
@@ -77,29 +87,12 @@ pub fn resume(model: &mut Model, run: &Path, paused: bool) -> Command {
     if paused {
         return request(run, Verb::Resume);
     }
-    let (program, path) = (model.options.program.clone(), run.to_owned());
-    model.say(format!("a worker is started for {}", name(run)));
-    Work::once("control.resume", move || start_again(&program, &path), |model, outcome| {
-        match outcome {
-            Ok(text) => model.say(text),
-            Err(error) => model.complain(error),
-        }
-        Vec::new()
-    })
+    let id = name(run);
+    let call = Call::of(model, ["runs", "resume", &run.display().to_string(), "--json"]);
+    model.say(format!("a worker is started for {id} ..."));
+    Work::once("control.resume", move || call.json().map(|_| format!("{id} goes on with a new worker")), told)
 }
 
 fn name(run: &Path) -> String {
     run.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn start_again(program: &Path, run: &Path) -> Result<String, String> {
-    let mut process = Process::new(program);
-    process.args(["runs", "resume"]).arg(run).arg("--json").stdin(Stdio::null());
-    let output = process.output().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-    if output.status.success() {
-        return Ok(format!("{} goes on with a new worker", name(run)));
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).next_back().unwrap_or("it said nothing").to_owned();
-    Err(format!("the run was not resumed: {said}"))
 }

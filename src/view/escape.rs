@@ -81,11 +81,6 @@ mod tests {
         check(&[("TERM_PROGRAM", "iTerm.app")], "run", "done", "\x1b]9;run: done\x07\x07");
         check(&[("TERM_PROGRAM", "WezTerm")], "run;x", "a\x1b\x07b", "\x1b]777;notify;run,x;ab\x07\x07");
         check(&[], "4;1", "x", "\x1b]9;4,1: x\x07\x1b]777;notify;4,1;x\x07\x07");
-        check(
-            &[("TMUX", "x"), ("TERM_PROGRAM", "foot")],
-            "a",
-            "b",
-            "\x1bPtmux;\x1b\x1b]777;notify;a;b\x07\x1b\\\x07",
-        );
+        check(&[("TMUX", "x"), ("TERM_PROGRAM", "foot")], "a", "b", "\x1bPtmux;\x1b\x1b]777;notify;a;b\x07\x1b\\\x07");
     }
 }

@@ -59,7 +59,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
     }
     for (chord, actions) in by_chord {
         for (index, one) in actions.iter().enumerate() {
-            for other in actions[index + 1..].iter().filter(|other| meet(one.place, other.place)) {
+            for other in actions[index + 1..].iter().filter(|other| meet(one.place, other.place) && !is_meant(keymap, one, other)) {
                 let sentence = format!("`{chord}` means both `{}` and `{}`", one.id, other.id);
                 let conflict = Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] };
                 // The table lists screens before what is everywhere; sentences name the more general action first where a user changed it.
@@ -87,6 +87,14 @@ fn meet(one: Place, other: Place) -> bool {
     }
 }
 
+/// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that, such as tab in an editor.
+fn is_meant(keymap: &Keymap, one: &Action, other: &Action) -> bool {
+    let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
+    of_program
+        && (matches!(one.place, Place::In(..)) || matches!(other.place, Place::In(..)))
+        && (one.place == Place::Everywhere || other.place == Place::Everywhere)
+}
+
 fn why_not(chord: Chord) -> Option<String> {
     let KeyCode::Char(letter) = chord.code else {
         let editing = matches!(chord.code, KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right);
@@ -98,4 +106,26 @@ fn why_not(chord: Chord) -> Option<String> {
     }
     let taken = TAKEN.iter().find(|(known, _)| *known == letter).map(|(_, why)| (*why).to_owned());
     taken.or_else(|| EDITING.contains(&letter).then(|| "text fields edit with it; there it does this action instead".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_the_program_are_free_of_conflicts() {
+        let conflicts: Vec<String> = check(&Keymap::default()).into_iter().map(|finding| finding.sentence).collect();
+        assert_eq!(conflicts, [""; 0]);
+    }
+
+    #[test]
+    fn the_program_binds_nothing_that_does_not_arrive() {
+        for action in action::all().filter(|action| action.id != "suspend") {
+            for chord in Keymap::default().keys(action) {
+                let taken =
+                    chord.modifiers == KeyModifiers::CONTROL && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
+                assert!(!taken, "`{chord}` of `{}` never arrives everywhere", action.id);
+            }
+        }
+    }
 }

@@ -80,7 +80,8 @@ fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut
     loop {
         let findings = check(&found.keymap);
         let changed = |finding: &Finding| finding.actions.iter().rev().copied().find(|id| found.keymap.is_changed(id));
-        let Some((finding, id)) = findings.iter().filter(|finding| finding.is_conflict).find_map(|finding| Some((finding, changed(finding)?)))
+        let Some((finding, id)) =
+            findings.iter().filter(|finding| finding.is_conflict).find_map(|finding| Some((finding, changed(finding)?)))
         else {
             let warnings = findings.iter().filter(|finding| !finding.is_conflict);
             let of_user = warnings.filter_map(|finding| Some((finding, changed(finding)?)));

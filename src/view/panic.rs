@@ -47,8 +47,9 @@ fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
     let (version, thread) = (env!("CARGO_PKG_VERSION"), std::thread::current());
     let thread = thread.name().unwrap_or("without a name").to_owned();
-    let variables = ["TERM", "COLORTERM", "LANG", "SSH_CONNECTION", "TMUX"]
-        .map(|name| format!("{name} {}", if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { "is set" } else { "is not set" }));
+    let variables = ["TERM", "COLORTERM", "LANG", "SSH_CONNECTION", "TMUX"].map(|name| {
+        format!("{name} {}", if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { "is set" } else { "is not set" })
+    });
     write!(
         file,
         "grpo-tui {version}, {now}, thread {thread}\nsize {:?}; {}\n\n{panic}\n\n{}\n",

@@ -94,7 +94,9 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         // A user's `dark` may stand on the program's own.
         Some((_, Some(below))) if below == name && is_own => take(below, None, above, found),
         Some((value, Some(below))) if above.len() >= DEEPEST || above.iter().any(|other| other == below) => {
-            found.notes.push(file.problem_at(value, &format!("`inherits` goes round in a ring at `{below}`; the dark theme stands below it")));
+            found
+                .notes
+                .push(file.problem_at(value, &format!("`inherits` goes round in a ring at `{below}`; the dark theme stands below it")));
             take("dark", None, &mut vec![String::new(); DEEPEST], found);
         }
         Some((_, Some(below))) => take(below, folder, above, found),
@@ -143,7 +145,7 @@ fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
 }
 
 fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Style, String> {
-    if text(value).is_some() {
+    if text(value).is_some() || value.get_ref().is_integer() {
         return Ok(Style::new().fg(one_colour(file, palette, value)?));
     }
     let Some(table) = value.get_ref().as_table() else {
@@ -232,9 +234,12 @@ mod tests {
             &[],
         );
         check("inherits = \"light\"", Role::Bad, Theme::embedded("light").style(Role::Bad), &[]);
-        check("[roles]\nacent = \"red\"\nbad = 9", Role::Bad, Style::new().fg(Color::Indexed(9)), &[
-            "mine.toml line 2: no role is called `acent`; `accent`, perhaps?",
-        ]);
+        check(
+            "[roles]\nacent = \"red\"\nbad = 9",
+            Role::Bad,
+            Style::new().fg(Color::Indexed(9)),
+            &["mine.toml line 2: no role is called `acent`; `accent`, perhaps?"],
+        );
         check("[roles]\naccent = \"rot\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `rot` is no colour"]);
         check("[palette]\nsea = \"wet\"\n[roles]\naccent = \"sea\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `wet`"]);
         check("[roles]\naccent = { bold = 3 }", Role::Accent, dark(Role::Accent), &["line 2: `bold` is true or false"]);

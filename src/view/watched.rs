@@ -85,7 +85,9 @@ impl Watched {
         let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());
         for event in events {
             match event.body {
-                EventBody::Device(device) if first_ms.is_none_or(|first| event.time_ms < first) => conditions.push_back((event.time_ms, device)),
+                EventBody::Device(device) if first_ms.is_none_or(|first| event.time_ms < first) => {
+                    conditions.push_back((event.time_ms, device))
+                }
                 _ if first.is_none_or(|first| event.seq < first) => older.extend(readable(event)),
                 _ => {}
             }
@@ -102,7 +104,9 @@ impl Watched {
             RunNews::Opened(history) => {
                 self.history = *history;
                 self.loaded = true;
-                self.error = None;
+                if self.directory.is_some() {
+                    self.error = None;
+                }
                 self.since_ms.get_or_insert(now_ms);
             }
             RunNews::Events(batch) => {
@@ -185,5 +189,8 @@ pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let text = String::from_utf8_lossy(&bytes);
     // From the middle of a log the first line is a piece of one.
     let whole = text.lines().skip(usize::from(start > 0));
-    Ok(whole.filter_map(|line| Event::from_line(line).ok()).filter(|event| !matches!(event.body, EventBody::Group(_) | EventBody::Phase(_))).collect())
+    Ok(whole
+        .filter_map(|line| Event::from_line(line).ok())
+        .filter(|event| !matches!(event.body, EventBody::Group(_) | EventBody::Phase(_)))
+        .collect())
 }

@@ -246,13 +246,3 @@ fn the_embedded_task_is_whole() {
     }
     assert_eq!(task.files().unwrap().len(), 7);
 }
-
-#[test]
-fn defaults_can_hold_for_one_model() {
-    let folder = folder_with("{}", "[train]\nepochs = 1\nseed = 3\n[train.model.tiny]\nepochs = 2\n");
-    let task = Task::load(folder.path()).unwrap();
-    for (model, epochs) in [("tiny", 2), ("other", 1)] {
-        let defaults = task.train_defaults(model);
-        assert_eq!((defaults["epochs"].as_integer(), defaults["seed"].as_integer(), defaults.len()), (Some(epochs), Some(3), 2));
-    }
-}

@@ -1,7 +1,8 @@
 //! The live screen: on the recorded run, on one that a writer makes while it is watched, and on those that cannot be read.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use grpo_tui::view::message::RunNews;
 use grpo_tui::view::{Message, Screen, workbench};
 
 use super::stage::{Stage, finished_run};
@@ -19,7 +20,7 @@ fn show(stage: &mut Stage, run: PathBuf) {
 }
 
 /// The picture without what depends on the machine: times of day.
-fn stable(stage: &Stage) -> String {
+pub(super) fn stable(stage: &Stage) -> String {
     let mut text = String::new();
     for line in stage.picture().lines() {
         let mut line = line.to_owned();
@@ -45,4 +46,154 @@ fn every_size_of_the_recorded_run() {
         stage.keys("home c");
         insta::assert_snapshot!(format!("live_first_step_{columns}x{rows}"), stable(&stage));
     }
+}
+
+#[test]
+fn without_a_run_and_with_one_that_cannot_be_read() {
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f6");
+    for expected in ["No run is chosen", "1  the runs there are", "5  start one"] {
+        assert!(stage.shows(expected), "{}", stage.picture());
+    }
+    for key in ["[", "p", "c", "v", "y"] {
+        stage.keys(key);
+        let last = stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        assert!(last.contains("no run is chosen"), "{key}: {last}");
+    }
+    let missing = stage.folder.path().join("runs/gone");
+    show(&mut stage, missing.clone());
+    assert!(stage.shows("cannot be read") && stage.shows("choose another run"), "{}", stage.picture());
+    // A run that has vanished while it is watched stays on the screen, with a word.
+    show(&mut stage, finished_run());
+    let batch = grpo_tui::run::Batch { gone: true, ..Default::default() };
+    stage.send(Message::Run(finished_run(), RunNews::Events(batch)));
+    assert!(stage.shows("is not there any more") && stage.shows("groups of step 40"), "{}", stage.picture());
+}
+
+#[test]
+fn keys_go_through_panes_groups_and_completions() {
+    let mut stage = finished(120, 36);
+    let check = |stage: &mut Stage, keys: &str, expected: &[&str]| {
+        stage.keys(keys);
+        let picture = stage.picture();
+        for text in expected {
+            assert!(picture.contains(text), "after {keys}: {text} is missing\n{picture}");
+        }
+    };
+    check(&mut stage, "home", &["groups of step 1 ", "train-012 1 of 8", "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474", "trailing comma"]);
+    check(&mut stage, "l", &["train-012 2 of 8", "(1.000 - 0.875)"]);
+    check(&mut stage, "j", &["train-033 2 of 8"]);
+    check(&mut stage, "G", &["train-078 2 of 8", "this group teaches nothing"]);
+    check(&mut stage, "g enter", &["▸ train-012 2 of 8"]);
+    check(&mut stage, "enter", &["▸ train-012 across steps", "<|im_start|>system"]);
+    check(&mut stage, "esc esc", &["▸ groups of step 1"]);
+    check(&mut stage, "} ]", &["groups of step 12 "]);
+    check(&mut stage, "{", &["groups of step 2 "]);
+    check(&mut stage, "end", &["groups of step 40, the latest"]);
+    check(&mut stage, "c H h", &["▸ reward and valid rate", "step 29 ", "groups of step 29 ", "±"]);
+    check(&mut stage, "l", &["step 30 ", "eval 1"]);
+    check(&mut stage, "w", &["log axis"]);
+    check(&mut stage, "w j", &["▸ loss", "near 0 is normal"]);
+    check(&mut stage, "k s s s s", &["reward and valid rate", "not smoothed"]);
+    check(&mut stage, "c tab tab tab", &["▸ train-"]);
+    check(&mut stage, "tab", &["▸ tiers, failures"]);
+    check(&mut stage, "tab l", &["▸ KL to the start 2/10"]);
+    check(&mut stage, "h h", &["speed 10/10"]);
+    check(&mut stage, "tab", &["▸ time and device", "CPU run"]);
+    check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
+    check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
+    check(&mut stage, "z G", &["finished after step 40"]);
+    stage.keys("home backtab y");
+    assert!(stage.asked.iter().any(|asked| asked.starts_with("Copy(")), "{:?}", stage.asked);
+    for key in ["p", "x", "a", "r"] {
+        stage.keys(key);
+        let last = stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        assert!(last.contains("finished") || last.contains("come to its end"), "{key}: {last}");
+    }
+}
+
+#[test]
+fn zoom_pan_and_the_whole_again() {
+    let mut stage = finished(120, 36);
+    let axis = |stage: &Stage| stage.picture().lines().nth(12).unwrap_or_default().to_owned();
+    stage.keys("c h h h h h h h h h h h h h h h h h h h h");
+    let whole = axis(&stage);
+    stage.keys("+");
+    let near = axis(&stage);
+    assert_ne!(whole, near);
+    assert!(near.contains("20") && !near.contains(" 0 "), "{near}");
+    stage.keys("+ +");
+    assert!(axis(&stage).contains("18"), "{}", axis(&stage));
+    // The cursor takes the stretch along.
+    stage.keys("H");
+    assert!(axis(&stage).contains("10"), "{}", axis(&stage));
+    stage.keys("- - - -");
+    assert_eq!(axis(&stage), whole);
+    stage.keys("+ 0");
+    assert_eq!(axis(&stage), whole);
+}
+
+#[test]
+fn other_runs_lie_over_the_chart() {
+    let mut stage = finished(120, 36);
+    stage.keys("v");
+    assert!(stage.model.notices.all().last().is_some_and(|notice| notice.text.contains("no other run is followed")));
+    let written = super::written_run::Written::begin(stage.folder.path());
+    let other = written.path();
+    drop(written);
+    stage.act(|model| workbench::follow(model, other.clone()));
+    stage.keys("v");
+    assert!(stage.shows("runs over the chart") && stage.shows("[ ]"), "{}", stage.picture());
+    stage.keys("space");
+    assert!(stage.shows("[x]"));
+    assert_eq!(stage.model.workbench.overlay, [other]);
+    stage.keys("esc");
+    assert!(stage.shows("▸ reward and valid rate") && !stage.shows("━ valid"), "{}", stage.picture());
+}
+
+#[test]
+fn the_mouse_chooses_panes_and_groups() {
+    let mut stage = finished(120, 36);
+    stage.click(80, 7);
+    assert!(stage.shows("▸ train-159") && stage.shows("train-159 1 of 8"), "{}", stage.picture());
+    stage.click(10, 16);
+    assert!(stage.shows("▸ train-159 1 of 8"), "{}", stage.picture());
+    stage.click(10, 5);
+    assert!(stage.shows("▸ reward and valid rate"), "{}", stage.picture());
+}
+
+/// Whatever a font lacks: with ASCII only the screen says the same, at every size and in every pane.
+#[test]
+fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
+    let mut stage = finished(120, 36);
+    stage.model.theme = grpo_tui::view::theme::Theme::monochrome().in_ascii();
+    stage.keys("home");
+    for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24), (60, 20), (40, 14)] {
+        stage.send(Message::Resize(columns, rows));
+        for _ in 0..9 {
+            stage.keys("tab");
+            let picture = stage.picture();
+            let odd: Vec<char> = picture.chars().filter(|letter| !letter.is_ascii()).collect();
+            assert!(odd.is_empty(), "{columns}x{rows}: {odd:?}\n{picture}");
+        }
+    }
+    stage.send(Message::Resize(120, 36));
+    insta::assert_snapshot!("live_ascii_120x36", stable(&stage));
+}
+
+/// Every pane alone on the screen, at sizes from nothing on.
+#[test]
+fn every_pane_fills_the_screen_at_every_size() {
+    let mut stage = finished(120, 36);
+    stage.keys("home c z");
+    for (columns, rows) in [(0, 0), (1, 1), (40, 10), (41, 11), (60, 12), (80, 24), (200, 60)] {
+        stage.send(Message::Resize(columns, rows));
+        for _ in 0..9 {
+            stage.keys("tab");
+            _ = stage.picture();
+        }
+    }
+    stage.send(Message::Resize(100, 30));
+    stage.keys("backtab backtab");
+    insta::assert_snapshot!("live_zoomed_100x30", stable(&stage));
 }

@@ -22,7 +22,10 @@ fn input() -> impl Strategy<Value = Input> {
     // What would leave or hand over the terminal is only recorded by the stage.
     let chords: Vec<String> = action::all()
         .flat_map(|action| action.keys.iter().map(|key| (*key).to_owned()))
-        .chain(["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"].map(str::to_owned))
+        .chain(
+            ["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"]
+                .map(str::to_owned),
+        )
         .collect();
     let kinds = [
         MouseEventKind::Down(MouseButton::Left),
@@ -43,8 +46,13 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
+/// Opens the recorded run where it lies: what follows could remove it from the source.
+const OPENS_THE_SOURCE: &str = "D";
+
 fn take(stage: &mut Stage, input: Input) {
     let message = match input {
+        Input::Chord(name) if name == OPENS_THE_SOURCE => return,
+        Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return,
         Input::Chord(name) => {
             let chord = Chord::parse(&name).unwrap();
             Message::Key(KeyEvent::new(chord.code, chord.modifiers))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::live_run::LiveRun;
+use super::live_run::{LiveRun, copy};
 use super::session::{Session, Start, state_of};
 
 fn home() -> tempfile::TempDir {
@@ -27,14 +27,14 @@ fn it_starts_helps_and_leaves() {
     assert!(session.on_other_screen() && !session.is_cooked() && !session.shows_cursor());
     session.send("?");
     session.wait_text("Help: Runs");
-    session.wait_text("Leave; runs go on");
+    session.send("G");
+    session.wait_text("Go to the comparison");
     session.send("\x1b");
     session.wait_for("help closed", |session| !session.picture().contains("Help: Runs"));
     session.send("\x10");
     session.wait_text("Palette");
     session.send("launch form\r");
     session.wait_text("[5 Launch]");
-    session.send("\x1b");
     session.send("\x03");
     assert_eq!(session.wait_end(), 0);
     assert!(is_restored(&session), "{}", session.picture());
@@ -163,10 +163,14 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
     std::fs::write(home.path().join("editor"), format!("#!/bin/sh\n{draws}\n")).unwrap();
     std::fs::set_permissions(home.path().join("editor"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let editor = home.path().join("editor").display().to_string();
-    let mut session = Session::start(home.path(), &Start { variables: &[("VISUAL", &editor)], ..Start::PLAIN });
+    copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice"), &home.path().join("invoice"));
+    let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &[("VISUAL", &editor)], ..Start::PLAIN });
     session.wait_text("[1 Runs]");
-    let Some(action) = grpo_tui::view::action::all().find(|action| action.keys.contains(&"e") && action.id.contains("edit")) else { return };
-    session.send(&format!("\x10{}\r", action.title));
+    session.send("2");
+    session.wait_text("\"vendor\"");
+    session.send("\x10$EDITOR");
+    session.wait_text("schema.outside");
+    session.send("\r");
     session.wait_for("the editor has run", |session| session.home.join("stty").exists());
     session.wait_for("back", |session| session.on_other_screen() && !session.is_cooked());
     let modes = std::fs::read_to_string(home.path().join("stty")).unwrap();

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::compared::{Compared, check_vocabulary};
 use super::open;
-use crate::cli::device::DeviceArguments;
 use crate::cli::{Failure, Outcome};
 use crate::eval::second_opinion;
 use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A model: a folder, a Hugging Face name, `tiny`, or a run
-    model: String,
     /// A text to read instead of the built-in one
     #[arg(long, value_name = "FILE", conflicts_with = "token_ids")]
     text: Option<PathBuf>,
@@ -23,13 +21,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 128)]
     tokens: usize,
     #[command(flatten)]
-    device: DeviceArguments,
-    /// Compute in f32 on a GPU too, where the default is bf16: a stricter comparison, which takes twice the memory
-    #[arg(long = "f32")]
-    in_f32: bool,
-    /// One JSON document on stdout
-    #[arg(long)]
-    json: bool,
+    compared: Compared,
 }
 
 /// Prose, a document like those that completions are, numbers and another script.
@@ -38,21 +30,20 @@ const TEXT: &str = r#"The invoice was issued on 14 March 2024 by Nordwind Logist
 Überweisen Sie bitte auf das genannte Konto. 请在三十天内付款。 f(x) = 3x² − 7, so f(5) = 68."#;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let engine = arguments.device.engine()?;
-    let engine = if arguments.in_f32 { engine.in_f32() } else { engine };
-    let model = open(&arguments.model)?;
+    let Compared { model: name, json, .. } = &arguments.compared;
+    let engine = arguments.compared.engine()?;
+    let model = open(name)?;
     let token_ids = token_ids(arguments, &model)?;
     let Some(found) = second_opinion(&model, &token_ids, &engine)? else {
         return Err(Failure::failed(format!(
-            "{}: candle-transformers does not compute such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
-             there is nothing to compare with; scripts/golden compares with transformers",
-            arguments.model
+            "{name}: candle-transformers does not compute such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
+             there is nothing to compare with; scripts/golden compares with transformers"
         )));
     };
     let (device, number_type) = (engine.name(), format!("{:?}", engine.number_type).to_lowercase());
-    if arguments.json {
+    if *json {
         let document = serde_json::json!({
-            "model": arguments.model, "device": device, "number_type": number_type, "tokens": found.tokens,
+            "model": name, "device": device, "number_type": number_type, "tokens": found.tokens,
             "max_difference": found.max_difference, "mean_difference": found.mean_difference,
             "max_allowed": found.max_allowed, "mean_allowed": found.mean_allowed, "ok": found.holds(),
         });
@@ -64,9 +55,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             "OFF: rounding does not explain the difference; do not train this model before it is understood"
         };
         println!(
-            "{} on {device} in {number_type}: log-probs of {} tokens here and in candle-transformers\n  \
+            "{name} on {device} in {number_type}: log-probs of {} tokens here and in candle-transformers\n  \
              largest difference {:.2e} nats (allowed {:.0e}), mean {:.2e} (allowed {:.0e})\n  {verdict}",
-            arguments.model, found.tokens, found.max_difference, found.max_allowed, found.mean_difference, found.mean_allowed
+            found.tokens, found.max_difference, found.max_allowed, found.mean_difference, found.mean_allowed
         );
     }
     Ok(if found.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -83,10 +74,7 @@ fn token_ids(arguments: &Arguments, model: &crate::checkpoint::OpenModel) -> Res
             Tokenizer::load(&model.source)?.encode(&text)?
         }
     };
-    let vocabulary = model.config.vocab_size;
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
-        return Err(Failure::usage(format!("token {id} is outside the model's vocabulary; its ids are 0 to {}", vocabulary - 1)));
-    }
+    check_vocabulary(&ids, model.config.vocab_size)?;
     ids.truncate((arguments.tokens.saturating_add(1)).min(model.config.max_position_embeddings));
     if ids.len() < 2 {
         return Err(Failure::usage("there is nothing to compare: give two tokens or more"));

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::compared::{Compared, check_vocabulary};
 use super::open;
-use crate::cli::device::DeviceArguments;
 use crate::cli::{Failure, Outcome};
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A model: a folder, a Hugging Face name, `tiny`, or a run
-    model: String,
     /// Folder of a PEFT adapter to use with it
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -20,25 +18,15 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     token_ids: Vec<u32>,
     #[command(flatten)]
-    device: DeviceArguments,
-    /// Compute in f32 on a GPU too, where the default is bf16
-    #[arg(long = "f32")]
-    in_f32: bool,
-    /// One JSON document on stdout
-    #[arg(long)]
-    json: bool,
+    compared: Compared,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let engine = arguments.device.engine()?;
-    let engine = if arguments.in_f32 { engine.in_f32() } else { engine };
-    let loaded = open(&arguments.model)?;
-    let (vocabulary, positions) = (loaded.config.vocab_size, loaded.config.max_position_embeddings);
-    if let Some(id) = arguments.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
-        return Err(Failure::usage(format!("--token-ids: {id} is outside the model's vocabulary; its ids are 0 to {}", vocabulary - 1)));
-    }
-    if arguments.token_ids.len() > positions {
-        let given = arguments.token_ids.len();
+    let engine = arguments.compared.engine()?;
+    let loaded = open(&arguments.compared.model)?;
+    check_vocabulary(&arguments.token_ids, loaded.config.vocab_size)?;
+    let (given, positions) = (arguments.token_ids.len(), loaded.config.max_position_embeddings);
+    if given > positions {
         return Err(Failure::usage(format!("--token-ids: {given} tokens are more than the model's {positions} positions; give fewer")));
     }
     let model = loaded.decoder(arguments.adapter.as_deref(), &engine)?;
@@ -47,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     for micro_batch in pack([(first, vec![rest])], usize::MAX) {
         found.extend(log_probs(&model, &micro_batch, Adapters::On, 1.0)?.into_iter().flatten().map(|token| token.log_prob));
     }
-    if arguments.json {
+    if arguments.compared.json {
         println!("{}", serde_json::json!({ "log_probs": found }));
     } else {
         for (id, log_prob) in rest.iter().zip(&found) {

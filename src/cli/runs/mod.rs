@@ -7,6 +7,7 @@ mod promote;
 mod remove;
 mod show;
 mod tag;
+mod versus;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what training changed, answer by answer: a run's base against its result, or results against each other
+    Versus(versus::Arguments),
     /// Write a run's metrics as CSV or JSON lines, or the whole run as one HTML file
     Export(export::Arguments),
     /// Copy a checkpoint's weights into a folder of its own, with a note where they come from
@@ -79,6 +82,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             let compared = RunsCompared::of(&runs);
             print(&if json { pretty(&compared.document()) } else { compared.page() })
         }
+        Command::Versus(arguments) => versus::run(&arguments, &places),
         Command::Export(arguments) => export::run(&arguments, &places),
         Command::Promote(arguments) => promote::run(&arguments, &places),
         Command::Tag(arguments) => tag::run(&arguments, &places),

@@ -1,7 +1,7 @@
 //! One file on its way into the cache: resumed where it stopped, checked before it has its name.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -26,23 +26,16 @@ pub(super) fn fetch(
     if path.metadata().is_ok_and(|metadata| metadata.len() == file.size_bytes) {
         return Ok(path);
     }
-    let partial = blobs.join(format!("{}.incomplete", file.blob));
-    let disk = |source| PullError::Disk { path: partial.clone(), source };
-    let mut out = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&partial).map_err(disk)?;
-    if out.try_lock().is_err() {
-        return Err(PullError::Busy { path: partial });
-    }
-    let mut hasher = Sha256::new();
-    let mut length = read_back(&mut out, &mut hasher, file.size_bytes).map_err(disk)?;
+    let mut partial = Partial::open(blobs.join(format!("{}.incomplete", file.blob)), file.size_bytes)?;
     let mut fruitless = 0;
-    while length < file.size_bytes {
-        told(length);
-        let before = length;
-        match continue_at(client, url, file, &mut out, &mut hasher, &mut length, told) {
+    while partial.length < file.size_bytes {
+        told(partial.length);
+        let before = partial.length;
+        match continue_at(client, url, file, &mut partial, told) {
             Ok(()) => {}
             Err(Ended::ForGood(error)) => return Err(error),
             Err(Ended::Broken(error)) => {
-                fruitless = if length > before { 1 } else { fruitless + 1 };
+                fruitless = if partial.length > before { 1 } else { fruitless + 1 };
                 if fruitless >= ATTEMPTS {
                     return Err(error);
                 }
@@ -50,18 +43,60 @@ pub(super) fn fetch(
             }
         }
     }
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if let Some(expected) = file.sha256.as_ref().filter(|expected| **expected != found) {
-        let _ = std::fs::remove_file(&partial);
-        return Err(PullError::Damaged {
-            file: file.name.clone(),
-            problem: format!("its SHA-256 is {found}, the model's list says {expected}"),
-        });
-    }
-    out.sync_all().map_err(disk)?;
-    std::fs::rename(&partial, &path).map_err(disk)?;
-    told(length);
+    partial.finish(file, &path)?;
+    told(file.size_bytes);
     Ok(path)
+}
+
+/// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written at its end.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    /// Of all its bytes.
+    hasher: Sha256,
+    length: u64,
+}
+
+impl Partial {
+    /// What an earlier attempt left; more than `most` bytes cannot be a beginning of the file and are dropped.
+    fn open(path: PathBuf, most: u64) -> Result<Self, PullError> {
+        let disk = |source| PullError::Disk { path: path.clone(), source };
+        let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(disk)?;
+        if file.try_lock().is_err() {
+            return Err(PullError::Busy { path });
+        }
+        let mut hasher = Sha256::new();
+        let length = read_back(&mut file, &mut hasher, most).map_err(disk)?;
+        Ok(Self { path, file, hasher, length })
+    }
+
+    fn begin_anew(&mut self) -> Result<(), PullError> {
+        self.hasher = Sha256::new();
+        self.length = 0;
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(|source| self.disk(source))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), PullError> {
+        self.file.write_all(bytes).map_err(|source| self.disk(source))?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Gives the whole file its name; one that is not what was promised is removed.
+    fn finish(self, file: &Listed, path: &Path) -> Result<(), PullError> {
+        let found: String = self.hasher.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if let Some(expected) = file.sha256.as_ref().filter(|expected| **expected != found) {
+            let _ = std::fs::remove_file(&self.path);
+            let problem = format!("its SHA-256 is {found}, the model's list says {expected}");
+            return Err(PullError::Damaged { file: file.name.clone(), problem });
+        }
+        self.file.sync_all().and_then(|()| std::fs::rename(&self.path, path)).map_err(|source| self.disk(source))
+    }
+
+    fn disk(&self, source: std::io::Error) -> PullError {
+        PullError::Disk { path: self.path.clone(), source }
+    }
 }
 
 /// Why an attempt ended before the file did.
@@ -72,36 +107,18 @@ enum Ended {
     ForGood(PullError),
 }
 
-/// Appends what the server sends from byte `length` on.
-fn continue_at(
-    client: &Client,
-    url: &str,
-    file: &Listed,
-    out: &mut File,
-    hasher: &mut Sha256,
-    length: &mut u64,
-    told: &mut dyn FnMut(u64),
-) -> Result<(), Ended> {
+/// Appends what the server sends from the end of `partial` on.
+fn continue_at(client: &Client, url: &str, file: &Listed, partial: &mut Partial, told: &mut dyn FnMut(u64)) -> Result<(), Ended> {
     let broken = |problem: String| Ended::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() });
-    let disk = |source| Ended::ForGood(PullError::Disk { path: PathBuf::from(&file.name), source });
-    let response = client.get(url, *length).map_err(Ended::Broken)?;
-    let starts_there = |response: &ureq::http::Response<ureq::Body>| {
-        let range = response.headers().get("content-range").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        range.strip_prefix("bytes ").and_then(|range| range.split('-').next()).and_then(|start| start.parse().ok()) == Some(*length)
-    };
+    let response = client.get(url, partial.length).map_err(Ended::Broken)?;
     match response.status().as_u16() {
-        206 if starts_there(&response) => {}
+        206 if start_of_range(&response) == Some(partial.length) => {}
         // A server that cannot go on in the middle begins anew.
-        200 => {
-            *hasher = Sha256::new();
-            *length = 0;
-            out.set_len(0).map_err(disk)?;
-        }
+        200 => partial.begin_anew().map_err(Ended::ForGood)?,
         status @ (408 | 429 | 500..=599) => return Err(Ended::Broken(client.refused(url, status))),
         206 => return Err(broken("the server sent another part than was asked for".to_owned())),
         status => return Err(Ended::ForGood(client.refused(url, status))),
     }
-    out.seek(SeekFrom::Start(*length)).map_err(disk)?;
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -112,19 +129,23 @@ fn continue_at(
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(broken(words(&error))),
         };
-        if *length + count as u64 > file.size_bytes {
+        if partial.length + count as u64 > file.size_bytes {
             let problem = format!("the server sends more than the {} bytes of the model's list", file.size_bytes);
             return Err(Ended::ForGood(PullError::Listing { name: file.name.clone(), problem }));
         }
-        out.write_all(&buffer[..count]).map_err(disk)?;
-        hasher.update(&buffer[..count]);
-        *length += count as u64;
-        told(*length);
+        partial.append(&buffer[..count]).map_err(Ended::ForGood)?;
+        told(partial.length);
     }
-    if *length < file.size_bytes {
-        return Err(broken(format!("the server ended after {length} of {} bytes", file.size_bytes)));
+    if partial.length < file.size_bytes {
+        return Err(broken(format!("the server ended after {} of {} bytes", partial.length, file.size_bytes)));
     }
     Ok(())
+}
+
+/// The first byte that an answer with a part says it begins at.
+fn start_of_range(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
+    let range = response.headers().get("content-range")?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
 fn words(error: &std::io::Error) -> String {
@@ -144,7 +165,6 @@ fn read_back(out: &mut File, hasher: &mut Sha256, most: u64) -> std::io::Result<
         out.set_len(0)?;
         return Ok(0);
     }
-    out.seek(SeekFrom::Start(0))?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         match out.read(&mut buffer)? {

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::tensor_names;
 use crate::hub::ModelConfig;
-use crate::kernels::philox::{uniform_weights, uniform_weights_on};
+use crate::kernels::philox::uniform_weights_on;
 
 /// What each tensor is drawn from.
 #[derive(Debug)]
@@ -60,17 +60,7 @@ impl Fresh {
         let Some(Draw { stream, shape, numbers }) = self.tensors.get(name) else { candle_core::bail!("no tensor `{name}`") };
         match numbers {
             Numbers::Constant(value) => Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(number_type),
-            Numbers::Uniform { bound } => uniform(device, self.seed, *stream, shape, *bound, number_type),
+            Numbers::Uniform { bound } => uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, number_type),
         }
     }
-}
-
-/// Numbers in [-bound, bound) of one stream of the seed: `shape`, rounded to f32 and then to `number_type`, on `device`. A GPU draws its own: on the
-/// CPU an 8B model would take minutes.
-fn uniform(device: &Device, seed: u64, stream: u32, shape: &[usize], bound: f64, number_type: DType) -> Result<Tensor> {
-    if device.is_cuda() {
-        return uniform_weights_on(device, seed, stream, shape, bound, number_type);
-    }
-    let numbers = uniform_weights(seed, stream, shape.iter().product(), bound);
-    Tensor::from_vec(numbers, shape, &Device::Cpu)?.to_dtype(DType::F32)?.to_device(device)?.to_dtype(number_type)
 }

@@ -19,10 +19,6 @@ mod rollouts;
 mod signal;
 mod words;
 
-pub use overlay::set_overlay;
-
-use std::path::PathBuf;
-
 use super::{Change, ScreenParts};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
@@ -43,7 +39,6 @@ pub struct Live {
     view: curves::View,
     rollouts: rollouts::Rollouts,
     failures: failures::Failures,
-    overlay: Vec<PathBuf>,
     overlay_cursor: Cursor,
     /// Lines of the completion above the pane.
     completion_top: usize,
@@ -62,7 +57,6 @@ impl Default for Live {
             view: curves::View::default(),
             rollouts: rollouts::Rollouts::default(),
             failures: failures::Failures::default(),
-            overlay: Vec::new(),
             overlay_cursor: Cursor::default(),
             completion_top: 0,
             log_back: 0,
@@ -113,8 +107,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
         Change::CurrentRun => {
             let live = &mut model.live;
-            let (pane, view, overlay) = (live.pane, live.view.of_another_run(), std::mem::take(&mut live.overlay));
-            *live = Live { pane, view, overlay, ..Live::default() };
+            *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
             let Some(run) = model.workbench.current.clone() else { return Vec::new() };
             let path = run.clone();
             let mut commands = vec![Work::once(

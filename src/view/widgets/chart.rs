@@ -85,9 +85,7 @@ impl Chart<'_> {
         };
         let high = rows - below;
         let most_ticks = if high < 9 { high / 2 } else { high / 3 }.clamp(1, 8);
-        // The labels' width is known only from the values, and their columns only from the width.
-        let rough = self.measured(columns, theme.ascii);
-        let Some(axis) = self.axis(&rough, most_ticks) else { return self.without_values(theme, columns, rows) };
+        let Some(axis) = self.axis(most_ticks) else { return self.without_values(theme, columns, rows) };
         let ticks = axis.ticks(most_ticks);
         let left = match columns {
             0..24 => 0,
@@ -140,12 +138,12 @@ impl Chart<'_> {
         self.curves.iter().map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing)).collect()
     }
 
-    fn axis(&self, measured: &[[Vec<Option<Bucket>>; 2]], ticks: usize) -> Option<Axis> {
+    fn axis(&self, ticks: usize) -> Option<Axis> {
         if let Some((low, high)) = self.values {
             return Some(Axis { low, high, log: false });
         }
-        let buckets = measured.iter().flatten().flatten().flatten();
-        let of_curves = buckets.flat_map(|bucket| [bucket.smallest(self.log), bucket.largest]);
+        // A smoothed curve stays between the values.
+        let of_curves = self.curves.iter().flat_map(|curve| curve.series.between(self.steps.0, self.steps.1)).map(|(_, value)| value);
         let rest = self.dots.iter().filter(|dot| self.is_shown(dot.step)).map(|dot| dot.value);
         Axis::around(of_curves.chain(rest).chain(self.levels.iter().map(|(value, ..)| *value)), self.log, ticks)
     }

@@ -23,8 +23,12 @@ const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static s
 /// The table.
 pub(super) const ACTIONS: &[Action] = &[
     // The chart.
-    quiet("live.chart.left", "Move the chart's cursor, or the stretch of steps, left", &["h", "left"], within(CHART), |m| moves::sideways(m, -1)),
-    quiet("live.chart.right", "Move the chart's cursor, or the stretch of steps, right", &["l", "right"], within(CHART), |m| moves::sideways(m, 1)),
+    quiet("live.chart.left", "Move the chart's cursor, or the stretch of steps, left", &["h", "left"], within(CHART), |m| {
+        moves::sideways(m, -1)
+    }),
+    quiet("live.chart.right", "Move the chart's cursor, or the stretch of steps, right", &["l", "right"], within(CHART), |m| {
+        moves::sideways(m, 1)
+    }),
     quiet("live.chart.left_far", "Move the chart's cursor ten steps left", &["H"], within(CHART), |m| moves::sideways(m, -10)),
     quiet("live.chart.right_far", "Move the chart's cursor ten steps right", &["L"], within(CHART), |m| moves::sideways(m, 10)),
     Action::new("live.chart.in", "Show fewer steps around the cursor", "zoom in", &["+", "i"], within(CHART), |m| moves::zoom(m, true)),
@@ -33,12 +37,21 @@ pub(super) const ACTIONS: &[Action] = &[
         m.live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Let the chart show the next curves", "curves", &["j", "down", "m"], within(CHART), |m| turn_large(m, 1)),
+    Action::new("live.chart.next", "Let the chart show the next curves", "curves", &["j", "down", "m"], within(CHART), |m| {
+        turn_large(m, 1)
+    }),
     quiet("live.chart.previous", "Let the chart show the previous curves", &["k", "up", "M"], within(CHART), |m| turn_large(m, -1)),
     // The runs over it.
     quiet("live.overlay.down", "Go to the next run", &["j", "down"], within(OVERLAY), |m| overlay::go(m, 1)),
     quiet("live.overlay.up", "Go to the previous run", &["k", "up"], within(OVERLAY), |m| overlay::go(m, -1)),
-    Action::new("live.overlay.toggle", "Lay the run over the chart, or take it away", "lay over", &["space", "enter"], within(OVERLAY), overlay::toggle),
+    Action::new(
+        "live.overlay.toggle",
+        "Lay the run over the chart, or take it away",
+        "lay over",
+        &["space", "enter"],
+        within(OVERLAY),
+        overlay::toggle,
+    ),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
     // The groups.
     quiet("live.group.next", "Go to the next group", &["j", "down"], within(GROUPS), |m| moves::by_groups(m, 1)),
@@ -46,7 +59,9 @@ pub(super) const ACTIONS: &[Action] = &[
     quiet("live.group.first", "Go to the first group", &["g"], within(GROUPS), |m| moves::by_groups(m, isize::MIN)),
     quiet("live.group.last", "Go to the last group", &["G"], within(GROUPS), |m| moves::by_groups(m, isize::MAX)),
     quiet("live.member.next", "Go to the next completion of the group", &["l", "right"], within(GROUPS), |m| moves::by_members(m, 1)),
-    quiet("live.member.previous", "Go to the previous completion of the group", &["h", "left"], within(GROUPS), |m| moves::by_members(m, -1)),
+    quiet("live.member.previous", "Go to the previous completion of the group", &["h", "left"], within(GROUPS), |m| {
+        moves::by_members(m, -1)
+    }),
     Action::new("live.group.open", "Read the completion", "read", &["enter"], within(GROUPS), |m| focus(m, COMPLETION)),
     // The completion.
     quiet("live.text.down", "Scroll the completion down", &["j", "down"], within(COMPLETION), |m| moves::scroll_text(m, 1)),
@@ -55,7 +70,9 @@ pub(super) const ACTIONS: &[Action] = &[
     quiet("live.text.page_up", "Scroll the completion up by a page", &["pageup"], within(COMPLETION), |m| moves::scroll_text(m, -10)),
     quiet("live.text.next", "Read the group's next completion", &["l", "right"], within(COMPLETION), |m| moves::by_members(m, 1)),
     quiet("live.text.previous", "Read the group's previous completion", &["h", "left"], within(COMPLETION), |m| moves::by_members(m, -1)),
-    Action::new("live.text.prompt", "See the prompt, and its groups across steps", "prompt", &["enter"], within(COMPLETION), |m| focus(m, PROMPT)),
+    Action::new("live.text.prompt", "See the prompt, and its groups across steps", "prompt", &["enter"], within(COMPLETION), |m| {
+        focus(m, PROMPT)
+    }),
     Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |m| focus(m, GROUPS)),
     quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |m| focus(m, COMPLETION)),
     quiet("live.prompt.next", "Go to the next group", &["j", "down"], within(PROMPT), |m| moves::by_groups(m, 1)),
@@ -77,7 +94,8 @@ pub(super) const ACTIONS: &[Action] = &[
     quiet("live.log.latest", "Show the log's end", &["G"], within(LOG), |m| moves::scroll_log(m, isize::MAX)),
     // Steps.
     Action::new("live.step.previous", "Look at the step before", "step", &["["], HERE, |m| moves::by_steps(m, -1)).unless(no_run),
-    quiet("live.step.next", "Look at the step after; past the latest, follow the run", &["]"], HERE, |m| moves::by_steps(m, 1)).unless(no_run),
+    quiet("live.step.next", "Look at the step after; past the latest, follow the run", &["]"], HERE, |m| moves::by_steps(m, 1))
+        .unless(no_run),
     quiet("live.step.back_far", "Look ten steps back", &["{"], HERE, |m| moves::by_steps(m, -10)).unless(no_run),
     quiet("live.step.on_far", "Look ten steps on", &["}"], HERE, |m| moves::by_steps(m, 10)).unless(no_run),
     quiet("live.step.first", "Look at the first step", &["home"], HERE, |m| moves::to_step(m, Some(1))).unless(no_run),
@@ -97,12 +115,13 @@ pub(super) const ACTIONS: &[Action] = &[
         m.live.view.log = !m.live.view.log;
         Vec::new()
     }),
-    quiet("live.freeze", "Let the picture stand still while the run goes on, or follow it again", &["f"], HERE, moves::freeze).unless(no_run),
+    quiet("live.freeze", "Let the picture stand still while the run goes on, or follow it again", &["f"], HERE, moves::freeze)
+        .unless(no_run),
     quiet("live.overlay", "Choose other runs to lie over the chart", &["v"], HERE, overlay::open).unless(overlay::blocked),
     quiet("live.copy", "Copy the completion", &["y"], HERE, copy).unless(no_text),
     // What the worker can be asked.
     Action::new("live.pause", "Hold the run after its step, or let it go on", "pause", &["p"], HERE, pause).unless(no_worker),
-    quiet("live.resume", "Let the run go on: unpause it, or start its worker again", &["R"], HERE, resume).unless(no_resume),
+    quiet("live.resume", "Let the run go on: unpause it, or start its worker again", &["r"], HERE, resume).unless(no_resume),
     quiet("live.checkpoint", "Save a checkpoint after the step under way", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
     quiet("live.eval", "Read the eval set after the step under way", &["E"], HERE, |m| ask(m, Verb::Eval)).unless(no_worker),
     quiet("live.stop", "Stop the run after its step", &["x"], HERE, |m| stop(m, false)).unless(no_worker),

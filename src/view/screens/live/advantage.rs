@@ -19,7 +19,7 @@ pub(super) fn explained(row: &Row, member: usize, kind: Advantage) -> String {
     let formula = match kind {
         Advantage::Standardized => format!("({difference}) / ({} + {STANDARD_DEVIATION_FLOOR})", figure(deviation)),
         Advantage::Centered => difference,
-        Advantage::LeaveOneOut => format!("({difference}) × {scored} / {}", scored.saturating_sub(1)),
+        Advantage::LeaveOneOut => format!("({difference}) * {scored} / {}", scored.saturating_sub(1)),
     };
     format!("{formula} = {advantage:+.3}")
 }
@@ -47,7 +47,7 @@ mod tests {
         use Advantage::{Centered, LeaveOneOut, Standardized};
         check(&[0.0, 1.0, 1.0, 1.0], 0, Standardized, "(0.000 - 0.750) / (0.500 + 0.0001) = -1.500");
         check(&[0.0, 1.0, 1.0, 1.0], 0, Centered, "0.000 - 0.750 = -0.750");
-        check(&[0.0, 1.0, 1.0, 1.0], 0, LeaveOneOut, "(0.000 - 0.750) × 4 / 3 = -1.000");
+        check(&[0.0, 1.0, 1.0, 1.0], 0, LeaveOneOut, "(0.000 - 0.750) * 4 / 3 = -1.000");
         check(&[1.0; 8], 3, Standardized, "all 8 completions earn 1.000: this group teaches nothing, advantage 0");
         check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "it could not be scored: advantage 0, and left out of the mean");
         check(&[0.0, 1.0], 9, Standardized, "");

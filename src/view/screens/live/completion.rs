@@ -74,7 +74,8 @@ fn lines(model: &Model, run: &Watched, completion: &Completion, member: usize) -
     }
     if let Some(score) = &completion.score {
         lines.extend(score.warnings.iter().map(|warning| Line::styled(words::one_line(warning), theme.style(Role::Warning))));
-        let wrong = score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| words::one_line(name));
+        let wrong =
+            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| words::one_line(name));
         let wrong: Vec<String> = wrong.collect();
         if !wrong.is_empty() {
             lines.push(Line::styled(format!("not as expected: {}", wrong.join(", ")), theme.style(Role::Warning)));

@@ -34,22 +34,17 @@ const fn subject(title: &'static str, metrics: &'static [(&'static str, &'static
 /// All of them; the first is the chart that a run is watched by, the others turn in the carousel.
 pub(super) const SUBJECTS: [Subject; 11] = [
     subject("reward and valid rate", &[("reward", "reward"), ("valid", "tiers/valid")], true, ""),
-    subject("loss", &[("loss", "loss")], false, "near 0 is normal: on-policy, advantages cancel within a group"),
-    subject("KL to the start", &[("kl", "kl")], false, "how far the model has moved from its base, nats a token"),
-    subject("entropy", &[("entropy", "entropy")], false, "nats a token; falling to 0 means it has stopped exploring"),
-    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping; spikes come before trouble"),
+    subject("loss", &[("loss", "loss")], false, "near 0 is normal when on-policy"),
+    subject("KL to the start", &[("kl", "kl")], false, "distance from the base, nats a token"),
+    subject("entropy", &[("entropy", "entropy")], false, "at 0 it has stopped exploring"),
+    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping; watch for spikes"),
     subject(
         "length",
         &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
         false,
-        "tokens of a completion; a drift towards the limit costs time",
+        "tokens; drift to the limit costs time",
     ),
-    subject(
-        "log-prob gap",
-        &[("mean", "sampling/sampling_logp_difference/mean")],
-        false,
-        "sampler against trainer, nats; should stay near 0",
-    ),
+    subject("log-prob gap", &[("mean", "sampling/sampling_logp_difference/mean")], false, "sampler against trainer; keep near 0"),
     subject("groups that teach", &[("mixed", "groups/frac_mixed"), ("dead", "frac_reward_zero_std")], true, "dead groups carry no signal"),
     subject("cut completions", &[("cut", "completions/clipped_ratio")], true, "share that reached the token limit"),
     subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
@@ -174,7 +169,8 @@ pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
 /// What the chart of a subject shows of a run, and of those that lie over it.
 fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a> {
     let view = &model.live.view;
-    let overlay: Vec<&Watched> = model.live.overlay.iter().filter_map(|path| model.workbench.watched.get(path)).collect();
+    let others = model.workbench.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&Watched> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
     let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
@@ -192,11 +188,16 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
-    let rewards_fit = run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    let rewards_fit =
+        run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
     Chart {
         curves,
         dots: evals().filter(|_| first).map(|eval| Dot { step: eval.step, value: eval.summary.valid, role: Role::Trained }).collect(),
-        levels: evals().filter(|eval| first && eval.target == "base").take(1).map(|eval| (eval.summary.valid, Role::Base, "base")).collect(),
+        levels: evals()
+            .filter(|eval| first && eval.target == "base")
+            .take(1)
+            .map(|eval| (eval.summary.valid, Role::Base, "base"))
+            .collect(),
         marks: words::marks(run),
         steps,
         values: (subject.share && !view.log && rewards_fit).then_some((0.0, 1.0)),
@@ -205,30 +206,34 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     }
 }
 
-/// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart.
+/// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left out, the least telling first.
 fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &model.theme;
     let step = chart.cursor.unwrap_or_default();
-    let mut spans = vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair)), Span::raw("  ")];
+    let full = columns >= 60;
     let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
+    let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
     for curve in &chart.curves {
         let (raw, smoothed) = curve.at(step);
-        let smoothed = if curve.smoothing > 0.0 { format!(" ~{}", said(smoothed)) } else { String::new() };
-        let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| curve.label == "reward");
+        let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", said(smoothed)) } else { String::new() };
+        let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| full && curve.label == "reward");
         let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
-        spans.push(Span::styled(format!("{} ", theme.glyph("━", "*")), theme.style(curve.role)));
-        spans.push(Span::raw(format!("{} {}{smoothed}{spread}  ", curve.label, said(raw))));
+        let sign = Span::styled(format!("{} ", theme.glyph("━", "*")), theme.style(curve.role));
+        parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, said(raw)))]);
     }
     for dot in chart.dots.iter().filter(|dot| dot.step == step) {
-        spans.push(Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role)));
-        spans.push(Span::raw(format!("eval {}  ", amount(dot.value))));
+        let sign = Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role));
+        parts.push(vec![sign, Span::raw(format!("eval {}", amount(dot.value)))]);
     }
-    if let Some(what) = words::at_step(run, step) {
-        spans.push(Span::styled(what, theme.style(Role::Accent)));
-    }
-    let mut line = Line::from(spans);
-    while line.width() > columns && line.spans.len() > 2 {
-        line.spans.pop();
+    parts.extend(words::at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
+    let mut line = Line::default();
+    for part in parts {
+        let width: usize = part.iter().map(Span::width).sum();
+        let blank = usize::from(!line.spans.is_empty());
+        if line.width() + blank + width <= columns {
+            line.spans.push(Span::raw(" ".repeat(blank)));
+            line.spans.extend(part);
+        }
     }
     line
 }

@@ -45,15 +45,15 @@ fn phases(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
         return vec![Line::styled("no step's time is known yet", theme.style(Role::Faint))];
     };
     let mut bar = Vec::new();
-    let mut text = format!("step {step} took {}: ", duration(whole));
+    let mut text = duration(whole);
     for (name, role, seconds) in &parts {
         let share = seconds / whole;
         let width = (share * columns as f64).round() as usize;
         let sign = name.chars().next().map_or_else(String::new, |letter| letter.to_string());
         bar.push(Span::styled(sign.repeat(width), theme.style(*role)));
-        text.push_str(&format!("{name} {}  ", percent(share)));
+        text.push_str(&format!("{} {name} {}", if text.contains(':') { "," } else { ":" }, percent(share)));
     }
-    vec![Line::from(bar), Line::raw(text.trim_end().to_owned())]
+    vec![Line::from(bar), Line::raw(text)]
 }
 
 /// The device's condition; a sentence where nobody measures it.
@@ -62,7 +62,7 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| words::one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {
-            Some(name) if name.starts_with("cpu") => format!("{name}: a CPU run; memory, power and temperature are told of GPUs only."),
+            Some(name) if name.starts_with("cpu") => format!("{name}: a CPU run; memory, power and heat are told of GPUs only."),
             Some(name) => format!("{name}: its condition is not known (yet)."),
             None => "The device is not known yet.".to_owned(),
         };
@@ -73,16 +73,21 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
         let values: Vec<f64> = run.conditions.iter().map(|(_, device)| of(device).unwrap_or(f64::NAN)).collect();
         sparkline(theme, &values, columns.saturating_sub(wide + 18), None)
     };
-    let mut lines = vec![Line::styled(words::one_line(&now.device), theme.style(Role::Faint))];
+    let mut lines = Vec::new();
     if let Some(share) = now.utilisation {
-        lines.push(Line::raw(format!("in use {} {:>5}  {}", gauge(theme, share, wide), percent(share), history(|device| device.utilisation))));
+        lines.push(Line::raw(format!(
+            "in use {} {:>5}  {}",
+            gauge(theme, share, wide),
+            percent(share),
+            history(|device| device.utilisation)
+        )));
     }
     if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
         let share = used as f64 / all as f64;
         lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), words::bytes(used), words::bytes(all))));
     }
     let power = now.power_watts.map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
-    let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} °C"));
+    let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));
     let rest: Vec<String> = heat.into_iter().chain(power).collect();
     if !rest.is_empty() {
         lines.push(Line::raw(rest.join("  ")));

@@ -18,7 +18,9 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let text = "No run is chosen.\n\n1  the runs there are; enter opens one here\n5  start one";
         return sentence(model, frame, area, "live", text, Role::Text);
     };
-    if !run.loaded {
+    // A folder without `run.toml` and without a first event is no run, however readable.
+    let is_no_run = run.directory.is_none() && run.history.run.is_none();
+    if !run.loaded || is_no_run {
         return match &run.error {
             Some(error) => {
                 let text = format!("{} cannot be read.\n\n{error}\n\n1  choose another run\n5  start one", run.id());
@@ -114,7 +116,8 @@ impl Places {
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(model, run).min(both * 2 / 3));
-        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
+        let rows =
+            [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
         let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
         let mut slots = vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS])];

@@ -25,7 +25,10 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     frame.render_widget(block, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
-        frame.render_widget(Paragraph::new(Line::styled(nothing(model, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }), inside);
+        frame.render_widget(
+            Paragraph::new(Line::styled(nothing(model, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }),
+            inside,
+        );
         return;
     }
     let plan = Plan::of(&rows, columns);
@@ -80,7 +83,7 @@ fn nothing(model: &Model, run: &Watched, step: u64) -> String {
 fn share_in_words(dead: usize, all: usize) -> String {
     match dead {
         0 => format!("All {all} groups teach something: their completions differ."),
-        _ if dead == all => format!("All {all} groups teach nothing: this step changes no weight."),
+        _ if dead == all => format!("All {all} groups teach nothing: no reward moves a weight here."),
         1 => format!("1 of {all} groups teaches nothing ({:.0} %).", 100.0 / all as f64),
         _ => format!("{dead} of {all} groups teach nothing ({:.0} %).", 100.0 * dead as f64 / all as f64),
     }
@@ -101,7 +104,7 @@ impl Plan {
     fn of(rows: &[Row], columns: usize) -> Self {
         let members = rows.iter().map(|row| row.tiers.len()).max().unwrap_or(0);
         let longest = rows.iter().map(|row| row.prompt_id.width()).max().unwrap_or(0);
-        let prompt = longest.min((columns / 4).max(6));
+        let prompt = longest.clamp(6, (columns / 4).max(6));
         let numbers = columns >= prompt + members.min(16) + 16;
         let room = columns.saturating_sub(prompt + 3 + if numbers { 12 } else { 0 });
         let each = if members * 2 <= room { 2 } else { 1 };
@@ -137,7 +140,12 @@ impl Plan {
         if let Some(why) = row.teaches_nothing() {
             let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
-            let text = [format!(" {sign} {why}: teaches nothing"), format!(" {sign} teaches nothing"), format!(" {sign} {why}"), format!(" {sign}")];
+            let text = [
+                format!(" {sign} {why}: teaches nothing"),
+                format!(" {sign} teaches nothing"),
+                format!(" {sign} {why}"),
+                format!(" {sign}"),
+            ];
             let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
             line.spans.push(Span::styled(text, theme.style(Role::Warning)));
         }

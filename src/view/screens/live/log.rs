@@ -20,8 +20,8 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let mut lines: Vec<Line<'static>> = alerts(model, run, columns);
-    lines.truncate((rows / 2).max(rows.saturating_sub(run.log.len())));
-    let room = rows - lines.len();
+    lines.truncate(rows.saturating_sub(1).max(1));
+    let room = rows.saturating_sub(lines.len());
     lines.extend(events(model, run, columns, back, room));
     frame.render_widget(Paragraph::new(lines), inside);
 }

@@ -106,7 +106,8 @@ pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         MouseEventKind::Down(_) => {
             model.live.pane = pane;
             if pane == GROUPS {
-                let inside = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height.saturating_sub(2) };
+                let inside =
+                    Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height.saturating_sub(2) };
                 let line = event.row.checked_sub(inside.y).map(usize::from);
                 if let Some(index) = line.and_then(|line| super::groups::at_line(model, &groups(model), inside, line)) {
                     model.live.group.index = index;

@@ -1,4 +1,4 @@
-//! Other runs' curves over this one's: chosen from the runs that are followed, or set by another screen.
+//! Other runs' curves over this one's: chosen from the runs that are followed.
 
 use std::path::PathBuf;
 
@@ -12,18 +12,6 @@ use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::workbench;
-
-/// Lay these runs over the chart of the current one, following those that are not followed yet. The current run itself is left out.
-pub fn set_overlay(model: &mut Model, runs: Vec<PathBuf>) -> Vec<Command> {
-    let mut commands = Vec::new();
-    for run in &runs {
-        commands.extend(workbench::follow(model, run.clone()));
-    }
-    let current = model.workbench.current.clone();
-    model.live.overlay = runs.into_iter().filter(|run| Some(run) != current.as_ref()).collect();
-    commands
-}
 
 /// Runs that can be chosen.
 fn others(model: &Model) -> Vec<&PathBuf> {
@@ -56,7 +44,7 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
     let Some(run) = model.live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|run| (*run).clone()) else {
         return Vec::new();
     };
-    let overlay = &mut model.live.overlay;
+    let overlay = &mut model.workbench.overlay;
     match overlay.iter().position(|other| *other == run) {
         Some(index) => _ = overlay.remove(index),
         None => overlay.push(run),
@@ -76,7 +64,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = Vec::new();
     for (index, path) in others.iter().enumerate().skip(first).take(inside.height as usize) {
         let Some(run) = model.workbench.watched.get(*path) else { continue };
-        let chosen = if model.live.overlay.contains(*path) { "[x]" } else { "[ ]" };
+        let chosen = if model.workbench.overlay.contains(*path) { "[x]" } else { "[ ]" };
         let mark = if at == Some(index) { theme.glyph("▸", ">") } else { " " };
         let name = run.directory.as_ref().map(|run| run.file().name.clone()).unwrap_or_default();
         let line = Line::from(vec![

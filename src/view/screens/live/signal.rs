@@ -41,17 +41,20 @@ fn of_tiers(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Li
     let at = model.live.at(run);
     let series = |tier: Tier| run.history.metrics.get(&format!("tiers/{}", tier.name()));
     let falling = || Tier::ALL.into_iter().rev();
-    let mut head = Vec::new();
-    for tier in falling() {
-        let share = series(tier).and_then(|series| series.at(at)).map_or_else(|| "-".to_owned(), percent);
-        head.push(Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name()))));
-        head.push(Span::raw(format!("{} {share} ", tier.name())));
-    }
+    let head = |blank: &'static str| {
+        let parts = falling().flat_map(|tier| {
+            let share = series(tier).and_then(|series| series.at(at)).map_or_else(|| "-".to_owned(), percent);
+            let sign = Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name())));
+            [sign, Span::raw(format!("{} {} ", tier.name(), share.replace(' ', blank)))]
+        });
+        Line::from(parts.collect::<Vec<_>>())
+    };
+    let head = if head(" ").width() <= columns + 1 { head(" ") } else { head("") };
     let bands: Vec<Band<'_>> = falling()
         .map(|tier| Band { series: series(tier), sign: theme.tier_glyph(tier.name()), role: Theme::tier_role(tier.name()) })
         .collect();
     let (first, last) = model.live.view.steps(model.live.last(run));
-    let mut lines = vec![Line::from(head)];
+    let mut lines = vec![head];
     lines.extend(stack(theme, &bands, (first.max(1), last), columns, rows - 1));
     lines
 }
@@ -82,7 +85,8 @@ fn of_failures(model: &Model, run: &Watched, columns: usize, most: usize) -> Vec
 fn of_advantages(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let step = model.live.at(run);
-    let all: Vec<f64> = board::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
+    let all: Vec<f64> =
+        board::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
     let widest = all.iter().fold(0.0, |widest: f64, value| widest.max(value.abs()));
     if all.is_empty() || widest == 0.0 {
         let text = if all.is_empty() { "" } else { "advantages: all 0, this step teaches nothing" };

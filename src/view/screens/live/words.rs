@@ -1,7 +1,7 @@
 //! Events in words, and the letters that stand for them on a chart.
 
-use crate::run::events::{Control, EventBody};
 use crate::run::Event;
+use crate::run::events::{Control, EventBody};
 use crate::view::role::Role;
 use crate::view::watched::Watched;
 use crate::view::widgets::amount::{amount, duration, percent};
@@ -52,11 +52,9 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
     let text = |text: String| Some((Role::Text, text));
     match &event.body {
         EventBody::Run(run) => text(format!("{} began on {}, {} steps planned", run.job, run.device, run.total_steps)),
-        EventBody::Memory(memory) => text(format!(
-            "needs {} of {} of the GPU's memory",
-            bytes(memory.peak_bytes),
-            bytes(memory.usable_bytes)
-        )),
+        EventBody::Memory(memory) => {
+            text(format!("needs {} of {} of the GPU's memory", bytes(memory.peak_bytes), bytes(memory.usable_bytes)))
+        }
         EventBody::Step(step) => {
             let value = |name: &str| step.metrics.get(name).copied().unwrap_or(f64::NAN);
             let (reward, valid) = (amount(value("reward")), percent(value("tiers/valid")));
@@ -65,7 +63,10 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
         EventBody::Eval(eval) => {
             let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
             let valid = percent(eval.summary.valid);
-            Some((Role::Trained, format!("step {}: {} of {}: valid {valid}{exact} of {} prompts", eval.step, eval.set, eval.target, eval.summary.n)))
+            Some((
+                Role::Trained,
+                format!("step {}: {} of {}: valid {valid}{exact} of {} prompts", eval.step, eval.set, eval.target, eval.summary.n),
+            ))
         }
         EventBody::Checkpoint(checkpoint) => {
             text(format!("step {}: checkpoint saved ({}), {}", checkpoint.step, checkpoint.why, bytes(checkpoint.bytes)))

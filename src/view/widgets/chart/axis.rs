@@ -23,7 +23,13 @@ impl Axis {
             return Some(Self { low: 10f64.powf(low), high: 10f64.powf(if high > low { high } else { low + 1.0 }), log });
         }
         // What differs by no more than rounding is one value.
-        let margin = if high - low > (low.abs().max(high.abs()) * 1e-12).max(1e-12) { 0.0 } else { (low.abs() * 0.1).max(0.05) };
+        let margin = if high - low > (low.abs().max(high.abs()) * 1e-12).max(1e-12) {
+            0.0
+        } else if low.abs() > 1e-12 {
+            low.abs() * 0.1
+        } else {
+            0.05
+        };
         let (low, high) = (low - margin, high + margin);
         let step = round_step(high - low, ticks);
         let ends = ((low / step).floor() * step, (high / step).ceil() * step);

@@ -75,6 +75,13 @@ pub(super) fn place(step: u64, steps: (u64, u64), columns: usize) -> usize {
     ((share * columns.saturating_sub(1) as f64).round() as usize).min(columns.saturating_sub(1))
 }
 
+/// The last step of a column.
+fn last_step_of(column: usize, steps: (u64, u64), columns: usize) -> u64 {
+    let each = steps.1.saturating_sub(steps.0) as f64 / columns.saturating_sub(1).max(1) as f64;
+    let next = (column as f64 + 0.5) * each;
+    steps.0.saturating_add((next.ceil() as u64).saturating_sub(1))
+}
+
 /// The series between two steps in `columns` buckets: the values, and the smoothed ones; the second list is empty without smoothing.
 pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smoothing: f64) -> [Vec<Option<Bucket>>; 2] {
     let mut raw = vec![None; columns];
@@ -85,12 +92,17 @@ pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smooth
     let mut average = Smoothing::new(smoothing);
     // What lies so far back weighs less than a millionth.
     let lead = if smoothing > 0.0 { (14.0 / (1.0 - smoothing.min(0.9999))).ceil() as u64 } else { 0 };
+    // Looked up once a column: a long run has thousands of steps in each.
+    let (mut column, mut until) = (0, None);
     for (step, value) in series.between(steps.0.saturating_sub(lead), steps.1) {
         let averaged = if smoothing > 0.0 { average.next(value) } else { value };
         if step < steps.0 {
             continue;
         }
-        let column = place(step, steps, columns);
+        if until.is_none_or(|until| step > until) {
+            column = place(step, steps, columns);
+            until = Some(last_step_of(column, steps, columns).max(step));
+        }
         raw[column].get_or_insert_with(|| Bucket::new(step)).take(step, value);
         // A smoothed curve does not bridge what is missing.
         if smoothing > 0.0 && value.is_finite() {

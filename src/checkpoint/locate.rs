@@ -1,0 +1,159 @@
+//! Where the model is that M names: a model's or an adapter's folder, a Hugging Face name, `tiny`, or the result of a run.
+
+use std::path::Path;
+
+use super::{CheckpointError, PeftAdapter};
+use crate::hub::{HubError, ModelSource, find_model};
+use crate::model::ModelError;
+use crate::run::{RunDirectory, RunError, RunPlaces, RunReference};
+use crate::text::TextError;
+
+/// Why M cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The model's files.
+    #[error("{0}")]
+    Hub(#[from] HubError),
+    /// The model's tensors.
+    #[error("{0}")]
+    Model(#[from] ModelError),
+    /// The tokenizer.
+    #[error("{0}")]
+    Text(#[from] TextError),
+    /// The run.
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// The run's checkpoint.
+    #[error("{0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// An adapter without its base.
+    #[error(
+        "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
+    )]
+    AdapterBase {
+        /// The adapter's folder.
+        folder: String,
+        /// The base that it names.
+        base: String,
+        /// Why that is no model.
+        source: Box<StartError>,
+    },
+    /// Neither a model nor a run.
+    #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
+    Neither {
+        /// What was asked for.
+        name: String,
+        /// Why it is no model.
+        model: Box<HubError>,
+        /// Why it is no run.
+        run: Box<RunError>,
+    },
+}
+
+/// Where M is, before anything large is read.
+#[derive(Debug)]
+pub enum Located {
+    /// A folder, a model of the cache, or the embedded one.
+    Model(ModelSource),
+    /// An adapter's folder, which names its base.
+    Adapter(ModelSource),
+    /// A run's result.
+    Run {
+        /// The run.
+        run: Box<RunDirectory>,
+        /// The step of its checkpoint.
+        step: u64,
+    },
+}
+
+impl Located {
+    /// Finds M; runs are looked for in `places`.
+    ///
+    /// # Errors
+    /// [`StartError`] with what was tried and what to do.
+    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+        let reference = RunReference::parse(name);
+        let model_error = match find_model(name) {
+            Ok(source) if PeftAdapter::stands_in(&source) => return Ok(Self::Adapter(source)),
+            Ok(source) if !is_run(&source) => return Ok(Self::Model(source)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match (places.find_checkpoint(&reference), model_error) {
+            (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
+            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was meant.
+            (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
+                Err(StartError::Neither { name: name.to_owned(), model: Box::new(model), run: Box::new(run) })
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// The name of the model that M came from through runs and adapters; M itself where it is a model.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn origin(name: &str, places: &RunPlaces) -> Result<String, StartError> {
+        match Self::find(name, places)? {
+            Self::Model(_) => Ok(name.to_owned()),
+            Self::Adapter(folder) => {
+                let adapter = read_adapter(&folder)?;
+                adapter_base(&folder, &adapter, places)?;
+                Self::origin(adapter.base_name()?, places)
+            }
+            Self::Run { run, .. } => Self::origin(&run.file().config.base_model, places),
+        }
+    }
+
+    /// Where its configuration and tokenizer are: a run or an adapter has those of the model that it started from.
+    ///
+    /// # Errors
+    /// As [`Located::find`].
+    pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
+        match self {
+            Self::Model(source) => Ok(source),
+            Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, places)?.source(places),
+            Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
+        }
+    }
+
+    /// The digest that [`StartModel`] will have.
+    ///
+    /// # Errors
+    /// As [`Located::find`], and weights that are missing or cut short.
+    pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
+        match self {
+            Self::Model(source) => Ok(source.digest()?),
+            Self::Adapter(folder) => adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder),
+            Self::Run { run, step } => {
+                let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
+                Ok(result_digest(&base, run, *step))
+            }
+        }
+    }
+}
+
+/// The adapter in a folder that is known to hold one.
+pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
+    PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
+}
+
+/// What an adapter's own configuration names as its base.
+pub(super) fn adapter_base(folder: &ModelSource, adapter: &PeftAdapter, places: &RunPlaces) -> Result<Located, StartError> {
+    let base = adapter.base_name()?;
+    let refuse = |source| StartError::AdapterBase { folder: folder.name.clone(), base: base.to_owned(), source: Box::new(source) };
+    Located::find(base, places).map_err(refuse)
+}
+
+fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {
+    let (config, weights) = (folder.read("adapter_config.json")?, folder.read("adapter_model.safetensors")?);
+    Ok(crate::run::sha256(&[base.as_bytes(), &config, &weights].concat()))
+}
+
+fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
+    crate::run::sha256(format!("{base} {}@{step}", run.id()).as_bytes())
+}
+
+fn is_run(source: &ModelSource) -> bool {
+    source.folder().is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
+}

@@ -1,0 +1,38 @@
+//! What can go wrong with a report, and the sentence for the user.
+
+use std::path::PathBuf;
+
+use crate::dataset::DatasetError;
+use crate::run::RunError;
+use crate::task::TaskError;
+
+/// Something could not be compared or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A run's files.
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// The frozen task.
+    #[error("{0}")]
+    Task(#[from] TaskError),
+    /// The prompts.
+    #[error("{0}")]
+    Dataset(#[from] DatasetError),
+    /// Passes that are not of the same prompts and the same task.
+    #[error("{0}")]
+    Unlike(String),
+    /// A folder without a pass of the base and one of the trained model on the same set.
+    #[error("{} has no pass of its base and of its trained model on the same set yet: a run reads them at its start, every eval_every steps and at its end", .folder.display())]
+    NothingToCompare {
+        /// The run.
+        folder: PathBuf,
+    },
+    /// A pass on prompts that were not kept.
+    #[error("the prompts of {set} are not kept in {}, so that its answers cannot be held against others", .folder.display())]
+    NoPrompts {
+        /// The run or eval.
+        folder: PathBuf,
+        /// The set.
+        set: String,
+    },
+}

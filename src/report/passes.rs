@@ -1,0 +1,167 @@
+//! Held-out passes that can be compared: those of a run, and those of an eval that was started on its own. Both keep them in `evals/` beside a frozen task.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use super::ReportError;
+use crate::dataset::{self, PromptRow};
+use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_file, list_checkpoints, read_evals, sha256};
+use crate::task::{PromptSet, Task};
+
+/// The prompts of an eval of its own, beside its passes: they may come from a file that is no set of the task.
+pub const PROMPTS_FILE: &str = "prompts.jsonl";
+
+/// Which pass.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PassId {
+    /// The folder of the run or of the eval.
+    pub folder: PathBuf,
+    /// The step whose weights were read; 0 is the start.
+    pub step: u64,
+    /// `eval`, `proof`, or a file's name.
+    pub set: String,
+    /// `base`, `trained`, or the name that the model was given.
+    pub target: String,
+}
+
+/// A pass, read.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// Which.
+    pub id: PassId,
+    /// How it is called in tables.
+    pub name: String,
+    /// One a completion.
+    pub records: Vec<EvalRecord>,
+    /// What they come to.
+    pub summary: EvalSummary,
+    /// The task's name.
+    pub task: String,
+    /// SHA-256 of the prompts.
+    pub prompts_digest: String,
+    /// SHA-256 of the schema.
+    pub schema_digest: String,
+    /// SHA-256 of the whole task.
+    pub task_digest: String,
+    /// The prompts by id.
+    pub rows: BTreeMap<String, PromptRow>,
+}
+
+impl PassId {
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(eval_file(self.step, &self.set, &self.target))
+    }
+
+    /// The name of a file in `evals/`: `step-000050-proof-trained.jsonl`.
+    fn of_file(folder: &Path, name: &str) -> Option<Self> {
+        let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
+        let (set, target) = rest.rsplit_once('-')?;
+        Some(Self { folder: folder.to_owned(), step: step.parse().ok()?, set: set.to_owned(), target: target.to_owned() })
+    }
+
+    /// The end of its folder's name, which tells runs apart.
+    pub fn short_folder(&self) -> String {
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.rsplit('-').next().unwrap_or_default().to_owned()
+    }
+
+    /// How it is called: `base`, `step 30`, or the model's name; with the run where that is not clear.
+    pub fn name(&self, with_folder: bool) -> String {
+        let own = match self.target.as_str() {
+            "trained" => format!("step {}", self.step),
+            target => target.to_owned(),
+        };
+        if with_folder { format!("{} {own}", self.short_folder()) } else { own }
+    }
+}
+
+/// The passes there are in a folder, by set, then step.
+///
+/// # Errors
+/// [`RunError::Io`] where `evals/` exists and cannot be read.
+pub fn passes_of(folder: &Path) -> Result<Vec<PassId>, RunError> {
+    let evals = folder.join("evals");
+    let entries = match std::fs::read_dir(&evals) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunError::Io { action: "read", path: evals, source: error }),
+    };
+    let mut found: Vec<PassId> =
+        entries.flatten().filter_map(|entry| PassId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
+    found.sort_by(|a, b| (b.set == "proof", &a.set, a.step, &a.target).cmp(&(a.set == "proof", &b.set, b.step, &b.target)));
+    Ok(found)
+}
+
+/// What is compared where nobody chose: the start and the result on the proof set, else on the eval set; the result is the best step's pass, else the
+/// last.
+///
+/// # Errors
+/// [`ReportError`] saying what is missing.
+pub fn base_and_trained(run: &Path) -> Result<Vec<PassId>, ReportError> {
+    let passes = passes_of(run)?;
+    let best = RunDirectory::open(run).ok().and_then(|directory| {
+        let history = RunState::read(run).ok()?;
+        history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by)
+    });
+    let of_set = |set: &str| {
+        let base = passes.iter().find(|pass| pass.set == set && pass.step == 0 && pass.target == "base")?;
+        let trained = || passes.iter().filter(|pass| pass.set == set && pass.target == "trained");
+        let trained = trained().find(|pass| Some(pass.step) == best).or_else(|| trained().next_back())?;
+        Some(vec![base.clone(), trained.clone()])
+    };
+    of_set("proof").or_else(|| of_set("eval")).ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+}
+
+impl Pass {
+    /// Read a pass with its prompts.
+    ///
+    /// # Errors
+    /// [`ReportError`] naming the file.
+    pub fn read(id: PassId, with_folder: bool) -> Result<Self, ReportError> {
+        let records = read_evals(&id.path())?;
+        let task = Task::load(&id.folder.join("task"))?;
+        let own = std::fs::read(id.folder.join(PROMPTS_FILE)).ok();
+        let of_set = || PromptSet::ALL.into_iter().find(|set| set.name() == id.set).and_then(|set| task.set_file(set));
+        let (label, bytes) = match (own, of_set()) {
+            (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
+            (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),
+            (None, None) => return Err(ReportError::NoPrompts { folder: id.folder.clone(), set: id.set.clone() }),
+        };
+        let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
+        Ok(Self {
+            name: id.name(with_folder),
+            summary: EvalSummary::from_records(&records),
+            records,
+            task: task.name.clone(),
+            prompts_digest: sha256(&bytes),
+            schema_digest: sha256(task.schema_text.as_bytes()),
+            task_digest: task.digest(),
+            rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            id,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_names() {
+        let check = |name: &str, expected: Option<(u64, &str, &str)>| {
+            let found = PassId::of_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
+            assert_eq!(found.as_ref().map(|pass| (pass.step, pass.set.as_str(), pass.target.as_str())), expected, "{name}");
+            if let Some(found) = found {
+                assert!(found.path().ends_with(Path::new("evals").join(name)), "{name}");
+                assert_eq!(found.short_folder(), "6sx3dn");
+            }
+        };
+        check("step-000030-proof-trained.jsonl", Some((30, "proof", "trained")));
+        check("step-000000-eval-base.jsonl", Some((0, "eval", "base")));
+        check("step-000000-my-file-second_model.jsonl", Some((0, "my-file", "second_model")));
+        check("step-000000-eval-base.jsonl.12.tmp", None);
+        check("notes.txt", None);
+    }
+}

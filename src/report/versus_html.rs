@@ -1,0 +1,88 @@
+//! Passes side by side as one self-contained HTML file: rates, what the difference is worth, tags, and the answers that changed.
+
+use std::fmt::Write;
+
+use super::html::Page;
+use super::page::Writer;
+use super::verdict::{rate_rows, tag_rows, value_drift, verdict};
+use super::versus::{Asked, Outcome, Paired, TIERS, Versus};
+
+/// Answers of each kind that are shown.
+const EXAMPLES: usize = 20;
+
+/// The comparison as a page. Texts from prompts and completions have their secrets masked.
+pub fn versus_html(versus: &Versus) -> Page {
+    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
+    let set = &versus.passes[0].id.set;
+    let mut page = Writer::begin(&format!("{} · {}", names.join(" against "), versus.passes[0].task));
+    let title = page.safe(&names.join(" against "));
+    page.raw(&format!("<h1>{title}</h1>"));
+    page.paragraph("soft", &format!("task {}, {set} prompts, {} answers side by side", versus.passes[0].task, versus.prompts.len()));
+    for warning in &versus.warnings {
+        page.paragraph("bad", warning);
+    }
+    let summaries: Vec<_> = versus.passes.iter().map(|pass| &pass.summary).collect();
+    let titles: Vec<String> = std::iter::once(String::new()).chain(names.iter().map(|name| format!("{name}>"))).collect();
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    page.heading("Rates, with 95 % intervals");
+    let rows: Vec<Vec<String>> = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat()).collect();
+    page.table(&titles, &rows);
+    for pair in &versus.pairs {
+        pair_of(&mut page, versus, pair);
+    }
+    if let Some(last) = summaries.last() {
+        page.paragraph("bad", value_drift(last).trim());
+    }
+    let tags: Vec<Vec<String>> =
+        tag_rows(&summaries).into_iter().map(|(tag, n, cells)| [vec![format!("{tag} ({n})")], cells].concat()).collect();
+    if !tags.is_empty() {
+        page.heading("Valid by tag");
+        page.table(&titles, &tags);
+    }
+    if let Some(pair) = versus.pairs.first() {
+        for outcome in [Outcome::Broken, Outcome::Fixed, Outcome::Neither] {
+            examples(&mut page, versus, pair, outcome);
+        }
+    }
+    let page = page.finish();
+    Page { text: page.text, masked: page.masked }
+}
+
+fn pair_of(page: &mut Writer, versus: &Versus, pair: &Paired) {
+    let names = [&versus.passes[pair.first].name, &versus.passes[pair.second].name];
+    page.heading(&format!("{} to {}", names[0], names[1]));
+    page.paragraph("", &format!("valid {}: {}.", pair.difference(), pair.sentence()));
+    page.paragraph("", verdict(&pair.comparison).trim());
+    let rows: Vec<Vec<String>> = TIERS
+        .iter()
+        .zip(pair.tiers)
+        .map(|(tier, counts)| [vec![format!("{tier} before")], counts.map(|count| count.to_string()).to_vec()].concat())
+        .collect();
+    page.table(&["answers", "unparsable after>", "invalid after>", "valid after>"], &rows);
+}
+
+fn examples(page: &mut Writer, versus: &Versus, pair: &Paired, outcome: Outcome) {
+    let found: Vec<&Asked> = versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome)).collect();
+    if found.is_empty() {
+        return;
+    }
+    page.heading(&format!("{}: {} of {} shown", outcome.name(), found.len().min(EXAMPLES), found.len()));
+    for asked in found.into_iter().take(EXAMPLES) {
+        let id = page.safe(&asked.prompt_id);
+        let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
+        for place in [pair.first, pair.second] {
+            let Some(record) = versus.record(asked, place) else { continue };
+            let class = if record.is_valid() { "good" } else { "bad" };
+            let name = page.safe(&versus.passes[place].name);
+            let reason = page.safe(record.score["errors"][0]["message"].as_str().unwrap_or_default());
+            let text = page.safe(&record.completion);
+            // Writing into a String cannot fail.
+            let _ = write!(
+                html,
+                "<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{}</span> {reason}<pre>{text}</pre></div>",
+                record.tier
+            );
+        }
+        page.raw(&format!("{html}</div>"));
+    }
+}

@@ -1,0 +1,87 @@
+//! The folder of an eval that was started on its own: its passes, the task as it was, the prompts where they are no set of the task, and the result.
+
+use std::path::{Path, PathBuf};
+
+use super::directory::sha256;
+use super::durable::{ensure_folder, replace_file};
+use super::error::RunError;
+use super::evals::{EvalRecord, eval_file, write_evals};
+
+/// What an eval writes at its end; before it is there, the eval goes on or has died.
+pub const RESULT_FILE: &str = "eval.json";
+
+/// Such a folder, while the eval writes it.
+#[derive(Debug, Clone)]
+pub struct EvalFolder {
+    path: PathBuf,
+}
+
+impl EvalFolder {
+    /// Make the folder, or take one that is there, and put the task's files into it.
+    ///
+    /// # Errors
+    /// [`RunError::Taken`] where another eval has its result there, [`RunError::Io`] naming what could not be written.
+    pub fn create(path: &Path, task_files: &[(String, Vec<u8>)]) -> Result<Self, RunError> {
+        if path.join(RESULT_FILE).exists() || path.join("run.toml").exists() {
+            return Err(RunError::Taken { path: path.to_owned() });
+        }
+        let path = std::path::absolute(path).map_err(RunError::io("find", path))?;
+        ensure_folder(&path.join("evals"))?;
+        for (name, bytes) in task_files {
+            let file = path.join("task").join(name);
+            ensure_folder(file.parent().unwrap_or(&path))?;
+            replace_file(&file, bytes)?;
+        }
+        Ok(Self { path })
+    }
+
+    /// Keep prompts that are no set of the task.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn keep_prompts(&self, lines: &[u8]) -> Result<String, RunError> {
+        replace_file(&self.path.join("prompts.jsonl"), lines)?;
+        Ok(sha256(lines))
+    }
+
+    /// Write the pass of a model.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn write(&self, set: &str, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
+        write_evals(&self.path.join(eval_file(0, &word(set), &word(name))), records)
+    }
+
+    /// Write the result: nothing more comes.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn finish(&self, document: &serde_json::Value) -> Result<(), RunError> {
+        replace_file(&self.path.join(RESULT_FILE), format!("{document:#}\n").as_bytes())
+    }
+}
+
+/// A name as a part of a file's name.
+fn word(name: &str) -> String {
+    let name = Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    name.chars().take(60).map(|letter| if letter.is_alphanumeric() || "._".contains(letter) { letter } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_folder_is_whole_once_it_has_its_result() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("one");
+        let files = [("task.toml".to_owned(), b"name = \"x\"".to_vec()), ("sub/schema.json".to_owned(), b"{}".to_vec())];
+        let folder = EvalFolder::create(&path, &files).unwrap();
+        folder.write("my set/rows.jsonl", "second-model", &[EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }]).unwrap();
+        assert!(path.join("evals/step-000000-rows-second_model.jsonl").is_file() && path.join("task/sub/schema.json").is_file());
+        folder.keep_prompts(b"{}\n").unwrap();
+        folder.finish(&serde_json::json!({"targets": {}})).unwrap();
+        assert!(matches!(EvalFolder::create(&path, &files), Err(RunError::Taken { .. })));
+    }
+}

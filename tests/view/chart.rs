@@ -1,0 +1,120 @@
+//! The chart: what is drawn where, at every size, and that nothing that matters is lost on the way.
+
+use grpo_tui::run::Series;
+use grpo_tui::view::role::Role;
+use grpo_tui::view::theme::Theme;
+use grpo_tui::view::widgets::chart::{Chart, Curve, Dot};
+
+fn series(values: impl IntoIterator<Item = f64>) -> Series {
+    values.into_iter().enumerate().map(|(index, value)| (index as u64 + 1, value)).collect()
+}
+
+fn chart(series: &Series, smoothing: f64, steps: (u64, u64)) -> Chart<'_> {
+    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, smoothing };
+    Chart { curves: vec![curve], steps, ..Chart::default() }
+}
+
+fn picture(chart: &Chart<'_>, theme: &Theme, columns: usize, rows: usize) -> String {
+    chart.lines(theme, columns, rows).iter().map(|line| line.to_string().trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn pictures() {
+    let theme = Theme::default();
+    let rising = series((0..60).map(|step| (f64::from(step) / 6.0).sin() * 0.3 + 0.5));
+    let mut plain = chart(&rising, 0.0, (1, 60));
+    plain.marks = vec![(10, "e"), (30, "c")];
+    plain.levels = vec![(0.6, Role::Base, "base")];
+    plain.dots = vec![Dot { step: 45, value: 0.7, role: Role::Trained }];
+    plain.cursor = Some(20);
+    insta::assert_snapshot!("chart_linear", picture(&plain, &theme, 60, 12));
+    insta::assert_snapshot!("chart_ascii", picture(&plain, &Theme::default().in_ascii(), 60, 12));
+    let wide = series([0.001, 0.01, 0.1, 1.0, 10.0, 0.0, -1.0, 100.0]);
+    insta::assert_snapshot!("chart_log", picture(&Chart { log: true, ..chart(&wide, 0.0, (1, 8)) }, &theme, 50, 14));
+    let holes: Series = [(1, 0.2), (2, 0.3), (3, f64::NAN), (4, 0.4), (8, 0.8), (9, f64::INFINITY), (10, 0.6)].into_iter().collect();
+    insta::assert_snapshot!("chart_holes", picture(&chart(&holes, 0.0, (1, 10)), &theme, 50, 10));
+}
+
+/// No size panics, no line is wider than allowed, and a chart has exactly its rows.
+#[test]
+fn every_size_and_every_kind_of_values() {
+    let of = |values: &[f64]| series(values.iter().copied());
+    let all = [
+        of(&[]),
+        of(&[0.5]),
+        of(&[f64::NAN]),
+        of(&[f64::INFINITY, f64::NEG_INFINITY, 1.0]),
+        of(&[f64::MAX, f64::MIN, 0.0]),
+        of(&[1e-300, 1e300]),
+        of(&[3.0; 40]),
+        [(u64::MAX - 3, 1.0), (u64::MAX - 1, 2.0)].into_iter().collect(),
+    ];
+    for series in &all {
+        for (log, theme) in [(false, Theme::default()), (true, Theme::default().in_ascii())] {
+            for steps in [(0, 0), (0, 1), (1, 40), (5, 2), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+                for columns in [0, 1, 2, 3, 10, 23, 24, 25, 80] {
+                    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 20] {
+                        let cursor = Some(steps.0);
+                        let shown = Chart { log, cursor, marks: vec![(1, "e")], ..chart(series, 0.9, steps) };
+                        let lines = shown.lines(&theme, columns, rows);
+                        assert_eq!(lines.len(), if columns == 0 { 0 } else { rows }, "{columns} x {rows}");
+                        let widest = lines.iter().map(ratatui::text::Line::width).max().unwrap_or(0);
+                        assert!(widest <= columns, "{columns} x {rows}, {steps:?}: {widest}");
+                        assert!(shown.legend(&theme, columns).width() <= columns);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One odd value among a hundred thousand is drawn, whatever the width.
+#[test]
+fn a_spike_never_vanishes() {
+    for at in [0, 1, 49_999, 77_777, 99_999] {
+        let long = series((0..100_000).map(|step| if step == at { 1.0 } else { 0.0 }));
+        for columns in [30, 60, 79, 200] {
+            let shown = Chart { values: Some((0.0, 1.0)), ..chart(&long, 0.9, (1, 100_000)) };
+            let picture = picture(&shown, &Theme::default(), columns, 8);
+            let top = picture.lines().next().unwrap_or_default();
+            assert!(top.chars().any(|letter| ('\u{2801}'..='\u{28ff}').contains(&letter)), "step {at} in {columns} columns:\n{picture}");
+        }
+    }
+}
+
+#[test]
+fn the_cursor_reads_raw_and_smoothed_values() {
+    let values = series([1.0, 2.0, 4.0, f64::NAN]);
+    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &values, smoothing: 0.5 };
+    let check = |step, raw: Option<f64>, smoothed: Option<f64>| {
+        let (found, average) = curve.at(step);
+        assert_eq!(found.filter(|value| value.is_finite()), raw, "{step}");
+        assert!(average.zip(smoothed).map_or(average == smoothed, |(a, b)| (a - b).abs() < 1e-9), "{step}: {average:?}");
+    };
+    check(1, Some(1.0), Some(1.0));
+    check(2, Some(2.0), Some(5.0 / 3.0));
+    check(3, Some(4.0), Some((1.0 / 8.0 + 2.0 / 4.0 + 4.0 / 2.0) / (7.0 / 8.0)));
+    check(9, None, None);
+}
+
+/// How long a chart of 100,000 steps takes to draw. Run with `--nocapture` to read it; it fails only where something grows out of hand.
+#[test]
+fn a_long_run_is_drawn_at_once() {
+    let long = series((0..100_000).map(|step| f64::from(step % 977) / 977.0));
+    let draw = |smoothing: f64, steps: (u64, u64)| {
+        let shown = chart(&long, smoothing, steps);
+        let begun = std::time::Instant::now();
+        let rounds = 20;
+        for _ in 0..rounds {
+            std::hint::black_box(shown.lines(&Theme::default(), 72, 12));
+        }
+        begun.elapsed() / rounds
+    };
+    for (what, smoothing, steps) in
+        [("all, smoothed", 0.9, (1, 100_000)), ("all, raw", 0.0, (1, 100_000)), ("200 steps, smoothed", 0.9, (50_000, 50_200))]
+    {
+        let took = draw(smoothing, steps);
+        println!("chart of 100,000 steps, {what}: {took:?}");
+        assert!(took < std::time::Duration::from_millis(500), "{what}: {took:?}");
+    }
+}
