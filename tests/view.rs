@@ -11,6 +11,7 @@ mod prompts;
 mod random;
 mod runs;
 mod schema;
+mod scores;
 mod session;
 mod stage;
 mod terminal;

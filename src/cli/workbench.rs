@@ -55,6 +55,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let ending = view::run(options(arguments)?).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {
         farewell(&ending);
+        if let Some(why) = &ending.unkept {
+            eprintln!("the unsaved schema could not be kept: {why}");
+        }
     }
     Ok(ExitCode::from(ending.code))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,6 +35,9 @@ const AT_ONCE: usize = 2_000;
 const LAST_PICTURE: Duration = Duration::from_millis(500);
 const LEAVING: Duration = Duration::from_secs(2);
 
+/// The exit code after a bug, as Rust has it.
+const BUG: u8 = 101;
+
 /// How long the terminal may take to say its ground's colour.
 const GROUND_LOCAL: Duration = Duration::from_millis(150);
 const GROUND_REMOTE: Duration = Duration::from_secs(1);
@@ -45,6 +49,8 @@ pub struct Ending {
     pub code: u8,
     /// Ids of runs that go on.
     pub live: Vec<String>,
+    /// Why an unsaved schema could not be kept, as a sentence.
+    pub unkept: Option<String>,
 }
 
 /// What the loop hears.
@@ -95,20 +101,17 @@ pub fn run(options: Options) -> io::Result<Ending> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let terminal = Terminal::take(options.mouse)?;
     let mut view = View::start(options)?;
-    runtime.block_on(view.go());
-    let code = view.leaving.unwrap_or(0);
-    // What is unsaved in the schema's editor survives every end, also one that left no second for the work beside the view.
-    let kept = view.model.workbench.draft.keep_now();
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
+    let code = if ended.is_ok() { view.leaving.unwrap_or(0) } else { BUG };
+    // However it ends, an unsaved schema is kept.
+    let unkept = view.model.workbench.draft.keep_now().err();
     // A terminal that takes nothing more must not keep the process.
     std::thread::spawn(move || hangup::end_after(LEAVING, code));
     if code != hangup::LOST {
         view.writer.finish(LAST_PICTURE);
     }
     drop(terminal);
-    if let Err(error) = kept {
-        return Err(io::Error::other(format!("the unsaved schema could not be kept: {error}")));
-    }
-    Ok(Ending { code, live: view.live_runs() })
+    Ok(Ending { code, live: view.live_runs(), unkept })
 }
 
 impl View {

@@ -35,8 +35,6 @@ pub struct ScreenParts {
     pub focus: fn(&mut Model, &'static str),
     /// Whether a text field has the focus, which takes all plain keys.
     pub is_typing: fn(&Model) -> bool,
-    /// Whether the tab key, too, is text there: in an editor it indents, and does not leave.
-    pub takes_tab: fn(&Model) -> bool,
     /// A key that is no action here.
     pub typed: fn(&mut Model, KeyEvent) -> Vec<Command>,
     /// Pasted text.
@@ -78,7 +76,6 @@ impl ScreenParts {
         pane: |_| "",
         focus: |_, _| {},
         is_typing: |_| false,
-        takes_tab: |_| false,
         typed: |_, _| Vec::new(),
         pasted: |_, _| Vec::new(),
         mouse: |_, _| Vec::new(),
@@ -100,6 +97,15 @@ pub const ALL: [&ScreenParts; 7] =
 /// The parts of a screen.
 pub fn of(screen: Screen) -> &'static ScreenParts {
     ALL[screen as usize]
+}
+
+/// Whether an editor of several lines has the focus: there the tab key, too, is text.
+pub fn takes_tab(model: &Model) -> bool {
+    match model.screen {
+        Screen::Schema => (schema::PARTS.is_typing)(model),
+        Screen::Prompts => model.prompts.editing.is_some(),
+        _ => false,
+    }
 }
 
 /// Tell every screen of a change.

@@ -273,3 +273,21 @@ fn pictures() {
     }
     insta::assert_snapshot!(shown);
 }
+
+#[cfg(feature = "engine")]
+#[test]
+fn the_program_itself_answers() {
+    let mut stage = Stage::with(160, 48, |options| options.program = env!("CARGO_BIN_EXE_grpo-tui").into());
+    stage.keys("f5");
+    go_to(&mut stage, "max_steps");
+    stage.keys("enter ctrl-u").types("1").keys("enter f");
+    let forecast = &stage.model.launch.forecast.as_ref().unwrap_or_else(|| panic!("{}", stage.picture())).value;
+    assert!(
+        forecast.steps == 1 && forecast.memory.peak_bytes > 1 << 20 && forecast.time.is_some() && forecast.disk.is_some(),
+        "{forecast:?}"
+    );
+    // A launch that cannot be is refused in the program's own words, and leaves nothing.
+    stage.keys("m").types("no/such-model").keys("enter L");
+    assert!(stage.shows("The run was not started: `no/such-model` is neither a model"), "{}", stage.picture());
+    assert!(stage.model.workbench.places.list().is_empty());
+}

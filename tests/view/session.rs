@@ -165,6 +165,16 @@ impl Session {
         }
     }
 
+    /// Wait until a process has ended, whoever takes note of it.
+    pub(crate) fn wait_gone(&self, process: i32) -> Duration {
+        let start = Instant::now();
+        while state_of(process).is_some_and(|state| state != 'Z') {
+            assert!(start.elapsed() < PATIENCE, "process {process} still lives");
+            std::thread::sleep(LOOK);
+        }
+        start.elapsed()
+    }
+
     /// The terminal vanishes, as when a connection breaks.
     pub(crate) fn hang_up(&mut self) {
         self.heard.end.store(true, Ordering::Relaxed);
@@ -213,12 +223,4 @@ fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &Heard)
 pub(crate) fn state_of(process: i32) -> Option<char> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     text.rsplit_once(") ")?.1.chars().next()
-}
-
-/// Processor time that a process has used, seconds.
-pub(crate) fn processor_seconds(process: i32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-    let ticks: f64 = [11, 12].iter().filter_map(|index| fields.get(*index)?.parse::<f64>().ok()).sum();
-    ticks / 100.0
 }

@@ -1,6 +1,6 @@
 //! The program in a real terminal: it starts, answers, suspends, and gives the terminal back however it ends.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -112,11 +112,8 @@ fn a_terminal_that_vanishes_ends_it_within_a_second() {
         };
         assert!(state_of(process).is_some());
         session.hang_up();
-        let start = Instant::now();
-        while state_of(process).is_some_and(|state| state != 'Z') {
-            assert!(start.elapsed() < Duration::from_secs(1), "process {process} ({shell:?}) still lives after {:?}", start.elapsed());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let time = session.wait_gone(process);
+        assert!(time < Duration::from_secs(1), "process {process} ({shell:?}) lived for {time:?}");
     }
 }
 
@@ -135,6 +132,27 @@ fn leaving_tells_of_runs_that_go_on() {
     session.send("\x03");
     session.wait_end();
     assert!(!session.picture().contains("goes on"), "{}", session.picture());
+}
+
+#[test]
+fn an_unsaved_schema_outlives_the_terminal() {
+    let home = home();
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.send("2");
+    session.wait_text("\"vendor\"");
+    session.send("\r");
+    session.wait_text("esc leave");
+    session.send("KEEPME");
+    session.wait_text("KEEPME");
+    session.hang_up();
+    session.wait_gone(session.process());
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.send("2");
+    session.wait_text("an unsaved draft");
+    session.send("t");
+    session.wait_text("KEEPME");
+    session.send("\x03");
+    assert_eq!(session.wait_end(), 0);
 }
 
 #[test]
@@ -179,6 +197,7 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
 
 #[test]
 fn a_live_run_costs_few_bytes() {
+    // Two steps a second, the pace of the embedded model; a large model takes one in ten seconds or more.
     let check = |arguments: &[&str], most: u64| {
         let home = home();
         let mut run = LiveRun::begin(&home.path().join("runs"), 10);
@@ -196,5 +215,5 @@ fn a_live_run_costs_few_bytes() {
         assert!(rate > 20, "{arguments:?}: nothing of the run is shown");
     };
     check(&["--runs", "runs"], 20_000);
-    check(&["--runs", "runs", "--low-bandwidth"], 1_500);
+    check(&["--runs", "runs", "--low-bandwidth"], 3_000);
 }

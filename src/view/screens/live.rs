@@ -124,7 +124,11 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             commands.extend(look(model));
             commands
         }
-        Change::RunNews if model.screen == Screen::Live => look(model),
+        Change::RunNews => {
+            let resumed = model.workbench.current_run().map_or(0, |run| run.history.resumed);
+            model.live.rollouts.start_over(resumed);
+            if model.screen == Screen::Live { look(model) } else { Vec::new() }
+        }
         _ => Vec::new(),
     }
 }

@@ -72,7 +72,6 @@ pub const PARTS: ScreenParts = ScreenParts {
     pane: |model| layout::pane(model),
     focus: |model, pane| model.prompts.pane = Some(pane),
     is_typing: |model| model.prompts.filtering || model.prompts.editing.is_some(),
-    takes_tab: |model| model.prompts.editing.is_some(),
     typed,
     pasted,
     mouse,

@@ -76,7 +76,6 @@ pub const PARTS: ScreenParts = ScreenParts {
         model.schema.typing = false;
     },
     is_typing: |model| model.schema.typing && model.schema.pane == EDITOR,
-    takes_tab: |model| model.schema.typing && model.schema.pane == EDITOR,
     typed,
     pasted,
     mouse,

@@ -96,6 +96,8 @@ pub struct Scores {
     pub drawings: u64,
     /// The schema has changed since the scores were made.
     is_old: bool,
+    /// A drawing has begun and brought nothing yet.
+    fresh: bool,
     rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
     stored: Option<Stored>,
 }

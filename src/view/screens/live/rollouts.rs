@@ -18,6 +18,8 @@ pub(super) struct Rollouts {
     steps: BTreeMap<u64, Arc<Result<Vec<Sampled>, String>>>,
     /// Steps in the order in which they were read.
     order: Vec<u64>,
+    /// How often the run had been resumed.
+    resumed: usize,
 }
 
 /// One group, without the tokens.
@@ -49,6 +51,13 @@ impl Rollouts {
     /// The groups of a step; `None` while they are read.
     pub(super) fn of(&self, step: u64) -> Option<&Result<Vec<Sampled>, String>> {
         self.steps.get(&step).map(Arc::as_ref)
+    }
+
+    /// Forget what was read where the run was resumed since: its steps may have been redone.
+    pub(super) fn start_over(&mut self, resumed: usize) {
+        if self.resumed != resumed {
+            *self = Self { resumed, ..Self::default() };
+        }
     }
 
     fn keep(&mut self, step: u64, groups: Result<Vec<Sampled>, String>) {

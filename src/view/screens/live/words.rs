@@ -76,6 +76,8 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
             let role = if alert.level == "error" { Role::Bad } else { Role::Warning };
             Some((role, format!("step {}: {}: {} {}", alert.step, alert.rule.replace('_', " "), alert.sentence, alert.suggestion)))
         }
+        // The note that follows says the same.
+        EventBody::Control(control) if control.verb == "annotate" => None,
         EventBody::Control(control) => Some((Role::Accent, format!("step {}: asked: {}", control.step, asked(control)))),
         EventBody::Note(note) => Some((Role::Accent, format!("note: {}", one_line(&note.text)))),
         EventBody::Recovered(recovered) => Some((Role::Warning, format!("recovered: {}", recovered.text))),

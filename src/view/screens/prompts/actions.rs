@@ -20,8 +20,6 @@ const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
 /// Everything that can be done with prompts.
 pub(super) const ACTIONS: &[Action] = &[
     Action::new("prompts.save", "Save what was written", "save", &["ctrl-o"], IN_EDITOR, save::save),
-    Action::new("prompts.leave", "Leave the editor or the filter; else drop the filter", "leave", &["esc"], HERE, leave)
-        .unless(nothing_open),
     Action::new("prompts.undo", "Take the last change back", "undo", &["ctrl-u"], IN_EDITOR, |model| {
         editing::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
@@ -37,17 +35,19 @@ pub(super) const ACTIONS: &[Action] = &[
             _ => Effect::None,
         })
     }),
-    Action::new("prompts.filter", "Filter the rows: letters, tag:messy, set:eval, id:7, expected:no", "filter", &["/"], HERE, |model| {
-        model.prompts.pane = Some(ROWS);
-        model.prompts.filtering = true;
-        Vec::new()
-    }),
     Action::new("prompts.open", "Read the row as the model sees it", "", &["enter"], IN_ROWS, |model| {
         model.prompts.pane = Some(CHAT);
         Vec::new()
     })
     .unless(no_row),
     Action::new("prompts.finding", "Go to the row of the finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
+    Action::new("prompts.leave", "Leave the editor or the filter; else drop the filter", "leave", &["esc"], HERE, leave)
+        .unless(nothing_open),
+    Action::new("prompts.filter", "Filter the rows: letters, tag:messy, set:eval, id:7, expected:no", "filter", &["/"], HERE, |model| {
+        model.prompts.pane = Some(ROWS);
+        model.prompts.filtering = true;
+        Vec::new()
+    }),
     Action::new("prompts.messages", "Edit the row's turns", "edit", &["i"], HERE, |model| write(model, What::Messages)).unless(no_row),
     Action::new("prompts.expected", "Edit the row's expected answer", "expected", &["x"], HERE, |model| write(model, What::Expected))
         .unless(no_row),

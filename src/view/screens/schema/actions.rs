@@ -24,8 +24,6 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
     Action::new("schema.leave", "Stop typing; outside typing, drop the selection and the search", "leave", &["esc"], IN_EDITOR, leave),
-    Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
-        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
     Action::new("schema.undo", "Take the last change back", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
         let undone = model.schema.editor.undo();
         done(model, undone, "nothing to undo")
@@ -48,6 +46,8 @@ pub(super) const ACTIONS: &[Action] = &[
         model.schema.editor.select_all();
         Vec::new()
     }),
+    Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
+        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
     Action::new("schema.copy", "Copy the selection, else the whole text, to the terminal's clipboard", "", &["y", "alt-y"], HERE, copy)
         .unless(no_text),
     Action::new("schema.outside", "Open the schema in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {

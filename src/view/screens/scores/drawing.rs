@@ -4,11 +4,13 @@ use super::items::Written;
 use super::{Drawing, Source, listing, source};
 use crate::config::Key;
 use crate::dataset::PromptRow;
+use crate::run::{Compute, Status};
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::program::{Call, Ended, GiveUp, Said, task_argument};
 use crate::view::screens::launch::form;
+use crate::view::widgets::cursor::Cursor;
 
 /// Completions of one drawing.
 const COMPLETIONS: usize = 8;
@@ -42,6 +44,10 @@ fn target(model: &Model) -> Result<(String, String), String> {
     let Some(run) = run else {
         return Err("no run is open to draw from; b draws from the base, f1 lists the runs".to_owned());
     };
+    if !run.status().is_ended() && run.status() != Status::Created {
+        // Its own worker answers between two steps, with the weights that it has then.
+        return Ok((format!("trained {} as it is now", run.id()), format!("{}@last", run.path().display())));
+    }
     if run.history.checkpoints.is_empty() {
         return Err(format!("{} has no checkpoint yet; b draws from its base", run.id()));
     }
@@ -87,10 +93,17 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string(), "--json".to_owned()]);
+    // A worker keeps the model loaded for the next drawing, and gives its device to any run.
+    arguments.push("--worker".to_owned());
+    match model.launch.form.compute {
+        Compute::Any => {}
+        Compute::Cpu => arguments.push("--cpu".to_owned()),
+        Compute::Gpu(ordinal) => arguments.extend(["--gpu".to_owned(), ordinal.to_string()]),
+    }
     let call = Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments };
     let give_up = GiveUp::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
-    model.scores.not_drawn = None;
+    (model.scores.not_drawn, model.scores.fresh) = (None, true);
     model.scores.drawing = Some(Drawing { give_up: give_up.clone(), what, told: String::new(), since_ms: model.now_ms });
     let from = format!("{}, drawing {}", plan.name, seed + 1);
     vec![Work::stream("scores.draw", move |outlet| {
@@ -121,8 +134,16 @@ fn heard(model: &mut Model, said: Said, from: &str) -> Vec<Command> {
             let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { return Vec::new() };
             let Some(text) = value["completion"].as_str() else { return Vec::new() };
             let prompt_id = value["prompt_id"].as_str().map(str::to_owned);
-            model.scores.drawn.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned() });
-            source::turn_to(model, Source::Drawn)
+            let scores = &mut model.scores;
+            scores.drawn.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned(), is_apart: true });
+            if scores.source != Source::Drawn || scores.fresh {
+                // The first of a drawing: all filters off, and the cursor on it.
+                (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
+                let commands = source::turn_to(model, Source::Drawn);
+                model.scores.cursor = Cursor { index: model.scores.drawn.len() - 1 };
+                return commands;
+            }
+            source::load(model)
         }
     }
 }

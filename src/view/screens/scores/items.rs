@@ -64,6 +64,8 @@ pub struct Written {
     pub prompt_id: Option<String>,
     /// Where it comes from, in a few words.
     pub from: String,
+    /// Whether only those from the same place are its group: what another model wrote says nothing of this one's spread.
+    pub is_apart: bool,
 }
 
 /// The rows of an open task.
@@ -93,6 +95,7 @@ impl Items {
             text: sample.text.clone(),
             prompt_id: sample.prompt_id.clone(),
             from: format!("line {}", sample.line),
+            is_apart: false,
         });
         Ok(Self::written(written, rows, advantage))
     }
@@ -101,12 +104,13 @@ impl Items {
     pub fn written(texts: impl IntoIterator<Item = Written>, rows: &Rows, advantage: Option<Advantage>) -> Self {
         let mut items = Self { advantage, ..Self::default() };
         for written in texts {
-            let name = written.prompt_id.unwrap_or_default();
+            let id = written.prompt_id.unwrap_or_default();
+            let name = if written.is_apart { format!("{id} {}", written.from) } else { id.clone() };
             let group = items.groups.iter().position(|group| *group == name).unwrap_or_else(|| {
                 items.groups.push(name.clone());
                 items.groups.len() - 1
             });
-            items.all.push(Item { text: written.text, row: rows.get(&name).cloned(), group, from: written.from, stored: None });
+            items.all.push(Item { text: written.text, row: rows.get(&id).cloned(), group, from: written.from, stored: None });
         }
         items
     }

@@ -46,7 +46,7 @@ pub(super) fn write(model: &mut Model, is_new: bool) -> Vec<Command> {
     let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
     match here.filter(|_| model.scores.source == Source::Written && !is_new) {
         Some(place) => model.scores.editing = place,
-        None => add(model, Written { text: text.clone(), prompt_id, from: "written here".to_owned() }),
+        None => add(model, Written { text: text.clone(), prompt_id, from: "written here".to_owned(), is_apart: false }),
     }
     model.scores.editor = Some(Editor::new(&text, false));
     model.scores.pane = Some(COMPLETION);
@@ -118,7 +118,7 @@ pub(super) fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     let row = here.and_then(|place| model.scores.scored.as_ref()?.items.all.get(place)?.row.clone());
     // Terminals end pasted lines with carriage returns.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    add(model, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned() });
+    add(model, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
     source::turn_to(model, Source::Written)
 }
 

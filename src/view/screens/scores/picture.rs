@@ -199,13 +199,13 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
     };
     let (what, role) = match group.state {
         Dead::No => ("teaches", Role::Good),
-        Dead::Best => ("all best: teaches nothing", Role::Faint),
-        Dead::Worst => ("all alike: teaches nothing", Role::Warning),
+        Dead::Best => ("teaches nothing: all best", Role::Faint),
+        Dead::Worst => ("teaches nothing: all alike", Role::Warning),
     };
     Line::from(vec![
-        Span::styled(name.to_owned(), theme.style(Role::Title)),
-        Span::styled(format!("  mean {:.3} dev {:.3}  ", group.mean, group.deviation), theme.style(Role::Faint)),
+        Span::styled(format!("{name}  "), theme.style(Role::Title)),
         Span::styled(what, theme.style(role)),
+        Span::styled(format!("  mean {:.3} dev {:.3}", group.mean, group.deviation), theme.style(Role::Faint)),
     ])
 }
 
@@ -221,7 +221,7 @@ fn row(model: &Model, scored: &Scored, place: usize, is_here: bool, columns: usi
     };
     let in_group = scored.groups.get(item.group).is_some_and(|group| group.members.len() > 1);
     let advantage = scored.advantages.get(place).copied().unwrap_or(0.0);
-    let advantage = if in_group { format!("{advantage:>+7.2}") } else { " ".repeat(7) };
+    let advantage = if in_group { format!("{advantage:>+6.2}") } else { " ".repeat(6) };
     let mut spans = vec![
         Span::raw(if is_here { theme.glyph("▸", ">") } else { " " }),
         Span::styled(format!("{} {name:<10}", theme.tier_glyph(name)), theme.style(role)),
@@ -229,18 +229,14 @@ fn row(model: &Model, scored: &Scored, place: usize, is_here: bool, columns: usi
         Span::raw(format!("{:>6.3}", score.reward)),
         Span::styled(advantage, theme.style(Role::Faint)),
     ];
-    let used = 1 + 12 + 1 + 6 + 7;
+    let used = 1 + 12 + 1 + 6 + 6;
     let class = score.failure.map_or("", crate::score::FailureClass::name);
     if columns >= used + 12 {
-        spans.push(Span::styled(format!(" {class:<12}"), theme.style(Role::Warning)));
+        spans.push(Span::styled(format!(" {class:<11}"), theme.style(Role::Warning)));
     }
     if columns > used + 20 {
-        let text = if item.from.is_empty() || model.scores.source == Source::Samples {
-            item.text.clone()
-        } else {
-            format!("{}  {}", item.from, item.text)
-        };
-        spans.push(Span::styled(one_line(theme, &text, columns - used - 13), theme.style(Role::Faint)));
+        spans.push(Span::raw(" "));
+        spans.push(Span::styled(one_line(theme, &item.text, columns - used - 13), theme.style(Role::Faint)));
     }
     let line = Line::from(spans);
     if is_here { line.style(theme.style(Role::Selected)) } else { line }

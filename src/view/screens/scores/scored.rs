@@ -204,7 +204,7 @@ mod tests {
     use crate::view::screens::scores::items::{Rows, Stored, Written};
 
     fn items(texts: &[&str], advantage: Advantage) -> Arc<Items> {
-        let written = texts.iter().map(|text| Written { text: (*text).to_owned(), prompt_id: Some("p".to_owned()), from: String::new() });
+        let written = texts.iter().map(|text| Written { text: (*text).to_owned(), prompt_id: Some("p".to_owned()), ..Written::default() });
         Arc::new(Items::written(written, &Rows::new(), Some(advantage)))
     }
 

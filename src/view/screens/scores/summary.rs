@@ -28,10 +28,10 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
             Span::raw(format!(" {count:>5} {:>6}", percent(share))),
         ]));
     }
-    lines.push(rate(theme, "strict", tally.tiers[Tier::Valid as usize], tally.all));
-    lines.push(rate(theme, "tolerant", tally.tolerant, tally.all));
+    lines.push(rate(theme, "strict", (tally.tiers[Tier::Valid as usize], tally.all), columns));
+    lines.push(rate(theme, "tolerant", (tally.tolerant, tally.all), columns));
     if tally.exact.1 > 0 {
-        lines.push(rate(theme, "exact", tally.exact.0, tally.exact.1));
+        lines.push(rate(theme, "exact", tally.exact, columns));
     }
     let failures: Vec<String> = tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
     lines.push(faint(if failures.is_empty() { "no failures".to_owned() } else { format!("failures: {}", failures.join(", ")) }));
@@ -42,11 +42,16 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
     lines
 }
 
-fn rate(theme: &Theme, name: &str, count: usize, all: usize) -> Line<'static> {
+/// A rate with its 95 % Wilson interval, in words where there is room.
+fn rate(theme: &Theme, name: &str, (count, all): (usize, usize), columns: usize) -> Line<'static> {
     let (low, high) = wilson(count, all);
+    let interval = match columns {
+        44.. => format!("  95 %: {} to {}, {count} of {all}", percent(low), percent(high)),
+        _ => format!("  {} to {}  {count}/{all}", percent(low), percent(high)),
+    };
     Line::from(vec![
         Span::raw(format!("{name:<9}{:>6}", percent(count as f64 / all.max(1) as f64))),
-        Span::styled(format!("  95 %: {} to {}, {count} of {all}", percent(low), percent(high)), theme.style(Role::Faint)),
+        Span::styled(interval, theme.style(Role::Faint)),
     ])
 }
 
@@ -76,6 +81,7 @@ fn run(model: &Model, lines: &mut Vec<Line<'static>>) {
     };
     let all = sum(impacts);
     lines.push(Line::styled(title, theme.style(Role::Title)));
+    lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
     if all.completions == 0 {
         lines.push(Line::styled("no stored completions were read", theme.style(Role::Faint)));
     } else if all.rewards + all.tiers + all.signs == 0 {
@@ -94,7 +100,6 @@ fn run(model: &Model, lines: &mut Vec<Line<'static>>) {
         lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
         lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }
-    lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
