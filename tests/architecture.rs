@@ -55,6 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("strsim", &[]),
     ("thiserror", &[]),
     ("toml", &[]),
+    ("toml_edit", &["view"]),
     ("zstd", &["run"]),
 ];
 

@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(feature = "engine")]
 mod command_line;
 mod dataset;
+#[cfg(feature = "engine")]
+mod faults;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "engine")]

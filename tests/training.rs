@@ -5,4 +5,4 @@ mod full_disk;
 mod learning;
 mod resume;
 mod sampler;
-mod small_task;
+pub(crate) mod small_task;

@@ -6,6 +6,7 @@ mod everywhere;
 mod launch;
 mod live;
 mod live_run;
+mod prompts;
 mod random;
 mod runs;
 mod schema;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
+use crate::run::{fault, tear};
 
 /// Fills a fresh folder through `fill`, then gives it the name `target`, which must not exist. On any error nothing of it is left under that name.
 pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
@@ -23,7 +24,9 @@ pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Resul
     DirBuilder::new().mode(0o700).create(&partial).map_err(failed(&partial))?;
     let written = fill(&NewFolder { path: partial.clone() }).and_then(|()| {
         sync(&partial)?;
+        fault("checkpoint.filled", &name);
         fs::rename(&partial, target).map_err(failed(target))?;
+        fault("checkpoint.renamed", &name);
         sync(parent)
     });
     if written.is_err() {
@@ -44,6 +47,7 @@ impl NewFolder {
         let path = self.path.join(name);
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            tear("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
             file.write_all(bytes)?;
             file.sync_all()
         };

@@ -13,7 +13,7 @@ pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
 pub use open::OpenModel;
 pub use start::StartModel;
-pub use trainer::{TrainerState, load, load_parameters, remove, save};
+pub use trainer::{TrainerState, load, load_parameters, remove, save, size};
 
 use std::path::PathBuf;
 

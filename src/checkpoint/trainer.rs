@@ -9,6 +9,7 @@ use super::CheckpointError;
 use super::atomic::write_folder;
 use super::export::{serialise, write_adapter};
 use crate::model::{Parameters, Trainable};
+use crate::run::fault;
 use crate::update::Optimizer;
 
 /// `trainer.json`: with the tensors beside it, everything that the next step depends on.
@@ -80,7 +81,10 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
     match std::fs::remove_file(folder.join("trainer.json")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-        _ => std::fs::remove_dir_all(folder).map_err(failed),
+        _ => {
+            fault("checkpoint.unmarked", "");
+            std::fs::remove_dir_all(folder).map_err(failed)
+        }
     }
 }
 
@@ -131,7 +135,11 @@ fn tensors(path: &Path) -> Result<std::collections::HashMap<String, Tensor>, Che
         .map_err(|error| unreadable(format!("not a whole safetensors file ({error})")))
 }
 
-fn size(folder: &Path) -> Result<u64, CheckpointError> {
+/// Bytes of all files of a checkpoint.
+///
+/// # Errors
+/// [`CheckpointError::Write`] naming the folder where it cannot be read.
+pub fn size(folder: &Path) -> Result<u64, CheckpointError> {
     let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).map_err(failed)? {

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use super::{Failure, Outcome, preset};
 use crate::config::{Assignments, Layers};
-use crate::dataset::health::{self, Checks, Health, Level};
-use crate::dataset::{Builder, PromptRow};
+use crate::dataset::Builder;
+use crate::dataset::health::{Health, Level};
 use crate::hub::find_model;
-use crate::score::{Scorer, Tier};
+use crate::score::{Scorer, check_prompts};
 use crate::task::{TASK_FILE, Task};
-use crate::text::{Thinking, Tokenizer, conversation};
+use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -111,34 +111,13 @@ fn check(arguments: &Check) -> Outcome {
         Some(asked) => asked,
         None => own_max_seq_len(&task, arguments)?,
     };
-    let expected_problem = |row: &PromptRow| expected_problem(&scorer, row);
-    let count_tokens = |row: &PromptRow| tokenizer.as_ref().map_or(Ok(0), |tokenizer| count_tokens(&task, tokenizer, row));
-    let checks = Checks {
-        expected_problem: Some(&expected_problem),
-        count_tokens: tokenizer.is_some().then_some(&count_tokens),
-        // A prompt must leave room for one token at least.
-        most_prompt_tokens: Some(max_seq_len.saturating_sub(1)),
-    };
-    let health = health::check(&task, &checks)?;
+    let health = check_prompts(&task, &scorer, tokenizer.as_ref(), max_seq_len)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&health)?);
     } else {
         print_health(&health);
     }
     Ok(if health.count(Level::Error) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Why the row's `expected`, written as a completion, would not be valid.
-fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<String> {
-    let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
-    let reason = || score.errors.first().map_or_else(|| "the task refuses it".to_owned(), |error| error.message.clone());
-    (score.tier != Tier::Valid).then(reason)
-}
-
-fn count_tokens(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<usize, String> {
-    let thinking = if task.thinking { Thinking::On } else { Thinking::Off };
-    let messages = conversation(task.system.as_deref(), &row.messages, thinking, tokenizer.has_thinking_switch());
-    tokenizer.prompt_ids(&messages, thinking).map(|ids| ids.len()).map_err(|error| error.to_string())
 }
 
 /// What `train` would take: the key table, the preset, the task's own.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, signals};
-use crate::run::{Device, Handshake, RunDirectory, Slot, Status, Worker};
+use crate::run::{Device, Handshake, RunDirectory, RunState, Slot, Status, Worker};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -68,10 +68,19 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
         eprintln!("note: {note}");
     }
     let checked = check(&run, arguments);
-    if let Err(failure) = &checked {
-        worker.end(Status::Failed, &failure.message)?;
+    match &checked {
+        Err(_) if is_finished(&run)? => {
+            worker.state().status(Status::Finished, worker.state().now().step, Some("all steps done".to_owned()))?
+        }
+        Err(failure) => worker.end(Status::Failed, &failure.message)?,
+        Ok(_) => {}
     }
     checked.map(|devices| (run, worker, devices))
+}
+
+/// Whether the log says that all is done: then no refusal of a further worker may say otherwise.
+fn is_finished(run: &RunDirectory) -> Result<bool, Failure> {
+    Ok(RunState::read(run.path())?.end.is_some_and(|end| end.status == Status::Finished.name()))
 }
 
 /// Wait for a device, do the work on it, and see to it that a last word is said, whatever happens.
@@ -107,7 +116,7 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
     if crate::train::finished_report(run)?.is_some() {
         return Err(Failure::failed("the run has come to its end already; to train its result further, start a run with --model RUN"));
     }
-    let begun = crate::run::RunState::read(run.path())?.last_step > 0;
+    let begun = RunState::read(run.path())?.last_step > 0;
     if begun && !arguments.resume {
         return Err(Failure::usage("the run has begun already; add --resume to go on with it"));
     }

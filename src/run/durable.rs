@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::error::RunError;
+use super::fault::{fault, tear};
 
 /// Create a new private folder; its parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
@@ -20,6 +21,7 @@ pub(super) fn ensure_folder(path: &Path) -> Result<(), RunError> {
 /// Write a new private file and make it durable. An existing file is an error.
 pub(super) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(RunError::io("create", path))?;
+    tear("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(RunError::io("write", path))
 }
 
@@ -28,14 +30,22 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
+    let known = path.file_name().unwrap_or_default().to_string_lossy();
     let written = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
+        .and_then(|mut file| {
+            tear("replace.half", &known, bytes, |half| drop(file.write_all(half)));
+            file.write_all(bytes).and_then(|()| file.sync_all())
+        })
+        .and_then(|()| {
+            fault("replace.written", &known);
+            std::fs::rename(&temporary, path)
+        });
+    fault("replace.renamed", &known);
     if let Err(error) = written {
         let _ = std::fs::remove_file(&temporary);
         return Err(RunError::io("write", path)(error));
@@ -54,7 +64,10 @@ pub(super) fn open_append(path: &Path) -> Result<File, RunError> {
 }
 
 /// Append one line with a single `write`. When the disk takes only a part of it, that part is cut off again, so that the file still ends in whole lines.
-pub(super) fn append_line(file: &File, path: &Path, line: &[u8]) -> Result<(), RunError> {
+/// `kind` names the line for tests.
+pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
+    fault("line.before", kind);
+    tear("line.half", kind, line, |half| drop((&mut &*file).write(half)));
     let length = file.metadata().map_err(RunError::io("read", path))?.len();
     let outcome = loop {
         match (&mut &*file).write(line) {
@@ -63,7 +76,10 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8]) -> Result<(), R
         }
     };
     let failure = match outcome {
-        Ok(written) if written == line.len() => return Ok(()),
+        Ok(written) if written == line.len() => {
+            fault("line.after", kind);
+            return Ok(());
+        }
         Ok(_) => std::io::Error::from(std::io::ErrorKind::StorageFull),
         Err(error) => error,
     };

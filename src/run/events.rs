@@ -402,7 +402,7 @@ impl EventBody {
 /// Now, in milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    super::fault::clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn null_is_nan_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {

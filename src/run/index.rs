@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::sha256;
 use super::durable::ensure_folder;
+use super::fault::fault;
 use super::history::{GroupCounts, RunState};
 use super::reader::Position;
 use super::series::Series;
@@ -77,9 +78,11 @@ fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -
     // Two threads of one process may write at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    clear_of_the_dead(path);
     let temporary = path.with_extension(format!("index.{}.{number}.tmp", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|file| {
         fill(file, state, position, fingerprint)?;
+        fault("index.written", "");
         // Not synced: the checksum tells an index that a power cut left incomplete.
         std::fs::rename(&temporary, path)
     });
@@ -87,6 +90,20 @@ fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// Removes what viewers left that died while they wrote. One of another host may be taken for dead; its index is only not made this time.
+fn clear_of_the_dead(path: &Path) {
+    let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let Some(entries) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let writer = name.strip_prefix(&*start).and_then(|rest| rest.strip_suffix(".tmp")?.split('.').next());
+        if writer.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
@@ -111,6 +128,7 @@ fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> 
             frame.write_all(&bytes)?;
         }
     }
+    fault("index.half", "");
     for (step, counts) in &state.group_counts {
         frame.write_all(&step.to_le_bytes())?;
         for count in [counts.mixed, counts.best, counts.worst] {

@@ -189,7 +189,7 @@ impl RolloutWriter {
                 self.open.insert(Open { name, path, file, lines })
             }
         };
-        append_line(&open.file, &open.path, &line)?;
+        append_line(&open.file, &open.path, &line, "rollout")?;
         open.lines += 1;
         self.last_step = group.step;
         Ok(Place { file: open.name.clone(), line: open.lines })

@@ -13,6 +13,8 @@ use super::worker::Worker;
 
 /// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
 const RESERVE_BYTES: usize = 256 * 1024;
+/// The file that takes them.
+pub(super) const RESERVE: &str = "reserve";
 /// How often a held run looks at its disk.
 const LOOK: Duration = Duration::from_secs(1);
 /// After so long it tries again whatever the system says: a quota is not seen in a disk's free bytes.
@@ -115,7 +117,7 @@ impl Room {
 }
 
 fn reserve(run: &Path) -> PathBuf {
-    run.join("reserve")
+    run.join(RESERVE)
 }
 
 fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {

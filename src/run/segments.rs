@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::durable::sync_folder;
 use super::error::RunError;
+use super::fault::{fault, tear};
 
 /// Of zstd: fast enough to be unnoticed beside a training step.
 const LEVEL: i32 = 3;
@@ -36,6 +37,7 @@ fn unfinished(path: &Path) -> PathBuf {
 pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
     let target = compressed(plain);
     replace(&target, |file| write_frames(plain, file, step_of))?;
+    fault("rollouts.both", "compress");
     std::fs::remove_file(plain).map_err(RunError::io("remove", plain))?;
     sync_folder(plain.parent().unwrap_or(plain))
 }
@@ -57,6 +59,7 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
         }
         target.into_inner().map_err(std::io::IntoInnerError::into_error)
     })?;
+    fault("rollouts.both", "expand");
     std::fs::remove_file(&source).map_err(RunError::io("remove", &source))?;
     sync_folder(plain.parent().unwrap_or(plain))
 }
@@ -83,7 +86,10 @@ fn replace(path: &Path, fill: impl FnOnce(File) -> std::io::Result<File>) -> Res
         .open(&temporary)
         .and_then(fill)
         .and_then(|file| file.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, path));
+        .and_then(|()| {
+            fault("rollouts.written", "");
+            std::fs::rename(&temporary, path)
+        });
     if let Err(error) = written {
         let _ = std::fs::remove_file(&temporary);
         return Err(RunError::io("write", path)(error));
@@ -114,6 +120,7 @@ fn write_frames(plain: &Path, file: File, step_of: impl Fn(&[u8]) -> Option<u64>
             && let Some(frame) = frames.last_mut()
         {
             let packed = pack(&bytes)?;
+            tear("rollouts.half", "", &packed, |half| drop(file.write_all(half).and_then(|()| file.flush())));
             file.write_all(&packed)?;
             (frame.offset, frame.length) = (offset, packed.len() as u64);
             offset += frame.length;

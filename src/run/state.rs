@@ -1,5 +1,6 @@
 //! `state.json`: what a worker last said about itself, replaced as a whole.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::directory::{FORMAT_VERSION, host_name};
 use super::durable::replace_file;
 use super::error::RunError;
+use super::events::{End, Event, EventBody};
 use super::lock::RunLock;
+
+/// As much of a log's end is looked at for a last word; behind it come at most some requests.
+const TAIL_BYTES: u64 = 1 << 16;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,8 +104,12 @@ impl State {
         let held = RunLock::is_held(run);
         let mut state = Self::read(run)?;
         if !held && !state.status.is_ended() && super::liveness::heard_from_afar(run, &state).is_none() {
-            state.cause = Some(format!("the worker (process {} on {}) is gone without a last word", state.pid, state.host));
-            state.status = Status::Interrupted;
+            let gone = || format!("the worker (process {} on {}) is gone without a last word", state.pid, state.host);
+            (state.status, state.step, state.cause) = match finished(run) {
+                // The log has its last word, which comes first; the worker died before it could say the same here.
+                Some(end) => (Status::Finished, end.step, Some(end.cause)),
+                None => (Status::Interrupted, state.step, Some(gone())),
+            };
         }
         Some(state)
     }
@@ -235,6 +244,18 @@ impl Kept {
         self.written = Some(Instant::now());
         Ok(())
     }
+}
+
+/// The end of a run that is all done, from the last lines of its log. Nothing can begin such a run again, so it holds whatever else is said.
+fn finished(run: &Path) -> Option<End> {
+    let log = std::fs::File::open(run.join("events.jsonl")).ok()?;
+    let length = log.metadata().ok()?.len();
+    let start = length.saturating_sub(TAIL_BYTES);
+    let mut tail = vec![0u8; usize::try_from(length - start).ok()?];
+    log.read_exact_at(&mut tail, start).ok()?;
+    let ends = tail.split(|byte| *byte == b'\n').rev().filter_map(|line| Event::from_line(std::str::from_utf8(line).ok()?).ok());
+    let mut ends = ends.filter_map(|event| if let EventBody::End(end) = event.body { Some(end) } else { None });
+    ends.next().filter(|end| end.status == Status::Finished.name())
 }
 
 /// The steps that an earlier worker's last word claims, so that a run that waits to go on does not look like a new one.

@@ -9,6 +9,7 @@ use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::error::RunError;
 use super::events::{End, EventBody};
+use super::leftovers;
 use super::lock::RunLock;
 use super::slots::{Device, Slot, slots_folder};
 use super::state::{StateWriter, Status};
@@ -40,6 +41,7 @@ impl Worker {
     pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
+        leftovers::clear(&lock)?;
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = Controls::new(interrupted);

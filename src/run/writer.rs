@@ -1,5 +1,6 @@
 //! The one writer of `events.jsonl`: a `write` a line, sequence numbers that go on after a resume, torn tails sealed first.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ impl EventWriter {
         let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
         let line = event.to_line().map_err(malformed)?;
         self.syncer.check().map_err(RunError::io("sync", &self.path))?;
-        append_line(&self.file, &self.path, &line)?;
+        append_line(&self.file, &self.path, &line, &named(&event.body))?;
         self.next_seq += 1;
         if event.body.must_be_durable() {
             self.syncer.owed.store(true, Ordering::SeqCst);
@@ -79,6 +80,14 @@ impl EventWriter {
             self.file.sync_data().map_err(RunError::io("sync", &self.path))?;
         }
         Ok(())
+    }
+}
+
+/// What tests call a line: its kind, and of a phase also which.
+fn named(body: &EventBody) -> Cow<'_, str> {
+    match body {
+        EventBody::Phase(phase) => Cow::Owned(format!("phase-{}", phase.phase)),
+        body => Cow::Borrowed(body.kind()),
     }
 }
 

@@ -9,6 +9,7 @@ mod graded;
 mod guard;
 mod instance;
 pub mod json;
+mod prompts;
 mod result;
 mod schema;
 mod scorer;
@@ -17,6 +18,7 @@ mod tolerant;
 pub use batch::score_stream;
 pub use describe::{Accepted, describe};
 pub use diagnose::{Diagnosis, Fault, diagnose};
+pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
 pub use result::{FailureClass, Ordered, Reason, Score, Tier};
 pub use scorer::Scorer;
 

@@ -127,6 +127,17 @@ impl Tokenizer {
         self.encode(&self.render(messages, thinking)?)
     }
 
+    /// Where the added tokens of the vocabulary, such as `<|im_start|>`, stand in a text: byte ranges, in order.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
+    pub fn special_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
+        let encoding = self.inner.encode(text, false).map_err(|error| self.problem(format!("cannot encode a text: {error}")))?;
+        let added = self.inner.get_added_tokens_decoder();
+        let places = encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| added.contains_key(id));
+        Ok(places.map(|(_, (start, end))| *start..*end).collect())
+    }
+
     /// Whether the chat template can switch reasoning off.
     pub fn has_thinking_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())
@@ -229,6 +240,14 @@ mod tests {
         assert_eq!(loaded.decode(&ids, false).unwrap(), "<|im_start|>user\nAcme<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
         assert_eq!(loaded.stop_ids(), direct.stop_ids());
         assert!(loaded.has_thinking_switch());
+    }
+
+    #[test]
+    fn special_tokens_are_found_where_they_stand() {
+        let tokenizer = Tokenizer::from_files(&trained()).unwrap();
+        let text = "<|im_start|>user\nGröner <|im_end|>\n<think>x<|im_end";
+        let found: Vec<&str> = tokenizer.special_places(text).unwrap().into_iter().map(|place| &text[place]).collect();
+        assert_eq!(found, ["<|im_start|>", "<|im_end|>", "<think>"]);
     }
 
     #[test]

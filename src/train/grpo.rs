@@ -15,11 +15,15 @@ use super::saving::save;
 use super::sft::imitate;
 use super::step::{StepGroups, draw_steps, policy_groups};
 use super::within_memory::{shrunk, within_memory};
+use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
 use crate::model::Gradients;
-use crate::run::events::{End, Recovered, Run, Step};
-use crate::run::{Answer, RunDirectory, RunLock, RunPlaces, RunState, Settings, Status, Stop, Verb, Worker, list_checkpoints, settings};
+use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
+use crate::run::{
+    Answer, RunDirectory, RunLock, RunPlaces, RunState, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
+    list_checkpoints, settings,
+};
 use crate::update::{Applied, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient, reference_log_probs};
 
 /// How a training ended.
@@ -187,6 +191,11 @@ fn begin(run: &RunDirectory, outline: &Outline, lock: &RunLock, recorder: &mut R
     if let Some(step) = outline.resumed_from {
         let text = format!("goes on from the checkpoint of step {step}; what was recorded of later steps is void");
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
+        if !RunState::read(run.path())?.checkpoints.contains_key(&step) {
+            // Its worker died when the checkpoint was on the disk and not yet in the log.
+            let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
+            recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), removed: Vec::new() })?;
+        }
     }
     Ok(())
 }

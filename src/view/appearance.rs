@@ -107,7 +107,8 @@ impl Appearance {
         notes.extend(told);
         let keys = open(given.keymap_file(), &mut notes).map(|file| keymap_file::read(&file)).unwrap_or_default();
         notes.extend(keys.errors.into_iter().chain(keys.warnings));
-        let depth = given.colour.or(settings.colour).unwrap_or(given.capability.depth);
+        let low_bandwidth = given.low_bandwidth || settings.low_bandwidth;
+        let depth = depth(given, &settings, low_bandwidth);
         let mut read = theme_file::read(&theme_name(given, &settings, depth), given.themes_folder().as_deref());
         notes.extend(read.notes);
         files.extend(read.files);
@@ -116,7 +117,7 @@ impl Appearance {
             theme: read.theme.at_depth(depth),
             keymap: keys.keymap,
             depth,
-            low_bandwidth: given.low_bandwidth || settings.low_bandwidth,
+            low_bandwidth,
             notifications: settings.notifications,
             mouse: settings.mouse,
             notes,
@@ -142,6 +143,15 @@ impl Appearance {
         for note in self.notes {
             model.complain(note);
         }
+    }
+}
+
+/// As the user says, else as the environment does; over a slow link not in colours of 24 bits, which take up to 19 bytes each.
+fn depth(given: &Given, settings: &Settings, low_bandwidth: bool) -> Depth {
+    match given.colour.or(settings.colour) {
+        Some(depth) => depth,
+        None if low_bandwidth && given.capability.depth == Depth::TrueColour => Depth::Colours256,
+        None => given.capability.depth,
     }
 }
 
@@ -213,7 +223,8 @@ mod tests {
         check("", |given| given.ground = Some(Ground::Light), "light", rich, false, false);
         check("theme = \"dark\"", |given| given.ground = Some(Ground::Light), "dark", rich, false, false);
         check("theme = \"dark\"", |given| given.theme = Some("high-contrast".to_owned()), "high-contrast", rich, false, false);
-        check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", rich, true, true);
+        check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", Depth::Colours256, true, true);
+        check("colour = \"truecolor\"\nlow_bandwidth = true", |_| {}, "dark", rich, false, true);
         check("colour = \"16\"", |given| given.colour = Some(Depth::None), "monochrome", none, false, false);
         check("theme = \"light\"", |given| given.capability.depth = Depth::None, "monochrome", none, false, false);
         check("colour = \"truecolor\"", |given| given.capability.depth = Depth::None, "dark", rich, false, false);

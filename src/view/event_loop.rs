@@ -97,12 +97,17 @@ pub fn run(options: Options) -> io::Result<Ending> {
     let mut view = View::start(options)?;
     runtime.block_on(view.go());
     let code = view.leaving.unwrap_or(0);
+    // What is unsaved in the schema's editor survives every end, also one that left no second for the work beside the view.
+    let kept = view.model.workbench.draft.keep_now();
     // A terminal that takes nothing more must not keep the process.
     std::thread::spawn(move || hangup::end_after(LEAVING, code));
     if code != hangup::LOST {
         view.writer.finish(LAST_PICTURE);
     }
     drop(terminal);
+    if let Err(error) = kept {
+        return Err(io::Error::other(format!("the unsaved schema could not be kept: {error}")));
+    }
     Ok(Ending { code, live: view.live_runs() })
 }
 

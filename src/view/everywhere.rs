@@ -40,8 +40,7 @@ pub const ACTIONS: &[Action] = &[
     Action::new("quit", "Leave; runs go on", "quit", &["q", "ctrl-c"], Place::Everywhere, |_| vec![Command::Quit]),
 ];
 
-/// Gives the focus to a pane further on in the order of the tab key.
-pub(super) fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
+fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
     let screen = screens::of(model.screen);
     let panes = screen.panes;
     if panes.is_empty() {

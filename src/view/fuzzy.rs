@@ -11,6 +11,11 @@ pub fn rank<T: Copy>(wanted: &str, items: &[T], text: impl Fn(&T) -> String) -> 
     found.iter().filter_map(|found| items.get(found.index as usize).copied()).collect()
 }
 
+/// Whether a text matches.
+pub fn matches(wanted: &str, text: &str) -> bool {
+    wanted.is_empty() || !matcher(wanted).match_list(&[text]).is_empty()
+}
+
 /// The bytes of `text` at which the letters of `wanted` stand, in order; none where it does not match.
 pub fn letters(wanted: &str, text: &str) -> Vec<usize> {
     if wanted.is_empty() {

@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 
-use crossterm::{cursor, queue, terminal};
-use ratatui::backend::{Backend, ClearType, CrosstermBackend, WindowSize};
+use crossterm::{cursor, queue, style, terminal};
+use ratatui::backend::{Backend, ClearType, WindowSize};
 use ratatui::buffer::Cell;
 use ratatui::layout::{Position, Size};
 
 use super::draw::draw;
+use super::encode::encode;
 use super::model::Model;
 
 /// Between these a terminal shows nothing (mode 2026); one that does not know them ignores them.
@@ -56,11 +57,7 @@ impl Backend for Bytes {
     type Error = Infallible;
 
     fn draw<'a, I: Iterator<Item = (u16, u16, &'a Cell)>>(&mut self, content: I) -> Result<(), Infallible> {
-        let mut content = content.peekable();
-        if content.peek().is_some() {
-            // Writing into memory does not fail.
-            let _ = CrosstermBackend::new(&mut self.bytes).draw(content);
-        }
+        encode(content, self.size.width, &mut self.bytes);
         Ok(())
     }
 
@@ -82,7 +79,7 @@ impl Backend for Bytes {
     }
 
     fn clear(&mut self) -> Result<(), Infallible> {
-        let _ = queue!(self.bytes, terminal::Clear(terminal::ClearType::All), cursor::Hide);
+        let _ = queue!(self.bytes, style::ResetColor, terminal::Clear(terminal::ClearType::All), cursor::Hide);
         Ok(())
     }
 

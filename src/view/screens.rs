@@ -35,6 +35,8 @@ pub struct ScreenParts {
     pub focus: fn(&mut Model, &'static str),
     /// Whether a text field has the focus, which takes all plain keys.
     pub is_typing: fn(&Model) -> bool,
+    /// Whether the tab key, too, is text there: in an editor it indents, and does not leave.
+    pub takes_tab: fn(&Model) -> bool,
     /// A key that is no action here.
     pub typed: fn(&mut Model, KeyEvent) -> Vec<Command>,
     /// Pasted text.
@@ -76,6 +78,7 @@ impl ScreenParts {
         pane: |_| "",
         focus: |_, _| {},
         is_typing: |_| false,
+        takes_tab: |_| false,
         typed: |_, _| Vec::new(),
         pasted: |_, _| Vec::new(),
         mouse: |_, _| Vec::new(),

@@ -39,7 +39,8 @@ fn key(model: &mut Model, event: crossterm::event::KeyEvent) -> Vec<Command> {
     let screen = screens::of(model.screen);
     let typing = (screen.is_typing)(model);
     // In a text field the field has the plain keys, and actions what no text can be.
-    let for_text = typing && !is_command(chord);
+    let is_tab = chord.code == crossterm::event::KeyCode::Tab && chord.modifiers.is_empty();
+    let for_text = typing && (!is_command(chord) || (is_tab && (screen.takes_tab)(model)));
     match model.keymap.action(model, chord, typing).filter(|_| !for_text) {
         Some(action) => perform(model, action),
         None => (screen.typed)(model, event),

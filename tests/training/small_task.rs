@@ -10,7 +10,7 @@ use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
 /// Writes the task with 12 training, 6 eval and 8 proof prompts.
-pub(super) fn write(folder: &Path) -> PathBuf {
+pub(crate) fn write(folder: &Path) -> PathBuf {
     let task = folder.join("small");
     std::fs::create_dir_all(&task).unwrap();
     for (name, bytes) in Task::embedded_files("invoice").unwrap() {
@@ -28,11 +28,11 @@ pub(super) fn write(folder: &Path) -> PathBuf {
 }
 
 /// What every small run shares.
-pub(super) const SMALL: &[&str] =
+pub(crate) const SMALL: &[&str] =
     &["prompt_groups_per_step=3", "completions_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
 
 /// A run of the small task with `SMALL`, then `set`.
-pub(super) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
+pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
     let task = Task::load(&write(folder)).unwrap();
     let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
     let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();

@@ -43,3 +43,73 @@ fn nothing_is_drawn_where_there_is_no_room_and_every_size_holds() {
         }
     }
 }
+
+/// Everything that a popup shows while it is scrolled from its top to its end.
+fn whole(stage: &mut Stage) -> String {
+    let mut text = String::new();
+    for _ in 0..200 {
+        let picture = stage.picture();
+        text.push_str(&picture);
+        stage.keys("j");
+        if stage.picture() == picture {
+            break;
+        }
+    }
+    text
+}
+
+#[test]
+fn help_names_every_action_of_every_screen_at_every_width() {
+    for (columns, rows) in [(120, 36), (80, 24), (60, 20), (40, 15)] {
+        for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
+            let mut stage = Stage::new(columns, rows);
+            stage.keys(screen);
+            // Out of a text field, in which `?` is a letter.
+            stage.keys("esc ?");
+            let help = whole(&mut stage);
+            let words: String = help.chars().map(|letter| if letter.is_alphanumeric() { letter } else { ' ' }).collect();
+            let words: std::collections::BTreeSet<&str> = words.split_whitespace().collect();
+            for action in grpo_tui::view::action::here(&stage.model) {
+                for word in action.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()) {
+                    assert!(words.contains(word), "{columns} {screen}: `{word}` of {} is missing in\n{help}", action.id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_palette_finds_marks_and_says_why_not() {
+    let mut stage = Stage::new(80, 24);
+    stage.keys("ctrl-p").types("launch form");
+    let picture = stage.picture();
+    assert!(picture.contains("▸ Go to the launch form") && picture.contains("screen.launch"), "{picture}");
+    let underlined = |stage: &Stage| {
+        let buffer = stage.buffer();
+        let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
+        marked.map(|cell| cell.symbol().to_owned()).collect::<String>()
+    };
+    assert!(underlined(&stage).starts_with("launchform"), "{}", underlined(&stage));
+    stage.keys("ctrl-u").types("remove delete a run");
+    stage.keys("ctrl-u").types("runs.remove");
+    let picture = stage.picture();
+    assert!(picture.contains("Delete a run that has ended (not now)") && picture.contains("not now: there is no run"), "{picture}");
+    stage.keys("esc ctrl-p").types("zzzzzz");
+    assert!(stage.shows("nothing is called that"));
+}
+
+#[test]
+fn the_way_to_help_and_the_news_are_seen_at_every_width() {
+    for columns in [160, 120, 100, 80, 60, 40] {
+        let mut stage = Stage::new(columns, 24);
+        stage.keys("f1");
+        let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+        assert!(bottom(&stage).ends_with("? help"), "{columns}: {}", bottom(&stage));
+        assert!(stage.picture().lines().next().unwrap().contains("[1 Runs]"));
+        stage.model.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be told in full, with its cause, its place and what to do next about it");
+        let told = bottom(&stage);
+        assert!(told.contains("✗ a long compl") && told.trim_end().ends_with("alt-n all of it"), "{columns}: {told}");
+        stage.keys("alt-n");
+        assert!(stage.shows("What was said"));
+    }
+}

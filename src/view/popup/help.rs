@@ -33,8 +33,13 @@ impl Help {
         for group in groups(&rows) {
             lines.push(Line::default());
             lines.push(Line::styled(group.heading, model.theme.style(Role::Title)));
-            for (action, keys) in group.rows {
-                lines.extend(row(model, action, keys, of_keys, columns));
+            for (why, rows) in by_reason(model, &group.rows) {
+                if let Some(why) = &why {
+                    let text = wrapped(&format!("not now: {why}"), columns.saturating_sub(2));
+                    lines.extend(text.into_iter().map(|text| Line::styled(format!("  {text}"), model.theme.style(Role::Warning))));
+                }
+                let role = if why.is_some() { Role::Faint } else { Role::Text };
+                lines.extend(rows.iter().flat_map(|(action, keys)| row(model, (action.title, role), keys, of_keys, columns)));
             }
         }
         lines.push(Line::default());
@@ -81,12 +86,24 @@ fn keys(model: &Model, action: &Action) -> String {
     model.keymap.keys(action).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// One action: its keys, its title, and why it cannot be done now; what does not fit stands under the title.
-fn row(model: &Model, action: &Action, keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
+/// What can be done now, then what cannot, under its reason.
+#[expect(clippy::type_complexity, reason = "read once, just above")]
+fn by_reason<'a>(model: &Model, rows: &[&'a (&'static Action, String)]) -> Vec<(Option<String>, Vec<&'a (&'static Action, String)>)> {
+    let mut found: Vec<(Option<String>, Vec<_>)> = vec![(None, Vec::new())];
+    for row in rows {
+        let why = (row.0.blocked)(model);
+        match found.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, of_reason)) => of_reason.push(*row),
+            None => found.push((why, vec![*row])),
+        }
+    }
+    found
+}
+
+/// One action: its keys and its title, which goes on below itself where it is too long.
+fn row(model: &Model, (title, role): (&str, Role), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let indent = of_keys + 4;
-    let why = (action.blocked)(model).map(|why| format!("not now: {why}"));
-    let role = if why.is_some() { Role::Faint } else { Role::Text };
     let mut lines = Vec::new();
     let keys_line = format!("  {keys:<of_keys$}  ");
     // More keys than the column holds get a line of their own.
@@ -96,13 +113,7 @@ fn row(model: &Model, action: &Action, keys: &str, of_keys: usize, columns: usiz
     } else {
         Span::styled(keys_line, theme.style(Role::Key))
     };
-    let room = columns.saturating_sub(indent).max(8);
-    let one_line = why.as_ref().map(|why| format!("{} ({why})", action.title)).filter(|text| text.width() <= room);
-    let texts = match one_line {
-        Some(text) => vec![text],
-        None => wrapped(action.title, room).into_iter().chain(why.iter().flat_map(|why| wrapped(why, room))).collect(),
-    };
-    for text in texts {
+    for text in wrapped(title, columns.saturating_sub(indent).max(8)) {
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
         lines.push(Line::from(vec![begin, Span::styled(text, theme.style(role))]));
     }

@@ -2,10 +2,10 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{Outcome, Then, window};
@@ -14,6 +14,9 @@ use crate::view::model::Model;
 use crate::view::role::Role;
 use crate::view::widgets::field::Field;
 use crate::view::{fuzzy, screens, update, workbench};
+
+/// Rows below the list that tell about the chosen action.
+const ABOUT_ROWS: u16 = 2;
 
 /// The palette.
 #[derive(Debug, Default)]
@@ -42,7 +45,11 @@ impl Palette {
             actions.truncate(nearby);
             return actions;
         }
-        fuzzy::rank(self.field.text(), &actions, |action| format!("{} {}", action.title, action.id))
+        // What is meant is most likely named by its title; the names in keymap files come after.
+        let mut found = fuzzy::rank(self.field.text(), &actions, |action| action.title.to_owned());
+        let by_id = fuzzy::rank(self.field.text(), &actions, |action| format!("{} {}", action.id, action.title));
+        found.extend(by_id.into_iter().filter(|action| !fuzzy::matches(self.field.text(), action.title)));
+        found
     }
 
     pub(super) fn key(&mut self, model: &mut Model, event: KeyEvent) -> Outcome {
@@ -77,11 +84,11 @@ impl Palette {
 
     pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let found = self.found(model);
-        let inside = window(model, frame, area, "Palette", 84, (found.len() as u16).saturating_add(6).clamp(9, 26));
+        let inside = window(model, frame, area, "Palette", 84, (found.len() as u16).saturating_add(6).clamp(10, 26));
         let theme = &model.theme;
         let columns = inside.width as usize;
         let cursor = self.cursor.min(found.len().saturating_sub(1));
-        let rows = inside.height.saturating_sub(4) as usize;
+        let rows = inside.height.saturating_sub(2 + ABOUT_ROWS) as usize;
         let first = cursor.saturating_sub(rows.saturating_sub(1));
         let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
         for (index, action) in found.iter().enumerate().skip(first).take(rows) {
@@ -91,11 +98,11 @@ impl Palette {
         if found.is_empty() {
             lines.push(Line::styled("nothing is called that", theme.style(Role::Faint)));
         }
-        lines.resize(rows + 3, Line::default());
+        let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(ABOUT_ROWS)]).areas(inside);
+        frame.render_widget(Paragraph::new(lines), above);
         if let Some(action) = found.get(cursor) {
-            lines.push(about(model, action, found.len(), cursor));
+            frame.render_widget(Paragraph::new(about(model, action, found.len(), cursor)).wrap(Wrap { trim: true }), below);
         }
-        frame.render_widget(Paragraph::new(lines), inside);
     }
 
     /// A row: the title with the letters that were meant, and the key at the right.
@@ -109,11 +116,15 @@ impl Palette {
         let room = columns.saturating_sub(mark.width() + keys.width() + after.width() + 2);
         let meant = fuzzy::letters(self.field.text(), action.title);
         let (mut spans, mut used) = (vec![Span::styled(mark, theme.style(Role::Accent))], 0);
+        let whole = action.title.width() <= room;
         for (place, letter) in action.title.char_indices() {
-            used += letter.width().unwrap_or(0);
-            if used > room {
+            let width = letter.width().unwrap_or(0);
+            if !whole && used + width >= room {
+                spans.push(Span::styled(theme.glyph("…", "~"), style));
+                used += 1;
                 break;
             }
+            used += width;
             let style = if meant.contains(&place) { theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED) } else { style };
             spans.push(Span::styled(letter.to_string(), style));
         }

@@ -1,10 +1,217 @@
-//! Screen: What the model is asked.
+//! Screen: what the model is asked. All prompt rows as a table, the selected one as the model sees it, editing, and the health of the sets.
 
-use super::ScreenParts;
+mod actions;
+mod chat;
+mod count;
+mod editing;
+mod layout;
+mod picture;
+mod rows;
+mod save;
+mod table;
+mod turns;
+
+use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+
+use super::{Change, ScreenParts};
+use crate::dataset::health::Health;
+use crate::task::PromptSet;
+use crate::view::message::Command;
+use crate::view::model::{Model, Screen};
+use crate::view::widgets::cursor::Cursor;
+use crate::view::widgets::field::Field;
+pub use chat::Chat;
+pub use count::{Counter, UNCOUNTABLE, UNCOUNTED};
+pub use editing::{Editing, What};
+pub use layout::{CHAT, EDITOR, HEALTH, ROWS};
+pub use rows::{Column, Entry};
 
 /// The screen's own part of the model.
 #[derive(Debug, Default)]
-pub struct Prompts {}
+pub struct Prompts {
+    /// Every row of every set.
+    pub entries: Vec<Entry>,
+    /// Which of them are shown, in the order of the table.
+    pub shown: Vec<u32>,
+    /// The cursor of the table.
+    pub cursor: Cursor,
+    /// What the rows are filtered by.
+    pub filter: Field,
+    /// Whether the filter is being typed.
+    pub filtering: bool,
+    /// By which column the table is sorted, and whether backwards.
+    pub sort: (Column, bool),
+    /// Tokens of each entry.
+    pub tokens: Vec<u32>,
+    /// What counts tokens, or why nothing does.
+    pub counter: Option<Result<Counter, String>>,
+    /// The selected row as the model sees it.
+    pub chat: Option<Chat>,
+    /// The health of the sets, or why it cannot be told.
+    pub health: Option<Result<Health, String>>,
+    /// The cursor of the findings.
+    pub finding: Cursor,
+    /// What is being written.
+    pub editing: Option<Editing>,
+    /// The model whose tokenizer counts; the task's base model where none was named.
+    pub model: Option<String>,
+    pane: Option<&'static str>,
+    /// Whether the rows as they are now are counted, or about to be.
+    is_counted: bool,
+    chat_top: usize,
+    /// The row to select once the task has been read again.
+    wanted: Option<(PromptSet, usize)>,
+}
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts { title: "Prompts", help: "What the model is asked.", ..ScreenParts::PLAIN };
+pub const PARTS: ScreenParts = ScreenParts {
+    title: "Prompts",
+    help: "What the model is asked: every row of the sets, and the selected one exactly as the model sees it.",
+    panes: &layout::PANES,
+    actions: actions::ACTIONS,
+    pane: |model| layout::pane(model),
+    focus: |model, pane| model.prompts.pane = Some(pane),
+    is_typing: |model| model.prompts.filtering || model.prompts.editing.is_some(),
+    takes_tab: |model| model.prompts.editing.is_some(),
+    typed,
+    pasted,
+    mouse,
+    entered,
+    changed,
+    draw: picture::draw,
+    ..ScreenParts::PLAIN
+};
+
+/// Rows are counted and checked once somebody looks.
+fn entered(model: &mut Model) -> Vec<Command> {
+    if model.prompts.is_counted || model.workbench.task.is_none() {
+        return Vec::new();
+    }
+    model.prompts.is_counted = true;
+    count::count(model)
+}
+
+fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Task => {
+            let mut commands = rows::read_again(model);
+            model.prompts.is_counted = false;
+            if model.screen == Screen::Prompts {
+                commands.extend(entered(model));
+                commands.extend(chat::show(model));
+            }
+            commands
+        }
+        Change::File(path) if is_of_task(model, path) => {
+            let folder = model.workbench.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            model.prompts.wanted = rows::selected_place(model);
+            crate::view::workbench::open_task(model, folder)
+        }
+        Change::Schema => {
+            editing::check(model);
+            Vec::new()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether an external editor has written a file that this screen shows.
+fn is_of_task(model: &Model, path: &std::path::Path) -> bool {
+    let Some(open) = &model.workbench.task else { return false };
+    let Some(folder) = open.task.folder() else { return false };
+    let sets = PromptSet::ALL.into_iter().filter_map(|set| open.task.set_file(set));
+    sets.chain([crate::task::TASK_FILE]).any(|file| folder.join(file) == path)
+}
+
+fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    if model.prompts.editing.is_some() {
+        return editing::key(model, event);
+    }
+    if model.prompts.filtering {
+        return match event.code {
+            KeyCode::Enter | KeyCode::Down | KeyCode::Up => {
+                model.prompts.filtering = false;
+                Vec::new()
+            }
+            _ if model.prompts.filter.key(event) => rows::arrange(model),
+            _ => Vec::new(),
+        };
+    }
+    let page = layout::page(model);
+    match layout::pane(model) {
+        ROWS => {
+            let length = model.prompts.shown.len();
+            if model.prompts.cursor.key(event, page, length) { chat::show(model) } else { Vec::new() }
+        }
+        CHAT => {
+            let mut top = Cursor { index: model.prompts.chat_top };
+            let length = chat::length(model);
+            top.key(event, page, length);
+            model.prompts.chat_top = top.at(length).unwrap_or(0);
+            Vec::new()
+        }
+        _ => {
+            let length = table::findings(model).len();
+            model.prompts.finding.key(event, page, length);
+            Vec::new()
+        }
+    }
+}
+
+fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
+    if model.prompts.editing.is_some() {
+        return editing::paste(model, text);
+    }
+    if model.prompts.filtering {
+        model.prompts.filter.paste(text);
+        return rows::arrange(model);
+    }
+    Vec::new()
+}
+
+fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
+    let Some((pane, area)) = layout::pane_at(model, event.column, event.row) else { return Vec::new() };
+    let by: isize = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(MouseButton::Left) => return clicked(model, pane, area, event),
+        _ => return Vec::new(),
+    };
+    match pane {
+        EDITOR => editing::scroll(model, by),
+        ROWS => {
+            let length = model.prompts.shown.len();
+            model.prompts.cursor.go(by, length);
+            return chat::show(model);
+        }
+        CHAT => {
+            let last = chat::length(model).saturating_sub(1);
+            model.prompts.chat_top = model.prompts.chat_top.saturating_add_signed(by).min(last);
+        }
+        _ => {
+            let length = table::findings(model).len();
+            model.prompts.finding.go(by, length);
+        }
+    }
+    Vec::new()
+}
+
+fn clicked(model: &mut Model, pane: &'static str, area: ratatui::layout::Rect, event: MouseEvent) -> Vec<Command> {
+    if pane == EDITOR {
+        editing::click(model, area, event);
+        return Vec::new();
+    }
+    model.prompts.pane = Some(pane);
+    model.prompts.filtering = false;
+    if pane != ROWS {
+        return Vec::new();
+    }
+    let top = area.y + 1 + table::heading_rows(model);
+    let rows = layout::table_rows(model, area);
+    let length = model.prompts.shown.len();
+    if let Some(row) = event.row.checked_sub(top).map(usize::from).filter(|row| *row < rows) {
+        model.prompts.cursor.index = (model.prompts.cursor.first(rows, length) + row).min(length.saturating_sub(1));
+        return chat::show(model);
+    }
+    Vec::new()
+}

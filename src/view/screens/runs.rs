@@ -113,6 +113,7 @@ pub const PARTS: ScreenParts = ScreenParts {
         _ => Vec::new(),
     },
     draw: draw::draw,
+    ..ScreenParts::PLAIN
 };
 
 impl Runs {

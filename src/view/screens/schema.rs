@@ -16,7 +16,7 @@ use crate::score::Accepted;
 use crate::score::audit::Finding;
 use crate::view::draft;
 use crate::view::message::Command;
-use crate::view::model::Model;
+use crate::view::model::{Model, Screen};
 use crate::view::widgets::editor::{Editor, Effect};
 pub use effects::Effects;
 pub use layout::{ACCEPTS, EDITOR, LAZY, SCORES};
@@ -42,6 +42,8 @@ pub struct Schema {
     /// Whose text it is.
     place: Option<PathBuf>,
     described: u64,
+    /// Whether samples and lazy answers wait to be scored until somebody looks.
+    is_waiting: bool,
 }
 
 impl Default for Schema {
@@ -57,6 +59,7 @@ impl Default for Schema {
             shown: String::new(),
             place: None,
             described: 0,
+            is_waiting: false,
         }
     }
 }
@@ -73,6 +76,7 @@ pub const PARTS: ScreenParts = ScreenParts {
         model.schema.typing = false;
     },
     is_typing: |model| model.schema.typing && model.schema.pane == EDITOR,
+    takes_tab: |model| model.schema.typing && model.schema.pane == EDITOR,
     typed,
     pasted,
     mouse,
@@ -82,7 +86,11 @@ pub const PARTS: ScreenParts = ScreenParts {
 };
 
 fn entered(model: &mut Model) -> Vec<Command> {
-    draft::second(model)
+    let mut commands = draft::second(model);
+    if std::mem::take(&mut model.schema.is_waiting) {
+        commands.extend(effects::compute(model));
+    }
+    commands
 }
 
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
@@ -94,7 +102,8 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         }
         Change::Schema => {
             describe(model);
-            effects::compute(model)
+            model.schema.is_waiting = model.screen != Screen::Schema;
+            if model.schema.is_waiting { Vec::new() } else { effects::compute(model) }
         }
         Change::Second => draft::second(model),
         Change::File(path) => draft::file_written(model, path),

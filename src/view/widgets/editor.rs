@@ -175,6 +175,7 @@ impl Editor {
         match event.code {
             KeyCode::Char(letter) if !control && !alt => self.type_letter(letter),
             KeyCode::Enter if !control => self.new_line(),
+            KeyCode::Tab if !control => self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT))),
             KeyCode::Backspace if control || alt => self.take(Step::Single, TextArea::delete_word),
             KeyCode::Char('w') if control => self.take(Step::Single, TextArea::delete_word),
             KeyCode::Backspace => self.erase(),
@@ -203,8 +204,8 @@ impl Editor {
             (KeyCode::Right, true) => CursorMove::WordForward,
             (KeyCode::Up, _) => CursorMove::Up,
             (KeyCode::Down, _) => CursorMove::Down,
-            (KeyCode::Home, true) => CursorMove::Top,
-            (KeyCode::End, true) => CursorMove::Bottom,
+            (KeyCode::Home, true) => jump(0, 0),
+            (KeyCode::End, true) => jump(usize::MAX, usize::MAX),
             (KeyCode::End, false) => CursorMove::End,
             (KeyCode::Char('e'), true) if event.modifiers.contains(KeyModifiers::CONTROL) => CursorMove::End,
             (KeyCode::Home, false) => {
@@ -276,11 +277,6 @@ impl Editor {
             return self.edit(Step::Single, |_| 0);
         }
         self.edit(Step::Erase, |area| (0..if level { INDENT } else { 1 }).filter(|_| area.delete_char()).count())
-    }
-
-    /// Two blanks, as the tab key gives them.
-    pub fn indent(&mut self) -> Effect {
-        self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT)))
     }
 
     /// Insert a text where the cursor is, in place of the selection.

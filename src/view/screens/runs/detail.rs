@@ -16,6 +16,7 @@ use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::fit::wrapped;
 use crate::view::widgets::sparkline::sparkline;
 
 /// Narrower than this, everything stands in one column.
@@ -160,39 +161,6 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Lines of at most so many columns, broken between words where that is possible.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut rows = vec![String::new()];
-    for word in text.split_whitespace() {
-        let mut word = word;
-        loop {
-            let Some(row) = rows.last_mut() else { break };
-            let room = width.saturating_sub(row.width() + usize::from(!row.is_empty()));
-            if word.width() <= room {
-                if !row.is_empty() {
-                    row.push(' ');
-                }
-                row.push_str(word);
-                break;
-            }
-            if !row.is_empty() {
-                rows.push(String::new());
-                continue;
-            }
-            // A word longer than a line.
-            let end = word.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| word[..*end].width() <= width).last();
-            let end = end.unwrap_or(word.len());
-            row.push_str(&word[..end]);
-            word = &word[end..];
-            if word.is_empty() {
-                break;
-            }
-            rows.push(String::new());
-        }
-    }
-    rows
-}
-
 fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
     if best == Some(step) { format!("{step}{}", theme.glyph("★", "(best)")) } else { step.to_string() }
 }
@@ -250,18 +218,6 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_kept_whole_where_they_fit() {
-        let check = |text: &str, width, expected: &[&str]| assert_eq!(wrapped(text, width), expected, "{text} {width}");
-        check("one two three", 8, &["one two", "three"]);
-        check("one", 3, &["one"]);
-        check("", 8, &[""]);
-        check("abcdefghij k", 4, &["abcd", "efgh", "ij k"]);
-        check("a abcdef", 4, &["a", "abcd", "ef"]);
-        check("日本語", 4, &["日本", "語"]);
-        check("日本", 1, &["日本"]);
-    }
 
     #[test]
     fn paths_keep_their_end() {

@@ -4,7 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
 use super::{DETAIL, LIST};
@@ -12,6 +12,7 @@ use crate::report::Entry;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
+use crate::view::widgets::fit::{self, fitted};
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -202,28 +203,5 @@ fn row(model: &Model, entry: &Entry, columns: &[Column], width: usize, under_cur
 
 /// A cell as wide as its column, and the gap behind it.
 fn padded(text: &str, column: &Column) -> String {
-    let text = fitted(text, column.width);
-    let blanks = " ".repeat(column.width.saturating_sub(text.width()));
-    if column.right { format!("{blanks}{text} ") } else { format!("{text}{blanks} ") }
-}
-
-/// A text cut to a width; what is cut off leaves a mark. Control characters are left out.
-pub(super) fn fitted(text: &str, width: usize) -> String {
-    let clean: String = text.chars().filter(|letter| !letter.is_control()).collect();
-    if clean.width() <= width {
-        return clean;
-    }
-    let mut cut = String::new();
-    let mut used = 0;
-    for letter in clean.chars() {
-        used += letter.width().unwrap_or(0);
-        if used + 1 > width {
-            break;
-        }
-        cut.push(letter);
-    }
-    if width > 0 {
-        cut.push('…');
-    }
-    cut
+    format!("{} ", fit::padded(text, column.width, column.right))
 }

@@ -1,13 +1,16 @@
 //! The schema screen's part of the table of actions.
 
+use ratatui::text::{Line, Span};
+
 use super::layout::EDITOR;
 use super::{after, decide, follow};
+use crate::score::Fault;
 use crate::view::action::{Action, Place};
 use crate::view::draft;
-use crate::view::everywhere::move_focus;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::popup::{Ask, Popup};
+use crate::view::popup::{Ask, Page, Popup};
+use crate::view::role::Role;
 use crate::view::widgets::editor::Effect;
 
 const HERE: Place = Place::On(Screen::Schema);
@@ -39,6 +42,7 @@ pub(super) const ACTIONS: &[Action] = &[
         .unless(no_faults),
     Action::new("schema.fault.previous", "Go to the error or warning before", "", &["["], IN_EDITOR, |model| next_fault(model, false))
         .unless(no_faults),
+    Action::new("schema.faults", "List all errors and warnings", "", &["!"], IN_EDITOR, list_faults).unless(no_faults),
     Action::new("schema.format", "Lay the text out: two blanks a level", "format", &["alt-f", "="], IN_EDITOR, format).unless(no_text),
     Action::new("schema.select", "Select everything", "", &["alt-a"], IN_EDITOR, |model| {
         model.schema.editor.select_all();
@@ -69,13 +73,6 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(decided),
     Action::new("schema.own", "Keep the text that is here against the other one", "keep", &["o"], HERE, |model| choose(model, false))
         .unless(decided),
-    Action::new("schema.tab", "While typing, two blanks; else the next pane", "", &["tab"], IN_EDITOR, |model| match model.schema.typing {
-        true => {
-            let effect = model.schema.editor.indent();
-            after(model, effect)
-        }
-        false => move_focus(model, 1),
-    }),
 ];
 
 fn no_text(model: &Model) -> Option<String> {
@@ -173,6 +170,22 @@ fn next_fault(model: &mut Model, forward: bool) -> Vec<Command> {
         model.schema.editor.go_to(*row, *column);
         follow(model);
     }
+    Vec::new()
+}
+
+fn list_faults(model: &mut Model) -> Vec<Command> {
+    let theme = &model.theme;
+    let line = |fault: &Fault| {
+        let (mark, role) = if fault.is_error { (theme.glyph("✗", "x"), Role::Bad) } else { (theme.glyph("▲", "!"), Role::Warning) };
+        let place = format!("line {} column {}: ", fault.line, fault.column);
+        Line::from(vec![
+            Span::styled(format!("{mark} "), theme.style(role)),
+            Span::styled(place, theme.style(Role::Faint)),
+            Span::raw(fault.message.clone()),
+        ])
+    };
+    let lines = model.workbench.draft.faults.iter().map(line).collect();
+    model.popup = Some(Popup::Page(Page::new("What is wrong or odd", lines)));
     Vec::new()
 }
 

@@ -32,6 +32,7 @@ fn keys_edit_the_text() {
     check("one two", "end ctrl-w", "one ", (0, 4));
     check("  x", "end home", "  x", (0, 2));
     check("  x", "end home home", "  x", (0, 0));
+    check("ab\ncd", "ctrl-end x ctrl-home y", "yab\ncdx", (0, 1));
     check("abc", "right ctrl-k", "a", (0, 1));
     check("{}", "right enter", "{\n  \n}", (1, 2));
     check("{\n  ", "down end }", "{\n}", (1, 1));

@@ -1,0 +1,113 @@
+//! Named places where a test has this process die as by the out-of-memory killer, or its clock jump; without two variables in the environment they do nothing.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// `PLACE[=WHAT]:N[+MS]`: die at the Nth visit of a place, or so many milliseconds after it.
+const DEATH: &str = "GRPO_TUI_FAULT";
+
+/// `N:MS`: from the Nth reading on, the wall clock goes wrong by so many milliseconds, which may be negative.
+const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
+
+/// What was asked for, and how often its place was visited.
+#[derive(Debug)]
+struct Armed {
+    place: String,
+    what: Option<String>,
+    visit: u64,
+    delay: Duration,
+    visits: AtomicU64,
+}
+
+/// Dies here, where a test asked for it. `place` is one in the program's text, `what` tells its visits apart: a kind of event, a file's name.
+pub fn fault(place: &str, what: &str) {
+    if strikes(place, what) {
+        die();
+    }
+}
+
+/// Where a test asked for it, has `write` take the first half of `bytes`, and dies.
+pub fn tear(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8])) {
+    if strikes(place, what) {
+        write(&bytes[..bytes.len() / 2]);
+        die();
+    }
+}
+
+/// The wall clock's reading as a test wants it.
+pub(super) fn clock(milliseconds: u64) -> u64 {
+    static JUMP: OnceLock<Option<(u64, i64)>> = OnceLock::new();
+    static READINGS: AtomicU64 = AtomicU64::new(0);
+    let asked = || {
+        let text = std::env::var(CLOCK).ok()?;
+        let (reading, jump) = text.split_once(':')?;
+        Some((reading.parse().ok()?, jump.parse().ok()?))
+    };
+    match JUMP.get_or_init(asked) {
+        Some((reading, jump)) if READINGS.fetch_add(1, Ordering::Relaxed) + 1 >= *reading => milliseconds.saturating_add_signed(*jump),
+        _ => milliseconds,
+    }
+}
+
+/// Whether this visit is the one that was asked for.
+fn strikes(place: &str, what: &str) -> bool {
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    let Some(armed) = ARMED.get_or_init(|| Armed::parse(&std::env::var(DEATH).ok()?)) else { return false };
+    if armed.place != place || armed.what.as_ref().is_some_and(|wanted| !what.starts_with(wanted)) {
+        return false;
+    }
+    let now = armed.visits.fetch_add(1, Ordering::Relaxed) + 1 == armed.visit;
+    if now && !armed.delay.is_zero() {
+        let delay = armed.delay;
+        std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            die();
+        });
+        return false;
+    }
+    now
+}
+
+/// Nothing of the process runs after this: no destructor, no handler, no buffer.
+fn die() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort()
+}
+
+impl Armed {
+    fn parse(text: &str) -> Option<Self> {
+        let (named, when) = text.rsplit_once(':')?;
+        let (visit, delay) = when.split_once('+').unwrap_or((when, "0"));
+        let (place, what) = match named.split_once('=') {
+            Some((place, what)) => (place, Some(what.to_owned())),
+            None => (named, None),
+        };
+        Some(Self {
+            place: place.to_owned(),
+            what,
+            visit: visit.parse().ok()?,
+            delay: Duration::from_millis(delay.parse().ok()?),
+            visits: AtomicU64::new(0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for() {
+        let check = |text: &str, expected: Option<(&str, Option<&str>, u64, u64)>| {
+            let found = Armed::parse(text);
+            let found = found.as_ref().map(|armed| (&*armed.place, armed.what.as_deref(), armed.visit, armed.delay.as_millis() as u64));
+            assert_eq!(found, expected, "{text}");
+        };
+        check("event.half=step:3", Some(("event.half", Some("step"), 3, 0)));
+        check("event.after:12+40", Some(("event.after", None, 12, 40)));
+        for wrong in ["", "event.half", "event.half:", "event.half:x", "event.half:1+"] {
+            check(wrong, None);
+        }
+    }
+}

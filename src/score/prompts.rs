@@ -1,0 +1,52 @@
+//! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected answers by the schema.
+
+use super::{Scorer, Tier};
+use crate::dataset::health::{Checks, Health, check};
+use crate::dataset::{DatasetError, PromptRow};
+use crate::task::Task;
+use crate::text::{Message, Thinking, Tokenizer, conversation};
+
+/// Checks every set of the task. `longest`: prompt and answer together, in tokens.
+///
+/// # Errors
+/// A file that cannot be opened.
+pub fn check_prompts(task: &Task, scorer: &Scorer, tokenizer: Option<&Tokenizer>, longest: usize) -> Result<Health, DatasetError> {
+    let expected_problem = |row: &PromptRow| expected_problem(scorer, row);
+    let count_tokens = |row: &PromptRow| match tokenizer {
+        Some(tokenizer) => prompt_tokens(task, tokenizer, &row.messages),
+        None => Ok(0),
+    };
+    let checks = Checks {
+        expected_problem: Some(&expected_problem),
+        count_tokens: tokenizer.is_some().then_some(&count_tokens),
+        // A prompt must leave room for one token at least.
+        most_prompt_tokens: Some(longest.saturating_sub(1)),
+    };
+    check(task, &checks)
+}
+
+/// Why the row's `expected`, written as a completion, would not be valid.
+fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<String> {
+    let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
+    let reason = || score.errors.first().map_or_else(|| "the task refuses it".to_owned(), |error| error.message.clone());
+    (score.tier != Tier::Valid).then(reason)
+}
+
+/// How the task asks for reasoning.
+pub fn thinking_of(task: &Task) -> Thinking {
+    if task.thinking { Thinking::On } else { Thinking::Off }
+}
+
+/// The turns of a row as the model's template sees them: with the task's system text and its switch for reasoning.
+pub fn turns_of(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Vec<Message> {
+    conversation(task.system.as_deref(), messages, thinking_of(task), tokenizer.has_thinking_switch())
+}
+
+/// The prompt's length in tokens, template included.
+///
+/// # Errors
+/// A sentence where the template does not take the turns.
+pub fn prompt_tokens(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Result<usize, String> {
+    let turns = turns_of(task, tokenizer, messages);
+    tokenizer.prompt_ids(&turns, thinking_of(task)).map(|ids| ids.len()).map_err(|error| error.to_string())
+}

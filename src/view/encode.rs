@@ -1,0 +1,220 @@
+//! Cells as control sequences, in as few bytes as they need: one sequence for a change of style, short moves, no colour for what shows none.
+
+use std::io::Write;
+
+use ratatui::buffer::Cell;
+use ratatui::style::{Color, Modifier};
+use unicode_width::UnicodeWidthStr;
+
+/// Attributes by their number in the sequence that sets a style.
+const ATTRIBUTES: [(Modifier, &str); 8] = [
+    (Modifier::BOLD, "1"),
+    (Modifier::DIM, "2"),
+    (Modifier::ITALIC, "3"),
+    (Modifier::UNDERLINED, "4"),
+    (Modifier::SLOW_BLINK, "5"),
+    (Modifier::REVERSED, "7"),
+    (Modifier::HIDDEN, "8"),
+    (Modifier::CROSSED_OUT, "9"),
+];
+
+/// With one of these even a blank shows its colour.
+const SEEN_ON_BLANKS: Modifier = Modifier::UNDERLINED.union(Modifier::REVERSED).union(Modifier::CROSSED_OUT);
+
+/// How the terminal would write the next letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pen {
+    fg: Color,
+    bg: Color,
+    underline: Color,
+    attributes: Modifier,
+}
+
+const PLAIN: Pen = Pen { fg: Color::Reset, bg: Color::Reset, underline: Color::Reset, attributes: Modifier::empty() };
+
+/// Writes the cells, each at its column and row, on a terminal `columns` wide. Cells of a row come from left to right.
+pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, columns: u16, bytes: &mut Vec<u8>) {
+    let mut pen: Option<Pen> = None;
+    let mut cursor: Option<(u16, u16)> = None;
+    for (column, row, cell) in cells {
+        go(cursor, (column, row), bytes);
+        let symbol = cell.symbol();
+        let wanted = Pen { fg: cell.fg, bg: cell.bg, underline: cell.underline_color, attributes: cell.modifier };
+        pen = Some(take_up(pen, wanted, symbol == " ", bytes));
+        bytes.extend_from_slice(symbol.as_bytes());
+        // Where letters are not one column each, and behind the last column, terminals do not agree on where the cursor is.
+        let is_sure = symbol.width() == 1 && symbol.chars().count() == 1 && column + 1 < columns;
+        cursor = is_sure.then_some((column + 1, row));
+    }
+    if pen.is_some_and(|pen| pen != PLAIN) {
+        bytes.extend_from_slice(b"\x1b[m");
+    }
+}
+
+/// Moves the cursor. Writing into memory does not fail.
+fn go(from: Option<(u16, u16)>, (column, row): (u16, u16), bytes: &mut Vec<u8>) {
+    let _ = match from {
+        Some(place) if place == (column, row) => Ok(()),
+        Some((before, same)) if same == row && before + 1 == column => write!(bytes, "\x1b[C"),
+        Some((before, same)) if same == row && before < column => write!(bytes, "\x1b[{}C", column - before),
+        _ if column == 0 => write!(bytes, "\x1b[{}H", row + 1),
+        _ => write!(bytes, "\x1b[{};{}H", row + 1, column + 1),
+    };
+}
+
+/// Changes the pen to what a cell wants; the pen as it is then.
+fn take_up(pen: Option<Pen>, wanted: Pen, blank: bool, bytes: &mut Vec<u8>) -> Pen {
+    // The pen of the last picture was put down plain.
+    let mut now = pen.unwrap_or(PLAIN);
+    let mut wanted = wanted;
+    if blank && !(wanted.attributes | now.attributes).intersects(SEEN_ON_BLANKS) {
+        // A blank shows its ground alone.
+        wanted = Pen { bg: wanted.bg, ..now };
+    }
+    if now == wanted {
+        return now;
+    }
+    let mut codes: Vec<String> = Vec::new();
+    if !(now.attributes - wanted.attributes).is_empty() {
+        codes.push("0".to_owned());
+        now = PLAIN;
+    }
+    let added = wanted.attributes - now.attributes;
+    codes.extend(ATTRIBUTES.iter().filter(|(attribute, _)| added.contains(*attribute)).map(|(_, code)| (*code).to_owned()));
+    for (of_now, of_wanted, base) in [(now.fg, wanted.fg, 30), (now.bg, wanted.bg, 40), (now.underline, wanted.underline, 50)] {
+        if of_now != of_wanted {
+            codes.push(colour(of_wanted, base));
+        }
+    }
+    let _ = write!(bytes, "\x1b[{}m", codes.join(";"));
+    wanted
+}
+
+/// The code of a colour: `base` 30 for letters, 40 for the ground, 50 for underlines.
+fn colour(colour: Color, base: u8) -> String {
+    let own = |number: u8| if base == 50 { format!("58;5;{number}") } else { (base + number).to_string() };
+    let light = |number: u8| if base == 50 { format!("58;5;{}", number + 8) } else { (base + 60 + number).to_string() };
+    match colour {
+        Color::Reset => (base + 9).to_string(),
+        Color::Black => own(0),
+        Color::Red => own(1),
+        Color::Green => own(2),
+        Color::Yellow => own(3),
+        Color::Blue => own(4),
+        Color::Magenta => own(5),
+        Color::Cyan => own(6),
+        Color::Gray => own(7),
+        Color::DarkGray => light(0),
+        Color::LightRed => light(1),
+        Color::LightGreen => light(2),
+        Color::LightYellow => light(3),
+        Color::LightBlue => light(4),
+        Color::LightMagenta => light(5),
+        Color::LightCyan => light(6),
+        Color::White => light(7),
+        Color::Indexed(number) => format!("{};5;{number}", base + 8),
+        Color::Rgb(red, green, blue) => format!("{};2;{red};{green};{blue}", base + 8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ratatui::buffer::Buffer;
+    use ratatui::layout::Rect;
+    use ratatui::style::Style;
+
+    #[test]
+    fn few_bytes_say_it() {
+        let check = |cells: &[(u16, u16, &str, Style)], expected: &str| {
+            let made: Vec<(u16, u16, Cell)> = cells
+                .iter()
+                .map(|(column, row, symbol, style)| {
+                    let mut cell = Cell::default();
+                    cell.set_symbol(symbol).set_style(*style);
+                    (*column, *row, cell)
+                })
+                .collect();
+            let mut bytes = Vec::new();
+            encode(made.iter().map(|(column, row, cell)| (*column, *row, cell)), 80, &mut bytes);
+            assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+        };
+        let (plain, red) = (Style::new(), Style::new().fg(Color::Red));
+        let bold = Style::new().fg(Color::Rgb(1, 2, 3)).bg(Color::Indexed(7)).add_modifier(Modifier::BOLD);
+        check(&[], "");
+        check(&[(0, 0, "a", plain), (1, 0, "b", plain), (5, 0, "c", plain), (0, 2, "d", plain)], "\x1b[1Hab\x1b[3Cc\x1b[3Hd");
+        check(&[(3, 1, "a", red), (4, 1, " ", plain), (5, 1, "b", red)], "\x1b[2;4H\x1b[31ma b\x1b[m");
+        check(&[(3, 1, "a", bold), (4, 1, "b", red)], "\x1b[2;4H\x1b[1;38;2;1;2;3;48;5;7ma\x1b[0;31mb\x1b[m");
+        check(&[(0, 0, "語", plain), (2, 0, "a", plain)], "\x1b[1H語\x1b[1;3Ha");
+        check(&[(79, 0, "a", plain), (0, 1, "b", plain)], "\x1b[1;80Ha\x1b[2Hb");
+    }
+
+    fn style() -> impl Strategy<Value = Style> {
+        let colour = prop_oneof![
+            Just(Color::Reset),
+            Just(Color::Red),
+            Just(Color::LightBlue),
+            Just(Color::Indexed(200)),
+            Just(Color::Rgb(9, 8, 7)),
+        ];
+        let attributes = proptest::sample::select(vec![
+            Modifier::empty(),
+            Modifier::BOLD,
+            Modifier::UNDERLINED,
+            Modifier::REVERSED,
+            Modifier::BOLD | Modifier::ITALIC,
+        ]);
+        (colour.clone(), colour, attributes).prop_map(|(fg, bg, attributes)| Style::new().fg(fg).bg(bg).add_modifier(attributes))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// An emulator that takes the bytes of one picture after another shows what the last one holds.
+        #[test]
+        fn a_terminal_shows_the_picture(pictures in proptest::collection::vec(
+            proptest::collection::vec((0..20_u16, 0..6_u16, "[ab ─]{1,6}", style()), 0..12), 1..5)
+        ) {
+            let size = |count| std::num::NonZeroU16::new(count).unwrap();
+            let mut emulator = vt100::Parser::new(size(6), size(20), 0);
+            let mut before = Buffer::empty(Rect::new(0, 0, 20, 6));
+            for picture in pictures {
+                let mut now = Buffer::empty(before.area);
+                for (column, row, text, style) in picture {
+                    now.set_string(column, row, text, style);
+                }
+                let mut bytes = Vec::new();
+                encode(before.diff(&now).into_iter(), 20, &mut bytes);
+                emulator.process(&bytes);
+                before = now;
+            }
+            for row in 0..6 {
+                for column in 0..20 {
+                    let (shown, cell) = (emulator.screen().cell(row, column).unwrap(), &before[(column, row)]);
+                    let text = if shown.has_contents() { shown.contents() } else { " " };
+                    prop_assert_eq!(text, cell.symbol());
+                    prop_assert_eq!(shown.bgcolor(), of_emulator(cell.bg));
+                    let seen = cell.symbol() != " " || cell.modifier.intersects(SEEN_ON_BLANKS);
+                    if seen {
+                        prop_assert_eq!(shown.fgcolor(), of_emulator(cell.fg));
+                        prop_assert_eq!(shown.bold(), cell.modifier.contains(Modifier::BOLD));
+                        prop_assert_eq!(shown.italic(), cell.modifier.contains(Modifier::ITALIC));
+                    }
+                    prop_assert_eq!(shown.underline(), cell.modifier.contains(Modifier::UNDERLINED));
+                    prop_assert_eq!(shown.inverse(), cell.modifier.contains(Modifier::REVERSED));
+                }
+            }
+        }
+    }
+
+    fn of_emulator(colour: Color) -> vt100::Color {
+        match colour {
+            Color::Red => vt100::Color::Idx(1),
+            Color::LightBlue => vt100::Color::Idx(12),
+            Color::Indexed(number) => vt100::Color::Idx(number),
+            Color::Rgb(red, green, blue) => vt100::Color::Rgb(red, green, blue),
+            _ => vt100::Color::Default,
+        }
+    }
+}

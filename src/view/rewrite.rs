@@ -1,0 +1,185 @@
+//! Changing one value of a task's files and nothing else: a row of a JSONL file, the system text in `task.toml`. Every other byte stays.
+
+use serde_json::{Map, Value};
+
+use crate::score::json::{self, Kind};
+
+/// What becomes of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Another text in its place.
+    Replace(String),
+    /// A line after it.
+    After(String),
+    /// It goes.
+    Delete,
+}
+
+/// The file's text with one line (from 1) changed, where that line still holds the row that was read; else a sentence. Line 0 stands before the first.
+///
+/// # Errors
+/// A sentence where the line is another one now.
+pub fn change_line(text: &str, line: usize, row: Option<&Map<String, Value>>, change: &Change) -> Result<String, String> {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let mut out = String::with_capacity(text.len() + 1024);
+    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let Some(index) = line.checked_sub(1) else {
+        if let Change::After(new) = change {
+            out.push_str(new);
+            out.push_str(end);
+        }
+        out.push_str(text);
+        return Ok(out);
+    };
+    let there = lines.get(index).ok_or_else(|| format!("the file has {} lines now, not {line}; it was read again", lines.len()))?;
+    let same =
+        |row: &Map<String, Value>| serde_json::from_str::<Map<String, Value>>(without_mark(there, index)).is_ok_and(|now| now == *row);
+    if row.is_some_and(|row| !same(row)) {
+        return Err(format!("line {line} is another row now; it was read again, and nothing was written"));
+    }
+    for (number, old) in lines.iter().enumerate() {
+        let ending = &old[old.trim_end_matches(['\r', '\n']).len()..];
+        match change {
+            _ if number != index => out.push_str(old),
+            Change::Delete => {}
+            Change::Replace(new) => {
+                let mark = if number == 0 && old.starts_with('\u{feff}') { "\u{feff}" } else { "" };
+                out.extend([mark, new.as_str(), ending]);
+            }
+            Change::After(new) => {
+                out.push_str(old);
+                // A last line without an end gets one, and the new last line has none, as before.
+                match ending.is_empty() {
+                    true => out.extend([end, new.as_str()]),
+                    false => out.extend([new.as_str(), ending]),
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn without_mark(line: &str, index: usize) -> &str {
+    if index == 0 { line.trim_start_matches('\u{feff}') } else { line }
+}
+
+/// A line of a file, from 1, without its end.
+pub fn line_of(text: &str, line: usize) -> Option<&str> {
+    let index = line.checked_sub(1)?;
+    text.split('\n').nth(index).map(|line| without_mark(line.trim_end_matches('\r'), index))
+}
+
+/// A JSON object's text with one member's value replaced, or the member added at the end. All other bytes stay.
+///
+/// # Errors
+/// A sentence where the text is no JSON object.
+pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, String> {
+    let document = json::parse(object, 0).map_err(|error| error.reason.to_string())?;
+    let Kind::Object(members) = &document.root.kind else { return Err("the line is no JSON object".to_owned()) };
+    let (start, end, new) = match members.get(key) {
+        Some(member) => (member.value.start, member.value.end, value.to_string()),
+        None => {
+            let comma = if members.members().is_empty() { "" } else { "," };
+            let close = document.root.end - 1;
+            (close, close, format!("{comma}{}:{value}", Value::from(key)))
+        }
+    };
+    Ok(format!("{}{new}{}", &object[..start], &object[end..]))
+}
+
+/// `task.toml` with another system text; an empty one takes the key away. Comments and layout stay.
+///
+/// # Errors
+/// A sentence where the text is not TOML.
+pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
+    let mut document: toml_edit::DocumentMut = task_toml.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+    if system.is_empty() {
+        document.remove("system");
+        return Ok(document.to_string());
+    }
+    let text = match system.contains('\n') && !system.contains(['\\', '\r']) && !system.contains("\"\"\"") && !system.ends_with('"') {
+        // Over several lines as it is read; a line feed right after the quotes does not count.
+        true => format!("\"\"\"\n{system}\"\"\""),
+        false => toml_edit::value(system).to_string().trim().to_owned(),
+    };
+    let value: toml_edit::Value = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+    match document.get_mut("system").and_then(toml_edit::Item::as_value_mut) {
+        Some(old) => {
+            let decor = old.decor().clone();
+            *old = value;
+            *old.decor_mut() = decor;
+        }
+        // A new key of the top table stands before the first table.
+        None => drop(document.insert("system", toml_edit::Item::Value(value))),
+    }
+    let out = document.to_string();
+    let read: toml::Table = out.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    match read.get("system").and_then(toml::Value::as_str) == Some(system) {
+        true => Ok(out),
+        false => Err("the text cannot be written into task.toml; take out its control characters".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_changes_and_all_others_stay() {
+        let check = |text: &str, line, change: Change, expected: &str| {
+            assert_eq!(change_line(text, line, None, &change).unwrap(), expected, "{text:?} {line} {change:?}");
+        };
+        let new = || "N".to_owned();
+        check("a\nb\nc\n", 2, Change::Replace(new()), "a\nN\nc\n");
+        check("a\r\nb\r\n", 2, Change::Replace(new()), "a\r\nN\r\n");
+        check("a\nb", 2, Change::Replace(new()), "a\nN");
+        check("a\nb", 2, Change::After(new()), "a\nb\nN");
+        check("a\nb\n", 1, Change::After(new()), "a\nN\nb\n");
+        check("a\r\nb\r\n", 1, Change::After(new()), "a\r\nN\r\nb\r\n");
+        check("a\n\n b \n", 1, Change::Delete, "\n b \n");
+        check("", 0, Change::After(new()), "N\n");
+        check("\u{feff}a\nb\n", 1, Change::Replace(new()), "\u{feff}N\nb\n");
+        assert!(change_line("a\n", 3, None, &Change::Delete).unwrap_err().contains("1 lines"));
+    }
+
+    #[test]
+    fn a_line_that_became_another_row_is_not_touched() {
+        let row: Map<String, Value> = serde_json::from_str("{\"a\":1}").unwrap();
+        let check = |text: &str, ok: bool| assert_eq!(change_line(text, 1, Some(&row), &Change::Delete).is_ok(), ok, "{text}");
+        check("{ \"a\": 1 }\n", true);
+        check("\u{feff}{ \"a\": 1 }\n", true);
+        check("{\"a\":2}\n", false);
+        check("nonsense\n", false);
+    }
+
+    #[test]
+    fn a_member_is_set_and_the_rest_stays_as_written() {
+        let check =
+            |object: &str, key: &str, expected: &str| assert_eq!(set_member(object, key, &serde_json::json!([1])).unwrap(), expected);
+        check("{\"a\": 1.50, \"b\" : 2 }", "a", "{\"a\": [1], \"b\" : 2 }");
+        check("{\"a\": 1.50 }", "b", "{\"a\": 1.50 ,\"b\":[1]}");
+        check("{}", "b", "{\"b\":[1]}");
+        assert!(set_member("[]", "b", &Value::Null).is_err());
+    }
+
+    #[test]
+    fn comments_survive_another_system_text() {
+        let toml = "# one\nname = \"x\" # two\nsystem = \"old\"   # three\n\n[score] # four\nkind = \"json_schema\"\n";
+        let check = |toml: &str, system: &str, expected: &str| {
+            let found = set_system(toml, system).unwrap();
+            assert_eq!(found, expected);
+            let read = found.parse::<toml::Table>().unwrap();
+            assert_eq!(read.get("system").and_then(toml::Value::as_str), Some(system).filter(|system| !system.is_empty()));
+        };
+        check(toml, "new \"one\"", &toml.replace("\"old\"", "'new \"one\"'"));
+        check(toml, "two\nlines", &toml.replace("\"old\"", "\"\"\"\ntwo\nlines\"\"\""));
+        check("name = \"x\"\n[score]\n", "s", "name = \"x\"\nsystem = \"s\"\n[score]\n");
+        check("name = \"x\"\nsystem = \"s\"\n[score]\n", "", "name = \"x\"\n[score]\n");
+        check(
+            "name = \"x\"\n",
+            "tab\tback\\slash\nand \"\"\" quotes",
+            &set_system("name = \"x\"\n", "tab\tback\\slash\nand \"\"\" quotes").unwrap(),
+        );
+        assert!(set_system("name = ", "s").is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! The two answers to the prompt under the cursor: how they were scored and why, where they differ, what was expected, what was asked.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+use serde_json::Value;
+
+use super::{ANSWERS, draw};
+use crate::report::{Asked, Outcome, Paired, Versus};
+use crate::run::EvalRecord;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::difference::{difference, headings, side_by_side, unified};
+use crate::view::widgets::fit::wrapped;
+
+/// Narrower than this, answers stand one below the other unless somebody wants it otherwise.
+const SIDES: usize = 76;
+
+/// Whether the answers stand side by side.
+pub(super) fn is_side_by_side(model: &Model) -> bool {
+    model.eval.side_by_side.unwrap_or(draw::answer_columns(model) >= SIDES)
+}
+
+/// Draws the answers.
+pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+    let eval = &model.eval;
+    let (pair, asked) = (eval.pair(versus), eval.asked(versus));
+    let outcome = pair.zip(asked).and_then(|(pair, asked)| versus.outcome(asked, pair));
+    let title = asked.map_or_else(|| "answers".to_owned(), |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", Outcome::name)));
+    let frame_of_pane = pane(&model.theme, &title, eval.pane == ANSWERS);
+    let inside = frame_of_pane.inner(area);
+    frame.render_widget(frame_of_pane, area);
+    let (Some(pair), Some(asked)) = (pair, asked) else {
+        frame.render_widget(Paragraph::new("no prompt is under the cursor"), inside);
+        return;
+    };
+    let lines = lines(model, versus, pair, asked, inside.width as usize);
+    let top = eval.top.min(lines.len().saturating_sub(1));
+    frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
+}
+
+fn lines(model: &Model, versus: &Versus, pair: &Paired, asked: &Asked, width: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else { return Vec::new() };
+    let names = [versus.passes[pair.first].name.as_str(), versus.passes[pair.second].name.as_str()];
+    let mut lines = Vec::new();
+    for (name, record, role) in [(names[0], before, Role::Base), (names[1], after, Role::Trained)] {
+        lines.push(scored(theme, name, record, role));
+        for reason in reasons(record) {
+            lines.extend(
+                wrapped(&reason, width.saturating_sub(2)).into_iter().map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))),
+            );
+        }
+    }
+    lines.push(Line::default());
+    let rows = difference(&before.completion, &after.completion);
+    if before.completion == after.completion {
+        lines.push(Line::styled("both answers are the same", theme.style(Role::Faint)));
+    }
+    if is_side_by_side(model) {
+        lines.push(headings(theme, names[0], names[1], width));
+        lines.extend(side_by_side(theme, &rows, width));
+    } else {
+        let heading = |mark: &str, name: &str, role| Span::styled(format!("{mark} {name}  "), theme.style(role));
+        lines.push(Line::from(vec![heading("-", names[0], Role::Removed), heading("+", names[1], Role::Added)]));
+        lines.extend(unified(theme, &rows, width));
+    }
+    if let Some(row) = versus.passes[pair.first].rows.get(&asked.prompt_id) {
+        lines.extend(expected(theme, row.expected.as_ref(), before, after, names, width));
+        lines.push(Line::default());
+        for message in &row.messages {
+            lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
+            for line in message.content.lines() {
+                lines.extend(wrapped(line, width).into_iter().map(|line| Line::from(line.replace(char::is_control, "·"))));
+            }
+        }
+    }
+    lines
+}
+
+/// `base: ▄ invalid 0.50, 42 tokens, values wrong`.
+fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'static> {
+    let values = match record.exact {
+        Some(true) => ", values right",
+        Some(false) => ", values wrong",
+        None => "",
+    };
+    let cut = if record.truncated { ", cut at the limit" } else { "" };
+    let unwrapped = if record.tolerant && !record.is_valid() { ", valid if unwrapped" } else { "" };
+    Line::from(vec![
+        Span::styled(format!("{name}: "), theme.style(role)),
+        Span::styled(
+            format!("{} {} {:.2}", theme.tier_glyph(&record.tier), record.tier, record.reward),
+            theme.style(Theme::tier_role(&record.tier)),
+        ),
+        Span::styled(format!(", {} tokens{values}{cut}{unwrapped}", record.tokens), theme.style(Role::Faint)),
+    ])
+}
+
+/// Why an answer is not valid: `/amount: "12" is not of type "number" (line 1 column 61)`.
+fn reasons(record: &EvalRecord) -> Vec<String> {
+    let errors = record.score["errors"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    let reason = |error: &Value| {
+        let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        let path = text("instance_path");
+        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        let place = error["line"].as_u64().zip(error["column"].as_u64());
+        let place = place.map_or_else(String::new, |(line, column)| format!(" (line {line} column {column})"));
+        format!("{path}{}{place}", text("message"))
+    };
+    errors.iter().map(reason).collect()
+}
+
+/// The expected values, field by field, with who has them right.
+fn expected(
+    theme: &Theme,
+    expected: Option<&Value>,
+    before: &EvalRecord,
+    after: &EvalRecord,
+    names: [&str; 2],
+    width: usize,
+) -> Vec<Line<'static>> {
+    let Some(expected) = expected else { return Vec::new() };
+    let mark = |record: &EvalRecord, field: &str| match record.score["fields"][field].as_bool() {
+        Some(true) => (theme.glyph("✓", "v"), Role::Good),
+        Some(false) => (theme.glyph("✗", "x"), Role::Bad),
+        None => (" ", Role::Faint),
+    };
+    let mut lines = vec![Line::default(), Line::styled(format!("expected ({}, {})", names[0], names[1]), theme.style(Role::Special))];
+    match expected.as_object() {
+        Some(fields) => {
+            for (field, value) in fields {
+                let (first, second) = (mark(before, field), mark(after, field));
+                let text = wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).join(" ");
+                lines.push(Line::from(vec![
+                    Span::styled(first.0, theme.style(first.1)),
+                    Span::styled(format!("{} ", second.0), theme.style(second.1)),
+                    Span::raw(text),
+                ]));
+            }
+        }
+        None => lines.extend(wrapped(&expected.to_string(), width).into_iter().map(Line::from)),
+    }
+    lines
+}

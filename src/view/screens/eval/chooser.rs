@@ -1,0 +1,196 @@
+//! Choosing passes: a run or an eval, then two or three of the passes there are.
+
+use std::path::{Path, PathBuf};
+
+use crossterm::event::KeyEvent;
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use crate::report::{PassId, passes_of};
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::widgets::cursor::Cursor;
+use crate::view::widgets::fit::fitted;
+
+/// What is chosen from.
+#[derive(Debug, Default)]
+pub(super) struct Chooser {
+    /// Runs, newest first, then evals that were started on their own.
+    folders: Vec<(PathBuf, String)>,
+    folder: Cursor,
+    /// The passes of the folder that is open.
+    passes: Option<Result<Vec<PassId>, String>>,
+    pass: Cursor,
+    picked: Vec<PassId>,
+}
+
+/// Begin to choose.
+pub(super) fn open(model: &mut Model) -> Vec<Command> {
+    let runs = model.runs.listing().entries().iter().rev().map(|entry| {
+        let row = entry.row.as_ref().ok();
+        let name = row.map_or_else(String::new, |row| format!("  {} {}", row.directory.file().name, row.status.name()));
+        (entry.path.clone(), format!("run   {}{name}", entry.id()))
+    });
+    let mut folders: Vec<(PathBuf, String)> = runs.collect();
+    // The current run may lie outside of the places where runs are looked for.
+    if let Some(current) = model.workbench.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
+        folders.insert(0, (current.path().to_owned(), format!("run   {}", current.id())));
+    }
+    let at = folders.iter().position(|(path, _)| Some(path) == model.workbench.current.as_ref()).unwrap_or(0);
+    model.eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
+    let own = super::start::evals_folder(&model.options.data);
+    vec![Work::once(
+        "eval.chooser",
+        move || evals(&own),
+        |model, found| {
+            if let Some(chooser) = &mut model.eval.chooser {
+                chooser.folders.extend(found);
+            }
+            Vec::new()
+        },
+    )]
+}
+
+/// Evals that were started on their own and have their result, newest first.
+fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<(PathBuf, String)> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.join(crate::run::RESULT_FILE).is_file())
+        .map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (path, format!("eval  {name}"))
+        })
+        .collect();
+    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found
+}
+
+/// Open the run under the cursor, or choose the pass.
+pub(super) fn enter(model: &mut Model) -> Vec<Command> {
+    let Some(chooser) = &mut model.eval.chooser else { return Vec::new() };
+    if chooser.passes.is_some() {
+        return pick(model);
+    }
+    let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else { return Vec::new() };
+    let folder = folder.clone();
+    vec![Work::once(
+        "eval.chooser",
+        move || passes_of(&folder).map_err(|error| error.to_string()),
+        |model, passes| {
+            if let Some(chooser) = &mut model.eval.chooser {
+                chooser.passes = Some(passes);
+                chooser.pass = Cursor::default();
+            }
+            Vec::new()
+        },
+    )]
+}
+
+/// Choose the pass under the cursor, or take it back.
+pub(super) fn pick(model: &mut Model) -> Vec<Command> {
+    let Some(chooser) = &mut model.eval.chooser else { return Vec::new() };
+    let Some(Ok(passes)) = &chooser.passes else {
+        return enter(model);
+    };
+    let Some(pass) = chooser.pass.at(passes.len()).and_then(|at| passes.get(at)) else { return Vec::new() };
+    match chooser.picked.iter().position(|picked| picked == pass) {
+        Some(place) => drop(chooser.picked.remove(place)),
+        None if chooser.picked.len() < 3 => chooser.picked.push(pass.clone()),
+        None => model.complain("three passes are chosen already; take one back with space"),
+    }
+    Vec::new()
+}
+
+/// Why the chosen passes cannot be compared yet.
+pub(super) fn no_compare(model: &Model) -> Option<String> {
+    let picked = model.eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
+    (picked < 2).then(|| "choose two or three passes with space first".to_owned())
+}
+
+/// Compare what was chosen.
+pub(super) fn compare(model: &mut Model) -> Vec<Command> {
+    let picked = model.eval.chooser.take().map_or_else(Vec::new, |chooser| chooser.picked);
+    super::show(model, picked)
+}
+
+/// Back to the runs, or leave.
+pub(super) fn back(model: &mut Model) -> Vec<Command> {
+    match &mut model.eval.chooser {
+        Some(chooser) if chooser.passes.is_some() => chooser.passes = None,
+        _ => model.eval.chooser = None,
+    }
+    Vec::new()
+}
+
+/// A key that is no action.
+pub(super) fn key(model: &mut Model, event: KeyEvent, page: usize) -> Vec<Command> {
+    if let Some(chooser) = &mut model.eval.chooser {
+        match &chooser.passes {
+            Some(passes) => chooser.pass.key(event, page, passes.as_ref().map_or(0, Vec::len)),
+            None => chooser.folder.key(event, page, chooser.folders.len()),
+        };
+    }
+    Vec::new()
+}
+
+/// Draws what is chosen from, and what was chosen.
+pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let title = match &chooser.passes {
+        None => "Choose passes: first a run".to_owned(),
+        Some(_) => {
+            let at = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at));
+            format!("Choose passes of {}", at.map_or("", |(_, label)| label.trim()))
+        }
+    };
+    let frame_of_pane = pane(theme, &title, true);
+    let inside = frame_of_pane.inner(area);
+    frame.render_widget(frame_of_pane, area);
+    let width = inside.width as usize;
+    let picked: Vec<String> = chooser.picked.iter().map(|pass| format!("{} on {}", pass.name(true), pass.set)).collect();
+    let picked = if picked.is_empty() {
+        "Nothing is chosen yet: enter opens a run, space chooses a pass, c compares two or three.".to_owned()
+    } else {
+        format!("Chosen: {}", picked.join(", "))
+    };
+    let mut lines = vec![Line::styled(fitted(&picked, width), theme.style(Role::Marked)), Line::default()];
+    let rows = (inside.height as usize).saturating_sub(2);
+    let row = |text: String, under_cursor: bool, marked: bool| {
+        let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
+        let mark = if marked { theme.glyph("◆", "+") } else { " " };
+        let line = Line::from(vec![
+            Span::styled(format!("{cursor}{mark} "), theme.style(Role::Accent)),
+            Span::raw(fitted(&text, width.saturating_sub(3))),
+        ]);
+        if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
+    };
+    match &chooser.passes {
+        None => {
+            let first = chooser.folder.first(rows, chooser.folders.len());
+            for (place, (path, label)) in chooser.folders.iter().enumerate().skip(first).take(rows) {
+                let marked = chooser.picked.iter().any(|pass| pass.folder == *path);
+                lines.push(row(label.clone(), chooser.folder.at(chooser.folders.len()) == Some(place), marked));
+            }
+            if chooser.folders.is_empty() {
+                lines.push(Line::styled("There are no runs yet: 5 starts one.", theme.style(Role::Faint)));
+            }
+        }
+        Some(Err(error)) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+        Some(Ok(passes)) => {
+            let first = chooser.pass.first(rows, passes.len());
+            for (place, pass) in passes.iter().enumerate().skip(first).take(rows) {
+                let text = format!("{:<8} {}", pass.set, pass.name(false));
+                lines.push(row(text, chooser.pass.at(passes.len()) == Some(place), chooser.picked.contains(pass)));
+            }
+            if passes.is_empty() {
+                lines.push(Line::styled("It has read no held-out prompts yet.", theme.style(Role::Faint)));
+            }
+        }
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}

@@ -1,0 +1,115 @@
+//! Where summary, prompts and answers stand on terminals of every size, and what is shown before there is anything to compare.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{ANSWERS, PROMPTS, SUMMARY, answers, chooser, prompts, summary};
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+
+/// Which panes are drawn, and where.
+#[derive(Debug, Default, Clone, Copy)]
+struct Places {
+    summary: Option<Rect>,
+    prompts: Option<Rect>,
+    answers: Option<Rect>,
+}
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    if let Some(chooser) = &model.eval.chooser {
+        return chooser::draw(model, chooser, frame, area);
+    }
+    let Some(versus) = model.eval.versus() else {
+        return nothing(model, frame, area);
+    };
+    let places = places(model, area);
+    if let Some(area) = places.summary {
+        summary::draw(model, versus, frame, area);
+    }
+    if let Some(area) = places.prompts {
+        prompts::draw(model, versus, frame, area);
+    }
+    if let Some(area) = places.answers {
+        answers::draw(model, versus, frame, area);
+    }
+}
+
+fn places(model: &Model, area: Rect) -> Places {
+    let pane = model.eval.pane;
+    let one = |pane: &str, area: Rect| Places {
+        summary: (pane == SUMMARY).then_some(area),
+        prompts: (pane == PROMPTS).then_some(area),
+        answers: (pane == ANSWERS).then_some(area),
+    };
+    if model.zoomed || area.width < 50 || area.height < 16 {
+        return one(pane, area);
+    }
+    let full = area.width >= 100 && area.height >= 28;
+    if !full && pane == SUMMARY {
+        // The short summary is not all of it: where it has the focus it takes the screen.
+        return one(pane, area);
+    }
+    let of_summary = if full { summary::FULL_ROWS.min(area.height / 2) } else { summary::SHORT_ROWS };
+    let [top, rest] = Layout::vertical([Constraint::Length(of_summary), Constraint::Fill(1)]).areas(area);
+    if area.width < 72 {
+        return Places { summary: Some(top), ..one(pane, rest) };
+    }
+    let list = if area.width >= 140 {
+        46
+    } else if full {
+        38
+    } else {
+        28
+    };
+    let [list, answers] = Layout::horizontal([Constraint::Length(list), Constraint::Fill(1)]).areas(rest);
+    Places { summary: Some(top), prompts: Some(list), answers: Some(answers) }
+}
+
+fn body(model: &Model) -> Rect {
+    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+}
+
+/// Rows of the pane that has the focus.
+pub(super) fn page_rows(model: &Model) -> usize {
+    let places = places(model, body(model));
+    let area = match model.eval.pane {
+        SUMMARY => places.summary,
+        PROMPTS => places.prompts,
+        _ => places.answers,
+    };
+    area.map_or(10, |area| area.height.saturating_sub(2) as usize)
+}
+
+/// How wide the answers are inside of their frame.
+pub(super) fn answer_columns(model: &Model) -> usize {
+    places(model, body(model)).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
+}
+
+fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let frame_of_pane = pane(theme, "Eval", true);
+    let inside = frame_of_pane.inner(area);
+    frame.render_widget(frame_of_pane, area);
+    let key = |key: &'static str, text: &'static str| {
+        Line::from(vec![Span::styled(format!(" {key}  "), theme.style(Role::Key)), Span::raw(text)])
+    };
+    let mut lines = vec![Line::default()];
+    match &model.eval.loaded {
+        Some(Err(error)) => {
+            lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
+            lines.extend([Line::default(), key("o", "chooses other passes"), key("R", "reads them again")]);
+        }
+        _ if model.is_busy("eval") => lines.push(Line::styled(" Reading held-out passes …", theme.style(Role::Faint))),
+        _ => lines.extend([
+            Line::styled(" Nothing is compared yet.", theme.style(Role::Title)),
+            Line::default(),
+            key("1", "lists the runs; enter there makes one the current run, and its base and trained model stand here"),
+            key("o", "chooses two or three passes of any runs"),
+        ]),
+    }
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+}

@@ -1,0 +1,222 @@
+//! Starting an eval from here: its cost said first, then this program on its own, which goes on when the view ends.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+use std::time::Duration;
+
+use crate::report::passes_of;
+use crate::run::{RESULT_FILE, Verb, list_checkpoints};
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+use crate::view::popup::{Ask, Confirm, Popup};
+
+/// An eval that was started in this session.
+#[derive(Debug)]
+pub(super) struct Started {
+    folder: PathBuf,
+    pid: u32,
+    /// What it said last.
+    told: String,
+}
+
+/// How an eval stands.
+enum Standing {
+    Goes(String),
+    Done,
+    Failed(String),
+}
+
+/// The folder of evals that were started on their own.
+pub(super) fn evals_folder(data: &Path) -> PathBuf {
+    data.join("evals")
+}
+
+/// Why none can be started.
+pub(super) fn no_start(model: &Model) -> Option<String> {
+    if model.eval.started.is_some() {
+        return Some("an eval goes on already; its result comes here".to_owned());
+    }
+    match model.workbench.current_run() {
+        None => Some("there is no current run: open one on screen 1".to_owned()),
+        Some(run) => run.directory.is_none().then(|| format!("{} cannot be read", run.id())),
+    }
+}
+
+/// What goes on, in a few words.
+pub(super) fn progress(model: &Model) -> Option<String> {
+    model.eval.started.as_ref().map(|started| format!("eval goes on: {}", started.told))
+}
+
+/// Of a live run its worker is asked; else the prompts are asked for.
+pub(super) fn ask(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let status = run.status();
+    if !status.is_ended() && status != crate::run::Status::Created {
+        return ask_worker(model);
+    }
+    let question = Ask::new("Start an eval", "The prompts to read: proof, eval, train, or a file of prompt rows", "proof", |model, on| {
+        confirm(model, on.trim().to_owned());
+        Vec::new()
+    });
+    model.popup = Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "name a set or a file".to_owned()))));
+    Vec::new()
+}
+
+fn ask_worker(model: &mut Model) -> Vec<Command> {
+    let Some(path) = model.workbench.current.clone() else { return Vec::new() };
+    let text = "The run is live: its own worker reads the eval set after the step under way, which holds its training up for as long.";
+    model.popup = Some(Popup::Confirm(Confirm::new("Eval now?", text, "read it", move |_| {
+        vec![Work::once(
+            "eval.ask",
+            move || crate::run::ask(&path, &Verb::Eval, Duration::from_secs(600), &mut |_| {}).map_err(|error| error.to_string()),
+            |model, answer| {
+                match answer {
+                    Ok(answered) => model.say(answered.text),
+                    Err(error) => model.complain(error),
+                }
+                Vec::new()
+            },
+        )]
+    })));
+    Vec::new()
+}
+
+/// Say what it will cost, as far as that was measured, and start it after a yes.
+fn confirm(model: &mut Model, on: String) {
+    let Some(run) = model.workbench.current_run() else { return };
+    let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == on).collect();
+    let cost = match passes.last() {
+        Some(pass) => {
+            let slowest = passes.iter().map(|pass| pass.seconds).fold(0.0, f64::max);
+            let device = run.history.run.as_ref().map_or("its device", |run| run.device.as_str());
+            format!(
+                "{} prompts with two models. The run's own passes over them took up to {slowest:.1} s each on {device}, besides loading the model twice.",
+                pass.summary.n
+            )
+        }
+        None => format!("The run itself has not read {on}, so how long it takes is not known."),
+    };
+    let text = format!(
+        "{cost}\nIt goes on when this program ends; nothing of the run is changed. Its result is kept under {}.",
+        evals_folder(&model.options.data).display()
+    );
+    model.popup = Some(Popup::Confirm(Confirm::new("Start an eval?", text, "start it", move |model| begin(model, &on))));
+}
+
+fn begin(model: &mut Model, on: &str) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(directory) = run.directory.clone() else { return Vec::new() };
+    let time = i64::try_from(model.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time =
+        time.map_or_else(|| model.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
+    let short = run.id().rsplit('-').next().unwrap_or_default().to_owned();
+    let folder = evals_folder(&model.options.data).join(format!("{time}-{short}"));
+    let (program, here, on) = (model.options.program.clone(), model.options.here.clone(), on.to_owned());
+    vec![Work::once(
+        "eval.start",
+        move || {
+            let best = if list_checkpoints(directory.path()).unwrap_or_default().is_empty() {
+                return Err(format!("{} has no checkpoint to read", directory.id()));
+            } else {
+                format!("trained={}@best", directory.path().display())
+            };
+            let mut process = Process::new(program);
+            process.arg("eval").arg(directory.path().join("task"));
+            process.args([
+                "--model",
+                &format!("base={}", directory.file().config.base_model),
+                "--model",
+                &best,
+                "--on",
+                &on,
+                "--json",
+                "--out",
+            ]);
+            process.arg(&folder).current_dir(here);
+            detached(process, &folder).map(|pid| Started { folder, pid, told: "loading".to_owned() })
+        },
+        |model, started| {
+            match started {
+                Ok(started) => {
+                    model.say("the eval goes on; its result comes here");
+                    model.eval.started = Some(started);
+                }
+                Err(error) => model.complain(error),
+            }
+            Vec::new()
+        },
+    )]
+}
+
+/// Start a process that a terminal's end does not reach; what it says goes into the folder. Its process id.
+fn detached(mut process: Process, folder: &Path) -> Result<u32, String> {
+    let failed = |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let file = |name: &str| OpenOptions::new().create_new(true).write(true).mode(0o600).open(folder.join(name)).map_err(failed);
+    process.stdin(Stdio::null()).stdout(file("out.json")?).stderr(file("log")?).process_group(0);
+    let mut child = process.spawn().map_err(failed)?;
+    let pid = child.id();
+    // While the view lives, the ended eval must not linger as a zombie.
+    let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
+    Ok(pid)
+}
+
+/// See how the eval stands, once a second while one goes on.
+pub(super) fn look(model: &mut Model) -> Vec<Command> {
+    let Some(Started { folder, pid, .. }) = &model.eval.started else { return Vec::new() };
+    if model.is_busy("eval.look") {
+        return Vec::new();
+    }
+    let (folder, pid) = (folder.clone(), *pid);
+    vec![Work::once(
+        "eval.look",
+        move || (standing(&folder, pid), folder),
+        |model, (standing, folder)| {
+            match standing {
+                Standing::Goes(told) => {
+                    if let Some(started) = &mut model.eval.started {
+                        started.told = told;
+                    }
+                }
+                Standing::Failed(why) => {
+                    model.eval.started = None;
+                    model.complain(format!("the eval failed: {why}"));
+                }
+                Standing::Done => {
+                    model.eval.started = None;
+                    model.say("the eval is done: base and trained stand here");
+                    return match passes_of(&folder) {
+                        // The base first, as it was asked for.
+                        Ok(mut passes) => {
+                            passes.sort_by_key(|pass| pass.target != "base");
+                            super::show(model, passes)
+                        }
+                        Err(error) => {
+                            model.complain(error.to_string());
+                            Vec::new()
+                        }
+                    };
+                }
+            }
+            Vec::new()
+        },
+    )]
+}
+
+fn standing(folder: &Path, pid: u32) -> Standing {
+    let lives = Path::new(&format!("/proc/{pid}")).exists();
+    if folder.join(RESULT_FILE).is_file() {
+        return Standing::Done;
+    }
+    let log = std::fs::read(folder.join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+    match (lives, last.strip_prefix("error:")) {
+        (true, _) => Standing::Goes(if last.is_empty() { "loading".to_owned() } else { last }),
+        (false, Some(why)) => Standing::Failed(why.trim().to_owned()),
+        (false, None) => Standing::Failed(format!("it ended without a result; {} says: {last}", folder.join("log").display())),
+    }
+}

@@ -1,0 +1,251 @@
+//! The summary: rates with intervals, what the difference is worth, the matrix of outcomes, tiers, tags.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::SUMMARY;
+use crate::report::{Outcome, Paired, TIERS, Versus, points, rate_rows, tag_rows};
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::role::Role;
+use crate::view::widgets::fit::{fitted, padded, wrapped};
+
+/// Rows of the whole summary with its frame, where there is room.
+pub(super) const FULL_ROWS: u16 = 16;
+/// Rows of the short one.
+pub(super) const SHORT_ROWS: u16 = 7;
+
+/// Columns of the matrix and the tiers beside the rates.
+const BESIDE: u16 = 40;
+const LABEL: usize = 19;
+const CELL: usize = 21;
+
+/// Draws the summary, all of it or what fits.
+pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+    let frame_of_pane = pane(&model.theme, &title(model, versus, area.width as usize), model.eval.pane == SUMMARY);
+    let inside = frame_of_pane.inner(area);
+    frame.render_widget(frame_of_pane, area);
+    let Some(pair) = model.eval.pair(versus) else { return };
+    let said = Said { model, versus, pair, width: inside.width as usize };
+    if area.height <= SHORT_ROWS {
+        frame.render_widget(Paragraph::new(said.short()), inside);
+        return;
+    }
+    let top = model.eval.summary_top;
+    let mut show = |lines: Vec<Line<'static>>, area: Rect| {
+        let top = top.min(lines.len().saturating_sub(1));
+        frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), area);
+    };
+    if inside.width >= 100 {
+        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE)]).areas(inside);
+        let said_left = Said { width: left.width as usize, ..said };
+        show([said_left.rates(), said_left.verdict(), said_left.tags()].concat(), left);
+        show([said.matrix(), vec![Line::default()], said.tiers()].concat(), right);
+    } else {
+        let empty = || vec![Line::default()];
+        show([said.rates(), said.verdict(), empty(), said.matrix(), empty(), said.tiers(), empty(), said.tags()].concat(), inside);
+    }
+}
+
+fn title(model: &Model, versus: &Versus, width: usize) -> String {
+    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
+    let (set, task) = (&versus.passes[0].id.set, &versus.passes[0].task);
+    let started = super::start::progress(model).map_or_else(String::new, |text| format!(" · {text}"));
+    let run = versus.passes[0].id.short_folder();
+    fitted(&format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()), width.saturating_sub(6))
+}
+
+struct Said<'a> {
+    model: &'a Model,
+    versus: &'a Versus,
+    pair: &'a Paired,
+    width: usize,
+}
+
+impl Said<'_> {
+    /// A table: a row a measure, a column a pass, and the difference of the two that are looked at.
+    fn rates(&self) -> Vec<Line<'static>> {
+        let theme = &self.model.theme;
+        let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();
+        let wide = self.width >= LABEL + summaries.len() * (CELL + 1) + 28;
+        let role = |place: usize| if place == self.pair.second { Role::Trained } else { Role::Base };
+        let mut heading = vec![Span::raw(" ".repeat(LABEL))];
+        for (place, pass) in self.versus.passes.iter().enumerate() {
+            heading.push(Span::styled(format!(" {}", padded(&pass.name, CELL, true)), theme.style(role(place))));
+        }
+        if wide {
+            heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
+        }
+        let mut lines = vec![Line::from(heading)];
+        for (label, cells) in rate_rows(&summaries) {
+            let mut spans = vec![Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))];
+            spans.extend(
+                cells
+                    .iter()
+                    .enumerate()
+                    .map(|(place, cell)| Span::styled(format!(" {}", padded(cell, CELL, true)), theme.style(role(place)))),
+            );
+            let difference = match label {
+                "valid" => Some(&self.pair.valid),
+                "exact match" => self.pair.exact.as_ref(),
+                _ => None,
+            };
+            if let (true, Some(difference)) = (wide, difference) {
+                let role = sign_role(difference.low, difference.high);
+                spans.push(Span::styled(format!("   {}", points(difference)), theme.style(role)));
+            }
+            lines.push(Line::from(spans));
+        }
+        lines
+    }
+
+    /// What the difference is worth, in words.
+    fn verdict(&self) -> Vec<Line<'static>> {
+        let theme = &self.model.theme;
+        let p = p_value(self.pair.comparison.mcnemar_p);
+        let role = match (self.pair.is_clear(), self.pair.comparison.fixed > self.pair.comparison.broken) {
+            (true, true) => Role::Good,
+            (true, false) => Role::Bad,
+            (false, _) => Role::Warning,
+        };
+        let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
+        let which = if self.versus.pairs.len() > 1 { format!("{} → {}: ", names[0], names[1]) } else { String::new() };
+        let text = format!("{which}{} (exact McNemar p {p})", self.pair.sentence());
+        let mut lines: Vec<Line<'static>> =
+            wrapped(&text, self.width).into_iter().map(|line| Line::styled(line, theme.style(role))).collect();
+        for warning in &self.versus.warnings {
+            lines.extend(wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))));
+        }
+        lines
+    }
+
+    /// What became of the prompts; each cell with its key, the one that filters the list stands out.
+    fn matrix(&self) -> Vec<Line<'static>> {
+        let theme = &self.model.theme;
+        let (before, after) = (&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name);
+        let row = |label: String, cells: [Outcome; 2]| {
+            let mut spans = vec![Span::styled(padded(&label, 16, false), theme.style(Role::Faint))];
+            for outcome in cells {
+                spans.extend(self.cell(outcome, 12));
+            }
+            Line::from(spans)
+        };
+        vec![
+            Line::styled(
+                format!("{}{}{}", padded("", 16, false), padded(&format!("valid {after}"), 12, true), padded("not", 12, true)),
+                theme.style(Role::Faint),
+            ),
+            row(format!("valid {before}"), [Outcome::Both, Outcome::Broken]),
+            row("not valid".to_owned(), [Outcome::Fixed, Outcome::Neither]),
+        ]
+    }
+
+    fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
+        let theme = &self.model.theme;
+        let (key, role) = match outcome {
+            Outcome::Fixed => ("f", Role::Good),
+            Outcome::Broken => ("b", Role::Bad),
+            Outcome::Both => ("v", Role::Text),
+            Outcome::Neither => ("n", Role::Text),
+        };
+        let chosen = self.model.eval.only == Some(outcome);
+        let style = if chosen { theme.style(role).patch(theme.style(Role::Selected)) } else { theme.style(role) };
+        let mark = if chosen { theme.glyph("▸", ">") } else { " " };
+        let text = format!("{mark}{} {}", outcome.name(), self.pair.count(outcome));
+        vec![Span::styled(padded(&text, width.saturating_sub(2), true), style), Span::styled(format!(" {key}"), theme.style(Role::Key))]
+    }
+
+    /// How many answers went from one tier to another.
+    fn tiers(&self) -> Vec<Line<'static>> {
+        let theme = &self.model.theme;
+        let heading =
+            TIERS.map(|tier| padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true));
+        let mut lines = vec![Line::styled(format!("{}{}", padded("tier, to", 4, false), heading.concat()), theme.style(Role::Faint))];
+        for (tier, counts) in TIERS.iter().zip(self.pair.tiers) {
+            let glyph = format!("{} ", theme.tier_glyph(tier));
+            let cells: Vec<Span<'static>> = counts
+                .iter()
+                .zip(TIERS)
+                .map(|(count, to)| {
+                    let role = if *count == 0 { Role::Faint } else { crate::view::theme::Theme::tier_role(to) };
+                    Span::styled(padded(&count.to_string(), if to == "unparsable" { 13 } else { 11 }, true), theme.style(role))
+                })
+                .collect();
+            let from = Span::styled(padded(&glyph, 4, false), theme.style(crate::view::theme::Theme::tier_role(tier)));
+            lines.push(Line::from([vec![from], cells].concat()));
+        }
+        lines
+    }
+
+    /// The valid rate of each tag.
+    fn tags(&self) -> Vec<Line<'static>> {
+        let theme = &self.model.theme;
+        let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.passes[place].summary);
+        let arrow = theme.glyph("→", "->");
+        let texts: Vec<String> =
+            tag_rows(&pair).into_iter().map(|(tag, n, cells)| format!("{tag} ({n}) {}", cells.join(arrow).replace(' ', ""))).collect();
+        if texts.is_empty() {
+            return Vec::new();
+        }
+        // A tag with its rates is never broken over two lines.
+        let mut lines = vec![String::from("by tag")];
+        for text in texts {
+            let Some(line) = lines.last_mut() else { break };
+            if line.chars().count() + text.chars().count() + 2 > self.width && !line.is_empty() {
+                lines.push(text);
+            } else {
+                line.push_str("  ");
+                line.push_str(&text);
+            }
+        }
+        lines.into_iter().map(|line| Line::styled(line, theme.style(Role::Text))).collect()
+    }
+
+    /// What matters most, in five lines.
+    fn short(&self) -> Vec<Line<'static>> {
+        let theme = &self.model.theme;
+        let (before, after) = (&self.versus.passes[self.pair.first], &self.versus.passes[self.pair.second]);
+        let percent = |rate: f64| format!("{:.1} %", 100.0 * rate);
+        let arrow = theme.glyph("→", "->");
+        let mut lines = vec![Line::from(vec![
+            Span::styled("valid  ", theme.style(Role::Faint)),
+            Span::styled(percent(before.summary.valid), theme.style(Role::Base)),
+            Span::raw(format!(" {arrow} ")),
+            Span::styled(percent(after.summary.valid), theme.style(Role::Trained)),
+            Span::styled(format!("   {}", self.pair.difference()), theme.style(sign_role(self.pair.valid.low, self.pair.valid.high))),
+        ])];
+        let exact = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), percent);
+        let (a, b) = (&before.summary, &after.summary);
+        lines.push(Line::from(vec![
+            Span::styled("exact  ", theme.style(Role::Faint)),
+            Span::raw(format!("{} {arrow} {}", exact(a.exact), exact(b.exact))),
+            Span::styled("   parses ", theme.style(Role::Faint)),
+            Span::raw(format!("{} {arrow} {}", percent(a.parse), percent(b.parse))),
+            Span::styled("   tokens ", theme.style(Role::Faint)),
+            Span::raw(format!("{:.0} {arrow} {:.0}", a.mean_tokens, b.mean_tokens)),
+        ]));
+        let cells: Vec<Span<'static>> = [Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither]
+            .into_iter()
+            .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
+            .collect();
+        lines.push(Line::from(cells));
+        lines.extend(self.verdict().into_iter().take(2));
+        lines
+    }
+}
+
+fn sign_role(low: f64, high: f64) -> Role {
+    if low > 0.0 {
+        Role::Good
+    } else if high < 0.0 {
+        Role::Bad
+    } else {
+        Role::Warning
+    }
+}
+
+fn p_value(p: f64) -> String {
+    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
+}

@@ -1,0 +1,112 @@
+//! The selected row as the model will see it: the template applied, special tokens visible, and what is expected.
+
+use super::rows::{Entry, row, selected};
+use crate::score::{json, thinking_of, turns_of};
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+
+/// Lines of a prompt that are shown.
+const MOST_LINES: usize = 5_000;
+/// Letters of one line that are shown.
+const MOST_LETTERS: usize = 10_000;
+
+/// A row as the model will see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chat {
+    /// The row.
+    pub entry: Entry,
+    /// Lines of pieces, each a special token or not; or why the template does not take the row.
+    pub lines: Result<Vec<Vec<(String, bool)>>, String>,
+    /// Tokens of the prompt; `None` where there is no tokenizer.
+    pub tokens: Option<usize>,
+    /// The expected answer, laid out as JSON.
+    pub expected: Option<String>,
+    /// The whole prompt, for copying.
+    pub prompt: String,
+}
+
+/// Show the row under the cursor.
+pub(super) fn show(model: &mut Model) -> Vec<Command> {
+    let Some(entry) = selected(model) else {
+        model.prompts.chat = None;
+        return Vec::new();
+    };
+    if model.prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
+        model.prompts.chat_top = 0;
+    }
+    let (Some(open), Some(counter)) = (model.workbench.task.clone(), model.prompts.counter.clone()) else { return Vec::new() };
+    vec![Work::once(
+        "prompts.chat",
+        move || {
+            let row = row(&open, entry)?;
+            let expected =
+                row.expected.as_ref().map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));
+            let rendered = counter.and_then(|counter| {
+                let turns = turns_of(&open.task, &counter.tokenizer, &row.messages);
+                let prompt = counter.tokenizer.render(&turns, thinking_of(&open.task)).map_err(|error| error.to_string())?;
+                let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
+                let tokens = counter.tokenizer.encode(&prompt).map_err(|error| error.to_string())?.len();
+                Ok((lines(&prompt, &special), tokens, prompt))
+            });
+            let (lines, tokens, prompt) = match rendered {
+                Ok((lines, tokens, prompt)) => (Ok(lines), Some(tokens), prompt),
+                Err(error) => (Err(error), None, String::new()),
+            };
+            Some(Chat { entry, lines, tokens, expected, prompt })
+        },
+        |model, chat| {
+            model.prompts.chat = chat;
+            Vec::new()
+        },
+    )]
+}
+
+/// The prompt cut into lines and pieces.
+fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, bool)>> {
+    let mut lines: Vec<Vec<(String, bool)>> = vec![Vec::new()];
+    let mut add = |text: &str, is_special: bool| {
+        for (index, part) in text.split('\n').enumerate() {
+            if index > 0 {
+                lines.push(Vec::new());
+            }
+            if let Some(line) = lines.last_mut().filter(|_| !part.is_empty()) {
+                let shown: String = part.chars().take(MOST_LETTERS).collect();
+                let cut = if shown.len() < part.len() { "… (cut here on the screen only)" } else { "" };
+                line.push((shown + cut, is_special));
+            }
+        }
+    };
+    let mut at = 0;
+    for place in special {
+        add(prompt.get(at..place.start).unwrap_or(""), false);
+        add(prompt.get(place.clone()).unwrap_or(""), true);
+        at = place.end;
+    }
+    add(prompt.get(at..).unwrap_or(""), false);
+    let left = lines.len().saturating_sub(MOST_LINES);
+    lines.truncate(MOST_LINES);
+    if left > 0 {
+        lines.push(vec![(format!("… {left} more lines"), false)]);
+    }
+    lines
+}
+
+/// Lines that can be scrolled through.
+pub(super) fn length(model: &Model) -> usize {
+    super::table::chat_lines(model).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_cut_at_lines_and_special_tokens() {
+        let text = "<s>user\nHi\n</s>";
+        let piece = |text: &str, special| (text.to_owned(), special);
+        let expected = vec![vec![piece("<s>", true), piece("user", false)], vec![piece("Hi", false)], vec![piece("</s>", true)]];
+        assert_eq!(lines(text, &[0..3, 11..15]), expected);
+        assert_eq!(lines("", &[]), vec![Vec::new()]);
+        assert_eq!(lines(&"\n".repeat(6000), &[]).len(), MOST_LINES + 1);
+    }
+}

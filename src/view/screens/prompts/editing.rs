@@ -1,0 +1,208 @@
+//! What is being written on this screen: a row's turns, its expected answer, the task's system text; checked while typing.
+
+use crossterm::event::{KeyEvent, MouseEvent};
+use ratatui::layout::Rect;
+
+use super::layout;
+use super::rows::{Entry, row, selected};
+use super::turns;
+use crate::dataset::PromptRow;
+use crate::score::json;
+use crate::task::PromptSet;
+use crate::text::Message;
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::popup::{Confirm, Popup};
+use crate::view::widgets::editor::{Editor, Effect};
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The turns of a row.
+    Messages(Entry),
+    /// The expected answer of a row.
+    Expected(Entry),
+    /// A new row of a set, after this line of its file.
+    New(PromptSet, usize),
+    /// The task's system text.
+    System,
+}
+
+/// A text that is being written.
+#[derive(Debug)]
+pub struct Editing {
+    /// What it is.
+    pub what: What,
+    /// The text.
+    pub editor: Editor,
+    /// Why it cannot be saved, or what is to be known of it.
+    pub said: Said,
+    /// The row as it was when writing began: only that one is replaced.
+    pub row: Option<PromptRow>,
+    start: String,
+}
+
+/// What is to be known of the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It cannot be saved.
+    Wrong(String),
+    /// It can be saved, but.
+    Odd(String),
+    /// It is in order.
+    Fine(String),
+}
+
+impl Editing {
+    fn new(what: What, row: Option<PromptRow>, text: &str) -> Self {
+        let editor = Editor::new(text, matches!(what, What::Expected(_)));
+        Self { what, editor, said: Said::Fine(String::new()), row, start: text.to_owned() }
+    }
+
+    /// Whether anything was changed.
+    pub fn is_changed(&self) -> bool {
+        self.editor.text() != self.start
+    }
+
+    /// In words.
+    pub fn title(&self) -> &'static str {
+        match self.what {
+            What::Messages(_) => "the row's turns",
+            What::Expected(_) => "the expected answer",
+            What::New(..) => "a new row",
+            What::System => "the task's system text",
+        }
+    }
+}
+
+/// Begin to write.
+pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let text = match what {
+        What::Messages(entry) => row(&open, entry).map_or_else(String::new, |row| turns::write(&row.messages)),
+        What::Expected(entry) => {
+            let expected = row(&open, entry).and_then(|row| row.expected.as_ref()).map(ToString::to_string);
+            expected.map_or_else(String::new, |expected| json::format(&expected).unwrap_or(expected))
+        }
+        What::New(..) => "=== user\n".to_owned(),
+        What::System => open.task.system.clone().unwrap_or_default(),
+    };
+    let row = match what {
+        What::Messages(entry) | What::Expected(entry) => row(&open, entry).cloned(),
+        What::New(..) | What::System => None,
+    };
+    let mut editing = Editing::new(what, row, &text);
+    if matches!(what, What::New(..)) {
+        editing.editor.go_to(1, 0);
+    }
+    model.prompts.editing = Some(editing);
+    model.prompts.filtering = false;
+    check(model);
+    Vec::new()
+}
+
+/// The turns that were written.
+pub(super) fn turns_of(editing: &Editing) -> Result<Vec<Message>, String> {
+    turns::read(&editing.editor.text())
+}
+
+/// The expected answer that was written; null where the text is empty.
+pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String> {
+    let text = editing.editor.text();
+    if text.trim().is_empty() {
+        return Ok(serde_json::Value::Null);
+    }
+    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
+}
+
+/// Say whether the text can be saved.
+pub(super) fn check(model: &mut Model) {
+    let scorer = model.workbench.scorer();
+    let Some(editing) = &mut model.prompts.editing else { return };
+    editing.said = match editing.what {
+        What::Messages(_) | What::New(..) => match turns_of(editing) {
+            Ok(turns) => Said::Fine(format!("{} turn{}", turns.len(), if turns.len() == 1 { "" } else { "s" })),
+            Err(error) => Said::Wrong(error),
+        },
+        What::Expected(_) => match (expected_of(editing), scorer) {
+            (Err(error), _) => Said::Wrong(error),
+            (Ok(serde_json::Value::Null), _) => Said::Odd("empty: the row has no expected answer".to_owned()),
+            (Ok(value), Some(scorer)) => {
+                let score = scorer.score(&value.to_string(), None);
+                match score.errors.first() {
+                    Some(error) => Said::Odd(format!("the schema refuses it: {} {}", error.instance_path, error.message)),
+                    None => Said::Fine("valid by the schema in the editor".to_owned()),
+                }
+            }
+            (Ok(_), None) => Said::Fine("JSON".to_owned()),
+        },
+        What::System => match editing.editor.text().trim().is_empty() {
+            true => Said::Odd("empty: the task has no system text".to_owned()),
+            false => Said::Fine(String::new()),
+        },
+    };
+}
+
+fn after(model: &mut Model, effect: Effect) -> Vec<Command> {
+    let (rows, columns) = layout::editor_window(model);
+    if let Some(editing) = model.prompts.editing.as_mut().filter(|_| effect != Effect::None) {
+        editing.editor.follow(rows, columns);
+    }
+    if effect == Effect::Edited {
+        check(model);
+    }
+    Vec::new()
+}
+
+/// Do something with the text.
+pub(super) fn with(model: &mut Model, act: impl FnOnce(&mut Editor) -> Effect) -> Vec<Command> {
+    let Some(editing) = &mut model.prompts.editing else { return Vec::new() };
+    let effect = act(&mut editing.editor);
+    after(model, effect)
+}
+
+pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    let (rows, _) = layout::editor_window(model);
+    with(model, |editor| editor.key(event, rows))
+}
+
+pub(super) fn paste(model: &mut Model, text: &str) -> Vec<Command> {
+    with(model, |editor| editor.paste(text))
+}
+
+pub(super) fn scroll(model: &mut Model, by: isize) {
+    let (rows, _) = layout::editor_window(model);
+    with(model, |editor| {
+        editor.scroll(by, rows);
+        Effect::None
+    });
+}
+
+pub(super) fn click(model: &mut Model, area: Rect, event: MouseEvent) {
+    let inner = layout::text_area(model, area);
+    let (Some(row), Some(column)) = (event.row.checked_sub(inner.y), event.column.checked_sub(inner.x)) else { return };
+    with(model, |editor| {
+        editor.click(row as usize, column as usize);
+        Effect::Moved
+    });
+}
+
+/// Leave the editor; what was changed is given up only after a confirmation.
+pub(super) fn leave(model: &mut Model) -> Vec<Command> {
+    match &model.prompts.editing {
+        Some(editing) if editing.is_changed() => {
+            let ask = Confirm::new("Give up what you wrote?", format!("It is about {}.", editing.title()), "give it up", |model| {
+                model.prompts.editing = None;
+                Vec::new()
+            });
+            model.popup = Some(Popup::Confirm(ask));
+        }
+        _ => model.prompts.editing = None,
+    }
+    Vec::new()
+}
+
+/// The entry under the cursor, as something to write.
+pub(super) fn of_selected(model: &Model, what: fn(Entry) -> What) -> Option<What> {
+    selected(model).map(what)
+}

@@ -1,0 +1,84 @@
+//! Where the panes of the prompts screen lie: a function of the terminal's size, for drawing and for the mouse.
+
+use ratatui::layout::{Constraint, Layout, Rect};
+
+use super::table;
+use crate::view::model::Model;
+use crate::view::widgets::editor;
+
+/// The table of rows.
+pub const ROWS: &str = "rows";
+/// The selected row as the model sees it.
+pub const CHAT: &str = "as the model sees it";
+/// The health of the sets.
+pub const HEALTH: &str = "health";
+/// What is being written.
+pub const EDITOR: &str = "editor";
+/// The panes of the tab key; the editor comes and goes.
+pub(super) const PANES: [&str; 3] = [ROWS, CHAT, HEALTH];
+
+/// The pane that has the focus.
+pub(super) fn pane(model: &Model) -> &'static str {
+    if model.prompts.editing.is_some() { EDITOR } else { model.prompts.pane.unwrap_or(ROWS) }
+}
+
+/// The panes that are seen, with their places.
+pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = pane(model);
+    if model.zoomed {
+        return vec![(focused, body)];
+    }
+    if body.width < 100 {
+        if focused == EDITOR || body.height < 12 {
+            return vec![(focused, body)];
+        }
+        let other = if focused == ROWS { CHAT } else { focused };
+        let [rows, below] = Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(body);
+        return vec![(ROWS, rows), (other, below)];
+    }
+    let [rows, side] = Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)]).areas(body);
+    if focused == EDITOR {
+        return vec![(ROWS, rows), (EDITOR, side)];
+    }
+    let health = if side.height < 24 { 5 } else { 10 };
+    let [chat, health] = match focused {
+        HEALTH => Layout::vertical([Constraint::Percentage(30), Constraint::Fill(1)]).areas(side),
+        _ => Layout::vertical([Constraint::Fill(1), Constraint::Length(health.min(side.height / 2))]).areas(side),
+    };
+    vec![(ROWS, rows), (CHAT, chat), (HEALTH, health)]
+}
+
+fn body(model: &Model) -> Rect {
+    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+}
+
+/// The pane at a place of the terminal.
+pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+}
+
+/// Rows of the focused pane, for the page keys.
+pub(super) fn page(model: &Model) -> usize {
+    let focused = pane(model);
+    let area = areas(model, body(model)).into_iter().find(|(pane, _)| *pane == focused).map_or(Rect::default(), |(_, area)| area);
+    area.height.saturating_sub(3).max(1) as usize
+}
+
+/// Rows of the table that fit into its pane.
+pub(super) fn table_rows(model: &Model, area: Rect) -> usize {
+    area.height.saturating_sub(2 + table::heading_rows(model)) as usize
+}
+
+/// Where the text of the editor lies in its pane.
+pub(super) fn text_area(model: &Model, area: Rect) -> Rect {
+    let lines = model.prompts.editing.as_ref().map_or(1, |editing| editing.editor.lines().len());
+    let margin = editor::gutter(lines) as u16;
+    Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
+}
+
+/// Rows and columns of the editor's window.
+pub(super) fn editor_window(model: &Model) -> (usize, usize) {
+    let area = areas(model, body(model)).into_iter().find(|(pane, _)| *pane == EDITOR).map_or(Rect::default(), |(_, area)| area);
+    let inner = text_area(model, area);
+    (inner.height as usize, inner.width as usize)
+}

@@ -1,0 +1,222 @@
+//! Writing rows and the system text into the task's files, beside the view; a task that is a part of the program becomes a copy first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::editing::{self, Editing, Said, What};
+use super::rows::{Entry, row};
+use crate::dataset::PromptRow;
+use crate::task::{PromptSet, TASK_FILE};
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+use crate::view::rewrite::{Change, change_line, line_of, set_member, set_system};
+use crate::view::task_files::{self, Home};
+use crate::view::workbench::{self, OpenTask};
+
+/// What is done to the files, in a thread of its own: gets file texts by name, gives the file and its new text.
+type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<(String, String), String> + Send>;
+
+/// With the row to select afterwards, or why it cannot be done.
+type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
+
+/// Save what is being written.
+pub(super) fn save(model: &mut Model) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(editing) = &model.prompts.editing else { return Vec::new() };
+    if let Said::Wrong(why) = &editing.said {
+        let why = format!("not saved: {why}");
+        model.complain(why);
+        return Vec::new();
+    }
+    match rewrite_of(&open, editing) {
+        Ok((rewrite, wanted)) => write(model, rewrite, wanted, "saved", true),
+        Err(error) => {
+            model.complain(error);
+            Vec::new()
+        }
+    }
+}
+
+fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
+    match editing.what {
+        What::Messages(entry) => {
+            let turns = turns_json(editing)?;
+            member(open, entry, editing, "messages", turns)
+        }
+        What::Expected(entry) => member(open, entry, editing, "expected", editing::expected_of(editing)?),
+        What::System => {
+            let system = editing.editor.text();
+            let rewrite: Rewrite = Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
+            Ok((rewrite, None))
+        }
+        What::New(set, after) => {
+            let turns = turns_json(editing)?;
+            let id = open.rows.get(&set).and_then(|rows| fresh_id(rows.as_ref().ok()?, after));
+            let new = match id {
+                Some(id) => json!({"id": id, "messages": turns}),
+                None => json!({"messages": turns}),
+            };
+            insert(open, set, after, None, move |_| Ok(new.to_string()))
+        }
+    }
+}
+
+fn turns_json(editing: &Editing) -> Result<Value, String> {
+    serde_json::to_value(editing::turns_of(editing)?).map_err(|error| error.to_string())
+}
+
+/// The row with another value of one member: the row as it was when writing began, wherever rows have gone since.
+fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static str, value: Value) -> Rewriting {
+    let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
+    let row = editing.row.clone().ok_or("the row is not there any more")?;
+    let line = row.line;
+    let rewrite: Rewrite = Box::new(move |read| {
+        let text = read(&file)?;
+        let old = line_of(&text, line).ok_or("the row is gone from its file")?;
+        let new = set_member(old, key, &value)?;
+        let new = change_line(&text, line, Some(&row.fields), &Change::Replace(new)).map_err(|error| format!("{file}: {error}"))?;
+        Ok((file, new))
+    });
+    Ok((rewrite, Some((entry.set, line))))
+}
+
+fn insert(
+    open: &Arc<OpenTask>,
+    set: PromptSet,
+    after: usize,
+    row: Option<PromptRow>,
+    make: impl FnOnce(&str) -> Result<String, String> + Send + 'static,
+) -> Rewriting {
+    let file = open.task.set_file(set).ok_or_else(|| format!("task.toml names no {} prompts", set.name()))?.to_owned();
+    let rewrite: Rewrite = Box::new(move |read| {
+        let text = read(&file)?;
+        let new = make(line_of(&text, after).unwrap_or(""))?;
+        let new = change_line(&text, after, row.as_ref().map(|row| &row.fields), &Change::After(new))
+            .map_err(|error| format!("{file}: {error}"))?;
+        Ok((file, new))
+    });
+    Ok((rewrite, Some((set, after + 1))))
+}
+
+fn file_and_row(open: &OpenTask, entry: Entry) -> Result<(String, PromptRow), String> {
+    let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
+    Ok((file, row(open, entry).ok_or("the row is not there any more")?.clone()))
+}
+
+/// A copy of a row after it, with an id of its own where rows have ids.
+pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let made = file_and_row(&open, entry).and_then(|(_, row)| {
+        let id = open.rows.get(&entry.set).and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
+        let line = row.line;
+        insert(&open, entry.set, line, Some(row), move |old| match id {
+            Some(id) => set_member(old, "id", &Value::from(id)),
+            None => Ok(old.to_owned()),
+        })
+    });
+    match made {
+        Ok((rewrite, wanted)) => write(model, rewrite, wanted, "duplicated", false),
+        Err(error) => {
+            model.complain(error);
+            Vec::new()
+        }
+    }
+}
+
+/// The row goes, where it still stands in its line.
+pub(super) fn delete(model: &mut Model, set: PromptSet, row: PromptRow) -> Vec<Command> {
+    let open = model.workbench.task.clone();
+    let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
+    let line = row.line;
+    let rewrite: Rewrite = Box::new(move |read| {
+        let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete).map_err(|error| format!("{file}: {error}"))?;
+        Ok((file, new))
+    });
+    write(model, rewrite, Some((set, line)), "deleted", false)
+}
+
+/// An id that no row of the set has: the number at the end of the ids goes on. `None` where the row before has no id of its own.
+fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
+    let like = rows.iter().rev().find(|row| row.line <= after).or(rows.first()).filter(|row| row.fields.contains_key("id"))?;
+    let stem = like.id.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let width = like.id.len() - stem.len();
+    let numbers = rows.iter().filter_map(|row| row.id.strip_prefix(stem)?.parse::<u64>().ok());
+    let next = numbers.max().unwrap_or(0) + 1;
+    let dash = if width == 0 { "-" } else { "" };
+    Some(format!("{stem}{dash}{next:0width$}"))
+}
+
+fn write(model: &mut Model, rewrite: Rewrite, wanted: Option<(PromptSet, usize)>, done: &'static str, closes: bool) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let data = model.options.data.clone();
+    let wanted = wanted.or_else(|| super::rows::selected_place(model));
+    let work = move || -> Result<(Home, PathBuf), String> {
+        let home = task_files::home(&open.task, &data)?;
+        let read = |file: &str| {
+            let bytes = home.task.read(file).map_err(|error| error.to_string())?;
+            String::from_utf8(bytes.into_owned()).map_err(|_| format!("{}: not UTF-8 text", home.task.label(file)))
+        };
+        let (file, text) = rewrite(&read)?;
+        let path = home.folder.join(file);
+        task_files::write(&path, text.as_bytes())?;
+        Ok((home, path))
+    };
+    vec![Work::once("task.rows", work, move |model, outcome| match outcome {
+        Ok((home, path)) => {
+            if closes {
+                model.prompts.editing = None;
+            }
+            model.prompts.wanted = wanted;
+            let mut commands = settle(model, &home);
+            if !home.is_copy {
+                model.say(format!("{done}: {}", path.display()));
+            }
+            commands.extend(workbench::open_task(model, Some(home.folder.display().to_string())));
+            commands
+        }
+        Err(error) => {
+            model.complain(error);
+            let folder = model.workbench.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            model.prompts.wanted = wanted;
+            if folder.is_some() { workbench::open_task(model, folder) } else { Vec::new() }
+        }
+    })]
+}
+
+/// Where a copy of the task was made, everything goes on in the copy.
+fn settle(model: &mut Model, home: &Home) -> Vec<Command> {
+    if !home.is_copy {
+        return Vec::new();
+    }
+    model.say(format!("the sample is a part of the program: this copy is saved and worked on from now on: {}", home.folder.display()));
+    let data = model.options.data.clone();
+    model.workbench.draft.moved(&home.task, &data).into_iter().collect()
+}
+
+/// Open a file of the task in the user's editor.
+pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    if let Some(folder) = open.task.folder() {
+        return vec![Command::Edit { path: folder.join(file), line }];
+    }
+    let data = model.options.data.clone();
+    model.prompts.wanted = super::rows::selected_place(model);
+    vec![Work::once(
+        "task.rows",
+        move || task_files::home(&open.task, &data),
+        move |model, home| match home {
+            Ok(home) => {
+                let mut commands = settle(model, &home);
+                commands.extend(workbench::open_task(model, Some(home.folder.display().to_string())));
+                commands.push(Command::Edit { path: home.folder.join(file), line });
+                commands
+            }
+            Err(error) => {
+                model.complain(error);
+                Vec::new()
+            }
+        },
+    )]
+}

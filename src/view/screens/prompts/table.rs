@@ -1,0 +1,254 @@
+//! The lines of the prompts screen: rows of the table, the selected row as the model sees it, the findings of the health report.
+
+use ratatui::text::{Line, Span};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::rows::{SEARCHED_LETTERS, first_words, flat, plain_words, row, selected_row};
+use super::{UNCOUNTABLE, UNCOUNTED};
+use crate::dataset::PromptRow;
+use crate::dataset::health::{Finding, Level};
+use crate::task::PromptSet;
+use crate::view::model::Model;
+use crate::view::role::Role;
+use crate::view::widgets::json;
+
+/// Lines above the rows: the filter, sets that cannot be read, the names of the columns.
+pub(super) fn heading_rows(model: &Model) -> u16 {
+    u16::from(is_filtered(model)) + bad_sets(model).count() as u16 + 1
+}
+
+fn is_filtered(model: &Model) -> bool {
+    model.prompts.filtering || !model.prompts.filter.text().is_empty()
+}
+
+fn bad_sets(model: &Model) -> impl Iterator<Item = (PromptSet, &str)> {
+    let sets = model.workbench.task.iter().flat_map(|open| open.rows.iter());
+    sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
+}
+
+/// Columns of the table in a width: set, id, tokens, expected, tags; the rest is for the words. 0: not shown.
+fn widths(columns: usize) -> [usize; 5] {
+    match columns {
+        0..=39 => [2, 0, 0, 0, 0],
+        40..=56 => [5, 10, 5, 0, 0],
+        57..=79 => [5, 12, 6, 3, 0],
+        _ => [5, 14, 6, 3, 14],
+    }
+}
+
+/// The lines above the rows.
+pub(super) fn heading(model: &Model, columns: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let mut lines = Vec::new();
+    if is_filtered(model) {
+        let mut line = model.prompts.filter.line(theme, columns.saturating_sub(3), model.prompts.filtering);
+        line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
+        lines.push(line);
+    }
+    for (set, error) in bad_sets(model) {
+        lines.push(Line::styled(format!("{} {}: {error} (e opens it)", theme.glyph("✗", "x"), set.name()), theme.style(Role::Bad)));
+    }
+    let [set, id, tokens, expected, tags] = widths(columns);
+    let names = [("set", set), ("id", id), ("tok", tokens), ("exp", expected), ("tags", tags), ("first words", 11)];
+    let mut text = String::from("  ");
+    for (name, width) in names.into_iter().filter(|(_, width)| *width > 0) {
+        text.push_str(&format!("{} ", fitted(name, width)));
+    }
+    lines.push(Line::styled(text, theme.style(Role::Title)));
+    lines
+}
+
+/// The rows that are seen: only these are made, however many there are.
+pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let Some(open) = &model.workbench.task else { return Vec::new() };
+    let prompts = &model.prompts;
+    let first = prompts.cursor.first(count, prompts.shown.len());
+    let cursor = prompts.cursor.at(prompts.shown.len());
+    let [set_width, id, tokens, expected, tags] = widths(columns);
+    let visible = prompts.shown.iter().enumerate().skip(first).take(count);
+    let line = |(place, index): (usize, &u32)| {
+        let entry = prompts.entries.get(*index as usize)?;
+        let row = row(open, *entry)?;
+        let here = cursor == Some(place);
+        let counted = match prompts.tokens.get(*index as usize).copied().unwrap_or(UNCOUNTED) {
+            UNCOUNTED => theme.glyph("…", "-").to_owned(),
+            UNCOUNTABLE => "?".to_owned(),
+            counted => counted.to_string(),
+        };
+        let mut spans = vec![Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent))];
+        let mut cell = |text: &str, width: usize, role: Role| {
+            if width > 0 {
+                spans.push(Span::styled(format!("{} ", fitted(text, width)), theme.style(role)));
+            }
+        };
+        cell(entry.set.name(), set_width, Role::Faint);
+        cell(&row.id, id, Role::Text);
+        cell(&format!("{counted:>tokens$}"), tokens, Role::JsonNumber);
+        cell(if row.expected.is_some() { theme.glyph("✓", "y") } else { theme.glyph("·", "-") }, expected, Role::Good);
+        cell(&row.tags.join(","), tags, Role::Faint);
+        let used: usize = spans.iter().map(Span::width).sum();
+        spans.extend(words(model, row, columns.saturating_sub(used)));
+        let line = Line::from(spans);
+        Some(if here { line.style(theme.style(Role::Selected)) } else { line })
+    };
+    visible.filter_map(line).collect()
+}
+
+/// What the user asks: its first words, or those around what the filter looks for.
+fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
+    let theme = &model.theme;
+    let plain = || vec![Span::raw(fitted(&first_words(row), columns))];
+    let filter = model.prompts.filter.text();
+    let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
+    let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
+    let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
+    let word: Vec<char> = word.chars().collect();
+    let Some(place) = lower.windows(word.len().max(1)).position(|window| window == word) else { return plain() };
+    // Where the place would not be seen, the words before it are left out.
+    let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
+    let part = |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
+    let before = format!("{}{}", if start > 0 { theme.glyph("…", "~") } else { "" }, part(start, place));
+    let found = part(place, place + word.len());
+    let rest = fitted(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()));
+    vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
+}
+
+/// A text in exactly that many columns.
+fn fitted(text: &str, columns: usize) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    let is_long = text.width() > columns;
+    let room = if is_long { columns.saturating_sub(1) } else { columns };
+    for letter in text.chars() {
+        let width = letter.width().unwrap_or(0);
+        if used + width > room {
+            break;
+        }
+        out.push(letter);
+        used += width;
+    }
+    if is_long && columns > 0 {
+        out.push('~');
+        used += 1;
+    }
+    out.push_str(&" ".repeat(columns.saturating_sub(used)));
+    out
+}
+
+/// The selected row as the model sees it, and what is expected of it.
+pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let Some(row) = selected_row(model) else { return vec![faint("no row is selected")] };
+    let Some(chat) = &model.prompts.chat else { return vec![faint("the tokenizer is being read")] };
+    let mut lines = Vec::new();
+    if let Some(Ok(counter)) = &model.prompts.counter
+        && let Some(note) = &counter.note
+    {
+        lines.push(Line::styled(format!("{} {note}", theme.glyph("▲", "!")), theme.style(Role::Warning)));
+    }
+    match &chat.lines {
+        Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
+            let span = |(text, special): &(String, bool)| {
+                let text: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+                Span::styled(text, theme.style(if *special { Role::Special } else { Role::Text }))
+            };
+            Line::from(pieces.iter().map(span).collect::<Vec<_>>())
+        })),
+        Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+    }
+    lines.push(faint(theme.glyph("▸ here the model's answer begins", "> here the model's answer begins")));
+    lines.push(Line::default());
+    match &chat.expected {
+        Some(expected) => {
+            lines.push(Line::styled("expected", theme.style(Role::Title)));
+            lines.extend(json::lines(theme, expected.trim_end(), &[]));
+        }
+        None => lines.push(faint("no expected answer; x writes one")),
+    }
+    let other: Vec<&str> =
+        row.fields.keys().map(String::as_str).filter(|key| !["id", "messages", "expected", "tags"].contains(key)).collect();
+    if !other.is_empty() {
+        lines.push(faint(&format!("other fields, which reach the scorer: {}", other.join(", "))));
+    }
+    lines
+}
+
+/// The findings of the health report.
+pub(super) fn findings(model: &Model) -> &[Finding] {
+    match &model.prompts.health {
+        Some(Ok(health)) => &health.findings,
+        _ => &[],
+    }
+}
+
+/// Set and line of the finding under the cursor.
+pub(super) fn finding_place(model: &Model) -> Option<(PromptSet, usize)> {
+    let findings = findings(model);
+    let finding = findings.get(model.prompts.finding.at(findings.len())?)?;
+    let task = &model.workbench.task.as_ref()?.task;
+    let set = PromptSet::ALL.into_iter().find(|set| task.set_file(*set).is_some_and(|file| task.label(file) == finding.file))?;
+    Some((set, finding.line.unwrap_or(1)))
+}
+
+/// The head of the health report: what each set holds.
+pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let health = match &model.prompts.health {
+        None => return vec![Line::styled("the sets are being checked", theme.style(Role::Faint))],
+        Some(Err(error)) => return vec![Line::styled(error.clone(), theme.style(Role::Bad))],
+        Some(Ok(health)) => health,
+    };
+    let set = |set: &crate::dataset::health::SetHealth| {
+        let tokens =
+            set.prompt_tokens.map_or_else(String::new, |(least, mean, most)| format!("  {least} to {most} tokens, mean {mean:.0}"));
+        Line::from(vec![Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)), Span::raw(format!("{} rows{tokens}", set.rows))])
+    };
+    let mut lines: Vec<Line<'static>> = health.sets.iter().map(set).collect();
+    let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
+    let role = if errors > 0 {
+        Role::Bad
+    } else if warnings > 0 {
+        Role::Warning
+    } else {
+        Role::Good
+    };
+    let sentence = match errors + warnings {
+        0 => "nothing is wrong: no duplicate, no leak between the sets, every expected answer valid, no secret".to_owned(),
+        _ => format!("{errors} errors, {warnings} warnings; enter goes to the row"),
+    };
+    lines.push(Line::styled(sentence, theme.style(role)));
+    lines
+}
+
+/// A finding on one line.
+pub(super) fn finding_line(model: &Model, finding: &Finding, here: bool) -> Line<'static> {
+    let theme = &model.theme;
+    let (mark, role) = match finding.level {
+        Level::Error => (theme.glyph("✗", "x"), Role::Bad),
+        Level::Warning => (theme.glyph("▲", "!"), Role::Warning),
+    };
+    let name = finding.file.rsplit('/').next().unwrap_or_default().rsplit(": ").next().unwrap_or_default().to_owned();
+    let line = finding.line.map_or_else(String::new, |line| format!(":{line}"));
+    let text = Line::from(vec![
+        Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent)),
+        Span::styled(format!("{mark} "), theme.style(role)),
+        Span::styled(format!("{name}{line} "), theme.style(Role::Faint)),
+        Span::raw(finding.message.clone()),
+    ]);
+    if here { text.style(theme.style(Role::Selected)) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_have_their_width() {
+        for (text, columns, expected) in [("abc", 5, "abc  "), ("abcdef", 4, "abc~"), ("日本語", 4, "日~ "), ("x", 0, ""), ("", 2, "  ")]
+        {
+            assert_eq!(fitted(text, columns), expected, "{text} {columns}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The turns of a row as one text for an editor: a line `=== user` before each turn.
+
+use crate::text::Message;
+
+const MARK: &str = "=== ";
+const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
+
+/// The turns as text. A line of a turn that looks like a mark gets a backslash.
+pub(super) fn write(messages: &[Message]) -> String {
+    let mut text = String::new();
+    for message in messages {
+        text.push_str(&format!("{MARK}{}\n", message.role));
+        for line in message.content.split('\n') {
+            let marked = line.trim_start_matches('\\').starts_with(MARK.trim_end());
+            text.push_str(&format!("{}{line}\n", if marked { "\\" } else { "" }));
+        }
+    }
+    text.pop();
+    text
+}
+
+/// The turns of a text.
+///
+/// # Errors
+/// A sentence with the line.
+pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
+    let mut messages: Vec<Message> = Vec::new();
+    for (index, line) in text.split('\n').enumerate() {
+        if let Some(role) = line.strip_prefix(MARK.trim_end()) {
+            let role = role.trim();
+            if !ROLES.contains(&role) {
+                return Err(format!("line {}: {role:?} is no role; write one of {} after ===", index + 1, ROLES.join(", ")));
+            }
+            messages.push(Message { role: role.to_owned(), content: String::new() });
+            continue;
+        }
+        let Some(turn) = messages.last_mut() else {
+            if line.trim().is_empty() {
+                continue;
+            }
+            return Err(format!("line {}: a turn begins with a line such as `=== user`", index + 1));
+        };
+        let own = if line.starts_with('\\') && line.trim_start_matches('\\').starts_with(MARK.trim_end()) { &line[1..] } else { line };
+        turn.content.push_str(own);
+        turn.content.push('\n');
+    }
+    for turn in &mut messages {
+        turn.content.pop();
+    }
+    match messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
+        true => Ok(messages),
+        false => Err("there is no user turn with text; write `=== user` and below it what is asked".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let check = |turns: &[(&str, &str)], text: &str| {
+            let turns: Vec<Message> =
+                turns.iter().map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() }).collect();
+            assert_eq!(write(&turns), text);
+            assert_eq!(read(text).unwrap(), turns);
+        };
+        check(&[("user", "Hi")], "=== user\nHi");
+        check(&[("system", ""), ("user", "a\n\nb\n"), ("assistant", "c")], "=== system\n\n=== user\na\n\nb\n\n=== assistant\nc");
+        check(&[("user", "=== user\n\\=== x")], "=== user\n\\=== user\n\\\\=== x");
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_line() {
+        let check = |text: &str, part: &str| assert!(read(text).unwrap_err().contains(part), "{text:?}");
+        check("hello", "line 1");
+        check("=== user\nx\n=== boss\ny", "line 3: \"boss\"");
+        check("=== system\nx", "no user turn");
+        check("", "no user turn");
+    }
+}

@@ -1,0 +1,92 @@
+//! Text made to fit: cut with a mark, or broken between its words.
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// A text cut to a width; what is cut off leaves a mark. Control characters are left out.
+pub fn fitted(text: &str, width: usize) -> String {
+    let clean: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    if clean.width() <= width {
+        return clean;
+    }
+    let mut cut = String::new();
+    let mut used = 0;
+    for letter in clean.chars() {
+        used += letter.width().unwrap_or(0);
+        if used + 1 > width {
+            break;
+        }
+        cut.push(letter);
+    }
+    if width > 0 {
+        cut.push('…');
+    }
+    cut
+}
+
+/// A text as wide as a column: cut, or filled with blanks.
+pub fn padded(text: &str, width: usize, right: bool) -> String {
+    let text = fitted(text, width);
+    let blanks = " ".repeat(width.saturating_sub(text.width()));
+    if right { format!("{blanks}{text}") } else { format!("{text}{blanks}") }
+}
+
+/// Lines of at most so many columns, broken between words where that is possible; each run of blanks becomes one.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut rows = vec![String::new()];
+    for word in text.split_whitespace() {
+        let mut word = word;
+        loop {
+            let Some(row) = rows.last_mut() else { break };
+            let room = width.saturating_sub(row.width() + usize::from(!row.is_empty()));
+            if word.width() <= room {
+                if !row.is_empty() {
+                    row.push(' ');
+                }
+                row.push_str(word);
+                break;
+            }
+            if !row.is_empty() {
+                rows.push(String::new());
+                continue;
+            }
+            // A word longer than a line.
+            let end = word.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| word[..*end].width() <= width).last();
+            let end = end.unwrap_or(word.len());
+            row.push_str(&word[..end]);
+            word = &word[end..];
+            if word.is_empty() {
+                break;
+            }
+            rows.push(String::new());
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_kept_whole_where_they_fit() {
+        let check = |text: &str, width, expected: &[&str]| assert_eq!(wrapped(text, width), expected, "{text} {width}");
+        check("one two three", 8, &["one two", "three"]);
+        check("one", 3, &["one"]);
+        check("", 8, &[""]);
+        check("abcdefghij k", 4, &["abcd", "efgh", "ij k"]);
+        check("a abcdef", 4, &["a", "abcd", "ef"]);
+        check("日本語", 4, &["日本", "語"]);
+        check("日本", 1, &["日本"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_a_mark() {
+        let check = |text: &str, width, expected: &str| assert_eq!(fitted(text, width), expected, "{text} {width}");
+        check("abc", 3, "abc");
+        check("abcd", 3, "ab…");
+        check("a\u{1b}b", 2, "ab");
+        check("日本語", 5, "日本…");
+        check("abc", 0, "");
+        assert_eq!((padded("ab", 4, true), padded("ab", 4, false)), ("  ab".to_owned(), "ab  ".to_owned()));
+    }
+}

@@ -1,0 +1,65 @@
+//! Killed without warning at named places and at any moment, a run ends bit for bit as an uninterrupted one, and nothing that was told is lost.
+//!
+//! `cargo test --test main faults::kills` kills about twenty times; `GRPO_TUI_FAULTS=200 cargo test --test main faults::kills -- --nocapture` goes on until
+//! 200 workers have died.
+
+use std::collections::BTreeMap;
+
+use super::places::{Chance, by_chance, short};
+use super::story::{Outcome, Stage, play};
+
+#[test]
+fn a_killed_run_ends_as_if_nothing_had_happened() {
+    let wanted: usize = std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| number.parse().expect("GRPO_TUI_FAULTS is a number"));
+    let seed = std::env::var("GRPO_TUI_FAULTS_SEED").ok().map_or(1, |number| number.parse().expect("GRPO_TUI_FAULTS_SEED is a number"));
+    let (stage, mut chance) = (Stage::new(), Chance(seed));
+    // All weights, and adapters.
+    let kinds: [&[&str]; 2] = [&[], &["lora_rank=4", "learning_rate=2e-3"]];
+    let expected = kinds.map(|set| {
+        let (run, expected) = stage.expected(set);
+        std::fs::remove_dir_all(run.parent().unwrap().parent().unwrap()).unwrap();
+        expected
+    });
+    let mut total = Outcome::default();
+    let mut scripted = short().into_iter();
+    for number in 0.. {
+        let deaths = match scripted.next() {
+            Some(deaths) => deaths,
+            None if total.kills.values().sum::<usize>() < wanted => by_chance(6, &mut chance),
+            None => break,
+        };
+        let kind = number % kinds.len();
+        let outcome = play(&stage, &format!("run-{number}"), kinds[kind], &deaths, &expected[kind]);
+        if !outcome.lost.is_empty() || !outcome.differences.is_empty() {
+            eprintln!("run {number}, {deaths:?}:\n  lost {:?}\n  differs in {:?}", outcome.lost, outcome.differences);
+        }
+        add(&mut total, outcome);
+    }
+    let kills: usize = total.kills.values().sum();
+    eprintln!(
+        "faults: {kills} workers killed at {} places, {} spared; {} records checked; {} acknowledged, {} lost; {} differences",
+        total.kills.len(),
+        total.spared,
+        total.records,
+        total.acknowledged,
+        total.lost.len(),
+        total.differences.len()
+    );
+    if wanted > 0 {
+        total.kills.iter().for_each(|(place, count)| eprintln!("{count:5}  {place}"));
+    }
+    assert!(total.lost.is_empty(), "lost: {:#?}", total.lost);
+    assert!(total.differences.is_empty(), "different: {:#?}", total.differences);
+    assert!(kills >= wanted.max(15), "only {kills} workers were killed: {:?}", total.kills);
+}
+
+fn add(total: &mut Outcome, one: Outcome) {
+    let Outcome { kills, spared, records, acknowledged, lost, differences } = one;
+    let sums: &mut BTreeMap<String, usize> = &mut total.kills;
+    kills.into_iter().for_each(|(place, count)| *sums.entry(place).or_default() += count);
+    total.spared += spared;
+    total.records += records;
+    total.acknowledged += acknowledged;
+    total.lost.extend(lost);
+    total.differences.extend(differences);
+}

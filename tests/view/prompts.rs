@@ -1,0 +1,307 @@
+//! Tests: the prompts screen on the real embedded task and on its copies.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::view::Message;
+use grpo_tui::view::screens::{self, Change};
+use grpo_tui::view::workbench::OpenTask;
+
+use super::stage::Stage;
+
+fn stage(columns: u16, rows: u16) -> Stage {
+    let mut stage = Stage::new(columns, rows);
+    stage.keys("f3");
+    stage
+}
+
+/// The screen with a task in a folder of the stage, after `change` had its way with the files.
+fn in_folder(change: impl FnOnce(&Path)) -> (Stage, PathBuf) {
+    let mut stage = Stage::with(120, 36, |options| {
+        let folder = options.here.join("tasks/invoice");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in Task::embedded_files("invoice").unwrap() {
+            // A short proof set: every edit counts all rows anew.
+            let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
+            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        change(&folder);
+    });
+    stage.keys("f3");
+    let folder = stage.folder.path().join("tasks/invoice");
+    (stage, folder)
+}
+
+fn lines(folder: &Path, file: &str) -> Vec<String> {
+    std::fs::read_to_string(folder.join(file)).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn selected_id(stage: &Stage) -> String {
+    let prompts = &stage.model.prompts;
+    let index = prompts.shown[prompts.cursor.index] as usize;
+    let entry = prompts.entries[index];
+    let open = stage.model.workbench.task.as_ref().unwrap();
+    open.rows[&entry.set].as_ref().unwrap()[entry.index as usize].id.clone()
+}
+
+#[test]
+fn pictures() {
+    for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
+        let mut stage = stage(columns, rows);
+        stage.keys("j j");
+        insta::assert_snapshot!(format!("prompts_{columns}x{rows}"), stage.picture());
+        stage.keys("/").types("tag:messy oy").keys("enter s s");
+        insta::assert_snapshot!(format!("prompts_filtered_{columns}x{rows}"), stage.picture());
+        stage.keys("x end backspace");
+        insta::assert_snapshot!(format!("prompts_expected_{columns}x{rows}"), stage.picture());
+        stage.keys("esc y H");
+        insta::assert_snapshot!(format!("prompts_health_{columns}x{rows}"), stage.picture());
+    }
+}
+
+#[test]
+fn every_row_is_there_and_counted_as_the_command_line_counts() {
+    let stage = stage(120, 36);
+    let prompts = &stage.model.prompts;
+    assert_eq!((prompts.entries.len(), prompts.shown.len()), (750, 750));
+    let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
+    let open = stage.model.workbench.task.as_ref().unwrap();
+    let row = &open.rows[&PromptSet::Train].as_ref().unwrap()[0];
+    let counted = grpo_tui::score::prompt_tokens(&open.task, &tokenizer, &row.messages).unwrap();
+    assert_eq!(prompts.tokens[0] as usize, counted);
+    let chat = prompts.chat.as_ref().unwrap();
+    assert_eq!(chat.tokens, Some(counted));
+    let special: Vec<&str> =
+        chat.lines.as_ref().unwrap().iter().flatten().filter(|(_, special)| *special).map(|(text, _)| text.as_str()).collect();
+    assert!(special.contains(&"<|im_start|>") && special.contains(&"<|im_end|>"), "{special:?}");
+    assert!(chat.prompt.contains("Answer with JSON only."));
+}
+
+#[test]
+fn the_filter_takes_words_and_fields() {
+    let mut stage = stage(120, 36);
+    let mut check = |filter: &str, least: usize, most: usize| {
+        stage.keys("/").types(filter).keys("enter");
+        let count = stage.model.prompts.shown.len();
+        assert!((least..=most).contains(&count), "{filter}: {count}");
+        stage.keys("esc");
+        assert_eq!(stage.model.prompts.shown.len(), 750, "esc drops the filter");
+    };
+    check("set:eval", 50, 50);
+    check("set:proof", 500, 500);
+    check("set:train tag:messy", 1, 199);
+    check("expected:no", 0, 0);
+    check("expected:yes", 750, 750);
+    check("id:train-007", 1, 1);
+    check("train-007", 1, 1);
+    check("gröner", 1, 200);
+    check("grnr bks", 1, 749);
+    check("zzzzqqqq", 0, 0);
+}
+
+#[test]
+fn the_cursor_stays_on_its_row_when_the_order_changes() {
+    let mut stage = stage(120, 36);
+    stage.keys("j j j");
+    let id = selected_id(&stage);
+    for _ in 0..6 {
+        stage.keys("s");
+        assert_eq!(selected_id(&stage), id);
+        stage.keys("S");
+        assert_eq!(selected_id(&stage), id);
+    }
+    stage.keys("g s s");
+    let tokens: Vec<u32> = stage.model.prompts.shown.iter().map(|index| stage.model.prompts.tokens[*index as usize]).collect();
+    assert!(tokens.is_sorted() && tokens[0] < tokens[tokens.len() - 1]);
+}
+
+#[test]
+fn a_row_is_edited_and_all_other_lines_stay() {
+    // A field that nobody knows, odd blanks and a number as only a person would write it.
+    let odd = "{ \"id\":\"odd\",  \"weight\": 1.50, \"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}] , \"expected\":{\"vendor\":\"A\",\"date\":\"2020-01-01\",\"amount\":1.0,\"currency\":\"EUR\"} }";
+    let (mut stage, folder) = in_folder(|folder| {
+        let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+        std::fs::write(folder.join("train.jsonl"), format!("{odd}\n{text}")).unwrap();
+    });
+    let before = lines(&folder, "train.jsonl");
+    stage.keys("i ctrl-end").types(" there").keys("enter");
+    stage.types("\n=== assistant\nYes?\n=== user\nGo").keys("ctrl-o");
+    let after = lines(&folder, "train.jsonl");
+    assert_eq!(after[0], odd.replace("[{\"role\":\"user\",\"content\":\"Hi\"}]", "[{\"role\":\"user\",\"content\":\"Hi there\\n\"},{\"role\":\"assistant\",\"content\":\"Yes?\"},{\"role\":\"user\",\"content\":\"Go\"}]").replace("Hi there\\n\"", "Hi there\\n\""));
+    assert_eq!(after[1..], before[1..]);
+    assert!(stage.model.prompts.editing.is_none() && stage.model.prompts.chat.as_ref().unwrap().prompt.contains("Yes?"));
+    // Expected: what the schema refuses is said and may be saved, what is no JSON may not.
+    stage.keys("x");
+    let before = lines(&folder, "train.jsonl");
+    stage.keys("ctrl-end backspace backspace").keys("ctrl-o");
+    assert!(stage.model.prompts.editing.is_some(), "not saved");
+    assert_eq!(lines(&folder, "train.jsonl"), before);
+    stage.keys("ctrl-u");
+    stage.types(" ").keys("esc y x ctrl-home");
+    for _ in 0..8 {
+        stage.keys("down");
+    }
+    stage.keys("ctrl-home").types("[").keys("ctrl-end").types("]");
+    assert!(stage.shows("the schema refuses it"), "{}", stage.picture());
+    stage.keys("ctrl-o");
+    assert!(lines(&folder, "train.jsonl")[0].contains("\"expected\":[{\"vendor\""));
+    assert!(lines(&folder, "train.jsonl")[0].contains("\"weight\": 1.50, "));
+}
+
+#[test]
+fn rows_are_added_duplicated_and_deleted() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let before = lines(&folder, "train.jsonl");
+    stage.keys("j c");
+    let after = lines(&folder, "train.jsonl");
+    assert_eq!(after.len(), 201);
+    assert_eq!(after[2], before[1].replace("train-002", "train-201"));
+    assert_eq!(selected_id(&stage), "train-201");
+    assert!(
+        stage
+            .model
+            .prompts
+            .health
+            .as_ref()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .findings
+            .iter()
+            .any(|finding| finding.message.contains("same prompt"))
+    );
+    stage.keys("D n");
+    assert_eq!(lines(&folder, "train.jsonl").len(), 201, "only after a yes");
+    stage.keys("D y");
+    assert_eq!(lines(&folder, "train.jsonl"), before);
+    stage.keys("a");
+    stage.types("What is due?").keys("ctrl-o");
+    let after = lines(&folder, "train.jsonl");
+    assert_eq!(after[3], "{\"id\":\"train-201\",\"messages\":[{\"role\":\"user\",\"content\":\"What is due?\"}]}");
+    assert_eq!(selected_id(&stage), "train-201");
+}
+
+#[test]
+fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
+    let (mut stage, folder) = in_folder(|_| {});
+    stage.keys("i ctrl-end").types("!");
+    let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+    let moved: String = text.split_inclusive('\n').skip(1).collect();
+    std::fs::write(folder.join("train.jsonl"), &moved).unwrap();
+    stage.keys("ctrl-o");
+    assert_eq!(std::fs::read_to_string(folder.join("train.jsonl")).unwrap(), moved);
+    let said = &stage.model.notices.all().last().unwrap().text;
+    assert!(said.contains("another row now"), "{said}");
+    assert!(stage.model.prompts.editing.is_some(), "what was written is still here");
+    stage.keys("ctrl-o");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("train.jsonl")).unwrap(),
+        moved,
+        "nor does a second try write into the row that is there now"
+    );
+}
+
+#[test]
+fn the_system_text_is_written_and_comments_stay() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let before = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+    stage.keys("p ctrl-end").types(" No prose.").keys("ctrl-o");
+    let after = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+    assert_eq!(after, before.replace("Answer with JSON only.", "Answer with JSON only. No prose."));
+    assert!(stage.model.prompts.chat.as_ref().unwrap().prompt.contains("No prose."));
+}
+
+#[test]
+fn the_embedded_task_becomes_a_copy_and_an_unsaved_schema_survives_that() {
+    let mut stage = stage(120, 36);
+    stage.keys("f2 enter").types(" ").keys("esc f3 p ctrl-end").types("!").keys("ctrl-o");
+    let copy = stage.folder.path().join("data/tasks/invoice");
+    assert!(std::fs::read_to_string(copy.join("task.toml")).unwrap().contains("Answer with JSON only.!"));
+    assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    assert!(stage.model.workbench.draft.text.starts_with(" {") && stage.model.workbench.draft.is_changed());
+    stage.keys("f2 w");
+    assert!(std::fs::read_to_string(copy.join("schema.json")).unwrap().starts_with(" {"));
+    assert!(!stage.folder.path().join("data/tasks/invoice-2").exists());
+}
+
+#[test]
+fn an_external_editor_opens_the_row_and_what_it_wrote_is_read() {
+    let (mut stage, folder) = in_folder(|_| {});
+    stage.keys("j j e");
+    let asked = stage.asked.last().unwrap();
+    assert!(asked.contains("invoice/train.jsonl") && asked.contains("line: 3"), "{asked}");
+    let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+    let shorter: String = text.split_inclusive('\n').take(5).collect();
+    std::fs::write(folder.join("train.jsonl"), shorter).unwrap();
+    stage.send(Message::Edited(folder.join("train.jsonl")));
+    assert_eq!((stage.model.prompts.entries.len(), selected_id(&stage).as_str()), (75, "train-003"));
+}
+
+#[test]
+fn bad_sets_and_findings_lead_to_their_lines() {
+    let (mut stage, folder) = in_folder(|folder| {
+        let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+        let first: String = text.lines().next().unwrap().replace("train-001", "twin");
+        std::fs::write(folder.join("train.jsonl"), format!("{text}{first}\n")).unwrap();
+        std::fs::write(folder.join("eval.jsonl"), "{\"messages\": []}\n").unwrap();
+    });
+    assert!(stage.shows("eval.jsonl line 1"), "{}", stage.picture());
+    stage.keys("/").types("set:proof").keys("enter H");
+    let findings = &stage.model.prompts.health.as_ref().unwrap().as_ref().unwrap().findings;
+    let place = findings.iter().position(|finding| finding.line == Some(201)).unwrap();
+    for _ in 0..place {
+        stage.keys("j");
+    }
+    stage.keys("enter");
+    assert_eq!(selected_id(&stage), "twin");
+    assert!(folder.join("eval.jsonl").exists());
+}
+
+#[test]
+fn every_size_holds_with_every_pane() {
+    let mut stage = stage(120, 36);
+    for open in ["", "/", "x", "p", "a"] {
+        stage.keys(open);
+        for columns in [0, 1, 5, 39, 40, 57, 60, 80, 99, 100, 200] {
+            for rows in [0, 1, 2, 4, 10, 12, 24, 60] {
+                stage.send(Message::Resize(columns, rows));
+                stage.keys("down pagedown end");
+                _ = stage.picture();
+                if open.is_empty() {
+                    stage.keys("tab z");
+                    _ = stage.picture();
+                }
+            }
+        }
+        stage.keys("esc esc esc");
+    }
+}
+
+/// Keys over a hundred thousand rows: run with `--ignored --nocapture` to see the numbers.
+#[test]
+#[ignore = "measures; nothing to fail on a busy machine"]
+fn a_key_over_a_hundred_thousand_rows() {
+    let mut stage = stage(160, 48);
+    let open = stage.model.workbench.task.clone().unwrap();
+    let mut rows = open.rows.clone();
+    let train = rows[&PromptSet::Train].as_ref().unwrap().clone();
+    rows.insert(PromptSet::Train, Ok((0..100_000).map(|index| train[index % train.len()].clone()).collect()));
+    stage.model.workbench.task = Some(Arc::new(OpenTask { task: open.task.clone(), rows, samples: open.samples.clone() }));
+    // The counting is left out: it runs beside the view.
+    drop(screens::changed(&mut stage.model, Change::Task));
+    assert_eq!(stage.model.prompts.shown.len(), 100_550);
+    let mut took = Vec::new();
+    for key in ["j", "k", "pagedown", "G", "g", "j"].iter().cycle().take(600) {
+        let begin = std::time::Instant::now();
+        stage.keys(key);
+        _ = stage.buffer();
+        took.push(begin.elapsed());
+    }
+    took.sort();
+    println!("key to picture over 100,550 rows: median {:?}, 99th percentile {:?}, worst {:?}", took[300], took[594], took[599]);
+    let begin = std::time::Instant::now();
+    stage.keys("/").types("tag:messy kr").keys("enter");
+    println!("twelve letters of a filter, each filtered at once: {:?}", begin.elapsed());
+}
