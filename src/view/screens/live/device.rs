@@ -68,7 +68,7 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
         };
         return vec![Line::styled(text, theme.style(Role::Faint))];
     };
-    let wide = (columns / 3).clamp(6, 24);
+    let wide = columns.saturating_sub(31).clamp(6, 24);
     let history = |of: fn(&Device) -> Option<f64>| {
         let values: Vec<f64> = run.conditions.iter().map(|(_, device)| of(device).unwrap_or(f64::NAN)).collect();
         sparkline(theme, &values, columns.saturating_sub(wide + 18), None)
