@@ -10,6 +10,9 @@ use super::{Report, RunRow, shown};
 use crate::run::events::Eval;
 use crate::run::{Comparison, eval_file, read_evals};
 
+/// Step, set and target of a held-out pass.
+type PassKey = (u64, String, String);
+
 /// What two or more runs have in common, and what not.
 #[derive(Debug)]
 pub struct RunsCompared {
@@ -20,7 +23,7 @@ pub struct RunsCompared {
     pub task_files: Vec<String>,
     /// The last value of each metric that one of them has.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
-    evals: Vec<((u64, String, String), Vec<Option<Eval>>)>,
+    evals: Vec<(PassKey, Vec<Option<Eval>>)>,
     /// For each run but the first: the set, and its result against the first run's there.
     pub results: Vec<Option<(&'static str, Comparison)>>,
 }

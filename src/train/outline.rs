@@ -84,8 +84,8 @@ impl Outline {
     /// The steps planned, by what has been `set` up to where the run goes on.
     pub(super) fn set_goal(&mut self, settings: &Settings) {
         let until = self.resumed_from.unwrap_or(0) + 1;
-        let goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
-        if let Some(max_steps) = goals.last() {
+        let mut goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
+        if let Some(max_steps) = goals.next_back() {
             self.total_steps = TrainConfig { max_steps, ..self.config.clone() }.total_steps(self.prompts.train.len());
         }
     }

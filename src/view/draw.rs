@@ -99,7 +99,7 @@ fn places(model: &Model) -> Vec<String> {
     let task = format!("{task}{unsaved}");
     // What a slow link costs is worth a word there, and only there.
     let slow = model.options.low_bandwidth || model.options.remote;
-    let link = (slow && model.bytes_per_second >= 1000).then(|| format!("{} kB/s  ", model.bytes_per_second / 1000)).unwrap_or_default();
+    let link = if slow && model.bytes_per_second >= 1000 { format!("{} kB/s  ", model.bytes_per_second / 1000) } else { String::new() };
     let Some(run) = model.workbench.current_run() else { return vec![format!("{link}{task}"), task] };
     let (id, status) = (run.id(), run.status().name());
     let short = id.rsplit('-').next().unwrap_or_default().to_owned();

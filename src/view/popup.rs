@@ -116,7 +116,7 @@ enum Outcome {
 }
 
 /// What is done once a popup has its answer.
-struct Then(Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>);
+struct Then(super::message::Apply);
 
 impl Then {
     fn new(run: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {

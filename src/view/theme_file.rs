@@ -106,7 +106,6 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
 }
 
 /// The text of a theme; a path where it is the user's.
-#[expect(clippy::type_complexity, reason = "read once, just above")]
 fn open(name: &str, folder: Option<&Path>, above: &[String]) -> Result<Option<(UserFile, Option<PathBuf>)>, String> {
     // A name, not a path: a theme comes from the folder of themes.
     let is_name = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');

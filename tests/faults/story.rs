@@ -67,15 +67,9 @@ impl Stage {
         }
         let mut child = command.spawn().unwrap();
         match death {
-            Some(Death::After(milliseconds)) => {
-                if !ends_within(&mut child, Duration::from_millis(*milliseconds)) {
-                    child.kill().unwrap();
-                }
-            }
-            Some(Death::WhileStopping(milliseconds, _)) => {
-                if !ends_within(&mut child, Duration::from_millis(*milliseconds)) {
-                    signal(&child, "TERM");
-                }
+            Some(Death::After(milliseconds)) if !ends_within(&mut child, Duration::from_millis(*milliseconds)) => child.kill().unwrap(),
+            Some(Death::WhileStopping(milliseconds, _)) if !ends_within(&mut child, Duration::from_millis(*milliseconds)) => {
+                signal(&child, "TERM");
             }
             _ => {}
         }

@@ -68,7 +68,7 @@ fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
     let run = stage.create("long", &[]);
     let lock = RunLock::acquire(&run).unwrap();
     let mut log = EventWriter::open(&lock).unwrap();
-    (0..1500).for_each(|number| drop(log.append(Note { text: format!("{number} {}", "x".repeat(1000)) }).unwrap()));
+    (0..1500).for_each(|number| _ = log.append(Note { text: format!("{number} {}", "x".repeat(1000)) }).unwrap());
     log.append(End { status: "finished".into(), cause: "all steps done".into(), ..End::default() }).unwrap();
     drop((log, lock));
     let show = |fault: Option<&str>| {

@@ -101,6 +101,6 @@ fn sockets_of_the_dead_are_removed() {
     // A folder that others may look into is none of ours.
     old("left.sock");
     std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(grpo_tui::run::remove_dead_sockets(&[sockets.clone()]), 0);
+    assert_eq!(grpo_tui::run::remove_dead_sockets(std::slice::from_ref(&sockets)), 0);
     drop(worker);
 }

@@ -108,7 +108,8 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
     std::fs::remove_dir_all(disk.path().join("whole")).unwrap();
     let phase = |name: &'static str, step: u64| move |event: &EventBody| matches!(event, EventBody::Phase(found) if found.phase == name && found.step == step);
     let group = |event: &EventBody| matches!(event, EventBody::Group(group) if group.step == 3);
-    let places: [(&str, Box<dyn Fn(&EventBody) -> bool>); 5] = [
+    type At = Box<dyn Fn(&EventBody) -> bool>;
+    let places: [(&str, At); 5] = [
         ("before the first step", Box::new(phase("eval", 0))),
         ("rollout", Box::new(phase("update", 3))),
         ("event", Box::new(group)),

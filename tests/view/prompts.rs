@@ -129,7 +129,7 @@ fn a_row_is_edited_and_all_other_lines_stay() {
     stage.keys("i ctrl-end").types(" there").keys("enter");
     stage.types("\n=== assistant\nYes?\n=== user\nGo").keys("ctrl-o");
     let after = lines(&folder, "train.jsonl");
-    assert_eq!(after[0], odd.replace("[{\"role\":\"user\",\"content\":\"Hi\"}]", "[{\"role\":\"user\",\"content\":\"Hi there\\n\"},{\"role\":\"assistant\",\"content\":\"Yes?\"},{\"role\":\"user\",\"content\":\"Go\"}]").replace("Hi there\\n\"", "Hi there\\n\""));
+    assert_eq!(after[0], odd.replace("[{\"role\":\"user\",\"content\":\"Hi\"}]", "[{\"role\":\"user\",\"content\":\"Hi there\\n\"},{\"role\":\"assistant\",\"content\":\"Yes?\"},{\"role\":\"user\",\"content\":\"Go\"}]"));
     assert_eq!(after[1..], before[1..]);
     assert!(stage.model.prompts.editing.is_none() && stage.model.prompts.chat.as_ref().unwrap().prompt.contains("Yes?"));
     // Expected: what the schema refuses is said and may be saved, what is no JSON may not.

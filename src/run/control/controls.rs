@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_hold_ends_by_release_resume_or_stop_and_is_no_pause() {
-        let wakers: [(fn(&Controls), bool); 3] = [
+        type Wake = fn(&Controls);
+        let wakers: [(Wake, bool); 3] = [
             (|controls| controls.release(), false),
             (|controls| controls.put(Verb::Resume, 0, 1, silent()).unwrap(), false),
             (|controls| controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap(), true),

@@ -136,7 +136,6 @@ pub const PARTS: ScreenParts = ScreenParts {
     },
     changed,
     draw: draw::draw,
-    ..ScreenParts::PLAIN
 };
 
 impl Eval {

@@ -90,7 +90,6 @@ pub const PARTS: ScreenParts = ScreenParts {
     entered,
     changed,
     draw: draw::draw,
-    ..ScreenParts::PLAIN
 };
 
 fn entered(model: &mut Model) -> Vec<Command> {

@@ -78,7 +78,6 @@ pub const PARTS: ScreenParts = ScreenParts {
     entered,
     changed,
     draw: picture::draw,
-    ..ScreenParts::PLAIN
 };
 
 /// Rows are counted and checked once somebody looks.

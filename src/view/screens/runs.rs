@@ -113,7 +113,6 @@ pub const PARTS: ScreenParts = ScreenParts {
         _ => Vec::new(),
     },
     draw: draw::draw,
-    ..ScreenParts::PLAIN
 };
 
 impl Runs {

@@ -160,7 +160,6 @@ pub const PARTS: ScreenParts = ScreenParts {
     entered,
     changed,
     draw: picture::draw,
-    ..ScreenParts::PLAIN
 };
 
 fn entered(model: &mut Model) -> Vec<Command> {

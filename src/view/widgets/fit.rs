@@ -35,8 +35,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut rows = vec![String::new()];
     for word in text.split_whitespace() {
         let mut word = word;
-        loop {
-            let Some(row) = rows.last_mut() else { break };
+        while let Some(row) = rows.last_mut() {
             let room = width.saturating_sub(row.width() + usize::from(!row.is_empty()));
             if word.width() <= room {
                 if !row.is_empty() {
