@@ -333,7 +333,7 @@ fn a_run_that_cannot_be_resumed() {
         );
         let mut after = snapshot(folder.path());
         for (path, bytes) in before {
-            let now = after.remove(&path).unwrap();
+            let now = after.remove(&path).unwrap_or_else(|| panic!("{} is gone", path.display()));
             match path.file_name().unwrap().to_str().unwrap() {
                 "state.json" | "lock" | "cpu.lock" | "cpu.queue" => {}
                 "events.jsonl" => assert!(now.unwrap().starts_with(&bytes.unwrap()), "the log was rewritten"),

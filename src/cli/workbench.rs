@@ -49,10 +49,11 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let options = options(arguments)?;
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         return Err(Failure::usage("the workbench needs a terminal; see --help for commands that do without"));
     }
-    let ending = view::run(options(arguments)?).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
+    let ending = view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {
         farewell(&ending);
         if let Some(why) = &ending.unkept {

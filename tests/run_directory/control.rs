@@ -52,6 +52,7 @@ fn serve(controls: Controls) -> std::thread::JoinHandle<Vec<Accepted>> {
         let mut served = Vec::new();
         loop {
             for accepted in controls.take() {
+                controls.recorded(&accepted);
                 if let Verb::Sample(sample) = &accepted.verb {
                     (0..sample.n).for_each(|index| controls.answer(accepted.id, &Answer::part(json!({"text": index}))));
                 }
