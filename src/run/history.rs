@@ -87,7 +87,9 @@ impl RunState {
         match event.body {
             EventBody::Run(run) => {
                 self.resumed += usize::from(self.run.is_some());
-                self.run = Some(run);
+                // What was set before is set again at its step, so the last goal holds for this worker too.
+                let total_steps = self.controls.iter().rev().find_map(goal).unwrap_or(run.total_steps);
+                self.run = Some(Run { total_steps, ..run });
                 self.end = None;
             }
             EventBody::Memory(memory) => self.memory = Some(memory),

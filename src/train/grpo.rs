@@ -21,8 +21,8 @@ use crate::kernels::device::Engine;
 use crate::model::Gradients;
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
-    Answer, RunDirectory, RunLock, RunPlaces, RunState, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
-    list_checkpoints, settings,
+    Answer, RunDirectory, RunPlaces, RunState, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints,
+    settings,
 };
 use crate::update::{Applied, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient, reference_log_probs};
 
@@ -107,11 +107,13 @@ fn work(
     let mut settings = settings(run.path())?;
     outline.set_goal(&settings);
     *reached = outline.resumed_from.unwrap_or(0);
-    begin(run, &outline, worker.lock(), recorder)?;
+    begin(run, &outline, recorder)?;
     if let Some(gpu) = outline.gpu.take() {
         recorder.watch(gpu);
     }
     let mut job = Job::load(run, outline, engine)?;
+    // Only now: where a checkpoint turns out to be damaged, everything stays as it was.
+    recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
     set_what_is_due(&mut job, &mut settings);
     recorder.status(Status::Running, job.state.step, None)?;
     if !engine.device.is_cpu() {
@@ -170,8 +172,7 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> R
 }
 
 /// The first lines of a worker: who computes what in which memory, and what of an earlier worker's will be redone.
-fn begin(run: &RunDirectory, outline: &Outline, lock: &RunLock, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
-    recorder.rewind(lock, outline.resumed_from.unwrap_or(0), run.file().config.keep_rollouts)?;
+fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     if let Some(gpu) = &outline.gpu {
         versions.insert("NVIDIA driver".to_owned(), gpu.driver.clone());

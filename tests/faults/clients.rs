@@ -93,8 +93,10 @@ fn converse(stream: &UnixStream, number: &mut usize, over: &AtomicBool, accepted
         if answers.read_line(&mut line)? == 0 {
             break;
         }
+        // Each request has two answers, so this one may be of an earlier request.
         if line.ends_with('\n') && line.contains("\"stage\":\"accepted\"") {
-            accepted.push(mark);
+            let answer: serde_json::Value = serde_json::from_str(&line)?;
+            accepted.push(format!("remark {}.", answer["id"].as_str().unwrap_or_default().trim_start_matches('r')));
         }
         std::thread::sleep(Duration::from_millis(60));
     }

@@ -146,9 +146,9 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
 #[test]
 fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told() {
     let Some(disk) = SmallDisk::mount("24m") else { return };
-    let run = create(&disk.path().join("run"), &[&SET[..], &["max_steps=4"]].concat());
+    let run = create(&disk.path().join("run"), &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat());
     let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
-    // Room for one more checkpoint, and not for all that the rest of the run leaves.
+    // Checkpoints of 0.45 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the rest of the run leaves.
     let seen = std::sync::Mutex::new(String::new());
     let (path, told) = (run.path().to_owned(), &seen);
     let ended = filled(&disk, &run, 2_600_000, before, |state| {
