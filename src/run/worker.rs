@@ -108,7 +108,7 @@ impl Worker {
 
     fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
         let mut events = EventWriter::open(&self.lock)?;
-        for accepted in self.controls.take() {
+        for accepted in self.controls.take_last() {
             events.append(EventBody::from(accepted.event(step + 1)))?;
             self.controls.recorded(&accepted);
         }

@@ -159,7 +159,7 @@ fn set_what_is_due(job: &mut Job, settings: &mut Settings) {
 
 /// What was asked too late to be done is in the log all the same; its askers hear that the run has ended.
 fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> Result<(), TrainError> {
-    for accepted in worker.controls().take() {
+    for accepted in worker.controls().take_last() {
         recorder.event(accepted.event(step + 1))?;
         worker.controls().recorded(&accepted);
         let answer = match accepted.verb {

@@ -101,6 +101,14 @@ impl Controls {
         self.queue().waiting.pop_front()
     }
 
+    /// As [`Self::take`], for the last time: what comes from now on is refused, so that nothing is accepted that nobody will record.
+    pub fn take_last(&self) -> Vec<Accepted> {
+        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.waiting.drain(..).collect()
+    }
+
     /// Whether the run should hold between its steps.
     pub fn pause_requested(&self) -> bool {
         self.queue().paused
@@ -367,6 +375,15 @@ mod tests {
         assert_eq!(heard.lock().unwrap().len(), 3);
         assert!(heard.lock().unwrap()[2].text.contains("before it came to this"));
         assert!(controls.put(Verb::Eval, 0, 1, reply).is_err());
+    }
+
+    #[test]
+    fn nothing_is_accepted_after_the_last_look() {
+        let controls = Controls::default();
+        controls.put(Verb::Eval, 0, 1, silent()).unwrap();
+        assert_eq!(controls.take_last().len(), 1);
+        assert_eq!(controls.put(Verb::Checkpoint, 0, 1, silent()).unwrap_err(), "the run has ended");
+        assert!(controls.take_last().is_empty());
     }
 
     #[test]
