@@ -61,7 +61,13 @@ def draw(x, y, text, style):
     extra += ' opacity="0.6"' if style.get("faint") else ""
     extra += ' font-style="italic"' if style.get("italic") else ""
     extra += ' text-decoration="underline"' if style.get("underline") else ""
-    yield f'<text x="{x:.1f}" y="{y + 14}" textLength="{wide:.1f}" lengthAdjust="spacingAndGlyphs" fill="{ink}"{extra}>{html.escape(text)}</text>'
+    # Fonts disagree about the width of what is no ASCII, so each such letter is told its place.
+    if text.isascii():
+        yield f'<text x="{x:.1f}" y="{y + 14}" textLength="{wide:.1f}" lengthAdjust="spacingAndGlyphs" fill="{ink}"{extra}>{html.escape(text)}</text>'
+        return
+    letters = ((columns(text[:index]), letter) for index, letter in enumerate(text))
+    spans = "".join(f'<tspan x="{x + column * WIDTH:.1f}">{html.escape(letter)}</tspan>' for column, letter in letters if letter != " ")
+    yield f'<text y="{y + 14}" fill="{ink}"{extra}>{spans}</text>'
 
 
 lines, style, most = [], {}, 0
