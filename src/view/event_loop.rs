@@ -175,17 +175,21 @@ impl View {
         }
     }
 
-    /// When the next picture is due; `None` where there is nothing to draw, or it could not be shown now.
+    /// When there is something to write next; `None` where there is nothing, or it could not be shown now.
     fn due(&self) -> Option<Instant> {
-        let gap = match () {
+        // While the last picture is on its way the next one waits, and is then of the newest state.
+        let can = !self.lent && !self.writer.is_busy();
+        let besides = (!self.besides.is_empty()).then(Instant::now);
+        besides.or_else(|| self.picture_due()).filter(|_| can)
+    }
+
+    fn picture_due(&self) -> Option<Instant> {
+        let allowance = match () {
             () if self.model.options.low_bandwidth => pace::LOW_BANDWIDTH,
             () if self.model.options.remote => pace::REMOTE,
             () => pace::LOCAL,
         };
-        // While the last picture is on its way the next one waits, and is then of the newest state.
-        let can = !self.lent && !self.writer.is_busy();
-        let besides = (!self.besides.is_empty()).then(Instant::now);
-        besides.or_else(|| self.pace.due(Instant::now(), gap)).filter(|_| can)
+        self.pace.due(Instant::now(), allowance)
     }
 
     fn draw_if_due(&mut self) {
@@ -193,8 +197,10 @@ impl View {
             return;
         }
         let mut bytes = std::mem::take(&mut self.besides);
-        bytes.extend(self.pictures.draw(&self.model));
-        self.pace.drawn(Instant::now());
+        if self.picture_due().is_some_and(|due| due <= Instant::now()) {
+            bytes.extend(self.pictures.draw(&self.model));
+            self.pace.drawn(Instant::now(), bytes.len());
+        }
         self.writer.write(bytes);
     }
 

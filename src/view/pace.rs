@@ -2,10 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-/// Time between pictures that data causes: on this machine, over SSH, over a slow link.
-pub(super) const LOCAL: Duration = Duration::from_millis(33);
-pub(super) const REMOTE: Duration = Duration::from_millis(125);
-pub(super) const LOW_BANDWIDTH: Duration = Duration::from_secs(2);
+/// What pictures that data causes may cost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    /// The least time between two of them.
+    gap: Duration,
+    /// After a picture the next one waits until this rate has paid for it.
+    bytes_per_second: u64,
+}
+
+/// On this machine, over SSH, over a slow link.
+pub(super) const LOCAL: Allowance = Allowance { gap: Duration::from_millis(33), bytes_per_second: u64::MAX };
+pub(super) const REMOTE: Allowance = Allowance { gap: Duration::from_millis(125), bytes_per_second: 6_000 };
+pub(super) const LOW_BANDWIDTH: Allowance = Allowance { gap: Duration::from_secs(2), bytes_per_second: 700 };
 
 /// What has happened since the last picture.
 #[derive(Debug, Default)]
@@ -13,6 +22,7 @@ pub(super) struct Pace {
     changed: bool,
     by_user: bool,
     last: Option<Instant>,
+    last_bytes: u64,
 }
 
 impl Pace {
@@ -22,15 +32,16 @@ impl Pace {
         self.by_user |= by_user;
     }
 
-    /// When the next picture is due, with `gap` between those that data causes; `None` where nothing happened.
-    pub(super) fn due(&self, now: Instant, gap: Duration) -> Option<Instant> {
-        let waited = self.last.map_or(now, |last| last + gap);
+    /// When the next picture is due; `None` where nothing happened. Keys wait for nothing.
+    pub(super) fn due(&self, now: Instant, allowance: Allowance) -> Option<Instant> {
+        let paid = Duration::from_millis(self.last_bytes.saturating_mul(1000) / allowance.bytes_per_second);
+        let waited = self.last.map_or(now, |last| last + allowance.gap.max(paid));
         self.changed.then_some(if self.by_user { now } else { waited.max(now) })
     }
 
-    /// A picture was drawn.
-    pub(super) fn drawn(&mut self, now: Instant) {
-        *self = Self { changed: false, by_user: false, last: Some(now) };
+    /// A picture of so many bytes was drawn.
+    pub(super) fn drawn(&mut self, now: Instant, bytes: usize) {
+        *self = Self { changed: false, by_user: false, last: Some(now), last_bytes: bytes as u64 };
     }
 }
 
@@ -46,7 +57,7 @@ mod tests {
         assert_eq!(pace.due(start, LOCAL), None);
         pace.changed(false);
         assert_eq!(pace.due(start, LOCAL), Some(start), "the first picture waits for nothing");
-        pace.drawn(start);
+        pace.drawn(start, 70);
         assert_eq!(pace.due(at(100), LOCAL), None, "nothing happened");
         pace.changed(false);
         assert_eq!(pace.due(at(10), LOCAL), Some(at(33)));
@@ -54,7 +65,12 @@ mod tests {
         assert_eq!(pace.due(at(50), LOCAL), Some(at(50)), "it is late already");
         pace.changed(true);
         assert_eq!(pace.due(at(10), LOW_BANDWIDTH), Some(at(10)));
-        pace.drawn(at(10));
+        pace.drawn(at(10), 1400);
         assert_eq!(pace.due(at(11), LOCAL), None);
+        pace.changed(false);
+        assert_eq!(pace.due(at(11), REMOTE), Some(at(243)), "1400 bytes at 6000 a second");
+        pace.drawn(at(20), 3500);
+        pace.changed(false);
+        assert_eq!(pace.due(at(30), LOW_BANDWIDTH), Some(at(5020)));
     }
 }

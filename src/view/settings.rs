@@ -89,7 +89,7 @@ pub const KEYS: [Key; 6] = [
     Key {
         name: "low_bandwidth",
         values: "false or true",
-        meaning: "for slow links: what a run brings is drawn at most once in two seconds; keys are answered at once",
+        meaning: "for slow links: what a run brings is drawn at most once in two seconds, and seldom enough for 700 bytes a second; keys are answered at once",
         take: |settings, value| value.as_bool().map(|low| settings.low_bandwidth = low).is_some(),
     },
     Key {
