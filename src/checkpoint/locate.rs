@@ -117,7 +117,7 @@ impl Located {
         }
     }
 
-    /// The digest that [`StartModel`] will have.
+    /// The digest that [`StartModel`](super::StartModel) will have.
     ///
     /// # Errors
     /// As [`Located::find`], and weights that are missing or cut short.
