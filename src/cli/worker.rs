@@ -69,9 +69,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
     }
     let checked = check(&run, arguments);
     match &checked {
-        Err(_) if is_finished(&run)? => {
-            worker.state().status(Status::Finished, worker.state().now().step, Some("all steps done".to_owned()))?
-        }
+        Err(_) if is_finished(&run)? => worker.leave_finished()?,
         Err(failure) => worker.end(Status::Failed, &failure.message)?,
         Ok(_) => {}
     }

@@ -106,12 +106,28 @@ impl Worker {
         recorded
     }
 
-    fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
-        let mut events = EventWriter::open(&self.lock)?;
+    /// Leave a run that had come to its end before: what was asked meanwhile is recorded, and its end stays the one that the log has.
+    ///
+    /// # Errors
+    /// [`RunError`] naming the file that could not be written.
+    pub fn leave_finished(&self) -> Result<(), RunError> {
+        let step = self.state.now().step;
+        let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
+        self.state.turn(Status::Finished, Some("all steps done".to_owned()))?;
+        recorded
+    }
+
+    fn record_requests(&self, events: &mut EventWriter, step: u64) -> Result<(), RunError> {
         for accepted in self.controls.take_last() {
             events.append(EventBody::from(accepted.event(step + 1)))?;
             self.controls.recorded(&accepted);
         }
+        Ok(())
+    }
+
+    fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
+        let mut events = EventWriter::open(&self.lock)?;
+        self.record_requests(&mut events, step)?;
         events.append(End { status: status.name().to_owned(), cause: cause.to_owned(), step, seconds: 0.0 })?;
         Ok(())
     }
