@@ -9,6 +9,7 @@ use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::error::RunError;
 use super::events::{End, EventBody};
+use super::history::RunState;
 use super::leftovers;
 use super::lock::RunLock;
 use super::slots::{Device, Slot, slots_folder};
@@ -111,9 +112,10 @@ impl Worker {
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
     pub fn leave_finished(&self) -> Result<(), RunError> {
-        let step = self.state.now().step;
+        // The state may be of a moment before the last step: its worker was killed between its last word and that.
+        let step = RunState::read(self.lock.run())?.end.map_or(self.state.now().step, |end| end.step);
         let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
-        self.state.turn(Status::Finished, Some("all steps done".to_owned()))?;
+        self.state.clone().status(Status::Finished, step, Some("all steps done".to_owned()))?;
         recorded
     }
 
