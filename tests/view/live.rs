@@ -68,6 +68,18 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     let batch = grpo_tui::run::Batch { gone: true, ..Default::default() };
     stage.send(Message::Run(finished_run(), RunNews::Events(batch)));
     assert!(stage.shows("is not there any more") && stage.shows("groups of step 40"), "{}", stage.picture());
+    // The word is there wherever the run lies and however narrow the screen is: a long path is cut, not the word.
+    let long = stage.folder.path().join("a-folder-with-a-long-name/".repeat(8)).join("run");
+    std::fs::create_dir_all(&long).unwrap();
+    for file in std::fs::read_dir(finished_run()).unwrap().flatten().filter(|file| file.path().is_file()) {
+        std::fs::copy(file.path(), long.join(file.file_name())).unwrap();
+    }
+    show(&mut stage, long.clone());
+    stage.send(Message::Run(long, RunNews::Events(grpo_tui::run::Batch { gone: true, ..Default::default() })));
+    for columns in [160, 80, 60] {
+        stage.send(Message::Resize(columns, 24));
+        assert!(stage.shows("is not there any more"), "{columns}: {}", stage.picture());
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::view::role::Role;
 use crate::view::theme::Theme;
 use crate::view::watched::Watched;
 use crate::view::widgets::amount::{amount, duration};
+use crate::view::widgets::fit::fitted as cut;
 use crate::view::widgets::gauge::gauge;
 
 /// Steps that the pace is taken from.
@@ -19,7 +20,7 @@ const SILENT_MS: u64 = 60_000;
 
 /// The lines, at most `columns` wide.
 pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
-    vec![fitted(state(model, run), columns), fitted(progress(model, run, columns), columns)]
+    vec![fitted(state(model, run, columns), columns), fitted(progress(model, run, columns), columns)]
 }
 
 /// A mark and a role of a status; the status itself is always written beside it.
@@ -34,12 +35,17 @@ pub(super) fn mark(theme: &Theme, status: Status) -> (&'static str, Role) {
     }
 }
 
-/// What the run is: its status with the cause, the alerts that stand, its name, task, model and device. The parts that matter most stand first.
-fn state(model: &Model, run: &Watched) -> Vec<Span<'static>> {
+/// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model and device. The parts
+/// that matter most stand first; an error is cut rather than left out, however long its path.
+fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
     let theme = &model.theme;
     let status = run.status();
     let (sign, role) = mark(theme, status);
     let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
+    if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
+        let room = columns.saturating_sub(spans.iter().map(|span| span.content.width()).sum());
+        spans.push(Span::styled(cut(&format!("  {error}"), room), theme.style(Role::Bad)));
+    }
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
     if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
         spans.push(Span::styled(format!(": {}", words::one_line(&cause)), theme.style(role)));
@@ -53,9 +59,6 @@ fn state(model: &Model, run: &Watched) -> Vec<Span<'static>> {
         0 => {}
         1 => spans.push(Span::styled(format!("  {} 1 alert", theme.glyph("▲", "!")), theme.style(Role::Warning))),
         count => spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning))),
-    }
-    if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
-        spans.push(Span::styled(format!("  {error}"), theme.style(Role::Bad)));
     }
     if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
         let name = if file.name.is_empty() { words::short_id(&file.id) } else { file.name.clone() };
