@@ -7,6 +7,7 @@ mod everywhere;
 mod launch;
 mod live;
 mod live_run;
+mod looks;
 mod prompts;
 mod random;
 mod runs;

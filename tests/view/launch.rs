@@ -25,7 +25,7 @@ fn answering(options: &mut Options, script: &str) {
     options.program = path;
 }
 
-fn forecasting(options: &mut Options) {
+pub(super) fn forecasting(options: &mut Options) {
     answering(
         options,
         &format!(

@@ -29,7 +29,8 @@ impl Stage {
 
     /// The same after `prepare` had its way with the options; runs are looked for in the folder's `runs`.
     pub(super) fn with(columns: u16, rows: u16, prepare: impl FnOnce(&mut Options)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // A path of always the same length: pictures show it.
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
         let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
         let mut options = Options::at(folder.path().to_owned(), places, folder.path().join("data"));
         options.slots = Some(folder.path().join("slots"));
