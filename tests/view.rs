@@ -4,12 +4,15 @@ mod chart;
 mod documentation;
 mod eval;
 mod everywhere;
+#[cfg(feature = "engine")]
+mod journey;
 mod launch;
 mod live;
 mod live_run;
 mod looks;
 mod prompts;
 mod random;
+mod reaching;
 mod runs;
 mod schema;
 mod scores;

@@ -1,10 +1,11 @@
-//! Named places where a test has this process die as by the out-of-memory killer, or its clock jump; without two variables in the environment they do nothing.
+//! Named places where a test has this process die as by the out-of-memory killer, panic, or its clock jump; without two variables in the environment
+//! they do nothing.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// `PLACE[=WHAT]:N[+MS]`: die at the Nth visit of a place, or so many milliseconds after it.
+/// `PLACE[=WHAT]:N[+MS]`: die (at a place of a bug: panic) at the Nth visit of a place, or so many milliseconds after it.
 const DEATH: &str = "GRPO_TUI_FAULT";
 
 /// `N:MS`: from the Nth reading on, the wall clock goes wrong by so many milliseconds, which may be negative.
@@ -24,6 +25,13 @@ struct Armed {
 pub fn fault(place: &str, what: &str) {
     if strikes(place, what) {
         die();
+    }
+}
+
+/// Panics here, where a test asked for it, as a bug would.
+pub fn bug(place: &str, what: &str) {
+    if strikes(place, what) {
+        std::panic::panic_any(format!("the bug that {DEATH} asks for at {place}"));
     }
 }
 

@@ -48,7 +48,7 @@ pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
-pub use fault::{fault, tear};
+pub use fault::{bug, fault, tear};
 pub use filesystem::FileSystem;
 pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
 pub use follow::Follower;

@@ -230,6 +230,9 @@ impl View {
         if matches!(message, Message::Tick) {
             self.measure();
         }
+        if let Message::Key(key) = &message {
+            crate::run::bug("view.key", &key.code.to_string());
+        }
         let commands = update(&mut self.model, now_ms(), message);
         self.pace.changed(by_user);
         self.carry_out(commands);

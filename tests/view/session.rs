@@ -12,6 +12,8 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 /// How long something may take that should be there in an instant; the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// So many of the latest bytes are kept as they came.
+const RAW_BYTES: usize = 1 << 20;
 const LOOK: Duration = Duration::from_millis(2);
 
 /// A terminal with the program in it.
@@ -28,6 +30,8 @@ pub(crate) struct Session {
 struct Heard {
     emulator: Mutex<vt100::Parser>,
     bytes: AtomicU64,
+    /// The latest of them, as they came.
+    raw: Mutex<Vec<u8>>,
     end: AtomicBool,
 }
 
@@ -79,7 +83,7 @@ impl Session {
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
         let emulator = Mutex::new(vt100::Parser::new(at_least_one(start.rows), at_least_one(start.columns), 0));
-        let heard = Arc::new(Heard { emulator, bytes: AtomicU64::new(0), end: AtomicBool::new(false) });
+        let heard = Arc::new(Heard { emulator, bytes: AtomicU64::new(0), raw: Mutex::default(), end: AtomicBool::new(false) });
         let (reader, of_reader) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&heard));
         let file = pair.master.as_raw_fd().unwrap();
         // SAFETY: the thread ends, and is waited for, before the master is dropped.
@@ -129,6 +133,12 @@ impl Session {
     /// Bytes that the program has written so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.heard.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether these bytes came lately, as they are.
+    pub(crate) fn heard(&self, wanted: &str) -> bool {
+        let raw = self.heard.raw.lock().unwrap();
+        raw.windows(wanted.len()).any(|bytes| bytes == wanted.as_bytes())
     }
 
     /// The terminal's first process.
@@ -212,6 +222,10 @@ fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &Heard)
             Ok(count) if count > 0 => {
                 heard.emulator.lock().unwrap().process(&bytes[..count]);
                 heard.bytes.fetch_add(count as u64, Ordering::Relaxed);
+                let mut raw = heard.raw.lock().unwrap();
+                raw.extend_from_slice(&bytes[..count]);
+                let old = raw.len().saturating_sub(RAW_BYTES);
+                raw.drain(..old);
             }
             // Nobody has the terminal open any more.
             _ => std::thread::sleep(LOOK),

@@ -1,0 +1,76 @@
+//! The whole way in one terminal, with the real engine: a schema is edited and saved, a run launched from the form, watched, and its answers compared.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::session::{Session, Start};
+
+/// A run of three steps and two proofs of twenty prompts; the machine may be busy.
+const RUN_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The embedded task as a folder below `home`, with a short proof set.
+fn task(home: &Path) {
+    let folder = home.join("tasks/invoice");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+        let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
+        let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn from_the_schema_to_the_comparison() {
+    let home = tempfile::tempdir().unwrap();
+    task(home.path());
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
+    // The schema: the amount becomes a text, samples fall; taken back and narrowed truly, it is saved.
+    session.send("2");
+    session.wait_text("how the samples score now");
+    let valid = |session: &Session| session.picture().lines().find(|line| line.contains("█ valid ")).map(str::to_owned);
+    let before = valid(&session);
+    session.send("\r");
+    session.send(&"\x1b[B".repeat(6));
+    session.send("\x1b[F\x1b[D\x1b[D\x1b[D");
+    session.send(", \"maximum\": 0");
+    session.wait_for("the samples are scored by the draft", |session| valid(session) != before);
+    session.send("\x7f100000000");
+    session.wait_for("the wider bound lets them pass again", |session| valid(session) == before);
+    session.send("\x13");
+    session.wait_text("saved");
+    session.send("\x1b");
+    let schema = std::fs::read_to_string(home.path().join("tasks/invoice/schema.json")).unwrap();
+    assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
+    // The launch: three steps instead of forty.
+    session.send("5");
+    session.wait_text("START 40 steps");
+    session.send("/max_steps\r");
+    session.wait_for("only that row", |session| !session.picture().contains("lora_rank"));
+    session.send("\r\x15");
+    session.send("3\r");
+    session.send("\x1b");
+    session.wait_text("START 3 steps");
+    session.send("L");
+    session.wait_text("[6 Live]");
+    // It is watched to its end, then compared with what it began as.
+    let begun = Instant::now();
+    while !session.picture().contains("finished: all steps done") {
+        assert!(begun.elapsed() < RUN_PATIENCE, "the run does not end; the screen:\n{}", session.picture());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    session.wait_text("step 3 of 3");
+    session.wait_text("groups of step 3");
+    session.send("7");
+    session.wait_text("20 of 20");
+    for text in ["base → ", "exact McNemar", "fixed", "neither"] {
+        assert!(session.picture().contains(text), "{text} is missing:\n{}", session.picture());
+    }
+    session.send("q");
+    assert_eq!(session.wait_end(), 0, "{}", session.picture());
+    let places = grpo_tui::run::RunPlaces::discover(Some(&home.path().join("runs")), home.path());
+    let runs: Vec<_> = places.list().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    let kept = std::fs::read_to_string(runs[0].join("task/schema.json")).unwrap();
+    assert_eq!(kept, schema, "the run has the schema as it was saved");
+}
