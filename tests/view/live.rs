@@ -171,7 +171,16 @@ fn the_mouse_chooses_panes_and_groups() {
     stage.click(10, 16);
     assert!(stage.shows("▸ train-159 1 of 8"), "{}", stage.picture());
     stage.click(10, 5);
-    assert!(stage.shows("▸ reward and valid rate"), "{}", stage.picture());
+    assert!(stage.shows("▸ reward and valid rate") && stage.shows("groups of step 40"), "{}", stage.picture());
+    // In the chart that has the focus a click goes to its step: where the axis says 20, the middle.
+    let picture = stage.picture();
+    let numbers = picture.lines().find(|line| line.contains(" 20 ") && line.contains(" 30 ")).unwrap();
+    let column = numbers.chars().collect::<String>().find("20").map(|byte| numbers[..byte].chars().count()).unwrap();
+    stage.click(column as u16, 8);
+    assert!(stage.shows("groups of step 20 ") && stage.shows("step 20 "), "{}", stage.picture());
+    // Beside the curves, on the labels, nothing is chosen.
+    stage.click(2, 8);
+    assert!(stage.shows("groups of step 20 "), "{}", stage.picture());
 }
 
 /// Whatever a font lacks: with ASCII only the screen says the same, at every size and in every pane.

@@ -60,6 +60,19 @@ pub struct Dot {
     pub role: Role,
 }
 
+/// How a chart shares its room, columns and rows.
+struct Frame {
+    axis: Axis,
+    ticks: Vec<(f64, String)>,
+    /// For the labels of the values.
+    left: usize,
+    /// For the curves.
+    wide: usize,
+    high: usize,
+    /// For the axis of the steps.
+    below: usize,
+}
+
 impl Curve<'_> {
     /// The value at a step, and the smoothed one where there is smoothing.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
@@ -77,21 +90,9 @@ impl Chart<'_> {
         if columns == 0 || rows == 0 {
             return Vec::new();
         }
-        // Steps below the axis, then the axis line, then the labels of the values.
-        let below = match rows {
-            0..4 => 0,
-            4..6 => 1,
-            _ => 2,
+        let Some(Frame { axis, ticks, left, wide, high, below }) = self.frame(columns, rows) else {
+            return self.without_values(theme, columns, rows);
         };
-        let high = rows - below;
-        let most_ticks = if high < 9 { high / 2 } else { high / 3 }.clamp(1, 8);
-        let Some(axis) = self.axis(most_ticks) else { return self.without_values(theme, columns, rows) };
-        let ticks = axis.ticks(most_ticks);
-        let left = match columns {
-            0..24 => 0,
-            _ => ticks.iter().map(|(_, label)| label.width()).max().unwrap_or(0) + 1,
-        };
-        let wide = columns - left.min(columns - 1);
         let measured = self.measured(wide, theme.ascii);
         let mut raster = Raster::new(wide, high, theme.ascii);
         self.draw(&mut raster, &measured, &axis, theme);
@@ -110,6 +111,33 @@ impl Chart<'_> {
         }
         lines.extend(self.below(theme, left, wide, below));
         lines
+    }
+
+    /// The step that [`Self::lines`] draws in a column, of those shown; `None` left of the curves or where there are none.
+    pub fn step_at(&self, columns: usize, rows: usize, column: usize) -> Option<u64> {
+        let frame = self.frame(columns, rows)?;
+        let column = column.checked_sub(frame.left).filter(|column| *column < frame.wide)?;
+        Some(buckets::step_at(column, self.steps, frame.wide))
+    }
+
+    /// How the room is shared; `None` where there is no value to make an axis for.
+    fn frame(&self, columns: usize, rows: usize) -> Option<Frame> {
+        // Steps below the axis, then the axis line, then the labels of the values.
+        let below = match rows {
+            0..4 => 0,
+            4..6 => 1,
+            _ => 2,
+        };
+        let high = rows - below;
+        let most_ticks = if high < 9 { high / 2 } else { high / 3 }.clamp(1, 8);
+        let axis = self.axis(most_ticks)?;
+        let ticks = axis.ticks(most_ticks);
+        let left = match columns {
+            0..24 => 0,
+            _ => ticks.iter().map(|(_, label)| label.width()).max().unwrap_or(0) + 1,
+        };
+        let wide = columns - left.min(columns.saturating_sub(1));
+        Some(Frame { axis, ticks, left, wide, high, below })
     }
 
     /// The names of what is drawn, with their values at the cursor, else at the last step.

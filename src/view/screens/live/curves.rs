@@ -154,16 +154,30 @@ pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
     frame.render_widget(block, area);
     let chart = chart(model, run, subject);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
-    if rows >= 4 {
+    if above > 0 {
         lines.push(if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) });
     }
-    let note = rows >= 9 && !subject.note.is_empty();
-    lines.extend(chart.lines(&model.theme, columns, rows.saturating_sub(lines.len() + usize::from(note))));
-    if note {
+    lines.extend(chart.lines(&model.theme, columns, high));
+    if above + high < rows {
         lines.push(Line::styled(subject.note, model.theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// Rows of the legend above the large chart, and of the chart itself; what is left below is for the subject's note.
+fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
+    let above = usize::from(rows >= 4);
+    let note = usize::from(rows >= 9 && !subject.note.is_empty());
+    (above, rows - above - note)
+}
+
+/// The step that a place inside the large chart shows.
+pub(super) fn step_at(model: &Model, run: &Watched, inside: Rect, column: u16) -> Option<u64> {
+    let subject = &SUBJECTS[model.live.view.large % SUBJECTS.len()];
+    let (_, high) = rows_of_chart(subject, inside.height as usize);
+    chart(model, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
 }
 
 /// What the chart of a subject shows of a run, and of those that lie over it.

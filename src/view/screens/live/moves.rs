@@ -1,9 +1,9 @@
 //! Going through a run: steps, groups, completions, lines of text, the cursor of the chart.
 
 use crossterm::event::{MouseEvent, MouseEventKind};
-use ratatui::layout::Rect;
+use ratatui::layout::Margin;
 
-use super::{CHART, COMPLETION, GROUPS, LOG, board, draw, look};
+use super::{CHART, COMPLETION, GROUPS, LOG, board, curves, draw, look};
 use crate::view::message::Command;
 use crate::view::model::Model;
 
@@ -96,7 +96,15 @@ pub(super) fn freeze(model: &mut Model) -> Vec<Command> {
     look(model)
 }
 
-/// A click gives a pane the focus and, among the groups, chooses one; the wheel moves what is under it.
+/// The cursor of the chart to a step that was clicked.
+fn to_click(model: &mut Model, step: Option<u64>) -> Vec<Command> {
+    let Some(step) = step else { return Vec::new() };
+    model.live.view.cursor = true;
+    let at = model.workbench.current_run().map_or(0, |run| model.live.at(run));
+    by_steps(model, step as i64 - at as i64)
+}
+
+/// A click gives a pane the focus; among the groups it chooses one, in the chart that has the focus a step. The wheel moves what is under it.
 pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let Some(run) = model.workbench.current_run() else { return Vec::new() };
     let Some((pane, area)) = draw::pane_at(model, run, event.column, event.row) else { return Vec::new() };
@@ -104,10 +112,12 @@ pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         MouseEventKind::ScrollDown => WHEEL,
         MouseEventKind::ScrollUp => -WHEEL,
         MouseEventKind::Down(_) => {
+            let inside = area.inner(Margin::new(1, 1));
+            if pane == CHART && model.live.pane == CHART {
+                return to_click(model, curves::step_at(model, run, inside, event.column));
+            }
             model.live.pane = pane;
             if pane == GROUPS {
-                let inside =
-                    Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height.saturating_sub(2) };
                 let line = event.row.checked_sub(inside.y).map(usize::from);
                 if let Some(index) = line.and_then(|line| super::groups::at_line(model, &groups(model), inside, line)) {
                     model.live.group.index = index;
