@@ -18,11 +18,7 @@ pub(super) struct DeviceArguments {
 impl DeviceArguments {
     /// The same for a worker.
     pub(super) fn compute(self) -> Compute {
-        match self.gpu {
-            Some(ordinal) => Compute::Gpu(ordinal),
-            None if self.cpu => Compute::Cpu,
-            None => Compute::Any,
-        }
+        Compute::asked(self.gpu, self.cpu)
     }
 
     /// The engine that the user asked for; where nothing was asked, the first GPU, else the CPU.

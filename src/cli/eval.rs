@@ -7,9 +7,8 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
-use super::targets::{Rows, Target, common_limit, lengths};
+use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, progress};
-use crate::dataset::PromptRow;
 use crate::eval::{Pass, evaluate, prepare_rows};
 use crate::model::Adapters;
 use crate::report::{self, Paired};
@@ -157,12 +156,7 @@ fn keep(out: &Path, task: &Task, rows: &Rows) -> Result<EvalFolder, Failure> {
 
 /// The rows as JSON lines, each with its id.
 fn lines(rows: &Rows) -> String {
-    let line = |row: &PromptRow| {
-        let mut fields = row.fields.clone();
-        fields.insert("id".to_owned(), json!(row.id));
-        format!("{}\n", Value::Object(fields))
-    };
-    rows.rows.iter().map(line).collect()
+    rows.rows.iter().map(|row| format!("{}\n", whole(row))).collect()
 }
 
 fn write_html(file: &Path, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Result<(), Failure> {

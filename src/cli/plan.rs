@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::config::Resolved;
 use crate::plan::{
-    DataShape, Difference, Disk, Memory, ModelShape, Phase, Plan, SignalReport, SignalSettings, StepShape, Time, Verdict,
-    bytes_in_words as bytes, count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time,
-    trainable_parameters,
+    DataShape, Difference, Disk, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, bytes_in_words as bytes,
+    count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
 };
 use crate::run::RunPlaces;
 use crate::task::Task;
@@ -169,19 +168,11 @@ fn difference_lines(differences: &[Difference]) -> Vec<String> {
 }
 
 fn memory_lines(memory: &Memory) -> Vec<String> {
-    let when = |phase| match phase {
-        Phase::Always => "",
-        Phase::Rollout => "while drawing",
-        Phase::Prefill => "while reading prompts",
-        Phase::Decode => "while drawing, after the prompts",
-        Phase::Training => "while training",
-        Phase::Head => "while training, at the head",
-        Phase::Backward => "while training, in the layers",
-    };
     let mut lines = vec!["memory at the longest prompts and completions:".to_owned()];
-    lines.extend(
-        memory.parts.iter().map(|part| format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), when(part.phase)).trim_end().to_owned()),
-    );
+    lines.extend(memory.parts.iter().map(|part| {
+        let line = format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), part.phase.in_words());
+        line.trim_end().to_owned()
+    }));
     let machine = match memory.machine_bytes {
         None => String::new(),
         Some(machine) if machine >= memory.peak_bytes => {
@@ -212,11 +203,6 @@ fn remedy(memory: &Memory, machine: u64) -> &'static str {
 
 fn signal_text(report: &SignalReport) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let verdict = match report.advice.verdict {
-        Verdict::CanLearn => "it can learn",
-        Verdict::NothingToLearn => "there is nothing to learn",
-        Verdict::CannotLearn => "it cannot learn",
-    };
     let others: Vec<String> = report
         .other_group_sizes
         .iter()
@@ -246,7 +232,7 @@ fn signal_text(report: &SignalReport) -> String {
             percent(report.think_leaks)
         ),
         format!("  failures: {}", if failures.is_empty() { "none".to_owned() } else { failures.join(", ") }),
-        format!("{verdict}: {}", report.advice.why),
+        format!("{}: {}", report.advice.verdict.in_words(), report.advice.why),
     ];
     lines.extend(report.advice.changes.iter().map(|change| format!("  - {change}")));
     lines.join("\n")

@@ -100,11 +100,7 @@ pub(super) fn run(command: Command, places: &RunPlaces) -> Outcome {
     }
     match &command {
         Command::Pause { asked } => request(asked, places)?.ask(&Verb::Pause, 0),
-        Command::Resume { asked, gpu, cpu } => request(asked, places)?.resume(match gpu {
-            Some(ordinal) => Compute::Gpu(*ordinal),
-            None if *cpu => Compute::Cpu,
-            None => Compute::Any,
-        }),
+        Command::Resume { asked, gpu, cpu } => request(asked, places)?.resume(Compute::asked(*gpu, *cpu)),
         Command::Checkpoint { asked, patience } => request(asked, places)?.ask(&Verb::Checkpoint, patience.timeout),
         Command::Eval { asked, patience } => request(asked, places)?.ask(&Verb::Eval, patience.timeout),
         Command::Stop { asked, now, wait } => request(asked, places)?.stop(*now, wait.map(Duration::from_secs)),

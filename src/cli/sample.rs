@@ -6,14 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
-use super::targets::{Rows, Target, common_limit, lengths};
+use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, eval, print, score};
-use crate::dataset::PromptRow;
 use crate::eval::{Prompt, prepare_rows};
 use crate::model::Adapters;
 use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
 use crate::run::sampler::{self, SamplingRequest};
-use crate::run::{Launch, RunPlaces, SampledCompletion};
+use crate::run::{Launch, RunPlaces, Sample, SampledCompletion};
 use crate::score::{Score, Scorer};
 use crate::task::{PromptSet, Task};
 
@@ -120,16 +119,16 @@ fn by_worker(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunPl
         None => task.name.clone(),
     };
     for row in chosen.iter().flat_map(|rows| &rows.rows) {
-        let request = SamplingRequest {
-            model: arguments.model.clone(),
-            task: Some(task.clone()),
+        let sample = Sample {
             row: whole(row),
             n: arguments.n as usize,
             temperature: arguments.temperature,
             max_tokens: arguments.max_completion_tokens.map(|tokens| tokens as usize),
             base: false,
             seed: arguments.seed,
+            task: Some(task.clone()),
         };
+        let request = SamplingRequest { model: arguments.model.clone(), sample };
         let mut completions = Vec::new();
         sampler::sample(&request, places, &how, PATIENCE, &mut |completion| completions.push(completion))?;
         let mut output = String::new();
@@ -139,13 +138,6 @@ fn by_worker(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunPl
         print(&output)?;
     }
     Ok(std::process::ExitCode::SUCCESS)
-}
-
-/// The row as a request carries it, under the name that it has in its file.
-fn whole(row: &PromptRow) -> Value {
-    let mut fields = row.fields.clone();
-    fields.insert("id".to_owned(), json!(row.id));
-    Value::Object(fields)
 }
 
 /// As [`document`].

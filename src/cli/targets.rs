@@ -6,14 +6,14 @@ use std::path::Path;
 
 use super::Failure;
 use crate::checkpoint::{Located, StartModel};
-use crate::config::{Assignments, Layers};
 use crate::dataset::{self, PromptRow};
 use crate::eval::Lengths;
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::run::RunPlaces;
-use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
+use crate::train::task_limit;
 
 /// A model under the name that results carry.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Target {
         };
         let limit = match Located::find(model, places)? {
             Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
-            Located::Model(_) | Located::Adapter(_) => (from_task(task, model, places)?, false),
+            Located::Model(_) | Located::Adapter(_) => (task_limit(task, model, Located::origin(model, places)?)?, false),
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
     }
@@ -57,17 +57,6 @@ pub(super) fn common_limit(targets: &[Target]) -> usize {
 /// What fits a model where nothing but the model itself limits a prompt.
 pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths {
     Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
-}
-
-fn from_task(task: &Task, model: &str, places: &RunPlaces) -> Result<usize, Failure> {
-    let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
-    let layers = Layers {
-        task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
-        set: vec![format!("base_model={model}")],
-        origin: Some(Located::origin(model, places)?),
-        ..Layers::default()
-    };
-    Ok(layers.resolve()?.config.max_completion_tokens)
 }
 
 /// Rows and where they come from.
@@ -108,4 +97,11 @@ impl Rows {
         let rows = self.rows.iter().filter(|row| wanted(row)).cloned().collect();
         Self { set: self.set.clone(), label: self.label.clone(), rows }
     }
+}
+
+/// A prompt row as one document, under the id that it has in its file.
+pub(super) fn whole(row: &PromptRow) -> serde_json::Value {
+    let mut fields = row.fields.clone();
+    fields.insert("id".to_owned(), row.id.clone().into());
+    fields.into()
 }

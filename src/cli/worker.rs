@@ -1,4 +1,4 @@
-//! `grpo-tui worker`, started by the program itself: computes one run, or serves samples of one model, in a session of its own, and tells its launcher once it has all that it needs.
+//! `grpo-tui worker`, started by the program itself in a session of its own: computes one run, or serves samples of one model.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -29,12 +29,7 @@ pub(super) struct Arguments {
 #[cfg(feature = "engine")]
 impl Arguments {
     fn compute(&self) -> crate::run::Compute {
-        use crate::run::Compute;
-        match self.gpu {
-            Some(ordinal) => Compute::Gpu(ordinal),
-            None if self.cpu => Compute::Cpu,
-            None => Compute::Any,
-        }
+        crate::run::Compute::asked(self.gpu, self.cpu)
     }
 }
 
@@ -69,7 +64,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
     }
     let checked = check(&run, arguments);
     match &checked {
-        Err(_) if is_finished(&run)? => worker.leave_finished()?,
+        Err(_) if is_finished(&RunState::read(run.path())?) => worker.leave_finished()?,
         Err(failure) => worker.end(Status::Failed, &failure.message)?,
         Ok(_) => {}
     }
@@ -77,8 +72,8 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
 }
 
 /// Whether the log says that all is done: then no refusal of a further worker may say otherwise.
-fn is_finished(run: &RunDirectory) -> Result<bool, Failure> {
-    Ok(RunState::read(run.path())?.end.is_some_and(|end| end.status == Status::Finished.name()))
+fn is_finished(history: &RunState) -> bool {
+    history.end.as_ref().is_some_and(|end| end.status == Status::Finished.name())
 }
 
 /// Wait for a device, do the work on it, and see to it that a last word is said, whatever happens.
@@ -111,11 +106,11 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot) -> Ended {
 /// The devices that the run may compute on, once its task and its model are known to be there.
 #[cfg(feature = "engine")]
 fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failure> {
-    if crate::train::finished_report(run)?.is_some() {
+    let history = RunState::read(run.path())?;
+    if is_finished(&history) {
         return Err(Failure::failed("the run has come to its end already; to train its result further, start a run with --model RUN"));
     }
-    let begun = RunState::read(run.path())?.last_step > 0;
-    if begun && !arguments.resume {
+    if history.last_step > 0 && !arguments.resume {
         return Err(Failure::usage("the run has begun already; add --resume to go on with it"));
     }
     crate::task::Task::load(&run.task_path())?;

@@ -33,7 +33,8 @@ const MOST_FOLDERS: usize = 4_000;
 /// What holds much and no model to start from. What a run made is named by the run.
 const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"];
 
-/// The models of this machine by place and name: the embedded one, the model folders in and below `folders`, and what the cache holds. What cannot be read is left out.
+/// The models of this machine by place and name: the embedded one, the model folders in and below `folders`, and what the cache holds. What cannot be
+/// read is left out.
 pub fn local_models(folders: &[PathBuf]) -> Vec<LocalModel> {
     local_models_in(folders, &cache::cache_folders(|variable| std::env::var_os(variable)))
 }

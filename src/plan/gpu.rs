@@ -149,7 +149,7 @@ type Part = (&'static str, Phase, usize);
 
 fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<MemoryPart> {
     let all = [held(model, config, number), rollout(model, config, data, number), training(model, config, data, step, number)].concat();
-    let part = |(name, phase, bytes): Part| MemoryPart { name, phase, bytes: bytes as u64 };
+    let part = |(name, phase, bytes): Part| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
     all.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
 }
 

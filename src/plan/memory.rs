@@ -26,11 +26,26 @@ pub enum Phase {
     Backward,
 }
 
+impl Phase {
+    /// When that is, for people; empty where it is always.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Always => "",
+            Self::Rollout => "while drawing",
+            Self::Prefill => "while reading prompts",
+            Self::Decode => "while drawing, after the prompts",
+            Self::Training => "while training",
+            Self::Head => "while training, at the head",
+            Self::Backward => "while training, in the layers",
+        }
+    }
+}
+
 /// One part.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPart {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// When it is there.
     pub phase: Phase,
     /// Its size.
@@ -38,7 +53,7 @@ pub struct MemoryPart {
 }
 
 /// All parts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     /// In the order in which they are shown; parts of no bytes are left out.
     pub parts: Vec<MemoryPart>,
@@ -110,7 +125,7 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
         ("one layer's work", Phase::Training, in_flight * tokens * LAYER_WORK * shape.layer_activations_per_token * NUMBER_BYTES),
         ("logits of a head chunk and their gradient", Phase::Training, in_flight * predicted * shape.vocabulary * (4 + NUMBER_BYTES)),
     ];
-    let part = |(name, phase, bytes)| MemoryPart { name, phase, bytes: bytes as u64 };
+    let part = |(name, phase, bytes): (&str, Phase, usize)| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
     found.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
 }
 
@@ -125,7 +140,7 @@ mod tests {
         let config = config(&["lora_rank=0", "tokens_per_micro_batch=1024"]);
         let found = cpu_memory(&qwen3_8b(), &config, &DATA, 2, None);
         let parameters = ModelShape::of(&qwen3_8b()).parameters as u64;
-        let bytes = |name| found.parts.iter().find(|part| part.name == name).map(|part| part.bytes);
+        let bytes = |name: &str| found.parts.iter().find(|part| part.name == name).map(|part| part.bytes);
         assert_eq!(bytes("weights"), Some(4 * parameters));
         assert_eq!(bytes("trained numbers (f32)"), None);
         assert_eq!(bytes("gradients"), Some(3 * 4 * parameters));

@@ -66,6 +66,17 @@ pub enum Verdict {
     CannotLearn,
 }
 
+impl Verdict {
+    /// The verdict for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::CanLearn => "it can learn",
+            Self::NothingToLearn => "there is nothing to learn",
+            Self::CannotLearn => "it cannot learn",
+        }
+    }
+}
+
 /// The verdict in sentences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Advice {
@@ -202,8 +213,11 @@ fn alike(signal: &Signal, size: usize) -> f64 {
     signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
 }
 
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
 fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &SignalSettings) -> Advice {
-    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let informative = format!(
         "{} of the groups are mixed ({} to {}, {} prompts x {})",
         percent(report.informative),
@@ -281,9 +295,9 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     let larger = report.other_group_sizes.last();
     if let Some(larger) = larger.filter(|larger| larger.informative > report.informative + 0.15) {
         changes.push(format!(
-            "with completions_per_prompt = {} up to {:.0} % would be mixed",
+            "with completions_per_prompt = {} up to {} would be mixed",
             larger.completions_per_prompt,
-            100.0 * larger.informative
+            percent(larger.informative)
         ));
     }
     if report.tiers.valid >= MOSTLY_VALID {

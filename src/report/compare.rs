@@ -1,4 +1,4 @@
-//! Runs side by side: configuration keys that differ, the last value of each metric, each eval that one of them has, and their results on the same prompts.
+//! Runs side by side: configuration keys that differ, the last value of each metric, each eval that one has, results on the same prompts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -39,12 +39,8 @@ impl Filter {
     pub fn matches(&self, row: &RunRow) -> bool {
         let file = row.directory.file();
         let known = [file.id.as_str(), &file.name, &file.task, &file.config.base_model, row.status.name()];
-        let has = |word: &String| {
-            known
-                .iter()
-                .chain(row.tags.iter().map(String::as_str).collect::<Vec<_>>().iter())
-                .any(|text| text.to_lowercase().contains(word.as_str()))
-        };
+        let texts = || known.into_iter().chain(row.tags.iter().map(String::as_str));
+        let has = |word: &String| texts().any(|text| text.to_lowercase().contains(word.as_str()));
         self.words.iter().all(has) && self.query.as_ref().is_none_or(|query| query.matches(&|name| row.field(name, false)))
     }
 

@@ -1,11 +1,10 @@
 //! A run as one self-contained HTML file: what it shows, its charts and tables, and examples of what changed.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use super::page::Writer;
 use super::svg::{Chart, Line, chart};
-use super::{Report, SMOOTHING};
+use super::{Report, SMOOTHING, percent, shown};
 use crate::config::Source;
 use crate::run::{Comparison, EvalRecord, EvalSummary, eval_file, read_evals};
 use crate::statistics::smooth;
@@ -122,10 +121,10 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
     let titles = ["", "n>", "valid>", "95 % interval>", "exact>", "parse>", "tolerant>", "tokens>", "cut>"];
     page.table(&titles, &rows.iter().map(cells).collect::<Vec<_>>());
     if let Some(pair) = pair {
-        let Comparison { fixed, broken, mcnemar_p, .. } = Comparison::of(&pair.before, &pair.after);
+        let comparison = Comparison::of(&pair.before, &pair.after);
+        let (pairs, Comparison { fixed, broken, mcnemar_p, .. }) = (comparison.pairs(), comparison);
         let sentence = format!(
-            "Of the same {} prompts, {fixed} became valid and {broken} no longer are (exact McNemar test: p = {mcnemar_p:.2e}).",
-            Comparison::of(&pair.before, &pair.after).pairs()
+            "Of the same {pairs} prompts, {fixed} became valid and {broken} no longer are (exact McNemar test: p = {mcnemar_p:.2e})."
         );
         page.paragraph("", &sentence);
     }
@@ -199,6 +198,7 @@ fn examples(page: &mut Writer, pair: &Pair) {
         let other = pair.after.iter().filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
         other.filter(|(before, after)| before.is_valid() != after.is_valid() && after.is_valid() == valid).collect::<Vec<_>>()
     };
+    let step = format!("step {}", pair.step);
     for (valid, title) in [(true, "Became valid"), (false, "No longer valid")] {
         let found = changed(valid);
         if found.is_empty() {
@@ -208,14 +208,8 @@ fn examples(page: &mut Writer, pair: &Pair) {
         for (before, after) in found.into_iter().take(EXAMPLES) {
             let id = page.safe(&after.prompt_id);
             let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
-            for (name, record) in [("start".to_owned(), before), (format!("step {}", pair.step), after)] {
-                let class = if record.is_valid() { "good" } else { "bad" };
-                let (text, reason) = (page.safe(&cut(&record.completion)), page.safe(&reason(record)));
-                let _ = write!(
-                    html,
-                    "<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{}</span> {reason}<pre>{text}</pre></div>",
-                    record.tier
-                );
+            for (name, record) in [("start", before), (step.as_str(), after)] {
+                html.push_str(&answer(page, name, record, &cut(&record.completion)));
             }
             page.raw(&format!("{html}</div>"));
         }
@@ -229,9 +223,12 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// The first error that the scorer gave.
-fn reason(record: &EvalRecord) -> String {
-    record.score["errors"][0]["message"].as_str().unwrap_or_default().to_owned()
+/// One answer among examples, under the name of who gave it: its tier, the first error that the scorer gave, its text.
+pub(super) fn answer(page: &mut Writer, name: &str, record: &EvalRecord, text: &str) -> String {
+    let class = if record.is_valid() { "good" } else { "bad" };
+    let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
+    let (name, reason, text) = (page.safe(name), page.safe(reason), page.safe(text));
+    format!("<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{}</span> {reason}<pre>{text}</pre></div>", record.tier)
 }
 
 fn evals(page: &mut Writer, report: &Report) {
@@ -299,11 +296,7 @@ fn configuration(page: &mut Writer, report: &Report) {
     let rows = |wanted: &dyn Fn(&Source) -> bool| -> Vec<Vec<String>> {
         let source = |key: &str| file.sources.get(key).cloned().unwrap_or(Source::Default);
         let values = file.config.values().into_iter().filter(|(key, _)| wanted(&source(key)));
-        values
-            .map(|(key, value)| {
-                vec![key.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned), source(&key).to_string()]
-            })
-            .collect()
+        values.map(|(key, value)| vec![key.clone(), shown(&value), source(&key).to_string()]).collect()
     };
     page.heading("Configuration");
     let changed = rows(&|source| *source != Source::Default);
@@ -339,8 +332,4 @@ fn origin(page: &mut Writer, report: &Report) {
     let files = file.task_files.iter().map(|(name, digest)| (name.as_str(), digest.clone()));
     let rows: Vec<Vec<String>> = rows.into_iter().chain(files).map(|(name, value)| vec![name.to_owned(), value]).collect();
     page.table(&["", ""], &rows);
-}
-
-fn percent(rate: f64) -> String {
-    format!("{:.1} %", 100.0 * rate)
 }

@@ -22,12 +22,13 @@ pub use listing::{Entry, Listing};
 pub use passes::{PROMPTS_FILE, Pass, PassId, base_and_trained, passes_of};
 pub use row::{FIELDS, HeldOut, Latest, RunRow, order, unknown_field};
 pub use tables::{csv, json_lines};
-pub use verdict::{columns, rate_rows, rates, table, tag_rows, value_drift, verdict};
+pub use verdict::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift, verdict};
 pub use versus::{Asked, Outcome, Paired, TIERS, Versus, points};
 pub use versus_html::versus_html;
 
+pub use crate::plan::bytes_in_words as size;
 use crate::run::{EvalSummary, RunDirectory, RunError, RunState, State, Status, list_checkpoints, read_tags};
-use crate::statistics::smooth;
+use crate::statistics::Smoothing;
 
 /// How much of the past a smoothed series keeps: it averages about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
@@ -89,7 +90,8 @@ impl Report {
     /// The last value of a metric; `smoothed`: of its moving average.
     pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
         let series = self.history.metrics.get(name)?;
-        if smoothed { smooth(series.values(), SMOOTHING).last().copied() } else { series.last() }
+        let mut smoothing = Smoothing::new(SMOOTHING);
+        if smoothed { series.values().iter().map(|value| smoothing.next(*value)).last() } else { series.last() }
     }
 
     /// Time of all steps.
@@ -103,9 +105,20 @@ pub fn shown(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Bytes as a person reads them.
-pub fn size(bytes: u64) -> String {
-    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
-    let found = units.into_iter().find(|(unit, _)| bytes as f64 >= *unit);
-    found.map_or_else(|| format!("{bytes} bytes"), |(unit, name)| format!("{:.1} {name}", bytes as f64 / unit))
+/// The last part of a run's id, which tells runs apart.
+pub fn short_id(id: &str) -> &str {
+    id.rsplit('-').next().unwrap_or(id)
+}
+
+/// A share as a table has it: `97.5 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// At most so many of the values, spread evenly; the first and the last are among them.
+pub fn spread(values: &[f64], most: usize) -> Vec<f64> {
+    if values.len() <= most || most < 2 {
+        return values.to_vec();
+    }
+    (0..most).map(|index| values[index * (values.len() - 1) / (most - 1)]).collect()
 }

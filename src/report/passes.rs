@@ -1,10 +1,10 @@
-//! Held-out passes that can be compared: those of a run, and those of an eval that was started on its own. Both keep them in `evals/` beside a frozen task.
+//! Held-out passes that can be compared: of a run, or of an eval that was started on its own; both lie in `evals/` beside a frozen task.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use super::ReportError;
+use super::{ReportError, short_id};
 use crate::dataset::{self, PromptRow};
 use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_file, list_checkpoints, read_evals, sha256};
 use crate::task::{PromptSet, Task};
@@ -63,8 +63,7 @@ impl PassId {
 
     /// The end of its folder's name, which tells runs apart.
     pub fn short_folder(&self) -> String {
-        let name = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.rsplit('-').next().unwrap_or_default().to_owned()
+        short_id(&self.folder.file_name().unwrap_or_default().to_string_lossy()).to_owned()
     }
 
     /// How it is called: `base`, `step 30`, or the model's name; with the run where that is not clear.

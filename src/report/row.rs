@@ -1,10 +1,10 @@
 //! What a list tells of a run: its fields by name, few enough bytes that thousands of runs can be held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::Report;
+use super::{Report, spread};
 use crate::config::Source;
 use crate::run::events::Alert;
 use crate::run::{EvalSummary, Field, RunDirectory, Status};
@@ -30,7 +30,7 @@ pub const FIELDS: [&str; 17] = [
     "parse",
 ];
 
-/// Values of a curve that are kept; of a longer one every n-th.
+/// Values of a curve that are kept; of a longer one so many, spread evenly.
 const CURVE: usize = 48;
 
 /// One run in a list.
@@ -100,7 +100,7 @@ impl RunRow {
             let latest = Latest { value: report.metric(name, false)?, smoothed: report.metric(name, true)? };
             Some((name.clone(), latest))
         });
-        let series = |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| thinned(series.values()));
+        let series = |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
         let evals: Vec<f64> = history
             .evals
             .values()
@@ -115,7 +115,7 @@ impl RunRow {
             seconds: report.computed_seconds(),
             held_out: ["proof", "eval"].into_iter().filter_map(|set| held_out(report, set)).collect(),
             metrics: metrics.collect(),
-            valid_rates: if evals.len() > 1 { thinned(&evals) } else { series("tiers/valid") },
+            valid_rates: if evals.len() > 1 { spread(&evals, CURVE) } else { series("tiers/valid") },
             rewards: series("reward"),
             checkpoints: report.checkpoints.clone(),
             best: report.best(),
@@ -207,13 +207,6 @@ fn held_out(report: &Report, set: &'static str) -> Option<HeldOut> {
     (base.is_some() || trained.is_some()).then_some(HeldOut { set, base, trained })
 }
 
-/// So many values that a small curve can be drawn; the last is always among them.
-fn thinned(values: &[f64]) -> Vec<f64> {
-    let every = values.len().div_ceil(CURVE).max(1);
-    let skipped = values.len().saturating_sub(1) % every;
-    values.iter().skip(skipped).step_by(every).copied().collect()
-}
-
 /// The order of two runs by a field. Runs without a value, or with one that is no number, come last either way; equal ones stay as they were.
 pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::Ordering {
     use std::cmp::Ordering;
@@ -232,9 +225,10 @@ pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Cl
     if FIELDS.contains(&name) || rows.clone().any(|run| run.field(name, smoothed).is_some()) {
         return None;
     }
-    let metrics = rows.flat_map(|run| run.metrics.keys().cloned());
+    // Of a thousand runs the names are few.
+    let metrics: BTreeSet<&String> = rows.flat_map(|run| run.metrics.keys()).collect();
     let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
-    let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics).chain(keys);
+    let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics.into_iter().cloned()).chain(keys);
     let near = known.map(|known| (strsim::jaro_winkler(name, &known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
     Some(format!("no run has `{name}`{hint} There are the fields {}, config.KEY, and every metric", FIELDS.join(", ")))
@@ -261,11 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_curve_keeps_its_end() {
-        for length in [0, 1, 47, 48, 49, 1000] {
+    fn a_long_curve_keeps_its_ends() {
+        for (length, most) in [(0, CURVE), (1, CURVE), (47, CURVE), (48, CURVE), (49, CURVE), (1000, CURVE), (48, 10), (3, 10)] {
             let values: Vec<f64> = (0..length).map(f64::from).collect();
-            let thin = thinned(&values);
-            assert!(thin.len() <= CURVE && thin.last() == values.last(), "{length}: {thin:?}");
+            let thin = spread(&values, most);
+            let ends = (thin.first() == values.first(), thin.last() == values.last());
+            assert!(thin.len() == values.len().min(most) && ends == (true, true), "{length}: {thin:?}");
         }
     }
 }

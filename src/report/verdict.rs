@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::percent;
 use crate::run::{Comparison, EvalSummary};
 use crate::statistics::{compound, wilson};
 
@@ -58,8 +59,12 @@ pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
 /// The paired test in a line.
 pub fn verdict(comparison: &Comparison) -> String {
     let Comparison { fixed, broken, both, neither, mcnemar_p, .. } = comparison;
-    let p = if *mcnemar_p < 1e-4 { format!("{mcnemar_p:.1e}") } else { format!("{mcnemar_p:.4}") };
-    format!("fixed {fixed}, broken {broken}, valid in both {both}, in neither {neither}; exact McNemar p = {p}\n")
+    format!("fixed {fixed}, broken {broken}, valid in both {both}, in neither {neither}; exact McNemar p = {}\n", p_value(*mcnemar_p))
+}
+
+/// A p-value; a small one by its power of ten.
+pub fn p_value(p: f64) -> String {
+    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }
 
 /// A sentence where the form is right but the values are not: the reward checks form, so values can drift.
@@ -72,10 +77,6 @@ pub fn value_drift(trained: &EvalSummary) -> String {
         ),
         _ => String::new(),
     }
-}
-
-fn percent(rate: f64) -> String {
-    format!("{:.1} %", 100.0 * rate)
 }
 
 /// A rate and its 95 % Wilson interval.

@@ -57,8 +57,8 @@ pub struct Paired {
     pub exact: Option<Interval>,
     /// How many answers went from the tier of the row to that of the column, in the order of [`TIERS`].
     pub tiers: [[usize; 3]; 3],
-    /// Where the result settles nothing: prompts that would show a difference like this in four of five tries; `None` where it settles something, or no
-    /// number would.
+    /// Where the result settles nothing: prompts that would show a difference like this in four of five tries; `None` where it
+    /// settles something, or no number would.
     pub needed: Option<usize>,
 }
 

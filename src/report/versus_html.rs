@@ -1,8 +1,6 @@
 //! Passes side by side as one self-contained HTML file: rates, what the difference is worth, tags, and the answers that changed.
 
-use std::fmt::Write;
-
-use super::html::Page;
+use super::html::{Page, answer};
 use super::page::Writer;
 use super::verdict::{rate_rows, tag_rows, value_drift, verdict};
 use super::versus::{Asked, Outcome, Paired, TIERS, Versus};
@@ -72,16 +70,7 @@ fn examples(page: &mut Writer, versus: &Versus, pair: &Paired, outcome: Outcome)
         let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
         for place in [pair.first, pair.second] {
             let Some(record) = versus.record(asked, place) else { continue };
-            let class = if record.is_valid() { "good" } else { "bad" };
-            let name = page.safe(&versus.passes[place].name);
-            let reason = page.safe(record.score["errors"][0]["message"].as_str().unwrap_or_default());
-            let text = page.safe(&record.completion);
-            // Writing into a String cannot fail.
-            let _ = write!(
-                html,
-                "<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{}</span> {reason}<pre>{text}</pre></div>",
-                record.tier
-            );
+            html.push_str(&answer(page, &versus.passes[place].name, record, &record.completion));
         }
         page.raw(&format!("{html}</div>"));
     }

@@ -8,7 +8,7 @@ use super::checkpoints::{checkpoint_path, list_checkpoints};
 use super::history::RunState;
 use super::rollouts::{STEPS_PER_FILE, rollout_segments};
 use crate::config::TrainConfig;
-use crate::plan::{COMPRESSED_SHARE, Kept};
+use crate::plan::{COMPRESSED_SHARE, Kept, free_disk_bytes};
 
 /// Bytes by part of the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -58,14 +58,9 @@ pub fn disk_use(run: &Path) -> DiskUse {
     }
 }
 
-/// Free for this user on the disk of a path; `None` where the system does not say.
-pub(super) fn free_bytes(path: &Path) -> Option<u64> {
-    rustix::fs::statvfs(path).ok().map(|found| found.f_frsize.max(1).saturating_mul(found.f_bavail))
-}
-
 /// What a run will take: what its parts took so far, times what [`Kept`] says there will be of them.
 pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> DiskForecast {
-    let (now, free_bytes) = (disk_use(run), free_bytes(run));
+    let (now, free_bytes) = (disk_use(run), free_disk_bytes(run));
     let total_steps = state.run.as_ref().map_or(0, |run| run.total_steps);
     if state.last_step == 0 || total_steps == 0 {
         return DiskForecast { now, at_end_bytes: None, needed_bytes: None, free_bytes };

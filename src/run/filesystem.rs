@@ -17,6 +17,7 @@ const KINDS: &[(u32, &str, bool)] = &[
     (0x0bd0_0bd0, "lustre", true),
     (0x00c3_6400, "ceph", true),
     (0x5346_414f, "afs", true),
+    (0x6b41_4653, "kafs", true),
     (0x4750_4653, "gpfs", true),
     (0x1983_0326, "beegfs", true),
     (0x7461_636f, "ocfs2", true),

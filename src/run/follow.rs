@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::error::RunError;
+use super::filesystem::FileSystem;
 use super::history::RunState;
 use super::reader::{Batch, EventReader};
 
@@ -41,13 +42,8 @@ impl Follower {
 
     /// Go on where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the log is polled.
     pub fn new(run: &Path, reader: EventReader) -> Self {
-        let wake = if on_network(run) { None } else { watch(run) };
+        let wake = if FileSystem::of(run).is_network() { None } else { watch(run) };
         Self { run: run.to_owned(), reader, wake, last_look: None, was_gone: false }
-    }
-
-    /// Whether changes are told by the system rather than polled for.
-    pub fn is_notified(&self) -> bool {
-        self.wake.is_some()
     }
 
     /// What is new. Waits for it, at most `patience`; an empty batch means that nothing came.
@@ -73,7 +69,7 @@ impl Follower {
         let gone = batch.is_empty() && !self.run.is_dir();
         // Said once; a watch on a vanished folder sees nothing of a new one.
         batch.gone = gone && !self.was_gone;
-        if self.was_gone && !gone && !on_network(&self.run) {
+        if self.was_gone && !gone && !FileSystem::of(&self.run).is_network() {
             self.wake = watch(&self.run);
         }
         self.was_gone = gone;
@@ -110,31 +106,4 @@ fn watch(run: &Path) -> Option<(RecommendedWatcher, Receiver<()>)> {
     .ok()?;
     watcher.watch(run, RecursiveMode::NonRecursive).ok()?;
     Some((watcher, told))
-}
-
-/// Whether what another machine writes here is not told: NFS, SMB, FUSE, 9p, Lustre and their like, by the numbers of `statfs(2)`.
-#[cfg(target_os = "linux")]
-fn on_network(run: &Path) -> bool {
-    const NETWORK: [u32; 13] = [
-        0x6969,      // NFS
-        0x517B,      // SMB
-        0xFF53_4D42, // CIFS
-        0xFE53_4D42, // SMB2
-        0x6573_5546, // FUSE
-        0x0102_1997, // 9p
-        0x0BD0_0BD0, // Lustre
-        0x5346_414F, // AFS
-        0x6B41_4653, // kAFS
-        0x00C3_6400, // Ceph
-        0x4750_4653, // GPFS
-        0x1983_0326, // BeeGFS
-        0x7461_636F, // OCFS2
-    ];
-    // The numbers have 32 bits; the field's type differs from machine to machine.
-    rustix::fs::statfs(run).is_ok_and(|found| NETWORK.contains(&(found.f_type as u32)))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn on_network(_run: &Path) -> bool {
-    false
 }

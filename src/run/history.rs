@@ -1,14 +1,10 @@
 //! The fold: events to a run's state. One pure function that every reader uses.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::RunError;
 use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, Run};
-use super::index;
-use super::reader::{Batch, EventReader, Found};
 use super::series::Series;
 use crate::advantage::Dead;
 use crate::config::BestBy;
@@ -132,57 +128,6 @@ impl RunState {
             EventBody::End(end) => self.end = Some(end),
             EventBody::Unknown(_) => self.unknown += 1,
         }
-    }
-
-    /// What a run's log says now. A long log is not read whole: see [`Self::open`].
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
-    pub fn read(run: &Path) -> Result<Self, RunError> {
-        Ok(Self::open(run)?.0)
-    }
-
-    /// What a run's log says now, and the reader that stands behind its last whole line. A long log has an index beside it, so that only what came
-    /// since is read; an index that is missing, stale or of another version is made anew.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
-    pub fn open(run: &Path) -> Result<(Self, EventReader), RunError> {
-        let log = run.join("events.jsonl");
-        let (mut state, mut reader) = match index::load(run) {
-            Some((state, position)) => (state, EventReader::at(&log, position)),
-            None => (Self::default(), EventReader::new(&log)),
-        };
-        let from = reader.position().offset;
-        state.follow(&mut reader)?;
-        let position = reader.position();
-        if position.offset.saturating_sub(from) >= index::WORTH_BYTES && !reader.is_inside_a_line() {
-            index::store(run, &state, position);
-        }
-        Ok((state, reader))
-    }
-
-    /// Take what a [`super::Follower`] found.
-    pub fn take(&mut self, batch: Batch) {
-        if batch.restarted {
-            *self = Self::default();
-        }
-        self.skipped += batch.skipped.len();
-        self.gaps = self.gaps.saturating_add(batch.gaps);
-        batch.events.into_iter().for_each(|event| self.fold(event));
-    }
-
-    /// Take what is new in a log. A log that was replaced starts over.
-    ///
-    /// # Errors
-    /// As [`EventReader::each`].
-    pub fn follow(&mut self, reader: &mut EventReader) -> Result<(), RunError> {
-        reader.each(|found| match found {
-            Found::Restarted => *self = Self::default(),
-            Found::Event(event) => self.fold(event),
-            Found::Skipped(_) => self.skipped += 1,
-            Found::Missing(count) => self.gaps = self.gaps.saturating_add(count),
-        })
     }
 
     /// The step with the highest valid rate on the eval set among `candidates`; ties by exact match, then the earliest. `None` without such an eval.

@@ -35,6 +35,17 @@ pub enum Compute {
     Gpu(usize),
 }
 
+impl Compute {
+    /// As `--gpu N` and `--cpu` say it.
+    pub fn asked(gpu: Option<usize>, cpu: bool) -> Self {
+        match gpu {
+            Some(ordinal) => Self::Gpu(ordinal),
+            None if cpu => Self::Cpu,
+            None => Self::Any,
+        }
+    }
+}
+
 /// How a worker is started.
 #[derive(Debug, Clone)]
 pub struct Launch {

@@ -25,8 +25,8 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     Ok(())
 }
 
-/// `state.json.4121.tmp`, the room that a run sets aside, `.step-000004.partial`, and `step-000002` without its mark, which is the last to come and the first to go. An index that a viewer
-/// is writing may be among them; it is only made again.
+/// `state.json.4121.tmp`, the room that a run sets aside, `.step-000004.partial`, and `step-000002` without its mark, which is the last to come and the
+/// first to go. An index that a viewer is writing may be among them; it is only made again.
 fn is_left_over(path: &Path, name: &str) -> bool {
     let unfinished_file = (name.ends_with(".tmp") || name == super::room::RESERVE) && !path.is_dir();
     let unfinished_folder = name.starts_with(".step-") && name.ends_with(".partial");

@@ -21,9 +21,11 @@ mod leftovers;
 mod liveness;
 mod lock;
 mod logout;
+mod observe;
 mod promote;
 mod query;
 mod reader;
+mod reading;
 mod remove;
 mod rollouts;
 mod room;
@@ -61,6 +63,7 @@ pub use logout::{Home, Logout};
 pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, Found, Position, Skipped};
+pub use reading::LiveState;
 pub use remove::{Removal, Removed};
 pub use rollouts::{
     Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,

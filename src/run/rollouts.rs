@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoints::list_checkpoints;
 use super::durable::{append_line, open_append, seal, sync_folder};
-use super::error::RunError;
+use super::error::{RunError, is_full_disk};
 use super::lock::RunLock;
 use super::segments::{compress, compressed, expand, open_step};
 
@@ -141,7 +141,7 @@ impl RolloutWriter {
         for segment in rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step) {
             let path = self.run.join(rollout_file(segment.last_step));
             match compress(&path, step_of) {
-                Err(RunError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {}
+                Err(RunError::Io { source, .. }) if is_full_disk(&source) => {}
                 outcome => outcome?,
             }
         }

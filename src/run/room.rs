@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::control::Controls;
-use super::disk::free_bytes;
 use super::state::{StateWriter, Status};
 use super::worker::Worker;
+use crate::plan::{bytes_in_words, free_disk_bytes};
 
 /// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
 const RESERVE_BYTES: usize = 256 * 1024;
@@ -49,7 +49,7 @@ impl Room {
 
     /// Free for this user on the run's disk; `None` where the system does not say.
     pub fn free_bytes(&self) -> Option<u64> {
-        free_bytes(&self.run)
+        free_disk_bytes(&self.run)
     }
 
     /// Hold the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
@@ -121,21 +121,12 @@ fn reserve(run: &Path) -> PathBuf {
 }
 
 fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {
-    let free = free.map_or_else(|| "an unknown number of bytes".to_owned(), in_words);
+    let free = free.map_or_else(|| "an unknown number of bytes".to_owned(), bytes_in_words);
     let id = run.file_name().unwrap_or_default().to_string_lossy();
     format!(
         "the disk is full: {what} needs {}, and {free} are free on the disk of {}; remove something there. The run goes on by itself once there is room, or \
          with `grpo-tui runs resume {id}`",
-        in_words(needed_bytes),
+        bytes_in_words(needed_bytes),
         run.display()
     )
-}
-
-fn in_words(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} bytes"),
-        10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
 }

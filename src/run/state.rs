@@ -1,6 +1,5 @@
 //! `state.json`: what a worker last said about itself, replaced as a whole.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,11 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{FORMAT_VERSION, host_name};
 use super::durable::replace_file;
 use super::error::RunError;
-use super::events::{End, Event, EventBody};
 use super::lock::RunLock;
-
-/// As much of a log's end is looked at for a last word; behind it come at most some requests.
-const TAIL_BYTES: u64 = 1 << 16;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,24 +92,7 @@ pub struct State {
 }
 
 impl State {
-    /// Read a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock becomes `Interrupted`. `None`
-    /// before any worker has spoken, or where the file cannot be understood.
-    pub fn observe(run: &Path) -> Option<Self> {
-        // The lock is asked first: a worker that ends in between has then already written its last word.
-        let held = RunLock::is_held(run);
-        let mut state = Self::read(run)?;
-        if !held && !state.status.is_ended() && super::liveness::heard_from_afar(run, &state).is_none() {
-            let gone = || format!("the worker (process {} on {}) is gone without a last word", state.pid, state.host);
-            (state.status, state.step, state.cause) = match finished(run) {
-                // The log has its last word, which comes first; the worker died before it could say the same here.
-                Some(end) => (Status::Finished, end.step, Some(end.cause)),
-                None => (Status::Interrupted, state.step, Some(gone())),
-            };
-        }
-        Some(state)
-    }
-
-    /// The file as it stands, believed or not.
+    /// The file as it stands, believed or not; see [`Self::observe`].
     pub(super) fn read(run: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(run.join("state.json")).ok()?).ok()
     }
@@ -148,7 +126,8 @@ impl StateWriter {
             start_ticks: start_ticks(std::process::id()).unwrap_or(0),
             boot_id: boot_id(),
             host: host_name(),
-            step: steps_done_before(&path),
+            // So that a run that waits to go on does not look like a new one.
+            step: State::read(lock.run()).map_or(0, |state| state.step),
             cause: None,
             socket: None,
             updated_ms: 0,
@@ -244,23 +223,6 @@ impl Kept {
         self.written = Some(Instant::now());
         Ok(())
     }
-}
-
-/// The end of a run that is all done, from the last lines of its log. Nothing can begin such a run again, so it holds whatever else is said.
-fn finished(run: &Path) -> Option<End> {
-    let log = std::fs::File::open(run.join("events.jsonl")).ok()?;
-    let length = log.metadata().ok()?.len();
-    let start = length.saturating_sub(TAIL_BYTES);
-    let mut tail = vec![0u8; usize::try_from(length - start).ok()?];
-    log.read_exact_at(&mut tail, start).ok()?;
-    let ends = tail.split(|byte| *byte == b'\n').rev().filter_map(|line| Event::from_line(std::str::from_utf8(line).ok()?).ok());
-    let mut ends = ends.filter_map(|event| if let EventBody::End(end) = event.body { Some(end) } else { None });
-    ends.next().filter(|end| end.status == Status::Finished.name())
-}
-
-/// The steps that an earlier worker's last word claims, so that a run that waits to go on does not look like a new one.
-fn steps_done_before(path: &Path) -> u64 {
-    std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<State>(&text).ok()).map_or(0, |state| state.step)
 }
 
 /// The kernel's id of this boot; empty where there is none.

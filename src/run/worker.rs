@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::checkpoints::list_checkpoints;
 use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::error::RunError;
@@ -30,7 +31,8 @@ impl Worker {
     /// Become the run's worker. `interrupted` is set by signals: the run then stops after its step.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder is not this user's alone to change, [`RunError::Io`].
+    /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder is not this user's alone to change,
+    /// [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         Self::begin_in(run, interrupted, socket_folders())
     }
@@ -47,6 +49,8 @@ impl Worker {
         let state = StateWriter::start(&lock)?;
         let controls = Controls::new(interrupted);
         controls.keep_beside(run.path());
+        // Where the loop will begin.
+        controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
         let server = ControlServer::start(&lock, state.clone(), controls.clone(), folders)?;
         Ok(Self { server, controls, state, lock })
     }

@@ -6,12 +6,13 @@ use super::diagnose::KEYWORDS;
 
 /// Nesting is followed this deep.
 const MAX_DEPTH: usize = 8;
-/// Lines that are written; the rest is counted.
+/// Lines that are written. A few definitions that name each other stand for millions, so the rest is not even counted.
 const MAX_LINES: usize = 400;
 
 /// Keywords that say nothing about which values are accepted.
-const SILENT: [&str; 14] = [
+const SILENT: [&str; 16] = [
     "$schema",
+    "$vocabulary",
     "$id",
     "id",
     "$defs",
@@ -25,10 +26,11 @@ const SILENT: [&str; 14] = [
     "examples",
     "deprecated",
     "readOnly",
+    "writeOnly",
 ];
 
 /// Keywords that are put into words.
-const SPOKEN: [&str; 31] = [
+const SPOKEN: [&str; 29] = [
     "type",
     "enum",
     "const",
@@ -58,8 +60,6 @@ const SPOKEN: [&str; 31] = [
     "allOf",
     "not",
     "$ref",
-    "writeOnly",
-    "$vocabulary",
 ];
 
 /// One line of the description.
@@ -77,10 +77,11 @@ pub struct Accepted {
 
 /// The description of a schema. `formats_count`: whether `format` is checked (`assert_formats`).
 pub fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
-    let mut words = Words { root: schema, formats_count, lines: Vec::new(), open: Vec::new(), left_out: 0 };
+    let mut words = Words { root: schema, formats_count, lines: Vec::new(), open: Vec::new() };
     words.value(schema, 0, "the answer".to_owned(), None);
-    if words.left_out > 0 {
-        let text = format!("{} more lines are left out", words.left_out);
+    if words.is_full() {
+        words.lines.truncate(MAX_LINES);
+        let text = "more lines are left out".to_owned();
         words.lines.push(Accepted { depth: 0, name: "…".to_owned(), required: None, text });
     }
     words.lines
@@ -92,19 +93,21 @@ struct Words<'a> {
     lines: Vec<Accepted>,
     /// References that are being followed.
     open: Vec<&'a str>,
-    left_out: usize,
 }
 
 impl<'a> Words<'a> {
     fn push(&mut self, depth: usize, name: String, required: Option<bool>, text: String) {
-        if self.lines.len() < MAX_LINES {
-            self.lines.push(Accepted { depth, name, required, text });
-        } else {
-            self.left_out += 1;
-        }
+        self.lines.push(Accepted { depth, name, required, text });
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() > MAX_LINES
     }
 
     fn value(&mut self, schema: &'a Value, depth: usize, name: String, required: Option<bool>) {
+        if self.is_full() {
+            return;
+        }
         let keywords = match schema {
             Value::Object(keywords) => keywords,
             Value::Bool(false) => return self.push(depth, name, required, "nothing: no value is accepted here".to_owned()),
@@ -362,6 +365,16 @@ mod tests {
                 "  total (required): anything: `properties` does not describe it",
             ],
         );
+    }
+
+    #[test]
+    fn definitions_that_name_each_other_end_at_the_bound() {
+        let names: Vec<String> = (0..30).map(|number| format!("d{number}")).collect();
+        let all: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{name}")}))).collect();
+        let definitions: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"properties": all}))).collect();
+        let lines = describe(&json!({"$ref": "#/$defs/d0", "$defs": definitions}), true);
+        assert_eq!(lines.len(), MAX_LINES + 1);
+        assert_eq!(lines.last().unwrap().text, "more lines are left out");
     }
 
     #[test]

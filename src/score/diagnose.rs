@@ -9,7 +9,7 @@ use crate::task::{Task, TaskError};
 const MAX_FAULTS: usize = 200;
 
 /// Keywords of JSON Schema, all drafts from 4 on; others are let through by validators, which hides misspellings.
-pub(super) const KEYWORDS: [&str; 62] = [
+pub(super) const KEYWORDS: [&str; 63] = [
     "$anchor",
     "$comment",
     "$defs",
@@ -72,6 +72,7 @@ pub(super) const KEYWORDS: [&str; 62] = [
     "unevaluatedItems",
     "unevaluatedProperties",
     "uniqueItems",
+    "writeOnly",
 ];
 
 /// One thing that is wrong or odd.

@@ -155,9 +155,9 @@ impl Task {
         embedded::find(name).map(|task| task.files)
     }
 
-    /// Names of the embedded tasks.
-    pub fn embedded_names() -> impl Iterator<Item = &'static str> {
-        embedded::names()
+    /// Names that mean a task as seen from a folder: those of the nearest workspace, then the embedded ones.
+    pub fn known_names(here: &Path) -> Vec<String> {
+        resolve::known_names(here)
     }
 
     /// The same task with another text of its schema; the files that it names are followed anew.

@@ -27,7 +27,7 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
     }
     match embedded::find(text) {
         Some(task) => read::read_task(Home::Embedded(task)),
-        None => Err(unknown(text, known_tasks(here), here)),
+        None => Err(unknown(text, known_names(here), here)),
     }
 }
 
@@ -42,7 +42,7 @@ fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
 }
 
 /// Tasks of the nearest workspace, then the embedded ones.
-fn known_tasks(here: &Path) -> Vec<String> {
+pub(super) fn known_names(here: &Path) -> Vec<String> {
     let entries = here.ancestors().find_map(|folder| std::fs::read_dir(folder.join("tasks")).ok());
     let mut names: Vec<String> = entries
         .into_iter()

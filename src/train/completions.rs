@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use super::TrainError;
+use crate::config::{Assignments, Layers};
 use crate::dataset::{PromptRow, load, load_from};
 use crate::eval::{Lengths, Prompt, prepare_rows};
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{Request, Sampling, Threads, generate};
 use crate::run::{Sample, SampledCompletion};
 use crate::score::Scorer;
-use crate::task::{PromptSet, Task};
+use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::text::Tokenizer;
 
 /// Who answers.
@@ -76,6 +77,21 @@ pub(super) fn task_of(wanted: &Sample, own: impl FnOnce() -> Result<Task, TrainE
         Some(name) => Ok(Task::embedded(name)?),
         None => own(),
     }
+}
+
+/// Where a task has the completions of `model` cut; `origin`: the model that it came from, for the task's defaults.
+///
+/// # Errors
+/// [`TrainError`] naming what is wrong with the task's own configuration.
+pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, TrainError> {
+    let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let layers = Layers {
+        task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
+        set: vec![format!("base_model={model}")],
+        origin: Some(origin),
+        ..Layers::default()
+    };
+    Ok(layers.resolve()?.config.max_completion_tokens)
 }
 
 /// A row by its id, of any of the task's sets, or the row itself as a request carries it; and where it is from, for messages.

@@ -59,7 +59,7 @@ pub fn train(
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
-    let mut reached = RunState::read(run.path())?.last_step;
+    let mut reached = recorder.history()?.last_step;
     let result = match work(run, places, engine, worker, &mut recorder, &mut reached) {
         Err(error) => match error.cut_short() {
             Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
@@ -104,14 +104,14 @@ fn work(
     let mut outline = Outline::read(run, places, engine)?;
     let controls = worker.controls().clone();
     outline.threads = outline.threads.until(move || controls.stop_requested() == Some(Stop::Now));
-    let mut settings = settings(run.path())?;
+    let mut settings = settings(run.path(), recorder.history()?)?;
     outline.set_goal(&settings);
     *reached = outline.resumed_from.unwrap_or(0);
     begin(run, &outline, recorder)?;
     if let Some(gpu) = outline.gpu.take() {
         recorder.watch(gpu);
     }
-    let mut job = Job::load(run, outline, engine)?;
+    let mut job = Job::load(run, outline, engine, recorder.history()?)?;
     // Only now: where a checkpoint turns out to be damaged, everything stays as it was.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
     set_what_is_due(&mut job, &mut settings);
@@ -124,7 +124,7 @@ fn work(
         pass(run, &job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }
-    let mut best_valid = best_so_far(&RunState::read(run.path())?, job.state.step);
+    let mut best_valid = best_so_far(recorder.history()?, job.state.step);
     loop {
         set_what_is_due(&mut job, &mut settings);
         if attend(run, &mut job, recorder, worker.controls())? {
@@ -136,6 +136,9 @@ fn work(
             break;
         }
         let steps = job.config.weight_sync_interval.min(job.total_steps - job.state.step);
+        if !worker.controls().compute_until(job.state.step + steps) {
+            continue;
+        }
         match job.config.method {
             Method::Grpo => explore(&mut job, recorder, steps)?,
             Method::Sft => (0..steps).try_for_each(|_| imitate(&mut job, recorder))?,
@@ -192,7 +195,7 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
     if let Some(step) = outline.resumed_from {
         let text = format!("goes on from the checkpoint of step {step}; what was recorded of later steps is void");
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
-        if !RunState::read(run.path())?.checkpoints.contains_key(&step) {
+        if !recorder.history()?.checkpoints.contains_key(&step) {
             // Its worker died when the checkpoint was on the disk and not yet in the log.
             let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
             recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), removed: Vec::new() })?;

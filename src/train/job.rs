@@ -49,11 +49,11 @@ pub(super) struct Job {
 const MOST_SKIPPED: u64 = 3;
 
 impl Job {
-    /// Reads the weights of the run's model, and its last checkpoint.
+    /// Reads the weights of the run's model, and its last checkpoint. `history`: what the run's log says.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
-    pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine) -> Result<Self, TrainError> {
+    pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
         let shape = outline.shape();
         let Outline { task, config, start, prompts, scorer, threads, total_steps, best_and_worst, .. } = outline;
         let weights = start.weights()?;
@@ -65,10 +65,7 @@ impl Job {
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
-        let alerts = match resumed_from {
-            Some(step) => Alerts::resumed(&RunState::read(run.path())?, step, &config),
-            None => Alerts::default(),
-        };
+        let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
         Ok(Self {
             total_steps,
             alerts,

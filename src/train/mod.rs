@@ -22,6 +22,7 @@ mod step; // one step's groups
 mod watch; // the device's condition, every few seconds
 mod within_memory; // the same gradient in less memory
 
+pub use completions::task_limit;
 pub use grpo::{Ended, train};
 pub use measure::{Measurement, measure_cpu};
 pub use measure_gpu::{GpuBench, measure_gpu};

@@ -80,11 +80,10 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
     let trained = match set {
         "proof" => pass(run, job, recorder, "proof", "trained", best_step)?,
         // The eval set was read at that step already; at step 0 the trained model is the base.
-        _ => RunState::read(run.path())?
-            .evals
-            .into_values()
-            .find(|eval| eval.step == best_step && eval.set == "eval")
-            .map(|eval| eval.summary),
+        _ => {
+            let mut evals = recorder.history()?.evals.values();
+            evals.find(|eval| eval.step == best_step && eval.set == "eval").map(|eval| eval.summary.clone())
+        }
     };
     let mut report = recorded(run, set, best_step, job.state.step)?;
     report.seconds = seconds + start.elapsed().as_secs_f64();

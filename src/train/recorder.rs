@@ -8,7 +8,8 @@ use super::step::ScoredGroup;
 use super::watch::{self, Watch};
 use crate::run::events::{End, Group, Phase};
 use crate::run::{
-    EventBody, EventWriter, Gpu, Held, RolloutCompletion, RolloutGroup, RolloutWriter, Room, RunLock, StateWriter, Status, Worker,
+    EventBody, EventWriter, Gpu, Held, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, Room, RunLock, RunState, StateWriter,
+    Status, Worker,
 };
 
 /// Called with every event once it is in the log.
@@ -20,6 +21,7 @@ pub(super) struct Recorder<'a> {
     events: Arc<Mutex<EventWriter>>,
     watch: Option<Watch>,
     rollouts: Option<RolloutWriter>,
+    history: LiveState,
     state: StateWriter,
     room: Room,
     listener: Listener<'a>,
@@ -34,6 +36,7 @@ impl<'a> Recorder<'a> {
             events: Arc::new(Mutex::new(EventWriter::open(worker.lock())?)),
             watch: None,
             rollouts: None,
+            history: LiveState::open(worker.lock().run())?,
             state: worker.state(),
             room: Room::new(worker),
             listener,
@@ -67,6 +70,11 @@ impl<'a> Recorder<'a> {
             let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(phase.clone());
             listener(&phase);
         })
+    }
+
+    /// What the log says now.
+    pub(super) fn history(&mut self) -> Result<&RunState, TrainError> {
+        Ok(self.history.now()?)
     }
 
     /// Free on the run's disk.

@@ -3,15 +3,14 @@
 use serde_json::json;
 
 use super::TrainError;
-use super::completions::{Source, draw, task_of};
+use super::completions::{Source, draw, task_limit, task_of};
 use crate::checkpoint::{Located, StartModel};
-use crate::config::{Assignments, Layers};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::Threads;
 use crate::run::sampler::{Post, Rest, SamplerFile};
 use crate::run::{Accepted, Answer, RunDirectory, RunPlaces, Sample, Slot, Stop, Verb};
-use crate::task::{TASK_FILE, Task};
+use crate::task::Task;
 use crate::text::Tokenizer;
 
 /// The model and where it came from.
@@ -102,13 +101,6 @@ impl Served {
         if let Some(run) = &self.run {
             return Ok(run.file().config.max_completion_tokens);
         }
-        let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
-        let layers = Layers {
-            task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
-            set: vec![format!("base_model={}", self.name)],
-            origin: Some(self.origin.clone()),
-            ..Layers::default()
-        };
-        Ok(layers.resolve()?.config.max_completion_tokens)
+        task_limit(task, &self.name, self.origin.clone())
     }
 }

@@ -140,6 +140,7 @@ impl Appearance {
         model.keymap = self.keymap;
         model.options.low_bandwidth = self.low_bandwidth;
         model.options.notifications = self.notifications;
+        model.options.mouse = self.mouse;
         for note in self.notes {
             model.complain(note);
         }
@@ -172,8 +173,9 @@ fn theme_name(given: &Given, settings: &Settings, depth: Depth) -> String {
 /// Where the system gives no thread.
 pub(super) fn watch(given: Given, tell: impl Fn(Appearance) -> bool + Send + 'static) -> std::io::Result<()> {
     let Some(folder) = given.folder.clone() else { return Ok(()) };
+    // As they are now: a file may change before the thread is on its way.
+    let mut seen = stamps(&folder);
     let watching = move || {
-        let mut seen = stamps(&folder);
         loop {
             std::thread::sleep(LOOK);
             let now = stamps(&folder);

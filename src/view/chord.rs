@@ -76,9 +76,10 @@ impl Chord {
         Some(Self::of(KeyEvent::new(code, modifiers)))
     }
 
-    /// Whether a text field takes it as text.
-    pub fn is_text(self) -> bool {
-        matches!(self.code, KeyCode::Char(_)) && !self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
+    /// Whether no text field needs it for itself: escape, tab, function keys, and whatever is pressed with control or alt.
+    pub fn is_command(self) -> bool {
+        let is_modified = self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+        is_modified || matches!(self.code, KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_))
     }
 }
 

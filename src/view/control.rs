@@ -6,60 +6,79 @@ use std::time::Duration;
 use super::message::{Command, Work};
 use super::model::Model;
 use super::program::Call;
-use super::watched::Watched;
-use crate::run::{RunError, Status, Verb, WorkerSignal, ask, signal_worker};
+use super::watched::{Watched, short_id};
+use crate::run::{Liveness, RunError, Status, Verb, WorkerSignal, ask, signal_worker};
 
-/// How long the result of a checkpoint or an eval is waited for, once it is promised.
+/// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Why a run's worker cannot be asked anything; `None` where one should be there.
+/// What follows an answer.
+type Then = fn(&mut Model) -> Vec<Command>;
+
+/// Why a followed run's worker cannot be asked anything; `None` where one should be there.
 pub fn refusal(run: &Watched) -> Option<String> {
-    let id = run.id();
-    match run.status() {
-        _ if run.is_gone => Some(format!("{id} is not there any more")),
-        Status::Finished => Some(format!("{id} is finished: there is no worker to ask")),
-        Status::Failed | Status::Interrupted => Some(format!("{id} is {}: no worker lives; resume it first (r)", run.status().name())),
-        Status::Created => Some(format!("no worker of {id} has spoken yet")),
+    gone(run).or_else(|| no_worker(&run.id(), run.status()))
+}
+
+/// Why a followed run cannot be resumed; `None` where it can be, by its worker or by a new one.
+pub fn no_resume(run: &Watched) -> Option<String> {
+    gone(run).or_else(|| no_resume_from(&run.id(), run.status()))
+}
+
+fn gone(run: &Watched) -> Option<String> {
+    run.is_gone.then(|| format!("{} is not there any more", run.id()))
+}
+
+/// Why the worker of a run that stands there cannot be asked anything; `name` is what the sentence calls the run.
+pub fn no_worker(name: &str, status: Status) -> Option<String> {
+    match status {
+        Status::Created => Some(format!("no worker of {name} has spoken yet")),
+        Status::Finished => Some(format!("{name} is finished: no worker lives that could be asked")),
+        Status::Failed | Status::Interrupted => Some(format!("{name} is {}: no worker lives; resume it first (r)", status.name())),
         _ => None,
     }
 }
 
-/// Why a run cannot be resumed; `None` where it can be, by its worker or by a new one.
-pub fn no_resume(run: &Watched) -> Option<String> {
-    let id = run.id();
-    match run.status() {
-        _ if run.is_gone => Some(format!("{id} is not there any more")),
-        Status::Finished => Some(format!("{id} has come to its end; train its result further with `train TASK --model {id}`")),
-        Status::Paused | Status::Failed | Status::Interrupted => None,
-        status => Some(format!("{id} is {}: there is nothing to resume", status.name())),
+/// Why a run that stands there cannot be resumed.
+pub fn no_resume_from(name: &str, status: Status) -> Option<String> {
+    match status {
+        Status::Created | Status::Paused | Status::Failed | Status::Interrupted => None,
+        Status::Finished => {
+            Some(format!("{name} has come to its end; to train its result further, launch a run with this one as its model"))
+        }
+        status => Some(format!("{name} is {}: there is nothing to resume", status.name())),
     }
 }
 
-/// Ask a run's worker; what it answers becomes a notice. One that should stop and does not answer is signalled.
+/// Ask a run's worker; what it answers becomes a notice.
 pub fn request(run: &Path, verb: Verb) -> Command {
-    let path = run.to_owned();
-    let timeout = if verb.is_work() { PATIENCE } else { Duration::ZERO };
-    let key = key(&verb);
-    let compute = move || match (ask(&path, &verb, timeout, &mut |_| {}), &verb) {
-        (Err(RunError::NoAnswer { seconds, .. }), Verb::Stop { now }) => signalled(&path, *now, seconds),
-        (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
-    };
-    Work::once(key, compute, told)
+    request_then(run, verb, |_| Vec::new())
 }
 
-fn told(model: &mut Model, answer: Result<String, String>) -> Vec<Command> {
+/// Ask a run's worker; what it answers becomes a notice, and `then` follows.
+pub fn request_then(run: &Path, verb: Verb, then: Then) -> Command {
+    let path = run.to_owned();
+    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), move |model, (answer, name)| told(model, &name, answer, then))
+}
+
+/// The worker's answer in words. One that should stop and does not answer is signalled, as `runs stop` does.
+fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
+    match (ask(run, verb, PATIENCE, &mut |_| {}), verb) {
+        (Err(RunError::NoAnswer { seconds, .. }), Verb::Stop { now }) => {
+            let (signal, name) = if *now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
+            signal_worker(run, signal).map_err(|error| error.to_string())?;
+            Ok(format!("it did not answer for {seconds} s, so it was sent {name}"))
+        }
+        (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
+    }
+}
+
+fn told(model: &mut Model, name: &str, answer: Result<String, String>, then: Then) -> Vec<Command> {
     match answer {
-        Ok(text) => model.say(text),
+        Ok(text) => model.say(format!("{name}: {text}")),
         Err(error) => model.complain(error),
     }
-    Vec::new()
-}
-
-/// As `runs stop` does.
-fn signalled(run: &Path, now: bool, seconds: u64) -> Result<String, String> {
-    let (signal, name) = if now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
-    signal_worker(run, signal).map_err(|error| error.to_string())?;
-    Ok(format!("the worker did not answer for {seconds} s, so it was sent {name}"))
+    then(model)
 }
 
 /// Requests of different kinds do not displace each other's answers.
@@ -77,22 +96,31 @@ fn key(verb: &Verb) -> &'static str {
 
 /// Let the current run go on.
 pub fn resume_current(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
-    let (path, paused) = (run.path().to_owned(), run.status() == Status::Paused);
-    vec![resume(model, &path, paused)]
+    let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+    vec![resume(model, &run, |_| Vec::new())]
 }
 
-/// Let a run go on: its worker where one holds it `paused`, else a new worker, started by our own program.
-pub fn resume(model: &mut Model, run: &Path, paused: bool) -> Command {
-    if paused {
-        return request(run, Verb::Resume);
-    }
-    let id = name(run);
+/// Let a run go on: its worker where one lives, else a new one, started by our own program. `then` follows.
+pub fn resume(model: &Model, run: &Path, then: Then) -> Command {
+    let (path, name) = (run.to_owned(), name(run));
     let call = Call::of(model, ["runs", "resume", &run.display().to_string(), "--json"]);
-    model.say(format!("a worker is started for {id} ..."));
-    Work::once("control.resume", move || call.json().map(|_| format!("{id} goes on with a new worker")), told)
+    Work::stream("control.resume", move |outlet| {
+        let answer = match Liveness::of(&path) {
+            Liveness::Gone(_) => {
+                let text = format!("{name}: starting a worker ...");
+                outlet.put(move |model| {
+                    model.say(text);
+                    Vec::new()
+                });
+                call.json().map(|_| "a worker goes on with it".to_owned())
+            }
+            _ => answer(&path, &Verb::Resume),
+        };
+        outlet.put(move |model| told(model, &name, answer, then));
+    })
 }
 
+/// What notices call a run.
 fn name(run: &Path) -> String {
-    run.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    short_id(&run.file_name().unwrap_or_default().to_string_lossy()).to_owned()
 }

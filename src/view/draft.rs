@@ -157,10 +157,7 @@ impl Draft {
 
     /// Write the text where a crash does not reach it, unless that has been done.
     fn keep(&mut self) -> Option<Command> {
-        if !self.is_changed() || self.offer.is_some() {
-            return None;
-        }
-        if self.kept.as_ref() == Some(&self.text) {
+        if !self.is_changed() || self.offer.is_some() || self.kept.as_ref() == Some(&self.text) {
             return None;
         }
         self.kept = Some(self.text.clone());
@@ -248,10 +245,10 @@ fn look_at_file(model: &Model) -> Option<Command> {
             (path, stamp, text)
         },
         |model, (path, stamp, text)| {
-            let draft = &mut model.workbench.draft;
-            if draft.file().as_ref() != Some(&path) || model.work.get("task.save").is_some_and(|saving| saving.busy) {
+            if model.workbench.draft.file().as_ref() != Some(&path) || model.is_busy("task.save") {
                 return Vec::new();
             }
+            let draft = &mut model.workbench.draft;
             let vanished = draft.seen.is_some() && stamp.is_none();
             draft.seen = stamp;
             if vanished {
@@ -279,7 +276,7 @@ fn on_disk(model: &mut Model, text: String) -> Vec<Command> {
     if draft.is_changed() {
         draft.theirs = Some(text);
         model.complain(format!(
-            "{name} was changed on disk while your text is unsaved: on screen 2, k keeps yours, t takes theirs, d shows the difference"
+            "{name} was changed on disk while your text is unsaved: on screen 2, o keeps yours, t takes theirs, d shows the difference"
         ));
         return Vec::new();
     }
@@ -356,19 +353,10 @@ pub fn save(model: &mut Model) -> Vec<Command> {
         move || task_files::save_schema(&base, &data, &saved, &text),
         move |model, outcome| match outcome {
             Ok(home) => {
-                let draft = &mut model.workbench.draft;
-                draft.saved = written;
-                let mut commands: Vec<Command> = Vec::new();
-                let label = home.task.label(&home.task.schema_file);
-                match home.is_copy {
-                    true => {
-                        commands.extend(draft.moved(&home.task, &model.options.data));
-                        model.say(format!(
-                            "the sample is a part of the program: this copy is saved and worked on from now on: {}",
-                            home.folder.display()
-                        ));
-                    }
-                    false => model.say(format!("saved {label}")),
+                model.workbench.draft.saved = written;
+                let mut commands = settle(model, &home);
+                if !home.is_copy {
+                    model.say(format!("saved {}", home.task.label(&home.task.schema_file)));
                 }
                 let draft = &mut model.workbench.draft;
                 if !draft.is_changed() {
@@ -389,6 +377,15 @@ pub fn save(model: &mut Model) -> Vec<Command> {
         },
     );
     vec![work]
+}
+
+/// Where a copy of the task was made, everything goes on in the copy.
+pub fn settle(model: &mut Model, home: &task_files::Home) -> Vec<Command> {
+    if !home.is_copy {
+        return Vec::new();
+    }
+    model.say(format!("the sample is a part of the program: this copy is saved and worked on from now on: {}", home.folder.display()));
+    model.workbench.draft.moved(&home.task, &model.options.data).into_iter().collect()
 }
 
 /// Back to the text as saved. The editor can undo it.

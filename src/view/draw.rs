@@ -1,15 +1,19 @@
 //! The whole picture: tabs at the top, the screen, and one line of hints or news at the bottom. Only reads.
 
 use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 use super::action::Action;
+use super::keymap::is_for_text;
 use super::model::{Model, Screen};
 use super::notice::Notice;
 use super::role::Role;
+use super::watched::short_id;
+use super::widgets::fit::padded;
 use super::{action, popup, screens};
 
 const SMALLEST: (u16, u16) = (40, 10);
@@ -30,6 +34,9 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     (screens::of(model.screen).draw)(model, frame, body);
     frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.theme.style(Role::Bar)), bottom);
     popup::draw(model, frame, body);
+    if model.theme.ascii {
+        in_ascii(frame.buffer_mut());
+    }
 }
 
 /// All that a very small terminal can say.
@@ -102,7 +109,7 @@ fn places(model: &Model) -> Vec<String> {
     let link = if slow && model.bytes_per_second >= 1000 { format!("{} kB/s  ", model.bytes_per_second / 1000) } else { String::new() };
     let Some(run) = model.workbench.current_run() else { return vec![format!("{link}{task}"), task] };
     let (id, status) = (run.id(), run.status().name());
-    let short = id.rsplit('-').next().unwrap_or_default().to_owned();
+    let short = short_id(&id);
     let step = run.history.last_step;
     vec![
         format!("{link}{task}  {id} {status}, step {step}"),
@@ -121,10 +128,8 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
         return news(model, notice, columns as usize);
     }
     let bar = theme.style(Role::Bar);
-    let typing = (screens::of(model.screen).is_typing)(model);
     let hint = |action: &Action| {
-        // A key that a text field would take as text is no hint while one has the focus.
-        let key = model.keymap.keys(action).into_iter().find(|key| !typing || !key.is_text())?;
+        let key = model.keymap.keys(action).into_iter().find(|key| !is_for_text(model, *key))?;
         Some((format!(" {key}"), format!(" {} ", action.hint)))
     };
     let width = |(key, hint): &(String, String)| key.width() + hint.width();
@@ -167,21 +172,35 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     let more = action::find("notices").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
     let more = more.map_or_else(String::new, |key| format!(" {key} all of it "));
     let room = columns.saturating_sub(mark.width() + more.width() + 1);
-    let cut = cut(&text, room);
-    let ellipsis = theme.glyph("…", "~");
     Line::from(vec![
-        Span::styled(format!("{mark}{cut}{ellipsis}"), style),
-        Span::raw(" ".repeat(room.saturating_sub(cut.width()))),
+        Span::styled(format!("{mark}{}", padded(&text, room + 1, false)), style),
         Span::styled(more, theme.style(Role::Bar).patch(theme.style(Role::Key))),
     ])
 }
 
-/// The beginning of a text that fits into columns.
-fn cut(text: &str, columns: usize) -> &str {
-    let mut used = 0;
-    let end = text.char_indices().find(|(_, letter)| {
-        used += letter.width().unwrap_or(0);
-        used > columns
-    });
-    end.map_or(text, |(byte, _)| &text[..byte])
+/// Where a terminal knows nothing but ASCII, any other letter would come out as several and move the rest of its row: each becomes one that is known.
+fn in_ascii(buffer: &mut Buffer) {
+    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
+        let plain = match cell.symbol() {
+            "…" => "~",
+            "→" => ">",
+            "←" => "<",
+            "·" => ".",
+            _ => "?",
+        };
+        cell.set_symbol(plain);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_ascii_is_left_and_every_letter_keeps_its_place() {
+        let mut buffer = Buffer::with_lines(["base → ü… 語x"]);
+        in_ascii(&mut buffer);
+        let text: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
+        assert_eq!(text, "base > ?~ ? x");
+    }
 }

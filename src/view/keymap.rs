@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crossterm::event::KeyCode;
+
 use super::action::{self, Action};
 use super::chord::Chord;
 use super::model::Model;
+use super::screens;
 
 /// Keys by action. Actions that are not named keep those of the table.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,11 +44,18 @@ impl Keymap {
         self.keys(action).first().map(Chord::to_string).unwrap_or_default()
     }
 
-    /// The action that a chord means where the focus is. `typing`: a text field has the focus, so chords that are text mean nothing else.
-    pub fn action(&self, model: &Model, chord: Chord, typing: bool) -> Option<&'static Action> {
-        if typing && chord.is_text() {
+    /// The action that a chord means where the focus is.
+    pub fn action(&self, model: &Model, chord: Chord) -> Option<&'static Action> {
+        if is_for_text(model, chord) {
             return None;
         }
         action::here(model).into_iter().find(|action| self.keys(action).contains(&chord))
     }
+}
+
+/// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions what no text can be.
+pub fn is_for_text(model: &Model, chord: Chord) -> bool {
+    let is_typing = (screens::of(model.screen).is_typing)(model);
+    let is_tab = chord.code == KeyCode::Tab && chord.modifiers.is_empty();
+    is_typing && (!chord.is_command() || (is_tab && screens::takes_tab(model)))
 }

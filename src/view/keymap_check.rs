@@ -61,20 +61,12 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
         for (index, one) in actions.iter().enumerate() {
             for other in actions[index + 1..].iter().filter(|other| meet(one.place, other.place) && !is_meant(keymap, one, other)) {
                 let sentence = format!("`{chord}` means both `{}` and `{}`", one.id, other.id);
-                let conflict = Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] };
-                // The table lists screens before what is everywhere; sentences name the more general action first where a user changed it.
-                found.push(if keymap.is_changed(one.id) { conflict } else { ordered(conflict, keymap) });
+                found.push(Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] });
             }
         }
     }
     found.extend(warnings);
     found
-}
-
-fn ordered(finding: Finding, keymap: &Keymap) -> Finding {
-    let Finding { sentence, is_conflict, mut actions } = finding;
-    actions.sort_by_key(|id| keymap.is_changed(id));
-    Finding { sentence, is_conflict, actions }
 }
 
 /// Whether both could be meant at once. A pane's own key may stand before its screen's: the focus shows which is meant.

@@ -54,8 +54,6 @@ pub enum Command {
     Work(Work),
     /// Follow a run: its news come as messages.
     Watch(PathBuf),
-    /// Follow it no longer.
-    Unwatch(PathBuf),
     /// Into the clipboard of the terminal.
     Copy(String),
     /// A notification of the terminal, and its bell.

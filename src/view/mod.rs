@@ -2,23 +2,14 @@
 
 pub mod action;
 pub mod appearance;
-mod bells;
 pub mod capability;
 pub mod chord;
 mod colour;
 pub mod control;
 pub mod draft;
 pub mod draw;
-mod editor;
-mod encode;
-pub mod escape;
-mod event_loop;
 pub mod everywhere;
-mod follow;
 pub mod fuzzy;
-mod ground;
-mod hangup;
-mod input;
 pub mod keymap;
 pub mod keymap_check;
 pub mod keymap_file;
@@ -26,17 +17,13 @@ pub mod message;
 pub mod model;
 pub mod notice;
 pub mod options;
-mod pace;
 pub mod pane;
-mod panic;
-mod picture;
 pub mod popup;
 pub mod program;
 pub mod rewrite;
 pub mod role;
 pub mod screens;
 pub mod settings;
-mod signals;
 pub mod task_files;
 mod terminal;
 pub mod theme;
@@ -46,13 +33,11 @@ mod user_file;
 pub mod watched;
 pub mod widgets;
 pub mod workbench;
-mod world;
-mod writer;
 
-pub use event_loop::{Ending, run};
 pub use message::{Command, Message};
 pub use model::{Model, Screen};
 pub use options::Options;
+pub use terminal::{Ending, run};
 
 /// The first commands of a model: open the task, list the runs.
 pub fn start(model: &mut Model) -> Vec<Command> {

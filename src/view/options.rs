@@ -27,7 +27,7 @@ pub struct Options {
     pub theme: Theme,
     /// Keys at the start.
     pub keymap: Keymap,
-    /// At most one frame in two seconds, and no decoration that costs bytes.
+    /// At most one picture in two seconds, and as seldom as a slow link pays for.
     pub low_bandwidth: bool,
     /// Whether the session comes over SSH.
     pub remote: bool,

@@ -76,7 +76,7 @@ pub const KEYS: [Key; 6] = [
     Key {
         name: "ascii",
         values: "\"auto\", true or false",
-        meaning: "draw with ASCII only; `auto` does so where the locale or the terminal has nothing else",
+        meaning: "draw with ASCII only, and any other letter as `?`; `auto` does so where the locale or the terminal has nothing else",
         take: |settings, value| match (value.as_bool(), value.as_str()) {
             (None, Some("auto")) => true,
             (Some(ascii), _) => {

@@ -24,7 +24,7 @@ impl Theme {
         Self::embedded("monochrome")
     }
 
-    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; without any style where there is none of that name.
+    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; the dark one where there is none of that name.
     pub fn embedded(name: &str) -> Self {
         theme_file::read(name, None).theme
     }

@@ -35,15 +35,9 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
 }
 
 fn key(model: &mut Model, event: crossterm::event::KeyEvent) -> Vec<Command> {
-    let chord = Chord::of(event);
-    let screen = screens::of(model.screen);
-    let typing = (screen.is_typing)(model);
-    // In a text field the field has the plain keys, and actions what no text can be.
-    let is_tab = chord.code == crossterm::event::KeyCode::Tab && chord.modifiers.is_empty();
-    let for_text = typing && (!is_command(chord) || (is_tab && screens::takes_tab(model)));
-    match model.keymap.action(model, chord, typing).filter(|_| !for_text) {
+    match model.keymap.action(model, Chord::of(event)) {
         Some(action) => perform(model, action),
-        None => (screen.typed)(model, event),
+        None => (screens::of(model.screen).typed)(model, event),
     }
 }
 
@@ -56,13 +50,6 @@ pub fn perform(model: &mut Model, action: &'static super::action::Action) -> Vec
         }
         None => (action.perform)(model),
     }
-}
-
-/// A chord that no text field needs for itself: escape, tab, function keys, and letters with control or alt.
-fn is_command(chord: Chord) -> bool {
-    use crossterm::event::{KeyCode, KeyModifiers};
-    let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
-    matches!(chord.code, KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_)) || modified
 }
 
 fn mouse(model: &mut Model, event: crossterm::event::MouseEvent) -> Vec<Command> {

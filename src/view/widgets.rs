@@ -12,3 +12,4 @@ pub mod histogram;
 pub mod json;
 pub mod sparkline;
 pub mod stack;
+pub mod visible;

@@ -9,8 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
-    Accepted, Answer, Answered, Controls, EventBody, EventReader, EventWriter, Liveness, RunDirectory, RunError, RunLock, State, Status,
-    Stop, Verb, Worker, ask, settings,
+    Accepted, Answer, Answered, Controls, EventBody, EventReader, EventWriter, Liveness, RunDirectory, RunError, RunLock, RunState, State,
+    Status, Stop, Verb, Worker, ask, settings,
 };
 use serde_json::{Value, json};
 
@@ -116,6 +116,7 @@ fn a_pause_holds_the_loop_until_it_is_told_to_go_on() {
     let worker = begin(&run, vec![sockets(folder.path())]);
     let mut state = worker.state();
     state.status(Status::Running, 4, None).unwrap();
+    assert!(worker.controls().compute_until(5));
     assert_eq!(ask_now(&run, &Verb::Pause).unwrap().text, "pauses after step 5");
     assert!(worker.controls().pause_requested());
     assert_eq!(worker.controls().take().len(), 1);
@@ -346,7 +347,8 @@ fn what_was_set_is_read_back_from_the_log() {
     record(3, Verb::set(["learning_rate=1e-5"]).unwrap());
     record(7, Verb::set(["temperature=0.5"]).unwrap());
     let expected = json!({"3": {"learning_rate": 1e-5, "max_steps": 9}, "7": {"temperature": 0.5}});
-    assert_eq!(json!(settings(run.path()).unwrap()), expected);
+    let read = || settings(run.path(), &RunState::read(run.path()).unwrap());
+    assert_eq!(json!(read().unwrap()), expected);
     events
         .append(grpo_tui::run::events::Control {
             verb: "set".into(),
@@ -356,7 +358,7 @@ fn what_was_set_is_read_back_from_the_log() {
             request: String::new(),
         })
         .unwrap();
-    assert!(settings(run.path()).unwrap_err().to_string().contains("event 5: set: `seed` cannot change"));
+    assert!(read().unwrap_err().to_string().contains("for step 8: set: `seed` cannot change"));
 }
 
 /// What the program prints, with its exit code; it finds device slots in `folder` only.

@@ -33,6 +33,7 @@ fn what_a_worker_accepted_the_next_one_records_once() {
     let worker = begin(&run, vec![sockets(folder.path())]);
     let mut state = worker.state();
     state.status(Status::Running, 4, None).unwrap();
+    assert!(worker.controls().compute_until(5));
     ask_now(&run, &Verb::set(["temperature=0.5"]).unwrap()).unwrap();
     ask_now(&run, &Verb::Annotate { text: "so far so good".to_owned() }).unwrap();
     ask_now(&run, &Verb::Stop { now: true }).unwrap();

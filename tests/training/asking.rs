@@ -163,6 +163,38 @@ fn what_was_set_comes_back_after_a_kill() {
     }
 }
 
+/// Before the first step, and after one: what is asked there holds from the next step on, also where nobody lived to record it.
+#[test]
+fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    for at in [0, 3] {
+        let set_at_eval = |run: &RunDirectory, kill: bool| {
+            let mut set = false;
+            let work = || {
+                work_asked(run, |event, _| {
+                    if !set && matches!(event, EventBody::Phase(phase) if phase.phase == "eval" && phase.step == at) {
+                        set = true;
+                        let answered = ask(run.path(), &Verb::set(["learning_rate=5e-4"]).unwrap(), LONG, &mut |_| {}).unwrap();
+                        assert_eq!(answered.text, format!("sets learning_rate = 0.0005 after step {at}"));
+                        assert!(!kill, "killed, as the test wants it");
+                    }
+                })
+            };
+            catch_unwind(AssertUnwindSafe(work)).ok().map(Result::unwrap)
+        };
+        let whole = create(&folder.path().join(format!("{at}-whole")), &[]);
+        assert!(matches!(set_at_eval(&whole, false), Some(Ended::Finished(_))));
+        let run = create(&folder.path().join(format!("{at}-killed")), &[]);
+        assert!(set_at_eval(&run, true).is_none());
+        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+        assert!(fingerprint(&run) == fingerprint(&whole), "{at}");
+        for run in [whole, run] {
+            let controls = RunState::read(run.path()).unwrap().controls;
+            assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("set", at + 1)]);
+        }
+    }
+}
+
 #[test]
 fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
     let folder = tempfile::tempdir().unwrap();

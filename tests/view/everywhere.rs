@@ -79,6 +79,46 @@ fn help_names_every_action_of_every_screen_at_every_width() {
 }
 
 #[test]
+fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
+    let mut stage = Stage::new(110, 60);
+    stage.keys("?");
+    let help = stage.picture();
+    let line = |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
+    let of_line = |title: &str, below: usize| help.lines().nth(line(title) + below).unwrap_or_default().to_owned();
+    assert!(!of_line("Filter by words", 0).contains("not now") && !of_line("Filter by words", 1).contains("not now"), "{help}");
+    // The first of those with one reason tells it, on its line or below.
+    let first = [0, 1].map(|below| of_line("Open the run live", below)).concat();
+    assert!(first.contains("(not now: there is no run under the cursor)"), "{help}");
+    assert!(of_line("Mark the run, or", 0).contains("(not now, as above)"), "{help}");
+}
+
+#[test]
+fn no_hint_names_a_key_that_a_text_field_takes() {
+    let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+    // A filter of one line takes enter for itself, an editor the tab key, too.
+    for (keys, before, after) in [("f1", "enter ", "/"), ("f2", "enter type", "enter"), ("f2", "tab pane", "enter")] {
+        let mut stage = Stage::with(200, 36, |options| {
+            super::live_run::copy(&super::stage::finished_run(), &options.here.join("runs/20261120-120000-invoice-done01"));
+        });
+        stage.keys(keys);
+        assert!(bottom(&stage).contains(before), "{keys}: {}", bottom(&stage));
+        stage.keys(after);
+        assert!(!bottom(&stage).contains(before) && bottom(&stage).contains("ctrl-p palette"), "{keys}: {}", bottom(&stage));
+    }
+}
+
+#[test]
+fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
+    let mut stage = Stage::new(120, 36);
+    stage.model.theme.ascii = true;
+    for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
+        stage.keys(screen);
+        stage.model.say("größer → 語 …");
+        assert!(stage.picture().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.picture());
+    }
+}
+
+#[test]
 fn the_palette_finds_marks_and_says_why_not() {
     let mut stage = Stage::new(80, 24);
     stage.keys("ctrl-p").types("launch form");

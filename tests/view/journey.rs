@@ -28,15 +28,18 @@ fn from_the_schema_to_the_comparison() {
     // The schema: the amount becomes a text, samples fall; taken back and narrowed truly, it is saved.
     session.send("2");
     session.wait_text("how the samples score now");
-    let valid = |session: &Session| session.picture().lines().find(|line| line.contains("█ valid ")).map(str::to_owned);
-    let before = valid(&session);
+    let valid = |count: usize| {
+        let line = format!("█ valid      1.00  {count:>3} ");
+        move |session: &Session| session.picture().contains(&line)
+    };
+    session.wait_for("the samples are scored", valid(5));
     session.send("\r");
     session.send(&"\x1b[B".repeat(6));
     session.send("\x1b[F\x1b[D\x1b[D\x1b[D");
     session.send(", \"maximum\": 0");
-    session.wait_for("the samples are scored by the draft", |session| valid(session) != before);
+    session.wait_for("no sample passes the draft", valid(0));
     session.send("\x7f100000000");
-    session.wait_for("the wider bound lets them pass again", |session| valid(session) == before);
+    session.wait_for("the wider bound lets them pass again", valid(5));
     session.send("\x13");
     session.wait_text("saved");
     session.send("\x1b");

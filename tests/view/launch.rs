@@ -1,7 +1,6 @@
 //! The launch screen: the form, the forecast and the start; the program behind it is a script that answers what the real one once did.
 
 use std::fmt::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use grpo_tui::config::Source;
@@ -18,11 +17,8 @@ const PLAN_SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recor
 
 /// A program that writes down its arguments and does what the script says.
 fn answering(options: &mut Options, script: &str) {
-    let path = options.here.join("program");
-    let text = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{}'\n{script}\n", options.here.join("arguments").display());
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-    options.program = path;
+    let text = format!("printf '%s\\n' \"$@\" > '{}'\n{script}", options.here.join("arguments").display());
+    options.program = super::stage::script(&options.here.join("program"), &text);
 }
 
 pub(super) fn forecasting(options: &mut Options) {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grpo_tui::report::Listing;
-use grpo_tui::run::{Answer, RunDirectory, RunPlaces, Verb, Worker, read_tags};
+use grpo_tui::run::{RunDirectory, RunPlaces, Verb, Worker, read_tags};
 use grpo_tui::view::{Message, Screen};
 
 use super::stage::{Stage, finished_run};
+use super::written_run::serve;
 
 /// A copy of the recorded run under another id and name, with another status in `state.json`; hard links would share what tests change.
 pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
@@ -85,7 +86,7 @@ fn pictures_of_several_runs() {
             insta::assert_snapshot!(format!("runs_{columns}x{rows}"), stage.picture());
         });
         stage.keys("j tab");
-        assert!(stage.shows("failed"), "{}", stage.picture());
+        assert!(stage.shows("✗ failed: the loss was not finite"), "{}", stage.picture());
     }
     let mut stage = stage_with(40, 12, several);
     insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
@@ -169,7 +170,7 @@ fn runs_are_ordered_by_columns_and_metrics() {
     stage.keys("s ctrl-u").types("no_such_metric").keys("enter");
     assert!(stage.shows("no run has `no_such_metric`"));
     stage.keys("> > > >");
-    assert!(stage.shows(", highest first") || stage.shows(", lowest first"));
+    assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.picture());
 }
 
 #[test]
@@ -301,10 +302,7 @@ fn what_cannot_be_done_says_why() {
 #[test]
 fn an_interrupted_run_is_resumed_by_the_program() {
     let program = |folder: &Path, script: &str| {
-        let path = folder.join("program");
-        std::fs::write(&path, format!("#!/bin/sh\necho \"$@\" > {}/arguments\n{script}\n", folder.display())).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        path
+        super::stage::script(&folder.join("program"), &format!("echo \"$@\" > {}/arguments\n{script}", folder.display()))
     };
     let mut stage = stage_with(120, 36, several);
     let folder = stage.folder.path().to_owned();
@@ -329,18 +327,7 @@ fn a_live_run_is_asked() {
     std::fs::create_dir(&sockets).unwrap();
     std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700)).unwrap();
     let worker = Worker::begin_in(&run, Arc::default(), vec![sockets]).unwrap();
-    let controls = worker.controls().clone();
-    let serving = std::thread::spawn(move || {
-        let mut taken = Vec::new();
-        while controls.stop_requested().is_none() {
-            for accepted in controls.take() {
-                controls.answer(accepted.id, &Answer::done("it is done", serde_json::json!({})));
-                taken.push(accepted.verb);
-            }
-            controls.wait_for_request(std::time::Duration::from_millis(20));
-        }
-        taken
-    });
+    let serving = serve(&worker);
     stage.now_ms += 2_000;
     stage.send(Message::Tick);
     assert!(stage.shows("starting") || stage.shows("running"), "{}", stage.picture());
@@ -352,10 +339,10 @@ fn a_live_run_is_asked() {
     stage.keys("x");
     assert!(stage.shows("ends after the step under way"));
     stage.keys("y");
-    let taken = serving.join().unwrap();
+    let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     drop(worker);
     let remark = Verb::Annotate { text: "a remark".to_owned() };
-    assert!(taken.contains(&Verb::Checkpoint) && taken.contains(&remark) && taken.contains(&Verb::Pause), "{taken:?}");
+    assert_eq!(taken, [Verb::Checkpoint, remark, Verb::Pause, Verb::Stop { now: false }]);
 }
 
 #[test]
@@ -380,6 +367,6 @@ fn a_thousand_runs_are_sorted_and_filtered_in_an_instant() {
     stage.keys("/").types("invoice-0007 valid>0 or step<1");
     stage.keys("enter G");
     let seconds = begun.elapsed().as_secs_f64() / 33.0;
-    // Unoptimised and beside other tests; the optimised figure is in docs/measurements.
+    // Unoptimised and beside other tests.
     assert!(seconds < 0.25, "{seconds} s a key");
 }

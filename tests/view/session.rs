@@ -32,6 +32,8 @@ struct Heard {
     bytes: AtomicU64,
     /// The latest of them, as they came.
     raw: Mutex<Vec<u8>>,
+    /// Everything was heard: nobody has the terminal open any more.
+    is_all: AtomicBool,
     end: AtomicBool,
 }
 
@@ -83,7 +85,14 @@ impl Session {
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
         let emulator = Mutex::new(vt100::Parser::new(at_least_one(start.rows), at_least_one(start.columns), 0));
-        let heard = Arc::new(Heard { emulator, bytes: AtomicU64::new(0), raw: Mutex::default(), end: AtomicBool::new(false) });
+        let heard = Heard {
+            emulator,
+            bytes: AtomicU64::new(0),
+            raw: Mutex::default(),
+            is_all: AtomicBool::new(false),
+            end: AtomicBool::new(false),
+        };
+        let heard = Arc::new(heard);
         let (reader, of_reader) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&heard));
         let file = pair.master.as_raw_fd().unwrap();
         // SAFETY: the thread ends, and is waited for, before the master is dropped.
@@ -161,13 +170,12 @@ impl Session {
         self.wait_for(text, |session| session.picture().contains(text))
     }
 
-    /// Wait until the first process has ended; its exit code.
+    /// Wait until the first process has ended, and what it wrote last is heard; its exit code.
     pub(crate) fn wait_end(&mut self) -> u32 {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // What it wrote last is heard.
-                std::thread::sleep(LOOK * 10);
+                self.wait_for("the terminal's end", |session| session.heard.is_all.load(Ordering::Relaxed));
                 return status.exit_code();
             }
             assert!(start.elapsed() < PATIENCE, "the process does not end; the screen:\n{}", self.picture());
@@ -227,8 +235,10 @@ fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &Heard)
                 let old = raw.len().saturating_sub(RAW_BYTES);
                 raw.drain(..old);
             }
-            // Nobody has the terminal open any more.
-            _ => std::thread::sleep(LOOK),
+            _ => {
+                heard.is_all.store(true, Ordering::Relaxed);
+                std::thread::sleep(LOOK);
+            }
         }
     }
 }

@@ -135,6 +135,14 @@ fn news(run: &Path) -> Vec<RunNews> {
     vec![RunNews::State(State::observe(run)), log]
 }
 
+/// Writes a shell script that can be run at once; its path. Another process writes it: a file that this one has open may be inherited by a child that
+/// another test just starts, and the system runs nothing that somebody has open for writing.
+pub(super) fn script(path: &Path, text: &str) -> PathBuf {
+    let write = ["-c", "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 700 \"$1\"", "sh"];
+    assert!(std::process::Command::new("sh").args(write).arg(path).arg(text).status().unwrap().success());
+    path.to_owned()
+}
+
 /// The recorded run that comes with the program.
 pub(super) fn finished_run() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run")

@@ -1,6 +1,6 @@
 //! The program in a real terminal: it starts, answers, suspends, and gives the terminal back however it ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -138,6 +138,7 @@ fn leaving_tells_of_runs_that_go_on() {
 fn an_unsaved_schema_outlives_the_terminal() {
     let home = home();
     let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
     session.send("2");
     session.wait_text("\"vendor\"");
     session.send("\r");
@@ -147,6 +148,7 @@ fn an_unsaved_schema_outlives_the_terminal() {
     session.hang_up();
     session.wait_gone(session.process());
     let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
     session.send("2");
     session.wait_text("an unsaved draft");
     session.send("t");
@@ -178,9 +180,7 @@ fn the_users_files_are_read_and_read_again() {
 fn the_editor_gets_the_terminal_and_gives_it_back() {
     let home = home();
     let draws = "printf EDITING; sleep 0.2; stty -a > \"$HOME/stty\"";
-    std::fs::write(home.path().join("editor"), format!("#!/bin/sh\n{draws}\n")).unwrap();
-    std::fs::set_permissions(home.path().join("editor"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let editor = home.path().join("editor").display().to_string();
+    let editor = super::stage::script(&home.path().join("editor"), draws).display().to_string();
     copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice"), &home.path().join("invoice"));
     let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &[("VISUAL", &editor)], ..Start::PLAIN });
     session.wait_text("[1 Runs]");
@@ -206,10 +206,10 @@ fn a_live_run_costs_few_bytes() {
         session.send("\r");
         session.wait_text("[6 Live]");
         session.wait_text("step");
-        let (before, how_long) = (session.bytes(), Duration::from_secs(seconds));
-        let lines = run.go_on(how_long);
+        let (before, begun) = (session.bytes(), Instant::now());
+        let lines = run.go_on(Duration::from_secs(seconds));
         assert!(lines > 40, "only {lines} lines were written");
-        let rate = (session.bytes() - before) * 1000 / how_long.as_millis() as u64;
+        let rate = (session.bytes() - before) * 1000 / begun.elapsed().as_millis() as u64;
         println!("{arguments:?}: {rate} bytes a second, {lines} lines");
         assert!(rate < most, "{arguments:?}: {rate} bytes a second, at most {most}");
         assert!(rate > 20, "{arguments:?}: nothing of the run is shown");

@@ -222,7 +222,7 @@ fn the_picture_follows_stands_still_and_goes_back() {
 }
 
 /// Serves whatever is asked, and tells what it was.
-fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<Accepted>> {
+pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<Accepted>> {
     let controls = worker.controls().clone();
     std::thread::spawn(move || {
         let mut served = Vec::new();
@@ -247,13 +247,14 @@ fn keys_reach_the_worker_as_verbs() {
     written.tell(&mut stage);
     let serving = serve(&written.worker);
     let said = |stage: &Stage| stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+    let short = written.run.id().rsplit('-').next().unwrap().to_owned();
     stage.keys("p");
     assert!(said(&stage).contains("pauses after step"), "{}", said(&stage));
     stage.keys("C");
-    assert_eq!(said(&stage), "it is done");
+    assert_eq!(said(&stage), format!("{short}: it is done"));
     stage.keys("E");
     stage.keys("a").types("looks good\n");
-    assert_eq!(said(&stage), "noted");
+    assert_eq!(said(&stage), format!("{short}: noted"));
     stage.keys("= ctrl-u").types("temperature=0");
     assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.picture());
     stage.types(".9 max_steps=40\n");
@@ -323,6 +324,22 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     stage.send(Message::Run(written.path(), RunNews::Events(again)));
     assert_eq!(notified(&stage), 1);
     assert_eq!(stage.model.workbench.watched.get(&written.path()).unwrap().log.len(), 500);
+}
+
+/// A step that could not be read is tried again, also where nothing more is written.
+#[test]
+fn texts_that_could_not_be_read_come_once_they_can() {
+    let (mut stage, mut written) = shown(120, 36);
+    written.step(1);
+    let file = written.path().join("rollouts/000100.jsonl");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, [&whole[..whole.len() / 2], b"\n"].concat()).unwrap();
+    written.tell(&mut stage);
+    assert!(stage.shows("cannot be read") && !stage.shows("Nordhaven"), "{}", stage.picture());
+    std::fs::write(&file, &whole).unwrap();
+    stage.now_ms += 1_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("Nordhaven") && !stage.shows("cannot be read"), "{}", stage.picture());
 }
 
 /// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log tells none.

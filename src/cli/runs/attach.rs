@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Failure, Outcome, Seen};
-use crate::report::rates;
+use super::{Failure, Outcome};
+use crate::report::{Report, rates};
 use crate::run::events::{Control, Step};
 use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunPlaces, RunState, State, Status};
 
@@ -66,7 +66,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
     let (mut state, mut follower) = if json {
         (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
     } else {
-        let seen = Seen::read(run.clone()).map_err(Stopped::Run)?;
+        let seen = Report::read(run.clone())?;
         let (state, follower) = Follower::open(run.path())?;
         write!(out, "{}", summary(&seen))?;
         (state, follower)
@@ -97,7 +97,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
 }
 
 /// Where the run stands, in a few lines.
-fn summary(seen: &Seen) -> String {
+fn summary(seen: &Report) -> String {
     let total = total(&seen.history);
     let mut text = format!(
         "run {}  {}  {}, step {}{total}\n",

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, Seen, pretty, print, show};
-use crate::report::{csv, html, json_lines};
+use super::{Failure, Outcome, pretty, print, show};
+use crate::report::{Report, csv, html, json_lines};
 use crate::run::{RunPlaces, replace_file};
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
-    let seen = Seen::read(places.find(&arguments.run)?)?;
+    let seen = Report::read(places.find(&arguments.run)?)?;
     if let Some(file) = &arguments.html {
         return write_html(&seen, file, arguments.json);
     }
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     print(&pretty(&document))
 }
 
-fn write_html(seen: &Seen, file: &Path, json: bool) -> Outcome {
+fn write_html(seen: &Report, file: &Path, json: bool) -> Outcome {
     let page = html(seen);
     if file == Path::new("-") {
         return print(&page.text);

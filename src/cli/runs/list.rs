@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, Seen, print};
-use crate::report::{RunRow, order, unknown_field};
+use super::{Failure, Outcome, print};
+use crate::report::{Report, RunRow, order, unknown_field};
 use crate::run::{Field, Query, RunPlaces};
 
 #[derive(Debug, clap::Args)]
@@ -32,9 +32,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     let query = arguments.condition.as_deref().map(Query::parse).transpose().map_err(|error| Failure::usage(error.to_string()))?;
     let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
     for (path, run) in places.list() {
-        match run.map_err(Failure::from).and_then(Seen::read) {
+        match run.and_then(Report::read) {
             Ok(run) => seen.push(RunRow::of(&run)),
-            Err(failure) => unreadable.push((path, failure.message)),
+            Err(error) => unreadable.push((path, error.to_string())),
         }
     }
     if seen.is_empty() && unreadable.is_empty() && !arguments.json {

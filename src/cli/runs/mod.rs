@@ -15,7 +15,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Failure, Outcome, print};
-use crate::report::{RunsCompared, shown, size};
+use crate::report::{Report, RunsCompared, shown, size};
 use crate::run::RunPlaces;
 
 #[derive(Debug, clap::Args)]
@@ -69,7 +69,7 @@ enum Command {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
-    let seen = |run: &str| Seen::read(places.find(run)?);
+    let seen = |run: &str| places.find(run).and_then(Report::read);
     match arguments.command {
         Command::List(arguments) => list::run(&arguments, &places),
         Command::Show { run, json } => {
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
         Command::Attach(arguments) => attach::run(&arguments, &places),
         Command::Compare { first, others, json } => {
-            let runs = std::iter::once(&first).chain(&others).map(|run| Ok(seen(run)?.0)).collect::<Result<Vec<_>, Failure>>()?;
+            let runs = std::iter::once(&first).chain(&others).map(|run| seen(run)).collect::<Result<Vec<_>, _>>()?;
             let compared = RunsCompared::of(&runs);
             print(&if json { pretty(&compared.document()) } else { compared.page() })
         }
@@ -88,23 +88,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Tag(arguments) => tag::run(&arguments, &places),
         Command::Remove(arguments) => remove::run(&arguments, &places),
         Command::Control(command) => super::runs_control::run(command, &places),
-    }
-}
-
-/// One run as its files tell it.
-struct Seen(crate::report::Report);
-
-impl std::ops::Deref for Seen {
-    type Target = crate::report::Report;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl Seen {
-    fn read(directory: crate::run::RunDirectory) -> Result<Self, Failure> {
-        Ok(Self(crate::report::Report::read(directory)?))
     }
 }
 

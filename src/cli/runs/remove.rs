@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, Seen, print, size};
+use super::{Failure, Outcome, print, size};
+use crate::report::Report;
 use crate::run::{Removal, Removed, RunPlaces};
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     let directory = places.find(&arguments.run)?;
     // A run that can be found but not read, by damage or age, can be removed all the same.
-    let seen = Seen::read(directory.clone()).ok();
+    let seen = Report::read(directory.clone()).ok();
     let removal = Removal::prepare(directory, places)?;
     let users = removal.started_from_it.clone();
     if !arguments.yes {

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Seen, size};
-use crate::report::{RunRow, rates};
+use super::size;
+use crate::report::{Report, RunRow, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
 
 /// Evals of the eval set that a page lists, besides the best; the others are counted.
 const LATEST_EVALS: usize = 6;
 
-pub(super) fn document(seen: &Seen) -> Value {
+pub(super) fn document(seen: &Report) -> Value {
     let mut document = RunRow::of(seen).document();
     let file = seen.directory.file();
     let evals: Vec<Value> = seen.history.evals.values().map(|eval| json!(eval)).collect();
@@ -38,7 +38,7 @@ pub(super) fn document(seen: &Seen) -> Value {
     document
 }
 
-pub(super) fn page(seen: &Seen) -> String {
+pub(super) fn page(seen: &Report) -> String {
     let file = seen.directory.file();
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -99,7 +99,7 @@ pub(super) fn page(seen: &Seen) -> String {
 }
 
 /// The starts, the proofs, the best and the latest; and how many there are besides.
-fn listed_evals(seen: &Seen) -> (Vec<&Eval>, usize) {
+fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let best = seen.best();
     let all: Vec<&Eval> = seen.history.evals.values().collect();
     let between: Vec<u64> =
@@ -109,7 +109,7 @@ fn listed_evals(seen: &Seen) -> (Vec<&Eval>, usize) {
     (listed, hidden.len())
 }
 
-fn disk(seen: &Seen) -> String {
+fn disk(seen: &Report) -> String {
     let forecast = disk_forecast(seen.directory.path(), &seen.history, &seen.directory.file().config);
     let mut text = size(forecast.now.total_bytes);
     let ended = seen.status().is_ended() && seen.status() != Status::Interrupted;

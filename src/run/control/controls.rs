@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answer::Answer;
 use super::spool::Spool;
@@ -76,6 +76,8 @@ struct Queue {
     /// Nobody asked, but something is in the way.
     held: bool,
     stop: Option<Stop>,
+    /// The step after which the loop looks at requests; None where there is no loop.
+    computes_until: Option<u64>,
     closed: bool,
 }
 
@@ -109,6 +111,17 @@ impl Controls {
         queue.waiting.drain(..).collect()
     }
 
+    /// The loop computes steps up to `step` and then looks at requests again: what is accepted from now on takes effect at the step after it. False, and
+    /// nothing has changed, where a request waits already: it was promised for the next step, so the loop should look at once.
+    pub fn compute_until(&self, step: u64) -> bool {
+        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
+        if queue.waiting.is_empty() {
+            queue.computes_until = Some(step);
+        }
+        queue.waiting.is_empty()
+    }
+
     /// Whether the run should hold between its steps.
     pub fn pause_requested(&self) -> bool {
         self.queue().paused
@@ -134,16 +147,7 @@ impl Controls {
 
     /// Blocks while the run is held, for at most `longest`; returns at once when it should stop. True: it is still held.
     pub fn wait_while_held(&self, longest: Duration) -> bool {
-        let deadline = std::time::Instant::now() + longest;
-        let mut queue = self.queue();
-        while queue.held && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        queue.held
+        self.wait_while(longest, |queue| queue.held).held
     }
 
     /// Whether and how the run should end, by request or by signal. Cheap enough to be asked within a step.
@@ -157,23 +161,12 @@ impl Controls {
     /// Blocks while the run is to hold and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
     /// stop. The loop then looks again at all three.
     pub fn wait_while_paused(&self) {
-        let mut queue = self.queue();
-        while queue.paused && queue.waiting.is_empty() && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
-            queue = self.0.changed.wait_timeout(queue, SIGNAL_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));
     }
 
     /// Blocks until a request waits, the run should stop, or `longest` has passed; for a worker that only serves requests.
     pub fn wait_for_request(&self, longest: Duration) {
-        let deadline = std::time::Instant::now() + longest;
-        let mut queue = self.queue();
-        while queue.waiting.is_empty() && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        drop(self.wait_while(longest, |queue| queue.waiting.is_empty()));
     }
 
     /// Whether a request waits to be taken.
@@ -199,13 +192,14 @@ impl Controls {
         }
     }
 
-    /// Put a checked request in; once this returns, it outlives this process. `step`: the one from which it will take effect. A pause, a resume and a
-    /// stop can be seen at once, before the loop has taken them.
-    pub(super) fn put(&self, verb: Verb, user_id: u32, step: u64, reply: Reply) -> Result<(), String> {
+    /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen at once, before the loop has taken
+    /// them. Returns the step after which the loop will look at it; None where there is no loop.
+    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: Reply) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal().map_or(Ok(()), Err)?;
         let mut accepted = Accepted { id: 0, verb, user_id, request: String::new() };
-        accepted.request = self.keep(&accepted, step)?;
+        let computes_until = self.queue().computes_until;
+        accepted.request = self.keep(&accepted, computes_until.unwrap_or(0) + 1)?;
         let mut queue = self.queue();
         if let Some(refusal) = queue.refusal() {
             self.recorded(&accepted);
@@ -222,10 +216,11 @@ impl Controls {
         queue.replies.insert(accepted.id, reply);
         queue.waiting.push_back(accepted);
         self.0.changed.notify_all();
-        Ok(())
+        Ok(computes_until)
     }
 
-    /// The name under which the request is kept. What ends a full disk's pause, or the run, is done even where it cannot be written down.
+    /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's pause, or the run, is done even where
+    /// it cannot be written down.
     fn keep(&self, accepted: &Accepted, step: u64) -> Result<String, String> {
         let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
         match (spool.keep(accepted.event(step)), &accepted.verb) {
@@ -251,6 +246,20 @@ impl Controls {
         for reply in left.into_values() {
             reply(&Answer::refused("the worker ended before it came to this"));
         }
+    }
+
+    /// Blocks while `waits` holds, the run need not stop, and `longest` has not passed.
+    fn wait_while(&self, longest: Duration, waits: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
+        let begun = Instant::now();
+        let mut queue = self.queue();
+        while waits(&queue) && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
+            let left = longest.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -289,8 +298,8 @@ mod tests {
     #[test]
     fn requests_come_out_once_and_in_order() {
         let controls = Controls::default();
-        controls.put(Verb::Pause, 7, 1, silent()).unwrap();
-        controls.put(Verb::Checkpoint, 8, 1, silent()).unwrap();
+        controls.put(Verb::Pause, 7, silent()).unwrap();
+        controls.put(Verb::Checkpoint, 8, silent()).unwrap();
         assert!(controls.pause_requested() && controls.stop_requested().is_none());
         let taken = controls.take();
         assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
@@ -299,10 +308,24 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_before_a_step_is_looked_at_before_it() {
+        let controls = Controls::default();
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(None));
+        controls.take();
+        assert!(controls.compute_until(4));
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(4)));
+        assert!(!controls.compute_until(6));
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(4)), "the loop has yet to look after step 4");
+        controls.take();
+        assert!(controls.compute_until(6));
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(6)));
+    }
+
+    #[test]
     fn a_stop_is_never_softened() {
         let controls = Controls::default();
-        controls.put(Verb::Stop { now: true }, 0, 1, silent()).unwrap();
-        controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap();
+        controls.put(Verb::Stop { now: true }, 0, silent()).unwrap();
+        controls.put(Verb::Stop { now: false }, 0, silent()).unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::Now));
         let interrupted = Arc::new(AtomicBool::new(false));
         let controls = Controls::new(Arc::clone(&interrupted));
@@ -325,8 +348,8 @@ mod tests {
         type Wake = fn(&Controls);
         let wakers: [(Wake, bool); 3] = [
             (|controls| controls.release(), false),
-            (|controls| controls.put(Verb::Resume, 0, 1, silent()).unwrap(), false),
-            (|controls| controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap(), true),
+            (|controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(), false),
+            (|controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
         ];
         for (waker, still_held) in wakers {
             let controls = Controls::default();
@@ -342,14 +365,14 @@ mod tests {
     #[test]
     fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
         let wakers: [fn(&Controls); 4] = [
-            |controls| controls.put(Verb::Resume, 0, 1, silent()).unwrap(),
-            |controls| controls.put(Verb::Stop { now: false }, 0, 1, silent()).unwrap(),
+            |controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(),
+            |controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(),
             |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
-            |controls| controls.put(Verb::Eval, 0, 1, silent()).unwrap(),
+            |controls| _ = controls.put(Verb::Eval, 0, silent()).unwrap(),
         ];
         for waker in wakers {
             let controls = Controls::default();
-            controls.put(Verb::Pause, 0, 1, silent()).unwrap();
+            controls.put(Verb::Pause, 0, silent()).unwrap();
             controls.take();
             let waiting = controls.clone();
             let thread = std::thread::spawn(move || waiting.wait_while_paused());
@@ -364,8 +387,8 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = Arc::clone(&heard);
         let reply: Reply = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
-        controls.put(Verb::Eval, 0, 1, Arc::clone(&reply)).unwrap();
-        controls.put(Verb::Checkpoint, 0, 1, Arc::clone(&reply)).unwrap();
+        controls.put(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
+        controls.put(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
         let first = controls.take().remove(0).id;
         let done = Answer::done("read", serde_json::json!({"n": 1}));
         controls.answer(first, &Answer::part(serde_json::json!(1)));
@@ -374,22 +397,22 @@ mod tests {
         controls.close();
         assert_eq!(heard.lock().unwrap().len(), 3);
         assert!(heard.lock().unwrap()[2].text.contains("before it came to this"));
-        assert!(controls.put(Verb::Eval, 0, 1, reply).is_err());
+        assert!(controls.put(Verb::Eval, 0, reply).is_err());
     }
 
     #[test]
     fn nothing_is_accepted_after_the_last_look() {
         let controls = Controls::default();
-        controls.put(Verb::Eval, 0, 1, silent()).unwrap();
+        controls.put(Verb::Eval, 0, silent()).unwrap();
         assert_eq!(controls.take_last().len(), 1);
-        assert_eq!(controls.put(Verb::Checkpoint, 0, 1, silent()).unwrap_err(), "the run has ended");
+        assert_eq!(controls.put(Verb::Checkpoint, 0, silent()).unwrap_err(), "the run has ended");
         assert!(controls.take_last().is_empty());
     }
 
     #[test]
     fn the_queue_has_an_end() {
         let controls = Controls::default();
-        (0..MOST_WAITING).for_each(|_| controls.put(Verb::Eval, 0, 1, silent()).unwrap());
-        assert!(controls.put(Verb::Eval, 0, 1, silent()).unwrap_err().contains("256 requests wait already"));
+        (0..MOST_WAITING).for_each(|_| _ = controls.put(Verb::Eval, 0, silent()).unwrap());
+        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests wait already"));
     }
 }

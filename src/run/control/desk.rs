@@ -47,19 +47,18 @@ impl Desk {
         if let Err(error) = possible(&verb, state.step) {
             return reply(&Answer::refused(error));
         }
-        let taken = Answer::accepted(promise(&verb, state.status, state.step));
-        let stop = matches!(verb, Verb::Stop { .. });
         // Held until the promise is out, so that it comes before whatever the loop answers.
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.controls.put(verb, user_id, takes_effect(state.status, state.step), behind(Arc::clone(&gate), Arc::clone(&reply))) {
+        match self.controls.put(verb.clone(), user_id, behind(Arc::clone(&gate), Arc::clone(&reply))) {
             Err(error) => reply(&Answer::refused(error)),
-            Ok(()) => {
-                if stop {
+            Ok(computes_until) => {
+                let promise = promise(&verb, state.status, computes_until);
+                if matches!(verb, Verb::Stop { .. }) {
                     // Where the disk cannot take it, the run stops all the same.
                     let _ = self.state.turn(Status::Stopping, Some(format!("asked to stop by user {user_id}")));
                 }
-                reply(&taken);
+                reply(&Answer::accepted(promise));
             }
         }
         drop(held);
@@ -117,16 +116,12 @@ fn possible(verb: &Verb, step: u64) -> Result<(), String> {
     }
 }
 
-/// The first step that knows of a request which is accepted now: the loop takes it when the step under way is done.
-fn takes_effect(status: Status, step: u64) -> u64 {
-    step + if matches!(status, Status::Running | Status::Stopping) { 2 } else { 1 }
-}
-
-/// What will happen, and when.
-fn promise(verb: &Verb, status: Status, step: u64) -> String {
-    let after = match status {
-        Status::Running | Status::Stopping => format!("after step {}", step + 1),
-        Status::Paused => "now, while the run is paused".to_owned(),
+/// What will happen, and when. `computes_until`: the step after which the loop looks at requests.
+fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
+    let after = match (status, computes_until) {
+        (Status::Running | Status::Stopping, Some(step)) => format!("after step {step}"),
+        (Status::Running | Status::Stopping, None) => "next".to_owned(),
+        (Status::Paused, _) => "now, while the run is paused".to_owned(),
         _ => "once the run computes".to_owned(),
     };
     match verb {

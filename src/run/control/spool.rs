@@ -8,9 +8,9 @@ use super::drop_box::FOLDER;
 use super::place::private_folder;
 use crate::run::durable::{create_file, sync_folder};
 use crate::run::error::RunError;
-use crate::run::events::{Control, EventBody, Note, now_ms};
+use crate::run::events::{Control, Note, now_ms};
+use crate::run::history::RunState;
 use crate::run::lock::RunLock;
-use crate::run::reader::EventReader;
 use crate::run::writer::EventWriter;
 
 const ENDING: &str = ".accepted.json";
@@ -65,12 +65,14 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
     if left.is_empty() {
         return Ok(());
     }
-    let recorded = recorded(lock.run())?;
+    let history = RunState::read(lock.run())?;
+    let recorded: BTreeSet<&str> =
+        history.controls.iter().map(|control| control.request.as_str()).filter(|name| !name.is_empty()).collect();
     let mut log = EventWriter::open(lock)?;
     for path in left {
         // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the disk.
         let control = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
-        if let Some(control) = control.filter(|control| !recorded.contains(&control.request)) {
+        if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
             let remark = control.arguments.get("text").and_then(|text| text.as_str()).filter(|_| control.verb == "annotate");
             let note = remark.map(|text| Note { text: text.to_owned() });
             log.append(control)?;
@@ -87,16 +89,4 @@ fn left_over(folder: &Path) -> Vec<PathBuf> {
         entries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(ENDING)).collect();
     left.sort();
     left
-}
-
-/// The names of requests that the log has.
-fn recorded(run: &Path) -> Result<BTreeSet<String>, RunError> {
-    let mut found = BTreeSet::new();
-    for event in EventReader::new(&run.join("events.jsonl")).read()?.events {
-        if let EventBody::Control(control) = event.body {
-            found.insert(control.request);
-        }
-    }
-    found.remove("");
-    Ok(found)
 }

@@ -50,19 +50,20 @@ pub enum Verb {
 /// Completions that a person wants to see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// A prompt row's id, or a whole row.
+    /// A prompt row's id, of any of the task's sets, or a whole row.
     pub row: Value,
-    /// How many completions.
+    /// How many completions, 1 to 64.
     pub n: usize,
     /// 0 takes the likeliest token each time.
     pub temperature: f64,
-    /// Where a completion is cut; `None` leaves it to the run's configuration.
+    /// Where a completion is cut; `None` leaves it to the run's configuration, or the task's.
     pub max_tokens: Option<usize>,
     /// The model as the run found it, instead of as it is now.
     pub base: bool,
-    /// Seed of the draws.
+    /// Decides every random number.
     pub seed: u64,
-    /// The task whose rows, template switches and scorer count: an absolute path, or an embedded task's name; `None` is the run's own.
+    /// The task whose rows, template switches and scorer count: an absolute path, or an embedded task's name. `None`: the run's own; a model that belongs
+    /// to no run has none, and the request is refused.
     pub task: Option<String>,
 }
 

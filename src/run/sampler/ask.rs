@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::SampledCompletion;
 use super::place::{Answerer, SamplerFile};
 use crate::run::control::{Answered, Sample, Verb, ask};
@@ -19,21 +17,8 @@ pub struct SamplingRequest {
     /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and RUN@last of a live run are the
     /// weights that it has now.
     pub model: String,
-    /// The task whose template switches and scorer count: an absolute path, or an embedded task's name. `None`: the run's own; a
-    /// model that belongs to no run has none, and the request is refused.
-    pub task: Option<String>,
-    /// A prompt row's id, of any of the task's sets, or a whole row.
-    pub row: Value,
-    /// Completions, 1 to 64.
-    pub n: usize,
-    /// 0 takes the likeliest token each time.
-    pub temperature: f64,
-    /// Where a completion is cut; `None` leaves it to the run's configuration, or the task's.
-    pub max_tokens: Option<usize>,
-    /// The model as the run found it, instead of as it is.
-    pub base: bool,
-    /// Decides every random number.
-    pub seed: u64,
+    /// Of which prompt, and how drawn.
+    pub sample: Sample,
 }
 
 /// What came of it, besides the completions.
@@ -68,7 +53,7 @@ pub fn sample(
     heard: &mut dyn FnMut(SampledCompletion),
 ) -> Result<Sampling, RunError> {
     let deadline = Instant::now() + longest;
-    let verb = request.verb();
+    let verb = Verb::Sample(request.sample.clone());
     let mut workers = 0;
     loop {
         let answerer = Answerer::of(&request.model, places)?;
@@ -91,13 +76,6 @@ pub fn sample(
             Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && goes(answerer.folder()) => {}
             outcome => return outcome.map(|Answered { text, done, .. }| Sampling { answerer, done, text }),
         }
-    }
-}
-
-impl SamplingRequest {
-    fn verb(&self) -> Verb {
-        let Self { task, row, n, temperature, max_tokens, base, seed, .. } = self.clone();
-        Verb::Sample(Sample { row, n, temperature, max_tokens, base, seed, task })
     }
 }
 

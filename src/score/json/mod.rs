@@ -8,9 +8,9 @@ mod syntax;
 
 pub use format::format;
 pub use number::Number;
-pub use parse::{Document, Duplicate, MAX_DEPTH, parse, parse_prefix};
+pub use parse::{Document, Duplicate, parse, parse_prefix};
 pub use place::{Place, Places};
-pub use syntax::{Syntax, SyntaxError};
+pub use syntax::{MAX_DEPTH, Syntax, SyntaxError};
 
 use std::borrow::Cow;
 

@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Kind, Member, Number, Object, SMALL_OBJECT, Syntax, SyntaxError, Value};
-
-/// Arrays and objects may stand inside each other this many levels deep.
-pub const MAX_DEPTH: usize = 512;
+use super::syntax::{MAX_DEPTH, Syntax, SyntaxError};
+use super::{Kind, Member, Number, Object, SMALL_OBJECT, Value};
 
 /// A text that is one JSON value.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Arrays and objects may stand inside each other this many levels deep.
+pub const MAX_DEPTH: usize = 512;
+
 /// A rejection and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
@@ -62,7 +65,7 @@ pub enum Syntax {
     BadUnicodeEscape,
     /// Half a surrogate pair.
     LoneSurrogate,
-    /// More than [`super::MAX_DEPTH`] levels.
+    /// More than [`MAX_DEPTH`] levels.
     TooDeep,
     /// Any other character out of place.
     Unexpected(char),
@@ -95,7 +98,7 @@ impl fmt::Display for Syntax {
             Self::BadEscape => "JSON has no such escape in strings",
             Self::BadUnicodeEscape => "\\u needs four hexadecimal digits",
             Self::LoneSurrogate => "half of a surrogate pair stands alone",
-            Self::TooDeep => return write!(formatter, "nested deeper than {} levels", super::MAX_DEPTH),
+            Self::TooDeep => return write!(formatter, "nested deeper than {MAX_DEPTH} levels"),
             Self::Unexpected(character) => return write!(formatter, "unexpected character {character:?}"),
         };
         formatter.write_str(sentence)

@@ -11,6 +11,7 @@ use crate::view::action::{self, Action, Place};
 use crate::view::model::Model;
 use crate::view::role::Role;
 use crate::view::screens;
+use crate::view::widgets::fit::wrapped;
 
 /// The widest that help is: longer lines are hard to read.
 const WIDEST: usize = 100;
@@ -27,20 +28,14 @@ impl Help {
         let columns = (model.size.0 as usize).saturating_sub(4).clamp(10, WIDEST);
         let screen = screens::of(model.screen);
         let mut lines: Vec<Line<'static>> = wrapped(screen.help, columns).into_iter().map(Line::from).collect();
-        let rows: Vec<(&'static Action, String)> = action::here(model).into_iter().map(|action| (action, keys(model, action))).collect();
+        let rows: Vec<Row> = action::here(model).into_iter().map(|action| (action, keys(model, action))).collect();
         let widest = if columns < 60 { 9 } else { 16 };
         let of_keys = rows.iter().map(|(_, keys)| keys.width()).max().unwrap_or(0).min(widest);
         for group in groups(&rows) {
             lines.push(Line::default());
             lines.push(Line::styled(group.heading, model.theme.style(Role::Title)));
-            for (why, rows) in by_reason(model, &group.rows) {
-                if let Some(why) = &why {
-                    let text = wrapped(&format!("not now: {why}"), columns.saturating_sub(2));
-                    lines.extend(text.into_iter().map(|text| Line::styled(format!("  {text}"), model.theme.style(Role::Warning))));
-                }
-                let role = if why.is_some() { Role::Faint } else { Role::Text };
-                lines.extend(rows.iter().flat_map(|(action, keys)| row(model, (action.title, role), keys, of_keys, columns)));
-            }
+            let notes = by_reason(model, &group.rows);
+            lines.extend(notes.iter().flat_map(|((action, keys), note)| row(model, (action.title, note), keys, of_keys, columns)));
         }
         lines.push(Line::default());
         let last = "Keys are changed in keys.toml (`grpo-tui keys`); the mouse clicks tabs and rows, its wheel scrolls.";
@@ -57,13 +52,16 @@ impl Help {
     }
 }
 
+/// An action with its keys.
+type Row = (&'static Action, String);
+
 struct Group<'a> {
     heading: String,
-    rows: Vec<&'a (&'static Action, String)>,
+    rows: Vec<&'a Row>,
 }
 
 /// The actions under their headings, in the order in which they come; the way to the other screens last.
-fn groups<'a>(rows: &'a [(&'static Action, String)]) -> Vec<Group<'a>> {
+fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
     let heading = |action: &Action| match action.place {
         Place::In(_, pane) => format!("In the pane {pane}"),
         Place::On(_) => "On this screen".to_owned(),
@@ -86,23 +84,36 @@ fn keys(model: &Model, action: &Action) -> String {
     model.keymap.keys(action).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// What can be done now, then what cannot, under its reason.
-#[expect(clippy::type_complexity, reason = "read once, just above")]
-fn by_reason<'a>(model: &Model, rows: &[&'a (&'static Action, String)]) -> Vec<(Option<String>, Vec<&'a (&'static Action, String)>)> {
-    let mut found: Vec<(Option<String>, Vec<_>)> = vec![(None, Vec::new())];
+/// What can be done now, then what cannot, each with its reason behind it; those of one reason stand together, and the first of them tells it.
+fn by_reason<'a>(model: &Model, rows: &[&'a Row]) -> Vec<(&'a Row, String)> {
+    let mut reasons: Vec<Option<String>> = vec![None];
+    let mut placed: Vec<(usize, &Row)> = Vec::new();
     for row in rows {
         let why = (row.0.blocked)(model);
-        match found.iter_mut().find(|(reason, _)| *reason == why) {
-            Some((_, of_reason)) => of_reason.push(*row),
-            None => found.push((why, vec![*row])),
+        let place = reasons.iter().position(|reason| *reason == why).unwrap_or(reasons.len());
+        if place == reasons.len() {
+            reasons.push(why);
         }
+        placed.push((place, row));
     }
-    found
+    placed.sort_by_key(|(place, _)| *place);
+    let mut before = 0;
+    let note = |(place, row): (usize, &'a Row)| {
+        let note = match &reasons[place] {
+            None => String::new(),
+            Some(_) if place == before => "(not now, as above)".to_owned(),
+            Some(why) => format!("(not now: {why})"),
+        };
+        before = place;
+        (row, note)
+    };
+    placed.into_iter().map(note).collect()
 }
 
-/// One action: its keys and its title, which goes on below itself where it is too long.
-fn row(model: &Model, (title, role): (&str, Role), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
+/// One action: its keys, its title and why not now, which go on below themselves where they are too long.
+fn row(model: &Model, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
+    let role = if note.is_empty() { Role::Text } else { Role::Faint };
     let indent = of_keys + 4;
     let mut lines = Vec::new();
     let keys_line = format!("  {keys:<of_keys$}  ");
@@ -117,21 +128,13 @@ fn row(model: &Model, (title, role): (&str, Role), keys: &str, of_keys: usize, c
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
         lines.push(Line::from(vec![begin, Span::styled(text, theme.style(role))]));
     }
-    lines
-}
-
-/// A text in lines of at most so many columns, broken at blanks.
-pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.last_mut().filter(|line| line.is_empty() || line.width() + 1 + word.width() <= columns);
-        match last {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => lines.push(word.to_owned()),
+    let warning = theme.style(Role::Warning);
+    match lines.last_mut().filter(|line| line.width() + 1 + note.width() <= columns) {
+        _ if note.is_empty() => {}
+        Some(line) => line.push_span(Span::styled(format!(" {note}"), warning)),
+        None => {
+            let below = |text| Line::from(vec![Span::raw(" ".repeat(indent)), Span::styled(text, warning)]);
+            lines.extend(wrapped(note, columns.saturating_sub(indent).max(8)).into_iter().map(below));
         }
     }
     lines

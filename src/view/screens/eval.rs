@@ -278,9 +278,10 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
             KeyCode::Right | KeyCode::Char('l') => go(model, 1),
             KeyCode::Left | KeyCode::Char('h') => go(model, -1),
             _ => {
-                let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
+                let lines = draw::lines_to_scroll(model);
+                let top = if pane == ANSWERS { &mut model.eval.top } else { &mut model.eval.summary_top };
                 let mut scroll = Cursor { index: *top };
-                if scroll.key(event, page, 2_000) {
+                if scroll.key(event, page, lines) {
                     *top = scroll.index;
                 }
             }
@@ -303,7 +304,9 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         _ => return Vec::new(),
     };
     if model.eval.pane == ANSWERS {
-        model.eval.top = model.eval.top.saturating_add_signed(by * 3);
+        let mut scroll = Cursor { index: model.eval.top };
+        scroll.go(by * 3, draw::lines_to_scroll(model));
+        model.eval.top = scroll.index;
     } else {
         go(model, by);
     }

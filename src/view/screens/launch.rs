@@ -15,7 +15,7 @@ use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{Change, ScreenParts};
-use crate::config::{Key, Kind, Resolved};
+use crate::config::{Assignments, Key, Kind, Resolved};
 use crate::plan::SignalReport;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
@@ -26,7 +26,7 @@ use around::{Around, Origin};
 use chooser::Chooser;
 use devices::Choice;
 use forecast::{Asking, Forecast, Measured};
-use form::{Form, Row};
+use form::{Form, Row, Values};
 
 /// The screen's own part of the model.
 #[derive(Debug, Default)]
@@ -49,6 +49,8 @@ pub struct Launch {
     pub in_forecast: bool,
     /// The first line of the forecast that is drawn.
     pub scroll: usize,
+    /// The task's `[train]`, or why it cannot be read; `None` while it is read.
+    pub train: Option<Result<Assignments, String>>,
     /// What there is on this machine; `None` while it is looked at.
     pub around: Option<Around>,
     /// Devices and their queues.
@@ -57,6 +59,8 @@ pub struct Launch {
     pub origin: Option<Origin>,
     /// The configuration, as of the last form that holds together.
     pub resolved: Option<Resolved>,
+    /// Its values, as the form shows them.
+    pub values: Values,
     /// Why the form does not hold together now.
     pub problem: Option<String>,
     /// What a run would take.
@@ -94,6 +98,7 @@ pub const PARTS: ScreenParts = ScreenParts {
 
 fn entered(model: &mut Model) -> Vec<Command> {
     let mut commands = vec![devices::look(model)];
+    commands.extend(around::read_train(model));
     commands.extend(around::look(model));
     commands
 }
@@ -103,8 +108,13 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         Change::Task => {
             forecast::cancel(model);
             let launch = &mut model.launch;
-            (launch.forecast, launch.signal, launch.failure, launch.around) = (None, None, None, None);
-            around::look(model)
+            (launch.forecast, launch.signal, launch.failure) = (None, None, None);
+            (launch.train, launch.around) = (None, None);
+            let mut commands = around::read_train(model);
+            if model.screen == Screen::Launch {
+                commands.extend(around::look(model));
+            }
+            commands
         }
         Change::File(_) => {
             let launch = &mut model.launch;
@@ -125,9 +135,10 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
 pub fn refresh(model: &mut Model) -> Vec<Command> {
     let layers = form::layers(model, &model.launch.form);
     let asked = layers.asked_base_model();
-    let task_problem = model.launch.around.as_ref().and_then(|around| around.train.as_ref().err().cloned());
+    let task_problem = model.launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
     match layers.resolve() {
         Ok(resolved) => {
+            model.launch.values = form::values_of(&resolved.config);
             model.launch.resolved = Some(resolved);
             model.launch.problem = task_problem;
         }
@@ -145,7 +156,7 @@ pub fn set(model: &mut Model, name: &str, text: &str) -> Vec<Command> {
     let text = text.trim();
     let mut without = model.launch.form.clone();
     without.changed.remove(key.name);
-    let below = form::layers(model, &without).resolve().ok().map(|resolved| form::text_of(&resolved, key));
+    let below = form::layers(model, &without).resolve().ok().and_then(|resolved| form::values_of(&resolved.config).remove(key.name));
     let is_below = below.is_some_and(|below| {
         key.kind.parse(text).ok().map(|value| value.to_string()) == key.kind.parse(&below).ok().map(|value| value.to_string())
     });

@@ -39,6 +39,8 @@ pub struct Live {
     view: curves::View,
     rollouts: rollouts::Rollouts,
     failures: failures::Failures,
+    /// How often the run had been resumed when these two were read.
+    resumed: usize,
     overlay_cursor: Cursor,
     /// Lines of the completion above the pane.
     completion_top: usize,
@@ -57,6 +59,7 @@ impl Default for Live {
             view: curves::View::default(),
             rollouts: rollouts::Rollouts::default(),
             failures: failures::Failures::default(),
+            resumed: 0,
             overlay_cursor: Cursor::default(),
             completion_top: 0,
             log_back: 0,
@@ -126,9 +129,14 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         }
         Change::RunNews => {
             let resumed = model.workbench.current_run().map_or(0, |run| run.history.resumed);
-            model.live.rollouts.start_over(resumed);
+            let live = &mut model.live;
+            if live.resumed != resumed {
+                // Its steps may have been redone.
+                (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
+            }
             if model.screen == Screen::Live { look(model) } else { Vec::new() }
         }
+        Change::Second if model.screen == Screen::Live && rollouts::has_failed(model) => look(model),
         _ => Vec::new(),
     }
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
+pub(super) use self::columns::state;
+pub(super) use self::keep::{told, written_path};
 use super::{Change, ScreenParts};
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, disk_use};
@@ -207,25 +209,35 @@ fn look(model: &mut Model) -> Vec<Command> {
         outlet.put(move |model| {
             model.runs.listed = true;
             model.runs.demonstration = demonstration;
+            let news = listing.read > 0;
             model.runs.set_listing(listing);
-            under_cursor(model)
+            let commands = under_cursor(model);
+            if news && commands.is_empty() { measure(model) } else { commands }
         });
     })]
 }
 
-/// Another run may be under the cursor: measure its folder.
+/// Another run may be under the cursor: measure its folder, unless that was done.
 fn under_cursor(model: &mut Model) -> Vec<Command> {
     let under = model.runs.entry().map(|entry| entry.path.clone());
     if under != model.runs.under {
         model.runs.detail_top = 0;
-        model.runs.under = under.clone();
+        model.runs.under = under;
     }
-    match under {
+    let measured = model.runs.disk.as_ref().map(|(path, _)| path);
+    if measured == model.runs.under.as_ref() { Vec::new() } else { measure(model) }
+}
+
+fn measure(model: &Model) -> Vec<Command> {
+    match model.runs.under.clone() {
         Some(path) => vec![Work::once(
             "runs.disk",
             move || (disk_use(&path), path),
             |model, (disk, path)| {
-                model.runs.disk = Some((path, disk));
+                // The cursor may have gone on, or come back to a run that was measured.
+                if model.runs.under.as_ref() == Some(&path) {
+                    model.runs.disk = Some((path, disk));
+                }
                 Vec::new()
             },
         )],
@@ -246,7 +258,7 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let page = draw::page_rows(model);
     if model.runs.pane == DETAIL {
         let mut top = Cursor { index: model.runs.detail_top };
-        if top.key(event, page, 500) {
+        if top.key(event, page, draw::detail_rows(model)) {
             model.runs.detail_top = top.index;
         }
         return Vec::new();

@@ -17,9 +17,13 @@ use crate::score::audit::Finding;
 use crate::view::draft;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
+use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::editor::{Editor, Effect};
 pub use effects::Effects;
 pub use layout::{ACCEPTS, EDITOR, LAZY, SCORES};
+
+/// Rows of a page in the panes beside the editor; the page keys leave one of them in sight.
+const PAGE_ROWS: usize = 11;
 
 /// The screen's own part of the model.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ pub struct Schema {
     pub lazy: Option<Vec<Finding>>,
     pane: &'static str,
     /// First lines of the panes beside the editor, by their place.
-    tops: [usize; 4],
+    tops: [Cursor; 4],
     /// The text that was last given to the editor or came from it.
     shown: String,
     /// Whose text it is.
@@ -55,7 +59,7 @@ impl Default for Schema {
             effects: None,
             lazy: None,
             pane: EDITOR,
-            tops: [0; 4],
+            tops: [Cursor::default(); 4],
             shown: String::new(),
             place: None,
             described: 0,
@@ -156,7 +160,7 @@ fn follow(model: &mut Model) {
 fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let (rows, _) = layout::window(model);
     if model.schema.pane != EDITOR {
-        scroll_pane(model, event);
+        scroll(model, model.schema.pane, |top, length| _ = top.key(event, PAGE_ROWS, length));
         return Vec::new();
     }
     let editor = &mut model.schema.editor;
@@ -187,23 +191,10 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     after(model, effect)
 }
 
-fn scroll_pane(model: &mut Model, event: KeyEvent) {
-    let by = match event.code {
-        KeyCode::Down | KeyCode::Char('j') => 1,
-        KeyCode::Up | KeyCode::Char('k') => -1,
-        KeyCode::PageDown => 10,
-        KeyCode::PageUp => -10,
-        KeyCode::Home | KeyCode::Char('g') => isize::MIN,
-        KeyCode::End | KeyCode::Char('G') => isize::MAX,
-        _ => return,
-    };
-    scroll(model, model.schema.pane, by);
-}
-
-fn scroll(model: &mut Model, pane: &'static str, by: isize) {
-    let last = panes::lines(model, pane).len().saturating_sub(1);
+fn scroll(model: &mut Model, pane: &'static str, go: impl FnOnce(&mut Cursor, usize)) {
+    let length = panes::lines(model, pane).len();
     if let Some(top) = layout::PANES.iter().position(|other| *other == pane).and_then(|place| model.schema.tops.get_mut(place)) {
-        *top = top.saturating_add_signed(by).min(last);
+        go(top, length);
     }
 }
 
@@ -239,7 +230,7 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         let (rows, _) = layout::window(model);
         model.schema.editor.scroll(by, rows);
     } else {
-        scroll(model, pane, by);
+        scroll(model, pane, |top, length| top.go(by, length));
     }
     Vec::new()
 }

@@ -24,6 +24,7 @@ use crate::view::widgets::editor::Editor;
 use crate::view::widgets::field::Field;
 use crate::view::workbench::OpenTask;
 use items::{Items, Rows, Written};
+use listing::Shown;
 pub use listing::{Only, Order};
 use scored::{Impact, Scored};
 
@@ -96,6 +97,8 @@ pub struct Scores {
     pub drawings: u64,
     /// The schema has changed since the scores were made.
     is_old: bool,
+    /// The lines of the list, as filters and order leave them.
+    shown: Vec<Shown>,
     /// A drawing has begun and brought nothing yet.
     fresh: bool,
     rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
@@ -180,6 +183,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             let scores = &mut model.scores;
             (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
             scores.moved.clear();
+            listing::arrange(model);
             if is_here { source::load(model) } else { Vec::new() }
         }
         Change::CurrentRun => {

@@ -184,8 +184,8 @@ impl Chart<'_> {
         let (_, down) = raster.size();
         for (index, (curve, [raw, smooth])) in self.curves.iter().zip(measured).enumerate() {
             let letter = LETTERS[index % LETTERS.len()];
-            let (role, behind) = if smooth.is_empty() { (curve.role, '.') } else { (Role::Raw, '.') };
-            trace(raster, raw, axis, role, if smooth.is_empty() { letter } else { behind });
+            let (role, sign) = if smooth.is_empty() { (curve.role, letter) } else { (Role::Raw, '.') };
+            trace(raster, raw, axis, role, sign);
             trace(raster, smooth, axis, curve.role, letter);
         }
         // What has no place on the axis is shown at its edge rather than not at all.

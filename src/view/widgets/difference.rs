@@ -7,6 +7,7 @@ use similar::{ChangeTag, DiffTag, TextDiff};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::fit::padded;
+use super::visible::visible;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
 
@@ -101,21 +102,6 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
         (None, Some(new)) => push(Kind::Extra, None, Some(line(new))),
         (None, None) => {}
     }
-}
-
-/// Control characters would move the terminal's cursor.
-fn visible(text: &str) -> String {
-    text.chars()
-        .map(|letter| {
-            if letter == '\t' {
-                ' '
-            } else if letter.is_control() {
-                '·'
-            } else {
-                letter
-            }
-        })
-        .collect()
 }
 
 /// One below the other: `-` the first answer's, `+` the second's.
@@ -262,7 +248,7 @@ mod tests {
         check("```json\n{}\n```", "{}", &["-```json", " {}", "-```"]);
         check("", "a", &["+a"]);
         check("", "", &[]);
-        check("a\u{1b}[1mb", "{}", &["~a·[1mb|{}"]);
+        check("a\u{1b}[1mb", "{}", &["~a␛[1mb|{}"]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use super::editor::tokens;
+use super::visible::visible;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
 
@@ -30,10 +32,10 @@ pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> 
 fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
     let mut spans = Vec::new();
     let mut column = 1;
-    for (text, role) in tokens(line) {
+    for (text, role) in pieces(line) {
         let length = text.chars().count();
         let starts_here = faults.iter().copied().filter(|fault| (column..column + length).contains(fault)).min();
-        let shown = visible(text);
+        let shown = visible(&text);
         match starts_here {
             Some(fault) => {
                 let before: String = shown.chars().take(fault - column).collect();
@@ -55,60 +57,19 @@ fn faulty(theme: &Theme, role: Role) -> Style {
     theme.style(role).patch(theme.style(Role::Fault))
 }
 
-/// Control characters would move the terminal's cursor or change its state: they are drawn as their pictures.
-fn visible(text: &str) -> String {
-    let picture = |letter: char| match letter {
-        '\t' => ' ',
-        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(letter)).unwrap_or('?'),
-        '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        letter => letter,
-    };
-    text.chars().map(picture).collect()
-}
-
-/// The line cut into pieces of one role each; together they are the line.
-fn tokens(line: &str) -> Vec<(&str, Role)> {
-    let mut tokens = Vec::new();
-    let mut rest = line;
-    while let Some(first) = rest.chars().next() {
-        let (length, role) = match first {
-            '"' => {
-                let length = string_length(rest);
-                let is_key = rest[length..].trim_start().starts_with(':');
-                (length, if is_key { Role::JsonKey } else { Role::JsonString })
-            }
-            '{' | '}' | '[' | ']' | ',' | ':' => (1, Role::JsonPunctuation),
-            '-' | '0'..='9' => (while_in(rest, |letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter)), Role::JsonNumber),
-            letter if letter.is_alphabetic() => {
-                let length = while_in(rest, char::is_alphanumeric);
-                let role = if matches!(&rest[..length], "true" | "false" | "null") { Role::JsonWord } else { Role::Text };
-                (length, role)
-            }
-            letter => (letter.len_utf8(), Role::Text),
-        };
-        let (token, after) = rest.split_at(length);
-        tokens.push((token, role));
-        rest = after;
+/// The line cut into pieces of one role each; together they are the line. What is no JSON is plain text here.
+fn pieces(line: &str) -> Vec<(String, Role)> {
+    let (mut letters, mut at) = (line.chars(), 0);
+    let mut found = Vec::new();
+    for token in tokens(line) {
+        let blanks: String = letters.by_ref().take(token.columns.start - at).collect();
+        let text: String = letters.by_ref().take(token.columns.len()).collect();
+        at = token.columns.end;
+        found.extend([(blanks, Role::Text), (text, if token.role == Role::Bad { Role::Text } else { token.role })]);
     }
-    tokens
-}
-
-fn while_in(text: &str, is_in: impl Fn(char) -> bool) -> usize {
-    text.find(|letter| !is_in(letter)).unwrap_or(text.len())
-}
-
-/// Bytes of the string that begins here, its quotes included; to the end of the line where it is not closed.
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (index, letter) in text.char_indices().skip(1) {
-        match letter {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return index + 1,
-            _ => {}
-        }
-    }
-    text.len()
+    found.push((letters.collect(), Role::Text));
+    found.retain(|(text, _)| !text.is_empty());
+    found
 }
 
 #[cfg(test)]
@@ -118,9 +79,10 @@ mod tests {
     #[test]
     fn pieces_have_their_roles_and_make_up_the_line() {
         let check = |line: &str, expected: &[(&str, Role)]| {
-            let found = tokens(line);
-            assert_eq!(found.iter().map(|(text, _)| *text).collect::<String>(), line);
-            let words: Vec<_> = found.into_iter().filter(|(text, _)| !text.trim().is_empty()).collect();
+            let found = pieces(line);
+            assert_eq!(found.iter().map(|(text, _)| text.as_str()).collect::<String>(), line);
+            let words: Vec<_> =
+                found.iter().filter(|(text, _)| !text.trim().is_empty()).map(|(text, role)| (text.as_str(), *role)).collect();
             assert_eq!(words, expected, "{line}");
         };
         check(

@@ -1,7 +1,5 @@
 //! The actions of the comparison.
 
-use std::path::PathBuf;
-
 use super::{ANSWERS, CHOOSER, PROMPTS, chooser, read, start};
 use crate::report::{Outcome, size, versus_html};
 use crate::run::replace_file;
@@ -9,6 +7,7 @@ use crate::view::action::{Action, Place};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Popup};
+use crate::view::screens::runs;
 use crate::view::widgets::field::Field;
 
 const HERE: Place = Place::On(Screen::Eval);
@@ -130,7 +129,7 @@ fn html(model: &mut Model) -> Vec<Command> {
     let here = model.options.here.clone();
     let proposed = here.join(format!("{}-comparison.html", versus.passes[0].task)).display().to_string();
     model.popup = Some(Popup::Ask(Ask::new("Export", "The HTML file to write:", &proposed, move |_, file| {
-        let file: PathBuf = here.join(file.trim());
+        let file = runs::written_path(&file, &here);
         vec![Work::once(
             "eval.html",
             move || {
@@ -138,13 +137,7 @@ fn html(model: &mut Model) -> Vec<Command> {
                 let told = format!("wrote {} ({}), {} secrets masked", file.display(), size(page.text.len() as u64), page.masked);
                 replace_file(&file, page.text.as_bytes()).map(|()| told).map_err(|error| error.to_string())
             },
-            |model, outcome| {
-                match outcome {
-                    Ok(text) => model.say(text),
-                    Err(error) => model.complain(error),
-                }
-                Vec::new()
-            },
+            runs::told,
         )]
     })));
     Vec::new()

@@ -42,6 +42,12 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
 }
 
+/// How many lines there are to scroll through.
+pub(super) fn rows(model: &Model, versus: &Versus) -> usize {
+    let found = model.eval.pair(versus).zip(model.eval.asked(versus));
+    found.map_or(0, |(pair, asked)| lines(model, versus, pair, asked, draw::answer_columns(model)).len())
+}
+
 fn lines(model: &Model, versus: &Versus, pair: &Paired, asked: &Asked, width: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else { return Vec::new() };

@@ -84,6 +84,15 @@ pub(super) fn page_rows(model: &Model) -> usize {
     area.map_or(10, |area| area.height.saturating_sub(2) as usize)
 }
 
+/// How many lines the pane has that has the focus: the answers, else the summary.
+pub(super) fn lines_to_scroll(model: &Model) -> usize {
+    match (model.eval.versus(), model.eval.pane) {
+        (Some(versus), ANSWERS) => answers::rows(model, versus),
+        (Some(versus), _) => places(model, body(model)).summary.map_or(0, |area| summary::rows(model, versus, area)),
+        (None, _) => 0,
+    }
+}
+
 /// How wide the answers are inside of their frame.
 pub(super) fn answer_columns(model: &Model) -> usize {
     places(model, body(model)).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)

@@ -5,10 +5,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
-use std::time::Duration;
 
-use crate::report::passes_of;
+use crate::report::{passes_of, short_id};
 use crate::run::{RESULT_FILE, Verb, list_checkpoints};
+use crate::view::control;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
@@ -68,19 +68,8 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
 fn ask_worker(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.workbench.current.clone() else { return Vec::new() };
     let text = "The run is live: its own worker reads the eval set after the step under way, which holds its training up for as long.";
-    model.popup = Some(Popup::Confirm(Confirm::new("Eval now?", text, "read it", move |_| {
-        vec![Work::once(
-            "eval.ask",
-            move || crate::run::ask(&path, &Verb::Eval, Duration::from_secs(600), &mut |_| {}).map_err(|error| error.to_string()),
-            |model, answer| {
-                match answer {
-                    Ok(answered) => model.say(answered.text),
-                    Err(error) => model.complain(error),
-                }
-                Vec::new()
-            },
-        )]
-    })));
+    let yes = move |_: &mut Model| vec![control::request(&path, Verb::Eval)];
+    model.popup = Some(Popup::Confirm(Confirm::new("Eval now?", text, "read it", yes)));
     Vec::new()
 }
 
@@ -112,8 +101,7 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
     let time = i64::try_from(model.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let time =
         time.map_or_else(|| model.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
-    let short = run.id().rsplit('-').next().unwrap_or_default().to_owned();
-    let folder = evals_folder(&model.options.data).join(format!("{time}-{short}"));
+    let folder = evals_folder(&model.options.data).join(format!("{time}-{}", short_id(&run.id())));
     let (program, here, on) = (model.options.program.clone(), model.options.here.clone(), on.to_owned());
     vec![Work::once(
         "eval.start",

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::SUMMARY;
-use crate::report::{Outcome, Paired, TIERS, Versus, points, rate_rows, tag_rows};
+use crate::report::{Outcome, Paired, TIERS, Versus, p_value, percent, points, rate_rows, tag_rows};
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
@@ -38,19 +38,15 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
         let top = top.min(lines.len().saturating_sub(1));
         frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), area);
     };
-    if inside.width >= 100 {
-        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE)]).areas(inside);
-        let said_left = Said { width: left.width as usize, ..said };
-        show([said_left.rates(), said_left.differences(), said_left.verdict(), said_left.tags()].concat(), left);
-        show([said.matrix(), vec![Line::default()], said.tiers()].concat(), right);
-    } else {
-        let empty = || vec![Line::default()];
-        show(
-            [said.rates(), said.differences(), said.verdict(), empty(), said.matrix(), empty(), said.tiers(), empty(), said.tags()]
-                .concat(),
-            inside,
-        );
-    }
+    said.columns(inside).into_iter().for_each(|(lines, area)| show(lines, area));
+}
+
+/// How many lines there are to scroll through.
+pub(super) fn rows(model: &Model, versus: &Versus, area: Rect) -> usize {
+    let inside = pane(&model.theme, "", true).inner(area);
+    let Some(pair) = model.eval.pair(versus) else { return 0 };
+    let columns = Said { model, versus, pair, width: inside.width as usize }.columns(inside);
+    columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
 fn title(model: &Model, versus: &Versus, width: usize) -> String {
@@ -69,6 +65,22 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
+    /// All of it, beside or below each other as the width allows.
+    fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+        let empty = || vec![Line::default()];
+        if inside.width < 100 {
+            let first = [self.rates(), self.differences(), self.verdict(), empty()];
+            let rest = [self.matrix(), empty(), self.tiers(), empty(), self.tags()];
+            return vec![([first.concat(), rest.concat()].concat(), inside)];
+        }
+        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE)]).areas(inside);
+        let beside = Said { width: left.width as usize, ..*self };
+        vec![
+            ([beside.rates(), beside.differences(), beside.verdict(), beside.tags()].concat(), left),
+            ([self.matrix(), empty(), self.tiers()].concat(), right),
+        ]
+    }
+
     /// A table: a row a measure, a column a pass, and the difference of the two that are looked at.
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
@@ -232,7 +244,6 @@ impl Said<'_> {
     fn short(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
         let (before, after) = (&self.versus.passes[self.pair.first], &self.versus.passes[self.pair.second]);
-        let percent = |rate: f64| format!("{:.1} %", 100.0 * rate);
         let arrow = theme.glyph("→", "->");
         let mut lines = vec![Line::from(vec![
             Span::styled("valid  ", theme.style(Role::Faint)),
@@ -269,8 +280,4 @@ fn sign_role(low: f64, high: f64) -> Role {
     } else {
         Role::Warning
     }
-}
-
-fn p_value(p: f64) -> String {
-    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }

@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::form::{self, Row};
-use super::{around, devices, start};
+use super::start;
 use crate::config::{Key, Preset, Source};
 use crate::run::Compute;
 use crate::view::model::Model;
@@ -154,14 +154,7 @@ fn about_models(model: &Model, lines: &mut Vec<Line<'static>>) {
 
 /// The value that the last run of this task had, as text.
 pub(super) fn last_value(model: &Model, key: &Key) -> Option<String> {
-    let around = model.launch.around.as_ref()?;
-    let last: &around::LastRun = around.last.as_ref()?;
-    last.config.values().into_iter().find(|(name, _)| name == key.name).map(|(_, value)| form::written(&value))
-}
-
-/// The device in words, for the form.
-pub(super) fn device(model: &Model) -> String {
-    devices::chosen(model)
+    model.launch.around.as_ref()?.last.as_ref()?.values.get(key.name).cloned()
 }
 
 fn shown(text: &str) -> String {

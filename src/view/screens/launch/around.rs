@@ -1,8 +1,9 @@
-//! What a new run finds here: the task's own defaults, other tasks, models, and the last run of the task.
+//! What a new run finds here: the task's own defaults, and beside them other tasks, models, and the last run of the task.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::config::{Assignments, ConfigError, TrainConfig};
+use super::form::{Values, values_of};
+use crate::config::{Assignments, ConfigError};
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, count_in_words};
 use crate::run::{RunDirectory, RunPlaces, RunReference, list_checkpoints};
@@ -13,8 +14,6 @@ use crate::view::model::Model;
 /// Everything that was read beside the view.
 #[derive(Debug)]
 pub struct Around {
-    /// The task's `[train]`, or why it cannot be read.
-    pub train: Result<Assignments, String>,
     /// Tasks that can be opened: of the workspace, then those of the program.
     pub tasks: Vec<String>,
     /// Models that a run can start from.
@@ -42,7 +41,7 @@ pub struct LastRun {
     /// Its id.
     pub id: String,
     /// Its configuration.
-    pub config: TrainConfig,
+    pub values: Values,
 }
 
 /// The model that a base model came from through runs: its part of the task's `[train]` holds too.
@@ -57,19 +56,28 @@ pub struct Origin {
 /// Chains of runs longer than this are not followed.
 const LONGEST_CHAIN: usize = 32;
 
-/// Read it all again.
+/// Read the task's own defaults again.
+pub fn read_train(model: &Model) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    vec![Work::once(
+        "launch.train",
+        move || train_table(&open.task),
+        |model, train| {
+            model.launch.train = Some(train);
+            super::refresh(model)
+        },
+    )]
+}
+
+/// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
 pub fn look(model: &Model) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
     let (here, places) = (model.options.here.clone(), model.workbench.places.clone());
-    let read = move || Around {
-        train: train_table(&open.task),
-        tasks: tasks(&here),
-        models: models(&open.task, &here, &places),
-        last: last_run(&open.task, &places),
-    };
+    let read =
+        move || Around { tasks: Task::known_names(&here), models: models(&open.task, &here, &places), last: last_run(&open.task, &places) };
     vec![Work::once("launch.around", read, |model, around| {
         model.launch.around = Some(around);
-        super::refresh(model)
+        Vec::new()
     })]
 }
 
@@ -101,28 +109,11 @@ fn origin(base_model: &str, places: &RunPlaces) -> Option<String> {
     None
 }
 
-fn train_table(task: &Task) -> Result<Assignments, String> {
+/// The task's `[train]`, or why it cannot be read.
+pub fn train_table(task: &Task) -> Result<Assignments, String> {
     let bytes = task.read(TASK_FILE).map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&bytes);
     Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
-}
-
-fn tasks(here: &Path) -> Vec<String> {
-    let folder = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir());
-    let entries = folder.and_then(|folder| std::fs::read_dir(folder).ok());
-    let is_task = |path: &PathBuf| path.join(TASK_FILE).is_file();
-    let mut found: Vec<String> = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(is_task)
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .collect();
-    found.sort();
-    let embedded: Vec<String> = Task::embedded_names().map(str::to_owned).filter(|name| !found.contains(name)).collect();
-    found.extend(embedded);
-    found
 }
 
 /// What was trained here comes first, the latest before the others: it is what a next training most often starts from.
@@ -186,5 +177,5 @@ fn described(source: &ModelSource) -> (String, bool) {
 fn last_run(task: &Task, places: &RunPlaces) -> Option<LastRun> {
     let trains = |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
     let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
-    runs.into_iter().find(trains).map(|run| LastRun { id: run.id().to_owned(), config: run.file().config.clone() })
+    runs.into_iter().find(trains).map(|run| LastRun { id: run.id().to_owned(), values: values_of(&run.file().config) })
 }

@@ -89,9 +89,7 @@ pub fn chosen(model: &Model) -> String {
 /// The form's next device; `by` is 1 or -1.
 pub fn next(model: &Model, by: isize) -> Compute {
     let all: Vec<Compute> = std::iter::once(Compute::Any).chain(model.launch.devices.iter().map(|choice| choice.compute)).collect();
-    let now = all.iter().position(|compute| *compute == model.launch.form.compute).unwrap_or(0);
-    let next = (now as isize + by).rem_euclid(all.len() as isize) as usize;
-    all.get(next).copied().unwrap_or_default()
+    super::stepped(&all, &model.launch.form.compute, by)
 }
 
 #[cfg(test)]

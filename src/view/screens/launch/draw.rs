@@ -7,7 +7,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::form::{self, Row};
-use super::{FORECAST, FORM, about, chooser, clip_start, outlook, start};
+use super::{FORECAST, FORM, about, chooser, clip_start, devices, outlook, start};
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
 use crate::view::model::Model;
@@ -15,73 +15,72 @@ use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::widgets::cursor::Cursor;
 
+/// What the row under the cursor means; it takes no focus.
+const ABOUT: &str = "about";
 /// Columns from which form and forecast stand side by side.
 const SIDE_BY_SIDE: u16 = 72;
 /// The widest name of a setting, and the place of where its value comes from.
 const NAME_COLUMNS: usize = 23;
 const SOURCE_COLUMNS: usize = 8;
 
-/// Where the panes stand; those of no size are not drawn.
-struct Regions {
-    form: Rect,
-    about: Rect,
-    forecast: Rect,
-}
-
-fn regions(model: &Model, area: Rect) -> Regions {
-    let none = Rect { width: 0, height: 0, ..area };
+/// The panes that are seen, with their places.
+fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = super::PARTS.pane_of(model);
     if model.zoomed {
-        return match model.launch.in_forecast {
-            true => Regions { form: none, about: none, forecast: area },
-            false => Regions { form: area, about: none, forecast: none },
-        };
+        return vec![(focused, area)];
     }
     if area.width >= SIDE_BY_SIDE {
         let left = if area.width >= 110 { area.width * 11 / 20 } else { 48.min(area.width * 3 / 5) };
         let [form, right] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
         let about_rows = if area.height >= 30 { 13 } else { (area.height / 2).max(3) };
         let [about, forecast] = Layout::vertical([Constraint::Length(about_rows), Constraint::Fill(1)]).areas(right);
-        return Regions { form, about, forecast };
+        return vec![(FORM, form), (ABOUT, about), (FORECAST, forecast)];
     }
-    if model.launch.in_forecast {
-        return Regions { form: none, about: none, forecast: area };
+    if focused == FORECAST {
+        return vec![(FORECAST, area)];
     }
     let about_rows = if area.height >= 16 { 7 } else { 0 };
     let [form, about] = Layout::vertical([Constraint::Fill(1), Constraint::Length(about_rows)]).areas(area);
-    Regions { form, about, forecast: none }
+    vec![(FORM, form), (ABOUT, about)]
 }
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let regions = regions(model, area);
-    let theme = &model.theme;
-    if regions.form.height > 2 {
-        draw_form(model, frame, regions.form);
-    }
-    if regions.about.height > 2 {
-        let title = form::selected(model).map_or("", Row::title);
-        let block = pane(theme, title, false);
-        let inside = block.inner(regions.about);
-        frame.render_widget(block, regions.about);
-        frame.render_widget(Paragraph::new(about::lines(model)).wrap(Wrap { trim: false }), inside);
-    }
-    if regions.forecast.height > 2 {
-        let block = pane(theme, FORECAST, model.launch.in_forecast);
-        let inside = block.inner(regions.forecast);
-        frame.render_widget(block, regions.forecast);
-        let lines = outlook::lines(model, inside.width as usize);
-        let top = model.launch.scroll.min(lines.len().saturating_sub(1));
-        let below = lines.len().saturating_sub(top + inside.height as usize);
-        frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
-        if below > 0 && regions.forecast.width > 24 {
-            let more = Line::styled(" more below: tab, j ".to_owned(), theme.style(Role::Faint)).right_aligned();
-            let bottom = Rect { y: regions.forecast.bottom() - 1, height: 1, x: regions.forecast.x + 1, width: regions.forecast.width - 2 };
-            frame.render_widget(Paragraph::new(more), bottom);
+    let areas = areas(model, area);
+    for (name, area) in areas.iter().copied().filter(|(_, area)| area.height > 2) {
+        match name {
+            FORM => draw_form(model, frame, area),
+            FORECAST => draw_forecast(model, frame, area),
+            _ => draw_about(model, frame, area),
         }
     }
     if let Some(open) = &model.launch.chooser {
-        let over = if regions.form.height > 4 { regions.form } else { area };
-        chooser::draw(model, open, frame, over);
+        let form = areas.iter().find(|(name, area)| *name == FORM && area.height > 4);
+        chooser::draw(model, open, frame, form.map_or(area, |(_, form)| *form));
+    }
+}
+
+fn draw_about(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let title = form::selected(model).map_or("", Row::title);
+    let block = pane(&model.theme, title, false);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    frame.render_widget(Paragraph::new(about::lines(model)).wrap(Wrap { trim: false }), inside);
+}
+
+fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let block = pane(theme, FORECAST, model.launch.in_forecast);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let lines = outlook::lines(model, inside.width as usize);
+    let top = model.launch.scroll.min(lines.len().saturating_sub(1));
+    let below = lines.len().saturating_sub(top + inside.height as usize);
+    frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
+    if below > 0 && area.width > 24 {
+        let more = Line::styled(" more below: tab, j ".to_owned(), theme.style(Role::Faint)).right_aligned();
+        let bottom = Rect { y: area.bottom() - 1, height: 1, x: area.x + 1, width: area.width - 2 };
+        frame.render_widget(Paragraph::new(more), bottom);
     }
 }
 
@@ -103,15 +102,14 @@ fn draw_form(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
     let drawn = drawn_rows(model);
     let first = first_drawn(model, &drawn, inside.height as usize);
+    let selected = launch.cursor.at(rows_of(&drawn));
     let lines: Vec<Line<'_>> = drawn
         .iter()
         .skip(first)
         .take(inside.height as usize)
         .map(|drawn| match drawn {
             Drawn::Heading(title) => Line::styled(format!("  {title}"), model.theme.style(Role::Title)),
-            Drawn::Row(index, row) => {
-                row_line(model, *row, launch.cursor.at(rows_of(&drawn_rows(model))) == Some(*index), inside.width as usize)
-            }
+            Drawn::Row(index, row) => row_line(model, *row, selected == Some(*index), inside.width as usize),
         })
         .collect();
     frame.render_widget(Paragraph::new(lines), inside);
@@ -169,7 +167,7 @@ fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'sta
                 plain_line(model, row, is_here, columns, name, false)
             }
         }
-        Row::Device => plain_line(model, row, is_here, columns, &about::device(model), true),
+        Row::Device => plain_line(model, row, is_here, columns, &devices::chosen(model), true),
     };
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
 }
@@ -246,9 +244,13 @@ fn body(model: &Model) -> Rect {
     Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
 }
 
+fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+}
+
 /// Whether a place is over the forecast.
 pub(super) fn is_over_forecast(model: &Model, column: u16, row: u16) -> bool {
-    regions(model, body(model)).forecast.contains((column, row).into())
+    pane_at(model, column, row).is_some_and(|(pane, _)| pane == FORECAST)
 }
 
 /// A click: it gives a pane the focus and puts the cursor on the row under it.
@@ -256,17 +258,13 @@ pub(super) fn clicked(model: &mut Model, column: u16, row: u16) -> Vec<Command> 
     if model.launch.chooser.is_some() || model.launch.edit.is_some() {
         return Vec::new();
     }
-    let regions = regions(model, body(model));
-    if regions.forecast.contains((column, row).into()) {
-        (super::PARTS.focus)(model, FORECAST);
+    let Some((pane, area)) = pane_at(model, column, row).filter(|(pane, _)| *pane != ABOUT) else { return Vec::new() };
+    (super::PARTS.focus)(model, pane);
+    if pane != FORM {
         return Vec::new();
     }
-    if !regions.form.contains((column, row).into()) {
-        return Vec::new();
-    }
-    (super::PARTS.focus)(model, FORM);
     let filter_rows = u16::from(model.launch.filtering || !model.launch.filter.text().is_empty());
-    let (top, height) = (regions.form.y + 1 + filter_rows, regions.form.height.saturating_sub(2 + filter_rows));
+    let (top, height) = (area.y + 1 + filter_rows, area.height.saturating_sub(2 + filter_rows));
     let drawn = drawn_rows(model);
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };
     if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(model, &drawn, height as usize) + line as usize) {

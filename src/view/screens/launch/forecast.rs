@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::form::Form;
-use crate::plan::{Disk, Phase, SignalReport, Time};
+use crate::plan::{Disk, Memory, SignalReport, Time};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::program::{Call, Ended, GiveUp, Said};
@@ -33,30 +33,6 @@ pub struct Forecast {
     pub signal: Option<SignalReport>,
     /// Why it does not fit, where it does not.
     pub why: Option<String>,
-}
-
-/// Memory by part.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Memory {
-    /// In the order in which they are shown.
-    pub parts: Vec<Part>,
-    /// The most at once.
-    pub peak_bytes: u64,
-    /// The most at once if activations were recomputed.
-    pub peak_recomputed_bytes: u64,
-    /// What the device has.
-    pub machine_bytes: Option<u64>,
-}
-
-/// One part of the memory.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Part {
-    /// Its name.
-    pub name: String,
-    /// When it is there.
-    pub phase: Phase,
-    /// Its size.
-    pub bytes: u64,
 }
 
 /// Something that was measured, and the form that it is about.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{KEYS, Key, Layers, Preset, Resolved, Source, Value};
+use crate::config::{KEYS, Key, Layers, Preset, Source, TrainConfig, Value};
 use crate::run::Compute;
 use crate::view::model::Model;
 
@@ -18,6 +18,9 @@ pub struct Form {
     /// On what it computes.
     pub compute: Compute,
 }
+
+/// The value of every key, written as on a command line.
+pub type Values = BTreeMap<String, String>;
 
 /// One row of the form.
 #[derive(Debug, Clone, Copy)]
@@ -60,12 +63,17 @@ impl Form {
         for assignment in self.assignments() {
             arguments.extend(["--set".to_owned(), assignment]);
         }
-        match self.compute {
-            Compute::Any => {}
-            Compute::Cpu => arguments.push("--cpu".to_owned()),
-            Compute::Gpu(ordinal) => arguments.extend(["--gpu".to_owned(), ordinal.to_string()]),
-        }
+        arguments.extend(self.device_arguments());
         arguments
+    }
+
+    /// The part of them that names the device.
+    pub fn device_arguments(&self) -> Vec<String> {
+        match self.compute {
+            Compute::Any => Vec::new(),
+            Compute::Cpu => vec!["--cpu".to_owned()],
+            Compute::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
+        }
     }
 
     /// Whether a forecast of one holds for the other: the name changes nothing.
@@ -85,12 +93,6 @@ impl Row {
             Self::Device => "device",
             Self::Key(key) => key.name,
         }
-    }
-
-    /// The title of the group that begins with this row.
-    pub fn heading(self) -> Option<&'static str> {
-        let Self::Key(key) = self else { return None };
-        GROUPS.iter().find(|(_, first)| *first == key.name).map(|(title, _)| *title)
     }
 }
 
@@ -125,7 +127,7 @@ pub fn selected(model: &Model) -> Option<Row> {
 
 /// The layers of which the run's configuration would be made.
 pub fn layers(model: &Model, form: &Form) -> Layers {
-    let task = model.launch.around.as_ref().and_then(|around| around.train.as_ref().ok().cloned());
+    let task = model.launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
     let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
     let asked = layers.asked_base_model();
     layers.origin = model.launch.origin.as_ref().filter(|origin| origin.of == asked).and_then(|origin| origin.model.clone());
@@ -137,17 +139,16 @@ pub fn value(model: &Model, key: &Key) -> String {
     if let Some(text) = model.launch.form.changed.get(key.name) {
         return text.clone();
     }
-    let Some(resolved) = &model.launch.resolved else { return key.default.to_owned() };
-    text_of(resolved, key)
+    model.launch.values.get(key.name).cloned().unwrap_or_else(|| key.default.to_owned())
 }
 
-/// A key's value in a configuration, written as on a command line.
-pub fn text_of(resolved: &Resolved, key: &Key) -> String {
-    resolved.config.values().into_iter().find(|(name, _)| name == key.name).map_or_else(String::new, |(_, value)| written(&value))
+/// The values of a configuration.
+pub fn values_of(config: &TrainConfig) -> Values {
+    config.values().into_iter().map(|(name, value)| (name, written(&value))).collect()
 }
 
 /// A value of JSON as the key table writes it.
-pub fn written(value: &serde_json::Value) -> String {
+fn written(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Number(number) if number.is_f64() => {

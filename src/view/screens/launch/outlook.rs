@@ -3,10 +3,10 @@
 use ratatui::text::{Line, Span};
 
 use super::about::last_value;
-use super::forecast::{Forecast, Memory};
+use super::forecast::Forecast;
 use super::form;
 use crate::config::KEYS;
-use crate::plan::{Disk, Phase, SignalReport, Time, Verdict, bytes_in_words, count_in_words, seconds_in_words};
+use crate::plan::{Disk, Memory, SignalReport, Time, Verdict, bytes_in_words, count_in_words, seconds_in_words};
 use crate::view::model::Model;
 use crate::view::role::Role;
 
@@ -95,7 +95,7 @@ impl Text<'_> {
             Span::styled(verdict, self.model.theme.style(Role::Bad)),
         ]));
         for part in &memory.parts {
-            let when = when(part.phase);
+            let when = part.phase.in_words();
             let size = format!("{:>9}", bytes_in_words(part.bytes));
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
             lines.push(Line::from(vec![
@@ -153,12 +153,12 @@ impl Text<'_> {
     fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         lines.push(self.title("can it learn?"));
-        let (words, role, marks) = match signal.advice.verdict {
-            Verdict::CanLearn => ("it can learn", Role::Good, ("✓ ", "+ ")),
-            Verdict::NothingToLearn => ("there is nothing to learn", Role::Warning, ("▲ ", "! ")),
-            Verdict::CannotLearn => ("it cannot learn", Role::Bad, ("✗ ", "! ")),
+        let (role, marks) = match signal.advice.verdict {
+            Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
+            Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
+            Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
         };
-        lines.push(self.marked(&format!("{words}: {}", signal.advice.why), role, marks));
+        lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.in_words(), signal.advice.why), role, marks));
         lines.push(Line::from(format!(
             "{} of {} groups mixed ({} to {}), {} all best, {} all worst",
             percent(signal.informative),
@@ -243,17 +243,5 @@ impl Text<'_> {
 
     fn keyed(&self, key: &str, text: &str) -> Line<'static> {
         Line::from(vec![Span::styled(format!("{key}  "), self.model.theme.style(Role::Key)), Span::raw(text.to_owned())])
-    }
-}
-
-fn when(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Always => "",
-        Phase::Rollout => "while drawing",
-        Phase::Prefill => "while reading prompts",
-        Phase::Decode => "while drawing, after the prompts",
-        Phase::Training => "while training",
-        Phase::Head => "while training, at the head",
-        Phase::Backward => "while training, in the layers",
     }
 }

@@ -118,8 +118,6 @@ fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
     model.launch.form.name.clear();
     model.say(run.text);
     let mut commands = workbench::show_run(model, run.path);
-    // It is the last run of the task now, and holds or waits for its device.
-    commands.extend(super::around::look(model));
     commands.extend(workbench::go_to(model, Screen::Live));
     commands
 }

@@ -1,6 +1,6 @@
 //! The groups of a step as data: from the run's latest events, else from its rollouts, which reach further back.
 
-use crate::advantage::Dead;
+use crate::advantage::{Dead, group_state};
 use crate::run::events::Group;
 use crate::view::model::Model;
 
@@ -67,10 +67,10 @@ fn from_rollout(group: &Sampled) -> Row {
     let tier = |score: &Option<crate::score::Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
-    let alike = rewards.windows(2).all(|pair| pair[0] == pair[1]);
-    let dead = match tiers.first() {
-        _ if !alike => Dead::No,
-        Some(tier) if tier == "valid" => Dead::Best,
+    // Where all rewards are alike the tiers tell which end it is, whatever the task pays for them.
+    let dead = match group_state(&rewards, 1.0, 0.0) {
+        Dead::No => Dead::No,
+        _ if tiers.iter().any(|tier| tier == "valid") => Dead::Best,
         _ => Dead::Worst,
     };
     Row { prompt_id: group.prompt_id.clone(), rewards, tiers, advantages: completions().map(|one| one.advantage).collect(), dead }

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::words;
+use crate::report::short_id;
 use crate::run::Series;
 use crate::view::model::Model;
 use crate::view::pane::pane;
@@ -13,6 +14,7 @@ use crate::view::role::Role;
 use crate::view::watched::Watched;
 use crate::view::widgets::amount::amount;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
+use crate::view::widgets::fit::wrapped;
 use crate::view::widgets::sparkline::sparkline;
 
 /// Curves that belong on one chart.
@@ -193,7 +195,7 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     for (index, other) in overlay.iter().enumerate() {
         let found = main().filter_map(|(_, name)| other.history.metrics.get(*name));
         let role = ROLES[1 + index % (ROLES.len() - 1)];
-        curves.extend(found.map(|series| Curve { label: words::short_id(&other.id()), role, series, smoothing }));
+        curves.extend(found.map(|series| Curve { label: short_id(&other.id()).to_owned(), role, series, smoothing }));
     }
     for (index, (label, name)) in main().enumerate() {
         if let Some(series) = run.history.metrics.get(*name) {
@@ -202,8 +204,9 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
-    let rewards_fit =
-        run.history.metrics.get("reward").is_none_or(|series| series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    // A task may pay rewards beyond 1.
+    let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    let values = (subject.share && !view.log && fits()).then_some((0.0, 1.0));
     Chart {
         curves,
         dots: evals().filter(|_| first).map(|eval| Dot { step: eval.step, value: eval.summary.valid, role: Role::Trained }).collect(),
@@ -214,7 +217,7 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
             .collect(),
         marks: words::marks(run),
         steps,
-        values: (subject.share && !view.log && rewards_fit).then_some((0.0, 1.0)),
+        values,
         log: view.log,
         cursor: (view.cursor || model.live.step.is_some()).then(|| model.live.at(run)),
     }
@@ -268,7 +271,7 @@ fn small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, subjec
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(model, run, subject) };
-    let note = words::wrapped(subject.note, columns);
+    let note = if subject.note.is_empty() { Vec::new() } else { wrapped(subject.note, columns) };
     let mut lines = vec![if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) }];
     let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
     lines.extend(chart.lines(&model.theme, columns, rows.saturating_sub(1 + with_note)));

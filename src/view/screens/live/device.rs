@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::words;
+use crate::report::size;
 use crate::run::events::Device;
 use crate::view::model::Model;
 use crate::view::pane::pane;
@@ -84,7 +85,7 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
     }
     if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
         let share = used as f64 / all as f64;
-        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), words::bytes(used), words::bytes(all))));
+        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), size(used), size(all))));
     }
     let power = now.power_watts.map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
     let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));

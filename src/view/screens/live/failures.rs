@@ -24,19 +24,22 @@ pub(super) struct Failures {
 pub(super) fn shares(model: &Model, run: &Watched, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
     let first = (last + 1).saturating_sub(count).max(1);
     let metrics = &run.history.metrics;
+    let rewards = metrics.get("reward");
     let told = is_told(run);
-    let done = |step: u64| metrics.get("reward").is_some_and(|series| series.at(step).is_some());
-    let share = |class: &'static str, step: u64| {
-        if !told {
+    let shares_of = |class: &'static str| {
+        let series = if told { metrics.get(&format!("failures/{}", class.replace(' ', "_"))) } else { None };
+        let share = |step: u64| {
+            if told {
+                // The log leaves out what did not happen.
+                let done = || rewards.and_then(|series| series.at(step)).map(|_| 0.0);
+                return series.and_then(|series| series.at(step)).or_else(done);
+            }
             let counted = model.live.failures.counted.get(&step)?;
-            return Some(counted.iter().find(|(name, _)| *name == class).map_or(0.0, |(_, share)| *share));
-        }
-        // The log leaves out what did not happen.
-        let found = metrics.get(&format!("failures/{}", class.replace(' ', "_"))).and_then(|series| series.at(step));
-        found.or_else(|| done(step).then_some(0.0))
+            Some(counted.iter().find(|(name, _)| *name == class).map_or(0.0, |(_, share)| *share))
+        };
+        (class, (first..=last).map(|step| share(step).unwrap_or(f64::NAN)).collect())
     };
-    let classes = FailureClass::ALL.into_iter().map(FailureClass::name);
-    classes.map(|class| (class, (first..=last).map(|step| share(class, step).unwrap_or(f64::NAN)).collect())).collect()
+    FailureClass::ALL.into_iter().map(FailureClass::name).map(shares_of).collect()
 }
 
 /// Whether the log tells kinds of failure.
@@ -48,8 +51,11 @@ fn is_told(run: &Watched) -> bool {
 pub(super) fn wanted(model: &mut Model) -> Vec<Command> {
     let Some(run) = model.workbench.current_run() else { return Vec::new() };
     let last = run.history.last_step;
+    if !run.loaded || model.live.failures.asked == last || is_told(run) {
+        return Vec::new();
+    }
     let failed = run.history.metrics.get("tiers/valid").is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
-    if !run.loaded || is_told(run) || !failed || model.live.failures.asked == last {
+    if !failed {
         return Vec::new();
     }
     let path = run.path().to_owned();
@@ -64,7 +70,7 @@ fn count(run: &Path, steps: &[u64], outlet: &Outlet) {
     if rollout_segments(run).is_ok_and(|segments| segments.is_empty()) {
         return;
     }
-    for step in steps.iter().copied() {
+    for &step in steps {
         let Ok(groups) = read_step(run, step) else { continue };
         let all = groups.into_iter().flat_map(|group| group.completions);
         let found: Vec<Option<FailureClass>> =

@@ -13,6 +13,7 @@ use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
 use crate::view::watched::Watched;
+use crate::view::widgets::fit::wrapped;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
@@ -61,7 +62,7 @@ pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) ->
 /// Lines of the head, and the sentence below.
 fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
-    let footer = if height >= 4 { words::wrapped(&share_in_words(dead, rows.len()), columns) } else { Vec::new() };
+    let footer = if height >= 4 { wrapped(&share_in_words(dead, rows.len()), columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
 

@@ -4,10 +4,11 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::words;
+use crate::report::short_id;
 use crate::run::Status;
 use crate::view::model::Model;
 use crate::view::role::Role;
-use crate::view::theme::Theme;
+use crate::view::screens::runs;
 use crate::view::watched::Watched;
 use crate::view::widgets::amount::{amount, duration};
 use crate::view::widgets::fit::fitted as cut;
@@ -23,24 +24,12 @@ pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'s
     vec![fitted(state(model, run, columns), columns), fitted(progress(model, run, columns), columns)]
 }
 
-/// A mark and a role of a status; the status itself is always written beside it.
-pub(super) fn mark(theme: &Theme, status: Status) -> (&'static str, Role) {
-    match status {
-        Status::Running => (theme.glyph("●", "*"), Role::Good),
-        Status::Finished => (theme.glyph("✓", "+"), Role::Good),
-        Status::Paused => (theme.glyph("‖", "="), Role::Warning),
-        Status::Stopping | Status::Interrupted => (theme.glyph("■", "#"), Role::Warning),
-        Status::Failed => (theme.glyph("✗", "x"), Role::Bad),
-        Status::Created | Status::Waiting | Status::Starting => (theme.glyph("○", "o"), Role::Faint),
-    }
-}
-
 /// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model and device. The parts
 /// that matter most stand first; an error is cut rather than left out, however long its path.
 fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
     let theme = &model.theme;
     let status = run.status();
-    let (sign, role) = mark(theme, status);
+    let (sign, role) = runs::state(theme, status);
     let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
     if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
         let room = columns.saturating_sub(spans.iter().map(|span| span.content.width()).sum());
@@ -61,7 +50,7 @@ fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
         count => spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning))),
     }
     if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
-        let name = if file.name.is_empty() { words::short_id(&file.id) } else { file.name.clone() };
+        let name = if file.name.is_empty() { short_id(&file.id).to_owned() } else { file.name.clone() };
         spans.push(Span::styled(format!("  {}", words::one_line(&name)), theme.style(Role::Title)));
         spans.push(Span::styled(format!("  {} on {}", file.task, words::one_line(&file.config.base_model)), theme.style(Role::Text)));
     }

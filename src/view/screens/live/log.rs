@@ -10,6 +10,7 @@ use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::watched::Watched;
+use crate::view::widgets::fit::wrapped;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
@@ -41,10 +42,10 @@ pub(super) fn alerts(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'
         let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
         let rule = alert.rule.replace('_', " ");
         let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, words::one_line(&alert.sentence));
-        lines.extend(words::wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
+        lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
         let what = format!("  {} {}", theme.glyph("→", "->"), words::one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {
-            lines.extend(words::wrapped(&what, columns).into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))));
+            lines.extend(wrapped(&what, columns).into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))));
         }
     }
     lines
@@ -60,8 +61,8 @@ fn events(model: &Model, run: &Watched, columns: usize, back: usize, rows: usize
     let mut used = 0;
     for event in run.log.iter().rev().skip(back) {
         let Some((role, text)) = words::told(event) else { continue };
-        let wrapped = words::wrapped(&words::one_line(&text), columns.saturating_sub(10).max(10));
-        used += wrapped.len();
+        let rows_of_event = wrapped(&words::one_line(&text), columns.saturating_sub(10).max(10));
+        used += rows_of_event.len();
         if used > rows && !blocks.is_empty() {
             break;
         }
@@ -70,7 +71,7 @@ fn events(model: &Model, run: &Watched, columns: usize, back: usize, rows: usize
             let time = if index == 0 { clock.clone() } else { " ".repeat(clock.len()) };
             Line::from(vec![Span::styled(format!("{time}  "), theme.style(Role::Faint)), Span::styled(text, theme.style(role))])
         };
-        blocks.push(wrapped.into_iter().enumerate().map(line).collect());
+        blocks.push(rows_of_event.into_iter().enumerate().map(line).collect());
         if used >= rows {
             break;
         }

@@ -1,7 +1,6 @@
 //! The texts of a step's groups, read beside the view and kept for the steps looked at lately.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::run::{RolloutGroup, read_step};
 use crate::score::Score;
@@ -15,11 +14,11 @@ const STEPS_KEPT: usize = 6;
 #[derive(Debug, Default)]
 pub(super) struct Rollouts {
     /// By step; the texts, or why they cannot be read.
-    steps: BTreeMap<u64, Arc<Result<Vec<Sampled>, String>>>,
+    steps: BTreeMap<u64, Result<Vec<Sampled>, String>>,
     /// Steps in the order in which they were read.
     order: Vec<u64>,
-    /// How often the run had been resumed.
-    resumed: usize,
+    /// The step that is being read.
+    reading: Option<u64>,
 }
 
 /// One group, without the tokens.
@@ -38,8 +37,6 @@ pub(super) struct Sampled {
 pub(super) struct Completion {
     pub(super) text: String,
     pub(super) tokens: usize,
-    /// Mean log-probability of a token, nats.
-    pub(super) log_prob: f64,
     pub(super) stop_reason: String,
     pub(super) reward: Option<f64>,
     pub(super) advantage: f64,
@@ -50,18 +47,11 @@ pub(super) struct Completion {
 impl Rollouts {
     /// The groups of a step; `None` while they are read.
     pub(super) fn of(&self, step: u64) -> Option<&Result<Vec<Sampled>, String>> {
-        self.steps.get(&step).map(Arc::as_ref)
-    }
-
-    /// Forget what was read where the run was resumed since: its steps may have been redone.
-    pub(super) fn start_over(&mut self, resumed: usize) {
-        if self.resumed != resumed {
-            *self = Self { resumed, ..Self::default() };
-        }
+        self.steps.get(&step)
     }
 
     fn keep(&mut self, step: u64, groups: Result<Vec<Sampled>, String>) {
-        if self.steps.insert(step, Arc::new(groups)).is_none() {
+        if self.steps.insert(step, groups).is_none() {
             self.order.push(step);
         }
         if self.order.len() > STEPS_KEPT {
@@ -71,16 +61,20 @@ impl Rollouts {
     }
 }
 
-/// The work that reads a step, unless it was read.
-pub(super) fn wanted(model: &Model, step: u64) -> Vec<Command> {
+/// The work that reads a step, unless it was read or is being read. One that could not be read is tried again: what was wrong may have been mended.
+pub(super) fn wanted(model: &mut Model, step: u64) -> Vec<Command> {
     let Some(run) = model.workbench.current_run() else { return Vec::new() };
-    if step == 0 || !run.loaded || model.live.rollouts.of(step).is_some() {
+    let rollouts = &model.live.rollouts;
+    let reading = rollouts.reading == Some(step) && model.is_busy("live.rollouts");
+    if step == 0 || !run.loaded || reading || matches!(rollouts.of(step), Some(Ok(_))) {
         return Vec::new();
     }
     let (path, of) = (run.path().to_owned(), run.path().to_owned());
+    model.live.rollouts.reading = Some(step);
     let read = move || read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
     let work = Work::once("live.rollouts", read, move |model, groups| {
         if model.workbench.current.as_ref() == Some(&of) {
+            model.live.rollouts.reading = None;
             model.live.rollouts.keep(step, groups);
         }
         Vec::new()
@@ -88,11 +82,16 @@ pub(super) fn wanted(model: &Model, step: u64) -> Vec<Command> {
     vec![work]
 }
 
+/// Whether the step that is looked at could not be read.
+pub(super) fn has_failed(model: &Model) -> bool {
+    let found = model.workbench.current_run().and_then(|run| model.live.rollouts.of(model.live.at(run)));
+    matches!(found, Some(Err(_)))
+}
+
 fn sampled(group: RolloutGroup) -> Sampled {
     let completions = group.completions.into_iter().map(|completion| Completion {
         text: completion.text,
         tokens: completion.token_ids.len(),
-        log_prob: completion.log_probs.iter().map(|value| f64::from(*value)).sum::<f64>() / completion.log_probs.len().max(1) as f64,
         stop_reason: completion.stop_reason,
         reward: completion.reward,
         advantage: completion.advantage,

@@ -1,15 +1,11 @@
 //! Events in words, and the letters that stand for them on a chart.
 
+use crate::report::size;
 use crate::run::Event;
 use crate::run::events::{Control, EventBody};
 use crate::view::role::Role;
 use crate::view::watched::Watched;
 use crate::view::widgets::amount::{amount, duration, percent};
-
-/// The last part of a run's id, which people tell runs by.
-pub(super) fn short_id(id: &str) -> String {
-    id.rsplit('-').next().unwrap_or(id).to_owned()
-}
 
 /// What happened at which step, as letters for the axis; a rarer thing covers a commoner one.
 pub(super) fn marks(run: &Watched) -> Vec<(u64, &'static str)> {
@@ -53,7 +49,7 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
     match &event.body {
         EventBody::Run(run) => text(format!("{} began on {}, {} steps planned", run.job, run.device, run.total_steps)),
         EventBody::Memory(memory) => {
-            text(format!("needs {} of {} of the GPU's memory", bytes(memory.peak_bytes), bytes(memory.usable_bytes)))
+            text(format!("needs {} of {} of the GPU's memory", size(memory.peak_bytes), size(memory.usable_bytes)))
         }
         EventBody::Step(step) => {
             let value = |name: &str| step.metrics.get(name).copied().unwrap_or(f64::NAN);
@@ -69,7 +65,7 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
             ))
         }
         EventBody::Checkpoint(checkpoint) => {
-            text(format!("step {}: checkpoint saved ({}), {}", checkpoint.step, checkpoint.why, bytes(checkpoint.bytes)))
+            text(format!("step {}: checkpoint saved ({}), {}", checkpoint.step, checkpoint.why, size(checkpoint.bytes)))
         }
         EventBody::Alert(alert) if alert.cleared => Some((Role::Good, format!("step {}: {}", alert.step, alert.sentence))),
         EventBody::Alert(alert) => {
@@ -89,33 +85,7 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
     }
 }
 
-/// Bytes as a person says them.
-pub(super) fn bytes(bytes: u64) -> String {
-    const GIB: f64 = (1u64 << 30) as f64;
-    const MIB: f64 = (1u64 << 20) as f64;
-    match bytes as f64 {
-        size if size >= GIB => format!("{:.1} GiB", size / GIB),
-        size if size >= MIB => format!("{:.1} MiB", size / MIB),
-        size => format!("{:.0} KiB", size / 1024.0),
-    }
-}
-
 /// Text of others without what would speak to the terminal.
 pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
-}
-
-/// A sentence cut into lines of at most `columns` at its spaces.
-pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

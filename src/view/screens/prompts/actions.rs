@@ -117,7 +117,7 @@ fn leave(model: &mut Model) -> Vec<Command> {
 }
 
 fn write(model: &mut Model, what: fn(super::Entry) -> What) -> Vec<Command> {
-    match editing::of_selected(model, what) {
+    match selected(model).map(what) {
         Some(what) => editing::begin(model, what),
         None => Vec::new(),
     }

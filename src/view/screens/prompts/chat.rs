@@ -4,6 +4,7 @@ use super::rows::{Entry, row, selected};
 use crate::score::{json, thinking_of, turns_of};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
+use crate::view::widgets::visible::letter;
 
 /// Lines of a prompt that are shown.
 const MOST_LINES: usize = 5_000;
@@ -15,7 +16,7 @@ const MOST_LETTERS: usize = 10_000;
 pub struct Chat {
     /// The row.
     pub entry: Entry,
-    /// Lines of pieces, each a special token or not; or why the template does not take the row.
+    /// Lines of pieces as they may be drawn, each a special token or not; or why the template does not take the row.
     pub lines: Result<Vec<Vec<(String, bool)>>, String>,
     /// Tokens of the prompt; `None` where there is no tokenizer.
     pub tokens: Option<usize>,
@@ -70,8 +71,8 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
                 lines.push(Vec::new());
             }
             if let Some(line) = lines.last_mut().filter(|_| !part.is_empty()) {
-                let shown: String = part.chars().take(MOST_LETTERS).collect();
-                let cut = if shown.len() < part.len() { "… (cut here on the screen only)" } else { "" };
+                let shown: String = part.chars().take(MOST_LETTERS).map(letter).collect();
+                let cut = if part.chars().nth(MOST_LETTERS).is_some() { "… (cut here on the screen only)" } else { "" };
                 line.push((shown + cut, is_special));
             }
         }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::chat;
 use super::rows::{Column, arrange, row};
-use crate::config::{Assignments, Layers, TrainConfig};
+use crate::config::{Layers, TrainConfig};
 use crate::hub::find_model;
 use crate::score::{Scorer, check_prompts, prompt_tokens};
-use crate::task::{TASK_FILE, Task};
+use crate::task::Task;
 use crate::text::Tokenizer;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
+use crate::view::screens::launch::around::train_table;
 
 /// A row whose tokens are not counted yet.
 pub const UNCOUNTED: u32 = u32::MAX;
@@ -83,8 +84,7 @@ pub(super) fn count(model: &mut Model) -> Vec<Command> {
 
 /// What training would take: the key table and the task's own.
 fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
-    let bytes = task.read(TASK_FILE).map_err(|error| error.to_string())?;
-    let own = Assignments::from_task(&task.label(TASK_FILE), &String::from_utf8_lossy(&bytes)).map_err(|error| error.to_string())?;
+    let own = train_table(task)?;
     let layers = Layers { task: Some(own), set: model.iter().map(|model| format!("base_model={model}")).collect(), ..Layers::default() };
     Ok(layers.resolve().map_err(|error| error.to_string())?.config)
 }

@@ -4,7 +4,7 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
 
 use super::layout;
-use super::rows::{Entry, row, selected};
+use super::rows::{Entry, row};
 use super::turns;
 use crate::dataset::PromptRow;
 use crate::score::json;
@@ -200,9 +200,4 @@ pub(super) fn leave(model: &mut Model) -> Vec<Command> {
         _ => model.prompts.editing = None,
     }
     Vec::new()
-}
-
-/// The entry under the cursor, as something to write.
-pub(super) fn of_selected(model: &Model, what: fn(Entry) -> What) -> Option<What> {
-    selected(model).map(what)
 }

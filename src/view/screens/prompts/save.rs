@@ -9,6 +9,7 @@ use super::editing::{self, Editing, Said, What};
 use super::rows::{Entry, row};
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
+use crate::view::draft;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::rewrite::{Change, change_line, line_of, set_member, set_system};
@@ -30,13 +31,8 @@ pub(super) fn save(model: &mut Model) -> Vec<Command> {
         model.complain(why);
         return Vec::new();
     }
-    match rewrite_of(&open, editing) {
-        Ok((rewrite, wanted)) => write(model, rewrite, wanted, "saved", true),
-        Err(error) => {
-            model.complain(error);
-            Vec::new()
-        }
-    }
+    let made = rewrite_of(&open, editing);
+    write(model, made, "saved", true)
 }
 
 fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
@@ -100,29 +96,18 @@ fn insert(
     Ok((rewrite, Some((set, after + 1))))
 }
 
-fn file_and_row(open: &OpenTask, entry: Entry) -> Result<(String, PromptRow), String> {
-    let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
-    Ok((file, row(open, entry).ok_or("the row is not there any more")?.clone()))
-}
-
 /// A copy of a row after it, with an id of its own where rows have ids.
 pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
-    let made = file_and_row(&open, entry).and_then(|(_, row)| {
+    let row = row(&open, entry).cloned().ok_or_else(|| "the row is not there any more".to_owned());
+    let made = row.and_then(|row| {
         let id = open.rows.get(&entry.set).and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
-        let line = row.line;
-        insert(&open, entry.set, line, Some(row), move |old| match id {
+        insert(&open, entry.set, row.line, Some(row), move |old| match id {
             Some(id) => set_member(old, "id", &Value::from(id)),
             None => Ok(old.to_owned()),
         })
     });
-    match made {
-        Ok((rewrite, wanted)) => write(model, rewrite, wanted, "duplicated", false),
-        Err(error) => {
-            model.complain(error);
-            Vec::new()
-        }
-    }
+    write(model, made, "duplicated", false)
 }
 
 /// The row goes, where it still stands in its line.
@@ -134,7 +119,7 @@ pub(super) fn delete(model: &mut Model, set: PromptSet, row: PromptRow) -> Vec<C
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete).map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
     });
-    write(model, rewrite, Some((set, line)), "deleted", false)
+    write(model, Ok((rewrite, Some((set, line)))), "deleted", false)
 }
 
 /// An id that no row of the set has: the number at the end of the ids goes on. `None` where the row before has no id of its own.
@@ -148,8 +133,15 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     Some(format!("{stem}{dash}{next:0width$}"))
 }
 
-fn write(model: &mut Model, rewrite: Rewrite, wanted: Option<(PromptSet, usize)>, done: &'static str, closes: bool) -> Vec<Command> {
+fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: bool) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let (rewrite, wanted) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            model.complain(error);
+            return Vec::new();
+        }
+    };
     let data = model.options.data.clone();
     let wanted = wanted.or_else(|| super::rows::selected_place(model));
     let work = move || -> Result<(Home, PathBuf), String> {
@@ -169,7 +161,7 @@ fn write(model: &mut Model, rewrite: Rewrite, wanted: Option<(PromptSet, usize)>
                 model.prompts.editing = None;
             }
             model.prompts.wanted = wanted;
-            let mut commands = settle(model, &home);
+            let mut commands = draft::settle(model, &home);
             if !home.is_copy {
                 model.say(format!("{done}: {}", path.display()));
             }
@@ -185,16 +177,6 @@ fn write(model: &mut Model, rewrite: Rewrite, wanted: Option<(PromptSet, usize)>
     })]
 }
 
-/// Where a copy of the task was made, everything goes on in the copy.
-fn settle(model: &mut Model, home: &Home) -> Vec<Command> {
-    if !home.is_copy {
-        return Vec::new();
-    }
-    model.say(format!("the sample is a part of the program: this copy is saved and worked on from now on: {}", home.folder.display()));
-    let data = model.options.data.clone();
-    model.workbench.draft.moved(&home.task, &data).into_iter().collect()
-}
-
 /// Open a file of the task in the user's editor.
 pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
@@ -208,7 +190,7 @@ pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Comma
         move || task_files::home(&open.task, &data),
         move |model, home| match home {
             Ok(home) => {
-                let mut commands = settle(model, &home);
+                let mut commands = draft::settle(model, &home);
                 commands.extend(workbench::open_task(model, Some(home.folder.display().to_string())));
                 commands.push(Command::Edit { path: home.folder.join(file), line });
                 commands

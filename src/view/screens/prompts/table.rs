@@ -151,8 +151,7 @@ pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
     match &chat.lines {
         Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
             let span = |(text, special): &(String, bool)| {
-                let text: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-                Span::styled(text, theme.style(if *special { Role::Special } else { Role::Text }))
+                Span::styled(text.clone(), theme.style(if *special { Role::Special } else { Role::Text }))
             };
             Line::from(pieces.iter().map(span).collect::<Vec<_>>())
         })),

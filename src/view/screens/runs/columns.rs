@@ -1,6 +1,7 @@
 //! The columns of the list of runs: what each shows, how wide it is, and which give way first where there is no room.
 
-use crate::report::RunRow;
+pub(super) use crate::report::short_id;
+use crate::report::{RunRow, percent, spread};
 use crate::run::{Field, Status};
 use crate::view::role::Role;
 use crate::view::theme::Theme;
@@ -96,7 +97,7 @@ fn all() -> Vec<(u8, Column)> {
         column(7, "reward", "reward", 6, true, |_, row| number(row.metric("reward", false))),
         column(9, "smooth", "reward", 6, true, |_, row| number(row.metric("reward", true))),
         column(2, "valid", "valid", 7, true, |_, row| match row.valid() {
-            Some(valid) => (format!("{:.1} %", 100.0 * valid), Role::Text),
+            Some(valid) => (percent(valid), Role::Text),
             None => ("-".to_owned(), Role::Faint),
         }),
         column(5, "over time", "valid", 10, false, |look, row| {
@@ -117,7 +118,7 @@ fn number(value: Option<f64>) -> (String, Role) {
 }
 
 /// A state's mark and role; the word stands beside it.
-pub(super) fn state(theme: &Theme, status: Status) -> (&'static str, Role) {
+pub(in crate::view::screens) fn state(theme: &Theme, status: Status) -> (&'static str, Role) {
     match status {
         Status::Created => (theme.glyph("○", "o"), Role::Faint),
         Status::Waiting => (theme.glyph("◌", "~"), Role::Warning),
@@ -131,11 +132,6 @@ pub(super) fn state(theme: &Theme, status: Status) -> (&'static str, Role) {
     }
 }
 
-/// The last part of an id, which tells runs apart.
-pub(super) fn short_id(id: &str) -> &str {
-    id.rsplit('-').next().unwrap_or(id)
-}
-
 /// The last part of a path or a name with an owner.
 fn model_name(model: &str) -> &str {
     model.trim_end_matches('/').rsplit('/').next().unwrap_or(model)
@@ -147,14 +143,6 @@ pub(super) fn age(now_ms: u64, then_ms: u64) -> String {
     let units = [(604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "min")];
     let found = units.into_iter().find(|(unit, _)| seconds >= *unit);
     found.map_or_else(|| format!("{seconds} s"), |(unit, name)| format!("{}{}{name}", seconds / unit, if name == "min" { "" } else { " " }))
-}
-
-/// At most so many of the values, spread evenly; the last is among them.
-pub(super) fn spread(values: &[f64], most: usize) -> Vec<f64> {
-    if values.len() <= most || most < 2 {
-        return values.to_vec();
-    }
-    (0..most).map(|index| values[index * (values.len() - 1) / (most - 1)]).collect()
 }
 
 #[cfg(test)]
@@ -184,13 +172,5 @@ mod tests {
                 assert!(width < 30 || columns.iter().any(|column| column.title == "state"), "{width}");
             }
         }
-    }
-
-    #[test]
-    fn a_curve_keeps_its_ends() {
-        let values: Vec<f64> = (0..48).map(f64::from).collect();
-        let spread = spread(&values, 10);
-        assert_eq!((spread.len(), spread.first(), spread.last()), (10, Some(&0.0), Some(&47.0)));
-        assert_eq!(super::spread(&values[..3], 10).len(), 3);
     }
 }

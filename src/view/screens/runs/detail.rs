@@ -10,12 +10,13 @@ use unicode_width::UnicodeWidthStr;
 
 use super::DETAIL;
 use super::columns::{age, state};
-use crate::report::{Entry, HeldOut, RunRow, size};
+use crate::report::{Entry, HeldOut, RunRow, percent, size, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::amount::duration;
 use crate::view::widgets::fit::wrapped;
 use crate::view::widgets::sparkline::sparkline;
 
@@ -39,18 +40,28 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let last = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(1);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top.min(last), 0)), area);
     };
+    columns(model, entry, inside).into_iter().for_each(|(lines, area)| show(lines, area));
+}
+
+/// How many lines there are to scroll through.
+pub(super) fn rows(model: &Model, area: Rect) -> usize {
+    let inside = pane(&model.theme, "", true).inner(area);
+    let columns = model.runs.entry().map_or_else(Vec::new, |entry| columns(model, entry, inside));
+    columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
+}
+
+fn columns(model: &Model, entry: &Entry, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
     match &entry.row {
-        Err(error) => show(unreadable(model, entry, error), inside),
+        Err(error) => vec![(unreadable(model, entry, error), inside)],
         Ok(row) if inside.width >= TWO_COLUMNS => {
             let [left, _, right] =
                 Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
             let (of_left, of_right) = (Facts::new(model, left.width), Facts::new(model, right.width));
-            show([of_left.state(row), of_left.asked(row)].concat(), left);
-            show(of_right.results(row), right);
+            vec![([of_left.state(row), of_left.asked(row)].concat(), left), (of_right.results(row), right)]
         }
         Ok(row) => {
             let facts = Facts::new(model, inside.width);
-            show([facts.state(row), facts.results(row), facts.asked(row)].concat(), inside);
+            vec![([facts.state(row), facts.results(row), facts.asked(row)].concat(), inside)]
         }
     }
 }
@@ -144,7 +155,7 @@ impl<'a> Facts<'a> {
         }
         if let Some(reward) = row.metric("reward", false) {
             let smoothed = row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
-            let curve = sparkline(theme, &super::columns::spread(&row.rewards, 24), 24, None);
+            let curve = sparkline(theme, &spread(&row.rewards, 24), 24, None);
             lines.push(Line::from(vec![
                 Span::styled(format!("{:<NAME$} ", "reward"), theme.style(Role::Faint)),
                 Span::styled(curve, theme.style(Role::SeriesOne)),
@@ -187,7 +198,7 @@ fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>>
     let n = trained.map(|(_, summary)| summary).or(base).map_or(0, |summary| summary.n);
     let of = trained.map_or_else(|| format!("  n {n}"), |(step, _)| format!("  n {n}, step {step}"));
     let mut lines = vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
-    let exact = |summary: &EvalSummary| summary.exact.map(|exact| format!("{:.1} %", 100.0 * exact));
+    let exact = |summary: &EvalSummary| summary.exact.map(percent);
     let (base, trained) = (base.and_then(exact), trained.and_then(|(_, summary)| exact(summary)));
     if base.is_some() || trained.is_some() {
         lines.push(line(&format!("{:>w$}", "exact", w = held_out.set.len() + 6), base, trained, String::new()));
@@ -205,14 +216,6 @@ fn end_of_path(path: &Path, width: usize) -> String {
     let fits = |first: &usize| parts[*first..].join("/").chars().count() + 2 <= width;
     let first = (1..parts.len()).find(fits).unwrap_or(parts.len().saturating_sub(1));
     format!("…/{}", parts[first..].join("/"))
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds => format!("{:.1} h", seconds / 3_600.0),
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ pub(super) fn page_rows(model: &Model) -> usize {
     shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
 }
 
+/// How many lines the details have.
+pub(super) fn detail_rows(model: &Model) -> usize {
+    places(model, body(model)).1.map_or(0, |area| super::detail::rows(model, area))
+}
+
 /// The row of the list at a place on the terminal.
 pub(super) fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
     let list = places(model, body(model)).0?;

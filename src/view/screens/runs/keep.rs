@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::actions::no_run;
-use crate::report::{self, Report, size};
+use crate::report::{self, Report, percent, size};
 use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use, replace_file};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
@@ -82,7 +82,8 @@ fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> String)
     Vec::new()
 }
 
-fn told(model: &mut Model, outcome: Result<String, String>) -> Vec<Command> {
+/// What came of it, as a notice.
+pub(in crate::view::screens) fn told(model: &mut Model, outcome: Result<String, String>) -> Vec<Command> {
     match outcome {
         Ok(text) => model.say(text),
         Err(error) => model.complain(error),
@@ -91,7 +92,7 @@ fn told(model: &mut Model, outcome: Result<String, String>) -> Vec<Command> {
 }
 
 /// A path as typed: `~` is the user's home, a relative one begins at `here`.
-fn written_path(text: &str, here: &Path) -> PathBuf {
+pub(in crate::view::screens) fn written_path(text: &str, here: &Path) -> PathBuf {
     let text = text.trim();
     match (text.strip_prefix("~/"), std::env::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),
@@ -166,7 +167,7 @@ pub(super) fn remove(model: &mut Model) -> Vec<Command> {
 }
 
 fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<String>, bytes: u64, path: PathBuf) {
-    let rate = row.valid().map_or_else(String::new, |valid| format!(", {:.1} % valid", 100.0 * valid));
+    let rate = row.valid().map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
     let mut text = format!(
         "{}: {} steps{rate}, {} checkpoints, {} in all, are deleted for good.",
         row.directory.id(),

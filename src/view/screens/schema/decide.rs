@@ -8,6 +8,7 @@ use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::popup::{Confirm, Page, Popup};
 use crate::view::role::Role;
+use crate::view::widgets::visible::visible;
 
 /// Save; what does not compile only after a confirmation.
 pub(super) fn save(model: &mut Model) -> Vec<Command> {
@@ -38,7 +39,7 @@ pub(super) fn difference(model: &mut Model) -> Vec<Command> {
 }
 
 /// A difference of two texts, with three lines around each change.
-pub(in crate::view::screens) fn lines(model: &Model, old: &str, new: &str) -> Vec<Line<'static>> {
+fn lines(model: &Model, old: &str, new: &str) -> Vec<Line<'static>> {
     let theme = &model.theme;
     if old == new {
         return vec![Line::raw("the two are the same")];
@@ -56,12 +57,7 @@ pub(in crate::view::screens) fn lines(model: &Model, old: &str, new: &str) -> Ve
                 ChangeTag::Equal => (" ", Role::Faint, change.new_index()),
             };
             let number = index.map_or_else(String::new, |index| (index + 1).to_string());
-            let text: String = change
-                .value()
-                .trim_end_matches(['\n', '\r'])
-                .chars()
-                .map(|letter| if letter.is_control() { ' ' } else { letter })
-                .collect();
+            let text = visible(change.value().trim_end_matches(['\n', '\r']));
             lines.push(Line::from(vec![
                 Span::styled(format!("{number:>4} "), theme.style(Role::Faint)),
                 Span::styled(format!("{mark} {text}"), theme.style(role)),

@@ -1,7 +1,9 @@
 //! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what lazy answers would earn.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::dataset::PromptRow;
 use crate::score::audit::audit;
 use crate::score::{Scorer, Tier};
 use crate::task::PromptSet;
@@ -62,14 +64,19 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>) -> Effects 
     let mut effects = Effects { saved: saved.map(|_| [0; 3]), ..Effects::default() };
     let (mut rewards, mut saved_rewards) = (0.0, 0.0);
     let samples = open.samples.as_deref().unwrap_or_default();
-    for sample in samples {
-        let row = sample.prompt_id.as_ref().and_then(|id| open.rows.values().flatten().flatten().find(|row| row.id == *id));
-        let score = scorer.score(&sample.text, row);
+    let mut rows: HashMap<&str, &PromptRow> = HashMap::new();
+    for row in open.rows.values().flatten().flatten() {
+        rows.entry(&row.id).or_insert(row);
+    }
+    let row = |id: &Option<String>| rows.get(id.as_deref()?).copied();
+    let texts: Vec<_> = samples.iter().map(|sample| (sample.text.as_str(), row(&sample.prompt_id))).collect();
+    let scores = scorer.score_all(&texts);
+    let before = saved.map(|saved| saved.score_all(&texts));
+    for (place, (sample, score)) in samples.iter().zip(&scores).enumerate() {
         effects.now[score.tier as usize] += 1;
         effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
         rewards += score.reward;
-        if let (Some(saved), Some(counts)) = (saved, &mut effects.saved) {
-            let before = saved.score(&sample.text, row);
+        if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved) {
             counts[before.tier as usize] += 1;
             saved_rewards += before.reward;
             if before.tier != score.tier {

@@ -119,9 +119,8 @@ fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     }
     let inner = frame_of.inner(area);
     let place = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
-    let top = model.schema.tops.get(place).copied().unwrap_or(0);
     let lines = panes::lines(model, name);
-    let top = top.min(lines.len().saturating_sub(1));
+    let top = model.schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
     frame.render_widget(frame_of, area);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inner);
 }

@@ -115,6 +115,7 @@ pub(super) const ACTIONS: &[Action] = &[
         }
         (model.scores.only, model.scores.class) = Default::default();
         model.scores.filter = Field::default();
+        listing::arrange(model);
         Vec::new()
     }),
 ];
@@ -138,7 +139,9 @@ fn no_run(model: &Model) -> Option<String> {
     (run.history.last_step == 0).then(|| format!("{} has not finished a step yet", run.id()))
 }
 
+/// The list was filtered or sorted otherwise.
 fn to_the_top(model: &mut Model) -> Vec<Command> {
+    listing::arrange(model);
     model.scores.cursor = Cursor::default();
     model.scores.tops[0] = 0;
     Vec::new()

@@ -4,7 +4,7 @@ use super::items::Written;
 use super::{Drawing, Source, listing, source};
 use crate::config::Key;
 use crate::dataset::PromptRow;
-use crate::run::{Compute, Status};
+use crate::run::Status;
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
@@ -95,11 +95,7 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
     arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string(), "--json".to_owned()]);
     // A worker keeps the model loaded for the next drawing, and gives its device to any run.
     arguments.push("--worker".to_owned());
-    match model.launch.form.compute {
-        Compute::Any => {}
-        Compute::Cpu => arguments.push("--cpu".to_owned()),
-        Compute::Gpu(ordinal) => arguments.extend(["--gpu".to_owned(), ordinal.to_string()]),
-    }
+    arguments.extend(model.launch.form.device_arguments());
     let call = Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments };
     let give_up = GiveUp::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
@@ -139,6 +135,7 @@ fn heard(model: &mut Model, said: Said, from: &str) -> Vec<Command> {
             if scores.source != Source::Drawn || scores.fresh {
                 // The first of a drawing: all filters off, and the cursor on it.
                 (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
+                listing::arrange(model);
                 let commands = source::turn_to(model, Source::Drawn);
                 model.scores.cursor = Cursor { index: model.scores.drawn.len() - 1 };
                 return commands;

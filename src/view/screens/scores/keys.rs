@@ -23,7 +23,7 @@ pub(super) fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let page = model.size.1.saturating_sub(6) as usize;
     match PARTS.pane_of(model) {
         LIST => {
-            let length = listing::length(&listing::lines(model));
+            let length = listing::length(model);
             if model.scores.cursor.key(event, page, length) {
                 model.scores.tops[0] = 0;
             }
@@ -63,6 +63,7 @@ fn add(model: &mut Model, written: Written) {
     scores.is_flat = true;
     scores.source = Source::Written;
     scores.cursor = Cursor { index: scores.editing };
+    listing::arrange(model);
 }
 
 fn write_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
@@ -91,10 +92,12 @@ fn filter_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         KeyCode::Esc => {
             model.scores.filtering = false;
             model.scores.filter = Field::default();
+            listing::arrange(model);
         }
         _ => {
             if model.scores.filter.key(event) {
                 model.scores.cursor = Cursor::default();
+                listing::arrange(model);
             }
         }
     }
@@ -109,6 +112,7 @@ pub(super) fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     }
     if model.scores.filtering {
         model.scores.filter.paste(text);
+        listing::arrange(model);
         return Vec::new();
     }
     if let Some(editor) = &mut model.scores.editor {
@@ -141,11 +145,11 @@ pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         _ => return Vec::new(),
     };
     match picture::pane_at(model, event.column, event.row) {
-        Some(LIST) => {
-            let length = listing::length(&listing::lines(model));
+        Some((LIST, _)) => {
+            let length = listing::length(model);
             model.scores.cursor.go(rows, length);
         }
-        Some(pane) => {
+        Some((pane, _)) => {
             let which = usize::from(pane == SUMMARY);
             let last = picture::length(model, pane).saturating_sub(1);
             model.scores.tops[which] = model.scores.tops[which].saturating_add_signed(rows).min(last);

@@ -83,10 +83,15 @@ impl Order {
     }
 }
 
-/// The lines of the list.
-pub(super) fn lines(model: &Model) -> Vec<Shown> {
+/// Make the lines of the list anew: after every change of the scores, the filters or the order. Drawing and moving only read them.
+pub(super) fn arrange(model: &mut Model) {
+    model.scores.shown = lines(model);
+}
+
+fn lines(model: &Model) -> Vec<Shown> {
     let Some(scored) = &model.scores.scored else { return Vec::new() };
-    let mut places: Vec<usize> = (0..scored.scores.len()).filter(|place| is_wanted(model, scored, *place)).collect();
+    let text = model.scores.filter.text().to_lowercase();
+    let mut places: Vec<usize> = (0..scored.scores.len()).filter(|place| is_wanted(model, scored, &text, *place)).collect();
     let reward = |place: &usize| scored.scores.get(*place).map_or(0.0, |score| score.reward);
     let length = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.text.len());
     match model.scores.order {
@@ -113,7 +118,7 @@ pub(super) fn lines(model: &Model) -> Vec<Shown> {
     lines
 }
 
-fn is_wanted(model: &Model, scored: &Scored, place: usize) -> bool {
+fn is_wanted(model: &Model, scored: &Scored, text: &str, place: usize) -> bool {
     let scores = &model.scores;
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return false };
     let tier = match scores.only {
@@ -122,20 +127,23 @@ fn is_wanted(model: &Model, scored: &Scored, place: usize) -> bool {
         Only::Moved => scores.moved.get(place).is_some_and(Option::is_some),
     };
     let name = scored.items.groups.get(item.group).map_or("", String::as_str);
-    tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, &scores.filter.text().to_lowercase())
+    tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, text)
 }
 
 /// How many completions the list shows.
-pub(super) fn length(lines: &[Shown]) -> usize {
-    lines.iter().filter(|line| matches!(line, Shown::Completion(..))).count()
+pub(super) fn length(model: &Model) -> usize {
+    // The last line is a completion: no group is shown without one.
+    match model.scores.shown.last() {
+        Some(Shown::Completion(_, number)) => number + 1,
+        _ => 0,
+    }
 }
 
 /// The place among all of the completion under the cursor.
 pub(super) fn selected(model: &Model) -> Option<usize> {
-    let lines = lines(model);
-    let at = model.scores.cursor.at(length(&lines))?;
-    lines.into_iter().find_map(|line| match line {
-        Shown::Completion(place, number) if number == at => Some(place),
+    let at = model.scores.cursor.at(length(model))?;
+    model.scores.shown.iter().find_map(|line| match line {
+        Shown::Completion(place, number) if *number == at => Some(*place),
         _ => None,
     })
 }

@@ -21,54 +21,40 @@ use crate::view::widgets::editor::{Look, paint};
 
 const SIDE_BY_SIDE: u16 = 72;
 
-/// Where the panes stand; those of no size are not drawn.
-struct Regions {
-    list: Rect,
-    completion: Rect,
-    summary: Rect,
-}
-
-fn regions(model: &Model, area: Rect) -> Regions {
-    let none = Rect { width: 0, height: 0, ..area };
+/// The panes that are seen, with their places.
+fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
     let focus = PARTS.pane_of(model);
     if model.zoomed || area.height < 10 {
-        let place = |pane| if pane == focus { area } else { none };
-        return Regions { list: place(LIST), completion: place(COMPLETION), summary: place(SUMMARY) };
+        return vec![(focus, area)];
     }
     if area.width >= SIDE_BY_SIDE {
         let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
         let [left, completion] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
         let wanted = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
         let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(wanted)]).areas(left);
-        return Regions { list, completion, summary };
+        return vec![(LIST, list), (COMPLETION, completion), (SUMMARY, summary)];
     }
     let [top, below] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
-    match focus {
-        SUMMARY => Regions { list: top, completion: none, summary: below },
-        _ => Regions { list: top, completion: below, summary: none },
-    }
+    vec![(LIST, top), (if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
 }
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let regions = regions(model, area);
     let focus = PARTS.pane_of(model);
-    if visible(regions.list) {
-        draw_list(model, frame, regions.list, focus == LIST);
-    }
-    if visible(regions.completion) {
-        draw_completion(model, frame, regions.completion, focus == COMPLETION);
-    }
-    if visible(regions.summary) {
-        let block = pane(&model.theme, &summary_title(model), focus == SUMMARY);
-        let inside = block.inner(regions.summary);
-        frame.render_widget(block, regions.summary);
-        scrolled(model, frame, inside, summary::lines(model, inside.width as usize), 1);
+    for (name, area) in areas(model, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
+        match name {
+            LIST => draw_list(model, frame, area, focus == LIST),
+            SUMMARY => draw_summary(model, frame, area, focus == SUMMARY),
+            _ => draw_completion(model, frame, area, focus == COMPLETION),
+        }
     }
 }
 
-fn visible(area: Rect) -> bool {
-    area.width > 2 && area.height > 2
+fn draw_summary(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let block = pane(&model.theme, &summary_title(model), focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    scrolled(model, frame, inside, summary::lines(model, inside.width as usize), 1);
 }
 
 fn scrolled(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, which: usize) {
@@ -100,7 +86,7 @@ fn title(model: &Model) -> String {
         }
     };
     let all = scores.items.all.len();
-    let shown = listing::length(&listing::lines(model));
+    let shown = listing::length(model);
     let count = if shown == all { format!("{all}") } else { format!("{shown} of {all}") };
     let class = scores.class.map_or("", |class| class.name());
     let filters = [scores.only.name(), class, scores.order.name()].into_iter().filter(|name| !name.is_empty());
@@ -120,15 +106,15 @@ fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
         frame.render_widget(Paragraph::new(nothing(model)).wrap(Wrap { trim: false }), inside);
         return;
     };
-    let lines = listing::lines(model);
-    let at = model.scores.cursor.at(listing::length(&lines));
+    let at = model.scores.cursor.at(listing::length(model));
     if at.is_none() {
         let text = Line::styled("No completion fits the filters. Esc shows all again.", theme.style(Role::Faint));
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
         return;
     }
-    let first = first_drawn(model, &lines, inside.height as usize);
-    let drawn: Vec<Line<'_>> = lines
+    let first = first_drawn(model, inside.height as usize);
+    let shown = &model.scores.shown;
+    let drawn: Vec<Line<'_>> = shown
         .iter()
         .skip(first)
         .take(inside.height as usize)
@@ -185,10 +171,11 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
     lines
 }
 
-fn first_drawn(model: &Model, lines: &[Shown], height: usize) -> usize {
-    let at = model.scores.cursor.at(listing::length(lines));
-    let line = lines.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
-    Cursor { index: line.unwrap_or(0) }.first(height, lines.len())
+fn first_drawn(model: &Model, height: usize) -> usize {
+    let shown = &model.scores.shown;
+    let at = model.scores.cursor.at(listing::length(model));
+    let line = shown.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
+    Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
 }
 
 fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
@@ -318,10 +305,8 @@ fn body(model: &Model) -> Rect {
 }
 
 /// The pane at a place of the terminal.
-pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<&'static str> {
-    let regions = regions(model, body(model));
-    let panes = [(regions.list, LIST), (regions.completion, COMPLETION), (regions.summary, SUMMARY)];
-    panes.into_iter().find(|(area, _)| area.contains((column, row).into())).map(|(_, pane)| pane)
+pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// A click: it gives a pane the focus, and puts the cursor on the completion under it.
@@ -329,17 +314,15 @@ pub(super) fn clicked(model: &mut Model, column: u16, row: u16) {
     if model.scores.editor.is_some() {
         return;
     }
-    let Some(pane) = pane_at(model, column, row) else { return };
+    let Some((pane, area)) = pane_at(model, column, row) else { return };
     model.scores.pane = Some(pane);
     if pane != LIST {
         return;
     }
-    let area = regions(model, body(model)).list;
     let above = above(model, area.width as usize).len() as u16;
     let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
-    let lines = listing::lines(model);
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
-    if let Some(Shown::Completion(_, number)) = lines.get(first_drawn(model, &lines, height as usize) + line as usize) {
+    if let Some(Shown::Completion(_, number)) = model.scores.shown.get(first_drawn(model, height as usize) + line as usize) {
         model.scores.cursor = Cursor { index: *number };
         model.scores.tops[0] = 0;
     }

@@ -1,4 +1,4 @@
-//! Scores of completions under a schema: each with its group's mean, deviation and advantages, and counts of all; and what the schema changes in a run.
+//! Completions scored under a schema, each with its group's mean, deviation and advantage; counts of all; and what the schema changes in a run.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scored::{Impact, Scored, impacts, moved, score};
-use super::{Source, Stored, Whole};
+use super::{Source, Stored, Whole, listing};
 use crate::advantage::Advantage;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
@@ -81,7 +81,7 @@ fn read(wanted: Wanted) -> Loaded {
             None => Err("no run is open: open one on the screen Runs (f1)".to_owned()),
             Some(run) if run.last == 0 => Err("the run has not finished a step yet".to_owned()),
             Some(run) => {
-                let held = stored.take().filter(|stored| stored.run == run.run).unwrap_or_else(|| hold(&run));
+                let held = hold(&run, stored.take().filter(|stored| stored.run == run.run));
                 let items = Items::step(&run.run, run.step, &held.rows, run.advantage);
                 stored = Some(held);
                 items
@@ -91,13 +91,21 @@ fn read(wanted: Wanted) -> Loaded {
     Loaded { items, rows, stored, source: wanted.source }
 }
 
-/// The latest steps of a run, up to a number of completions.
-fn hold(run: &RunStep) -> Stored {
-    let rows = Arc::new(rows_of_run(&run.task));
+/// The latest steps of a run, up to a number of completions; those that are held already are not read again.
+fn hold(run: &RunStep, before: Option<Stored>) -> Stored {
+    let (rows, known) = match before {
+        Some(before) if before.steps.last().is_some_and(|(step, _)| *step == run.last) => return before,
+        Some(before) => (before.rows, before.steps),
+        None => (Arc::new(rows_of_run(&run.task)), Arc::default()),
+    };
     let (mut steps, mut completions) = (Vec::new(), 0);
     for step in (1..=run.last).rev() {
+        let items = match known.binary_search_by_key(&step, |(step, _)| *step) {
+            Ok(place) => Ok(Arc::clone(&known[place].1)),
+            Err(_) => Items::step(&run.run, step, &rows, run.advantage).map(Arc::new),
+        };
         // A step that cannot be read is told when it is looked at; steps that the keep rule deleted are empty.
-        let Ok(items) = Items::step(&run.run, step, &rows, run.advantage) else { continue };
+        let Ok(items) = items else { continue };
         if items.all.is_empty() {
             break;
         }
@@ -105,7 +113,7 @@ fn hold(run: &RunStep) -> Stored {
         if completions > HELD && !steps.is_empty() {
             break;
         }
-        steps.push((step, Arc::new(items)));
+        steps.push((step, items));
     }
     steps.reverse();
     Stored { run: run.run.clone(), rows, steps: Arc::new(steps) }
@@ -125,6 +133,7 @@ fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Com
         }
         Err(error) => {
             (scores.items, scores.scored, scores.error) = (Arc::default(), None, Some(error));
+            listing::arrange(model);
             Vec::new()
         }
     }
@@ -150,6 +159,7 @@ fn take_scores(model: &mut Model, (scored, impacts): (Scored, Vec<Impact>)) -> V
         None => scores.moved = vec![None; scored.scores.len()],
     }
     (scores.scored, scores.impacts) = (Some(scored), impacts);
+    listing::arrange(model);
     Vec::new()
 }
 
@@ -188,6 +198,7 @@ pub(super) fn forget_run(model: &mut Model) {
     if scores.source == Source::Step {
         (scores.items, scores.scored) = (Arc::default(), None);
     }
+    listing::arrange(model);
 }
 
 /// Score every stored step of the current run again, piece by piece.

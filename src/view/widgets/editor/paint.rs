@@ -12,6 +12,7 @@ use super::tokens::{found, matching_bracket, tokens};
 use crate::score::Fault;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::visible;
 
 /// How the editor is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -42,14 +43,8 @@ pub(super) fn window(first: usize, cursor: usize, rows: usize, len: usize) -> us
 pub(super) fn width(letter: char) -> usize {
     match letter {
         '\t' => 2,
-        letter if is_hidden(letter) => 1,
-        letter => letter.width().unwrap_or(1),
+        letter => visible::letter(letter).width().unwrap_or(1),
     }
-}
-
-/// What would move the terminal's cursor or turn the direction of the text.
-fn is_hidden(letter: char) -> bool {
-    letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Draws the editor into an area.
@@ -130,8 +125,7 @@ fn text(
         }
         let shown = match letter {
             '\t' => "  ".to_owned(),
-            letter if is_hidden(letter) => "\u{fffd}".to_owned(),
-            letter => letter.to_string(),
+            letter => visible::letter(letter).to_string(),
         };
         match spans.last_mut() {
             Some(last) if last.style == style => last.content.to_mut().push_str(&shown),

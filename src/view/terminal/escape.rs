@@ -3,16 +3,16 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::capability::{Capability, Multiplexer};
+use crate::view::capability::{Capability, Multiplexer};
 
 /// The longest text that terminals take into their clipboard, bytes: 74,994 once encoded, the smallest limit in use.
-pub const LONGEST_COPY_BYTES: usize = 56_244;
+pub(super) const LONGEST_COPY_BYTES: usize = 56_244;
 
 /// screen cuts a string that it passes on after this many bytes.
 const SCREEN_PIECE_BYTES: usize = 240;
 
 /// The sequence (OSC 52) that copies a text; `None` where it is longer than terminals take.
-pub fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
+pub(super) fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
     if text.len() > LONGEST_COPY_BYTES {
         return None;
     }
@@ -23,7 +23,7 @@ pub fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
 }
 
 /// The sequences that notify: OSC 777 or OSC 9, whichever the terminal is known for, else both; and the bell.
-pub fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8> {
+pub(super) fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8> {
     let (title, text) = (plain(title), plain(text));
     let nine = format!("\x1b]9;{title}: {text}\x07");
     let seven = format!("\x1b]777;notify;{title};{text}\x07");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::capability::Ground;
+use crate::view::capability::Ground;
 
 /// The ground's colour, and who is there: a terminal that does not know the first answers the second, so that nobody waits.
 const QUESTION: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";

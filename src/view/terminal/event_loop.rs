@@ -1,6 +1,6 @@
 //! The loop: messages from keyboard, runs, work and clock; all that are there are taken, then at most one picture is drawn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -10,29 +10,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
-use super::appearance::{self, Appearance};
 use super::bells::Bells;
-use super::follow::Following;
 use super::ground::{self, Said};
 use super::input::Input;
-use super::message::Message;
-use super::model::Model;
-use super::options::Options;
+use super::modes::Terminal;
 use super::pace::{self, Pace};
 use super::picture::Pictures;
 use super::signals::Asked;
-use super::terminal::Terminal;
-use super::update::update;
 use super::writer::Writer;
-use super::{hangup, panic, signals, terminal};
+use super::{hangup, modes, panic, signals};
+use crate::view::appearance::{self, Appearance};
+use crate::view::message::Message;
+use crate::view::model::Model;
+use crate::view::options::Options;
+use crate::view::update::update;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// So many messages are taken before a picture, however many there are.
 const AT_ONCE: usize = 2_000;
 
-/// How long the last picture may take on its way when the view leaves, and how long all of leaving.
-const LAST_PICTURE: Duration = Duration::from_millis(500);
+/// How long the last picture may take on its way before the terminal is handed over, and how long all of leaving.
+pub(super) const LAST_PICTURE: Duration = Duration::from_millis(500);
 const LEAVING: Duration = Duration::from_secs(2);
 
 /// The exit code after a bug, as Rust has it.
@@ -75,13 +74,11 @@ pub(super) struct View {
     pub(super) input: Input,
     pub(super) writer: Writer,
     pub(super) pictures: Pictures,
-    pub(super) following: HashMap<PathBuf, Following>,
     pub(super) bells: Bells,
     /// For the terminal besides pictures: copies, notifications.
     pub(super) besides: Vec<u8>,
     /// Another program has the terminal.
     pub(super) lent: bool,
-    pub(super) mouse: bool,
     pub(super) continued: Option<Instant>,
     pub(super) leaving: Option<u8>,
     pace: Pace,
@@ -94,7 +91,7 @@ pub(super) struct View {
 /// # Errors
 /// Where there is no terminal, or the system gives no threads.
 pub fn run(options: Options) -> io::Result<Ending> {
-    if !terminal::is_there() {
+    if !modes::is_there() {
         return Err(io::Error::other("standard input and output are no terminal"));
     }
     panic::install(options.data.clone());
@@ -129,7 +126,6 @@ impl View {
         let writer = Writer::start(io::stdout(), move || _ = written.send(Told::Written))?;
         let looks = sender();
         appearance::watch(options.given.clone(), move |looks_now| looks.send(Told::Looks(Box::new(looks_now))).is_ok())?;
-        let mouse = options.mouse;
         Ok(Self {
             model: Model::new(options),
             tell,
@@ -137,11 +133,9 @@ impl View {
             input,
             writer,
             pictures: Pictures::new(),
-            following: HashMap::new(),
             bells: Bells::default(),
             besides: Vec::new(),
             lent: false,
-            mouse,
             continued: None,
             leaving: None,
             pace: Pace::default(),
@@ -150,9 +144,9 @@ impl View {
     }
 
     async fn go(&mut self) {
-        self.model.size = terminal::size().unwrap_or((80, 24));
+        self.model.size = modes::size().unwrap_or((80, 24));
         self.model.now_ms = now_ms();
-        let commands = super::start(&mut self.model);
+        let commands = crate::view::start(&mut self.model);
         self.carry_out(commands);
         self.pace.changed(true);
         let mut tick = interval_at(tokio::time::Instant::now() + SECOND, SECOND);
@@ -209,16 +203,17 @@ impl View {
             Told::Message(message) => self.message(message),
             Told::Signal(asked) => self.signal(asked),
             Told::Lost => {
-                terminal::give_up();
+                modes::give_up();
                 self.leaving = Some(hangup::LOST);
             }
             Told::Written if self.writer.has_failed() => {
-                terminal::give_up();
+                modes::give_up();
                 self.leaving = Some(hangup::LOST);
             }
             Told::Written => {}
             Told::Edited(path, ended) => self.take_back(path, ended),
             Told::Looks(looks) => {
+                self.besides.extend_from_slice(modes::mouse(looks.mouse).as_bytes());
                 looks.apply(&mut self.model);
                 self.pace.changed(true);
             }

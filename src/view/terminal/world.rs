@@ -6,16 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use super::event_loop::{Told, View};
-use super::follow::Following;
-use super::message::{Command, Message, Outlet, Work, Worked};
-use super::settings::Notifications;
+use super::event_loop::{LAST_PICTURE, Told, View};
 use super::signals::Asked;
-use super::{editor, escape, panic, terminal};
+use super::{editor, escape, follow, modes, panic};
+use crate::plan::bytes_in_words;
 use crate::run::State;
-
-/// How long a picture may be on its way before the terminal is handed over.
-const LAST_PICTURE: Duration = Duration::from_millis(500);
+use crate::view::message::{Apply, Command, Message, Outlet, Work, Worked};
+use crate::view::settings::Notifications;
 
 /// A process that continues hears of it by a signal as well.
 const SAME_CONTINUATION: Duration = Duration::from_millis(500);
@@ -32,10 +29,8 @@ impl View {
                 Command::Work(work) => self.begin(work),
                 Command::Watch(run) => {
                     let (tell, path) = (self.tell.clone(), run.clone());
-                    let news = move |news| _ = tell.send(Told::Message(Message::Run(path.clone(), news)));
-                    self.following.insert(run.clone(), Following::start(run, news));
+                    follow::start(run, move |news| tell.send(Told::Message(Message::Run(path.clone(), news))).is_ok());
                 }
-                Command::Unwatch(run) => _ = self.following.remove(&run),
                 Command::Suspend => self.suspend(),
                 Command::Copy(text) => self.copy(&text),
                 Command::Notify { title, text } => self.notify(&title, &text),
@@ -51,7 +46,7 @@ impl View {
             // Ctrl-C belongs to the program that has the terminal.
             Asked::Interrupt if self.lent => {}
             Asked::Interrupt => self.leaving = Some(130),
-            Asked::Stop if self.lent => terminal::stop(),
+            Asked::Stop if self.lent => modes::stop(),
             Asked::Stop => self.suspend(),
             Asked::GoOn if self.lent || self.continued.is_some_and(|time| time.elapsed() < SAME_CONTINUATION) => {}
             Asked::GoOn => self.enter(),
@@ -79,7 +74,7 @@ impl View {
         };
         if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
             let text = format!("the system gives no thread for `{key}`: {error}; end something and try again");
-            let apply: super::message::Apply = Box::new(move |model| {
+            let apply: Apply = Box::new(move |model| {
                 model.complain(text);
                 Vec::new()
             });
@@ -93,11 +88,11 @@ impl View {
         match escape::copy(text, &self.model.options.given.capability) {
             Some(sequence) => {
                 self.besides.extend(sequence);
-                self.model.say(format!("{} copied to the terminal's clipboard", bytes(text.len())));
+                self.model.say(format!("{} copied to the terminal's clipboard", bytes_in_words(text.len() as u64)));
             }
             None => {
-                let most = bytes(escape::LONGEST_COPY_BYTES);
-                self.model.complain(format!("{} are too much for the terminal's clipboard, which takes {most}", bytes(text.len())));
+                let (length, most) = (bytes_in_words(text.len() as u64), bytes_in_words(escape::LONGEST_COPY_BYTES as u64));
+                self.model.complain(format!("{length} are too much for the terminal's clipboard, which takes {most}"));
             }
         }
     }
@@ -116,19 +111,19 @@ impl View {
 
     /// Stop as a job of the shell, with the terminal as it was; go on when continued.
     fn suspend(&mut self) {
-        if let Some(why) = terminal::cannot_be_suspended() {
+        if let Some(why) = modes::cannot_be_suspended() {
             return self.model.complain(why);
         }
         self.writer.finish(LAST_PICTURE);
-        terminal::leave();
-        terminal::stop();
+        modes::leave();
+        modes::stop();
         self.continued = Some(Instant::now());
         self.enter();
     }
 
     /// The terminal is the view's again.
     fn enter(&mut self) {
-        if let Err(error) = terminal::enter(self.mouse) {
+        if let Err(error) = modes::enter(self.model.options.mouse) {
             self.model.complain(format!("the terminal cannot be set up again: {error}"));
         }
         self.redraw();
@@ -136,7 +131,7 @@ impl View {
     }
 
     fn resize(&mut self) {
-        if let Some((columns, rows)) = terminal::size() {
+        if let Some((columns, rows)) = modes::size() {
             self.message(Message::Resize(columns, rows));
         }
     }
@@ -148,7 +143,7 @@ impl View {
         }
         self.writer.finish(LAST_PICTURE);
         self.input.let_go();
-        terminal::leave();
+        modes::leave();
         self.lent = true;
         let editor = editor::chosen();
         match editor::command(&editor, &path, line).spawn() {
@@ -184,9 +179,4 @@ impl View {
         let live = runs.filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));
         live.filter_map(|(path, _)| path.file_name().map(|name| name.to_string_lossy().into_owned())).collect()
     }
-}
-
-/// `812 bytes`, `1.2 kB`.
-fn bytes(count: usize) -> String {
-    if count < 1000 { format!("{count} bytes") } else { format!("{:.1} kB", count as f64 / 1000.0) }
 }

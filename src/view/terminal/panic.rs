@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 
-use super::terminal;
+use super::modes;
 
 /// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only writes the report, since the
 /// view goes on and says so itself.
@@ -15,7 +15,7 @@ pub(super) fn install(data: PathBuf) {
     std::panic::set_hook(Box::new(move |panic| {
         let of_view = std::thread::current().id() == own;
         if of_view {
-            terminal::leave();
+            modes::leave();
         }
         let report = write(&data, panic);
         if of_view {
@@ -53,7 +53,7 @@ fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     write!(
         file,
         "grpo-tui {version}, {now}, thread {thread}\nsize {:?}; {}\n\n{panic}\n\n{}\n",
-        terminal::size(),
+        modes::size(),
         variables.join(", "),
         Backtrace::force_capture()
     )?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, poll as is_there, read};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::message::Message;
+use crate::view::message::Message;
 
 /// How long crossterm may look for what the system has said is there.
 const LOOK: Duration = Duration::from_millis(5);
