@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct RunLock {
     run: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
@@ -41,7 +41,7 @@ impl RunLock {
         file.set_len(0)
             .and_then(|()| file.write_all(format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes()))
             .map_err(RunError::io("write", &path))?;
-        Ok(Self { run: run.to_owned(), _file: file })
+        Ok(Self { run: run.to_owned(), file })
     }
 
     /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
@@ -52,6 +52,13 @@ impl RunLock {
     /// The run directory.
     pub fn run(&self) -> &Path {
         &self.run
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // Closing would do, but for a child that another thread forks just now: it holds the same lock until it becomes another program.
+        let _ = self.file.unlock();
     }
 }
 

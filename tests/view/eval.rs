@@ -303,3 +303,29 @@ fn nothing_panics_at_any_size_with_anything_open() {
         }
     }
 }
+
+#[test]
+fn the_mouse_chooses_cells_prompts_and_panes() {
+    for (columns, rows) in [(160, 48), (120, 36), (80, 24)] {
+        let mut stage = stage(columns, rows);
+        let place = |stage: &Stage, text: &str| {
+            let picture = stage.picture();
+            let (row, line) = picture.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
+            (line[..line.find(text).unwrap()].chars().count() as u16, row as u16)
+        };
+        let (column, row) = place(&stage, "fixed 40");
+        stage.click(column + 2, row);
+        assert!(stage.shows("fixed 40 of 100"), "{}", stage.picture());
+        stage.click(column + 2, row);
+        assert!(stage.shows("prompts 100 of 100"), "{}", stage.picture());
+        // The third row of the list; its answers are shown beside it.
+        stage.keys("g");
+        let (column, row) = place(&stage, "proof-001");
+        stage.click(column, row);
+        assert!(stage.shows("▸= proof-001") && stage.shows("proof-001 both"), "{}", stage.picture());
+        // The frame of the answers takes the focus, and the wheel there scrolls them.
+        let (column, row) = place(&stage, "proof-001 both");
+        stage.click(column, row);
+        assert!(stage.shows("▸ proof-001"), "{}", stage.picture());
+    }
+}

@@ -4,6 +4,7 @@ mod actions;
 mod answers;
 mod chooser;
 mod draw;
+mod mouse;
 mod prompts;
 mod start;
 mod summary;
@@ -11,7 +12,7 @@ mod summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent};
 
 use super::{Change, ScreenParts};
 use crate::report::{Asked, Outcome, Paired, PassId, Versus, base_and_trained};
@@ -129,7 +130,7 @@ pub const PARTS: ScreenParts = ScreenParts {
         }
         Vec::new()
     },
-    mouse,
+    mouse: mouse::mouse,
     entered: |model| {
         let stale = model.eval.chosen.is_empty() && model.eval.run != model.workbench.current;
         if stale || (model.eval.loaded.is_none() && model.workbench.current.is_some()) { read(model) } else { Vec::new() }
@@ -278,7 +279,7 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
             KeyCode::Right | KeyCode::Char('l') => go(model, 1),
             KeyCode::Left | KeyCode::Char('h') => go(model, -1),
             _ => {
-                let lines = draw::lines_to_scroll(model);
+                let lines = draw::lines_of(model, pane);
                 let top = if pane == ANSWERS { &mut model.eval.top } else { &mut model.eval.summary_top };
                 let mut scroll = Cursor { index: *top };
                 if scroll.key(event, page, lines) {
@@ -295,20 +296,4 @@ fn go(model: &mut Model, by: isize) {
     let length = model.eval.shown.len();
     model.eval.cursor.go(by, length);
     model.eval.top = 0;
-}
-
-fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
-    let by = match event.kind {
-        MouseEventKind::ScrollDown => 1,
-        MouseEventKind::ScrollUp => -1,
-        _ => return Vec::new(),
-    };
-    if model.eval.pane == ANSWERS {
-        let mut scroll = Cursor { index: model.eval.top };
-        scroll.go(by * 3, draw::lines_to_scroll(model));
-        model.eval.top = scroll.index;
-    } else {
-        go(model, by);
-    }
-    Vec::new()
 }

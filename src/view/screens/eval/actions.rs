@@ -88,8 +88,8 @@ fn nothing(model: &Model) -> Option<String> {
     }
 }
 
-fn only(model: &mut Model, outcome: Option<Outcome>) -> Vec<Command> {
-    // The same key again takes the filter away.
+/// Only prompts of which this became; the same again takes the filter away.
+pub(super) fn only(model: &mut Model, outcome: Option<Outcome>) -> Vec<Command> {
     model.eval.only = if model.eval.only == outcome { None } else { outcome };
     model.eval.arrange();
     Vec::new()

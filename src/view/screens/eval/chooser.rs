@@ -138,6 +138,16 @@ pub(super) fn key(model: &mut Model, event: KeyEvent, page: usize) -> Vec<Comman
     Vec::new()
 }
 
+/// Go by rows in the list that is shown.
+pub(super) fn go(model: &mut Model, by: isize) {
+    if let Some(chooser) = &mut model.eval.chooser {
+        match &chooser.passes {
+            Some(passes) => chooser.pass.go(by, passes.as_ref().map_or(0, Vec::len)),
+            None => chooser.folder.go(by, chooser.folders.len()),
+        }
+    }
+}
+
 /// Draws what is chosen from, and what was chosen.
 pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;

@@ -1,7 +1,7 @@
 //! Where summary, prompts and answers stand on terminals of every size, and what is shown before there is anything to compare.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
@@ -84,13 +84,20 @@ pub(super) fn page_rows(model: &Model) -> usize {
     area.map_or(10, |area| area.height.saturating_sub(2) as usize)
 }
 
-/// How many lines the pane has that has the focus: the answers, else the summary.
-pub(super) fn lines_to_scroll(model: &Model) -> usize {
-    match (model.eval.versus(), model.eval.pane) {
-        (Some(versus), ANSWERS) => answers::rows(model, versus),
-        (Some(versus), _) => places(model, body(model)).summary.map_or(0, |area| summary::rows(model, versus, area)),
-        (None, _) => 0,
+/// How many lines a pane has: the answers, else the summary.
+pub(super) fn lines_of(model: &Model, pane: &str) -> usize {
+    match model.eval.versus() {
+        Some(versus) if pane == ANSWERS => answers::rows(model, versus),
+        Some(versus) => places(model, body(model)).summary.map_or(0, |area| summary::rows(model, versus, area)),
+        None => 0,
     }
+}
+
+/// The pane at a place on the screen.
+pub(super) fn pane_at(model: &Model, place: Position) -> Option<(&'static str, Rect)> {
+    let places = places(model, body(model));
+    let all = [(SUMMARY, places.summary), (PROMPTS, places.prompts), (ANSWERS, places.answers)];
+    all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
 }
 
 /// How wide the answers are inside of their frame.

@@ -1,7 +1,7 @@
 //! The list of prompts: what became of each, and the tiers of its answers.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
@@ -23,7 +23,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     frame.render_widget(frame_of_pane, area);
     let width = inside.width as usize;
     let mut lines = Vec::new();
-    if eval.typing || !eval.filter.text().is_empty() {
+    if has_filter(model) {
         let field = eval.filter.line(theme, width.saturating_sub(3), eval.typing);
         lines.push(Line::from([vec![Span::styled(" / ", theme.style(Role::Key))], field.spans].concat()));
     }
@@ -37,6 +37,18 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
         lines.push(Line::styled(" no prompt fits; a shows all", theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
+}
+
+fn has_filter(model: &Model) -> bool {
+    model.eval.typing || !model.eval.filter.text().is_empty()
+}
+
+/// The place in the list of the prompt that stands at a place inside of the pane.
+pub(super) fn at(model: &Model, inside: Rect, place: Position) -> Option<usize> {
+    let above = u16::from(has_filter(model));
+    let row = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
+    let first = model.eval.cursor.first((inside.height - above) as usize, model.eval.shown.len());
+    Some(first + row as usize).filter(|index| *index < model.eval.shown.len())
 }
 
 fn row(model: &Model, versus: &Versus, asked: &Asked, width: usize, under_cursor: bool) -> Line<'static> {

@@ -1,7 +1,7 @@
 //! The summary: rates with intervals, what the difference is worth, the matrix of outcomes, tiers, tags.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
@@ -28,17 +28,24 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let Some(pair) = model.eval.pair(versus) else { return };
-    let said = Said { model, versus, pair, width: inside.width as usize };
-    if area.height <= SHORT_ROWS {
-        frame.render_widget(Paragraph::new(said.short()), inside);
-        return;
+    for (lines, area) in (Said { model, versus, pair, width: inside.width as usize }).parts(inside) {
+        frame.render_widget(Paragraph::new(lines), area);
     }
-    let top = model.eval.summary_top;
-    let mut show = |lines: Vec<Line<'static>>, area: Rect| {
-        let top = top.min(lines.len().saturating_sub(1));
-        frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), area);
-    };
-    said.columns(inside).into_iter().for_each(|(lines, area)| show(lines, area));
+}
+
+/// The cell of the matrix at a place on the screen.
+pub(super) fn outcome_at(model: &Model, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
+    let inside = pane(&model.theme, "", true).inner(area);
+    let pair = model.eval.pair(versus)?;
+    let parts = Said { model, versus, pair, width: inside.width as usize }.parts(inside);
+    let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
+    let line = lines.into_iter().nth((place.y - part.y) as usize)?;
+    let mut right = part.x as usize;
+    let span = line.spans.into_iter().find(|span| {
+        right += span.width();
+        right > place.x as usize
+    })?;
+    Outcome::ALL.into_iter().find(|outcome| span.content.ends_with(&format!("{} {}", outcome.name(), pair.count(*outcome))))
 }
 
 /// How many lines there are to scroll through.
@@ -65,6 +72,20 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
+    /// What is seen of it, and where: the short one where there is little room, else from the line on to which it was scrolled.
+    fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+        // With its frame.
+        if inside.height + 2 <= SHORT_ROWS {
+            return vec![(self.short(), inside)];
+        }
+        let top = self.model.eval.summary_top;
+        let from = |lines: Vec<Line<'static>>| {
+            let top = top.min(lines.len().saturating_sub(1));
+            lines.into_iter().skip(top).collect()
+        };
+        self.columns(inside).into_iter().map(|(lines, area)| (from(lines), area)).collect()
+    }
+
     /// All of it, beside or below each other as the width allows.
     fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         let empty = || vec![Line::default()];
