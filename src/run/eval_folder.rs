@@ -6,33 +6,37 @@ use super::directory::sha256;
 use super::durable::{ensure_folder, replace_file};
 use super::error::RunError;
 use super::evals::{EvalRecord, eval_file, write_evals};
+use super::lock::RunLock;
 
 /// What an eval writes at its end; before it is there, the eval goes on or has died.
 pub const RESULT_FILE: &str = "eval.json";
 
-/// Such a folder, while the eval writes it.
-#[derive(Debug, Clone)]
+/// Such a folder, while the eval writes it. Its lock is held meanwhile, as a run's: who looks whether the eval goes on asks [`RunLock::is_held`].
+#[derive(Debug)]
 pub struct EvalFolder {
     path: PathBuf,
+    _lock: RunLock,
 }
 
 impl EvalFolder {
     /// Make the folder, or take one that is there, and put the task's files into it.
     ///
     /// # Errors
-    /// [`RunError::Taken`] where another eval has its result there, [`RunError::Io`] naming what could not be written.
+    /// [`RunError::Taken`] where another eval has its result there, [`RunError::InUse`] where one goes on there, [`RunError::Io`] naming what could not
+    /// be written.
     pub fn create(path: &Path, task_files: &[(String, Vec<u8>)]) -> Result<Self, RunError> {
         if path.join(RESULT_FILE).exists() || path.join("run.toml").exists() {
             return Err(RunError::Taken { path: path.to_owned() });
         }
         let path = std::path::absolute(path).map_err(RunError::io("find", path))?;
         ensure_folder(&path.join("evals"))?;
+        let lock = RunLock::acquire(&path)?;
         for (name, bytes) in task_files {
             let file = path.join("task").join(name);
             ensure_folder(file.parent().unwrap_or(&path))?;
             replace_file(&file, bytes)?;
         }
-        Ok(Self { path })
+        Ok(Self { path, _lock: lock })
     }
 
     /// Keep prompts that are no set of the task.
@@ -80,6 +84,7 @@ mod tests {
         let folder = EvalFolder::create(&path, &files).unwrap();
         folder.write("my set/rows.jsonl", "second-model", &[EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }]).unwrap();
         assert!(path.join("evals/step-000000-rows-second_model.jsonl").is_file() && path.join("task/sub/schema.json").is_file());
+        assert!(RunLock::is_held(&path) && matches!(EvalFolder::create(&path, &files), Err(RunError::InUse { .. })));
         folder.keep_prompts(b"{}\n").unwrap();
         folder.finish(&serde_json::json!({"targets": {}})).unwrap();
         assert!(matches!(EvalFolder::create(&path, &files), Err(RunError::Taken { .. })));

@@ -14,12 +14,19 @@ const ID: &str = "20261120-143041-invoice-6sx3dn";
 
 /// The recorded run is the current one, and the comparison is in front.
 fn stage(columns: u16, rows: u16) -> Stage {
+    stage_after(columns, rows, |_| ()).0
+}
+
+/// The same after `prepare` had its way with the data folder; and what it left.
+fn stage_after<T: Default>(columns: u16, rows: u16, prepare: impl FnOnce(&Path) -> T) -> (Stage, T) {
+    let mut left = T::default();
     let mut stage = Stage::with(columns, rows, |options| {
         copy_run(&options.here.join("runs"), ID, "small adapters", "finished");
         options.program = PathBuf::from("/bin/false");
+        left = prepare(&options.data);
     });
     stage.keys("enter 7");
-    stage
+    (stage, left)
 }
 
 fn picture(name: &str, stage: &Stage) {
@@ -288,6 +295,28 @@ fn an_eval_is_started_and_its_result_comes() {
     stage.model.options.program = program("echo 'error: no such model' >&2; exit 1");
     stage.keys("E enter y");
     wait(&mut stage, "the eval failed: no such model");
+}
+
+#[test]
+fn an_eval_of_an_earlier_session_is_found_and_watched() {
+    let mut stage = stage_after(160, 48, |data| {
+        let going = data.join("evals/20270115-080000-6sx3dn");
+        std::fs::create_dir_all(&going).unwrap();
+        std::fs::write(going.join("log"), "trained: 30 of 100 prompts\n").unwrap();
+        std::fs::create_dir_all(data.join("evals/20270115-090000-6sx3dn")).unwrap();
+        Some(grpo_tui::run::RunLock::acquire(&going).unwrap())
+    });
+    let second = |stage: &mut Stage| {
+        stage.now_ms += 1_000;
+        stage.send(Message::Tick);
+    };
+    second(&mut stage.0);
+    assert!(stage.0.shows("eval goes on: trained: 30 of 100 prompts"), "{}", stage.0.picture());
+    stage.0.keys("E");
+    assert!(stage.0.shows("an eval goes on already"), "{}", stage.0.picture());
+    drop(stage.1.take());
+    second(&mut stage.0);
+    assert!(stage.0.shows("the eval failed: it ended without a result"), "{}", stage.0.picture());
 }
 
 #[test]

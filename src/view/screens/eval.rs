@@ -54,6 +54,8 @@ pub struct Eval {
     side_by_side: Option<bool>,
     chooser: Option<chooser::Chooser>,
     started: Option<start::Started>,
+    /// Whether evals of earlier sessions were looked for.
+    looked: bool,
 }
 
 /// In which order prompts stand.
@@ -105,6 +107,7 @@ impl Default for Eval {
             side_by_side: None,
             chooser: None,
             started: None,
+            looked: false,
         }
     }
 }
@@ -133,7 +136,11 @@ pub const PARTS: ScreenParts = ScreenParts {
     mouse: mouse::mouse,
     entered: |model| {
         let stale = model.eval.chosen.is_empty() && model.eval.run != model.workbench.current;
-        if stale || (model.eval.loaded.is_none() && model.workbench.current.is_some()) { read(model) } else { Vec::new() }
+        let mut commands = start::find(model);
+        if stale || (model.eval.loaded.is_none() && model.workbench.current.is_some()) {
+            commands.extend(read(model));
+        }
+        commands
     },
     changed,
     draw: draw::draw,

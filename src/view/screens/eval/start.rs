@@ -5,19 +5,22 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::report::{passes_of, short_id};
-use crate::run::{RESULT_FILE, Verb, list_checkpoints};
+use crate::run::{RESULT_FILE, RunLock, Verb, list_checkpoints};
 use crate::view::control;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
 
-/// An eval that was started in this session.
+/// An eval that goes on, started in this session or in an earlier one.
 #[derive(Debug)]
 pub(super) struct Started {
     folder: PathBuf,
-    pid: u32,
+    /// Whether its process, where it is one of this session, has ended.
+    ended: Arc<AtomicBool>,
     /// What it said last.
     told: String,
 }
@@ -124,7 +127,7 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
                 "--out",
             ]);
             process.arg(&folder).current_dir(here);
-            detached(process, &folder).map(|pid| Started { folder, pid, told: "loading".to_owned() })
+            detached(process, &folder).map(|ended| Started { folder, ended, told: "loading".to_owned() })
         },
         |model, started| {
             match started {
@@ -139,29 +142,57 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
     )]
 }
 
-/// Start a process that a terminal's end does not reach; what it says goes into the folder. Its process id.
-fn detached(mut process: Process, folder: &Path) -> Result<u32, String> {
+/// Start a process that a terminal's end does not reach; what it says goes into the folder. What comes back is set when it has ended.
+fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, String> {
     let failed = |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let file = |name: &str| OpenOptions::new().create_new(true).write(true).mode(0o600).open(folder.join(name)).map_err(failed);
     process.stdin(Stdio::null()).stdout(file("out.json")?).stderr(file("log")?).process_group(0);
     let mut child = process.spawn().map_err(failed)?;
-    let pid = child.id();
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ended);
     // While the view lives, the ended eval must not linger as a zombie.
-    let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
-    Ok(pid)
+    let waiting = move || {
+        let _ = child.wait();
+        seen.store(true, Ordering::Release);
+    };
+    std::thread::Builder::new().name("reaper".to_owned()).spawn(waiting).map_err(failed)?;
+    Ok(ended)
+}
+
+/// Look once for an eval that an earlier session started and that goes on.
+pub(super) fn find(model: &mut Model) -> Vec<Command> {
+    if std::mem::replace(&mut model.eval.looked, true) {
+        return Vec::new();
+    }
+    let folder = evals_folder(&model.options.data);
+    vec![Work::once(
+        "eval.find",
+        move || {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            folders.sort();
+            folders.into_iter().rev().find(|folder| RunLock::is_held(folder))
+        },
+        |model, found| {
+            if let (Some(folder), None) = (found, &model.eval.started) {
+                model.eval.started = Some(Started { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
+            }
+            Vec::new()
+        },
+    )]
 }
 
 /// See how the eval stands, once a second while one goes on.
 pub(super) fn look(model: &mut Model) -> Vec<Command> {
-    let Some(Started { folder, pid, .. }) = &model.eval.started else { return Vec::new() };
+    let Some(Started { folder, ended, .. }) = &model.eval.started else { return Vec::new() };
     if model.is_busy("eval.look") {
         return Vec::new();
     }
-    let (folder, pid) = (folder.clone(), *pid);
+    let (folder, ended) = (folder.clone(), Arc::clone(ended));
     vec![Work::once(
         "eval.look",
-        move || (standing(&folder, pid), folder),
+        move || (standing(&folder, &ended), folder),
         |model, (standing, folder)| {
             match standing {
                 Standing::Goes(told) => {
@@ -194,15 +225,16 @@ pub(super) fn look(model: &mut Model) -> Vec<Command> {
     )]
 }
 
-fn standing(folder: &Path, pid: u32) -> Standing {
-    let lives = Path::new(&format!("/proc/{pid}")).exists();
+fn standing(folder: &Path, ended: &AtomicBool) -> Standing {
+    // Asked first: what ends right after this has left its result.
+    let goes = !ended.load(Ordering::Acquire) || RunLock::is_held(folder);
     if folder.join(RESULT_FILE).is_file() {
         return Standing::Done;
     }
     let log = std::fs::read(folder.join("log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
-    match (lives, last.strip_prefix("error:")) {
+    match (goes, last.strip_prefix("error:")) {
         (true, _) => Standing::Goes(if last.is_empty() { "loading".to_owned() } else { last }),
         (false, Some(why)) => Standing::Failed(why.trim().to_owned()),
         (false, None) => Standing::Failed(format!("it ended without a result; {} says: {last}", folder.join("log").display())),
