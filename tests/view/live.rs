@@ -149,18 +149,22 @@ fn zoom_pan_and_the_whole_again() {
 fn other_runs_lie_over_the_chart() {
     let mut stage = finished(120, 36);
     stage.keys("v");
-    assert!(stage.model.notices.all().last().is_some_and(|notice| notice.text.contains("no other run is followed")));
+    assert!(stage.shows("there is no other run"), "{}", stage.picture());
+    stage.keys("esc");
     let written = super::written_run::Written::begin(stage.folder.path());
     let other = written.path();
     drop(written);
-    stage.act(|model| workbench::follow(model, other.clone()));
+    // Nobody has opened it: it is found, and followed once it is chosen.
     stage.keys("v");
     assert!(stage.shows("runs over the chart") && stage.shows("[ ]"), "{}", stage.picture());
     stage.keys("space");
-    assert!(stage.shows("[x]"));
-    assert_eq!(stage.model.workbench.overlay, [other]);
+    assert!(stage.shows("[x]"), "{}", stage.picture());
+    assert_eq!(stage.model.workbench.overlay, [other.clone()]);
+    assert!(stage.model.workbench.watched.contains_key(&other));
     stage.keys("esc");
     assert!(stage.shows("▸ reward and valid rate") && !stage.shows("━ valid"), "{}", stage.picture());
+    stage.keys("v space esc");
+    assert!(stage.model.workbench.overlay.is_empty() && stage.shows("━ valid"), "{}", stage.picture());
 }
 
 #[test]

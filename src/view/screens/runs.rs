@@ -183,8 +183,8 @@ impl Runs {
     }
 }
 
-/// Look for runs, beside the view.
-fn look(model: &mut Model) -> Vec<Command> {
+/// Look for runs, and read what is new of them, beside the view.
+pub(super) fn look(model: &mut Model) -> Vec<Command> {
     if model.is_busy("runs") {
         return Vec::new();
     }

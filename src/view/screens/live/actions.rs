@@ -117,7 +117,7 @@ pub(super) const ACTIONS: &[Action] = &[
     }),
     quiet("live.freeze", "Let the picture stand still while the run goes on, or follow it again", &["f"], HERE, moves::freeze)
         .unless(no_run),
-    quiet("live.overlay", "Choose other runs to lie over the chart", &["v"], HERE, overlay::open).unless(overlay::blocked),
+    quiet("live.overlay", "Choose other runs to lie over the chart", &["v"], HERE, overlay::open).unless(no_run),
     quiet("live.copy", "Copy the completion", &["y"], HERE, copy).unless(no_text),
     // What the worker can be asked.
     Action::new("live.pause", "Hold the run after its step, or let it go on", "pause", &["p"], HERE, pause).unless(no_worker),

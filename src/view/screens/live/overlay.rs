@@ -1,4 +1,4 @@
-//! Other runs' curves over this one's: chosen from the runs that are followed.
+//! Other runs' curves over this one's: chosen from all that there are.
 
 use std::path::PathBuf;
 
@@ -8,27 +8,25 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{CHART, OVERLAY};
+use crate::report::RunRow;
 use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
+use crate::view::screens::runs;
+use crate::view::workbench;
 
-/// Runs that can be chosen.
-fn others(model: &Model) -> Vec<&PathBuf> {
-    model.workbench.watched.keys().filter(|path| Some(*path) != model.workbench.current.as_ref()).collect()
-}
-
-/// Why there is nothing to choose.
-pub(super) fn blocked(model: &Model) -> Option<String> {
-    let none = model.workbench.current_run().is_some() && others(model).is_empty();
-    let hint = || "no other run is followed: open one on screen 1, then come back to this one".to_owned();
-    super::actions::no_run(model).or_else(|| none.then(hint))
+/// Runs that can be chosen, the newest first: those of the list that can be read, without the one on the screen.
+fn others(model: &Model) -> Vec<(&PathBuf, &RunRow)> {
+    let current = model.workbench.current.as_ref();
+    let entries = model.runs.listing().entries().iter().rev().filter(|entry| Some(&entry.path) != current);
+    entries.filter_map(|entry| Some((&entry.path, entry.row.as_deref().ok()?))).collect()
 }
 
 /// Begin to choose, or end it.
 pub(super) fn open(model: &mut Model) -> Vec<Command> {
     model.live.pane = if model.live.pane == OVERLAY { CHART } else { OVERLAY };
-    Vec::new()
+    runs::look(model)
 }
 
 /// Move in the list.
@@ -41,15 +39,16 @@ pub(super) fn go(model: &mut Model, by: isize) -> Vec<Command> {
 /// Lay the run under the cursor over the chart, or take it away.
 pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
     let others = others(model);
-    let Some(run) = model.live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|run| (*run).clone()) else {
+    let Some(run) = model.live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone()) else {
         return Vec::new();
     };
     let overlay = &mut model.workbench.overlay;
-    match overlay.iter().position(|other| *other == run) {
-        Some(index) => _ = overlay.remove(index),
-        None => overlay.push(run),
+    if let Some(index) = overlay.iter().position(|other| *other == run) {
+        overlay.remove(index);
+        return Vec::new();
     }
-    Vec::new()
+    overlay.push(run.clone());
+    workbench::follow(model, run)
 }
 
 /// Draws the list in place of the chart.
@@ -62,17 +61,20 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let at = model.live.overlay_cursor.at(others.len());
     let first = model.live.overlay_cursor.first(inside.height as usize, others.len());
     let mut lines = Vec::new();
-    for (index, path) in others.iter().enumerate().skip(first).take(inside.height as usize) {
-        let Some(run) = model.workbench.watched.get(*path) else { continue };
-        let chosen = if model.workbench.overlay.contains(*path) { "[x]" } else { "[ ]" };
+    for (index, (path, run)) in others.iter().enumerate().skip(first).take(inside.height as usize) {
+        let chosen = if model.workbench.overlay.contains(path) { "[x]" } else { "[ ]" };
         let mark = if at == Some(index) { theme.glyph("▸", ">") } else { " " };
-        let name = run.directory.as_ref().map(|run| run.file().name.clone()).unwrap_or_default();
+        let file = run.directory.file();
         let line = Line::from(vec![
             Span::styled(format!("{mark} {chosen} "), theme.style(Role::Accent)),
-            Span::raw(run.id()),
-            Span::styled(format!("  step {}  {}", run.history.last_step, super::words::one_line(&name)), theme.style(Role::Faint)),
+            Span::raw(file.id.clone()),
+            Span::styled(format!("  step {}  {}", run.last_step, super::words::one_line(&file.name)), theme.style(Role::Faint)),
         ]);
         lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
+    }
+    if others.is_empty() {
+        let text = if model.is_busy("runs") { " looking for runs ..." } else { " there is no other run; 5 starts one" };
+        lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }
