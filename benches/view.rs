@@ -3,6 +3,8 @@
 
 #[path = "../tests/view/live_run.rs"]
 mod live_run;
+#[path = "../tests/run_directory/long_log.rs"]
+mod long_log;
 #[path = "../tests/view/session.rs"]
 mod session;
 
@@ -26,6 +28,7 @@ fn main() {
     bytes(&["--low-bandwidth"], "bytes a second, live run, 120 x 36, --low-bandwidth");
     idle("idle CPU, runs screen, no run (% of a core)", false);
     idle("CPU, live screen, run of 17 events/s (% of a core)", true);
+    long_run();
 }
 
 fn row(figure: &str, mut samples: Vec<f64>, unit: &str) {
@@ -113,9 +116,39 @@ fn idle(figure: &str, with_run: bool) {
     }
     let used = processor_seconds(session.process()) - before;
     println!("{figure:<58} {:>10.2} %", used / how_long.as_secs_f64() * 100.0);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", session.process())).unwrap_or_default();
-    let memory = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    println!("{:<58} {}", "  its memory", memory.split_whitespace().skip(1).collect::<Vec<_>>().join(" "));
+    println!("{:<58} {}", "  its memory", memory(session.process(), "VmRSS"));
+}
+
+/// Watching a run of 10,000 steps of 8 x 8 that makes two more a second: opening it, and memory after ten seconds and after going through its curves.
+fn long_run() {
+    const STEPS: u64 = 10_000;
+    let home = tempfile::tempdir().unwrap();
+    let run = LiveRun::begin(&home.path().join("runs"), 1);
+    let log = run.path.join("events.jsonl");
+    std::fs::remove_file(&log).unwrap();
+    _ = std::fs::remove_file(run.path.join("events.index"));
+    let mut seq = long_log::write_steps(&log, 1, STEPS, 1);
+    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    session.wait_text("live01");
+    let begin = Instant::now();
+    session.send("\r");
+    session.wait_text(&format!("groups of step {STEPS}"));
+    println!("{:<58} {:>9.1} ms", "opening a run of 10,000 steps, with its first listing", milliseconds(begin.elapsed()));
+    for step in STEPS + 1..=STEPS + 20 {
+        seq = long_log::write_steps(&log, step, step, seq);
+        // Its curves, nearer and farther, as somebody looks at them.
+        session.send(["c", "+", "H", "-"][(step % 4) as usize]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("{:<58} {}", "memory, watching it for ten seconds", memory(session.process(), "VmRSS"));
+    println!("{:<58} {}", "  at its most", memory(session.process(), "VmHWM"));
+}
+
+/// A line of the process's status, such as its resident memory.
+fn memory(process: i32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
 }
 
 /// Processor time that a process has used, seconds.

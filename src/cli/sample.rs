@@ -1,18 +1,18 @@
 //! `grpo-tui sample`: what a model writes for some of a task's prompts, each completion with its score.
 
+mod by_worker;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
-use super::targets::{Rows, Target, common_limit, lengths, whole};
+use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, score};
 use crate::eval::{Prompt, prepare_rows};
 use crate::model::Adapters;
 use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
-use crate::run::sampler::{self, SamplingRequest};
-use crate::run::{Launch, RunPlaces, Sample, SampledCompletion};
+use crate::run::RunPlaces;
 use crate::score::{Score, Scorer};
 use crate::task::{PromptSet, Task};
 
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let chosen = chosen(&arguments, &task)?;
     if arguments.worker {
-        return by_worker(&arguments, &task, &chosen, &places);
+        return by_worker::run(&arguments, &task, &chosen, &places);
     }
     let target = Target::find(&arguments.model, &task, &places)?;
     let engine = arguments.device.engine()?;
@@ -106,56 +106,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
     }
     print(&output)
-}
-
-/// How long a worker may take for one prompt: to load its model, to wait for its device, to finish its step.
-const PATIENCE: Duration = Duration::from_secs(3600);
-
-/// The same, by a worker: a question a prompt.
-fn by_worker(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunPlaces) -> Outcome {
-    let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
-    let task = match task.folder() {
-        Some(folder) => std::path::absolute(folder)?.display().to_string(),
-        None => task.name.clone(),
-    };
-    for row in chosen.iter().flat_map(|rows| &rows.rows) {
-        let sample = Sample {
-            row: whole(row),
-            n: arguments.n as usize,
-            temperature: arguments.temperature,
-            max_tokens: arguments.max_completion_tokens.map(|tokens| tokens as usize),
-            base: false,
-            seed: arguments.seed,
-            task: Some(task.clone()),
-        };
-        let request = SamplingRequest { model: arguments.model.clone(), sample };
-        let mut completions = Vec::new();
-        sampler::sample(&request, places, &how, PATIENCE, &mut |completion| completions.push(completion))?;
-        let mut output = String::new();
-        for completion in completions {
-            output.push_str(&if arguments.json { format!("{}\n", of_worker(&completion)) } else { told(&completion) });
-        }
-        print(&output)?;
-    }
-    Ok(std::process::ExitCode::SUCCESS)
-}
-
-/// As [`document`].
-fn of_worker(completion: &SampledCompletion) -> Value {
-    let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
-    let mut value = json!({
-        "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
-    });
-    if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
-        value.extend(score.clone());
-    }
-    value
-}
-
-fn told(completion: &SampledCompletion) -> String {
-    let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
-    let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
-    format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {} tokens\n{text}\n\n", sample + 1, token_ids.len())
 }
 
 /// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there is none).

@@ -40,8 +40,9 @@ fn from_the_schema_to_the_comparison() {
     session.wait_for("no sample passes the draft", valid(0));
     session.send("\x7f100000000");
     session.wait_for("the wider bound lets them pass again", valid(5));
-    session.send("\x13");
-    session.wait_text("saved");
+    // Ctrl-o.
+    session.send("\x0f");
+    session.wait_for("saved", |session| !session.picture().contains("(unsaved)"));
     session.send("\x1b");
     let schema = std::fs::read_to_string(home.path().join("tasks/invoice/schema.json")).unwrap();
     assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");

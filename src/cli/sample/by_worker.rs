@@ -1,0 +1,100 @@
+//! `grpo-tui sample --worker`: the completions come from a worker that keeps the model loaded, or from that of a live run.
+
+use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Arguments;
+use crate::cli::targets::{Rows, whole};
+use crate::cli::{Outcome, print, progress};
+use crate::run::sampler::{self, Answerer, SamplingRequest};
+use crate::run::{Launch, RunPlaces, Sample, SampledCompletion, State};
+use crate::task::Task;
+
+/// How long a worker may take for one prompt: to load its model, to wait for its device, to finish its step.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// How often it is looked at how the worker fares.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Draws for the chosen rows: a question a prompt, each completion told as it comes.
+pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunPlaces) -> Outcome {
+    let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
+    let task = match task.folder() {
+        Some(folder) => std::path::absolute(folder)?.display().to_string(),
+        None => task.name.clone(),
+    };
+    for row in chosen.iter().flat_map(|rows| &rows.rows) {
+        let sample = Sample {
+            row: whole(row),
+            n: arguments.n as usize,
+            temperature: arguments.temperature,
+            max_tokens: arguments.max_completion_tokens.map(|tokens| tokens as usize),
+            base: false,
+            seed: arguments.seed,
+            task: Some(task.clone()),
+        };
+        let request = SamplingRequest { model: arguments.model.clone(), sample };
+        let mut printed = Ok(ExitCode::SUCCESS);
+        let mut heard = |completion: SampledCompletion| {
+            let text = if arguments.json { format!("{}\n", document(&completion)) } else { told(&completion) };
+            if printed.is_ok() {
+                printed = print(&text);
+            }
+        };
+        telling(&request.model, places, || sampler::sample(&request, places, &how, PATIENCE, &mut heard))?;
+        printed?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has `work` done while it is told on stderr how whoever answers for `model` fares: that it waits for its device, loads, computes a step.
+fn telling<T>(model: &str, places: &RunPlaces, work: impl FnOnce() -> T) -> T {
+    let (working, watched) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut last = None;
+            while watched.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                let fares = Answerer::of(model, places).ok().and_then(|answerer| in_words(&answerer));
+                if let Some(words) = fares.filter(|words| last.as_ref() != Some(words)) {
+                    progress::say(&words);
+                    last = Some(words);
+                }
+            }
+        });
+        let done = work();
+        drop(working);
+        done
+    })
+}
+
+fn in_words(answerer: &Answerer) -> Option<String> {
+    let state = State::observe(answerer.folder()).filter(|state| !state.status.is_ended())?;
+    let cause = state.cause.map_or_else(String::new, |cause| format!(": {cause}"));
+    Some(match answerer {
+        Answerer::Run(_) => {
+            format!("the run's own worker answers between its steps; it is {}, step {}{cause}", state.status.name(), state.step)
+        }
+        Answerer::Worker { .. } => format!("the sample worker is {}{cause}", state.status.name()),
+    })
+}
+
+/// As `sample` without a worker prints it.
+fn document(completion: &SampledCompletion) -> Value {
+    let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
+    let mut value = json!({
+        "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
+    });
+    if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
+        value.extend(score.clone());
+    }
+    value
+}
+
+fn told(completion: &SampledCompletion) -> String {
+    let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
+    let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
+    format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {} tokens\n{text}\n\n", sample + 1, token_ids.len())
+}
