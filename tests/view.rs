@@ -11,6 +11,7 @@ mod live;
 mod live_run;
 mod looks;
 mod prompts;
+mod prompts_kept;
 mod random;
 mod reaching;
 mod runs;

@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if ending.code != LOST {
         farewell(&ending);
         if let Some(why) = &ending.unkept {
-            eprintln!("the unsaved schema could not be kept: {why}");
+            eprintln!("{why}");
         }
     }
     Ok(ExitCode::from(ending.code))

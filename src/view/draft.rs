@@ -1,16 +1,20 @@
 //! The schema as it stands in the editor: its text, what is wrong with it, the last scorer that it made, and where the unsaved text is kept.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::keeper::{self, Keeper};
 use super::message::{Command, Work};
 use super::model::{Model, Screen};
 use super::screens::{self, Change};
 use super::{task_files, workbench};
 use crate::score::{Fault, Scorer, diagnose};
 use crate::task::Task;
+
+/// The work that writes and removes the recovery file, and what it is of.
+const KEEPING: &str = "draft.keep";
+const UNSAVED: &str = "the unsaved schema";
 
 /// The draft of a task's schema.
 #[derive(Debug, Default)]
@@ -54,13 +58,6 @@ pub struct Offer {
 }
 
 type Stamp = (Option<SystemTime>, u64);
-
-/// Writes the recovery file in the order asked: what comes late and is old is not written.
-#[derive(Debug, Default)]
-struct Keeper {
-    newest: AtomicU64,
-    writing: Mutex<()>,
-}
 
 impl Draft {
     /// Take a task's schema. A text that is unsaved here stays, where it is the same task read again; one of an earlier session is offered.
@@ -161,37 +158,13 @@ impl Draft {
             return None;
         }
         self.kept = Some(self.text.clone());
-        self.write_recovery(Some(self.text.clone()))
+        Some(self.keeper.keep(KEEPING, UNSAVED, self.recovery.as_ref()?, self.text.clone()))
     }
 
     /// The recovery file is of no use any more.
     fn forget(&mut self) -> Option<Command> {
         self.kept = None;
-        self.write_recovery(None)
-    }
-
-    fn write_recovery(&self, text: Option<String>) -> Option<Command> {
-        let (path, keeper) = (self.recovery.clone()?, Arc::clone(&self.keeper));
-        let number = keeper.newest.fetch_add(1, Ordering::SeqCst) + 1;
-        Some(Work::once(
-            "draft.keep",
-            move || {
-                let _turn = keeper.writing.lock().unwrap_or_else(PoisonError::into_inner);
-                if keeper.newest.load(Ordering::SeqCst) != number {
-                    return Ok(());
-                }
-                match text {
-                    Some(text) => task_files::write_private(&path, text.as_bytes()),
-                    None => task_files::remove(&path),
-                }
-            },
-            |model, written| {
-                if let Err(error) = written {
-                    model.complain(format!("the unsaved schema is not safe from a crash: {error}"));
-                }
-                Vec::new()
-            },
-        ))
+        Some(self.keeper.forget(KEEPING, UNSAVED, self.recovery.as_ref()?))
     }
 
     /// Writes the unsaved text at once, for an end that leaves no time for work beside the view.
@@ -200,7 +173,7 @@ impl Draft {
     /// A sentence with the file.
     pub fn keep_now(&self) -> Result<(), String> {
         match self.recovery.as_ref().filter(|_| self.is_changed() && self.offer.is_none()) {
-            Some(path) => task_files::write_private(path, self.text.as_bytes()),
+            Some(path) => self.keeper.keep_now(path, &self.text),
             None => Ok(()),
         }
     }
@@ -385,7 +358,9 @@ pub fn settle(model: &mut Model, home: &task_files::Home) -> Vec<Command> {
         return Vec::new();
     }
     model.say(format!("the sample is a part of the program: this copy is saved and worked on from now on: {}", home.folder.display()));
-    model.workbench.draft.moved(&home.task, &model.options.data).into_iter().collect()
+    let mut commands = screens::prompts::moved(model, &home.task);
+    commands.extend(model.workbench.draft.moved(&home.task, &model.options.data));
+    commands
 }
 
 /// Back to the text as saved. The editor can undo it.
@@ -453,6 +428,5 @@ fn look_for_offer(path: PathBuf) -> Command {
 }
 
 fn recovery_file(task: &Task, data: &Path) -> PathBuf {
-    let place = crate::run::sha256(task.label(&task.schema_file).as_bytes());
-    data.join("drafts").join(format!("{}-{}.json", task.name, &place[..12]))
+    keeper::folder(data).join(format!("{}-{}.json", task.name, keeper::mark(task, &task.schema_file)))
 }

@@ -158,6 +158,29 @@ fn an_unsaved_schema_outlives_the_terminal() {
 }
 
 #[test]
+fn a_row_that_is_being_written_outlives_the_terminal() {
+    let home = home();
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
+    session.send("3");
+    session.wait_text("train-001");
+    session.send("i");
+    session.wait_text("the row's turns");
+    session.send("KEEPME");
+    session.wait_text("KEEPME");
+    session.hang_up();
+    session.wait_gone(session.process());
+    let mut session = Session::start(home.path(), &Start::PLAIN);
+    session.wait_text("[1 Runs]");
+    session.send("3");
+    session.wait_text("the turns of train-001");
+    session.send("y");
+    session.wait_text("KEEPME");
+    session.send("\x03");
+    assert_eq!(session.wait_end(), 0);
+}
+
+#[test]
 fn the_users_files_are_read_and_read_again() {
     let home = home();
     let folder = home.path().join("config/grpo-tui");

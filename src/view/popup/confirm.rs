@@ -1,4 +1,4 @@
-//! A confirmation, where something ends that cannot be taken back.
+//! A question that is answered by yes or no: mostly a confirmation, where something ends that cannot be taken back.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
@@ -18,6 +18,7 @@ pub struct Confirm {
     text: String,
     yes: String,
     then: Option<Then>,
+    otherwise: Option<Then>,
 }
 
 impl Confirm {
@@ -28,13 +29,19 @@ impl Confirm {
         yes: impl Into<String>,
         then: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Then::new(then)) }
+        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Then::new(then)), otherwise: None }
+    }
+
+    /// With something to do after a no.
+    #[must_use]
+    pub fn otherwise(self, otherwise: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {
+        Self { otherwise: Some(Then::new(otherwise)), ..self }
     }
 
     pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
         match event.code {
             KeyCode::Char('y' | 'Y') => self.then.take().map_or(Outcome::Close, Outcome::Then),
-            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => Outcome::Close,
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self.otherwise.take().map_or(Outcome::Close, Outcome::Then),
             _ => Outcome::Stay,
         }
     }

@@ -4,18 +4,23 @@ mod actions;
 mod chat;
 mod count;
 mod editing;
+mod kept;
 mod layout;
+mod offer;
 mod picture;
 mod rows;
 mod save;
 mod table;
 mod turns;
 
+use std::sync::Arc;
+
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 use super::{Change, ScreenParts};
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
+use crate::view::keeper::Keeper;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::widgets::cursor::Cursor;
@@ -23,7 +28,9 @@ use crate::view::widgets::field::Field;
 pub use chat::Chat;
 pub use count::{Counter, UNCOUNTABLE, UNCOUNTED};
 pub use editing::{Editing, What};
+pub use kept::{keep_now, moved};
 pub use layout::{CHAT, EDITOR, HEALTH, ROWS};
+use offer::Offers;
 pub use rows::{Column, Entry};
 
 /// The screen's own part of the model.
@@ -61,6 +68,8 @@ pub struct Prompts {
     chat_top: usize,
     /// The row to select once the task has been read again.
     wanted: Option<(PromptSet, usize)>,
+    keeper: Arc<Keeper>,
+    offers: Offers,
 }
 
 /// The screen.
@@ -80,19 +89,22 @@ pub const PARTS: ScreenParts = ScreenParts {
     draw: picture::draw,
 };
 
-/// Rows are counted and checked once somebody looks.
+/// Rows are counted and checked once somebody looks; what an earlier session has left unsaved is offered.
 fn entered(model: &mut Model) -> Vec<Command> {
-    if model.prompts.is_counted || model.workbench.task.is_none() {
-        return Vec::new();
+    let mut commands = offer::look(model);
+    if !model.prompts.is_counted && model.workbench.task.is_some() {
+        model.prompts.is_counted = true;
+        commands.extend(count::count(model));
     }
-    model.prompts.is_counted = true;
-    count::count(model)
+    commands
 }
 
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
-            let mut commands = rows::read_again(model);
+            model.prompts.offers.begin_anew();
+            let mut commands = kept::put_away(model);
+            commands.extend(rows::read_again(model));
             model.prompts.is_counted = false;
             if model.screen == Screen::Prompts {
                 commands.extend(entered(model));
@@ -108,6 +120,11 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         Change::Schema => {
             editing::check(model);
             Vec::new()
+        }
+        Change::Second => {
+            let mut commands = kept::second(model);
+            commands.extend(offer::ask(model));
+            commands
         }
         _ => Vec::new(),
     }

@@ -23,6 +23,7 @@ use crate::view::appearance::{self, Appearance};
 use crate::view::message::Message;
 use crate::view::model::Model;
 use crate::view::options::Options;
+use crate::view::screens::prompts;
 use crate::view::update::update;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ pub struct Ending {
     pub code: u8,
     /// Ids of runs that go on.
     pub live: Vec<String>,
-    /// Why an unsaved schema could not be kept, as a sentence.
+    /// Which unsaved text could not be kept, and why, as a sentence.
     pub unkept: Option<String>,
 }
 
@@ -100,8 +101,8 @@ pub fn run(options: Options) -> io::Result<Ending> {
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
     let code = if ended.is_ok() { view.leaving.unwrap_or(0) } else { BUG };
-    // However it ends, an unsaved schema is kept.
-    let unkept = view.model.workbench.draft.keep_now().err();
+    // However it ends, what is unsaved is kept.
+    let unkept = keep_now(&view.model);
     // A terminal that takes nothing more must not keep the process.
     std::thread::spawn(move || hangup::end_after(LEAVING, code));
     if code != hangup::LOST {
@@ -109,6 +110,13 @@ pub fn run(options: Options) -> io::Result<Ending> {
     }
     drop(terminal);
     Ok(Ending { code, live: view.live_runs(), unkept })
+}
+
+/// Keeps every unsaved text; a sentence of what could not be kept.
+fn keep_now(model: &Model) -> Option<String> {
+    let kept = [("the unsaved schema", model.workbench.draft.keep_now()), ("what was being written", prompts::keep_now(model))];
+    let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("{what} could not be kept: {}", kept.err()?));
+    kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
 }
 
 impl View {

@@ -3,9 +3,11 @@
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
 
-use super::layout;
+use super::kept::{self, Kept, Of, Origin, Place};
+use super::offer::{self, Found};
 use super::rows::{Entry, row};
 use super::turns;
+use super::{chat, layout};
 use crate::dataset::PromptRow;
 use crate::score::json;
 use crate::task::PromptSet;
@@ -14,6 +16,7 @@ use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::popup::{Confirm, Popup};
 use crate::view::widgets::editor::{Editor, Effect};
+use crate::view::workbench::OpenTask;
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum What {
     Expected(Entry),
     /// A new row of a set, after this line of its file.
     New(PromptSet, usize),
+    /// The expected answer of a row that is gone from its file; it comes back as a new row of the set, after this line.
+    NewExpected(PromptSet, usize),
     /// The task's system text.
     System,
 }
@@ -39,6 +44,10 @@ pub struct Editing {
     pub said: Said,
     /// The row as it was when writing began: only that one is replaced.
     pub row: Option<PromptRow>,
+    /// The row as it once was, where it is gone from its file: the new row is that one with what is written.
+    pub(super) gone: Option<Origin>,
+    /// Where the text is kept.
+    pub(super) place: Place,
     start: String,
 }
 
@@ -54,9 +63,27 @@ pub enum Said {
 }
 
 impl Editing {
-    fn new(what: What, row: Option<PromptRow>, text: &str) -> Self {
-        let editor = Editor::new(text, matches!(what, What::Expected(_)));
-        Self { what, editor, said: Said::Fine(String::new()), row, start: text.to_owned() }
+    fn new(found: Found, place: Place, text: &str) -> Self {
+        let Found { what, row, gone, start, .. } = found;
+        let editor = Editor::new(text, matches!(what, What::Expected(_) | What::NewExpected(..)));
+        Self { what, editor, said: Said::Fine(String::new()), row, gone, place, start }
+    }
+
+    /// What it is, for the file that keeps it.
+    pub(super) fn of(&self) -> Of {
+        let origin = |set: PromptSet| {
+            let row = || self.row.as_ref().map(|row| (row.id.clone(), row.fields.clone()));
+            let (id, fields) = row().unwrap_or_default();
+            self.gone.clone().unwrap_or_else(|| Origin { set: set.name().to_owned(), id, fields })
+        };
+        match self.what {
+            What::Messages(entry) => Of::Messages(origin(entry.set)),
+            What::Expected(entry) => Of::Expected(origin(entry.set)),
+            What::New(set, _) if self.gone.is_some() => Of::Messages(origin(set)),
+            What::New(set, after) => Of::New { set: set.name().to_owned(), after },
+            What::NewExpected(set, _) => Of::Expected(origin(set)),
+            What::System => Of::System { was: self.start.clone() },
+        }
     }
 
     /// Whether anything was changed.
@@ -70,6 +97,7 @@ impl Editing {
             What::Messages(_) => "the row's turns",
             What::Expected(_) => "the expected answer",
             What::New(..) => "a new row",
+            What::NewExpected(..) => "the expected answer of a row that is gone",
             What::System => "the task's system text",
         }
     }
@@ -78,27 +106,68 @@ impl Editing {
 /// Begin to write.
 pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
-    let text = match what {
-        What::Messages(entry) => row(&open, entry).map_or_else(String::new, |row| turns::write(&row.messages)),
-        What::Expected(entry) => {
-            let expected = row(&open, entry).and_then(|row| row.expected.as_ref()).map(ToString::to_string);
-            expected.map_or_else(String::new, |expected| json::format(&expected).unwrap_or(expected))
-        }
-        What::New(..) => "=== user\n".to_owned(),
-        What::System => open.task.system.clone().unwrap_or_default(),
-    };
-    let row = match what {
-        What::Messages(entry) | What::Expected(entry) => row(&open, entry).cloned(),
-        What::New(..) | What::System => None,
-    };
-    let mut editing = Editing::new(what, row, &text);
+    if let Some(editing) = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
+        let title = editing.title();
+        model.complain(format!("{title} is unsaved: save it or give it up first"));
+        return Vec::new();
+    }
+    let commands = kept::forget(model);
+    let (row, start) = as_it_is(&open, what);
+    let place = Place::new(&open.task, &model.options.data, model.now_ms, &model.prompts.offers.told);
+    model.prompts.offers.told.insert(place.file.clone());
+    let text = start.clone();
+    let mut editing = Editing::new(Found { what, row, gone: None, start, note: None }, place, &text);
     if matches!(what, What::New(..)) {
         editing.editor.go_to(1, 0);
     }
+    show(model, editing);
+    commands
+}
+
+/// Go on with a text that was kept.
+pub(super) fn take_up(model: &mut Model, found: Found, place: Place, kept: &Kept) -> Vec<Command> {
+    let entry = match found.what {
+        What::Messages(entry) | What::Expected(entry) => Some(entry),
+        What::New(..) | What::NewExpected(..) | What::System => None,
+    };
+    let mut editing = Editing::new(found, place, &kept.text);
+    editing.editor.go_to(kept.cursor.0, kept.cursor.1);
+    show(model, editing);
+    with(model, |_| Effect::Moved);
+    let prompts = &mut model.prompts;
+    let is_row = |index: &u32| entry.is_some() && prompts.entries.get(*index as usize).copied() == entry;
+    match prompts.shown.iter().position(is_row) {
+        Some(place) => {
+            prompts.cursor.index = place;
+            chat::show(model)
+        }
+        None => Vec::new(),
+    }
+}
+
+fn show(model: &mut Model, editing: Editing) {
     model.prompts.editing = Some(editing);
     model.prompts.filtering = false;
     check(model);
-    Vec::new()
+}
+
+/// The row of what is to be written, and the text as it is now.
+pub(super) fn as_it_is(open: &OpenTask, what: What) -> (Option<PromptRow>, String) {
+    let row = match what {
+        What::Messages(entry) | What::Expected(entry) => row(open, entry).cloned(),
+        What::New(..) | What::NewExpected(..) | What::System => None,
+    };
+    let text = match what {
+        What::Messages(_) => row.as_ref().map_or_else(String::new, |row| turns::write(&row.messages)),
+        What::Expected(_) => {
+            let expected = row.as_ref().and_then(|row| row.expected.as_ref()).map(ToString::to_string);
+            expected.map_or_else(String::new, |expected| json::format(&expected).unwrap_or(expected))
+        }
+        What::New(..) => "=== user\n".to_owned(),
+        What::NewExpected(..) => String::new(),
+        What::System => open.task.system.clone().unwrap_or_default(),
+    };
+    (row, text)
 }
 
 /// The turns that were written.
@@ -124,7 +193,7 @@ pub(super) fn check(model: &mut Model) {
             Ok(turns) => Said::Fine(format!("{} turn{}", turns.len(), if turns.len() == 1 { "" } else { "s" })),
             Err(error) => Said::Wrong(error),
         },
-        What::Expected(_) => match (expected_of(editing), scorer) {
+        What::Expected(_) | What::NewExpected(..) => match (expected_of(editing), scorer) {
             (Err(error), _) => Said::Wrong(error),
             (Ok(serde_json::Value::Null), _) => Said::Odd("empty: the row has no expected answer".to_owned()),
             (Ok(value), Some(scorer)) => {
@@ -191,13 +260,18 @@ pub(super) fn click(model: &mut Model, area: Rect, event: MouseEvent) {
 pub(super) fn leave(model: &mut Model) -> Vec<Command> {
     match &model.prompts.editing {
         Some(editing) if editing.is_changed() => {
-            let ask = Confirm::new("Give up what you wrote?", format!("It is about {}.", editing.title()), "give it up", |model| {
-                model.prompts.editing = None;
-                Vec::new()
-            });
+            let ask = Confirm::new("Give up what you wrote?", format!("It is about {}.", editing.title()), "give it up", close);
             model.popup = Some(Popup::Confirm(ask));
+            Vec::new()
         }
-        _ => model.prompts.editing = None,
+        _ => close(model),
     }
-    Vec::new()
+}
+
+/// The text is given up, or is as it was: nothing of it is kept, and the next one that is left is offered.
+fn close(model: &mut Model) -> Vec<Command> {
+    let mut commands = kept::forget(model);
+    model.prompts.editing = None;
+    commands.extend(offer::ask(model));
+    commands
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::editing::{self, Editing, Said, What};
+use super::kept;
 use super::rows::{Entry, row};
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
@@ -31,8 +32,8 @@ pub(super) fn save(model: &mut Model) -> Vec<Command> {
         model.complain(why);
         return Vec::new();
     }
-    let made = rewrite_of(&open, editing);
-    write(model, made, "saved", true)
+    let (made, file) = (rewrite_of(&open, editing), editing.place.file.clone());
+    write(model, made, "saved", Some(file))
 }
 
 fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
@@ -49,6 +50,9 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
         }
         What::New(set, after) => {
             let turns = turns_json(editing)?;
+            if editing.gone.is_some() {
+                return again(open, set, after, editing, "messages", turns);
+            }
             let id = open.rows.get(&set).and_then(|rows| fresh_id(rows.as_ref().ok()?, after));
             let new = match id {
                 Some(id) => json!({"id": id, "messages": turns}),
@@ -56,7 +60,15 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
+        What::NewExpected(set, after) => again(open, set, after, editing, "expected", editing::expected_of(editing)?),
     }
+}
+
+/// A row that is gone from its file comes back with another value of one member.
+fn again(open: &Arc<OpenTask>, set: PromptSet, after: usize, editing: &Editing, key: &str, value: Value) -> Rewriting {
+    let mut fields = editing.gone.as_ref().map(|gone| gone.fields.clone()).unwrap_or_default();
+    fields.insert(key.to_owned(), value);
+    insert(open, set, after, None, move |_| Ok(Value::Object(fields).to_string()))
 }
 
 fn turns_json(editing: &Editing) -> Result<Value, String> {
@@ -107,7 +119,7 @@ pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
             None => Ok(old.to_owned()),
         })
     });
-    write(model, made, "duplicated", false)
+    write(model, made, "duplicated", None)
 }
 
 /// The row goes, where it still stands in its line.
@@ -119,7 +131,7 @@ pub(super) fn delete(model: &mut Model, set: PromptSet, row: PromptRow) -> Vec<C
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete).map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
     });
-    write(model, Ok((rewrite, Some((set, line)))), "deleted", false)
+    write(model, Ok((rewrite, Some((set, line)))), "deleted", None)
 }
 
 /// An id that no row of the set has: the number at the end of the ids goes on. `None` where the row before has no id of its own.
@@ -133,7 +145,8 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     Some(format!("{stem}{dash}{next:0width$}"))
 }
 
-fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: bool) -> Vec<Command> {
+/// Write it, and close the editor where it still writes into the file that keeps its text.
+fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<PathBuf>) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
     let (rewrite, wanted) = match made {
         Ok(made) => made,
@@ -157,11 +170,14 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: bool) -
     };
     vec![Work::once("task.rows", work, move |model, outcome| match outcome {
         Ok((home, path)) => {
-            if closes {
+            let is_saved = model.prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.place.file));
+            let mut commands = Vec::new();
+            if is_saved {
+                commands.extend(kept::forget(model));
                 model.prompts.editing = None;
             }
             model.prompts.wanted = wanted;
-            let mut commands = draft::settle(model, &home);
+            commands.extend(draft::settle(model, &home));
             if !home.is_copy {
                 model.say(format!("{done}: {}", path.display()));
             }

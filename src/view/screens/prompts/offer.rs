@@ -1,0 +1,267 @@
+//! Texts that an earlier session has left unsaved are offered when the screen is entered, the newest first.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::editing::{self, What};
+use super::kept::{self, Kept, Of, Origin, Place};
+use super::rows::Entry;
+use crate::dataset::PromptRow;
+use crate::task::{PromptSet, TASK_FILE};
+use crate::view::message::{Command, Work};
+use crate::view::model::{Model, Screen};
+use crate::view::popup::{Confirm, Popup};
+use crate::view::workbench::OpenTask;
+
+/// What was found, and what the user has heard of.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    /// Texts that the user is yet to be asked about, the oldest first.
+    waiting: Vec<Offer>,
+    /// Files that this session has written, asked about or complained of.
+    pub(super) told: HashSet<PathBuf>,
+}
+
+/// A text that is left.
+#[derive(Debug, Clone)]
+struct Offer {
+    file: PathBuf,
+    kept: Kept,
+}
+
+/// Where a kept text belongs in the task as it is now.
+#[derive(Debug, PartialEq)]
+pub(super) struct Found {
+    /// What it is now.
+    pub(super) what: What,
+    /// The row as it is now.
+    pub(super) row: Option<PromptRow>,
+    /// The row as it was, where it is gone from its file.
+    pub(super) gone: Option<Origin>,
+    /// The text as it is now.
+    pub(super) start: String,
+    /// What is to be known of that.
+    pub(super) note: Option<String>,
+}
+
+impl Offers {
+    /// The task was read again, or is another one: what is left of it is looked for anew.
+    pub(super) fn begin_anew(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+impl Kept {
+    fn title(&self) -> String {
+        match &self.of {
+            Of::Messages(origin) => format!("the turns of {}", origin.id),
+            Of::Expected(origin) => format!("the expected answer of {}", origin.id),
+            Of::New { set, after: 0 } => format!("a new first row of the {set} prompts"),
+            Of::New { set, after } => format!("a new row of the {set} prompts after line {after}"),
+            Of::System { .. } => "the task's system text".to_owned(),
+        }
+    }
+}
+
+/// Look for texts that are left of the open task.
+pub(super) fn look(model: &Model) -> Vec<Command> {
+    let Some(open) = &model.workbench.task else { return Vec::new() };
+    let (mark, data, told) = (kept::mark(&open.task), model.options.data.clone(), model.prompts.offers.told.clone());
+    vec![Work::once(
+        "prompts.left",
+        move || {
+            let files = kept::files(&data, &mark);
+            let read =
+                |files: Vec<PathBuf>| files.into_iter().filter(|file| !told.contains(file)).map(|file| (read(&file), file)).collect();
+            (mark, files.map(read))
+        },
+        |model, (mark, files): (String, Result<Vec<_>, String>)| {
+            let files = match files {
+                Ok(files) if is_of_task(model, &mark) => files,
+                Ok(_) => return Vec::new(),
+                Err(error) => {
+                    model.complain(format!("unsaved texts are not looked for: {error}"));
+                    return Vec::new();
+                }
+            };
+            let mut waiting = Vec::new();
+            for (kept, file) in files {
+                match kept {
+                    // Begun or put aside while the files were read.
+                    _ if model.prompts.offers.told.contains(&file) => {}
+                    Ok(kept) => waiting.push(Offer { file, kept }),
+                    Err(error) => {
+                        model.complain(format!("{}: {error}; the unsaved text in it is not offered, the file stays", file.display()));
+                        model.prompts.offers.told.insert(file);
+                    }
+                }
+            }
+            waiting.sort_by(|one, other| (one.kept.time_ms, &one.file).cmp(&(other.kept.time_ms, &other.file)));
+            model.prompts.offers.waiting = waiting;
+            ask(model)
+        },
+    )]
+}
+
+fn read(file: &Path) -> Result<Kept, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let kept: Kept = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    match &kept.of {
+        Of::Messages(Origin { set, .. }) | Of::Expected(Origin { set, .. }) | Of::New { set, .. } => {
+            set_called(set).map(|_| ()).ok_or_else(|| format!("no prompt set is called {set:?}"))?;
+        }
+        Of::System { .. } => {}
+    }
+    Ok(kept)
+}
+
+fn set_called(name: &str) -> Option<PromptSet> {
+    PromptSet::ALL.into_iter().find(|set| set.name() == name)
+}
+
+fn is_of_task(model: &Model, mark: &str) -> bool {
+    model.workbench.task.as_ref().is_some_and(|open| kept::mark(&open.task) == mark)
+}
+
+/// Ask about the next text, where the screen is in front and nothing else has the keys.
+pub(super) fn ask(model: &mut Model) -> Vec<Command> {
+    let mut commands = Vec::new();
+    let Some(open) = model.workbench.task.clone() else { return commands };
+    let is_free = model.popup.is_none() && model.prompts.editing.is_none() && !model.prompts.filtering;
+    while is_free && model.screen == Screen::Prompts {
+        let Some(offer) = model.prompts.offers.waiting.pop() else { break };
+        match find(&open, &offer.kept.of) {
+            // A row that cannot be read now may be mended, and then it is looked for again.
+            Err(why) => model.complain(format!("{} is unsaved in {}: {why}", offer.kept.title(), offer.file.display())),
+            // The program has ended after saving, before it could remove the file.
+            Ok(found) if found.start == offer.kept.text => {
+                commands.push(kept::forget_file(model, &offer.file));
+                model.prompts.offers.told.insert(offer.file);
+            }
+            Ok(found) => {
+                model.prompts.offers.told.insert(offer.file.clone());
+                model.popup = Some(Popup::Confirm(question(offer, found.note)));
+                break;
+            }
+        }
+    }
+    commands
+}
+
+fn question(offer: Offer, note: Option<String>) -> Confirm {
+    let lines = offer.kept.text.split('\n').count();
+    let text = format!(
+        "It is {}.\n{lines} line{}, kept on {}.{}",
+        offer.kept.title(),
+        if lines == 1 { "" } else { "s" },
+        crate::view::day_and_clock(offer.kept.time_ms),
+        note.map_or_else(String::new, |note| format!("\n{note}."))
+    );
+    let file = offer.file.clone();
+    Confirm::new("Go on with an unsaved text?", text, "go on with it", move |model| take_up(model, offer)).otherwise(move |model| {
+        model.say(format!("the text stays in {}, and is offered again in the next session", file.display()));
+        ask(model)
+    })
+}
+
+/// The editor opens on the text as it was.
+fn take_up(model: &mut Model, offer: Offer) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let mark = kept::mark(&open.task);
+    // The task may have been read again since the question came.
+    let is_here = offer.file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&kept::beginning(&mark)));
+    let found = match find(&open, &offer.kept.of) {
+        Ok(found) if is_here => found,
+        outcome => {
+            let why = outcome.err().unwrap_or_else(|| "another task is open now".to_owned());
+            model.complain(format!("the text stays in {}: {why}", offer.file.display()));
+            model.prompts.offers.told.remove(&offer.file);
+            return Vec::new();
+        }
+    };
+    match &found.note {
+        Some(note) => model.complain(note.clone()),
+        None => model.say(format!("{} is here, unsaved", offer.kept.title())),
+    }
+    let place = Place { task: open.task.label(TASK_FILE), mark, file: offer.file, text: Some(offer.kept.text.clone()) };
+    editing::take_up(model, found, place, &offer.kept)
+}
+
+/// Where a kept text belongs now; a sentence where its set cannot take it.
+fn find(open: &OpenTask, of: &Of) -> Result<Found, String> {
+    let here = |what: What, note: Option<String>| {
+        let (row, start) = editing::as_it_is(open, what);
+        Found { what, row, gone: None, start, note }
+    };
+    let (origin, what): (&Origin, fn(Entry) -> What) = match of {
+        Of::Messages(origin) => (origin, What::Messages),
+        Of::Expected(origin) => (origin, What::Expected),
+        Of::System { was } => {
+            let changed = open.task.system.as_deref().unwrap_or_default() != was;
+            return Ok(here(
+                What::System,
+                changed.then(|| "the system text has changed since; what you wrote is compared with it as it is now".to_owned()),
+            ));
+        }
+        Of::New { set, after } => {
+            let (set, file) = set_of(open, set)?;
+            let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
+            let note = (last < *after).then(|| format!("{file} is shorter now: the new row comes after its last line"));
+            return Ok(here(What::New(set, last.min(*after)), note));
+        }
+    };
+    let (set, file) = set_of(open, &origin.set)?;
+    let rows = match open.rows.get(&set) {
+        Some(Ok(rows)) => rows,
+        Some(Err(error)) => return Err(error.clone()),
+        None => &Vec::new(),
+    };
+    if let Some(index) = place_of(rows, origin) {
+        let changed = rows.get(index).is_none_or(|row| row.fields != origin.fields);
+        let note = changed.then(|| format!("{} has changed since; what you wrote is compared with the row as it is now", origin.id));
+        return Ok(here(what(Entry { set, index: index as u32 }), note));
+    }
+    let last = rows.last().map_or(0, |row| row.line);
+    let what = if matches!(of, Of::Messages(_)) { What::New(set, last) } else { What::NewExpected(set, last) };
+    let note = format!("{} is gone from {file}; saved, it becomes a new row after the last line", origin.id);
+    Ok(Found { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
+}
+
+fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), String> {
+    let found = set_called(name).and_then(|set| Some((set, open.task.set_file(set)?)));
+    found.ok_or_else(|| format!("task.toml names no {name} prompts any more"))
+}
+
+/// The row as it was, wherever it is now; else the row that has its id. A row without an id of its own is only known by what it holds.
+fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
+    let same = |row: &PromptRow| row.fields == origin.fields;
+    let place = rows.iter().position(|row| row.id == origin.id && same(row)).or_else(|| rows.iter().position(same));
+    place.or_else(|| rows.iter().position(|row| row.id == origin.id && row.fields.contains_key("id")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_found_again() {
+        let rows = |text: &str| crate::dataset::load_from("train.jsonl", text.as_bytes()).unwrap();
+        let line = |id: &str, text: &str| format!("{{{id}\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}\n");
+        let (named, nameless) = (|id: &str, text: &str| line(&format!("\"id\":\"{id}\","), text), |text: &str| line("", text));
+        let check = |before: &str, index: usize, after: &str, expected: Option<usize>| {
+            let row = &rows(before)[index];
+            let origin = Origin { set: "train".to_owned(), id: row.id.clone(), fields: row.fields.clone() };
+            assert_eq!(place_of(&rows(after), &origin), expected, "{before} {index} {after}");
+        };
+        let both = named("a", "1") + &named("b", "2");
+        check(&both, 1, &both, Some(1));
+        check(&both, 1, &named("b", "2"), Some(0));
+        check(&both, 1, &(named("b", "3") + &named("a", "1")), Some(0));
+        check(&both, 1, &named("a", "1"), None);
+        let both = nameless("1") + &nameless("2");
+        check(&both, 0, &(nameless("0") + &both), Some(1));
+        check(&both, 1, &(nameless("1") + &nameless("3")), None);
+        // Of twins the one in its own line.
+        check(&(nameless("1") + &nameless("1")), 1, &(nameless("1") + &nameless("1")), Some(1));
+    }
+}
