@@ -44,6 +44,7 @@ fn from_the_schema_to_the_comparison() {
     session.send("\x0f");
     session.wait_for("saved", |session| !session.picture().contains("(unsaved)"));
     session.send("\x1b");
+    session.wait_for("the editor is left", |session| !session.picture().contains("esc leaves"));
     let schema = std::fs::read_to_string(home.path().join("tasks/invoice/schema.json")).unwrap();
     assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
     // The launch: three steps instead of forty.
@@ -53,6 +54,7 @@ fn from_the_schema_to_the_comparison() {
     session.wait_for("only that row", |session| !session.picture().contains("lora_rank"));
     session.send("\r\x15");
     session.send("3\r");
+    session.wait_text("max_steps              3 steps");
     session.send("\x1b");
     session.wait_text("START 3 steps");
     session.send("L");
