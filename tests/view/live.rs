@@ -159,7 +159,7 @@ fn other_runs_lie_over_the_chart() {
     assert!(stage.shows("runs over the chart") && stage.shows("[ ]"), "{}", stage.picture());
     stage.keys("space");
     assert!(stage.shows("[x]"), "{}", stage.picture());
-    assert_eq!(stage.model.workbench.overlay, [other.clone()]);
+    assert_eq!(stage.model.workbench.overlay, std::slice::from_ref(&other));
     assert!(stage.model.workbench.watched.contains_key(&other));
     stage.keys("esc");
     assert!(stage.shows("▸ reward and valid rate") && !stage.shows("━ valid"), "{}", stage.picture());
