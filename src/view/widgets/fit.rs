@@ -87,5 +87,6 @@ mod tests {
         check("日本語", 5, "日本…");
         check("abc", 0, "");
         assert_eq!((padded("ab", 4, true), padded("ab", 4, false)), ("  ab".to_owned(), "ab  ".to_owned()));
+        assert_eq!((padded("日本語", 4, false), padded("x", 0, false)), ("日… ".to_owned(), String::new()));
     }
 }

@@ -1,7 +1,7 @@
 //! The lines of the prompts screen: rows of the table, the selected row as the model sees it, the findings of the health report.
 
 use ratatui::text::{Line, Span};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 use super::rows::{SEARCHED_LETTERS, first_words, flat, plain_words, row, selected_row};
 use super::{UNCOUNTABLE, UNCOUNTED};
@@ -10,6 +10,7 @@ use crate::dataset::health::{Finding, Level};
 use crate::task::PromptSet;
 use crate::view::model::Model;
 use crate::view::role::Role;
+use crate::view::widgets::fit::padded;
 use crate::view::widgets::json;
 
 /// Lines above the rows: the filter, sets that cannot be read, the names of the columns.
@@ -52,7 +53,7 @@ pub(super) fn heading(model: &Model, columns: usize) -> Vec<Line<'static>> {
     let names = [("set", set), ("id", id), ("tok", tokens), ("exp", expected), ("tags", tags), ("first words", 11)];
     let mut text = String::from("  ");
     for (name, width) in names.into_iter().filter(|(_, width)| *width > 0) {
-        text.push_str(&format!("{} ", fitted(name, width)));
+        text.push_str(&format!("{} ", padded(name, width, false)));
     }
     lines.push(Line::styled(text, theme.style(Role::Title)));
     lines
@@ -79,7 +80,7 @@ pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'sta
         let mut spans = vec![Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent))];
         let mut cell = |text: &str, width: usize, role: Role| {
             if width > 0 {
-                spans.push(Span::styled(format!("{} ", fitted(text, width)), theme.style(role)));
+                spans.push(Span::styled(format!("{} ", padded(text, width, false)), theme.style(role)));
             }
         };
         cell(entry.set.name(), set_width, Role::Faint);
@@ -98,7 +99,7 @@ pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'sta
 /// What the user asks: its first words, or those around what the filter looks for.
 fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
     let theme = &model.theme;
-    let plain = || vec![Span::raw(fitted(&first_words(row), columns))];
+    let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
     let filter = model.prompts.filter.text();
     let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
     let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
@@ -110,30 +111,8 @@ fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
     let part = |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
     let before = format!("{}{}", if start > 0 { theme.glyph("…", "~") } else { "" }, part(start, place));
     let found = part(place, place + word.len());
-    let rest = fitted(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()));
+    let rest = padded(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()), false);
     vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
-}
-
-/// A text in exactly that many columns.
-fn fitted(text: &str, columns: usize) -> String {
-    let mut out = String::new();
-    let mut used = 0;
-    let is_long = text.width() > columns;
-    let room = if is_long { columns.saturating_sub(1) } else { columns };
-    for letter in text.chars() {
-        let width = letter.width().unwrap_or(0);
-        if used + width > room {
-            break;
-        }
-        out.push(letter);
-        used += width;
-    }
-    if is_long && columns > 0 {
-        out.push('~');
-        used += 1;
-    }
-    out.push_str(&" ".repeat(columns.saturating_sub(used)));
-    out
 }
 
 /// The selected row as the model sees it, and what is expected of it.
@@ -237,17 +216,4 @@ pub(super) fn finding_line(model: &Model, finding: &Finding, here: bool) -> Line
         Span::raw(finding.message.clone()),
     ]);
     if here { text.style(theme.style(Role::Selected)) } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_have_their_width() {
-        for (text, columns, expected) in [("abc", 5, "abc  "), ("abcdef", 4, "abc~"), ("日本語", 4, "日~ "), ("x", 0, ""), ("", 2, "  ")]
-        {
-            assert_eq!(fitted(text, columns), expected, "{text} {columns}");
-        }
-    }
 }
