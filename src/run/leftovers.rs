@@ -6,6 +6,9 @@ use super::checkpoints::{CHECKPOINT_MARK, checkpoint_step};
 use super::error::RunError;
 use super::lock::RunLock;
 
+/// The file that takes the room which a run sets aside for its last word.
+pub(super) const RESERVE: &str = "reserve";
+
 /// Removes what never got its final name, and checkpoints whose removal had begun. What has its name is whole and stays.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
 /// `state.json.4121.tmp`, the room that a run sets aside, `.step-000004.partial`, and `step-000002` without its mark, which is the last to come and the
 /// first to go. An index that a viewer is writing may be among them; it is only made again.
 fn is_left_over(path: &Path, name: &str) -> bool {
-    let unfinished_file = (name.ends_with(".tmp") || name == super::room::RESERVE) && !path.is_dir();
+    let unfinished_file = (name.ends_with(".tmp") || name == RESERVE) && !path.is_dir();
     let unfinished_folder = name.starts_with(".step-") && name.ends_with(".partial");
     let half_removed = checkpoint_step(name).is_some() && path.is_dir() && !path.join(CHECKPOINT_MARK).exists();
     unfinished_file || unfinished_folder || half_removed

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::control::Controls;
+use super::leftovers::RESERVE;
 use super::state::{StateWriter, Status};
 use super::worker::Worker;
 use crate::plan::{bytes_in_words, free_disk_bytes};
 
 /// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
 const RESERVE_BYTES: usize = 256 * 1024;
-/// The file that takes them.
-pub(super) const RESERVE: &str = "reserve";
 /// How often a held run looks at its disk.
 const LOOK: Duration = Duration::from_secs(1);
 /// After so long it tries again whatever the system says: a quota is not seen in a disk's free bytes.

@@ -1,12 +1,10 @@
 //! A theme: a style for each role, and whether letters beyond ASCII may be drawn.
 
-use std::sync::OnceLock;
-
 use ratatui::style::{Color, Style};
 
 use super::capability::Depth;
+use super::colour;
 use super::role::Role;
-use super::{colour, theme_file};
 
 /// Styles by role. Meaning never hangs on colour alone: whoever draws adds a word or a glyph.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,16 +17,6 @@ pub struct Theme {
 }
 
 impl Theme {
-    /// A theme without any colour: bold, faint, reversed and underlined only.
-    pub fn monochrome() -> Self {
-        Self::embedded("monochrome")
-    }
-
-    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; the dark one where there is none of that name.
-    pub fn embedded(name: &str) -> Self {
-        theme_file::read(name, None).theme
-    }
-
     /// A theme from the style that `style` gives each role.
     pub fn new(name: &str, style: impl Fn(Role) -> Style) -> Self {
         Self { name: name.to_owned(), styles: Role::ALL.iter().map(|role| style(*role)).collect(), ascii: false }
@@ -85,13 +73,5 @@ impl Theme {
             "invalid" => Role::Invalid,
             _ => Role::Unparsable,
         }
-    }
-}
-
-impl Default for Theme {
-    /// The dark theme.
-    fn default() -> Self {
-        static DARK: OnceLock<Theme> = OnceLock::new();
-        DARK.get_or_init(|| Self::embedded("dark")).clone()
     }
 }

@@ -1,6 +1,7 @@
 //! Theme files: a style for each role in TOML, on top of another theme. What cannot be read keeps the style of the theme below.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ratatui::style::{Color, Modifier, Style};
 use toml::Spanned;
@@ -29,6 +30,26 @@ const MODIFIERS: [(&str, Modifier); 5] = [
     ("underlined", Modifier::UNDERLINED),
     ("reversed", Modifier::REVERSED),
 ];
+
+impl Theme {
+    /// A theme without any colour: bold, faint, reversed and underlined only.
+    pub fn monochrome() -> Self {
+        Self::embedded("monochrome")
+    }
+
+    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; the dark one where there is none of that name.
+    pub fn embedded(name: &str) -> Self {
+        read(name, None).theme
+    }
+}
+
+impl Default for Theme {
+    /// The dark theme.
+    fn default() -> Self {
+        static DARK: OnceLock<Theme> = OnceLock::new();
+        DARK.get_or_init(|| Self::embedded("dark")).clone()
+    }
+}
 
 /// A theme that was read.
 #[derive(Debug, Clone, PartialEq)]

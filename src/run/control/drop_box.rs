@@ -12,13 +12,11 @@ use rustix::fs::OFlags;
 use super::answer::{Answer, AnswerLine};
 use super::controls::Reply;
 use super::desk::{Desk, is_id};
-use super::place::{private_folder, user_id};
+use super::place::{FOLDER, private_folder, user_id};
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::durable::replace_file;
 use crate::run::error::RunError;
 
-/// The folder within a run's.
-pub(super) const FOLDER: &str = "control";
 const REQUEST: &str = ".request.json";
 const ANSWERS: &str = ".answers.jsonl";
 

@@ -1,4 +1,5 @@
-//! Where a run's control socket is: a short hashed name in a private folder that both sides can derive from the run's path.
+//! Where a run's control socket is: a short hashed name in a private folder that both sides can derive from the run's path. And the folder within the run
+//! for what goes by files.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -8,6 +9,9 @@ use rustix::fs::OFlags;
 
 use crate::run::directory::sha256;
 use crate::run::error::RunError;
+
+/// The folder within a run's, for requests by file and for promises that the log does not hold yet.
+pub(super) const FOLDER: &str = "control";
 
 /// The folders in which this user's control sockets may be, the best first: of the session (`$XDG_RUNTIME_DIR/grpo-tui`), which may vanish at logout, and
 /// of the host (`$TMPDIR/grpo-tui-UID`).

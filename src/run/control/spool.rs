@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::drop_box::FOLDER;
-use super::place::private_folder;
+use super::place::{FOLDER, private_folder};
 use crate::run::durable::{create_file, sync_folder};
 use crate::run::error::RunError;
 use crate::run::events::{Control, Note, now_ms};
