@@ -3,6 +3,7 @@
 mod chart;
 mod documentation;
 mod eval;
+mod every_action;
 mod everywhere;
 #[cfg(feature = "engine")]
 mod journey;

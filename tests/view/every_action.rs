@@ -1,0 +1,117 @@
+//! Every action of the table, by its first key: it is reached where it says it works, and something comes of it, or it says why not.
+
+use grpo_tui::view::action::{self, Action, Place};
+use grpo_tui::view::{Screen, screens, workbench};
+
+use super::launch::forecasting;
+use super::runs::copy_run;
+use super::stage::Stage;
+
+const RUN: &str = "20261120-143041-invoice-6sx3dn";
+
+/// Ways to a place where an action has something to do: the focus is on its pane already.
+const PREPARATIONS: [&str; 12] = ["", "j", "G", "l", "home", "space", "down down", "c", "v", "o", "/ x enter", "enter x"];
+
+/// A task in a folder, two runs that have ended, and a program that answers forecasts.
+fn stage() -> Stage {
+    let mut stage = Stage::with(120, 36, |options| {
+        forecasting(options);
+        let folder = options.here.join("tasks/invoice");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+            // A short proof set: its rows are counted and checked anew for every action.
+            let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
+            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        copy_run(&options.here.join("runs"), "20261119-090000-invoice-aaaaaa", "another", "failed");
+        copy_run(&options.here.join("runs"), RUN, "small adapters", "finished");
+    });
+    let run = stage.folder.path().join("runs").join(RUN);
+    stage.act(|model| workbench::show_run(model, run));
+    stage
+}
+
+/// What a user could notice.
+fn noticed(stage: &Stage) -> (String, usize, usize) {
+    (stage.picture(), stage.asked.len(), stage.model.notices.all().len())
+}
+
+/// Whether anything comes of the action after a preparation; false also where the preparation leads away from it. What cannot be seen at once, such as
+/// a mark below the pane, counts where `unseen`: then the whole model is compared, which is slow.
+fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
+    let mut stage = stage();
+    let (screen, pane) = match action.place {
+        Place::Everywhere => (Screen::Live, None),
+        Place::On(screen) => (screen, None),
+        Place::In(screen, pane) => (screen, Some(pane)),
+    };
+    stage.act(|model| workbench::go_to(model, screen));
+    if let Some(pane) = pane {
+        (screens::of(screen).focus)(&mut stage.model, pane);
+    }
+    stage.keys(preparation);
+    if !action.is_here(&stage.model) {
+        return false;
+    }
+    let whole = |stage: &Stage| if unseen { format!("{:?}", stage.model) } else { String::new() };
+    let before = (noticed(&stage), whole(&stage));
+    match action.keys {
+        [] => _ = stage.keys("ctrl-p").types(action.id).keys("enter"),
+        [key, ..] => _ = stage.keys(key),
+    }
+    (noticed(&stage), whole(&stage)) != before
+}
+
+fn check(place: Option<Screen>) {
+    let ways = || PREPARATIONS.iter().map(|way| (way, false)).chain(PREPARATIONS.iter().map(|way| (way, true)));
+    let here = |action: &&Action| match action.place {
+        Place::Everywhere => place.is_none(),
+        Place::On(screen) | Place::In(screen, _) => place == Some(screen),
+    };
+    let actions: Vec<&Action> = action::all().filter(here).collect();
+    assert!(!actions.is_empty());
+    let dead: Vec<&str> =
+        actions.into_iter().filter(|action| !ways().any(|(way, unseen)| works(action, way, unseen))).map(|action| action.id).collect();
+    assert!(dead.is_empty(), "nothing comes of {dead:?}");
+}
+
+#[test]
+fn everywhere() {
+    check(None);
+}
+
+#[test]
+fn runs() {
+    check(Some(Screen::Runs));
+}
+
+#[test]
+fn schema() {
+    check(Some(Screen::Schema));
+}
+
+#[test]
+fn prompts() {
+    check(Some(Screen::Prompts));
+}
+
+#[test]
+fn scores() {
+    check(Some(Screen::Scores));
+}
+
+#[test]
+fn launch() {
+    check(Some(Screen::Launch));
+}
+
+#[test]
+fn live() {
+    check(Some(Screen::Live));
+}
+
+#[test]
+fn eval() {
+    check(Some(Screen::Eval));
+}
