@@ -30,10 +30,13 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// Seconds as a person says them: `0.4 s`, `12 s`, `3 m 20 s`, `1 h 26 m`, `2 d 3 h`.
+/// Seconds as a person says them: `24 ms`, `0.4 s`, `12 s`, `3 m 20 s`, `1 h 26 m`, `2 d 3 h`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "-".to_owned();
+    }
+    if seconds > 0.0 && seconds < 0.0995 {
+        return format!("{:.0} ms", (seconds * 1000.0).max(1.0));
     }
     if seconds < 9.95 {
         return format!("{seconds:.1} s");
@@ -79,6 +82,10 @@ mod tests {
             assert_eq!(percent(share), expected);
         }
         for (seconds, expected) in [
+            (0.0, "0.0 s"),
+            (0.0002, "1 ms"),
+            (0.0241, "24 ms"),
+            (0.0998, "0.1 s"),
             (0.42, "0.4 s"),
             (12.4, "12 s"),
             (200.0, "3 m 20 s"),
