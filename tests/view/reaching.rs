@@ -48,13 +48,7 @@ fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kep
     let home = tempfile::tempdir().unwrap();
     let start = Start { shell: Some("\"$@\"; echo CODE $?"), variables: &[("GRPO_TUI_FAULT", "view.key=F12:1")], ..Start::PLAIN };
     let mut session = Session::start(home.path(), &start);
-    session.wait_text("[1 Runs]");
-    session.send("2");
-    session.wait_text("\"vendor\"");
-    session.send("\r");
-    session.wait_text("esc leave");
-    session.send("KEEPME");
-    session.wait_text("KEEPME");
+    session.write_unsaved(["2", "\"vendor\"", "\r", "esc leave"]);
     session.send("\x1b[24~");
     session.wait_text("CODE 101");
     assert!(session.is_cooked() && !session.on_other_screen() && session.shows_cursor(), "{}", session.picture());
@@ -65,8 +59,5 @@ fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kep
     let text = std::fs::read_to_string(report).unwrap();
     assert!(text.contains("the bug that GRPO_TUI_FAULT asks for at view.key") && text.contains("event_loop"), "{text}");
     let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.send("2");
-    session.wait_text("an unsaved draft");
-    session.send("t");
-    session.wait_text("KEEPME");
+    session.take_up("2", "an unsaved draft", "t");
 }

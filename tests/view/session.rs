@@ -157,9 +157,14 @@ impl Session {
 
     /// Wait until the screen satisfies; what stands there where it never does.
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
+        self.wait_within(PATIENCE, what, holds)
+    }
+
+    /// The same for what takes its time.
+    pub(crate) fn wait_within(&self, patience: Duration, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
         let start = Instant::now();
         while !holds(self) {
-            assert!(start.elapsed() < PATIENCE, "never: {what}; the screen:\n{}", self.picture());
+            assert!(start.elapsed() < patience, "never: {what}; the screen:\n{}", self.picture());
             std::thread::sleep(LOOK);
         }
         start.elapsed()
@@ -168,6 +173,26 @@ impl Session {
     /// Wait until a text stands on the screen.
     pub(crate) fn wait_text(&self, text: &str) -> Duration {
         self.wait_for(text, |session| session.picture().contains(text))
+    }
+
+    /// Go to a screen, begin to write there, and leave KEEPME unsaved: each key, and what stands there after it.
+    pub(crate) fn write_unsaved(&mut self, [screen, there, write, writing]: [&str; 4]) {
+        self.wait_text("[1 Runs]");
+        self.send(screen);
+        self.wait_text(there);
+        self.send(write);
+        self.wait_text(writing);
+        self.send("KEEPME");
+        self.wait_text("KEEPME");
+    }
+
+    /// In another session, go to the screen and take up what is offered there.
+    pub(crate) fn take_up(&mut self, screen: &str, offered: &str, take: &str) {
+        self.wait_text("[1 Runs]");
+        self.send(screen);
+        self.wait_text(offered);
+        self.send(take);
+        self.wait_text("KEEPME");
     }
 
     /// Wait until the first process has ended, and what it wrote last is heard; its exit code.

@@ -135,49 +135,20 @@ fn leaving_tells_of_runs_that_go_on() {
 }
 
 #[test]
-fn an_unsaved_schema_outlives_the_terminal() {
-    let home = home();
-    let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.wait_text("[1 Runs]");
-    session.send("2");
-    session.wait_text("\"vendor\"");
-    session.send("\r");
-    session.wait_text("esc leave");
-    session.send("KEEPME");
-    session.wait_text("KEEPME");
-    session.hang_up();
-    session.wait_gone(session.process());
-    let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.wait_text("[1 Runs]");
-    session.send("2");
-    session.wait_text("an unsaved draft");
-    session.send("t");
-    session.wait_text("KEEPME");
-    session.send("\x03");
-    assert_eq!(session.wait_end(), 0);
-}
-
-#[test]
-fn a_row_that_is_being_written_outlives_the_terminal() {
-    let home = home();
-    let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.wait_text("[1 Runs]");
-    session.send("3");
-    session.wait_text("train-001");
-    session.send("i");
-    session.wait_text("the row's turns");
-    session.send("KEEPME");
-    session.wait_text("KEEPME");
-    session.hang_up();
-    session.wait_gone(session.process());
-    let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.wait_text("[1 Runs]");
-    session.send("3");
-    session.wait_text("the turns of train-001");
-    session.send("y");
-    session.wait_text("KEEPME");
-    session.send("\x03");
-    assert_eq!(session.wait_end(), 0);
+fn what_is_unsaved_outlives_the_terminal() {
+    let check = |[screen, there, write, writing, offered, take]: [&str; 6]| {
+        let home = home();
+        let mut session = Session::start(home.path(), &Start::PLAIN);
+        session.write_unsaved([screen, there, write, writing]);
+        session.hang_up();
+        session.wait_gone(session.process());
+        let mut session = Session::start(home.path(), &Start::PLAIN);
+        session.take_up(screen, offered, take);
+        session.send("\x03");
+        assert_eq!(session.wait_end(), 0);
+    };
+    check(["2", "\"vendor\"", "\r", "esc leave", "an unsaved draft", "t"]);
+    check(["3", "train-001", "i", "the row's turns", "the turns of train-001", "y"]);
 }
 
 #[test]

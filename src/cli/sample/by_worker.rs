@@ -44,29 +44,33 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
                 printed = print(&text);
             }
         };
-        telling(&request.model, places, || sampler::sample(&request, places, &how, PATIENCE, &mut heard))?;
+        telling(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
         printed?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has `work` done while it is told on stderr how whoever answers for `model` fares: that it waits for its device, loads, computes a step.
-fn telling<T>(model: &str, places: &RunPlaces, work: impl FnOnce() -> T) -> T {
-    let (working, watched) = channel::<()>();
+/// Has `work` done; once it has said who answers, it is told on stderr how they fare: that they wait for their device, load, compute a step.
+fn telling<T>(work: impl FnOnce(&mut dyn FnMut(&Answerer)) -> T) -> T {
+    let (tell, told) = channel::<Answerer>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut last = None;
-            while watched.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                let fares = Answerer::of(model, places).ok().and_then(|answerer| in_words(&answerer));
-                if let Some(words) = fares.filter(|words| last.as_ref() != Some(words)) {
-                    progress::say(&words);
-                    last = Some(words);
+            let (mut answerer, mut last) = (None, None);
+            loop {
+                match told.recv_timeout(LOOK) {
+                    Ok(another) => answerer = Some(another),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        let fares = answerer.as_ref().and_then(in_words);
+                        if let Some(words) = fares.filter(|words| last.as_ref() != Some(words)) {
+                            progress::say(&words);
+                            last = Some(words);
+                        }
+                    }
                 }
             }
         });
-        let done = work();
-        drop(working);
-        done
+        work(&mut move |answerer| _ = tell.send(answerer.clone()))
     })
 }
 

@@ -38,9 +38,9 @@ const MOST_WORKERS: usize = 3;
 /// How long a worker may take from its last word to its end.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread of its own; how whoever answers
-/// fares meanwhile (loading, waiting for its device, computing a step) is in the `state.json` of [`Answerer::folder`]. Where a worker must be started,
-/// `how` says on what it computes.
+/// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread of its own. `asked` is told who will
+/// answer before they are asked, again where another one must be: how they fare meanwhile (loading, waiting for their device, computing a step) is in
+/// the `state.json` of [`Answerer::folder`]. Where a worker must be started, `how` says on what it computes.
 ///
 /// # Errors
 /// [`RunError::Model`] and others where there is no such model, [`RunError::Launch`] with the worker's own reason, [`RunError::Refused`] with the
@@ -50,6 +50,7 @@ pub fn sample(
     places: &RunPlaces,
     how: &Launch,
     longest: Duration,
+    asked: &mut dyn FnMut(&Answerer),
     heard: &mut dyn FnMut(SampledCompletion),
 ) -> Result<Sampling, RunError> {
     let deadline = Instant::now() + longest;
@@ -57,6 +58,7 @@ pub fn sample(
     let mut workers = 0;
     loop {
         let answerer = Answerer::of(&request.model, places)?;
+        asked(&answerer);
         if let Answerer::Worker { folder, model } = &answerer {
             start(folder, model, how)?;
         }

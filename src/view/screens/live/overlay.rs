@@ -25,7 +25,11 @@ fn others(model: &Model) -> Vec<(&PathBuf, &RunRow)> {
 
 /// Begin to choose, or end it.
 pub(super) fn open(model: &mut Model) -> Vec<Command> {
-    model.live.pane = if model.live.pane == OVERLAY { CHART } else { OVERLAY };
+    if model.live.pane == OVERLAY {
+        model.live.pane = CHART;
+        return Vec::new();
+    }
+    model.live.pane = OVERLAY;
     runs::look(model)
 }
 
