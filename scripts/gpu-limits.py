@@ -2,6 +2,7 @@
 
     python3 scripts/gpu-limits.py bench BENCH_JSON           what `grpo-tui bench gpu --shape qwen3-8b --json` printed
     python3 scripts/gpu-limits.py learn REPORT_JSON EVENTS   what `grpo-tui train --json` printed, and the run's events.jsonl
+    python3 scripts/gpu-limits.py whole WHOLE_JSON           what `scripts/gpu-whole.py` measured
 """
 import json, sys
 
@@ -57,8 +58,21 @@ def learn(report, events):
     ], note)
 
 
+def whole(path):
+    report = json.load(open(path))
+    # Those of the start, an interval and an eval are written while training goes on; who asks for one, stops or ends waits for it.
+    beside = [checkpoint for checkpoint in report["checkpoints"] if checkpoint["why"] in ("start", "interval", "eval")]
+    worst = lambda key, found: max((checkpoint[key] for checkpoint in found), default=None)
+    return judge([
+        ("share of the wall time that is neither rollout nor update", report["other_share"], "<=", 0.15, ""),
+        ("from the process's start to the first step", report["first_step_seconds"], "<=", 8.0, "s"),
+        ("training stood still for a checkpoint, the longest", worst("blocked_seconds", beside), "<=", 0.05, "s"),
+        ("a checkpoint is durable, the slowest", worst("seconds", report["checkpoints"]), "<=", 2.0, "s"),
+    ], f"; {report['steps']} steps in {report['wall_seconds']:.1f} s")
+
+
 if __name__ == "__main__":
-    parts = {"bench": bench, "learn": learn}
+    parts = {"bench": bench, "learn": learn, "whole": whole}
     if len(sys.argv) < 2 or sys.argv[1] not in parts:
         sys.exit(__doc__)
     sys.exit(0 if parts[sys.argv[1]](*sys.argv[2:]) else 1)

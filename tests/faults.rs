@@ -6,5 +6,6 @@ mod evidence;
 mod finished_run;
 mod kills;
 mod places;
+mod slow_disk;
 mod story;
 mod viewers;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
+use super::tensor_file::Take;
 use crate::run::{fault, tear};
 
 /// Fills a fresh folder through `fill`, then gives it the name `target`, which must not exist. On any error nothing of it is left under that name.
@@ -44,14 +45,30 @@ pub(super) struct NewFolder {
 impl NewFolder {
     /// One file, on disk when this returns.
     pub(super) fn file(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.streamed(name, bytes.len() as u64, |take| take(bytes))
+    }
+
+    /// One file of `length` bytes, which `fill` hands over in pieces; on disk when this returns.
+    pub(super) fn streamed(
+        &self,
+        name: &str,
+        length: u64,
+        fill: impl FnOnce(&mut Take<'_>) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
         let path = self.path.join(name);
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            tear("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        write().map_err(|source| CheckpointError::Write { path: path.clone(), source })
+        let failed = |source| CheckpointError::Write { path: path.clone(), source };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut written = 0;
+        fill(&mut |bytes| {
+            let end = written + bytes.len() as u64;
+            // Where a test wants a torn file, it is torn in the middle.
+            if (written..end).contains(&(length / 2)) {
+                tear("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
+            }
+            written = end;
+            file.write_all(bytes).map_err(failed)
+        })?;
+        file.sync_all().map_err(failed)
     }
 }
 

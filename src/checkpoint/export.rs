@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
 use super::atomic::{NewFolder, write_folder};
+use super::tensor_file::{Described, Numbers, Streamed, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
-use crate::model::{Parameters, Weights};
+use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
 
 /// Writes a whole model as a folder that this program and transformers load. The folder must not exist.
@@ -18,58 +19,81 @@ pub fn write_model(
     tokenizer: &TokenizerFiles,
     stop_ids: &[u32],
 ) -> Result<(), CheckpointError> {
-    let weights = serialise(parameters.named()?)?;
     write_folder(folder, |new| {
         new.file("config.json", config.to_json(stop_ids).as_bytes())?;
         new.file("tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         new.file("tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
-        new.file("model.safetensors", &weights)
+        let flat = parameters.flat();
+        write_slots(new, "model.safetensors", parameters.slots(), flat.dtype(), &mut Streamed::new(flat))
     })
 }
 
-/// The files beside the weights that a model's folder may hold; they are copied as they are.
-const COMPANIONS: [&str; 11] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-];
+/// Bytes of weights in one file of an export; more are split, as transformers does.
+const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Writes a model with its adapters merged as a folder of its own: `tensors` from [`crate::model::Decoder::merged`], in the element types of `base` so that it
-/// stays as large as it was, and every other file of `source` as it is. The folder must not exist.
-pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, tensors: Vec<(String, Tensor)>) -> Result<(), CheckpointError> {
-    let cast = |(name, tensor): (String, Tensor)| {
-        let number_type = base.number_type(&name).unwrap_or(tensor.dtype());
-        Ok((name, tensor.to_dtype(number_type)?))
+/// Writes `weights`, perhaps with adapters merged into them, as a model's folder: each tensor in the element type that it has in `base`, so that the
+/// model stays as large as it was, and every other file of `source` as it is. One tensor at a time is in memory. The folder must not exist.
+pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, weights: &Weights) -> Result<(), CheckpointError> {
+    let described = |(name, shape): (String, Vec<usize>)| {
+        let number_type = base.number_type(&name).or_else(|| weights.number_type(&name)).unwrap_or(DType::F32);
+        Described { name, number_type, shape }
     };
-    let weights = serialise(tensors.into_iter().map(cast).collect::<Result<_, CheckpointError>>()?)?;
+    let tensors: Vec<Described> = tensor_names(&source.config()?).into_iter().map(described).collect();
     write_folder(folder, |new| {
-        for file in COMPANIONS.into_iter().filter(|file| source.exists(file)) {
-            new.file(file, &source.read(file)?)?;
-        }
-        new.file("model.safetensors", &weights)
+        source.companions()?.iter().try_for_each(|(file, bytes)| new.file(file, bytes))?;
+        write_shards(new, tensors, SHARD_BYTES, |tensor| Ok(weights.get(&tensor.name, &tensor.shape, tensor.number_type, &Device::Cpu)?))
     })
+}
+
+/// `model.safetensors`, or numbered files of at most `most_bytes` (a tensor is not split) with their index.
+fn write_shards(
+    new: &NewFolder,
+    tensors: Vec<Described>,
+    most_bytes: usize,
+    get: impl Fn(&Described) -> Result<Tensor, CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let (mut shards, mut size, total): (Vec<Vec<Described>>, usize, usize) =
+        (vec![Vec::new()], 0, tensors.iter().map(Described::bytes).sum());
+    for tensor in tensors {
+        if size > 0 && size + tensor.bytes() > most_bytes {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size += tensor.bytes();
+        shards.last_mut().into_iter().for_each(|shard| shard.push(tensor.clone()));
+    }
+    let mut places = serde_json::Map::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let file = match shards.len() {
+            1 => "model.safetensors".to_owned(),
+            count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+        };
+        places.extend(shard.iter().map(|tensor| (tensor.name.clone(), file.clone().into())));
+        write_tensors(new, &file, shard, |at, take| {
+            // The tensor is whole, so nothing but it is copied.
+            take(&safetensors::View::data(&get(&shard[at])?))
+        })?;
+    }
+    if shards.len() == 1 {
+        return Ok(());
+    }
+    let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": places});
+    new.file("model.safetensors.index.json", format!("{index:#}\n").as_bytes())
 }
 
 /// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
 pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, rank: usize, alpha: f64) -> Result<(), CheckpointError> {
-    write_folder(folder, |new| write_adapter(new, parameters, base_model, rank, alpha))
+    let flat = parameters.flat();
+    write_folder(folder, |new| write_adapter(new, parameters.slots(), flat.dtype(), &mut Streamed::new(flat), (base_model, rank, alpha)))
 }
 
 /// Adds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them.
 pub(super) fn write_adapter(
     new: &NewFolder,
-    parameters: &Parameters,
-    base_model: &str,
-    rank: usize,
-    alpha: f64,
+    slots: &[ParameterSlot],
+    number_type: DType,
+    numbers: &mut dyn Numbers,
+    (base_model, rank, alpha): (&str, usize, f64),
 ) -> Result<(), CheckpointError> {
     let config = serde_json::json!({
         "peft_type": "LORA",
@@ -86,14 +110,5 @@ pub(super) fn write_adapter(
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     });
     new.file("adapter_config.json", format!("{config:#}\n").as_bytes())?;
-    new.file("adapter_model.safetensors", &serialise(parameters.named()?)?)
-}
-
-/// Tensors as the bytes of a safetensors file; the same tensors give the same bytes.
-pub(super) fn serialise(tensors: Vec<(String, Tensor)>) -> Result<Vec<u8>, CheckpointError> {
-    let metadata = Some(std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]));
-    let tensors =
-        tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.contiguous()?))).collect::<Result<Vec<_>, candle_core::Error>>()?;
-    safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), metadata)
-        .map_err(|error| CheckpointError::Tensor(candle_core::Error::wrap(error)))
+    write_slots(new, "adapter_model.safetensors", slots, number_type, numbers)
 }

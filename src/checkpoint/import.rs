@@ -33,7 +33,7 @@ enum Targets {
 }
 
 /// Settings under which the same tensors would mean something else. Null, false and empty mean that they are not used.
-const NOT_COMPUTED: [&str; 12] = [
+const NOT_COMPUTED: [&str; 13] = [
     "use_dora",
     "use_qalora",
     "use_bdlora",
@@ -46,7 +46,12 @@ const NOT_COMPUTED: [&str; 12] = [
     "target_parameters",
     "trainable_token_indices",
     "alora_invocation_tokens",
+    "arrow_config",
 ];
+
+/// Values of `init_lora_weights` with which PEFT leaves the base as it is. With the others (`pissa`, `olora`, `corda`, `loftq`, `lora_ga`, ...) it subtracts
+/// the initial `B A` from the base, or quantises it, whenever it loads the adapter.
+const BASE_UNCHANGED: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 impl PeftAdapter {
     /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or carry the adapter's name (`lora_A.default.weight`).
@@ -164,6 +169,12 @@ impl PeftAdapter {
                 "`bias` = \"{bias}\", only \"none\" is computed here; merge the adapter with PEFT and use the merged model"
             ));
         }
+        if let Some(start) = config.get("init_lora_weights").and_then(Value::as_str).filter(|start| !BASE_UNCHANGED.contains(start)) {
+            return Err(format!(
+                "`init_lora_weights` = \"{start}\" changes the base weights when PEFT loads it, which is not computed here; convert it to a plain adapter \
+                 (PEFT: save_pretrained with path_initial_model_for_weight_conversion), or merge it with PEFT and use the merged model"
+            ));
+        }
         let rank =
             config.get("r").and_then(Value::as_u64).filter(|rank| *rank > 0).ok_or("`r` is missing or not a whole number above 0")?;
         let alpha = config.get("lora_alpha").and_then(Value::as_f64).ok_or("`lora_alpha` is missing or not a number")?;
@@ -278,6 +289,14 @@ mod tests {
         check(serde_json::json!({"rank_pattern": {"q_proj": 8}}), "`rank_pattern`");
         check(serde_json::json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`");
         check(serde_json::json!({"bias": "all"}), "`bias` = \"all\"");
+        for start in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "not yet known"] {
+            check(serde_json::json!({"init_lora_weights": start}), &format!("`init_lora_weights` = \"{start}\" changes the base"));
+        }
+        for start in
+            [serde_json::json!(true), serde_json::json!(false), serde_json::json!("gaussian"), serde_json::json!("eva"), Value::Null]
+        {
+            assert!(with(serde_json::json!({"init_lora_weights": start})).is_ok(), "{start}");
+        }
         check(serde_json::json!({"r": 0}), "`r` is missing or not");
         check(serde_json::json!({"lora_alpha": "x"}), "`lora_alpha`");
         check(serde_json::json!({"target_modules": 3}), "`target_modules` = 3");

@@ -6,6 +6,7 @@ mod import; // PEFT's adapters
 mod locate; // where the model is that M names
 mod open; // its weights, perhaps with an adapter beside them
 mod start; // and its tokenizer, to prompt it
+mod tensor_file; // safetensors, a piece at a time
 mod trainer; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
@@ -13,7 +14,7 @@ pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
 pub use open::OpenModel;
 pub use start::StartModel;
-pub use trainer::{TrainerState, load, load_parameters, remove, save, size};
+pub use trainer::{Snapshot, TrainerState, load, load_parameters, remove, save, size};
 
 use std::path::PathBuf;
 
@@ -49,6 +50,9 @@ pub enum CheckpointError {
     /// The base of an export cannot be read.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
+    /// A tensor of the base is missing or of another shape.
+    #[error("{0}")]
+    Model(#[from] crate::model::ModelError),
     /// A tensor operation failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),

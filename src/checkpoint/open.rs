@@ -18,6 +18,8 @@ pub struct OpenModel {
     pub source: ModelSource,
     /// Its weights, in the element types of their files.
     weights: Weights,
+    /// Whose element types an export has: these weights, or the base's where a run has trained all of them (its checkpoints are f32).
+    stored_as: Weights,
     /// What stands beside them.
     adapter: Option<PeftAdapter>,
     /// The name of the whole, for messages.
@@ -40,7 +42,8 @@ impl OpenModel {
     pub fn of(located: Located, places: &RunPlaces) -> Result<Self, StartError> {
         match located {
             Located::Model(source) => {
-                Ok(Self { config: source.config()?, weights: Weights::open(&source)?, adapter: None, label: source.name.clone(), source })
+                let (config, weights) = (source.config()?, Weights::open(&source)?);
+                Ok(Self { config, stored_as: weights.clone(), weights, adapter: None, label: source.name.clone(), source })
             }
             Located::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
@@ -76,6 +79,16 @@ impl OpenModel {
     /// Whether it is a folder or the embedded model as it is, not the result of a run and no adapter.
     pub fn is_plain(&self) -> bool {
         self.adapter.is_none() && self.label == self.source.name
+    }
+
+    /// The weights in whose element types an export is written.
+    pub fn stored_as(&self) -> &Weights {
+        &self.stored_as
+    }
+
+    /// What stands beside the weights: the adapter of a run or of a folder.
+    pub fn adapter(&self) -> Option<&PeftAdapter> {
+        self.adapter.as_ref()
     }
 
     /// Whole weights, the adapter merged into each tensor as it is asked for.

@@ -37,7 +37,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// A GPU's limits, then prefill, decode and whole steps at a model's shape, with random weights
+    /// A GPU's limits, then prefill, decode and whole steps at a model's shape, with random weights; what does not fit its memory is named
     Gpu(Box<GpuArguments>),
 }
 
@@ -61,7 +61,7 @@ struct GpuArguments {
     /// Rank of the adapters
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_rank: u32,
-    /// Tokens forwarded at once in training
+    /// Tokens forwarded at once in training; fewer where they do not fit
     #[arg(long, default_value_t = 8192)]
     tokens_per_micro_batch: usize,
     #[command(flatten)]
@@ -134,10 +134,14 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(Measurement { name, shape, batch, value, unit, of_limit }: &Measurement) -> String {
+fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Measurement) -> String {
+    let what = format!("{name:38} {shape:38} batch {batch:<4}");
+    if let Some(why) = missing {
+        return format!("{what} not measured: {why}");
+    }
     let share = of_limit.map_or_else(String::new, |share| format!("{:3.0} % of the measured limit", 100.0 * share));
     let digits = if value.abs() < 10.0 { 3 } else { 0 };
-    format!("{name:38} {shape:38} batch {batch:<4} {value:>10.digits$} {unit:9} {share}")
+    format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
 
 /// `train invoice` from base proof to final proof in a folder that is removed again, and this process's peak memory.

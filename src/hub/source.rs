@@ -5,6 +5,21 @@ use std::path::{Path, PathBuf};
 
 use super::{HubError, ModelConfig};
 
+/// The files beside the weights that a model's folder may hold.
+const COMPANIONS: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// A model that was found; its files are read on demand.
 #[derive(Clone)]
 pub struct ModelSource {
@@ -74,6 +89,15 @@ impl ModelSource {
                 .map(|(_, bytes)| Cow::Borrowed(*bytes))
                 .ok_or_else(|| self.refused(file, std::io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// Configuration and tokenizer as they are: every file that a copy of the model needs beside its weights.
+    ///
+    /// # Errors
+    /// As [`ModelSource::read`].
+    pub fn companions(&self) -> Result<Vec<(&'static str, Vec<u8>)>, HubError> {
+        let there = COMPANIONS.into_iter().filter(|file| self.exists(file));
+        there.map(|file| Ok((file, self.read(file)?.into_owned()))).collect()
     }
 
     /// One file as text.

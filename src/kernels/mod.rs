@@ -10,6 +10,7 @@ pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient
 pub mod faults; // what a CUDA error means, and what to do
+pub mod host_memory; // a tensor's numbers in this machine's memory
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
 pub mod philox; // random numbers as a function of what they are for
 pub mod product; // matrix products
@@ -17,6 +18,7 @@ pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
 pub mod sampler; // drawing tokens, with their log-probs
 pub mod swiglu; // silu(gate) * up
+pub mod upload; // tensors from mapped files to their device
 
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares

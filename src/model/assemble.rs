@@ -48,6 +48,24 @@ pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usiz
     names
 }
 
+/// Fresh adapters of a model (A uniform, B zero), in f32 on the CPU; the model's own weights are not needed.
+pub fn fresh_adapters(config: &ModelConfig, rank: usize) -> Result<Parameters, ModelError> {
+    Ok(Parameters::new(adapter_tensors(config, rank, 0, &Device::Cpu)?, DType::F32, &Device::Cpu)?)
+}
+
+fn adapter_tensors(config: &ModelConfig, rank: usize, seed: u64, device: &Device) -> Result<Vec<(String, Tensor)>, ModelError> {
+    let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
+        let tensor = if name.contains(".lora_A.") {
+            let bound = 1.0 / (shape[1] as f64).sqrt();
+            Tensor::from_vec(uniform_weights(seed, stream as u32, shape.iter().product(), bound), shape, device)?
+        } else {
+            Tensor::zeros(shape, DType::F32, device)?
+        };
+        Ok((name, tensor))
+    };
+    adapter_names(config, rank).into_iter().enumerate().map(fresh).collect()
+}
+
 /// [outputs, inputs] of a layer's matrix.
 fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
     let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
@@ -69,22 +87,9 @@ impl Assembly<'_> {
                 .into_iter()
                 .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.number_type, self.device)?)))
                 .collect::<Result<_, ModelError>>()?,
-            Trainable::Lora { rank, .. } => self.fresh_adapters(rank, seed)?,
+            Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
         };
         Ok(Parameters::new(tensors, self.number_type, self.device)?)
-    }
-
-    fn fresh_adapters(&self, rank: usize, seed: u64) -> Result<Vec<(String, Tensor)>, ModelError> {
-        let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
-            let tensor = if name.contains(".lora_A.") {
-                let bound = 1.0 / (shape[1] as f64).sqrt();
-                Tensor::from_vec(uniform_weights(seed, stream as u32, shape.iter().product(), bound), shape, self.device)?
-            } else {
-                Tensor::zeros(shape, DType::F32, self.device)?
-            };
-            Ok((name, tensor))
-        };
-        adapter_names(self.config, rank).into_iter().enumerate().map(fresh).collect()
     }
 
     pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {

@@ -11,7 +11,7 @@ mod parameters; // the flat buffer of what is trained
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::Adapters;
-pub use assemble::adapter_names;
+pub use assemble::{adapter_names, fresh_adapters};
 pub use batch::{PackedBatch, Sequence};
 pub use decoder::{Activations, Decoder};
 pub use gradients::Gradients;

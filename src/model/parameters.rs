@@ -79,10 +79,20 @@ impl Parameters {
     /// Overwrites all numbers, in place, so that every view sees them. `flat`: `[n]`.
     pub fn restore(&self, flat: &Tensor) -> Result<()> {
         self.flat.slice_set(&flat.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?, 0, 0)?;
-        match &self.working {
-            Some(working) => cast_into(&self.flat, working),
-            None => Ok(()),
+        self.refresh_working()
+    }
+
+    fn refresh_working(&self) -> Result<()> {
+        self.working.as_ref().map_or(Ok(()), |working| cast_into(&self.flat, working))
+    }
+
+    /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all numbers is in memory.
+    pub fn restore_each(&self, tensor: impl Fn(&ParameterSlot) -> Result<Tensor>) -> Result<()> {
+        for slot in &self.slots {
+            let numbers = tensor(slot)?.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?.flatten_all()?;
+            self.flat.slice_set(&numbers, 0, slot.offset)?;
         }
+        self.refresh_working()
     }
 
     /// The copy that the layers read, where there is one: an optimizer writes it together with [`Parameters::flat`].

@@ -51,6 +51,14 @@ pub enum RunError {
         /// Where it leads.
         target: PathBuf,
     },
+    /// The base model of a run, whose configuration and tokenizer are wanted.
+    #[error("base model `{name}` cannot be read: {problem}")]
+    Base {
+        /// Its name.
+        name: String,
+        /// Why.
+        problem: String,
+    },
     /// A folder that is to be created and cannot be.
     #[error("{} exists; name a folder that does not", .path.display())]
     Taken {

@@ -211,6 +211,12 @@ pub struct Checkpoint {
     /// Checkpoints removed by the keep rules after this one was durable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<u64>,
+    /// Seconds from its beginning until it was durable; None where no worker measured it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Seconds of these in which training stood still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked_seconds: Option<f64>,
 }
 
 /// The device's condition.

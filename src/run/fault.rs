@@ -1,4 +1,4 @@
-//! Named places where a test has this process die as by the out-of-memory killer, panic, or its clock jump; without two variables in the environment
+//! Named places where a test has this process die as by the out-of-memory killer, panic, linger, or its clock jump; without variables in the environment
 //! they do nothing.
 
 use std::sync::OnceLock;
@@ -21,8 +21,20 @@ struct Armed {
     visits: AtomicU64,
 }
 
-/// Dies here, where a test asked for it. `place` is one in the program's text, `what` tells its visits apart: a kind of event, a file's name.
+/// `PLACE:MS`: every visit of a place takes so many milliseconds longer.
+const DELAY: &str = "GRPO_TUI_FAULT_DELAY";
+
+/// Dies here, or lingers, where a test asked for it. `place` is one in the program's text, `what` tells its visits apart: a kind of event, a file's name.
 pub fn fault(place: &str, what: &str) {
+    static DELAYED: OnceLock<Option<(String, Duration)>> = OnceLock::new();
+    let asked = || {
+        let text = std::env::var(DELAY).ok()?;
+        let (place, milliseconds) = text.split_once(':')?;
+        Some((place.to_owned(), Duration::from_millis(milliseconds.parse().ok()?)))
+    };
+    if let Some((_, delay)) = DELAYED.get_or_init(asked).as_ref().filter(|(delayed, _)| delayed == place) {
+        std::thread::sleep(*delay);
+    }
     if strikes(place, what) {
         die();
     }

@@ -5,15 +5,18 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::checkpoints::checkpoint_path;
-use super::directory::{RunDirectory, sha256_file};
+use super::directory::{RunDirectory, sha256, sha256_file};
 use super::durable::{create_folder, replace_file, sync_folder};
 use super::error::RunError;
+use super::find::{RunPlaces, RunReference};
 use super::history::RunState;
+use crate::hub::{HubError, ModelSource, find_model};
 
 /// What only a resume needs.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
-/// Copy the checkpoint of `step` into the new folder `out`; what `provenance.json` says.
+/// Copies the checkpoint of `step` into the new folder `out`. Where all weights were trained, the base's configuration and tokenizer come with it, so that
+/// it is a model's folder. Returns what `provenance.json` says.
 ///
 /// # Errors
 /// [`RunError::Taken`] where `out` exists or is no name, [`RunError::Io`] naming what could not be read or written.
@@ -49,6 +52,10 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
         std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(RunError::io("write", &copy))?;
         files.insert(name, sha256_file(&copy)?.into());
     }
+    for (name, bytes) in model_files(run)? {
+        replace_file(&building.join(name), &bytes)?;
+        files.insert(name.to_owned(), sha256(&bytes).into());
+    }
     let file = run.file();
     let history = RunState::read(run.path())?;
     let evals = history.evals.values().filter(|eval| eval.step == step && eval.target == "trained");
@@ -60,4 +67,48 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
     });
     replace_file(&building.join("provenance.json"), format!("{document:#}\n").as_bytes())?;
     Ok(document)
+}
+
+/// What makes the weights of a run that trained all of them a model's folder. A checkpoint's numbers are f32, so the configuration says that.
+fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunError> {
+    if run.file().config.lora_rank > 0 {
+        return Ok(Vec::new());
+    }
+    let places = RunPlaces::discover(run.path().parent(), run.path());
+    let source = origin(&run.file().config.base_model, &places)?;
+    let unread = |error: HubError| RunError::Base { name: source.name.clone(), problem: error.to_string() };
+    let mut files = source.companions().map_err(unread)?;
+    for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
+        let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else { continue };
+        for key in ["dtype", "torch_dtype"] {
+            if let Some(element_type) = config.get_mut(key) {
+                *element_type = "float32".into();
+            }
+        }
+        *bytes = format!("{config:#}\n").into_bytes();
+    }
+    Ok(files)
+}
+
+/// The model at the beginning of a chain of runs and adapters.
+fn origin(name: &str, places: &RunPlaces) -> Result<ModelSource, RunError> {
+    let refused = |problem: String| RunError::Base { name: name.to_owned(), problem };
+    match find_model(name) {
+        Ok(source) if source.exists("config.json") => Ok(source),
+        Ok(source) if source.exists("adapter_config.json") => {
+            let text = source.read("adapter_config.json").map_err(|error| refused(error.to_string()))?;
+            let config: Value = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+            let base = config["base_model_name_or_path"].as_str();
+            // An adapter's base is no adapter, as everywhere else.
+            let base = base.filter(|base| {
+                find_model(base).map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))
+            });
+            origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, places)
+        }
+        Ok(_) => origin(&places.find_checkpoint(&RunReference::parse(name))?.0.file().config.base_model, places),
+        Err(error) => match places.find_checkpoint(&RunReference::parse(name)) {
+            Ok((run, _)) => origin(&run.file().config.base_model, places),
+            Err(_) => Err(refused(error.to_string())),
+        },
+    }
 }

@@ -7,7 +7,7 @@ use super::completions::{Source, draw, task_of};
 use super::job::Job;
 use super::proof::pass;
 use super::recorder::Recorder;
-use super::saving::save;
+use super::saving::{finish, look, save};
 use crate::run::events::Note;
 use crate::run::{Accepted, Answer, Controls, RunDirectory, Sample, Status, Stop, Verb};
 
@@ -17,6 +17,7 @@ use crate::run::{Accepted, Answer, Controls, RunDirectory, Sample, Status, Stop,
 /// [`TrainError::StoppedAtOnce`] where even that is not wanted.
 pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &Controls) -> Result<bool, TrainError> {
     let mut paused = false;
+    look(recorder)?;
     loop {
         for accepted in controls.take() {
             recorder.event(accepted.event(job.state.step + 1))?;
@@ -34,6 +35,8 @@ pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
             return Ok(stop);
         }
         if !paused {
+            // What holds still has its checkpoint on the disk.
+            finish(recorder)?;
             recorder.phase(job.state.step, "paused")?;
             recorder.status(Status::Paused, job.state.step, Some("asked to hold".to_owned()))?;
             paused = true;

@@ -11,7 +11,7 @@ use super::outline::Outline;
 use super::proof::{Report, pass, report};
 use super::recorder::{Listener, Recorder};
 use super::rehearsal::rehearse;
-use super::saving::save;
+use super::saving::{leave, save};
 use super::sft::imitate;
 use super::step::{StepGroups, draw_steps, policy_groups};
 use super::within_memory::{shrunk, within_memory};
@@ -60,7 +60,9 @@ pub fn train(
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
-    let result = match work(run, places, engine, worker, &mut recorder, &mut reached) {
+    let result = work(run, places, engine, worker, &mut recorder, &mut reached);
+    leave(&mut recorder);
+    let result = match result {
         Err(error) => match error.cut_short() {
             Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
             None => Err(error),
@@ -111,7 +113,9 @@ fn work(
     if let Some(gpu) = outline.gpu.take() {
         recorder.watch(gpu);
     }
+    recorder.phase(*reached, "load")?;
     let mut job = Job::load(run, outline, engine, recorder.history()?)?;
+    recorder.saver.prepare(&job);
     // Only now: where a checkpoint turns out to be damaged, everything stays as it was.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
     set_what_is_due(&mut job, &mut settings);
@@ -198,7 +202,7 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
         if !recorder.history()?.checkpoints.contains_key(&step) {
             // Its worker died when the checkpoint was on the disk and not yet in the log.
             let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
-            recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), removed: Vec::new() })?;
+            recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
         }
     }
     Ok(())

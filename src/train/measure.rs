@@ -20,18 +20,26 @@ pub struct Measurement {
     pub shape: String,
     /// Sequences side by side.
     pub batch: usize,
-    /// The figure.
+    /// The figure; not a number (in JSON null) where `missing` says why there is none.
     pub value: f64,
     /// Its unit.
     pub unit: String,
     /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None where there is no such limit.
     pub of_limit: Option<f64>,
+    /// Why it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 impl Measurement {
     /// A figure from its parts, in the order of the fields.
     pub fn new(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Self {
-        Self { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit }
+        Self { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit, missing: None }
+    }
+
+    /// A figure that could not be measured.
+    pub fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
+        Self { missing: Some(why.to_owned()), ..Self::new(name, shape, batch, f64::NAN, "", None) }
     }
 }
 

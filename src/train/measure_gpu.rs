@@ -6,13 +6,16 @@ use std::time::Instant;
 
 use candle_core::{DType, Result, Tensor};
 
+use super::TrainError;
 use super::measure::Measurement;
 use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
+use crate::config::{Layers, Recompute, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
+use crate::kernels::faults::is_out_of_memory;
 use crate::kernels::product::product;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::plan::ModelShape;
+use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit, gigabytes};
 use crate::rollout::{Request, Threads, generate};
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
@@ -50,50 +53,108 @@ impl Default for GpuBench {
     }
 }
 
-/// Every figure of the shape `config`, each told to `told` as soon as it is known.
+/// Every figure of the shape `config`, each told to `told` as soon as it is known. Steps are planned first: their micro-batches are as small as the memory
+/// asks for. What does not fit is told as missing, with what it would need.
 ///
 /// # Errors
-/// When a tensor operation fails, as where the shape does not fit the GPU.
+/// [`TrainError::DoesNotFit`] where the GPU does not even hold one sequence of the smallest step; a tensor operation that fails.
 pub fn measure_gpu(
     config: &ModelConfig,
     engine: &Engine,
     bench: &GpuBench,
     mut told: impl FnMut(&Measurement),
-) -> Result<Vec<Measurement>> {
+) -> std::result::Result<Vec<Measurement>, TrainError> {
     let mut found = Vec::new();
     let mut note = |measurement: Measurement| {
         told(&measurement);
         found.push(measurement);
     };
+    let gpu = engine.memory().map(|memory| GpuMemory::when_opened(memory, engine.number_type.size_in_bytes()));
+    bench.plan(config, (1, 1), Recompute::Auto, gpu)?;
     let limits = Limits::measure(engine)?;
+    engine.trim_memory()?;
     note(Measurement::new("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
     note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
     note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
     let threads = Threads::of_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
-    let model =
-        Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device).map_err(candle_core::Error::wrap)?;
+    let model = Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device)?;
     engine.synchronize()?;
     note(Measurement::new("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
     // B starts as zeros; random ones make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
     model.parameters().restore(&numbers)?;
     drop(numbers);
+    engine.trim_memory()?;
     let shape = ModelShape::of(config);
     let work = Work { config, shape, engine, bench, model: &model, threads: &threads, limits };
-    work.prefill(&mut note)?;
+    work.within(("prefill", "", 1), &mut note, |note| work.prefill(note))?;
     for adapters in [Adapters::On, Adapters::Off] {
         for &batch in &bench.decode_batches {
-            work.decode(batch, adapters, &mut note)?;
+            let shape = format!("{} + {} tokens", bench.prompt_tokens, bench.new_tokens);
+            work.within((decode_name(adapters), &shape, batch), &mut note, |note| work.decode(batch, adapters, note))?;
         }
     }
     for &recompute in &bench.recompute {
         for &(prompts, completions) in &bench.steps {
-            work.step(prompts, completions, recompute, &mut note)?;
+            let (name, shape, batch) = (step_name(recompute), bench.step_shape(prompts, completions), prompts * completions);
+            let kept = if recompute { Recompute::Always } else { Recompute::Never };
+            match bench.plan(config, (prompts, completions), kept, gpu) {
+                Ok(planned) => work.within((&name, &shape, batch), &mut note, |note| work.step(prompts, completions, planned, note))?,
+                Err(error) => note(Measurement::missing(&name, &shape, batch, &error.to_string())),
+            }
         }
     }
     Ok(found)
+}
+
+impl GpuBench {
+    /// How the gradient of a step of so many prompts x completions is computed so that it fits; as it was asked for where nobody knows the memory.
+    fn plan(
+        &self,
+        model: &ModelConfig,
+        (prompts, completions): (usize, usize),
+        recompute: Recompute,
+        gpu: Option<GpuMemory>,
+    ) -> std::result::Result<StepShape, DoesNotFit> {
+        let defaults = Layers::default().resolve().map(|resolved| resolved.config);
+        let (Some(gpu), Ok(defaults)) = (gpu, defaults) else {
+            return Ok(StepShape { tokens_per_micro_batch: self.tokens_per_micro_batch, recompute: recompute == Recompute::Always });
+        };
+        let config = TrainConfig {
+            lora_rank: self.lora_rank,
+            prompt_groups_per_step: prompts,
+            completions_per_prompt: completions,
+            max_completion_tokens: self.new_tokens,
+            tokens_per_micro_batch: self.tokens_per_micro_batch,
+            recompute_activations: recompute,
+            weight_sync_interval: 1,
+            kl_beta: 0.0,
+            ..defaults
+        };
+        let data = DataShape {
+            train_rows: prompts,
+            mean_prompt_tokens: self.prompt_tokens as f64,
+            longest_prompt_tokens: self.prompt_tokens,
+            eval_rows: 0,
+            proof_rows: 0,
+            mean_completion_tokens: self.new_tokens as f64,
+        };
+        Ok(fit(model, &config, &data, gpu)?.shape)
+    }
+
+    fn step_shape(&self, prompts: usize, completions: usize) -> String {
+        format!("{prompts} x {completions}, {} + {} tokens", self.prompt_tokens, self.new_tokens)
+    }
+}
+
+fn step_name(recompute: bool) -> String {
+    if recompute { "step, activations recomputed" } else { "step" }.to_owned()
+}
+
+fn decode_name(adapters: Adapters) -> &'static str {
+    if adapters == Adapters::On { "decode" } else { "decode, adapters off" }
 }
 
 /// What the device reaches at best.
@@ -116,30 +177,45 @@ impl Limits {
         let gemm = seconds(engine, 10, || product(&a, &b).map(drop))?;
         let source = Tensor::rand(0.0_f32, 1.0, copied, &engine.device)?;
         let copy = seconds(engine, 10, || source.copy().map(drop))?;
+        // The first launches load the kernel and open the pool: what is measured comes after them.
         let small = Tensor::zeros(256, DType::F32, &engine.device)?;
-        let start = Instant::now();
-        let launches = 2000;
-        for _ in 0..launches {
-            std::hint::black_box((&small + &small)?);
-        }
-        let launch_seconds = start.elapsed().as_secs_f64() / f64::from(launches);
-        engine.synchronize()?;
+        let launches = 500;
+        let launch_all = || (0..launches).try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))));
+        // The host's time: the wait for the GPU comes between the repeats.
+        let launch = median(REPEATS + 1, || {
+            engine.synchronize()?;
+            let start = Instant::now();
+            launch_all()?;
+            Ok(start.elapsed().as_secs_f64())
+        })?;
         Ok(Self {
             operations_per_second: 2.0 * (size as f64).powi(3) / gemm,
             bytes_per_second: 2.0 * 4.0 * copied as f64 / copy,
-            launch_seconds,
+            launch_seconds: launch / f64::from(launches),
         })
     }
 }
 
-/// Seconds of one call: the mean over `repeats` after two that warm up.
+/// Times that each figure is measured, after one that warms up; the median counts.
+const REPEATS: usize = 5;
+
+/// The median of what `measure` gives, its first value left out.
+fn median(repeats: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut found = (0..=repeats).map(|_| measure()).collect::<Result<Vec<_>>>()?.split_off(1);
+    found.sort_by(f64::total_cmp);
+    Ok((found[(found.len() - 1) / 2] + found[found.len() / 2]) / 2.0)
+}
+
+/// Seconds of one call: the median over `repeats`.
 fn seconds(engine: &Engine, repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    (0..2).try_for_each(|_| work())?;
-    engine.synchronize()?;
-    let start = Instant::now();
-    (0..repeats).try_for_each(|_| work())?;
-    engine.synchronize()?;
-    Ok(start.elapsed().as_secs_f64() / repeats as f64)
+    work()?;
+    median(repeats, || {
+        engine.synchronize()?;
+        let start = Instant::now();
+        work()?;
+        engine.synchronize()?;
+        Ok(start.elapsed().as_secs_f64())
+    })
 }
 
 struct Work<'a> {
@@ -153,6 +229,25 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others go on.
+    fn within<N: FnMut(Measurement)>(
+        &self,
+        (name, shape, batch): (&str, &str, usize),
+        note: &mut N,
+        work: impl FnOnce(&mut N) -> Result<()>,
+    ) -> Result<()> {
+        match work(note) {
+            Err(error) if is_out_of_memory(&error.to_string()) => {
+                self.engine.trim_memory()?;
+                let (free, total) = self.engine.memory().unwrap_or_default();
+                let why = format!("the GPU's memory is used up ({} of {} are held without it)", gigabytes(total - free), gigabytes(total));
+                note(Measurement::missing(name, shape, batch, &why));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     fn requests(&self, prompts: usize, samples: usize) -> Vec<Request> {
         requests(prompts, samples, self.bench.prompt_tokens, self.config.vocab_size)
     }
@@ -188,12 +283,12 @@ impl Work<'_> {
     fn decode(&self, batch: usize, adapters: Adapters, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let requests = self.requests(batch.div_ceil(8), batch.min(8));
         let draw = |new_tokens| {
-            seconds(self.engine, 2, || generate(self.model, adapters, &requests, &sampling(new_tokens), self.threads).map(drop))
+            seconds(self.engine, 3, || generate(self.model, adapters, &requests, &sampling(new_tokens), self.threads).map(drop))
         };
         let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
         let steps = (self.bench.new_tokens - 1) as f64;
         let step_seconds = (whole - first).max(1e-9) / steps;
-        let name = if adapters == Adapters::On { "decode" } else { "decode, adapters off" };
+        let name = decode_name(adapters);
         let shape = format!("{} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
         let reading = self.weight_bytes() / self.limits.bytes_per_second;
         let computing =
@@ -203,17 +298,18 @@ impl Work<'_> {
     }
 
     /// Whole steps: rollout, random rewards, gradient, optimizer.
-    fn step(&self, prompts: usize, completions: usize, recompute: bool, note: &mut impl FnMut(Measurement)) -> Result<()> {
-        let settings = policy_settings(self.bench.new_tokens, self.bench.tokens_per_micro_batch, recompute);
+    fn step(&self, prompts: usize, completions: usize, planned: StepShape, note: &mut impl FnMut(Measurement)) -> Result<()> {
+        let recompute = planned.recompute;
+        let settings = policy_settings(self.bench.new_tokens, planned.tokens_per_micro_batch, recompute);
         let mut optimizer = Optimizer::new(optimizer_settings(), self.model.parameters(), &self.engine.device)?;
         self.engine.trim_memory()?;
         let requests = self.requests(prompts, completions);
         let sampling = sampling(self.bench.new_tokens);
-        let (repeats, mut rollout, mut update, mut rows, mut gap) = (3, 0.0, 0.0, 0, 0.0);
-        for repeat in 0..=repeats {
+        let (mut rollouts, mut updates, mut rows, mut gap) = (Vec::new(), Vec::new(), 0, 0.0);
+        let whole = median(REPEATS, || {
             let start = Instant::now();
             let drawn = generate(self.model, Adapters::On, &requests, &sampling, self.threads)?;
-            let rollout_seconds = start.elapsed().as_secs_f64();
+            let rollout = start.elapsed().as_secs_f64();
             let start = Instant::now();
             let totals = StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
             let drawn = drawn.into_iter().map(|completions| completions.into_iter().map(|drawn| (drawn.token_ids, drawn.log_probs)));
@@ -222,32 +318,32 @@ impl Work<'_> {
             let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
             optimizer.apply(self.model.parameters(), &gradients)?;
             self.engine.synchronize()?;
-            // The first time loads and chooses what the others use.
-            if repeat > 0 {
-                rollout += rollout_seconds / f64::from(repeats);
-                update += start.elapsed().as_secs_f64() / f64::from(repeats);
-                rows = statistics.rows;
-                gap = statistics.sampling_difference / statistics.tokens.max(1) as f64;
-            }
+            let update = start.elapsed().as_secs_f64();
+            rows = statistics.rows;
+            gap = statistics.sampling_difference / statistics.tokens.max(1) as f64;
+            rollouts.push(rollout);
+            updates.push(update);
+            Ok(rollout + update)
+        })?;
+        let middle = |found: Vec<f64>| {
+            let mut found = found.into_iter();
+            median(REPEATS, || Ok(found.next().unwrap_or_default()))
+        };
+        let (rollout, update) = (middle(rollouts)?, middle(updates)?);
+        let mut shape = self.bench.step_shape(prompts, completions);
+        if planned.tokens_per_micro_batch < self.bench.tokens_per_micro_batch {
+            shape += &format!(", micro-batches of {}", planned.tokens_per_micro_batch);
         }
-        let shape = format!("{prompts} x {completions}, {} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
-        let batch = prompts * completions;
-        let kept = if recompute { ", activations recomputed" } else { "" };
+        let (batch, kept) = (prompts * completions, step_name(recompute));
         let of_rollout = self.rollout_floor(prompts, batch) / rollout;
         let floor = self.training_floor(batch, rows, recompute);
-        note(Measurement::new(
-            &format!("step{kept}"),
-            &shape,
-            batch,
-            rollout + update,
-            "s",
-            Some((self.rollout_floor(prompts, batch) + floor) / (rollout + update)),
-        ));
-        note(Measurement::new(&format!("step{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
-        note(Measurement::new(&format!("step{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
-        note(Measurement::new(&format!("step{kept}: |training - rollout log-prob|"), &shape, batch, gap, "nats", None));
+        let of_limit = (self.rollout_floor(prompts, batch) + floor) / whole;
+        note(Measurement::new(&kept, &shape, batch, whole, "s", Some(of_limit)));
+        note(Measurement::new(&format!("{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
+        note(Measurement::new(&format!("{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
+        note(Measurement::new(&format!("{kept}: |training - rollout log-prob|"), &shape, batch, gap, "nats", None));
         if let Some(bytes) = self.engine.memory_in_use() {
-            note(Measurement::new(&format!("step{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
+            note(Measurement::new(&format!("{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
         }
         Ok(())
     }

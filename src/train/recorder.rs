@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TrainError;
 use super::job::Job;
+use super::saving::Saver;
 use super::step::ScoredGroup;
 use super::watch::{self, Watch};
 use crate::run::events::{End, Group, Phase};
@@ -25,6 +26,8 @@ pub(super) struct Recorder<'a> {
     state: StateWriter,
     room: Room,
     listener: Listener<'a>,
+    /// Writes the checkpoints.
+    pub(super) saver: Saver,
 }
 
 /// What a line or a file of text needs at the least, for whoever frees some.
@@ -40,7 +43,18 @@ impl<'a> Recorder<'a> {
             state: worker.state(),
             room: Room::new(worker),
             listener,
+            saver: Saver::default(),
         })
+    }
+
+    /// The log, for a thread that writes to it.
+    pub(super) fn log(&self) -> Arc<Mutex<EventWriter>> {
+        Arc::clone(&self.events)
+    }
+
+    /// Tells who listens of an event that is in the log already.
+    pub(super) fn tell(&mut self, body: &EventBody) {
+        (self.listener)(body);
     }
 
     /// Do a write of `what`, which needs about so many bytes. Where the disk has no room, the run holds, and the same is done again.

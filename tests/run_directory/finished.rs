@@ -118,7 +118,13 @@ fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {
         std::fs::write(path.join(file), format!("{file} of step {step}")).unwrap();
     }
     events
-        .append(Checkpoint { step, path: grpo_tui::run::checkpoint_folder(step), bytes: 123, why: "interval".into(), removed: vec![] })
+        .append(Checkpoint {
+            step,
+            path: grpo_tui::run::checkpoint_folder(step),
+            bytes: 123,
+            why: "interval".into(),
+            ..Checkpoint::default()
+        })
         .unwrap();
 }
 

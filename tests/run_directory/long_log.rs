@@ -88,7 +88,7 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
             add(eval(step, &mut noise).into(), step);
             let removed = step.checked_sub(150).into_iter().collect();
             let path = format!("checkpoints/step-{step:06}");
-            add(Checkpoint { step, path, bytes: 80_000_000, why: "eval".into(), removed }.into(), step);
+            add(Checkpoint { step, path, bytes: 80_000_000, why: "eval".into(), removed, ..Checkpoint::default() }.into(), step);
         }
     }
     file.flush().unwrap();

@@ -1,26 +1,25 @@
 //! `grpo-tui model export`: a model with its adapter merged, as a folder for any server; or the adapter alone, as PEFT's files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::open;
 use crate::checkpoint::{PeftAdapter, export_adapter, export_merged};
 use crate::cli::{Failure, Outcome};
-use crate::kernels::device::Engine;
-use crate::model::Trainable;
+use crate::model::{Trainable, fresh_adapters};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The base model: a folder, a Hugging Face name, `tiny`, or a run
     #[arg(long, value_name = "M")]
     model: String,
-    /// Folder of the adapter: PEFT's, or a run's checkpoint
+    /// Folder of the adapter: PEFT's, or a run's checkpoint; without it the one that M has, as a run with adapters does
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Folder to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Write whole weights, the adapter added in, in the base's element type; without it the adapter alone, as PEFT's files
+    /// Write whole weights, the adapter added in, in the base's element types; without it the adapter alone, as PEFT's files
     #[arg(long)]
     merged: bool,
 }
@@ -32,22 +31,26 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let loaded = open(&arguments.model)?;
     if arguments.merged {
-        let weights = loaded.merged_with(arguments.adapter.as_deref())?;
-        export_merged(out, &loaded.source, &weights, weights.stored(&loaded.config)?)?;
+        export_merged(out, &loaded.source, loaded.stored_as(), &loaded.merged_with(arguments.adapter.as_deref())?)?;
     } else {
-        let Some(adapter) = &arguments.adapter else {
-            return Err(Failure::usage("without --merged there is only an adapter to write: name it with --adapter, or add --merged"));
+        let named = arguments.adapter.as_deref().map(PeftAdapter::read).transpose()?;
+        // A run with adapters, and an adapter's folder, have one of their own.
+        let (adapter, base) = match (&named, loaded.adapter()) {
+            (Some(named), _) => (named, arguments.model.as_str()),
+            (None, Some(own)) => (own, own.base_name()?),
+            (None, None) => {
+                let text =
+                    format!("{} has no adapter to write: name one with --adapter, or add --merged for whole weights", arguments.model);
+                return Err(Failure::usage(text));
+            }
         };
-        let model = loaded.decoder(Some(adapter), &Engine::cpu())?;
-        write_adapter(out, adapter, &arguments.model, &model)?;
+        let Trainable::Lora { rank, alpha } = adapter.trainable() else {
+            return Err(Failure::failed(format!("{} has no low-rank adapter", arguments.model)));
+        };
+        let parameters = fresh_adapters(&loaded.config, rank)?;
+        adapter.apply(&parameters)?;
+        export_adapter(out, &parameters, base, rank, alpha)?;
     }
     eprintln!("wrote {}", out.display());
     Ok(ExitCode::SUCCESS)
-}
-
-fn write_adapter(out: &Path, adapter: &Path, base: &str, model: &crate::model::Decoder) -> Result<(), Failure> {
-    let Trainable::Lora { rank, alpha } = PeftAdapter::read(adapter)?.trainable() else {
-        return Err(Failure::failed(format!("{} is no low-rank adapter", adapter.display())));
-    };
-    Ok(export_adapter(out, model.parameters(), base, rank, alpha)?)
 }

@@ -10,6 +10,7 @@ use memmap2::{Advice, Mmap};
 use super::loading::Counter;
 use super::tensor_names;
 use crate::hub::{HubError, ModelSource, TensorEntry};
+use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
 /// All weight files of a model.
@@ -19,6 +20,7 @@ pub(super) struct Files {
     /// By name: the file's place in `bytes`, and what its header says.
     entries: HashMap<String, (usize, TensorEntry)>,
     counter: Counter,
+    uploader: Uploader,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl Files {
             source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
         let taken = |name: &String| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
         let total = entries.iter().filter(|(name, _)| taken(name)).map(|(_, (_, entry))| entry.size_bytes).sum();
-        Ok(Self { bytes, entries, counter: Counter::new(&source.name, total) })
+        Ok(Self { bytes, entries, counter: Counter::new(&source.name, total), uploader: Uploader::default() })
     }
 
     pub(super) fn number_type(&self, name: &str) -> Option<DType> {
@@ -63,7 +65,7 @@ impl Files {
         let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
         let bytes = self.bytes[*file].slice().get(range).ok_or_else(missing)?;
         let shape: Vec<usize> = entry.shape.iter().map(|&size| size as usize).collect();
-        let tensor = Tensor::from_raw_buffer(bytes, stored, &shape, device)?;
+        let tensor = self.uploader.tensor(bytes, stored, &shape, device)?;
         self.counter.add(entry.size_bytes);
         Ok(tensor.to_dtype(wanted)?)
     }

@@ -1,0 +1,173 @@
+//! A safetensors file that is written tensor by tensor, so that memory holds a piece of it only: the bytes that `safetensors::serialize` would give.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use candle_core::{DType, Tensor};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use super::CheckpointError;
+use super::atomic::NewFolder;
+use crate::kernels::host_memory::{HostBuffer, copy_to_host};
+use crate::model::ParameterSlot;
+
+/// Takes the next bytes of a file.
+pub(super) type Take<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
+
+/// The name, element type and shape of a tensor that is to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) number_type: DType,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Described {
+    pub(super) fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.number_type.size_in_bytes()
+    }
+}
+
+/// Writes `file`. `give` hands over the bytes of the tensor at a place of `tensors`, in as many pieces as it likes.
+pub(super) fn write_tensors(
+    new: &NewFolder,
+    file: &str,
+    tensors: &[Described],
+    mut give: impl FnMut(usize, &mut Take<'_>) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    // In the order of `safetensors::serialize`: the widest numbers first, so that all are aligned; then by name.
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    let key = |at: usize| (Dtype::from(tensors[at].number_type), &tensors[at].name);
+    order.sort_by(|&one, &other| key(other).0.cmp(&key(one).0).then_with(|| key(one).1.cmp(key(other).1)));
+    let mut end = 0;
+    let infos = order.iter().map(|&at| {
+        let tensor = &tensors[at];
+        let start = end;
+        end += tensor.bytes();
+        (tensor.name.clone(), TensorInfo { dtype: tensor.number_type.into(), shape: tensor.shape.clone(), data_offsets: (start, end) })
+    });
+    let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
+    let metadata = Metadata::new(about, infos.collect()).map_err(candle_core::Error::wrap)?;
+    let mut header = serde_json::to_vec(&metadata).map_err(candle_core::Error::wrap)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let start = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+    new.streamed(file, (start.len() + end) as u64, |take| {
+        take(&start)?;
+        order.iter().try_for_each(|&at| give(at, take))
+    })
+}
+
+/// Flat numbers that lie somewhere.
+pub(super) trait Numbers {
+    /// Hands over the bytes of these numbers.
+    fn give(&mut self, range: Range<usize>, take: &mut Take<'_>) -> Result<(), CheckpointError>;
+}
+
+/// Numbers in this machine's memory.
+pub(super) struct Held<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) number_bytes: usize,
+}
+
+impl Numbers for Held<'_> {
+    fn give(&mut self, range: Range<usize>, take: &mut Take<'_>) -> Result<(), CheckpointError> {
+        take(&self.bytes[range.start * self.number_bytes..range.end * self.number_bytes])
+    }
+}
+
+/// Numbers of a flat tensor on any device, of which this machine's memory holds [`STAGE_BYTES`] at a time.
+pub(super) struct Streamed<'a> {
+    flat: &'a Tensor,
+    stage: HostBuffer,
+}
+
+/// What is copied from a device at a time.
+const STAGE_BYTES: usize = 64 << 20;
+
+impl<'a> Streamed<'a> {
+    pub(super) fn new(flat: &'a Tensor) -> Self {
+        let bytes = flat.elem_count() * flat.dtype().size_in_bytes();
+        Self { flat, stage: HostBuffer::new(bytes.min(STAGE_BYTES), flat.device()) }
+    }
+}
+
+impl Numbers for Streamed<'_> {
+    fn give(&mut self, range: Range<usize>, take: &mut Take<'_>) -> Result<(), CheckpointError> {
+        let number_bytes = self.flat.dtype().size_in_bytes();
+        let at_once = (STAGE_BYTES / number_bytes).max(1);
+        let mut start = range.start;
+        while start < range.end {
+            let count = at_once.min(range.end - start);
+            let bytes = &mut self.stage.bytes_mut()[..count * number_bytes];
+            copy_to_host(&self.flat.narrow(0, start, count)?, bytes)?;
+            take(bytes)?;
+            start += count;
+        }
+        Ok(())
+    }
+}
+
+/// Writes every slot of flat `numbers` under its name.
+pub(super) fn write_slots(
+    new: &NewFolder,
+    file: &str,
+    slots: &[ParameterSlot],
+    number_type: DType,
+    numbers: &mut dyn Numbers,
+) -> Result<(), CheckpointError> {
+    let described = |slot: &ParameterSlot| Described { name: slot.name.clone(), number_type, shape: slot.shape.clone() };
+    let tensors: Vec<Described> = slots.iter().map(described).collect();
+    write_tensors(new, file, &tensors, |at, take| numbers.give(slots[at].range(), take))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::Device;
+
+    use super::super::atomic::write_folder;
+    use super::*;
+
+    /// Names out of order, shapes of every rank, two element types, a header that needs padding.
+    #[test]
+    fn the_bytes_are_those_of_the_library() {
+        let ramp = |count: usize| Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap();
+        let tensors = [
+            ("z.weight", ramp(6).reshape((2, 3)).unwrap()),
+            ("a.weight", ramp(5).to_dtype(DType::BF16).unwrap()),
+            ("m", ramp(1).reshape(()).unwrap()),
+            ("b.weight", ramp(8).reshape((2, 2, 2)).unwrap()),
+        ];
+        let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
+        let expected = safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), about).unwrap();
+        let work = tempfile::tempdir().unwrap();
+        let described: Vec<Described> = tensors
+            .iter()
+            .map(|(name, tensor)| Described { name: (*name).to_owned(), number_type: tensor.dtype(), shape: tensor.dims().to_vec() })
+            .collect();
+        write_folder(&work.path().join("out"), |new| {
+            write_tensors(new, "x.safetensors", &described, |at, take| take(&safetensors::View::data(&&tensors[at].1)))
+        })
+        .unwrap();
+        assert_eq!(std::fs::read(work.path().join("out/x.safetensors")).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_streamed_and_what_is_held_are_the_same_bytes() {
+        let count = STAGE_BYTES / 4 + 1000;
+        let flat = Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap();
+        let slots = [
+            ParameterSlot { name: "b".to_owned(), offset: 0, shape: vec![10] },
+            ParameterSlot { name: "a".to_owned(), offset: 10, shape: vec![count - 10] },
+        ];
+        let mut held = vec![0; count * 4];
+        copy_to_host(&flat, &mut held).unwrap();
+        let work = tempfile::tempdir().unwrap();
+        let write = |name: &str, numbers: &mut dyn Numbers| {
+            let folder = work.path().join(name);
+            write_folder(&folder, |new| write_slots(new, "x", &slots, DType::F32, numbers)).unwrap();
+            std::fs::read(folder.join("x")).unwrap()
+        };
+        assert!(write("streamed", &mut Streamed::new(&flat)) == write("held", &mut Held { bytes: &held, number_bytes: 4 }));
+    }
+}

@@ -1,0 +1,102 @@
+//! Tensors from mapped files to their device. A GPU reads such memory through the driver's own small buffer, at 7 GB/s on an H200; here threads copy pieces
+//! into page-locked memory, from which the GPU takes them.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Brings tensors to a device; keeps the memory for it from one to the next.
+#[derive(Debug, Default)]
+pub struct Uploader {
+    #[cfg(feature = "cuda")]
+    stages: std::sync::Mutex<Vec<gpu::Stage>>,
+}
+
+impl Uploader {
+    /// The tensor whose numbers are `bytes` (little-endian, row-major), on `device`; its bytes are there when this returns.
+    ///
+    /// # Errors
+    /// When the device has no room, or the copy fails.
+    pub fn tensor(&self, bytes: &[u8], number_type: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = device
+            && bytes.len() >= gpu::LEAST_BYTES
+            && matches!(number_type, DType::BF16 | DType::F32)
+        {
+            return gpu::tensor(self, bytes, number_type, shape, device);
+        }
+        Tensor::from_raw_buffer(bytes, number_type, shape, device)
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use std::sync::PoisonError;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use candle_core::cuda_backend::cudarc::driver::sys;
+    use candle_core::{CudaDevice, DType, Result, Tensor, bail};
+
+    use super::Uploader;
+    use crate::kernels::cuda::{address, empty, failed};
+    use crate::kernels::host_memory::HostBuffer;
+
+    /// Below this the threads cost more than they save.
+    pub(super) const LEAST_BYTES: usize = 1 << 20;
+    /// What one thread copies at a time.
+    const PIECE_BYTES: usize = 8 << 20;
+    /// Beyond so many threads the bus is the limit.
+    const MOST_THREADS: usize = 8;
+
+    /// Page-locked memory of one thread.
+    pub(super) type Stage = HostBuffer;
+
+    pub(super) fn tensor(uploader: &Uploader, bytes: &[u8], number_type: DType, shape: &[usize], device: &CudaDevice) -> Result<Tensor> {
+        let target = empty(shape, number_type, device)?;
+        if bytes.len() != target.elem_count() * number_type.size_in_bytes() {
+            bail!("{} bytes for a tensor of shape {shape:?} and type {number_type:?}", bytes.len())
+        }
+        let mut stages = uploader.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        while stages.len() < threads {
+            stages.push(HostBuffer::new(PIECE_BYTES, &candle_core::Device::Cuda(device.clone())));
+        }
+        let (start, stream, next) = (address(&target)?, device.cuda_stream(), AtomicUsize::new(0));
+        let copy = |stage: &mut Stage| -> Result<()> {
+            stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+            loop {
+                let at = next.fetch_add(PIECE_BYTES, Ordering::Relaxed);
+                let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
+                let piece = &rest[..rest.len().min(PIECE_BYTES)];
+                stage.bytes_mut()[..piece.len()].copy_from_slice(piece);
+                // SAFETY: the target has as many bytes from `start` on (checked above) and lives to the end of this function; the stage is not written
+                // again before the wait.
+                unsafe { sys::cuMemcpyHtoDAsync_v2(start + at as u64, stage.bytes().as_ptr().cast(), piece.len(), stream.cu_stream()) }
+                    .result()
+                    .map_err(|error| failed("a copy to the device", error))?;
+                stream.synchronize().map_err(|error| failed("a copy to the device", error))?;
+            }
+        };
+        let copied: Result<()> = std::thread::scope(|scope| {
+            let threads: Vec<_> = stages.iter_mut().map(|stage| scope.spawn(|| copy(stage))).collect();
+            // All are waited for, whatever the first one says: they write to `target`.
+            let ended: Vec<Result<()>> = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(failed("a copy to the device", "its thread died"))))
+                .collect();
+            ended.into_iter().collect()
+        });
+        copied.map(|()| target)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_the_tensor_that_they_are() {
+        let bytes = [1.5f32, -2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
+        let tensor = Uploader::default().tensor(&bytes, DType::F32, &[2, 2], &Device::Cpu).unwrap();
+        assert_eq!(tensor.to_vec2::<f32>().unwrap(), [[1.5, -2.0], [3.0, 4.0]]);
+    }
+}

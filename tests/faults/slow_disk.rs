@@ -1,0 +1,90 @@
+//! A disk that takes its time: training goes on while a checkpoint is written, nothing says that it is there before it is, and who stops waits for it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use grpo_tui::run::events::Checkpoint;
+use grpo_tui::run::{Event, EventBody, EventReader, list_checkpoints};
+
+use super::evidence;
+use super::story::{Stage, log, signal};
+
+/// Every checkpoint takes two seconds longer, between its last file and its name.
+fn slow(stage: &Stage, run: &Path) -> Command {
+    let mut worker = stage.worker(run);
+    worker.env("GRPO_TUI_FAULT_DELAY", "checkpoint.filled:2000");
+    worker
+}
+
+fn events(run: &Path) -> Vec<Event> {
+    EventReader::new(&run.join("events.jsonl")).read().unwrap().events
+}
+
+/// Those of the log, with their places there.
+fn checkpoints(events: &[Event]) -> Vec<(usize, &Checkpoint)> {
+    let found = events.iter().enumerate().filter_map(|(at, event)| match &event.body {
+        EventBody::Checkpoint(checkpoint) => Some((at, checkpoint)),
+        _ => None,
+    });
+    found.collect()
+}
+
+#[test]
+fn training_goes_on_while_a_checkpoint_is_written() {
+    let stage = Stage::new();
+    let (_, expected) = stage.expected(&[]);
+    let run = stage.create("slow", &[]);
+    assert!(slow(&stage, &run).status().unwrap().success(), "{}", log(&run));
+    evidence::check_whole(&run, true);
+    let differences = evidence::differences(&evidence::of(&run, true), &expected);
+    assert!(differences.is_empty(), "{differences:?}");
+    let events = events(&run);
+    let mut beside = 0;
+    for (at, checkpoint) in checkpoints(&events) {
+        let (seconds, blocked) = (checkpoint.seconds.unwrap(), checkpoint.blocked_seconds.unwrap());
+        assert!(seconds >= 2.0, "told of before it was there: {checkpoint:?}");
+        let later = events[..at].iter().filter(|event| matches!(&event.body, EventBody::Group(group) if group.step > checkpoint.step));
+        beside += later.count();
+        if checkpoint.why == "end" {
+            assert_eq!(seconds, blocked);
+        }
+    }
+    assert!(beside > 0, "no step was done while a checkpoint was written: {events:?}");
+}
+
+#[test]
+fn a_worker_that_dies_while_a_checkpoint_is_written_leaves_none() {
+    let stage = Stage::new();
+    let (_, expected) = stage.expected(&[]);
+    let run = stage.create("killed", &[]);
+    // The first checkpoint is that of the start.
+    let mut worker = slow(&stage, &run).env("GRPO_TUI_FAULT", "checkpoint.half=optimizer:2").spawn().unwrap();
+    assert!(!worker.wait().unwrap().success());
+    assert_eq!(list_checkpoints(&run).unwrap(), [0], "{}", log(&run));
+    let events = events(&run);
+    assert_eq!(checkpoints(&events).iter().map(|(_, checkpoint)| checkpoint.step).collect::<Vec<_>>(), [0]);
+    assert!(run.join("checkpoints/.step-000002.partial").exists());
+    assert!(stage.live(&run, None).success(), "{}", log(&run));
+    evidence::check_whole(&run, true);
+    let differences = evidence::differences(&evidence::of(&run, true), &expected);
+    assert!(differences.is_empty(), "{differences:?}");
+}
+
+#[test]
+fn a_stop_waits_for_its_checkpoint() {
+    let stage = Stage::new();
+    let run = stage.create("stopped", &[]);
+    let mut worker = slow(&stage, &run).spawn().unwrap();
+    let begun = Instant::now();
+    while !events(&run).iter().any(|event| matches!(&event.body, EventBody::Step(step) if step.step == 1)) {
+        assert!(worker.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120), "{}", log(&run));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&worker, "TERM");
+    assert_eq!(worker.wait().unwrap().code(), Some(130), "{}", log(&run));
+    let events = events(&run);
+    let (_, last) = *checkpoints(&events).last().unwrap();
+    assert_eq!((last.why.as_str(), Some(&last.step)), ("interrupted", list_checkpoints(&run).unwrap().last()));
+    assert!(matches!(events.last().unwrap().body, EventBody::End(_)));
+}
