@@ -160,9 +160,7 @@ pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64) -> f64 {
             continue;
         }
         let chance = match count {
-            _ if changed < 1.0 => {
-                (log_choose(n, count) + count as f64 * changed.ln() + (n - count) as f64 * (-changed).ln_1p()).exp()
-            }
+            _ if changed < 1.0 => (log_choose(n, count) + count as f64 * changed.ln() + (n - count) as f64 * (-changed).ln_1p()).exp(),
             all if all == n => 1.0,
             _ => 0.0,
         };
