@@ -145,7 +145,12 @@ fn base_against_a_run() {
     let comparison = &eval["comparisons"][0];
     let fields = ["first", "second", "n", "fixed", "broken", "both", "neither", "unmatched", "mcnemar_p"];
     assert_eq!(keys(comparison)[..fields.len()], fields);
-    assert_eq!(keys(comparison)[fields.len()..], ["valid_difference", "exact_difference", "tiers", "clear", "required_n"]);
+    let more = ["valid_difference", "exact_difference", "tiers", "clear", "required_n", "p", "verdict", "exact"];
+    assert_eq!(keys(comparison)[fields.len()..], more);
+    assert_eq!(comparison["p"], comparison["mcnemar_p"], "with one completion a prompt the exact McNemar test decides");
+    for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
+        assert_eq!(comparison["exact"][key], report["exact_comparison"][key], "exact: {key}");
+    }
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
         assert_eq!(comparison[key], report[key], "{key}");
     }
@@ -153,10 +158,11 @@ fn base_against_a_run() {
     let three =
         call(folder, &["eval", "task", "--runs", "runs", "--model", "tiny", "--model", "first=short@0", "--model", "last=short@last"]);
     let text = stdout(&three);
-    assert!(text.starts_with("proof set, n = 8") && text.contains("first to last: fixed "), "{text}");
+    assert!(text.starts_with("proof set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
     let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
-    assert!(text.contains("tiny to first: fixed 0, broken 0,"), "the checkpoint of step 0 is the base: {text}");
+    let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
+    assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");
 }
 
 #[test]

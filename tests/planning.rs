@@ -37,6 +37,36 @@ fn a_plan_is_one_document_and_creates_nothing() {
     }
 }
 
+/// A base that rambles to the end of what is measured: how long its completions would be is not known, so the seconds are a bound and are called one.
+#[test]
+fn seconds_with_completions_at_the_limit_are_called_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let plan = |more: &[&str]| {
+        let small = ["train", "invoice", "--plan", "--runs", runs.to_str().unwrap(), "--set", "max_rows=8", "--set", "temperature=3"];
+        let output = grpo_tui(&[small.as_slice(), more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let time: serde_json::Value = serde_json::from_str(&plan(&["--json", "--set", "max_completion_tokens=256"])).unwrap();
+    let seconds = |key: &str| time["time"][key].as_f64().unwrap();
+    assert_eq!(time["time"]["is_upper_bound"], true, "{time}");
+    assert!(0.0 < seconds("least_total_seconds") && seconds("least_total_seconds") < seconds("total_seconds"), "{time}");
+    assert!(
+        time["data"]["least_completion_tokens"].as_f64().unwrap() < 64.0 + 1e-9 && time["data"]["mean_completion_tokens"] == 256.0,
+        "{time}"
+    );
+    let text = plan(&["--set", "max_completion_tokens=256"]);
+    for part in
+        ["completions of at most 256", "a step at most ", ", at least ", "the run at most ", "completions at the limit", "disk at most "]
+    {
+        assert!(text.contains(part), "{text}\nlacks {part:?}");
+    }
+    // Up to the limit everything is measured: the seconds are an estimate.
+    let text = plan(&["--set", "max_completion_tokens=32"]);
+    assert!(text.contains("a step about ") && !text.contains("at least"), "{text}");
+}
+
 #[test]
 fn a_plan_that_cannot_be_made_says_why() {
     let check = |arguments: &[&str], code, expected: &str| {

@@ -5,7 +5,7 @@ use grpo_tui::config::{KEYS, Layers};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::run::checkpoints_to_delete;
 use grpo_tui::run::events::{Event, EventBody, Group, Step};
-use grpo_tui::statistics::{compound, mcnemar_exact, paired_bootstrap, required_n, smooth, wilson};
+use grpo_tui::statistics::{compound, mcnemar_exact, paired_means, required_n, smooth, wilson, wilson_by_prompt};
 use proptest::prelude::*;
 
 fn any_advantage() -> impl Strategy<Value = Advantage> {
@@ -62,10 +62,21 @@ proptest! {
     }
 
     #[test]
-    fn bootstrap_stays_within_the_values(values in prop::collection::vec(-1.0f64..1.0, 1..40), seed in any::<u64>()) {
-        let found = paired_bootstrap(&values, 64, seed);
-        let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)));
-        prop_assert!(least - 1e-12 <= found.low && found.low <= found.high && found.high <= most + 1e-12);
+    fn a_paired_interval_agrees_with_its_test(quarters in prop::collection::vec(-4i32..=4, 1..40)) {
+        let values: Vec<f64> = quarters.into_iter().map(|quarter| f64::from(quarter) / 4.0).collect();
+        let found = paired_means(&values, 4);
+        let (low, estimate, high) = (found.difference.low, found.difference.estimate, found.difference.high);
+        prop_assert!(-1.0 <= low && low <= estimate + 1e-12 && estimate <= high + 1e-12 && high <= 1.0, "{found:?}");
+        prop_assert_eq!(low <= 0.0 && 0.0 <= high, found.p >= 0.05, "{:?}", found);
+    }
+
+    #[test]
+    fn samples_of_a_prompt_never_claim_more_than_prompts_do(counts in prop::collection::vec(0usize..=4, 2..60)) {
+        let prompts: Vec<_> = counts.iter().map(|count| (*count, 4)).collect();
+        let (low, high) = wilson_by_prompt(&prompts);
+        let (all, of) = (counts.iter().sum::<usize>(), 4 * counts.len());
+        let (least, most) = wilson(all, of);
+        prop_assert!(low <= least + 1e-12 && most <= high + 1e-12, "{prompts:?}: {low} {high}, all alike {least} {most}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod history;
 mod launch;
 mod long_log;
 mod promises;
+mod results;
 mod rollouts;
 mod slots;
 mod verbs;

@@ -158,7 +158,7 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
         figure("valid before", report.base.valid, "share"),
         figure("valid after", report.trained.valid, "share"),
         figure("exact match after", report.trained.exact.unwrap_or(0.0), "share"),
-        figure("exact McNemar p", report.comparison.mcnemar_p, "p"),
+        figure("McNemar p on valid", report.comparison.mcnemar_p, "p"),
         figure("peak memory", peak_memory_bytes().unwrap_or(0) as f64 / 1e6, "MB"),
     ])
 }

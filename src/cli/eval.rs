@@ -15,7 +15,6 @@ use crate::report::{self, Paired};
 use crate::rollout::{Sampling, Threads};
 use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunPlaces, replace_file, sha256};
 use crate::score::Scorer;
-use crate::statistics::wilson;
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
@@ -200,13 +199,15 @@ fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[Paired]) -> Strin
     let mut text = report::columns(set, &columns);
     for pair in pairs {
         if pairs.len() > 1 {
-            text.push_str(&format!("{} to {}: ", columns[pair.first].0, columns[pair.second].0));
+            text.push_str(&format!("{} to {}:\n", columns[pair.first].0, columns[pair.second].0));
         }
-        text.push_str(&report::verdict(&pair.comparison));
-        text.push_str(&format!("valid {}; {}\n", pair.difference(), pair.sentence()));
+        text.extend(pair.judged().map(report::Judged::line));
+    }
+    if samples > 1 {
+        text.push_str("completions of one prompt are not independent: intervals and p-values are clustered by prompt\n");
     }
     if samples > 1 && !pairs.is_empty() {
-        text.push_str("the test takes the first completion of each prompt: those of one prompt are not independent\n");
+        text.push_str("improvements and regressions are those of each prompt's first completion\n");
     }
     if let Some((_, last)) = columns.last() {
         text.push_str(&report::value_drift(last));
@@ -222,8 +223,7 @@ fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
         let rate = summary.metric(metric);
         // A rate that is not there misses every threshold.
         if rate.is_nan() || rate < *lowest {
-            let rows = summary.rows_of(metric);
-            let (low, high) = wilson((rate * rows as f64).round() as usize, rows);
+            let (rows, [low, high]) = (summary.rows_of(metric), summary.interval(metric));
             missed.push(format!(
                 "{}: {metric} is {:.1} % [{:.1}, {:.1}] of {rows}, {:.1} points under the {:.1} % of --fail-under",
                 target.name,

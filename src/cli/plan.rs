@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::config::Resolved;
 use crate::plan::{
-    DataShape, Difference, Disk, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, bytes_in_words as bytes,
+    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, bytes_in_words as bytes,
     count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
 };
 use crate::run::RunPlaces;
@@ -90,7 +90,7 @@ fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
     }
     lines.push(String::new());
     lines.extend(time_lines(&plan.time));
-    lines.extend([String::new(), disk_line(&plan.disk), String::new()]);
+    lines.extend([String::new(), disk_line(plan), String::new()]);
     lines.extend(difference_lines(&plan.differences));
     lines.join("\n")
 }
@@ -108,13 +108,14 @@ fn what_lines(plan: &Plan, resolved: &Resolved) -> Vec<String> {
             plan.device
         ),
         format!(
-            "{} steps of {} x {} completions; {} training prompts of {:.0} tokens on average ({} at most), completions of {:.0}",
+            "{} steps of {} x {} completions; {} training prompts of {:.0} tokens on average ({} at most), completions of {}{:.0}",
             plan.steps,
             resolved.config.prompt_groups_per_step,
             resolved.config.completions_per_prompt,
             data.train_rows,
             data.mean_prompt_tokens,
             data.longest_prompt_tokens,
+            if plan.time.is_upper_bound { "at most " } else { "" },
             data.mean_completion_tokens
         ),
     ]
@@ -123,18 +124,26 @@ fn what_lines(plan: &Plan, resolved: &Resolved) -> Vec<String> {
 fn time_lines(time: &Time) -> [String; 3] {
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({:.0} %)", duration(seconds), 100.0 * seconds / step);
+    let (at_most, basis) = match time.is_upper_bound {
+        true => ("at most ", "; completions at the limit, since some of those measured did not end"),
+        false => ("about ", ""),
+    };
+    let total = |most: f64, least: f64| {
+        let least = if time.is_upper_bound { format!(", at least {}", duration(least)) } else { String::new() };
+        format!("{at_most}{}{least}", duration(most))
+    };
     [
-        "time, from a small prefill, draw and gradient just measured here with this model, if every group is mixed:".to_owned(),
+        format!("time, from a small prefill, sampling and gradient just measured here with this model, if every group is mixed{basis}:"),
         format!(
             "  a step {}: prompts {}, completions {}, gradient {}",
-            duration(time.seconds_per_step),
+            total(time.seconds_per_step, time.least_seconds_per_step),
             part(time.prefill_seconds_per_step),
             part(time.decode_seconds_per_step),
             part(time.training_seconds_per_step)
         ),
         format!(
-            "  the run {}: {} evals and the proof before and after take {}; {} tokens drawn, {} trained on",
-            duration(time.total_seconds),
+            "  the run {}: {} evals and the proof before and after take {at_most}{}; {at_most}{} tokens sampled, {} trained on",
+            total(time.total_seconds, time.least_total_seconds),
             time.evals,
             duration(time.eval_seconds),
             count(time.drawn_tokens as usize),
@@ -143,9 +152,10 @@ fn time_lines(time: &Time) -> [String; 3] {
     ]
 }
 
-fn disk_line(disk: &Disk) -> String {
+fn disk_line(Plan { disk, time, .. }: &Plan) -> String {
     format!(
-        "disk {}: {} checkpoints of {}, rollouts {}, evals {}{}",
+        "disk {}{}: {} checkpoints of {}, rollouts {}, evals {}{}",
+        if time.is_upper_bound { "at most " } else { "" },
         bytes(disk.total_bytes),
         disk.checkpoints,
         bytes(disk.checkpoint_bytes),

@@ -70,7 +70,7 @@ impl Progress {
 
 fn eval_line(eval: &Eval) -> String {
     let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {:.1} %", 100.0 * exact));
-    let (who, n) = (if eval.target == "base" { "base".to_owned() } else { format!("step {}", eval.step) }, eval.summary.n);
+    let (who, n) = (if eval.who() == "base" { "base".to_owned() } else { format!("step {}", eval.step) }, eval.summary.n);
     format!("{who} on {n} {} prompts: valid {:.1} %{exact}  ({:.1} s)", eval.set, 100.0 * eval.summary.valid, eval.seconds)
 }
 

@@ -9,6 +9,7 @@ use super::progress::{Progress, say};
 use super::{Failure, Outcome, preset, print};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
+use crate::report::Judged;
 use crate::run::{Launch, NewRun, RunDirectory, RunPlaces, RunState, Worker};
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
@@ -236,13 +237,11 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     let table = if report.base.n == 0 {
         String::new()
     } else {
-        crate::report::table(
-            &report.set,
-            ["base", &format!("step {}", report.best_step)],
-            &report.base,
-            &report.trained,
-            &report.comparison,
-        )
+        let valid = Judged::of("valid", report.comparison);
+        let exact = report.exact_comparison.map(|comparison| Judged::of("exact", comparison));
+        let trained = format!("step {}", report.best_step);
+        let judged: Vec<Judged> = std::iter::once(valid).chain(exact).collect();
+        crate::report::table(&report.set, [("base", &report.base), (&trained, &report.trained)], &judged)
     };
     eprintln!(
         "\n{table}{}\n{} steps in {:.0} s; everything is in {}",

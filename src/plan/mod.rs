@@ -39,8 +39,10 @@ pub struct DataShape {
     pub eval_rows: usize,
     /// Prompts of the proof set.
     pub proof_rows: usize,
-    /// Mean length of a completion: measured, or `max_completion_tokens` where nothing was drawn.
+    /// Mean length of a completion as the forecast counts it: measured, or `max_completion_tokens` where that is not known.
     pub mean_completion_tokens: f64,
+    /// The least that it can be: below the other where not every completion that was drawn came to its end, 0 where none was drawn.
+    pub least_completion_tokens: f64,
 }
 
 /// Everything that `train --plan` shows.

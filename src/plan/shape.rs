@@ -84,6 +84,7 @@ pub(super) mod tests {
         eval_rows: 50,
         proof_rows: 500,
         mean_completion_tokens: 60.0,
+        least_completion_tokens: 60.0,
     };
 
     /// The defaults, with these keys set.

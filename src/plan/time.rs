@@ -49,7 +49,7 @@ impl Speed {
     }
 }
 
-/// Seconds of a run.
+/// Seconds of a run, if every group is mixed: others are sampled but not trained on. An upper bound where [`Self::is_upper_bound`] says so.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     /// Prompts of one step.
@@ -70,10 +70,30 @@ pub struct Time {
     pub training_tokens: f64,
     /// Evals of the eval set, start and end included.
     pub evals: u64,
+    /// Every completion is counted at `max_completion_tokens`, since how long they will be is not known: all seconds and tokens here are at most so many.
+    #[serde(default)]
+    pub is_upper_bound: bool,
+    /// One step with completions no longer than those that were seen; the same as above where that is known.
+    #[serde(default)]
+    pub least_seconds_per_step: f64,
+    /// The run so.
+    #[serde(default)]
+    pub least_total_seconds: f64,
 }
 
-/// The time of a run that recomputes activations or not, if every group is mixed: dead ones are drawn but not trained on.
+/// The time of a run that recomputes activations or not.
 pub fn time(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed, recompute: bool) -> Time {
+    let most = counted(model, config, data, steps, speed, recompute);
+    if data.least_completion_tokens >= data.mean_completion_tokens {
+        return most;
+    }
+    let shortest = DataShape { mean_completion_tokens: data.least_completion_tokens, ..*data };
+    let least = counted(model, config, &shortest, steps, speed, recompute);
+    Time { is_upper_bound: true, least_seconds_per_step: least.seconds_per_step, least_total_seconds: least.total_seconds, ..most }
+}
+
+/// The time with completions of the mean length.
+fn counted(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed, recompute: bool) -> Time {
     let shape = ModelShape::of(model);
     let groups = config.prompt_groups_per_step as f64;
     let completions = groups * config.completions_per_prompt as f64;
@@ -84,16 +104,20 @@ pub fn time(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
     let greedy = |rows: usize| prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed);
     let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.proof_rows);
     let seconds_per_step = prefill + decode + training;
+    let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
     Time {
         prefill_seconds_per_step: prefill,
         decode_seconds_per_step: decode,
         training_seconds_per_step: training,
         seconds_per_step,
         eval_seconds,
-        total_seconds: steps as f64 * seconds_per_step + eval_seconds,
+        total_seconds,
         drawn_tokens: steps as f64 * completions * data.mean_completion_tokens,
         training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
+        is_upper_bound: false,
+        least_seconds_per_step: seconds_per_step,
+        least_total_seconds: total_seconds,
     }
 }
 
@@ -163,6 +187,22 @@ mod tests {
         // 512 sequences are bound by multiplication, 7.84 ms a step.
         let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &TRAINING, 1, &speed, false);
         check(many.decode_seconds_per_step, 0.470, 0.02);
+    }
+
+    /// Completions that did not end while they were measured may be as long as the limit or hardly longer than seen.
+    #[test]
+    fn unknown_lengths_give_a_range() {
+        let speed = Speed::bound(&GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 }, 512);
+        let of = |least, mean| {
+            let data = DataShape { least_completion_tokens: least, mean_completion_tokens: mean, ..DATA };
+            time(&qwen3_8b(), &config(&[]), &data, 10, &speed, false)
+        };
+        let (known, short, unknown) = (of(60.0, 60.0), of(10.0, 10.0), of(10.0, 60.0));
+        assert!(!known.is_upper_bound && unknown.is_upper_bound);
+        assert_eq!((known.least_seconds_per_step, known.least_total_seconds), (known.seconds_per_step, known.total_seconds));
+        assert_eq!((unknown.seconds_per_step, unknown.total_seconds), (known.seconds_per_step, known.total_seconds));
+        assert_eq!((unknown.least_seconds_per_step, unknown.least_total_seconds), (short.seconds_per_step, short.total_seconds));
+        assert!(unknown.least_total_seconds < 0.5 * unknown.total_seconds);
     }
 
     #[test]

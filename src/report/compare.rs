@@ -1,4 +1,4 @@
-//! Runs side by side: configuration keys that differ, the last value of each metric, each eval that one has, results on the same prompts.
+//! Runs side by side: configuration keys that differ, each metric at the last step, each eval that one has, results on the same prompts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,9 +6,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::verdict::rates;
-use super::{Report, RunRow, shown};
+use super::{Judged, Report, RunRow, shown};
 use crate::run::events::Eval;
-use crate::run::{Comparison, eval_file, read_evals};
+use crate::run::{eval_file, read_evals};
 
 /// Step, set and target of a held-out pass.
 type PassKey = (u64, String, String);
@@ -21,11 +21,11 @@ pub struct RunsCompared {
     pub config: Vec<(String, Vec<Value>)>,
     /// Files of the frozen tasks that are not the same in all.
     pub task_files: Vec<String>,
-    /// The last value of each metric that one of them has.
+    /// Each metric that one of them has, at each run's last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
     evals: Vec<(PassKey, Vec<Option<Eval>>)>,
-    /// For each run but the first: the set, and its result against the first run's there.
-    pub results: Vec<Option<(&'static str, Comparison)>>,
+    /// For each run but the first: the set, and its result against the first run's there, by metric.
+    pub results: Vec<Option<(&'static str, Vec<Judged>)>>,
 }
 
 impl RunsCompared {
@@ -33,12 +33,11 @@ impl RunsCompared {
     pub fn of(runs: &[Report]) -> Self {
         let keys: BTreeSet<_> = runs.iter().flat_map(|run| run.history.evals.keys()).cloned().collect();
         let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.history.metrics.keys()).collect();
-        let last = |run: &Report, name: &str| run.history.metrics.get(name).and_then(|series| series.last());
         Self {
             rows: runs.iter().map(RunRow::of).collect(),
             config: different_keys(runs),
             task_files: changed_files(runs),
-            metrics: names.into_iter().map(|name| (name.clone(), runs.iter().map(|run| last(run, name)).collect())).collect(),
+            metrics: names.into_iter().map(|name| (name.clone(), runs.iter().map(|run| run.metric(name, false)).collect())).collect(),
             evals: keys
                 .into_iter()
                 .map(|key| (key.clone(), runs.iter().map(|run| run.history.evals.get(&key).cloned()).collect()))
@@ -63,7 +62,16 @@ impl RunsCompared {
         let results: Vec<Value> = self
             .results
             .iter()
-            .map(|result| json!(result.map(|(set, comparison)| json!({"set": set, "comparison": comparison}))))
+            .map(|result| {
+                let document = |(set, judged): &(&str, Vec<Judged>)| {
+                    let judged_of = |metric| judged.iter().find(|judged| judged.metric == metric);
+                    json!({
+                        "set": set, "comparison": judged_of("valid").map(|judged| judged.comparison),
+                        "valid": judged_of("valid").map(Judged::document), "exact": judged_of("exact").map(Judged::document),
+                    })
+                };
+                json!(result.as_ref().map(document))
+            })
             .collect();
         json!({
             "first": self.rows.first().map(RunRow::document), "second": self.rows.get(1).map(RunRow::document),
@@ -93,7 +101,10 @@ impl RunsCompared {
         }
         text.push('\n');
         for (name, values) in &self.metrics {
-            text.push_str(&row(name, &mut values.iter().map(|value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}")))));
+            text.push_str(&row(
+                name,
+                &mut values.iter().map(|value| value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"))),
+            ));
         }
         text.push('\n');
         for ((step, set, target), found) in &self.evals {
@@ -103,15 +114,10 @@ impl RunsCompared {
             }
         }
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
-            let Some((set, comparison)) = result else { continue };
-            let Comparison { fixed, broken, mcnemar_p, .. } = comparison;
-            let (pairs, second) = (comparison.pairs(), row.directory.id());
-            let names = if self.rows.len() == 2 { ("the second", "the first") } else { (second, "the first") };
-            let _ = writeln!(
-                text,
-                "\nresults on the same {pairs} prompts of {set}: valid only in {} {fixed}, only in {} {broken}, exact McNemar p = {mcnemar_p:.3e}",
-                names.0, names.1
-            );
+            let Some((set, judged)) = result else { continue };
+            let second = if self.rows.len() == 2 { "the second run" } else { row.directory.id() };
+            let _ = writeln!(text, "\n{second} against the first on the same prompts of {set}");
+            text.extend(judged.iter().map(Judged::line));
         }
         text
     }
@@ -133,14 +139,14 @@ fn changed_files(runs: &[Report]) -> Vec<String> {
     names.into_iter().filter(differs).cloned().collect()
 }
 
-/// Both trained models on the same prompts, where both were read on a set.
-fn result(first: &Report, second: &Report) -> Option<(&'static str, Comparison)> {
+/// The results of both on the same prompts, where both were read on a set.
+fn result(first: &Report, second: &Report) -> Option<(&'static str, Vec<Judged>)> {
     ["proof", "eval"].into_iter().find_map(|set| {
         let records = |run: &Report| {
-            let step = run.history.latest_eval(set, "trained")?.step;
-            read_evals(&run.directory.path().join(eval_file(step, set, "trained"))).ok()
+            let Eval { step, target, .. } = run.history.result(set, run.best())?;
+            read_evals(&run.directory.path().join(eval_file(*step, set, target))).ok()
         };
-        let comparison = Comparison::of(&records(first)?, &records(second)?);
-        (comparison.pairs() > 0).then_some((set, comparison))
+        let (valid, exact) = Judged::both(&records(first)?, &records(second)?);
+        (valid.comparison.pairs() > 0).then(|| (set, std::iter::once(valid).chain(exact).collect()))
     })
 }

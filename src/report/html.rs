@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::page::Writer;
 use super::svg::{Chart, Line, chart};
-use super::{Report, SMOOTHING, percent, shown};
+use super::{Judged, Report, SMOOTHING, percent, shown};
 use crate::config::Source;
-use crate::run::{Comparison, EvalRecord, EvalSummary, eval_file, read_evals};
+use crate::run::events::Eval;
+use crate::run::{EvalRecord, EvalSummary, eval_file, read_evals};
 use crate::statistics::smooth;
 
 /// The file's text.
@@ -79,7 +80,7 @@ fn head(page: &mut Writer, report: &Report) {
 /// The passes before and after training on the prompts that carry the claim.
 struct Pair {
     set: &'static str,
-    step: u64,
+    after_name: String,
     before: Vec<EvalRecord>,
     after: Vec<EvalRecord>,
 }
@@ -87,23 +88,26 @@ struct Pair {
 impl Pair {
     fn read(report: &Report) -> Option<Self> {
         let of = |set: &'static str| {
-            let step = report.history.latest_eval(set, "trained")?.step;
+            let result = report.history.result(set, report.best())?;
             let read = |step, target| read_evals(&report.directory.path().join(eval_file(step, set, target))).ok();
-            Some(Self { set, step, before: read(0, "base")?, after: read(step, "trained")? })
+            Some(Self { set, after_name: result_name(result), before: read(0, "base")?, after: read(result.step, &result.target)? })
         };
         of("proof").or_else(|| of("eval"))
     }
 }
 
+/// How the pass that stands for the trained model is called.
+fn result_name(result: &Eval) -> String {
+    if result.step == 0 { "best checkpoint: step 0, the start itself".to_owned() } else { format!("step {}", result.step) }
+}
+
 fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
-    let Some((set, _)) = report.latest_valid() else { return };
-    let step = report.history.latest_eval(set, "trained").map_or(0, |eval| eval.step);
+    let Some(result) = report.result() else { return };
+    let set = &result.set;
     page.heading(&format!("Result on the {set} prompts"));
-    let rows: Vec<(String, &EvalSummary)> = [("start", report.history.evals.get(&(0, set.to_owned(), "base".to_owned())))]
-        .into_iter()
-        .filter_map(|(name, eval)| Some((name.to_owned(), &eval?.summary)))
-        .chain(report.history.latest_eval(set, "trained").map(|eval| (format!("step {step}"), &eval.summary)))
-        .collect();
+    let start = report.history.evals.get(&(0, set.clone(), "base".to_owned()));
+    let start = start.map(|eval| ("start".to_owned(), &eval.summary));
+    let rows: Vec<(String, &EvalSummary)> = start.into_iter().chain([(result_name(result), &result.summary)]).collect();
     let cells = |(name, summary): &(String, &EvalSummary)| {
         let [low, high] = summary.valid_interval;
         vec![
@@ -121,21 +125,19 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
     let titles = ["", "n>", "valid>", "95 % interval>", "exact>", "parse>", "tolerant>", "tokens>", "cut>"];
     page.table(&titles, &rows.iter().map(cells).collect::<Vec<_>>());
     if let Some(pair) = pair {
-        let comparison = Comparison::of(&pair.before, &pair.after);
-        let (pairs, Comparison { fixed, broken, mcnemar_p, .. }) = (comparison.pairs(), comparison);
-        let sentence = format!(
-            "Of the same {pairs} prompts, {fixed} became valid and {broken} no longer are (exact McNemar test: p = {mcnemar_p:.2e})."
-        );
-        page.paragraph("", &sentence);
+        let (valid, exact) = Judged::both(&pair.before, &pair.after);
+        for judged in std::iter::once(&valid).chain(&exact) {
+            page.paragraph("", judged.line().trim());
+        }
     }
-    if let [(_, before), (_, after)] = rows.as_slice()
+    if let [(_, before), (name, after)] = rows.as_slice()
         && !after.by_tag.is_empty()
     {
         let rate = |summary: &EvalSummary, tag: &str| summary.by_tag.get(tag).map_or_else(|| "–".to_owned(), |found| percent(found.valid));
         let rows: Vec<Vec<String>> =
             after.by_tag.iter().map(|(tag, found)| vec![tag.clone(), found.n.to_string(), rate(before, tag), rate(after, tag)]).collect();
         page.raw("<h3>Valid by tag</h3>");
-        page.table(&["tag", "n>", "start>", "trained>"], &rows);
+        page.table(&["tag", "n>", "start>", &format!("{name}>")], &rows);
     }
 }
 
@@ -198,7 +200,6 @@ fn examples(page: &mut Writer, pair: &Pair) {
         let other = pair.after.iter().filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
         other.filter(|(before, after)| before.is_valid() != after.is_valid() && after.is_valid() == valid).collect::<Vec<_>>()
     };
-    let step = format!("step {}", pair.step);
     for (valid, title) in [(true, "Became valid"), (false, "No longer valid")] {
         let found = changed(valid);
         if found.is_empty() {
@@ -208,7 +209,7 @@ fn examples(page: &mut Writer, pair: &Pair) {
         for (before, after) in found.into_iter().take(EXAMPLES) {
             let id = page.safe(&after.prompt_id);
             let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
-            for (name, record) in [("start", before), (step.as_str(), after)] {
+            for (name, record) in [("start", before), (pair.after_name.as_str(), after)] {
                 html.push_str(&answer(page, name, record, &cut(&record.completion)));
             }
             page.raw(&format!("{html}</div>"));
@@ -244,7 +245,7 @@ fn evals(page: &mut Writer, report: &Report) {
             vec![
                 eval.step.to_string(),
                 eval.set.clone(),
-                eval.target.clone(),
+                eval.who().to_owned(),
                 summary.n.to_string(),
                 percent(summary.valid),
                 summary.exact.map_or_else(|| "–".to_owned(), percent),

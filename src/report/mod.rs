@@ -4,6 +4,7 @@ mod compare;
 mod error;
 mod filter;
 mod html;
+mod judged;
 mod listing;
 mod page;
 mod passes;
@@ -18,16 +19,18 @@ pub use compare::RunsCompared;
 pub use error::ReportError;
 pub use filter::Filter;
 pub use html::{Page, html};
+pub use judged::{Judged, Verdict, points};
 pub use listing::{Entry, Listing};
-pub use passes::{PROMPTS_FILE, Pass, PassId, base_and_trained, passes_of};
+pub use passes::{PROMPTS_FILE, Pass, PassId, base_and_trained, base_and_trained_on, passes_of};
 pub use row::{FIELDS, HeldOut, Latest, RunRow, order, unknown_field};
 pub use tables::{csv, json_lines};
-pub use verdict::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift, verdict};
-pub use versus::{Asked, Outcome, Paired, TIERS, Versus, points};
+pub use verdict::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift};
+pub use versus::{Asked, Outcome, Paired, TIERS, Versus};
 pub use versus_html::versus_html;
 
 pub use crate::plan::bytes_in_words as size;
-use crate::run::{EvalSummary, RunDirectory, RunError, RunState, State, Status, list_checkpoints, read_tags};
+use crate::run::events::Eval;
+use crate::run::{RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_tags};
 use crate::statistics::Smoothing;
 
 /// How much of the past a smoothed series keeps: it averages about the last ten values.
@@ -81,17 +84,24 @@ impl Report {
         self.history.best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
     }
 
-    /// The latest rates that say how good the run's model is, with the set they were measured on.
-    pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
-        let of = |set: &'static str| self.history.latest_eval(set, "trained").map(|eval| (set, &eval.summary));
-        of("proof").or_else(|| of("eval"))
+    /// The pass that says how good the run's model is, on the proof set where it was read, else on the eval set; see [`RunState::result`].
+    pub fn result(&self) -> Option<&Eval> {
+        let best = self.best();
+        ["proof", "eval"].into_iter().find_map(|set| self.history.result(set, best))
     }
 
-    /// The last value of a metric; `smoothed`: of its moving average.
+    /// A metric at the last step; `smoothed`: of its moving average. `None` where the last step did not measure it.
     pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
-        let series = self.history.metrics.get(name)?;
+        let last = self.history.metric_at(name, self.history.last_step)?;
+        if !smoothed {
+            return Some(last);
+        }
         let mut smoothing = Smoothing::new(SMOOTHING);
-        if smoothed { series.values().iter().map(|value| smoothing.next(*value)).last() } else { series.last() }
+        if name.starts_with(SPARSE) {
+            let steps = self.history.metrics.get("seconds")?.steps();
+            return steps.filter_map(|step| self.history.metric_at(name, step)).map(|value| smoothing.next(value)).last();
+        }
+        self.history.metrics.get(name)?.values().iter().map(|value| smoothing.next(*value)).last()
     }
 
     /// Time of all steps.

@@ -90,28 +90,43 @@ pub fn passes_of(folder: &Path) -> Result<Vec<PassId>, RunError> {
     };
     let mut found: Vec<PassId> =
         entries.flatten().filter_map(|entry| PassId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
+    if folder.join("run.toml").exists() {
+        // In a run the trained model at step 0 is the base, which has a pass of its own.
+        found.retain(|pass| pass.step > 0 || pass.target != "trained");
+    }
     found.sort_by(|a, b| (b.set == "proof", &a.set, a.step, &a.target).cmp(&(a.set == "proof", &b.set, b.step, &b.target)));
     Ok(found)
 }
 
-/// What is compared where nobody chose: the start and the result on the proof set, else on the eval set; the result is the best step's pass, else the
-/// last.
+/// What is compared where nobody chose: the start and the result on the proof set, else on the eval set.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
 pub fn base_and_trained(run: &Path) -> Result<Vec<PassId>, ReportError> {
+    base_and_trained_on(run, &["proof", "eval"])
+}
+
+/// The start and the result on the first of the sets where both were read. The result is [`RunState::result`]'s: where the best checkpoint is the start,
+/// both are the base's pass.
+///
+/// # Errors
+/// [`ReportError`] saying what is missing.
+pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<PassId>, ReportError> {
     let passes = passes_of(run)?;
-    let best = RunDirectory::open(run).ok().and_then(|directory| {
+    let known = RunDirectory::open(run).ok().and_then(|directory| {
         let history = RunState::read(run).ok()?;
-        history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by)
+        let best = history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by);
+        Some((history, best))
     });
-    let of_set = |set: &str| {
-        let base = passes.iter().find(|pass| pass.set == set && pass.step == 0 && pass.target == "base")?;
-        let trained = || passes.iter().filter(|pass| pass.set == set && pass.target == "trained");
-        let trained = trained().find(|pass| Some(pass.step) == best).or_else(|| trained().next_back())?;
+    let of_set = |set: &&str| {
+        let base = passes.iter().find(|pass| pass.set == *set && pass.step == 0 && pass.target == "base")?;
+        let result = known.as_ref().and_then(|(history, best)| history.result(set, *best));
+        let of_result = |pass: &&PassId| result.is_some_and(|result| (pass.step, &pass.target) == (result.step, &result.target));
+        let trained = || passes.iter().filter(|pass| pass.set == *set && (pass.target == "trained" || pass.step == 0));
+        let trained = trained().find(of_result).or_else(|| trained().rfind(|pass| pass.target == "trained"))?;
         Some(vec![base.clone(), trained.clone()])
     };
-    of_set("proof").or_else(|| of_set("eval")).ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+    sets.iter().find_map(of_set).ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
 }
 
 impl Pass {

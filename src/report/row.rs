@@ -50,7 +50,7 @@ pub struct RunRow {
     pub seconds: f64,
     /// Held-out passes by set: `proof` first, then `eval`.
     pub held_out: Vec<HeldOut>,
-    /// The latest value of each metric, and that of its moving average.
+    /// Each metric that the run has: its value at the last step, and that of its moving average.
     pub metrics: BTreeMap<String, Latest>,
     /// Valid rates over steps, in [0, 1]: of the eval set, else of the training completions.
     pub valid_rates: Vec<f64>,
@@ -79,27 +79,25 @@ pub struct HeldOut {
     pub set: &'static str,
     /// The model that the run started from. Without tags.
     pub base: Option<EvalSummary>,
-    /// The latest pass of the trained model, with its step. Without tags.
+    /// The pass that stands for the trained model, with its step; 0 where that is the base. Without tags.
     pub trained: Option<(u64, EvalSummary)>,
 }
 
-/// The end of a metric's curve.
+/// The end of a metric's curve; `None` where the last step did not measure it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Latest {
-    /// The last value.
-    pub value: f64,
+    /// The value at the last step.
+    pub value: Option<f64>,
     /// The moving average there.
-    pub smoothed: f64,
+    pub smoothed: Option<f64>,
 }
 
 impl RunRow {
     /// The row of a run that was read.
     pub fn of(report: &Report) -> Self {
         let history = &report.history;
-        let metrics = history.metrics.keys().filter_map(|name| {
-            let latest = Latest { value: report.metric(name, false)?, smoothed: report.metric(name, true)? };
-            Some((name.clone(), latest))
-        });
+        let latest = |name: &String| Latest { value: report.metric(name, false), smoothed: report.metric(name, true) };
+        let metrics = history.metrics.keys().map(|name| (name.clone(), latest(name)));
         let series = |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
         let evals: Vec<f64> = history
             .evals
@@ -128,23 +126,23 @@ impl RunRow {
         }
     }
 
-    /// The latest rates that say how good the run's model is, with the set they were measured on.
+    /// The rates that say how good the run's model is, with the set they were measured on; see [`crate::run::RunState::result`].
     pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
         self.held_out.iter().find_map(|held_out| Some((held_out.set, &held_out.trained.as_ref()?.1)))
     }
 
     /// The share of valid completions: held out where it was measured, else of the last step's.
     pub fn valid(&self) -> Option<f64> {
-        let trained = self.metrics.get("tiers/valid").map(|latest| latest.value);
+        let trained = self.metric("tiers/valid", false);
         self.latest_valid().map(|(_, summary)| summary.valid).or(trained)
     }
 
-    /// The last value of a metric, or that of its moving average.
+    /// A metric at the last step, or its moving average there; `None` where that step did not measure it.
     pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
-        self.metrics.get(name).map(|latest| if smoothed { latest.smoothed } else { latest.value })
+        self.metrics.get(name).and_then(|latest| if smoothed { latest.smoothed } else { latest.value })
     }
 
-    /// What a condition or an order finds under a name: a field of the run, `config.KEY`, or the last value of a metric, `smoothed` or not.
+    /// What a condition or an order finds under a name: a field of the run, `config.KEY`, or a metric at the last step, `smoothed` or not.
     pub fn field(&self, name: &str, smoothed: bool) -> Option<Field> {
         let file = self.directory.file();
         let text = |text: &str| Some(Field::Text(text.to_owned()));
@@ -203,7 +201,7 @@ impl RunRow {
 fn held_out(report: &Report, set: &'static str) -> Option<HeldOut> {
     let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
     let base = report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
-    let trained = report.history.latest_eval(set, "trained").map(|eval| (eval.step, without_tags(&eval.summary)));
+    let trained = report.history.result(set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
     (base.is_some() || trained.is_some()).then_some(HeldOut { set, base, trained })
 }
 
@@ -222,7 +220,7 @@ pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::
 
 /// Why a name is no field of these runs; `None` where it is one. A name that no run knows is a slip of the pen, not a condition that never holds.
 pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Clone, smoothed: bool) -> Option<String> {
-    if FIELDS.contains(&name) || rows.clone().any(|run| run.field(name, smoothed).is_some()) {
+    if FIELDS.contains(&name) || rows.clone().any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some()) {
         return None;
     }
     // Of a thousand runs the names are few.

@@ -16,8 +16,8 @@ pub fn csv(history: &RunState) -> String {
     text.push('\n');
     for step in steps(history) {
         let _ = write!(text, "{step}");
-        for series in history.metrics.values() {
-            let value = series.at(step).filter(|value| value.is_finite()).map_or_else(String::new, |value| value.to_string());
+        for name in history.metrics.keys() {
+            let value = history.metric_at(name, step).filter(|value| value.is_finite()).map_or_else(String::new, |value| value.to_string());
             let _ = write!(text, ",{value}");
         }
         text.push('\n');
@@ -30,7 +30,7 @@ pub fn json_lines(history: &RunState) -> String {
     let mut text = String::new();
     for step in steps(history) {
         let mut line = Map::from_iter([("step".to_owned(), json!(step))]);
-        let values = history.metrics.iter().filter_map(|(name, series)| Some((name.clone(), json!(series.at(step)?))));
+        let values = history.metrics.keys().filter_map(|name| Some((name.clone(), json!(history.metric_at(name, step)?))));
         line.extend(values);
         // Writing into a String cannot fail.
         let _ = writeln!(text, "{}", Value::Object(line));

@@ -1,14 +1,16 @@
-//! Two held-out passes as a table: rates with intervals, the paired test, compounding, tags.
+//! Held-out passes as a table: rates with intervals, the paired tests, compounding, tags.
 
 use std::fmt::Write;
 
+use super::judged::Judged;
 use super::percent;
-use crate::run::{Comparison, EvalSummary};
-use crate::statistics::{compound, wilson};
+use crate::run::EvalSummary;
+use crate::statistics::compound;
 
 /// The table of `first` against `second` on one set, with their names as headings.
-pub fn table(set: &str, names: [&str; 2], first: &EvalSummary, second: &EvalSummary, comparison: &Comparison) -> String {
-    columns(set, &[(names[0], first), (names[1], second)]) + &verdict(comparison) + &value_drift(second)
+pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[Judged]) -> String {
+    let lines: String = judged.iter().map(Judged::line).collect();
+    columns(set, &[first, second]) + &lines + &value_drift(second.1)
 }
 
 /// Passes on one set side by side, each under its name.
@@ -36,14 +38,14 @@ pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
 pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
-        ("parses", |e| with_interval(e.parse, e.n)),
-        ("valid", |e| with_interval(e.valid, e.n)),
-        ("exact match", |e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.rows_of("exact")))),
-        ("valid if unwrapped", |e| with_interval(e.tolerant, e.n)),
+        ("parses", |e| with_interval(e.parse, e.interval("parse"))),
+        ("valid", |e| with_interval(e.valid, e.valid_interval)),
+        ("exact match", |e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.interval("exact")))),
+        ("valid if unwrapped", |e| with_interval(e.tolerant, e.interval("tolerant"))),
         ("mean tokens", |e| format!("{:.1}", e.mean_tokens)),
-        ("cut at the limit", |e| percent(e.truncated)),
-        ("10 steps in a row", |e| percent(compound(e.valid, 10))),
-        ("50 steps in a row", |e| percent(compound(e.valid, 50))),
+        ("truncated", |e| percent(e.truncated)),
+        ("P(10 calls valid)", |e| in_a_row(e, 10)),
+        ("P(50 calls valid)", |e| in_a_row(e, 50)),
     ];
     rows.into_iter().map(|(label, cell)| (label, passes.iter().map(|summary| cell(summary)).collect())).collect()
 }
@@ -54,12 +56,6 @@ pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
     let cell = |summary: &EvalSummary, tag: &str| summary.by_tag.get(tag).map_or_else(|| "-".to_owned(), |tagged| percent(tagged.valid));
     let rows = first.by_tag.iter().map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
     rows.collect()
-}
-
-/// The paired test in a line.
-pub fn verdict(comparison: &Comparison) -> String {
-    let Comparison { fixed, broken, both, neither, mcnemar_p, .. } = comparison;
-    format!("fixed {fixed}, broken {broken}, valid in both {both}, in neither {neither}; exact McNemar p = {}\n", p_value(*mcnemar_p))
 }
 
 /// A p-value; a small one by its power of ten.
@@ -79,10 +75,14 @@ pub fn value_drift(trained: &EvalSummary) -> String {
     }
 }
 
-/// A rate and its 95 % Wilson interval.
-fn with_interval(rate: f64, n: usize) -> String {
-    let (low, high) = wilson((rate * n as f64).round() as usize, n);
+/// A rate and its 95 % interval.
+fn with_interval(rate: f64, [low, high]: [f64; 2]) -> String {
     format!("{:.1} % [{:.1}, {:.1}]", 100.0 * rate, 100.0 * low, 100.0 * high)
+}
+
+/// The chance that so many independent calls are all valid, with what the interval of the rate makes of it.
+fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
+    with_interval(compound(summary.valid, calls), summary.valid_interval.map(|rate| compound(rate, calls)))
 }
 
 /// A heading that fits its column; the end of a path or a run's name tells more than its beginning.

@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::judged::{Judged, Verdict};
 use super::passes::{Pass, PassId};
 use super::{ReportError, verdict};
 use crate::run::{Comparison, EvalRecord};
-use crate::statistics::{Interval, compound, paired_bootstrap, required_n};
+use crate::statistics::compound;
 
 /// Tiers in their order.
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
-
-/// Resamples of an interval; its ends then move by less than half a point from seed to seed.
-const RESAMPLES: usize = 4000;
-
-/// A result with a larger p settles nothing.
-const CLEAR: f64 = 0.05;
 
 /// Passes side by side.
 #[derive(Debug, Clone)]
@@ -49,17 +44,12 @@ pub struct Paired {
     pub first: usize,
     /// The place of the pass after.
     pub second: usize,
-    /// Validity prompt by prompt, of the first sample of each.
-    pub comparison: Comparison,
-    /// Difference of the valid rate, second minus first, paired by prompt.
-    pub valid: Interval,
-    /// The same of exact matches; `None` where no prompt has an expected answer.
-    pub exact: Option<Interval>,
+    /// Whether answers are valid.
+    pub valid: Judged,
+    /// Whether they are the expected ones; `None` where no prompt has an expected answer.
+    pub exact: Option<Judged>,
     /// How many answers went from the tier of the row to that of the column, in the order of [`TIERS`].
     pub tiers: [[usize; 3]; 3],
-    /// Where the result settles nothing: prompts that would show a difference like this in four of five tries; `None` where it
-    /// settles something, or no number would.
-    pub needed: Option<usize>,
 }
 
 /// What became of a prompt.
@@ -120,6 +110,9 @@ impl Versus {
         let mut warnings = Vec::new();
         for other in &passes[1..] {
             warnings.extend(alike(&passes[0], other)?);
+            if other.id == passes[0].id && other.id.target == "base" {
+                warnings.push("the best checkpoint is step 0, the base itself: no later one did better on the eval set".to_owned());
+            }
         }
         let prompts = joined(&passes);
         if prompts.is_empty() {
@@ -150,10 +143,12 @@ impl Versus {
     /// As `runs versus --json` writes it.
     pub fn document(&self) -> Value {
         let pass = |pass: &Pass| {
-            let compounded = json!({"10": compound(pass.summary.valid, 10), "50": compound(pass.summary.valid, 50)});
+            let in_a_row = |calls| (compound(pass.summary.valid, calls), pass.summary.valid_interval.map(|rate| compound(rate, calls)));
+            let [(ten, ten_interval), (fifty, fifty_interval)] = [10, 50].map(in_a_row);
             json!({
                 "name": pass.name, "folder": pass.id.folder, "step": pass.id.step, "set": pass.id.set, "target": pass.id.target,
-                "summary": pass.summary, "in_a_row": compounded,
+                "summary": pass.summary, "in_a_row": {"10": ten, "50": fifty},
+                "in_a_row_interval": {"10": ten_interval, "50": fifty_interval},
             })
         };
         let pair = |pair: &Paired| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
@@ -168,8 +163,10 @@ impl Versus {
         let columns: Vec<_> = self.passes.iter().map(|pass| (pass.name.as_str(), &pass.summary)).collect();
         let mut text = verdict::columns(&self.passes[0].id.set, &columns);
         for pair in &self.pairs {
-            text.push_str(&format!("{} to {}: {}", columns[pair.first].0, columns[pair.second].0, verdict::verdict(&pair.comparison)));
-            text.push_str(&format!("valid {}; {}\n", pair.difference(), pair.sentence()));
+            if self.pairs.len() > 1 {
+                text.push_str(&format!("{} to {}:\n", columns[pair.first].0, columns[pair.second].0));
+            }
+            text.extend(pair.judged().map(Judged::line));
         }
         if let Some((_, last)) = columns.last() {
             text.push_str(&verdict::value_drift(last));
@@ -182,9 +179,6 @@ impl Versus {
 impl Paired {
     /// Compare the passes at two places, prompt by prompt.
     pub fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord])) -> Self {
-        let firsts = |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
-        // Completions of one prompt are not independent of each other, so the test takes the first of each prompt.
-        let comparison = Comparison::of(&firsts(first.1), &firsts(second.1));
         let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
         let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
         let mut tiers = [[0; 3]; 3];
@@ -192,91 +186,41 @@ impl Paired {
         for (before, after) in &both {
             tiers[tier(before)][tier(after)] += 1;
         }
-        let share = |holds: bool| f64::from(u8::from(holds));
-        let valid = difference(&both, |record| Some(share(record.is_valid())));
-        let exact = both.iter().any(|(before, after)| before.exact.is_some() && after.exact.is_some());
-        let pairs = comparison.pairs().max(1) as f64;
-        let needed = (comparison.mcnemar_p >= CLEAR)
-            .then(|| required_n(comparison.fixed as f64 / pairs, comparison.broken as f64 / pairs, 0.8))
-            .flatten();
-        Self {
-            first: first.0,
-            second: second.0,
-            comparison,
-            valid,
-            exact: exact.then(|| difference(&both, |record| record.exact.map(share))),
-            tiers,
-            needed,
-        }
+        let (valid, exact) = Judged::both(first.1, second.1);
+        Self { first: first.0, second: second.0, valid, exact, tiers }
+    }
+
+    /// The metrics that there are.
+    pub fn judged(&self) -> impl Iterator<Item = &Judged> {
+        std::iter::once(&self.valid).chain(&self.exact)
     }
 
     /// How many prompts had an outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         match outcome {
-            Outcome::Fixed => self.comparison.fixed,
-            Outcome::Broken => self.comparison.broken,
-            Outcome::Both => self.comparison.both,
-            Outcome::Neither => self.comparison.neither,
+            Outcome::Fixed => self.valid.comparison.fixed,
+            Outcome::Broken => self.valid.comparison.broken,
+            Outcome::Both => self.valid.comparison.both,
+            Outcome::Neither => self.valid.comparison.neither,
         }
     }
 
-    /// `+39.0 points [+29.0, +49.0]`: the difference of the valid rate.
-    pub fn difference(&self) -> String {
-        points(&self.valid)
-    }
-
-    /// Whether the test settles that the two differ.
-    pub fn is_clear(&self) -> bool {
-        self.comparison.mcnemar_p < CLEAR
-    }
-
-    /// What the result is worth, in words.
-    pub fn sentence(&self) -> String {
-        let pairs = self.comparison.pairs();
-        match (self.is_clear(), self.needed) {
-            (true, _) if self.comparison.fixed > self.comparison.broken => "the second is better, not by chance alone".to_owned(),
-            (true, _) => "the second is worse, not by chance alone".to_owned(),
-            (false, Some(needed)) if needed > pairs => {
-                format!("not settled by {pairs} prompts; about {needed} would show a difference like this four times in five")
-            }
-            (false, Some(_)) => format!("not settled by these {pairs} prompts, though so many should show a difference like this"),
-            (false, None) => "no difference is seen: as many became valid as ceased to be".to_owned(),
-        }
-    }
-
-    /// As JSON, with the names of the two.
+    /// As JSON, with the names of the two: the numbers of `valid` on the top level, those of `exact` under their name.
     pub fn document(&self, names: [&str; 2]) -> Value {
-        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = self.comparison;
+        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = self.valid.comparison;
         json!({
-            "first": names[0], "second": names[1], "n": self.comparison.pairs(), "fixed": fixed, "broken": broken, "both": both,
-            "neither": neither, "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": self.valid,
-            "exact_difference": self.exact, "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
-            "clear": self.is_clear(), "required_n": self.needed,
+            "first": names[0], "second": names[1], "n": self.valid.comparison.pairs(), "fixed": fixed, "broken": broken, "both": both,
+            "neither": neither, "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": self.valid.difference,
+            "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
+            "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
+            "clear": self.valid.verdict() != Verdict::NoDifference, "required_n": self.valid.needed,
+            "p": self.valid.p, "verdict": self.valid.verdict(), "exact": self.exact.as_ref().map(Judged::document),
         })
     }
 }
 
-/// A difference of rates in points of a hundred, with its 95 % interval.
-pub fn points(interval: &Interval) -> String {
-    format!("{:+.1} points [{:+.1}, {:+.1}]", 100.0 * interval.estimate, 100.0 * interval.low, 100.0 * interval.high)
-}
-
 fn key(record: &EvalRecord) -> (&str, usize) {
     (record.prompt_id.as_str(), record.sample)
-}
-
-/// Second minus first, a prompt's samples averaged, with a bootstrap over prompts.
-fn difference(pairs: &[(&EvalRecord, &EvalRecord)], measure: impl Fn(&EvalRecord) -> Option<f64>) -> Interval {
-    let mut by_prompt: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-    for (before, after) in pairs {
-        if let (Some(before), Some(now)) = (measure(before), measure(after)) {
-            let (sum, count) = by_prompt.entry(after.prompt_id.as_str()).or_default();
-            *sum += now - before;
-            *count += 1.0;
-        }
-    }
-    let differences: Vec<f64> = by_prompt.into_values().map(|(sum, count)| sum / count).collect();
-    paired_bootstrap(&differences, RESAMPLES, 0)
 }
 
 /// What should be known where two passes can be compared all the same.

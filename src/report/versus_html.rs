@@ -2,7 +2,7 @@
 
 use super::html::{Page, answer};
 use super::page::Writer;
-use super::verdict::{rate_rows, tag_rows, value_drift, verdict};
+use super::verdict::{rate_rows, tag_rows, value_drift};
 use super::versus::{Asked, Outcome, Paired, TIERS, Versus};
 
 /// Answers of each kind that are shown.
@@ -49,8 +49,9 @@ pub fn versus_html(versus: &Versus) -> Page {
 fn pair_of(page: &mut Writer, versus: &Versus, pair: &Paired) {
     let names = [&versus.passes[pair.first].name, &versus.passes[pair.second].name];
     page.heading(&format!("{} to {}", names[0], names[1]));
-    page.paragraph("", &format!("valid {}: {}.", pair.difference(), pair.sentence()));
-    page.paragraph("", verdict(&pair.comparison).trim());
+    for judged in pair.judged() {
+        page.paragraph("", judged.line().trim());
+    }
     let rows: Vec<Vec<String>> = TIERS
         .iter()
         .zip(pair.tiers)

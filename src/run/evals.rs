@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::replace_file;
 use super::error::RunError;
-use crate::statistics::{mcnemar_exact, wilson};
+use crate::statistics::{mcnemar_exact, wilson, wilson_by_prompt};
 
 /// One completion of a held-out pass: a line of `evals/*.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub struct EvalSummary {
     pub exact: Option<f64>,
     /// Share that is valid, or would be without a fence or text around it.
     pub tolerant: f64,
-    /// 95 % Wilson interval of `valid`.
+    /// 95 % interval of `valid`, as [`Self::interval`] has it.
     pub valid_interval: [f64; 2],
     /// Mean tokens of a completion.
     pub mean_tokens: f64,
@@ -75,6 +75,9 @@ pub struct EvalSummary {
     pub by_tag: BTreeMap<String, TagSummary>,
     /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the summary.
     pub with_expected: usize,
+    /// 95 % intervals of the rates by name, clustered by prompt; empty where each prompt has one completion.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, [f64; 2]>,
 }
 
 /// The result for the rows of one tag.
@@ -104,15 +107,13 @@ impl EvalSummary {
                 by_tag.entry(tag.clone()).or_default().push(record);
             }
         }
-        let valid = records.iter().filter(|record| record.is_valid()).count();
-        let (low, high) = wilson(valid, records.len());
-        Self {
+        let mut summary = Self {
             n: records.len(),
             parse: rate(&all, EvalRecord::parses),
             valid: rate(&all, EvalRecord::is_valid),
             exact: exact_rate(&all),
             tolerant: rate(&all, |record| record.tolerant),
-            valid_interval: [low, high],
+            valid_interval: [0.0, 1.0],
             mean_tokens: if records.is_empty() {
                 0.0
             } else {
@@ -121,7 +122,17 @@ impl EvalSummary {
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
             with_expected: records.iter().filter(|record| record.exact.is_some()).count(),
-        }
+            intervals: intervals_by_prompt(records),
+        };
+        summary.valid_interval = summary.interval("valid");
+        summary
+    }
+
+    /// The 95 % interval of a rate by its name: Wilson's, clustered by prompt where a prompt has several completions.
+    pub fn interval(&self, name: &str) -> [f64; 2] {
+        let rows = self.rows_of(name);
+        let alone = || <[f64; 2]>::from(wilson((self.metric(name) * rows as f64).round() as usize, rows));
+        self.intervals.get(name).copied().unwrap_or_else(alone)
     }
 
     /// A rate by the name that `stop_when` uses: `parse`, `valid`, `exact` or `tolerant`. NaN for another name, or `exact` without expected values.
@@ -152,6 +163,30 @@ impl TagSummary {
     }
 }
 
+/// The intervals of the rates where a prompt has several completions, which are not independent of each other.
+fn intervals_by_prompt(records: &[EvalRecord]) -> BTreeMap<String, [f64; 2]> {
+    if records.iter().all(|record| record.sample == 0) {
+        return BTreeMap::new();
+    }
+    type Holds = fn(&EvalRecord) -> Option<bool>;
+    let rates: [(&str, Holds); 4] = [
+        ("parse", |record| Some(record.parses())),
+        ("valid", |record| Some(record.is_valid())),
+        ("exact", |record| record.exact),
+        ("tolerant", |record| Some(record.tolerant)),
+    ];
+    let interval = |holds: Holds| {
+        let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (record, holds) in records.iter().filter_map(|record| Some((record, holds(record)?))) {
+            let (found, of) = prompts.entry(&record.prompt_id).or_default();
+            *found += usize::from(holds);
+            *of += 1;
+        }
+        wilson_by_prompt(&prompts.into_values().collect::<Vec<_>>()).into()
+    };
+    rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect()
+}
+
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
     if records.is_empty() { 0.0 } else { records.iter().filter(|record| holds(record)).count() as f64 / records.len() as f64 }
 }
@@ -161,16 +196,16 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
     (!known.is_empty()).then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
 }
 
-/// Validity of two passes on the same prompts, matched by prompt id and sample.
+/// A yes or no of two passes on the same prompts, valid or exact, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Valid only in the second pass.
+    /// Only in the second pass.
     pub fixed: usize,
-    /// Valid only in the first pass.
+    /// Only in the first pass.
     pub broken: usize,
-    /// Valid in both.
+    /// In both.
     pub both: usize,
-    /// Valid in neither.
+    /// In neither.
     pub neither: usize,
     /// Records that the other pass does not have; left out.
     pub unmatched: usize,
@@ -179,11 +214,21 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compare `before` with `after`. Where an id occurs more than once in a pass, its last record counts.
+    /// Which prompts are valid in `before` and `after`. Where an id occurs more than once in a pass, its last record counts.
     pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
-        fn by_prompt(records: &[EvalRecord]) -> BTreeMap<(&str, usize), bool> {
-            records.iter().map(|record| ((record.prompt_id.as_str(), record.sample), record.is_valid())).collect()
-        }
+        Self::by(before, after, |record| Some(record.is_valid()))
+    }
+
+    /// Which have the expected answer; `None` where no prompt of both has one.
+    pub fn of_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
+        let found = Self::by(before, after, |record| record.exact);
+        (found.pairs() > 0).then_some(found)
+    }
+
+    fn by(before: &[EvalRecord], after: &[EvalRecord], holds: fn(&EvalRecord) -> Option<bool>) -> Self {
+        let by_prompt = |records: &[EvalRecord]| -> BTreeMap<(String, usize), bool> {
+            records.iter().filter_map(|record| Some(((record.prompt_id.clone(), record.sample), holds(record)?))).collect()
+        };
         let (before, after) = (by_prompt(before), by_prompt(after));
         let mut found = Self::default();
         for (prompt, first) in &before {
@@ -273,7 +318,32 @@ mod tests {
         let compared = Comparison::of(&before, &after);
         let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
         assert_eq!(compared, expected);
+        assert_eq!(Comparison::of_exact(&before, &after), None, "the second pass knows no expected answer");
+        let exact = Comparison { fixed: 0, broken: 0, both: 1, neither: 2, unmatched: 0, mcnemar_p: 1.0 };
+        assert_eq!(Comparison::of_exact(&before, &before), Some(exact));
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
         assert!(EvalSummary::from_records(&[]).exact.is_none());
+    }
+    /// Four completions of each of ten prompts, all alike within a prompt, say as much as ten completions, not as forty.
+    #[test]
+    fn completions_of_a_prompt_are_not_independent() {
+        let records: Vec<EvalRecord> = (0..40)
+            .map(|index| {
+                let (prompt, sample) = (index / 4, index % 4);
+                let tier = if prompt < 6 { "valid" } else { "invalid" };
+                EvalRecord { sample, ..record(&format!("p{prompt}"), tier, Some(prompt < 3), "") }
+            })
+            .collect();
+        let summary = EvalSummary::from_records(&records);
+        let alone: Vec<EvalRecord> = records.iter().filter(|record| record.sample == 0).cloned().collect();
+        let of_prompts = EvalSummary::from_records(&alone);
+        for name in ["parse", "valid", "exact", "tolerant"] {
+            let ([low, high], [least, most]) = (summary.interval(name), of_prompts.interval(name));
+            assert!(low <= least && most <= high + 1e-12, "{name}: {low} {high}, of the prompts alone {least} {most}");
+        }
+        assert_eq!(summary.valid_interval, summary.interval("valid"));
+        let (low, high) = wilson(24, 40);
+        assert!(summary.valid_interval[0] < low - 0.1 && summary.valid_interval[1] > high + 0.05, "{:?}", summary.valid_interval);
+        assert!(of_prompts.intervals.is_empty() && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals"));
     }
 }

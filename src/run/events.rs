@@ -196,6 +196,13 @@ pub struct Eval {
     pub seconds: f64,
 }
 
+impl Eval {
+    /// Whose weights were read: `base`, also where the pass at step 0 was called the trained model's, else `trained`.
+    pub fn who(&self) -> &str {
+        if self.step == 0 { "base" } else { &self.target }
+    }
+}
+
 /// A durable checkpoint.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -55,7 +55,7 @@ pub use filesystem::FileSystem;
 pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
-pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState};
+pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState, SPARSE};
 pub use launch::{Compute, Handshake, Launch, Launched, launch};
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;

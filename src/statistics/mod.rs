@@ -1,9 +1,12 @@
 //! Honest statistics: what a rate on n prompts may claim, and whether two models truly differ.
 
+mod beta;
 mod compare;
+#[cfg(test)]
+mod golden;
 mod rates;
 mod smoothing;
 
-pub use compare::{Interval, mcnemar_exact, paired_bootstrap, required_n};
-pub use rates::{compound, informative_probability, normal_quantile, wilson};
+pub use compare::{Interval, PairedTest, mcnemar_exact, paired_counts, paired_means, required_n, required_n_of_means};
+pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
 pub use smoothing::{Smoothing, smooth};

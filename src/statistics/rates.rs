@@ -1,20 +1,42 @@
 //! One rate: its interval, and what it means for a chain of calls.
 
+/// The z of a 95 % interval.
+const Z: f64 = 1.959_963_984_540_054;
+
 /// 95 % Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1). More successes than `n`
 /// count as `n`.
 pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
-    const Z: f64 = 1.959_963_984_540_054;
-    if n == 0 {
+    if n == 0 { (0.0, 1.0) } else { wilson_of(successes.min(n) as f64 / n as f64, n as f64, Z) }
+}
+
+/// The same where several completions of one prompt are not independent: `prompts` holds successes and completions, a pair a prompt. The interval is
+/// Wilson's with the effective number of completions (cluster-robust variance of the rate) and Student's t of the number of prompts. With one completion
+/// a prompt it is [`wilson`]; of one prompt alone nothing is known of others.
+pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
+    let (successes, n) = prompts.iter().fold((0, 0), |(successes, n), (found, of)| (successes + found, n + of));
+    let count = prompts.iter().filter(|(_, of)| *of > 0).count();
+    if count == n {
+        return wilson(successes, n);
+    }
+    if count < 2 {
         return (0.0, 1.0);
     }
-    let count = n as f64;
-    let rate = successes.min(n) as f64 / count;
-    let denominator = 1.0 + Z * Z / count;
-    let centre = (rate + Z * Z / (2.0 * count)) / denominator;
-    let half = Z * (rate * (1.0 - rate) / count + Z * Z / (4.0 * count * count)).sqrt() / denominator;
+    let (all, prompts_count) = (n as f64, count as f64);
+    let rate = successes as f64 / all;
+    let squares: f64 = prompts.iter().map(|(found, of)| (*found as f64 - rate * *of as f64).powi(2)).sum();
+    let variance = prompts_count / (prompts_count - 1.0) * squares / (all * all);
+    // Where nothing varies at all, each prompt counts once.
+    let effective = if successes == 0 || successes == n { prompts_count } else { (rate * (1.0 - rate) / variance).min(all) };
+    wilson_of(rate, effective, super::beta::t_critical(prompts_count - 1.0))
+}
+
+fn wilson_of(rate: f64, n: f64, z: f64) -> (f64, f64) {
+    let denominator = 1.0 + z * z / n;
+    let centre = (rate + z * z / (2.0 * n)) / denominator;
+    let half = z * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).sqrt() / denominator;
     // At the ends the bound is exactly 0 or 1; rounding must not say otherwise.
-    let low = if successes == 0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if successes >= n { 1.0 } else { (centre + half).min(1.0) };
+    let low = if rate <= 0.0 { 0.0 } else { (centre - half).max(0.0) };
+    let high = if rate >= 1.0 { 1.0 } else { (centre + half).min(1.0) };
     (low, high)
 }
 

@@ -136,6 +136,7 @@ impl PromptSets {
             eval_rows: self.eval.len(),
             proof_rows: self.proof.len(),
             mean_completion_tokens: config.max_completion_tokens as f64,
+            least_completion_tokens: 0.0,
         }
     }
 }

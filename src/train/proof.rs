@@ -34,9 +34,11 @@ pub struct Report {
     pub base: EvalSummary,
     /// The best checkpoint.
     pub trained: EvalSummary,
-    /// Valid only after training, only before, in both, in neither, and the exact McNemar test.
+    /// Valid only after training, only before, in both, in neither, and the McNemar test of that.
     #[serde(flatten)]
     pub comparison: Comparison,
+    /// The same of the expected answers; `None` where the set has none.
+    pub exact_comparison: Option<Comparison>,
 }
 
 /// A greedy pass over a set, recorded; None where the task has no such set.
@@ -77,13 +79,12 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
         checkpoint::load_parameters(&checkpoint_path(run.path(), best_step), job.model.parameters())?;
     }
     let set = if job.prompts.proof.is_empty() { "eval" } else { "proof" };
-    let trained = match set {
-        "proof" => pass(run, job, recorder, "proof", "trained", best_step)?,
+    let trained = if set == "proof" && best_step > 0 {
+        pass(run, job, recorder, "proof", "trained", best_step)?
+    } else {
         // The eval set was read at that step already; at step 0 the trained model is the base.
-        _ => {
-            let mut evals = recorder.history()?.evals.values();
-            evals.find(|eval| eval.step == best_step && eval.set == "eval").map(|eval| eval.summary.clone())
-        }
+        let mut evals = recorder.history()?.evals.values();
+        evals.find(|eval| eval.step == best_step && eval.set == set).map(|eval| eval.summary.clone())
     };
     let mut report = recorded(run, set, best_step, job.state.step)?;
     report.seconds = seconds + start.elapsed().as_secs_f64();
@@ -119,5 +120,6 @@ fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result
         base: EvalSummary::from_records(&before),
         trained: EvalSummary::from_records(&after),
         comparison: Comparison::of(&before, &after),
+        exact_comparison: Comparison::of_exact(&before, &after),
     })
 }

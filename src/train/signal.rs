@@ -127,6 +127,7 @@ impl Candidate {
         let drawing = start.elapsed().as_secs_f64();
         let lengths: Vec<usize> = drawn.iter().flatten().map(|completion| completion.token_ids.len()).collect();
         let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
+        data.least_completion_tokens = seen;
         // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe answer.
         let is_cut = drawn.iter().flatten().any(|completion| completion.stop == StopReason::Length);
         if !(is_cut && limit < self.config.max_completion_tokens) {

@@ -43,7 +43,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
 fn one_line(model: &Model) -> String {
     match model.workbench.current_run() {
         Some(run) => {
-            let reward = run.history.metrics.get("reward").and_then(crate::run::Series::last);
+            let reward = run.history.metric_at("reward", run.history.last_step);
             let reward = reward.map_or_else(String::new, |reward| format!(" reward {reward:.2}"));
             format!("{} {} step {}{reward}", run.id(), run.status().name(), run.history.last_step)
         }

@@ -61,7 +61,13 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     assert_eq!(document["results"]["comparison"]["fixed"], 20);
     assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
     let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
-    assert!(text.contains("valid only in the second 20, only in the first 0, exact McNemar p = "), "{text}");
+    let judged =
+        "the second run against the first on the same prompts of proof\nvalid: significantly better (p = 1.9e-6)\n  +40.0 points [";
+    assert!(
+        text.contains(judged) && text.contains("]; 20 improvements, 0 regressions in 50 prompts\nexact: significantly better"),
+        "{text}"
+    );
+    assert_eq!(document["results"]["exact"]["fixed"], 16);
     assert!(!text.contains("learning_rate"), "{text}");
 }
 

@@ -10,7 +10,8 @@ fn series(values: impl IntoIterator<Item = f64>) -> Series {
 }
 
 fn chart(series: &Series, smoothing: f64, steps: (u64, u64)) -> Chart<'_> {
-    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, smoothing };
+    let curve =
+        Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, smoothing, last: series.extent().map_or(0, |(_, last)| last) };
     Chart { curves: vec![curve], steps, ..Chart::default() }
 }
 
@@ -85,7 +86,13 @@ fn a_spike_never_vanishes() {
 #[test]
 fn the_cursor_reads_raw_and_smoothed_values() {
     let values = series([1.0, 2.0, 4.0, f64::NAN]);
-    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &values, smoothing: 0.5 };
+    let curve = Curve {
+        label: "reward".to_owned(),
+        role: Role::SeriesOne,
+        series: &values,
+        smoothing: 0.5,
+        last: values.extent().map_or(0, |(_, last)| last),
+    };
     let check = |step, raw: Option<f64>, smoothed: Option<f64>| {
         let (found, average) = curve.at(step);
         assert_eq!(found.filter(|value| value.is_finite()), raw, "{step}");

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use grpo_tui::report::{Outcome, PassId, ReportError, Versus, base_and_trained};
-use grpo_tui::run::{Comparison, RunState, read_evals};
+use grpo_tui::report::{Outcome, Pass, PassId, ReportError, Verdict, Versus, base_and_trained};
+use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::{Message, Screen};
 
 use super::runs::{change, copy_run};
@@ -74,14 +74,83 @@ fn the_numbers_are_those_of_the_run() {
     }
     let records = |pass: usize| read_evals(&versus.passes[pass].id.path()).unwrap();
     let pair = &versus.pairs[0];
-    assert_eq!(pair.comparison, Comparison::of(&records(0), &records(1)));
+    assert_eq!(pair.valid.comparison, Comparison::of(&records(0), &records(1)));
+    assert_eq!(pair.exact.as_ref().map(|exact| exact.comparison), Comparison::of_exact(&records(0), &records(1)));
     let count = |outcome| versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome)).count();
     for outcome in Outcome::ALL {
         assert_eq!(count(outcome), pair.count(outcome), "{}", outcome.name());
     }
     assert_eq!(pair.tiers.iter().flatten().sum::<usize>(), versus.prompts.len());
-    assert!((pair.valid.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
-    assert!(pair.valid.low < pair.valid.estimate && pair.valid.estimate < pair.valid.high && pair.is_clear() && pair.needed.is_none());
+    let difference = pair.valid.difference;
+    assert!((difference.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
+    assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{difference:?}");
+    assert_eq!((pair.valid.verdict(), pair.valid.needed), (Verdict::Better, None));
+}
+
+/// Where no checkpoint did better than the start, the result is the start: it isn't shown as a trained model, and no later step takes its place.
+#[test]
+fn a_base_that_stayed_the_best_is_called_the_base() {
+    let mut stage = Stage::with(160, 48, |options| {
+        let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
+        for step in ["step-000030", "step-000040"] {
+            std::fs::remove_dir_all(run.join("checkpoints").join(step)).unwrap();
+        }
+        options.program = PathBuf::from("/bin/false");
+    });
+    stage.keys("enter");
+    stage.keys("7");
+    let picture = stage.picture();
+    assert!(picture.contains("base → base") && !picture.contains("step 30"), "{picture}");
+    assert!(picture.contains("the best checkpoint is step 0, the base itself"), "{picture}");
+    assert!(picture.contains("valid: no difference found (p = 1.0000)"), "{picture}");
+    stage.keys("E enter y");
+    assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.picture());
+}
+
+/// An older version read the proof set with the weights of step 0 and called them trained.
+#[test]
+fn the_log_calls_the_weights_of_step_0_the_base() {
+    let told = |step: &str| {
+        let mut stage = Stage::with(160, 48, |options| {
+            let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
+            change(&run.join("events.jsonl"), &[("\"step\":30,\"set\":\"proof\"", &format!("\"step\":{step},\"set\":\"proof\""))]);
+        });
+        stage.keys("enter");
+        stage.keys("6");
+        let picture = stage.picture();
+        ["proof of trained", "proof of base"].map(|text| picture.contains(text))
+    };
+    assert_eq!((told("30"), told("0")), ([true, false], [false, true]));
+}
+
+/// A pass that is better in form and worse in content is not "better": each metric is told with its own colour and p.
+#[test]
+fn both_metrics_are_judged_on_their_own() {
+    let run = finished_run();
+    let mut passes = base_and_trained(&run).unwrap().into_iter().map(|id| Pass::read(id, false).unwrap()).collect::<Vec<_>>();
+    for (index, record) in passes[0].records.iter_mut().enumerate() {
+        (record.tier, record.exact) = ("invalid".to_owned(), Some(index < 50));
+    }
+    for (index, record) in passes[1].records.iter_mut().enumerate() {
+        (record.tier, record.exact) = ("valid".to_owned(), Some(index < 20));
+    }
+    for pass in &mut passes {
+        pass.summary = EvalSummary::from_records(&pass.records);
+    }
+    let page = Versus::of(passes).unwrap();
+    let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
+    assert_eq!((valid.verdict(), exact.verdict()), (Verdict::Better, Verdict::Worse));
+    let text = page.page();
+    assert!(text.contains("valid: significantly better (p = ") && text.contains("exact: significantly worse (p = 1.9e-9)"), "{text}");
+    assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
+    let document = page.document();
+    assert_eq!(
+        (&document["comparisons"][0]["verdict"], &document["comparisons"][0]["exact"]["verdict"]),
+        (&"better".into(), &"worse".into())
+    );
+    // What 50 calls come to has an interval too: 100 of 100 is not a promise.
+    let line = text.lines().find(|line| line.starts_with("P(50 calls valid)")).unwrap();
+    assert!(line.contains("100.0 % [15.") && line.contains("0.0 % [0.0,"), "{line}");
 }
 
 #[test]
@@ -90,16 +159,17 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
     let pass = |step| PassId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
     let check = |before, after, (fixed, broken), needed, expected: &str| {
         let versus = Versus::read(&[pass(before), pass(after)]).unwrap();
-        let pair = &versus.pairs[0];
-        assert_eq!((pair.is_clear(), pair.comparison.fixed, pair.comparison.broken, pair.needed), (false, fixed, broken, needed));
-        assert_eq!(pair.sentence(), expected);
+        let valid = &versus.pairs[0].valid;
+        assert_eq!((valid.verdict(), valid.comparison.fixed, valid.comparison.broken), (Verdict::NoDifference, fixed, broken));
+        assert_eq!((valid.needed, valid.sentence().as_str()), (needed, expected));
     };
-    let many = "not settled by 50 prompts; about 194 would show a difference like this four times in five";
-    check(20, 25, (6, 2), Some(194), many);
-    check(30, 40, (0, 0), None, "no difference is seen: as many became valid as ceased to be");
-    // The same against itself is no difference at all.
+    let many = "valid: no difference found (p = 0.2891); one like this needs about 210 prompts for 80% power";
+    check(20, 25, (6, 2), Some(210), many);
+    check(30, 40, (0, 0), None, "valid: no difference found (p = 1.0000)");
+    // That 50 prompts show no change does not say that there is none.
     let same = Versus::read(&[pass(40), pass(40)]).unwrap();
-    assert_eq!((same.pairs[0].valid.low, same.pairs[0].valid.high, same.pairs[0].comparison.mcnemar_p), (0.0, 0.0, 1.0));
+    let difference = same.pairs[0].valid.difference;
+    assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{difference:?}");
 }
 
 #[test]
@@ -113,10 +183,10 @@ fn the_command_line_says_the_same() {
     let versus = Versus::read(&base_and_trained(&run).unwrap()).unwrap();
     let document: serde_json::Value = serde_json::from_str(&command(&[run.to_str().unwrap(), "--json"])).unwrap();
     assert_eq!(document, versus.document());
-    assert_eq!(document["comparisons"][0]["fixed"], versus.pairs[0].comparison.fixed);
+    assert_eq!(document["comparisons"][0]["fixed"], versus.pairs[0].valid.comparison.fixed);
     assert_eq!(command(&[run.to_str().unwrap()]), versus.page());
     let on_eval = command(&[run.to_str().unwrap(), "--on", "eval"]);
-    assert!(on_eval.contains("eval set, n = 50") && on_eval.contains("step 40"), "{on_eval}");
+    assert!(on_eval.contains("eval set, n = 50") && on_eval.contains("step 30"), "{on_eval}");
 }
 
 #[test]
@@ -166,7 +236,14 @@ fn answers_are_read_copied_and_exported() {
     assert_eq!(stage.asked.iter().filter(|asked| asked.starts_with("Copy")).count(), 2);
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
-    assert!(html.contains("base against step 30") && html.contains("fixed: ") && html.contains("McNemar"), "{}", &html[..2000]);
+    assert!(
+        html.contains("base against step 30")
+            && html.contains("fixed: ")
+            && html.contains("exact: ")
+            && html.contains("regressions in 100 prompts"),
+        "{}",
+        &html[..2000]
+    );
     // Esc goes back one thing at a time.
     stage.keys("esc esc");
     assert!(stage.shows("prompts 100 of 100"));
@@ -190,7 +267,7 @@ fn three_passes_of_any_runs_are_chosen() {
     assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
     assert_eq!(stage.model.screen, Screen::Eval);
     stage.keys("p p");
-    assert!(stage.shows("no difference is seen"), "the same pass of two copies: {}", stage.picture());
+    assert!(stage.shows("valid: no difference found"), "the same pass of two copies: {}", stage.picture());
     // What was chosen is left with esc; without a current run nothing is shown.
     stage.keys("esc");
     assert!(stage.shows("Nothing is compared yet"), "{}", stage.picture());

@@ -6,6 +6,7 @@ use grpo_tui::score::Tier;
 use grpo_tui::view::screens::scores::{Only, Source};
 use grpo_tui::view::{Message, draft, workbench};
 
+use super::runs::{change, copy_run};
 use super::stage::{Stage, finished_run};
 
 const VALID: &str = r#"{"vendor": "a", "date": "b", "amount": 1, "currency": "c"}"#;
@@ -134,6 +135,7 @@ fn stored_steps_are_scored_again() {
     assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.picture());
     assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.picture());
     assert!(stage.shows("changes nothing: 1280 rewards and advantages stay as recorded"), "{}", stage.picture());
+    assert!(!stage.shows("the run's schema is") && !stage.shows("the run is of task"), "{}", stage.picture());
     // The recorded advantages are found again, to the last digit.
     let scored = stage.model.scores.scored.as_ref().unwrap();
     for (item, advantage) in scored.items.all.iter().zip(&scored.advantages) {
@@ -152,6 +154,7 @@ fn stored_steps_are_scored_again() {
         "{}",
         stage.model.workbench.draft.text
     );
+    assert!(stage.shows("the run's schema is 15841fb1, this one "), "the digests of run.toml and of the text: {}", stage.picture());
     assert!(stage.shows("rewards would differ") && stage.shows("advantages would change their sign"), "{}", stage.picture());
     let held = grpo_tui::view::screens::scores::scored::sum(&stage.model.scores.impacts);
     assert!(held.rewards > 0 && held.signs > 0 && held.completions == 1280, "{held:?}");
@@ -162,6 +165,16 @@ fn stored_steps_are_scored_again() {
     assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.picture());
     edit_schema(&mut stage, |text| text.replace("maxLength\": 9", "maxLength\": 8"));
     assert!(stage.shows("stale: the schema has changed since"), "{}", stage.picture());
+}
+
+#[test]
+fn a_run_of_another_task_is_not_scored_without_a_word() {
+    let mut stage = stage(160, 48);
+    let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-receipt-second", "two", "finished");
+    change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
+    stage.act(|model| workbench::show_run(model, run));
+    stage.keys("]");
+    assert!(stage.shows("the run is of task receipt, this schema") && stage.shows("of task invoice"), "{}", stage.picture());
 }
 
 #[test]

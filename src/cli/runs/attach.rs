@@ -106,8 +106,8 @@ fn summary(seen: &Report) -> String {
         seen.status().name(),
         seen.history.last_step
     );
-    if let Some((set, summary)) = seen.latest_valid() {
-        text.push_str(&format!("latest eval on {set}: {}\n", rates(summary)));
+    if let Some(eval) = seen.result() {
+        text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
     }
     for alert in seen.history.alerts.values().filter(|alert| !alert.cleared) {
         text.push_str(&format!("alert: {} {}\n", alert.sentence, alert.suggestion));
@@ -147,7 +147,7 @@ fn line(event: &Event, state: &RunState) -> Option<String> {
     Some(match &event.body {
         EventBody::Run(run) => format!("worker on {}, {} steps planned", run.device, run.total_steps),
         EventBody::Step(step) => step_line(step, &total(state)),
-        EventBody::Eval(eval) => format!("eval  step {} {} {}: {}", eval.step, eval.set, eval.target, rates(&eval.summary)),
+        EventBody::Eval(eval) => format!("eval  step {} {} {}: {}", eval.step, eval.set, eval.who(), rates(&eval.summary)),
         EventBody::Checkpoint(checkpoint) => {
             format!("checkpoint  step {} ({}), {}", checkpoint.step, checkpoint.why, super::size(checkpoint.bytes))
         }

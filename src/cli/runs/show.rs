@@ -17,7 +17,7 @@ pub(super) fn document(seen: &Report) -> Value {
     let file = seen.directory.file();
     let evals: Vec<Value> = seen.history.evals.values().map(|eval| json!(eval)).collect();
     let last: serde_json::Map<String, Value> =
-        seen.history.metrics.iter().filter_map(|(name, series)| Some((name.clone(), json!(series.last()?)))).collect();
+        seen.history.metrics.keys().map(|name| (name.clone(), json!(seen.metric(name, false)))).collect();
     let forecast = disk_forecast(seen.directory.path(), &seen.history, &file.config);
     let more = json!({
         "cause": seen.cause(),
@@ -64,14 +64,13 @@ pub(super) fn page(seen: &Report) -> String {
     let changed: Vec<String> =
         RunRow::of(seen).changed_keys().into_iter().map(|(key, value, source)| format!("{key}={value} ({source})")).collect();
     line("configured", if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(", ") });
-    for (name, series) in &seen.history.metrics {
-        if let Some(value) = series.last() {
-            line("", format!("{name:<42} {value:.4}"));
-        }
+    for name in seen.history.metrics.keys() {
+        let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));
+        line("", format!("{name:<42} {value}"));
     }
     let (listed, hidden) = listed_evals(seen);
     for eval in listed {
-        line("eval", format!("step {:>5}  {:<6} {:<8} {}", eval.step, eval.set, eval.target, rates(&eval.summary)));
+        line("eval", format!("step {:>5}  {:<6} {:<8} {}", eval.step, eval.set, eval.who(), rates(&eval.summary)));
     }
     if hidden > 0 {
         line("", format!("and {hidden} earlier evals; --json has them all"));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Failure, Outcome, pretty, print};
-use crate::report::{PassId, Versus, base_and_trained, passes_of, versus_html};
+use crate::report::{Versus, base_and_trained, base_and_trained_on, versus_html};
 use crate::run::{RunPlaces, replace_file};
 
 #[derive(Debug, clap::Args)]
@@ -29,11 +29,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     let mut passes = Vec::new();
     for run in &arguments.these {
         let directory = places.find(run)?;
-        let found = base_and_trained(directory.path())?;
         let found = match &arguments.on {
-            Some(set) => on_set(&passes_of(directory.path())?, set)
-                .ok_or_else(|| Failure::failed(format!("{} has not read its base and its result on {set}", directory.id())))?,
-            None => found,
+            Some(set) => base_and_trained_on(directory.path(), &[set.as_str()])
+                .map_err(|_| Failure::failed(format!("{} has not read its base and its result on {set}", directory.id())))?,
+            None => base_and_trained(directory.path())?,
         };
         // Of several runs only the results count.
         passes.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
@@ -49,11 +48,4 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     print(&if arguments.json { pretty(&versus.document()) } else { versus.page() })
-}
-
-/// The base and the last result on a set.
-fn on_set(passes: &[PassId], set: &str) -> Option<Vec<PassId>> {
-    let base = passes.iter().find(|pass| pass.set == set && pass.target == "base")?;
-    let trained = passes.iter().rfind(|pass| pass.set == set && pass.target == "trained")?;
-    Some(vec![base.clone(), trained.clone()])
 }

@@ -47,6 +47,8 @@ pub struct Curve<'a> {
     pub series: &'a Series,
     /// Weight of the past in [0, 1); above 0 the values themselves stand faintly behind the smoothed ones.
     pub smoothing: f64,
+    /// The last step of its run: without a cursor the legend tells the value there, or that there is none.
+    pub last: u64,
 }
 
 /// A point with a sign of its own.
@@ -145,10 +147,7 @@ impl Chart<'_> {
         let mut spans: Vec<Span<'static>> = Vec::new();
         let mut used = 0;
         for curve in &self.curves {
-            let text = match self.cursor {
-                Some(step) => format!("{} {}", curve.label, said(curve.series.at(step))),
-                None => format!("{} {}", curve.label, said(curve.series.last())),
-            };
+            let text = format!("{} {}", curve.label, said(curve.series.at(self.cursor.unwrap_or(curve.last))));
             entry(theme, &mut spans, &mut used, columns, theme.glyph("━", "*"), curve.role, text);
         }
         for (value, role, word) in &self.levels {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::report::{passes_of, short_id};
-use crate::run::{RESULT_FILE, RunLock, Verb, list_checkpoints};
+use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
 use crate::view::control;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
@@ -109,11 +109,15 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
     vec![Work::once(
         "eval.start",
         move || {
-            let best = if list_checkpoints(directory.path()).unwrap_or_default().is_empty() {
+            let kept = list_checkpoints(directory.path()).unwrap_or_default();
+            let history = RunState::read(directory.path()).unwrap_or_default();
+            if kept.is_empty() {
                 return Err(format!("{} has no checkpoint to read", directory.id()));
-            } else {
-                format!("trained={}@best", directory.path().display())
-            };
+            }
+            if history.best_step_by(&kept, directory.file().config.keep_best_by) == Some(0) {
+                return Err(format!("the best checkpoint of {} is step 0, the base itself: there is nothing to compare", directory.id()));
+            }
+            let best = format!("trained={}@best", directory.path().display());
             let mut process = Process::new(program);
             process.arg("eval").arg(directory.path().join("task"));
             process.args([

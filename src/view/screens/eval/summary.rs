@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::SUMMARY;
-use crate::report::{Outcome, Paired, TIERS, Versus, p_value, percent, points, rate_rows, tag_rows};
+use crate::report::{Judged, Outcome, Paired, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
@@ -128,14 +128,13 @@ impl Said<'_> {
                     .enumerate()
                     .map(|(place, cell)| Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))),
             );
-            let difference = match label {
+            let judged = match label {
                 "valid" => Some(&self.pair.valid),
                 "exact match" => self.pair.exact.as_ref(),
                 _ => None,
             };
-            if let (true, Some(difference)) = (wide, difference) {
-                let role = sign_role(difference.low, difference.high);
-                spans.push(Span::styled(format!("   {}", points(difference)), theme.style(role)));
+            if let (true, Some(judged)) = (wide, judged) {
+                spans.push(Span::styled(format!("   {}", points(&judged.difference)), theme.style(role_of(judged))));
             }
             lines.push(Line::from(spans));
         }
@@ -153,27 +152,23 @@ impl Said<'_> {
             return Vec::new();
         }
         let theme = &self.model.theme;
-        let told = |interval: &crate::statistics::Interval, name: &str| {
-            Span::styled(format!("{name} {}  ", points(interval)), theme.style(sign_role(interval.low, interval.high)))
-        };
-        let exact = self.pair.exact.as_ref().map(|exact| told(exact, "exact"));
-        vec![Line::from([vec![told(&self.pair.valid, "valid")], exact.into_iter().collect()].concat())]
+        let told =
+            |judged: &Judged| Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)));
+        vec![Line::from(self.pair.judged().map(told).collect::<Vec<_>>())]
     }
 
-    /// What the difference is worth, in words.
+    /// What the differences are worth, in words, a metric after the other.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
-        let p = p_value(self.pair.comparison.mcnemar_p);
-        let role = match (self.pair.is_clear(), self.pair.comparison.fixed > self.pair.comparison.broken) {
-            (true, true) => Role::Good,
-            (true, false) => Role::Bad,
-            (false, _) => Role::Warning,
-        };
         let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
-        let which = if self.versus.pairs.len() > 1 { format!("{} → {}: ", names[0], names[1]) } else { String::new() };
-        let text = format!("{which}{} (exact McNemar p {p})", self.pair.sentence());
-        let mut lines: Vec<Line<'static>> =
-            wrapped(&text, self.width).into_iter().map(|line| Line::styled(line, theme.style(role))).collect();
+        let arrow = theme.glyph("→", "->");
+        let which = if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
+        let told = |judged: &Judged| {
+            let role = role_of(judged);
+            let lines = wrapped(&format!("{which}{}", judged.sentence()), self.width);
+            lines.into_iter().map(move |line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
+        };
+        let mut lines: Vec<Line<'static>> = self.pair.judged().flat_map(told).collect();
         for warning in &self.versus.warnings {
             lines.extend(wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))));
         }
@@ -271,7 +266,7 @@ impl Said<'_> {
             Span::styled(percent(before.summary.valid), theme.style(Role::Base)),
             Span::raw(format!(" {arrow} ")),
             Span::styled(percent(after.summary.valid), theme.style(Role::Trained)),
-            Span::styled(format!("   {}", self.pair.difference()), theme.style(sign_role(self.pair.valid.low, self.pair.valid.high))),
+            Span::styled(format!("   {}", points(&self.pair.valid.difference)), theme.style(role_of(&self.pair.valid))),
         ])];
         let exact = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), percent);
         let (a, b) = (&before.summary, &after.summary);
@@ -288,17 +283,16 @@ impl Said<'_> {
             .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
             .collect();
         lines.push(Line::from(cells));
-        lines.extend(self.verdict().into_iter().take(2));
+        let told = |judged: &Judged| Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)));
+        lines.extend(self.pair.judged().map(told));
         lines
     }
 }
 
-fn sign_role(low: f64, high: f64) -> Role {
-    if low > 0.0 {
-        Role::Good
-    } else if high < 0.0 {
-        Role::Bad
-    } else {
-        Role::Warning
+fn role_of(judged: &Judged) -> Role {
+    match judged.verdict() {
+        Verdict::Better => Role::Good,
+        Verdict::Worse => Role::Bad,
+        Verdict::NoDifference => Role::Warning,
     }
 }

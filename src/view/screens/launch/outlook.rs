@@ -76,7 +76,8 @@ impl Text<'_> {
             self.time(time, lines);
         }
         if let Some(disk) = &forecast.disk {
-            self.disk(disk, lines);
+            let is_upper_bound = forecast.time.is_some_and(|time| time.is_upper_bound);
+            self.disk(disk, if is_upper_bound { "disk at most" } else { "disk" }, lines);
         }
     }
 
@@ -112,12 +113,14 @@ impl Text<'_> {
     }
 
     fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
-        lines.push(self.title("time, if every group teaches"));
-        lines.push(Line::from(format!(
-            "{} a step; {} in all",
-            seconds_in_words(time.seconds_per_step),
-            seconds_in_words(time.total_seconds)
-        )));
+        let title = if time.is_upper_bound { "time at most" } else { "time, about" };
+        lines.push(self.title(&format!("{title}, if every group is mixed")));
+        let in_all = |step: f64, total: f64| format!("{} a step; {} in all", seconds_in_words(step), seconds_in_words(total));
+        lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
+        if time.is_upper_bound {
+            lines.push(self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))));
+            lines.push(self.faint("completions at the limit: some of those measured did not end"));
+        }
         let step = time.seconds_per_step.max(1e-12);
         for (name, seconds) in [
             ("prompts", time.prefill_seconds_per_step),
@@ -134,8 +137,8 @@ impl Text<'_> {
         lines.push(self.faint(&evals));
     }
 
-    fn disk(&self, disk: &Disk, lines: &mut Vec<Line<'static>>) {
-        lines.push(self.title("disk"));
+    fn disk(&self, disk: &Disk, title: &str, lines: &mut Vec<Line<'static>>) {
+        lines.push(self.title(title));
         let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes_in_words(free)));
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };

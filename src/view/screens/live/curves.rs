@@ -8,6 +8,7 @@ use ratatui::widgets::Paragraph;
 use super::words;
 use crate::report::short_id;
 use crate::run::Series;
+use crate::run::events::Eval;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
@@ -195,11 +196,18 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     for (index, other) in overlay.iter().enumerate() {
         let found = main().filter_map(|(_, name)| other.history.metrics.get(*name));
         let role = ROLES[1 + index % (ROLES.len() - 1)];
-        curves.extend(found.map(|series| Curve { label: short_id(&other.id()).to_owned(), role, series, smoothing }));
+        curves.extend(found.map(|series| Curve {
+            label: short_id(&other.id()).to_owned(),
+            role,
+            series,
+            smoothing,
+            last: other.history.last_step,
+        }));
     }
     for (index, (label, name)) in main().enumerate() {
         if let Some(series) = run.history.metrics.get(*name) {
-            curves.push(Curve { label: (*label).to_owned(), role: ROLES[index % ROLES.len()], series, smoothing });
+            let (role, last) = (ROLES[index % ROLES.len()], model.live.last(run));
+            curves.push(Curve { label: (*label).to_owned(), role, series, smoothing, last });
         }
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
@@ -207,9 +215,13 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     // A task may pay rewards beyond 1.
     let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
     let values = (subject.share && !view.log && fits()).then_some((0.0, 1.0));
+    let dot = |eval: &Eval| {
+        let role = if eval.who() == "base" { Role::Base } else { Role::Trained };
+        Dot { step: eval.step, value: eval.summary.valid, role }
+    };
     Chart {
         curves,
-        dots: evals().filter(|_| first).map(|eval| Dot { step: eval.step, value: eval.summary.valid, role: Role::Trained }).collect(),
+        dots: evals().filter(|_| first).map(dot).collect(),
         levels: evals()
             .filter(|eval| first && eval.target == "base")
             .take(1)

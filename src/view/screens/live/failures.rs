@@ -23,16 +23,12 @@ pub(super) struct Failures {
 /// The shares of each kind at the last `count` steps up to `last`, oldest first; NaN where a step is unknown.
 pub(super) fn shares(model: &Model, run: &Watched, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
     let first = (last + 1).saturating_sub(count).max(1);
-    let metrics = &run.history.metrics;
-    let rewards = metrics.get("reward");
     let told = is_told(run);
     let shares_of = |class: &'static str| {
-        let series = if told { metrics.get(&format!("failures/{}", class.replace(' ', "_"))) } else { None };
+        let name = format!("failures/{}", class.replace(' ', "_"));
         let share = |step: u64| {
             if told {
-                // The log leaves out what did not happen.
-                let done = || rewards.and_then(|series| series.at(step)).map(|_| 0.0);
-                return series.and_then(|series| series.at(step)).or_else(done);
+                return run.history.metric_at(&name, step);
             }
             let counted = model.live.failures.counted.get(&step)?;
             Some(counted.iter().find(|(name, _)| *name == class).map_or(0.0, |(_, share)| *share))

@@ -78,7 +78,7 @@ fn progress(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> 
         spans.push(Span::raw(format!("  {} a step", duration(seconds))));
     }
     for (name, word) in [("tokens_per_second/rollout", "tokens/s drawn"), ("tokens_per_second/train", "trained")] {
-        if let Some(value) = run.history.metrics.get(name).and_then(crate::run::Series::last) {
+        if let Some(value) = run.history.metric_at(name, done) {
             spans.push(Span::raw(format!("  {} {word}", amount(value.round()))));
         }
     }

@@ -60,8 +60,8 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
             let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
             let valid = percent(eval.summary.valid);
             Some((
-                Role::Trained,
-                format!("step {}: {} of {}: valid {valid}{exact} of {} prompts", eval.step, eval.set, eval.target, eval.summary.n),
+                if eval.who() == "base" { Role::Base } else { Role::Trained },
+                format!("step {}: {} of {}: valid {valid}{exact} of {} prompts", eval.step, eval.set, eval.who(), eval.summary.n),
             ))
         }
         EventBody::Checkpoint(checkpoint) => {

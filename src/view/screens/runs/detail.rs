@@ -179,13 +179,15 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
 /// `proof valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
 fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>> {
     let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
+    let is_base = trained.is_some_and(|(step, _)| *step == 0);
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let arrow = theme.glyph("→", "->");
         let mut spans = vec![Span::styled(format!("{name:<NAME$} "), theme.style(Role::Faint))];
         spans.push(Span::styled(format!("{:<20}", base.unwrap_or_else(|| "not read".to_owned())), theme.style(Role::Base)));
         if let Some(trained) = trained {
+            let role = if is_base { Role::Base } else { Role::Trained };
             spans.push(Span::raw(format!("{arrow} ")));
-            spans.push(Span::styled(trained, theme.style(Role::Trained)));
+            spans.push(Span::styled(trained, theme.style(role)));
         }
         let line = Line::from(spans);
         let fits = line.width() + more.width() <= width;
@@ -196,7 +198,13 @@ fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>>
         format!("{:.1} % [{:.1}, {:.1}]", 100.0 * summary.valid, 100.0 * low, 100.0 * high)
     };
     let n = trained.map(|(_, summary)| summary).or(base).map_or(0, |summary| summary.n);
-    let of = trained.map_or_else(|| format!("  n {n}"), |(step, _)| format!("  n {n}, step {step}"));
+    let of = trained.map_or_else(
+        || format!("  n {n}"),
+        |(step, _)| {
+            let base = if is_base { ", the base: no later checkpoint did better" } else { "" };
+            format!("  n {n}, step {step}{base}")
+        },
+    );
     let mut lines = vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
     let exact = |summary: &EvalSummary| summary.exact.map(percent);
     let (base, trained) = (base.and_then(exact), trained.and_then(|(_, summary)| exact(summary)));

@@ -51,7 +51,10 @@ fn target(model: &Model) -> Result<(String, String), String> {
     if run.history.checkpoints.is_empty() {
         return Err(format!("{} has no checkpoint yet; b draws from its base", run.id()));
     }
-    Ok((format!("trained {}@best", run.id()), format!("{}@best", run.path().display())))
+    let kept: Vec<u64> = run.history.checkpoints.keys().copied().collect();
+    let best = directory.and_then(|directory| run.history.best_step_by(&kept, directory.file().config.keep_best_by));
+    let what = if best == Some(0) { "the base, step 0 of" } else { "trained" };
+    Ok((format!("{what} {}@best", run.id()), format!("{}@best", run.path().display())))
 }
 
 /// The prompt of the completion under the cursor, where the open task has it; else the first one that the training does not see.

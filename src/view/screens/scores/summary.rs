@@ -1,15 +1,19 @@
 //! All completions together: tiers, strict and tolerant rates with their intervals, kinds of failure, and what the schema changes in the run.
 
+use std::collections::BTreeMap;
+
 use ratatui::text::{Line, Span};
 
 use super::scored::{Impact, Scored, sum};
 use super::{Source, Whole};
-use crate::score::Tier;
-use crate::statistics::wilson;
+use crate::run::sha256;
+use crate::score::{Score, Tier};
+use crate::statistics::wilson_by_prompt;
 use crate::view::model::Model;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::amount::percent;
+use crate::view::widgets::fit::wrapped;
 use crate::view::widgets::gauge::gauge;
 
 /// The lines, for a width of columns.
@@ -28,23 +32,38 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
             Span::raw(format!(" {count:>5} {:>6}", percent(share))),
         ]));
     }
-    lines.push(rate(theme, "strict", (tally.tiers[Tier::Valid as usize], tally.all), columns));
-    lines.push(rate(theme, "tolerant", (tally.tolerant, tally.all), columns));
+    lines.push(rate(theme, "strict", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
+    lines.push(rate(theme, "tolerant", &by_prompt(scored, |score| Some(score.tolerant)), columns));
     if tally.exact.1 > 0 {
-        lines.push(rate(theme, "exact", tally.exact, columns));
+        lines.push(rate(theme, "exact", &by_prompt(scored, |score| score.exact), columns));
     }
     let failures: Vec<String> = tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
     lines.push(faint(if failures.is_empty() { "no failures".to_owned() } else { format!("failures: {}", failures.join(", ")) }));
     groups(theme, scored, &mut lines);
     if model.scores.source == Source::Step {
-        run(model, &mut lines);
+        run(model, columns, &mut lines);
     }
     lines
 }
 
-/// A rate with its 95 % Wilson interval, in words where there is room.
-fn rate(theme: &Theme, name: &str, (count, all): (usize, usize), columns: usize) -> Line<'static> {
-    let (low, high) = wilson(count, all);
+/// How many completions of each prompt hold, and of how many.
+fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
+    let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
+    for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {
+        let Some(holds) = holds(score) else { continue };
+        // Completions of no prompt stand alone.
+        let is_of_prompt = scored.items.groups.get(item.group).is_some_and(|name| !name.is_empty());
+        let (count, all) = prompts.entry((item.group, if is_of_prompt { 0 } else { place })).or_default();
+        *count += usize::from(holds);
+        *all += 1;
+    }
+    prompts.into_values().collect()
+}
+
+/// A rate with its 95 % interval, clustered by prompt, in words where there is room.
+fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -> Line<'static> {
+    let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| (count + found, all + of));
+    let (low, high) = wilson_by_prompt(prompts);
     let interval = match columns {
         44.. => format!("  95 %: {} to {}, {count} of {all}", percent(low), percent(high)),
         _ => format!("  {} to {}  {count}/{all}", percent(low), percent(high)),
@@ -66,7 +85,7 @@ fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
     lines.push(Line::styled(text, theme.style(Role::Faint)));
 }
 
-fn run(model: &Model, lines: &mut Vec<Line<'static>>) {
+fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
     let theme = &model.theme;
     lines.push(Line::default());
     let (title, impacts, notes) = match &model.scores.whole {
@@ -80,6 +99,8 @@ fn run(model: &Model, lines: &mut Vec<Line<'static>>) {
         }
     };
     let all = sum(impacts);
+    let warning = other_task(model).map(|text| wrapped(&text, columns)).unwrap_or_default();
+    lines.extend(warning.into_iter().map(|text| Line::styled(text, theme.style(Role::Warning))));
     lines.push(Line::styled(title, theme.style(Role::Title)));
     lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
     if all.completions == 0 {
@@ -100,6 +121,18 @@ fn run(model: &Model, lines: &mut Vec<Line<'static>>) {
         lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
         lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }
+}
+
+/// What mixes where the run's completions are scored by rules that are not the run's.
+fn other_task(model: &Model) -> Option<String> {
+    let file = model.workbench.current_run()?.directory.as_ref()?.file();
+    let task = model.workbench.draft.task.as_ref()?;
+    if file.task != task.name {
+        return Some(format!("the run is of task {}, this schema of task {}: rates do not compare", file.task, task.name));
+    }
+    let (now, then) = (sha256(task.schema_text.as_bytes()), file.task_files.get(&task.schema_file)?);
+    let short = |digest: &str| digest.chars().take(8).collect::<String>();
+    (now != *then).then(|| format!("the run's schema is {}, this one {} (SHA-256)", short(then), short(&now)))
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {

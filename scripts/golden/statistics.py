@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Reference numbers for src/statistics, by scipy and statsmodels.
+
+    python3 scripts/golden/statistics.py                 (prints the tables of the tests in src/statistics/golden.rs)
+    python3 scripts/golden/statistics.py --coverage      (how often the intervals hold the truth, by simulation; minutes)
+
+Needs numpy, scipy and statsmodels (written with 2.4, 1.17 and 0.15); no network. The same versions print the same numbers.
+"""
+
+import sys
+
+import numpy as np
+import statsmodels.api as sm
+from scipy import optimize, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+
+def clopper_pearson(successes, n):
+    """Also of fractions of a count, which proportion_confint(method="beta") computes alike."""
+    low, high = proportion_confint(successes, n, method="beta")
+    return (0.0 if successes <= 0 else low), (1.0 if successes >= n else high)
+
+
+def joined(fixed, changed, moved, pairs):
+    """The range of share * direction in the ellipse of their exact intervals."""
+    least, most = clopper_pearson(moved, pairs)
+    if changed == 0:
+        return -most, most
+    share, direction = moved / pairs, 2 * fixed / changed - 1
+    low, high = (2 * end - 1 for end in clopper_pearson(fixed, changed))
+
+    def product(angle):
+        along, across = np.cos(angle), np.sin(angle)
+        one = share + along * np.where(along > 0, most - share, share - least)
+        other = direction + across * np.where(across > 0, high - direction, direction - low)
+        return one * other
+
+    angles = np.linspace(0, 2 * np.pi, 2881)
+
+    def least_of(of):
+        start = angles[np.argmin(of(angles))]
+        step = angles[1]
+        found = optimize.minimize_scalar(of, bounds=(start - step, start + step), method="bounded", options={"xatol": 1e-12})
+        return min(found.fun, of(start))
+
+    return float(least_of(product)), float(-least_of(lambda angle: -product(angle)))
+
+
+def paired_counts(fixed, broken, pairs):
+    p = mcnemar([[pairs - fixed - broken, fixed], [broken, 0]], exact=True).pvalue if fixed + broken else 1.0
+    return (fixed - broken) / pairs, *joined(fixed, fixed + broken, fixed + broken, pairs), float(p)
+
+
+def paired_means(differences, samples):
+    differences = np.array(differences, float)
+    count, sizes = len(differences), np.abs(differences)
+    share, variance = sizes.mean(), sizes.var(ddof=1)
+    pairs = np.clip(share * (1 - share) * count / max(variance, 1e-300), count, count * samples)
+    changed = sizes.sum() ** 2 / (sizes**2).sum()
+    fixed = changed * differences[differences > 0].sum() / sizes.sum()
+    fewer = min(fixed, changed - fixed)
+    p = min(1.0, 2 * stats.beta.cdf(0.5, changed - fewer, fewer + 1))
+    return differences.mean(), *joined(fixed, changed, share * pairs, pairs), float(p)
+
+
+def wilson(rate, n, z):
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return (0.0 if rate == 0 else centre - half), (1.0 if rate == 1 else centre + half)
+
+
+def wilson_by_prompt(prompts):
+    answers = np.concatenate([[1.0] * found + [0.0] * (of - found) for found, of in prompts])
+    groups = np.repeat(np.arange(len(prompts)), [of for _, of in prompts])
+    rate, n = answers.mean(), len(answers)
+    z = stats.t.ppf(0.975, len(prompts) - 1)
+    if rate in (0.0, 1.0):
+        return wilson(rate, len(prompts), z)
+    fit = sm.OLS(answers, np.ones(n)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    return wilson(rate, min(n, rate * (1 - rate) / max(fit.cov_params()[0, 0], 1e-300)), z)
+
+
+def power(n, fixed, broken):
+    changed = fixed + broken
+    total = 0.0
+    for count in range(n + 1):
+        fewer = np.arange(count // 2 + 1)
+        significant = fewer[(2 * stats.binom.cdf(fewer, count, 0.5) < 0.05) & (2 * fewer < count)]
+        if len(significant):
+            most = significant[-1]
+            tails = stats.binom.cdf(most, count, fixed / changed) + stats.binom.cdf(most, count, broken / changed)
+            total += stats.binom.pmf(count, n, changed) * tails
+    return float(total)
+
+
+def required(fixed, broken):
+    """The n that the chance of 80 % is crossed at, by halving: as the number of changed prompts is random, the chance rises almost everywhere."""
+    low, high = 1, 2
+    while power(high, fixed, broken) < 0.8:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, fixed, broken) >= 0.8 else (middle, high)
+    return high
+
+
+def tables():
+    show = lambda numbers: ", ".join(repr(float(number)) for number in numbers)
+    print("// fixed, broken, pairs; difference, low, high, p")
+    for counts in [(0, 0, 500), (5, 0, 500), (0, 5, 500), (6, 0, 500), (3, 3, 500), (1, 0, 8), (40, 1, 100), (6, 2, 50), (203, 0, 500), (96, 1, 100),
+                   (100, 0, 100), (310, 240, 2000)]:
+        print(f"    ({counts}, [{show(paired_counts(*counts))}]),")
+    print("// differences, samples; difference, low, high, p")
+    for differences, samples in [([0.25, 0.5, -0.25, 0, 0, 0, 0.75, 0.25, 0, 0.5], 4), ([1, 1, 0, 0, -1, 0, 0, 1, 0, 0], 1), ([0.5] * 6 + [-0.125] * 2 + [0] * 4, 8)]:
+        print(f"    (&{[float(one) for one in differences]}, {samples}, [{show(paired_means(differences, samples))}]),")
+    print("// found and all, a pair a prompt; low, high")
+    for prompts in [[(4, 4), (0, 4), (2, 4), (4, 4), (1, 4), (3, 4), (4, 4), (0, 4)], [(3, 3), (2, 2), (1, 4), (0, 2), (5, 5), (1, 1)], [(4, 4)] * 6,
+                    [(0, 16)] * 5, [(2, 4)] * 7]:
+        print(f"    (&{prompts}, [{show(wilson_by_prompt(prompts))}]),")
+    print("// successes, n; low, high")
+    for successes, n in [(31, 50), (0, 10), (10, 10), (1, 10), (497, 500)]:
+        print(f"    ({successes}, {n}, [{show(proportion_confint(successes, n, method='wilson'))}]),")
+    print("// fixed, broken, n; power")
+    for fixed, broken, n in [(0.25, 0.05, 57), (0.12, 0.04, 50), (0.01, 0.0, 500), (0.02, 0.01, 800), (0.9, 0.1, 20)]:
+        print(f"    ({fixed}, {broken}, {n}, {power(n, fixed, broken)!r}),")
+    print("// fixed, broken; required n")
+    for fixed, broken in [(0.25, 0.05), (0.12, 0.04), (0.01, 0.0), (0.02, 0.005)]:
+        print(f"    ({fixed}, {broken}, {required(fixed, broken)}),")
+
+
+def coverage():
+    random = np.random.default_rng(0)
+    tries = 2000
+    print("one sample a prompt: prompts, fixed, broken: held, mean width")
+    for n in (20, 50, 100, 500):
+        for fixed, broken in [(0.0, 0.0), (0.01, 0.0), (0.02, 0.01), (0.05, 0.05), (0.1, 0.02), (0.3, 0.1), (0.6, 0.05), (0.95, 0.01)]:
+            drawn, times = np.unique(random.multinomial(n, [fixed, broken, 1 - fixed - broken], size=tries), axis=0, return_counts=True)
+            ends = np.array([joined(f, f + b, f + b, n) for f, b, _ in drawn])
+            held = (ends[:, 0] <= fixed - broken + 1e-12) & (fixed - broken - 1e-12 <= ends[:, 1])
+            print(f"  {n:4} {fixed:5} {broken:5}: {(held * times).sum() / tries:.3f} {((ends[:, 1] - ends[:, 0]) * times).sum() / tries:.4f}")
+    print("several samples a prompt: prompts, samples, Beta(a, b) chances, share of failures mended: difference held; rate held, and by plain Wilson")
+    for n in (10, 30, 100):
+        for samples in (4, 16):
+            for a, b, mended in [(0.5, 0.5, 0.0), (2, 2, 0.1), (20, 1, 0.02), (0.2, 2, 0.2), (0.05, 0.05, 0.05)]:
+                mean = a / (a + b)
+                found = np.zeros(3)
+                for _ in range(tries // 2):
+                    chances = random.beta(a, b, n)
+                    before = random.binomial(samples, chances)
+                    after = random.binomial(samples, chances + (1 - chances) * mended)
+                    if (before != after).any():
+                        _, low, high, _ = paired_means((after - before) / samples, samples)
+                    else:
+                        low, high = joined(0, 0, 0, n)
+                    found[0] += low <= (1 - mean) * mended <= high
+                    low, high = wilson_by_prompt([(int(count), samples) for count in before])
+                    found[1] += low <= mean <= high
+                    low, high = wilson(before.mean() / samples, n * samples, stats.norm.ppf(0.975))
+                    found[2] += low <= mean <= high
+                print(f"  {n:4} {samples:3} {(a, b, mended)}: " + " ".join(f"{count / (tries // 2):.3f}" for count in found))
+
+
+if __name__ == "__main__":
+    coverage() if "--coverage" in sys.argv else tables()

@@ -1,0 +1,153 @@
+//! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/statistics.py` prints these tables).
+#![allow(clippy::unwrap_used, clippy::excessive_precision, clippy::unreadable_literal, clippy::type_complexity)]
+
+use super::compare::mcnemar_power;
+use super::*;
+
+fn near(found: f64, expected: f64, what: &dyn std::fmt::Debug) {
+    assert!((found - expected).abs() <= 1e-9 * expected.abs().max(1e-3), "{what:?}: {found:e}, expected {expected:e}");
+}
+
+fn check(found: PairedTest, expected: [f64; 4], what: &dyn std::fmt::Debug) {
+    let PairedTest { difference: Interval { estimate, low, high }, p } = found;
+    for (found, expected) in [estimate, low, high].into_iter().zip(expected) {
+        near(found, expected, what);
+    }
+    assert!((p / expected[3] - 1.0).abs() < 1e-9, "{what:?}: p {p:e}, expected {:e}", expected[3]);
+}
+
+#[rustfmt::skip]
+const COUNTS: &[((usize, usize, usize), [f64; 4])] = &[
+    // fixed, broken, pairs; difference, low, high, p
+    ((0, 0, 500), [0.0, -0.007350610051907786, 0.007350610051907786, 1.0]),
+    ((5, 0, 500), [0.01, -0.0004513277022749596, 0.02318138806965964, 0.0625]),
+    ((0, 5, 500), [-0.01, -0.02318138806965964, 0.00045132770227495917, 0.0625]),
+    ((6, 0, 500), [0.012, 0.0009598298725304591, 0.025934927265336978, 0.03125]),
+    ((3, 3, 500), [0.0, -0.012556138954814843, 0.01255613895481485, 1.0]),
+    ((1, 0, 8), [0.125, -0.2266346245921982, 0.5265096708752066, 1.0]),
+    ((40, 1, 100), [0.39, 0.27409495008358303, 0.4907970560038049, 3.8198777474462986e-11]),
+    ((6, 2, 50), [0.08, -0.0532872098059473, 0.20434704837114068, 0.2890625]),
+    ((203, 0, 500), [0.406, 0.36067924102372106, 0.4504959541085818, 1.5557538194652854e-61]),
+    ((96, 1, 100), [0.95, 0.8482294580356319, 0.9805990351542524, 1.2369338993865465e-27]),
+    ((100, 0, 100), [1.0, 0.9200502089772346, 1.0, 1.5777218104420236e-30]),
+    ((310, 240, 2000), [0.035, 0.011553228855968692, 0.05843826448206655, 0.0032232676763761965]),
+];
+
+#[rustfmt::skip]
+const MEANS: &[(&[f64], usize, [f64; 4])] = &[
+    // differences, samples; difference, low, high, p
+    (&[0.25, 0.5, -0.25, 0.0, 0.0, 0.0, 0.75, 0.25, 0.0, 0.5], 4, [0.2, -0.06881913173732934, 0.3837760771425828, 0.1754258186477043]),
+    (&[1.0, 1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0, 0.0], 1, [0.2, -0.28110662462176017, 0.5397861799665392, 0.625]),
+    (&[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, -0.125, -0.125, 0.0, 0.0, 0.0, 0.0], 8, [0.22916666666666666, -0.006125063390444199, 0.38181966770684905, 0.057276110356706524]),
+];
+
+#[rustfmt::skip]
+const BY_PROMPT: &[(&[(usize, usize)], [f64; 2])] = &[
+    // found and all, a pair a prompt; low, high
+    (&[(4, 4), (0, 4), (2, 4), (4, 4), (1, 4), (3, 4), (4, 4), (0, 4)], [0.24495430540644564, 0.8359414834045338]),
+    (&[(3, 3), (2, 2), (1, 4), (0, 2), (5, 5), (1, 1)], [0.24495213235979602, 0.9466803118397429]),
+    (&[(4, 4), (4, 4), (4, 4), (4, 4), (4, 4), (4, 4)], [0.47589244010075676, 1.0]),
+    (&[(0, 16), (0, 16), (0, 16), (0, 16), (0, 16)], [0.0, 0.6065671008171237]),
+    (&[(2, 4), (2, 4), (2, 4), (2, 4), (2, 4), (2, 4), (2, 4)], [0.29014008124760293, 0.7098599187523971]),
+];
+
+#[rustfmt::skip]
+const WILSON: &[(usize, usize, [f64; 2])] = &[
+    // successes, n; low, high
+    (31, 50, [0.48150446930992963, 0.741372106898064]),
+    (0, 10, [0.0, 0.27753279986288926]),
+    (10, 10, [0.7224672001371106, 1.0]),
+    (1, 10, [0.017876213095072924, 0.40415002679523854]),
+    (497, 500, [0.9825097478959467, 0.9979574037280398]),
+];
+
+#[rustfmt::skip]
+const POWER: &[(f64, f64, usize, f64)] = &[
+    // fixed, broken, n; power
+    (0.25, 0.05, 57, 0.7716796850120937),
+    (0.12, 0.04, 50, 0.1722230981354116),
+    (0.01, 0.0, 500, 0.38403786817854746),
+    (0.02, 0.01, 800, 0.29536421063472684),
+    (0.9, 0.1, 20, 0.9887468658449723),
+];
+
+const REQUIRED: &[(f64, f64, usize)] = &[
+    // fixed, broken; required n
+    (0.25, 0.05, 61),
+    (0.12, 0.04, 210),
+    (0.01, 0.0, 790),
+    (0.02, 0.005, 926),
+];
+
+#[test]
+fn paired_tests_and_their_intervals() {
+    for ((fixed, broken, pairs), expected) in COUNTS {
+        let counted = paired_counts(*fixed, *broken, *pairs);
+        check(counted, *expected, &(fixed, broken, pairs));
+        // As differences they are the same.
+        let (up, down) = (vec![1.0; *fixed], vec![-1.0; *broken]);
+        let all = [up, down, vec![0.0; pairs - fixed - broken]].concat();
+        check(paired_means(&all, 1), *expected, &("means", fixed, broken, pairs));
+    }
+    for (differences, samples, expected) in MEANS {
+        check(paired_means(differences, *samples), *expected, differences);
+    }
+}
+
+#[test]
+fn the_interval_holds_0_exactly_where_the_test_settles_nothing() {
+    for pairs in [60, 500] {
+        for fixed in 0..=30 {
+            for broken in 0..=30 {
+                let PairedTest { difference: Interval { estimate, low, high }, p } = paired_counts(fixed, broken, pairs);
+                let what = format!("{fixed} {broken} of {pairs}: {estimate} [{low}, {high}], p {p}");
+                assert_eq!(low <= 0.0 && 0.0 <= high, p >= 0.05, "{what}");
+                assert!(-1.0 <= low && low <= estimate && estimate <= high && high <= 1.0 && low < high, "{what}");
+            }
+        }
+    }
+    // Samples of a prompt are no prompts: five of 500 prompts moved, each with all of its four samples.
+    let few = [vec![1.0; 5], vec![0.0; 495]].concat();
+    let found = paired_means(&few, 4);
+    assert!(found.p > 0.05 && found.difference.low < 0.0 && found.difference.high > 0.01, "{found:?}");
+    // Nothing is known without prompts, and little without a change.
+    assert_eq!(paired_counts(0, 0, 0).difference, Interval { estimate: 0.0, low: -1.0, high: 1.0 });
+    let unchanged = paired_means(&[0.0; 100], 4);
+    assert!(unchanged.p == 1.0 && unchanged.difference.high > 0.03 && unchanged.difference.low == -unchanged.difference.high);
+}
+
+#[test]
+fn rates_of_one_and_of_several_samples() {
+    for (successes, n, [low, high]) in WILSON {
+        let found = wilson(*successes, *n);
+        near(found.0, *low, &(successes, n));
+        near(found.1, *high, &(successes, n));
+        let alone: Vec<_> = (0..*n).map(|index| (usize::from(index < *successes), 1)).collect();
+        assert_eq!(wilson_by_prompt(&alone), found, "one completion a prompt");
+    }
+    for (prompts, [low, high]) in BY_PROMPT {
+        let found = wilson_by_prompt(prompts);
+        near(found.0, *low, prompts);
+        near(found.1, *high, prompts);
+    }
+    assert_eq!((wilson_by_prompt(&[]), wilson_by_prompt(&[(3, 4)])), ((0.0, 1.0), (0.0, 1.0)));
+}
+
+#[test]
+fn sizes_by_the_exact_test() {
+    for (fixed, broken, n, power) in POWER {
+        near(mcnemar_power(*n, *fixed, *broken), *power, &(fixed, broken, n));
+    }
+    for (fixed, broken, n) in REQUIRED {
+        assert_eq!(required_n(*fixed, *broken, 0.8), Some(*n), "{fixed} {broken}");
+        assert_eq!(required_n(*broken, *fixed, 0.8), Some(*n), "{broken} {fixed}");
+    }
+    for (fixed, broken) in [(0.1, 0.1), (0.9, 0.2), (0.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
+        assert_eq!(required_n(fixed, broken, 0.8), None, "{fixed} {broken}");
+    }
+    // All prompts change, so that the number of changed ones is not random; and so many that it is approximated.
+    assert!(required_n(0.75, 0.25, 0.8).is_some_and(|n| (30..40).contains(&n)));
+    assert!(required_n(0.302, 0.3, 0.8).is_some_and(|n| (1_150_000..1_200_000).contains(&n)));
+    let differences = [vec![1.0; 25], vec![-1.0; 5], vec![0.0; 70]].concat();
+    assert_eq!(required_n_of_means(&differences, 0.8), Some(57), "Connor's formula by hand: 56.3");
+}
