@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::passes::{Pass, PassId};
 use super::{ReportError, verdict};
 use crate::run::{Comparison, EvalRecord};
+use crate::secrets::visible;
 use crate::statistics::{Interval, compound, paired_bootstrap, required_n};
 
 /// Tiers in their order.
@@ -109,6 +110,12 @@ impl Versus {
         Self::of(ids.iter().map(|id| Pass::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
     }
 
+    /// One pass, with nothing to compare it with.
+    pub fn alone(pass: Pass) -> Self {
+        let passes = vec![pass];
+        Self { prompts: joined(&passes), pairs: Vec::new(), warnings: Vec::new(), passes }
+    }
+
     /// Compare passes.
     ///
     /// # Errors
@@ -168,13 +175,14 @@ impl Versus {
         let columns: Vec<_> = self.passes.iter().map(|pass| (pass.name.as_str(), &pass.summary)).collect();
         let mut text = verdict::columns(&self.passes[0].id.set, &columns);
         for pair in &self.pairs {
-            text.push_str(&format!("{} to {}: {}", columns[pair.first].0, columns[pair.second].0, verdict::verdict(&pair.comparison)));
+            let names = [pair.first, pair.second].map(|pass| visible(columns[pass].0));
+            text.push_str(&format!("{} to {}: {}", names[0], names[1], verdict::verdict(&pair.comparison)));
             text.push_str(&format!("valid {}; {}\n", pair.difference(), pair.sentence()));
         }
         if let Some((_, last)) = columns.last() {
             text.push_str(&verdict::value_drift(last));
         }
-        text.extend(self.warnings.iter().map(|warning| format!("note: {warning}\n")));
+        text.extend(self.warnings.iter().map(|warning| format!("note: {}\n", visible(warning))));
         text
     }
 }
