@@ -82,6 +82,7 @@ fn violations(path: &str, text: &str) -> Vec<String> {
         }
         for (index, line) in code_lines(text).iter().enumerate() {
             let wrong = wrong_rooms(room, line).into_iter().chain(wrong_crates(room, line)).chain(leaves_room(path, line));
+            let wrong = wrong.chain(other_way_out(path, line));
             found.extend(wrong.map(|what| format!("{path}:{}: {what}", index + 1)));
         }
     }
@@ -192,6 +193,22 @@ fn leaves_room(path: &str, line: &str) -> Option<String> {
     line.contains(&chain).then(|| format!("`{chain}` leaves the room; write `crate::` so that the arrow is seen"))
 }
 
+/// Text that goes to the terminal another way than through `cli/output.rs`, which lets no control character out, or through the view's terminal. In `cli`
+/// `println!` and `eprintln!` are `output`'s own.
+fn other_way_out(path: &str, line: &str) -> Option<String> {
+    let own = path == "src/cli/output.rs" || path.starts_with("src/view/terminal/");
+    let words = line.split(|character: char| !(character.is_alphanumeric() || "_!().:".contains(character)));
+    let is_way = |word: &str| {
+        let is_call = |name: &str| word.starts_with(name) || word.contains(&format!("::{name}"));
+        let lines = !path.starts_with("src/cli/") && (is_call("println!(") || is_call("eprintln!("));
+        let handle = word.contains("stdout()") || word.contains("stderr()");
+        let raw = is_call("print!(") || is_call("eprint!(") || word.contains("std::println!") || word.contains("std::eprintln!");
+        lines || raw || (handle && !word.contains("is_terminal()"))
+    };
+    let found = if own { None } else { words.into_iter().find(|word| is_way(word)) };
+    found.map(|word| format!("`{word}` writes to the terminal; go through `cli::output`"))
+}
+
 fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -290,6 +307,15 @@ fn each_rule_can_fail() {
     check("src/run/mod.rs", &with("let tokenizers = 3;"), &[]);
     check("src/score/mod.rs", &with("let schema = jsonschema::validator_for(x);"), &[]);
     check("src/dataset/mod.rs", &with("let schema = jsonschema::validator_for(x);"), &["`dataset` names the crate `jsonschema`"]);
+    // Ways to the terminal.
+    check("src/run/mod.rs", &with("println!(\"x\");"), &["go through `cli::output`"]);
+    check("src/cli/score.rs", &with("println!(\"x\"); eprintln!(\"x\");"), &[]);
+    check("src/cli/score.rs", &with("std::println!(\"x\");"), &["std::println!"]);
+    check("src/cli/score.rs", &with("print!(\"x\");"), &["print!("]);
+    check("src/cli/score.rs", &with("let mut out = std::io::stdout().lock();"), &["stdout()"]);
+    check("src/cli/score.rs", &with("writeln!(io::stderr(), \"x\");"), &["stderr()"]);
+    check("src/cli/score.rs", &with("if std::io::stderr().is_terminal() { Command::new(x).stdout(Stdio::null()); }"), &[]);
+    check("src/cli/output.rs", &with("let mut out = std::io::stdout().lock();"), &[]);
     // Not code: comments, texts, test modules.
     check("src/hub/mod.rs", &with("// crate::train and candle_core::Tensor"), &[]);
     check("src/hub/mod.rs", &with("let x = \"crate::train candle_core::Tensor\";"), &[]);

@@ -13,6 +13,8 @@ mod faults;
 mod gpu;
 #[cfg(feature = "engine")]
 mod gradients;
+#[cfg(all(feature = "download", feature = "engine", feature = "view"))]
+mod hostile_text;
 #[cfg(feature = "engine")]
 mod losses;
 #[cfg(feature = "engine")]

@@ -1,7 +1,9 @@
 //! A bar on stderr for work on bytes that takes over a second: loading weights, fetching files.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+use super::output::{redraw, say};
 
 /// How long the work may take before anything is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,30 +40,24 @@ impl Bar {
             return;
         }
         self.drawn = Some(now);
-        write(&format!("\r{}\x1b[K", line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes))));
+        redraw(&line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes)));
     }
 
     /// Ends the line; nothing was and is shown of work that took less than a second.
     pub(super) fn finish(&mut self, done_bytes: u64) {
         if self.start.elapsed() >= PATIENCE {
             let seconds = self.start.elapsed().as_secs_f64();
-            let (clear, read) = (if self.drawn.is_some() { "\r\x1b[K" } else { "" }, done_bytes.saturating_sub(self.skipped_bytes));
-            write(&format!(
-                "{clear}{} {}: {} in {seconds:.1} s, {}/s\n",
-                self.verb,
-                self.name,
-                size(read),
-                size(self.speed(done_bytes) as u64)
-            ));
+            let (read, speed) = (size(done_bytes.saturating_sub(self.skipped_bytes)), size(self.speed(done_bytes) as u64));
+            self.clear();
+            say(&format!("{} {}: {read} in {seconds:.1} s, {speed}/s", self.verb, self.name));
         }
         self.drawn = None;
     }
 
-    /// Leaves the terminal's line to whoever writes next: the work failed.
-    #[cfg(feature = "download")]
+    /// Leaves the terminal's line to whoever writes next.
     pub(super) fn clear(&mut self) {
         if self.drawn.take().is_some() {
-            write("\r\x1b[K");
+            redraw("");
         }
     }
 
@@ -87,12 +83,6 @@ pub(super) fn size(bytes: u64) -> String {
         b if b < 1e9 => format!("{:.1} MB", b / 1e6),
         b => format!("{:.1} GB", b / 1e9),
     }
-}
-
-/// A closed stderr must not end the work.
-fn write(text: &str) {
-    let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
 /// Draws the loading of weights from now on.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::device::DeviceArguments;
-use super::{Failure, Outcome, train};
+use super::{Failure, Outcome, print_json, train};
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
 use crate::rollout::Threads;
@@ -92,8 +92,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     results.extend(run);
     let device = format!("cpu, {} threads", threads.count());
     if json {
-        println!("{}", serde_json::json!({ "device": device, "shape": shape, "results": results }));
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&format!("{}\n", serde_json::json!({ "device": device, "shape": shape, "results": results })));
     }
     println!("{device}, shape {shape}");
     results.iter().for_each(|measurement| println!("{}", line(measurement)));
@@ -129,7 +128,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         if arguments.json { eprintln!("{}", line(measurement)) } else { println!("{}", line(measurement)) }
     })?;
     if arguments.json {
-        println!("{}", serde_json::json!({ "device": device, "shape": arguments.shape, "results": results }));
+        print_json(&format!("{}\n", serde_json::json!({ "device": device, "shape": arguments.shape, "results": results })))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,8 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Outcome, print};
+use super::Outcome;
+use super::output::print_exact;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -14,5 +15,5 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "grpo-tui", &mut script);
-    print(&String::from_utf8_lossy(&script))
+    print_exact(&String::from_utf8_lossy(&script))
 }

@@ -5,12 +5,13 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Failure, Outcome, preset};
+use super::{Failure, Outcome, preset, print_json};
 use crate::config::{Assignments, Layers};
 use crate::dataset::Builder;
 use crate::dataset::health::{Health, Level};
 use crate::hub::find_model;
 use crate::score::{Scorer, check_prompts};
+use crate::secrets::visible;
 use crate::task::{TASK_FILE, Task};
 use crate::text::Tokenizer;
 
@@ -113,7 +114,7 @@ fn check(arguments: &Check) -> Outcome {
     };
     let health = check_prompts(&task, &scorer, tokenizer.as_ref(), max_seq_len)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&health)?);
+        print_json(&format!("{}\n", serde_json::to_string(&health)?))?;
     } else {
         print_health(&health);
     }
@@ -135,7 +136,7 @@ fn own_max_seq_len(task: &Task, arguments: &Check) -> Result<usize, Failure> {
 fn print_health(health: &Health) {
     for set in &health.sets {
         let tags = set.tags.iter().map(|(tag, count)| format!("{tag} {count}")).collect::<Vec<_>>().join(", ");
-        println!("{}: {} rows{}{tags}", set.file, set.rows, if tags.is_empty() { "" } else { " · " });
+        println!("{}: {} rows{}{}", visible(&set.file), set.rows, if tags.is_empty() { "" } else { " · " }, visible(&tags));
         if let Some((least, mean, greatest)) = set.prompt_tokens {
             println!("  prompt tokens: {least} to {greatest}, mean {mean:.0}");
         }
@@ -143,7 +144,7 @@ fn print_health(health: &Health) {
     for finding in &health.findings {
         let level = if finding.level == Level::Error { "error" } else { "warning" };
         let line = finding.line.map_or_else(String::new, |line| format!(" line {line}"));
-        println!("{level}: {}{line}: {}", finding.file, finding.message);
+        println!("{level}: {}{line}: {}", visible(&finding.file), visible(&finding.message));
     }
     let total: usize = health.counts.values().sum();
     if total > health.findings.len() {

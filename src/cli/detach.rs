@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Outcome, print};
+use super::{Outcome, print, print_json};
 use crate::run::{Launch, RunDirectory, launch};
 
 /// Launch and tell. `verb`: what the user asked for, in the JSON document.
@@ -14,5 +14,5 @@ pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -
     let text = format!("{id} {does} in the background (process {pid}){ready}; watch it with `grpo-tui runs attach {id}`");
     let document =
         json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
-    print(&if json { format!("{document:#}\n") } else { format!("{text}\n") })
+    if json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
 }

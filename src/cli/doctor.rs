@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Outcome, print};
+use super::{Outcome, print, print_json};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, remove_dead_sockets, slots_folder, socket_folders};
 
@@ -96,7 +96,7 @@ struct Terminal {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let findings = look(&places);
-    print(&if arguments.json { format!("{:#}\n", serde_json::to_value(&findings)?) } else { page(&findings) })
+    if arguments.json { print_json(&format!("{:#}\n", serde_json::to_value(&findings)?)) } else { print(&page(&findings)) }
 }
 
 fn look(places: &RunPlaces) -> Findings {

@@ -7,13 +7,14 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
+use super::runs::masked;
 use super::targets::{Rows, Target, common_limit, lengths, whole};
-use super::{Failure, Outcome, print, progress};
+use super::{Failure, Outcome, print, print_json, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
 use crate::model::Adapters;
 use crate::report::{self, Paired};
 use crate::rollout::{Sampling, Threads};
-use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunPlaces, replace_file, sha256};
+use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunPlaces, check_export, sha256, write_export};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
@@ -54,9 +55,12 @@ pub(super) struct Arguments {
     /// A folder for every answer, the task and the result, for the workbench and for later
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The comparison as one self-contained HTML file with the answers that changed; secrets are masked
+    /// The result as one self-contained HTML file, with the answers that changed, or of one model those that are not valid; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Replace the HTML file where it exists
+    #[arg(long, requires = "html")]
+    force: bool,
     /// One JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -72,6 +76,11 @@ struct Threshold {
 const MOST_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
+    arguments
+        .html
+        .as_deref()
+        .map_or(Ok(()), |file| check_export(file, arguments.force))
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -111,10 +120,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         folder.finish(&document)?;
     }
     if let Some(file) = &arguments.html {
-        write_html(file, &task, &rows, &passes)?;
+        write_html(file, arguments.force, &task, &rows, &passes)?;
     }
     if arguments.json {
-        print(&format!("{document}\n"))?;
+        print_json(&format!("{document}\n"))?;
     } else {
         print(&text(&rows.set, arguments.samples, &passes, &pairs))?;
     }
@@ -158,7 +167,7 @@ fn lines(rows: &Rows) -> String {
     rows.rows.iter().map(|row| format!("{}\n", whole(row))).collect()
 }
 
-fn write_html(file: &Path, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Result<(), Failure> {
+fn write_html(file: &Path, force: bool, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Result<(), Failure> {
     let prompts = lines(rows);
     let passes = passes.iter().map(|(target, records, summary)| report::Pass {
         id: report::PassId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: target.name.clone() },
@@ -171,9 +180,11 @@ fn write_html(file: &Path, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Res
         task_digest: task.digest(),
         rows: rows.rows.iter().map(|row| (row.id.clone(), row.clone())).collect(),
     });
-    let page = report::versus_html(&report::Versus::of(passes.collect())?);
-    replace_file(file, page.text.as_bytes())?;
-    progress::say(&format!("wrote {}", file.display()));
+    let mut passes: Vec<report::Pass> = passes.collect();
+    let versus = if passes.len() == 1 { report::Versus::alone(passes.remove(0)) } else { report::Versus::of(passes)? };
+    let page = report::versus_html(&versus);
+    write_export(file, page.text.as_bytes(), force)?;
+    progress::say(&format!("wrote {} ({}); {}", file.display(), report::size(page.text.len() as u64), masked(page.masked)));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, print, print_json};
 use crate::view::action::{self, Action, Place};
 use crate::view::appearance::{Appearance, Given};
 use crate::view::keymap::Keymap;
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Some(file) => check(file, arguments.json),
         None => {
             let keymap = Appearance::load(&Given::look()).keymap;
-            print(&if arguments.json { format!("{:#}\n", document(&keymap)) } else { table(&keymap) })
+            if arguments.json { print_json(&format!("{:#}\n", document(&keymap))) } else { print(&table(&keymap)) }
         }
     }
 }
@@ -36,7 +36,7 @@ fn check(file: &Path, json: bool) -> Outcome {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
     let KeymapRead { keymap, errors, warnings } = keymap_file::parse(&file.display().to_string(), &text);
     if json {
-        print(&format!("{:#}\n", json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})))?;
+        print_json(&format!("{:#}\n", json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})))?;
     } else {
         let changed: Vec<&Action> = action::all().filter(|action| keymap.is_changed(action.id)).collect();
         let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));

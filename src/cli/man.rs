@@ -4,10 +4,11 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Outcome, print};
+use super::Outcome;
+use super::output::print_exact;
 
 pub(super) fn run() -> Outcome {
-    print(&String::from_utf8_lossy(&page()?))
+    print_exact(&String::from_utf8_lossy(&page()?))
 }
 
 fn page() -> std::io::Result<Vec<u8>> {

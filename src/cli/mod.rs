@@ -1,5 +1,8 @@
 //! The command line: one file a subcommand, exit codes, and errors as the user sees them.
 
+#[macro_use] // first: `println!` and `eprintln!` of all that follows are its own
+mod output;
+
 #[cfg(feature = "engine")]
 mod bar;
 #[cfg(feature = "engine")]
@@ -42,6 +45,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use output::{print, print_json};
 
 /// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
 #[derive(Debug, Parser)]
@@ -131,18 +135,9 @@ fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
     crate::config::Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: there are {known}")))
 }
 
-/// Print to stdout; a reader that went away is no error.
-fn print(text: &str) -> Outcome {
-    match std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
-}
-
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
+    output::hear_panics();
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Some(command) => subcommand(command),
@@ -151,8 +146,8 @@ pub fn main() -> ExitCode {
         #[cfg(not(feature = "view"))]
         None => Err(Failure::usage("this program was built without the view; see --help for its commands")),
     };
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("error: {}", failure.message);
+    outcome.and_then(output::ended).unwrap_or_else(|failure| {
+        output::fail(&failure.message);
         ExitCode::from(failure.code)
     })
 }

@@ -9,7 +9,7 @@ mod log_probs; // what a model thinks of given tokens
 mod pull; // from the Hugging Face Hub into the cache
 mod uses; // memory by what is done with a model
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use std::time::Instant;
 use clap::Subcommand;
 
 use super::device::DeviceArguments;
+use super::output::say;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
@@ -164,8 +165,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
                 settings.updates,
                 tokens as f64 / seconds
             );
-            // Progress is a courtesy: a closed stderr must not end the work.
-            let _ = writeln!(std::io::stderr(), "{line}");
+            say(&line);
         }
     })?;
     eprintln!("wrote {}", arguments.out.display());

@@ -2,13 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, Outcome};
+use super::output::say;
+use super::{Failure, Outcome, print_json};
 use crate::config::Resolved;
 use crate::plan::{
     DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, bytes_in_words as bytes,
     count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
 };
 use crate::run::RunPlaces;
+use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
 
@@ -25,11 +27,11 @@ pub(super) fn run(
     json: bool,
 ) -> Outcome {
     let config = &resolved.config;
-    eprintln!("loading {} and measuring it on this machine ...", config.base_model);
+    say(&format!("loading {} and measuring it on this machine ...", config.base_model));
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {
-                println!("{}", serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()}));
+                print_json(&format!("{}\n", serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()})))?;
             } else {
                 println!("{}", memory_lines(&error.memory).join("\n"));
             }
@@ -59,8 +61,7 @@ pub(super) fn run(
         if let Some(report) = &report {
             value["signal"] = serde_json::to_value(report)?;
         }
-        println!("{value}");
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&format!("{value}\n"));
     }
     println!("{}", plan_text(&plan, resolved, candidate.shape()));
     if let Some(report) = &report {
@@ -92,7 +93,8 @@ fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
     lines.extend(time_lines(&plan.time));
     lines.extend([String::new(), disk_line(plan), String::new()]);
     lines.extend(difference_lines(&plan.differences));
-    lines.join("\n")
+    // Each is one line, whatever a task's own values hold.
+    lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn what_lines(plan: &Plan, resolved: &Resolved) -> Vec<String> {

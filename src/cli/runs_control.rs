@@ -7,10 +7,12 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::detach::detach;
-use super::{Failure, Outcome, print};
+use super::runs::{print, print_json};
+use super::{Failure, Outcome};
 use crate::run::{
     Answered, Compute, Launch, Liveness, RunDirectory, RunError, RunPlaces, State, Status, Verb, WorkerSignal, ask, signal_worker,
 };
+use crate::secrets::visible;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -134,7 +136,7 @@ impl Request<'_> {
     }
 
     fn show(&self, sentence: &str, document: &Value) -> Outcome {
-        print(&if self.asked.json { format!("{document:#}\n") } else { format!("{sentence}\n") })
+        if self.asked.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
     }
 
     /// Unpause where a worker lives; else start one that goes on.

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
-use super::{Failure, Outcome, eval, print, score};
+use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::eval::{Prompt, prepare_rows};
 use crate::model::Adapters;
 use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
 use crate::run::RunPlaces;
 use crate::score::{Score, Scorer};
+use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
@@ -105,7 +106,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             });
         }
     }
-    print(&output)
+    if arguments.json { print_json(&output) } else { print(&output) }
 }
 
 /// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there is none).
@@ -152,7 +153,7 @@ fn document(prompt: &Prompt, sample: usize, text: &str, completion: &Completion,
 
 fn heading(prompt: &Prompt) -> String {
     let last = prompt.row.messages.last().map(|message| message.content.trim_end()).unwrap_or_default();
-    format!("--- {} ({} tokens)\n{last}\n\n", prompt.row.id, prompt.token_ids.len())
+    format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
 }
 
 fn shown(sample: usize, text: &str, completion: &Completion, score: &Score) -> String {

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Cursor, Write};
+use std::io::{self, BufRead, BufReader, Cursor, Write};
 use std::process::ExitCode;
 
+use super::output::Stream;
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
 use crate::score::{FailureClass, Score, Scorer, Tier, score_stream};
+use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +42,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             let text = text.map_err(|error| Failure::failed(format!("{label} line {}: {error}", index + 1)))?;
             read_item(&label, index + 1, &text, &mut rows)
         });
-    let mut output = BufWriter::new(io::stdout().lock());
+    let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
     let mut table = Table { header_due: !arguments.json };
     let done = score_stream(
@@ -142,8 +144,7 @@ impl Rows<'_> {
 }
 
 fn write_json(output: &mut impl Write, score: &Score) -> Result<(), Failure> {
-    serde_json::to_writer(&mut *output, score)?;
-    Ok(output.write_all(b"\n")?)
+    Ok(output.write_all(format!("{}\n", serde_json::to_string(score)?).as_bytes())?)
 }
 
 struct Table {
@@ -156,8 +157,8 @@ impl Table {
             writeln!(output, "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why", "line", "prompt", "tier", "reward", "exact")?;
         }
         let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
-        let id = item.prompt_id.as_deref().unwrap_or("");
-        let (line, prompt, tier) = (item.line, short(id, 14), score.tier.name());
+        let id = visible(item.prompt_id.as_deref().unwrap_or(""));
+        let (line, prompt, tier) = (item.line, short(&id, 14), score.tier.name());
         writeln!(output, "{}", format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end())?;
         Ok(())
     }
@@ -166,17 +167,17 @@ impl Table {
 /// The first reason with its place, else the fields that differ, else the first warning.
 pub(super) fn why(score: &Score) -> String {
     let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-    if let Some(first) = score.errors.first() {
+    let why = if let Some(first) = score.errors.first() {
         let whole = if first.instance_path.is_empty() { String::new() } else { format!("{}: ", first.instance_path) };
         let passes = if score.tolerant { ", else it would be valid" } else { "" };
-        return format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()));
-    }
-    let differ: Vec<&str> =
-        score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, same)| !**same).map(|(name, _)| name).collect();
-    if !differ.is_empty() {
-        return format!("not as expected: {}", differ.join(", "));
-    }
-    score.warnings.first().cloned().unwrap_or_default()
+        format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()))
+    } else {
+        let differ: Vec<&str> =
+            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, same)| !**same).map(|(name, _)| name).collect();
+        let warning = || score.warnings.first().cloned().unwrap_or_default();
+        if differ.is_empty() { warning() } else { format!("not as expected: {}", differ.join(", ")) }
+    };
+    visible(&why).into_owned()
 }
 
 #[derive(Default)]

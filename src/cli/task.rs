@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print_json};
 use crate::dataset::{self, PromptRow};
 use crate::score::audit::audit;
 use crate::score::{Scorer, Tier};
+use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
@@ -67,15 +68,16 @@ fn run_check(choice: &Choice) -> Outcome {
     if choice.json {
         let sets: serde_json::Map<_, _> =
             sets.iter().map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected}))).collect();
-        println!("{}", json!({"task": task.name, "ok": problems.is_empty(), "problems": problems, "sets": sets, "digest": task.digest()}));
+        let document = json!({"task": task.name, "ok": problems.is_empty(), "problems": problems, "sets": sets, "digest": task.digest()});
+        print_json(&format!("{document}\n"))?;
     } else {
-        println!("{}: {}", task.name, task.title);
-        println!("  schema {} is in order", task.schema_file);
+        println!("{}: {}", task.name, visible(&task.title));
+        println!("  schema {} is in order", visible(&task.schema_file));
         for (set, rows, expected) in sets {
             println!("  {:<6} {rows} rows, {expected} with an expected answer", set.name());
         }
         for problem in &problems {
-            println!("  problem: {problem}");
+            println!("  problem: {}", visible(problem));
         }
     }
     match problems.len() {
@@ -118,15 +120,14 @@ fn run_audit(choice: &Choice) -> Outcome {
     let findings = audit(&task, &scorer, &rows);
     let weak = findings.iter().filter(|finding| finding.weak).count();
     if choice.json {
-        println!("{}", json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}));
-        return Ok(ExitCode::SUCCESS);
+        return print_json(&format!("{}\n", json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings})));
     }
     println!("What lazy answers would earn in {} ({} prompts)\n", task.name, rows.len());
     println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {
         println!(
             "{:<36} {:<10} {:>6.2}  {}",
-            finding.name,
+            visible(&finding.name),
             finding.tier.name(),
             finding.reward,
             if finding.weak { "too easy" } else { "" }
@@ -134,7 +135,7 @@ fn run_audit(choice: &Choice) -> Outcome {
     }
     println!();
     for finding in findings.iter().filter(|finding| finding.weak) {
-        println!("- {}", finding.sentence);
+        println!("- {}", visible(&finding.sentence));
     }
     if weak == 0 {
         println!("No lazy answer earns what a right one does.");

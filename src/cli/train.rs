@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use super::detach::detach;
 use super::device::DeviceArguments;
 use super::progress::{Progress, say};
-use super::{Failure, Outcome, preset, print};
+use super::{Failure, Outcome, preset, print_json};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
 use crate::report::Judged;
 use crate::run::{Launch, NewRun, RunDirectory, RunPlaces, RunState, Worker};
+use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
 
@@ -133,6 +134,9 @@ fn removed(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failu
 
 /// A run directory with everything resolved.
 pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
+    if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
+        return Err(Failure::usage("--name: a run's name is one line of text; leave out its control characters"));
+    }
     let Resolved { mut config, sources } = resolve(arguments, task, places)?;
     let located = Located::find(&config.base_model, places)?;
     let model_digest = located.digest(places)?;
@@ -253,7 +257,7 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     if json {
         let mut value = serde_json::to_value(report)?;
         value["run"] = serde_json::Value::String(run.path().display().to_string());
-        print(&format!("{value}\n"))?;
+        print_json(&format!("{value}\n"))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::verdict::rates;
 use super::{Judged, Report, RunRow, shown};
 use crate::run::events::Eval;
 use crate::run::{eval_file, read_evals};
+use crate::secrets::visible;
 
 /// Step, set and target of a held-out pass.
 type PassKey = (u64, String, String);
@@ -86,8 +87,8 @@ impl RunsCompared {
         // Writing into a String cannot fail.
         let mut text = String::new();
         let row = |name: &str, cells: &mut dyn Iterator<Item = String>| {
-            let cells: Vec<String> = cells.map(|cell| format!("{cell:<40}")).collect();
-            format!("{name:<40} {}", cells.join(" ")).trim_end().to_owned() + "\n"
+            let cells: Vec<String> = cells.map(|cell| format!("{:<40}", visible(&cell))).collect();
+            format!("{:<40} {}", visible(name), cells.join(" ")).trim_end().to_owned() + "\n"
         };
         text.push_str(&row("", &mut self.rows.iter().map(|row| row.directory.id().to_owned())));
         for (key, values) in &self.config {
@@ -97,7 +98,7 @@ impl RunsCompared {
             text.push_str("the configurations are the same\n");
         }
         if !self.task_files.is_empty() {
-            let _ = writeln!(text, "the tasks differ in {}: rates on changed prompt sets say little", self.task_files.join(", "));
+            let _ = writeln!(text, "the tasks differ in {}: rates on changed prompt sets say little", visible(&self.task_files.join(", ")));
         }
         text.push('\n');
         for (name, values) in &self.metrics {
@@ -108,14 +109,14 @@ impl RunsCompared {
         }
         text.push('\n');
         for ((step, set, target), found) in &self.evals {
-            let _ = writeln!(text, "step {step} {set} {target}");
+            let _ = writeln!(text, "step {step} {} {}", visible(set), visible(target));
             for eval in found {
                 let _ = writeln!(text, "  {}", eval.as_ref().map_or_else(|| "-".to_owned(), |eval| rates(&eval.summary)));
             }
         }
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
             let Some((set, judged)) = result else { continue };
-            let second = if self.rows.len() == 2 { "the second run" } else { row.directory.id() };
+            let second = if self.rows.len() == 2 { "the second run".into() } else { visible(row.directory.id()) };
             let _ = writeln!(text, "\n{second} against the first on the same prompts of {set}");
             text.extend(judged.iter().map(Judged::line));
         }

@@ -210,26 +210,20 @@ fn examples(page: &mut Writer, pair: &Pair) {
             let id = page.safe(&after.prompt_id);
             let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
             for (name, record) in [("start", before), (pair.after_name.as_str(), after)] {
-                html.push_str(&answer(page, name, record, &cut(&record.completion)));
+                html.push_str(&answer(page, name, record, EXAMPLE_CHARACTERS));
             }
             page.raw(&format!("{html}</div>"));
         }
     }
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(EXAMPLE_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// One answer among examples, under the name of who gave it: its tier, the first error that the scorer gave, its text.
-pub(super) fn answer(page: &mut Writer, name: &str, record: &EvalRecord, text: &str) -> String {
+/// One answer among examples, under the name of who gave it: its tier, the first error that the scorer gave, its text up to a length.
+pub(super) fn answer(page: &mut Writer, name: &str, record: &EvalRecord, most: usize) -> String {
     let class = if record.is_valid() { "good" } else { "bad" };
     let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
-    let (name, reason, text) = (page.safe(name), page.safe(reason), page.safe(text));
-    format!("<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{}</span> {reason}<pre>{text}</pre></div>", record.tier)
+    let (name, tier, reason, text) =
+        (page.safe(name), page.safe(&record.tier), page.safe(reason), page.shortened(&record.completion, most));
+    format!("<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{tier}</span> {reason}<pre>{text}</pre></div>")
 }
 
 fn evals(page: &mut Writer, report: &Report) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::secrets::{redact, scan};
+use crate::secrets::{redact, visible_letter};
 
 /// Everything a page is made of; nothing is loaded, nothing runs.
 const HEAD: &str = r#"<!doctype html>
@@ -95,9 +95,17 @@ impl Writer {
 
     /// A text from anywhere: its secrets masked and counted, then escaped.
     pub(super) fn safe(&mut self, text: &str) -> String {
-        let secrets = scan(text).len();
+        self.shortened(text, usize::MAX)
+    }
+
+    /// The same of a text that is cut behind so many characters, its secrets masked before.
+    pub(super) fn shortened(&mut self, text: &str, most: usize) -> String {
+        let (clean, secrets) = redact(text);
         self.masked += secrets;
-        if secrets == 0 { escape(text) } else { escape(&redact(text)) }
+        match clean.char_indices().nth(most) {
+            Some((end, _)) => escape(&clean[..end]) + "…",
+            None => escape(&clean),
+        }
     }
 }
 
@@ -110,10 +118,9 @@ fn escape(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
+            '\n' | '\t' => safe.push(letter),
             // Controls mean nothing in HTML, and some of them turn the reading direction around.
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => safe.push('\u{FFFD}'),
-            control if control.is_control() && !['\n', '\t'].contains(&control) => safe.push('\u{FFFD}'),
-            letter => safe.push(letter),
+            letter => safe.push(visible_letter(letter)),
         }
     }
     safe
@@ -127,11 +134,15 @@ mod tests {
     fn texts_are_safe() {
         let mut page = Writer::default();
         assert_eq!(page.safe("<a href=\"x\" onclick='y'>&"), "&lt;a href=&quot;x&quot; onclick=&#39;y&#39;&gt;&amp;");
-        assert_eq!(page.safe("a\u{202E}b\u{1b}[31m\n"), "a\u{FFFD}b\u{FFFD}[31m\n");
+        assert_eq!(page.safe("a\u{202E}b\u{1b}[31m\n"), "a\u{FFFD}b␛[31m\n");
         assert_eq!(page.masked, 0);
         // Made up, and put together here so that no scanner takes it for a real one.
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
         let shown = page.safe(&format!("key {token} <b>"));
         assert!(!shown.contains(&token) && shown.contains("ghp_") && shown.ends_with("&lt;b&gt;") && page.masked == 1, "{shown}");
+        // Cut in its middle, a token is masked all the same, and one that came with its end cut off is too.
+        assert_eq!((page.shortened(&format!("<key> {token}"), 30).as_str(), page.masked), ("&lt;key&gt; ghp_…(40 characters)", 2));
+        assert_eq!((page.shortened(&format!("<key> {token}"), 12).as_str(), page.masked), ("&lt;key&gt; ghp_…(…", 3));
+        assert_eq!((page.safe(&format!("no {}…", &token[..30])).as_str(), page.masked), ("no ghp_…(30 characters)…", 4));
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::judged::Judged;
 use super::percent;
 use crate::run::EvalSummary;
+use crate::secrets::{redact, visible};
 use crate::statistics::compound;
 
 /// The table of `first` against `second` on one set, with their names as headings.
@@ -20,7 +21,7 @@ pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     let mut line = |label: &str, cells: &[String]| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:>22}")).collect();
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{label:22}{cells}");
+        let _ = writeln!(text, "{:22}{cells}", visible(label));
     };
     let names: Vec<String> = passes.iter().map(|(name, _)| shortened(name)).collect();
     line(&format!("{set} set, n = {}", first.n), &names);
@@ -87,8 +88,9 @@ fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
 
 /// A heading that fits its column; the end of a path or a run's name tells more than its beginning.
 fn shortened(name: &str) -> String {
+    let name = visible(&redact(name).0).into_owned();
     let letters = name.chars().count();
-    if letters <= 22 { name.to_owned() } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
+    if letters <= 22 { name } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
 }
 
 /// The rates of a pass in one line.

@@ -8,6 +8,7 @@ use super::judged::{Judged, Verdict};
 use super::passes::{Pass, PassId};
 use super::{ReportError, verdict};
 use crate::run::{Comparison, EvalRecord};
+use crate::secrets::visible;
 use crate::statistics::compound;
 
 /// Tiers in their order.
@@ -99,6 +100,12 @@ impl Versus {
         Self::of(ids.iter().map(|id| Pass::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
     }
 
+    /// One pass, with nothing to compare it with.
+    pub fn alone(pass: Pass) -> Self {
+        let passes = vec![pass];
+        Self { prompts: joined(&passes), pairs: Vec::new(), warnings: Vec::new(), passes }
+    }
+
     /// Compare passes.
     ///
     /// # Errors
@@ -164,14 +171,15 @@ impl Versus {
         let mut text = verdict::columns(&self.passes[0].id.set, &columns);
         for pair in &self.pairs {
             if self.pairs.len() > 1 {
-                text.push_str(&format!("{} to {}:\n", columns[pair.first].0, columns[pair.second].0));
+                let names = [pair.first, pair.second].map(|pass| visible(columns[pass].0));
+                text.push_str(&format!("{} to {}:\n", names[0], names[1]));
             }
             text.extend(pair.judged().map(Judged::line));
         }
         if let Some((_, last)) = columns.last() {
             text.push_str(&verdict::value_drift(last));
         }
-        text.extend(self.warnings.iter().map(|warning| format!("note: {warning}\n")));
+        text.extend(self.warnings.iter().map(|warning| format!("note: {}\n", visible(warning))));
         text
     }
 }

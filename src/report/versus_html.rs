@@ -1,4 +1,4 @@
-//! Passes side by side as one self-contained HTML file: rates, what the difference is worth, tags, and the answers that changed.
+//! Passes as one self-contained HTML file, one or several side by side: rates, what the difference is worth, tags, and the answers that changed or failed.
 
 use super::html::{Page, answer};
 use super::page::Writer;
@@ -8,14 +8,15 @@ use super::versus::{Asked, Outcome, Paired, TIERS, Versus};
 /// Answers of each kind that are shown.
 const EXAMPLES: usize = 20;
 
-/// The comparison as a page. Texts from prompts and completions have their secrets masked.
+/// The comparison, or the one pass, as a page. Texts from prompts and completions have their secrets masked.
 pub fn versus_html(versus: &Versus) -> Page {
     let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
     let set = &versus.passes[0].id.set;
     let mut page = Writer::begin(&format!("{} · {}", names.join(" against "), versus.passes[0].task));
     let title = page.safe(&names.join(" against "));
     page.raw(&format!("<h1>{title}</h1>"));
-    page.paragraph("soft", &format!("task {}, {set} prompts, {} answers side by side", versus.passes[0].task, versus.prompts.len()));
+    let beside = if versus.pairs.is_empty() { "" } else { " side by side" };
+    page.paragraph("soft", &format!("task {}, {set} prompts, {} answers{beside}", versus.passes[0].task, versus.prompts.len()));
     for warning in &versus.warnings {
         page.paragraph("bad", warning);
     }
@@ -37,9 +38,16 @@ pub fn versus_html(versus: &Versus) -> Page {
         page.heading("Valid by tag");
         page.table(&titles, &tags);
     }
-    if let Some(pair) = versus.pairs.first() {
-        for outcome in [Outcome::Broken, Outcome::Fixed, Outcome::Neither] {
-            examples(&mut page, versus, pair, outcome);
+    match versus.pairs.first() {
+        Some(pair) => {
+            for outcome in [Outcome::Broken, Outcome::Fixed, Outcome::Neither] {
+                let found = versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome));
+                examples(&mut page, versus, outcome.name(), &[pair.first, pair.second], found.collect());
+            }
+        }
+        None => {
+            let fails = |asked: &&Asked| versus.record(asked, 0).is_some_and(|record| !record.is_valid());
+            examples(&mut page, versus, "not valid", &[0], versus.prompts.iter().filter(fails).collect());
         }
     }
     let page = page.finish();
@@ -60,18 +68,18 @@ fn pair_of(page: &mut Writer, versus: &Versus, pair: &Paired) {
     page.table(&["answers", "unparsable after>", "invalid after>", "valid after>"], &rows);
 }
 
-fn examples(page: &mut Writer, versus: &Versus, pair: &Paired, outcome: Outcome) {
-    let found: Vec<&Asked> = versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome)).collect();
+/// The first answers of these, each under the name of its pass.
+fn examples(page: &mut Writer, versus: &Versus, title: &str, passes: &[usize], found: Vec<&Asked>) {
     if found.is_empty() {
         return;
     }
-    page.heading(&format!("{}: {} of {} shown", outcome.name(), found.len().min(EXAMPLES), found.len()));
+    page.heading(&format!("{title}: {} of {} shown", found.len().min(EXAMPLES), found.len()));
     for asked in found.into_iter().take(EXAMPLES) {
         let id = page.safe(&asked.prompt_id);
         let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
-        for place in [pair.first, pair.second] {
-            let Some(record) = versus.record(asked, place) else { continue };
-            html.push_str(&answer(page, &versus.passes[place].name, record, &record.completion));
+        for place in passes {
+            let Some(record) = versus.record(asked, *place) else { continue };
+            html.push_str(&answer(page, &versus.passes[*place].name, record, usize::MAX));
         }
         page.raw(&format!("{html}</div>"));
     }

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::RunError;
 use super::fault::{fault, tear};
@@ -53,8 +53,36 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     sync_folder(path.parent().unwrap_or(path))
 }
 
+/// Whether an export may be written there; asked before anything is computed for it.
+///
+/// # Errors
+/// [`RunError::Exists`] where something is there and `force` is not given.
+pub fn check_export(path: &Path, force: bool) -> Result<(), RunError> {
+    if !force && path.symlink_metadata().is_ok() { Err(RunError::Exists { path: path.to_owned() }) } else { Ok(()) }
+}
+
+/// Write a file for the user, whole or not at all. Without `force` nothing that is there is replaced.
+///
+/// # Errors
+/// [`RunError::Exists`], or [`RunError::Io`] naming the file.
+pub fn write_export(path: &Path, bytes: &[u8], force: bool) -> Result<(), RunError> {
+    check_export(path, force)?;
+    replace_file(path, bytes)
+}
+
+/// The path, or where something is there the first of `NAME-2.EXT`, `NAME-3.EXT`, … that is free.
+pub fn free_path(path: &Path) -> PathBuf {
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, extension) = (part(path.file_stem()), part(path.extension()));
+    let end = if extension.is_empty() { extension } else { format!(".{extension}") };
+    let numbered = (2..).map(|number: u64| path.with_file_name(format!("{stem}-{number}{end}")));
+    std::iter::once(path.to_owned()).chain(numbered).find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| path.to_owned())
+}
+
 /// Make the entries of a folder durable: new files, renames, removals.
 pub fn sync_folder(path: &Path) -> Result<(), RunError> {
+    // The parent of a bare file name is empty: the current folder.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|folder| folder.sync_all()).map_err(RunError::io("sync", path))
 }
 
@@ -107,4 +135,27 @@ pub(super) fn seal(file: &File, path: &Path) -> Result<(u64, u64), RunError> {
         file.set_len(end).and_then(|()| file.sync_all()).map_err(RunError::io("seal", path))?;
     }
     Ok((length - end, end))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_export_replaces_nothing_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        assert_eq!(free_path(&file("a.html")), file("a.html"));
+        write_export(&file("a.html"), b"one", false).unwrap();
+        assert!(matches!(write_export(&file("a.html"), b"two", false), Err(RunError::Exists { .. })));
+        assert_eq!(std::fs::read(file("a.html")).unwrap(), b"one");
+        write_export(&file("a.html"), b"three", true).unwrap();
+        assert_eq!(std::fs::read(file("a.html")).unwrap(), b"three");
+        // A link that leads nowhere is there too.
+        std::os::unix::fs::symlink("nowhere", file("a-2.html")).unwrap();
+        assert_eq!(free_path(&file("a.html")), file("a-3.html"));
+        std::fs::write(file("notes"), "").unwrap();
+        assert_eq!(free_path(&file("notes")), file("notes-2"));
+    }
 }

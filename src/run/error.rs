@@ -65,6 +65,12 @@ pub enum RunError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file of the user's that an export would replace.
+    #[error("{} exists and is left as it is; name another file, or add --force to replace it", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another worker computes this run.
     #[error("the run {} is in use by {holder}; watch it with `grpo-tui runs show`, or end that process (Ctrl-C lets it save) first", .path.display())]
     InUse {

@@ -45,7 +45,7 @@ pub use control::{
 };
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
-pub use durable::{replace_file, sync_folder};
+pub use durable::{check_export, free_path, replace_file, sync_folder, write_export};
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};

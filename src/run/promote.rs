@@ -11,6 +11,7 @@ use super::error::RunError;
 use super::find::{RunPlaces, RunReference};
 use super::history::RunState;
 use crate::hub::{HubError, ModelSource, find_model};
+use crate::secrets::redact_json;
 
 /// What only a resume needs.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
@@ -59,12 +60,13 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
     let file = run.file();
     let history = RunState::read(run.path())?;
     let evals = history.evals.values().filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
-    let document = json!({
+    let mut document = json!({
         "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,
         "model_digest": file.model_digest, "config_digest": file.config_digest, "config": file.config, "host": file.host,
         "created": file.created, "binary_version": file.binary_version, "files": files,
         "evals": evals.map(|eval| json!({"set": eval.set, "summary": eval.summary})).collect::<Vec<_>>(),
     });
+    redact_json(&mut document);
     replace_file(&building.join("provenance.json"), format!("{document:#}\n").as_bytes())?;
     Ok(document)
 }

@@ -37,7 +37,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
 }
 
 /// Long, with letters and digits, and no pattern in them.
-fn looks_random(value: &str) -> bool {
+pub(super) fn looks_random(value: &str) -> bool {
     let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(test);
     value.len() >= SHORTEST && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && entropy(value) >= LEAST_ENTROPY
 }

@@ -1,12 +1,18 @@
-//! A deterministic scan for secrets: what would leave the machine, or be learnt by a model, and should not. Bounded in time, no network, no guess by a model.
+//! Text of others before it is shown. A deterministic scan for secrets: what would leave the machine, or be learnt by a model, and should not; bounded in
+//! time, no network, no guess by a model. And characters that would speak to a terminal.
 
 mod assignments;
 mod structured;
 mod tokens;
+mod visible;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+use serde_json::Value;
+
+pub use visible::{is_control, visible, visible_json, visible_letter, visible_lines};
 
 /// The longest run of characters that is looked at for one secret, in bytes: hostile text costs no more than its length times this.
 const LONGEST_BYTES: usize = 8192;
@@ -35,21 +41,62 @@ pub fn scan(text: &str) -> Vec<Secret> {
     found.into_values().collect()
 }
 
-/// The text with every secret masked.
-pub fn redact(text: &str) -> Cow<'_, str> {
-    let secrets = scan(text);
+/// The text with every secret masked, and how many there were. A text that will be cut is masked before: half a secret is not found, and may be enough.
+pub fn redact(text: &str) -> (Cow<'_, str>, usize) {
+    masked(text, &scan(text), 0)
+}
+
+/// Masks every secret in the texts of a document, names of fields included, and says how many there were. `"password": "…"` is read as one text.
+pub fn redact_json(value: &mut Value) -> usize {
+    match value {
+        Value::String(text) => replace(text, ""),
+        Value::Array(values) => values.iter_mut().map(redact_json).sum(),
+        Value::Object(fields) => {
+            let named = std::mem::take(fields).into_iter().map(|(mut name, mut value)| {
+                let found = match &mut value {
+                    Value::String(text) => replace(text, &format!("{name}: ")),
+                    value => redact_json(value),
+                };
+                let found = found + replace(&mut name, "");
+                (found, name, value)
+            });
+            let mut count = 0;
+            for (found, name, value) in named {
+                count += found;
+                fields.insert(name, value);
+            }
+            count
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+/// Masks the secrets of a text that are found when `before` stands before it.
+fn replace(text: &mut String, before: &str) -> usize {
+    let whole = format!("{before}{text}");
+    let mut secrets = scan(&whole);
+    secrets.retain(|secret| secret.place.start >= before.len());
+    let (clean, count) = masked(&whole, &secrets, before.len());
+    if count > 0 {
+        *text = clean.into_owned();
+    }
+    count
+}
+
+/// A text from byte `from` on with these secrets masked.
+fn masked<'t>(text: &'t str, secrets: &[Secret], from: usize) -> (Cow<'t, str>, usize) {
     if secrets.is_empty() {
-        return Cow::Borrowed(text);
+        return (Cow::Borrowed(&text[from..]), 0);
     }
     let mut clean = String::with_capacity(text.len());
-    let mut end = 0;
+    let mut end = from;
     for secret in secrets {
         clean.push_str(&text[end..secret.place.start]);
         clean.push_str(&secret.masked);
         end = secret.place.end;
     }
     clean.push_str(&text[end..]);
-    Cow::Owned(clean)
+    (Cow::Owned(clean), secrets.len())
 }
 
 /// The first four characters (none of a secret shorter than twelve), then how many there are.

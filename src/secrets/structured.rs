@@ -1,7 +1,8 @@
-//! Secrets with a structure of their own: private keys, JSON Web Tokens, passwords inside connection strings.
+//! Secrets with a structure of their own: private keys, JSON Web Tokens, passwords inside connection strings, `Authorization` headers, tokens in parts.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
+use super::assignments::looks_random;
 use super::{LONGEST_BYTES, is_placeholder};
 
 /// The kinds of PEM blocks that hold a private key (RFC 7468, PKCS #1, SEC 1, OpenSSH, OpenPGP).
@@ -13,7 +14,63 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let tokens = text.match_indices("eyJ").filter_map(|(start, _)| web_token(text, start)).map(|place| ("JSON Web Token", place));
     let strings =
         text.match_indices("://").filter_map(|(place, _)| password(text, place + 3)).map(|place| ("connection string password", place));
-    keys.chain(tokens).chain(strings).collect()
+    keys.chain(tokens).chain(strings).chain(in_parts(text)).chain(authorizations(text)).collect()
+}
+
+/// Tokens of several parts without a beginning of their own: name, the sign that they are looked for by, how many characters of which alphabet stand before
+/// it, how many each part behind it has, and of which alphabet.
+type Parted = (&'static str, &'static str, (RangeInclusive<usize>, fn(&u8) -> bool), (&'static [RangeInclusive<usize>], fn(&u8) -> bool));
+
+static PARTED: [Parted; 4] = [
+    ("Telegram bot token", ":A", (8..=10, u8::is_ascii_digit), (&[34..=34], is_url)),
+    ("Discord bot token", ".", (23..=28, is_url), (&[6..=7, 27..=40], is_url)),
+    (
+        "Azure AD client secret",
+        "Q~",
+        (4..=4, |byte| is_url(byte) || matches!(byte, b'.' | b'~')),
+        (&[31..=34], |byte| is_url(byte) || matches!(byte, b'.' | b'~')),
+    ),
+    ("Mailgun key", "-", (32..=32, u8::is_ascii_hexdigit), (&[8..=8, 8..=8], u8::is_ascii_hexdigit)),
+];
+
+fn is_url(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
+/// Every such token. Its parts are kept apart by the sign's first character.
+fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
+    let bytes = text.as_bytes();
+    let found = PARTED.iter().flat_map(|(name, sign, (before, is_before), (behind, is_behind))| {
+        text.match_indices(sign).filter_map(move |(at, _)| {
+            let length = bytes[..at].iter().rev().take(before.end() + 1).take_while(|byte| is_before(byte)).count();
+            let start = at - before.contains(&length).then_some(length)?;
+            let mut end = at + sign.len();
+            for (place, lengths) in behind.iter().enumerate() {
+                end += usize::from(place > 0 && bytes.get(end) == sign.as_bytes().first());
+                let length = bytes.get(end..)?.iter().take(lengths.end() + 1).take_while(|byte| is_behind(byte)).count();
+                end += lengths.contains(&length).then_some(length)?;
+            }
+            let has = |test: fn(&u8) -> bool| bytes[start..end].iter().any(test);
+            (has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_placeholder(&text[start..end])).then_some((*name, start..end))
+        })
+    });
+    found.collect()
+}
+
+/// What stands behind the scheme of an `Authorization` header, where it is no stand-in; behind `Bearer` elsewhere, where it looks random.
+fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
+    let lower = text.to_ascii_lowercase();
+    let of = |scheme: &'static str| lower.match_indices(scheme).map(move |(at, _)| (scheme, at));
+    let found = ["bearer ", "basic ", "token ", "apikey "].into_iter().flat_map(of).filter_map(|(scheme, at)| {
+        let is_header = lower[..at].trim_end_matches([' ', '\t', '"', '\'', ':', '=', '\\']).ends_with("authorization");
+        let after = text[at + scheme.len()..].trim_start_matches(' ');
+        let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+        let value = after[..after.bytes().take(LONGEST_BYTES).take_while(may_stand).count()].trim_end_matches('.');
+        let is_secret = if is_header { value.len() >= 8 } else { scheme == "bearer " && looks_random(value) };
+        let start = text.len() - after.len();
+        (is_secret && !is_placeholder(value)).then_some(("Authorization header", start..start + value.len()))
+    });
+    found.collect()
 }
 
 /// From `-----BEGIN … PRIVATE KEY-----` to its end line, or to the end of the text.

@@ -60,6 +60,129 @@ fn secrets_are_found_with_their_rule_and_place() {
     check("JSON Web Token", &web_token());
 }
 
+/// Each provider's format, with made-up characters behind its beginning.
+#[test]
+fn tokens_of_every_provider_are_found_and_masked() {
+    let upper = |length| random("ABCDEFGH234567", length);
+    let digits = |length| random("7130592468", length);
+    let check = |rule: &str, secret: String| {
+        for (before, after) in [("", ""), ("use ", " now"), ("\"", "\","), ("url=https://x/", "?a=b"), ("ä ", "\n"), ("(", ").")] {
+            let text = format!("{before}{secret}{after}");
+            let found = scan(&text);
+            assert_eq!(found.iter().map(|found| found.rule).collect::<Vec<_>>(), [rule], "{text}");
+            let (masked, count) = redact(&text);
+            let shown = secret.chars().skip(4).collect::<String>();
+            assert!(count == 1 && !masked.contains(&shown[..8]) && masked.contains("characters)"), "{masked}");
+        }
+    };
+    check("1Password service account token", format!("ops_{}{}", "eyJ", letters(300)));
+    check("age secret key", format!("AGE-{}-KEY-1{}", "SECRET", upper(58)));
+    check("Alibaba Cloud access key id", format!("LTAI{}", letters(20)));
+    check("Amazon Bedrock key", format!("ABSK{}", letters(128)));
+    check("Atlassian token", format!("ATATT3{}", letters(186)));
+    check("Azure AD client secret", format!("a1B8{}{}", "Q~", letters(34)));
+    check("Bitbucket app password", format!("ATBB{}", letters(32)));
+    check("Brevo key", format!("xkeysib-{}-{}", hex(64), letters(16)));
+    check("Contentful token", format!("CFPAT-{}", letters(43)));
+    check("Databricks token", format!("dapi{}", hex(32)));
+    check("Discord bot token", format!("M{}.{}.{}", letters(23), letters(6), letters(38)));
+    check("Discord webhook", format!("discord.com/api/webhooks/{}/{}", digits(18), letters(68)));
+    check("Doppler token", format!("dp.pt.{}", letters(43)));
+    check("Dropbox token", format!("sl.{}", letters(140)));
+    check("Dynatrace token", format!("dt0c01.{}.{}", upper(24), upper(64)));
+    check("ElevenLabs key", format!("sk_{}", hex(48)));
+    check("Facebook token", format!("EAAC{}", letters(150)));
+    check("Figma token", format!("figd_{}", letters(40)));
+    check("Fly.io token", format!("fo1_{}", letters(43)));
+    check("Google OAuth token", format!("ya29.{}", letters(120)));
+    check("Google OAuth token", format!("1//0{}", letters(80)));
+    check("Grafana token", format!("glsa_{}_{}", letters(32), hex(8)));
+    check("Grafana token", format!("glc_{}", letters(120)));
+    check("Groq key", format!("gsk_{}", letters(52)));
+    check("Heroku key", format!("HRKU-AA{}", letters(58)));
+    check("LangSmith key", format!("lsv2_pt_{}_{}", hex(32), hex(10)));
+    check("Linear key", format!("lin_api_{}", letters(40)));
+    check("Mailgun key", format!("key-{}", hex(32)));
+    check("Mailgun key", format!("{}-{}-{}", hex(32), hex(8), hex(8)));
+    check("New Relic key", format!("NRAK-{}", upper(27)));
+    check("Notion token", format!("ntn_{}{}", digits(11), letters(35)));
+    check("Notion token", format!("secret_{}", letters(43)));
+    check("NVIDIA key", format!("nvapi-{}", letters(64)));
+    check("OpenAI key", format!("sk-{}", hex(32)));
+    check("OpenShift token", format!("sha256~{}", letters(43)));
+    check("Perplexity key", format!("pplx-{}", letters(48)));
+    check("Pinecone key", format!("pcsk_{}", letters(70)));
+    check("PlanetScale token", format!("pscale_tkn_{}", letters(43)));
+    check("Postman key", format!("PMAK-{}-{}", hex(24), hex(34)));
+    check("Prefect key", format!("pnu_{}", letters(36)));
+    check("Pulumi token", format!("pul-{}", hex(40)));
+    check("ReadMe key", format!("rdme_{}", letters(70)));
+    check("Replicate token", format!("r8_{}", letters(37)));
+    check("RubyGems key", format!("rubygems_{}", hex(48)));
+    check("Sentry token", format!("sntryu_{}", hex(64)));
+    check("Shopify token", format!("shpat_{}", hex(32)));
+    check("Square token", format!("sq0atp-{}", letters(22)));
+    check("Square token", format!("sq0csp-{}", letters(43)));
+    check("Square token", format!("EAAA{}", letters(60)));
+    check("Supabase key", format!("sbp_{}", hex(40)));
+    check("Supabase key", format!("sb_secret_{}_{}", letters(22), letters(8)));
+    check("Tailscale key", format!("tskey-auth-{}-{}", letters(12), letters(32)));
+    check("Telegram bot token", format!("{}:A{}", digits(10), letters(34)));
+    check("Together key", format!("tgp_v1_{}", letters(43)));
+    check("Twilio key", format!("SK{}", hex(32)));
+    check("Vault token", format!("hvs.{}", letters(95)));
+    check("xAI key", format!("xai-{}", letters(80)));
+    // A bot's token in the address that it is used by.
+    let token = format!("{}:A{}", digits(9), letters(34));
+    assert!(!redact(&format!("https://api.telegram.org/bot{token}/getMe")).0.contains(&token));
+}
+
+#[test]
+fn authorization_headers_are_masked() {
+    let check = |text: &str, secret: &str| {
+        let found = scan(text);
+        assert_eq!((found.len(), found.first().map(|found| &text[found.place.clone()])), (1, Some(secret)), "{text}");
+    };
+    let value = letters(32);
+    for before in ["Authorization: Bearer ", "authorization:bearer ", "-H 'Authorization: Basic ", "\"Authorization\": \"Token ", "Bearer "]
+    {
+        check(&format!("{before}{value}\""), &value);
+    }
+    check("Authorization: Bearer short-one", "short-one");
+    for text in [
+        "Authorization: Bearer $TOKEN",
+        "Authorization: Bearer <token>",
+        "the bearer of this letter",
+        "Bearer authentication",
+        "basic information",
+    ] {
+        assert_eq!(scan(text), [], "{text}");
+    }
+}
+
+#[test]
+fn a_token_whose_end_was_cut_off_is_masked() {
+    let token = format!("ghp_{}", letters(36));
+    assert_eq!(redact(&format!("got \"{}…", &token[..30])).0, "got \"ghp_…(30 characters)…");
+    for text in ["sk-learning…", "key-decade…", "cioccolata…", "hf_…", "ghp_…(40 characters)"] {
+        assert_eq!(scan(text), [], "{text}");
+    }
+}
+
+#[test]
+fn documents_are_masked_in_names_and_texts() {
+    let (token, value) = (format!("hf_{}", letters(34)), letters(32));
+    let mut document =
+        serde_json::json!({"a": [format!("use {token}"), 1, null], "api_key": value, token.clone(): {"b": "c"}, "plain": "text"});
+    assert_eq!(redact_json(&mut document), 3);
+    let expected = serde_json::json!({
+        "a": ["use hf_B…(37 characters)", 1, null], "api_key": format!("{}…(32 characters)", &value[..4]), "hf_B…(37 characters)": {"b": "c"}, "plain": "text",
+    });
+    let shown = expected.to_string().replace("hf_B", &token[..4]);
+    assert_eq!(document.to_string(), shown);
+    assert_eq!(redact_json(&mut document), 0, "what is masked is no secret");
+}
+
 #[test]
 fn private_keys_passwords_and_assignments_are_found() {
     let check = |text: &str, rule: &str, secret: &str| {
@@ -110,6 +233,9 @@ fn look_alikes_are_left_alone() {
         "secret = aaaaaaaaaaaaaaaa1111".to_owned(),
         "max_tokens: 1024, total_tokens=20481234567890123456".to_owned(),
         format!("commit {} of the tree", hex(40)),
+        format!("SKU SK{} and AC/DC", hex(8)),
+        "0f8fad5b-d9cd-469f-a165-70867728950e at 12:Apples, v1.0-alpha, key-value, sl.en.wikipedia.org".to_owned(),
+        "secret_santa_list, ntn_, xai-model, r8_quantised, hvs.example, the SECRET-KEY-1 of AGE".to_owned(),
         "invoice INV-20418 of 12.03.2026: 1.234,50 €, vendor: Müller & Sons GmbH".to_owned(),
         String::new(),
     ];
@@ -121,13 +247,26 @@ fn look_alikes_are_left_alone() {
 #[test]
 fn at_most_four_characters_of_a_secret_are_shown() {
     let text = format!("a ghp_{} b redis://:s3cr3t-9@cache c", letters(36));
-    assert_eq!(redact(&text), "a ghp_…(40 characters) b redis://:…(8 characters)@cache c");
-    assert!(matches!(redact("nothing here"), Cow::Borrowed("nothing here")));
+    assert_eq!(redact(&text), ("a ghp_…(40 characters) b redis://:…(8 characters)@cache c".into(), 2));
+    assert!(matches!(redact("nothing here"), (Cow::Borrowed("nothing here"), 0)));
 }
 
 #[test]
 fn megabytes_of_beginnings_cost_no_more_than_their_length() {
-    for piece in ["sk-", "eyJ.", "://:", "=:\"", "-----BEGIN PRIVATE KEY-----", "token="] {
+    for piece in [
+        "sk-",
+        "eyJ.",
+        "://:",
+        "=:\"",
+        "-----BEGIN PRIVATE KEY-----",
+        "token=",
+        "bearer ",
+        "authorization: ",
+        "Q~",
+        ":A",
+        "aB3dE5fG7hJ9kLmN1pQrStUv.",
+        "0123456789abcdef",
+    ] {
         let text = piece.repeat(200_000 / piece.len());
         let start = std::time::Instant::now();
         scan(&text);

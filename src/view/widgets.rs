@@ -12,4 +12,3 @@ pub mod histogram;
 pub mod json;
 pub mod sparkline;
 pub mod stack;
-pub mod visible;

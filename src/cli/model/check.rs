@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::compared::{Compared, check_vocabulary};
 use super::open;
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, print_json};
 use crate::eval::second_opinion;
 use crate::text::Tokenizer;
 
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             "max_difference": found.max_difference, "mean_difference": found.mean_difference,
             "max_allowed": found.max_allowed, "mean_allowed": found.mean_allowed, "ok": found.holds(),
         });
-        println!("{document}");
+        print_json(&format!("{document}\n"))?;
     } else {
         let verdict = if found.holds() {
             "the same: rounding explains the difference"

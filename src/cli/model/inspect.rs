@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::uses::{ByDevice, SEQUENCES, TOKENS, Uses};
-use crate::cli::Outcome;
+use crate::cli::{Outcome, print, print_json};
 use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
 use crate::model::tensor_names;
+use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -39,9 +40,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let inspection = inspect(&source)?;
     let uses = ByDevice::of(&inspection.config)?;
     if arguments.json {
-        println!("{}", inspection.json(&source.name, &uses));
+        print_json(&format!("{}\n", inspection.json(&source.name, &uses)))?;
     } else {
-        print!("{}", inspection.text(&source.name, &uses));
+        print(&inspection.text(&source.name, &uses))?;
     }
     Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -156,7 +157,7 @@ impl Inspection {
         text += &format!("caches {} a token in f32, {} in bf16\n", size(4 * cache), size(2 * cache));
         text += &uses_text(uses);
         for problem in &self.problems {
-            text += &format!("  problem       {problem}; the checkpoint is incomplete or of another architecture\n");
+            text += &format!("  problem       {}; the checkpoint is incomplete or of another architecture\n", visible(problem));
         }
         text
     }

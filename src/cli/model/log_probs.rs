@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::compared::{Compared, check_vocabulary};
 use super::open;
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, print_json};
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
 
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         found.extend(log_probs(&model, &micro_batch, Adapters::On, 1.0)?.into_iter().flatten().map(|token| token.log_prob));
     }
     if arguments.compared.json {
-        println!("{}", serde_json::json!({ "log_probs": found }));
+        print_json(&format!("{}\n", serde_json::json!({ "log_probs": found })))?;
     } else {
         for (id, log_prob) in rest.iter().zip(&found) {
             println!("{id:>8}  {log_prob:.6}");

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::cli::Outcome;
 use crate::cli::bar::Bar;
+use crate::cli::{Outcome, print_json};
 use crate::hub::{PullSettings, pull};
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let folder = found?;
     if arguments.json {
-        println!("{}", serde_json::json!({ "model": name, "folder": folder, "bytes": done }));
+        print_json(&format!("{}\n", serde_json::json!({ "model": name, "folder": folder, "bytes": done })))?;
     } else {
         eprintln!("{name} is in {}", folder.display());
     }

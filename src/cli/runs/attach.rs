@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::output::{self, Stream};
 use super::{Failure, Outcome};
 use crate::report::{Report, rates};
 use crate::run::events::{Control, Step};
 use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunPlaces, RunState, State, Status};
+use crate::secrets::{redact, redact_json, visible};
 
 /// How long to wait for news before the run's state is looked at again.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -37,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
         Ok(Some(_)) => Ok(ExitCode::from(130)),
         Ok(None) => {
-            eprintln!("left {}; it goes on. Watch it again: grpo-tui runs attach {}", run.id(), run.id());
+            output::say(&format!("left {}; it goes on. Watch it again: grpo-tui runs attach {}", run.id(), run.id()));
             Ok(ExitCode::from(130))
         }
     }
@@ -62,13 +64,13 @@ impl From<crate::run::RunError> for Stopped {
 
 /// How the run ended; `None` where the user left before.
 fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
-    let mut out = std::io::stdout();
+    let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
         (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
     } else {
         let seen = Report::read(run.clone())?;
         let (state, follower) = Follower::open(run.path())?;
-        write!(out, "{}", summary(&seen))?;
+        write!(out, "{}", redact(&summary(&seen)).0)?;
         (state, follower)
     };
     loop {
@@ -89,7 +91,8 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         if ended && quiet {
             if !json {
                 let cause = State::observe(run.path()).and_then(|state| state.cause).map_or_else(String::new, |cause| format!(": {cause}"));
-                writeln!(out, "{}{cause}", status.name())?;
+                writeln!(out, "{}", shown(&format!("{}{cause}", status.name())))?;
+                out.flush()?;
             }
             return Ok(Some(status));
         }
@@ -101,8 +104,8 @@ fn summary(seen: &Report) -> String {
     let total = total(&seen.history);
     let mut text = format!(
         "run {}  {}  {}, step {}{total}\n",
-        seen.directory.id(),
-        seen.directory.file().task,
+        visible(seen.directory.id()),
+        visible(&seen.directory.file().task),
         seen.status().name(),
         seen.history.last_step
     );
@@ -110,7 +113,7 @@ fn summary(seen: &Report) -> String {
         text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
     }
     for alert in seen.history.alerts.values().filter(|alert| !alert.cleared) {
-        text.push_str(&format!("alert: {} {}\n", alert.sentence, alert.suggestion));
+        text.push_str(&format!("alert: {}\n", visible(&format!("{} {}", alert.sentence, alert.suggestion))));
     }
     text
 }
@@ -125,21 +128,28 @@ fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> st
     }
     for event in &batch.events {
         if json {
-            out.write_all(&event.to_line().map_err(std::io::Error::from)?)?;
+            let mut document: serde_json::Value = serde_json::from_slice(&event.to_line().map_err(std::io::Error::from)?)?;
+            redact_json(&mut document);
+            writeln!(out, "{document}")?;
         } else if let Some(line) = line(event, state) {
-            writeln!(out, "{line}")?;
+            writeln!(out, "{}", shown(&line))?;
         }
     }
     if json {
         return Ok(());
     }
     for skipped in &batch.skipped {
-        writeln!(out, "events.jsonl line {} is no event ({}); skipped", skipped.line, skipped.reason)?;
+        writeln!(out, "events.jsonl line {} is no event ({}); skipped", skipped.line, shown(&skipped.reason))?;
     }
     if batch.gaps > 0 {
         writeln!(out, "{} events are missing from the log", batch.gaps)?;
     }
     Ok(())
+}
+
+/// One line of a run's own words: secrets masked, nothing that a terminal obeys.
+fn shown(line: &str) -> String {
+    visible(&redact(line).0).into_owned()
 }
 
 /// What a person wants to read of an event; groups, phases and device readings are left out.

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, pretty, print, show};
+use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, show, size, tell_masked};
 use crate::report::{Report, csv, html, json_lines};
-use crate::run::{RunPlaces, replace_file};
+use crate::run::{RunPlaces, check_export, write_export};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
@@ -26,18 +26,23 @@ pub(super) struct Arguments {
     /// Everything as one JSON document; with --html, what was written
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl"])]
     json: bool,
+    /// Replace FILE where it exists
+    #[arg(long, requires = "html")]
+    force: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+    let file = arguments.html.as_deref().filter(|file| *file != Path::new("-"));
+    file.map_or(Ok(()), |file| check_export(file, arguments.force)).map_err(|error| Failure::usage(error.to_string()))?;
     let seen = Report::read(places.find(&arguments.run)?)?;
     if let Some(file) = &arguments.html {
-        return write_html(&seen, file, arguments.json);
+        return write_html(&seen, file, arguments);
     }
     if arguments.csv {
         return print(&csv(&seen.history));
     }
     if arguments.jsonl {
-        return print(&json_lines(&seen.history));
+        return print_json_lines(json_lines(&seen.history));
     }
     let mut document = show::document(&seen);
     let series = seen.history.metrics.iter();
@@ -45,19 +50,20 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         .map(|(name, series)| (name.clone(), json!({"steps": series.steps().collect::<Vec<_>>(), "values": series.values()})))
         .collect();
     document["series"] = series.into();
-    print(&pretty(&document))
+    print_json(document)
 }
 
-fn write_html(seen: &Report, file: &Path, json: bool) -> Outcome {
+fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
     let page = html(seen);
     if file == Path::new("-") {
-        return print(&page.text);
+        tell_masked(page.masked);
+        return output::print_exact(&page.text);
     }
-    replace_file(file, page.text.as_bytes()).map_err(|error| Failure::failed(error.to_string()))?;
-    if json {
-        return print(&format!("{}\n", json!({"run": seen.directory.id(), "file": file, "bytes": page.text.len(), "masked": page.masked})));
+    write_export(file, page.text.as_bytes(), arguments.force)?;
+    if arguments.json {
+        let (run, bytes) = (seen.directory.id(), page.text.len());
+        return print_json_lines(vec![json!({"run": run, "file": file, "bytes": bytes, "masked": page.masked})]);
     }
-    let masked = if page.masked == 0 { "nothing looked like a secret".to_owned() } else { format!("{} secrets are masked", page.masked) };
-    eprintln!("wrote {} ({}); {masked}", file.display(), super::size(page.text.len() as u64));
+    output::say(&format!("wrote {} ({}); {}", file.display(), size(page.text.len() as u64), masked(page.masked)));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, print, print_json_lines};
 use crate::report::{Report, RunRow, order, unknown_field};
 use crate::run::{Field, Query, RunPlaces};
+use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -50,26 +51,24 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     if let Some(name) = &arguments.sort {
         seen.sort_by(|a, b| order(a.field(name, arguments.smoothed), b.field(name, arguments.smoothed), arguments.descending));
     }
-    let mut text = String::new();
     if arguments.json {
-        for (path, message) in &unreadable {
-            let _ = writeln!(text, "{}", json!({"id": id(path), "path": path, "error": message}));
-        }
-        for run in &seen {
+        let unreadable = unreadable.iter().map(|(path, message)| json!({"id": id(path), "path": path, "error": message}));
+        let rows = seen.iter().map(|run| {
             let mut row = run.document();
             if let Some(name) = &arguments.sort {
                 row["sorted_by"] = json!({name: run.field(name, arguments.smoothed).map(|field| value(&field))});
             }
-            let _ = writeln!(text, "{row}");
-        }
-    } else {
-        table(&mut text, &seen, arguments);
-        for (path, message) in &unreadable {
-            let _ = writeln!(text, "{:<40} unreadable: {message}", id(path));
-        }
-        if seen.len() < all {
-            let _ = writeln!(text, "{} of {all} runs", seen.len());
-        }
+            row
+        });
+        return print_json_lines(unreadable.chain(rows).collect());
+    }
+    let mut text = String::new();
+    table(&mut text, &seen, arguments);
+    for (path, message) in &unreadable {
+        let _ = writeln!(text, "{:<40} unreadable: {}", visible(&id(path)), visible(message));
+    }
+    if seen.len() < all {
+        let _ = writeln!(text, "{} of {all} runs", seen.len());
     }
     print(&text)
 }
@@ -95,15 +94,15 @@ fn table(text: &mut String, seen: &[RunRow], arguments: &Arguments) {
         let percent = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1} %", 100.0 * rate));
         let summary = run.latest_valid().map(|(_, summary)| summary);
         let (valid, exact) = (percent(summary.map(|summary| summary.valid)), percent(summary.and_then(|summary| summary.exact)));
-        let (id, status, step) = (run.directory.id(), run.status.name(), run.last_step);
+        let (id, status, step) = (visible(run.directory.id()), run.status.name(), run.last_step);
         let sorted = extra.and_then(|name| run.field(name, arguments.smoothed)).map_or_else(
             || "-".to_owned(),
             |field| match field {
                 Field::Number(number) => format!("{number:.4}"),
-                Field::Text(text) => text,
+                Field::Text(text) => visible(&text).into_owned(),
             },
         );
-        let model = &run.directory.file().config.base_model;
+        let model = visible(&run.directory.file().config.base_model);
         let _ = writeln!(text, "{id:<40} {status:<11} {step:>6} {valid:>9} {exact:>9}{}  {model}", column(&sorted));
     }
 }

@@ -14,9 +14,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, output};
 use crate::report::{Report, RunsCompared, shown, size};
 use crate::run::RunPlaces;
+use crate::secrets::{redact, redact_json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -74,13 +75,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::List(arguments) => list::run(&arguments, &places),
         Command::Show { run, json } => {
             let seen = seen(&run)?;
-            print(&if json { pretty(&show::document(&seen)) } else { show::page(&seen) })
+            if json { print_json(show::document(&seen)) } else { print(&show::page(&seen)) }
         }
         Command::Attach(arguments) => attach::run(&arguments, &places),
         Command::Compare { first, others, json } => {
             let runs = std::iter::once(&first).chain(&others).map(|run| seen(run)).collect::<Result<Vec<_>, _>>()?;
             let compared = RunsCompared::of(&runs);
-            print(&if json { pretty(&compared.document()) } else { compared.page() })
+            if json { print_json(compared.document()) } else { print(&compared.page()) }
         }
         Command::Versus(arguments) => versus::run(&arguments, &places),
         Command::Export(arguments) => export::run(&arguments, &places),
@@ -91,6 +92,37 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-fn pretty(document: &Value) -> String {
-    format!("{document:#}\n")
+/// Text out of a run's folder. Whatever leaves one goes through here or through [`print_json`] and [`print_json_lines`]: its secrets are masked.
+pub(super) fn print(text: &str) -> Outcome {
+    let (text, masked) = redact(text);
+    tell_masked(masked);
+    output::print(&text)
+}
+
+/// A document out of a run's folder.
+pub(super) fn print_json(mut document: Value) -> Outcome {
+    tell_masked(redact_json(&mut document));
+    output::print_json(&format!("{document:#}\n"))
+}
+
+/// Documents out of run folders, one a line.
+fn print_json_lines(mut documents: Vec<Value>) -> Outcome {
+    tell_masked(documents.iter_mut().map(redact_json).sum());
+    output::print_json(&documents.iter().map(|document| format!("{document}\n")).collect::<String>())
+}
+
+/// Says on standard error how many secrets were masked, where any were.
+fn tell_masked(count: usize) {
+    if count > 0 {
+        output::say(&masked(count));
+    }
+}
+
+/// How many secrets a file that was written has masked.
+pub(super) fn masked(count: usize) -> String {
+    match count {
+        0 => "nothing looked like a secret".to_owned(),
+        1 => "1 secret is masked".to_owned(),
+        count => format!("{count} secrets are masked"),
+    }
 }

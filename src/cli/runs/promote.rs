@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, output, print_json};
 use crate::run::{RunError, RunPlaces, RunReference, promote};
 
 #[derive(Debug, clap::Args)]
@@ -26,8 +26,12 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         error => error.into(),
     })?;
     if arguments.json {
-        return print(&format!("{document:#}\n"));
+        return print_json(document);
     }
-    eprintln!("wrote {}: the checkpoint of step {step} of {}; provenance.json says where it comes from", out.display(), run.id());
+    output::say(&format!(
+        "wrote {}: the checkpoint of step {step} of {}; provenance.json says where it comes from",
+        out.display(),
+        run.id()
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,14 @@
 //! `runs remove`: delete a run that has ended, after asking.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, print, size};
+use super::{Failure, Outcome, output, print_json_lines, size};
 use crate::report::Report;
 use crate::run::{Removal, Removed, RunPlaces};
+use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,16 +32,16 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         let what = seen.as_ref().map_or_else(String::new, |seen| {
             format!(", {}, {} steps, checkpoints of {}", seen.status().name(), seen.history.last_step, seen.checkpoints.len())
         });
-        let used = if users.is_empty() { String::new() } else { format!("\nStarted from its result: {}", users.join(", ")) };
-        if !ask(&format!("{} ({}{what}){used}\nDelete it for good? [y/N] ", removal.id(), size(removal.bytes)))? {
+        let used = if users.is_empty() { String::new() } else { format!("\nStarted from its result: {}", visible(&users.join(", "))) };
+        if !ask(&format!("{} ({}{what}){used}\nDelete it for good? [y/N] ", visible(removal.id()), size(removal.bytes)))? {
             return Err(Failure::failed("nothing was deleted"));
         }
     }
     let Removed { id, bytes } = removal.carry_out()?;
     if arguments.json {
-        return print(&format!("{}\n", json!({"removed": id, "bytes": bytes, "started_from_it": users})));
+        return print_json_lines(vec![json!({"removed": id, "bytes": bytes, "started_from_it": users})]);
     }
-    eprintln!("deleted {id} ({})", size(bytes));
+    output::say(&format!("deleted {id} ({})", size(bytes)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,8 +51,7 @@ fn ask(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("there is no terminal to ask on; add --yes to delete it"));
     }
-    let mut error = std::io::stderr();
-    write!(error, "{question}").and_then(|()| error.flush())?;
+    output::ask(question);
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))

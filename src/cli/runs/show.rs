@@ -8,6 +8,7 @@ use super::size;
 use crate::report::{Report, RunRow, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
+use crate::secrets::visible;
 
 /// Evals of the eval set that a page lists, besides the best; the others are counted.
 const LATEST_EVALS: usize = 6;
@@ -43,7 +44,7 @@ pub(super) fn page(seen: &Report) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", visible(&value));
     };
     line("run", file.id.clone());
     line("folder", seen.directory.path().display().to_string());

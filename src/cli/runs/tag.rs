@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{Outcome, print};
+use super::{Outcome, print, print_json_lines};
 use crate::run::{RunPlaces, change_tags};
+use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -28,5 +29,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         change_tags(run.path(), &arguments.tags, &arguments.remove)?
     };
     let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
-    print(&if arguments.json { format!("{}\n", json!({"run": run.id(), "tags": tags})) } else { format!("{}: {text}\n", run.id()) })
+    if arguments.json {
+        print_json_lines(vec![json!({"run": run.id(), "tags": tags})])
+    } else {
+        print(&format!("{}: {}\n", visible(run.id()), visible(&text)))
+    }
 }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, pretty, print};
+use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, size};
 use crate::report::{Versus, base_and_trained, base_and_trained_on, versus_html};
-use crate::run::{RunPlaces, replace_file};
+use crate::run::{RunPlaces, check_export, write_export};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -23,9 +23,17 @@ pub(super) struct Arguments {
     /// As one self-contained HTML file with the answers that changed; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Replace FILE where it exists
+    #[arg(long, requires = "html")]
+    force: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+    arguments
+        .html
+        .as_deref()
+        .map_or(Ok(()), |file| check_export(file, arguments.force))
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let mut passes = Vec::new();
     for run in &arguments.these {
         let directory = places.find(run)?;
@@ -40,12 +48,12 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     let versus = Versus::read(&passes)?;
     if let Some(file) = &arguments.html {
         let page = versus_html(&versus);
-        replace_file(file, page.text.as_bytes())?;
+        write_export(file, page.text.as_bytes(), arguments.force)?;
         if arguments.json {
-            return print(&format!("{}\n", json!({"file": file, "bytes": page.text.len(), "masked": page.masked})));
+            return print_json_lines(vec![json!({"file": file, "bytes": page.text.len(), "masked": page.masked})]);
         }
-        eprintln!("wrote {}", file.display());
+        output::say(&format!("wrote {} ({}); {}", file.display(), size(page.text.len() as u64), masked(page.masked)));
         return Ok(ExitCode::SUCCESS);
     }
-    print(&if arguments.json { pretty(&versus.document()) } else { versus.page() })
+    if arguments.json { print_json(versus.document()) } else { print(&versus.page()) }
 }

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::Arguments;
 use crate::cli::targets::{Rows, whole};
-use crate::cli::{Outcome, print, progress};
+use crate::cli::{Outcome, print, print_json, progress};
 use crate::run::sampler::{self, Answerer, SamplingRequest};
 use crate::run::{Launch, RunPlaces, Sample, SampledCompletion, State};
+use crate::secrets::visible;
 use crate::task::Task;
 
 /// How long a worker may take for one prompt: to load its model, to wait for its device, to finish its step.
@@ -39,9 +40,8 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
         let request = SamplingRequest { model: arguments.model.clone(), sample };
         let mut printed = Ok(ExitCode::SUCCESS);
         let mut heard = |completion: SampledCompletion| {
-            let text = if arguments.json { format!("{}\n", document(&completion)) } else { told(&completion) };
             if printed.is_ok() {
-                printed = print(&text);
+                printed = if arguments.json { print_json(&format!("{}\n", document(&completion))) } else { print(&told(&completion)) };
             }
         };
         telling(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
@@ -100,5 +100,6 @@ fn document(completion: &SampledCompletion) -> Value {
 fn told(completion: &SampledCompletion) -> String {
     let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
     let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
+    let (prompt_id, tier) = (visible(prompt_id), visible(tier));
     format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {} tokens\n{text}\n\n", sample + 1, token_ids.len())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::config::Key;
+use crate::secrets::is_control;
 
 /// The keys that `set` changes while a run goes on.
 pub const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
@@ -195,7 +196,7 @@ impl Given<'_> {
 
 fn remark(text: String) -> Result<String, String> {
     // A remark is shown in terminals; an escape sequence in it would speak to them.
-    let text: String = text.chars().filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t')).collect();
+    let text: String = text.chars().filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t')).collect();
     let text = text.trim().to_owned();
     match text.chars().count() {
         0 => Err("annotate: the remark is empty".to_owned()),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 pub(super) use self::columns::state;
-pub(super) use self::keep::{told, written_path};
+pub(super) use self::keep::{told, written, written_path};
 use super::{Change, ScreenParts};
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, disk_use};

@@ -6,6 +6,8 @@ use ratatui::buffer::Cell;
 use ratatui::style::{Color, Modifier};
 use unicode_width::UnicodeWidthStr;
 
+use crate::secrets::visible;
+
 /// Attributes by their number in the sequence that sets a style.
 const ATTRIBUTES: [(Modifier, &str); 8] = [
     (Modifier::BOLD, "1"),
@@ -41,7 +43,8 @@ pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, colu
         let symbol = cell.symbol();
         let wanted = Pen { fg: cell.fg, bg: cell.bg, underline: cell.underline_color, attributes: cell.modifier };
         pen = Some(take_up(pen, wanted, symbol == " ", bytes));
-        bytes.extend_from_slice(symbol.as_bytes());
+        // Whatever a screen forgot to make visible ends here.
+        bytes.extend_from_slice(visible(symbol).as_bytes());
         // Where letters are not one column each, and behind the last column, terminals do not agree on where the cursor is.
         let is_sure = symbol.width() == 1 && symbol.chars().count() == 1 && column + 1 < columns;
         cursor = is_sure.then_some((column + 1, row));
@@ -143,6 +146,7 @@ mod tests {
         let (plain, red) = (Style::new(), Style::new().fg(Color::Red));
         let bold = Style::new().fg(Color::Rgb(1, 2, 3)).bg(Color::Indexed(7)).add_modifier(Modifier::BOLD);
         check(&[], "");
+        check(&[(0, 0, "\u{202e}", plain), (1, 0, "\u{9b}2J", plain)], "\x1b[1H\u{fffd}\u{fffd}2J");
         check(&[(0, 0, "a", plain), (1, 0, "b", plain), (5, 0, "c", plain), (0, 2, "d", plain)], "\x1b[1Hab\x1b[3Cc\x1b[3Hd");
         check(&[(3, 1, "a", red), (4, 1, " ", plain), (5, 1, "b", red)], "\x1b[2;4H\x1b[31ma b\x1b[m");
         check(&[(3, 1, "a", bold), (4, 1, "b", red)], "\x1b[2;4H\x1b[1;38;2;1;2;3;48;5;7ma\x1b[0;31mb\x1b[m");

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::secrets::is_control;
 use crate::view::capability::{Capability, Multiplexer};
 
 /// The longest text that terminals take into their clipboard, bytes: 74,994 once encoded, the smallest limit in use.
@@ -50,7 +51,7 @@ fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
 
 /// Without anything that would end the sequence or be read as one, or as one of its fields; at most 200 letters.
 fn plain(text: &str) -> String {
-    text.chars().map(|letter| if letter == ';' { ',' } else { letter }).filter(|letter| !letter.is_control()).take(200).collect()
+    text.chars().map(|letter| if letter == ';' { ',' } else { letter }).filter(|letter| !is_control(*letter)).take(200).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 
 use super::modes;
+use crate::secrets::visible_lines;
 
 /// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only writes the report, since the
 /// view goes on and says so itself.
@@ -19,7 +20,7 @@ pub(super) fn install(data: PathBuf) {
         }
         let report = write(&data, panic);
         if of_view {
-            eprintln!("grpo-tui hit a bug and ends: {panic}");
+            eprintln!("grpo-tui hit a bug and ends: {}", visible_lines(&panic.to_string()));
             match report {
                 Ok(path) => eprintln!("a report for whoever mends it: {}; runs go on", path.display()),
                 Err(error) => eprintln!("no report could be written in {}: {error}; runs go on", data.display()),

@@ -7,7 +7,7 @@ use similar::{ChangeTag, DiffTag, TextDiff};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::fit::padded;
-use super::visible::visible;
+use crate::secrets::visible;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
 
@@ -56,7 +56,8 @@ fn texts(before: &str, after: &str) -> Vec<Row> {
     for operation in TextDiff::from_slices(&old, &new).ops() {
         let (old, new) = (&old[operation.old_range()], &new[operation.new_range()]);
         for index in 0..old.len().max(new.len()) {
-            let (before, after) = (old.get(index).map(|line| visible(line)), new.get(index).map(|line| visible(line)));
+            let line = |lines: &[&str]| lines.get(index).map(|line| visible(line).into_owned());
+            let (before, after) = (line(old), line(new));
             let kind = match (operation.tag(), &before, &after) {
                 (DiffTag::Equal, ..) => Kind::Same,
                 (_, Some(_), Some(_)) => Kind::Changed,
@@ -72,7 +73,7 @@ fn texts(before: &str, after: &str) -> Vec<Row> {
 /// Rows of a value that stands under `name` in one of the answers or both; `end` is the comma behind it.
 fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>, after: Option<&Value>, end: &str) {
     let indent = "  ".repeat(depth);
-    let line = |value: &Value| visible(&format!("{indent}{name}{value}{end}"));
+    let line = |value: &Value| visible(&format!("{indent}{name}{value}{end}")).into_owned();
     let mut push = |kind, before: Option<String>, after: Option<String>| rows.push(Row { kind, before, after });
     match (before, after) {
         (Some(Value::Object(old)), Some(Value::Object(new))) if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) => {

@@ -4,7 +4,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::editor::tokens;
-use super::visible::visible;
+use crate::secrets::visible;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
 
@@ -43,7 +43,7 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
                 spans.push(Span::styled(before, theme.style(role)));
                 spans.push(Span::styled(at, faulty(theme, role)));
             }
-            None => spans.push(Span::styled(shown, theme.style(role))),
+            None => spans.push(Span::styled(shown.into_owned(), theme.style(role))),
         }
         column += length;
     }

@@ -1,8 +1,7 @@
 //! The actions of the comparison.
 
 use super::{ANSWERS, CHOOSER, PROMPTS, chooser, read, start};
-use crate::report::{Outcome, size, versus_html};
-use crate::run::replace_file;
+use crate::report::{Outcome, versus_html};
 use crate::view::action::{Action, Place};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
@@ -134,8 +133,7 @@ fn html(model: &mut Model) -> Vec<Command> {
             "eval.html",
             move || {
                 let page = versus_html(&versus);
-                let told = format!("wrote {} ({}), {} secrets masked", file.display(), size(page.text.len() as u64), page.masked);
-                replace_file(&file, page.text.as_bytes()).map(|()| told).map_err(|error| error.to_string())
+                runs::written(&file, &page.text, page.masked)
             },
             runs::told,
         )]

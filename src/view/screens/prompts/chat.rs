@@ -2,9 +2,9 @@
 
 use super::rows::{Entry, row, selected};
 use crate::score::{json, thinking_of, turns_of};
+use crate::secrets::visible_letter;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
-use crate::view::widgets::visible::letter;
 
 /// Lines of a prompt that are shown.
 const MOST_LINES: usize = 5_000;
@@ -71,7 +71,7 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
                 lines.push(Vec::new());
             }
             if let Some(line) = lines.last_mut().filter(|_| !part.is_empty()) {
-                let shown: String = part.chars().take(MOST_LETTERS).map(letter).collect();
+                let shown: String = part.chars().take(MOST_LETTERS).map(visible_letter).collect();
                 let cut = if part.chars().nth(MOST_LETTERS).is_some() { "… (cut here on the screen only)" } else { "" };
                 line.push((shown + cut, is_special));
             }

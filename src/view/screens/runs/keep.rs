@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::actions::no_run;
 use crate::report::{self, Report, percent, size};
-use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use, replace_file};
+use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use, free_path, write_export};
+use crate::secrets::redact;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
@@ -54,15 +55,23 @@ fn wrong_tags(text: &str) -> Option<String> {
 
 /// Write the run as HTML where the user says.
 pub(super) fn html(model: &mut Model) -> Vec<Command> {
-    export(model, "html", |report| report::html(report).text)
+    export(model, "html", |report| {
+        let page = report::html(report);
+        (page.text, page.masked)
+    })
 }
 
 /// Write the run's metrics as CSV where the user says.
 pub(super) fn csv(model: &mut Model) -> Vec<Command> {
-    export(model, "csv", |report| report::csv(&report.history))
+    export(model, "csv", |report| {
+        let text = report::csv(&report.history);
+        let (text, masked) = redact(&text);
+        (text.into_owned(), masked)
+    })
 }
 
-fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> String) -> Vec<Command> {
+/// `text_of`: the file's text, and how many secrets are masked in it.
+fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String, usize)) -> Vec<Command> {
     let Some(row) = model.runs.row() else { return Vec::new() };
     let (directory, here) = (row.directory.clone(), model.options.here.clone());
     let proposed = here.join(format!("{}.{form}", directory.id())).display().to_string();
@@ -72,14 +81,21 @@ fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> String)
             "runs.export",
             move || -> Result<String, String> {
                 let report = Report::read(directory).map_err(|error| error.to_string())?;
-                let text = text_of(&report);
-                replace_file(&file, text.as_bytes()).map_err(|error| error.to_string())?;
-                Ok(format!("wrote {} ({})", file.display(), size(text.len() as u64)))
+                let (text, masked) = text_of(&report);
+                written(&file, &text, masked)
             },
             told,
         )]
     })));
     Vec::new()
+}
+
+/// Writes an export, under a numbered name where the file exists; what is said of it.
+pub(in crate::view::screens) fn written(file: &Path, text: &str, masked: usize) -> Result<String, String> {
+    let free = free_path(file);
+    write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
+    let taken = if free == file { String::new() } else { format!("; {} exists and is left as it is", file.display()) };
+    Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), size(text.len() as u64)))
 }
 
 /// What came of it, as a notice.

@@ -3,12 +3,12 @@
 use ratatui::text::{Line, Span};
 use similar::{ChangeTag, TextDiff};
 
+use crate::secrets::visible;
 use crate::view::draft;
 use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::popup::{Confirm, Page, Popup};
 use crate::view::role::Role;
-use crate::view::widgets::visible::visible;
 
 /// Save; what does not compile only after a confirmation.
 pub(super) fn save(model: &mut Model) -> Vec<Command> {

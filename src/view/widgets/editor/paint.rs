@@ -10,9 +10,9 @@ use unicode_width::UnicodeWidthChar;
 use super::Editor;
 use super::tokens::{found, matching_bracket, tokens};
 use crate::score::Fault;
+use crate::secrets::visible_letter;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::visible;
 
 /// How the editor is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ pub(super) fn window(first: usize, cursor: usize, rows: usize, len: usize) -> us
 pub(super) fn width(letter: char) -> usize {
     match letter {
         '\t' => 2,
-        letter => visible::letter(letter).width().unwrap_or(1),
+        letter => visible_letter(letter).width().unwrap_or(1),
     }
 }
 
@@ -125,7 +125,7 @@ fn text(
         }
         let shown = match letter {
             '\t' => "  ".to_owned(),
-            letter => visible::letter(letter).to_string(),
+            letter => visible_letter(letter).to_string(),
         };
         match spans.last_mut() {
             Some(last) if last.style == style => last.content.to_mut().push_str(&shown),

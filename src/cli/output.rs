@@ -1,0 +1,128 @@
+//! All that the command line writes to standard output and standard error. Text for people may come from a run, a task, a model or a completion that
+//! somebody else made: no control character but line ends leaves here, only our own progress line moves the cursor. JSON is written with escapes in their
+//! place, so that it stays the same document.
+//!
+//! `println!` and `eprintln!` mean the macros below in the whole command line; `tests/architecture.rs` refuses every other way out.
+
+use std::backtrace::BacktraceStatus;
+use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Failure, Outcome};
+use crate::secrets::{redact, visible, visible_json, visible_lines};
+
+/// A line, or lines, on standard output.
+macro_rules! println {
+    () => { $crate::cli::output::line("") };
+    ($($argument:tt)*) => { $crate::cli::output::line(&format!($($argument)*)) };
+}
+
+/// A line, or lines, on standard error.
+macro_rules! eprintln {
+    ($($argument:tt)*) => { $crate::cli::output::tell(&format!($($argument)*)) };
+}
+
+/// Set once a line could not be written to standard output.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Text for people on standard output; a reader that went away is no error.
+pub(super) fn print(text: &str) -> Outcome {
+    print_exact(&visible_lines(text))
+}
+
+/// A JSON document, or one a line, on standard output.
+pub(super) fn print_json(json: &str) -> Outcome {
+    print_exact(&visible_json(json))
+}
+
+/// What was made for other programs and holds nothing of others as it was: HTML, shell scripts.
+pub(super) fn print_exact(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// From now on a panic says what it has to say like everything else: its message may quote a model or a task.
+pub(super) fn hear_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+        tell(&format!("grpo-tui hit a bug: {panic}{trace}"));
+    }));
+}
+
+/// What `println!` does.
+pub(super) fn line(text: &str) {
+    if print(&format!("{text}\n")).is_err() {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The code that the process ends with: a success whose lines were lost is none.
+pub(super) fn ended(code: ExitCode) -> Outcome {
+    if LOST.load(Ordering::Relaxed) && code == ExitCode::SUCCESS {
+        Err(Failure::failed("cannot write to standard output"))
+    } else {
+        Ok(code)
+    }
+}
+
+/// What `eprintln!` does. A closed standard error must not end the work.
+pub(super) fn tell(text: &str) {
+    write_error(&format!("{}\n", visible_lines(text)));
+}
+
+/// One line on standard error, whatever was in the text.
+pub(super) fn say(line: &str) {
+    write_error(&format!("{}\n", visible(line)));
+}
+
+/// A question on standard error, the cursor behind it.
+pub(super) fn ask(question: &str) {
+    write_error(&visible_lines(question));
+}
+
+/// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its own; secrets are masked.
+pub(super) fn fail(message: &str) {
+    tell(&format!("error: {}", redact(message).0.trim_end().replace('\n', "\n  ")));
+}
+
+/// Draws the line of the cursor on standard error again; empty, the line is left to whoever writes next.
+#[cfg(feature = "engine")]
+pub(super) fn redraw(line: &str) {
+    write_error(&format!("\r{}\x1b[K", visible(line)));
+}
+
+fn write_error(text: &str) {
+    let mut error = std::io::stderr().lock();
+    let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
+}
+
+/// Standard output for a command that writes bit by bit.
+pub(super) struct Stream {
+    to: BufWriter<StdoutLock<'static>>,
+    json: bool,
+}
+
+impl Stream {
+    /// Text for people, or JSON.
+    pub(super) fn new(json: bool) -> Self {
+        Self { to: BufWriter::new(std::io::stdout().lock()), json }
+    }
+}
+
+impl Write for Stream {
+    /// Takes the whole of what it is given; text comes in whole characters from `write!` and from serde.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        self.to.write_all(if self.json { visible_json(&text) } else { visible_lines(&text) }.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}

@@ -1,0 +1,84 @@
+//! Text of others as it may be shown: nothing of it moves a terminal's cursor, changes its state, or turns or reorders the text around it.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// Whether a letter controls a terminal or the text around it: C0, DEL, C1, bidirectional and line controls, and the tags that nobody sees.
+pub fn is_control(letter: char) -> bool {
+    letter.is_control()
+        || matches!(
+            letter,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// The letter that is shown in a letter's place, as wide as any other: control characters of ASCII have pictures, the others have none.
+pub fn visible_letter(letter: char) -> char {
+    match letter {
+        '\t' => ' ',
+        '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(letter)).unwrap_or('?'),
+        letter if is_control(letter) => '\u{fffd}',
+        letter => letter,
+    }
+}
+
+/// One line of such letters, whatever was in the text.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if text.contains(is_control) { Cow::Owned(text.chars().map(visible_letter).collect()) } else { Cow::Borrowed(text) }
+}
+
+/// Lines of such letters: line ends stay.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    if !text.contains(|letter| letter != '\n' && is_control(letter)) {
+        return Cow::Borrowed(text);
+    }
+    let letters = |line: &str| line.strip_suffix('\r').unwrap_or(line).chars().map(visible_letter).collect::<String>();
+    Cow::Owned(text.split('\n').map(letters).collect::<Vec<_>>().join("\n"))
+}
+
+/// JSON with such letters written as escapes: the same document, and nothing in it that a terminal obeys.
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    let speaks = |letter: char| letter != '\n' && is_control(letter);
+    if !json.contains(speaks) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for letter in json.chars() {
+        if speaks(letter) {
+            // Writing into a String cannot fail.
+            letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(escaped, "\\u{unit:04x}"));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_speaks_to_a_terminal_is_left() {
+        let check = |text: &str, line: &str, lines: &str| assert_eq!((visible(text).as_ref(), visible_lines(text).as_ref()), (line, lines));
+        check("a\tb ä日", "a b ä日", "a b ä日");
+        check("\u{1b}[2Jx\u{9b}y\u{202e}\u{feff}", "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}", "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}");
+        check("a\r\nb\rc\n", "a␍␊b␍c␊", "a\nb␍c\n");
+        check("\u{2028}\u{2066}\u{e0041}\u{61c}", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
+        for letter in (0..=0x10ffff).filter_map(char::from_u32) {
+            assert!(!is_control(visible_letter(letter)), "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn json_stays_the_same_document() {
+        let all: String = (0..=0x10ffff).filter_map(char::from_u32).filter(|letter| is_control(*letter)).collect();
+        let document = serde_json::json!({ all.clone(): [all.clone(), format!("\\{all}\"")] });
+        for json in [document.to_string(), format!("{document:#}\n")] {
+            let shown = visible_json(&json);
+            assert!(!shown.contains(|letter| letter != '\n' && is_control(letter)));
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), document);
+        }
+        assert!(matches!(visible_json("{\"a\": \"ä日\"}"), Cow::Borrowed(_)));
+    }
+}
