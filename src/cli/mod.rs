@@ -143,18 +143,26 @@ fn print(text: &str) -> Outcome {
 
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "view")]
+    let misspelt = workbench::misspelt();
+    #[cfg(not(feature = "view"))]
+    let misspelt = None;
+    let outcome = misspelt.map_or_else(asked, Err);
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {}", failure.message);
+        ExitCode::from(failure.code)
+    })
+}
+
+fn asked() -> Outcome {
     let arguments = Arguments::parse();
-    let outcome = match arguments.command {
+    match arguments.command {
         Some(command) => subcommand(command),
         #[cfg(feature = "view")]
         None => workbench::run(&arguments.workbench),
         #[cfg(not(feature = "view"))]
         None => Err(Failure::usage("this program was built without the view; see --help for its commands")),
-    };
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("error: {}", failure.message);
-        ExitCode::from(failure.code)
-    })
+    }
 }
 
 fn subcommand(command: Command) -> Outcome {
