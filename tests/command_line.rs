@@ -84,6 +84,23 @@ pub(crate) fn finished() -> &'static (PathBuf, Value) {
 }
 
 #[test]
+fn a_misspelt_subcommand_is_named_with_the_one_that_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, meant) in
+        [(&["trian"] as &[&str], "train"), (&["trian", "invoice", "--plan"], "train"), (&["evall"], "eval"), (&["runz", "list"], "runs")]
+    {
+        let output = call(folder.path(), arguments);
+        let said = stderr(&output);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{said}");
+        assert!(said.contains(arguments[0]) && said.contains(&format!("`grpo-tui {meant}`")), "{said}");
+    }
+    for strange in ["nothing-alike", "x"] {
+        let said = stderr(&call(folder.path(), &[strange]));
+        assert!(said.contains("neither a subcommand") && !said.contains("similar"), "{said}");
+    }
+}
+
+#[test]
 fn score_from_any_folder() {
     let folder = tempfile::tempdir().unwrap();
     let text = stdout(&call(folder.path(), &["score", "invoice", "--json"]));

@@ -21,4 +21,5 @@ mod scores;
 mod session;
 mod stage;
 mod terminal;
+mod typing;
 mod written_run;

@@ -138,18 +138,25 @@ fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
     output::hear_panics();
+    #[cfg(feature = "view")]
+    let misspelt = workbench::misspelt();
+    #[cfg(not(feature = "view"))]
+    let misspelt = None;
+    misspelt.map_or_else(asked, Err).and_then(output::ended).unwrap_or_else(|failure| {
+        output::fail(&failure.message);
+        ExitCode::from(failure.code)
+    })
+}
+
+fn asked() -> Outcome {
     let arguments = Arguments::parse();
-    let outcome = match arguments.command {
+    match arguments.command {
         Some(command) => subcommand(command),
         #[cfg(feature = "view")]
         None => workbench::run(&arguments.workbench),
         #[cfg(not(feature = "view"))]
         None => Err(Failure::usage("this program was built without the view; see --help for its commands")),
-    };
-    outcome.and_then(output::ended).unwrap_or_else(|failure| {
-        output::fail(&failure.message);
-        ExitCode::from(failure.code)
-    })
+    }
 }
 
 fn subcommand(command: Command) -> Outcome {

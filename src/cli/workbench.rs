@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+
 use super::{Failure, Outcome, print};
 use crate::run::RunPlaces;
 use crate::view::appearance::Given;
@@ -74,6 +76,18 @@ fn farewell(ending: &Ending) {
     let _ = print(&format!("{text}\n"));
 }
 
+/// Whether the first word is no folder, but nearly a subcommand: then it is one, misspelt.
+pub(super) fn misspelt() -> Option<Failure> {
+    let first = std::env::args_os().nth(1)?;
+    let word = first.to_str().filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
+    let command = super::Arguments::command();
+    let known: Vec<&str> = command.get_subcommands().filter(|known| !known.is_hide_set()).map(clap::Command::get_name).collect();
+    let near = |known: &&str| strsim::damerau_levenshtein(word, known);
+    let nearest = known.iter().copied().min_by_key(near).filter(|known| (1..=2).contains(&near(known)) && word.len() > 2)?;
+    let text = format!("no subcommand `{word}`, and no folder of that name\nhelp: a similar name exists: `grpo-tui {nearest}`");
+    Some(Failure::usage(text))
+}
+
 fn options(arguments: &Arguments) -> Result<Options, Failure> {
     let here = match &arguments.workspace {
         None => std::env::current_dir()?,
@@ -84,11 +98,14 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
             return Err(Failure::usage(text));
         }
     };
-    let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
+    // What the view starts runs in the workspace's folder, wherever this one runs.
+    let runs = arguments.runs.as_deref().map(std::path::absolute).transpose()?;
+    let places = RunPlaces::discover(runs.as_deref(), &here);
     let data =
         directories::ProjectDirs::from("", "", "grpo-tui").map_or_else(|| here.join(".grpo-tui"), |folders| folders.data_dir().to_owned());
     let is_task = here.join(crate::task::TASK_FILE).is_file();
     let mut options = Options::at(here, places, data);
+    options.shell = std::env::current_dir()?;
     options.task = is_task.then(|| options.here.display().to_string());
     Ok(options.looking(arguments.given()))
 }

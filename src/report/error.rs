@@ -21,6 +21,9 @@ pub enum ReportError {
     /// Passes that are not of the same prompts and the same task.
     #[error("{0}")]
     Unlike(String),
+    /// Passes of the same prompts that were scored by other schemas: scored again under one, they can be compared.
+    #[error("{0}")]
+    OtherSchemas(String),
     /// A folder without a pass of the base and one of the trained model on the same set.
     #[error("{} has no pass of its base and of its trained model on the same set yet: a run reads them at its start, every eval_every steps and at its end", .folder.display())]
     NothingToCompare {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{ReportError, short_id};
 use crate::dataset::{self, PromptRow};
 use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_file, list_checkpoints, read_evals, sha256};
+use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
 /// The prompts of an eval of its own, beside its passes: they may come from a file that is no set of the task.
@@ -156,6 +157,24 @@ impl Pass {
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
         })
+    }
+
+    /// The same completions as this task's rules score them.
+    pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
+        if self.task != task.name {
+            let Self { name, task: own, .. } = &self;
+            return Err(ReportError::Unlike(format!("{name} is of the task {own}, so the schema of {} says nothing of it", task.name)));
+        }
+        let answers: Vec<_> = self.records.iter().map(|record| (record.completion.as_str(), self.rows.get(&record.prompt_id))).collect();
+        let scores = scorer.score_all(&answers);
+        for (record, score) in self.records.iter_mut().zip(scores) {
+            record.score = serde_json::to_value(&score).unwrap_or_default();
+            (record.reward, record.tolerant, record.exact) = (score.reward, score.tolerant, score.exact);
+            score.tier.name().clone_into(&mut record.tier);
+        }
+        self.summary = EvalSummary::from_records(&self.records);
+        (self.schema_digest, self.task_digest) = (sha256(task.schema_text.as_bytes()), String::new());
+        Ok(self)
     }
 }
 

@@ -8,8 +8,10 @@ use super::judged::{Judged, Verdict};
 use super::passes::{Pass, PassId};
 use super::{ReportError, verdict};
 use crate::run::{Comparison, EvalRecord};
+use crate::score::Scorer;
 use crate::secrets::visible;
 use crate::statistics::compound;
+use crate::task::Task;
 
 /// Tiers in their order.
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
@@ -106,10 +108,23 @@ impl Versus {
         Self { prompts: joined(&passes), pairs: Vec::new(), warnings: Vec::new(), passes }
     }
 
+    /// Read passes, score each of their completions again by one schema, and compare. What the runs recorded stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`ReportError::Unlike`] also where the passes are of another task than the scorer.
+    pub fn rescored(ids: &[PassId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
+        let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
+        let read = |id: &PassId| Pass::read(id.clone(), several)?.rescored(task, scorer);
+        let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?;
+        let digest: String = versus.passes[0].schema_digest.chars().take(8).collect();
+        versus.warnings.insert(0, format!("all answers are scored again by one schema ({digest}…), not as the runs recorded them"));
+        Ok(versus)
+    }
+
     /// Compare passes.
     ///
     /// # Errors
-    /// [`ReportError::Unlike`] with what differs.
+    /// [`ReportError::Unlike`] with what differs, [`ReportError::OtherSchemas`] where scoring again would help.
     pub fn of(passes: Vec<Pass>) -> Result<Self, ReportError> {
         if !(2..=3).contains(&passes.len()) {
             return Err(ReportError::Unlike(format!("{} passes cannot be compared; choose two or three", passes.len())));
@@ -244,7 +259,7 @@ fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
     }
     if first.schema_digest != other.schema_digest {
         let (a, b) = (short(&first.schema_digest), short(&other.schema_digest));
-        return unlike(format!("they were scored by other schemas ({a}… and {b}…)"));
+        return Err(ReportError::OtherSchemas(format!("{} and {} were scored by other schemas ({a}… and {b}…)", first.name, other.name)));
     }
     let differs = first.task_digest != other.task_digest;
     Ok(differs.then(|| {

@@ -51,13 +51,14 @@ impl RunReference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunPlaces {
     roots: Vec<PathBuf>,
+    is_given: bool,
 }
 
 impl RunPlaces {
     /// `--runs DIR` alone where it is given; else the `runs/` of the nearest workspace above `from`, then the user's data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {
-            return Self { roots: vec![runs.to_owned()] };
+            return Self { roots: vec![runs.to_owned()], is_given: true };
         }
         let workspace = from.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| folder.join("runs"));
         let data = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.data_dir().join("runs"));
@@ -65,7 +66,12 @@ impl RunPlaces {
         if roots.is_empty() {
             roots.push(PathBuf::from("runs"));
         }
-        Self { roots }
+        Self { roots, is_given: false }
+    }
+
+    /// Whether they were given with `--runs`, instead of following from a folder.
+    pub fn is_given(&self) -> bool {
+        self.is_given
     }
 
     /// Where a new run is created.

@@ -57,7 +57,7 @@ pub struct RunState {
     pub end: Option<End>,
     /// Time of the first event, milliseconds since 1970.
     pub first_ms: Option<u64>,
-    /// Time of the latest event, milliseconds since 1970.
+    /// Time of the latest event up to the last word, milliseconds since 1970.
     pub last_ms: Option<u64>,
     /// Events of kinds unknown here.
     pub unknown: usize,
@@ -82,7 +82,10 @@ impl RunState {
     /// Take the next event of the log.
     pub fn fold(&mut self, event: Event) {
         self.first_ms.get_or_insert(event.time_ms);
-        self.last_ms = Some(event.time_ms);
+        // A note that is written into a finished run is no work of it.
+        if self.end.is_none() || matches!(event.body, EventBody::Run(_)) {
+            self.last_ms = Some(event.time_ms);
+        }
         match event.body {
             EventBody::Run(run) => {
                 self.resumed += usize::from(self.run.is_some());

@@ -58,6 +58,11 @@ impl Status {
         all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
     }
 
+    /// Whether a run ended so because somebody wanted it, by the cause that its worker gave.
+    pub fn was_asked_for(self, cause: Option<&str>) -> bool {
+        self == Self::Interrupted && cause.is_some_and(|cause| cause.starts_with("stopped "))
+    }
+
     /// Whether nothing more will come unless the run is resumed.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Finished | Self::Failed | Self::Interrupted)

@@ -140,6 +140,7 @@ impl GpuBench {
             eval_rows: 0,
             proof_rows: 0,
             mean_completion_tokens: self.new_tokens as f64,
+            least_completion_tokens: self.new_tokens as f64,
         };
         Ok(fit(model, &config, &data, gpu)?.shape)
     }

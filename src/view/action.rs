@@ -21,6 +21,10 @@ pub struct Action {
     pub blocked: fn(&Model) -> Option<String>,
     /// Does it.
     pub perform: fn(&mut Model) -> Vec<Command>,
+    /// Other words for it, which find it in the palette before anything else.
+    pub aliases: &'static [&'static str],
+    /// Whether text is typed once it has begun. Where it cannot begin, the keys that follow must not be taken for commands.
+    pub asks: bool,
 }
 
 /// Where an action works.
@@ -44,7 +48,17 @@ impl Action {
         place: Place,
         perform: fn(&mut Model) -> Vec<Command>,
     ) -> Self {
-        Self { id, title, hint, keys, place, blocked: |_| None, perform }
+        Self { id, title, hint, keys, place, blocked: |_| None, perform, aliases: &[], asks: false }
+    }
+
+    /// The same, found by other words too.
+    pub const fn also(self, aliases: &'static [&'static str]) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// The same, with text typed into it.
+    pub const fn asking(self) -> Self {
+        Self { asks: true, ..self }
     }
 
     /// The same, blocked where `why` says a sentence.

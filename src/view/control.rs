@@ -1,10 +1,11 @@
 //! Asking a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::message::{Command, Work};
 use super::model::Model;
+use super::popup::Ask;
 use super::program::Call;
 use super::watched::{Watched, short_id};
 use crate::run::{Liveness, RunError, Status, Verb, WorkerSignal, ask, signal_worker};
@@ -23,6 +24,16 @@ pub fn refusal(run: &Watched) -> Option<String> {
 /// Why a followed run cannot be resumed; `None` where it can be, by its worker or by a new one.
 pub fn no_resume(run: &Watched) -> Option<String> {
     gone(run).or_else(|| no_resume_from(&run.id(), run.status()))
+}
+
+/// Why nothing can be noted in a followed run; `None` where it can be, by its worker or without one.
+pub fn no_note(run: &Watched) -> Option<String> {
+    gone(run).or_else(|| no_note_in(&run.id(), run.status()))
+}
+
+/// Why nothing can be noted in a run that stands there.
+pub fn no_note_in(name: &str, status: Status) -> Option<String> {
+    (status == Status::Created).then(|| format!("no worker of {name} has spoken yet; a note can be written once one has"))
 }
 
 fn gone(run: &Watched) -> Option<String> {
@@ -61,6 +72,18 @@ pub fn request_then(run: &Path, verb: Verb, then: Then) -> Command {
     Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), move |model, (answer, name)| told(model, &name, answer, then))
 }
 
+/// The question for a note; what was typed is told again where it could not be written. `then` follows.
+pub fn ask_note(run: PathBuf, then: Then) -> Ask {
+    let question = Ask::new("Add note", "A note for the run's log:", "", move |_, text| {
+        note_of(&text).into_iter().map(|verb| request_then(&run, verb, then)).collect()
+    });
+    question.checked(|_, text| note_of(text).err())
+}
+
+fn note_of(text: &str) -> Result<Verb, String> {
+    Verb::parse("annotate", &[("text".to_owned(), text.into())].into_iter().collect())
+}
+
 /// The worker's answer in words. One that should stop and does not answer is signalled, as `runs stop` does.
 fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
     match (ask(run, verb, PATIENCE, &mut |_| {}), verb) {
@@ -69,6 +92,7 @@ fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
             signal_worker(run, signal).map_err(|error| error.to_string())?;
             Ok(format!("it did not answer for {seconds} s, so it was sent {name}"))
         }
+        (Err(error), Verb::Annotate { text }) => Err(format!("{error}; the note was not written: {text}")),
         (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
     }
 }

@@ -248,9 +248,7 @@ fn on_disk(model: &mut Model, text: String) -> Vec<Command> {
     let name = draft.base.as_ref().map_or_else(String::new, |task| task.schema_file.clone());
     if draft.is_changed() {
         draft.theirs = Some(text);
-        model.complain(format!(
-            "{name} was changed on disk while your text is unsaved: on screen 2, o keeps yours, t takes theirs, d shows the difference"
-        ));
+        model.complain(format!("{name} was changed on disk while your text is unsaved: screen 2 asks which one counts"));
         return Vec::new();
     }
     draft.saved.clone_from(&text);
@@ -371,32 +369,42 @@ pub fn revert(model: &mut Model) -> Vec<Command> {
     commands
 }
 
-/// Take the draft of the earlier session, or throw it away.
-pub fn decide_offer(model: &mut Model, take: bool) -> Vec<Command> {
+/// Take the draft of the earlier session.
+pub fn take_offer(model: &mut Model) -> Vec<Command> {
     let Some(offer) = model.workbench.draft.offer.take() else { return Vec::new() };
-    if take {
-        model.workbench.draft.kept = Some(offer.text.clone());
-        model.say("the draft is here, unsaved");
-        return replaced(model, offer.text);
+    model.workbench.draft.kept = Some(offer.text.clone());
+    model.say("the draft is here, unsaved");
+    replaced(model, offer.text)
+}
+
+/// Throw the draft of the earlier session away.
+pub fn discard_offer(model: &mut Model) -> Vec<Command> {
+    if model.workbench.draft.offer.take().is_none() {
+        return Vec::new();
     }
-    model.say("the draft is thrown away");
+    model.say("the draft is discarded");
     model.workbench.draft.forget().into_iter().collect()
 }
 
-/// Keep the own text against the one on disk, or take that.
-pub fn decide_theirs(model: &mut Model, take: bool) -> Vec<Command> {
+/// Keep the own text against the one on disk.
+pub fn keep_own(model: &mut Model) -> Vec<Command> {
+    let draft = &mut model.workbench.draft;
+    let Some(theirs) = draft.theirs.take() else { return Vec::new() };
+    draft.saved = theirs;
+    let commands = vec![draft.compile_saved()];
+    model.say("yours stays; saving replaces what is on disk");
+    commands
+}
+
+/// Take the text on disk instead of the own one.
+pub fn take_theirs(model: &mut Model) -> Vec<Command> {
     let draft = &mut model.workbench.draft;
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved.clone_from(&theirs);
     let mut commands = vec![draft.compile_saved()];
-    match take {
-        true => {
-            model.say("the file's text is here; undo brings yours back");
-            commands.extend(replaced(model, theirs));
-            commands.extend(model.workbench.draft.forget());
-        }
-        false => model.say("yours stays; saving replaces what is on disk"),
-    }
+    model.say("the file's text is here; undo brings yours back");
+    commands.extend(replaced(model, theirs));
+    commands.extend(model.workbench.draft.forget());
     commands
 }
 

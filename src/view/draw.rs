@@ -159,11 +159,8 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
 /// The latest notice; where it is too long, with the way to all of it.
 fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     let theme = &model.theme;
-    let role = if notice.is_complaint { Role::Bad } else { Role::Good };
-    let mark = match notice.is_complaint {
-        true => theme.glyph(" ✗ ", " ! "),
-        false => theme.glyph(" ✓ ", " . "),
-    };
+    let (mark, role) = notice.level.look(theme);
+    let mark = format!(" {mark} ");
     let style = theme.style(Role::Bar).patch(theme.style(role));
     let text = notice.text.replace(['\n', '\r', '\t'], " ");
     if mark.width() + text.width() <= columns {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::keymap::Keymap;
-use super::notice::Notices;
+use super::notice::{Level, Notices};
 use super::options::Options;
 use super::popup::Popup;
 use super::screens::{eval, launch, live, prompts, runs, schema, scores};
@@ -60,6 +60,10 @@ pub struct Model {
     pub zoomed: bool,
     /// Bytes a second to the terminal, lately.
     pub bytes_per_second: u64,
+    /// Keys pressed so far: work that ends in a question asks it only where none was pressed meanwhile.
+    pub keys: u64,
+    /// Time and place of the last click, until it was half of a double click.
+    pub clicked: Option<(u64, (u16, u16))>,
     /// The newest work of each key, and whether it still runs.
     pub work: HashMap<&'static str, Running>,
     /// Screen 1.
@@ -102,6 +106,8 @@ impl Model {
             notices: Notices::default(),
             zoomed: false,
             bytes_per_second: 0,
+            keys: 0,
+            clicked: None,
             work: HashMap::new(),
             runs: runs::Runs::default(),
             schema: schema::Schema::default(),
@@ -119,13 +125,18 @@ impl Model {
         self.work.get(key).is_some_and(|running| running.busy)
     }
 
+    /// Whether a popup or a text field takes the keys now.
+    pub fn takes_text(&self) -> bool {
+        self.popup.is_some() || (super::screens::of(self.screen).is_typing)(self)
+    }
+
     /// Tell the user something that went as it should.
     pub fn say(&mut self, text: impl Into<String>) {
-        self.notices.say(self.now_ms, text.into());
+        self.notices.tell(self.now_ms, Level::Done, text.into());
     }
 
     /// Tell the user what went wrong and what to do.
     pub fn complain(&mut self, text: impl Into<String>) {
-        self.notices.complain(self.now_ms, text.into());
+        self.notices.tell(self.now_ms, Level::Complaint, text.into());
     }
 }

@@ -5,9 +5,31 @@ use ratatui::text::{Line, Span};
 use super::role::Role;
 use super::theme::Theme;
 
-/// How long a sentence stays in the bottom line, milliseconds; a complaint stays until the next key.
+/// How long a sentence stays in the bottom line, milliseconds; a warning and a complaint stay until the next key.
 const SHOWN_MS: u64 = 5_000;
 const KEPT: usize = 200;
+
+/// What a sentence is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Something went as it should.
+    Done,
+    /// Something to look at.
+    Warning,
+    /// Something went wrong.
+    Complaint,
+}
+
+impl Level {
+    /// How it is told apart, with and without colour.
+    pub fn look(self, theme: &Theme) -> (&'static str, Role) {
+        match self {
+            Self::Done => (theme.glyph("✓", "."), Role::Good),
+            Self::Warning => (theme.glyph("▲", "!"), Role::Warning),
+            Self::Complaint => (theme.glyph("✗", "x"), Role::Bad),
+        }
+    }
+}
 
 /// One sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +38,8 @@ pub struct Notice {
     pub time_ms: u64,
     /// The sentence.
     pub text: String,
-    /// Whether something went wrong.
-    pub is_complaint: bool,
+    /// What it is.
+    pub level: Level,
 }
 
 /// All of this session's.
@@ -28,14 +50,9 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// Something that went as it should.
-    pub fn say(&mut self, time_ms: u64, text: String) {
-        self.push(Notice { time_ms, text, is_complaint: false });
-    }
-
-    /// Something that went wrong.
-    pub fn complain(&mut self, time_ms: u64, text: String) {
-        self.push(Notice { time_ms, text, is_complaint: true });
+    /// A sentence of that level.
+    pub fn tell(&mut self, time_ms: u64, level: Level, text: String) {
+        self.push(Notice { time_ms, text, level });
     }
 
     fn push(&mut self, notice: Notice) {
@@ -49,7 +66,7 @@ impl Notices {
     /// What the bottom line shows at this time.
     pub fn shown(&self, now_ms: u64) -> Option<&Notice> {
         let last = self.all.last().filter(|_| self.dismissed < self.all.len())?;
-        (last.is_complaint || now_ms.saturating_sub(last.time_ms) < SHOWN_MS).then_some(last)
+        (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS).then_some(last)
     }
 
     /// The user has seen it.
@@ -65,8 +82,10 @@ impl Notices {
 
 /// A sentence as a line: with its time of day, and a mark where something went wrong.
 pub fn line(theme: &Theme, notice: &Notice) -> Line<'static> {
-    let role = if notice.is_complaint { Role::Bad } else { Role::Text };
-    let mark = if notice.is_complaint { theme.glyph("✗ ", "x ") } else { "" };
+    let (mark, role) = match notice.level {
+        Level::Done => (String::new(), Role::Text),
+        level => (format!("{} ", level.look(theme).0), level.look(theme).1),
+    };
     Line::from(vec![
         Span::styled(super::clock(notice.time_ms), theme.style(Role::Faint)),
         Span::styled(format!("  {mark}{}", notice.text), theme.style(role)),

@@ -15,6 +15,8 @@ pub struct Options {
     pub task: Option<String>,
     /// The folder from which names are resolved.
     pub here: PathBuf,
+    /// The folder of the shell that started the view.
+    pub shell: PathBuf,
     /// Where runs are looked for and created.
     pub places: RunPlaces,
     /// Where drafts and copies of embedded tasks are kept: the user's data directory.
@@ -46,6 +48,7 @@ impl Options {
     pub fn at(here: PathBuf, places: RunPlaces, data: PathBuf) -> Self {
         Self {
             task: None,
+            shell: here.clone(),
             here,
             places,
             data,

@@ -5,14 +5,16 @@ mod confirm;
 mod help;
 mod page;
 mod palette;
+mod refusal;
 
 pub use ask::Ask;
 pub use confirm::Confirm;
 pub use help::Help;
 pub use page::Page;
 pub use palette::Palette;
+pub use refusal::Refusal;
 
-use crossterm::event::{KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
@@ -35,6 +37,8 @@ pub enum Popup {
     Confirm(Confirm),
     /// Text to read.
     Page(Page),
+    /// Why text cannot be typed now.
+    Refusal(Refusal),
 }
 
 /// A key while a popup is in front.
@@ -47,9 +51,10 @@ pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let outcome = match &mut popup {
         Popup::Help(help) => help.key(event),
         Popup::Palette(palette) => palette.key(model, event),
-        Popup::Ask(ask) => ask.key(event),
+        Popup::Ask(ask) => ask.key(model, event),
         Popup::Confirm(confirm) => confirm.key(event),
         Popup::Page(page) => page.key(event),
+        Popup::Refusal(refusal) => refusal.key(event),
     };
     match outcome {
         Outcome::Stay => {
@@ -79,9 +84,18 @@ pub fn paste(model: &mut Model, text: &str) -> Vec<Command> {
     Vec::new()
 }
 
-/// The mouse while a popup is in front: the wheel scrolls.
+/// The mouse while a popup is in front: the wheel scrolls, a click on a row of the palette takes it.
 pub fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let rows = match event.kind {
+        MouseEventKind::Down(MouseButton::Left) => {
+            let row = match &model.popup {
+                Some(Popup::Palette(palette)) => palette.row_at(model, (event.column, event.row)),
+                _ => None,
+            };
+            let (Some(row), Some(Popup::Palette(palette))) = (row, &mut model.popup) else { return Vec::new() };
+            palette.go_to(row);
+            return key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
+        }
         MouseEventKind::ScrollDown => 3,
         MouseEventKind::ScrollUp => -3,
         _ => return Vec::new(),
@@ -103,6 +117,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Some(Popup::Ask(ask)) => ask.draw(model, frame, area),
         Some(Popup::Confirm(confirm)) => confirm.draw(model, frame, area),
         Some(Popup::Page(page)) => page.draw(model, frame, area),
+        Some(Popup::Refusal(refusal)) => refusal.draw(model, frame, area),
         None => {}
     }
 }
@@ -137,11 +152,16 @@ impl std::fmt::Debug for Then {
 /// A box of at most this size in the middle of an area, emptied; the inside of its frame.
 fn window(model: &Model, frame: &mut Frame<'_>, area: Rect, title: &str, columns: u16, rows: u16) -> Rect {
     use ratatui::widgets::Clear;
-    let (width, height) = (columns.min(area.width), rows.min(area.height));
-    let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height };
+    let place = place(area, columns, rows);
     frame.render_widget(Clear, place);
     let pane = super::pane::pane(&model.theme, title, true);
     let inside = pane.inner(place);
     frame.render_widget(pane, place);
     inside
+}
+
+/// Where a box of at most this size stands in an area, with its frame.
+fn place(area: Rect, columns: u16, rows: u16) -> Rect {
+    let (width, height) = (columns.min(area.width), rows.min(area.height));
+    Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height }
 }

@@ -41,6 +41,8 @@ pub struct ScreenParts {
     pub pasted: fn(&mut Model, &str) -> Vec<Command>,
     /// The mouse below the header.
     pub mouse: fn(&mut Model, MouseEvent) -> Vec<Command>,
+    /// Whether a double click at a column and row opens what is under it, as enter does.
+    pub opens: fn(&Model, (u16, u16)) -> bool,
     /// The user came to the screen.
     pub entered: fn(&mut Model) -> Vec<Command>,
     /// Something that screens share has changed; also told while another screen is in front.
@@ -79,6 +81,7 @@ impl ScreenParts {
         typed: |_, _| Vec::new(),
         pasted: |_, _| Vec::new(),
         mouse: |_, _| Vec::new(),
+        opens: |_, _| false,
         entered: |_| Vec::new(),
         changed: |_, _| Vec::new(),
         draw: |_, _, _| {},

@@ -1,10 +1,10 @@
 //! One message changes the model and asks for commands. No file, no clock, no terminal is touched here.
 
-use crossterm::event::{KeyEventKind, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEventKind, KeyModifiers, MouseButton, MouseEventKind};
 
 use super::chord::Chord;
 use super::message::{Command, Message, Worked};
-use super::model::{Model, Running};
+use super::model::{Model, Running, Screen};
 use super::{popup, screens, workbench};
 
 /// Take a message that came at `now_ms`, milliseconds since 1970.
@@ -14,6 +14,7 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         Message::Key(event) if event.kind == KeyEventKind::Release => Vec::new(),
         Message::Key(event) => {
             model.notices.dismiss();
+            model.keys += 1;
             if model.popup.is_some() { popup::key(model, event) } else { key(model, event) }
         }
         Message::Mouse(event) if matches!(event.kind, MouseEventKind::Moved) => Vec::new(),
@@ -43,23 +44,45 @@ fn key(model: &mut Model, event: crossterm::event::KeyEvent) -> Vec<Command> {
 
 /// Do an action, or say why it cannot be done now.
 pub fn perform(model: &mut Model, action: &'static super::action::Action) -> Vec<Command> {
-    match (action.blocked)(model) {
+    let commands = match (action.blocked)(model) {
         Some(why) => {
             model.complain(why);
             Vec::new()
         }
         None => (action.perform)(model),
+    };
+    // Somebody who was about to type types on: that text goes nowhere.
+    if action.asks && commands.is_empty() && !model.takes_text() {
+        let why = model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        model.popup = Some(popup::Popup::Refusal(popup::Refusal::new(action.title, why)));
     }
+    commands
 }
 
+/// How long after a click another one at the same place makes it a double click, milliseconds.
+const DOUBLE_CLICK_MS: u64 = 400;
+
+/// A click on a tab goes to its screen, on the run at the right of the tabs to the live one. A double click does what enter does where it fell.
 fn mouse(model: &mut Model, event: crossterm::event::MouseEvent) -> Vec<Command> {
-    if event.row == 0 && matches!(event.kind, MouseEventKind::Down(_)) {
-        return match super::draw::tab_at(model, event.column) {
-            Some(screen) => workbench::go_to(model, screen),
-            None => Vec::new(),
-        };
+    let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
+    if event.row == 0 && is_click {
+        let run = model.workbench.current.as_ref().map(|_| Screen::Live);
+        return super::draw::tab_at(model, event.column).or(run).map_or_else(Vec::new, |screen| workbench::go_to(model, screen));
     }
-    (screens::of(model.screen).mouse)(model, event)
+    let screen = screens::of(model.screen);
+    if !is_click {
+        return (screen.mouse)(model, event);
+    }
+    let place = (event.column, event.row);
+    let is_second =
+        model.clicked.take().is_some_and(|(time, before)| before == place && model.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
+    // The first click has chosen; the list may have moved under the pointer since.
+    if is_second && (screen.opens)(model, place) {
+        let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };
+        return model.keymap.action(model, enter).map_or_else(Vec::new, |action| perform(model, action));
+    }
+    model.clicked = Some((model.now_ms, place));
+    (screen.mouse)(model, event)
 }
 
 fn take_work(model: &mut Model, worked: Worked) -> Vec<Command> {

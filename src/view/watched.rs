@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::message::{Command, RunNews};
+use super::message::RunNews;
+use super::notice::Level;
 use crate::run::events::{Alert, Device};
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
@@ -39,6 +40,14 @@ pub struct Watched {
     pub conditions: VecDeque<(u64, Device)>,
     /// Events before this time (milliseconds since 1970) are old news.
     since_ms: Option<u64>,
+}
+
+/// News of a followed run that the user should hear of, whatever is in front.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) level: Level,
+    pub(super) title: String,
+    pub(super) text: String,
 }
 
 impl Watched {
@@ -98,7 +107,7 @@ impl Watched {
         self.forget_old();
     }
 
-    pub(super) fn take(&mut self, news: RunNews, now_ms: u64) -> Vec<Command> {
+    pub(super) fn take(&mut self, news: RunNews, now_ms: u64) -> Vec<Told> {
         let before = self.status();
         match news {
             RunNews::Opened(history) => {
@@ -131,7 +140,12 @@ impl Watched {
         let now = self.status();
         if self.loaded && now != before && now.is_ended() && !before.is_ended() && before != Status::Created {
             let cause = self.state.as_ref().and_then(|state| state.cause.clone()).unwrap_or_default();
-            return vec![Command::Notify { title: format!("{} is {}", self.id(), now.name()), text: cause }];
+            let level = match now {
+                Status::Failed => Level::Complaint,
+                Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
+                _ => Level::Done,
+            };
+            return vec![Told { level, title: format!("{} is {}", self.id(), now.name()), text: cause }];
         }
         Vec::new()
     }
@@ -153,10 +167,11 @@ impl Watched {
         self.conditions.drain(..self.conditions.len().saturating_sub(CONDITIONS_KEPT));
     }
 
-    fn alert(&self, event: &Event) -> Option<Command> {
+    fn alert(&self, event: &Event) -> Option<Told> {
         match &event.body {
             EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
-                Some(Command::Notify { title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone() })
+                let level = if alert.level == "error" { Level::Complaint } else { Level::Warning };
+                Some(Told { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone() })
             }
             _ => None,
         }

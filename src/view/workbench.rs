@@ -10,7 +10,7 @@ use super::model::{Model, Screen};
 use super::options::Options;
 use super::screens::{self, Change};
 use super::task_files;
-use super::watched::Watched;
+use super::watched::{Told, Watched};
 use crate::dataset::{self, PromptRow};
 use crate::run::RunPlaces;
 use crate::score::Scorer;
@@ -40,6 +40,8 @@ pub struct Workbench {
 pub struct OpenTask {
     /// The task as saved.
     pub task: Task,
+    /// How a command line names it in the folder where the view was started.
+    pub typed: String,
     /// The rows of each set that the task has, or why they cannot be read.
     pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, String>>,
     /// The sample completions, or why they cannot be read.
@@ -89,13 +91,22 @@ impl Workbench {
 }
 
 impl OpenTask {
-    /// Reads a task with its rows and samples.
-    pub fn read(task: Task) -> Self {
+    /// Reads a task with its rows and samples. `here`: where the view was started.
+    pub fn read(task: Task, here: &Path) -> Self {
         let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
         let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
         let samples = samples(&task);
-        Self { task, rows, samples }
+        Self { typed: typed_name(&task, here), task, rows, samples }
     }
+}
+
+/// The shortest word that means this very task on a command line: its folder's name, else its path. Another task may have the same name.
+fn typed_name(task: &Task, here: &Path) -> String {
+    let Some(folder) = task.folder().map(|folder| here.join(folder)) else { return task.name.clone() };
+    let real = |folder: &Path| folder.canonicalize().ok();
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let meant = Task::resolve_from(&name, here).ok().and_then(|task| real(&here.join(task.folder()?)));
+    if meant.is_some() && meant == real(&folder) { name } else { folder.display().to_string() }
 }
 
 fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
@@ -121,7 +132,7 @@ pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
     let (here, data) = (model.options.here.clone(), model.options.data.clone());
     let work = Work::once(
         "task",
-        move || find_task(wanted.as_deref(), &here, &data).map(OpenTask::read),
+        move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
         |model, found| match found {
             Ok(task) => opened(model, task),
             Err(error) => {
@@ -183,8 +194,12 @@ pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
 /// Take what is new of a followed run.
 pub fn take_news(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
-    let told = watched.take(news, model.now_ms);
-    let mut commands = told;
+    let mut commands = Vec::new();
+    for Told { level, title, text } in watched.take(news, model.now_ms) {
+        let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
+        model.notices.tell(model.now_ms, level, sentence);
+        commands.push(Command::Notify { title, text });
+    }
     if model.workbench.current.as_ref() == Some(run) {
         commands.extend(screens::changed(model, Change::RunNews));
     }

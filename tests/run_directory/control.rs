@@ -401,6 +401,16 @@ fn the_runs_command_asks() {
     worker.end(Status::Finished, "all steps done").unwrap();
     drop(worker);
     check(&["runs", "resume", run.id()], (1, "has come to its end (it is finished: all steps done)"));
+    // A note needs no worker; it is no work of the run.
+    let before = RunState::read(run.path()).unwrap();
+    check(&["runs", "annotate", run.id(), "kept for the paper"], (0, "noted"));
+    let after = RunState::read(run.path()).unwrap();
+    assert_eq!(after.notes.last().unwrap().1.text, "kept for the paper");
+    let asked = after.controls.last().unwrap();
+    assert_eq!((asked.verb.as_str(), asked.user_id, after.gaps, after.skipped), ("annotate", rustix::process::geteuid().as_raw(), 0, 0));
+    assert_eq!((after.end, after.last_ms), (before.end, before.last_ms));
+    let new = create(folder.path());
+    check(&["runs", "annotate", new.id(), "too early"], (1, "no worker"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ fn series(values: impl IntoIterator<Item = f64>) -> Series {
 }
 
 fn chart(series: &Series, smoothing: f64, steps: (u64, u64)) -> Chart<'_> {
-    let curve =
-        Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, smoothing, last: series.extent().map_or(0, |(_, last)| last) };
+    let last = series.extent().map_or(0, |(_, last)| last);
+    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, dashed: false, smoothing, last };
     Chart { curves: vec![curve], steps, ..Chart::default() }
 }
 
@@ -86,13 +86,8 @@ fn a_spike_never_vanishes() {
 #[test]
 fn the_cursor_reads_raw_and_smoothed_values() {
     let values = series([1.0, 2.0, 4.0, f64::NAN]);
-    let curve = Curve {
-        label: "reward".to_owned(),
-        role: Role::SeriesOne,
-        series: &values,
-        smoothing: 0.5,
-        last: values.extent().map_or(0, |(_, last)| last),
-    };
+    let last = values.extent().map_or(0, |(_, last)| last);
+    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &values, dashed: false, smoothing: 0.5, last };
     let check = |step, raw: Option<f64>, smoothed: Option<f64>| {
         let (found, average) = curve.at(step);
         assert_eq!(found.filter(|value| value.is_finite()), raw, "{step}");
@@ -124,4 +119,26 @@ fn a_long_run_is_drawn_at_once() {
         println!("chart of 100,000 steps, {what}: {took:?}");
         assert!(took < std::time::Duration::from_millis(500), "{what}: {took:?}");
     }
+}
+
+/// Without colours a curve has a sign of its own, the same in the legend and in the chart.
+#[test]
+fn curves_are_told_apart_without_colours() {
+    let (rising, falling) = (series((0..40).map(f64::from)), series((0..40).map(|step| 40.0 - f64::from(step))));
+    let curve = |label: &str, role, series| Curve { label: label.to_owned(), role, series, dashed: false, smoothing: 0.0, last: 2 };
+    let curves = vec![curve("reward", Role::SeriesOne, &rising), curve("valid", Role::SeriesTwo, &falling)];
+    let chart = Chart { curves, steps: (1, 40), ..Chart::default() };
+    let plain = Theme::new("plain", |_| ratatui::style::Style::new());
+    for (theme, [one, two]) in [(plain.clone().in_ascii(), ["*", "+"]), (plain, ["●", "■"])] {
+        let legend = chart.legend(&theme, 60).to_string();
+        assert_eq!(legend.trim_end(), format!("{one} reward 39  {two} valid 1"));
+        let drawn = picture(&chart, &theme, 60, 12);
+        assert!(drawn.contains(one) && drawn.contains(two), "{drawn}");
+    }
+    assert!(chart.legend(&Theme::default(), 60).to_string().starts_with("━ reward 39  ━ valid 1"));
+    let compared = Chart { under: 1, ..chart };
+    assert!(
+        compared.legend(&Theme::default(), 60).to_string().starts_with("━ valid 1  ━ reward 39"),
+        "what it is compared with comes last"
+    );
 }

@@ -288,7 +288,9 @@ fn unlike_passes_are_refused_with_the_reason() {
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
     };
     check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "proof", "their prompts differ");
-    check(&other("schema", "schema.json", "\"type\"", " \"type\""), "proof", "other schemas");
+    let schema =
+        Versus::read(&[pass(&first, "proof"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "proof")]).unwrap_err();
+    assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("other schemas")), "{schema}");
     check(
         &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
         "proof",
@@ -304,6 +306,61 @@ fn unlike_passes_are_refused_with_the_reason() {
     std::fs::write(first.join("evals/step-000030-proof-trained.jsonl"), "{\"prompt_id\":\"a\"}\nno json\n").unwrap();
     let torn = Versus::read(&base_and_trained(&first).unwrap()).unwrap_err();
     assert!(torn.to_string().contains("step-000030-proof-trained.jsonl line 2"), "{torn}");
+}
+
+/// Two runs on both sides of a change of the schema are compared under the schema as it is now.
+#[test]
+fn passes_of_other_schemas_are_scored_again() {
+    const OTHER: &str = "20261121-000000-invoice-second";
+    let mut stage = Stage::with(120, 36, |options| {
+        copy_run(&options.here.join("runs"), ID, "one", "finished");
+        let run = copy_run(&options.here.join("runs"), OTHER, "two", "finished");
+        change(&run.join("task/schema.json"), &[("\"type\"", " \"type\"")]);
+    });
+    stage.keys("space space v");
+    assert!(stage.shows("were scored by other schemas") && stage.shows("r  re-scores both sides"), "{}", stage.picture());
+    stage.keys("r");
+    let picture = stage.picture();
+    assert!(picture.contains("6sx3dn step 30 → second step 30") && picture.contains("both 99"), "{picture}");
+    assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scored again by the schema in the editor")));
+    // A schema that asks for more is counted at once: nothing is valid any more.
+    stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");
+    let picture = stage.picture();
+    assert!(picture.contains("neither 100") && picture.contains("both 0"), "{picture}");
+    stage.keys("n j enter");
+    assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.picture());
+    stage.keys("esc r");
+    assert!(stage.shows("were scored by other schemas"), "as recorded they cannot be compared: {}", stage.picture());
+    let runs = stage.folder.path().join("runs");
+    let command = |more: &[&str]| {
+        let arguments = [&["runs", "versus", ID, OTHER, "--runs", runs.to_str().unwrap()], more].concat();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(arguments).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, _, error) = command(&[]);
+    assert!(code == 1 && error.contains("add --rescore TASK"), "{error}");
+    let task = runs.join(ID).join("task");
+    let (code, text, error) = command(&["--rescore", task.to_str().unwrap()]);
+    assert!(code == 0 && text.contains("fixed 0, broken 0, valid in both 99") && text.contains("scored again"), "{text} {error}");
+}
+
+/// Every number of the matrix is seen, however many digits it has.
+#[test]
+fn the_matrix_hides_no_number() {
+    for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24)] {
+        let mut stage = Stage::with(columns, rows, |options| {
+            let run = copy_run(&options.here.join("runs"), ID, "", "finished");
+            for file in ["step-000000-proof-base.jsonl", "step-000030-proof-trained.jsonl"] {
+                change(&run.join("evals").join(file), &[("\"tier\":\"valid\"", "\"tier\":\"invalid\"")]);
+            }
+        });
+        stage.keys("enter 7");
+        for cell in ["neither 100 n", "both 0 v", "fixed 0 f", "broken 0 b"] {
+            assert!(stage.shows(cell), "{columns}x{rows} {cell}:\n{}", stage.picture());
+        }
+        stage.keys("n");
+        assert!(stage.shows("▸neither 100 n"), "{columns}x{rows}:\n{}", stage.picture());
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every action of the table, by its first key: it is reached where it says it works, and something comes of it, or it says why not.
 
 use grpo_tui::view::action::{self, Action, Place};
+use grpo_tui::view::popup::Popup;
 use grpo_tui::view::{Screen, screens, workbench};
 
 use super::launch::forecasting;
@@ -56,10 +57,15 @@ fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
     }
     let whole = |stage: &Stage| if unseen { format!("{:?}", stage.model) } else { String::new() };
     let before = (noticed(&stage), whole(&stage));
+    let typed_before = stage.model.takes_text();
     match action.keys {
         [] => _ = stage.keys("ctrl-p").types(action.id).keys("enter"),
         [key, ..] => _ = stage.keys(key),
     }
+    // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
+    let types = (screens::of(stage.model.screen).is_typing)(&stage.model) || matches!(stage.model.popup, Some(Popup::Ask(_)));
+    let may_type = action.asks || action.id == "launch.open" || typed_before;
+    assert!(!types || may_type, "{} begins a text and is not marked so", action.id);
     (noticed(&stage), whole(&stage)) != before
 }
 

@@ -153,3 +153,90 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
         assert!(stage.shows("What was said"));
     }
 }
+
+#[test]
+fn leaving_with_unsaved_texts_is_asked_about() {
+    let quits = |stage: &Stage| stage.asked.iter().filter(|asked| asked.as_str() == "Quit").count();
+    let mut stage = Stage::new(120, 36);
+    stage.keys("q");
+    assert_eq!(quits(&stage), 1, "nothing is unsaved");
+    stage.keys("f2 enter").types("!").keys("esc q");
+    assert!(quits(&stage) == 1 && stage.shows("Unsaved: the schema."), "{}", stage.picture());
+    stage.keys("n");
+    assert!(stage.model.popup.is_none() && stage.model.workbench.draft.is_changed());
+    stage.keys("q y");
+    assert_eq!(quits(&stage), 2);
+    // The same key once more insists, also over another question, which is not lost.
+    stage.model.popup = None;
+    stage.keys("ctrl-g").types("7").keys("ctrl-c");
+    assert!(quits(&stage) == 2 && stage.shows("Quit without saving?"));
+    stage.keys("n");
+    assert!(stage.shows("Go to a line"), "{}", stage.picture());
+    stage.keys("ctrl-c ctrl-c");
+    assert_eq!(quits(&stage), 3);
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f3 i").types("!").keys("ctrl-c");
+    assert!(quits(&stage) == 0 && stage.shows("Unsaved: the row's turns."), "{}", stage.picture());
+}
+
+/// What a user of another program would type finds its action first.
+#[test]
+fn the_palette_knows_the_usual_words() {
+    let first = |screen: &str, word: &str| {
+        let mut stage = Stage::new(120, 36);
+        stage.keys(screen).keys("esc ctrl-p").types(word);
+        let picture = stage.picture();
+        picture.lines().find_map(|line| line.split_once("▸ ")).map(|(_, rest)| rest.split("  ").next().unwrap_or_default().to_owned())
+    };
+    let check = |screen: &str, words: &[&str], title: &str| {
+        for word in words {
+            let found = first(screen, word).unwrap_or_default();
+            assert!(found.starts_with(title), "{screen} {word}: {found:?} instead of {title:?}");
+        }
+    };
+    for screen in ["f1", "f2", "f4", "f5", "f7"] {
+        check(screen, &["resume", "continue", "unpause"], "Resume run");
+        check(screen, &["undo"], "Undo");
+        check(screen, &["redo"], "Redo");
+        check(screen, &["pause"], "Pause run");
+        check(screen, &["export", "export html", "report"], "Export HTML");
+        check(screen, &["export csv"], "Export CSV");
+        check(screen, &["quit", "exit"], "Quit");
+        // A name is given at the launch, since other runs refer to it; afterwards tags are what there is.
+        check(screen, &["rename", "label"], "Give the marked runs a tag");
+        check(screen, &["note", "add note", "annotate", "comment"], "Add note");
+        check(screen, &["stop"], "Stop run after its step");
+        check(screen, &["kill"], "Stop run at once");
+        check(screen, &["delete"], "Delete");
+        check(screen, &["messages"], "Show what was said");
+        check(screen, &["zoom", "fullscreen"], "Let the pane fill");
+    }
+    check("f6", &["pause"], "Pause or resume run");
+    check("f6", &["resume"], "Resume run");
+    check("f1", &["find", "search", "filter"], "Filter by words");
+    check("f2", &["find", "search"], "Find text");
+    check("f3", &["find"], "Filter the rows");
+    check("f5", &["find"], "Find settings");
+    check("f7", &["find"], "Filter by words of id");
+    // What belongs to another screen and pane is gone to.
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
+    assert!(stage.model.screen == grpo_tui::view::Screen::Schema && !stage.model.workbench.draft.is_changed());
+}
+
+#[test]
+fn a_click_takes_a_row_of_the_palette() {
+    let mut stage = Stage::new(120, 36);
+    stage.keys("ctrl-p").types("go to the");
+    let picture = stage.picture();
+    let row = picture.lines().position(|line| line.contains("Go to the launch form")).unwrap();
+    stage.click(40, 2);
+    assert!(stage.model.popup.is_some(), "beside the rows nothing happens");
+    stage.click(40, row as u16);
+    assert!(stage.model.popup.is_none() && stage.model.screen == grpo_tui::view::Screen::Launch, "{picture}");
+    // In a list to choose from a click chooses, and on what is chosen takes.
+    stage.keys("T");
+    let row = stage.picture().lines().position(|line| line.contains("▸ invoice")).unwrap();
+    stage.click(20, row as u16);
+    assert!(stage.model.launch.chooser.is_none());
+}

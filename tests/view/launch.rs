@@ -191,6 +191,87 @@ fn enter_starts_a_run_and_goes_to_it() {
 }
 
 #[test]
+fn what_is_typed_takes_the_place_of_the_value() {
+    let mut stage = stage(120, 36);
+    go_to(&mut stage, "learning_rate");
+    stage.keys("enter").types("5e-4").keys("enter");
+    assert_eq!(value(&stage, "learning_rate").0, "5e-4");
+    stage.keys("enter end backspace").types("3").keys("enter");
+    assert_eq!(value(&stage, "learning_rate").0, "5e-3");
+}
+
+/// The line below START, as it stands there.
+fn printed(stage: &mut Stage) -> String {
+    stage.send(grpo_tui::view::Message::Resize(300, 60));
+    stage.keys("g");
+    let picture = stage.picture();
+    let at = picture.split("grpo-tui train").next().unwrap().rsplit('│').next().unwrap().to_owned();
+    let rest = picture.split("grpo-tui train").nth(1).unwrap().split('│').next().unwrap().trim_end();
+    format!("{}grpo-tui train{rest}", at.trim_start())
+}
+
+#[test]
+fn the_printed_command_trains_what_the_form_does() {
+    let mut stage = stage(120, 36);
+    let with_runs = |stage: &Stage| {
+        format!("--runs {}", stage.model.workbench.places.for_new_runs().display())
+            .replace(&stage.folder.path().display().to_string(), "FOLDER")
+    };
+    let expected = format!("grpo-tui train invoice {} --detach", with_runs(&stage));
+    assert_eq!(printed(&mut stage), expected);
+    // Saved, the sample is a copy in the data folder, which its name alone does not mean.
+    stage.keys("f2 enter").types(" ").keys("esc w f5");
+    go_to(&mut stage, "name of the run");
+    stage.keys("enter").types("my first").keys("enter");
+    let expected = format!("grpo-tui train FOLDER/data/tasks/invoice {} --detach '--name=my first'", with_runs(&stage));
+    assert_eq!(printed(&mut stage), expected);
+    stage.keys("f");
+    assert_eq!(arguments(&stage)[1], "FOLDER/data/tasks/invoice", "as the form does");
+    // From another folder it goes there first; a task of the workspace has its name.
+    let mut stage = Stage::with(120, 36, |options| {
+        forecasting(options);
+        options.shell = "/elsewhere".into();
+        let folder = options.here.join("tasks/invoice");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+    });
+    stage.keys("f5");
+    let expected = format!("cd FOLDER && grpo-tui train invoice {} --detach", with_runs(&stage));
+    assert_eq!(printed(&mut stage), expected);
+}
+
+#[test]
+fn files_of_the_task_that_changed_are_differences_to_the_last_run() {
+    let mut stage = Stage::with(160, 48, |options| {
+        let runs = options.here.join("runs");
+        let run = super::runs::copy_run(&runs, "20261120-143041-invoice-6sx3dn", "", "finished");
+        let folder = options.here.join("tasks/invoice");
+        std::fs::create_dir_all(&folder).unwrap();
+        for entry in std::fs::read_dir(run.join("task")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+    });
+    stage.keys("f5");
+    assert!(!stage.shows("schema.json ") && !stage.shows("train.jsonl "), "the task is as it was:\n{}", stage.picture());
+    let train = stage.folder.path().join("tasks/invoice/train.jsonl");
+    let text = std::fs::read_to_string(&train).unwrap();
+    std::fs::write(&train, text.split_inclusive('\n').skip(1).collect::<String>()).unwrap();
+    stage.keys("f2 enter").types(" ").keys("esc w f5");
+    let digest = |name: &str| {
+        let bytes = |folder: &str| std::fs::read(stage.folder.path().join(folder).join(name)).unwrap();
+        let short = |folder: &str| grpo_tui::run::sha256(&bytes(folder))[..8].to_owned();
+        format!("{name} {} → {}", short("runs/20261120-143041-invoice-6sx3dn/task"), short("tasks/invoice"))
+    };
+    for name in ["schema.json", "train.jsonl"] {
+        assert!(stage.shows(&digest(name)), "{}:\n{}", digest(name), stage.picture());
+    }
+    assert!(!stage.shows("eval.jsonl "), "{}", stage.picture());
+}
+
+#[test]
 fn an_unsaved_schema_is_asked_about() {
     let mut stage = Stage::with(120, 36, |options| answering(options, "echo 'error: stop here' >&2; exit 1"));
     stage.keys("f5");

@@ -288,7 +288,8 @@ fn a_key_over_a_hundred_thousand_rows() {
     let mut rows = open.rows.clone();
     let train = rows[&PromptSet::Train].as_ref().unwrap().clone();
     rows.insert(PromptSet::Train, Ok((0..100_000).map(|index| train[index % train.len()].clone()).collect()));
-    stage.model.workbench.task = Some(Arc::new(OpenTask { task: open.task.clone(), rows, samples: open.samples.clone() }));
+    stage.model.workbench.task =
+        Some(Arc::new(OpenTask { task: open.task.clone(), typed: open.typed.clone(), rows, samples: open.samples.clone() }));
     // The counting is left out: it runs beside the view.
     drop(screens::changed(&mut stage.model, Change::Task));
     assert_eq!(stage.model.prompts.shown.len(), 100_550);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use grpo_tui::task::Task;
 use grpo_tui::view::Message;
+use grpo_tui::view::notice::Level;
 use grpo_tui::view::screens;
 
 use super::stage::Stage;
@@ -198,7 +199,7 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     std::fs::write(&bad, "{\"task\":").unwrap();
     let mut next = again(&first);
     let complaint = next.model.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
-    assert!(complaint.text.contains("EOF while parsing") && complaint.is_complaint, "{complaint:?}");
+    assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
     assert!(next.shows("the task's system text"), "{}", next.picture());
     next.keys("n");
     assert!(next.shows("the expected answer of train-001"), "{}", next.picture());

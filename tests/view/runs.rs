@@ -167,9 +167,9 @@ fn runs_are_ordered_by_columns_and_metrics() {
     assert!(stage.shows("by completions/mean_length smoothed"));
     let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
     assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
-    stage.keys("s ctrl-u").types("no_such_metric").keys("enter");
-    assert!(stage.shows("no run has `no_such_metric`"));
-    stage.keys("> > > >");
+    stage.keys("s").types("no_such_metric").keys("enter");
+    assert!(stage.shows("no run has `no_such_metric`") && stage.model.popup.is_some(), "the question stays until it is right");
+    stage.keys("esc > > > >");
     assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.picture());
 }
 
@@ -285,10 +285,10 @@ fn what_cannot_be_done_says_why() {
     let check = |stage: &mut Stage, key: &str, expected: &str| {
         stage.keys(key);
         assert!(stage.shows(expected), "{key}: {}", stage.picture());
-        stage.keys("alt-n");
+        stage.keys("esc alt-n");
         stage.keys("esc");
     };
-    for key in ["p", "C", "E", "x", "X", "a"] {
+    for key in ["p", "C", "E", "x", "X"] {
         check(&mut stage, key, "the run is finished: no worker lives");
     }
     check(&mut stage, "r", "has come to its end");
@@ -296,6 +296,67 @@ fn what_cannot_be_done_says_why() {
     for key in ["enter", "p", "r", "t", "w", "P"] {
         check(&mut stage, key, "this run cannot be read");
     }
+}
+
+/// A note needs no worker: it goes into the log of a run that has ended.
+#[test]
+fn a_run_that_has_ended_takes_a_note() {
+    let mut stage = stage_with(120, 36, several);
+    stage.keys("a").types("quit; delete").keys("enter");
+    assert!(stage.shows("6sx3dn: noted"), "{}", stage.picture());
+    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let state = grpo_tui::run::RunState::read(&run).unwrap();
+    assert_eq!(state.notes.last().unwrap().1.text, "quit; delete");
+    assert_eq!(state.end.unwrap().status, "finished");
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("quit; delete") && stage.shows("✓ finished"), "{}", stage.picture());
+    // Where it cannot be written, what was typed is told again.
+    std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
+    stage.keys("a").types("once more").keys("enter");
+    let said = stage.model.notices.all().last().unwrap().text.clone();
+    assert!(said.contains("may be written by other users") && said.contains("the note was not written: once more"), "{said}");
+}
+
+#[test]
+fn a_stop_that_was_asked_for_is_no_warning() {
+    let stage = stage_with(120, 36, |folder| {
+        let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+        change(&run.join("state.json"), &[("all steps done", "stopped after the step, as asked")]);
+        copy_run(&folder.join("runs"), "20261119-090000-invoice-aaaaaa", "", "interrupted");
+    });
+    assert!(stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"), "{}", stage.picture());
+    assert!(stage.shows("▲ interrupted"), "{}", stage.picture());
+}
+
+#[test]
+fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
+    let mut stage = stage_with(120, 36, several);
+    let titles = |stage: &Stage| stage.picture().lines().nth(2).unwrap().to_owned();
+    let at = |stage: &Stage, title: &str| titles(stage).split(title).next().unwrap().chars().count() as u16;
+    let valid = at(&stage, "valid");
+    stage.click(valid, 2);
+    assert!(stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"), "{}", stage.picture());
+    stage.click(valid, 2);
+    assert!(stage.shows("by valid, lowest first"), "{}", stage.picture());
+    let state = at(&stage, "state");
+    stage.click(state, 2);
+    assert!(stage.shows("by status, lowest first"), "{}", stage.picture());
+    stage.keys("g");
+    stage.click(20, 4);
+    assert_eq!(stage.model.screen, Screen::Runs);
+    let under = stage.model.clicked;
+    stage.now_ms += 100;
+    stage.click(20, 4);
+    assert!(under.is_some() && stage.model.screen == Screen::Live && stage.model.workbench.current.is_some(), "{}", stage.picture());
+    // Two clicks with time between them are two clicks; the run at the right of the tabs is a way to it, too.
+    stage.keys("1");
+    stage.click(20, 4);
+    stage.now_ms += 600;
+    stage.click(20, 4);
+    assert_eq!(stage.model.screen, Screen::Runs);
+    stage.click(110, 0);
+    assert_eq!(stage.model.screen, Screen::Live);
 }
 
 /// An interrupted run is started again by this program; what it says is shown.

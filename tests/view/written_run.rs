@@ -16,7 +16,8 @@ use grpo_tui::run::{
 use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
 use grpo_tui::view::message::RunNews;
-use grpo_tui::view::{Message, workbench};
+use grpo_tui::view::notice::Level;
+use grpo_tui::view::{Message, Screen, workbench};
 use serde_json::json;
 
 use super::stage::Stage;
@@ -160,6 +161,35 @@ fn look_now(stage: &mut Stage, written: &Written) {
     stage.send(Message::Tick);
 }
 
+/// A live run is what somebody comes back for.
+#[test]
+fn the_view_opens_on_the_run_that_is_live() {
+    let mut written = None;
+    let mut stage = Stage::with(120, 36, |options| {
+        super::runs::copy_run(&options.here.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        written = Some(Written::begin(&options.here));
+    });
+    let written = written.unwrap();
+    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Live, Some(written.path())));
+    assert!(stage.shows("● running"), "{}", stage.picture());
+    // One that begins later is on the live screen once somebody looks, and takes nobody away from elsewhere.
+    drop((stage, written));
+    stage = Stage::new(120, 36);
+    stage.keys("f6");
+    assert!(stage.shows("No run is chosen"), "{}", stage.picture());
+    let written = Written::begin(stage.folder.path());
+    stage.now_ms += 3_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("● running"), "{}", stage.picture());
+    drop(written);
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f5 f1");
+    let written = Written::begin(stage.folder.path());
+    stage.now_ms += 3_000;
+    stage.send(Message::Tick);
+    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Runs, Some(written.path())));
+}
+
 #[test]
 fn a_run_grows_on_the_screen() {
     let (mut stage, mut written) = shown(120, 36);
@@ -255,7 +285,7 @@ fn keys_reach_the_worker_as_verbs() {
     stage.keys("E");
     stage.keys("a").types("looks good\n");
     assert_eq!(said(&stage), format!("{short}: noted"));
-    stage.keys("= ctrl-u").types("temperature=0");
+    stage.keys("=").types("temperature=0");
     assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.picture());
     stage.types(".9 max_steps=40\n");
     assert!(said(&stage).contains("max_steps = 40"), "{}", said(&stage));
@@ -277,16 +307,24 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     drop(written);
     // The view still believes that it lives: the answer says that it does not.
     stage.keys("p");
-    let said =
-        |stage: &Stage| stage.model.notices.all().last().map(|notice| (notice.is_complaint, notice.text.clone())).unwrap_or_default();
+    let said = |stage: &Stage| {
+        stage.model.notices.all().last().map(|notice| (notice.level == Level::Complaint, notice.text.clone())).unwrap_or_default()
+    };
     assert!(said(&stage).0 && said(&stage).1.contains("no worker"), "{:?}", said(&stage));
     stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
     assert!(stage.shows("interrupted"), "{}", stage.picture());
     assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("interrupted")), "{:?}", stage.asked);
-    for key in ["p", "C", "E", "x", "X", "a", "="] {
+    for key in ["p", "C", "E", "x", "X", "="] {
         stage.keys("esc").keys(key);
-        assert!(said(&stage).1.contains("resume it first (r)") && stage.model.popup.is_none(), "{key}: {:?}", said(&stage));
+        let is_prompt = key == "=";
+        assert!(said(&stage).1.contains("resume it first (r)") && stage.model.popup.is_some() == is_prompt, "{key}: {:?}", said(&stage));
     }
+    // Whoever types on after a refused prompt asks for nothing.
+    stage.types("learning_rate=1e-5 rpX\n");
+    assert!(stage.model.popup.is_none() && said(&stage).1.contains("resume it first"), "{:?}", said(&stage));
+    // A note needs no worker.
+    stage.keys("a").types("died at night\n");
+    assert!(!said(&stage).0 && said(&stage).1.ends_with("noted"), "{:?}", said(&stage));
     // The program of this stage is a test binary's path that says no: its words are shown.
     stage.model.options.program = PathBuf::from("/bin/false");
     stage.keys("r");
@@ -324,6 +362,36 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     stage.send(Message::Run(written.path(), RunNews::Events(again)));
     assert_eq!(notified(&stage), 1);
     assert_eq!(stage.model.workbench.watched.get(&written.path()).unwrap().log.len(), 500);
+}
+
+#[test]
+fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
+    let (mut stage, mut written) = shown(120, 36);
+    written.step(1);
+    let alert =
+        Alert { rule: "value_drift".into(), level: "warning".into(), step: 1, sentence: "Values drift.".into(), ..Alert::default() };
+    written.append(alert);
+    written.tell(&mut stage);
+    let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+    assert!(bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value_drift: Values drift."), "{}", bottom(&stage));
+    stage.keys("esc");
+    written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as asked".into())).unwrap();
+    written.tell(&mut stage);
+    assert!(bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"), "{}", bottom(&stage));
+    assert!(stage.shows("■ interrupted: stopped after the step, as asked"), "{}", stage.picture());
+}
+
+#[test]
+fn runs_over_the_chart_keep_all_their_curves() {
+    let (mut stage, mut written) = shown(160, 48);
+    (1..=6).for_each(|step| written.step(step));
+    written.tell(&mut stage);
+    let other = super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+    stage.act(|model| workbench::follow(model, other.clone()));
+    stage.model.workbench.overlay.push(other);
+    let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
+    assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
+    assert!(legend(&stage).contains("━ 6sx3dn ") && legend(&stage).contains("╍ 6sx3dn valid "), "{}", legend(&stage));
 }
 
 /// A step that could not be read is tried again, also where nothing more is written.

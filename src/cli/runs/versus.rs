@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, size};
-use crate::report::{Versus, base_and_trained, base_and_trained_on, versus_html};
+use crate::report::{ReportError, Versus, base_and_trained, base_and_trained_on, versus_html};
 use crate::run::{RunPlaces, check_export, write_export};
+use crate::score::Scorer;
+use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,6 +19,9 @@ pub(super) struct Arguments {
     /// The set that was read [default: proof where it was, else eval]
     #[arg(long, value_name = "SET")]
     on: Option<String>,
+    /// Score all answers again with the schema of this task as it is now
+    #[arg(long, value_name = "TASK")]
+    rescore: Option<String>,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -45,7 +50,18 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         // Of several runs only the results count.
         passes.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
     }
-    let versus = Versus::read(&passes)?;
+    let versus = match &arguments.rescore {
+        Some(task) => {
+            let task = Task::resolve(task)?;
+            Versus::rescored(&passes, &task, &Scorer::new(&task)?)?
+        }
+        None => Versus::read(&passes).map_err(|error| match error {
+            ReportError::OtherSchemas(text) => {
+                Failure::failed(format!("{text}; to score all answers again by one schema, add --rescore TASK"))
+            }
+            error => error.into(),
+        })?,
+    };
     if let Some(file) = &arguments.html {
         let page = versus_html(&versus);
         write_export(file, page.text.as_bytes(), arguments.force)?;

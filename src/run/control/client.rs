@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, AnswerLine, Stage};
 use super::drop_box::{answers_file, request_file};
 use super::place::{socket_folders, socket_name};
+use super::spool::note_without_worker;
 use super::verb::Verb;
 use super::{PROTOCOL_VERSION, socket};
 use crate::run::directory::host_name;
@@ -37,13 +38,18 @@ pub struct Answered {
     pub result: Value,
 }
 
-/// Ask the worker of a run. Verbs that are work (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not.
+/// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not.
 /// `heard` is given each part of a result as it comes.
 ///
 /// # Errors
 /// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`] where it does not answer.
 pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Value)) -> Result<Answered, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
+        // A run that no worker has begun with may get one at any moment, which must not find its lock held.
+        if matches!(verb, Verb::Annotate { .. }) && State::read(run).is_some() {
+            note_without_worker(run, verb)?;
+            return Ok(Answered { text: "noted".to_owned(), done: true, result: Value::Null });
+        }
         return Err(RunError::NoWorker { path: run.to_owned(), standing });
     }
     let id = request_id();

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::place::{FOLDER, private_folder};
+use super::place::{FOLDER, private_folder, user_id};
+use super::verb::Verb;
+use crate::run::directory::RunDirectory;
 use crate::run::durable::{create_file, sync_folder};
 use crate::run::error::RunError;
 use crate::run::events::{Control, Note, now_ms};
 use crate::run::history::RunState;
 use crate::run::lock::RunLock;
+use crate::run::state::State;
 use crate::run::writer::EventWriter;
 
 const ENDING: &str = ".accepted.json";
@@ -72,14 +75,34 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
         // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the disk.
         let control = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
         if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
-            let remark = control.arguments.get("text").and_then(|text| text.as_str()).filter(|_| control.verb == "annotate");
-            let note = remark.map(|text| Note { text: text.to_owned() });
-            log.append(control)?;
-            note.map_or(Ok(0), |note| log.append(note))?;
+            record(&mut log, control)?;
         }
         std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
     }
     log.sync()
+}
+
+/// Record a note in the log of a run that no worker computes, as its worker would have. The run's lock is held meanwhile, so no worker can begin.
+///
+/// # Errors
+/// [`RunError::Foreign`] and [`RunError::Loose`] where the run is not this user's alone, [`RunError::InUse`] where a worker has just begun.
+pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunError> {
+    RunDirectory::open(run)?.check_private()?;
+    let lock = RunLock::acquire(run)?;
+    record_left_over(&lock)?;
+    let mut log = EventWriter::open(&lock)?;
+    let step = State::read(run).map_or(0, |state| state.step);
+    let (verb, user_id) = (note.name().to_owned(), user_id());
+    record(&mut log, Control { verb, arguments: note.arguments(), user_id, step, ..Control::default() })?;
+    log.sync()
+}
+
+/// A request in the log; that of a note together with the note.
+fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
+    let text = control.arguments.get("text").and_then(|text| text.as_str()).filter(|_| control.verb == "annotate");
+    let note = text.map(|text| Note { text: text.to_owned() });
+    log.append(control)?;
+    note.map_or(Ok(0), |note| log.append(note)).map(|_| ())
 }
 
 fn left_over(folder: &Path) -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use crate::view::role::Role;
 use crate::view::widgets::field::Field;
 
 /// What is wrong with an answer; `None` where nothing is.
-type Check = fn(&str) -> Option<String>;
+type Check = fn(&Model, &str) -> Option<String>;
 type Answer = Box<dyn FnOnce(&mut Model, String) -> Vec<Command> + Send>;
 
 /// A question.
@@ -26,14 +26,14 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Ask for a line of text; `label` says what is wanted, `text` stands there at first.
+    /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes its place.
     pub fn new(
         title: impl Into<String>,
         label: impl Into<String>,
         text: &str,
         then: impl FnOnce(&mut Model, String) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        Self { title: title.into(), label: label.into(), field: Field::new(text), check: |_| None, then: Some(Box::new(then)) }
+        Self { title: title.into(), label: label.into(), field: Field::selected(text), check: |_, _| None, then: Some(Box::new(then)) }
     }
 
     /// With a check that says what is wrong while typing; a wrong answer cannot be given.
@@ -42,10 +42,10 @@ impl Ask {
         Self { check, ..self }
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, model: &Model, event: KeyEvent) -> Outcome {
         match event.code {
             KeyCode::Esc => return Outcome::Close,
-            KeyCode::Enter if (self.check)(self.field.text()).is_none() => {
+            KeyCode::Enter if (self.check)(model, self.field.text()).is_none() => {
                 let (then, text) = (self.then.take(), self.field.text().to_owned());
                 return then.map_or(Outcome::Close, |then| Outcome::Then(Then::new(move |model| then(model, text))));
             }
@@ -61,7 +61,7 @@ impl Ask {
     pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let inside = window(model, frame, area, &self.title, 72, 7);
         let theme = &model.theme;
-        let wrong = (self.check)(self.field.text());
+        let wrong = (self.check)(model, self.field.text());
         let below = match &wrong {
             Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),
             None => Line::styled("enter takes it, esc leaves it", theme.style(Role::Faint)),

@@ -38,6 +38,11 @@ impl Confirm {
         Self { otherwise: Some(Then::new(otherwise)), ..self }
     }
 
+    /// Whether it is the question of that title.
+    pub fn is_about(&self, title: &str) -> bool {
+        self.title == title
+    }
+
     pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
         match event.code {
             KeyCode::Char('y' | 'Y') => self.then.take().map_or(Outcome::Close, Outcome::Then),

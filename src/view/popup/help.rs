@@ -38,7 +38,7 @@ impl Help {
             lines.extend(notes.iter().flat_map(|((action, keys), note)| row(model, (action.title, note), keys, of_keys, columns)));
         }
         lines.push(Line::default());
-        let last = "Keys are changed in keys.toml (`grpo-tui keys`); the mouse clicks tabs and rows, its wheel scrolls.";
+        let last = "Keys are changed in keys.toml (`grpo-tui keys`); the mouse clicks tabs, rows and column titles, opens by a double click, and its wheel scrolls.";
         lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, model.theme.style(Role::Faint))));
         Self { page: Page::new(format!("Help: {}", screen.title), lines) }
     }

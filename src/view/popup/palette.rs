@@ -2,13 +2,13 @@
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Outcome, Then, window};
+use super::{Outcome, Then, place, window};
 use crate::view::action::{self, Action, Place};
 use crate::view::model::Model;
 use crate::view::role::Role;
@@ -17,6 +17,13 @@ use crate::view::{fuzzy, screens, update, workbench};
 
 /// Rows below the list that tell about the chosen action.
 const ABOUT_ROWS: u16 = 2;
+
+/// The widest that the palette is, and its rows for so many actions, frame included.
+const COLUMNS: u16 = 84;
+
+fn box_rows(found: usize) -> u16 {
+    (found as u16).saturating_add(6).clamp(10, 26)
+}
 
 /// The palette.
 #[derive(Debug, Default)]
@@ -36,19 +43,46 @@ impl Palette {
         self.cursor = self.cursor.saturating_add_signed(rows);
     }
 
+    /// Puts the cursor on a row of the list.
+    pub(super) fn go_to(&mut self, row: usize) {
+        self.cursor = row;
+    }
+
+    /// The row of the list at a column and row of the terminal.
+    pub(super) fn row_at(&self, model: &Model, at: (u16, u16)) -> Option<usize> {
+        let found = self.found(model).len();
+        let body = Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) };
+        let inside = place(body, COLUMNS, box_rows(found)).inner(Margin::new(1, 1));
+        let (rows, first) = self.seen(inside, found);
+        let line = at.1.checked_sub(inside.y + 2).map(usize::from).filter(|line| *line < rows && inside.contains(at.into()))?;
+        Some(first + line).filter(|row| *row < found)
+    }
+
+    /// How many rows of the list are seen inside of the frame, and which is the first of them.
+    fn seen(&self, inside: Rect, found: usize) -> (usize, usize) {
+        let rows = inside.height.saturating_sub(2 + ABOUT_ROWS) as usize;
+        (rows, self.cursor.min(found.saturating_sub(1)).saturating_sub(rows.saturating_sub(1)))
+    }
+
     fn found(&self, model: &Model) -> Vec<&'static Action> {
         let mut actions: Vec<&'static Action> = action::here(model);
-        let nearby = actions.len();
-        // What belongs to another screen is found too, and goes there first.
-        actions.extend(action::all().filter(|action| matches!(action.place, Place::On(screen) if screen != model.screen)));
         if self.field.text().is_empty() {
-            actions.truncate(nearby);
             return actions;
         }
-        // What is meant is most likely named by its title; the names in keymap files come after.
-        let mut found = fuzzy::rank(self.field.text(), &actions, |action| action.title.to_owned());
+        // What belongs to another screen or pane is found too, and goes there first.
+        actions.extend(action::all().filter(|action| !action.is_here(model) && can_be_gone_to(action)));
+        // A word that names an action finds it first; then letters of its title; the names in keymap files come last.
+        let wanted = self.field.text().trim().to_lowercase();
+        let mut found = actions.clone();
+        found.retain(|action| nearness(action, &wanted).is_some());
+        found.sort_by_key(|action| nearness(action, &wanted));
+        let by_title = fuzzy::rank(self.field.text(), &actions, |action| action.title.to_owned());
         let by_id = fuzzy::rank(self.field.text(), &actions, |action| format!("{} {}", action.id, action.title));
-        found.extend(by_id.into_iter().filter(|action| !fuzzy::matches(self.field.text(), action.title)));
+        for action in by_title.into_iter().chain(by_id) {
+            if !found.iter().any(|other| other.id == action.id) {
+                found.push(action);
+            }
+        }
         found
     }
 
@@ -67,6 +101,11 @@ impl Palette {
                         Place::On(screen) | Place::In(screen, _) if screen != model.screen => workbench::go_to(model, screen),
                         _ => Vec::new(),
                     };
+                    if let Place::In(screen, pane) = action.place
+                        && !action.is_here(model)
+                    {
+                        (screens::of(screen).focus)(model, pane);
+                    }
                     commands.extend(update::perform(model, action));
                     commands
                 }));
@@ -84,12 +123,11 @@ impl Palette {
 
     pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let found = self.found(model);
-        let inside = window(model, frame, area, "Palette", 84, (found.len() as u16).saturating_add(6).clamp(10, 26));
+        let inside = window(model, frame, area, "Palette", COLUMNS, box_rows(found.len()));
         let theme = &model.theme;
         let columns = inside.width as usize;
         let cursor = self.cursor.min(found.len().saturating_sub(1));
-        let rows = inside.height.saturating_sub(2 + ABOUT_ROWS) as usize;
-        let first = cursor.saturating_sub(rows.saturating_sub(1));
+        let (rows, first) = self.seen(inside, found.len());
         let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
         for (index, action) in found.iter().enumerate().skip(first).take(rows) {
             let line = self.row(model, action, index == cursor, columns);
@@ -132,6 +170,28 @@ impl Palette {
         spans.push(Span::raw(" ".repeat(room.saturating_sub(used) + 1)));
         spans.push(Span::styled(keys, theme.style(Role::Key)));
         Line::from(spans)
+    }
+}
+
+/// Whether the place of an action is there without something being begun first.
+fn can_be_gone_to(action: &Action) -> bool {
+    match action.place {
+        Place::In(screen, pane) => screens::of(screen).panes.contains(&pane),
+        _ => true,
+    }
+}
+
+/// How near a word, in small letters, is to naming an action: it is a name of it, the first word of one, or the beginning.
+fn nearness(action: &Action, wanted: &str) -> Option<u8> {
+    let title = action.title.to_lowercase();
+    let names = || std::iter::once(title.as_str()).chain(action.aliases.iter().copied());
+    let rest = || names().filter_map(|name| name.strip_prefix(wanted));
+    if rest().any(str::is_empty) {
+        Some(0)
+    } else if rest().any(|rest| !rest.starts_with(char::is_alphanumeric)) {
+        Some(1)
+    } else {
+        rest().next().map(|_| 2)
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent};
 
 use super::{Change, ScreenParts};
-use crate::report::{Asked, Outcome, Paired, PassId, Versus, base_and_trained};
+use crate::report::{Asked, Outcome, Paired, PassId, ReportError, Versus, base_and_trained};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::widgets::cursor::Cursor;
@@ -35,6 +35,10 @@ pub struct Eval {
     chosen: Vec<PassId>,
     /// What is shown, or why nothing is; `None` before anything was read.
     loaded: Option<Result<Arc<Versus>, String>>,
+    /// Whether scoring the passes again would let them be compared.
+    is_of_other_schemas: bool,
+    /// The version of the schema in the editor with which the passes are scored again; `None`: as the runs recorded them.
+    rescored: Option<u64>,
     /// Held-out passes of the run when it was read.
     passes_seen: usize,
     /// Which two passes the difference, the matrix and the answers are of.
@@ -93,6 +97,8 @@ impl Default for Eval {
             run: None,
             chosen: Vec::new(),
             loaded: None,
+            is_of_other_schemas: false,
+            rescored: None,
             passes_seen: 0,
             pair: 0,
             only: None,
@@ -134,8 +140,10 @@ pub const PARTS: ScreenParts = ScreenParts {
         Vec::new()
     },
     mouse: mouse::mouse,
+    opens: mouse::opens,
     entered: |model| {
-        let stale = model.eval.chosen.is_empty() && model.eval.run != model.workbench.current;
+        let of_another_run = model.eval.chosen.is_empty() && model.eval.run != model.workbench.current;
+        let stale = of_another_run || is_rescored_by_another(model);
         let mut commands = start::find(model);
         if stale || (model.eval.loaded.is_none() && model.workbench.current.is_some()) {
             commands.extend(read(model));
@@ -209,6 +217,22 @@ fn has_word(versus: &Versus, asked: &Asked, pair: &Paired, word: &str) -> bool {
             .any(|record| record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word))
 }
 
+/// Whether the schema in the editor has changed since the passes were scored again.
+fn is_rescored_by_another(model: &Model) -> bool {
+    model.eval.rescored.is_some_and(|version| version != model.workbench.draft.version)
+}
+
+/// Score the passes again by the schema in the editor, or show them as the runs recorded them.
+fn rescore(model: &mut Model) -> Vec<Command> {
+    let version = model.workbench.draft.version;
+    model.eval.rescored = if model.eval.rescored.is_some() { None } else { Some(version) };
+    model.say(match model.eval.rescored {
+        Some(_) => "all answers are scored again by the schema in the editor; r shows the recorded scores",
+        None => "scores are those that the runs recorded",
+    });
+    read(model)
+}
+
 /// Compare passes that somebody chose, and show them.
 pub fn show(model: &mut Model, passes: Vec<PassId>) -> Vec<Command> {
     model.eval.chosen = passes;
@@ -225,16 +249,24 @@ fn read(model: &mut Model) -> Vec<Command> {
         model.eval.loaded = None;
         return Vec::new();
     }
+    let draft = &model.workbench.draft;
+    let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| model.eval.rescored.is_some());
+    model.eval.rescored = model.eval.rescored.map(|_| draft.version);
     vec![Work::once(
         "eval",
-        move || -> Result<Versus, String> {
+        move || -> Result<Versus, ReportError> {
             let passes = match (chosen.is_empty(), run) {
-                (true, Some(run)) => base_and_trained(&run).map_err(|error| error.to_string())?,
+                (true, Some(run)) => base_and_trained(&run)?,
                 _ => chosen,
             };
-            Versus::read(&passes).map_err(|error| error.to_string())
+            match scored_by {
+                Some((task, scorer)) => Versus::rescored(&passes, &task, &scorer),
+                None => Versus::read(&passes),
+            }
         },
         |model, versus| {
+            model.eval.is_of_other_schemas = matches!(versus, Err(ReportError::OtherSchemas(_)));
+            let versus = versus.map_err(|error| error.to_string());
             let pairs = versus.as_ref().map_or(1, |versus| versus.pairs.len());
             model.eval.pair = model.eval.pair.min(pairs.saturating_sub(1));
             model.eval.loaded = Some(versus.map(Arc::new));
@@ -246,8 +278,10 @@ fn read(model: &mut Model) -> Vec<Command> {
 
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
+        Change::Schema if model.screen == Screen::Eval && is_rescored_by_another(model) => read(model),
         Change::CurrentRun => {
             model.eval.chosen.clear();
+            model.eval.rescored = None;
             model.eval.loaded = None;
             model.eval.run = None;
             if model.screen == Screen::Eval { read(model) } else { Vec::new() }

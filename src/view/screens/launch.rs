@@ -91,6 +91,7 @@ pub const PARTS: ScreenParts = ScreenParts {
     typed,
     pasted,
     mouse,
+    opens: |model, (column, row)| draw::is_over_form(model, column, row),
     entered,
     changed,
     draw: draw::draw,
@@ -243,11 +244,11 @@ fn open(model: &mut Model) -> Vec<Command> {
         Some(Row::Start) => return start_or_say(model),
         Some(Row::Preset | Row::Device) => return cycle(model, 1),
         Some(Row::Task) => model.launch.chooser = Some(Chooser::new(chooser::What::Task)),
-        Some(Row::Name) => model.launch.edit = Some(Field::new(&model.launch.form.name)),
+        Some(Row::Name) => model.launch.edit = Some(Field::selected(&model.launch.form.name)),
         Some(Row::Key(key)) => match key.kind {
             _ if key.name == "base_model" => model.launch.chooser = Some(Chooser::new(chooser::What::BaseModel)),
             Kind::Choice(_) | Kind::Flag => return cycle(model, 1),
-            _ => model.launch.edit = Some(Field::new(&form::value(model, key))),
+            _ => model.launch.edit = Some(Field::selected(&form::value(model, key))),
         },
     }
     Vec::new()

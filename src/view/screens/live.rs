@@ -88,7 +88,8 @@ pub const PARTS: ScreenParts = ScreenParts {
     pane: |model| model.live.pane,
     focus: |model, pane| model.live.pane = pane,
     mouse: moves::mouse,
-    entered: |model| look(model),
+    opens: moves::opens,
+    entered: |model| if model.workbench.current.is_none() { super::runs::look(model) } else { look(model) },
     changed,
     draw: draw::draw,
     ..ScreenParts::PLAIN

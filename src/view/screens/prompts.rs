@@ -84,6 +84,7 @@ pub const PARTS: ScreenParts = ScreenParts {
     typed,
     pasted,
     mouse,
+    opens: |model, (column, row)| layout::pane_at(model, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y),
     entered,
     changed,
     draw: picture::draw,
@@ -222,6 +223,12 @@ fn clicked(model: &mut Model, pane: &'static str, area: ratatui::layout::Rect, e
         return Vec::new();
     }
     let top = area.y + 1 + table::heading_rows(model);
+    if let Some(at) = event.column.checked_sub(area.x + 1).filter(|_| event.row + 1 == top) {
+        let (column, backwards) = model.prompts.sort;
+        let clicked = table::title_at(area.width.saturating_sub(2) as usize, at as usize);
+        model.prompts.sort = (clicked, clicked == column && !backwards);
+        return rows::arrange(model);
+    }
     let rows = layout::table_rows(model, area);
     let length = model.prompts.shown.len();
     if let Some(row) = event.row.checked_sub(top).map(usize::from).filter(|row| *row < rows) {

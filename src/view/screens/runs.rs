@@ -18,11 +18,12 @@ pub(super) use self::columns::state;
 pub(super) use self::keep::{told, written, written_path};
 use super::{Change, ScreenParts};
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
-use crate::run::{DiskUse, disk_use};
+use crate::run::{DiskUse, Status, disk_use};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
+use crate::view::workbench;
 
 /// How often the runs are looked for while the screen is in front, milliseconds.
 const LOOK_MS: u64 = 2_000;
@@ -109,9 +110,10 @@ pub const PARTS: ScreenParts = ScreenParts {
         under_cursor(model)
     },
     mouse,
+    opens: |model, (column, row)| draw::row_at(model, column, row).is_some(),
     entered: look,
     changed: |model, change| match change {
-        Change::Second if model.screen == Screen::Runs && model.now_ms.saturating_sub(model.runs.looked_ms) >= LOOK_MS => look(model),
+        Change::Second if is_looked_at(model) && model.now_ms.saturating_sub(model.runs.looked_ms) >= LOOK_MS => look(model),
         _ => Vec::new(),
     },
     draw: draw::draw,
@@ -211,10 +213,32 @@ pub(super) fn look(model: &mut Model) -> Vec<Command> {
             model.runs.demonstration = demonstration;
             let news = listing.read > 0;
             model.runs.set_listing(listing);
-            let commands = under_cursor(model);
-            if news && commands.is_empty() { measure(model) } else { commands }
+            let mut commands = under_cursor(model);
+            if news && commands.is_empty() {
+                commands = measure(model);
+            }
+            commands.extend(show_live(model, first));
+            commands
         });
     })]
+}
+
+/// Whether somebody sees what is found: the list, or the live screen that waits for a run.
+fn is_looked_at(model: &Model) -> bool {
+    model.screen == Screen::Runs || (model.screen == Screen::Live && model.workbench.current.is_none())
+}
+
+/// Where no run was chosen yet, the newest one that is live is the current one; at the start, before any key, its screen opens.
+fn show_live(model: &mut Model, is_start: bool) -> Vec<Command> {
+    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
+    let newest = model.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
+    let Some((path, id)) = newest.filter(|_| model.workbench.current.is_none()) else { return Vec::new() };
+    let mut commands = workbench::show_run(model, path);
+    if is_start && model.keys == 0 && model.screen == Screen::Runs {
+        model.say(format!("{id} is live; f1 lists all runs"));
+        commands.extend(workbench::go_to(model, Screen::Live));
+    }
+    commands
 }
 
 /// Another run may be under the cursor: measure its folder, unless that was done.
@@ -274,7 +298,12 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         MouseEventKind::ScrollUp => model.runs.cursor.go(-1, length),
         MouseEventKind::Down(MouseButton::Left) => match draw::row_at(model, event.column, event.row) {
             Some(row) => model.runs.cursor.index = row,
-            None => return Vec::new(),
+            None => {
+                if let Some((field, smoothed)) = draw::title_at(model, event.column, event.row) {
+                    actions::sort_by_title(model, &field, smoothed);
+                }
+                return Vec::new();
+            }
         },
         _ => return Vec::new(),
     }

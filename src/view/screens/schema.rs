@@ -83,6 +83,7 @@ pub const PARTS: ScreenParts = ScreenParts {
     typed,
     pasted,
     mouse,
+    opens: |model, (column, row)| layout::pane_at(model, column, row).is_some_and(|(pane, _)| pane == EDITOR),
     entered,
     changed,
     draw: picture::draw,

@@ -160,6 +160,7 @@ pub const PARTS: ScreenParts = ScreenParts {
     typed: keys::typed,
     pasted: keys::pasted,
     mouse: keys::mouse,
+    opens: |model, (column, row)| picture::pane_at(model, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y),
     entered,
     changed,
     draw: picture::draw,

@@ -106,7 +106,6 @@ impl View {
                 Notifications::None => {}
             }
         }
-        self.model.say(sentence);
     }
 
     /// Stop as a job of the shell, with the terminal as it was; go on when continued.

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use self::axis::Axis;
 use self::buckets::{Bucket, buckets};
-use self::raster::Raster;
+use self::raster::{Pen, Raster};
 use crate::run::Series;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
@@ -20,6 +20,8 @@ use crate::view::widgets::amount::amount;
 pub struct Chart<'a> {
     /// Drawn in this order, later ones above.
     pub curves: Vec<Curve<'a>>,
+    /// How many of the first curves come last in the legend: they are there to be compared with.
+    pub under: usize,
     /// Single points.
     pub dots: Vec<Dot>,
     /// Values drawn as level lines, with a word for the legend.
@@ -45,6 +47,8 @@ pub struct Curve<'a> {
     pub role: Role,
     /// Its values.
     pub series: &'a Series,
+    /// Whether it is drawn in dashes.
+    pub dashed: bool,
     /// Weight of the past in [0, 1); above 0 the values themselves stand faintly behind the smoothed ones.
     pub smoothing: f64,
     /// The last step of its run: without a cursor the legend tells the value there, or that there is none.
@@ -84,7 +88,10 @@ impl Curve<'_> {
 }
 
 /// Letters of the curves where no braille may be drawn.
-const LETTERS: [char; 5] = ['*', '+', 'o', 'x', '#'];
+const LETTERS: [&str; 5] = ["*", "+", "o", "x", "#"];
+/// Marks on the curves where no colour tells them apart, and columns from one to the next.
+const MARKS: [&str; 5] = ["●", "■", "▴", "○", "□"];
+const MARK_COLUMNS: usize = 12;
 
 impl Chart<'_> {
     /// The chart as lines, `rows` of them, each at most `columns` wide. With little room the axes go first.
@@ -146,9 +153,11 @@ impl Chart<'_> {
     pub fn legend(&self, theme: &Theme, columns: usize) -> Line<'static> {
         let mut spans: Vec<Span<'static>> = Vec::new();
         let mut used = 0;
-        for curve in &self.curves {
+        let under = self.under.min(self.curves.len());
+        let curves = self.curves.iter().enumerate();
+        for (index, curve) in curves.clone().skip(under).chain(curves.take(under)) {
             let text = format!("{} {}", curve.label, said(curve.series.at(self.cursor.unwrap_or(curve.last))));
-            entry(theme, &mut spans, &mut used, columns, theme.glyph("━", "*"), curve.role, text);
+            entry(theme, &mut spans, &mut used, columns, self.sign(theme, index), curve.role, text);
         }
         for (value, role, word) in &self.levels {
             entry(theme, &mut spans, &mut used, columns, theme.glyph("┄", "-"), *role, format!("{word} {}", amount(*value)));
@@ -157,6 +166,16 @@ impl Chart<'_> {
             entry(theme, &mut spans, &mut used, columns, theme.glyph("◆", "@"), dot.role, format!("eval {}", amount(dot.value)));
         }
         Line::from(spans)
+    }
+
+    /// How a curve is told from the others, in the legend as in the chart.
+    pub fn sign(&self, theme: &Theme, index: usize) -> &'static str {
+        match theme.ascii {
+            true => LETTERS[index % LETTERS.len()],
+            false if is_plain(theme) => MARKS[index % MARKS.len()],
+            false if self.curves.get(index).is_some_and(|curve| curve.dashed) => "╍",
+            false => "━",
+        }
     }
 
     /// Buckets of each curve: the values, and the smoothed ones where there are any.
@@ -182,10 +201,24 @@ impl Chart<'_> {
     fn draw(&self, raster: &mut Raster, measured: &[[Vec<Option<Bucket>>; 2]], axis: &Axis, theme: &Theme) {
         let (_, down) = raster.size();
         for (index, (curve, [raw, smooth])) in self.curves.iter().zip(measured).enumerate() {
-            let letter = LETTERS[index % LETTERS.len()];
-            let (role, sign) = if smooth.is_empty() { (curve.role, letter) } else { (Role::Raw, '.') };
-            trace(raster, raw, axis, role, sign);
-            trace(raster, smooth, axis, curve.role, letter);
+            let letter = LETTERS[index % LETTERS.len()].chars().next().unwrap_or('*');
+            let pen = Pen { role: curve.role, letter, dashed: curve.dashed && !theme.ascii };
+            let is_raw_behind = !smooth.is_empty();
+            trace(raster, raw, axis, if is_raw_behind { Pen { role: Role::Raw, letter: '.', ..pen } } else { pen });
+            trace(raster, smooth, axis, pen);
+            if is_plain(theme) && !theme.ascii {
+                let shown = if is_raw_behind { smooth } else { raw };
+                let marked = shown.iter().enumerate().filter_map(|(x, bucket)| Some((x, bucket.as_ref()?)));
+                // Beside each other where the curves lie on each other.
+                let mut next = index * 2;
+                for (x, bucket) in marked.filter(|(_, bucket)| !bucket.is_empty(axis.log)) {
+                    let column = raster.column_of(x);
+                    if column >= next {
+                        raster.put(column, raster.row_of(dot_of(axis, bucket.last, down)), MARKS[index % MARKS.len()], curve.role);
+                        next = column + MARK_COLUMNS;
+                    }
+                }
+            }
         }
         // What has no place on the axis is shown at its edge rather than not at all.
         let rows = raster.row_of(down.saturating_sub(1));
@@ -287,7 +320,12 @@ fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
     ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
 }
 
-fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, role: Role, letter: char) {
+/// Whether curves have no colours that tell them apart.
+fn is_plain(theme: &Theme) -> bool {
+    theme.style(Role::SeriesOne) == theme.style(Role::SeriesTwo)
+}
+
+fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen) {
     let (_, down) = raster.size();
     let y = |value: f64| dot_of(axis, value, down);
     let mut before: Option<(usize, &Bucket)> = None;
@@ -297,9 +335,9 @@ fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, role: Rol
             continue;
         }
         if let Some((x_before, previous)) = before.filter(|(_, previous)| previous.last_step + 1 >= bucket.first_step) {
-            raster.line((x_before, y(previous.last)), (x, y(bucket.first)), role, letter);
+            raster.line((x_before, y(previous.last)), (x, y(bucket.first)), pen);
         }
-        raster.vertical(x, y(bucket.smallest(axis.log)), y(bucket.largest), role, letter);
+        raster.vertical(x, y(bucket.smallest(axis.log)), y(bucket.largest), pen);
         before = Some((x, bucket));
     }
 }

@@ -346,6 +346,11 @@ impl Editor {
         places.len()
     }
 
+    /// Whether a text is there, as [`Self::find`] looks for it.
+    pub fn holds(&self, wanted: &str) -> bool {
+        self.lines().iter().any(|line| !tokens::found(line, wanted).is_empty())
+    }
+
     /// The text that is looked for; empty where nothing is.
     pub fn wanted(&self) -> &str {
         &self.wanted

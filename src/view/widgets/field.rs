@@ -14,12 +14,19 @@ pub struct Field {
     text: String,
     /// Bytes before the cursor.
     cursor: usize,
+    /// Whether all of it is selected: what is typed or pasted takes its place.
+    is_selected: bool,
 }
 
 impl Field {
     /// A field with a text, the cursor at its end.
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), cursor: text.len() }
+        Self { text: text.to_owned(), cursor: text.len(), is_selected: false }
+    }
+
+    /// A field with a text that is selected.
+    pub fn selected(text: &str) -> Self {
+        Self { is_selected: true, ..Self::new(text) }
     }
 
     /// The text.
@@ -31,6 +38,18 @@ impl Field {
     pub fn key(&mut self, event: KeyEvent) -> bool {
         let before = self.text.len();
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
+        if std::mem::take(&mut self.is_selected) {
+            match event.code {
+                KeyCode::Backspace | KeyCode::Delete => {
+                    self.clear();
+                    return before > 0;
+                }
+                KeyCode::Char(letter) if control && "ukw".contains(letter) => self.clear(),
+                KeyCode::Char(_) if !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => self.clear(),
+                KeyCode::Left => self.cursor = 0,
+                _ => {}
+            }
+        }
         match event.code {
             KeyCode::Char('u') if control => self.text.drain(..std::mem::take(&mut self.cursor)).for_each(drop),
             KeyCode::Char('k') if control => self.text.truncate(self.cursor),
@@ -55,8 +74,16 @@ impl Field {
         self.text.len() != before
     }
 
+    fn clear(&mut self) {
+        self.text.clear();
+        self.cursor = 0;
+    }
+
     /// Insert a text; line ends become spaces.
     pub fn paste(&mut self, text: &str) {
+        if std::mem::take(&mut self.is_selected) {
+            self.clear();
+        }
         let text: String =
             text.trim_end_matches(['\r', '\n']).chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         self.text.insert_str(self.cursor, &text);
@@ -100,6 +127,10 @@ impl Field {
         if !focused {
             return Line::styled(self.text[start..end].to_owned(), text);
         }
+        if self.is_selected && !self.text.is_empty() {
+            let selected = text.add_modifier(ratatui::style::Modifier::REVERSED);
+            return Line::from(vec![Span::styled(self.text[start..end].to_owned(), selected), Span::raw(" ")]);
+        }
         let under = self.after().min(end);
         let (at, rest) = if under > self.cursor { (&self.text[self.cursor..under], &self.text[under..end]) } else { (" ", "") };
         Line::from(vec![
@@ -133,6 +164,28 @@ mod tests {
         check("one", "left left ctrl-k", "o");
         check("one", "left ctrl-u", "e");
         check("e\u{301}x", "left backspace", "x");
+    }
+
+    #[test]
+    fn what_is_selected_gives_way_to_what_is_typed() {
+        let check = |keys: &str, expected: &str| {
+            let mut field = Field::selected("1e-4");
+            for key in keys.split_whitespace() {
+                let chord = Chord::parse(key).unwrap();
+                field.key(KeyEvent::new(chord.code, chord.modifiers));
+            }
+            assert_eq!(field.text(), expected, "{keys}");
+        };
+        check("5 e - 4", "5e-4");
+        check("end 5", "1e-45");
+        check("left 5", "51e-4");
+        check("right backspace", "1e-");
+        check("backspace 2", "2");
+        check("ctrl-u 2", "2");
+        check("alt-x 5", "1e-45");
+        let mut field = Field::selected("1e-4");
+        field.paste("pasted");
+        assert_eq!(field.text(), "pasted");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The actions of the comparison.
 
-use super::{ANSWERS, CHOOSER, PROMPTS, chooser, read, start};
+use super::{ANSWERS, CHOOSER, PROMPTS, chooser, read, rescore, start};
 use crate::report::{Outcome, versus_html};
 use crate::view::action::{Action, Place};
 use crate::view::message::{Command, Work};
@@ -44,6 +44,8 @@ pub(super) const ACTIONS: &[Action] = &[
         model.eval.pane = PROMPTS;
         Vec::new()
     })
+    .also(&["find", "search"])
+    .asking()
     .unless(nothing),
     Action::new("eval.sort", "Sort by change, worst or best first, or as in the file", "sort", &["s"], HERE, |model| {
         model.eval.sort = model.eval.sort.next();
@@ -70,13 +72,26 @@ pub(super) const ACTIONS: &[Action] = &[
         Vec::new()
     })
     .unless(nothing),
-    Action::new("eval.copy", "Copy the second answer", "copy", &["y"], HERE, |model| copy(model, true)).unless(nothing),
+    Action::new("eval.copy", "Copy the second answer", "copy", &["y"], HERE, |model| copy(model, true))
+        .also(&["yank", "clipboard"])
+        .unless(nothing),
     Action::new("eval.copy_first", "Copy the first answer", "", &["Y"], HERE, |model| copy(model, false)).unless(nothing),
-    Action::new("eval.html", "Write the comparison as one HTML file", "", &["w"], HERE, html).unless(nothing),
+    Action::new("eval.html", "Export HTML", "", &["w"], HERE, html).also(&["export", "report"]).asking().unless(nothing),
     Action::new("eval.start", "Read held-out prompts with base and trained again", "eval", &["E"], HERE, start::ask)
+        .also(&["run eval"])
+        .asking()
         .unless(start::no_start),
+    Action::new("eval.rescore", "Re-score by the schema in the editor", "re-score", &["r"], HERE, rescore)
+        .also(&["score again", "recorded scores"])
+        .unless(no_rescoring),
     Action::new("eval.again", "Read the passes again", "", &["R"], HERE, read),
 ];
+
+/// Why the passes cannot be scored again.
+fn no_rescoring(model: &Model) -> Option<String> {
+    let no_schema = || model.workbench.scorer().is_none().then(|| "no schema has compiled yet; see the screen Schema (f2)".to_owned());
+    nothing(model).filter(|_| !model.eval.is_of_other_schemas && model.eval.rescored.is_none()).or_else(no_schema)
+}
 
 /// Why there is nothing to act on.
 fn nothing(model: &Model) -> Option<String> {

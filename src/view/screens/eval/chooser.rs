@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crossterm::event::KeyEvent;
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Margin, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
@@ -145,6 +145,27 @@ pub(super) fn go(model: &mut Model, by: isize) {
             Some(passes) => chooser.pass.go(by, passes.as_ref().map_or(0, Vec::len)),
             None => chooser.folder.go(by, chooser.folders.len()),
         }
+    }
+}
+
+/// The row of the list that stands on a row of the terminal.
+pub(super) fn row_at(model: &Model, body: Rect, row: u16) -> Option<usize> {
+    let chooser = model.eval.chooser.as_ref()?;
+    let inside = body.inner(Margin::new(1, 1));
+    let line = row.checked_sub(inside.y + 2).filter(|_| row < inside.bottom())?;
+    let (cursor, length) = match &chooser.passes {
+        Some(passes) => (chooser.pass, passes.as_ref().map_or(0, Vec::len)),
+        None => (chooser.folder, chooser.folders.len()),
+    };
+    Some(cursor.first(inside.height.saturating_sub(2) as usize, length) + line as usize).filter(|row| *row < length)
+}
+
+/// A click puts the cursor on a row.
+pub(super) fn click(model: &mut Model, body: Rect, row: u16) {
+    let row = row_at(model, body, row);
+    if let (Some(row), Some(chooser)) = (row, &mut model.eval.chooser) {
+        let cursor = if chooser.passes.is_some() { &mut chooser.pass } else { &mut chooser.folder };
+        cursor.index = row;
     }
 }
 

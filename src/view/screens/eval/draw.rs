@@ -69,7 +69,7 @@ fn places(model: &Model, area: Rect) -> Places {
     Places { summary: Some(top), prompts: Some(list), answers: Some(answers) }
 }
 
-fn body(model: &Model) -> Rect {
+pub(super) fn body(model: &Model) -> Rect {
     Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
 }
 
@@ -117,7 +117,11 @@ fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     match &model.eval.loaded {
         Some(Err(error)) => {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
-            lines.extend([Line::default(), key("o", "chooses other passes"), key("R", "reads them again")]);
+            lines.push(Line::default());
+            if model.eval.is_of_other_schemas {
+                lines.push(key("r", "re-scores both sides by the schema as it stands in the editor, and compares them"));
+            }
+            lines.extend([key("o", "chooses other passes"), key("R", "reads them again")]);
         }
         _ if model.is_busy("eval") => lines.push(Line::styled(" Reading held-out passes …", theme.style(Role::Faint))),
         _ => lines.extend([

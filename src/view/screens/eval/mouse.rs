@@ -35,8 +35,17 @@ pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     Vec::new()
 }
 
+/// Whether a double click opens what is under it.
+pub(super) fn opens(model: &Model, (column, row): (u16, u16)) -> bool {
+    match model.eval.chooser {
+        Some(_) => chooser::row_at(model, draw::body(model), row).is_some(),
+        None => draw::pane_at(model, (column, row).into()).is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
+    }
+}
+
 fn click(model: &mut Model, place: Position) -> Vec<Command> {
     if model.eval.chooser.is_some() {
+        chooser::click(model, draw::body(model), place.y);
         return Vec::new();
     }
     let (Some((pane, area)), Some(versus)) = (draw::pane_at(model, place), model.eval.versus().cloned()) else { return Vec::new() };

@@ -64,7 +64,7 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
         confirm(model, on.trim().to_owned());
         Vec::new()
     });
-    model.popup = Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "name a set or a file".to_owned()))));
+    model.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "name a set or a file".to_owned()))));
     Vec::new()
 }
 

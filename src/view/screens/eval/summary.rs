@@ -4,6 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
+use unicode_width::UnicodeWidthStr;
 
 use super::SUMMARY;
 use crate::report::{Judged, Outcome, Paired, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
@@ -94,7 +95,9 @@ impl Said<'_> {
             let rest = [self.matrix(), empty(), self.tiers(), empty(), self.tags()];
             return vec![([first.concat(), rest.concat()].concat(), inside)];
         }
-        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE)]).areas(inside);
+        // The matrix is as wide as its numbers.
+        let matrix = self.matrix().iter().map(Line::width).max().unwrap_or(0) as u16;
+        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
         let beside = Said { width: left.width as usize, ..*self };
         vec![
             ([beside.rates(), beside.differences(), beside.verdict(), beside.tags()].concat(), left),
@@ -178,21 +181,29 @@ impl Said<'_> {
     /// What became of the prompts; each cell with its key, the one that filters the list stands out.
     fn matrix(&self) -> Vec<Line<'static>> {
         let theme = &self.model.theme;
-        let row = |label: String, cells: [Outcome; 2]| {
-            let mut spans = vec![Span::styled(padded(&label, 16, false), theme.style(Role::Faint))];
+        let wide = Outcome::ALL.into_iter().map(|outcome| self.told(outcome).width() + 2).max().unwrap_or(0).max(12);
+        let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
+        let row = |text: &str, cells: [Outcome; 2]| {
+            let mut spans = vec![Span::styled(padded(text, label, false), theme.style(Role::Faint))];
             for outcome in cells {
-                spans.extend(self.cell(outcome, 12));
+                spans.extend(self.cell(outcome, wide));
             }
             Line::from(spans)
         };
         vec![
             Line::styled(
-                format!("{}{}{}", padded("", 16, false), padded("valid after", 12, true), padded("not", 12, true)),
+                format!("{}{}{}", padded("", label, false), padded("valid after", wide, true), padded("not", wide, true)),
                 theme.style(Role::Faint),
             ),
-            row("valid before".to_owned(), [Outcome::Both, Outcome::Broken]),
-            row("not before".to_owned(), [Outcome::Fixed, Outcome::Neither]),
+            row("valid before", [Outcome::Both, Outcome::Broken]),
+            row("not before", [Outcome::Fixed, Outcome::Neither]),
         ]
+    }
+
+    /// What a cell says: `▸fixed 40`.
+    fn told(&self, outcome: Outcome) -> String {
+        let mark = if self.model.eval.only == Some(outcome) { self.model.theme.glyph("▸", ">") } else { " " };
+        format!("{mark}{} {}", outcome.name(), self.pair.count(outcome))
     }
 
     fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
@@ -205,9 +216,9 @@ impl Said<'_> {
         };
         let chosen = self.model.eval.only == Some(outcome);
         let style = if chosen { theme.style(role).patch(theme.style(Role::Selected)) } else { theme.style(role) };
-        let mark = if chosen { theme.glyph("▸", ">") } else { " " };
-        let text = format!("{mark}{} {}", outcome.name(), self.pair.count(outcome));
-        vec![Span::styled(padded(&text, width.saturating_sub(2), true), style), Span::styled(format!(" {key}"), theme.style(Role::Key))]
+        let text = self.told(outcome);
+        let width = width.saturating_sub(2).max(text.width());
+        vec![Span::styled(padded(&text, width, true), style), Span::styled(format!(" {key}"), theme.style(Role::Key))]
     }
 
     /// How many answers went from one tier to another.

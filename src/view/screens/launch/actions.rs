@@ -16,6 +16,7 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("launch.open", "Start the run, or change what the cursor is on", "start/change", &["enter"], IN_FORM, open)
         .unless(nothing_here),
     Action::new("launch.start", "Start the run from wherever the cursor is", "start", &["L", "alt-enter"], HERE, start::start)
+        .also(&["train", "launch"])
         .unless(start::blocked),
     Action::new("launch.next_value", "Take the next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1))
         .unless(no_choice),
@@ -31,6 +32,7 @@ pub(super) const ACTIONS: &[Action] = &[
         }
         refresh(model)
     })
+    .also(&["default", "reset"])
     .unless(nothing_set_here),
     Action::new("launch.reset_all", "Empty the form: everything as the task has it", "", &["U"], HERE, |model| {
         model.launch.form = form::Form::default();
@@ -39,10 +41,12 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("launch.forecast", "Forecast memory, time and disk, measured here with this model", "forecast", &["f"], HERE, |model| {
         forecast::ask(model, false)
     })
+    .also(&["plan", "estimate"])
     .unless(start::blocked),
     Action::new("launch.can_it_learn", "Forecast, and draw groups of the base: can it learn?", "can it learn?", &["t"], HERE, |model| {
         forecast::ask(model, true)
     })
+    .also(&["sample"])
     .unless(start::blocked),
     Action::new("launch.cancel", "Give up the forecast that is being made", "give up", &["x"], HERE, |model| {
         forecast::cancel(model);
@@ -53,12 +57,14 @@ pub(super) const ACTIONS: &[Action] = &[
         model.launch.in_forecast = false;
         model.launch.chooser = Some(chooser::Chooser::new(chooser::What::BaseModel));
         Vec::new()
-    }),
+    })
+    .asking(),
     Action::new("launch.tasks", "Choose the task", "", &["T"], HERE, |model| {
         model.launch.in_forecast = false;
         model.launch.chooser = Some(chooser::Chooser::new(chooser::What::Task));
         Vec::new()
-    }),
+    })
+    .asking(),
     Action::new("launch.preset", "Take the next preset", "preset", &["p"], HERE, |model| {
         let cursor = model.launch.cursor;
         model.launch.filter = Field::default();
@@ -72,7 +78,9 @@ pub(super) const ACTIONS: &[Action] = &[
         model.launch.in_forecast = false;
         model.launch.filtering = true;
         Vec::new()
-    }),
+    })
+    .also(&["find", "search", "filter"])
+    .asking(),
     Action::new(
         "launch.only_different",
         "Show only settings that are not at the table's default, or all again",

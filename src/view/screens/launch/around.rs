@@ -1,12 +1,13 @@
 //! What a new run finds here: the task's own defaults, and beside them other tasks, models, and the last run of the task.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::form::{Values, values_of};
 use crate::config::{Assignments, ConfigError};
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, count_in_words};
-use crate::run::{RunDirectory, RunPlaces, RunReference, list_checkpoints};
+use crate::run::{RunDirectory, RunPlaces, RunReference, list_checkpoints, sha256};
 use crate::task::{TASK_FILE, Task};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
@@ -42,7 +43,12 @@ pub struct LastRun {
     pub id: String,
     /// Its configuration.
     pub values: Values,
+    /// Files of its task that are not as they are now.
+    pub files: Vec<Changed>,
 }
+
+/// A file of the task: its name, the beginning of its digest in the run, and of that now; empty where it was not, or is not.
+pub type Changed = (String, String, String);
 
 /// The model that a base model came from through runs: its part of the task's `[train]` holds too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,5 +183,16 @@ fn described(source: &ModelSource) -> (String, bool) {
 fn last_run(task: &Task, places: &RunPlaces) -> Option<LastRun> {
     let trains = |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
     let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
-    runs.into_iter().find(trains).map(|run| LastRun { id: run.id().to_owned(), values: values_of(&run.file().config) })
+    let run = runs.into_iter().find(trains)?;
+    Some(LastRun { id: run.id().to_owned(), values: values_of(&run.file().config), files: changed(task, &run.file().task_files) })
+}
+
+/// Files of the task that a run started now would freeze otherwise than a run did.
+fn changed(task: &Task, then: &BTreeMap<String, String>) -> Vec<Changed> {
+    let files = task.files().unwrap_or_default().into_iter();
+    let now: BTreeMap<String, String> = files.map(|(name, bytes)| (name, sha256(&bytes))).collect();
+    let short = |digest: Option<&String>| digest.map_or_else(String::new, |digest| digest.chars().take(8).collect());
+    let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+    let differs = names.into_iter().filter(|name| now.get(*name) != then.get(*name));
+    differs.map(|name| (name.clone(), short(then.get(name)), short(now.get(name)))).collect()
 }

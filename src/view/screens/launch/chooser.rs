@@ -1,6 +1,6 @@
 //! A list to choose from, over the form: models to start from, or tasks. Letters filter it; a name that is not in it can be typed.
 
-use crossterm::event::{KeyCode, KeyEvent};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -107,6 +107,29 @@ pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     Vec::new()
 }
 
+/// A click chooses a line of the list that is drawn over an area; on the chosen one it takes it.
+pub(super) fn clicked(model: &mut Model, area: Rect, row: u16) -> Vec<Command> {
+    let Some(chooser) = &model.launch.chooser else { return Vec::new() };
+    let found = items(model, chooser);
+    let seen = seen(area.height.saturating_sub(2));
+    let index = row.checked_sub(area.y + 2).map(|line| chooser.cursor.first(seen, found.len()) + line as usize / 2);
+    match index.filter(|index| *index < found.len() && row + 2 < area.bottom()) {
+        Some(index) if chooser.cursor.at(found.len()) == Some(index) => key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+        Some(index) => {
+            if let Some(chooser) = &mut model.launch.chooser {
+                chooser.cursor.index = index;
+            }
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// How many items are seen in so many rows inside of the frame: two lines each, since names can be as long as paths.
+fn seen(rows: u16) -> usize {
+    (rows.saturating_sub(2) as usize / 2).max(1)
+}
+
 fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
     match what {
         What::BaseModel => super::set(model, "base_model", &value),
@@ -125,15 +148,14 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
     let frame_of = pane(theme, title, true);
     let inside = frame_of.inner(area);
     frame.render_widget(frame_of, area);
-    let (columns, rows) = (inside.width as usize, inside.height.saturating_sub(2) as usize);
+    let columns = inside.width as usize;
     let found = items(model, chooser);
     let at = chooser.cursor.at(found.len());
     let mut lines = vec![chooser.field.line(theme, columns, true)];
     if model.launch.around.is_none() {
         lines.push(Line::styled("looking around on this machine ...", theme.style(Role::Faint)));
     }
-    // Two lines each: names can be as long as paths.
-    let seen = (rows / 2).max(1);
+    let seen = seen(inside.height);
     for (index, item) in found.iter().enumerate().skip(chooser.cursor.first(seen, found.len())).take(seen) {
         let is_here = at == Some(index);
         let mark = if is_here { theme.glyph("▸ ", "> ") } else { "  " };

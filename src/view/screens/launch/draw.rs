@@ -253,9 +253,18 @@ pub(super) fn is_over_forecast(model: &Model, column: u16, row: u16) -> bool {
     pane_at(model, column, row).is_some_and(|(pane, _)| pane == FORECAST)
 }
 
+/// Whether a place is over a row of the form.
+pub(super) fn is_over_form(model: &Model, column: u16, row: u16) -> bool {
+    pane_at(model, column, row).is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
+}
+
 /// A click: it gives a pane the focus and puts the cursor on the row under it.
 pub(super) fn clicked(model: &mut Model, column: u16, row: u16) -> Vec<Command> {
-    if model.launch.chooser.is_some() || model.launch.edit.is_some() {
+    if model.launch.chooser.is_some() {
+        let form = areas(model, body(model)).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
+        return chooser::clicked(model, form.map_or(body(model), |(_, form)| form), row);
+    }
+    if model.launch.edit.is_some() {
         return Vec::new();
     }
     let Some((pane, area)) = pane_at(model, column, row).filter(|(pane, _)| *pane != ABOUT) else { return Vec::new() };

@@ -196,23 +196,27 @@ impl Text<'_> {
             return;
         };
         lines.push(self.title(&format!("what differs from the last run, {}", last.id)));
-        let mut same = true;
-        for key in KEYS {
+        let keys = KEYS.iter().filter_map(|key| {
             let (now, then) = (form::value(self.model, key), last_value(self.model, key).unwrap_or_default());
-            if now != then {
-                same = false;
-                let arrow = self.model.theme.glyph("→", "->");
-                let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::around::short_name(text) };
-                lines.push(Line::from(vec![
-                    Span::raw(format!("{} ", key.name)),
-                    Span::styled(shown(&then), self.model.theme.style(Role::Removed)),
-                    Span::styled(format!(" {arrow} "), self.model.theme.style(Role::Faint)),
-                    Span::styled(shown(&now), self.model.theme.style(Role::Added)),
-                ]));
-            }
+            let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::around::short_name(text) };
+            (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
+        });
+        let digest = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+        let files = last.files.iter().map(|(name, then, now)| (name.clone(), digest(then), digest(now)));
+        let differences: Vec<_> = files.chain(keys).collect();
+        if differences.is_empty() {
+            lines.push(self.faint("nothing: the same configuration and task files"));
         }
-        if same {
-            lines.push(self.faint("nothing: the same configuration gives the same run"));
+        for (name, then, now) in differences {
+            lines.push(Line::from(vec![
+                Span::raw(format!("{name} ")),
+                Span::styled(then, self.model.theme.style(Role::Removed)),
+                Span::styled(format!(" {} ", self.model.theme.glyph("→", "->")), self.model.theme.style(Role::Faint)),
+                Span::styled(now, self.model.theme.style(Role::Added)),
+            ]));
+        }
+        if self.model.workbench.draft.is_changed() {
+            lines.push(self.marked("the schema in the editor is not saved; a run takes the saved file", Role::Warning, ("▲ ", "! ")));
         }
     }
 

@@ -11,23 +11,34 @@ use crate::view::{action, workbench};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
 pub(super) fn train_arguments(model: &Model) -> Option<Vec<String>> {
-    let mut arguments = vec!["train".to_owned(), task_argument(model)?];
-    arguments.extend(model.launch.form.arguments());
-    arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string()]);
-    Some(arguments)
+    Some(arguments(model, task_argument(model)?, true))
 }
 
-/// The same as a person would type it.
+fn arguments(model: &Model, task: String, with_runs: bool) -> Vec<String> {
+    let mut arguments = vec!["train".to_owned(), task];
+    arguments.extend(model.launch.form.arguments());
+    if with_runs {
+        arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string()]);
+    }
+    arguments
+}
+
+/// What a launch adds to the arguments of a forecast.
+fn launching(model: &Model) -> impl Iterator<Item = String> {
+    let name = &model.launch.form.name;
+    let name = (!name.is_empty()).then(|| format!("--name={name}"));
+    std::iter::once("--detach".to_owned()).chain(name)
+}
+
+/// The same as a person would type it in the shell that started the view: it trains the same task, and makes the run in the same place.
 pub(super) fn command_line(model: &Model) -> String {
     let Some(open) = &model.workbench.task else { return String::new() };
-    let task = open.task.folder().and_then(|folder| folder.file_name()).map(|name| name.to_string_lossy().into_owned());
-    let mut words = vec!["grpo-tui".to_owned(), "train".to_owned(), task.unwrap_or_else(|| open.task.name.clone())];
-    words.extend(model.launch.form.arguments().iter().map(|word| quoted(word)));
-    if !model.launch.form.name.is_empty() {
-        words.push(format!("--name {}", quoted(&model.launch.form.name)));
-    }
-    words.push("--detach".to_owned());
-    words.join(" ")
+    let options = &model.options;
+    let there =
+        if options.shell == options.here { String::new() } else { format!("cd {} && ", quoted(&options.here.display().to_string())) };
+    let words = arguments(model, open.typed.clone(), model.workbench.places.is_given()).into_iter().chain(launching(model));
+    let words: Vec<String> = words.map(|word| quoted(&word)).collect();
+    format!("{there}grpo-tui {}", words.join(" "))
 }
 
 fn quoted(word: &str) -> String {
@@ -62,10 +73,8 @@ pub(super) fn start(model: &mut Model) -> Vec<Command> {
 
 fn launch(model: &mut Model) -> Vec<Command> {
     let Some(mut arguments) = train_arguments(model) else { return Vec::new() };
-    arguments.extend(["--detach".to_owned(), "--json".to_owned()]);
-    if !model.launch.form.name.is_empty() {
-        arguments.push(format!("--name={}", model.launch.form.name));
-    }
+    arguments.extend(launching(model));
+    arguments.push("--json".to_owned());
     // A forecast that is still being made would only slow the run down.
     super::forecast::cancel(model);
     model.launch.failure = None;
@@ -116,9 +125,14 @@ fn started(outcome: Result<Option<Ended>, String>, document: &str) -> Result<Beg
 
 fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
     model.launch.form.name.clear();
-    model.say(run.text);
     let mut commands = workbench::show_run(model, run.path);
-    commands.extend(workbench::go_to(model, Screen::Live));
+    // Whoever does something else by now, or types, is not taken away from it.
+    if model.screen == Screen::Launch && !model.takes_text() {
+        model.say(run.text);
+        commands.extend(workbench::go_to(model, Screen::Live));
+    } else {
+        model.say(format!("{}; f6 shows it", run.text));
+    }
     commands
 }
 

@@ -110,24 +110,29 @@ pub(super) const ACTIONS: &[Action] = &[
         let said = m.live.view.smooth_more();
         m.say(said);
         Vec::new()
-    }),
+    })
+    .also(&["smoothing", "ema"]),
     quiet("live.log_axis", "A logarithmic axis, or a linear one", &["w"], HERE, |m| {
         m.live.view.log = !m.live.view.log;
         Vec::new()
     }),
     quiet("live.freeze", "Let the picture stand still while the run goes on, or follow it again", &["f"], HERE, moves::freeze)
         .unless(no_run),
-    quiet("live.overlay", "Choose other runs to lie over the chart", &["v"], HERE, overlay::open).unless(no_run),
-    quiet("live.copy", "Copy the completion", &["y"], HERE, copy).unless(no_text),
+    quiet("live.overlay", "Choose other runs to lie over the chart", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
+    quiet("live.copy", "Copy the completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     // What the worker can be asked.
-    Action::new("live.pause", "Hold the run after its step, or let it go on", "pause", &["p"], HERE, pause).unless(no_worker),
-    quiet("live.resume", "Let the run go on: unpause it, or start its worker again", &["r"], HERE, resume).unless(no_resume),
+    Action::new("live.pause", "Pause or resume run", "pause", &["p"], HERE, pause).also(&["hold"]).unless(no_worker),
+    quiet("live.resume", "Resume run", &["r"], HERE, resume).also(&["continue", "unpause", "restart"]).unless(no_resume),
     quiet("live.checkpoint", "Save a checkpoint after the step under way", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
-    quiet("live.eval", "Read the eval set after the step under way", &["E"], HERE, |m| ask(m, Verb::Eval)).unless(no_worker),
-    quiet("live.stop", "Stop the run after its step", &["x"], HERE, |m| stop(m, false)).unless(no_worker),
-    quiet("live.stop_now", "Stop the run at once; its step is lost", &["X"], HERE, |m| stop(m, true)).unless(no_worker),
-    Action::new("live.annotate", "Write a remark into the run's log", "note", &["a"], HERE, annotate).unless(no_worker),
-    quiet("live.set", "Set learning_rate, temperature or max_steps from the next step on", &["="], HERE, set).unless(no_worker),
+    quiet("live.eval", "Read the eval set after the step under way", &["E"], HERE, |m| ask(m, Verb::Eval))
+        .also(&["run eval"])
+        .unless(no_worker),
+    quiet("live.stop", "Stop run after its step", &["x"], HERE, |m| stop(m, false)).also(&["end", "cancel"]).unless(no_worker),
+    quiet("live.stop_now", "Stop run at once; its step is lost", &["X"], HERE, |m| stop(m, true))
+        .also(&["kill", "abort"])
+        .unless(no_worker),
+    Action::new("live.annotate", "Add note", "note", &["a"], HERE, note).also(&["note", "annotate", "comment"]).asking().unless(no_note),
+    quiet("live.set", "Set learning_rate, temperature or max_steps from the next step on", &["="], HERE, set).asking().unless(no_worker),
 ];
 
 fn focus(model: &mut Model, pane: &'static str) -> Vec<Command> {
@@ -159,6 +164,10 @@ fn no_text(model: &Model) -> Option<String> {
 
 fn no_worker(model: &Model) -> Option<String> {
     no_run(model).or_else(|| model.workbench.current_run().and_then(control::refusal))
+}
+
+fn no_note(model: &Model) -> Option<String> {
+    no_run(model).or_else(|| model.workbench.current_run().and_then(control::no_note))
 }
 
 fn no_resume(model: &Model) -> Option<String> {
@@ -198,18 +207,9 @@ fn stop(model: &mut Model, now: bool) -> Vec<Command> {
     Vec::new()
 }
 
-fn annotate(model: &mut Model) -> Vec<Command> {
-    let question = Ask::new("A remark for the run's log", "What is worth remembering at this step?", "", |model, text| {
-        let arguments = [("text".to_owned(), serde_json::Value::from(text))].into_iter().collect();
-        match Verb::parse("annotate", &arguments) {
-            Ok(verb) => ask(model, verb),
-            Err(error) => {
-                model.complain(error);
-                Vec::new()
-            }
-        }
-    });
-    model.popup = Some(Popup::Ask(question.checked(|text| text.trim().is_empty().then(|| "the remark is empty".to_owned()))));
+fn note(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+    model.popup = Some(Popup::Ask(control::ask_note(run, |_| Vec::new())));
     Vec::new()
 }
 
@@ -229,6 +229,6 @@ fn set(model: &mut Model) -> Vec<Command> {
             Vec::new()
         }
     });
-    model.popup = Some(Popup::Ask(question.checked(|text| assignments(text).err())));
+    model.popup = Some(Popup::Ask(question.checked(|_, text| assignments(text).err())));
     Vec::new()
 }

@@ -54,7 +54,7 @@ pub(super) const SUBJECTS: [Subject; 11] = [
     subject("speed", &[("seconds a step", "step_time")], false, ""),
 ];
 
-const ROLES: [Role; 4] = [Role::SeriesOne, Role::SeriesTwo, Role::SeriesThree, Role::SeriesFour];
+const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
 /// Weights of the past, weakest first.
 const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
 /// The narrowest stretch of steps.
@@ -192,22 +192,22 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
     let mut curves = Vec::new();
-    let main = || subject.metrics.iter().take(if overlay.is_empty() { usize::MAX } else { 1 });
+    // Over each other runs are told apart by their colours, the metrics of each by dashes.
+    let dashed = |metric: usize| !overlay.is_empty() && metric % 2 == 1;
     for (index, other) in overlay.iter().enumerate() {
-        let found = main().filter_map(|(_, name)| other.history.metrics.get(*name));
-        let role = ROLES[1 + index % (ROLES.len() - 1)];
-        curves.extend(found.map(|series| Curve {
-            label: short_id(&other.id()).to_owned(),
-            role,
-            series,
-            smoothing,
-            last: other.history.last_step,
-        }));
+        let role = if index % 2 == 0 { Role::SeriesThree } else { Role::SeriesFour };
+        for (metric, (label, name)) in subject.metrics.iter().enumerate() {
+            let Some(series) = other.history.metrics.get(*name) else { continue };
+            let id = short_id(&other.id()).to_owned();
+            let label = if metric == 0 { id } else { format!("{id} {label}") };
+            curves.push(Curve { label, role, series, dashed: dashed(metric), smoothing, last: other.history.last_step });
+        }
     }
-    for (index, (label, name)) in main().enumerate() {
+    let under = curves.len();
+    for (metric, (label, name)) in subject.metrics.iter().enumerate() {
         if let Some(series) = run.history.metrics.get(*name) {
-            let (role, last) = (ROLES[index % ROLES.len()], model.live.last(run));
-            curves.push(Curve { label: (*label).to_owned(), role, series, smoothing, last });
+            let (role, last) = (ROLES[metric % ROLES.len()], model.live.last(run));
+            curves.push(Curve { label: (*label).to_owned(), role, series, dashed: dashed(metric), smoothing, last });
         }
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
@@ -221,6 +221,7 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     };
     Chart {
         curves,
+        under,
         dots: evals().filter(|_| first).map(dot).collect(),
         levels: evals()
             .filter(|eval| first && eval.target == "base")
@@ -242,12 +243,13 @@ fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> L
     let full = columns >= 60;
     let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
     let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
-    for curve in &chart.curves {
+    let curves = chart.curves.iter().enumerate();
+    for (index, curve) in curves.clone().skip(chart.under).chain(curves.take(chart.under)) {
         let (raw, smoothed) = curve.at(step);
         let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", said(smoothed)) } else { String::new() };
         let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| full && curve.label == "reward");
         let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
-        let sign = Span::styled(format!("{} ", theme.glyph("━", "*")), theme.style(curve.role));
+        let sign = Span::styled(format!("{} ", chart.sign(theme, index)), theme.style(curve.role));
         parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, said(raw)))]);
     }
     for dot in chart.dots.iter().filter(|dot| dot.step == step) {

@@ -29,13 +29,13 @@ pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'s
 fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
     let theme = &model.theme;
     let status = run.status();
-    let (sign, role) = runs::state(theme, status);
+    let cause = run.state.as_ref().and_then(|state| state.cause.clone());
+    let (sign, role) = runs::state(theme, status, cause.as_deref());
     let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
     if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
         let room = columns.saturating_sub(spans.iter().map(|span| span.content.width()).sum());
         spans.push(Span::styled(cut(&format!("  {error}"), room), theme.style(Role::Bad)));
     }
-    let cause = run.state.as_ref().and_then(|state| state.cause.clone());
     if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
         spans.push(Span::styled(format!(": {}", words::one_line(&cause)), theme.style(role)));
     } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {

@@ -3,7 +3,7 @@
 use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Margin;
 
-use super::{CHART, COMPLETION, GROUPS, LOG, board, curves, draw, look};
+use super::{CHART, COMPLETION, GROUPS, LOG, METRICS, board, curves, draw, look};
 use crate::view::message::Command;
 use crate::view::model::Model;
 
@@ -102,6 +102,12 @@ fn to_click(model: &mut Model, step: Option<u64>) -> Vec<Command> {
     model.live.view.cursor = true;
     let at = model.workbench.current_run().map_or(0, |run| model.live.at(run));
     by_steps(model, step as i64 - at as i64)
+}
+
+/// Whether a double click opens what is under it: a completion of the groups, a small chart.
+pub(super) fn opens(model: &Model, (column, row): (u16, u16)) -> bool {
+    let pane = model.workbench.current_run().and_then(|run| draw::pane_at(model, run, column, row));
+    pane.is_some_and(|(pane, _)| pane == GROUPS || pane == METRICS)
 }
 
 /// A click gives a pane the focus; among the groups it chooses one, in the chart that has the focus a step. The wheel moves what is under it.

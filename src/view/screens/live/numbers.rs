@@ -15,7 +15,7 @@ pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'s
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
     let number = |name: &str| value(name).map_or_else(|| "-".to_owned(), amount);
     let share = |name: &str| value(name).map_or_else(|| "-".to_owned(), percent);
-    let (_, role) = runs::state(&model.theme, run.status());
+    let (_, role) = runs::state(&model.theme, run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
     let total = header::total_steps(run);
     let left = header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
     let eval = run.history.latest_eval("eval", "trained").map_or_else(|| "-".to_owned(), |eval| percent(eval.summary.valid));

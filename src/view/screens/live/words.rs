@@ -1,8 +1,8 @@
 //! Events in words, and the letters that stand for them on a chart.
 
 use crate::report::size;
-use crate::run::Event;
 use crate::run::events::{Control, EventBody};
+use crate::run::{Event, Status};
 use crate::view::role::Role;
 use crate::view::watched::Watched;
 use crate::view::widgets::amount::{amount, duration, percent};
@@ -78,7 +78,12 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
         EventBody::Note(note) => Some((Role::Accent, format!("note: {}", one_line(&note.text)))),
         EventBody::Recovered(recovered) => Some((Role::Warning, format!("recovered: {}", recovered.text))),
         EventBody::End(end) => {
-            let role = if end.status == "finished" { Role::Good } else { Role::Warning };
+            let role = match Status::from_name(&end.status) {
+                Status::Finished => Role::Good,
+                Status::Failed => Role::Bad,
+                status if status.was_asked_for(Some(&end.cause)) => Role::Text,
+                _ => Role::Warning,
+            };
             Some((role, format!("{} after step {}: {}, {}", end.status, end.step, end.cause, duration(end.seconds))))
         }
         _ => None,

@@ -20,10 +20,10 @@ const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
 /// Everything that can be done with prompts.
 pub(super) const ACTIONS: &[Action] = &[
     Action::new("prompts.save", "Save what was written", "save", &["ctrl-o"], IN_EDITOR, save::save),
-    Action::new("prompts.undo", "Take the last change back", "undo", &["ctrl-u"], IN_EDITOR, |model| {
+    Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |model| {
         editing::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
-    Action::new("prompts.redo", "Do it again", "", &["ctrl-r"], IN_EDITOR, |model| {
+    Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |model| {
         editing::with(model, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
     }),
     Action::new("prompts.format", "Lay JSON out", "", &["alt-f"], IN_EDITOR, |model| {
@@ -34,7 +34,8 @@ pub(super) const ACTIONS: &[Action] = &[
             }
             _ => Effect::None,
         })
-    }),
+    })
+    .also(&["format", "indent", "prettify"]),
     Action::new("prompts.open", "Read the row as the model sees it", "", &["enter"], IN_ROWS, |model| {
         model.prompts.pane = Some(CHAT);
         Vec::new()
@@ -47,11 +48,17 @@ pub(super) const ACTIONS: &[Action] = &[
         model.prompts.pane = Some(ROWS);
         model.prompts.filtering = true;
         Vec::new()
-    }),
-    Action::new("prompts.messages", "Edit the row's turns", "edit", &["i"], HERE, |model| write(model, What::Messages)).unless(no_row),
+    })
+    .also(&["find", "search"])
+    .asking(),
+    Action::new("prompts.messages", "Edit the row's turns", "edit", &["i"], HERE, |model| write(model, What::Messages))
+        .asking()
+        .unless(no_row),
     Action::new("prompts.expected", "Edit the row's expected answer", "expected", &["x"], HERE, |model| write(model, What::Expected))
+        .asking()
         .unless(no_row),
     Action::new("prompts.system", "Edit the task's system text", "system", &["p"], HERE, |model| editing::begin(model, What::System))
+        .asking()
         .unless(no_task),
     Action::new("prompts.sort", "Sort by the next column", "sort", &["s"], HERE, |model| {
         model.prompts.sort = (model.prompts.sort.0.next(), false);
@@ -61,21 +68,27 @@ pub(super) const ACTIONS: &[Action] = &[
         model.prompts.sort.1 = !model.prompts.sort.1;
         arrange(model)
     }),
-    Action::new("prompts.add", "Add a row after this one", "add", &["a"], HERE, add).unless(no_task),
+    Action::new("prompts.add", "Add a row after this one", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
     Action::new("prompts.duplicate", "Duplicate the row", "", &["c"], HERE, |model| match selected(model) {
         Some(entry) => save::duplicate(model, entry),
         None => Vec::new(),
     })
+    .also(&["clone"])
     .unless(no_row),
-    Action::new("prompts.delete", "Delete the row", "", &["D", "delete"], HERE, delete).unless(no_row),
-    Action::new("prompts.outside", "Open the row's file at its line in $EDITOR", "$EDITOR", &["e"], HERE, outside).unless(no_task),
+    Action::new("prompts.delete", "Delete the row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
+    Action::new("prompts.outside", "Open the row's file at its line in $EDITOR", "$EDITOR", &["e"], HERE, outside)
+        .also(&["editor", "vim"])
+        .unless(no_task),
     Action::new("prompts.copy", "Copy the prompt as the model sees it to the terminal's clipboard", "", &["y"], HERE, |model| {
         let prompt = model.prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
         model.say("the prompt is copied");
         vec![Command::Copy(prompt)]
     })
+    .also(&["yank", "clipboard"])
     .unless(no_row),
     Action::new("prompts.model", "Count tokens with another model's tokenizer and template", "", &["m"], HERE, choose_model)
+        .also(&["tokenizer"])
+        .asking()
         .unless(no_task),
     Action::new("prompts.health", "Go to the health report", "", &["H"], HERE, |model| {
         model.prompts.pane = Some(HEALTH);

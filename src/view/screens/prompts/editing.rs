@@ -225,6 +225,10 @@ fn after(model: &mut Model, effect: Effect) -> Vec<Command> {
 
 /// Do something with the text.
 pub(super) fn with(model: &mut Model, act: impl FnOnce(&mut Editor) -> Effect) -> Vec<Command> {
+    // What was typed while the text is being saved would be lost with the editor.
+    if model.is_busy("task.rows") {
+        return Vec::new();
+    }
     let Some(editing) = &mut model.prompts.editing else { return Vec::new() };
     let effect = act(&mut editing.editor);
     after(model, effect)

@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::rows::{SEARCHED_LETTERS, first_words, flat, plain_words, row, selected_row};
+use super::rows::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row, selected_row};
 use super::{UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::PromptRow;
 use crate::dataset::health::{Finding, Level};
@@ -49,14 +49,36 @@ pub(super) fn heading(model: &Model, columns: usize) -> Vec<Line<'static>> {
     for (set, error) in bad_sets(model) {
         lines.push(Line::styled(format!("{} {}: {error} (e opens it)", theme.glyph("✗", "x"), set.name()), theme.style(Role::Bad)));
     }
-    let [set, id, tokens, expected, tags] = widths(columns);
-    let names = [("set", set), ("id", id), ("tok", tokens), ("exp", expected), ("tags", tags), ("first words", 11)];
     let mut text = String::from("  ");
-    for (name, width) in names.into_iter().filter(|(_, width)| *width > 0) {
+    for (_, name, width) in titles(columns) {
         text.push_str(&format!("{} ", padded(name, width, false)));
     }
     lines.push(Line::styled(text, theme.style(Role::Title)));
     lines
+}
+
+/// The columns that are shown in a width, with their titles and widths.
+fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)> {
+    let [set, id, tokens, expected, tags] = widths(columns);
+    let all = [
+        (Column::File, "set", set),
+        (Column::Id, "id", id),
+        (Column::Tokens, "tok", tokens),
+        (Column::Expected, "exp", expected),
+        (Column::Tags, "tags", tags),
+        (Column::Words, "first words", 11),
+    ];
+    all.into_iter().filter(|(_, _, width)| *width > 0)
+}
+
+/// The column whose title stands at a column inside the table of a width.
+pub(super) fn title_at(columns: usize, at: usize) -> Column {
+    let mut end = 2;
+    let found = titles(columns).find(|(_, _, width)| {
+        end += width + 1;
+        at < end
+    });
+    found.map_or(Column::Words, |(column, ..)| column)
 }
 
 /// The rows that are seen: only these are made, however many there are.

@@ -19,19 +19,21 @@ pub(super) const ACTIONS: &[Action] = &[
         model.runs.typing = true;
         model.runs.pane = LIST;
         Vec::new()
-    }),
+    })
+    .also(&["find", "search"])
+    .asking(),
     Action::new("runs.leave_filter", "Leave the filter; once more, take it away", "", &["esc"], HERE, leave_filter).unless(|model| {
         let runs = &model.runs;
         let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !model.zoomed && runs.pane == LIST;
         nothing.then(|| "there is no filter and no mark to take away".to_owned())
     }),
     Action::new("runs.mark", "Mark the run, or take its mark away", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare the marked runs: configuration, metrics, evals", "compare", &["c"], HERE, compare).unless(
-        |model| {
+    Action::new("runs.compare", "Compare the marked runs: configuration, metrics, evals", "compare", &["c"], HERE, compare)
+        .also(&["diff"])
+        .unless(|model| {
             let several = model.runs.chosen().len() > 1;
             (!several).then(|| "mark two runs or more with space first".to_owned())
-        },
-    ),
+        }),
     Action::new(
         "runs.versus",
         "Compare answers: base and trained of the run, or the results of two or three marked runs",
@@ -40,26 +42,38 @@ pub(super) const ACTIONS: &[Action] = &[
         HERE,
         versus,
     )
+    .also(&["answers"])
     .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark three runs at most".to_owned()))),
     Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(
         |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned())),
     ),
-    Action::new("runs.pause", "Hold the run after the step under way", "pause", &["p"], HERE, |model| ask::tell(model, Verb::Pause))
+    Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |model| ask::tell(model, Verb::Pause))
+        .also(&["hold"])
         .unless(ask::no_pause),
-    Action::new("runs.resume", "Let a paused run go on; start an interrupted one again", "resume", &["r"], HERE, ask::resume)
+    Action::new("runs.resume", "Resume run", "resume", &["r"], HERE, ask::resume)
+        .also(&["continue", "unpause", "restart"])
         .unless(ask::no_resume),
     Action::new("runs.checkpoint", "Save a checkpoint after the step under way", "", &["C"], HERE, |model| {
         ask::tell(model, Verb::Checkpoint)
     })
     .unless(ask::no_worker),
     Action::new("runs.eval", "Read the eval set after the step under way", "", &["E"], HERE, |model| ask::tell(model, Verb::Eval))
+        .also(&["run eval"])
         .unless(ask::no_worker),
-    Action::new("runs.stop", "End the run after the step under way", "stop", &["x"], HERE, |model| ask::stop(model, false))
+    Action::new("runs.stop", "Stop run after its step", "stop", &["x"], HERE, |model| ask::stop(model, false))
+        .also(&["end", "cancel"])
         .unless(ask::no_worker),
-    Action::new("runs.stop_now", "End the run at once; the step under way is lost", "", &["X"], HERE, |model| ask::stop(model, true))
+    Action::new("runs.stop_now", "Stop run at once; its step is lost", "", &["X"], HERE, |model| ask::stop(model, true))
+        .also(&["kill", "abort"])
         .unless(ask::no_worker),
-    Action::new("runs.annotate", "Write a remark into the run's log", "", &["a"], HERE, ask::annotate).unless(ask::no_worker),
-    Action::new("runs.tag", "Give the marked runs a tag, or take one away (-tag)", "tag", &["t"], HERE, keep::tag).unless(no_readable),
+    Action::new("runs.annotate", "Add note", "", &["a"], HERE, ask::note)
+        .also(&["note", "annotate", "comment"])
+        .asking()
+        .unless(ask::no_note),
+    Action::new("runs.tag", "Give the marked runs a tag, or take one away (-tag)", "tag", &["t"], HERE, keep::tag)
+        .also(&["tag", "label", "rename"])
+        .asking()
+        .unless(no_readable),
     Action::new("runs.sort_next", "Sort by the next column", "", &[">"], HERE, |model| sort_by_column(model, 1)),
     Action::new("runs.sort_previous", "Sort by the column before", "", &["<"], HERE, |model| sort_by_column(model, -1)),
     Action::new("runs.sort_turn", "Turn the order round", "", &["R"], HERE, |model| {
@@ -67,7 +81,7 @@ pub(super) const ACTIONS: &[Action] = &[
         model.runs.arrange();
         Vec::new()
     }),
-    Action::new("runs.sort_by", "Sort by any field or metric", "sort", &["s"], HERE, sort_by),
+    Action::new("runs.sort_by", "Sort by any field or metric", "sort", &["s"], HERE, sort_by).also(&["order"]).asking(),
     Action::new("runs.smoothed", "Sort metrics by their moving average, or by their last value", "", &["S"], HERE, |model| {
         model.runs.sort.smoothed = !model.runs.sort.smoothed;
         model.runs.arrange();
@@ -75,19 +89,21 @@ pub(super) const ACTIONS: &[Action] = &[
         model.say(format!("metrics are sorted by {how}"));
         Vec::new()
     }),
-    Action::new("runs.html", "Write the run as one HTML file", "", &["w"], HERE, keep::html).unless(no_readable),
-    Action::new("runs.csv", "Write the run's metrics as CSV", "", &["W"], HERE, keep::csv).unless(no_readable),
-    Action::new("runs.promote", "Copy a checkpoint's weights into a folder of their own", "", &["P"], HERE, keep::promote).unless(
-        |model| {
+    Action::new("runs.html", "Export HTML", "", &["w"], HERE, keep::html).also(&["export", "report"]).asking().unless(no_readable),
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, keep::csv).also(&["export"]).asking().unless(no_readable),
+    Action::new("runs.promote", "Copy a checkpoint's weights into a folder of their own", "", &["P"], HERE, keep::promote)
+        .also(&["promote", "export checkpoint", "export adapter"])
+        .asking()
+        .unless(|model| {
             let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "the run has no checkpoint yet".to_owned());
             no_readable(model).or_else(none)
-        },
-    ),
-    Action::new("runs.remove", "Delete a run that has ended", "", &["d", "delete"], HERE, keep::remove).unless(keep::no_removal),
+        }),
+    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, keep::remove).also(&["remove"]).unless(keep::no_removal),
     Action::new("runs.copy", "Copy the run's id", "", &["y"], HERE, |model| {
         let id = model.runs.entry().map(crate::report::Entry::id);
         id.into_iter().map(Command::Copy).collect()
     })
+    .also(&["yank", "clipboard"])
     .unless(no_run),
     Action::new("runs.demonstration", "Open the recorded run that comes with the source", "", &["D"], HERE, |model| {
         let Some(run) = model.runs.demonstration.clone() else { return Vec::new() };
@@ -167,27 +183,38 @@ fn sort_by_column(model: &mut Model, by: isize) -> Vec<Command> {
     let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
     let next = fields[(now as isize + by).rem_euclid(fields.len() as isize) as usize];
     sort.field = next.to_owned();
-    // Numbers are wanted from the top, texts from the beginning of the alphabet.
-    sort.descending = ["step", "reward", "valid", "created"].contains(&next);
+    sort.descending = is_wanted_from_the_top(next);
     model.runs.arrange();
     Vec::new()
+}
+
+/// Numbers are wanted from the top, texts from the beginning of the alphabet.
+fn is_wanted_from_the_top(field: &str) -> bool {
+    !["status", "run", "task", "model", "tags", "name"].contains(&field)
+}
+
+/// Sort by the column whose title was clicked; the same once more turns the order round.
+pub(super) fn sort_by_title(model: &mut Model, field: &str, smoothed: bool) {
+    let sort = &mut model.runs.sort;
+    let is_same = sort.field == field && (field != "reward" || sort.smoothed == smoothed);
+    sort.descending = if is_same { !sort.descending } else { is_wanted_from_the_top(field) };
+    if field == "reward" {
+        sort.smoothed = smoothed;
+    }
+    field.clone_into(&mut sort.field);
+    model.runs.arrange();
 }
 
 fn sort_by(model: &mut Model) -> Vec<Command> {
     let now = model.runs.sort.field.clone();
     let label = "A field (valid, step, …), config.KEY, or a metric (reward, kl, completions/mean_length):";
-    model.popup = Some(Popup::Ask(Ask::new("Sort the runs", label, &now, |model, name| {
-        let name = name.trim().to_owned();
-        match unknown_field(&name, model.runs.rows(), false) {
-            Some(wrong) => model.complain(wrong),
-            None => {
-                model.runs.sort.descending = true;
-                model.runs.sort.field = name;
-                model.runs.arrange();
-            }
-        }
+    let question = Ask::new("Sort the runs", label, &now, |model, name| {
+        name.trim().clone_into(&mut model.runs.sort.field);
+        model.runs.sort.descending = true;
+        model.runs.arrange();
         Vec::new()
-    })));
+    });
+    model.popup = Some(Popup::Ask(question.checked(|model, name| unknown_field(name.trim(), model.runs.rows(), false))));
     Vec::new()
 }
 
@@ -224,6 +251,9 @@ fn compare(model: &mut Model) -> Vec<Command> {
         },
         |model, page| {
             match page {
+                Ok(_) if model.takes_text() => {
+                    model.complain("the comparison is ready, but something else was begun meanwhile: press c again")
+                }
                 Ok(page) => {
                     let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
                     model.popup = Some(Popup::Page(Page::new("Runs compared", lines)));

@@ -7,7 +7,7 @@ use crate::run::{Status, Verb};
 use crate::view::control;
 use crate::view::message::Command;
 use crate::view::model::Model;
-use crate::view::popup::{Ask, Confirm, Popup};
+use crate::view::popup::{Confirm, Popup};
 
 fn status(model: &Model) -> Option<Status> {
     model.runs.row().map(|row| row.status)
@@ -20,6 +20,11 @@ fn path(model: &Model) -> Option<PathBuf> {
 /// Why no worker can be asked.
 pub(super) fn no_worker(model: &Model) -> Option<String> {
     no_readable(model).or_else(|| control::no_worker("the run", status(model)?))
+}
+
+/// Why no note can be written.
+pub(super) fn no_note(model: &Model) -> Option<String> {
+    no_readable(model).or_else(|| control::no_note_in("the run", status(model)?))
 }
 
 /// Why the run cannot be paused.
@@ -68,19 +73,9 @@ pub(super) fn stop(model: &mut Model, now: bool) -> Vec<Command> {
     Vec::new()
 }
 
-/// Write a remark into the run's log.
-pub(super) fn annotate(model: &mut Model) -> Vec<Command> {
-    let question = Ask::new("Annotate the run", "A remark for the run's log:", "", |model, text| {
-        let arguments = [("text".to_owned(), serde_json::Value::String(text))].into_iter().collect();
-        match Verb::parse("annotate", &arguments) {
-            Ok(verb) => tell(model, verb),
-            Err(error) => {
-                model.complain(error);
-                Vec::new()
-            }
-        }
-    });
-    model.popup =
-        Some(Popup::Ask(question.checked(|text| text.trim().is_empty().then(|| "say something, or leave it with esc".to_owned()))));
+/// Write a note into the run's log.
+pub(super) fn note(model: &mut Model) -> Vec<Command> {
+    let Some(path) = path(model) else { return Vec::new() };
+    model.popup = Some(Popup::Ask(control::ask_note(path, super::look)));
     Vec::new()
 }

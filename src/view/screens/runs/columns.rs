@@ -85,7 +85,7 @@ fn all() -> Vec<(u8, Column)> {
     let text = |text: &str| (text.to_owned(), Role::Text);
     vec![
         column(0, "state", "status", 13, false, |look, row| {
-            let (glyph, role) = state(look.theme, row.status);
+            let (glyph, role) = state(look.theme, row.status, row.cause.as_deref());
             (format!("{glyph} {}", row.status.name()), role)
         }),
         column(1, "run", "run", 6, false, |_, row| (short_id(row.directory.id()).to_owned(), Role::Accent)),
@@ -117,15 +117,16 @@ fn number(value: Option<f64>) -> (String, Role) {
     }
 }
 
-/// A state's mark and role; the word stands beside it.
-pub(in crate::view::screens) fn state(theme: &Theme, status: Status) -> (&'static str, Role) {
+/// A state's mark and role, by its cause; the word stands beside it.
+pub(in crate::view::screens) fn state(theme: &Theme, status: Status, cause: Option<&str>) -> (&'static str, Role) {
     match status {
+        status if status.was_asked_for(cause) => (theme.glyph("■", "#"), Role::Text),
         Status::Created => (theme.glyph("○", "o"), Role::Faint),
         Status::Waiting => (theme.glyph("◌", "~"), Role::Warning),
         Status::Starting => (theme.glyph("◐", "+"), Role::Accent),
         Status::Running => (theme.glyph("●", "*"), Role::Accent),
         Status::Paused => (theme.glyph("‖", "="), Role::Warning),
-        Status::Stopping => (theme.glyph("◑", "-"), Role::Warning),
+        Status::Stopping => (theme.glyph("◑", "-"), Role::Accent),
         Status::Finished => (theme.glyph("✓", "v"), Role::Good),
         Status::Failed => (theme.glyph("✗", "x"), Role::Bad),
         Status::Interrupted => (theme.glyph("▲", "!"), Role::Warning),

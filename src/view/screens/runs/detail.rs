@@ -104,7 +104,7 @@ impl<'a> Facts<'a> {
     }
 
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
-        let (glyph, role) = state(self.theme, row.status);
+        let (glyph, role) = state(self.theme, row.status, row.cause.as_deref());
         let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
         let next = match row.status {
             Status::Interrupted => "; r goes on from its last checkpoint",

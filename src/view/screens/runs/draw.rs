@@ -66,6 +66,21 @@ pub(super) fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
     (index < model.runs.shown.len()).then_some(index)
 }
 
+/// The field of the column whose title stands at a place on the terminal, and whether it is its moving average.
+pub(super) fn title_at(model: &Model, column: u16, row: u16) -> Option<(String, bool)> {
+    let list = places(model, body(model)).0?;
+    let rows = list_rows(model, list);
+    let mut at = column.checked_sub(rows.x + 2).filter(|_| row + 1 == rows.y)? as usize;
+    let sort = &model.runs.sort;
+    let columns = columns::columns((rows.width as usize).saturating_sub(2), &sort.field, sort.smoothed);
+    let column = columns.into_iter().find(|column| {
+        let is_here = at <= column.width;
+        at = at.saturating_sub(column.width + 1);
+        is_here
+    })?;
+    Some((column.field, column.title == "smooth"))
+}
+
 /// The rows below frame, filter and titles.
 fn list_rows(model: &Model, area: Rect) -> Rect {
     let above = 2 + u16::from(has_filter_line(model));

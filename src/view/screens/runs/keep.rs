@@ -42,7 +42,7 @@ pub(super) fn tag(model: &mut Model) -> Vec<Command> {
             },
         )]
     });
-    model.popup = Some(Popup::Ask(question.checked(wrong_tags)));
+    model.popup = Some(Popup::Ask(question.checked(|_, text| wrong_tags(text))));
     Vec::new()
 }
 
@@ -137,7 +137,7 @@ pub(super) fn promote(model: &mut Model) -> Vec<Command> {
             told,
         )]
     });
-    model.popup = Some(Popup::Ask(question.checked(wrong_promotion)));
+    model.popup = Some(Popup::Ask(question.checked(|_, text| wrong_promotion(text))));
     Vec::new()
 }
 
@@ -164,7 +164,7 @@ pub(super) fn no_removal(model: &Model) -> Option<String> {
 pub(super) fn remove(model: &mut Model) -> Vec<Command> {
     let Some(row) = model.runs.row().cloned() else { return Vec::new() };
     let (path, places) = (row.directory.path().to_owned(), model.workbench.places.clone());
-    let measured = path.clone();
+    let (measured, asked) = (path.clone(), model.keys);
     vec![Work::once(
         "runs.remove",
         move || {
@@ -174,6 +174,10 @@ pub(super) fn remove(model: &mut Model) -> Vec<Command> {
         },
         move |model, found| {
             match found {
+                // A `y` on its way to something else must not be the answer.
+                Ok(_) if model.keys != asked => {
+                    model.complain("nothing was deleted: other keys were pressed before the question; press d again")
+                }
                 Ok((users, disk)) => confirm_removal(model, &row, users, disk.total_bytes, path),
                 Err(error) => model.complain(error),
             }

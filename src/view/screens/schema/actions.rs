@@ -17,63 +17,85 @@ const HERE: Place = Place::On(Screen::Schema);
 const IN_EDITOR: Place = Place::In(Screen::Schema, EDITOR);
 
 /// Everything that can be done with the schema.
-pub(super) const ACTIONS: &[Action] = &[
-    Action::new("schema.type", "Type into the editor", "type", &["enter", "i"], IN_EDITOR, |model| {
-        model.schema.typing = true;
-        Vec::new()
-    })
-    .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
-    Action::new("schema.leave", "Stop typing; outside typing, drop the selection and the search", "leave", &["esc"], IN_EDITOR, leave),
-    Action::new("schema.undo", "Take the last change back", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
-        let undone = model.schema.editor.undo();
-        done(model, undone, "nothing to undo")
-    }),
-    Action::new("schema.redo", "Do it again", "", &["ctrl-r", "U"], IN_EDITOR, |model| {
-        let redone = model.schema.editor.redo();
-        done(model, redone, "nothing to redo")
-    }),
-    Action::new("schema.find", "Find a text", "find", &["ctrl-f", "/"], IN_EDITOR, find),
-    Action::new("schema.find.next", "Go to the next place of it", "", &["n"], IN_EDITOR, |model| find_next(model, true)).unless(no_search),
-    Action::new("schema.find.previous", "Go to the place before", "", &["N"], IN_EDITOR, |model| find_next(model, false)).unless(no_search),
-    Action::new("schema.line", "Go to a line", "", &["ctrl-g"], IN_EDITOR, go_to_line),
-    Action::new("schema.fault.next", "Go to the next error or warning", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true))
-        .unless(no_faults),
-    Action::new("schema.fault.previous", "Go to the error or warning before", "", &["["], IN_EDITOR, |model| next_fault(model, false))
-        .unless(no_faults),
-    Action::new("schema.faults", "List all errors and warnings", "", &["!"], IN_EDITOR, list_faults).unless(no_faults),
-    Action::new("schema.format", "Lay the text out: two blanks a level", "format", &["alt-f", "="], IN_EDITOR, format).unless(no_text),
-    Action::new("schema.select", "Select everything", "", &["alt-a"], IN_EDITOR, |model| {
-        model.schema.editor.select_all();
-        Vec::new()
-    }),
-    Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
-        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-    Action::new("schema.copy", "Copy the selection, else the whole text, to the terminal's clipboard", "", &["y", "alt-y"], HERE, copy)
-        .unless(no_text),
-    Action::new("schema.outside", "Open the schema in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
-        let line = model.schema.editor.cursor().0 + 1;
-        model.schema.typing = false;
-        draft::edit_outside(model, line)
-    })
-    .unless(|model| no_text(model).or_else(|| undecided(model))),
-    Action::new(
-        "schema.difference",
-        "Show the difference to the saved text, or to the other text",
-        "difference",
-        &["d"],
-        HERE,
-        decide::difference,
-    )
-    .unless(|model| no_text(model).or_else(|| if undecided(model).is_some() { None } else { unchanged(model) })),
-    Action::new("schema.revert", "Go back to the saved text", "", &["R"], HERE, decide::revert)
-        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-    Action::new("schema.take", "Take the other text: the draft that is left, or what is on disk", "take", &["t"], HERE, |model| {
-        choose(model, true)
-    })
-    .unless(decided),
-    Action::new("schema.own", "Keep the text that is here against the other one", "keep", &["o"], HERE, |model| choose(model, false))
+pub(super) const ACTIONS: &[Action] =
+    &[
+        Action::new("schema.type", "Type into the editor", "type", &["enter", "i"], IN_EDITOR, |model| {
+            model.schema.typing = true;
+            Vec::new()
+        })
+        .also(&["edit", "insert"])
+        .asking()
+        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
+        Action::new("schema.leave", "Leave typing, the selection, or the search", "leave", &["esc"], IN_EDITOR, leave),
+        Action::new("schema.undo", "Undo", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
+            let undone = model.schema.editor.undo();
+            done(model, undone, "nothing to undo")
+        }),
+        Action::new("schema.redo", "Redo", "", &["ctrl-r", "U"], IN_EDITOR, |model| {
+            let redone = model.schema.editor.redo();
+            done(model, redone, "nothing to redo")
+        }),
+        Action::new("schema.find", "Find text", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
+        Action::new("schema.find.next", "Go to the next place of it", "", &["n"], IN_EDITOR, |model| find_next(model, true))
+            .unless(no_search),
+        Action::new("schema.find.previous", "Go to the place before", "", &["N"], IN_EDITOR, |model| find_next(model, false))
+            .unless(no_search),
+        Action::new("schema.line", "Go to a line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
+        Action::new("schema.fault.next", "Go to the next error or warning", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true))
+            .unless(no_faults),
+        Action::new("schema.fault.previous", "Go to the error or warning before", "", &["["], IN_EDITOR, |model| next_fault(model, false))
+            .unless(no_faults),
+        Action::new("schema.faults", "List all errors and warnings", "", &["!"], IN_EDITOR, list_faults)
+            .also(&["errors", "warnings", "problems"])
+            .unless(no_faults),
+        Action::new("schema.format", "Lay the text out: two blanks a level", "format", &["alt-f", "="], IN_EDITOR, format)
+            .also(&["format", "indent", "prettify"])
+            .unless(no_text),
+        Action::new("schema.select", "Select everything", "", &["alt-a"], IN_EDITOR, |model| {
+            model.schema.editor.select_all();
+            Vec::new()
+        }),
+        Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
+            .also(&["write"])
+            .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+        Action::new("schema.copy", "Copy the selection, else the whole text, to the terminal's clipboard", "", &["y", "alt-y"], HERE, copy)
+            .also(&["yank", "clipboard"])
+            .unless(no_text),
+        Action::new("schema.outside", "Open the schema in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
+            let line = model.schema.editor.cursor().0 + 1;
+            model.schema.typing = false;
+            draft::edit_outside(model, line)
+        })
+        .also(&["editor", "vim"])
+        .unless(|model| no_text(model).or_else(|| undecided(model))),
+        Action::new(
+            "schema.difference",
+            "Show the difference to the saved text, or to the other text",
+            "difference",
+            &["d"],
+            HERE,
+            decide::difference,
+        )
+        .also(&["diff", "changes"])
+        .unless(|model| no_text(model).or_else(|| if undecided(model).is_some() { None } else { unchanged(model) })),
+        Action::new("schema.revert", "Go back to the saved text", "", &["R"], HERE, decide::revert)
+            .also(&["revert", "reset"])
+            .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+        Action::new("schema.take", "Take the other text: the draft that is left, or what is on disk", "take", &["t"], HERE, |model| {
+            match model.workbench.draft.theirs.is_some() {
+                true => draft::take_theirs(model),
+                false => draft::take_offer(model),
+            }
+        })
+        .also(&["restore draft"])
         .unless(decided),
-];
+        Action::new("schema.own", "Keep the text that is here against what is on disk", "keep mine", &["o"], HERE, draft::keep_own)
+            .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file was not changed on disk".to_owned())),
+        Action::new("schema.discard", "Discard the draft that is left", "discard draft", &["x"], HERE, decide::discard).unless(|model| {
+            let draft = &model.workbench.draft;
+            (draft.offer.is_none() || draft.theirs.is_some()).then(|| "there is no draft to discard".to_owned())
+        }),
+    ];
 
 fn no_text(model: &Model) -> Option<String> {
     model.workbench.task.is_none().then(|| "no task is open".to_owned())
@@ -86,7 +108,7 @@ fn typing(model: &Model) -> Option<String> {
 fn undecided(model: &Model) -> Option<String> {
     let draft = &model.workbench.draft;
     let waits = draft.offer.is_some() || draft.theirs.is_some();
-    waits.then(|| "there are two texts: t takes the other one, o keeps this one, d shows the difference".to_owned())
+    waits.then(|| format!("there are two texts: {}", decide::keys(model)))
 }
 
 fn decided(model: &Model) -> Option<String> {
@@ -128,12 +150,16 @@ fn find(model: &mut Model) -> Vec<Command> {
     let ask =
         Ask::new("Find", "The text; capitals count only where it has one. n and N go on, outside typing.", &before, |model, wanted| {
             match model.schema.editor.find(&wanted) {
-                0 => model.complain(format!("{wanted:?} is not in the schema")),
+                0 => {}
                 count => model.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
             }
             follow(model);
             Vec::new()
         });
+    let ask = ask.checked(|model, wanted| {
+        let is_there = wanted.is_empty() || model.schema.editor.holds(wanted);
+        (!is_there).then(|| format!("{wanted:?} is not in the schema"))
+    });
     model.popup = Some(Popup::Ask(ask));
     Vec::new()
 }
@@ -151,7 +177,7 @@ fn go_to_line(model: &mut Model) -> Vec<Command> {
         follow(model);
         Vec::new()
     });
-    let ask = ask.checked(|text| match text.trim().parse::<usize>() {
+    let ask = ask.checked(|_, text| match text.trim().parse::<usize>() {
         Ok(number) if number > 0 => None,
         _ => Some("a whole number from 1".to_owned()),
     });
@@ -213,11 +239,4 @@ fn copy(model: &mut Model) -> Vec<Command> {
     };
     model.say(format!("{what} is copied"));
     vec![Command::Copy(text)]
-}
-
-fn choose(model: &mut Model, take: bool) -> Vec<Command> {
-    match model.workbench.draft.theirs.is_some() {
-        true => draft::decide_theirs(model, take),
-        false => draft::decide_offer(model, take),
-    }
 }

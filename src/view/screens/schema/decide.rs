@@ -4,6 +4,7 @@ use ratatui::text::{Line, Span};
 use similar::{ChangeTag, TextDiff};
 
 use crate::secrets::visible;
+use crate::view::action;
 use crate::view::draft;
 use crate::view::message::Command;
 use crate::view::model::Model;
@@ -23,6 +24,24 @@ pub(super) fn revert(model: &mut Model) -> Vec<Command> {
     let text = "The text goes back to what is saved. Undo in the editor brings it back while the program runs.";
     model.popup = Some(Popup::Confirm(Confirm::new("Give up the unsaved text?", text, "back to the saved text", draft::revert)));
     Vec::new()
+}
+
+/// Discard the draft of an earlier session, after a confirmation.
+pub(super) fn discard(model: &mut Model) -> Vec<Command> {
+    let text = "The unsaved text of the earlier session is deleted. It cannot be undone.";
+    model.popup = Some(Popup::Confirm(Confirm::new("Discard the draft?", text, "discard it", draft::discard_offer)));
+    Vec::new()
+}
+
+/// What decides between two texts, by the same keys and words as the bottom line: `t take, x discard draft, d difference`.
+pub(super) fn keys(model: &Model) -> String {
+    choices(model).into_iter().map(|(key, hint)| format!("{key} {hint}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Keys and words of the actions that decide between two texts now.
+pub(super) fn choices(model: &Model) -> Vec<(String, &'static str)> {
+    let decides = ["schema.take", "schema.own", "schema.discard", "schema.difference"].into_iter().filter_map(action::find);
+    decides.filter(|action| (action.blocked)(model).is_none()).map(|action| (model.keymap.shown(action), action.hint)).collect()
 }
 
 /// The difference that matters now: against the file's new text, the draft that is offered, else the saved text.

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::layout::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, areas, banner_rows};
-use super::panes;
+use super::{decide, panes};
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
@@ -43,26 +43,17 @@ fn nothing(model: &Model, frame: &mut Frame<'_>, body: Rect, role: Role, text: &
 fn banner(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;
     let draft = &model.workbench.draft;
-    let (what, take, own) = match (&draft.theirs, &draft.offer) {
-        (Some(_), _) => ("the file was changed on disk while your text is unsaved".to_owned(), " takes the file's ", " keeps yours "),
-        (None, Some(offer)) => {
-            (format!("an unsaved draft of {} is left", crate::view::clock(offer.time_ms)), " takes it ", " throws it away ")
-        }
+    let what = match (&draft.theirs, &draft.offer) {
+        (Some(_), _) => "the file was changed on disk while your text is unsaved".to_owned(),
+        (None, Some(offer)) => format!("an unsaved draft of {} is left", crate::view::clock(offer.time_ms)),
         (None, None) => return,
     };
-    let key = |key: &'static str| Span::styled(key, theme.style(Role::Key));
-    let lines = vec![
-        Line::styled(format!("{} {what}", theme.glyph("▲", "!")), theme.style(Role::Warning)),
-        Line::from(vec![
-            Span::raw("  "),
-            key("t"),
-            Span::raw(take),
-            key("o"),
-            Span::raw(own),
-            key("d"),
-            Span::raw(" shows the difference"),
-        ]),
-    ];
+    // While letters are typed they decide nothing.
+    let mut keys = vec![Span::raw(if model.schema.typing { "  esc, then " } else { "  " })];
+    for (key, hint) in decide::choices(model) {
+        keys.extend([Span::styled(key, theme.style(Role::Key)), Span::raw(format!(" {hint}  "))]);
+    }
+    let lines = vec![Line::styled(format!("{} {what}", theme.glyph("▲", "!")), theme.style(Role::Warning)), Line::from(keys)];
     frame.render_widget(Paragraph::new(lines), area);
 }
 

@@ -39,14 +39,18 @@ pub(super) const ACTIONS: &[Action] = &[
         &["i"],
         HERE,
         |model| keys::write(model, false),
-    ),
+    )
+    .asking(),
     Action::new("scores.write", "Write a new completion; it is scored while you type", "write", &["a"], HERE, |model| {
         keys::write(model, true)
-    }),
+    })
+    .also(&["new"])
+    .asking(),
     Action::new("scores.remove", "Take a written completion away", "", &["delete"], HERE, keys::remove).unless(|model| {
         (model.scores.source != Source::Written).then(|| "only completions that were written here can be taken away".to_owned())
     }),
     Action::new("scores.draw", "Draw completions of this prompt from the model", "draw", &["r"], HERE, drawing::draw)
+        .also(&["sample"])
         .unless(|model| drawing::plan(model).err()),
     Action::new("scores.target", "Draw from the base, or from the trained model", "base/trained", &["b"], HERE, |model| {
         model.scores.from_base = !model.scores.from_base;
@@ -90,11 +94,14 @@ pub(super) const ACTIONS: &[Action] = &[
         model.scores.filtering = true;
         model.scores.pane = Some(LIST);
         Vec::new()
-    }),
+    })
+    .also(&["find", "search", "filter"])
+    .asking(),
     Action::new("scores.order", "Another order: as they come, worst, best, longest first", "order", &["o"], HERE, |model| {
         model.scores.order = model.scores.order.next();
         to_the_top(model)
-    }),
+    })
+    .also(&["sort"]),
     Action::new("scores.groups", "In groups, or one after the other", "groups", &["v"], HERE, |model| {
         model.scores.is_flat = !model.scores.is_flat;
         to_the_top(model)
@@ -103,7 +110,8 @@ pub(super) const ACTIONS: &[Action] = &[
         let place = listing::selected(model);
         let item = place.and_then(|place| model.scores.scored.as_ref()?.items.all.get(place));
         item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
-    }),
+    })
+    .also(&["yank", "clipboard"]),
     Action::new("scores.back", "Show all completions again, or go back to the list", "", &["esc"], HERE, |model| {
         // In a text field escape belongs to the field.
         if (PARTS.is_typing)(model) {

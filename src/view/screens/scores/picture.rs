@@ -180,7 +180,7 @@ fn first_drawn(model: &Model, height: usize) -> usize {
 
 fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
     let name = scored.items.groups.get(number).map_or("", String::as_str);
-    let name = if name.is_empty() { "of no prompt" } else { name };
+    let name = if name.is_empty() { "without prompt_id, as one group" } else { name };
     let Some(group) = scored.groups.get(number).filter(|group| group.members.len() > 1) else {
         return Line::styled(name.to_owned(), theme.style(Role::Title));
     };

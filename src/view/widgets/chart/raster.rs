@@ -8,6 +8,18 @@ use crate::view::theme::Theme;
 /// Bits of a braille letter, by row, then column.
 const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
+/// With what a curve is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pen {
+    pub(super) role: Role,
+    /// The letter of the curve where no braille may be drawn.
+    pub(super) letter: char,
+    pub(super) dashed: bool,
+}
+
+/// Dots across of a dash, and of the gap after it.
+const DASH: usize = 3;
+
 /// A picture of dots. The origin is at the top left.
 #[derive(Debug)]
 pub(super) struct Raster {
@@ -48,33 +60,36 @@ impl Raster {
     }
 
     /// One dot; outside nothing happens.
-    pub(super) fn dot(&mut self, x: usize, y: usize, role: Role, letter: char) {
+    pub(super) fn dot(&mut self, x: usize, y: usize, pen: Pen) {
+        if pen.dashed && (x / DASH) % 2 == 1 {
+            return;
+        }
         let (column, row) = (x / self.fine.0, y / self.fine.1);
         let bit = BITS[y % self.fine.1][x % self.fine.0];
         if column < self.columns
             && let Some(cell) = self.cells.get_mut(row * self.columns + column)
         {
             cell.dots |= bit;
-            cell.role = Some(role);
-            cell.letter = letter;
+            cell.role = Some(pen.role);
+            cell.letter = pen.letter;
         }
     }
 
     /// All dots of a column between two rows.
-    pub(super) fn vertical(&mut self, x: usize, from: usize, to: usize, role: Role, letter: char) {
+    pub(super) fn vertical(&mut self, x: usize, from: usize, to: usize, pen: Pen) {
         for y in from.min(to)..=from.max(to) {
-            self.dot(x, y, role, letter);
+            self.dot(x, y, pen);
         }
     }
 
     /// A line between two dots, without holes.
-    pub(super) fn line(&mut self, from: (usize, usize), to: (usize, usize), role: Role, letter: char) {
+    pub(super) fn line(&mut self, from: (usize, usize), to: (usize, usize), pen: Pen) {
         let (across, down) = (to.0 as f64 - from.0 as f64, to.1 as f64 - from.1 as f64);
         let count = across.abs().max(down.abs()).max(1.0);
         for index in 0..=count as usize {
             let share = index as f64 / count;
             let (x, y) = (from.0 as f64 + share * across, from.1 as f64 + share * down);
-            self.dot(x.round() as usize, y.round() as usize, role, letter);
+            self.dot(x.round() as usize, y.round() as usize, pen);
         }
     }
 
