@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::output::Stream;
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
-use crate::score::{FailureClass, Score, Scorer, Tier, score_stream};
+use crate::score::{FailureClass, Score, Scorer, Tier, completion_line, score_stream};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
@@ -87,7 +87,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), F
 
 fn read_item(label: &str, line: usize, text: &str, rows: &mut Rows<'_>) -> Result<Item, Failure> {
     let at = |message: String| Failure::failed(format!("{label} line {line}: {message}"));
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+    let value: serde_json::Value = completion_line(text).map_err(|error| {
         let whole = error.to_string();
         at(format!(
             "column {}: {}; a line is a JSON object, {{\"completion\":\"…\"}}",

@@ -45,6 +45,11 @@ fn run_check(choice: &Choice) -> Outcome {
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
     let mut problems = unknown_normalised_fields(&task);
+    let unchecked = |format: String| {
+        let label = task.label(&task.schema_file);
+        format!("{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`")
+    };
+    let warnings: Vec<String> = scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
     let mut sets = Vec::new();
     for set in PromptSet::ALL {
         let Some(file) = task.set_file(set) else {
@@ -68,13 +73,18 @@ fn run_check(choice: &Choice) -> Outcome {
     if choice.json {
         let sets: serde_json::Map<_, _> =
             sets.iter().map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected}))).collect();
-        let document = json!({"task": task.name, "ok": problems.is_empty(), "problems": problems, "sets": sets, "digest": task.digest()});
+        let digest = task.digest();
+        let ok = problems.is_empty();
+        let document = json!({"task": task.name, "ok": ok, "problems": problems, "warnings": warnings, "sets": sets, "digest": digest});
         print_json(&format!("{document}\n"))?;
     } else {
         println!("{}: {}", task.name, visible(&task.title));
         println!("  schema {} is in order", visible(&task.schema_file));
         for (set, rows, expected) in sets {
             println!("  {:<6} {rows} rows, {expected} with an expected answer", set.name());
+        }
+        for warning in &warnings {
+            println!("  warning: {}", visible(warning));
         }
         for problem in &problems {
             println!("  problem: {}", visible(problem));

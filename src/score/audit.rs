@@ -14,6 +14,8 @@ use crate::task::Task;
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
+/// Bytes of one answer that are scored, over all rows; a long answer is asked of fewer.
+const MAX_BYTES: usize = 4 << 20;
 
 /// A lazy answer and what it earns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -83,6 +85,7 @@ fn finding(
     let first = rows.iter().map(Some).find(|row| !answer(*row).is_empty()).unwrap_or(rows.first());
     let shown = answer(first);
     let tier = scorer.score(&shown, first).tier;
+    let rows = &rows[..rows.len().min((MAX_BYTES / shown.len().max(1)).max(1))];
     let rewards: Vec<f64> = rows.iter().map(|row| scorer.score(&answer(Some(row)), Some(row)).reward).collect();
     let reward = if rewards.is_empty() { scorer.score(&shown, None).reward } else { rewards.iter().sum::<f64>() / rewards.len() as f64 };
     let short: String = if shown.chars().count() > 60 { format!("{}…", shown.chars().take(60).collect::<String>()) } else { shown };

@@ -1,5 +1,7 @@
 //! What a schema accepts, in words: a line a field, nested ones indented; what is not put into words is named.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::diagnose::KEYWORDS;
@@ -144,13 +146,13 @@ impl<'a> Words<'a> {
 
     /// What stands inside a value: fields, items, alternatives.
     fn inside(&mut self, keywords: &'a Map<String, Value>, depth: usize) {
-        let required: Vec<&str> = strings(keywords.get("required")).collect();
+        let required: HashSet<&str> = strings(keywords.get("required")).collect();
         let properties = keywords.get("properties").and_then(Value::as_object);
         for (key, schema) in properties.into_iter().flatten() {
-            self.value(schema, depth, key.clone(), Some(required.contains(&key.as_str())));
+            self.value(schema, depth, key.clone(), Some(required.contains(key.as_str())));
         }
-        for key in required.iter().filter(|key| !properties.is_some_and(|known| known.contains_key(**key))) {
-            self.push(depth, (*key).to_owned(), Some(true), "anything: `properties` does not describe it".to_owned());
+        for key in strings(keywords.get("required")).filter(|key| !properties.is_some_and(|known| known.contains_key(*key))) {
+            self.push(depth, key.to_owned(), Some(true), "anything: `properties` does not describe it".to_owned());
         }
         for (pattern, schema) in keywords.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
             self.value(schema, depth, format!("fields named like /{pattern}/"), None);

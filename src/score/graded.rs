@@ -1,5 +1,8 @@
 //! Graded credit: which share of a schema's constraints an invalid value meets.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value as SchemaValue};
 
 use super::json::{Kind, Value};
@@ -42,34 +45,60 @@ impl Constraints {
     /// A keyword is one constraint; what stands under an absent key or a value of the wrong type is not met.
     /// Repairing a fault while all else stays never lowers the share.
     pub(super) fn share_met(&self, root: &Value<'_>, violations: &[Violation]) -> f64 {
-        let walk = Walk { root_schema: &self.schema, violations };
-        let tally = walk.schema(&self.schema, Some(root), "", 0);
+        let mut violations: Vec<&Violation> = violations.iter().collect();
+        violations.sort_by(|left, right| left.instance_path.cmp(&right.instance_path));
+        let walk = Walk { root_schema: &self.schema, violations, known: RefCell::default() };
+        let tally = walk.schema(&self.schema, Some(root), Place { path: "", location: "", depth: 0 });
         let share = if tally.all == 0.0 { 0.0 } else { tally.met / tally.all };
-        if violations.is_empty() { 1.0 } else { share.min(1.0 - 1.0 / (tally.all + 2.0)) }
+        if walk.violations.is_empty() { 1.0 } else { share.min(1.0 - 1.0 / (tally.all + 2.0)) }
     }
 }
 
 struct Walk<'s> {
     root_schema: &'s SchemaValue,
-    violations: &'s [Violation],
+    /// In the order of their instance paths.
+    violations: Vec<&'s Violation>,
+    /// Tallies of references by the target's and the value's addresses and the depth: followed again at each level, they would double with each.
+    known: RefCell<HashMap<(usize, usize, usize), Tally>>,
+}
+
+/// Where a schema meets a value.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    /// JSON pointer to the value.
+    path: &'p str,
+    /// JSON pointer to the schema.
+    location: &'p str,
+    /// References and nested schemas on the way.
+    depth: usize,
 }
 
 impl Walk<'_> {
-    /// Tally of a schema at an instance path; `None` where the value is absent or of the wrong type.
-    fn schema(&self, schema: &SchemaValue, value: Option<&Value<'_>>, path: &str, depth: usize) -> Tally {
-        let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Tally::default() };
+    /// Tally of a schema at a place; the value is `None` where it is absent or of the wrong type.
+    fn schema(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
+        let Some(keywords) = schema.as_object().filter(|_| place.depth < MAX_DEPTH) else { return Tally::default() };
         let mut tally = Tally::default();
-        if let Some(target) =
-            keywords.get("$ref").and_then(SchemaValue::as_str).and_then(|target| self.root_schema.pointer(target.strip_prefix('#')?))
+        if let Some(location) = keywords.get("$ref").and_then(SchemaValue::as_str).and_then(|target| target.strip_prefix('#'))
+            && let Some(target) = self.root_schema.pointer(location)
         {
-            tally.add(self.schema(target, value, path, depth + 1));
+            tally.add(self.reference(target, value, Place { location, depth: place.depth + 1, ..place }));
         }
-        let typed = !keywords.contains_key("type") || self.holds("type", value, path);
+        let typed = !keywords.contains_key("type") || self.holds("type", value, place);
         let inside = value.filter(|_| typed);
         for (keyword, argument) in keywords {
-            tally.add(self.keyword(keyword, argument, keywords, if keyword == "type" { value } else { inside }, path, depth));
+            tally.add(self.keyword(keyword, argument, keywords, if keyword == "type" { value } else { inside }, place));
         }
         tally
+    }
+
+    fn reference(&self, target: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
+        let key = (std::ptr::from_ref(target) as usize, value.map_or(0, |value| std::ptr::from_ref(value) as usize), place.depth);
+        let known = self.known.borrow().get(&key).copied();
+        known.unwrap_or_else(|| {
+            let tally = self.schema(target, value, place);
+            self.known.borrow_mut().insert(key, tally);
+            tally
+        })
     }
 
     fn keyword(
@@ -78,8 +107,7 @@ impl Walk<'_> {
         argument: &SchemaValue,
         keywords: &Map<String, SchemaValue>,
         value: Option<&Value<'_>>,
-        path: &str,
-        depth: usize,
+        place: Place<'_>,
     ) -> Tally {
         match (keyword, argument) {
             (
@@ -94,13 +122,14 @@ impl Walk<'_> {
                     tally
                 })
             }
-            ("properties", SchemaValue::Object(properties)) => self.properties(properties, keywords, value, path, depth),
-            ("items", SchemaValue::Object(_)) => self.items(argument, value, path, depth),
-            ("allOf", SchemaValue::Array(parts)) => parts.iter().fold(Tally::default(), |mut tally, part| {
-                tally.add(self.schema(part, value, path, depth + 1));
+            ("properties", SchemaValue::Object(properties)) => self.properties(properties, keywords, value, place),
+            ("items", SchemaValue::Object(_)) => self.items(argument, value, place),
+            ("allOf", SchemaValue::Array(parts)) => parts.iter().enumerate().fold(Tally::default(), |mut tally, (index, part)| {
+                let location = format!("{}/allOf/{index}", place.location);
+                tally.add(self.schema(part, value, Place { location: &location, depth: place.depth + 1, ..place }));
                 tally
             }),
-            _ => Tally::one(self.holds(keyword, value, path)),
+            _ => Tally::one(self.holds(keyword, value, place)),
         }
     }
 
@@ -110,31 +139,33 @@ impl Walk<'_> {
         properties: &Map<String, SchemaValue>,
         keywords: &Map<String, SchemaValue>,
         value: Option<&Value<'_>>,
-        path: &str,
-        depth: usize,
+        place: Place<'_>,
     ) -> Tally {
         let object = value.and_then(Value::as_object);
-        let required =
-            |key: &String| keywords.get("required").and_then(SchemaValue::as_array).is_some_and(|keys| keys.iter().any(|name| name == key));
+        let required: HashSet<&str> =
+            keywords.get("required").and_then(SchemaValue::as_array).into_iter().flatten().filter_map(SchemaValue::as_str).collect();
         let mut tally = Tally::default();
         for (key, schema) in properties {
             let member = object.and_then(|object| object.get(key)).map(|member| &member.value);
-            if member.is_some() || required(key) {
-                let inner = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
-                tally.add(self.schema(schema, member, &inner, depth + 1));
+            if member.is_some() || required.contains(key.as_str()) {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                let (path, location) = (format!("{}/{key}", place.path), format!("{}/properties/{key}", place.location));
+                tally.add(self.schema(schema, member, Place { path: &path, location: &location, depth: place.depth + 1 }));
             }
         }
         tally
     }
 
     /// All items together weigh as much as one.
-    fn items(&self, schema: &SchemaValue, value: Option<&Value<'_>>, path: &str, depth: usize) -> Tally {
+    fn items(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
+        let location = format!("{}/items", place.location);
+        let place = Place { location: &location, depth: place.depth + 1, ..place };
         match value.map(|value| &value.kind) {
-            None => self.schema(schema, None, path, depth + 1),
+            None => self.schema(schema, None, place),
             Some(Kind::Array(items)) if !items.is_empty() => {
                 let mut sum = Tally::default();
                 for (index, item) in items.iter().enumerate() {
-                    sum.add(self.schema(schema, Some(item), &format!("{path}/{index}"), depth + 1));
+                    sum.add(self.schema(schema, Some(item), Place { path: &format!("{}/{index}", place.path), ..place }));
                 }
                 Tally { met: sum.met / items.len() as f64, all: sum.all / items.len() as f64 }
             }
@@ -142,24 +173,64 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether no violation names this keyword for the value, which must be there.
-    fn holds(&self, keyword: &str, value: Option<&Value<'_>>, path: &str) -> bool {
-        let names = |violation: &Violation| violation.instance_path == path && violation.schema_path.rsplit('/').next() == Some(keyword);
-        let inside =
-            |violation: &Violation| violation.instance_path.starts_with(path) && violation.schema_path.contains(&format!("/{keyword}/"));
-        value.is_some() && !self.violations.iter().any(|violation| names(violation) || inside(violation))
+    /// Whether no violation of the value, or inside it, is of this keyword; the value must be there.
+    fn holds(&self, keyword: &str, value: Option<&Value<'_>>, place: Place<'_>) -> bool {
+        let location = format!("{}/{keyword}", place.location);
+        value.is_some() && !self.violations_inside(place.path).any(|violation| is_inside(&violation.schema_path, &location))
     }
+
+    fn violations_inside<'w>(&'w self, path: &str) -> impl Iterator<Item = &'w Violation> {
+        // In the order of bytes `/a-b` stands between `/a` and `/a/b`, and `0` follows `/`.
+        let before = |limit: &str| self.violations.partition_point(|violation| violation.instance_path.as_str() < limit);
+        let own = before(path)..self.violations.partition_point(|violation| violation.instance_path.as_str() <= path);
+        let below = before(&format!("{path}/"))..before(&format!("{path}0"));
+        [own, below].into_iter().flat_map(|range| self.violations.get(range).unwrap_or_default()).copied()
+    }
+}
+
+/// Whether one JSON pointer is the other, or leads on from it.
+fn is_inside(pointer: &str, outer: &str) -> bool {
+    pointer.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::score::Scorer;
     use crate::task::Task;
 
     fn reward(completion: &str) -> f64 {
+        reward_with(None, completion)
+    }
+
+    fn reward_with(schema: Option<serde_json::Value>, completion: &str) -> f64 {
         let mut task = Task::embedded("invoice").unwrap();
         task.score.graded = true;
+        task.schema = schema.unwrap_or(task.schema);
         Scorer::new(&task).unwrap().score(completion, None).reward
+    }
+
+    #[test]
+    fn a_fault_counts_against_its_own_key_alone() {
+        let schema = |key: &str| Some(json!({"properties": {"a": {"not": {"const": 1}}, key: {"not": {"const": 2}}}}));
+        let apart = reward_with(schema("b"), r#"{"a":0,"b":2}"#);
+        assert_eq!(reward_with(schema("ab"), r#"{"a":0,"ab":2}"#), apart, "`/ab` begins with `/a` and is another key");
+        assert_eq!(reward_with(schema("a-b"), r#"{"a":0,"a-b":2}"#), apart);
+        // A property that is named like a keyword is no violation of that keyword.
+        let named = |key: &str| Some(json!({"properties": {key: {"type": "string"}}, "not": {"required": ["z"]}}));
+        assert_eq!(reward_with(named("not"), r#"{"not":1}"#), reward_with(named("b"), r#"{"b":1}"#));
+        // A fault below an item counts for the list and for the item, through references too.
+        let list = json!({"items": {"$ref": "#/$defs/line"}, "$defs": {"line": {"properties": {"n": {"minimum": 1, "maximum": 5}}}}});
+        assert_eq!(reward_with(Some(list.clone()), r#"[{"n":0},{"n":9}]"#), reward_with(Some(list), r#"[{"n":9},{"n":0}]"#));
+    }
+
+    #[test]
+    fn credit_is_found_without_following_references_again_and_again() {
+        let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let properties: serde_json::Map<_, _> = keys.iter().map(|key| ((*key).to_owned(), json!({"$ref": "#"}))).collect();
+        // Followed one by one, these are 8^16 references.
+        assert!(reward_with(Some(json!({"type": "object", "required": keys, "properties": properties})), "1") >= 0.5);
     }
 
     #[test]

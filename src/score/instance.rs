@@ -1,4 +1,4 @@
-//! Our JSON values as the schema validator reads them: in place, without a copy, numbers exact.
+//! Our JSON values as the schema validator reads them: in place, without a copy, numbers exact. Each look at one is a step of the validation's budget.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -6,7 +6,11 @@ use std::collections::HashSet;
 use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, JsonNumber, Node, NodeIdentity, Object as ObjectNode};
 
+use super::budget::{error, key, step, steps};
 use super::json::{Kind, Member, Number, Object, Value};
+
+/// Bytes of a string that are read in about the time of one look at a value.
+const BYTES_PER_STEP: u64 = 64;
 
 /// The representation's name for the validator.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +38,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
 
     #[inline]
     fn as_object(&self) -> Option<Self::Object> {
+        step();
         match &self.kind {
             Kind::Object(object) => Some(object),
             _ => None,
@@ -41,6 +46,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 
     fn as_array(&self) -> Option<Self::Array> {
+        step();
         match &self.kind {
             Kind::Array(items) => Some(items),
             _ => None,
@@ -48,13 +54,19 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 
     fn as_string(&self) -> Option<Cow<'a, str>> {
+        step();
         match &self.kind {
-            Kind::String(text) => Some(Cow::Borrowed(text)),
+            Kind::String(text) => {
+                // Whoever asks reads all of it.
+                steps(text.len() as u64 / BYTES_PER_STEP);
+                Some(Cow::Borrowed(text))
+            }
             _ => None,
         }
     }
 
     fn as_number(&self) -> Option<Number<'a>> {
+        step();
         match &self.kind {
             Kind::Number(number) => Some(*number),
             _ => None,
@@ -62,6 +74,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 
     fn as_boolean(&self) -> Option<bool> {
+        step();
         match &self.kind {
             Kind::Bool(value) => Some(*value),
             _ => None,
@@ -69,21 +82,25 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 
     fn is_null(&self) -> bool {
+        step();
         matches!(self.kind, Kind::Null)
     }
 
     #[inline]
     fn is_number(&self) -> bool {
+        step();
         matches!(self.kind, Kind::Number(_))
     }
 
     #[inline]
     fn is_string(&self) -> bool {
+        step();
         matches!(self.kind, Kind::String(_))
     }
 
     #[inline]
     fn json_type(&self) -> JsonType {
+        step();
         match self.kind {
             Kind::Null => JsonType::Null,
             Kind::Bool(_) => JsonType::Boolean,
@@ -98,15 +115,10 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
         equals(self, expected)
     }
 
-    /// What the validator's errors carry. Reasons quote the completion's own text, so containers are not copied for them.
+    /// What the validator's errors carry, and nothing else asks for: nothing is copied, since reasons quote the completion's own text.
     fn to_value(&self) -> Cow<'a, serde_json::Value> {
-        use serde_json::Value as Theirs;
-        Cow::Owned(match &self.kind {
-            Kind::Null | Kind::Array(_) | Kind::Object(_) => Theirs::Null,
-            Kind::Bool(value) => Theirs::Bool(*value),
-            Kind::Number(number) => Theirs::Number(serde_number(number)),
-            Kind::String(text) => Theirs::String(text.to_string()),
-        })
+        error();
+        Cow::Owned(serde_json::Value::Null)
     }
 
     fn identity(&self) -> Option<NodeIdentity> {
@@ -122,7 +134,22 @@ impl<'a> Iterator for Members<'a> {
     type Item = (&'a str, &'a Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|member| (&*member.key, &member.value))
+        let member = self.0.next()?;
+        key(member.key.len());
+        Some((&*member.key, &member.value))
+    }
+}
+
+/// Items in order, as the validator walks them.
+#[derive(Debug)]
+pub(super) struct Elements<'a>(std::slice::Iter<'a, Value<'a>>);
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a Value<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        step();
+        self.0.next()
     }
 }
 
@@ -136,6 +163,7 @@ impl<'a> ObjectNode<'a, Completion> for &'a Object<'a> {
     }
 
     fn get(&self, key: &String) -> Option<Self::Node> {
+        step();
         Object::get(self, key).map(|member| &member.value)
     }
 
@@ -146,14 +174,14 @@ impl<'a> ObjectNode<'a, Completion> for &'a Object<'a> {
 
 impl<'a> Array<'a, Completion> for &'a [Value<'a>] {
     type Node = &'a Value<'a>;
-    type ElementsIter = std::slice::Iter<'a, Value<'a>>;
+    type ElementsIter = Elements<'a>;
 
     fn len(&self) -> usize {
         <[Value<'a>]>::len(self)
     }
 
     fn elements(&self) -> Self::ElementsIter {
-        self.iter()
+        Elements(self.iter())
     }
 
     fn is_unique(&self) -> bool {
@@ -200,6 +228,7 @@ impl JsonNumber for Number<'_> {
 /// Equality of values as JSON Schema defines it: numbers by value, objects whatever their order.
 pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
     use serde_json::Value as Theirs;
+    step();
     match (&ours.kind, theirs) {
         (Kind::Null, Theirs::Null) => true,
         (Kind::Bool(left), Theirs::Bool(right)) => left == right,
@@ -218,6 +247,7 @@ pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
 
 /// A text that two values share exactly when they are equal.
 fn write_canonical(value: &Value<'_>, text: &mut String) {
+    step();
     match &value.kind {
         Kind::Null => text.push('z'),
         Kind::Bool(value) => text.push(if *value { 't' } else { 'f' }),
@@ -246,6 +276,7 @@ fn write_canonical(value: &Value<'_>, text: &mut String) {
 
 /// Length first, so that no content can imitate structure.
 fn write_string(string: &str, text: &mut String) {
+    steps(string.len() as u64 / BYTES_PER_STEP);
     text.push_str(&format!("\"{}:", string.len()));
     text.push_str(string);
 }

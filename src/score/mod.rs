@@ -2,20 +2,25 @@
 
 pub mod audit;
 mod batch;
+mod budget;
 mod compare;
+mod completion_line;
 mod describe;
 mod diagnose;
 mod graded;
 mod guard;
 mod instance;
 pub mod json;
+mod pattern;
 mod prompts;
 mod result;
+mod rewrite;
 mod schema;
 mod scorer;
 mod tolerant;
 
 pub use batch::score_stream;
+pub use completion_line::completion_line;
 pub use describe::{Accepted, describe};
 pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};

@@ -1,26 +1,57 @@
 //! The schema, checked against its meta-schema and compiled; a value's violations with their places.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
-use jsonschema::{PatternOptions, Retrieve, Uri, ValidationError, Validator};
+use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
 
-use super::guard::guarded;
+use super::budget::{Budget, Exhausted, bounded};
 use super::instance::Completion;
 use super::json::{self, Places, Value};
-use super::{FailureClass, ScoreError};
+use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key};
+use super::{FailureClass, ScoreError, rewrite};
 use crate::task::{Task, encoded};
-
-/// Steps that a pattern with look-around or back-references may take before it counts as not matching; all other patterns run in linear time.
-const BACKTRACK_LIMIT: usize = 100_000;
 
 /// Base address of the schema's own file.
 const HOME: &str = "task:///";
+
+/// Steps for each byte of the completion and each value of the schema.
+const STEPS_PER_PAIR: u64 = 4;
+/// Steps that every validation may take, however small the completion; and that none may exceed, however large.
+const LEAST_STEPS: u64 = 1_000_000;
+const MOST_STEPS: u64 = 500_000_000;
+
+/// Bytes that the errors of one completion may take, and bytes of one error besides its paths.
+const ERRORS_BYTES: u64 = 128 << 20;
+const ERROR_BYTES: u64 = 1_024;
+
+/// Faults of a schema that are looked at.
+const MAX_FAULTS: usize = 1_000;
 
 /// A compiled schema.
 #[derive(Debug)]
 pub(super) struct Schema {
     validator: Validator<Completion>,
+    /// Built when something is not valid; `None` where a reference leads into a branch, which this form lacks.
+    explainer: OnceLock<Option<Validator<Completion>>>,
+    documents: Documents,
+    /// Values in all documents.
+    size: u64,
+}
+
+/// A schema's files, and what is compiled with them.
+#[derive(Debug)]
+struct Documents {
+    root: serde_json::Value,
+    base: String,
+    /// By address.
+    others: HashMap<String, serde_json::Value>,
+    assert_formats: bool,
+    /// Whether the engine backtracks for some `pattern`.
+    strings_backtrack: bool,
+    /// Whether it does for some key of `patternProperties`.
+    keys_backtrack: bool,
 }
 
 /// One constraint that a value breaks.
@@ -37,56 +68,188 @@ pub(super) struct Violation {
 impl Schema {
     /// Compiles a task's schema; nothing is fetched from the network.
     pub(super) fn compile(task: &Task) -> Result<Self, ScoreError> {
-        let mut local = HashMap::new();
+        let label = task.label(&task.schema_file);
+        check_against_meta_schema(&label, &task.schema_text, &task.schema)?;
+        let mut others = HashMap::new();
+        let mut faults = HashMap::new();
         for (address, file) in &task.references {
             let label = task.label(file);
             let bytes = task.read(file)?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            let schema: serde_json::Value =
+            let mut schema: serde_json::Value =
                 serde_json::from_str(text).map_err(|error| ScoreError::Reference { label: label.clone(), message: error.to_string() })?;
-            check_against_meta_schema(&label, text, &schema)?;
+            // A file that names no draft is read by the draft of the file that refers to it.
+            if let (Some(members), Some(draft)) = (schema.as_object_mut(), task.inherited_drafts.get(address)) {
+                members.entry("$schema").or_insert_with(|| draft.clone().into());
+            }
             let address = if address.contains(':') { address.clone() } else { format!("{HOME}{}", address.trim_start_matches("./")) };
-            local.insert(address, schema);
+            if let Err(fault) = check_against_meta_schema(&label, text, &schema) {
+                faults.insert(address.clone(), fault);
+            }
+            others.insert(address, schema);
         }
-        let label = task.label(&task.schema_file);
-        check_against_meta_schema(&label, &task.schema_text, &task.schema)?;
-        let validator = jsonschema::options_for::<Completion>()
-            .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT))
-            .should_validate_formats(task.score.assert_formats)
-            .with_base_uri(format!("{HOME}{}", encoded(&task.schema_file)))
-            .with_retriever(LocalFiles { local })
-            .build(&task.schema)
-            .map_err(|error| build_error(&label, &task.schema_text, &error))?;
-        Ok(Self { validator })
+        let documents = Documents::new(task, others);
+        let (built, used) = documents.build(|schema, _| rewrite::for_verdict(schema));
+        // A file under `[score.references]` that nothing refers to may hold anything.
+        if let Some(fault) = used.iter().find_map(|address| faults.remove(address)) {
+            return Err(fault);
+        }
+        let validator = built.map_err(|error| build_error(&label, &task.schema_text, &error))?;
+        let size = documents.all().map(count_values).sum::<usize>() as u64;
+        Ok(Self { validator, explainer: OnceLock::new(), documents, size })
     }
 
-    /// False also where the validator gave up on the value.
+    /// Names under `format` that the validator does not know in their draft, and so does not check.
+    pub(super) fn unknown_formats(&self) -> BTreeSet<String> {
+        let mut unknown = BTreeSet::new();
+        let draft = Draft::default().detect(&self.documents.root);
+        self.documents.all().for_each(|schema| unknown_formats(schema, draft, &mut unknown));
+        unknown
+    }
+
+    /// What validating this many bytes may cost; several values may share it.
+    pub(super) fn budget(&self, bytes: usize) -> Budget {
+        let pairs = (bytes as u64).saturating_mul(self.size);
+        let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(LEAST_STEPS).min(MOST_STEPS);
+        Budget { steps, bytes: 0, error_bytes: 0 }
+    }
+
+    /// Whether the schema accepts a value.
     #[inline]
-    pub(super) fn is_valid(&self, value: &Value<'_>) -> bool {
-        guarded(|| self.validator.is_valid(value)).unwrap_or(false)
+    pub(super) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, Exhausted> {
+        if self.documents.keys_backtrack
+            && let Some(offset) = long_key(value)
+        {
+            return Err(Exhausted::Pattern { pattern: "of `patternProperties`".to_owned(), offset });
+        }
+        bounded(budget, || self.validator.is_valid(value))
     }
 
-    /// All violations, those that stand first in the text first.
-    pub(super) fn violations(&self, text: &str, root: &Value<'_>) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        // The validator fails to say where a key's pattern took too many steps (jsonschema 0.60): what it found until then stands, and that sentence with it.
-        let whole = guarded(|| violations.extend(self.validator.iter_errors(root).map(|error| violation(text, root, &error))));
-        if whole.is_none() {
-            violations.push(gave_up(root));
+    /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where there is no end to it.
+    pub(super) fn violations(&self, text: &str, root: &Value<'_>, verdict: Result<bool, Exhausted>) -> Result<Vec<Violation>, Violation> {
+        match verdict {
+            Err(exhausted) => Err(exhausted_violation(text, root, &exhausted, "")),
+            Ok(_) => {
+                let prefix = "the schema does not accept this value; ";
+                self.explain(text, root, &mut self.error_budget(root))
+                    .map_err(|exhausted| exhausted_violation(text, root, &exhausted, prefix))
+            }
         }
-        violations.sort_by_key(|violation| violation.offset);
-        violations
+    }
+
+    fn error_budget(&self, root: &Value<'_>) -> Budget {
+        let path = u64::try_from(longest_path(root)).unwrap_or(u64::MAX);
+        // The validator's error holds the path, and so does the reason.
+        Budget {
+            bytes: ERRORS_BYTES,
+            error_bytes: path.saturating_mul(2).saturating_add(ERROR_BYTES),
+            ..self.budget(root.end - root.start)
+        }
+    }
+
+    fn explain(&self, text: &str, root: &Value<'_>, budget: &mut Budget) -> Result<Vec<Violation>, Exhausted> {
+        let explainer = self.explainer.get_or_init(|| {
+            let as_written = self.documents.all().any(rewrite::refers_into_branch);
+            if as_written { None } else { self.documents.build(rewrite::for_explanation).0.ok() }
+        });
+        let mut list: Vec<Violation> = Vec::new();
+        // The first one finds nothing only where one file mixes drafts.
+        for validator in explainer.iter().chain([&self.validator]) {
+            bounded(budget, || list.extend(validator.iter_errors(root).map(|error| violation(text, root, &error))))?;
+            if !list.is_empty() {
+                break;
+            }
+        }
+        list.sort_by_key(|violation| violation.offset);
+        if list.is_empty() { Err(Exhausted::Panic) } else { Ok(list) }
+    }
+}
+
+impl Documents {
+    fn new(task: &Task, others: HashMap<String, serde_json::Value>) -> Self {
+        let base = format!("{HOME}{}", encoded(&task.schema_file));
+        let root = task.schema.clone();
+        let some_backtrack =
+            |of_keys| std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks));
+        let (strings_backtrack, keys_backtrack) = (some_backtrack(false), some_backtrack(true));
+        Self { root, base, others, assert_formats: task.score.assert_formats, strings_backtrack, keys_backtrack }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &serde_json::Value> {
+        std::iter::once(&self.root).chain(self.others.values())
+    }
+
+    /// A validator of the documents in some form, and the addresses of those that were referred to.
+    fn build(
+        &self,
+        form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value,
+    ) -> (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>) {
+        let draft = Draft::default().detect(&self.root);
+        let files = self.others.iter().map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema)))).collect();
+        let used = Arc::new(Mutex::new(Vec::new()));
+        let mut options = jsonschema::options_for::<Completion>()
+            .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT))
+            .should_validate_formats(self.assert_formats)
+            .with_base_uri(self.base.clone())
+            .with_retriever(LocalFiles { files, used: Arc::clone(&used) });
+        if self.strings_backtrack {
+            options = options.with_keyword("pattern", |_, pattern, _| Ok(Box::new(BoundedPattern::compile(pattern)?)));
+        }
+        let built = options.build(&form(&self.root, draft));
+        let used = std::mem::take(&mut *used.lock().unwrap_or_else(PoisonError::into_inner));
+        (built, used)
     }
 }
 
 /// References lead to files of the task, and nowhere else.
 struct LocalFiles {
-    local: HashMap<String, serde_json::Value>,
+    files: HashMap<String, serde_json::Value>,
+    used: Arc<Mutex<Vec<String>>>,
 }
 
 impl Retrieve for LocalFiles {
     fn retrieve(&self, uri: &Uri<String>) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
-        self.local.get(uri.as_str()).cloned().ok_or_else(|| format!("{uri} is not a file of the task").into())
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(uri.as_str().to_owned());
+        self.files.get(uri.as_str()).cloned().ok_or_else(|| format!("{uri} is not a file of the task").into())
+    }
+}
+
+fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Array(items) => items.iter().for_each(|item| unknown_formats(item, draft, unknown)),
+        serde_json::Value::Object(members) => {
+            let draft = draft.detect(schema);
+            for (key, inner) in members.iter().filter(|(key, _)| !rewrite::DATA.contains(&key.as_str())) {
+                match inner {
+                    serde_json::Value::String(name) if key == "format" && !jsonschema::options().is_known_format(draft, name) => {
+                        unknown.insert(name.clone());
+                    }
+                    _ => unknown_formats(inner, draft, unknown),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// How many values a document has, itself among them.
+pub(super) fn count_values(document: &serde_json::Value) -> usize {
+    match document {
+        serde_json::Value::Array(items) => 1 + items.iter().map(count_values).sum::<usize>(),
+        serde_json::Value::Object(members) => 1 + members.values().map(count_values).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// Bytes of the longest JSON pointer into the value, at most.
+fn longest_path(value: &Value<'_>) -> usize {
+    match &value.kind {
+        // `~` and `/` are written in two bytes.
+        json::Kind::Object(object) => {
+            object.members().iter().map(|member| 1 + 2 * member.key.len() + longest_path(&member.value)).max().unwrap_or(0)
+        }
+        json::Kind::Array(items) => items.iter().map(longest_path).max().map_or(0, |longest| longest + 8),
+        _ => 0,
     }
 }
 
@@ -112,7 +275,7 @@ pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)>
         return vec![("/$schema".to_owned(), message)];
     };
     let found: Vec<(String, String)> =
-        meta.iter_errors(schema).map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error))).collect();
+        meta.iter_errors(schema).take(MAX_FAULTS).map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error))).collect();
     let mut deepest: Vec<(String, String)> = Vec::new();
     for (pointer, message) in &found {
         let above = found.iter().any(|(other, _)| {
@@ -216,14 +379,22 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
     }
 }
 
-fn gave_up(root: &Value<'_>) -> Violation {
-    Violation {
-        message: "checking this value took too many steps, so it counts as not valid; simplify the schema's patterns".to_owned(),
-        instance_path: String::new(),
-        schema_path: String::new(),
-        offset: root.start,
-        class: FailureClass::Other,
-    }
+/// The one reason of a validation that was ended; `prefix` says what is known all the same.
+fn exhausted_violation(text: &str, root: &Value<'_>, exhausted: &Exhausted, prefix: &str) -> Violation {
+    let invalid = if prefix.is_empty() { ", so it counts as not valid" } else { "" };
+    let message = match exhausted {
+        Exhausted::Steps => {
+            format!("{prefix}checking it takes too many steps{invalid}: the schema's alternatives are tried again at each level")
+        }
+        Exhausted::Bytes => format!("{prefix}its reasons are too many to list"),
+        Exhausted::Pattern { pattern, offset } => {
+            let found = shorten(text.get(*offset..).unwrap_or(""));
+            format!("matching {found} against the pattern {pattern} takes too many steps, so it counts as not valid; simplify the pattern")
+        }
+        Exhausted::Panic => format!("{prefix}checking it takes too many steps{invalid}; simplify the schema's patterns"),
+    };
+    let offset = if let Exhausted::Pattern { offset, .. } = exhausted { *offset } else { root.start };
+    Violation { message, instance_path: String::new(), schema_path: String::new(), offset, class: FailureClass::Other }
 }
 
 fn class_of(kind: &Kind) -> FailureClass {
@@ -259,6 +430,7 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
             format!("matching {found} against the schema's pattern took too many steps, so it counts as no match")
         }
         Kind::PropertyNames { error } => format!("a key of {found} is not allowed: {}", error.masked_with("the key")),
+        Kind::Not { schema } => format!("{} is not allowed for {found}", shorten(&rewrite::as_written(schema))),
         Kind::AdditionalItems { limit } => format!("more than {limit} items in {found}"),
         _ => error.masked_with(found).to_string(),
     }
@@ -272,3 +444,6 @@ fn shorten(text: &str) -> String {
     }
     short
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,11 @@ impl Scorer {
         })
     }
 
+    /// Names under the schema's `format` that `assert_formats` does not check, because the validator does not know them.
+    pub fn unknown_formats(&self) -> impl Iterator<Item = String> {
+        self.schema.unknown_formats().into_iter()
+    }
+
     /// Scores a completion as the model wrote it. The row supplies `expected`.
     pub fn score(&self, completion: &str, row: Option<&PromptRow>) -> Score {
         let from = answer_start(completion, self.strip_thinking);
@@ -54,7 +59,8 @@ impl Scorer {
 
     fn score_value(&self, completion: &str, document: &Document<'_>, expected: Option<&serde_json::Value>) -> Score {
         let root = &document.root;
-        let valid = self.schema.is_valid(root);
+        let verdict = self.schema.is_valid(root, &mut self.schema.budget(root.end - root.start));
+        let valid = verdict == Ok(true);
         let (fields, same) = match expected {
             Some(expected) => {
                 let (fields, same) = compare(root, expected, &self.normalise);
@@ -76,8 +82,10 @@ impl Scorer {
         };
         let mut credit = None;
         if !valid {
-            let violations = self.schema.violations(completion, root);
-            credit = self.graded.as_ref().map(|constraints| constraints.share_met(root, &violations));
+            let found = self.schema.violations(completion, root, verdict);
+            // Without a full list nobody knows which constraints are met.
+            credit = self.graded.as_ref().map(|graded| found.as_ref().map_or(0.0, |violations| graded.share_met(root, violations)));
+            let violations = found.unwrap_or_else(|exhausted| vec![exhausted]);
             // A missing key explains more than what stands beside it; otherwise the first fault in the text does.
             let class = violations.iter().map(|violation| violation.class).find(|class| *class == FailureClass::MissingKey);
             score.failure = Some(class.or(violations.first().map(|violation| violation.class)).unwrap_or(FailureClass::Other));
@@ -91,7 +99,8 @@ impl Scorer {
         let think = unclosed_think(completion, from, error);
         // An open think block hides what follows it; a value that begins before it only holds the word in one of its strings.
         let open = think.filter(|_| self.strip_thinking).unwrap_or(usize::MAX);
-        let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value);
+        let mut budget = self.schema.budget(completion.len());
+        let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
         let wrapping = if is_wrapped(error.reason) { inner_values(completion, from, accept) } else { None };
         let hidden = open != usize::MAX && wrapping.is_none();
         let (message, offset) = match think {

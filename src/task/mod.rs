@@ -38,6 +38,8 @@ pub struct Task {
     pub schema: Value,
     /// Other schema files that `$ref` may name: address to file inside the task.
     pub references: BTreeMap<String, String>,
+    /// Address of such a file -> the `$schema` of the file that refers to it, where it has none of its own.
+    pub inherited_drafts: BTreeMap<String, String>,
     /// The system turn's text, joined to a row's own system turn by a blank line.
     pub system: Option<String>,
     /// Whether a thinking model may think.
@@ -166,8 +168,9 @@ impl Task {
     /// [`TaskError`] where the text is no JSON, or names a file that the task may not read.
     pub fn with_schema_text(&self, text: &str) -> Result<Self, TaskError> {
         let schema = self.home.parse_json(&self.schema_file, text)?;
-        let references = references::follow_references(&self.home, &self.schema_file, &schema, self.references.clone())?;
-        Ok(Self { schema_text: text.to_owned(), schema, references, ..self.clone() })
+        let (references, inherited_drafts) =
+            references::follow_references(&self.home, &self.schema_file, &schema, self.references.clone())?;
+        Ok(Self { schema_text: text.to_owned(), schema, references, inherited_drafts, ..self.clone() })
     }
 
     /// The folder, unless the task is embedded.

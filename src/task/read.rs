@@ -1,6 +1,7 @@
 //! `task.toml` to a [`Task`]: every key, type and range is checked here.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use toml::de::{DeTable, DeValue};
 
@@ -39,11 +40,11 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         let offset = top.get("name").map_or(0, |(_, offset)| offset);
         return Err(top.error("name", offset, format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}")));
     }
-    let schema_file = top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?;
+    let schema_file = plain_path(top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?);
     let schema_text = home.read_text(&schema_file)?;
     let schema = home.parse_json(&schema_file, &schema_text)?;
     let (score, named) = read_score(&top)?;
-    let references = follow_references(&home, &schema_file, &schema, named)?;
+    let (references, inherited_drafts) = follow_references(&home, &schema_file, &schema, named)?;
     // Its keys are the configuration's business.
     top.table("train")?;
     Ok(Task {
@@ -53,6 +54,7 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         schema_text,
         schema,
         references,
+        inherited_drafts,
         system: top.string("system")?.filter(|system| !system.is_empty()),
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
@@ -66,13 +68,21 @@ fn read_prompts(top: &Section<'_>) -> Read<PromptFiles> {
     let Some(prompts) = top.section("prompts", &["train", "eval", "proof", "completions", "generator"])? else {
         return Ok(PromptFiles::default());
     };
+    let file = |key: &str| Ok(prompts.string(key)?.map(plain_path));
     Ok(PromptFiles {
-        train: prompts.string("train")?,
-        eval: prompts.string("eval")?,
-        proof: prompts.string("proof")?,
-        completions: prompts.string("completions")?,
-        generator: prompts.string("generator")?,
+        train: file("train")?,
+        eval: file("eval")?,
+        proof: file("proof")?,
+        completions: file("completions")?,
+        generator: file("generator")?,
     })
+}
+
+/// `./a//b` is `a/b`: a file has one name, here and in a run's copy. What leads out of the folder stays as written and is refused by who reads it.
+fn plain_path(file: String) -> String {
+    let parts = Path::new(&file).components().filter(|part| *part != Component::CurDir);
+    let names: Option<Vec<&str>> = parts.map(|part| if let Component::Normal(name) = part { name.to_str() } else { None }).collect();
+    names.filter(|names| !names.is_empty()).map_or(file.clone(), |names| names.join("/"))
 }
 
 /// The rules, and the named schema files (address to file).
@@ -99,9 +109,9 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
     rules.assert_formats = score.boolean("assert_formats")?.unwrap_or(rules.assert_formats);
     if let Some(tiers) = score.section("tiers", &["unparsable", "invalid", "valid"])? {
         let values = &mut rules.tiers;
-        values.unparsable = tiers.number("unparsable")?.unwrap_or(values.unparsable);
-        values.invalid = tiers.number("invalid")?.unwrap_or(values.invalid);
-        values.valid = tiers.number("valid")?.unwrap_or(values.valid);
+        values.unparsable = reward(&tiers, "unparsable")?.unwrap_or(values.unparsable);
+        values.invalid = reward(&tiers, "invalid")?.unwrap_or(values.invalid);
+        values.valid = reward(&tiers, "valid")?.unwrap_or(values.valid);
         if !(values.unparsable <= values.invalid && values.invalid <= values.valid && values.unparsable < values.valid) {
             let offset = score.get("tiers").map_or(0, |(_, offset)| offset);
             let found = format!("unparsable {}, invalid {}, valid {}", values.unparsable, values.invalid, values.valid);
@@ -114,10 +124,21 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
     if let Some(table) = score.table("references")? {
         let references = Section::free(score.source(), "score.references.", table);
         for (address, _) in references.keys() {
-            named.insert(address.to_owned(), references.string(address)?.unwrap_or_default());
+            named.insert(address.to_owned(), plain_path(references.string(address)?.unwrap_or_default()));
         }
     }
     Ok((rules, named))
+}
+
+/// A part of the reward; sums, differences and squares of such numbers are finite.
+fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
+    const MOST: f64 = 1e6;
+    match (section.number(key)?, section.get(key)) {
+        (Some(number), Some((_, offset))) if number.abs() > MOST => {
+            Err(section.error(key, offset, format!("must lie between -{MOST} and {MOST}, not {number:e}")))
+        }
+        (number, _) => Ok(number),
+    }
 }
 
 /// A name, or a list of names, a field.
@@ -161,7 +182,7 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> 
         if parts.iter().any(|earlier| earlier.part == part) {
             return Err(block.error("part", at, format!("{part:?} stands twice; give it one weight")));
         }
-        let weight = block.number("weight")?.ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
+        let weight = reward(&block, "weight")?.ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
         parts.push(RewardPart { part, weight });
     }
     Ok(parts)

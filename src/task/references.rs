@@ -1,6 +1,6 @@
 //! The schema files that `$ref` leads to: relative ones are read from the task's folder, each from the place of the file it stands in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
@@ -11,20 +11,22 @@ use super::home::Home;
 /// What a schema says about a value is no schema itself.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Address -> file, of all named files (`named`) and of those that relative references lead to from the schema in `schema_file`.
+/// Address -> file, of all named files (`named`) and of those that relative references lead to from the schema in `schema_file`;
+/// and address -> inherited `$schema`.
 pub(super) fn follow_references(
     home: &Home,
     schema_file: &str,
     schema: &Value,
     named: BTreeMap<String, String>,
-) -> Read<BTreeMap<String, String>> {
+) -> Read<(BTreeMap<String, String>, BTreeMap<String, String>)> {
     let mut references = BTreeMap::new();
     let mut found = Found::default();
-    found.walk(&home.label(schema_file), Some(encoded(schema_file)), schema)?;
+    let root = encoded(schema_file);
+    found.walk(&home.label(schema_file), &root, Some(root.clone()), schema)?;
     for (address, file) in named {
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
         // Its base is the address that it is named by, wherever the file lies.
-        found.walk(&home.label(&file), joined("", &address).ok(), &schema)?;
+        found.walk(&home.label(&file), &address, joined("", &address).ok(), &schema)?;
         references.insert(address, file);
     }
     while let Some(address) = found.waiting.pop_first() {
@@ -37,10 +39,10 @@ pub(super) fn follow_references(
             continue;
         }
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
-        found.walk(&home.label(&file), Some(address.clone()), &schema)?;
+        found.walk(&home.label(&file), &address, Some(address.clone()), &schema)?;
         references.insert(address, file);
     }
-    Ok(references)
+    Ok((references, found.inherited_drafts(&root)))
 }
 
 /// Addresses inside the task's folder, met so far.
@@ -49,12 +51,15 @@ struct Found {
     waiting: BTreeSet<String>,
     /// Schemas that call themselves so by a relative `$id`, wherever they stand.
     ids: BTreeSet<String>,
+    /// Document -> its `$schema`, and what it refers to.
+    documents: BTreeMap<String, (Option<String>, Vec<String>)>,
 }
 
 impl Found {
     /// `base`: the address of the document, None where it is not in the task's folder.
-    fn walk(&mut self, label: &str, base: Option<String>, schema: &Value) -> Read<()> {
+    fn walk(&mut self, label: &str, document: &str, base: Option<String>, schema: &Value) -> Read<()> {
         let outside = |reference: &str| TaskError::Outside { label: label.to_owned(), file: reference.to_owned() };
+        let mut targets = Vec::new();
         let mut open = vec![(schema, base)];
         while let Some((value, base)) = open.pop() {
             let members = match value {
@@ -75,16 +80,41 @@ impl Found {
                 };
                 self.ids.extend(own.clone());
             }
-            if let (Some(reference), Some(base)) = (text("$ref").filter(|reference| !reference.is_empty()), &own) {
-                match joined(base, reference) {
-                    Ok(address) => drop(self.waiting.insert(address)),
-                    Err(Elsewhere::Remote) => {}
-                    Err(Elsewhere::Outside) => return Err(outside(reference)),
+            if let Some(reference) = text("$ref").filter(|reference| !reference.is_empty()) {
+                match own.as_ref().map(|base| joined(base, reference)) {
+                    Some(Ok(address)) => {
+                        targets.push(address.clone());
+                        self.waiting.insert(address);
+                    }
+                    None | Some(Err(Elsewhere::Remote)) => targets.push(reference.to_owned()),
+                    Some(Err(Elsewhere::Outside)) => return Err(outside(reference)),
                 }
             }
             open.extend(members.iter().filter(|(key, _)| !DATA.contains(&key.as_str())).map(|(_, value)| (value, own.clone())));
         }
+        let draft = schema.get("$schema").and_then(Value::as_str).map(str::to_owned);
+        self.documents.insert(document.to_owned(), (draft, targets));
         Ok(())
+    }
+
+    /// Document -> the `$schema` that it has from the first document that leads to it, where it has none of its own.
+    fn inherited_drafts(&self, root: &str) -> BTreeMap<String, String> {
+        let mut inherited = BTreeMap::new();
+        let mut seen = BTreeSet::from([root]);
+        let mut queue = VecDeque::from([(root, None)]);
+        while let Some((document, from)) = queue.pop_front() {
+            let Some((own, targets)) = self.documents.get(document) else { continue };
+            if let (None, Some(from)) = (own, from) {
+                inherited.insert(document.to_owned(), from);
+            }
+            let draft = own.clone().or_else(|| inherited.get(document).cloned());
+            for target in targets.iter().map(String::as_str).filter(|target| self.documents.contains_key(*target)) {
+                if seen.insert(target) {
+                    queue.push_back((target, draft.clone()));
+                }
+            }
+        }
+        inherited
     }
 }
 

@@ -116,7 +116,7 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
     let mut samples = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = || format!("{} line {}", task.label(file), index + 1);
-        let value: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("{}: {error}", place()))?;
+        let value = crate::score::completion_line(line).map_err(|error| format!("{}: {error}", place()))?;
         let text = value["completion"].as_str().ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
         samples.push(SampleCompletion {
             text: text.to_owned(),

@@ -46,3 +46,23 @@ fn the_sentence_says_what_to_do() {
         "`{\"vendor\":\"\",\"date\":\"\",\"amount\":0,\"currency\":\"\"}` earns 1.00 of 1.00: too easy; narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`"
     );
 }
+
+#[test]
+fn large_schemas_and_recursive_ones_are_audited_quickly() {
+    let properties: serde_json::Map<_, _> = (0..30_000).map(|key| (format!("key{key}"), serde_json::json!({"type": "string"}))).collect();
+    let required: Vec<&String> = properties.keys().collect();
+    let large = serde_json::json!({"type": "object", "required": required, "properties": properties});
+    let this = serde_json::json!({"$ref": "#"});
+    let properties: serde_json::Map<_, _> = (0..40).map(|key| (format!("k{key}"), this.clone())).collect();
+    let recursive = serde_json::json!({"type": "object", "required": properties.keys().collect::<Vec<_>>(), "properties": properties});
+    let lists = serde_json::json!({"type": "array", "minItems": 1000, "items": this});
+    for schema in [large, recursive, lists] {
+        let folder = folder_with(&schema.to_string(), "[score]\ngraded = true\n");
+        let task = Task::load(folder.path()).unwrap();
+        let rows = vec![row("{}"); 500];
+        let start = std::time::Instant::now();
+        assert!(!audit(&task, &Scorer::new(&task).unwrap(), &rows).is_empty());
+        assert!(!grpo_tui::score::describe(&task.schema, false).is_empty());
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+}

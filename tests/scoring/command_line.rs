@@ -67,6 +67,16 @@ fn standard_input_is_scored_in_order() {
 }
 
 #[test]
+fn half_a_surrogate_pair_costs_one_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = "{\"completion\":\"{}\"}\n{\"completion\":\"{\\\"vendor\\\":\\\"\\ud800\\\"}\"}\n{\"completion\":\"{}\"}\n";
+    let scores = lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], input));
+    let tiers: Vec<&str> = scores.iter().map(|score| score["tier"].as_str().unwrap()).collect();
+    assert_eq!(tiers, ["invalid", "unparsable", "invalid"]);
+    assert_eq!(scores[1]["errors"][0]["message"], "half of a surrogate pair stands alone");
+}
+
+#[test]
 fn complaints_name_file_line_and_remedy() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("c.jsonl"), "{\"completion\":\"x\"}\n\n{\"text\":\"y\"}\n").unwrap();
@@ -146,4 +156,20 @@ fn a_task_is_checked() {
             && text.contains("completions.jsonl: No such file"),
         "{text}"
     );
+}
+
+#[test]
+fn formats_that_nobody_checks_are_named() {
+    let schema = r#"{"properties":{"a":{"format":"date"},"b":{"format":"idn-hostname"},"c":{"items":{"format":"iban"}},"format":{"enum":["x"],"default":{"format":"y"}}}}"#;
+    let check = |lines: &str| {
+        let folder = super::folder_with(schema, lines);
+        let output = call(folder.path(), &["task", "check", ".", "--json"], "");
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let warnings =
+            found["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().split(": ").nth(1).unwrap().to_owned());
+        warnings.collect::<Vec<_>>()
+    };
+    let named = |format: &str| format!("format \"{format}\" is not checked");
+    assert_eq!(check("[score]\nassert_formats = true\n"), [named("iban"), named("idn-hostname")]);
+    assert!(check("").is_empty());
 }

@@ -26,6 +26,11 @@ fn complaints_about_task_toml() {
     check("[score]\nstrip_thinking = \"yes\"\n", "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"");
     check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` must be \"json_schema\", not \"sql\"");
     check("[score]\ntiers = { valid = \"1\" }\n", "line 4 column 19: `score.tiers.valid` must be a number, not the string \"1\"");
+    check("[score]\ntiers = { valid = 1e308 }\n", "line 4 column 19: `score.tiers.valid` must lie between -1000000 and 1000000, not 1e308");
+    check(
+        "[[reward]]\npart = \"exact\"\nweight = -1e7\n",
+        "line 5 column 10: `reward.weight` must lie between -1000000 and 1000000, not -1e7",
+    );
     check("[score]\ntiers = { valid = nan }\n", "line 4 column 19: `score.tiers.valid` must be a finite number, not nan");
     check(
         "[score]\ntiers = { valid = 0.2 }\n",
@@ -130,6 +135,55 @@ fn references_lead_to_files_of_the_task() {
     assert_eq!(scorer.score(r#"{"a":"1","b":1}"#, None).errors.len(), 2);
     let names: Vec<String> = task.files().unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["task.toml", "schema.json", "b.json", "money.json"]);
+}
+
+#[test]
+fn a_file_without_a_draft_is_of_the_draft_of_the_file_that_refers_to_it() {
+    // Tuples by `items`, and a bound that is a boolean: right in old drafts, refused by 2020-12.
+    let tuple = r#"{"items":[{"type":"number"}],"additionalItems":false}"#;
+    let bound = r#"{"minimum":1,"exclusiveMinimum":true}"#;
+    let named = "[score.references]\n\"https://example.com/b.json\" = \"b.json\"\n\"https://example.com/unused.json\" = \"unused.json\"\n";
+    for (draft, a) in [("04", bound), ("04", tuple), ("06", tuple), ("07", tuple)] {
+        let schema = format!(
+            r#"{{"$schema":"http://json-schema.org/draft-{draft}/schema#","properties":{{"a":{{"$ref":"a.json"}},"b":{{"$ref":"https://example.com/b.json"}}}}}}"#
+        );
+        let folder = folder_with(&schema, named);
+        let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
+        write("a.json", r#"{"allOf":[{"$ref":"deeper.json"}]}"#);
+        write("deeper.json", a);
+        write("b.json", tuple);
+        // Nothing refers to it, so its fault is nobody's.
+        write("unused.json", r#"{"type":"nummer"}"#);
+        let scorer = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_or_else(|error| panic!("draft {draft}: {error}"));
+        assert_eq!(scorer.score(r#"{"b":[1]}"#, None).reward, 1.0);
+        assert_eq!(scorer.score(r#"{"b":[1,2]}"#, None).reward, 0.5);
+        let (good, bad) = if a == bound { ("2", "1") } else { ("[1]", "[\"x\"]") };
+        assert_eq!(scorer.score(&format!(r#"{{"a":{good}}}"#), None).reward, 1.0);
+        assert_eq!(scorer.score(&format!(r#"{{"a":{bad}}}"#), None).reward, 0.5);
+        // A draft of its own stands; a fault in a file that is used is named.
+        write(
+            "deeper.json",
+            r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","prefixItems":[{"type":"number"}],"items":false}"#,
+        );
+        assert_eq!(Scorer::new(&Task::load(folder.path()).unwrap()).unwrap().score(r#"{"a":[1,2]}"#, None).reward, 0.5);
+        write("deeper.json", r#"{"type":"nummer"}"#);
+        let complaint = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_err().to_string();
+        assert!(complaint.contains("deeper.json line 1 column 9 (/type): \"nummer\" is not a type"), "{complaint}");
+    }
+}
+
+#[test]
+fn a_file_has_one_name_however_it_is_written() {
+    let folder = folder_with(
+        "{}",
+        "[prompts]\ntrain = \"./sets//train.jsonl\"\n[score.references]\n\"https://example.com/b.json\" = \"./b.json\"\n",
+    );
+    let toml = fs::read_to_string(folder.path().join("task.toml")).unwrap().replace("\"schema.json\"", "\"./schema.json\"");
+    fs::write(folder.path().join("task.toml"), toml).unwrap();
+    fs::write(folder.path().join("b.json"), "{}").unwrap();
+    let task = Task::load(folder.path()).unwrap();
+    assert_eq!(task.file_names(), ["task.toml", "schema.json", "b.json", "sets/train.jsonl"]);
+    Scorer::new(&task).unwrap();
 }
 
 #[test]

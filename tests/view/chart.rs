@@ -125,7 +125,7 @@ fn a_long_run_is_drawn_at_once() {
 #[test]
 fn curves_are_told_apart_without_colours() {
     let (rising, falling) = (series((0..40).map(f64::from)), series((0..40).map(|step| 40.0 - f64::from(step))));
-    let curve = |label: &str, role, series| Curve { label: label.to_owned(), role, series, dashed: false, smoothing: 0.0, last: 2 };
+    let curve = |label: &str, role, series| Curve { label: label.to_owned(), role, series, dashed: false, smoothing: 0.0, last: 40 };
     let curves = vec![curve("reward", Role::SeriesOne, &rising), curve("valid", Role::SeriesTwo, &falling)];
     let chart = Chart { curves, steps: (1, 40), ..Chart::default() };
     let plain = Theme::new("plain", |_| ratatui::style::Style::new());

@@ -1,6 +1,11 @@
 //! The laziest values that a schema's form allows.
 
+use std::cell::Cell;
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
+
+use crate::score::schema::count_values;
 
 /// How a lazy model fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +22,22 @@ pub(super) enum Habit {
 const MAX_DEPTH: usize = 16;
 /// Repetitions that a minimum may ask for.
 const MAX_REPEATED: u64 = 1_000;
+/// Values that an answer may have beyond those of the schema: references and lists may multiply them at each level.
+const MAX_VALUES: usize = 20_000;
 
 /// A value for the schema by that habit. It need not be valid: that is what the audit asks.
 pub(super) fn answer(schema: &Value, habit: Habit) -> Value {
-    fill(schema, schema, habit, 0)
+    fill(schema, schema, habit, 0, &Cell::new(MAX_VALUES + 3 * count_values(schema)))
 }
 
-fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize) -> Value {
-    let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Value::Null };
-    let next = |inner: &Value| fill(root, inner, habit, depth + 1);
+/// Whether there may be one more value.
+fn take(left: &Cell<usize>) -> bool {
+    left.replace(left.get().saturating_sub(1)) > 0
+}
+
+fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<usize>) -> Value {
+    let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && take(left)) else { return Value::Null };
+    let next = |inner: &Value| fill(root, inner, habit, depth + 1, left);
     if let Some(target) = keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?)) {
         return next(target);
     }
@@ -43,29 +55,33 @@ fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize) -> Value {
         return next(part);
     }
     match types.and_then(|types| types.as_str().or_else(|| types.as_array()?.first()?.as_str())).unwrap_or("object") {
-        "object" => object(keywords, habit, next),
+        "object" => object(keywords, habit, left, next),
         _ if habit == Habit::Nulls => Value::Null,
         "string" => Value::String("x".repeat(at_least(keywords, "minLength", habit))),
         "integer" | "number" => least_number(keywords, habit),
         "boolean" => json!(false),
         "array" => {
+            let before = left.get();
             let item = keywords.get("items").map_or(Value::Null, next);
-            Value::Array(vec![item; at_least(keywords, "minItems", habit)])
+            let count = at_least(keywords, "minItems", habit).min(left.get() / (before - left.get()).max(1));
+            left.set(left.get() - (before - left.get()) * count);
+            Value::Array(vec![item; count])
         }
         _ => Value::Null,
     }
 }
 
-fn object(keywords: &Map<String, Value>, habit: Habit, next: impl Fn(&Value) -> Value) -> Value {
-    let required = keywords.get("required").and_then(Value::as_array);
+fn object(keywords: &Map<String, Value>, habit: Habit, left: &Cell<usize>, next: impl Fn(&Value) -> Value) -> Value {
+    let required: HashSet<&str> =
+        keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let mut members = Map::new();
     for (key, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let asked = required.is_some_and(|keys| keys.iter().any(|name| name == key));
-        if habit != Habit::Least || asked {
+        if (habit != Habit::Least || required.contains(key.as_str())) && take(left) {
             members.insert(key.clone(), if habit == Habit::Nulls { Value::Null } else { next(schema) });
         }
     }
-    for key in required.into_iter().flatten().filter_map(Value::as_str) {
+    for key in keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).take_while(|_| take(left))
+    {
         members.entry(key).or_insert(Value::Null);
     }
     Value::Object(members)

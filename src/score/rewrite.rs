@@ -1,0 +1,121 @@
+//! The two forms in which a schema is compiled. Both mean what the author wrote; they differ in what validating with them costs.
+//!
+//! The validator (jsonschema 0.60) collects the errors of all branches of an `anyOf` or `oneOf` that fails, and theirs, which doubles with each level of a
+//! recursive schema. No reason shows them. In the form for explanations a branch is asked only whether it holds.
+
+use jsonschema::Draft;
+use serde_json::{Map, Value, json};
+
+/// What a schema says about a value, and lists of names: no schemas inside.
+pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
+
+/// Members of these are schemas, whatever their keys.
+const NAMED: [&str; 6] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+
+/// Keywords whose schemas judge the same value again.
+const SAME_VALUE: [&str; 8] = ["allOf", "anyOf", "oneOf", "not", "if", "then", "dependentSchemas", "dependencies"];
+
+/// A keyword that always holds, and looks at the value first: so each visit of a schema that combines others is a step of the budget.
+const STEP: &str = "minProperties";
+
+/// The schema to ask whether a value is valid.
+pub(super) fn for_verdict(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    rewrite(&mut schema, None);
+    schema
+}
+
+/// The schema to ask why a value is not valid.
+pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
+    let mut schema = schema.clone();
+    rewrite(&mut schema, Some(!matches!(draft, Draft::Draft4 | Draft::Draft6)));
+    schema
+}
+
+/// Whether a reference leads into a branch: its explanation would be of the branch as it was rewritten.
+pub(super) fn refers_into_branch(schema: &Value) -> bool {
+    match schema {
+        Value::Array(items) => items.iter().any(refers_into_branch),
+        Value::Object(members) => members.iter().any(|(key, inner)| match inner {
+            Value::String(target) => key == "$ref" && (target.contains("/anyOf/") || target.contains("/oneOf/")),
+            inner => refers_into_branch(inner),
+        }),
+        _ => false,
+    }
+}
+
+/// A schema as the author wrote it, of what was compiled.
+pub(super) fn as_written(schema: &Value) -> String {
+    schema.to_string().replace(&format!(",\"{STEP}\":0"), "")
+}
+
+/// `explain`: for explanations, and whether the draft knows `if`.
+fn rewrite(schema: &mut Value, explain: Option<bool>) {
+    let members = match schema {
+        Value::Object(members) => members,
+        Value::Array(items) => return items.iter_mut().for_each(|item| rewrite(item, explain)),
+        _ => return,
+    };
+    for (key, inner) in members.iter_mut() {
+        match (key.as_str(), inner) {
+            (key, _) if DATA.contains(&key) => {}
+            (key, Value::Object(named)) if NAMED.contains(&key) => named.values_mut().for_each(|schema| rewrite(schema, explain)),
+            // Its branches are never explained, and its reason quotes the schema.
+            ("not", inner) => rewrite(inner, None),
+            ("anyOf" | "oneOf", Value::Array(branches)) => branches.iter_mut().for_each(|branch| {
+                rewrite(branch, explain);
+                if let Some(has_if) = explain {
+                    ask_only(branch, has_if);
+                }
+            }),
+            (_, inner) => rewrite(inner, explain),
+        }
+    }
+    if members.keys().any(|key| SAME_VALUE.contains(&key.as_str())) {
+        count_visits(members);
+    }
+}
+
+fn count_visits(members: &mut Map<String, Value>) {
+    members.entry(STEP).or_insert(json!(0));
+}
+
+/// A branch with one short reason. `if` passes on which properties a branch has evaluated, which drafts with `unevaluatedProperties` need.
+fn ask_only(branch: &mut Value, has_if: bool) {
+    let whole = branch.take();
+    *branch = if has_if { json!({STEP: 0, "if": whole, "else": false}) } else { json!({STEP: 0, "not": {"not": whole}}) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemas_are_rewritten_and_data_is_not() {
+        let schema = json!({
+            "properties": {"anyOf": {"anyOf": [{"const": {"anyOf": [1]}}, true]}, "not": {"not": {"oneOf": [{}]}}},
+            "dependentRequired": {"not": ["a"]},
+            "enum": [{"if": 1}],
+        });
+        let verdict = json!({
+            "properties": {
+                "anyOf": {"anyOf": [{"const": {"anyOf": [1]}}, true], STEP: 0},
+                "not": {"not": {"oneOf": [{}], STEP: 0}, STEP: 0}
+            },
+            "dependentRequired": {"not": ["a"]},
+            "enum": [{"if": 1}],
+        });
+        assert_eq!(for_verdict(&schema), verdict);
+        let branches = |left: Value, right: Value| {
+            let mut whole = verdict.clone();
+            whole["properties"]["anyOf"]["anyOf"] = json!([left, right]);
+            whole
+        };
+        let constant = json!({"const": {"anyOf": [1]}});
+        let asked = |branch: Value| json!({STEP: 0, "if": branch, "else": false});
+        assert_eq!(for_explanation(&schema, Draft::Draft7), branches(asked(constant.clone()), asked(json!(true))));
+        let denied = |branch: Value| json!({STEP: 0, "not": {"not": branch}});
+        assert_eq!(for_explanation(&schema, Draft::Draft6), branches(denied(constant), denied(json!(true))));
+        assert_eq!(as_written(&verdict["properties"]["not"]), r#"{"not":{"oneOf":[{}]}}"#);
+    }
+}
