@@ -5,6 +5,7 @@ mod disk;
 mod evidence;
 mod finished_run;
 mod kills;
+mod lost;
 mod places;
 mod story;
 mod viewers;

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::CheckpointError;
-use super::atomic::{NewFolder, write_folder};
+use super::atomic::{NewFolder, write_folder_anywhere as write_folder};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{Parameters, Weights};
 use crate::text::TokenizerFiles;

@@ -141,8 +141,15 @@ fn print(text: &str) -> Outcome {
     }
 }
 
+/// A line on stderr, where it can be written: one that is closed, or full, must not end a training.
+fn say(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{line}\n").as_bytes());
+}
+
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
+    // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end the process without a word.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Some(command) => subcommand(command),
@@ -152,7 +159,7 @@ pub fn main() -> ExitCode {
         None => Err(Failure::usage("this program was built without the view; see --help for its commands")),
     };
     outcome.unwrap_or_else(|failure| {
-        eprintln!("error: {}", failure.message);
+        say(&format!("error: {}", failure.message));
         ExitCode::from(failure.code)
     })
 }

@@ -1,9 +1,9 @@
 //! A run's progress on stderr: one line a step, one an eval.
 
-use std::io::Write;
 use std::time::Instant;
 
 use super::plan::shape_line;
+pub(super) use super::say;
 use crate::plan::{StepShape, bytes_in_words as bytes};
 use crate::run::EventBody;
 use crate::run::events::{Eval, Memory, Step};
@@ -80,9 +80,4 @@ fn clock(seconds: f64) -> String {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),
         hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
     }
-}
-
-/// A closed stderr must not end a training.
-pub(super) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

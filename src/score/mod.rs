@@ -13,6 +13,7 @@ mod prompts;
 mod result;
 mod schema;
 mod scorer;
+mod threads;
 mod tolerant;
 
 pub use batch::score_stream;
@@ -21,6 +22,7 @@ pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
 pub use result::{FailureClass, Ordered, Reason, Score, Tier};
 pub use scorer::Scorer;
+pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 
 use crate::task::TaskError;
 

@@ -60,7 +60,10 @@ pub fn train(
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
-    let result = match work(run, places, engine, worker, &mut recorder, &mut reached) {
+    let result = work(run, places, engine, worker, &mut recorder, &mut reached);
+    // Of a folder that is lost there is nothing more to say in it.
+    worker.check()?;
+    let result = match result {
         Err(error) => match error.cut_short() {
             Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
             None => Err(error),

@@ -74,6 +74,11 @@ impl Watched {
         self.state.as_ref().map_or(Status::Created, |state| state.status)
     }
 
+    /// Whether nothing of it is worth a notification any more: it has ended, or cannot be read.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
+    }
+
     /// Alerts whose matter has not passed.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
         self.history.alerts.values().filter(|alert| !alert.cleared)
@@ -131,7 +136,7 @@ impl Watched {
         let now = self.status();
         if self.loaded && now != before && now.is_ended() && !before.is_ended() && before != Status::Created {
             let cause = self.state.as_ref().and_then(|state| state.cause.clone()).unwrap_or_default();
-            return vec![Command::Notify { title: format!("{} is {}", self.id(), now.name()), text: cause }];
+            return vec![Command::Notify { title: format!("{} is {}", self.id(), now.name()), text: cause, urgent: true }];
         }
         Vec::new()
     }
@@ -156,7 +161,7 @@ impl Watched {
     fn alert(&self, event: &Event) -> Option<Command> {
         match &event.body {
             EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
-                Some(Command::Notify { title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone() })
+                Some(Command::Notify { title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone(), urgent: false })
             }
             _ => None,
         }

@@ -28,5 +28,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         change_tags(run.path(), &arguments.tags, &arguments.remove)?
     };
     let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
-    print(&if arguments.json { format!("{}\n", json!({"run": run.id(), "tags": tags})) } else { format!("{}: {text}\n", run.id()) })
+    print(&if arguments.json {
+        format!("{}\n", json!({"run": run.id(), "path": run.path(), "tags": tags}))
+    } else {
+        format!("{}: {text}\n", run.id())
+    })
 }
