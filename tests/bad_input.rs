@@ -278,7 +278,7 @@ fn a_full_or_read_only_file_system() {
 /// A copy of the finished run in `folder/runs`, without its last word where `open`, so that a resume has something to do.
 fn copied_run(folder: &Path, open: bool) -> PathBuf {
     let (_, report) = finished();
-    let from = Path::new(report["run"].as_str().unwrap());
+    let from = Path::new(report["path"].as_str().unwrap());
     let run = folder.join("runs").join(from.file_name().unwrap());
     let _ = fs::remove_dir_all(&run);
     copy(from, &run);

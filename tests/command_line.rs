@@ -146,7 +146,9 @@ fn train_reports_on_stdout_and_tells_on_stderr() {
     assert_eq!(counts, 8);
     let rate = |key: &str| report["trained"][key].as_f64().unwrap();
     assert!(["parse", "valid", "exact", "tolerant", "truncated"].iter().all(|key| (0.0..=1.0).contains(&rate(key))));
-    assert_eq!(Path::new(report["run"].as_str().unwrap()).parent().unwrap(), folder.join("runs"));
+    // As with --detach, and in every other document: `run` is the id, `path` the folder.
+    let path = Path::new(report["path"].as_str().unwrap());
+    assert_eq!((path.parent().unwrap(), path.file_name().unwrap().to_str()), (&*folder.join("runs"), report["run"].as_str()));
 }
 
 #[test]
@@ -272,7 +274,7 @@ fn runs_are_listed_and_shown() {
     let (folder, report) = finished();
     let list = stdout(&call(folder, &["runs", "--runs", "runs", "list", "--json"]));
     let row: Value = serde_json::from_str(list.trim()).unwrap();
-    let run = report["run"].as_str().unwrap();
+    let run = report["path"].as_str().unwrap();
     assert_eq!((&row["path"], &row["name"], &row["status"], &row["step"]), (&run.into(), &"short".into(), &"finished".into(), &2.into()));
     let shown = json(&call(folder, &["runs", "--runs", "runs", "show", "short", "--json"]));
     assert_eq!((&shown["best"], &shown["valid"]), (&report["best_step"], &report["trained"]["valid"]));
@@ -320,7 +322,7 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     let train = |more: &[&str]| call(here, &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
     let first = json(&train(&["--name", "lora", "--set", "lora_rank=4", "--set", "learning_rate=1e-2"]));
     let step = first["best_step"].as_u64().unwrap().max(1);
-    let checkpoint = format!("{}/checkpoints/step-{step:06}", first["run"].as_str().unwrap());
+    let checkpoint = format!("{}/checkpoints/step-{step:06}", first["path"].as_str().unwrap());
     stdout(&call(here, &["model", "export", "--model", "tiny", "--adapter", &checkpoint, "--out", "adapter"]));
     assert!(here.join("adapter/adapter_config.json").is_file() && !here.join("adapter/config.json").exists());
     // The adapter on its base is the run's result.
@@ -333,7 +335,7 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     // As a start it is the base, under the defaults of the model that it stands beside.
     let second = json(&train(&["--model", "adapter"]));
     assert_eq!(second["base"], eval["targets"]["adapter"]);
-    let run = Path::new(second["run"].as_str().unwrap());
+    let run = Path::new(second["path"].as_str().unwrap());
     assert_eq!(configured(run, "base_model").0, here.join("adapter").canonicalize().unwrap().display().to_string());
     assert_eq!(configured(run, "lora_rank"), ("0".to_owned(), "task".to_owned()));
     // The base by the path of its folder, and what is said where it is not to be found.
@@ -412,7 +414,7 @@ fn a_run_is_the_start_of_another() {
     let (folder, report) = finished();
     let place = tempfile::tempdir().unwrap();
     let runs = place.path().to_str().unwrap();
-    let model = format!("{}@2", report["run"].as_str().unwrap());
+    let model = format!("{}@2", report["path"].as_str().unwrap());
     let mut arguments = vec!["train", "task", "--runs", runs, "--model", &model, "--json"];
     arguments.extend(SHORT);
     arguments.extend(["--set", "lora_rank=4"]);
@@ -420,11 +422,11 @@ fn a_run_is_the_start_of_another() {
     let start = json(&call(folder, &["eval", "task", "--runs", "runs", "--model", "m=short@2", "--json"]));
     assert_eq!(second["base"], start["targets"]["m"]);
     // The task's defaults for `tiny` hold for what came of it, and for what comes of that.
-    let own = |run: &Value, key: &str| configured(Path::new(run["run"].as_str().unwrap()), key);
+    let own = |run: &Value, key: &str| configured(Path::new(run["path"].as_str().unwrap()), key);
     let of_task = |value: &str| (value.to_owned(), "task".to_owned());
     assert_eq!((own(&second, "max_completion_tokens"), own(&second, "max_seq_len")), (of_task("96"), of_task("512")));
     assert_eq!(own(&second, "lora_rank"), ("4".to_owned(), "set".to_owned()));
-    let model = second["run"].as_str().unwrap();
+    let model = second["path"].as_str().unwrap();
     let third = json(&call(folder, &[&["train", "task", "--runs", runs, "--model", model, "--json"], &SHORT[..]].concat()));
     assert_eq!((own(&third, "max_completion_tokens"), own(&third, "lora_rank")), (of_task("96"), of_task("0")));
 }

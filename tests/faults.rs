@@ -5,6 +5,7 @@ mod disk;
 mod evidence;
 mod finished_run;
 mod kills;
+mod lost;
 mod places;
 mod slow_disk;
 mod story;

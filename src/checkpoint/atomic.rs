@@ -9,6 +9,17 @@ use super::CheckpointError;
 use super::tensor_file::Take;
 use crate::run::{fault, tear};
 
+/// As [`write_folder`], wherever the user wants it: parents that are missing are made.
+pub(super) fn write_folder_anywhere(
+    target: &Path,
+    fill: impl FnOnce(&NewFolder) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(|source| CheckpointError::Write { path: parent.to_owned(), source })?;
+    }
+    write_folder(target, fill)
+}
+
 /// Fills a fresh folder through `fill`, then gives it the name `target`, which must not exist. On any error nothing of it is left under that name.
 pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -18,7 +29,11 @@ pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Resul
         let path = path.to_owned();
         move |source| CheckpointError::Write { path, source }
     };
-    fs::create_dir_all(parent).map_err(failed(parent))?;
+    // Not its parents: a run's folder that was removed must not come back by a checkpoint.
+    match DirBuilder::new().mode(0o700).create(parent) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(parent)(error)),
+        _ => {}
+    }
     if partial.exists() {
         fs::remove_dir_all(&partial).map_err(failed(&partial))?;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
-use super::atomic::{NewFolder, write_folder};
+use super::atomic::{NewFolder, write_folder_anywhere as write_folder};
 use super::tensor_file::{Described, Numbers, Streamed, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};

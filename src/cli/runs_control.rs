@@ -132,7 +132,8 @@ impl Request<'_> {
     fn tell(&self, verb: &Verb, answered: &Answered, more: &str) -> Outcome {
         let Answered { text, done, result } = answered;
         let id = self.run.id();
-        self.show(&format!("{id}: {text}{more}"), &json!({"run": id, "verb": verb.name(), "text": text, "done": done, "result": result}))
+        let document = json!({"run": id, "path": self.run.path(), "verb": verb.name(), "text": text, "done": done, "result": result});
+        self.show(&format!("{id}: {text}{more}"), &document)
     }
 
     fn show(&self, sentence: &str, document: &Value) -> Outcome {

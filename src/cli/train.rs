@@ -10,7 +10,7 @@ use super::{Failure, Outcome, preset, print_json};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
 use crate::report::Judged;
-use crate::run::{Launch, NewRun, RunDirectory, RunPlaces, RunState, Worker};
+use crate::run::{Launch, NewRun, RunDirectory, RunError, RunPlaces, RunState, Worker};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
@@ -209,13 +209,16 @@ fn shown(run: &RunDirectory, places: &RunPlaces) -> String {
 
 /// The failure of a training. A new run that came to nothing is removed again; any other keeps what it has.
 fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainError) -> Failure {
+    if let TrainError::Run(RunError::Lost { .. }) = error {
+        return Failure::failed(error.to_string());
+    }
     let empty =
         RunState::read(run.path()).is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
     if !resumed && empty && std::fs::remove_dir_all(run.path()).is_ok() {
         return Failure::failed(error.to_string());
     }
     let hint = match error {
-        TrainError::Run(crate::run::RunError::InUse { .. }) => String::new(),
+        TrainError::Run(RunError::InUse { .. }) => String::new(),
         _ => format!("\nwhat was done is kept; once the cause is mended, go on with: grpo-tui train --resume {}", shown(run, places)),
     };
     Failure::failed(format!("{error}{hint}"))
@@ -256,7 +259,8 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     );
     if json {
         let mut value = serde_json::to_value(report)?;
-        value["run"] = serde_json::Value::String(run.path().display().to_string());
+        value["run"] = run.id().into();
+        value["path"] = run.path().display().to_string().into();
         print_json(&format!("{value}\n"))?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::progress::say;
 use super::{Failure, Outcome, signals};
 use crate::run::{Device, Handshake, RunDirectory, RunState, Slot, Status, Worker};
 
@@ -37,6 +38,8 @@ impl Arguments {
 type Ended = Result<(Status, String), Failure>;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
+    // Started as /proc/self/exe, the process would be listed as `exe`.
+    let _ = std::fs::write("/proc/self/comm", "grpo-tui");
     let handshake = Handshake::from_environment();
     if let Some(folder) = &arguments.sampler {
         return sampler(folder, &arguments, handshake);
@@ -60,7 +63,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
     let worker = Worker::begin(&run, heard.once)?;
     worker.controls().stop_now_when(heard.twice);
     for note in worker.notes() {
-        eprintln!("note: {note}");
+        say(&format!("note: {note}"));
     }
     let checked = check(&run, arguments);
     match &checked {
@@ -78,7 +81,7 @@ fn is_finished(history: &RunState) -> bool {
 
 /// Wait for a device, do the work on it, and see to it that a last word is said, whatever happens.
 fn compute(run: &RunDirectory, worker: Worker, devices: &[Device], work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended) -> Outcome {
-    let Some(slot) = worker.wait_for(devices, |sentence| eprintln!("{sentence}"))? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(devices, say)? else { return Ok(ExitCode::from(130)) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
         .unwrap_or_else(|_| Err(Failure::failed("the worker hit a bug; its last words are in worker.log")));
     match ended {
@@ -172,13 +175,13 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: Handshake
         }
     };
     handshake.ready();
-    let Some(slot) = post.wait_for(&devices, |sentence| eprintln!("{sentence}"))? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = post.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
     let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &post, &slot)?) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
         .unwrap_or_else(|_| Err(Failure::failed("the worker hit a bug; its last words are in worker.log")));
     match ended {
         Ok(why) => {
-            eprintln!("{why}");
+            say(&why);
             post.end(Status::Finished, &why)?;
             Ok(ExitCode::SUCCESS)
         }

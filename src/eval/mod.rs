@@ -6,7 +6,7 @@ mod second_opinion; // the same log-probs by another implementation
 use std::time::Instant;
 
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{Request, Sampling, StopReason, Threads, generate};
+use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
 use crate::run::EvalRecord;
 use crate::score::Scorer;
 use crate::text::Tokenizer;
@@ -57,10 +57,13 @@ pub fn evaluate(pass: Pass<'_>, prompts: &[Prompt], sampling: &Sampling, samples
     let drawn = generate(pass.model, pass.adapters, &requests, sampling, pass.threads)?;
     let share = start.elapsed().as_secs_f64() / (prompts.len() * samples).max(1) as f64;
     let mut records = Vec::with_capacity(prompts.len() * samples);
+    let decode = |completion: &Completion| pass.tokenizer.decode(&completion.token_ids, true);
+    let texts = drawn.iter().flatten().map(decode).collect::<Result<Vec<_>, _>>()?;
+    let rows = prompts.iter().zip(&drawn).flat_map(|(prompt, drawn)| drawn.iter().map(|_| Some(&prompt.row)));
+    let scores = pass.scorer.score_all(&texts.iter().map(String::as_str).zip(rows).collect::<Vec<_>>());
+    let mut scored = texts.into_iter().zip(scores);
     for (prompt, completions) in prompts.iter().zip(drawn) {
-        for (sample, completion) in completions.into_iter().enumerate() {
-            let text = pass.tokenizer.decode(&completion.token_ids, true)?;
-            let score = pass.scorer.score(&text, Some(&prompt.row));
+        for ((sample, completion), (text, score)) in completions.into_iter().enumerate().zip(scored.by_ref()) {
             records.push(EvalRecord {
                 prompt_id: prompt.row.id.clone(),
                 sample,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
 use super::error::RunError;
+use super::events::local_now;
 use crate::config::{KEYS, Source, TrainConfig};
 
 /// The newest format of a run directory that this program reads and the one it writes.
@@ -94,7 +95,7 @@ impl RunDirectory {
     /// [`RunError::Io`] naming what could not be written.
     pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
         ensure_folder(runs)?;
-        let now = jiff::Zoned::now();
+        let now = local_now();
         let task_files = new.task_files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
         let mut file = RunFile {
             version: FORMAT_VERSION,
@@ -169,7 +170,7 @@ impl RunDirectory {
     /// Whether this user may act in the run: compute in it or remove it. Whoever else could write here could have put anything into it.
     ///
     /// # Errors
-    /// [`RunError::Foreign`] where the folder is another user's, [`RunError::Loose`] where others may write to it.
+    /// [`RunError::Foreign`] where the folder, or something in it, is another user's, [`RunError::Loose`] where others may write to it.
     pub fn check_private(&self) -> Result<(), RunError> {
         let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
         let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -180,7 +181,8 @@ impl RunDirectory {
         if mode & 0o022 != 0 {
             return Err(RunError::Loose { path: self.path.clone(), mode });
         }
-        Ok(())
+        // A folder that nobody else may pass keeps what lies in it.
+        if mode & 0o011 == 0 { Ok(()) } else { check_below(&self.path, user) }
     }
 
     /// The folder, as an absolute path.
@@ -217,6 +219,24 @@ impl RunDirectory {
     pub fn checkpoints_path(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
+}
+
+/// Whether all that lies in a folder is this user's alone to change. Links are as good as where they lie.
+fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
+    for entry in std::fs::read_dir(folder).map_err(RunError::io("read", folder))? {
+        let path = entry.map_err(RunError::io("read", folder))?.path();
+        // What vanishes meanwhile cannot be changed any more.
+        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        match () {
+            () if found.is_symlink() => {}
+            () if ![user, 0].contains(&owner) => return Err(RunError::Foreign { path, owner, user }),
+            () if mode & 0o022 != 0 => return Err(RunError::Loose { path, mode }),
+            () if found.is_dir() => check_below(&path, user)?,
+            () => {}
+        }
+    }
+    Ok(())
 }
 
 /// Give the configuration of an older program the keys that it did not know, at their defaults; true where there were any.

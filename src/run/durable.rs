@@ -13,6 +13,14 @@ pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
     DirBuilder::new().mode(0o700).create(path).map_err(RunError::io("create", path))
 }
 
+/// Create a private folder where it is missing. Its parent must exist: a run's folder that was removed must not come back by one within it.
+pub(super) fn ensure_one_folder(path: &Path) -> Result<(), RunError> {
+    match create_folder(path) {
+        Err(RunError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Create a private folder and its parents where they are missing.
 pub(super) fn ensure_folder(path: &Path) -> Result<(), RunError> {
     DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(RunError::io("create", path))
@@ -97,19 +105,19 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> 
     fault("line.before", kind);
     tear("line.half", kind, line, |half| drop((&mut &*file).write(half)));
     let length = file.metadata().map_err(RunError::io("read", path))?.len();
-    let outcome = loop {
-        match (&mut &*file).write(line) {
+    let mut rest = line;
+    let failure = loop {
+        match (&mut &*file).write(rest) {
+            Ok(written) if written == rest.len() => {
+                fault("line.after", kind);
+                return Ok(());
+            }
+            Ok(0) => break std::io::Error::from(std::io::ErrorKind::StorageFull),
+            // Only the rest tells why not all was taken: a full disk, or a limit on the size of files.
+            Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            outcome => break outcome,
+            Err(error) => break error,
         }
-    };
-    let failure = match outcome {
-        Ok(written) if written == line.len() => {
-            fault("line.after", kind);
-            return Ok(());
-        }
-        Ok(_) => std::io::Error::from(std::io::ErrorKind::StorageFull),
-        Err(error) => error,
     };
     let _ = file.set_len(length);
     Err(RunError::io("write", path)(failure))

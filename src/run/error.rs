@@ -92,15 +92,23 @@ pub enum RunError {
         /// Who asks.
         user: u32,
     },
-    /// A run that others may write to.
+    /// A run, or a file of one, that others may write to.
     #[error(
-        "{} may be written by other users (mode {mode:04o}), so its files prove nothing; check them, then `chmod -R go-w` it", .path.display()
+        "{} may be written by other users (mode {mode:04o}), so what it says proves nothing; check it, then `chmod -R go-w` it", .path.display()
     )]
     Loose {
-        /// The run directory.
+        /// The run directory, or what lies in it.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A worker whose folder is not there any more.
+    #[error("the worker of {} stops: {why}", .path.display())]
+    Lost {
+        /// Where the folder was.
+        path: PathBuf,
+        /// What has become of it.
+        why: String,
     },
     /// A condition on runs that cannot be read.
     #[error("the condition `{query}`, column {column}: expected {expected}; an example: valid>0.9 and task:invoice")]
@@ -213,7 +221,8 @@ fn remedy(source: &std::io::Error) -> &'static str {
     };
     match source.kind() {
         PermissionDenied | ReadOnlyFilesystem => "; make it writable, or choose another place with --runs DIR",
-        StorageFull | QuotaExceeded | FileTooLarge => "; free some space, then try again",
+        StorageFull | QuotaExceeded => "; free some space, then try again",
+        FileTooLarge => "; raise the limit on the size of files (`ulimit -f`), then try again",
         AlreadyExists | NotADirectory => "; a file stands in the way: remove it, or choose another place with --runs DIR",
         _ => "",
     }

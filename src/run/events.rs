@@ -418,6 +418,12 @@ pub fn now_ms() -> u64 {
     super::fault::clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Now, in this host's time zone; the end of the year 9999 where the clock stands beyond it.
+pub(super) fn local_now() -> jiff::Zoned {
+    let now = i64::try_from(now_ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    now.unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::system())
+}
+
 fn null_is_nan_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
     Ok(Vec::<Option<f64>>::deserialize(deserializer)?.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
 }

@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::directory::RunDirectory;
 use super::error::RunError;
+use crate::score::given_threads;
 
 /// Names the pipe's end in the worker's environment.
 const READY: &str = "GRPO_TUI_READY_FD";
@@ -132,7 +133,7 @@ fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command
         Compute::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
     };
     command.args(compute).args(how.resume.then_some("--resume"));
-    command.current_dir(folder).env(READY, speak.to_string());
+    command.current_dir(folder).envs(given_threads()).env(READY, speak.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that another thread may hold. `speak`
     // is open in the child, which has a copy of every descriptor of this process.
     unsafe {

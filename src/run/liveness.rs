@@ -16,7 +16,7 @@ use super::state::{State, Status, boot_id, start_ticks};
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A heartbeat that is older says nothing any more.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Whether a worker computes a run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,12 +2,15 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::directory::host_name;
 use super::error::RunError;
+use super::events::local_now;
 
 /// How long a starting worker waits for viewers that are just looking whether the lock is free.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -15,8 +18,50 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// The right to write to a run directory. Released when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct RunLock {
+    footing: Footing,
+}
+
+/// The folder as its worker took it: it stands while the lock file in it is the one that the worker holds.
+#[derive(Debug, Clone)]
+pub(super) struct Footing {
     run: PathBuf,
-    file: File,
+    lock: Arc<File>,
+}
+
+impl Footing {
+    /// An error once the folder was removed, moved, or put in place of another: nothing may be written under its path any more.
+    ///
+    /// # Errors
+    /// [`RunError::Lost`] with what has become of it.
+    pub(super) fn check(&self) -> Result<(), RunError> {
+        let path = self.run.join("lock");
+        let is_ours = match std::fs::symlink_metadata(&path) {
+            Ok(found) => self.lock.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino())),
+            // A file system that does not answer proves nothing.
+            Err(error) => !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
+        };
+        if is_ours {
+            return Ok(());
+        }
+        let why = match self.moved_to() {
+            Some(place) => format!("its folder was moved to {}; go on there with `grpo-tui train --resume {0}`", place.display()),
+            None if self.run.is_dir() => "its lock file was removed or replaced".to_owned(),
+            None => "its folder was removed".to_owned(),
+        };
+        Err(RunError::Lost { path: self.run.clone(), why })
+    }
+
+    /// From now on the folder is this one.
+    pub(super) fn leave_for(&mut self, folder: PathBuf) {
+        self.run = folder;
+    }
+
+    /// Where the folder is now, if it was moved.
+    pub(super) fn moved_to(&self) -> Option<PathBuf> {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", self.lock.as_raw_fd())).ok()?;
+        let folder = path.parent().filter(|folder| *folder != self.run && path.exists())?;
+        Some(folder.to_owned())
+    }
 }
 
 impl RunLock {
@@ -37,11 +82,11 @@ impl RunLock {
                 Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
             }
         }
-        let started = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+        let started = local_now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         file.set_len(0)
             .and_then(|()| file.write_all(format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes()))
             .map_err(RunError::io("write", &path))?;
-        Ok(Self { run: run.to_owned(), file })
+        Ok(Self { footing: Footing { run: run.to_owned(), lock: Arc::new(file) } })
     }
 
     /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
@@ -51,14 +96,19 @@ impl RunLock {
 
     /// The run directory.
     pub fn run(&self) -> &Path {
-        &self.run
+        &self.footing.run
+    }
+
+    /// What tells whether the folder still is what was locked.
+    pub(super) fn footing(&self) -> Footing {
+        self.footing.clone()
     }
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
         // Closing would do, but for a child that another thread forks just now: it holds the same lock until it becomes another program.
-        let _ = self.file.unlock();
+        let _ = self.footing.lock.unlock();
     }
 }
 

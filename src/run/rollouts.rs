@@ -92,7 +92,7 @@ impl RolloutWriter {
     /// [`RunError::Io`] naming the file.
     pub fn resume(lock: &RunLock, step: u64) -> Result<Self, RunError> {
         let folder = lock.run().join("rollouts");
-        super::durable::ensure_folder(&folder)?;
+        super::durable::ensure_one_folder(&folder)?;
         for entry in std::fs::read_dir(&folder).map_err(RunError::io("read", &folder))? {
             let path = entry.map_err(RunError::io("read", &folder))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

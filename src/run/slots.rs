@@ -12,6 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
 
 use super::control::user_id;
 use super::error::RunError;
+use super::events::local_now;
 
 /// Names another folder for the locks, for tests and for hosts where the usual ones do not serve.
 pub const SLOTS: &str = "GRPO_TUI_SLOTS";
@@ -227,7 +228,7 @@ impl Ticket {
             Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
             Ok(()) => {}
         }
-        let since = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+        let since = local_now().strftime("%H:%M:%S").to_string();
         let text = format!("process {} of user {} since {since}\n", std::process::id(), user_id());
         lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", &path))?;
         // Programs that clear old files out of /tmp leave a folder alone that somebody has locked.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{FORMAT_VERSION, host_name};
 use super::durable::replace_file;
 use super::error::RunError;
-use super::lock::RunLock;
+use super::lock::{Footing, RunLock};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +113,7 @@ pub struct StateWriter {
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
+    footing: Footing,
     state: State,
     written: Option<Instant>,
 }
@@ -137,7 +138,7 @@ impl StateWriter {
             socket: None,
             updated_ms: 0,
         };
-        let writer = Self { kept: Arc::new(Mutex::new(Kept { path, state, written: None })) };
+        let writer = Self { kept: Arc::new(Mutex::new(Kept { path, footing: lock.footing(), state, written: None })) };
         writer.kept().write()?;
         Ok(writer)
     }
@@ -200,6 +201,21 @@ impl StateWriter {
         if kept.state.status.is_ended() { Ok(()) } else { kept.write_after(interval) }
     }
 
+    /// Say the last word of a worker that has lost its folder, where that is now; whatever stands under its path is another's.
+    pub(super) fn follow(&self, cause: &str) {
+        let mut kept = self.kept();
+        if kept.footing.check().is_ok() || kept.state.status.is_ended() {
+            return;
+        }
+        if let Some(folder) = kept.footing.moved_to() {
+            (kept.state.status, kept.state.cause, kept.state.socket) = (Status::Interrupted, Some(cause.to_owned()), None);
+            kept.path = folder.join("state.json");
+            kept.footing.leave_for(folder);
+            // Where it cannot be said, the log of the worker has it.
+            let _ = kept.write();
+        }
+    }
+
     /// What was last said.
     pub fn now(&self) -> State {
         self.kept().state.clone()
@@ -220,6 +236,7 @@ impl Kept {
     }
 
     fn write(&mut self) -> Result<(), RunError> {
+        self.footing.check()?;
         self.state.updated_ms = super::events::now_ms();
         let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
         let mut text = serde_json::to_vec_pretty(&self.state).map_err(malformed)?;

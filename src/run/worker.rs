@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use super::checkpoints::list_checkpoints;
 use super::control::{ControlServer, Controls, record_left_over, socket_folders};
 use super::directory::RunDirectory;
+use super::durable::open_append;
 use super::error::RunError;
 use super::events::{End, EventBody};
 use super::history::RunState;
@@ -15,7 +16,7 @@ use super::leftovers;
 use super::lock::RunLock;
 use super::slots::{Device, Slot, slots_folder};
 use super::state::{StateWriter, Status};
-use super::writer::EventWriter;
+use super::writer::{EventWriter, lost_log};
 
 /// What a training loop needs of the run that it computes. Dropped, it says no more, and another worker may begin.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ impl Worker {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
         leftovers::clear(&lock)?;
+        // A log that is missing from now on was taken away.
+        drop(open_append(&run.events_path())?);
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = Controls::new(interrupted);
@@ -89,11 +92,32 @@ impl Worker {
     /// # Errors
     /// As [`Self::wait_for`].
     pub fn wait_for_in(&self, slots: &Path, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
-        let slot = wait_for_slot(slots, devices, &self.controls, &self.state, told)?;
-        if slot.is_none() {
-            self.end(Status::Interrupted, "stopped while it waited for its device")?;
+        let slot = wait_for_slot(slots, devices, &self.controls, &self.state, told);
+        match &slot {
+            Ok(Some(_)) => {}
+            Ok(None) => self.end(Status::Interrupted, "stopped while it waited for its device")?,
+            Err(error) => self.end(Status::Failed, &error.to_string())?,
         }
-        Ok(slot)
+        slot
+    }
+
+    /// Whether the worker has lost its folder or its log. If so, that is said where it can be, and nothing more may be written.
+    ///
+    /// # Errors
+    /// [`RunError::Lost`] with what has become of them.
+    pub fn check(&self) -> Result<(), RunError> {
+        let path = self.lock.run();
+        let log = path.join("events.jsonl");
+        let lost = match self.lock.footing().check() {
+            Ok(()) if log.exists() => return Ok(()),
+            Ok(()) => lost_log(&log),
+            Err(error) => error,
+        };
+        self.controls.lose(lost.to_string());
+        self.state.follow(&lost.to_string());
+        // Of a folder that still is there.
+        let _ = self.state.turn(Status::Failed, Some(lost.to_string()));
+        Err(lost)
     }
 
     /// Say the last word for work that ended before it could say its own: requests are recorded, then the end, then the state. After a last word,
@@ -102,6 +126,7 @@ impl Worker {
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
     pub fn end(&self, status: Status, cause: &str) -> Result<(), RunError> {
+        self.check()?;
         let state = self.state.now();
         if state.status.is_ended() {
             return Ok(());

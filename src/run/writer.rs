@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -55,6 +55,9 @@ impl EventWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that did not reach it. The log then still ends in whole lines.
     pub fn append(&mut self, body: impl Into<EventBody>) -> Result<u64, RunError> {
+        if self.file.metadata().map_err(RunError::io("read", &self.path))?.nlink() == 0 {
+            return Err(lost_log(&self.path));
+        }
         let event = Event { seq: self.next_seq, time_ms: now_ms(), body: body.into() };
         let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
         let line = event.to_line().map_err(malformed)?;
@@ -81,6 +84,11 @@ impl EventWriter {
         }
         Ok(())
     }
+}
+
+/// The log was removed under its worker: what came after would be nowhere.
+pub(super) fn lost_log(path: &Path) -> RunError {
+    RunError::Lost { path: path.parent().unwrap_or(path).to_owned(), why: "its events.jsonl was removed or replaced".to_owned() }
 }
 
 /// What tests call a line: its kind, and of a phase also which.

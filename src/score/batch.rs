@@ -2,16 +2,25 @@
 
 use rayon::prelude::*;
 
-use super::{Score, Scorer};
+use super::{Score, Scorer, on_every_core};
 use crate::dataset::PromptRow;
 
 /// Completions scored at once; enough to keep every core busy, few enough to hold.
 const BATCH: usize = 4_096;
 
+/// So few are scored by one thread before another one is woken: a score takes some ten microseconds.
+const MOST_ALONE: usize = 8;
+
 impl Scorer {
     /// Scores of a batch, in order.
     pub fn score_all(&self, completions: &[(&str, Option<&PromptRow>)]) -> Vec<Score> {
-        completions.par_iter().with_min_len(64).map(|(completion, row)| self.score(completion, *row)).collect()
+        self.score_while(completions, || true).unwrap_or_default()
+    }
+
+    /// As [`Self::score_all`], for as long as `wanted` says so; `None` once it does not.
+    pub fn score_while(&self, completions: &[(&str, Option<&PromptRow>)], wanted: impl Fn() -> bool + Sync) -> Option<Vec<Score>> {
+        let score = |(completion, row): &(&str, Option<&PromptRow>)| wanted().then(|| self.score(completion, *row));
+        on_every_core(|| completions.par_iter().with_min_len(MOST_ALONE).map(score).collect())
     }
 }
 

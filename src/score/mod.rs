@@ -17,6 +17,7 @@ mod result;
 mod rewrite;
 mod schema;
 mod scorer;
+mod threads;
 mod tolerant;
 
 pub use batch::score_stream;
@@ -26,6 +27,7 @@ pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
 pub use result::{FailureClass, Ordered, Reason, Score, Tier};
 pub use scorer::Scorer;
+pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 
 use crate::task::TaskError;
 

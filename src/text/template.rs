@@ -149,7 +149,9 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, &jiff::Zoned::now())
+    // A clock beyond the year 9999 has no date.
+    let now = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
+    jiff::fmt::strtime::format(format, &now.to_zoned(jiff::tz::TimeZone::system()))
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))
 }
 

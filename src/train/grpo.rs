@@ -61,6 +61,8 @@ pub fn train(
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
     let result = work(run, places, engine, worker, &mut recorder, &mut reached);
+    // Of a folder that is lost there is nothing more to say in it.
+    worker.check()?;
     leave(&mut recorder);
     let result = match result {
         Err(error) => match error.cut_short() {

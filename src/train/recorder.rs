@@ -114,9 +114,11 @@ impl<'a> Recorder<'a> {
         self.room.give_back();
         let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
         let body = EventBody::from(end);
-        self.writer().append(body.clone())?;
-        (self.listener)(&body);
+        let recorded = self.writer().append(body.clone());
+        // What the log cannot take, the state may.
         self.state.status(status, step, Some(cause))?;
+        recorded?;
+        (self.listener)(&body);
         Ok(())
     }
 

@@ -109,12 +109,7 @@ fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainErr
         once_more(|| _ = job.engine.trim_memory(), || generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads))?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = std::time::Instant::now();
-    let mut scored = prompts
-        .into_iter()
-        .zip(drawn)
-        .map(|(prompt, completions)| score(job, prompt, completions))
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter();
+    let mut scored = score(job, prompts, drawn)?.into_iter();
     let score_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let groups = |(_, places): &(u64, Vec<u64>)| StepGroups {
         groups: scored.by_ref().take(places.len()).collect(),
@@ -146,14 +141,21 @@ impl Order {
     }
 }
 
-fn score(job: &Job, prompt: usize, completions: Vec<Completion>) -> Result<ScoredGroup, TrainError> {
-    let texts = completions.iter().map(|completion| job.tokenizer.decode(&completion.token_ids, true)).collect::<Result<Vec<_>, _>>()?;
-    let row = &job.prompts.train[prompt].row;
-    let scores: Vec<Score> = texts.iter().map(|text| job.scorer.score(text, Some(row))).collect();
-    let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
-    let advantages = group_advantages(&rewards, job.config.advantage);
-    let (best, worst) = job.best_and_worst;
-    Ok(ScoredGroup { prompt, dead: group_state(&rewards, best, worst), completions, texts, scores, rewards, advantages })
+/// The groups of `prompts`, all of them scored together, on every core.
+fn score(job: &Job, prompts: Vec<usize>, drawn: Vec<Vec<Completion>>) -> Result<Vec<ScoredGroup>, TrainError> {
+    let decode = |completion: &Completion| job.tokenizer.decode(&completion.token_ids, true);
+    let texts = drawn.iter().map(|completions| completions.iter().map(decode).collect()).collect::<Result<Vec<Vec<String>>, _>>()?;
+    let rows = prompts.iter().map(|prompt| Some(&job.prompts.train[*prompt].row));
+    let all: Vec<_> = texts.iter().zip(rows).flat_map(|(texts, row)| texts.iter().map(move |text| (text.as_str(), row))).collect();
+    let mut scores = job.scorer.score_all(&all).into_iter();
+    let group = |((prompt, completions), texts): ((usize, Vec<Completion>), Vec<String>)| {
+        let scores: Vec<Score> = scores.by_ref().take(texts.len()).collect();
+        let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+        let advantages = group_advantages(&rewards, job.config.advantage);
+        let (best, worst) = job.best_and_worst;
+        ScoredGroup { prompt, dead: group_state(&rewards, best, worst), completions, texts, scores, rewards, advantages }
+    };
+    Ok(prompts.into_iter().zip(drawn).zip(texts).map(group).collect())
 }
 
 /// The groups that a gradient is computed from, and the step's denominators.

@@ -118,9 +118,9 @@ impl Draft {
     /// The work that makes a scorer of the text as it stands.
     fn compile(&self) -> Command {
         let (task, text) = (self.base.clone(), self.text.clone());
-        Work::once(
+        Work::latest(
             "schema",
-            move || task.map(|task| diagnose(&task, &text)),
+            move |_| task.map(|task| diagnose(&task, &text)),
             |model, found| {
                 let Some(found) = found else { return Vec::new() };
                 let draft = &mut model.workbench.draft;
@@ -142,9 +142,9 @@ impl Draft {
 
     fn compile_saved(&self) -> Command {
         let (task, text) = (self.base.clone(), self.saved.clone());
-        Work::once(
+        Work::latest(
             "schema.saved",
-            move || task.and_then(|task| Scorer::new(&task.with_schema_text(&text).ok()?).ok()),
+            move |_| task.and_then(|task| Scorer::new(&task.with_schema_text(&text).ok()?).ok()),
             |model, scorer| {
                 model.workbench.draft.saved_scorer = scorer.map(Arc::new);
                 screens::changed(model, Change::Schema)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::model::Model;
+pub use super::outlet::{Outlet, Outlets};
 use crate::run::{Batch, RunState, State};
 
 /// Something that happened.
@@ -54,6 +55,8 @@ pub enum Command {
     Work(Work),
     /// Follow a run: its news come as messages.
     Watch(PathBuf),
+    /// Follow it no more.
+    Unwatch(PathBuf),
     /// Into the clipboard of the terminal.
     Copy(String),
     /// A notification of the terminal, and its bell.
@@ -62,6 +65,8 @@ pub enum Command {
         title: String,
         /// A sentence.
         text: String,
+        /// Whether it rings however lately something else did: the end of a run.
+        urgent: bool,
     },
     /// Open a file in the user's editor at a line (from 1), with the terminal as it was before.
     Edit {
@@ -76,28 +81,6 @@ pub enum Command {
 
 /// Changes the model by what work brought.
 pub type Apply = Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>;
-
-/// Where work puts what it brings: once, or piece by piece.
-#[derive(Clone)]
-pub struct Outlet(std::sync::Arc<dyn Fn(Apply) -> bool + Send + Sync>);
-
-impl Outlet {
-    /// An outlet that hands on; `false` from `put` says that nobody wants more.
-    pub fn new(put: impl Fn(Apply) -> bool + Send + Sync + 'static) -> Self {
-        Self(std::sync::Arc::new(put))
-    }
-
-    /// Hand over one piece. False once newer work of the same key has begun or the view is gone: then stop.
-    pub fn put(&self, apply: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> bool {
-        (self.0)(Box::new(apply))
-    }
-}
-
-impl std::fmt::Debug for Outlet {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Outlet")
-    }
-}
 
 /// Work beside the view. Of one key only the newest counts: what older work still brings is dropped.
 pub struct Work {
@@ -123,6 +106,20 @@ impl Work {
                 let result = compute();
                 outlet.put(move |model| apply(model, result));
             }),
+        })
+    }
+
+    /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin, and learns of it by the outlet
+    /// once it has begun.
+    pub fn latest<T: Send + 'static>(
+        key: &'static str,
+        compute: impl FnOnce(&Outlet) -> T + Send + 'static,
+        apply: impl FnOnce(&mut Model, T) -> Vec<Command> + Send + 'static,
+    ) -> Command {
+        Self::stream(key, move |outlet| {
+            let Some(_turn) = outlet.turn() else { return };
+            let result = compute(outlet);
+            outlet.put(move |model| apply(model, result));
         })
     }
 

@@ -18,6 +18,7 @@ pub mod message;
 pub mod model;
 pub mod notice;
 pub mod options;
+pub mod outlet;
 pub mod pane;
 pub mod popup;
 pub mod program;

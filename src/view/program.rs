@@ -1,15 +1,19 @@
 //! This program again, as a subprocess: what needs the engine is asked of it from work beside the view, and can be given up.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::model::Model;
 use super::options::Options;
+use crate::score::given_threads;
 
 /// How often a running program looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -98,27 +102,54 @@ impl Call {
                 document.push('\n');
             }
         };
-        match self.run(&GiveUp::default(), heard)? {
-            Some(ended) if !ended.success => Err(ended.reason()),
+        match self.run_through(heard)? {
+            ended if !ended.success => Err(ended.reason()),
             _ => serde_json::from_str(&document).map_err(|error| format!("{} printed what is no JSON: {error}", self.program.display())),
         }
     }
 
-    /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was given up.
+    /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was given up. It ends with the view,
+    /// and so does whatever it has started.
     ///
     /// # Errors
     /// A sentence where the program could not be started.
     pub fn run(&self, give_up: &GiveUp, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
-        let mut child = Command::new(&self.program)
-            .args(&self.arguments)
-            .current_dir(&self.here)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                format!("{} in {}: {error}; check that the folder is still there", self.program.display(), self.here.display())
-            })?;
+        let mut command = self.command();
+        // SAFETY: between fork and exec only one system call is made. However the view dies, the kernel ends the child.
+        unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
+        let child = {
+            let mut children = children();
+            let Some(list) = children.as_mut() else { return Ok(None) };
+            let child = self.spawn(command)?;
+            list.extend(group(&child));
+            child
+        };
+        self.hear(child, give_up, heard)
+    }
+
+    /// The same for what must come to its end whatever becomes of the view, such as a launch.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_through(&self, heard: &mut dyn FnMut(Said)) -> Result<Ended, String> {
+        let ended = self.hear(self.spawn(self.command())?, &GiveUp::default(), heard)?;
+        ended.ok_or_else(|| format!("{} was given up", self.program.display()))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg0("grpo-tui").args(&self.arguments).envs(given_threads()).current_dir(&self.here);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+    }
+
+    fn spawn(&self, mut command: Command) -> Result<Child, String> {
+        command.spawn().map_err(|error| {
+            format!("{} in {}: {error}; check that the folder is still there", self.program.display(), self.here.display())
+        })
+    }
+
+    fn hear(&self, mut child: Child, give_up: &GiveUp, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
         let (tell, told) = channel();
         if let Some(output) = child.stdout.take() {
             read_lines(output, tell.clone(), Said::Result);
@@ -127,10 +158,9 @@ impl Call {
             read_lines(errors, tell, Said::Progress);
         }
         let mut words = Vec::new();
-        loop {
+        let given_up = loop {
             if give_up.is_asked() {
-                end(&mut child);
-                return Ok(None);
+                break true;
             }
             match told.recv_timeout(LOOK) {
                 Ok(said) => {
@@ -142,11 +172,43 @@ impl Call {
                     heard(said);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => break false,
             }
+        };
+        if given_up {
+            // One that has ended already needs no end.
+            let _ = group(&child).map(|group| kill_process_group(group, Signal::KILL));
+        }
+        // Before it is waited for: after that its number may be another's.
+        if let (Some(list), Some(group)) = (children().as_mut(), group(&child)) {
+            list.retain(|other| *other != group);
         }
         let status = child.wait().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        Ok(Some(Ended { success: status.success(), told: words }))
+        Ok((!given_up).then_some(Ended { success: status.success(), told: words }))
+    }
+}
+
+/// The process groups of the children that end with the view; `None` once it has ended.
+static CHILDREN: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
+
+fn children() -> MutexGuard<'static, Option<Vec<Pid>>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn group(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+/// The view ends, and with it what it has started and does not outlive it.
+pub(super) fn end_children() {
+    signal_children(Signal::KILL);
+    *children() = None;
+}
+
+/// Sends a signal to the children that end with the view.
+pub(super) fn signal_children(signal: Signal) {
+    for group in children().iter().flatten() {
+        let _ = kill_process_group(*group, signal);
     }
 }
 
@@ -170,12 +232,6 @@ fn read_lines(from: impl Read + Send + 'static, tell: Sender<Said>, kind: fn(Str
             }
         }
     });
-}
-
-fn end(child: &mut Child) {
-    // One that has ended already needs no end.
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 #[cfg(test)]
@@ -219,8 +275,21 @@ mod tests {
     fn a_call_that_is_given_up_ends() {
         let give_up = GiveUp::default();
         let stop = give_up.clone();
-        let outcome = shell("echo begun; exec sleep 60").run(&give_up, &mut |_| stop.now());
+        // With all that it has started: a child that holds its output open would be waited for.
+        let mut child = None;
+        let outcome = shell("sleep 60 & echo $!; wait").run(&give_up, &mut |said| {
+            if let Said::Result(line) = said {
+                child = line.parse::<i32>().ok();
+                stop.now();
+            }
+        });
         assert_eq!(outcome, Ok(None));
+        let child = std::path::PathBuf::from(format!("/proc/{}/stat", child.unwrap()));
+        let is_gone = || std::fs::read_to_string(&child).map_or(true, |stat| stat.contains(") Z "));
+        assert!((0..500).any(|_| is_gone() || {
+            std::thread::sleep(Duration::from_millis(10));
+            false
+        }));
         let absent = Call { program: PathBuf::from("/no/such/program"), ..shell("") };
         assert!(absent.run(&GiveUp::default(), &mut |_| ()).unwrap_err().contains("/no/such/program"));
     }

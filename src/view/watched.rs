@@ -48,6 +48,8 @@ pub(super) struct Told {
     pub(super) level: Level,
     pub(super) title: String,
     pub(super) text: String,
+    /// Whether it rings however lately something else did: the end of a run.
+    pub(super) urgent: bool,
 }
 
 impl Watched {
@@ -81,6 +83,11 @@ impl Watched {
     /// Where it stands.
     pub fn status(&self) -> Status {
         self.state.as_ref().map_or(Status::Created, |state| state.status)
+    }
+
+    /// Whether nothing of it is worth a notification any more: it has ended, or cannot be read.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
     }
 
     /// Alerts whose matter has not passed.
@@ -145,7 +152,7 @@ impl Watched {
                 Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
                 _ => Level::Done,
             };
-            return vec![Told { level, title: format!("{} is {}", self.id(), now.name()), text: cause }];
+            return vec![Told { level, title: format!("{} is {}", self.id(), now.name()), text: cause, urgent: true }];
         }
         Vec::new()
     }
@@ -171,7 +178,7 @@ impl Watched {
         match &event.body {
             EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
                 let level = if alert.level == "error" { Level::Complaint } else { Level::Warning };
-                Some(Told { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone() })
+                Some(Told { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone(), urgent: false })
             }
             _ => None,
         }

@@ -178,6 +178,7 @@ fn opened(model: &mut Model, task: OpenTask) -> Vec<Command> {
 pub fn show_run(model: &mut Model, run: PathBuf) -> Vec<Command> {
     let mut commands = follow(model, run.clone());
     model.workbench.current = Some(run);
+    commands.extend(let_go(model));
     commands.extend(screens::changed(model, Change::CurrentRun));
     commands
 }
@@ -191,18 +192,28 @@ pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
     vec![Command::Watch(run)]
 }
 
+/// Follow no more what nobody looks at. A run that goes on is followed to its end, which is told.
+pub fn let_go(model: &mut Model) -> Vec<Command> {
+    let Workbench { watched, current, overlay, .. } = &mut model.workbench;
+    let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
+    let over: Vec<PathBuf> = watched.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
+    watched.retain(|path, _| !over.contains(path));
+    over.into_iter().map(Command::Unwatch).collect()
+}
+
 /// Take what is new of a followed run.
 pub fn take_news(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
-    for Told { level, title, text } in watched.take(news, model.now_ms) {
+    for Told { level, title, text, urgent } in watched.take(news, model.now_ms) {
         let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
         model.notices.tell(model.now_ms, level, sentence);
-        commands.push(Command::Notify { title, text });
+        commands.push(Command::Notify { title, text, urgent });
     }
     if model.workbench.current.as_ref() == Some(run) {
         commands.extend(screens::changed(model, Change::RunNews));
     }
+    commands.extend(let_go(model));
     commands
 }
 

@@ -87,7 +87,7 @@ impl Stage {
     }
 }
 
-fn slots(run: &Path) -> PathBuf {
+pub(super) fn slots(run: &Path) -> PathBuf {
     run.with_extension("slots")
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use grpo_tui::run::events::{Eval, Run};
+use grpo_tui::run::events::{End, Eval, Run};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::{create, memory_folder, new_run, step};
@@ -76,4 +76,61 @@ fn the_runs_command_tells_what_the_files_say() {
     let (code, text, error) = runs_command(&root, &["show", "nothing"]);
     assert_eq!((code, text.as_str()), (1, ""));
     assert!(error.starts_with("error: no run `nothing` in "), "{error}");
+}
+
+/// `runs attach`, which must come to an end by itself.
+fn attached(root: &Path, run: &RunDirectory) -> (i32, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+    command.args(["runs", "attach", run.id(), "--runs"]).arg(root).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let start = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > std::time::Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!("it hangs: {}", String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let end = |status: &str| End { status: status.into(), cause: "because".into(), step: 1, seconds: 1.0 };
+    type Write = fn(&Path);
+    let spoilt: [Write; 4] = [
+        |run| std::fs::write(run.join("state.json"), "{").unwrap(),
+        |run| std::fs::remove_file(run.join("state.json")).unwrap(),
+        |run| std::fs::write(run.join("state.json"), "{\"version\": 1, \"status\": \"dancing\"}").unwrap(),
+        |run| std::fs::write(run.join("state.json"), "\u{0}".repeat(400)).unwrap(),
+    ];
+    for (number, spoil) in spoilt.into_iter().enumerate() {
+        for (word, code, expected) in [
+            (Some("finished"), 0, "finished: because"),
+            (Some("failed"), 1, "failed: because"),
+            (None, 130, "interrupted: the worker is gone without a last word, and its state.json is missing or unreadable"),
+        ] {
+            let run = create(folder.path());
+            {
+                let lock = RunLock::acquire(run.path()).unwrap();
+                StateWriter::start(&lock).unwrap();
+                let mut writer = EventWriter::open(&lock).unwrap();
+                // The end of an earlier worker is not this one's.
+                writer.append(end("interrupted")).unwrap();
+                writer.append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() }).unwrap();
+                writer.append(step(1, 0.25)).unwrap();
+                word.into_iter().for_each(|word| _ = writer.append(end(word)).unwrap());
+            }
+            spoil(run.path());
+            let (found, text) = attached(&root, &run);
+            assert!(found == code && text.trim_end().ends_with(expected), "{number} {word:?}: {found}\n{text}");
+            let (_, text, _) = runs_command(&root, &["show", run.id()]);
+            assert!(text.contains(expected.split(':').next().unwrap()), "{text}");
+        }
+    }
+    let (code, text) = attached(&root, &create(folder.path()));
+    assert!(code == 130 && text.contains("created: no worker has begun with it"), "{code}\n{text}");
 }

@@ -249,6 +249,15 @@ fn too_many_clients_are_told_so() {
     let mut clients: Vec<UnixStream> = (0..32).map(|_| UnixStream::connect(&path).unwrap()).collect();
     assert!(clients.iter_mut().all(|client| status(client).contains("done")));
     assert!(raw(&path, b"").next().unwrap()["text"].as_str().unwrap().contains("32 clients are connected already"));
+    // Who has said nothing for a second gives way, the longest idle first, and is told.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert!(status(&mut clients[0]).contains("done"));
+    let mut newcomer = UnixStream::connect(&path).unwrap();
+    assert!(status(&mut newcomer).contains("done"));
+    let mut told = String::new();
+    BufReader::new(&mut clients[1]).read_line(&mut told).unwrap();
+    assert!(told.contains("was idle the longest"), "{told}");
+    assert!(status(&mut clients[0]).contains("done") && status(&mut clients[2]).contains("done"));
     clients.truncate(16);
     until("a free seat", || {
         UnixStream::connect(&path).is_ok_and(|mut client| client.write_all(b"").is_ok() && status(&mut client).contains("done"))
@@ -283,11 +292,20 @@ fn requests_by_file_are_judged_like_the_others() {
     check("link", &|request| symlink(&secret, request).unwrap(), "cannot be read");
     check("large", &|request| std::fs::write(request, "x".repeat(70_000)).unwrap(), "longer than 65536 bytes");
     check("words", &|request| std::fs::write(request, "please stop").unwrap(), "malformed");
-    // Names that are no requests, and what is half-written, are left alone.
+    // Names that are no requests, and what is half-written, are left alone, but for what nobody can be writing any more.
     std::fs::write(control.join(".a.request.json.7.tmp"), "{").unwrap();
+    let old = std::fs::File::create(control.join("b.answers.jsonl.7.tmp")).unwrap();
+    old.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    until("what is old has gone", || !control.join("b.answers.jsonl.7.tmp").exists());
+    assert!(control.join(".a.request.json.7.tmp").exists());
     ask_now(&run, &Verb::Stop { now: false }).unwrap();
     let served = serving.join().unwrap();
     assert!(served.iter().all(|accepted| !matches!(accepted.verb, Verb::Pause)));
+    // A worker that was killed while it answered leaves a half answer, which the next one clears away.
+    drop(worker);
+    std::fs::write(control.join("c.answers.jsonl.7.tmp"), "{").unwrap();
+    let _next = begin(&run, Vec::new());
+    assert!(!control.join("c.answers.jsonl.7.tmp").exists());
 }
 
 #[test]

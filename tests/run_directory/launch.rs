@@ -94,6 +94,18 @@ fn only_ones_own_folder_is_worked_on() {
     assert!(error.contains("may be written by other users (mode 0770)") && error.contains("chmod"), "{error}");
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "to look is no harm");
+    // Where others can reach them, what lies in it must not be theirs to change: a worker does what run.toml says.
+    for name in ["run.toml", "task/task.toml", "checkpoints"] {
+        let path = run.path().join(name);
+        let before = std::fs::metadata(&path).unwrap().permissions();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let error = launch(&run, &this_program()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name} may be written by other users (mode 0666)")) && error.contains("chmod"), "{error}");
+        std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "nobody else can reach it");
+        std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&path, before).unwrap();
+    }
     // Only root can give a folder away.
     if std::os::unix::fs::chown(run.path(), Some(65_534), None).is_ok() {
         let error = launch(&run, &this_program()).unwrap_err().to_string();

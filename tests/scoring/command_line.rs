@@ -51,6 +51,39 @@ fn the_samples_show_each_tier_from_any_folder() {
     );
 }
 
+/// Names of a process's threads.
+fn threads(process: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).collect()
+}
+
+#[test]
+fn every_core_scores_or_as_many_as_the_user_allows() {
+    let all = std::thread::available_parallelism().unwrap().get();
+    for (given, expected) in [(None, all), (Some("3"), 3)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+        command.args(["score", "invoice", "--completions", "-", "--json"]).env_remove("RAYON_NUM_THREADS");
+        given.map(|given| command.env("RAYON_NUM_THREADS", given));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+        // A whole batch, after which the program waits for more.
+        let feeding = std::thread::spawn(move || {
+            input.write_all("{\"completion\":\"{}\"}\n".repeat(5_000).as_bytes()).unwrap();
+            input
+        });
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        assert!(line.contains("\"tier\""), "{line}");
+        let scoring = threads(child.id()).into_iter().filter(|name| name.starts_with("score-")).count();
+        assert_eq!(scoring, expected, "{given:?}: {:?}", threads(child.id()));
+        let reading = std::thread::spawn(move || std::io::Read::read_to_end(&mut output, &mut Vec::new()).unwrap());
+        drop(feeding.join().unwrap());
+        reading.join().unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 #[test]
 fn standard_input_is_scored_in_order() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use grpo_tui::run::{RunPlaces, RunState, State};
 use grpo_tui::view::chord::Chord;
-use grpo_tui::view::message::{Apply, Outlet, RunNews, Worked};
+use grpo_tui::view::message::{Apply, Outlets, RunNews, Worked};
 use grpo_tui::view::{Command, Message, Model, Options, draw, start, update};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -19,6 +19,7 @@ pub(super) struct Stage {
     /// Milliseconds since 1970, for every message.
     pub(super) now_ms: u64,
     pub(super) folder: tempfile::TempDir,
+    outlets: Outlets,
 }
 
 impl Stage {
@@ -35,7 +36,8 @@ impl Stage {
         let mut options = Options::at(folder.path().to_owned(), places, folder.path().join("data"));
         options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
-        let mut stage = Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder };
+        let mut stage =
+            Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder, outlets: Outlets::default() };
         stage.send(Message::Resize(columns, rows));
         let commands = start(&mut stage.model);
         stage.carry_out(commands);
@@ -109,12 +111,15 @@ impl Stage {
             let messages = match command {
                 Command::Work(work) => {
                     let (put, pieces) = std::sync::mpsc::channel::<Apply>();
-                    (work.job)(&Outlet::new(move |apply| put.send(apply).is_ok()));
                     let (key, generation) = (work.key, work.generation);
+                    let outlet = self.outlets.begin(&work, move |apply| put.send(apply).is_ok());
+                    (work.job)(&outlet);
+                    drop(outlet);
                     let worked = |apply| Message::Worked(Worked { key, generation, apply });
                     pieces.into_iter().map(|apply| worked(Some(apply))).chain([worked(None)]).collect()
                 }
                 Command::Watch(run) => news(&run).into_iter().map(|news| Message::Run(run.clone(), news)).collect(),
+                Command::Unwatch(_) => Vec::new(),
                 other => {
                     self.asked.push(format!("{other:?}"));
                     Vec::new()

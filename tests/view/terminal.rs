@@ -173,10 +173,11 @@ fn the_users_files_are_read_and_read_again() {
 #[test]
 fn the_editor_gets_the_terminal_and_gives_it_back() {
     let home = home();
-    let draws = "printf EDITING; sleep 0.2; stty -a > \"$HOME/stty\"";
+    let draws = "printf EDITING; sleep 0.2; env > \"$HOME/env\"; stty -a > \"$HOME/stty\"";
     let editor = super::stage::script(&home.path().join("editor"), draws).display().to_string();
     copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice"), &home.path().join("invoice"));
-    let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &[("VISUAL", &editor)], ..Start::PLAIN });
+    let variables = [("VISUAL", editor.as_str()), ("RAYON_NUM_THREADS", "3")];
+    let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &variables, ..Start::PLAIN });
     session.wait_text("[1 Runs]");
     session.send("2");
     session.wait_text("\"vendor\"");
@@ -187,6 +188,81 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
     session.wait_for("back", |session| session.on_other_screen() && !session.is_cooked());
     let modes = std::fs::read_to_string(home.path().join("stty")).unwrap();
     assert!(modes.contains(" icanon") && modes.contains(" echo "), "{modes}");
+    // The editor has the user's environment, and nothing of what the engine needs.
+    let variables = std::fs::read_to_string(home.path().join("env")).unwrap();
+    let threads: Vec<&str> = variables.lines().filter(|line| line.contains("NUM_THREADS") || line.contains("CANDLE")).collect();
+    assert_eq!(threads, ["RAYON_NUM_THREADS=3"]);
+}
+
+/// Processes whose parent is `process`, with their command lines.
+fn children(process: i32) -> Vec<(i32, String)> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |child: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&process.to_string()))
+    };
+    let command = |child: i32| (child, std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default().replace('\0', " "));
+    all.filter(is_child).map(command).collect()
+}
+
+#[test]
+fn quitting_ends_a_forecast() {
+    type Leave = fn(&mut Session);
+    let ways: [Leave; 3] = [
+        |session| session.send("\x03"),
+        |session| kill_process(pid(session.process()), Signal::KILL).unwrap(),
+        |session| session.hang_up(),
+    ];
+    for leave in ways {
+        let home = home();
+        let mut session = Session::start(home.path(), &Start::PLAIN);
+        session.wait_text("[1 Runs]");
+        session.send("5");
+        session.wait_text("[5 Launch]");
+        session.send("t");
+        let program = session.process();
+        let forecast = || children(program).into_iter().find(|(_, command)| command.contains("--plan"));
+        session.wait_for("a forecast", |_| forecast().is_some());
+        let (process, command) = forecast().unwrap();
+        assert!(command.starts_with("grpo-tui "), "{command}");
+        session.wait_for("its name", |_| std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name == "grpo-tui\n"));
+        leave(&mut session);
+        let time = session.wait_gone(process);
+        assert!(time < Duration::from_secs(2), "the forecast lived for {time:?}");
+    }
+}
+
+#[test]
+fn runs_that_nobody_looks_at_are_followed_no_more() {
+    let home = home();
+    let runs = home.path().join("runs");
+    for number in 1..=4 {
+        copy(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run"),
+            &runs.join(format!("20261120-120000-invoice-over0{number}")),
+        );
+    }
+    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    let program = session.process();
+    session.wait_text("over01");
+    let followers = || {
+        let tasks = std::fs::read_dir(format!("/proc/{program}/task")).unwrap().flatten();
+        tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "follow\n")).count()
+    };
+    let watches = || {
+        let files = std::fs::read_dir(format!("/proc/{program}/fd")).unwrap().flatten();
+        files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().contains("inotify"))).count()
+    };
+    let without = watches();
+    for _ in 0..4 {
+        session.send("\r");
+        session.wait_text("[6 Live]");
+        session.wait_for("it is followed", |_| followers() > 0);
+        session.send("1");
+        session.wait_text("[1 Runs]");
+        session.send("j");
+    }
+    session.wait_for("one is followed", |_| followers() == 1 && watches() == without + 1);
 }
 
 #[test]

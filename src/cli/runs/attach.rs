@@ -4,17 +4,20 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::output::{self, Stream};
 use super::{Failure, Outcome};
 use crate::report::{Report, rates};
 use crate::run::events::{Control, Step};
-use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunPlaces, RunState, State, Status};
+use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunLock, RunPlaces, RunState, State, Status};
 use crate::secrets::{redact, redact_json, visible};
 
 /// How long to wait for news before the run's state is looked at again.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a run without a worker may be about to get its first one.
+const FIRST_WORKER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -73,10 +76,12 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         write!(out, "{}", redact(&summary(&seen)).0)?;
         (state, follower)
     };
+    let begun = Instant::now();
     loop {
         // The status is asked before the log: a worker that has said its last word has written all of it.
         let status = State::observe(run.path()).map_or(Status::Created, |state| state.status);
-        let ended = status.is_ended();
+        let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
+        let ended = status.is_ended() || has_none;
         let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE })?;
         if batch.gone {
             return Err(Stopped::Run(Failure::failed(format!("{} is gone: the run was moved or removed", run.path().display()))));
@@ -90,7 +95,9 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         }
         if ended && quiet {
             if !json {
-                let cause = State::observe(run.path()).and_then(|state| state.cause).map_or_else(String::new, |cause| format!(": {cause}"));
+                let cause = State::observe(run.path()).and_then(|state| state.cause);
+                let none = || format!("no worker has begun with it; start one: grpo-tui train --resume {}", run.id());
+                let cause = cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
                 writeln!(out, "{}", shown(&format!("{}{cause}", status.name())))?;
                 out.flush()?;
             }

@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
     };
     let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
     if arguments.json {
-        print_json_lines(vec![json!({"run": run.id(), "tags": tags})])
+        print_json_lines(vec![json!({"run": run.id(), "path": run.path(), "tags": tags})])
     } else {
         print(&format!("{}: {}\n", visible(run.id()), visible(&text)))
     }

@@ -76,6 +76,8 @@ struct Queue {
     /// Nobody asked, but something is in the way.
     held: bool,
     stop: Option<Stop>,
+    /// What has become of the worker's folder.
+    lost: Option<String>,
     /// The step after which the loop looks at requests; None where there is no loop.
     computes_until: Option<u64>,
     closed: bool,
@@ -148,6 +150,19 @@ impl Controls {
     /// Blocks while the run is held, for at most `longest`; returns at once when it should stop. True: it is still held.
     pub fn wait_while_held(&self, longest: Duration) -> bool {
         self.wait_while(longest, |queue| queue.held).held
+    }
+
+    /// The worker has lost its folder: whatever it does or waits for ends, as after a stop at once.
+    pub(in crate::run) fn lose(&self, why: String) {
+        let mut queue = self.queue();
+        queue.stop = Some(Stop::Now);
+        queue.lost.get_or_insert(why);
+        self.0.changed.notify_all();
+    }
+
+    /// Why the worker must end although nobody asked, as a sentence.
+    pub(in crate::run) fn lost(&self) -> Option<String> {
+        self.queue().lost.clone()
     }
 
     /// Whether and how the run should end, by request or by signal. Cheap enough to be asked within a step.

@@ -19,8 +19,10 @@ use crate::run::error::RunError;
 
 const REQUEST: &str = ".request.json";
 const ANSWERS: &str = ".answers.jsonl";
+/// What has not got its final name yet.
+const TEMPORARY: &str = ".tmp";
 
-/// How long an answer waits to be fetched.
+/// How long an answer waits to be fetched, and after what a file that is still being written never will be.
 const KEPT: Duration = Duration::from_secs(600);
 
 /// The worker's end.
@@ -47,7 +49,9 @@ impl DropBox {
         let drop_box = Self { folder };
         for (path, name) in drop_box.files() {
             // What was accepted lies here too, until the log has it.
-            if [REQUEST, ANSWERS].iter().any(|ending| name.ends_with(ending)) {
+            // An answer that was half-written is its dead worker's; a request may be somebody's who is writing it now.
+            let half_answer = name.ends_with(TEMPORARY) && name.contains(ANSWERS);
+            if half_answer || [REQUEST, ANSWERS].iter().any(|ending| name.ends_with(ending)) {
                 let _ = std::fs::remove_file(path);
             }
         }
@@ -60,7 +64,7 @@ impl DropBox {
         for (path, name) in self.files() {
             if let Some(id) = name.strip_suffix(REQUEST).filter(|id| is_id(id)) {
                 requests.push((path, id.to_owned()));
-            } else if name.ends_with(ANSWERS) && is_old(&path) {
+            } else if [ANSWERS, TEMPORARY].iter().any(|ending| name.ends_with(ending)) && is_old(&path) {
                 let _ = std::fs::remove_file(path);
             }
         }

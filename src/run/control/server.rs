@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,9 @@ use super::socket::{Bound, peer_user, remove_dead_sockets, stranger};
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::error::RunError;
 use crate::run::liveness::HEARTBEAT;
-use crate::run::lock::RunLock;
+use crate::run::lock::{Footing, RunLock};
 use crate::run::state::{StateWriter, Status};
+use crate::run::writer::lost_log;
 
 /// How often the drop box, the socket's file and the stop flag are looked at.
 const ROUND: Duration = Duration::from_millis(500);
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(600);
 /// Clients at once.
 const MOST_CLIENTS: usize = 32;
+/// Where there are as many, one that has been idle for so long makes room for a new one.
+const GIVES_WAY: Duration = Duration::from_secs(1);
 /// How long a loop that was told to stop at once may take before the process is ended over its head.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -62,7 +65,10 @@ impl ControlServer {
         let bound = bound.ok();
         state.socket(bound.as_ref().map(|bound| bound.path.clone()))?;
         let closing = Arc::new(AtomicBool::new(false));
+        let log = Some(lock.run().join("events.jsonl")).filter(|log| log.exists());
         let keeper = Keeper {
+            footing: lock.footing(),
+            log,
             desk: Desk { controls: controls.clone(), state },
             folders,
             name,
@@ -70,7 +76,7 @@ impl ControlServer {
             drop_box,
             woken,
             closing: Arc::clone(&closing),
-            clients: Arc::new(AtomicUsize::new(0)),
+            clients: Clients::default(),
             stop_since: None,
         };
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(|| keeper.keep()).map_err(failed)?;
@@ -95,6 +101,9 @@ impl Drop for ControlServer {
 }
 
 struct Keeper {
+    footing: Footing,
+    /// The log, of a worker that has one.
+    log: Option<PathBuf>,
     desk: Desk,
     folders: Vec<PathBuf>,
     name: String,
@@ -102,7 +111,7 @@ struct Keeper {
     drop_box: Option<DropBox>,
     woken: UnixStream,
     closing: Arc<AtomicBool>,
-    clients: Arc<AtomicUsize>,
+    clients: Clients,
     /// Since when the loop has been told to stop at once.
     stop_since: Option<Instant>,
 }
@@ -133,13 +142,19 @@ impl Keeper {
 
     fn accept(&self) {
         while let Some(Ok((stream, _))) = self.bound.as_ref().map(|bound| bound.listener.accept()) {
-            let client = Client { desk: self.desk.clone(), closing: Arc::clone(&self.closing), seat: Seat::take(&self.clients) };
+            // Out of descriptors, the client sees its connection closed.
+            let Ok(seat) = stream.try_clone().map(|stream| self.clients.seat(stream)) else { continue };
+            let client = Client { desk: self.desk.clone(), closing: Arc::clone(&self.closing), seat };
             // Without a thread to spare, the client sees its connection closed and tries the drop box.
             let _ = std::thread::Builder::new().name("client".to_owned()).spawn(move || client.converse(stream));
         }
     }
 
     fn round(&mut self) {
+        if let Err(error) = self.stands() {
+            self.desk.controls.lose(error.to_string());
+            return self.see_to_stop(Stop::Now);
+        }
         if let Some(drop_box) = &self.drop_box {
             drop_box.see_to(&self.desk);
         }
@@ -155,14 +170,26 @@ impl Keeper {
         }
     }
 
+    /// Whether the worker still has its folder and its log.
+    fn stands(&self) -> Result<(), RunError> {
+        self.footing.check()?;
+        let gone = |log: &PathBuf| std::fs::symlink_metadata(log).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        self.log.as_ref().filter(|log| gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
+    }
+
     fn see_to_stop(&mut self, stop: Stop) {
-        let state = &self.desk.state;
+        let (state, lost) = (&self.desk.state, self.desk.controls.lost());
         if !matches!(state.now().status, Status::Stopping) {
-            let _ = state.turn(Status::Stopping, Some("asked to stop".to_owned()));
+            let _ = state.turn(Status::Stopping, Some(lost.clone().unwrap_or_else(|| "asked to stop".to_owned())));
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+            if let Some(why) = &lost {
+                eprintln!("error: {why}");
+                state.follow(why);
+            }
             // What was accepted is kept, and the next worker records it.
-            let _ = state.turn(Status::Interrupted, Some("stopped at once, as asked; it can go on from its last checkpoint".to_owned()));
+            let why = lost.unwrap_or_else(|| "stopped at once, as asked; it can go on from its last checkpoint".to_owned());
+            let _ = state.turn(Status::Interrupted, Some(why));
             self.bound = None;
             // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel
             // releases the run's lock. `std::process::exit` would run a driver's exit handlers while the loop still computes.
@@ -171,22 +198,60 @@ impl Keeper {
     }
 }
 
-/// One of the places for clients, given back when dropped.
-struct Seat {
-    taken: Arc<AtomicUsize>,
-    number: usize,
+/// The clients that are connected.
+#[derive(Clone, Default)]
+struct Clients(Arc<Mutex<Vec<Arc<Seated>>>>);
+
+/// One of them.
+struct Seated {
+    stream: UnixStream,
+    heard: Mutex<Instant>,
+    /// Requests that wait for their last answer.
+    owed: AtomicUsize,
+    dismissed: AtomicBool,
 }
 
-impl Seat {
-    fn take(taken: &Arc<AtomicUsize>) -> Self {
-        let number = taken.fetch_add(1, Ordering::Relaxed);
-        Self { taken: Arc::clone(taken), number }
+/// A client's place, given back when dropped; `None` within where there was none left.
+struct Seat(Clients, Option<Arc<Seated>>);
+
+impl Clients {
+    /// A place for a client, if need be that of the one which has been idle the longest.
+    fn seat(&self, stream: UnixStream) -> Seat {
+        let mut seated = self.locked();
+        if seated.len() >= MOST_CLIENTS {
+            let idle = seated.iter().enumerate().filter(|(_, client)| client.is_idle());
+            let Some((place, _)) = idle.min_by_key(|(_, client)| client.last_heard()) else { return Seat(self.clone(), None) };
+            let client = seated.swap_remove(place);
+            client.dismissed.store(true, Ordering::Relaxed);
+            // Its thread wakes, and tells it.
+            let _ = client.stream.shutdown(std::net::Shutdown::Read);
+        }
+        let heard = Mutex::new(Instant::now());
+        let client = Arc::new(Seated { stream, heard, owed: AtomicUsize::new(0), dismissed: AtomicBool::new(false) });
+        seated.push(Arc::clone(&client));
+        Seat(self.clone(), Some(client))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Arc<Seated>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seated {
+    fn last_heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.owed.load(Ordering::Relaxed) == 0 && self.last_heard().elapsed() >= GIVES_WAY
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        if let Some(client) = &self.1 {
+            self.0.locked().retain(|other| !Arc::ptr_eq(other, client));
+        }
     }
 }
 
@@ -211,19 +276,21 @@ impl Client {
         if let Some(why) = stranger(peer) {
             return refuse(format!("the client {why}"));
         }
-        if self.seat.number >= MOST_CLIENTS {
-            return refuse(format!("{MOST_CLIENTS} clients are connected already"));
-        }
+        let Some(seated) = &self.seat.1 else { return refuse(format!("{MOST_CLIENTS} clients are connected already")) };
         let mut buffer: Vec<u8> = Vec::new();
         let mut chunk = vec![0u8; 8192];
-        let (mut begun, mut heard) = (Instant::now(), Instant::now());
-        while !self.closing.load(Ordering::Relaxed) && heard.elapsed() < IDLE {
+        let mut begun = Instant::now();
+        while !self.closing.load(Ordering::Relaxed) && seated.last_heard().elapsed() < IDLE {
             match stream.read(&mut chunk) {
+                Ok(0) if seated.dismissed.load(Ordering::Relaxed) => {
+                    return refuse(format!("more than {MOST_CLIENTS} clients are connected, and this one was idle the longest"));
+                }
                 Ok(0) => return Ok(()),
                 Ok(length) => {
-                    heard = Instant::now();
+                    let now = Instant::now();
+                    *seated.heard.lock().unwrap_or_else(PoisonError::into_inner) = now;
                     if buffer.is_empty() {
-                        begun = heard;
+                        begun = now;
                     }
                     buffer.extend_from_slice(&chunk[..length]);
                 }
@@ -232,7 +299,8 @@ impl Client {
             }
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
-                self.desk.handle(&line, peer, |id| reply(&voice, id));
+                seated.owed.fetch_add(1, Ordering::Relaxed);
+                self.desk.handle(&line, peer, |id| reply(&voice, seated, id));
                 begun = Instant::now();
             }
             if buffer.len() > LONGEST_REQUEST {
@@ -246,9 +314,14 @@ impl Client {
     }
 }
 
-fn reply(voice: &Arc<Mutex<UnixStream>>, id: &str) -> Reply {
-    let (voice, id) = (Arc::clone(voice), id.to_owned());
-    Arc::new(move |answer: &Answer| say(&voice, &id, answer))
+fn reply(voice: &Arc<Mutex<UnixStream>>, seated: &Arc<Seated>, id: &str) -> Reply {
+    let (voice, seated, id) = (Arc::clone(voice), Arc::clone(seated), id.to_owned());
+    Arc::new(move |answer: &Answer| {
+        say(&voice, &id, answer);
+        if answer.is_last() {
+            seated.owed.fetch_sub(1, Ordering::Relaxed);
+        }
+    })
 }
 
 /// One line; a client that has gone, or does not listen, misses it.

@@ -1,6 +1,7 @@
 //! What a worker can be asked: the verbs, their arguments, and the checks that every request passes before it reaches the loop.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
@@ -181,9 +182,9 @@ impl Given<'_> {
         self.optional(name, |value| value.as_str().map(str::to_owned), "a text")
     }
 
-    fn whole(&self, name: &str, most: u64) -> Result<Option<u64>, String> {
-        let fits = |value: &Value| value.as_u64().filter(|number| *number <= most);
-        self.optional(name, fits, &format!("a whole number up to {most}"))
+    fn whole(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, String> {
+        let fits = |value: &Value| value.as_u64().filter(|number| range.contains(number));
+        self.optional(name, fits, &format!("a whole number from {} to {}", range.start(), range.end()))
     }
 
     fn optional<T>(&self, name: &str, read: impl Fn(&Value) -> Option<T>, expected: &str) -> Result<Option<T>, String> {
@@ -243,15 +244,15 @@ fn sample(given: &Given<'_>) -> Result<Sample, String> {
     let target = given.text("target")?.unwrap_or_else(|| "trained".to_owned());
     Ok(Sample {
         row: row.ok_or("sample: `row` must be a prompt's id or a whole row")?,
-        n: given.whole("n", MOST_SAMPLES)?.unwrap_or(1).max(1) as usize,
+        n: given.whole("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize,
         temperature: temperature.unwrap_or(1.0),
-        max_tokens: given.whole("max_tokens", 1 << 20)?.filter(|tokens| *tokens > 0).map(|tokens| tokens as usize),
+        max_tokens: given.whole("max_tokens", 1..=1 << 20)?.map(|tokens| tokens as usize),
         base: match target.as_str() {
             "base" => true,
             "trained" => false,
             _ => return Err("sample: `target` must be base or trained".to_owned()),
         },
-        seed: given.whole("seed", i64::MAX as u64)?.unwrap_or(0),
+        seed: given.whole("seed", 0..=i64::MAX as u64)?.unwrap_or(0),
         task: given.text("task")?,
     })
 }
@@ -302,7 +303,10 @@ mod tests {
         check("set", json!({"seed": 1}), "`seed` cannot change while the run goes on; these can: learning_rate");
         check("set", json!({"learning_rat": 1}), "`learning_rat` is no configuration key");
         check("sample", json!({"n": 1}), "`row` must be");
-        check("sample", json!({"row": "p", "n": 65}), "`n` must be a whole number up to 64");
+        for n in [0, 65] {
+            check("sample", json!({"row": "p", "n": n}), "`n` must be a whole number from 1 to 64");
+        }
+        check("sample", json!({"row": "p", "max_tokens": 0}), "`max_tokens` must be a whole number from 1 to");
         check("sample", json!({"row": "p", "target": "best"}), "`target` must be base or trained");
         check("sample", json!({"row": "p", "temperature": -1}), "a number from 0 to 10");
     }

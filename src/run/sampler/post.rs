@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::run::control::{ControlServer, Controls, private_folder, socket_folders};
 use crate::run::error::RunError;
+use crate::run::leftovers;
 use crate::run::lock::RunLock;
 use crate::run::slots::{Device, Slot, slots_folder};
 use crate::run::state::{StateWriter, Status};
 use crate::run::worker::wait_for_slot;
 
-/// How soon a worker without work sees that somebody waits for its device, or that its folder is gone.
+/// How soon a worker without work sees that somebody waits for its device.
 const ROUND: Duration = Duration::from_millis(250);
 
 /// What a sample worker needs of its folder. Dropped, it says no more, and another worker may begin there.
@@ -22,7 +23,7 @@ pub struct Post {
     _server: ControlServer,
     controls: Controls,
     state: StateWriter,
-    lock: RunLock,
+    _lock: RunLock,
     idle: Duration,
 }
 
@@ -51,10 +52,11 @@ impl Post {
     pub fn begin_in(folder: &Path, interrupted: Arc<AtomicBool>, idle: Duration, sockets: Vec<PathBuf>) -> Result<Self, RunError> {
         private_folder(folder)?;
         let lock = RunLock::acquire(folder)?;
+        leftovers::clear(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = Controls::new(interrupted);
         let server = ControlServer::start(&lock, state.clone(), controls.clone(), sockets)?;
-        Ok(Self { _server: server, controls, state, lock, idle })
+        Ok(Self { _server: server, controls, state, _lock: lock, idle })
     }
 
     /// What the worker is asked.
@@ -89,6 +91,9 @@ impl Post {
     pub fn rest(&self, slot: &Slot, fresh: bool) -> Rest {
         let since = Instant::now();
         loop {
+            if let Some(why) = self.controls.lost() {
+                return Rest::End(why);
+            }
             if self.controls.stop_requested().is_some() {
                 return Rest::End("stopped, as asked".to_owned());
             }
@@ -98,9 +103,6 @@ impl Post {
             }
             if slot.is_wanted() {
                 return Rest::End(format!("gave {} to a run that waits for it", slot.device().described()));
-            }
-            if !self.lock.run().join("lock").exists() {
-                return Rest::End("its folder is gone".to_owned());
             }
             if asked {
                 return Rest::Asked;
@@ -124,6 +126,10 @@ impl Post {
     /// # Errors
     /// [`RunError::Io`] naming `state.json`.
     pub fn end(&self, status: Status, cause: &str) -> Result<(), RunError> {
+        if let Some(why) = self.controls.lost() {
+            self.state.follow(&why);
+            return Ok(());
+        }
         self.state.turn(status, Some(cause.to_owned())).map(drop)
     }
 }

@@ -254,9 +254,9 @@ fn under_cursor(model: &mut Model) -> Vec<Command> {
 
 fn measure(model: &Model) -> Vec<Command> {
     match model.runs.under.clone() {
-        Some(path) => vec![Work::once(
+        Some(path) => vec![Work::latest(
             "runs.disk",
-            move || (disk_use(&path), path),
+            move |_| (disk_use(&path), path),
             |model, (disk, path)| {
                 // The cursor may have gone on, or come back to a run that was measured.
                 if model.runs.under.as_ref() == Some(&path) {

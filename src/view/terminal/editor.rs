@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
+use crate::score::given_threads;
+
 /// The command that opens a file at a line (from 1); `editor` is `$VISUAL` or `$EDITOR`, which may hold arguments and quotes.
 pub(super) fn command(editor: &str, path: &Path, line: usize) -> Command {
     // A shell takes the words apart, as git has it done; the paths are handed over as they are.
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("exec {editor} \"$@\"")).arg(editor).args(arguments(editor, path, line));
+    command.envs(given_threads());
     command
 }
 

@@ -1,6 +1,6 @@
 //! The loop: messages from keyboard, runs, work and clock; all that are there are taken, then at most one picture is drawn.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use super::bells::Bells;
+use super::follow::Following;
 use super::ground::{self, Said};
 use super::input::Input;
 use super::modes::Terminal;
@@ -20,9 +21,10 @@ use super::signals::Asked;
 use super::writer::Writer;
 use super::{hangup, modes, panic, signals};
 use crate::view::appearance::{self, Appearance};
-use crate::view::message::Message;
+use crate::view::message::{Message, Outlets};
 use crate::view::model::Model;
 use crate::view::options::Options;
+use crate::view::program;
 use crate::view::screens::prompts;
 use crate::view::update::update;
 
@@ -76,6 +78,8 @@ pub(super) struct View {
     pub(super) writer: Writer,
     pub(super) pictures: Pictures,
     pub(super) bells: Bells,
+    pub(super) outlets: Outlets,
+    pub(super) followed: HashMap<PathBuf, Following>,
     /// For the terminal besides pictures: copies, notifications.
     pub(super) besides: Vec<u8>,
     /// Another program has the terminal.
@@ -101,6 +105,8 @@ pub fn run(options: Options) -> io::Result<Ending> {
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
     let code = if ended.is_ok() { view.leaving.unwrap_or(0) } else { BUG };
+    view.outlets.close();
+    program::end_children();
     // However it ends, what is unsaved is kept.
     let unkept = keep_now(&view.model);
     // A terminal that takes nothing more must not keep the process.
@@ -142,6 +148,8 @@ impl View {
             writer,
             pictures: Pictures::new(),
             bells: Bells::default(),
+            outlets: Outlets::default(),
+            followed: HashMap::new(),
             besides: Vec::new(),
             lent: false,
             continued: None,

@@ -43,7 +43,7 @@ fn folder(data: &Path) -> PathBuf {
 fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     let folder = folder(data);
     std::fs::DirBuilder::new().recursive(true).mode_private().create(&folder)?;
-    let now = jiff::Timestamp::now();
+    let now = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
     let path = folder.join(format!("{}-{}.txt", now.strftime("%Y%m%d-%H%M%S"), std::process::id()));
     let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
     let (version, thread) = (env!("CARGO_PKG_VERSION"), std::thread::current());

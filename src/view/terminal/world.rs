@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::event_loop::{LAST_PICTURE, Told, View};
 use super::signals::Asked;
 use super::{editor, escape, follow, modes, panic};
 use crate::plan::bytes_in_words;
 use crate::run::State;
-use crate::view::message::{Apply, Command, Message, Outlet, Work, Worked};
+use crate::view::message::{Apply, Command, Message, Work, Worked};
+use crate::view::program;
 use crate::view::settings::Notifications;
 
 /// A process that continues hears of it by a signal as well.
@@ -29,11 +32,14 @@ impl View {
                 Command::Work(work) => self.begin(work),
                 Command::Watch(run) => {
                     let (tell, path) = (self.tell.clone(), run.clone());
-                    follow::start(run, move |news| tell.send(Told::Message(Message::Run(path.clone(), news))).is_ok());
+                    // Gone, the loop has dropped what is followed.
+                    let following = follow::start(run.clone(), move |news| _ = tell.send(Told::Message(Message::Run(path.clone(), news))));
+                    self.followed.insert(run, following);
                 }
+                Command::Unwatch(run) => drop(self.followed.remove(&run)),
                 Command::Suspend => self.suspend(),
                 Command::Copy(text) => self.copy(&text),
-                Command::Notify { title, text } => self.notify(&title, &text),
+                Command::Notify { title, text, urgent } => self.notify(&title, &text, urgent),
                 Command::Edit { path, line } => self.lend(path, line),
                 Command::Redraw => self.redraw(),
             }
@@ -56,12 +62,13 @@ impl View {
 
     /// Work on a thread of its own. A bug in it is a complaint, not the end.
     fn begin(&self, work: Work) {
-        let (key, generation, job) = (work.key, work.generation, work.job);
         let (tell, done, data) = (self.tell.clone(), self.tell.clone(), self.model.options.data.clone());
-        let outlet = Outlet::new(move |apply| {
+        let (key, generation) = (work.key, work.generation);
+        let outlet = self.outlets.begin(&work, move |apply| {
             let worked = Worked { key, generation, apply: Some(apply) };
             tell.send(Told::Message(Message::Worked(worked))).is_ok()
         });
+        let job = work.job;
         let working = move || {
             if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&outlet))) {
                 let text = panic::sentence(&format!("the work `{key}`"), &data, panicked.as_ref());
@@ -97,9 +104,9 @@ impl View {
         }
     }
 
-    fn notify(&mut self, title: &str, text: &str) {
+    fn notify(&mut self, title: &str, text: &str, urgent: bool) {
         let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
-        if self.bells.may(Instant::now(), &sentence) {
+        if self.bells.may(Instant::now(), &sentence, urgent) {
             match self.model.options.notifications {
                 Notifications::All => self.besides.extend(escape::notify(title, text, &self.model.options.given.capability)),
                 Notifications::Bell => self.besides.push(b'\x07'),
@@ -115,7 +122,9 @@ impl View {
         }
         self.writer.finish(LAST_PICTURE);
         modes::leave();
+        program::signal_children(Signal::STOP);
         modes::stop();
+        program::signal_children(Signal::CONT);
         self.continued = Some(Instant::now());
         self.enter();
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::report::{passes_of, short_id};
 use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
+use crate::score::given_threads;
 use crate::view::control;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
@@ -119,6 +120,7 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
             }
             let best = format!("trained={}@best", directory.path().display());
             let mut process = Process::new(program);
+            process.arg0("grpo-tui").envs(given_threads());
             process.arg("eval").arg(directory.path().join("task"));
             process.args([
                 "--model",

@@ -6,7 +6,7 @@ use crate::run::{Compute, RunDirectory};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Confirm, Popup};
-use crate::view::program::{Call, Ended, GiveUp, Said, task_argument};
+use crate::view::program::{Call, Ended, Said, task_argument};
 use crate::view::{action, workbench};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
@@ -84,7 +84,7 @@ fn launch(model: &mut Model) -> Vec<Command> {
         move || {
             let mut document = String::new();
             // A launch is never given up half way: the worker may be running already.
-            let outcome = call.run(&GiveUp::default(), &mut |said| {
+            let outcome = call.run_through(&mut |said| {
                 if let Said::Result(line) = said {
                     document.push_str(&line);
                 }
@@ -110,8 +110,8 @@ struct Begun {
     text: String,
 }
 
-fn started(outcome: Result<Option<Ended>, String>, document: &str) -> Result<Begun, String> {
-    let Some(ended) = outcome? else { return Err("it was given up".to_owned()) };
+fn started(outcome: Result<Ended, String>, document: &str) -> Result<Begun, String> {
+    let ended = outcome?;
     if !ended.success {
         return Err(ended.reason());
     }

@@ -49,7 +49,7 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
     let overlay = &mut model.workbench.overlay;
     if let Some(index) = overlay.iter().position(|other| *other == run) {
         overlay.remove(index);
-        return Vec::new();
+        return workbench::let_go(model);
     }
     overlay.push(run.clone());
     workbench::follow(model, run)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::run::{RolloutGroup, read_step};
 use crate::score::Score;
-use crate::view::message::{Command, Work};
+use crate::view::message::{Command, Outlet, Work};
 use crate::view::model::Model;
 
 /// Steps whose texts are kept.
@@ -71,8 +71,9 @@ pub(super) fn wanted(model: &mut Model, step: u64) -> Vec<Command> {
     }
     let (path, of) = (run.path().to_owned(), run.path().to_owned());
     model.live.rollouts.reading = Some(step);
-    let read = move || read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
-    let work = Work::once("live.rollouts", read, move |model, groups| {
+    let read =
+        move |_: &Outlet| read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
+    let work = Work::latest("live.rollouts", read, move |model, groups| {
         if model.workbench.current.as_ref() == Some(&of) {
             model.live.rollouts.reading = None;
             model.live.rollouts.keep(step, groups);

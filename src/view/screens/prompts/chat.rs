@@ -36,9 +36,9 @@ pub(super) fn show(model: &mut Model) -> Vec<Command> {
         model.prompts.chat_top = 0;
     }
     let (Some(open), Some(counter)) = (model.workbench.task.clone(), model.prompts.counter.clone()) else { return Vec::new() };
-    vec![Work::once(
+    vec![Work::latest(
         "prompts.chat",
-        move || {
+        move |_| {
             let row = row(&open, entry)?;
             let expected =
                 row.expected.as_ref().map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));

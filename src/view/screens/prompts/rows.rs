@@ -163,9 +163,9 @@ fn arrange_to(model: &Model, kept: Option<u32>) -> Vec<Command> {
     let (entries, tokens) = (prompts.entries.clone(), prompts.tokens.clone());
     let (filter, sort) = (prompts.filter.text().to_owned(), prompts.sort);
     let count = entries.len();
-    vec![Work::once(
+    vec![Work::latest(
         "prompts.rows",
-        move || arranged(&open, &entries, &tokens, &filter, sort),
+        move |_| arranged(&open, &entries, &tokens, &filter, sort),
         move |model, shown| {
             if model.prompts.entries.len() != count {
                 return Vec::new();

@@ -140,11 +140,11 @@ fn open(model: &mut Model) -> Vec<Command> {
 fn overlay(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
     let others: Vec<_> = model.runs.chosen().into_iter().filter(|other| *other != path).collect();
+    model.workbench.overlay.clone_from(&others);
     let mut commands = workbench::show_run(model, path);
-    for other in &others {
-        commands.extend(workbench::follow(model, other.clone()));
+    for other in others {
+        commands.extend(workbench::follow(model, other));
     }
-    model.workbench.overlay = others;
     commands.extend(workbench::go_to(model, Screen::Live));
     commands
 }

@@ -7,7 +7,7 @@ use crate::dataset::PromptRow;
 use crate::score::audit::audit;
 use crate::score::{Scorer, Tier};
 use crate::task::PromptSet;
-use crate::view::message::{Command, Work};
+use crate::view::message::{Command, Outlet, Work};
 use crate::view::model::Model;
 use crate::view::workbench::OpenTask;
 
@@ -42,7 +42,8 @@ pub(super) fn compute(model: &Model) -> Vec<Command> {
     let (open, scorer, task) = (Arc::clone(open), Arc::clone(scorer), Arc::clone(task));
     let saved = draft.saved_scorer.clone();
     let work = Work::stream("schema.effects", move |outlet| {
-        let effects = effects(&open, &scorer, saved.as_deref());
+        let Some(_turn) = outlet.turn() else { return };
+        let Some(effects) = effects(&open, &scorer, saved.as_deref(), outlet) else { return };
         let wanted = outlet.put(move |model| {
             model.schema.effects = Some(effects);
             Vec::new()
@@ -60,7 +61,8 @@ pub(super) fn compute(model: &Model) -> Vec<Command> {
     vec![work]
 }
 
-fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>) -> Effects {
+/// `None` where newer work has begun.
+fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, outlet: &Outlet) -> Option<Effects> {
     let mut effects = Effects { saved: saved.map(|_| [0; 3]), ..Effects::default() };
     let (mut rewards, mut saved_rewards) = (0.0, 0.0);
     let samples = open.samples.as_deref().unwrap_or_default();
@@ -70,8 +72,12 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>) -> Effects 
     }
     let row = |id: &Option<String>| rows.get(id.as_deref()?).copied();
     let texts: Vec<_> = samples.iter().map(|sample| (sample.text.as_str(), row(&sample.prompt_id))).collect();
-    let scores = scorer.score_all(&texts);
-    let before = saved.map(|saved| saved.score_all(&texts));
+    let score = |scorer: &Scorer| scorer.score_while(&texts, || outlet.is_wanted());
+    let scores = score(scorer)?;
+    let before = match saved {
+        Some(saved) => Some(score(saved)?),
+        None => None,
+    };
     for (place, (sample, score)) in samples.iter().zip(&scores).enumerate() {
         effects.now[score.tier as usize] += 1;
         effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
@@ -87,5 +93,5 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>) -> Effects 
     let count = samples.len().max(1) as f64;
     effects.reward = rewards / count;
     effects.saved_reward = saved.map(|_| saved_rewards / count);
-    effects
+    Some(effects)
 }

@@ -6,8 +6,11 @@ use rayon::prelude::*;
 
 use super::items::{Item, Items};
 use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_state};
-use crate::score::{FailureClass, Score, Scorer, Tier};
+use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
 use crate::task::TierValues;
+
+/// Whether somebody still waits for what is computed.
+pub type Wanted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// Completions with their scores.
 #[derive(Debug)]
@@ -87,10 +90,10 @@ pub fn formula(advantage: Advantage, reward: f64, group: &Group, found: f64) -> 
     }
 }
 
-/// Score them all, on every core.
-pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues) -> Scored {
+/// Score them all, on every core; `None` once `wanted` says that nobody waits for it.
+pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues, wanted: Wanted<'_>) -> Option<Scored> {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
-    let scores = scorer.score_all(&texts);
+    let scores = scorer.score_while(&texts, wanted)?;
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
     let mut groups = vec![Group::default(); items.groups.len()];
     for (place, item) in items.all.iter().enumerate() {
@@ -109,7 +112,7 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues) -> Scored {
             }
         }
     }
-    Scored { tally: tally(&scores), items: Arc::clone(items), scores, advantages, groups }
+    Some(Scored { tally: tally(&scores), items: Arc::clone(items), scores, advantages, groups })
 }
 
 fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
@@ -143,9 +146,10 @@ fn tally(scores: &[Score]) -> Tally {
     tally
 }
 
-/// What the schema would change in stored steps, each scored on its own core.
-pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, tiers: TierValues) -> Vec<Impact> {
-    steps.par_iter().map(|(step, items)| impact(*step, &score(items, scorer, tiers))).collect()
+/// What the schema would change in stored steps, on every core; `None` as of [`score`].
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, tiers: TierValues, wanted: Wanted<'_>) -> Option<Vec<Impact>> {
+    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, tiers, wanted)?));
+    on_every_core(|| steps.par_iter().map(one).collect())
 }
 
 fn impact(step: u64, scored: &Scored) -> Impact {
@@ -212,7 +216,7 @@ mod tests {
 
     fn scored(items: &Arc<Items>) -> Scored {
         let task = Task::embedded("invoice").unwrap();
-        score(items, &Scorer::new(&task).unwrap(), task.score.tiers)
+        score(items, &Scorer::new(&task).unwrap(), task.score.tiers, &|| true).unwrap()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scored::{Impact, Scored, impacts, moved, score};
 use super::{Source, Stored, Whole, listing};
 use crate::advantage::Advantage;
-use crate::view::message::{Command, Work};
+use crate::view::message::{Command, Outlet, Work};
 use crate::view::model::Model;
 use crate::view::program::GiveUp;
 use crate::view::widgets::cursor::Cursor;
@@ -58,7 +58,8 @@ pub(super) fn load(model: &mut Model) -> Vec<Command> {
     let advantage = model.launch.resolved.as_ref().map(|resolved| resolved.config.advantage);
     let (run, stored) = (run_step(model), scores.stored.clone());
     let wanted = Wanted { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
-    vec![Work::once("scores.items", move || read(wanted), move |model, loaded| take_items(model, open, loaded))]
+    let compute = move |outlet: &Outlet| read(wanted, outlet);
+    vec![Work::latest("scores.items", compute, move |model, loaded| take_items(model, open, loaded))]
 }
 
 /// The step of the current run that is looked at.
@@ -71,7 +72,7 @@ fn run_step(model: &Model) -> Option<RunStep> {
     Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
 }
 
-fn read(wanted: Wanted) -> Loaded {
+fn read(wanted: Wanted, outlet: &Outlet) -> Loaded {
     let rows = wanted.rows.unwrap_or_else(|| Arc::new(rows_of(&wanted.open)));
     let mut stored = wanted.stored;
     let items = match wanted.source {
@@ -81,7 +82,7 @@ fn read(wanted: Wanted) -> Loaded {
             None => Err("no run is open: open one on the screen Runs (f1)".to_owned()),
             Some(run) if run.last == 0 => Err("the run has not finished a step yet".to_owned()),
             Some(run) => {
-                let held = hold(&run, stored.take().filter(|stored| stored.run == run.run));
+                let held = hold(&run, stored.take().filter(|stored| stored.run == run.run), outlet);
                 let items = Items::step(&run.run, run.step, &held.rows, run.advantage);
                 stored = Some(held);
                 items
@@ -92,14 +93,15 @@ fn read(wanted: Wanted) -> Loaded {
 }
 
 /// The latest steps of a run, up to a number of completions; those that are held already are not read again.
-fn hold(run: &RunStep, before: Option<Stored>) -> Stored {
+fn hold(run: &RunStep, before: Option<Stored>, outlet: &Outlet) -> Stored {
     let (rows, known) = match before {
         Some(before) if before.steps.last().is_some_and(|(step, _)| *step == run.last) => return before,
         Some(before) => (before.rows, before.steps),
         None => (Arc::new(rows_of_run(&run.task)), Arc::default()),
     };
     let (mut steps, mut completions) = (Vec::new(), 0);
-    for step in (1..=run.last).rev() {
+    // Superseded, what is read so far goes nowhere.
+    for step in (1..=run.last).rev().take_while(|_| outlet.is_wanted()) {
         let items = match known.binary_search_by_key(&step, |(step, _)| *step) {
             Ok(place) => Ok(Arc::clone(&known[place].1)),
             Err(_) => Items::step(&run.run, step, &rows, run.advantage).map(Arc::new),
@@ -147,7 +149,11 @@ pub(super) fn rescore(model: &mut Model) -> Vec<Command> {
     let held = model.scores.stored.as_ref().filter(|_| model.scores.source == Source::Step);
     let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
     model.scores.is_old = false;
-    vec![Work::once("score", move || (score(&items, &scorer, tiers), impacts(&steps, &scorer, tiers)), take_scores)]
+    let compute = move |outlet: &Outlet| {
+        let wanted = || outlet.is_wanted();
+        score(&items, &scorer, tiers, &wanted).zip(impacts(&steps, &scorer, tiers, &wanted))
+    };
+    vec![Work::latest("score", compute, |model, scores| scores.map_or_else(Vec::new, |scores| take_scores(model, scores)))]
 }
 
 fn take_scores(model: &mut Model, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
@@ -217,7 +223,8 @@ pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
         for piece in all.chunks(PIECE) {
-            if give_up.is_asked() {
+            let wanted = || !give_up.is_asked() && outlet.is_wanted();
+            if !wanted() {
                 return;
             }
             let outcome = piece_of(&run.run, piece, &rows, run.advantage);
@@ -225,7 +232,7 @@ pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
                 Ok(steps) => (steps, None),
                 Err(error) => (Vec::new(), Some(error)),
             };
-            let found = impacts(&steps, &scorer, tiers);
+            let Some(found) = impacts(&steps, &scorer, tiers, &wanted) else { return };
             let wanted = outlet.put(move |model| {
                 if let Some(whole) = &mut model.scores.whole {
                     whole.impacts.extend(found);
