@@ -43,8 +43,9 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
     let plan = |more: &[&str]| {
-        let small = ["train", "invoice", "--plan", "--runs", runs.to_str().unwrap(), "--set", "max_rows=8", "--set", "temperature=3"];
-        let output = grpo_tui(&[small.as_slice(), more].concat());
+        let small = ["train", "invoice", "--plan", "--runs", runs.to_str().unwrap(), "--set", "max_rows=2", "--set", "temperature=3"];
+        let groups = ["--set", "completions_per_prompt=2", "--set", "prompt_groups_per_step=1"];
+        let output = grpo_tui(&[small.as_slice(), &groups, more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };

@@ -159,7 +159,7 @@ mod tests {
         let better =
             "valid: significantly better (p = 1.6e-61)\n  +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);
-        let worse = "valid: significantly worse (p = 0.0129)\n  -20.0 points [-33.7, -4.1]; 2 improvements, 12 regressions in 50 prompts\n";
+        let worse = "valid: significantly worse (p = 0.0129)\n  -20.0 points [-34.2, -3.9]; 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
     }
 

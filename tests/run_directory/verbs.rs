@@ -101,7 +101,7 @@ fn exports() {
         "&lt;script&gt;alert(",
         "looks &lt;good&gt; &amp; steady",
         "Became valid: 5 of 30 shown",
-        "30 became valid and 0 no longer are",
+        "30 improvements, 0 regressions in 50 prompts",
         "<polyline",
         "step 17: not finite",
         "Proof set, with 95 % interval",
