@@ -41,8 +41,6 @@ pub(super) struct Job {
     pub(super) task: Task,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,
-    /// Reward of the highest and the lowest tier, to tell solved groups from hopeless ones.
-    pub(super) best_and_worst: (f64, f64),
 }
 
 /// Steps in a row without a finite gradient that end a run.
@@ -55,7 +53,7 @@ impl Job {
     /// [`TrainError`] naming what is missing or wrong.
     pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
         let shape = outline.shape();
-        let Outline { task, config, start, prompts, scorer, threads, total_steps, best_and_worst, .. } = outline;
+        let Outline { task, config, start, prompts, scorer, threads, total_steps, .. } = outline;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
@@ -74,7 +72,6 @@ impl Job {
             threads,
             engine: engine.clone(),
             shape,
-            best_and_worst,
             tokenizer: start.tokenizer,
             config,
             trainable,

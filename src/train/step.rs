@@ -152,8 +152,8 @@ fn score(job: &Job, prompt: usize, completions: Vec<Completion>) -> Result<Score
     let scores: Vec<Score> = texts.iter().map(|text| job.scorer.score(text, Some(row))).collect();
     let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
     let advantages = group_advantages(&rewards, job.config.advantage);
-    let (best, worst) = job.best_and_worst;
-    Ok(ScoredGroup { prompt, dead: group_state(&rewards, best, worst), completions, texts, scores, rewards, advantages })
+    let dead = group_state(&rewards, scores.iter().all(Score::is_full));
+    Ok(ScoredGroup { prompt, dead, completions, texts, scores, rewards, advantages })
 }
 
 /// The groups that a gradient is computed from, and the step's denominators.
@@ -211,7 +211,7 @@ mod tests {
             texts: Vec::new(),
             scores: Vec::new(),
             advantages: group_advantages(&rewards, crate::advantage::Advantage::Standardized),
-            dead: group_state(&rewards, 1.0, 0.0),
+            dead: group_state(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
             rewards,
         }
     }

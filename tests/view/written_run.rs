@@ -103,7 +103,7 @@ impl Written {
             self.append(Group {
                 step,
                 prompt_id: name.into(),
-                dead: group_state(&rewards, 1.0, 0.0),
+                dead: group_state(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
                 tiers: scores.iter().map(|score| score.tier.name().to_owned()).collect(),
                 rewards,
                 advantages,

@@ -67,11 +67,13 @@ fn from_rollout(group: &Sampled) -> Row {
     let tier = |score: &Option<crate::score::Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
-    // Where all rewards are alike the tiers tell which end it is, whatever the task pays for them.
-    let dead = match group_state(&rewards, 1.0, 0.0) {
-        Dead::No => Dead::No,
-        _ if tiers.iter().any(|tier| tier == "valid") => Dead::Best,
-        _ => Dead::Worst,
-    };
-    Row { prompt_id: group.prompt_id.clone(), rewards, tiers, advantages: completions().map(|one| one.advantage).collect(), dead }
+    let solved = completions().all(|completion| completion.score.as_ref().is_some_and(crate::score::Score::is_full));
+    let dead = group_state(&rewards, solved);
+    Row {
+        prompt_id: group.prompt_id.clone(),
+        rewards,
+        tiers,
+        advantages: completions().map(|one| one.advantage).collect(),
+        dead,
+    }
 }

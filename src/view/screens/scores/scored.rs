@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use super::items::{Item, Items};
 use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_state};
 use crate::score::{FailureClass, Score, Scorer, Tier};
-use crate::task::TierValues;
 
 /// Completions with their scores.
 #[derive(Debug)]
@@ -88,7 +87,7 @@ pub fn formula(advantage: Advantage, reward: f64, group: &Group, found: f64) -> 
 }
 
 /// Score them all, on every core.
-pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues) -> Scored {
+pub fn score(items: &Arc<Items>, scorer: &Scorer) -> Scored {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
     let scores = scorer.score_all(&texts);
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
@@ -102,7 +101,8 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues) -> Scored {
     for group in &mut groups {
         let rewards: Vec<f64> = group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
-        group.state = group_state(&rewards, tiers.valid, tiers.unparsable);
+        let solved = group.members.iter().filter_map(|place| scores.get(*place)).all(Score::is_full);
+        group.state = group_state(&rewards, solved);
         for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
             if let Some(advantage) = advantages.get_mut(*place) {
                 *advantage = found;
@@ -144,8 +144,8 @@ fn tally(scores: &[Score]) -> Tally {
 }
 
 /// What the schema would change in stored steps, each scored on its own core.
-pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, tiers: TierValues) -> Vec<Impact> {
-    steps.par_iter().map(|(step, items)| impact(*step, &score(items, scorer, tiers))).collect()
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer) -> Vec<Impact> {
+    steps.par_iter().map(|(step, items)| impact(*step, &score(items, scorer))).collect()
 }
 
 fn impact(step: u64, scored: &Scored) -> Impact {
@@ -212,7 +212,7 @@ mod tests {
 
     fn scored(items: &Arc<Items>) -> Scored {
         let task = Task::embedded("invoice").unwrap();
-        score(items, &Scorer::new(&task).unwrap(), task.score.tiers)
+        score(items, &Scorer::new(&task).unwrap())
     }
 
     #[test]

@@ -141,13 +141,12 @@ fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Com
 
 /// Score what is there with the last schema that compiled.
 pub(super) fn rescore(model: &mut Model) -> Vec<Command> {
-    let (Some(scorer), Some(open)) = (model.workbench.scorer(), model.workbench.task.as_ref()) else { return Vec::new() };
-    let tiers = open.task.score.tiers;
+    let Some(scorer) = model.workbench.scorer() else { return Vec::new() };
     let items = Arc::clone(&model.scores.items);
     let held = model.scores.stored.as_ref().filter(|_| model.scores.source == Source::Step);
     let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
     model.scores.is_old = false;
-    vec![Work::once("score", move || (score(&items, &scorer, tiers), impacts(&steps, &scorer, tiers)), take_scores)]
+    vec![Work::once("score", move || (score(&items, &scorer), impacts(&steps, &scorer)), take_scores)]
 }
 
 fn take_scores(model: &mut Model, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
@@ -203,16 +202,13 @@ pub(super) fn forget_run(model: &mut Model) {
 
 /// Score every stored step of the current run again, piece by piece.
 pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
-    let (Some(run), Some(scorer), Some(open)) = (run_step(model), model.workbench.scorer(), model.workbench.task.clone()) else {
-        return Vec::new();
-    };
+    let (Some(run), Some(scorer)) = (run_step(model), model.workbench.scorer()) else { return Vec::new() };
     let give_up = GiveUp::default();
     let version = model.workbench.draft.version;
     if let Some(before) = model.scores.whole.take() {
         before.give_up.now();
     }
     model.scores.whole = Some(Whole { give_up: give_up.clone(), steps: run.last, version, ..Whole::default() });
-    let tiers = open.task.score.tiers;
     vec![Work::stream("scores.whole", move |outlet| {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
@@ -225,7 +221,7 @@ pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
                 Ok(steps) => (steps, None),
                 Err(error) => (Vec::new(), Some(error)),
             };
-            let found = impacts(&steps, &scorer, tiers);
+            let found = impacts(&steps, &scorer);
             let wanted = outlet.put(move |model| {
                 if let Some(whole) = &mut model.scores.whole {
                     whole.impacts.extend(found);
