@@ -184,6 +184,7 @@ pub static KEYS: &[Key] = &[
     // Watching and keeping.
     key("eval_every", whole(0, ANY), "5", "steps", "Read the eval set every so many steps; 0 only at the start and the end.")
         .presets("5", "20", "5"),
+    key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to one-dimensional tensors (norms, biases) too."),
     key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every so many steps; 0 only at the end.")
         .presets("5", "20", "10"),
     key(

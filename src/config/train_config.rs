@@ -46,6 +46,7 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     pub eval_every: u64,
     pub checkpoint_every: u64,
+    pub decay_norms_and_biases: bool,
     pub keep_checkpoints: usize,
     pub keep_best_by: BestBy,
     pub keep_rollouts: u64,

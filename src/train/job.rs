@@ -187,6 +187,7 @@ fn optimizer_and_state(
         epsilon: config.adam_epsilon,
         weight_decay: config.weight_decay,
         grad_clip_norm: config.grad_clip_norm,
+        decay_norms_and_biases: config.decay_norms_and_biases,
     };
     let Some(&step) = list_checkpoints(run.path())?.last() else {
         let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;

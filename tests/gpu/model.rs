@@ -89,6 +89,7 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
         grad_clip_norm: 1.0,
     };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();
+        decay_norms_and_biases: false,
     let applied = optimizer.apply(model.parameters(), &gradients).unwrap();
     (gradients.flat().clone(), statistics, applied)
 }

@@ -196,6 +196,7 @@ fn one_step_moves_everything_trainable_and_nothing_frozen() {
             grad_clip_norm: 1.0,
         };
         let mut optimizer = Optimizer::new(optimizer_settings, model.parameters(), &Device::Cpu).unwrap();
+            decay_norms_and_biases: false,
         let gradients = gradient(&model, settings(false, 1000), 1);
         assert!(matches!(optimizer.apply(model.parameters(), &gradients).unwrap(), Applied::Moved { .. }));
         let after: Vec<f32> = model.parameters().flat().to_vec1().unwrap();

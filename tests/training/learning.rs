@@ -156,3 +156,32 @@ fn sft_then_grpo() {
     };
     assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
 }
+        decay_norms_and_biases: false,
+        decay_norms_and_biases: true,
+/// Norms and biases do not decay, matrices do; with the key all do.
+#[test]
+fn one_dimensional_tensors_do_not_decay() {
+    let tensor = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+    for (decay_norms_and_biases, kept) in [(false, 1.0), (true, 0.95)] {
+        let named =
+            [("a", &[2, 2][..]), ("norm", &[3]), ("bias", &[2]), ("b", &[1, 2])].map(|(name, shape)| (name.to_owned(), tensor(shape)));
+        let parameters = Parameters::new(named.into(), DType::F32, &Device::Cpu).unwrap();
+        let settings = OptimizerSettings {
+            learning_rate: 0.1,
+            warmup_steps: 0,
+            cosine_steps: 0,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.5,
+            decay_norms_and_biases,
+            grad_clip_norm: 0.0,
+        };
+        let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
+        let gradients = Gradients::zeros(&parameters).unwrap();
+        optimizer.apply(&parameters, &gradients).unwrap();
+        let expected: Vec<f32> = [[0.95; 4].as_slice(), &[kept; 5], &[0.95; 2]].concat();
+        assert_eq!(parameters.flat().to_vec1::<f32>().unwrap(), expected);
+    }
+}
+
