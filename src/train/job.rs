@@ -160,14 +160,15 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
         policy_loss: config.policy_loss,
         clip_low: config.eps_clip,
         clip_high: config.eps_clip_high,
+        cispo_cap: config.cispo_cap,
         kl_beta: config.kl_beta,
         kl_estimator: config.kl_estimator,
+        kl_importance: config.kl_importance,
         max_completion_tokens: config.max_completion_tokens,
     };
     PolicySettings {
         loss,
         temperature: config.temperature,
-        off_policy: config.weight_sync_interval > 1,
         tokens_per_micro_batch: shape.tokens_per_micro_batch,
         recompute: shape.recompute,
     }
@@ -186,8 +187,8 @@ fn optimizer_and_state(
         beta2: config.adam_beta2,
         epsilon: config.adam_epsilon,
         weight_decay: config.weight_decay,
-        grad_clip_norm: config.grad_clip_norm,
         decay_norms_and_biases: config.decay_norms_and_biases,
+        grad_clip_norm: config.grad_clip_norm,
     };
     let Some(&step) = list_checkpoints(run.path())?.last() else {
         let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;

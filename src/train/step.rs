@@ -182,6 +182,7 @@ fn sample((completion, &advantage): (&Completion, &f64)) -> PolicySample {
     PolicySample {
         token_ids: completion.token_ids.clone(),
         sampled_log_probs: completion.log_probs.clone(),
+        old_log_probs: None,
         reference_log_probs: None,
         advantage,
     }

@@ -60,6 +60,94 @@ fn kl_starts_at_zero_and_grows() {
 }
 
 #[test]
+fn a_kl_that_is_not_computed_is_not_a_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=2", "eval_every=0"]);
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    assert!(state.metrics.contains_key("entropy") && !state.metrics.contains_key("kl"), "{:?}", state.metrics.keys());
+    let page =
+        grpo_tui::report::html(&grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap()).text;
+    assert!(page.contains("KL to the start: not measured (kl_beta = 0)") && !page.contains("KL to the start, nats a token"));
+}
+
+/// With clips of width 0 any rounding of a ratio would be clipped. The weights do not move, so every ratio is exactly 1: in an interval's first step by
+/// definition, in the others because the old log-probs come from the same forward as the current ones, and not from the sampler.
+#[test]
+fn ratios_of_a_sync_interval_are_exactly_one_while_nothing_moves() {
+    for loss in ["gspo", "grpo"] {
+        let folder = tempfile::tempdir().unwrap();
+        let loss = format!("policy_loss={loss}");
+        let set = [
+            &loss,
+            "weight_sync_interval=3",
+            "learning_rate=0",
+            "eps_clip=0",
+            "eps_clip_high=0",
+            "eval_every=0",
+            "tokens_per_micro_batch=700",
+        ];
+        let run = create(folder.path(), &set);
+        work(&run, |_| false).unwrap();
+        let state = RunState::read(run.path()).unwrap();
+        let informative = state.metrics["groups/frac_mixed"].values().iter().filter(|share| **share > 0.0).count();
+        assert!(informative >= 4, "{loss}: only {informative} steps had anything to clip");
+        for name in ["clip_ratio/low_mean", "clip_ratio/high_mean"] {
+            let clipped = state.metrics[name].values();
+            assert!(clipped.iter().all(|share| *share == 0.0), "{loss} {name}: {clipped:?}");
+        }
+    }
+}
+
+/// Every completion lacks a key that the schema asks for, and `invalid` is worth more than half: equal rewards near the top are not a solved task.
+#[test]
+fn groups_without_a_valid_completion_are_never_all_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = super::small_task::write(folder.path());
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(task.join(name)).unwrap();
+        assert!(text.contains(from), "{name}: {text}");
+        std::fs::write(task.join(name), text.replacen(from, to, 1)).unwrap();
+    };
+    edit("schema.json", "\"required\": [", "\"required\": [\"approved_by\", ");
+    edit("task.toml", "invalid = 0.5", "invalid = 0.6");
+    let run = super::small_task::create_of(&task, folder.path(), &["temperature=0.3", "max_steps=4", "eval_every=0", "learning_rate=0"]);
+    let mut told = Vec::new();
+    work(&run, |event| {
+        if let EventBody::Alert(alert) = event {
+            told.push(alert.rule.clone());
+        }
+        false
+    })
+    .unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let equal: f64 = state.metrics["frac_reward_zero_std"].values().iter().sum();
+    assert!(equal > 0.0, "some group has equal rewards of 0.6");
+    assert!(state.metrics["groups/frac_all_best"].values().iter().all(|share| *share == 0.0), "{told:?}");
+    assert!(!told.contains(&"all_best".to_owned()), "{told:?}");
+}
+
+/// Groups that dynamic sampling replaced are marked in events and rollouts, and a step's counts leave them out.
+#[test]
+fn replaced_groups_are_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["dynamic_sampling=true", "max_steps=2", "eval_every=0", "temperature=0.6"]);
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let mut all = 0;
+    for (step, groups) in &state.groups {
+        let replaced = groups.values().filter(|group| group.replaced).count();
+        assert_eq!(replaced as f64, state.metrics["groups/replaced"].at(*step).unwrap());
+        let counts = state.group_counts[step];
+        assert_eq!((counts.mixed + counts.best + counts.worst) as usize, groups.len() - replaced);
+        let stored = grpo_tui::run::read_step(run.path(), *step).unwrap();
+        assert_eq!(stored.iter().filter(|group| group.replaced).count(), replaced);
+        all += replaced;
+    }
+    assert!(all > 0, "nothing was replaced");
+}
+
+#[test]
 fn stop_conditions_end_a_run_early() {
     for (set, steps) in [("stop_when=valid>=0.01", 3), ("patience=1", 3)] {
         let folder = tempfile::tempdir().unwrap();
@@ -72,8 +160,10 @@ fn stop_conditions_end_a_run_early() {
             }
             false
         });
-        assert!(matches!(ended.unwrap(), Ended::Finished(_)));
+        assert!(matches!(ended.unwrap(), Ended::Finished(report) if report.cause.starts_with("stopped early: ")));
         assert_eq!(last, steps, "{set}");
+        let end = RunState::read(run.path()).unwrap().end.unwrap();
+        assert!(end.cause.starts_with("stopped early: "), "{end:?}");
     }
 }
 
@@ -89,6 +179,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.0,
+        decay_norms_and_biases: false,
         grad_clip_norm: 1.0,
     };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
@@ -115,6 +206,7 @@ fn adamw_follows_its_definition() {
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.01,
+        decay_norms_and_biases: true,
         grad_clip_norm: 1.0,
     };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
@@ -138,26 +230,6 @@ fn adamw_follows_its_definition() {
     }
 }
 
-/// Imitating the rows' own answers teaches form and values at once, and its result is a start for GRPO.
-#[test]
-fn sft_then_grpo() {
-    let folder = tempfile::tempdir().unwrap();
-    let set = ["method=sft", "max_steps=12", "prompt_groups_per_step=6", "learning_rate=5e-4", "eval_every=0", "checkpoint_every=0"];
-    let first = create(folder.path(), &set);
-    work(&first, |_| false).unwrap();
-    let state = RunState::read(first.path()).unwrap();
-    let loss = state.metrics["loss"].values();
-    assert!(loss[11] < 0.5 * loss[0], "{loss:?}");
-    let second = create(folder.path(), &[&format!("base_model={}", first.path().display()), "max_steps=1"]);
-    work(&second, |_| false).unwrap();
-    let proof = |run: &grpo_tui::run::RunDirectory, target: &str| {
-        let state = RunState::read(run.path()).unwrap();
-        state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
-    };
-    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
-}
-        decay_norms_and_biases: false,
-        decay_norms_and_biases: true,
 /// Norms and biases do not decay, matrices do; with the key all do.
 #[test]
 fn one_dimensional_tensors_do_not_decay() {
@@ -185,3 +257,21 @@ fn one_dimensional_tensors_do_not_decay() {
     }
 }
 
+/// Imitating the rows' own answers teaches form and values at once, and its result is a start for GRPO.
+#[test]
+fn sft_then_grpo() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["method=sft", "max_steps=12", "prompt_groups_per_step=6", "learning_rate=5e-4", "eval_every=0", "checkpoint_every=0"];
+    let first = create(folder.path(), &set);
+    work(&first, |_| false).unwrap();
+    let state = RunState::read(first.path()).unwrap();
+    let loss = state.metrics["loss"].values();
+    assert!(loss[11] < 0.5 * loss[0], "{loss:?}");
+    let second = create(folder.path(), &[&format!("base_model={}", first.path().display()), "max_steps=1"]);
+    work(&second, |_| false).unwrap();
+    let proof = |run: &grpo_tui::run::RunDirectory, target: &str| {
+        let state = RunState::read(run.path()).unwrap();
+        state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
+    };
+    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
+}

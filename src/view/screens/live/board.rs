@@ -14,6 +14,8 @@ pub(super) struct Row {
     pub(super) tiers: Vec<String>,
     pub(super) advantages: Vec<f64>,
     pub(super) dead: Dead,
+    /// Dynamic sampling put others in its place.
+    pub(super) replaced: bool,
 }
 
 impl Row {
@@ -31,12 +33,13 @@ impl Row {
     /// Why nothing is learned from it, in a few words; `None` where something is.
     pub(super) fn teaches_nothing(&self) -> Option<String> {
         let first = self.tiers.first().map_or("", String::as_str);
-        match self.dead {
-            Dead::No => None,
-            Dead::Best => Some("all best".to_owned()),
-            Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => Some(format!("all {first}")),
-            Dead::Worst => Some("all alike".to_owned()),
-        }
+        let why = match self.dead {
+            Dead::No => return None,
+            Dead::Best => "all best".to_owned(),
+            Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => format!("all {first}"),
+            Dead::Worst => "all alike".to_owned(),
+        };
+        Some(if self.replaced { format!("replaced, {why}") } else { why })
     }
 }
 
@@ -59,6 +62,7 @@ pub(super) fn from_event(group: &Group) -> Row {
         tiers: group.tiers.clone(),
         advantages: group.advantages.clone(),
         dead: group.dead,
+        replaced: group.replaced,
     }
 }
 
@@ -75,5 +79,6 @@ fn from_rollout(group: &Sampled) -> Row {
         tiers,
         advantages: completions().map(|one| one.advantage).collect(),
         dead,
+        replaced: group.replaced,
     }
 }
