@@ -2,7 +2,6 @@
 
 use super::TrainError;
 use super::job::Job;
-use super::proof::pass;
 use super::recorder::Recorder;
 use crate::checkpoint;
 use crate::run::events::Checkpoint;
@@ -16,14 +15,12 @@ const BESIDES_BYTES: u64 = 1 << 20;
 /// A durable checkpoint of the step, then the keep rules.
 pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
     let step = job.state.step;
-    if list_checkpoints(run.path())?.last() == Some(&step) && why != "end" {
+    // A whole checkpoint of this step is this very state; to write it again would take it away first.
+    if list_checkpoints(run.path())?.last() == Some(&step) {
         return Ok(());
     }
     recorder.phase(step, "checkpoint")?;
     recorder.sync()?;
-    if why == "end" {
-        pass(run, job, recorder, "eval", "trained", step)?;
-    }
     let (what, needed) =
         (format!("the checkpoint of step {step}"), job.model.parameters().count() as u64 * BYTES_PER_NUMBER + BESIDES_BYTES);
     wait_for_room(run, job, recorder, (&what, needed))?;
