@@ -1,5 +1,7 @@
 //! Policy losses and KL terms: numbers computed by hand, derivatives by central differences, and what must hold for every input.
 
+mod golden;
+
 use candle_core::{DType, Device};
 use grpo_tui::advantage::{Advantage, group_advantages};
 use grpo_tui::config::{KlEstimator, PolicyLoss};
