@@ -93,27 +93,6 @@ fn an_early_stop_survives_a_kill() {
     }
 }
 
-/// Drift stands over a stop: neither raised twice nor resolved by it.
-#[test]
-fn value_drift_goes_on_over_a_stop() {
-    let folder = tempfile::tempdir().unwrap();
-    // Without values in the reward, and at a rate that destroys them.
-    let set = ["learning_rate=3e-3", "max_steps=8", "eval_every=2", "completions_per_prompt=8"];
-    let told = |run: &RunDirectory| {
-        let alerts = std::fs::read_to_string(run.events_path()).unwrap();
-        let alerts =
-            alerts.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).filter(|event| event["kind"] == "alert");
-        alerts.map(|event| format!("{} {} {}", event["rule"], event["step"], event["cleared"])).collect::<Vec<_>>()
-    };
-    let whole = create(&folder.path().join("whole"), &set);
-    work(&whole, never).unwrap();
-    let expected = told(&whole);
-    let run = create(&folder.path().join("stopped"), &set);
-    work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 5)).unwrap();
-    work(&run, never).unwrap();
-    assert_eq!(told(&run), expected);
-}
-
 /// What is the matter at the stop is neither told twice nor forgotten.
 #[test]
 fn alerts_go_on_over_a_stop() {
