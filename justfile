@@ -23,7 +23,8 @@ format:
 bench:
     cargo run --release -- bench cpu --json
 
-# Numbers and prompts of transformers for the parity tests; needs Python with torch and transformers.
+# Numbers and prompts of transformers and JAX for the parity tests; needs Python with torch, transformers and jax.
 golden:
     python3 scripts/golden/decoder_logits.py tests/parity
     python3 scripts/golden/chat_templates.py tests/parity
+    python3 scripts/golden/policy_losses.py tests/parity

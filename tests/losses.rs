@@ -1,5 +1,7 @@
 //! Policy losses and KL terms: numbers computed by hand, derivatives by central differences, and what must hold for every input.
 
+mod golden;
+
 use candle_core::{DType, Device};
 use grpo_tui::advantage::{Advantage, group_advantages};
 use grpo_tui::config::{KlEstimator, PolicyLoss};
@@ -18,9 +20,18 @@ fn settings(policy_loss: PolicyLoss) -> LossSettings {
         PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo => (0.2, 0.2),
         PolicyLoss::Dapo => (0.2, 0.28),
         PolicyLoss::Gspo => (3e-4, 4e-4),
-        PolicyLoss::Cispo => (0.2, 5.0),
+        PolicyLoss::Cispo => (0.2, 0.2),
     };
-    LossSettings { policy_loss, clip_low, clip_high, kl_beta: 0.0, kl_estimator: KlEstimator::K3, max_completion_tokens: 10 }
+    LossSettings {
+        policy_loss,
+        clip_low,
+        clip_high,
+        cispo_cap: 5.0,
+        kl_beta: 0.0,
+        kl_estimator: KlEstimator::K3,
+        kl_importance: false,
+        max_completion_tokens: 10,
+    }
 }
 
 const TOTALS: StepTotals = StepTotals { sequences: 4, tokens: 20 };
@@ -29,7 +40,7 @@ const TOTALS: StepTotals = StepTotals { sequences: 4, tokens: 20 };
 fn with_ratios(settings: &LossSettings, ratios: &[f64], advantage: f64) -> SequenceLoss {
     let sampled = vec![-2.0_f32; ratios.len()];
     let log_probs: Vec<f32> = ratios.iter().map(|ratio| (ratio.ln() - 2.0) as f32).collect();
-    sequence_loss(settings, SequenceTerms { log_probs: &log_probs, sampled: Some(&sampled), reference: None, advantage }, TOTALS)
+    sequence_loss(settings, SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage }, TOTALS)
 }
 
 /// (loss, ratios, advantage, value, weights, clipped low, clipped high).
@@ -146,7 +157,7 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
         [(PolicyLoss::Grpo, 1.0 / 8.0), (PolicyLoss::Gspo, 1.0 / 8.0), (PolicyLoss::DrGrpo, 1.0 / 40.0), (PolicyLoss::Dapo, 1.0 / 20.0)];
     for (policy_loss, share) in rows {
         let settings = LossSettings { kl_beta: 0.1, ..settings(policy_loss) };
-        let terms = SequenceTerms { log_probs: &log_probs, sampled: None, reference: Some(&reference), advantage: 0.0 };
+        let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
         let found = sequence_loss(&settings, terms, TOTALS);
         assert!((found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9, "{policy_loss} {found:?}");
         assert!((found.weights[0] + 0.1 * share * 0.648_721_270_7).abs() < 1e-9, "{policy_loss} {found:?}");
@@ -159,10 +170,30 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
 /// 2^-10: added to the log-probs below, which are multiples of 2^-6, it is exact in f32.
 const STEP: f32 = 0.000_976_562_5;
 
+/// On-policy the weighted k3 has the gradient -d of the KL's own, not 1 - e^d, and k1 has it up to a term of mean zero.
+#[test]
+fn the_weighted_kl_has_the_kls_gradient() {
+    let check = |kl_estimator, kl_importance, d: f32, slope: f64| {
+        let settings = LossSettings { kl_beta: 1.0, kl_estimator, kl_importance, ..settings(PolicyLoss::Grpo) };
+        let (log_probs, reference) = ([-2.0_f32], [-2.0 + d]);
+        let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
+        let found = sequence_loss(&settings, terms, StepTotals { sequences: 1, tokens: 1 });
+        assert!((found.weights[0] - slope).abs() < 1e-9, "{kl_estimator} {d}: {found:?}, expected {slope}");
+        let (value, _) = kl_term(kl_estimator, f64::from(d));
+        assert!((found.loss - value).abs() < 1e-12 && (found.kl - value).abs() < 1e-12, "the ratio is 1: {found:?}");
+    };
+    for d in [-1.5_f32, 0.5, 2.0] {
+        check(KlEstimator::K3, true, d, -f64::from(d));
+        check(KlEstimator::K3, false, d, 1.0 - f64::from(d).exp());
+        check(KlEstimator::K1, true, d, 1.0 - f64::from(d));
+        check(KlEstimator::K1, false, d, 1.0);
+    }
+}
+
 /// Central differences of the loss by each log-prob against the weights. CISPO's ratio is held, so there the sampler's log-prob moves along.
 fn check_derivative(settings: &LossSettings, log_probs: &[f32], sampled: Option<&[f32]>, reference: Option<&[f32]>, advantage: f64) {
     let loss = |log_probs: &[f32], sampled: Option<&[f32]>| {
-        sequence_loss(settings, SequenceTerms { log_probs, sampled, reference, advantage }, TOTALS)
+        sequence_loss(settings, SequenceTerms { log_probs, old: sampled, reference, advantage }, TOTALS)
     };
     let found = loss(log_probs, sampled);
     for token in 0..log_probs.len() {
@@ -198,8 +229,9 @@ fn weights_are_the_derivative_of_the_loss() {
             for length in [1, 2, 6] {
                 let cut = |numbers: &'static [f32; 6]| &numbers[..length];
                 for &kl_estimator in KlEstimator::ALL {
-                    for kl_beta in [0.0, 0.3] {
-                        let settings = LossSettings { kl_beta, kl_estimator, ..settings(policy_loss) };
+                    // CISPO's ratio is held, and these differences hold it; with its KL weighted they would hold too much.
+                    for (kl_beta, kl_importance) in [(0.0, false), (0.3, false), (0.3, policy_loss != PolicyLoss::Cispo)] {
+                        let settings = LossSettings { kl_beta, kl_estimator, kl_importance, ..settings(policy_loss) };
                         check_derivative(&settings, cut(&CURRENT), Some(cut(&SAMPLED)), Some(cut(&REFERENCE)), advantage);
                     }
                 }
@@ -208,7 +240,7 @@ fn weights_are_the_derivative_of_the_loss() {
     }
     // Both clips and the cap were active above.
     let count = |advantage| {
-        let terms = SequenceTerms { log_probs: &CURRENT, sampled: Some(&SAMPLED), reference: None, advantage };
+        let terms = SequenceTerms { log_probs: &CURRENT, old: Some(&SAMPLED), reference: None, advantage };
         sequence_loss(&settings(PolicyLoss::Grpo), terms, TOTALS)
     };
     let (up, down) = (count(1.0), count(-1.0));
@@ -240,7 +272,7 @@ fn weights_are_the_derivative_on_both_sides_of_the_clips() {
         let log_probs = sampled.map(|sampled| sampled + log_ratio);
         let settings = settings(policy_loss);
         check_derivative(&settings, &log_probs, Some(&sampled), None, advantage);
-        let terms = SequenceTerms { log_probs: &log_probs, sampled: Some(&sampled), reference: None, advantage };
+        let terms = SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage };
         let found = sequence_loss(&settings, terms, TOTALS);
         let row = format!("{policy_loss} {log_ratio} A {advantage}: {found:?}");
         assert_eq!((found.clipped_low, found.clipped_high), (low, high), "{row}");
@@ -270,7 +302,7 @@ proptest! {
         let totals = StepTotals { sequences, tokens: log_probs.len() + more_tokens };
         let expected = -advantage / denominator(&settings, log_probs.len(), totals);
         for sampled in [None, Some(log_probs.as_slice())] {
-            let terms = SequenceTerms { log_probs: &log_probs, sampled, reference: None, advantage };
+            let terms = SequenceTerms { log_probs: &log_probs, old: sampled, reference: None, advantage };
             let found = sequence_loss(&settings, terms, totals);
             prop_assert!(found.weights.iter().all(|weight| (weight - expected).abs() <= 1e-12 * expected.abs()), "{:?}", found);
             prop_assert_eq!((found.clipped_low, found.clipped_high), (0, 0));
@@ -283,7 +315,7 @@ proptest! {
         let column = |pick: fn(&(f32, f32, f32)) -> f32| pairs.iter().map(pick).collect::<Vec<f32>>();
         let (log_probs, sampled, reference) = (column(|p| p.0), column(|p| p.1), column(|p| p.2));
         let settings = LossSettings { kl_beta: 0.01, ..settings(loss) };
-        let terms = |reference| SequenceTerms { log_probs: &log_probs, sampled: Some(&sampled), reference, advantage };
+        let terms = |reference| SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference, advantage };
         let with = sequence_loss(&settings, terms(Some(reference.as_slice())), TOTALS);
         prop_assert!(with.loss.is_finite() && with.kl >= 0.0 && with.weights.iter().all(|weight| weight.is_finite()));
         let found = sequence_loss(&settings, terms(None), TOTALS);
@@ -316,7 +348,13 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup> {
         let advantages = group_advantages(rewards, Advantage::Standardized);
         let sample = |(index, advantage): (usize, f64)| {
             let token_ids: Vec<u32> = (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
-            PolicySample { sampled_log_probs: vec![-2.9; token_ids.len()], token_ids, reference_log_probs: None, advantage }
+            PolicySample {
+                sampled_log_probs: vec![-2.9; token_ids.len()],
+                old_log_probs: None,
+                token_ids,
+                reference_log_probs: None,
+                advantage,
+            }
         };
         PolicyGroup { prompt: vec![3, place as u32, 4], samples: advantages.into_iter().enumerate().map(sample).collect() }
     };
@@ -324,9 +362,13 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup> {
 }
 
 fn gradient(groups: &[PolicyGroup], totals: StepTotals, loss: PolicyLoss, off_policy: bool, tokens_per_micro_batch: usize) -> Vec<f32> {
-    let settings = PolicySettings { loss: settings(loss), temperature: 1.0, off_policy, tokens_per_micro_batch, recompute: false };
+    let settings = PolicySettings { loss: settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
     let threads = Threads::new(1).unwrap();
-    policy_gradient(&model(), groups, totals, &settings, &threads).unwrap().0.flat().to_vec1::<f32>().unwrap()
+    let mut groups = groups.to_vec();
+    for sample in groups.iter_mut().flat_map(|group| &mut group.samples).filter(|_| off_policy) {
+        sample.old_log_probs = Some(sample.sampled_log_probs.clone());
+    }
+    policy_gradient(&model(), &groups, totals, &settings, &threads).unwrap().0.flat().to_vec1::<f32>().unwrap()
 }
 
 fn assert_close(a: &[f32], b: &[f32], what: &str) {

@@ -331,7 +331,7 @@ fn rollout(step: u64, prompt: &str) -> RolloutGroup {
         reward: Some(1.0),
         ..Default::default()
     };
-    RolloutGroup { step, prompt_id: prompt.into(), prompt: "p".into(), completions: vec![completion] }
+    RolloutGroup { step, prompt_id: prompt.into(), prompt: "p".into(), replaced: false, completions: vec![completion] }
 }
 
 #[test]

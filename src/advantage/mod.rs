@@ -35,21 +35,21 @@ pub enum Dead {
     /// The rewards differ: the group is informative.
     #[default]
     No,
-    /// All equal and nearer to the best than to the worst: the prompt is solved.
+    /// Every completion earned the full reward: the prompt is solved.
     Best,
-    /// All equal otherwise: too hard, or a scorer that cannot tell.
+    /// All equal below that: too hard, or a scorer that cannot tell.
     Worst,
 }
 
-/// Whether a group's rewards carry a signal. `best` and `worst`: the task's reward of its highest and lowest tier. A group with fewer than two scored
-/// completions is dead; one with none is `Worst`.
-pub fn group_state(rewards: &[f64], best: f64, worst: f64) -> Dead {
+/// Whether a group's rewards carry a signal. `solved`: every completion is in the top tier with the full reward (`Score::is_full`); how
+/// large equal rewards are does not tell. A group with fewer than two scored completions is dead; one with none is `Worst`.
+pub fn group_state(rewards: &[f64], solved: bool) -> Dead {
     let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
     if scored.len() >= 2 && !all_equal(&scored) {
         return Dead::No;
     }
     match scored.first() {
-        Some(reward) if (best - reward).abs() < (reward - worst).abs() => Dead::Best,
+        Some(_) if solved => Dead::Best,
         _ => Dead::Worst,
     }
 }
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn states() {
-        let check = |rewards: &[f64], expected| assert_eq!(group_state(rewards, 1.0, 0.0), expected, "{rewards:?}");
-        check(&[1.0, 1.0], Dead::Best);
-        check(&[0.0, 0.0], Dead::Worst);
-        check(&[0.5, 0.5], Dead::Worst);
-        check(&[1.2, 1.2], Dead::Best);
-        check(&[0.5, 1.0], Dead::No);
-        check(&[1.0], Dead::Best);
-        check(&[], Dead::Worst);
-        check(&[f64::NAN, 1.0, 1.0], Dead::Best);
+        let check = |rewards: &[f64], solved, expected| assert_eq!(group_state(rewards, solved), expected, "{rewards:?} {solved}");
+        check(&[1.0, 1.0], true, Dead::Best);
+        check(&[0.0, 0.0], false, Dead::Worst);
+        // Nearer to the top than to the bottom, and still no solved prompt.
+        check(&[0.9, 0.9], false, Dead::Worst);
+        check(&[0.5, 1.0], false, Dead::No);
+        check(&[1.0], true, Dead::Best);
+        check(&[], true, Dead::Worst);
+        check(&[f64::NAN, 1.0, 1.0], true, Dead::Best);
     }
 }

@@ -31,8 +31,6 @@ pub struct TrainerState {
     pub skipped_in_a_row: u64,
     /// Seconds of training so far, for the time limit.
     pub seconds: f64,
-    /// Evals in a row without a better valid rate.
-    pub evals_without_gain: u64,
     /// Digest of the configuration that the state belongs to.
     pub config_digest: String,
 }
@@ -43,16 +41,7 @@ const VERSION: u32 = 1;
 impl TrainerState {
     /// Before the first step.
     pub fn start(config_digest: String) -> Self {
-        Self {
-            version: VERSION,
-            step: 0,
-            updates: 0,
-            prompts_taken: 0,
-            skipped_in_a_row: 0,
-            seconds: 0.0,
-            evals_without_gain: 0,
-            config_digest,
-        }
+        Self { version: VERSION, step: 0, updates: 0, prompts_taken: 0, skipped_in_a_row: 0, seconds: 0.0, config_digest }
     }
 }
 

@@ -128,7 +128,7 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
     let engine = super::launch::engine(slot)?;
     let mut progress = super::progress::Progress::new();
     Ok(match crate::train::train(run, &super::launch::places(run), &engine, worker, &mut |event| progress.event(event))? {
-        Finished(_) => (Status::Finished, "all steps done".to_owned()),
+        Finished(report) => (Status::Finished, report.cause.clone()),
         Interrupted { .. } => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
         CutShort { cause, .. } => (Status::Interrupted, cause),
     })

@@ -57,7 +57,7 @@ choices! {
         Dapo = "dapo",
         /// One ratio a sequence, clips 3e-4 / 4e-4 (arXiv 2507.18071).
         Gspo = "gspo",
-        /// Detached ratio capped at `eps_clip_high`, token mean (arXiv 2506.13585).
+        /// Detached ratio capped at `cispo_cap`, token mean (arXiv 2506.13585).
         Cispo = "cispo",
     }
 }
@@ -65,11 +65,11 @@ choices! {
 choices! {
     /// Estimator of the KL divergence to the reference, with d = log p_reference - log p_policy of the sampled token.
     KlEstimator {
-        /// -d: unbiased, high variance, may be negative.
+        /// -d: unbiased, high variance, may be negative. In a loss only with `kl_importance`: its plain gradient has mean zero.
         K1 = "k1",
         /// d^2 / 2: biased, low variance; its gradient is the KL's.
         K2 = "k2",
-        /// e^d - d - 1: unbiased, never negative.
+        /// e^d - d - 1: unbiased, never negative; its gradient is the KL's with `kl_importance`.
         K3 = "k3",
     }
 }

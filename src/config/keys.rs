@@ -12,13 +12,13 @@ pub struct Key {
     pub kind: Kind,
     /// The default as written on a command line.
     pub default: &'static str,
-    /// A default that follows from other keys; an explicit value always wins.
+    /// A default that follows from other keys; it stands above a preset, and a value of the user's own above it.
     pub derived: Option<Derived>,
     /// The unit, or empty for a plain number or name.
     pub unit: &'static str,
     /// One sentence for people.
     pub meaning: &'static str,
-    /// Values by [`Preset::ALL`]; `None` leaves the key at its default, a derived one included.
+    /// Values by [`Preset::ALL`]; `None` leaves the key at its default.
     pub presets: [Option<&'static str>; 3],
 }
 
@@ -143,25 +143,28 @@ pub static KEYS: &[Key] = &[
     key("eps_clip", number(0.0, 1.0), "0.2", "", "The probability ratio is clipped below 1 - this.")
         .seed("0.2")
         .derived("3e-4 with gspo", |read| (read("policy_loss") == "gspo").then(|| "3e-4".to_owned())),
-    key(
-        "eps_clip_high",
-        number(0.0, 1000.0),
-        "0.2",
-        "",
-        "The probability ratio is clipped above 1 + this; with cispo, the ratio's cap itself.",
-    )
-    .seed("0.2")
-    .derived("as eps_clip; 0.28 with dapo, 4e-4 with gspo, 5 with cispo", |read| {
-        Some(match read("policy_loss").as_str() {
-            "dapo" => "0.28".to_owned(),
-            "gspo" => "4e-4".to_owned(),
-            "cispo" => "5".to_owned(),
-            _ => read("eps_clip"),
-        })
-    }),
+    key("eps_clip_high", number(0.0, 1000.0), "0.2", "", "The probability ratio is clipped above 1 + this.").seed("0.2").derived(
+        "as eps_clip; 0.28 with dapo, 4e-4 with gspo",
+        |read| {
+            Some(match read("policy_loss").as_str() {
+                "dapo" => "0.28".to_owned(),
+                "gspo" => "4e-4".to_owned(),
+                _ => read("eps_clip"),
+            })
+        },
+    ),
+    key("cispo_cap", number(1.0, 1000.0), "5", "", "Largest probability ratio of cispo, which has no clip."),
     key("kl_beta", number(0.0, 100.0), "0.0", "", "Weight of the KL term to the starting model; 0 leaves it out.")
         .presets("0.0", "0.001", "0.0"),
     key("kl_estimator", Kind::Choice(KlEstimator::NAMES), "k3", "", "Estimator of that KL term.").presets("k3", "k3", "k3"),
+    key(
+        "kl_importance",
+        Kind::Flag,
+        "true",
+        "",
+        "Weight each KL term by its token's probability ratio, so that its gradient is the KL's own; false as in the GRPO paper.",
+    )
+    .seed("false"),
     key(
         "lora_rank",
         whole(0, 4096),
@@ -181,6 +184,7 @@ pub static KEYS: &[Key] = &[
     key("adam_beta2", number(0.0, 0.999_999), "0.95", "", "AdamW's decay of the mean squared gradient.").presets("0.95", "0.95", "0.95"),
     key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "Added to AdamW's denominator.").presets("1e-8", "1e-12", "1e-8"),
     key("weight_decay", number(0.0, 10.0), "0", "", "AdamW's decoupled weight decay.").presets("0", "0.01", "0"),
+    key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to one-dimensional tensors (norms, biases) too."),
     // Watching and keeping.
     key("eval_every", whole(0, ANY), "5", "steps", "Read the eval set every so many steps; 0 only at the start and the end.")
         .presets("5", "20", "5"),

@@ -1,4 +1,4 @@
-//! The layers that fill a configuration: key table < preset < the task's `[train]` < `--config` < `--set`.
+//! The layers that fill a configuration: key table < preset < rules for defaults that follow from other keys < the task's `[train]` < `--config` < `--set`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,7 +61,7 @@ pub enum ConfigError {
 pub enum Source {
     /// The key table.
     Default,
-    /// The key table's rule that depends on other keys.
+    /// The key table's rule that depends on other keys; it stands above a preset.
     Derived,
     /// A preset.
     Preset,
@@ -307,15 +307,23 @@ impl Filled {
     /// Fill the rest from the table, in its order, so that a derived default sees the keys above it.
     fn finish(mut self) -> Result<Resolved, ConfigError> {
         for key in KEYS {
-            if self.values.contains_key(key.name) {
+            let given = self.values.get(key.name);
+            if given.is_some_and(|(_, source)| *source != Source::Preset) {
                 continue;
             }
             let read = |name: &str| self.values.get(name).map_or_else(String::new, |(value, _)| value.to_string());
             let derived = key.derived.as_ref().and_then(|derived| (derived.value)(&read));
-            let text = derived.as_deref().unwrap_or(key.default);
-            let source = if derived.as_deref().is_some_and(|text| text != key.default) { Source::Derived } else { Source::Default };
-            let text = text.to_owned();
-            self.text(key, &text, source, "default")?;
+            let text = match (derived, given) {
+                // A rule that comes to what stands there anyway explains nothing.
+                (Some(text), given) if given.map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) => None,
+                (Some(text), _) => Some(text),
+                (None, _) => None,
+            };
+            match text {
+                Some(text) => self.text(key, &text, Source::Derived, "default")?,
+                None if given.is_none() => self.text(key, key.default, Source::Default, "default")?,
+                None => {}
+            }
         }
         let fields: serde_json::Map<String, serde_json::Value> =
             self.values.iter().map(|(name, (value, _))| ((*name).to_owned(), serde_json::to_value(value).unwrap_or_default())).collect();
@@ -337,6 +345,12 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
     if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
         return conflict(
             "completions_per_prompt is 1: a group of one has no spread, so GRPO learns nothing; set it to 2 or more".to_owned(),
+        );
+    }
+    if config.kl_beta > 0.0 && config.kl_estimator == super::KlEstimator::K1 && !config.kl_importance {
+        return conflict(
+            "kl_estimator = k1 has a gradient of mean zero in the loss, so kl_beta would hold nothing back; set kl_importance = true, or kl_estimator = k3"
+                .to_owned(),
         );
     }
     Ok(())

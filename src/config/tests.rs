@@ -36,13 +36,49 @@ fn defaults_depend_on_the_loss_and_explicit_values_win() {
     check(&["policy_loss=dapo", "dynamic_sampling=false"], "dynamic_sampling", "false", Source::Set);
     check(&["policy_loss=gspo"], "eps_clip", "0.0003", Source::Derived);
     check(&["policy_loss=gspo"], "eps_clip_high", "0.0004", Source::Derived);
-    check(&["policy_loss=cispo"], "eps_clip_high", "5.0", Source::Derived);
+    check(&["policy_loss=cispo"], "cispo_cap", "5.0", Source::Default);
     check(&["policy_loss=dr_grpo"], "advantage", "centered", Source::Derived);
     check(&["policy_loss=dr_grpo", "advantage=leave_one_out"], "advantage", "leave_one_out", Source::Set);
     check(&["lora_rank=0"], "learning_rate", "1e-6", Source::Derived);
     check(&[], "learning_rate", "0.00002", Source::Default);
     check(&["lora_rank=0", "learning_rate=1e-4"], "learning_rate", "0.0001", Source::Set);
     check(&["seed=1", "seed=2"], "seed", "2", Source::Set);
+}
+
+#[test]
+fn defaults_that_follow_stand_above_presets() {
+    let check = |preset, pairs: &[&str], name: &str, expected: &str, source: Source| {
+        let layers = Layers { preset: Some(preset), ..set(pairs) };
+        assert_eq!(value(&layers, name), (expected.to_owned(), source), "{preset} {pairs:?} {name}");
+    };
+    let seed = Preset::Seed;
+    check(seed, &["policy_loss=cispo"], "cispo_cap", "5.0", Source::Default);
+    check(seed, &["policy_loss=dr_grpo"], "advantage", "centered", Source::Derived);
+    check(seed, &["policy_loss=dr_grpo", "advantage=standardized"], "advantage", "standardized", Source::Set);
+    check(seed, &["lora_rank=0"], "learning_rate", "1e-6", Source::Derived);
+    check(seed, &["lora_rank=0", "learning_rate=1e-5"], "learning_rate", "0.00001", Source::Set);
+    check(seed, &["policy_loss=gspo"], "eps_clip", "0.0003", Source::Derived);
+    check(seed, &["policy_loss=gspo"], "eps_clip_high", "0.0004", Source::Derived);
+    check(seed, &["policy_loss=dapo"], "overlong_masking", "true", Source::Derived);
+    check(seed, &["eps_clip=0.1"], "eps_clip_high", "0.1", Source::Derived);
+    // Where no rule says anything else, the preset's own values stand.
+    for (name, expected) in
+        [("learning_rate", "0.00001"), ("advantage", "standardized"), ("dynamic_sampling", "true"), ("eps_clip_high", "0.2")]
+    {
+        check(seed, &[], name, expected, Source::Preset);
+    }
+}
+
+#[test]
+fn k1_in_a_loss_needs_the_ratio() {
+    let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
+    let message = refused(&["kl_beta=0.01", "kl_estimator=k1", "kl_importance=false"]).unwrap();
+    assert!(message.contains("mean zero") && message.contains("kl_importance = true"), "{message}");
+    for fine in
+        [&["kl_beta=0.01", "kl_estimator=k1"][..], &["kl_estimator=k1", "kl_importance=false"], &["kl_beta=0.01", "kl_importance=false"]]
+    {
+        assert_eq!(refused(fine), None, "{fine:?}");
+    }
 }
 
 #[test]
@@ -159,7 +195,7 @@ fn documentation_agrees_with_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
     let introduction = "# Configuration\n\nWritten from the table in `src/config/keys.rs`; a test holds the two together. A value comes from the last of these layers that names the key: the\n\
         table's default, `--preset`, the task's `[train]` (and its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
-        A default that follows from another key gives way to any explicit value. `grpo-tui train TASK --plan` shows what differs from the defaults, and why.\n\n";
+        A default that follows from another key stands above a preset's value and gives way to any other. `grpo-tui train TASK --plan` shows what differs from the defaults, and why.\n\n";
     let expected = format!("{introduction}{}", reference::markdown());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, &expected).unwrap();

@@ -1,18 +1,18 @@
 // One optimizer update of flat buffers, their Euclidean norm, and the working copy in bf16.
 #include "vectors.cuh"
 
-// moments: the first moments, then the second. `working` may be null.
-extern "C" __global__ void adamw(float *parameters, float *moments, const float *gradient, bf16 *working, unsigned long long count,
+// `working` may be null.
+extern "C" __global__ void adamw(float *parameters, float *firsts, float *seconds, const float *gradient, bf16 *working, unsigned long long count,
                                  float gradient_scale, float keep_first, float add_first, float keep_second, float add_second,
                                  float correct_first, float correct_second, float keep, float epsilon) {
   const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const float g = gradient[i] * gradient_scale;
-  const float first = keep_first * moments[i] + add_first * g;
-  const float second = keep_second * moments[count + i] + add_second * (g * g);
+  const float first = keep_first * firsts[i] + add_first * g;
+  const float second = keep_second * seconds[i] + add_second * (g * g);
   const float moved = keep * parameters[i] - correct_first * first / (sqrtf(second * correct_second) + epsilon);
-  moments[i] = first;
-  moments[count + i] = second;
+  firsts[i] = first;
+  seconds[i] = second;
   parameters[i] = moved;
   if (working) working[i] = from_float<bf16>(moved);
 }

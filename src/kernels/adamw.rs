@@ -1,5 +1,7 @@
 //! AdamW over one flat buffer (Loshchilov and Hutter 2017, arXiv 1711.05101), in place.
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
 
 use super::numbers::vectorised;
@@ -23,20 +25,30 @@ pub struct AdamWStep {
     pub update: u64,
 }
 
-/// `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments, then the second: [2 * n]. `working` is what the layers
-/// read where that is not `parameters` itself: `[n]`, rounded anew from every update.
-pub fn adamw(parameters: &Tensor, moments: &Tensor, gradient: &Tensor, step: AdamWStep, working: Option<&Tensor>) -> Result<()> {
+/// Moves the numbers of `range`. `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments, then the second: [2 * n]. `working` is
+/// what the layers read where that is not `parameters` itself: `[n]`, rounded anew from every update.
+pub fn adamw(
+    parameters: &Tensor,
+    moments: &Tensor,
+    gradient: &Tensor,
+    step: AdamWStep,
+    working: Option<&Tensor>,
+    range: Range<usize>,
+) -> Result<()> {
+    let n = parameters.dims1()?;
+    let part = |tensor: &Tensor, offset: usize| tensor.narrow(0, offset + range.start, range.len());
+    let (first, second) = (part(moments, 0)?, part(moments, n)?);
+    let (parameters, gradient) = (&part(parameters, 0)?, &part(gradient, 0)?);
+    let working = working.map(|working| part(working, 0)).transpose()?;
     #[cfg(feature = "cuda")]
     if parameters.device().is_cuda() {
-        return gpu::adamw(parameters, moments, gradient, step, working);
+        return gpu::adamw(parameters, [&first, &second], gradient, step, working.as_ref());
     }
-    let n = parameters.dims1()?;
-    let (first, second) = (moments.narrow(0, 0, n)?, moments.narrow(0, n, n)?);
     first.inplace_op2(gradient, &Decay { keep: step.beta1, power: 1, scale: step.gradient_scale })?;
     second.inplace_op2(gradient, &Decay { keep: step.beta2, power: 2, scale: step.gradient_scale })?;
     // The two halves share one storage; the parameters are written, both are only read.
     parameters.inplace_op3(&first, &second, &Move(step))?;
-    working.map_or(Ok(()), |working| cast_into(parameters, working))
+    working.map_or(Ok(()), |working| cast_into(parameters, &working))
 }
 
 /// Writes `source` into `target`, `[n]` each, in the target's number type; bf16 on a GPU.
@@ -156,10 +168,17 @@ mod gpu {
 
     static MODULE: Module = module!("adamw");
 
-    pub(super) fn adamw(parameters: &Tensor, moments: &Tensor, gradient: &Tensor, step: AdamWStep, working: Option<&Tensor>) -> Result<()> {
+    pub(super) fn adamw(
+        parameters: &Tensor,
+        [first, second]: [&Tensor; 2],
+        gradient: &Tensor,
+        step: AdamWStep,
+        working: Option<&Tensor>,
+    ) -> Result<()> {
         let count = parameters.dims1()?;
         check(parameters, DType::F32, count)?;
-        check(moments, DType::F32, 2 * count)?;
+        check(first, DType::F32, count)?;
+        check(second, DType::F32, count)?;
         check(gradient, DType::F32, count)?;
         if let Some(working) = working {
             check(working, DType::BF16, count)?;
@@ -167,7 +186,8 @@ mod gpu {
         let Factors { correct_first, correct_second, keep } = step.factors();
         let arguments = [
             at(parameters)?,
-            at(moments)?,
+            at(first)?,
+            at(second)?,
             at(gradient)?,
             working.map_or(Ok(Argument::Address(0)), at)?,
             Argument::Long(count as u64),

@@ -62,7 +62,7 @@ pub enum Verdict {
     CanLearn,
     /// Almost every group is solved already.
     NothingToLearn,
-    /// Almost every group fails alike.
+    /// Almost every group has equal rewards below the maximum.
     CannotLearn,
 }
 
@@ -121,9 +121,9 @@ pub struct SignalReport {
     pub informative: f64,
     /// Its 95 % Wilson interval.
     pub informative_interval: [f64; 2],
-    /// Share of groups that reached the best reward throughout.
+    /// Share of groups that earned the full reward throughout.
     pub all_best: f64,
-    /// Share of the other dead groups.
+    /// Share of the other groups with equal rewards.
     pub all_worst: f64,
     /// Estimates for a smaller and a larger group.
     pub other_group_sizes: Vec<OtherGroupSize>,
@@ -260,7 +260,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             );
             changes.push("if these prompts are what matters, the base is good enough: `grpo-tui eval` proves it".to_owned());
             format!(
-                "the base has solved the task: {} of the groups earn the best reward throughout, and {informative}",
+                "the base has solved the task: {} of the groups earn the full reward throughout, and {informative}",
                 percent(report.all_best)
             )
         }
@@ -273,7 +273,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             }
             changes.push("or show the model the format first: supervised fine-tuning on `expected`, or a larger model".to_owned());
             format!(
-                "completions of a prompt earn the same: {} of the groups fail alike, and {informative}; equal rewards teach nothing",
+                "{} of the groups have equal rewards below the maximum, and {informative}: zero variance gives no gradient",
                 percent(report.all_worst)
             )
         }
@@ -369,13 +369,13 @@ mod tests {
             &signal(0, 32, 0),
             SETTINGS,
             NothingToLearn,
-            &["100 % of the groups earn the best", "0 % to 11 %", "harder prompts", "good enough"],
+            &["100 % of the groups earn the full reward", "0 % to 11 %", "harder prompts", "good enough"],
         );
         check(
             &signal(0, 0, 32),
             SETTINGS,
             CannotLearn,
-            &["fail alike", "most common failure: prose (100 %", "JSON and nothing else", "larger model"],
+            &["equal rewards below the maximum", "most common failure: prose (100 %", "JSON and nothing else", "larger model"],
         );
         check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6 % of the groups are mixed"]);
         check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12 %", "too small to be sure"]);

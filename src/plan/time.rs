@@ -144,7 +144,7 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
 }
 
 /// Operations of one step's gradient, the prompt forwarded once a group. Backward of a frozen matrix costs one more pass (its input's gradient), of a
-/// trained one two; recomputation one more.
+/// trained one two; recomputation, a reference, and the old log-probs of an interval's later steps one more each.
 pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
     let shape = ModelShape::of(model);
     let rows = step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens);
@@ -155,8 +155,10 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     let backward = if is_full { 2.0 } else { 1.0 };
     let again = if recompute { 1.0 } else { 0.0 };
     let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
+    // Of an interval's steps all but the first need the log-probs of the weights that sampled.
+    let old = 1.0 - 1.0 / config.weight_sync_interval.max(1) as f64;
     let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
-    forward * (1.0 + backward + again + reference) + adapters
+    forward * (1.0 + backward + again + reference + old) + adapters
 }
 
 #[cfg(test)]
@@ -217,6 +219,7 @@ mod tests {
         check(&["lora_rank=0", "recompute_activations=always"], 4.0);
         check(&["lora_rank=0", "kl_beta=0.01"], 4.0);
         check(&["lora_rank=0", "kl_beta=0.01", "recompute_activations=always"], 5.0);
+        check(&["lora_rank=0", "weight_sync_interval=4"], 3.75);
         let adapters = operations(&["lora_rank=16"]) / forward;
         assert!(adapters > 2.0 && adapters < 2.1, "{adapters}");
     }

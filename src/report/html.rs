@@ -184,6 +184,9 @@ fn charts(page: &mut Writer, report: &Report) {
     }
     if !drawn.is_empty() {
         page.heading("Charts over steps");
+        if report.directory.file().config.kl_beta == 0.0 && !report.history.metrics.contains_key("kl") {
+            page.paragraph("soft", "KL to the start: not measured (kl_beta = 0).");
+        }
         page.paragraph(
             "soft",
             "Strong lines are moving averages over about ten steps; a mark at the top edge is a value that was not finite.",

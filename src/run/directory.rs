@@ -239,12 +239,18 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Give the configuration of an older program the keys that it did not know, at their defaults; true where there were any.
+/// Give the configuration of an older program the keys that it did not know, as it computed: mostly their defaults; true where there were any.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
     let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
     for key in &missing {
-        if let Ok(value) = key.kind.parse(key.default)
+        let before = match key.name {
+            "kl_importance" => "false".to_owned(),
+            "decay_norms_and_biases" => "true".to_owned(),
+            "cispo_cap" => config.get("eps_clip_high").map_or_else(String::new, ToString::to_string),
+            _ => String::new(),
+        };
+        if let Ok(value) = key.kind.parse(&before).or_else(|_| key.kind.parse(key.default))
             && let Ok(value) = toml::Value::try_from(value)
         {
             config.insert(key.name.to_owned(), value);

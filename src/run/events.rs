@@ -172,6 +172,9 @@ pub struct Group {
     pub stop_reasons: Vec<String>,
     /// Whether the group carried no signal, and why.
     pub dead: Dead,
+    /// Whether dynamic sampling put others in its place: the step did not learn from it, and its shares do not count it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
     /// The file with the texts, relative to the run.
     pub file: String,
     /// The line there, from 1.

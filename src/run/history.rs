@@ -67,7 +67,7 @@ pub struct RunState {
     pub gaps: u64,
 }
 
-/// How the groups of one step fared.
+/// How the groups that one step learned from fared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GroupCounts {
     /// With a signal.
@@ -205,9 +205,11 @@ impl RunState {
             };
             *field = field.saturating_add_signed(by);
         };
-        counter(counts, group.dead, 1);
+        if !group.replaced {
+            counter(counts, group.dead, 1);
+        }
         // A redone step writes its groups to the same lines again.
-        if let Some(before) = of_step.insert(group.line, group) {
+        if let Some(before) = of_step.insert(group.line, group).filter(|before| !before.replaced) {
             counter(counts, before.dead, -1);
         }
         while self.groups.len() > GROUP_STEPS_KEPT {

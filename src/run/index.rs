@@ -20,7 +20,7 @@ use super::series::Series;
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
 
 /// The first line. Its number changes whenever the layout changes or the fold means something else.
-const HEAD: &[u8] = b"grpo-tui events.index 1\n";
+const HEAD: &[u8] = b"grpo-tui events.index 2\n";
 
 /// How many bytes before the index's end tell whether the log is still the same one.
 const FINGERPRINT_BYTES: u64 = 4096;

@@ -25,6 +25,9 @@ pub struct RolloutGroup {
     pub prompt_id: String,
     /// The prompt as the model read it.
     pub prompt: String,
+    /// Whether dynamic sampling put others in its place: the step did not learn from it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
     /// What the model wrote.
     pub completions: Vec<RolloutCompletion>,
 }

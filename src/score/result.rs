@@ -117,6 +117,20 @@ pub struct Score {
     pub parts: Ordered<f64>,
 }
 
+impl Score {
+    /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that compare with `expected` are not asked of
+    /// a row without it.
+    pub fn is_full(&self) -> bool {
+        let has_fields = self.fields.as_ref().is_some_and(|fields| !fields.is_empty());
+        self.tier == Tier::Valid
+            && self.parts.iter().all(|(name, value)| match name {
+                "fields" => !has_fields || *value >= 1.0,
+                "exact" => self.exact != Some(false),
+                _ => true,
+            })
+    }
+}
+
 /// One reason, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {

@@ -1,18 +1,19 @@
-//! What a person should look at while a run goes on: rules over the last steps' metrics, each raised once and cleared when the matter has passed.
+//! Alerts of a run: rules over its metrics and evals, each raised once, and cleared once it is resolved.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::TrainConfig;
 use crate::run::RunState;
-use crate::run::events::Alert;
+use crate::run::events::{Alert, Eval};
+use crate::statistics::wilson;
 
 /// One step's metrics, by name.
 type Metrics = BTreeMap<String, f64>;
 
-/// Steps that the rules look back over: two windows to compare.
-const REMEMBERED: usize = 2 * WINDOW;
 /// Steps that a rule averages over, so that one odd step raises nothing.
 const WINDOW: usize = 5;
+/// Metrics of a training window's [`Level`].
+const WINDOWED: [&str; 2] = ["tiers/valid", "exact"];
 /// Steps in a row without a mixed group.
 const DEAD_STEPS: usize = 3;
 /// Share of cut completions above which the limit decides rewards.
@@ -22,17 +23,85 @@ const MANY_DEAD: f64 = 0.5;
 const NEARLY_ALL_DEAD: f64 = 0.9;
 /// Share of completions whose reasoning reaches the scorer.
 const MOST_THINK_LEAKS: f64 = 0.05;
-/// Values drift when validity gains this much from one window to the next ...
-const VALIDITY_GAIN: f64 = 0.02;
-/// ... while exact matches lose this much.
-const EXACT_LOSS: f64 = 0.02;
+/// Share of exact answers from which on they count as all.
+const ALL_EXACT: f64 = 0.995;
+/// Values drift when exact match loses at least this much while valid answers with wrong values gain as much.
+const DRIFT: f64 = 0.02;
 
-/// The last steps, and the matters that stand.
+/// The last steps, what became of exact match, and the alerts that stand. A fold over the run's steps and evals, so a resumed run has the same.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     history: VecDeque<Metrics>,
+    /// On the eval set, the base first.
+    evals: Drift,
+    /// On training completions, by windows of steps: where no eval measures exact match during the run.
+    windows: Drift,
     /// Rule -> level.
     standing: BTreeMap<&'static str, &'static str>,
+}
+
+/// Valid and exact rates of some completions.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    valid: f64,
+    exact: f64,
+    /// Where exact match surely was, for a comparison with later levels.
+    low: f64,
+    /// Where it surely is, for a comparison with earlier ones.
+    high: f64,
+}
+
+/// The first level with the highest exact rate, and what came after it.
+#[derive(Debug, Default)]
+struct Drift {
+    best: Option<Level>,
+    latest: Option<Level>,
+    /// Largest share of valid answers with wrong values since the best level.
+    most_wrong: f64,
+}
+
+impl Level {
+    /// A greedy pass over the same prompts each time: only the later rate is uncertain.
+    fn of_eval(eval: &Eval) -> Option<Self> {
+        let (valid, exact) = (eval.summary.valid, eval.summary.exact?);
+        let rows = eval.summary.rows_of("exact");
+        Some(Self { valid, exact, low: exact, high: wilson((exact * rows as f64).round() as usize, rows).1 })
+    }
+
+    /// A full window of steps, with other prompts each time; a prompt's completions are alike, so prompts are counted.
+    fn of_window(steps: &[Metrics], config: &TrainConfig) -> Option<Self> {
+        if steps.len() < WINDOW || steps.iter().any(|metrics| !metrics.contains_key("exact")) {
+            return None;
+        }
+        let (valid, exact) = (mean(steps, "tiers/valid"), mean(steps, "exact"));
+        let prompts = WINDOW * config.prompt_groups_per_step;
+        let (low, high) = wilson((exact * prompts as f64).round() as usize, prompts);
+        Some(Self { valid, exact, low, high })
+    }
+
+    /// Share of valid answers with wrong values.
+    fn wrong(&self) -> f64 {
+        self.valid - self.exact
+    }
+}
+
+impl Drift {
+    fn see(&mut self, level: Option<Level>) {
+        let Some(level) = level else { return };
+        if self.best.is_none_or(|best| level.exact > best.exact) {
+            (self.best, self.most_wrong) = (Some(level), level.wrong());
+        }
+        self.most_wrong = self.most_wrong.max(level.wrong());
+        self.latest = Some(level);
+    }
+
+    /// The best level and the latest, while the latest has lost exact matches and answers became valid with wrong values on the way. That validity
+    /// falls too, or rises no more, resolves nothing.
+    fn standing(&self) -> Option<(Level, Level)> {
+        let (best, now) = (self.best?, self.latest?);
+        let is_lost = now.high < best.low && best.exact - now.exact >= DRIFT;
+        (is_lost && self.most_wrong - best.wrong() >= DRIFT).then_some((best, now))
+    }
 }
 
 /// A rule that is broken now.
@@ -46,36 +115,72 @@ struct Finding {
 }
 
 impl Alerts {
-    /// As they stood after `step`, from what a run's events say: what was raised then is not raised again, and can still clear.
-    pub(super) fn resumed(state: &RunState, step: u64, config: &TrainConfig) -> Self {
+    /// As they stood after step `last`, from what a run's events say: what was raised then is not raised again, and can still clear.
+    pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
-        let first = (step + 1).saturating_sub(REMEMBERED as u64).max(1);
-        for step in first..=step {
-            let values = state.metrics.iter().filter(|(name, _)| *name != "seconds");
+        for step in 1..=last {
+            // Of early steps only what the windows are made of.
+            let is_late = step + WINDOW as u64 > last;
+            let values =
+                state.metrics.iter().filter(|(name, _)| if is_late { *name != "seconds" } else { WINDOWED.contains(&name.as_str()) });
             let metrics: Metrics = values.filter_map(|(name, series)| Some((name.clone(), series.at(step)?))).collect();
             if !metrics.is_empty() {
-                alerts.history.push_back(metrics);
+                alerts.take_step(metrics, config);
             }
         }
-        // After every step exactly the rules that are broken then stand.
-        let broken = findings(alerts.history.make_contiguous(), config);
-        alerts.standing = broken.into_iter().map(|finding| (finding.rule, finding.level)).collect();
+        state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
+        // Exactly the rules that are broken then stand.
+        alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.level)).collect();
         alerts
     }
 
     /// Takes a step's metrics in; the alerts that rise, worsen or clear with it.
     pub(super) fn observe(&mut self, step: u64, metrics: &Metrics, config: &TrainConfig) -> Vec<Alert> {
-        self.history.push_back(metrics.clone());
-        while self.history.len() > REMEMBERED {
+        self.take_step(metrics.clone(), config);
+        self.changes(step, config)
+    }
+
+    /// The same for an eval.
+    pub(super) fn observe_eval(&mut self, eval: &Eval, config: &TrainConfig) -> Vec<Alert> {
+        self.take_eval(eval);
+        self.changes(eval.step, config)
+    }
+
+    fn take_step(&mut self, metrics: Metrics, config: &TrainConfig) {
+        self.history.push_back(metrics);
+        while self.history.len() > WINDOW {
             self.history.pop_front();
         }
-        let findings = findings(self.history.make_contiguous(), config);
+        self.windows.see(Level::of_window(self.history.make_contiguous(), config));
+    }
+
+    fn take_eval(&mut self, eval: &Eval) {
+        // At step 0 base and trained are the same weights.
+        if eval.set == "eval" && (eval.target == "trained" || eval.step == 0) {
+            self.evals.see(Level::of_eval(eval));
+        }
+    }
+
+    /// Every rule that is broken now.
+    fn findings(&mut self, config: &TrainConfig) -> Vec<Finding> {
+        let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
+        let drift = if is_evaluated { self.evals.standing() } else { self.windows.standing() };
+        let history: &[Metrics] = self.history.make_contiguous();
+        [not_finite(history), dead_groups_with_kl(history, config), all_best(history, drift), all_worst(history)]
+            .into_iter()
+            .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
+            .flatten()
+            .collect()
+    }
+
+    fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
+        let findings = self.findings(config);
         let mut alerts = Vec::new();
         let passed: Vec<&'static str> =
             self.standing.keys().copied().filter(|rule| findings.iter().all(|finding| finding.rule != *rule)).collect();
         for rule in passed {
             let level = self.standing.remove(rule).unwrap_or("info").to_owned();
-            let sentence = format!("{}: the matter has passed.", rule.replace('_', " "));
+            let sentence = format!("{} resolved.", rule.replace('_', " "));
             alerts.push(Alert { rule: rule.to_owned(), level, step, sentence, cleared: true, ..Alert::default() });
         }
         for Finding { rule, level, value, sentence, suggestion } in findings {
@@ -86,15 +191,6 @@ impl Alerts {
         }
         alerts
     }
-}
-
-/// Every rule that the history, oldest first, breaks at its last step.
-fn findings(history: &[Metrics], config: &TrainConfig) -> Vec<Finding> {
-    [not_finite(history), dead_groups_with_kl(history, config), all_best(history), all_worst(history), clipped(history, config)]
-        .into_iter()
-        .chain([think_leaks(history), value_drift(history)])
-        .flatten()
-        .collect()
 }
 
 fn get(metrics: &Metrics, name: &str) -> f64 {
@@ -135,7 +231,7 @@ fn dead_groups_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Find
         level: if dead >= NEARLY_ALL_DEAD { "warning" } else { "info" },
         value: dead,
         sentence: format!(
-            "{} of the groups are dead, and kl_beta = {} has them forwarded all the same: that work only pulls towards the start.",
+            "{} of the groups have zero variance, and kl_beta = {} forwards them all the same: they only pull towards the reference.",
             percent(dead),
             config.kl_beta
         ),
@@ -148,15 +244,24 @@ fn in_a_row(history: &[Metrics], name: &str) -> bool {
     steps.len() == DEAD_STEPS && steps.iter().all(|metrics| get(metrics, name) >= 1.0)
 }
 
-fn all_best(history: &[Metrics]) -> Option<Finding> {
+/// A reward at its maximum says that nothing is left to learn only where it sees the values too.
+fn all_best(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding> {
+    let exact = latest(history, DEAD_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
+    let exact = drift.map_or(exact, |(_, now)| exact.min(now.exact));
+    let (sentence, suggestion) = if exact < ALL_EXACT {
+        (
+            format!("only {} of the answers are exact: the reward no longer tells right values from wrong ones.", percent(exact)),
+            "Give values a weight: [[reward]] part = \"fields\".",
+        )
+    } else {
+        ("there is nothing left to learn from these prompts.".to_owned(), "Stop here, or add harder prompts.")
+    };
     in_a_row(history, "groups/frac_all_best").then(|| Finding {
         rule: "all_best",
         level: "info",
         value: 1.0,
-        sentence: format!(
-            "Every group of the last {DEAD_STEPS} steps reached the best reward: there is nothing left to learn from these prompts."
-        ),
-        suggestion: "Stop here, add harder prompts, or score fields too.".to_owned(),
+        sentence: format!("All groups earn the full reward in the last {DEAD_STEPS} steps: {sentence}"),
+        suggestion: suggestion.to_owned(),
     })
 }
 
@@ -165,10 +270,9 @@ fn all_worst(history: &[Metrics]) -> Option<Finding> {
         rule: "all_worst",
         level: "warning",
         value: 1.0,
-        sentence: format!("Every group of the last {DEAD_STEPS} steps failed alike: equal rewards teach nothing."),
-        suggestion:
-            "See why with `train --plan --sample`; more completions a prompt, graded = true, or a better prompt give groups a spread."
-                .to_owned(),
+        sentence: format!("All groups of the last {DEAD_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."),
+        suggestion: "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."
+            .to_owned(),
     })
 }
 
@@ -179,7 +283,7 @@ fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
         level: "warning",
         value: cut,
         sentence: format!(
-            "{} of the completions are cut at {} tokens and score as they stand.",
+            "{} of the completions are truncated at {} tokens and scored as they stand.",
             percent(cut),
             config.max_completion_tokens
         ),
@@ -201,25 +305,21 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
     })
 }
 
-/// The classic hack of a format reward: ever more valid, ever less right.
-fn value_drift(history: &[Metrics]) -> Option<Finding> {
-    if history.len() < 2 * WINDOW || history.iter().any(|metrics| !metrics.contains_key("exact")) {
-        return None;
-    }
-    let (before, after) = latest(history, 2 * WINDOW).split_at(WINDOW);
-    let change = |name| mean(after, name) - mean(before, name);
-    let (valid, exact) = (change("tiers/valid"), change("exact"));
-    (valid >= VALIDITY_GAIN && exact <= -EXACT_LOSS).then(|| Finding {
+/// The classic hack of a format reward: answers keep their form and lose their values.
+fn value_drift((best, now): (Level, Level)) -> Finding {
+    Finding {
         rule: "value_drift",
         level: "warning",
-        value: exact,
+        value: now.exact,
         sentence: format!(
-            "Over {WINDOW} steps valid completions rose to {} while exact ones fell to {}: the model learns the form at the expense of the values.",
-            percent(mean(after, "tiers/valid")),
-            percent(mean(after, "exact"))
+            "Exact match fell from {} at its best to {} while {} of the answers are valid: the model learns the form at the expense of the values.",
+            percent(best.exact),
+            percent(now.exact),
+            percent(now.valid)
         ),
-        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or go back to an earlier checkpoint.".to_owned(),
-    })
+        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate, and go back to an earlier checkpoint."
+            .to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -303,15 +403,78 @@ mod tests {
         expect(&run(&["kl_beta=0.01"], &steps), &[(5, rule, "info", false), (9, rule, "warning", false)]);
     }
 
+    /// Training completions tell of drift where no eval does; prompts differ from window to window, so a loss within both intervals is none.
     #[test]
-    fn values_drift_when_validity_rises_and_exactness_falls() {
+    fn training_completions_show_drift_without_evals() {
         let early: &[(&str, f64)] = &[("tiers/valid", 0.6), ("exact", 0.5)];
-        let later: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.3)];
+        let later: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.1)];
+        expect(&run(&[], &[[early; 5], [later; 5]].concat()), &[(9, "value_drift", "warning", false)]);
+        let less: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.4)];
+        expect(&run(&[], &[[early; 5], [less; 5]].concat()), &[]);
         let both: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.6)];
-        let drift = run(&[], &[[early; 5], [later; 5]].concat());
-        expect(&drift, &[(10, "value_drift", "warning", false)]);
         expect(&run(&[], &[[early; 5], [both; 5]].concat()), &[]);
         let unknown: &[(&str, f64)] = &[("tiers/valid", 0.9)];
         expect(&run(&[], &[[early; 5], [unknown; 5]].concat()), &[]);
+    }
+
+    fn eval(step: u64, valid: f64, exact: f64) -> Eval {
+        let summary = crate::run::EvalSummary { n: 100, valid, exact: Some(exact), with_expected: 100, ..Default::default() };
+        let target = if step == 0 { "base" } else { "trained" }.to_owned();
+        Eval { step, set: "eval".to_owned(), target, summary, ..Eval::default() }
+    }
+
+    /// Alerts of a run with an eval after each step; `(valid, exact)` of the base and of each eval.
+    fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
+        let (config, mut state, mut alerts) = (config(&["eval_every=1"]), RunState::default(), Alerts::default());
+        let mut found = Vec::new();
+        for (step, &(valid, exact)) in (0..).zip(evals) {
+            let mut now = Vec::new();
+            if step > 0 {
+                let metrics =
+                    Metrics::from([("exact".to_owned(), exact), ("groups/frac_all_best".to_owned(), f64::from(u8::from(valid >= 1.0)))]);
+                now.extend(alerts.observe(step, &metrics, &config));
+                let body = crate::run::events::Step { step, seconds: 1.0, metrics }.into();
+                state.fold(crate::run::Event { seq: 2 * step, time_ms: 0, body });
+            }
+            let eval = eval(step, valid, exact);
+            now.extend(alerts.observe_eval(&eval, &config));
+            state.fold(crate::run::Event { seq: 2 * step + 1, time_ms: 0, body: eval.into() });
+            found.extend(now.into_iter().map(|alert| (alert.step, format!("{}: {}", alert.rule, alert.sentence), alert.cleared)));
+            let resumed = Alerts::resumed(&state, step, &config);
+            assert_eq!(resumed.standing, alerts.standing, "after step {step}");
+            assert_eq!(resumed.evals.standing().is_some(), alerts.evals.standing().is_some(), "after step {step}");
+        }
+        found
+    }
+
+    #[test]
+    fn drift_stands_until_exact_match_is_back() {
+        // (evals, steps at which value_drift rises and clears).
+        let check = |evals: &[(f64, f64)], expected: &[(u64, bool)]| {
+            let found = evaluated(evals);
+            let drift: Vec<_> = found.iter().filter(|(_, text, _)| text.starts_with("value_drift")).collect();
+            assert_eq!(drift.iter().map(|(step, _, cleared)| (*step, *cleared)).collect::<Vec<_>>(), expected, "{found:?}");
+        };
+        // Against the best so far, not the last window: it neither passes at a plateau nor at the bottom, nor when validity falls too.
+        check(&[(0.92, 0.90), (0.95, 0.71), (0.99, 0.51), (1.0, 0.07), (1.0, 0.03), (1.0, 0.03), (0.4, 0.03)], &[(1, false)]);
+        check(&[(0.6, 0.5), (0.8, 0.7), (0.9, 0.4), (0.9, 0.68)], &[(2, false), (3, true)]);
+        // Slowly, a little each time.
+        let slow: Vec<(f64, f64)> = (0..20).map(|step| (0.95, 0.9 - 0.01 * f64::from(step))).collect();
+        check(&slow, &[(6, false)]);
+        // Within the interval of 100 prompts.
+        check(&[(0.92, 0.90), (0.95, 0.86), (0.95, 0.85)], &[]);
+        // Validity and values fall together: a collapse, and no drift.
+        check(&[(0.92, 0.90), (0.5, 0.48), (0.1, 0.1)], &[]);
+        check(&[(0.6, 0.5), (0.9, 0.8), (1.0, 1.0)], &[]);
+    }
+
+    #[test]
+    fn nothing_is_left_to_learn_only_where_values_are_right() {
+        let said =
+            |evals: &[(f64, f64)]| evaluated(evals).into_iter().filter(|(_, text, _)| text.starts_with("all_best")).collect::<Vec<_>>();
+        let wrong = said(&[(0.9, 0.9), (1.0, 0.1), (1.0, 0.03), (1.0, 0.03)]);
+        assert!(matches!(&wrong[..], [(3, text, false)] if text.contains("only 3 %") && !text.contains("nothing left")), "{wrong:?}");
+        let right = said(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
+        assert!(matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")), "{right:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::attend::attend;
+use super::early_stop::{is_due, should_stop};
 use super::job::Job;
 use super::metrics::{Updated, metrics};
 use super::outline::Outline;
@@ -18,13 +19,12 @@ use super::within_memory::{shrunk, within_memory};
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
-use crate::model::Gradients;
+use crate::model::{Adapters, Gradients};
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
-    Answer, RunDirectory, RunPlaces, RunState, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints,
-    settings,
+    Answer, RunDirectory, RunPlaces, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints, settings,
 };
-use crate::update::{Applied, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient, reference_log_probs};
+use crate::update::{Applied, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
 
 /// How a training ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +85,7 @@ pub fn train(
 
 fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
     match result {
-        Ok(Ended::Finished(_)) => (Status::Finished, "all steps done".to_owned()),
+        Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
         Ok(Ended::CutShort { goes_on_from, cause }) => {
             let step =
@@ -126,12 +126,11 @@ fn work(
         rehearse(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
     if job.resumed_from.is_none() {
-        pass(run, &job, recorder, "proof", "base", 0)?;
-        pass(run, &job, recorder, "eval", "base", 0)?;
+        pass(run, &mut job, recorder, "proof", "base", 0)?;
+        pass(run, &mut job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }
-    let mut best_valid = best_so_far(recorder.history()?, job.state.step);
-    loop {
+    let cause = loop {
         set_what_is_due(&mut job, &mut settings);
         if attend(run, &mut job, recorder, worker.controls())? {
             save(run, &mut job, recorder, "interrupted")?;
@@ -139,7 +138,10 @@ fn work(
         }
         // Only now: what was asked during the last step may have moved the end.
         if job.state.step >= job.total_steps {
-            break;
+            break "all steps done".to_owned();
+        }
+        if let Some(cause) = should_stop(recorder.history()?, &job.state, &job.config) {
+            break cause;
         }
         let steps = job.config.weight_sync_interval.min(job.total_steps - job.state.step);
         if !worker.controls().compute_until(job.state.step + steps) {
@@ -150,13 +152,14 @@ fn work(
             Method::Sft => (0..steps).try_for_each(|_| imitate(&mut job, recorder))?,
         }
         *reached = job.state.step;
-        if after_interval(run, &mut job, recorder, steps, &mut best_valid)? {
-            break;
-        }
-    }
+        after_interval(run, &mut job, recorder, steps)?;
+    };
+    let step = job.state.step;
+    pass(run, &mut job, recorder, "eval", "trained", step)?;
     save(run, &mut job, recorder, "end")?;
     recorder.finish_rollouts()?;
-    Ok(Ended::Finished(Box::new(report(run, &mut job, recorder, start.elapsed().as_secs_f64())?)))
+    let report = report(run, &mut job, recorder, start.elapsed().as_secs_f64())?;
+    Ok(Ended::Finished(Box::new(Report { cause, ..report })))
 }
 
 /// What earlier workers were told to set for the next step, or for one before it.
@@ -198,10 +201,15 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
     if let Some(memory) = outline.memory() {
         recorder.event(memory)?;
     }
-    if let Some(step) = outline.resumed_from {
-        let text = format!("goes on from the checkpoint of step {step}; what was recorded of later steps is void");
+    // Where every checkpoint is gone, the steps that were recorded are void too.
+    let resumed_from = outline.resumed_from.or((recorder.history()?.last_step > 0).then_some(0));
+    if let Some(step) = resumed_from {
+        let text = match outline.resumed_from {
+            Some(step) => format!("resumes from the checkpoint of step {step}; what was recorded of later steps is void"),
+            None => "starts again, without a checkpoint; what was recorded of its steps is void".to_owned(),
+        };
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
-        if !recorder.history()?.checkpoints.contains_key(&step) {
+        if outline.resumed_from.is_some() && !recorder.history()?.checkpoints.contains_key(&step) {
             // Its worker died when the checkpoint was on the disk and not yet in the log.
             let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
             recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
@@ -210,19 +218,45 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
     Ok(())
 }
 
-/// `steps` steps of GRPO, all drawn with the weights as they are.
+/// A step's groups, and what its gradient is computed from.
+struct Batch {
+    groups: StepGroups,
+    policy: Vec<PolicyGroup>,
+    totals: StepTotals,
+    /// Of the forward for the old log-probs.
+    forward_seconds: f64,
+}
+
+/// `steps` steps of GRPO, all sampled with the weights as they are. The first of them moves those very weights: its ratios are exactly 1. The others' old
+/// log-probs come from a training forward before anything moves.
 fn explore(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
     let first = job.state.step + 1;
     recorder.phase(first, "rollout")?;
-    draw_steps(job, first, steps)?.into_iter().try_for_each(|groups| learn(job, recorder, groups))
+    let mut batches = Vec::new();
+    for groups in draw_steps(job, first, steps)? {
+        let (policy, totals) = policy_groups(job, &groups.groups);
+        batches.push(Batch { groups, policy, totals, forward_seconds: 0.0 });
+    }
+    let shape = job.shape;
+    for batch in batches.iter_mut().skip(1).filter(|batch| !batch.policy.is_empty()) {
+        let start = Instant::now();
+        let log_probs =
+            in_memory(job, |job, settings| completion_log_probs(&job.model, Adapters::On, &batch.policy, &settings, &job.threads))?;
+        for (sample, log_probs) in batch.policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
+            sample.old_log_probs = Some(log_probs);
+        }
+        batch.forward_seconds = start.elapsed().as_secs_f64();
+    }
+    shrunk(first, shape, job.shape).into_iter().try_for_each(|alert| recorder.event(alert))?;
+    batches.into_iter().try_for_each(|batch| learn(job, recorder, batch))
 }
 
 /// One optimizer step from its groups.
-fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Result<(), TrainError> {
+fn learn(job: &mut Job, recorder: &mut Recorder<'_>, batch: Batch) -> Result<(), TrainError> {
+    let Batch { groups, mut policy, totals, forward_seconds } = batch;
     let step = job.state.step + 1;
     recorder.phase(step, "update")?;
     let start = Instant::now();
-    let (mut policy, totals) = policy_groups(job, &groups.groups);
     let shape = job.shape;
     let learning_rate = job.optimizer.learning_rate(job.optimizer.updates());
     let (mut statistics, mut applied) = (PolicyStatistics::default(), None);
@@ -232,11 +266,11 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
         // A loss that is not finite comes with a gradient that is not: the optimizer leaves everything as it was.
         applied = Some(job.optimizer.apply(job.model.parameters(), &gradients)?);
     }
-    let update_seconds = start.elapsed().as_secs_f64();
-    for group in groups.groups.iter().chain(&groups.replaced) {
-        recorder.group(job, step, group)?;
+    let update_seconds = forward_seconds + start.elapsed().as_secs_f64();
+    for (groups, replaced) in [(&groups.groups, false), (&groups.replaced, true)] {
+        groups.iter().try_for_each(|group| recorder.group(job, step, group, replaced))?;
     }
-    let step_seconds = groups.rollout_seconds + groups.score_seconds + start.elapsed().as_secs_f64();
+    let step_seconds = groups.rollout_seconds + groups.score_seconds + forward_seconds + start.elapsed().as_secs_f64();
     job.finish_step(applied == Some(Applied::NotFinite), step_seconds);
     let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
     let mut metrics = metrics(&groups, updated);
@@ -251,58 +285,40 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, groups: StepGroups) -> Resu
     job.check_skipped()
 }
 
-/// The gradient of a step's groups, and again in a smaller shape where memory runs out: until the optimizer moves, a step has changed nothing.
+/// The gradient of a step's groups.
 fn gradient(job: &mut Job, policy: &mut [PolicyGroup], totals: StepTotals) -> Result<(Gradients, PolicyStatistics), TrainError> {
+    in_memory(job, |job, settings| {
+        if job.config.kl_beta > 0.0 {
+            let (reference, adapters) = job.reference();
+            let log_probs = completion_log_probs(reference, adapters, policy, &settings, &job.threads)?;
+            for (sample, log_probs) in policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
+                sample.reference_log_probs = Some(log_probs);
+            }
+        }
+        policy_gradient(&job.model, policy, totals, &settings, &job.threads)
+    })
+}
+
+/// A pass over a step's groups, and again in a smaller shape where memory runs out: until the optimizer moves, a step has changed nothing.
+fn in_memory<R>(job: &mut Job, mut attempt: impl FnMut(&Job, PolicySettings) -> candle_core::Result<R>) -> Result<R, TrainError> {
     let (extent, settings) = (job.extent(), job.policy_settings());
     let mut shape = job.shape;
-    let result = within_memory(
-        &mut shape,
-        extent,
-        || _ = job.engine.trim_memory(),
-        |shape| {
-            let settings = settings.in_shape(shape);
-            if job.config.kl_beta > 0.0 {
-                let (reference, adapters) = job.reference();
-                let log_probs = reference_log_probs(reference, adapters, policy, &settings, &job.threads)?;
-                for (sample, log_probs) in policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
-                    sample.reference_log_probs = Some(log_probs);
-                }
-            }
-            policy_gradient(&job.model, policy, totals, &settings, &job.threads)
-        },
-    );
+    let result = within_memory(&mut shape, extent, || _ = job.engine.trim_memory(), |shape| attempt(job, settings.in_shape(shape)));
     job.shape = shape;
     result
 }
 
-/// Evals and checkpoints that fall due after `steps` more steps; true when the run should end here.
-fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, steps: u64, best: &mut f64) -> Result<bool, TrainError> {
-    let (step, config) = (job.state.step, &job.config);
-    let due = |every: u64| every > 0 && (step / every > (step - steps) / every);
-    let (eval_due, save_due) = (due(config.eval_every), due(config.checkpoint_every));
-    let mut enough = config.max_minutes > 0.0 && job.state.seconds >= 60.0 * config.max_minutes;
-    let mut why = "interval";
-    if eval_due
-        && step < job.total_steps
-        && let Some(summary) = pass(run, job, recorder, "eval", "trained", step)?
-    {
-        let gained = summary.valid > *best;
-        *best = best.max(summary.valid);
-        job.state.evals_without_gain = if gained { 0 } else { job.state.evals_without_gain + 1 };
-        let patience = job.config.patience;
-        enough |= patience > 0 && job.state.evals_without_gain >= patience;
-        enough |= job.config.stop_condition().is_some_and(|goal| goal.is_met(summary.metric(&goal.metric)));
-        why = "eval";
+/// Evals and checkpoints that fall due after `steps` more steps. Those of the last step are the end's.
+fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
+    let step = job.state.step;
+    if step >= job.total_steps {
+        return Ok(());
     }
+    let eval_due = is_due(job.config.eval_every, step, steps);
+    let is_read = eval_due && pass(run, job, recorder, "eval", "trained", step)?.is_some();
     // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take the others away again.
-    if (eval_due || save_due) && step < job.total_steps {
-        save(run, job, recorder, why)?;
+    if eval_due || is_due(job.config.checkpoint_every, step, steps) {
+        save(run, job, recorder, if is_read { "eval" } else { "interval" })?;
     }
-    Ok(enough)
-}
-
-/// The highest valid rate on the eval set up to `step`.
-fn best_so_far(history: &RunState, step: u64) -> f64 {
-    let evals = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= step);
-    evals.map(|eval| eval.summary.valid).fold(0.0, f64::max)
+    Ok(())
 }

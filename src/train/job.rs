@@ -41,8 +41,6 @@ pub(super) struct Job {
     pub(super) task: Task,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,
-    /// Reward of the highest and the lowest tier, to tell solved groups from hopeless ones.
-    pub(super) best_and_worst: (f64, f64),
 }
 
 /// Steps in a row without a finite gradient that end a run.
@@ -55,7 +53,7 @@ impl Job {
     /// [`TrainError`] naming what is missing or wrong.
     pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
         let shape = outline.shape();
-        let Outline { task, config, start, prompts, scorer, threads, total_steps, best_and_worst, .. } = outline;
+        let Outline { task, config, start, prompts, scorer, threads, total_steps, .. } = outline;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
@@ -74,7 +72,6 @@ impl Job {
             threads,
             engine: engine.clone(),
             shape,
-            best_and_worst,
             tokenizer: start.tokenizer,
             config,
             trainable,
@@ -163,14 +160,15 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
         policy_loss: config.policy_loss,
         clip_low: config.eps_clip,
         clip_high: config.eps_clip_high,
+        cispo_cap: config.cispo_cap,
         kl_beta: config.kl_beta,
         kl_estimator: config.kl_estimator,
+        kl_importance: config.kl_importance,
         max_completion_tokens: config.max_completion_tokens,
     };
     PolicySettings {
         loss,
         temperature: config.temperature,
-        off_policy: config.weight_sync_interval > 1,
         tokens_per_micro_batch: shape.tokens_per_micro_batch,
         recompute: shape.recompute,
     }
@@ -189,6 +187,7 @@ fn optimizer_and_state(
         beta2: config.adam_beta2,
         epsilon: config.adam_epsilon,
         weight_decay: config.weight_decay,
+        decay_norms_and_biases: config.decay_norms_and_biases,
         grad_clip_norm: config.grad_clip_norm,
     };
     let Some(&step) = list_checkpoints(run.path())?.last() else {

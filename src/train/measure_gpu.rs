@@ -378,6 +378,7 @@ fn optimizer_settings() -> OptimizerSettings {
         beta2: 0.999,
         epsilon: 1e-8,
         weight_decay: 0.0,
+        decay_norms_and_biases: false,
         grad_clip_norm: 1.0,
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn group(prompt: Vec<u32>, completions: impl IntoIterator<Item = (Vec
     let sample = |(index, (token_ids, sampled_log_probs)): (usize, (Vec<u32>, Vec<f32>))| PolicySample {
         token_ids,
         sampled_log_probs,
+        old_log_probs: None,
         reference_log_probs: None,
         advantage: if index.is_multiple_of(2) { 1.0 } else { -1.0 },
     };
@@ -38,9 +39,11 @@ pub(super) fn policy_settings(new_tokens: usize, tokens_per_micro_batch: usize, 
         policy_loss: PolicyLoss::Grpo,
         clip_low: 0.2,
         clip_high: 0.2,
+        cispo_cap: 5.0,
         kl_beta: 0.0,
         kl_estimator: KlEstimator::K3,
+        kl_importance: true,
         max_completion_tokens: new_tokens,
     };
-    PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch, recompute }
+    PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }
 }

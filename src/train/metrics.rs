@@ -101,7 +101,9 @@ fn update(step: &StepGroups, updated: Updated, found: &mut Found) {
         let tokens = statistics.tokens as f64;
         found.add("loss", statistics.loss);
         found.add("entropy", statistics.entropy / tokens);
-        found.add("kl", statistics.kl / tokens);
+        if let Some(kl) = statistics.kl {
+            found.add("kl", kl / tokens);
+        }
         found.add("clip_ratio/low_mean", statistics.clipped_low as f64 / tokens);
         found.add("clip_ratio/high_mean", statistics.clipped_high as f64 / tokens);
         found.add("sampling/sampling_logp_difference/mean", statistics.sampling_difference / tokens);

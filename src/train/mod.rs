@@ -3,6 +3,7 @@
 mod alerts; // what a person should look at, from the last steps' numbers
 mod attend; // what people ask between two steps
 mod completions; // one prompt's completions for a person
+mod early_stop; // when a run ends before its last step
 mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine

@@ -44,8 +44,6 @@ pub(super) struct Outline {
     pub(super) total_steps: u64,
     /// The checkpoint that the run goes on from.
     pub(super) resumed_from: Option<u64>,
-    /// Reward of the highest and the lowest tier, to tell solved groups from hopeless ones.
-    pub(super) best_and_worst: (f64, f64),
 }
 
 impl Outline {
@@ -69,7 +67,6 @@ impl Outline {
             device: device_in_words(engine, &threads, gpu.as_ref()),
             total_steps: config.total_steps(prompts.train.len()),
             resumed_from: list_checkpoints(run.path())?.last().copied(),
-            best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
             task,
             config,
             start,

@@ -24,6 +24,9 @@ pub struct Report {
     pub run: String,
     /// Wall-clock time of this worker, evals included.
     pub seconds: f64,
+    /// Why it ended, as a sentence: all steps done, or an early stop.
+    #[serde(default)]
+    pub cause: String,
     /// Optimizer steps.
     pub steps: u64,
     /// The step whose checkpoint was the best on the eval set.
@@ -41,10 +44,10 @@ pub struct Report {
     pub exact_comparison: Option<Comparison>,
 }
 
-/// A greedy pass over a set, recorded; None where the task has no such set.
+/// A greedy pass over a set, recorded, and the alerts that follow from it; None where the task has no such set. What is recorded already is not read again.
 pub(super) fn pass(
     run: &RunDirectory,
-    job: &Job,
+    job: &mut Job,
     recorder: &mut Recorder<'_>,
     set: &str,
     target: &str,
@@ -54,6 +57,17 @@ pub(super) fn pass(
     if prompts.is_empty() {
         return Ok(None);
     }
+    let recorded = recorder.history()?.evals.get(&(step, set.to_owned(), target.to_owned()));
+    let eval = match recorded.filter(|eval| run.path().join(&eval.file).is_file()) {
+        Some(eval) => eval.clone(),
+        None => read(run, job, recorder, set, target, step)?,
+    };
+    job.alerts.observe_eval(&eval, &job.config).into_iter().try_for_each(|alert| recorder.event(alert))?;
+    Ok(Some(eval.summary))
+}
+
+fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, target: &str, step: u64) -> Result<Eval, TrainError> {
+    let prompts = if set == "proof" { &job.prompts.proof } else { &job.prompts.eval };
     recorder.phase(step, "eval")?;
     let start = Instant::now();
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
@@ -67,8 +81,9 @@ pub(super) fn pass(
     recorder.write("the held-out pass", 1 << 20, |_| write_evals(&path, &records))?;
     let summary = EvalSummary::from_records(&records);
     let seconds = start.elapsed().as_secs_f64();
-    recorder.event(Eval { step, set: set.to_owned(), target: target.to_owned(), summary: summary.clone(), file, seconds })?;
-    Ok(Some(summary))
+    let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds };
+    recorder.event(eval.clone())?;
+    Ok(eval)
 }
 
 /// Puts the best checkpoint's weights into the model and reads the proof set with them.
@@ -100,7 +115,7 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
     let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else { return Ok(None) };
     let set = if run.path().join(eval_file(0, "proof", "base")).exists() { "proof" } else { "eval" };
     let report = recorded(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
-    Ok(Some(Report { seconds: end.seconds, ..report }))
+    Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
 }
 
 /// The passes before and after, as they were recorded.
@@ -114,6 +129,7 @@ fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result
     Ok(Report {
         run: run.id().to_owned(),
         seconds: 0.0,
+        cause: String::new(),
         steps,
         best_step,
         set: set.to_owned(),

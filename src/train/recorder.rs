@@ -163,7 +163,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// One group: its texts into the rollouts, its numbers into the events.
-    pub(super) fn group(&mut self, job: &Job, step: u64, group: &ScoredGroup) -> Result<(), TrainError> {
+    /// `replaced`: others took its place, and the step did not learn from it.
+    pub(super) fn group(&mut self, job: &Job, step: u64, group: &ScoredGroup, replaced: bool) -> Result<(), TrainError> {
         let prompt = &job.prompts.train[group.prompt];
         let mut completions = Vec::with_capacity(group.completions.len());
         for (index, completion) in group.completions.iter().enumerate() {
@@ -177,7 +178,7 @@ impl<'a> Recorder<'a> {
                 advantage: group.advantages[index],
             });
         }
-        let record = RolloutGroup { step, prompt_id: prompt.row.id.clone(), prompt: prompt.text.clone(), completions };
+        let record = RolloutGroup { step, prompt_id: prompt.row.id.clone(), prompt: prompt.text.clone(), replaced, completions };
         let append = |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
         let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
         self.event(Group {
@@ -189,6 +190,7 @@ impl<'a> Recorder<'a> {
             token_counts: group.completions.iter().map(|completion| completion.token_ids.len()).collect(),
             stop_reasons: group.completions.iter().map(|completion| completion.stop.name().to_owned()).collect(),
             dead: group.dead,
+            replaced,
             file: place.file,
             line: place.line,
         })

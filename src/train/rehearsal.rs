@@ -42,6 +42,7 @@ fn full_micro_batch(prompt: &[u32], completion_tokens: usize, together: usize, t
     let sample = |advantage| PolicySample {
         token_ids: vec![token; completion_tokens],
         sampled_log_probs: vec![-1.0; completion_tokens],
+        old_log_probs: None,
         reference_log_probs: None,
         advantage,
     };

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::job::Job;
-use super::proof::pass;
 use super::recorder::Recorder;
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::kernels::host_memory::HostBuffer;
@@ -146,16 +145,12 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     let begun = Instant::now();
     finish(recorder)?;
     let step = job.state.step;
-    if list_checkpoints(run.path())?.last() == Some(&step) && why != "end" {
+    // A whole checkpoint of this step is this very state; to write it again would take it away first.
+    if list_checkpoints(run.path())?.last() == Some(&step) {
         return Ok(());
     }
     recorder.phase(step, "checkpoint")?;
     recorder.sync()?;
-    let before = begun.elapsed();
-    if why == "end" {
-        pass(run, job, recorder, "eval", "trained", step)?;
-    }
-    let begun = Instant::now();
     let (what, needed) =
         (format!("the checkpoint of step {step}"), job.model.parameters().count() as u64 * BYTES_PER_NUMBER + BESIDES_BYTES);
     wait_for_room(run, job, recorder, (&what, needed))?;
@@ -175,7 +170,7 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     let best = recorder.history()?.best_step_by(&steps, job.config.keep_best_by);
     let end = (step == job.total_steps).then_some(step);
     event.removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
-    event.blocked_seconds = Some((before + begun.elapsed()).as_secs_f64());
+    event.blocked_seconds = Some(begun.elapsed().as_secs_f64());
     let work = Box::new(Work {
         run: run.path().to_owned(),
         written: snapshot.is_none(),

@@ -36,7 +36,6 @@ pub struct Candidate {
     engine: Engine,
     /// On a GPU: the plan that fits it.
     fit: Option<Fit>,
-    best_and_worst: (f64, f64),
 }
 
 /// Prompts that speed is measured with: two shards of 32 completions at groups of 8.
@@ -74,7 +73,6 @@ impl Candidate {
             threads: Threads::of_engine(engine, config.threads)?,
             engine: engine.clone(),
             fit,
-            best_and_worst: (task.score.tiers.valid, task.score.tiers.unparsable),
         })
     }
 
@@ -162,9 +160,11 @@ impl Candidate {
         for (request, completions) in requests.iter().zip(drawn) {
             let row = &self.prompts.train[request.prompt_number as usize].row;
             let mut rewards = Vec::with_capacity(completions.len());
+            let mut solved = true;
             for completion in completions {
                 let score = self.scorer.score(&self.tokenizer.decode(&completion.token_ids, true)?, Some(row));
                 rewards.push(score.reward);
+                solved &= score.is_full();
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier);
@@ -173,8 +173,7 @@ impl Candidate {
                     *count += usize::from(score.failure == Some(class));
                 }
             }
-            let (best, worst) = self.best_and_worst;
-            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_state(&rewards, best, worst), rewards });
+            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_state(&rewards, solved), rewards });
         }
         Ok(signal)
     }

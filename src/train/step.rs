@@ -152,8 +152,8 @@ fn score(job: &Job, prompts: Vec<usize>, drawn: Vec<Vec<Completion>>) -> Result<
         let scores: Vec<Score> = scores.by_ref().take(texts.len()).collect();
         let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
         let advantages = group_advantages(&rewards, job.config.advantage);
-        let (best, worst) = job.best_and_worst;
-        ScoredGroup { prompt, dead: group_state(&rewards, best, worst), completions, texts, scores, rewards, advantages }
+        let dead = group_state(&rewards, scores.iter().all(Score::is_full));
+        ScoredGroup { prompt, dead, completions, texts, scores, rewards, advantages }
     };
     Ok(prompts.into_iter().zip(drawn).zip(texts).map(group).collect())
 }
@@ -184,6 +184,7 @@ fn sample((completion, &advantage): (&Completion, &f64)) -> PolicySample {
     PolicySample {
         token_ids: completion.token_ids.clone(),
         sampled_log_probs: completion.log_probs.clone(),
+        old_log_probs: None,
         reference_log_probs: None,
         advantage,
     }
@@ -213,7 +214,7 @@ mod tests {
             texts: Vec::new(),
             scores: Vec::new(),
             advantages: group_advantages(&rewards, crate::advantage::Advantage::Standardized),
-            dead: group_state(&rewards, 1.0, 0.0),
+            dead: group_state(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
             rewards,
         }
     }

@@ -17,12 +17,16 @@ pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` stop teaching when the advantage is negative.
     pub clip_low: f64,
-    /// Upper clip; for `cispo` the cap of the ratio itself. `bnpo` clips symmetrically, by `clip_low`, whatever stands here.
+    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever stands here; `cispo` has `cispo_cap` instead of both.
     pub clip_high: f64,
+    /// Largest ratio of `cispo`.
+    pub cispo_cap: f64,
     /// Weight of the KL to the reference.
     pub kl_beta: f64,
     /// How that KL is estimated.
     pub kl_estimator: KlEstimator,
+    /// Whether each KL term is weighted by its token's ratio, which makes the gradient of k1 and k3 the KL's own.
+    pub kl_importance: bool,
     /// `dr_grpo` divides by this instead of lengths.
     pub max_completion_tokens: usize,
 }
@@ -41,8 +45,9 @@ pub struct StepTotals {
 pub struct SequenceTerms<'a> {
     /// Log-probs under the weights being trained, nats.
     pub log_probs: &'a [f32],
-    /// Log-probs that the sampler recorded, where older weights drew the completion; None where the current ones did: then the ratio is exactly 1.
-    pub sampled: Option<&'a [f32]>,
+    /// Log-probs under the weights that sampled the completion, where those are older ones; None where they are the current ones: then the ratio is
+    /// exactly 1.
+    pub old: Option<&'a [f32]>,
     /// Log-probs under the reference, where `kl_beta` > 0.
     pub reference: Option<&'a [f32]>,
     /// The completion's advantage.
@@ -73,11 +78,12 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
         PolicyLoss::Cispo => capped_importance(settings, terms, share),
     };
     if let Some(reference) = terms.reference.filter(|_| settings.kl_beta > 0.0) {
-        for ((weight, &log_prob), &reference) in result.weights.iter_mut().zip(terms.log_probs).zip(reference) {
-            let (value, slope) = kl_term(settings.kl_estimator, f64::from(reference) - f64::from(log_prob));
+        for (token, (weight, &reference)) in result.weights.iter_mut().zip(reference).enumerate() {
+            let (value, slope) = kl_term(settings.kl_estimator, f64::from(reference) - f64::from(terms.log_probs[token]));
+            let (ratio, ratio_slope) = if settings.kl_importance { kl_ratio(log_ratio(terms, token)) } else { (1.0, 0.0) };
             result.kl += value;
-            result.loss += settings.kl_beta * share * value;
-            *weight += settings.kl_beta * share * slope;
+            result.loss += settings.kl_beta * share * ratio * value;
+            *weight += settings.kl_beta * share * (ratio * slope + ratio_slope * value);
         }
     }
     result
@@ -106,9 +112,17 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
     }
 }
 
-/// `log_prob - old`, nats; exactly 0 where the current weights drew the completion.
+/// What a KL term is weighted by, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv 2512.02556), constant beyond the cap.
+fn kl_ratio(log_ratio: f64) -> (f64, f64) {
+    match bounded_exp(log_ratio) {
+        ratio if ratio > RATIO_CAP => (RATIO_CAP, 0.0),
+        ratio => (ratio, ratio),
+    }
+}
+
+/// `log_prob - old`, nats; exactly 0 where the current weights sampled the completion.
 fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
-    terms.sampled.map_or(0.0, |sampled| f64::from(terms.log_probs[token]) - f64::from(sampled[token]))
+    terms.old.map_or(0.0, |old| f64::from(terms.log_probs[token]) - f64::from(old[token]))
 }
 
 fn bounded_exp(log_ratio: f64) -> f64 {
@@ -171,8 +185,8 @@ fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
     let mut result = SequenceLoss::default();
     for (token, &log_prob) in terms.log_probs.iter().enumerate() {
         let ratio = bounded_exp(log_ratio(terms, token));
-        let weight = ratio.min(settings.clip_high);
-        result.clipped_high += usize::from(ratio > settings.clip_high);
+        let weight = ratio.min(settings.cispo_cap);
+        result.clipped_high += usize::from(ratio > settings.cispo_cap);
         result.loss += -share * weight * terms.advantage * f64::from(log_prob);
         result.weights.push(-share * weight * terms.advantage);
     }

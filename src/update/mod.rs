@@ -12,5 +12,5 @@ pub use head::log_probs;
 pub use loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, sequence_loss};
 pub use micro_batch::{MicroBatch, pack};
 pub use optimizer::{Applied, Optimizer, OptimizerSettings};
-pub use policy::{PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, policy_gradient, reference_log_probs};
+pub use policy::{PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, completion_log_probs, policy_gradient};
 pub use supervised::{Example, supervised_gradient};

@@ -1,9 +1,11 @@
 //! AdamW over the flat buffer, with warm-up and clipping; a gradient that is not finite changes nothing.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::kernels::adamw::{AdamWStep, adamw};
-use crate::model::{Gradients, Parameters};
+use crate::model::{Gradients, ParameterSlot, Parameters};
 
 /// The optimizer's numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,6 +24,8 @@ pub struct OptimizerSettings {
     pub epsilon: f64,
     /// Weight decay.
     pub weight_decay: f64,
+    /// Whether one-dimensional tensors decay too.
+    pub decay_norms_and_biases: bool,
     /// The gradient's norm is held below this; 0 leaves it.
     pub grad_clip_norm: f64,
 }
@@ -81,7 +85,7 @@ impl Optimizer {
         let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
         let learning_rate = self.learning_rate(self.updates);
         self.updates += 1;
-        let step = AdamWStep {
+        let mut step = AdamWStep {
             learning_rate,
             beta1: settings.beta1,
             beta2: settings.beta2,
@@ -90,7 +94,10 @@ impl Optimizer {
             gradient_scale,
             update: self.updates,
         };
-        adamw(parameters.flat(), &self.moments, gradients.flat(), step, parameters.working())?;
+        for (range, weight_decay) in decays(&settings, parameters) {
+            step.weight_decay = weight_decay;
+            adamw(parameters.flat(), &self.moments, gradients.flat(), step, parameters.working(), range)?;
+        }
         Ok(Applied::Moved { grad_norm, learning_rate })
     }
 
@@ -112,4 +119,14 @@ impl Optimizer {
         let progress = ((updates - warmup_steps) as f64 / span).min(1.0);
         learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
     }
+}
+
+/// Stretches of the flat buffer and their weight decay: one-dimensional tensors (norms, biases) have none unless they are asked for.
+fn decays(settings: &OptimizerSettings, parameters: &Parameters) -> Vec<(Range<usize>, f64)> {
+    if settings.weight_decay == 0.0 || settings.decay_norms_and_biases {
+        return vec![(0..parameters.count(), settings.weight_decay)];
+    }
+    let decay = |slot: &ParameterSlot| if slot.shape.len() == 1 { 0.0 } else { settings.weight_decay };
+    let of_one_decay = parameters.slots().chunk_by(|a, b| decay(a) == decay(b));
+    of_one_decay.filter_map(|slots| Some((slots.first()?.offset..slots.last()?.range().end, decay(slots.first()?)))).collect()
 }

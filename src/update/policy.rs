@@ -18,6 +18,9 @@ pub struct PolicySample {
     pub token_ids: Vec<u32>,
     /// The sampler's log-probs, nats.
     pub sampled_log_probs: Vec<f32>,
+    /// Log-probs by a training forward of the weights that sampled it; None where those are the current ones: then the ratio is exactly 1. The sampler's own
+    /// would not do: their rounding is another, and passes `gspo`'s clips.
+    pub old_log_probs: Option<Vec<f32>>,
     /// The reference's log-probs, where `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
     /// Its advantage.
@@ -40,8 +43,6 @@ pub struct PolicySettings {
     pub loss: LossSettings,
     /// As in the rollout.
     pub temperature: f64,
-    /// Whether older weights drew the completions: then ratios are taken against the sampler's log-probs.
-    pub off_policy: bool,
     /// Size of a micro-batch.
     pub tokens_per_micro_batch: usize,
     /// Keep only layer inputs and compute the rest again.
@@ -67,13 +68,13 @@ pub struct PolicyStatistics {
     pub rows: usize,
     /// Sum of entropies, nats.
     pub entropy: f64,
-    /// Sum of KL terms, nats.
-    pub kl: f64,
+    /// Sum of KL terms, nats; None where no reference was forwarded.
+    pub kl: Option<f64>,
     /// Tokens that the lower clip cut.
     pub clipped_low: usize,
     /// Tokens that the upper clip cut.
     pub clipped_high: usize,
-    /// Sum of |training log-prob - sampler's log-prob|, nats.
+    /// Sum of |training log-prob - sampler's log-prob|, nats, both under the weights that sampled.
     pub sampling_difference: f64,
     /// The largest of them.
     pub sampling_difference_max: f64,
@@ -98,16 +99,17 @@ pub fn policy_gradient(
     Ok((sum, statistics))
 }
 
-/// The log-probs of every completion under the reference: a model with its adapters off, or a frozen one.
-pub fn reference_log_probs(
-    reference: &Decoder,
+/// The log-probs of every completion, without a gradient: under the reference, or under the weights that sampled it. The micro-batches are those of
+/// [`policy_gradient`] with the same groups, so the same weights give the very same numbers there.
+pub fn completion_log_probs(
+    model: &Decoder,
     adapters: Adapters,
     groups: &[PolicyGroup],
     settings: &PolicySettings,
     threads: &Threads,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
-    let results = threads.map(&micro_batches, |micro_batch| log_probs(reference, micro_batch, adapters, settings.temperature))?;
+    let results = threads.map(&micro_batches, |micro_batch| log_probs(model, micro_batch, adapters, settings.temperature))?;
     let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
     for (micro_batch, sequences) in micro_batches.iter().zip(results) {
         for (&(group, sample), tokens) in micro_batch.owners.iter().zip(sequences) {
@@ -138,19 +140,21 @@ fn weigh(
         let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
         let terms = SequenceTerms {
             log_probs: &current,
-            sampled: settings.off_policy.then_some(sample.sampled_log_probs.as_slice()),
+            old: sample.old_log_probs.as_deref(),
             reference: sample.reference_log_probs.as_deref(),
             advantage: sample.advantage,
         };
         let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } = sequence_loss(&settings.loss, terms, totals);
         statistics.loss += loss;
-        statistics.kl += kl;
+        if terms.reference.is_some() {
+            statistics.kl = Some(statistics.kl.unwrap_or(0.0) + kl);
+        }
         statistics.clipped_low += clipped_low;
         statistics.clipped_high += clipped_high;
         statistics.tokens += tokens.len();
-        for (token, &sampled) in tokens.iter().zip(&sample.sampled_log_probs) {
-            let difference = f64::from((token.log_prob - sampled).abs());
-            statistics.entropy += f64::from(token.entropy);
+        statistics.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
+        for (&trained, &sampled) in sample.old_log_probs.as_ref().unwrap_or(&current).iter().zip(&sample.sampled_log_probs) {
+            let difference = f64::from((trained - sampled).abs());
             statistics.sampling_difference += difference;
             statistics.sampling_difference_max = statistics.sampling_difference_max.max(difference);
         }
@@ -165,7 +169,7 @@ impl PolicyStatistics {
         self.tokens += other.tokens;
         self.rows += other.rows;
         self.entropy += other.entropy;
-        self.kl += other.kl;
+        self.kl = self.kl.map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));
         self.clipped_low += other.clipped_low;
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;

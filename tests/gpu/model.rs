@@ -59,6 +59,7 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
     let sample = |(index, completion): (usize, &Completion)| PolicySample {
         token_ids: completion.token_ids.clone(),
         sampled_log_probs: completion.log_probs.clone(),
+        old_log_probs: None,
         reference_log_probs: None,
         advantage: [1.0, -0.7, 0.2, -0.5][index % 4],
     };
@@ -72,11 +73,13 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
         policy_loss: PolicyLoss::Grpo,
         clip_low: 0.2,
         clip_high: 0.2,
+        cispo_cap: 5.0,
         kl_beta: 0.0,
         kl_estimator: KlEstimator::K3,
+        kl_importance: true,
         max_completion_tokens: 40,
     };
-    let settings = PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch: 600, recompute };
+    let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
     let (gradients, statistics) = policy_gradient(model, &groups, totals, &settings, &Threads::of_engine(engine, 1).unwrap()).unwrap();
     let settings = OptimizerSettings {
         learning_rate: 1e-3,
@@ -86,6 +89,7 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.01,
+        decay_norms_and_biases: false,
         grad_clip_norm: 1.0,
     };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();

@@ -63,6 +63,7 @@ fn groups() -> Vec<PolicyGroup> {
     let sample = |tokens: &[u32], advantage| PolicySample {
         token_ids: tokens.to_vec(),
         sampled_log_probs: vec![0.0; tokens.len()],
+        old_log_probs: None,
         reference_log_probs: None,
         advantage,
     };
@@ -77,11 +78,13 @@ fn settings(recompute: bool, tokens_per_micro_batch: usize) -> PolicySettings {
         policy_loss: PolicyLoss::Grpo,
         clip_low: 0.2,
         clip_high: 0.2,
+        cispo_cap: 5.0,
         kl_beta: 0.0,
         kl_estimator: KlEstimator::K3,
+        kl_importance: true,
         max_completion_tokens: 8,
     };
-    PolicySettings { loss, temperature: 1.0, off_policy: false, tokens_per_micro_batch, recompute }
+    PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }
 }
 
 fn gradient(model: &Decoder, settings: PolicySettings, threads: usize) -> Gradients {
@@ -193,6 +196,7 @@ fn one_step_moves_everything_trainable_and_nothing_frozen() {
             beta2: 0.95,
             epsilon: 1e-8,
             weight_decay: 0.0,
+            decay_norms_and_biases: false,
             grad_clip_norm: 1.0,
         };
         let mut optimizer = Optimizer::new(optimizer_settings, model.parameters(), &Device::Cpu).unwrap();

@@ -8,7 +8,7 @@ use super::command::runs_command;
 use super::finished::{Made, made};
 use super::{create, memory_folder};
 
-/// Keys that an older program did not know have their defaults; what it wrote is kept.
+/// Keys that an older program did not know have the values by which it computed; what it wrote is kept.
 #[test]
 fn an_older_run_is_read() {
     let folder = memory_folder();
@@ -16,12 +16,15 @@ fn an_older_run_is_read() {
     let run = made(&root, &Made { set: &["seed=5", "keep_rollouts=300"], ..Made::default() });
     let path = run.path().join("run.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let newer_keys = ["keep_best_by", "keep_rollouts", "threads"];
+    let newer_keys = ["keep_best_by", "keep_rollouts", "threads", "kl_importance", "decay_norms_and_biases", "cispo_cap"];
     let older: String =
         text.lines().filter(|line| !newer_keys.iter().any(|key| line.starts_with(key))).map(|line| format!("{line}\n")).collect();
     std::fs::write(&path, older.replacen("version = 1", "version = 0", 1)).unwrap();
     let opened = RunDirectory::open(run.path()).unwrap();
-    assert_eq!((opened.file().config.seed, opened.file().config.keep_rollouts, opened.file().config.threads), (5, 0, 0));
+    let config = &opened.file().config;
+    assert_eq!((config.seed, config.keep_rollouts, config.threads), (5, 0, 0));
+    // Where a default has changed what is computed, an older run goes on as it began.
+    assert_eq!((config.kl_importance, config.decay_norms_and_biases, config.cispo_cap), (false, true, 5.0));
     assert_eq!(opened.file().config_digest, run.file().config_digest, "what was written is not recomputed");
     assert_eq!(runs_command(&root, &["show", run.id()]).0, 0);
     // A key that is wrong is still an error with its line.

@@ -60,6 +60,94 @@ fn kl_starts_at_zero_and_grows() {
 }
 
 #[test]
+fn a_kl_that_is_not_computed_is_not_a_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=2", "eval_every=0"]);
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    assert!(state.metrics.contains_key("entropy") && !state.metrics.contains_key("kl"), "{:?}", state.metrics.keys());
+    let page =
+        grpo_tui::report::html(&grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap()).text;
+    assert!(page.contains("KL to the start: not measured (kl_beta = 0)") && !page.contains("KL to the start, nats a token"));
+}
+
+/// With clips of width 0 any rounding of a ratio would be clipped. The weights do not move, so every ratio is exactly 1: in an interval's first step by
+/// definition, in the others because the old log-probs come from the same forward as the current ones, and not from the sampler.
+#[test]
+fn ratios_of_a_sync_interval_are_exactly_one_while_nothing_moves() {
+    for loss in ["gspo", "grpo"] {
+        let folder = tempfile::tempdir().unwrap();
+        let loss = format!("policy_loss={loss}");
+        let set = [
+            &loss,
+            "weight_sync_interval=3",
+            "learning_rate=0",
+            "eps_clip=0",
+            "eps_clip_high=0",
+            "eval_every=0",
+            "tokens_per_micro_batch=700",
+        ];
+        let run = create(folder.path(), &set);
+        work(&run, |_| false).unwrap();
+        let state = RunState::read(run.path()).unwrap();
+        let informative = state.metrics["groups/frac_mixed"].values().iter().filter(|share| **share > 0.0).count();
+        assert!(informative >= 4, "{loss}: only {informative} steps had anything to clip");
+        for name in ["clip_ratio/low_mean", "clip_ratio/high_mean"] {
+            let clipped = state.metrics[name].values();
+            assert!(clipped.iter().all(|share| *share == 0.0), "{loss} {name}: {clipped:?}");
+        }
+    }
+}
+
+/// Every completion lacks a key that the schema asks for, and `invalid` is worth more than half: equal rewards near the top are not a solved task.
+#[test]
+fn groups_without_a_valid_completion_are_never_all_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = super::small_task::write(folder.path());
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(task.join(name)).unwrap();
+        assert!(text.contains(from), "{name}: {text}");
+        std::fs::write(task.join(name), text.replacen(from, to, 1)).unwrap();
+    };
+    edit("schema.json", "\"required\": [", "\"required\": [\"approved_by\", ");
+    edit("task.toml", "invalid = 0.5", "invalid = 0.6");
+    let run = super::small_task::create_of(&task, folder.path(), &["temperature=0.3", "max_steps=4", "eval_every=0", "learning_rate=0"]);
+    let mut told = Vec::new();
+    work(&run, |event| {
+        if let EventBody::Alert(alert) = event {
+            told.push(alert.rule.clone());
+        }
+        false
+    })
+    .unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let equal: f64 = state.metrics["frac_reward_zero_std"].values().iter().sum();
+    assert!(equal > 0.0, "some group has equal rewards of 0.6");
+    assert!(state.metrics["groups/frac_all_best"].values().iter().all(|share| *share == 0.0), "{told:?}");
+    assert!(!told.contains(&"all_best".to_owned()), "{told:?}");
+}
+
+/// Groups that dynamic sampling replaced are marked in events and rollouts, and a step's counts leave them out.
+#[test]
+fn replaced_groups_are_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["dynamic_sampling=true", "max_steps=2", "eval_every=0", "temperature=0.6"]);
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let mut all = 0;
+    for (step, groups) in &state.groups {
+        let replaced = groups.values().filter(|group| group.replaced).count();
+        assert_eq!(replaced as f64, state.metrics["groups/replaced"].at(*step).unwrap());
+        let counts = state.group_counts[step];
+        assert_eq!((counts.mixed + counts.best + counts.worst) as usize, groups.len() - replaced);
+        let stored = grpo_tui::run::read_step(run.path(), *step).unwrap();
+        assert_eq!(stored.iter().filter(|group| group.replaced).count(), replaced);
+        all += replaced;
+    }
+    assert!(all > 0, "nothing was replaced");
+}
+
+#[test]
 fn stop_conditions_end_a_run_early() {
     for (set, steps) in [("stop_when=valid>=0.01", 3), ("patience=1", 3)] {
         let folder = tempfile::tempdir().unwrap();
@@ -72,8 +160,10 @@ fn stop_conditions_end_a_run_early() {
             }
             false
         });
-        assert!(matches!(ended.unwrap(), Ended::Finished(_)));
+        assert!(matches!(ended.unwrap(), Ended::Finished(report) if report.cause.starts_with("stopped early: ")));
         assert_eq!(last, steps, "{set}");
+        let end = RunState::read(run.path()).unwrap().end.unwrap();
+        assert!(end.cause.starts_with("stopped early: "), "{end:?}");
     }
 }
 
@@ -89,6 +179,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.0,
+        decay_norms_and_biases: false,
         grad_clip_norm: 1.0,
     };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
@@ -115,6 +206,7 @@ fn adamw_follows_its_definition() {
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.01,
+        decay_norms_and_biases: true,
         grad_clip_norm: 1.0,
     };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
@@ -135,6 +227,33 @@ fn adamw_follows_its_definition() {
         for (ours, expected) in parameters.flat().to_vec1::<f32>().unwrap().iter().zip(weights) {
             assert!((f64::from(*ours) - expected).abs() < 1e-6, "update {update}: {ours}, expected {expected}");
         }
+    }
+}
+
+/// Norms and biases do not decay, matrices do; with the key all do.
+#[test]
+fn one_dimensional_tensors_do_not_decay() {
+    let tensor = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+    for (decay_norms_and_biases, kept) in [(false, 1.0), (true, 0.95)] {
+        let named =
+            [("a", &[2, 2][..]), ("norm", &[3]), ("bias", &[2]), ("b", &[1, 2])].map(|(name, shape)| (name.to_owned(), tensor(shape)));
+        let parameters = Parameters::new(named.into(), DType::F32, &Device::Cpu).unwrap();
+        let settings = OptimizerSettings {
+            learning_rate: 0.1,
+            warmup_steps: 0,
+            cosine_steps: 0,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.5,
+            decay_norms_and_biases,
+            grad_clip_norm: 0.0,
+        };
+        let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
+        let gradients = Gradients::zeros(&parameters).unwrap();
+        optimizer.apply(&parameters, &gradients).unwrap();
+        let expected: Vec<f32> = [[0.95; 4].as_slice(), &[kept; 5], &[0.95; 2]].concat();
+        assert_eq!(parameters.flat().to_vec1::<f32>().unwrap(), expected);
     }
 }
 

@@ -42,6 +42,57 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
     stopped_after_every_step(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
 }
 
+/// The old log-probs of an interval's later steps are computed again with the same weights.
+#[test]
+fn stopping_changes_nothing_in_the_middle_of_an_interval() {
+    stopped_after_every_step(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
+}
+
+/// Killed anywhere around an early stop, a run stops at the same step, and what exists is neither read nor written again.
+#[test]
+fn an_early_stop_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["patience=1", "learning_rate=0", "max_steps=30"];
+    let events = |run: &RunDirectory, kind: &str| {
+        let text = std::fs::read_to_string(run.events_path()).unwrap();
+        text.lines().filter(|line| line.contains(&format!("\"kind\":\"{kind}\""))).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let whole = create(&folder.path().join("whole"), &set);
+    assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(report) if report.steps == 3));
+    // Base and trained on both sets, each once.
+    assert_eq!(events(&whole, "eval").len(), 4);
+    let expected = fingerprint(&whole);
+    let is_checkpoint = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 3);
+    let is_proof = |event: &EventBody| matches!(event, EventBody::Eval(eval) if eval.set == "proof" && eval.target == "trained");
+    let is_eval = |event: &EventBody| matches!(event, EventBody::Eval(eval) if eval.set == "eval" && eval.step == 3);
+    // (killed when told of, evals in all: an eval whose checkpoint never came is read again).
+    for (name, at, evals) in
+        [("checkpoint", &is_checkpoint as &dyn Fn(&EventBody) -> bool, 4), ("proof", &is_proof, 4), ("eval", &is_eval, 5)]
+    {
+        let run = create(&folder.path().join(name), &set);
+        // Unwinding says no last word, like a kill.
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            work(&run, |event| {
+                assert!(!at(event), "killed, as the test wants it");
+                false
+            })
+        }));
+        assert!(killed.is_err(), "{name}");
+        let file = run.path().join("checkpoints/step-000003/trainer.json");
+        let before = std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+        let ended = work(&run, never).unwrap();
+        assert!(
+            matches!(&ended, Ended::Finished(report) if report.steps == 3 && report.cause.starts_with("stopped early")),
+            "{name}: {ended:?}"
+        );
+        assert!(fingerprint(&run) == expected, "{name}: the resumed run differs");
+        assert_eq!(events(&run, "eval").len(), evals, "{name}");
+        if let Some(before) = before {
+            assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), before, "{name}: the finished checkpoint was written again");
+        }
+    }
+}
+
 /// What is the matter at the stop is neither told twice nor forgotten.
 #[test]
 fn alerts_go_on_over_a_stop() {

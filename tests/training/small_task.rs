@@ -33,7 +33,12 @@ pub(crate) const SMALL: &[&str] =
 
 /// A run of the small task with `SMALL`, then `set`.
 pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
-    let task = Task::load(&write(folder)).unwrap();
+    create_of(&write(folder), folder, set)
+}
+
+/// The same of a task that stands in `task`.
+pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirectory {
+    let task = Task::load(task).unwrap();
     let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
     let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();
     let layers = Layers { task: Some(Assignments::from_task("task.toml", &text).unwrap()), set, ..Layers::default() };

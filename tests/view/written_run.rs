@@ -98,13 +98,15 @@ impl Written {
                 step,
                 prompt_id: name.into(),
                 prompt: "<|im_start|>user\nan invoice".into(),
+                replaced: false,
                 completions: completions.collect(),
             };
             let place = self.rollouts.append(&group).unwrap();
             self.append(Group {
+                replaced: false,
                 step,
                 prompt_id: name.into(),
-                dead: group_state(&rewards, 1.0, 0.0),
+                dead: group_state(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
                 tiers: scores.iter().map(|score| score.tier.name().to_owned()).collect(),
                 rewards,
                 advantages,

@@ -39,7 +39,7 @@ mod tests {
             let row = Row {
                 rewards: rewards.to_vec(),
                 advantages: group_advantages(rewards, kind),
-                dead: group_state(rewards, 1.0, 0.0),
+                dead: group_state(rewards, true),
                 ..Row::default()
             };
             assert_eq!(explained(&row, member, kind), expected);

@@ -14,6 +14,8 @@ pub(super) struct Row {
     pub(super) tiers: Vec<String>,
     pub(super) advantages: Vec<f64>,
     pub(super) dead: Dead,
+    /// Dynamic sampling put others in its place.
+    pub(super) replaced: bool,
 }
 
 impl Row {
@@ -31,12 +33,13 @@ impl Row {
     /// Why nothing is learned from it, in a few words; `None` where something is.
     pub(super) fn teaches_nothing(&self) -> Option<String> {
         let first = self.tiers.first().map_or("", String::as_str);
-        match self.dead {
-            Dead::No => None,
-            Dead::Best => Some("all best".to_owned()),
-            Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => Some(format!("all {first}")),
-            Dead::Worst => Some("all alike".to_owned()),
-        }
+        let why = match self.dead {
+            Dead::No => return None,
+            Dead::Best => "all best".to_owned(),
+            Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => format!("all {first}"),
+            Dead::Worst => "all alike".to_owned(),
+        };
+        Some(if self.replaced { format!("replaced, {why}") } else { why })
     }
 }
 
@@ -59,6 +62,7 @@ pub(super) fn from_event(group: &Group) -> Row {
         tiers: group.tiers.clone(),
         advantages: group.advantages.clone(),
         dead: group.dead,
+        replaced: group.replaced,
     }
 }
 
@@ -67,11 +71,14 @@ fn from_rollout(group: &Sampled) -> Row {
     let tier = |score: &Option<crate::score::Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
-    // Where all rewards are alike the tiers tell which end it is, whatever the task pays for them.
-    let dead = match group_state(&rewards, 1.0, 0.0) {
-        Dead::No => Dead::No,
-        _ if tiers.iter().any(|tier| tier == "valid") => Dead::Best,
-        _ => Dead::Worst,
-    };
-    Row { prompt_id: group.prompt_id.clone(), rewards, tiers, advantages: completions().map(|one| one.advantage).collect(), dead }
+    let solved = completions().all(|completion| completion.score.as_ref().is_some_and(crate::score::Score::is_full));
+    let dead = group_state(&rewards, solved);
+    Row {
+        prompt_id: group.prompt_id.clone(),
+        rewards,
+        tiers,
+        advantages: completions().map(|one| one.advantage).collect(),
+        dead,
+        replaced: group.replaced,
+    }
 }

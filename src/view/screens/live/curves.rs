@@ -164,9 +164,16 @@ pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
     }
     lines.extend(chart.lines(&model.theme, columns, high));
     if above + high < rows {
-        lines.push(Line::styled(subject.note, model.theme.style(Role::Faint)));
+        lines.push(Line::styled(note(run, subject), model.theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// What the reader should know of a subject; why it has no values, where that is known.
+fn note(run: &Watched, subject: &Subject) -> &'static str {
+    let is_kl = subject.metrics.iter().any(|(_, name)| *name == "kl");
+    let is_off = || run.directory.as_ref().is_some_and(|directory| directory.file().config.kl_beta == 0.0);
+    if is_kl && !run.history.metrics.contains_key("kl") && is_off() { "not measured (kl_beta = 0)" } else { subject.note }
 }
 
 /// Rows of the legend above the large chart, and of the chart itself; what is left below is for the subject's note.
@@ -285,7 +292,7 @@ fn small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, subjec
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(model, run, subject) };
-    let note = if subject.note.is_empty() { Vec::new() } else { wrapped(subject.note, columns) };
+    let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };
     let mut lines = vec![if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) }];
     let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
     lines.extend(chart.lines(&model.theme, columns, rows.saturating_sub(1 + with_note)));

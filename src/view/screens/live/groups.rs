@@ -33,7 +33,6 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
         return;
     }
     let plan = Plan::of(&rows, columns);
-    let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
     let (head, footer) = around(&rows, columns, height);
     let with_key = usize::from(height > head + rows.len() + footer.len());
     let room = height.saturating_sub(footer.len() + head + with_key);
@@ -45,7 +44,8 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     for (index, row) in rows.iter().enumerate().skip(first).take(room) {
         lines.push(plan.row(theme, row, at == Some(index), live.member.index));
     }
-    let role = if dead == rows.len() { Role::Warning } else { Role::Faint };
+    let is_dead = rows.iter().all(|row| row.teaches_nothing().is_some());
+    let role = if is_dead { Role::Warning } else { Role::Faint };
     lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
     lines.extend((with_key > 0).then(|| key(theme)));
     frame.render_widget(Paragraph::new(lines), inside);
@@ -61,8 +61,10 @@ pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) ->
 
 /// Lines of the head, and the sentence below.
 fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
-    let dead = rows.iter().filter(|row| row.teaches_nothing().is_some()).count();
-    let footer = if height >= 4 { wrapped(&share_in_words(dead, rows.len()), columns) } else { Vec::new() };
+    let learned = rows.iter().filter(|row| !row.replaced);
+    let (dead, all) = (learned.clone().filter(|row| row.teaches_nothing().is_some()).count(), learned.count());
+    let replaced = if all < rows.len() { format!(" Dynamic sampling replaced {}.", rows.len() - all) } else { String::new() };
+    let footer = if height >= 4 { wrapped(&(share_in_words(dead, all) + &replaced), columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
 

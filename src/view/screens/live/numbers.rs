@@ -13,8 +13,8 @@ use crate::view::widgets::amount::{amount, duration, percent};
 pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
     let step = model.live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
-    let number = |name: &str| value(name).map_or_else(|| "-".to_owned(), amount);
-    let share = |name: &str| value(name).map_or_else(|| "-".to_owned(), percent);
+    let number = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), amount);
+    let share = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), percent);
     let (_, role) = runs::state(&model.theme, run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
     let total = header::total_steps(run);
     let left = header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);

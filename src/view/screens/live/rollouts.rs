@@ -28,6 +28,7 @@ pub(super) struct Sampled {
     pub(super) prompt_id: String,
     /// The prompt as the model read it.
     pub(super) prompt: String,
+    pub(super) replaced: bool,
     /// What the model wrote.
     pub(super) completions: Vec<Completion>,
 }
@@ -98,5 +99,5 @@ fn sampled(group: RolloutGroup) -> Sampled {
         advantage: completion.advantage,
         score: serde_json::from_value(completion.score).ok(),
     });
-    Sampled { prompt_id: group.prompt_id, prompt: group.prompt, completions: completions.collect() }
+    Sampled { prompt_id: group.prompt_id, prompt: group.prompt, replaced: group.replaced, completions: completions.collect() }
 }

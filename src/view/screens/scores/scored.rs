@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use super::items::{Item, Items};
 use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_state};
 use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
-use crate::task::TierValues;
 
 /// Whether somebody still waits for what is computed.
 pub type Wanted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -91,7 +90,7 @@ pub fn formula(advantage: Advantage, reward: f64, group: &Group, found: f64) -> 
 }
 
 /// Score them all, on every core; `None` once `wanted` says that nobody waits for it.
-pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues, wanted: Wanted<'_>) -> Option<Scored> {
+pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: Wanted<'_>) -> Option<Scored> {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
     let scores = scorer.score_while(&texts, wanted)?;
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
@@ -105,7 +104,8 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, tiers: TierValues, wanted: Wan
     for group in &mut groups {
         let rewards: Vec<f64> = group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
-        group.state = group_state(&rewards, tiers.valid, tiers.unparsable);
+        let solved = group.members.iter().filter_map(|place| scores.get(*place)).all(Score::is_full);
+        group.state = group_state(&rewards, solved);
         for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
             if let Some(advantage) = advantages.get_mut(*place) {
                 *advantage = found;
@@ -147,8 +147,8 @@ fn tally(scores: &[Score]) -> Tally {
 }
 
 /// What the schema would change in stored steps, on every core; `None` as of [`score`].
-pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, tiers: TierValues, wanted: Wanted<'_>) -> Option<Vec<Impact>> {
-    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, tiers, wanted)?));
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, wanted: Wanted<'_>) -> Option<Vec<Impact>> {
+    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, wanted)?));
     on_every_core(|| steps.par_iter().map(one).collect())
 }
 
@@ -216,7 +216,7 @@ mod tests {
 
     fn scored(items: &Arc<Items>) -> Scored {
         let task = Task::embedded("invoice").unwrap();
-        score(items, &Scorer::new(&task).unwrap(), task.score.tiers, &|| true).unwrap()
+        score(items, &Scorer::new(&task).unwrap(), &|| true).unwrap()
     }
 
     #[test]

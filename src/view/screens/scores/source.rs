@@ -143,15 +143,14 @@ fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Com
 
 /// Score what is there with the last schema that compiled.
 pub(super) fn rescore(model: &mut Model) -> Vec<Command> {
-    let (Some(scorer), Some(open)) = (model.workbench.scorer(), model.workbench.task.as_ref()) else { return Vec::new() };
-    let tiers = open.task.score.tiers;
+    let Some(scorer) = model.workbench.scorer() else { return Vec::new() };
     let items = Arc::clone(&model.scores.items);
     let held = model.scores.stored.as_ref().filter(|_| model.scores.source == Source::Step);
     let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
     model.scores.is_old = false;
     let compute = move |outlet: &Outlet| {
         let wanted = || outlet.is_wanted();
-        score(&items, &scorer, tiers, &wanted).zip(impacts(&steps, &scorer, tiers, &wanted))
+        score(&items, &scorer, &wanted).zip(impacts(&steps, &scorer, &wanted))
     };
     vec![Work::latest("score", compute, |model, scores| scores.map_or_else(Vec::new, |scores| take_scores(model, scores)))]
 }
@@ -209,16 +208,13 @@ pub(super) fn forget_run(model: &mut Model) {
 
 /// Score every stored step of the current run again, piece by piece.
 pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
-    let (Some(run), Some(scorer), Some(open)) = (run_step(model), model.workbench.scorer(), model.workbench.task.clone()) else {
-        return Vec::new();
-    };
+    let (Some(run), Some(scorer)) = (run_step(model), model.workbench.scorer()) else { return Vec::new() };
     let give_up = GiveUp::default();
     let version = model.workbench.draft.version;
     if let Some(before) = model.scores.whole.take() {
         before.give_up.now();
     }
     model.scores.whole = Some(Whole { give_up: give_up.clone(), steps: run.last, version, ..Whole::default() });
-    let tiers = open.task.score.tiers;
     vec![Work::stream("scores.whole", move |outlet| {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
@@ -232,7 +228,7 @@ pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
                 Ok(steps) => (steps, None),
                 Err(error) => (Vec::new(), Some(error)),
             };
-            let Some(found) = impacts(&steps, &scorer, tiers, &wanted) else { return };
+            let Some(found) = impacts(&steps, &scorer, &wanted) else { return };
             let wanted = outlet.put(move |model| {
                 if let Some(whole) = &mut model.scores.whole {
                     whole.impacts.extend(found);

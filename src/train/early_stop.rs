@@ -1,0 +1,86 @@
+//! Early stop: a pure function of the run's log, its trainer state and its configuration, so a resumed run decides the same.
+
+use crate::checkpoint::TrainerState;
+use crate::config::TrainConfig;
+use crate::run::RunState;
+use crate::run::events::Eval;
+
+/// Whether a multiple of `every` lies in the last `steps` steps before and at `step`; 0 is never due.
+pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
+    every > 0 && step / every > step.saturating_sub(steps) / every
+}
+
+/// Why the run stops after `state.step`, as a sentence; `None` where it goes on. Evals that were asked for in between count for nothing: a resumed run may
+/// not have them.
+pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
+    if config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes {
+        return Some(format!("stopped early: max_minutes = {} reached", config.max_minutes));
+    }
+    let on_eval_set = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= state.step);
+    let is_planned = |eval: &&Eval| eval.step == 0 || is_due(config.eval_every, eval.step, config.weight_sync_interval);
+    let (mut best, mut without_gain) = (0.0, 0);
+    for eval in on_eval_set.filter(is_planned) {
+        let valid = eval.summary.valid;
+        without_gain = if eval.step == 0 || valid > best { 0 } else { without_gain + 1 };
+        best = f64::max(best, valid);
+        let is_met = config.stop_condition().is_some_and(|goal| goal.is_met(eval.summary.metric(&goal.metric)));
+        if is_met && eval.step == state.step && eval.step > 0 {
+            return Some(format!("stopped early: {} on the eval set", config.stop_when));
+        }
+    }
+    (config.patience > 0 && without_gain >= config.patience)
+        .then(|| format!("stopped early: {without_gain} evals without a better valid rate (patience = {})", config.patience))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+    use crate::run::{EvalSummary, Event};
+
+    fn config(set: &[&str]) -> TrainConfig {
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+    }
+
+    #[test]
+    fn a_function_of_log_state_and_configuration() {
+        // Evals: (step, valid rate).
+        let check = |set: &[&str], evals: &[(u64, f64)], step, seconds, expected: Option<&str>| {
+            let mut history = RunState::default();
+            for (seq, &(step, valid)) in (1..).zip(evals) {
+                let target = if step == 0 { "base" } else { "trained" }.to_owned();
+                let summary = EvalSummary { n: 10, valid, ..EvalSummary::default() };
+                let eval = Eval { step, set: "eval".to_owned(), target, summary, ..Eval::default() };
+                history.fold(Event { seq, time_ms: 0, body: eval.into() });
+            }
+            let state = TrainerState { step, seconds, ..TrainerState::start(String::new()) };
+            let found = should_stop(&history, &state, &config(set));
+            let holds = match (&found, expected) {
+                (Some(found), Some(expected)) => found.contains(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(holds, "{set:?} {evals:?} step {step}: {found:?}, expected {expected:?}");
+        };
+        let goal = "stop_when=valid>=0.9";
+        check(&[goal], &[(0, 0.5), (5, 0.95)], 5, 0.0, Some("valid>=0.9 on the eval set"));
+        check(&[goal], &[(0, 0.5), (5, 0.85)], 5, 0.0, None);
+        // The base does not count, nor an eval of another step, nor one that was asked for.
+        check(&[goal], &[(0, 0.95)], 0, 0.0, None);
+        check(&[goal], &[(0, 0.5), (5, 0.95)], 6, 0.0, None);
+        check(&[goal], &[(0, 0.5), (7, 0.95)], 7, 0.0, None);
+        check(&[], &[(0, 0.5), (5, 0.5), (10, 0.5)], 10, 1e9, None);
+        let patience = "patience=2";
+        check(&[patience], &[(0, 0.5), (5, 0.6), (10, 0.6)], 10, 0.0, None);
+        check(&[patience], &[(0, 0.5), (5, 0.6), (10, 0.6), (15, 0.4)], 15, 0.0, Some("2 evals without a better valid rate"));
+        // The decision stands at every later step too, also after a resume from there.
+        check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.5)], 12, 0.0, Some("patience = 2"));
+        check(&[patience], &[(0, 0.5), (5, 0.5), (7, 0.9), (10, 0.5)], 10, 0.0, Some("2 evals"));
+        check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.7), (15, 0.7)], 15, 0.0, None);
+        check(&["max_minutes=1"], &[], 3, 59.0, None);
+        check(&["max_minutes=1"], &[], 3, 60.0, Some("max_minutes = 1 reached"));
+        // With an interval of 3, evals of every 5 steps fall on steps 6, 12 and 15.
+        check(&["weight_sync_interval=3", goal], &[(0, 0.5), (6, 0.95)], 6, 0.0, Some("stopped early"));
+        check(&["weight_sync_interval=3", goal], &[(0, 0.5), (9, 0.95)], 9, 0.0, None);
+    }
+}

@@ -1,0 +1,176 @@
+//! Losses, KL terms, advantages and two whole steps of a sync interval against JAX's numbers (scripts/golden/policy_losses.py).
+
+use candle_core::{DType, Device};
+use grpo_tui::advantage::{Advantage, group_advantages, group_state};
+use grpo_tui::config::{KlEstimator, PolicyLoss};
+use grpo_tui::hub::find_model;
+use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
+use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
+use grpo_tui::rollout::Threads;
+use grpo_tui::update::{
+    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms, StepTotals,
+    completion_log_probs, policy_gradient, sequence_loss,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn golden() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/policy_losses.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
+fn settings(value: &Value) -> LossSettings {
+    LossSettings {
+        policy_loss: PolicyLoss::from_name(value["policy_loss"].as_str().unwrap()).unwrap(),
+        clip_low: number(&value["clip_low"]),
+        clip_high: number(&value["clip_high"]),
+        cispo_cap: number(&value["cispo_cap"]),
+        kl_beta: number(&value["kl_beta"]),
+        kl_estimator: KlEstimator::from_name(value["kl_estimator"].as_str().unwrap()).unwrap(),
+        kl_importance: value["kl_importance"].as_bool().unwrap(),
+        max_completion_tokens: read(&value["max_completion_tokens"]),
+    }
+}
+
+#[test]
+fn losses_and_their_gradients() {
+    let golden = golden();
+    let cases = golden["losses"].as_array().unwrap();
+    assert!(cases.len() >= 80, "{} cases", cases.len());
+    let (mut low, mut high) = (0, 0);
+    for case in cases {
+        let totals = StepTotals { sequences: read(&case["totals"][0]), tokens: read(&case["totals"][1]) };
+        let off_policy = case["settings"]["off_policy"].as_bool().unwrap();
+        let mut loss = 0.0;
+        for (sequence, expected) in case["sequences"].as_array().unwrap().iter().zip(read::<Vec<Vec<f64>>>(&case["weights"])) {
+            let [log_probs, old, reference] = ["log_probs", "old", "reference"].map(|name| read::<Vec<f32>>(&sequence[name]));
+            let terms = SequenceTerms {
+                log_probs: &log_probs,
+                old: off_policy.then_some(&old),
+                reference: Some(&reference),
+                advantage: number(&sequence["advantage"]),
+            };
+            let found = sequence_loss(&settings(&case["settings"]), terms, totals);
+            loss += found.loss;
+            (low, high) = (low + found.clipped_low, high + found.clipped_high);
+            let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 + 1e-10 * b.abs();
+            assert!(
+                found.weights.len() == expected.len() && found.weights.iter().zip(&expected).all(near),
+                "{}: {:?}, expected {expected:?}",
+                case["settings"],
+                found.weights
+            );
+        }
+        let expected = number(&case["loss"]);
+        assert!((loss - expected).abs() <= 1e-12 + 1e-10 * expected.abs(), "{}: {loss}, expected {expected}", case["settings"]);
+    }
+    assert!(low > 20 && high > 20, "clips and caps were active: {low} and {high}");
+}
+
+#[test]
+fn advantages_and_the_share_of_mixed_groups() {
+    let golden = &golden()["advantages"];
+    for group in golden["groups"].as_array().unwrap() {
+        let rewards: Vec<f64> = read(&group["rewards"]);
+        for &kind in Advantage::ALL {
+            let (found, expected) = (group_advantages(&rewards, kind), read::<Vec<f64>>(&group[kind.name()]));
+            assert!(
+                found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9),
+                "{kind} of {rewards:?}: {found:?}, expected {expected:?}"
+            );
+        }
+    }
+    let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), dead: group_state(&rewards, false), rewards };
+    let signal = Signal { groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(), ..Signal::default() };
+    for (size, expected) in read::<std::collections::BTreeMap<String, f64>>(&golden["informative"]) {
+        let size: usize = size.parse().unwrap();
+        // A report estimates half the group size that it is told.
+        let settings = SignalSettings { completions_per_prompt: 2 * size, prompt_groups_per_step: 8, max_completion_tokens: 64 };
+        let found = judge(&signal, &settings).other_group_sizes.into_iter().find(|other| other.completions_per_prompt == size).unwrap();
+        assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
+    }
+}
+
+/// Two steps of an interval: the first is on-policy, the second has its old log-probs from a forward before the first moved anything.
+#[test]
+fn a_sync_interval_of_two_steps() {
+    let source = find_model(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/tied")).unwrap();
+    let weights = Weights::open(&source).unwrap();
+    let decoder = |trainable| Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap();
+    let threads = Threads::new(1).unwrap();
+    for case in golden()["intervals"].as_array().unwrap() {
+        let (model, reference) = (decoder(Trainable::Full), decoder(Trainable::Frozen));
+        let loss = settings(&case["settings"]);
+        let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 30, recompute: false };
+        let mut steps: Vec<Vec<PolicyGroup>> =
+            case["groups"].as_array().unwrap().iter().map(|groups| groups.as_array().unwrap().iter().map(group).collect()).collect();
+        for groups in &mut steps {
+            let found = completion_log_probs(&reference, Adapters::Off, groups, &settings, &threads).unwrap();
+            let samples = groups.iter_mut().flat_map(|group| &mut group.samples);
+            samples.zip(found.into_iter().flatten()).for_each(|(sample, found)| sample.reference_log_probs = Some(found));
+        }
+        let old = completion_log_probs(&model, Adapters::Off, &steps[1], &settings, &threads).unwrap();
+        let samples = steps[1].iter_mut().flat_map(|group| &mut group.samples);
+        samples.zip(old.into_iter().flatten()).for_each(|(sample, old)| sample.old_log_probs = Some(old));
+        let adam = |name: &str| number(&case["adam"][name]);
+        let mut optimizer = Optimizer::new(
+            OptimizerSettings {
+                learning_rate: adam("learning_rate"),
+                warmup_steps: 0,
+                cosine_steps: 0,
+                beta1: adam("beta1"),
+                beta2: adam("beta2"),
+                epsilon: adam("epsilon"),
+                weight_decay: adam("weight_decay"),
+                decay_norms_and_biases: false,
+                grad_clip_norm: adam("grad_clip_norm"),
+            },
+            model.parameters(),
+            &Device::Cpu,
+        )
+        .unwrap();
+        for (groups, expected) in steps.iter().zip(case["steps"].as_array().unwrap()) {
+            let samples = || groups.iter().flat_map(|group| &group.samples);
+            let totals = StepTotals { sequences: samples().count(), tokens: samples().map(|sample| sample.token_ids.len()).sum() };
+            let (gradients, statistics) = policy_gradient(&model, groups, totals, &settings, &threads).unwrap();
+            let Applied::Moved { grad_norm, .. } = optimizer.apply(model.parameters(), &gradients).unwrap() else { panic!("{case}") };
+            let (loss, norm) = (number(&expected["loss"]), number(&expected["grad_norm"]));
+            let name = &case["settings"]["policy_loss"];
+            assert!((statistics.loss - loss).abs() < 2e-5, "{name}: loss {}, expected {loss}", statistics.loss);
+            assert!((grad_norm / norm - 1.0).abs() < 1e-4, "{name}: norm {grad_norm}, expected {norm}");
+            assert_eq!(statistics.kl.is_some(), samples().all(|sample| sample.reference_log_probs.is_some()));
+        }
+        let named: std::collections::HashMap<_, _> = model.parameters().named().unwrap().into_iter().collect();
+        for (name, expected) in case["after"].as_object().unwrap() {
+            let mut found = named[name].clone();
+            if found.rank() == 2 {
+                found = found.get(7).unwrap();
+            }
+            let worst =
+                found.to_vec1::<f32>().unwrap().iter().zip(read::<Vec<f32>>(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Two updates of 3e-3 each moved them.
+            assert!(worst < 2e-5, "{} {name}: off by {worst}", case["settings"]["policy_loss"]);
+        }
+    }
+}
+
+fn group(group: &Value) -> PolicyGroup {
+    let advantages = group_advantages(&read::<Vec<f64>>(&group["rewards"]), Advantage::Standardized);
+    let sample = |(token_ids, advantage): (Vec<u32>, f64)| PolicySample {
+        sampled_log_probs: vec![0.0; token_ids.len()],
+        token_ids,
+        old_log_probs: None,
+        reference_log_probs: None,
+        advantage,
+    };
+    let completions: Vec<Vec<u32>> = read(&group["completions"]);
+    PolicyGroup { prompt: read(&group["prompt"]), samples: completions.into_iter().zip(advantages).map(sample).collect() }
+}
