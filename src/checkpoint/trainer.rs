@@ -254,6 +254,7 @@ mod tests {
         beta2: 0.95,
         epsilon: 1e-8,
         weight_decay: 0.0,
+        decay_norms_and_biases: false,
         grad_clip_norm: 1.0,
     };
 
