@@ -156,7 +156,7 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
     check(&["log-probs", text(&tied), "--token-ids", "1,x"], 2, "invalid value 'x'");
     let long = vec!["1"; 257].join(",");
     check(&["log-probs", text(&tied), "--token-ids", &long], 2, "257 tokens are more than the model's 256 positions");
-    check(&["export", "--model", text(&tied), "--out", "/tmp/never-made"], 2, "name it with --adapter, or add --merged");
+    check(&["export", "--model", text(&tied), "--out", "/tmp/never-made"], 2, "name one with --adapter, or add --merged");
     check(&["inspect", "no-such-model"], 1, "`no-such-model` was not found");
     let adapter = golden_folder().join("peft-subset");
     let other = golden_folder().join("grouped-untied");
