@@ -112,3 +112,28 @@ pub(super) fn write_adapter(
     new.file("adapter_config.json", format!("{config:#}\n").as_bytes())?;
     write_slots(new, "adapter_model.safetensors", slots, number_type, numbers)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_one_file_is_split_with_an_index() {
+        let work = tempfile::tempdir().unwrap();
+        let tensors: Vec<Described> =
+            ["a", "b", "c", "d"].map(|name| Described { name: name.to_owned(), number_type: DType::F32, shape: vec![2] }).into();
+        let folder = work.path().join("out");
+        let get = |tensor: &Described| Ok(Tensor::new(&[tensor.name.as_bytes()[0] as f32, 1.0], &Device::Cpu)?);
+        write_folder(&folder, |new| write_shards(new, tensors, 20, get)).unwrap();
+        let index: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("model.safetensors.index.json")).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "a": "model-00001-of-00002.safetensors", "b": "model-00001-of-00002.safetensors",
+            "c": "model-00002-of-00002.safetensors", "d": "model-00002-of-00002.safetensors",
+        });
+        assert_eq!((&index["weight_map"], &index["metadata"]["total_size"]), (&expected, &serde_json::json!(32)));
+        let weights = Weights::open(&ModelSource::at("split", &folder)).unwrap();
+        assert_eq!(weights.get("d", &[2], DType::F32, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), [100.0, 1.0]);
+    }
+}

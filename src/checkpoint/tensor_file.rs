@@ -81,8 +81,8 @@ pub(super) struct Streamed<'a> {
     stage: HostBuffer,
 }
 
-/// What is copied from a device at a time.
-const STAGE_BYTES: usize = 64 << 20;
+/// What is copied from a device at a time; little in tests, so that there are many pieces.
+const STAGE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 impl<'a> Streamed<'a> {
     pub(super) fn new(flat: &'a Tensor) -> Self {

@@ -75,8 +75,9 @@ mod gpu {
                 stream.synchronize().map_err(|error| failed("a copy to the device", error))?;
             }
         };
+        let copy = &copy;
         let copied: Result<()> = std::thread::scope(|scope| {
-            let threads: Vec<_> = stages.iter_mut().map(|stage| scope.spawn(|| copy(stage))).collect();
+            let threads: Vec<_> = stages.iter_mut().map(|stage| scope.spawn(move || copy(stage))).collect();
             // All are waited for, whatever the first one says: they write to `target`.
             let ended: Vec<Result<()>> = threads
                 .into_iter()

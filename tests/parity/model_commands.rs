@@ -119,6 +119,57 @@ fn a_merged_export_keeps_the_element_type_of_its_base() {
 }
 
 #[test]
+fn a_run_with_adapters_exports_its_own() {
+    let work = tempfile::tempdir().unwrap();
+    let (run, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run"), work.path().join("out"));
+    let reference = format!("{}@40", text(&run));
+    let output = model(&["export", "--model", &reference, "--out", text(&out)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let config: Value = serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(config["base_model_name_or_path"], "tiny");
+    let ids = [5, 300, 17, 9, 600, 2];
+    assert_near("the run's adapter", &printed_log_probs(&["tiny", "--adapter", text(&out)], &ids), &printed_log_probs(&[&reference], &ids));
+}
+
+/// A run of all weights has f32 in its checkpoints, whatever its base is stored in.
+#[test]
+fn what_a_run_of_all_weights_leaves_is_a_model() {
+    let work = tempfile::tempdir().unwrap();
+    let base = golden_folder().join("multi-query-bfloat16");
+    let run = crate::training::small_task::create(work.path(), &[&format!("base_model={}", text(&base)), "lora_rank=0"]);
+    let checkpoint = grpo_tui::run::checkpoint_path(run.path(), 0);
+    std::fs::create_dir_all(&checkpoint).unwrap();
+    let source = find_model(text(&base)).unwrap();
+    let stored = Weights::open(&source).unwrap().stored(&source.config().unwrap()).unwrap();
+    let tensors: Vec<_> = stored.iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap())).collect();
+    safetensors::serialize_to_file(tensors.iter().map(|(name, tensor)| (name, tensor)), None, &checkpoint.join("model.safetensors"))
+        .unwrap();
+    std::fs::write(checkpoint.join("trainer.json"), "{}").unwrap();
+    let reference = format!("{}@0", text(run.path()));
+    let types = |folder: &Path| {
+        let tensors = find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
+        tensors.into_iter().map(|tensor| tensor.element_type).collect::<std::collections::BTreeSet<_>>()
+    };
+    let element_type = |folder: &Path| {
+        let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        config["torch_dtype"].as_str().unwrap().to_owned()
+    };
+    let exported = work.path().join("exported");
+    let output = model(&["export", "--model", &reference, "--out", text(&exported), "--merged"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((types(&exported), element_type(&exported).as_str()), (["BF16".to_owned()].into(), "bfloat16"));
+
+    let promoted = work.path().join("promoted");
+    let promote =
+        Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["runs", "promote", &reference, "--out", text(&promoted)]).output().unwrap();
+    assert!(promote.status.success(), "{}", String::from_utf8_lossy(&promote.stderr));
+    assert_eq!((types(&promoted), element_type(&promoted).as_str()), (["F32".to_owned()].into(), "float32"));
+    let ids = [5, 100, 17, 9];
+    assert_near("promoted", &printed_log_probs(&[text(&promoted)], &ids), &printed_log_probs(&[&reference], &ids));
+    assert!(!Path::new(&promoted).join("optimizer.safetensors").exists());
+}
+
+#[test]
 fn inspect_counts_what_the_headers_hold() {
     for golden in checkpoints() {
         let output = model(&["inspect", text(&golden.folder()), "--json"]);
@@ -156,7 +207,7 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
     check(&["log-probs", text(&tied), "--token-ids", "1,x"], 2, "invalid value 'x'");
     let long = vec!["1"; 257].join(",");
     check(&["log-probs", text(&tied), "--token-ids", &long], 2, "257 tokens are more than the model's 256 positions");
-    check(&["export", "--model", text(&tied), "--out", "/tmp/never-made"], 2, "name it with --adapter, or add --merged");
+    check(&["export", "--model", text(&tied), "--out", "/tmp/never-made"], 2, "name one with --adapter, or add --merged");
     check(&["inspect", "no-such-model"], 1, "`no-such-model` was not found");
     let adapter = golden_folder().join("peft-subset");
     let other = golden_folder().join("grouped-untied");
