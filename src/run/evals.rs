@@ -75,9 +75,9 @@ pub struct EvalSummary {
     pub by_tag: BTreeMap<String, TagSummary>,
     /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the summary.
     pub with_expected: usize,
-    /// 95 % intervals of the rates by name, clustered by prompt; empty where each prompt has one completion.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub intervals: BTreeMap<String, [f64; 2]>,
+    /// 95 % intervals of the rates by name, clustered by prompt; `None` where each prompt has one completion. Boxed, since events are moved often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
 }
 
 /// The result for the rows of one tag.
@@ -132,7 +132,7 @@ impl EvalSummary {
     pub fn interval(&self, name: &str) -> [f64; 2] {
         let rows = self.rows_of(name);
         let alone = || <[f64; 2]>::from(wilson((self.metric(name) * rows as f64).round() as usize, rows));
-        self.intervals.get(name).copied().unwrap_or_else(alone)
+        self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
     }
 
     /// A rate by the name that `stop_when` uses: `parse`, `valid`, `exact` or `tolerant`. NaN for another name, or `exact` without expected values.
@@ -164,9 +164,9 @@ impl TagSummary {
 }
 
 /// The intervals of the rates where a prompt has several completions, which are not independent of each other.
-fn intervals_by_prompt(records: &[EvalRecord]) -> BTreeMap<String, [f64; 2]> {
+fn intervals_by_prompt(records: &[EvalRecord]) -> Option<Box<BTreeMap<String, [f64; 2]>>> {
     if records.iter().all(|record| record.sample == 0) {
-        return BTreeMap::new();
+        return None;
     }
     type Holds = fn(&EvalRecord) -> Option<bool>;
     let rates: [(&str, Holds); 4] = [
@@ -184,7 +184,7 @@ fn intervals_by_prompt(records: &[EvalRecord]) -> BTreeMap<String, [f64; 2]> {
         }
         wilson_by_prompt(&prompts.into_values().collect::<Vec<_>>()).into()
     };
-    rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect()
+    Some(Box::new(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect()))
 }
 
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
@@ -344,6 +344,6 @@ mod tests {
         assert_eq!(summary.valid_interval, summary.interval("valid"));
         let (low, high) = wilson(24, 40);
         assert!(summary.valid_interval[0] < low - 0.1 && summary.valid_interval[1] > high + 0.05, "{:?}", summary.valid_interval);
-        assert!(of_prompts.intervals.is_empty() && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals"));
+        assert!(of_prompts.intervals.is_none() && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals"));
     }
 }
