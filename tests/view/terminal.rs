@@ -218,7 +218,7 @@ fn quitting_ends_a_forecast() {
         let mut session = Session::start(home.path(), &Start::PLAIN);
         session.wait_text("[1 Runs]");
         session.send("5");
-        session.wait_text("[5 Launch]");
+        session.wait_text("steps of 8 x 8");
         session.send("t");
         let program = session.process();
         let forecast = || children(program).into_iter().find(|(_, command)| command.contains("--plan"));
@@ -244,7 +244,7 @@ fn runs_that_nobody_looks_at_are_followed_no_more() {
     }
     let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
     let program = session.process();
-    session.wait_text("over01");
+    session.wait_text("Runs 4");
     let followers = || {
         let tasks = std::fs::read_dir(format!("/proc/{program}/task")).unwrap().flatten();
         tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "follow\n")).count()
