@@ -148,6 +148,8 @@ fn say(line: &str) {
 
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
+    // Started as /proc/self/exe, as workers and forecasts are, the process would be listed as `exe`.
+    let _ = std::fs::write("/proc/self/comm", "grpo-tui");
     // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end the process without a word.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     let arguments = Arguments::parse();
