@@ -138,6 +138,8 @@ fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
     output::hear_panics();
+    // Started as /proc/self/exe, as workers and forecasts are, the process would be listed as `exe`.
+    let _ = std::fs::write("/proc/self/comm", "grpo-tui");
     // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end the process without a word.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     #[cfg(feature = "view")]

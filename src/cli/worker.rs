@@ -38,8 +38,6 @@ impl Arguments {
 type Ended = Result<(Status, String), Failure>;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    // Started as /proc/self/exe, the process would be listed as `exe`.
-    let _ = std::fs::write("/proc/self/comm", "grpo-tui");
     let handshake = Handshake::from_environment();
     if let Some(folder) = &arguments.sampler {
         return sampler(folder, &arguments, handshake);

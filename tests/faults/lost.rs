@@ -38,7 +38,7 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
     let taken =
         (how == Holding::Waits).then(|| Slot::wait_in(&slots, &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
     let child = stage.worker(run).spawn().unwrap();
-    until("a worker", || Liveness::of(run).may_live());
+    until("a worker that hears", || State::observe(run).is_some_and(|state| state.socket.is_some()));
     let wanted = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
     if how == Holding::Paused {
         ask(run, &Verb::Pause, Duration::ZERO, &mut |_| {}).unwrap();
