@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Words that the program itself reads back; whoever writes a hostile file keeps them.
 const KEPT: [&str; 13] =
-    ["kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure", "path"];
+    ["kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure", "dead"];
 
 /// Every other text of a document with `text` behind it.
 fn poison(value: &mut Value, text: &str) {
@@ -169,7 +169,7 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["set", a, &format!("learning_rate={HOSTILE}")],
         &["annotate", a, HOSTILE],
     ] {
-        calls.check(&[&["runs"], arguments].concat());
+        calls.check(&[&["runs", "--runs", "runs"], arguments].concat());
     }
     for file in ["run.html", "versus.html"] {
         let page = fs::read_to_string(here.join(file)).unwrap();
@@ -180,14 +180,17 @@ fn no_control_character_of_others_reaches_the_terminal() {
     assert!(page.contains("note         x␛[2J␇\u{fffd}31m␍\u{fffd}\u{fffd}\u{fffd}␊FORGED y\n"), "{page}");
     let [document, _] = calls.call(&["runs", "show", a, "--json"]);
     let document: Value = serde_json::from_str(&document).unwrap();
-    assert_eq!((&document["notes"][0], &document["host"]), (&json!(HOSTILE), &json!(format!("workstation{HOSTILE}"))));
+    let note = document["notes"].as_array().unwrap().last().unwrap();
+    assert_eq!((note, &document["host"]), (&json!(HOSTILE), &json!(format!("workstation{HOSTILE}"))));
     let [csv, _] = calls.call(&["runs", "export", a, "--csv"]);
     assert!(csv.lines().next().unwrap().contains(",\"'=x␛"), "{csv}");
 
     // A task in a folder of such a name.
     let task = here.join(format!("task {HOSTILE}"));
     fs::rename(small_task(here), &task).unwrap();
-    let text = fs::read_to_string(task.join("task.toml")).unwrap().replace("\"Invoices to JSON\"", &json!(HOSTILE).to_string());
+    // JSON leaves DEL as it is, TOML refuses it raw.
+    let title = json!(HOSTILE).to_string().replace('\u{7f}', "\\u007f");
+    let text = fs::read_to_string(task.join("task.toml")).unwrap().replace("\"Invoices to JSON\"", &title);
     fs::write(task.join("task.toml"), text).unwrap();
     let mut schema: Value = serde_json::from_slice(&fs::read(task.join("schema.json")).unwrap()).unwrap();
     schema["properties"][HOSTILE] = json!({"const": HOSTILE});
@@ -318,7 +321,7 @@ fn secrets_leave_no_run_folder() {
         &["resume", a],
         &["annotate", a, "x"],
     ] {
-        let [out, error] = calls.call(&[&["runs"], arguments].concat());
+        let [out, error] = calls.call(&[&["runs", "--runs", "runs"], arguments].concat());
         let whole = format!("{out}{error}");
         // Sixteen characters of it are more than a mask shows.
         assert!(!whole.contains(&token[4..20]) && !whole.contains(&token[24..]), "{arguments:?}: {whole}");

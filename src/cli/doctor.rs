@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Outcome, print, print_json};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, remove_dead_sockets, slots_folder, socket_folders};
+use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -223,7 +224,7 @@ fn page(findings: &Findings) -> String {
     }
     text.push('\n');
     for folder in &findings.folders {
-        let path = folder.path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        let path = folder.path.as_ref().map_or_else(|| "none".to_owned(), |path| visible(&path.to_string_lossy()).into_owned());
         let free = folder.free_bytes.map_or_else(String::new, |bytes| format!(", {:.1} GB free", bytes as f64 / 1e9));
         let missing = if folder.exists { "" } else { ", made when needed" };
         let network = if folder.network { ", shared over a network: watched by polling" } else { "" };

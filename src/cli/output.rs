@@ -70,24 +70,24 @@ pub(super) fn ended(code: ExitCode) -> Outcome {
     }
 }
 
-/// What `eprintln!` does. A closed standard error must not end the work.
+/// What `eprintln!` does. Secrets are masked in all that goes to standard error. A closed one must not end the work.
 pub(super) fn tell(text: &str) {
-    write_error(&format!("{}\n", visible_lines(text)));
+    write_error(&format!("{}\n", visible_lines(&redact(text).0)));
 }
 
 /// One line on standard error, whatever was in the text.
 pub(super) fn say(line: &str) {
-    write_error(&format!("{}\n", visible(line)));
+    write_error(&format!("{}\n", visible(&redact(line).0)));
 }
 
 /// A question on standard error, the cursor behind it.
 pub(super) fn ask(question: &str) {
-    write_error(&visible_lines(question));
+    write_error(&visible_lines(&redact(question).0));
 }
 
-/// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its own; secrets are masked.
+/// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its own.
 pub(super) fn fail(message: &str) {
-    tell(&format!("error: {}", redact(message).0.trim_end().replace('\n', "\n  ")));
+    tell(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
 }
 
 /// Draws the line of the cursor on standard error again; empty, the line is left to whoever writes next.

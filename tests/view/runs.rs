@@ -253,6 +253,8 @@ fn exports_promotion_and_copies() {
     stage.keys("w ctrl-u").types("report.html").keys("enter");
     let html = std::fs::read_to_string(at(&stage, "report.html")).unwrap();
     assert!(html.contains("<html") && html.contains("20261120-143041-invoice-6sx3dn"));
+    stage.keys("w ctrl-u").types("report.html").keys("enter");
+    assert_eq!(std::fs::read_to_string(at(&stage, "report-2.html")).unwrap(), html, "beside the first, which stays");
     stage.keys("W ctrl-u").types("run.csv").keys("enter");
     assert!(std::fs::read_to_string(at(&stage, "run.csv")).unwrap().lines().count() == 41, "a line a step, and the names");
     stage.keys("P ctrl-u").types("worst adapter").keys("enter");

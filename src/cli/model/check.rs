@@ -7,6 +7,7 @@ use super::compared::{Compared, check_vocabulary};
 use super::open;
 use crate::cli::{Failure, Outcome, print_json};
 use crate::eval::second_opinion;
+use crate::secrets::visible;
 use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         } else {
             "OFF: rounding does not explain the difference; do not train this model before it is understood"
         };
+        let name = visible(name);
         println!(
             "{name} on {device} in {number_type}: log-probs of {} tokens here and in candle-transformers\n  \
              largest difference {:.2e} nats (allowed {:.0e}), mean {:.2e} (allowed {:.0e})\n  {verdict}",

@@ -129,6 +129,7 @@ impl Inspection {
             RopeScaling::Llama3 { factor, original_positions, .. } => format!(", stretched {factor} times from {original_positions}"),
         };
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let name = visible(name);
         let mut text = format!(
             "{name}: {:?}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
              vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}\n  stored        {} in {} ({} tensors)\n\n",

@@ -204,3 +204,33 @@ fn control_line(control: &Control) -> String {
     let arguments: Vec<String> = control.arguments.iter().map(|(name, value)| format!("{name}={}", super::shown(value))).collect();
     format!("control  {} {} (user {}, from step {})", control.verb, arguments.join(" "), control.user_id, control.step)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::run::events::{Alert, Note, Run};
+
+    #[test]
+    fn what_an_event_says_is_one_line_that_no_terminal_obeys() {
+        // Made up, and put together here so that no scanner takes it for a real one.
+        let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
+        let text = format!("x\u{1b}[2J\nFORGED {token}");
+        let bodies: [EventBody; 3] = [
+            Note { text: text.clone() }.into(),
+            Alert { sentence: text.clone(), ..Alert::default() }.into(),
+            Run { device: text.clone(), ..Run::default() }.into(),
+        ];
+        let events: Vec<Event> = bodies.into_iter().map(|body| Event { seq: 1, time_ms: 1, body }).collect();
+        let batch = Batch { events, ..Batch::default() };
+        let told = |json| {
+            let mut out = Vec::new();
+            tell(&batch, &RunState::default(), json, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let safe = "x␛[2J␊FORGED ghp_…(40 characters)";
+        assert_eq!(told(false), format!("note  {safe}\nalert  {safe} \nworker on {safe}, 0 steps planned\n"));
+        let note: serde_json::Value = serde_json::from_str(told(true).lines().next().unwrap()).unwrap();
+        assert_eq!(note["text"], "x\u{1b}[2J\nFORGED ghp_…(40 characters)");
+    }
+}

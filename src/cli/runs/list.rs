@@ -87,9 +87,9 @@ fn value(field: &Field) -> serde_json::Value {
 fn table(text: &mut String, seen: &[RunRow], arguments: &Arguments) {
     let extra = arguments.sort.as_deref().filter(|name| !["id", "run", "status", "step", "valid", "exact", "model"].contains(name));
     let column = |title: &str| extra.map_or_else(String::new, |_| format!("  {title:>14}"));
-    let title = extra.map_or("", |name| name.rsplit('/').next().unwrap_or(name));
+    let title = visible(extra.map_or("", |name| name.rsplit('/').next().unwrap_or(name)));
     let (status, step, valid, exact) = ("status", "step", "valid", "exact");
-    let _ = writeln!(text, "{:<40} {status:<11} {step:>6} {valid:>9} {exact:>9}{}  model", "run", column(title));
+    let _ = writeln!(text, "{:<40} {status:<11} {step:>6} {valid:>9} {exact:>9}{}  model", "run", column(&title));
     for run in seen {
         let percent = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1} %", 100.0 * rate));
         let summary = run.latest_valid().map(|(_, summary)| summary);

@@ -146,7 +146,7 @@ mod tests {
         let (plain, red) = (Style::new(), Style::new().fg(Color::Red));
         let bold = Style::new().fg(Color::Rgb(1, 2, 3)).bg(Color::Indexed(7)).add_modifier(Modifier::BOLD);
         check(&[], "");
-        check(&[(0, 0, "\u{202e}", plain), (1, 0, "\u{9b}2J", plain)], "\x1b[1H\u{fffd}\u{fffd}2J");
+        check(&[(0, 0, "\u{202e}", plain), (1, 0, "\u{9b}2J", plain)], "\x1b[1H\u{fffd}\x1b[1;2H\u{fffd}2J");
         check(&[(0, 0, "a", plain), (1, 0, "b", plain), (5, 0, "c", plain), (0, 2, "d", plain)], "\x1b[1Hab\x1b[3Cc\x1b[3Hd");
         check(&[(3, 1, "a", red), (4, 1, " ", plain), (5, 1, "b", red)], "\x1b[2;4H\x1b[31ma b\x1b[m");
         check(&[(3, 1, "a", bold), (4, 1, "b", red)], "\x1b[2;4H\x1b[1;38;2;1;2;3;48;5;7ma\x1b[0;31mb\x1b[m");

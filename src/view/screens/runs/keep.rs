@@ -213,3 +213,20 @@ fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<St
         )]
     })));
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_export_takes_a_free_name_and_says_what_was_masked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, second) = (folder.path().join("run.html"), folder.path().join("run-2.html"));
+        assert_eq!(written(&file, "one", 2).unwrap(), format!("wrote {} ({}), 2 secrets masked", file.display(), size(3)));
+        let left = format!("{} exists and is left as it is", file.display());
+        let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), size(5));
+        assert_eq!(written(&file, "other", 0).unwrap(), said);
+        assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()), (b"one".to_vec(), b"other".to_vec()));
+    }
+}
