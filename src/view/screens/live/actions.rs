@@ -132,7 +132,7 @@ pub(super) const ACTIONS: &[Action] = &[
         .also(&["kill", "abort"])
         .unless(no_worker),
     Action::new("live.annotate", "Add note", "note", &["a"], HERE, note).also(&["note", "annotate", "comment"]).asking().unless(no_note),
-    quiet("live.set", "Set learning_rate, temperature or max_steps", &["="], HERE, set).asking().unless(no_worker),
+    quiet("live.set", "Set learning_rate, temperature or max_steps from the next step on", &["="], HERE, set).asking().unless(no_worker),
 ];
 
 fn focus(model: &mut Model, pane: &'static str) -> Vec<Command> {
