@@ -11,7 +11,7 @@ fn series(values: impl IntoIterator<Item = f64>) -> Series {
 
 fn chart(series: &Series, smoothing: f64, steps: (u64, u64)) -> Chart<'_> {
     let last = series.extent().map_or(0, |(_, last)| last);
-    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, dashed: false, smoothing, last };
+    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series, smoothing, last };
     Chart { curves: vec![curve], steps, ..Chart::default() }
 }
 
@@ -87,7 +87,7 @@ fn a_spike_never_vanishes() {
 fn the_cursor_reads_raw_and_smoothed_values() {
     let values = series([1.0, 2.0, 4.0, f64::NAN]);
     let last = values.extent().map_or(0, |(_, last)| last);
-    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &values, dashed: false, smoothing: 0.5, last };
+    let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &values, smoothing: 0.5, last };
     let check = |step, raw: Option<f64>, smoothed: Option<f64>| {
         let (found, average) = curve.at(step);
         assert_eq!(found.filter(|value| value.is_finite()), raw, "{step}");
@@ -125,20 +125,29 @@ fn a_long_run_is_drawn_at_once() {
 #[test]
 fn curves_are_told_apart_without_colours() {
     let (rising, falling) = (series((0..40).map(f64::from)), series((0..40).map(|step| 40.0 - f64::from(step))));
-    let curve = |label: &str, role, series| Curve { label: label.to_owned(), role, series, dashed: false, smoothing: 0.0, last: 40 };
-    let curves = vec![curve("reward", Role::SeriesOne, &rising), curve("valid", Role::SeriesTwo, &falling)];
-    let chart = Chart { curves, steps: (1, 40), ..Chart::default() };
-    let plain = Theme::new("plain", |_| ratatui::style::Style::new());
-    for (theme, [one, two]) in [(plain.clone().in_ascii(), ["*", "+"]), (plain, ["●", "■"])] {
-        let legend = chart.legend(&theme, 60).to_string();
-        assert_eq!(legend.trim_end(), format!("{one} reward 39  {two} valid 1"));
-        let drawn = picture(&chart, &theme, 60, 12);
-        assert!(drawn.contains(one) && drawn.contains(two), "{drawn}");
-    }
-    assert!(chart.legend(&Theme::default(), 60).to_string().starts_with("━ reward 39  ━ valid 1"));
-    let compared = Chart { under: 1, ..chart };
-    assert!(
-        compared.legend(&Theme::default(), 60).to_string().starts_with("━ valid 1  ━ reward 39"),
+    let curve = |label: &str, role, series| Curve { label: label.to_owned(), role, series, smoothing: 0.0, last: 40 };
+    let both = || vec![curve("reward", Role::SeriesOne, &rising), curve("valid", Role::SeriesTwo, &falling)];
+    let chart = Chart { curves: both(), steps: (1, 40), ..Chart::default() };
+    let ascii = Theme::default().in_ascii();
+    assert_eq!(chart.legend(&ascii, 60).to_string().trim_end(), "* reward 39  + valid 1");
+    let drawn = picture(&chart, &ascii, 60, 12);
+    assert!(drawn.contains('*') && drawn.contains('+'), "{drawn}");
+    assert_eq!(chart.legend(&Theme::default(), 60).to_string().trim_end(), "━ reward 39  ╍ valid 1");
+    let level = series([1.0; 40]);
+    let row = |index: usize| {
+        let mut curves = both();
+        curves[index].series = &level;
+        let alone = Chart {
+            curves: curves.into_iter().map(|curve| Curve { role: Role::Text, ..curve }).collect(),
+            ..Chart { steps: (1, 40), values: Some((0.0, 2.0)), ..Chart::default() }
+        };
+        picture(&alone, &Theme::default(), 60, 5)
+    };
+    assert_ne!(row(0), row(1), "a gap shows which one it is");
+    let compared = Chart { under: 1, curves: both(), steps: (1, 40), ..Chart::default() };
+    assert_eq!(
+        compared.legend(&Theme::default(), 60).to_string().trim_end(),
+        "━ valid 1  ╍ reward 39",
         "what it is compared with comes last"
     );
 }

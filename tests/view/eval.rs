@@ -321,7 +321,7 @@ fn passes_of_other_schemas_are_scored_again() {
     assert!(stage.shows("were scored by other schemas") && stage.shows("r  re-scores both sides"), "{}", stage.picture());
     stage.keys("r");
     let picture = stage.picture();
-    assert!(picture.contains("6sx3dn step 30 → second step 30") && picture.contains("both 99"), "{picture}");
+    assert!(picture.contains("second step 30 → 6sx3dn step 30") && picture.contains("both 99"), "{picture}");
     assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scored again by the schema in the editor")));
     // A schema that asks for more is counted at once: nothing is valid any more.
     stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");

@@ -185,7 +185,7 @@ fn enter_starts_a_run_and_goes_to_it() {
     stage.keys("right");
     assert_eq!(stage.model.launch.form.compute, Compute::Cpu);
     stage.keys("g enter");
-    assert_eq!(arguments(&stage), ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--json", "--name=my first"]);
+    assert_eq!(arguments(&stage), ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--name=my first", "--json"]);
     assert_eq!(stage.model.screen, Screen::Live);
     assert_eq!(stage.model.workbench.current.as_deref(), Some(Path::new(&run)));
 }

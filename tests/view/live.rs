@@ -162,9 +162,9 @@ fn other_runs_lie_over_the_chart() {
     assert_eq!(stage.model.workbench.overlay, std::slice::from_ref(&other));
     assert!(stage.model.workbench.watched.contains_key(&other));
     stage.keys("esc");
-    assert!(stage.shows("▸ reward and valid rate") && !stage.shows("━ valid"), "{}", stage.picture());
+    assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.picture());
     stage.keys("v space esc");
-    assert!(stage.model.workbench.overlay.is_empty() && stage.shows("━ valid"), "{}", stage.picture());
+    assert!(stage.model.workbench.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.picture());
 }
 
 #[test]

@@ -145,6 +145,8 @@ fn what_is_unsaved_outlives_the_terminal() {
         let mut session = Session::start(home.path(), &Start::PLAIN);
         session.take_up(screen, offered, take);
         session.send("\x03");
+        session.wait_text("Quit without saving?");
+        session.send("\x03");
         assert_eq!(session.wait_end(), 0);
     };
     check(["2", "\"vendor\"", "\r", "esc leave", "an unsaved draft", "t"]);

@@ -393,7 +393,7 @@ fn runs_over_the_chart_keep_all_their_curves() {
     stage.model.workbench.overlay.push(other);
     let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
     assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
-    assert!(legend(&stage).contains("━ 6sx3dn ") && legend(&stage).contains("╍ 6sx3dn valid "), "{}", legend(&stage));
+    assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));
 }
 
 /// A step that could not be read is tried again, also where nothing more is written.

@@ -181,17 +181,14 @@ fn can_be_gone_to(action: &Action) -> bool {
     }
 }
 
-/// How near a word, in small letters, is to naming an action: it is a name of it, the first word of one, or the beginning.
+/// How near a word, in small letters, is to naming an action: it is a name of it or the first word of one, or the beginning.
 fn nearness(action: &Action, wanted: &str) -> Option<u8> {
     let title = action.title.to_lowercase();
     let names = || std::iter::once(title.as_str()).chain(action.aliases.iter().copied());
     let rest = || names().filter_map(|name| name.strip_prefix(wanted));
-    if rest().any(str::is_empty) {
-        Some(0)
-    } else if rest().any(|rest| !rest.starts_with(char::is_alphanumeric)) {
-        Some(1)
-    } else {
-        rest().next().map(|_| 2)
+    match rest().any(|rest| !rest.starts_with(char::is_alphanumeric)) {
+        true => Some(0),
+        false => rest().next().map(|_| 1),
     }
 }
 

@@ -47,8 +47,6 @@ pub struct Curve<'a> {
     pub role: Role,
     /// Its values.
     pub series: &'a Series,
-    /// Whether it is drawn in dashes.
-    pub dashed: bool,
     /// Weight of the past in [0, 1); above 0 the values themselves stand faintly behind the smoothed ones.
     pub smoothing: f64,
     /// The last step of its run: without a cursor the legend tells the value there, or that there is none.
@@ -89,9 +87,8 @@ impl Curve<'_> {
 
 /// Letters of the curves where no braille may be drawn.
 const LETTERS: [&str; 5] = ["*", "+", "o", "x", "#"];
-/// Marks on the curves where no colour tells them apart, and columns from one to the next.
-const MARKS: [&str; 5] = ["●", "■", "▴", "○", "□"];
-const MARK_COLUMNS: usize = 12;
+/// How the strokes of a curve look in the legend, as the pen draws them.
+const STROKES: [&str; 4] = ["━", "╍", "┉", "╌"];
 
 impl Chart<'_> {
     /// The chart as lines, `rows` of them, each at most `columns` wide. With little room the axes go first.
@@ -168,14 +165,16 @@ impl Chart<'_> {
         Line::from(spans)
     }
 
-    /// How a curve is told from the others, in the legend as in the chart.
+    /// How a curve is told from the others without its colour, in the legend as in the chart.
     pub fn sign(&self, theme: &Theme, index: usize) -> &'static str {
-        match theme.ascii {
-            true => LETTERS[index % LETTERS.len()],
-            false if is_plain(theme) => MARKS[index % MARKS.len()],
-            false if self.curves.get(index).is_some_and(|curve| curve.dashed) => "╍",
-            false => "━",
-        }
+        let place = self.place(index);
+        theme.glyph(STROKES[place % STROKES.len()], LETTERS[place % LETTERS.len()])
+    }
+
+    /// The place of a curve in the legend.
+    fn place(&self, index: usize) -> usize {
+        let under = self.under.min(self.curves.len());
+        index.checked_sub(under).unwrap_or(self.curves.len() - under + index)
     }
 
     /// Buckets of each curve: the values, and the smoothed ones where there are any.
@@ -201,24 +200,12 @@ impl Chart<'_> {
     fn draw(&self, raster: &mut Raster, measured: &[[Vec<Option<Bucket>>; 2]], axis: &Axis, theme: &Theme) {
         let (_, down) = raster.size();
         for (index, (curve, [raw, smooth])) in self.curves.iter().zip(measured).enumerate() {
-            let letter = LETTERS[index % LETTERS.len()].chars().next().unwrap_or('*');
-            let pen = Pen { role: curve.role, letter, dashed: curve.dashed && !theme.ascii };
-            let is_raw_behind = !smooth.is_empty();
-            trace(raster, raw, axis, if is_raw_behind { Pen { role: Role::Raw, letter: '.', ..pen } } else { pen });
+            let place = self.place(index);
+            let letter = LETTERS[place % LETTERS.len()].chars().next().unwrap_or('*');
+            let pen = Pen { role: curve.role, letter, stroke: if theme.ascii { 0 } else { place % STROKES.len() } };
+            let behind = Pen { role: Role::Raw, letter: '.', stroke: 0 };
+            trace(raster, raw, axis, if smooth.is_empty() { pen } else { behind });
             trace(raster, smooth, axis, pen);
-            if is_plain(theme) && !theme.ascii {
-                let shown = if is_raw_behind { smooth } else { raw };
-                let marked = shown.iter().enumerate().filter_map(|(x, bucket)| Some((x, bucket.as_ref()?)));
-                // Beside each other where the curves lie on each other.
-                let mut next = index * 2;
-                for (x, bucket) in marked.filter(|(_, bucket)| !bucket.is_empty(axis.log)) {
-                    let column = raster.column_of(x);
-                    if column >= next {
-                        raster.put(column, raster.row_of(dot_of(axis, bucket.last, down)), MARKS[index % MARKS.len()], curve.role);
-                        next = column + MARK_COLUMNS;
-                    }
-                }
-            }
         }
         // What has no place on the axis is shown at its edge rather than not at all.
         let rows = raster.row_of(down.saturating_sub(1));
@@ -318,11 +305,6 @@ fn entry(theme: &Theme, spans: &mut Vec<Span<'static>>, used: &mut usize, column
 /// The dot row of a value.
 fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
     ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
-}
-
-/// Whether curves have no colours that tell them apart.
-fn is_plain(theme: &Theme) -> bool {
-    theme.style(Role::SeriesOne) == theme.style(Role::SeriesTwo)
 }
 
 fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen) {

@@ -81,7 +81,7 @@ pub(super) const ACTIONS: &[Action] = &[
         .also(&["run eval"])
         .asking()
         .unless(start::no_start),
-    Action::new("eval.rescore", "Re-score by the schema in the editor", "re-score", &["r"], HERE, rescore)
+    Action::new("eval.rescore", "Re-score by the schema in the editor", "", &["r"], HERE, rescore)
         .also(&["score again", "recorded scores"])
         .unless(no_rescoring),
     Action::new("eval.again", "Read the passes again", "", &["R"], HERE, read),

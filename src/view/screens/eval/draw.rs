@@ -48,7 +48,8 @@ fn places(model: &Model, area: Rect) -> Places {
     if model.zoomed || area.width < 50 || area.height < 16 {
         return one(pane, area);
     }
-    let full = area.width >= 100 && area.height >= 28;
+    // With its frame: less has no room for the matrix beside the rates.
+    let full = area.width >= 102 && area.height >= 28;
     if !full && pane == SUMMARY {
         // The short summary is not all of it: where it has the focus it takes the screen.
         return one(pane, area);

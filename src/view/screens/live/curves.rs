@@ -199,22 +199,20 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
     let mut curves = Vec::new();
-    // Over each other runs are told apart by their colours, the metrics of each by dashes.
-    let dashed = |metric: usize| !overlay.is_empty() && metric % 2 == 1;
     for (index, other) in overlay.iter().enumerate() {
         let role = if index % 2 == 0 { Role::SeriesThree } else { Role::SeriesFour };
         for (metric, (label, name)) in subject.metrics.iter().enumerate() {
             let Some(series) = other.history.metrics.get(*name) else { continue };
             let id = short_id(&other.id()).to_owned();
             let label = if metric == 0 { id } else { format!("{id} {label}") };
-            curves.push(Curve { label, role, series, dashed: dashed(metric), smoothing, last: other.history.last_step });
+            curves.push(Curve { label, role, series, smoothing, last: other.history.last_step });
         }
     }
     let under = curves.len();
     for (metric, (label, name)) in subject.metrics.iter().enumerate() {
         if let Some(series) = run.history.metrics.get(*name) {
             let (role, last) = (ROLES[metric % ROLES.len()], model.live.last(run));
-            curves.push(Curve { label: (*label).to_owned(), role, series, dashed: dashed(metric), smoothing, last });
+            curves.push(Curve { label: (*label).to_owned(), role, series, smoothing, last });
         }
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);

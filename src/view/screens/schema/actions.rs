@@ -77,7 +77,7 @@ pub(super) const ACTIONS: &[Action] =
             decide::difference,
         )
         .also(&["diff", "changes"])
-        .unless(|model| no_text(model).or_else(|| if undecided(model).is_some() { None } else { unchanged(model) })),
+        .unless(|model| no_text(model).or_else(|| if are_two_texts(model) { None } else { unchanged(model) })),
         Action::new("schema.revert", "Go back to the saved text", "", &["R"], HERE, decide::revert)
             .also(&["revert", "reset"])
             .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
@@ -105,14 +105,17 @@ fn typing(model: &Model) -> Option<String> {
     model.schema.typing.then(|| "you are typing".to_owned())
 }
 
-fn undecided(model: &Model) -> Option<String> {
+fn are_two_texts(model: &Model) -> bool {
     let draft = &model.workbench.draft;
-    let waits = draft.offer.is_some() || draft.theirs.is_some();
-    waits.then(|| format!("there are two texts: {}", decide::keys(model)))
+    draft.offer.is_some() || draft.theirs.is_some()
+}
+
+fn undecided(model: &Model) -> Option<String> {
+    are_two_texts(model).then(|| format!("there are two texts: {}", decide::keys(model)))
 }
 
 fn decided(model: &Model) -> Option<String> {
-    undecided(model).is_none().then(|| "there is no other text to choose".to_owned())
+    (!are_two_texts(model)).then(|| "there is no other text to choose".to_owned())
 }
 
 fn unchanged(model: &Model) -> Option<String> {

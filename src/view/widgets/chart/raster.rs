@@ -14,11 +14,24 @@ pub(super) struct Pen {
     pub(super) role: Role,
     /// The letter of the curve where no braille may be drawn.
     pub(super) letter: char,
-    pub(super) dashed: bool,
+    /// 0 without gaps; else dashes, dots, or long dashes.
+    pub(super) stroke: usize,
 }
 
-/// Dots across of a dash, and of the gap after it.
-const DASH: usize = 3;
+impl Pen {
+    /// Whether it leaves a column of dots out.
+    fn is_up(self, x: usize) -> bool {
+        match self.stroke {
+            1 => x % 6 >= 3,
+            2 => x % 3 > 0,
+            3 => x % 8 >= 6,
+            _ => false,
+        }
+    }
+}
+
+/// A column with more dots than this is a spike, which no gap may hide.
+const SPIKE: usize = 3;
 
 /// A picture of dots. The origin is at the top left.
 #[derive(Debug)]
@@ -61,7 +74,7 @@ impl Raster {
 
     /// One dot; outside nothing happens.
     pub(super) fn dot(&mut self, x: usize, y: usize, pen: Pen) {
-        if pen.dashed && (x / DASH) % 2 == 1 {
+        if pen.is_up(x) {
             return;
         }
         let (column, row) = (x / self.fine.0, y / self.fine.1);
@@ -77,6 +90,7 @@ impl Raster {
 
     /// All dots of a column between two rows.
     pub(super) fn vertical(&mut self, x: usize, from: usize, to: usize, pen: Pen) {
+        let pen = if from.abs_diff(to) > SPIKE { Pen { stroke: 0, ..pen } } else { pen };
         for y in from.min(to)..=from.max(to) {
             self.dot(x, y, pen);
         }
