@@ -92,7 +92,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
 pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerState), CheckpointError> {
     let path = folder.join("trainer.json");
     let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
-    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error.to_string()))?;
+    let text = crate::files::read_text(&path).map_err(|error| unreadable(&path, error.to_string()))?;
     let state: TrainerState = serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
     if state.version > VERSION {
         return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
@@ -130,7 +130,7 @@ fn weights_path(folder: &Path) -> std::path::PathBuf {
 
 fn tensors(path: &Path) -> Result<std::collections::HashMap<String, Tensor>, CheckpointError> {
     let unreadable = |problem: String| CheckpointError::Read { path: path.to_owned(), problem };
-    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let bytes = crate::files::read_at_most(path, u64::MAX).map_err(|error| unreadable(error.to_string()))?;
     candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|error| unreadable(format!("not a whole safetensors file ({error})")))
 }

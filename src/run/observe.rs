@@ -32,7 +32,7 @@ impl State {
 
 /// The end of a run that is all done, from the last lines of its log. Nothing can begin such a run again, so it holds whatever else is said.
 fn finished(run: &Path) -> Option<End> {
-    let log = std::fs::File::open(run.join("events.jsonl")).ok()?;
+    let log = crate::files::open(&run.join("events.jsonl")).ok()?;
     let length = log.metadata().ok()?.len();
     let start = length.saturating_sub(TAIL_BYTES);
     let mut tail = vec![0u8; usize::try_from(length - start).ok()?];
