@@ -39,7 +39,7 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         let offset = top.get("name").map_or(0, |(_, offset)| offset);
         return Err(top.error("name", offset, format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}")));
     }
-    let schema_file = top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?;
+    let schema_file = home.name(top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?)?;
     let schema_text = home.read_text(&schema_file)?;
     let schema = home.parse_json(&schema_file, &schema_text)?;
     let (score, named) = read_score(&top)?;
@@ -57,21 +57,22 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
         rewards: read_rewards(&top, source)?,
-        prompts: read_prompts(&top)?,
+        prompts: read_prompts(&top, &home)?,
         home,
     })
 }
 
-fn read_prompts(top: &Section<'_>) -> Read<PromptFiles> {
+fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
     let Some(prompts) = top.section("prompts", &["train", "eval", "proof", "completions", "generator"])? else {
         return Ok(PromptFiles::default());
     };
+    let file = |key| prompts.string(key)?.map(|file| home.name(file)).transpose();
     Ok(PromptFiles {
-        train: prompts.string("train")?,
-        eval: prompts.string("eval")?,
-        proof: prompts.string("proof")?,
-        completions: prompts.string("completions")?,
-        generator: prompts.string("generator")?,
+        train: file("train")?,
+        eval: file("eval")?,
+        proof: file("proof")?,
+        completions: file("completions")?,
+        generator: file("generator")?,
     })
 }
 
