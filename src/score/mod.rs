@@ -3,6 +3,7 @@
 pub mod audit;
 mod batch;
 mod compare;
+mod data_problems;
 mod describe;
 mod diagnose;
 mod graded;
@@ -16,6 +17,7 @@ mod scorer;
 mod tolerant;
 
 pub use batch::score_stream;
+pub use data_problems::{DataProblem, data_problems, load_sets, repeated_prompts};
 pub use describe::{Accepted, describe};
 pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
