@@ -4,6 +4,7 @@
 pub mod advantage; // rewards of a group -> advantages
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod dataset; // prompt rows: reading, health, order, generator
+pub mod files; // opening what others may have written: regular files only, bounded, inside their folder
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; can it learn
 pub mod report; // a run as one HTML file, CSV or JSON lines

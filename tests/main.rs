@@ -6,6 +6,8 @@ mod architecture;
 mod bad_input;
 #[cfg(feature = "engine")]
 mod command_line;
+#[cfg(feature = "engine")]
+mod data_problems;
 mod dataset;
 #[cfg(feature = "engine")]
 mod faults;
@@ -30,5 +32,7 @@ mod run_directory;
 mod scoring;
 #[cfg(feature = "engine")]
 mod training;
+#[cfg(feature = "engine")]
+mod untrusted_files;
 #[cfg(feature = "view")]
 mod view;

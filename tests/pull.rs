@@ -25,6 +25,8 @@ enum Reply {
     Redirect(String),
     /// The whole file, whatever part was asked for.
     Whole,
+    /// A byte now and then.
+    Trickle,
 }
 
 #[derive(Default)]
@@ -91,6 +93,7 @@ impl Server {
             cache: cache.to_owned(),
             revision: "main".to_owned(),
             stall: Duration::from_secs(1),
+            lowest_rate: 100,
             pause: Duration::from_millis(1),
             certificates: None,
         }
@@ -105,9 +108,15 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// As the hub lists a file: weights by their SHA-256, the others by git's hash, of which any will do here.
+/// What git calls a file's bytes.
+fn git_hash(bytes: &[u8]) -> String {
+    let hash = sha1::Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// As the hub lists a file: weights by their SHA-256, the others by git's hash.
 fn listed(name: &str, bytes: &[u8]) -> serde_json::Value {
-    let mut entry = serde_json::json!({ "rfilename": name, "size": bytes.len(), "blobId": &hex(name.as_bytes())[..40] });
+    let mut entry = serde_json::json!({ "rfilename": name, "size": bytes.len(), "blobId": git_hash(bytes) });
     if name.ends_with(".safetensors") {
         entry["lfs"] = serde_json::json!({ "sha256": hex(bytes), "size": bytes.len(), "pointerSize": 134 });
     }
@@ -150,6 +159,13 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
             send(head, &body[..bytes]);
             // Longer than the client waits; it is the client that ends this.
             let _ = std::io::Read::read(&mut stream, &mut [0; 1]);
+        }
+        Some(Reply::Trickle) => {
+            send(head, b"");
+            // Until the client has had enough.
+            while stream.write_all(&[0]).and_then(|()| stream.flush()).is_ok() {
+                std::thread::sleep(Duration::from_millis(40));
+            }
         }
         Some(Reply::Status(status)) => send(format!("{status} No\r\nContent-Length: 0"), b""),
         Some(Reply::Redirect(to)) => send(format!("302 Found\r\nLocation: {to}\r\nContent-Length: 0"), b""),
@@ -239,6 +255,105 @@ fn a_wrong_checksum_is_refused_and_the_file_removed() {
 }
 
 #[test]
+fn a_file_that_git_names_is_checked_by_that_name() {
+    // `printf 'hello\n' | git hash-object --stdin`
+    assert_eq!(git_hash(b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a");
+    let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
+    let path = path_of("tokenizer.json");
+    let good = server.state.lock().unwrap().files[&path].clone();
+    server.state.lock().unwrap().files.get_mut(&path).unwrap()[100] ^= 1;
+    let message = pulled(&server.settings(cache.path())).unwrap_err();
+    for part in ["tokenizer.json", "its git hash (SHA-1) is", &git_hash(&good), "it was removed"] {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+    assert!(server.asked(WEIGHTS).is_empty(), "what is small comes first");
+    server.state.lock().unwrap().files.insert(path, good.clone());
+    let (folder, _) = pulled(&server.settings(cache.path())).unwrap();
+    assert_eq!(std::fs::read(folder.join("tokenizer.json")).unwrap(), good);
+}
+
+#[test]
+fn what_is_in_the_cache_counts_by_its_hash_and_not_by_its_length() {
+    let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
+    let (folder, _) = pulled(&server.settings(cache.path())).unwrap();
+    for name in ["config.json", WEIGHTS] {
+        let path = folder.join(name);
+        let good = std::fs::read(&path).unwrap();
+        let mut other = good.clone();
+        *other.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, other).unwrap();
+        pulled(&server.settings(cache.path())).unwrap();
+        assert_eq!((std::fs::read(&path).unwrap() == good, server.asked(name)), (true, vec![0, 0]), "{name}");
+    }
+}
+
+#[test]
+fn a_repository_that_is_no_model_costs_nothing() {
+    let check = |files: &[&str], expected: &str| {
+        let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+        server.serve(&files.iter().map(|name| ((*name).to_owned(), b"x".to_vec())).collect::<Vec<_>>());
+        let message = pulled(&server.settings(cache.path())).unwrap_err();
+        assert!(message.contains("org/small") && message.contains(expected), "{message:?} lacks {expected:?}");
+        assert_eq!((server.state.lock().unwrap().requests.len(), blobs(cache.path()).len()), (1, 0), "only the list was asked for");
+    };
+    check(&["README.md"], "no config.json");
+    check(&["tokenizer.json", WEIGHTS], "no config.json");
+    check(&["config.json", "tokenizer.model", WEIGHTS], "no tokenizer.json");
+    check(&["config.json", "tokenizer.json", "pytorch_model.bin"], "no weights as safetensors");
+}
+
+#[test]
+fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
+    let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
+    server.reply(WEIGHTS, &vec![Reply::Trickle; 9]);
+    let settings = PullSettings { stall: Duration::from_millis(400), ..server.settings(cache.path()) };
+    let message = pulled(&settings).unwrap_err();
+    assert!(message.contains("bytes a second, fewer than 100") && message.contains("run the same command again"), "{message}");
+    assert_eq!(server.asked(WEIGHTS).len(), 5);
+}
+
+#[test]
+fn a_token_never_travels_in_the_clear() {
+    let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
+    let settings = |endpoint: &str, token: Option<&str>| PullSettings {
+        endpoint: endpoint.to_owned(),
+        token: token.map(str::to_owned),
+        ..server.settings(cache.path())
+    };
+    for endpoint in ["http://mirror.invalid", "http://127.0.0.1.mirror.invalid", "http://localhost.mirror.invalid:8080"] {
+        let message = pulled(&settings(endpoint, Some("hf_secret"))).unwrap_err();
+        assert!(message.contains("unencrypted") && message.contains("use https://") && !message.contains("hf_secret"), "{message}");
+        let message = pulled(&settings(endpoint, None)).unwrap_err();
+        assert!(!message.contains("unencrypted"), "{message}");
+    }
+    for endpoint in ["http://user:word@127.0.0.1", "ftp://mirror.invalid", "mirror"] {
+        assert!(pulled(&settings(endpoint, None)).unwrap_err().contains("is no server's address"), "{endpoint}");
+    }
+    assert!(server.state.lock().unwrap().requests.is_empty());
+}
+
+#[test]
+fn a_renamed_repository_is_read_with_the_token() {
+    let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
+    let renamed = "/renamed".to_owned();
+    let listing = server.state.lock().unwrap().files[LISTING].clone();
+    server.state.lock().unwrap().files.insert(renamed.clone(), listing);
+    server.reply(LISTING, &[Reply::Redirect(renamed.clone())]);
+    server.reply(WEIGHTS, &[Reply::Redirect(format!("{}{}", server.address, path_of("moved")))]);
+    let weights = server.state.lock().unwrap().files[&path_of(WEIGHTS)].clone();
+    server.state.lock().unwrap().files.insert(path_of("moved"), weights);
+    let settings = PullSettings { token: Some("hf_secret".to_owned()), ..server.settings(cache.path()) };
+    pulled(&settings).unwrap();
+    let state = server.state.lock().unwrap();
+    for path in [renamed, path_of("moved")] {
+        assert!(state.requests.iter().any(|request| request.0 == path && request.2), "{path} without the token");
+    }
+    drop(state);
+    server.reply(LISTING, &vec![Reply::Redirect(LISTING.to_owned()); 20]);
+    assert!(pulled(&settings).unwrap_err().contains("more than 10 redirects"));
+}
+
+#[test]
 fn a_redirect_is_followed_without_the_token() {
     let (server, storage, cache) = (Server::of_model(), Server::start(), tempfile::tempdir().unwrap());
     let weights = find_model("tiny").unwrap().read(WEIGHTS).unwrap().into_owned();
@@ -284,7 +399,11 @@ fn what_the_server_refuses_is_said_with_the_remedy() {
 fn a_model_that_is_not_computed_here_costs_no_weights() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
     let other = br#"{"architectures":["MambaForCausalLM"],"model_type":"mamba"}"#.to_vec();
-    server.serve(&[("config.json".to_owned(), other), (WEIGHTS.to_owned(), b"large".to_vec())]);
+    server.serve(&[
+        ("config.json".to_owned(), other),
+        ("tokenizer.json".to_owned(), b"{}".to_vec()),
+        (WEIGHTS.to_owned(), b"large".to_vec()),
+    ]);
     let message = pulled(&server.settings(cache.path())).unwrap_err();
     assert!(message.contains("org/small/config.json: the architecture `MambaForCausalLM`"), "{message}");
     assert!(server.asked(WEIGHTS).is_empty());

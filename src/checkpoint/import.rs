@@ -60,11 +60,17 @@ impl PeftAdapter {
     /// [`CheckpointError::Adapter`] with the file and what to do, for what is missing, damaged or not computed here.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join("adapter_config.json");
-        let text = std::fs::read_to_string(&path).map_err(|error| refused(&path, unread(&error)))?;
+        let text = crate::files::read_text(&path).map_err(|error| refused(&path, unread(&error)))?;
         let config: Value = serde_json::from_str(&text).map_err(|error| refused(&path, format!("not valid JSON ({error})")))?;
         let mut adapter = Self::from_config(&config).map_err(|problem| refused(&path, problem))?;
         adapter.weights_path = folder.join("adapter_model.safetensors");
         adapter.tensors = adapter.read_tensors()?;
+        // Before memory is reserved by it.
+        if let Some((name, tensor)) = adapter.tensors.iter().find(|(_, tensor)| !tensor.dims().contains(&adapter.rank)) {
+            let problem =
+                format!("`r` = {}, but `{name}` has shape {:?}; the two files belong to different adapters", adapter.rank, tensor.dims());
+            return Err(refused(&path, problem));
+        }
         Ok(adapter)
     }
 
@@ -192,7 +198,7 @@ impl PeftAdapter {
 
     fn read_tensors(&self) -> Result<HashMap<String, Tensor>, CheckpointError> {
         let path = &self.weights_path;
-        let bytes = std::fs::read(path).map_err(|error| refused(path, unread(&error)))?;
+        let bytes = crate::files::read_at_most(path, 16 << 30).map_err(|error| refused(path, unread(&error)))?;
         let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| refused(path, format!("{error}; copy the file again")))?;
         let mut tensors = HashMap::with_capacity(loaded.len());

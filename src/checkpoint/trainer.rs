@@ -171,7 +171,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
 pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerState), CheckpointError> {
     let path = folder.join("trainer.json");
     let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
-    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error.to_string()))?;
+    let text = crate::files::read_text(&path).map_err(|error| unreadable(&path, error.to_string()))?;
     let state: TrainerState = serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
     if state.version > VERSION {
         return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
@@ -216,7 +216,8 @@ fn weights_path(folder: &Path) -> std::path::PathBuf {
 /// A checkpoint's file mapped into memory: a tensor's bytes are read when it is taken.
 fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
     let unreadable = |problem: String| CheckpointError::Read { path: path.to_owned(), problem };
-    std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+    // What is no regular file is refused before it is mapped.
+    crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
     // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a checkpoint's files under their final
     // name; who shortens one meanwhile ends the process with SIGBUS, as with a model's files.
     unsafe { MmapedSafetensors::new(path) }.map_err(|error| unreadable(format!("not a whole safetensors file ({error})")))

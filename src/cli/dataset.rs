@@ -1,6 +1,5 @@
 //! `grpo-tui dataset build|check`: make a task's prompt files, or say what is wrong with them.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use super::{Failure, Outcome, preset, print_json};
 use crate::config::{Assignments, Layers};
 use crate::dataset::Builder;
 use crate::dataset::health::{Health, Level};
+use crate::files;
 use crate::hub::find_model;
 use crate::score::{Scorer, check_prompts};
 use crate::secrets::visible;
@@ -87,7 +87,7 @@ fn build(arguments: &Build) -> Outcome {
 fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
     for set in &builder.sets {
         let path = folder.join(&set.file);
-        let stored = File::open(&path)
+        let stored = files::open(&set.path(folder)?)
             .map_err(|error| Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display())))?;
         if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
             let message = format!(

@@ -10,6 +10,7 @@ use crate::plan::{
     count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
 };
 use crate::run::RunPlaces;
+use crate::score::{Scorer, data_problems, load_sets};
 use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
@@ -55,14 +56,18 @@ pub(super) fn run(
         disk: disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())),
         differences: differences(config, &resolved.sources),
     };
+    let problems: Vec<String> =
+        data_problems(task, &Scorer::new(task)?, &load_sets(task)?).into_iter().map(|problem| problem.message).collect();
     let report = if sample { Some(can_it_learn(&candidate, resolved, &data)?) } else { None };
     if json {
         let mut value = serde_json::to_value(&plan)?;
+        value["data_problems"] = serde_json::to_value(&problems)?;
         if let Some(report) = &report {
             value["signal"] = serde_json::to_value(report)?;
         }
         return print_json(&format!("{value}\n"));
     }
+    problems.iter().for_each(|problem| eprintln!("warning: {problem}"));
     println!("{}", plan_text(&plan, resolved, candidate.shape()));
     if let Some(report) = &report {
         println!("\n{}", signal_text(report));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::ExitCode;
 
 use super::output::Stream;
@@ -37,11 +37,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let scorer = Scorer::new(&task)?;
     let (label, reader) = open(&task, arguments.completions.as_deref())?;
     let mut rows = Rows { task: &task, by_id: None };
-    let items =
-        reader.lines().enumerate().filter(|(_, text)| !text.as_ref().is_ok_and(|text| text.trim().is_empty())).map(|(index, text)| {
-            let text = text.map_err(|error| Failure::failed(format!("{label} line {}: {error}", index + 1)))?;
-            read_item(&label, index + 1, &text, &mut rows)
-        });
+    let items = dataset::read_lines(reader).map(|line| {
+        let (number, bytes) = line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
+        read_item(&label, number, &bytes, &mut rows)
+    });
     let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
     let mut table = Table { header_due: !arguments.json };
@@ -77,7 +76,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), F
             let file = File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
             Ok((path.to_owned(), Box::new(BufReader::with_capacity(1 << 16, file))))
         }
-        (None, Some(file)) => Ok((task.label(file), Box::new(Cursor::new(task.read(file)?)))),
+        (None, Some(file)) => Ok((task.label(file), task.open(file)?)),
         (None, None) => Err(Failure::usage(format!(
             "{} names no `completions` under [prompts]; give them with --completions FILE",
             task.label("task.toml")
@@ -85,7 +84,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), F
     }
 }
 
-fn read_item(label: &str, line: usize, text: &str, rows: &mut Rows<'_>) -> Result<Item, Failure> {
+fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Result<Item, Failure> {
     let at = |message: String| Failure::failed(format!("{label} line {line}: {message}"));
     let value: serde_json::Value = completion_line(text).map_err(|error| {
         let whole = error.to_string();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Failure, Outcome, print_json};
 use crate::dataset::{self, PromptRow};
 use crate::score::audit::audit;
-use crate::score::{Scorer, Tier};
+use crate::score::{Scorer, data_problems};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
@@ -49,27 +49,23 @@ fn run_check(choice: &Choice) -> Outcome {
         let label = task.label(&task.schema_file);
         format!("{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`")
     };
-    let warnings: Vec<String> = scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
-    let mut sets = Vec::new();
+    let mut warnings: Vec<String> = scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
+    let mut loaded = Vec::new();
     for set in PromptSet::ALL {
-        let Some(file) = task.set_file(set) else {
-            problems.push(format!(
-                "{}: no `{}` under [prompts]; training needs train, eval and proof sets",
-                task.label("task.toml"),
-                set.name()
-            ));
-            continue;
-        };
-        match dataset::load(&task, set) {
-            Ok(rows) => {
-                problems.extend(bad_expected(&task, &scorer, file, &rows));
-                sets.push((set, rows.len(), rows.iter().filter(|row| row.expected.is_some()).count()));
-            }
-            Err(error) => problems.push(error.to_string()),
+        let missing = |why: &str| format!("{}: no `{}` under [prompts]; {why}", task.label("task.toml"), set.name());
+        match (set, task.set_file(set).map(|_| dataset::load(&task, set))) {
+            (_, Some(Ok(rows))) => loaded.push((set, rows)),
+            (_, Some(Err(error))) => problems.push(error.to_string()),
+            (PromptSet::Train, None) => problems.push(missing("training needs it")),
+            (PromptSet::Eval, None) => warnings.push(missing("without it the last checkpoint is the result, and no goal can be watched")),
+            (PromptSet::Proof, None) => warnings.push(missing("without it nothing held out proves what the training did")),
         }
     }
+    problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
+    let answered = |rows: &[PromptRow]| rows.iter().filter(|row| row.expected.is_some()).count();
+    let sets: Vec<_> = loaded.iter().map(|(set, rows)| (*set, rows.len(), answered(rows))).collect();
     let others = [&task.prompts.completions, &task.prompts.generator].into_iter().flatten();
-    problems.extend(others.filter_map(|file| task.read(file).err()).map(|error| error.to_string()));
+    problems.extend(others.filter_map(|file| task.open(file).err()).map(|error| error.to_string()));
     if choice.json {
         let sets: serde_json::Map<_, _> =
             sets.iter().map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected}))).collect();
@@ -95,18 +91,6 @@ fn run_check(choice: &Choice) -> Outcome {
         1 => Err(Failure::failed("the task has a problem")),
         count => Err(Failure::failed(format!("the task has {count} problems"))),
     }
-}
-
-/// Expected answers that the schema itself refuses: the first of them, and how many there are.
-fn bad_expected(task: &Task, scorer: &Scorer, file: &str, rows: &[PromptRow]) -> Option<String> {
-    let refused =
-        |row: &&PromptRow| row.expected.as_ref().is_some_and(|expected| scorer.score(&expected.to_string(), None).tier != Tier::Valid);
-    let bad: Vec<&PromptRow> = rows.iter().filter(refused).collect();
-    let first = bad.first()?;
-    let score = scorer.score(&first.expected.as_ref()?.to_string(), None);
-    let why = score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
-    let count = if bad.len() > 1 { format!(" (and {} more rows)", bad.len() - 1) } else { String::new() };
-    Some(format!("{} line {}: the schema refuses the expected answer: {}{count}", task.label(file), first.line, why.trim()))
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {

@@ -11,6 +11,7 @@ use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
 use crate::report::Judged;
 use crate::run::{Launch, NewRun, RunDirectory, RunError, RunPlaces, RunState, Worker};
+use crate::score::{DataProblem, Scorer, data_problems, load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
@@ -142,14 +143,15 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> 
     let model_digest = located.digest(places)?;
     // A run must find its model again from any folder, and the very checkpoint that it started from.
     match &located {
-        Located::Run { run, step } => config.base_model = format!("{}@{step}", run.path().display()),
+        Located::Run { run, step } => config.base_model = format!("{}@{step}", recorded(run.path())?),
         Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
-            config.base_model = std::path::absolute(&config.base_model)?.display().to_string();
+            config.base_model = recorded(&std::path::absolute(&config.base_model)?)?;
         }
         Located::Model(_) | Located::Adapter(_) => {}
     }
     check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
+    check_data(task, &config)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
@@ -158,10 +160,18 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> 
         task_files: task.files()?,
         config,
         sources,
-        argv: std::env::args().collect(),
+        argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         model_digest,
     };
     Ok(RunDirectory::create(places.for_new_runs(), new)?)
+}
+
+/// A path as `run.toml` holds it.
+fn recorded(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| {
+        Failure::failed(format!("{}: a name that is not UTF-8 cannot be recorded in a run; rename the folder", path.display()))
+    })
 }
 
 /// A goal that is read from a set which the task lacks would never be met.
@@ -174,6 +184,17 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     };
     let label = task.label(TASK_FILE);
     Err(Failure::usage(format!("{goal} reads the eval set, and {label} names none; add `eval = \"FILE.jsonl\"` under [prompts]")))
+}
+
+/// Says what makes the training teach or prove less than it seems, before anything is spent on it.
+fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
+    for DataProblem { message, refused_share, .. } in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
+        if refused_share > config.max_invalid_expected {
+            return Err(Failure::failed(format!("{message}, or train all the same with --set max_invalid_expected=1")));
+        }
+        eprintln!("warning: {message}");
+    }
+    Ok(())
 }
 
 fn resolve(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Resolved, Failure> {
@@ -225,10 +246,10 @@ fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainEr
 }
 
 /// What the table does not prove, where the task lacks a set.
-fn unproved(run: &RunDirectory, report: &Report) -> Result<&'static str, Failure> {
+fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
     let task = Task::load(&run.task_path())?;
     let has = |set| task.set_file(set).is_some();
-    Ok(match (has(PromptSet::Eval), has(PromptSet::Proof)) {
+    let missing = match (has(PromptSet::Eval), has(PromptSet::Proof)) {
         (true, true) => "",
         _ if report.base.n == 0 => {
             "nothing was read before or after: the task has no held-out prompts, so the run proves nothing and its last checkpoint is its result; name files under [prompts] eval and proof\n"
@@ -237,7 +258,10 @@ fn unproved(run: &RunDirectory, report: &Report) -> Result<&'static str, Failure
             "note: the task has no proof set, so these prompts also chose the checkpoint, which flatters it; name a file under [prompts] proof\n"
         }
         _ => "note: the task has no eval set to choose a checkpoint by, so this is the last one; name a file under [prompts] eval\n",
-    })
+    };
+    let problems = repeated_prompts(&task, &load_sets(&task)?);
+    let known = problems.iter().filter(|problem| problem.set == PromptSet::Proof).map(|problem| format!("note: {}\n", problem.message));
+    Ok(missing.to_owned() + &known.collect::<String>())
 }
 
 fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {

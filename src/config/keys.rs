@@ -230,6 +230,14 @@ pub static KEYS: &[Key] = &[
         "Recompute a layer's activations in the backward pass instead of keeping them; auto does on a GPU where keeping them does not fit.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
+    // The data.
+    key(
+        "max_invalid_expected",
+        number(0.0, 1.0),
+        "0.05",
+        "",
+        "Refuse to start if the schema refuses more than this share of a set's expected answers; 1 never refuses.",
+    ),
 ];
 
 #[cfg(test)]

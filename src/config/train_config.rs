@@ -55,6 +55,7 @@ pub struct TrainConfig {
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: Recompute,
     pub threads: usize,
+    pub max_invalid_expected: f64,
 }
 
 impl TrainConfig {

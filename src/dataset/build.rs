@@ -5,7 +5,8 @@ use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::{DatasetError, Generator, Stream};
-use crate::task::{PromptSet, Task};
+use crate::files;
+use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 
 /// The sets that a task's generator makes.
 #[derive(Debug)]
@@ -26,6 +27,14 @@ pub struct BuiltSet {
     pub rows: u64,
 }
 
+impl BuiltSet {
+    /// Where its file lies or will lie, inside the folder; an error where a link leads out of it.
+    pub fn path(&self, folder: &Path) -> Result<PathBuf, DatasetError> {
+        let outside = |why| TaskError::outside(folder.display().to_string(), &self.file, why);
+        Ok(files::inside(folder, &self.file).map_err(outside)?)
+    }
+}
+
 impl Builder {
     /// Reads the task's generator.
     pub fn new(task: &Task) -> Result<Self, DatasetError> {
@@ -34,7 +43,21 @@ impl Builder {
         let sets = streams.into_iter().filter_map(|(set, stream)| {
             Some(BuiltSet { file: task.set_file(set)?.to_owned(), stream, rows: generator.rows(stream).unwrap_or(0) })
         });
-        Ok(Self { sets: sets.collect(), generator })
+        let sets: Vec<BuiltSet> = sets.collect();
+        let prompts = &task.prompts;
+        let sources = [TASK_FILE, &task.schema_file].into_iter().chain(task.references.values().map(String::as_str));
+        let sources = sources.chain([&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str));
+        // By where they lie: a link may lead from one name to another.
+        let mut taken = sources.map(|file| task.path(file)).collect::<Result<Vec<_>, _>>()?;
+        for set in &sets {
+            let path = task.path(&set.file)?;
+            if taken.contains(&path) {
+                let problem = format!("{:?} is named twice; a set that is built needs a file of its own", set.file);
+                return Err(DatasetError::Generator { label: task.label(TASK_FILE), problem });
+            }
+            taken.push(path);
+        }
+        Ok(Self { sets, generator })
     }
 
     /// The lines of a set's file, each with its line end.
@@ -45,13 +68,13 @@ impl Builder {
 
     /// Writes a set's file into a folder (made if missing) and gives its path. What stood there stays whole until the new file is.
     pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
-        let path = folder.join(&set.file);
+        let path = set.path(folder)?;
         let partial = path.with_extension(format!("partial-{}", std::process::id()));
         let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
         let fail = |source: io::Error| DatasetError::File { path: path.display().to_string(), source, remedy };
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(fail)?;
-            let mut file = BufWriter::new(File::create(&partial).map_err(fail)?);
+            let mut file = BufWriter::new(File::create_new(&partial).map_err(fail)?);
             for line in self.lines(set) {
                 file.write_all(line?.as_bytes()).map_err(fail)?;
             }
@@ -63,7 +86,7 @@ impl Builder {
             // The first error is the one to tell; a file that was never made cannot be removed either.
             drop(std::fs::remove_file(&partial));
         }
-        written.map(|()| path)
+        written.map(|()| folder.join(&set.file))
     }
 
     /// The first line (1-based) on which a stored file differs from what the generator makes.

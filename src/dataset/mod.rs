@@ -12,4 +12,4 @@ pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use random::CounterRandom;
-pub use row::{PromptRow, load, load_from, open, read_rows};
+pub use row::{PromptRow, load, load_from, open, read_lines, read_rows};

@@ -1,14 +1,14 @@
 //! Prompt rows from JSONL, one at a time, each with its line number.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::DatasetError;
-use crate::task::{PromptSet, Task};
+use super::random::{mix, text_hash};
+use crate::task::{PromptSet, Task, TaskError};
 use crate::text::Message;
 
 /// The longest line that is read; a longer one is an error, so that a file without line ends cannot fill the memory.
@@ -32,6 +32,13 @@ pub struct PromptRow {
     pub fields: Map<String, Value>,
     /// 1-based line in its file.
     pub line: usize,
+}
+
+impl PromptRow {
+    /// Tells its prompt from others: all turns with their roles, character by character.
+    pub(crate) fn prompt_hash(&self) -> u64 {
+        self.messages.iter().fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content))
+    }
 }
 
 /// All rows of one of the task's sets. Errors on the first bad line, a repeated id, an empty set.
@@ -58,72 +65,63 @@ pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, Da
 /// The file of a set (its name in the task) and a reader over it: from the disk, nothing but a buffer is held in memory.
 pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
     let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set: set.name() })?;
-    let reader: Box<dyn BufRead> = match task.folder() {
-        Some(folder) => {
-            let opened = File::open(folder.join(file));
-            Box::new(BufReader::new(opened.map_err(|source| DatasetError::File {
-                path: task.label(file),
-                source,
-                remedy: "write the file, run `grpo-tui dataset build`, or name another one under [prompts] in task.toml",
-            })?))
+    let reader = task.open(file).map_err(|error| match error {
+        TaskError::Read { label, source } if source.kind() == std::io::ErrorKind::NotFound => {
+            let remedy = "write the file, run `grpo-tui dataset build`, or name another one under [prompts] in task.toml";
+            DatasetError::File { path: label, source, remedy }
         }
-        None => Box::new(Cursor::new(task.read(file)?.into_owned())),
-    };
+        other => DatasetError::Task(other),
+    })?;
     Ok((file.to_owned(), reader))
 }
 
 /// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading goes on after a bad line. Blank lines are skipped.
 pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
     let stem = Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
-    Rows { label: label.to_owned(), stem, reader, buffer: Vec::new(), line: 0, ended: false }
+    let label = label.to_owned();
+    read_lines(reader).map(move |line| {
+        let row = line.and_then(|(line, bytes)| parse(&bytes, line, &stem).map_err(|problem| (line, problem)));
+        row.map_err(|(line, problem)| DatasetError::Line { label: label.clone(), line, problem })
+    })
 }
 
-struct Rows<R> {
-    label: String,
-    stem: String,
-    reader: R,
-    buffer: Vec<u8>,
-    line: usize,
-    ended: bool,
-}
-
-impl<R: BufRead> Iterator for Rows<R> {
-    type Item = Result<PromptRow, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.ended {
-            self.line += 1;
-            match self.read_line() {
-                Ok(false) => self.ended = true,
-                Ok(true) if self.buffer.trim_ascii().is_empty() => {}
-                Ok(true) => {
-                    let row = parse(&self.buffer, self.line, &self.stem);
-                    return Some(row.map_err(|problem| DatasetError::Line { label: self.label.clone(), line: self.line, problem }));
-                }
+/// The lines of a JSONL text that are not blank, each with its number (from 1), or the number and what is wrong with it, which ends them. A byte order mark
+/// before the first is dropped; a line of more than 64 MiB is an error, so that a file without line ends cannot fill the memory.
+pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<(usize, Vec<u8>), (usize, String)>> {
+    let (mut number, mut ended) = (0, false);
+    std::iter::from_fn(move || {
+        while !ended {
+            number += 1;
+            match read_line(&mut reader, number) {
+                Ok(line) if line.is_empty() => ended = true,
+                Ok(line) if line.trim_ascii().is_empty() => {}
+                Ok(line) => return Some(Ok((number, line))),
                 Err(problem) => {
-                    self.ended = true;
-                    return Some(Err(DatasetError::Line { label: self.label.clone(), line: self.line, problem }));
+                    ended = true;
+                    return Some(Err((number, problem)));
                 }
             }
         }
         None
-    }
+    })
 }
 
-impl<R: BufRead> Rows<R> {
-    /// The next line into the buffer; false at the end of the file.
-    fn read_line(&mut self) -> Result<bool, String> {
-        self.buffer.clear();
-        let mut limited = self.reader.by_ref().take(LONGEST_LINE_BYTES as u64 + 1);
-        let length = limited.read_until(b'\n', &mut self.buffer).map_err(|error| format!("cannot be read: {error}"))?;
-        if length > LONGEST_LINE_BYTES {
-            return Err(format!("longer than {} MiB; write one JSON object a line", LONGEST_LINE_BYTES >> 20));
-        }
-        if self.line == 1 && self.buffer.starts_with("\u{feff}".as_bytes()) {
-            self.buffer.drain(..3);
-        }
-        Ok(length > 0)
+/// The next line with its end; nothing at the end of the file.
+fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
+    let mut line = Vec::new();
+    let mut limited = reader.take(LONGEST_LINE_BYTES as u64 + 1);
+    let length = limited.read_until(b'\n', &mut line).map_err(|error| format!("cannot be read: {error}"))?;
+    if length > LONGEST_LINE_BYTES {
+        return Err(format!("longer than {} MiB; write one JSON object a line", LONGEST_LINE_BYTES >> 20));
     }
+    if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
+        line.drain(..3);
+        if line.is_empty() {
+            // A mark and nothing else is an empty file, not the end of one that goes on.
+            line.push(b'\n');
+        }
+    }
+    Ok(line)
 }
 
 /// One line as a row, or what is wrong with it.

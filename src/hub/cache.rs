@@ -31,7 +31,7 @@ pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
 pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
     let repository = repository(cache, name)?;
     let snapshots = repository.join("snapshots");
-    if let Ok(hash) = std::fs::read_to_string(repository.join("refs").join("main")) {
+    if let Ok(hash) = crate::files::read_text(&repository.join("refs").join("main")) {
         let folder = snapshots.join(hash.trim());
         if !hash.trim().is_empty() && folder.is_dir() {
             return Some(folder);

@@ -145,6 +145,20 @@ impl ModelConfig {
     }
 }
 
+/// The largest counts that are believed, several times those of any published decoder: memory is reserved by them before a weight is read.
+const MOST: [(&str, usize); 8] = [
+    ("vocab_size", 1 << 24),
+    ("hidden_size", 1 << 18),
+    ("intermediate_size", 1 << 20),
+    ("num_hidden_layers", 1 << 10),
+    ("num_attention_heads", 1 << 12),
+    ("num_key_value_heads", 1 << 12),
+    ("head_dim", 1 << 12),
+    ("max_position_embeddings", 1 << 24),
+];
+/// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are half of it.
+const MOST_ANGLES: usize = 1 << 28;
+
 struct Reader<'a> {
     keys: Map<String, Value>,
     path: &'a str,
@@ -178,6 +192,12 @@ impl Reader<'_> {
                 config.num_key_value_heads
             );
             return Err(self.problem(problem));
+        }
+        if config.max_position_embeddings * config.head_dim > MOST_ANGLES {
+            return Err(self.problem(format!(
+                "`max_position_embeddings` = {} times a head's width of {} is more than {MOST_ANGLES} angles; lower `max_position_embeddings` to what you need",
+                config.max_position_embeddings, config.head_dim
+            )));
         }
         Ok(config)
     }
@@ -283,8 +303,11 @@ impl Reader<'_> {
     fn count(&self, key: &str) -> Result<usize, HubError> {
         match self.keys.get(key) {
             None => Err(self.problem(format!("`{key}` is missing; fetch the model again"))),
-            Some(value) => match value.as_u64().and_then(|number| usize::try_from(number).ok()) {
-                Some(number) if number > 0 => Ok(number),
+            Some(value) => match (value.as_u64(), MOST.iter().find(|(name, _)| *name == key)) {
+                (Some(number), Some((_, most))) if number > *most as u64 => {
+                    Err(self.problem(format!("`{key}` = {number}, and at most {most} are computed; fetch the model again")))
+                }
+                (Some(number), _) if number > 0 => Ok(number as usize),
                 _ => Err(self.problem(format!("`{key}` = {value}, expected a whole number above 0"))),
             },
         }
@@ -418,6 +441,10 @@ mod tests {
         check(r#"{"hidden_size":0}"#, "`hidden_size` = 0, expected a whole number above 0");
         check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
         check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
+        check(r#"{"num_hidden_layers":1000000000}"#, "`num_hidden_layers` = 1000000000, and at most 1024 are computed");
+        check(r#"{"head_dim":1099511627776}"#, "`head_dim` = 1099511627776, and at most 4096");
+        check(r#"{"max_position_embeddings":1099511627776}"#, "`max_position_embeddings` = 1099511627776, and at most 16777216");
+        check(r#"{"max_position_embeddings":16777216,"head_dim":128}"#, "more than 268435456 angles; lower `max_position_embeddings`");
         check(r#"{"num_attention_heads":5}"#, "is not a multiple of `num_attention_heads` = 5");
         check(r#"{"num_key_value_heads":3}"#, "not a multiple of `num_key_value_heads` = 3");
         check(r#"{"head_dim":7}"#, "even");

@@ -1,4 +1,4 @@
-//! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it stopped and checked by its SHA-256.
+//! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it stopped and checked by its hash.
 //!
 //! A small client of our own: hf-hub 1.0 begins a broken file anew, has no limit for a server that stalls, compares no checksum, also takes a token from a
 //! file, and would bring 270 crates with it.
@@ -6,6 +6,7 @@
 mod blob;
 mod client;
 mod listing;
+mod steady;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use self::client::Client;
 use self::listing::{Listed, Listing};
 use super::{ModelConfig, cache};
+use crate::files;
 
 /// Why a model could not be fetched. What has arrived stays, and the next attempt goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,12 @@ pub enum PullError {
     /// No variable says where the cache is.
     #[error("there is no folder for the Hugging Face cache: set HF_HOME")]
     NoCache,
+    /// Not the address of a server.
+    #[error("HF_ENDPOINT = `{endpoint}` is no server's address without name and password; it looks like `https://huggingface.co`")]
+    Endpoint { endpoint: String },
+    /// The token would be readable on its way.
+    #[error("HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN")]
+    TokenInClear { endpoint: String },
     /// The server said no.
     #[error("{url}: the server answered {status}; {remedy}")]
     Refused { url: String, status: u16, remedy: String },
@@ -52,7 +60,7 @@ pub enum PullError {
 pub struct PullSettings {
     /// `https://huggingface.co`, or `HF_ENDPOINT`.
     pub endpoint: String,
-    /// `HF_TOKEN`. Sent to the endpoint alone, never along a redirect, and never shown.
+    /// `HF_TOKEN`. Sent to the endpoint alone, along redirects only where they stay on it, and never shown.
     pub token: Option<String>,
     /// The cache's folder.
     pub cache: PathBuf,
@@ -60,6 +68,8 @@ pub struct PullSettings {
     pub revision: String,
     /// How long a server may say nothing.
     pub stall: Duration,
+    /// The least that a server must send on average over any `stall`, in bytes per second.
+    pub lowest_rate: u64,
     /// How long to wait before the second attempt; doubled for each further one.
     pub pause: Duration,
     /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
@@ -85,6 +95,7 @@ impl PullSettings {
             cache: cache::cache_folders(&variable).into_iter().next().ok_or(PullError::NoCache)?,
             revision: "main".to_owned(),
             stall: Duration::from_secs(30),
+            lowest_rate: 4096,
             pause: Duration::from_secs(1),
             certificates: text("SSL_CERT_FILE").map(PathBuf::from),
         })
@@ -119,7 +130,7 @@ pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgre
         return Err(PullError::Name { name: format!("{name} at revision {revision}") });
     }
     let client = Client::new(settings)?;
-    let listing = Listing::fetch(&client, name, &settings.revision)?;
+    let listing = Listing::fetch(&client, settings, name)?;
     let blobs = repository.join("blobs");
     make_folder(&blobs)?;
     let fetch = |file: &Listed, told: &mut dyn FnMut(u64)| blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, told);
@@ -128,7 +139,7 @@ pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgre
     for file in listing.first() {
         let path = fetch(file, &mut |_| ())?;
         if file.name == "config.json" {
-            let text = std::fs::read_to_string(&path).map_err(|source| PullError::Disk { path: path.clone(), source })?;
+            let text = files::read_text(&path).map_err(|source| PullError::Disk { path: path.clone(), source })?;
             ModelConfig::parse(&text, &format!("{name}/config.json"))?;
         }
         done.push((file.name.clone(), path));

@@ -4,6 +4,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::{HubError, ModelConfig};
+use crate::files;
+
+/// The largest weight file that is read whole: an adapter's.
+const LARGEST_WEIGHTS_BYTES: u64 = 16 << 30;
 
 /// The files beside the weights that a model's folder may hold.
 const COMPANIONS: [&str; 11] = [
@@ -82,7 +86,10 @@ impl ModelSource {
     /// [`HubError::MissingFile`] or [`HubError::Read`].
     pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
         match &self.files {
-            Files::Folder(folder) => std::fs::read(folder.join(file)).map(Cow::Owned).map_err(|source| self.refused(file, source)),
+            Files::Folder(folder) => {
+                let most = if file.ends_with(".safetensors") { LARGEST_WEIGHTS_BYTES } else { files::LARGEST_WHOLE_BYTES };
+                files::read_at_most(&folder.join(file), most).map(Cow::Owned).map_err(|source| self.refused(file, source))
+            }
             Files::Embedded(files) => files
                 .iter()
                 .find(|(name, _)| *name == file)
@@ -120,8 +127,8 @@ impl ModelSource {
     }
 
     /// A file of a model that lies in a folder.
-    pub(super) fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
-        std::fs::File::open(self.folder().unwrap_or(Path::new("")).join(file)).map_err(|source| self.refused(file, source))
+    pub fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
+        files::open(&self.folder().unwrap_or(Path::new("")).join(file)).map_err(|source| self.refused(file, source))
     }
 
     /// A file, and its size in bytes.

@@ -138,7 +138,7 @@ impl Pass {
     pub fn read(id: PassId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
         let task = Task::load(&id.folder.join("task"))?;
-        let own = std::fs::read(id.folder.join(PROMPTS_FILE)).ok();
+        let own = crate::files::read(&id.folder.join(PROMPTS_FILE)).ok();
         let of_set = || PromptSet::ALL.into_iter().find(|set| set.name() == id.set).and_then(|set| task.set_file(set));
         let (label, bytes) = match (own, of_set()) {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),

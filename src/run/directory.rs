@@ -141,7 +141,7 @@ impl RunDirectory {
     /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`] from a newer program, [`RunError::Malformed`] with the line.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let file_path = path.join("run.toml");
-        let text = match std::fs::read_to_string(&file_path) {
+        let text = match crate::files::read_text(&file_path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 return Err(RunError::NotARun { path: path.to_owned(), missing: "run.toml" });
@@ -312,7 +312,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub fn sha256_file(path: &Path) -> Result<String, RunError> {
     use sha2::Digest;
     use std::io::Read;
-    let mut file = std::fs::File::open(path).map_err(RunError::io("read", path))?;
+    let mut file = crate::files::open(path).map_err(RunError::io("read", path))?;
     let (mut hash, mut buffer) = (sha2::Sha256::new(), vec![0u8; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(RunError::io("read", path))? {
@@ -340,11 +340,10 @@ fn slug(name: &str) -> String {
 /// Six characters that tell runs of the same second apart.
 fn random_suffix() -> Result<String, RunError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let source = Path::new("/dev/urandom");
     let mut bytes = [0u8; 6];
-    std::fs::File::open(source)
+    std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(RunError::io("read", source))?;
+        .map_err(RunError::io("read", Path::new("/dev/urandom")))?;
     Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
 }
 

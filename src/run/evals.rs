@@ -275,7 +275,7 @@ pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> 
 /// # Errors
 /// [`RunError`] with file and line.
 pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
-    let text = std::fs::read_to_string(path).map_err(RunError::io("read", path))?;
+    let text = crate::files::read_text(path).map_err(RunError::io("read", path))?;
     let parse = |(index, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|error| RunError::Malformed {
             path: path.to_owned(),

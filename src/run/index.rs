@@ -15,6 +15,7 @@ use super::fault::fault;
 use super::history::{GroupCounts, RunState};
 use super::reader::Position;
 use super::series::Series;
+use crate::files;
 
 /// A new index is worth writing once so many bytes had to be folded.
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
@@ -41,14 +42,14 @@ struct Header<S> {
 
 /// The state of the newest index that fits the log, wherever it lies.
 pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
-    let log = File::open(run.join("events.jsonl")).ok()?;
+    let log = files::open(&run.join("events.jsonl")).ok()?;
     places(run).into_iter().filter_map(|path| read(&path, &log)).max_by_key(|(_, position)| position.offset)
 }
 
 /// Write the index beside the log, or into the user's cache where the run is somebody else's or cannot be written. An index only saves time: where it
 /// cannot be written, nothing is said.
 pub(super) fn store(run: &Path, state: &RunState, position: Position) {
-    let Ok(log) = File::open(run.join("events.jsonl")) else { return };
+    let Ok(log) = files::open(&run.join("events.jsonl")) else { return };
     let Some(fingerprint) = fingerprint(&log, position.offset) else { return };
     for path in places(run) {
         if writable(run, &path) && write(&path, state, position, &fingerprint).is_ok() {
@@ -141,9 +142,12 @@ fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> 
 
 /// `None`: missing, of another version, damaged, or of another log.
 fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let (own, log_metadata) = (file.metadata().ok()?, log.metadata().ok()?);
+    if !own.is_file() {
+        return None;
+    }
     if own.uid() != log_metadata.uid() && own.uid() != rustix::process::geteuid().as_raw() {
         return None;
     }

@@ -186,7 +186,7 @@ fn first_word(listen: OwnedFd, patience: Duration) -> Option<String> {
 /// What the worker wrote since `start`, cut to its last lines.
 fn end_of_log(path: &Path, start: u64) -> String {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|mut file| {
+    let read = crate::files::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(start.max(length.saturating_sub(4096))))?;
         file.read_to_end(&mut text)

@@ -73,6 +73,9 @@ impl RunLock {
         let path = run.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.map_err(RunError::io("open", &path))?;
+        if !file.metadata().is_ok_and(|found| found.is_file()) {
+            return Err(RunError::io("open", &path)(std::io::Error::other("not a regular file")));
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             match file.try_lock() {
@@ -91,7 +94,7 @@ impl RunLock {
 
     /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
     pub fn is_held(run: &Path) -> bool {
-        File::open(run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        crate::files::open(&run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// The run directory.

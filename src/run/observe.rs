@@ -78,7 +78,7 @@ enum Last {
 /// From the last lines of a log.
 fn last_word(run: &Path) -> Last {
     let tail = || {
-        let log = std::fs::File::open(run.join("events.jsonl")).ok()?;
+        let log = crate::files::open(&run.join("events.jsonl")).ok()?;
         let length = log.metadata().ok()?.len();
         let start = length.saturating_sub(TAIL_BYTES);
         let mut tail = vec![0u8; usize::try_from(length - start).ok()?];

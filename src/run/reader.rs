@@ -1,6 +1,5 @@
 //! Reading `events.jsonl` while it grows: whole lines only, whatever else stands in the file.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -108,7 +107,7 @@ impl EventReader {
     /// As [`Self::read`].
     pub fn each(&mut self, mut take: impl FnMut(Found)) -> Result<(), RunError> {
         let path = self.path.clone();
-        let mut file = match File::open(&path) {
+        let mut file = match crate::files::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(RunError::io("read", &path)(error)),
@@ -223,7 +222,7 @@ mod tests {
         use std::io::Write;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
-        let mut file = File::create(&path).unwrap();
+        let mut file = std::fs::File::create(&path).unwrap();
         let note = |seq| Event { seq, time_ms: 1, body: Note { text: "a".to_owned() }.into() }.to_line().unwrap();
         let mut reader = EventReader::new(&path);
         file.write_all(&note(1)).unwrap();

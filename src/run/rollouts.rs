@@ -11,6 +11,7 @@ use super::durable::{append_line, open_append, seal, sync_folder};
 use super::error::{RunError, is_full_disk};
 use super::lock::RunLock;
 use super::segments::{compress, compressed, expand, open_step};
+use crate::files;
 
 /// Steps in one file.
 pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
@@ -221,7 +222,7 @@ pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     // While this looks, a worker may put the compressed file into the plain one's place.
     for path in [&plain, &packed, &plain] {
         let opened = match path == &plain {
-            true => File::open(path).map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
+            true => files::open(path).map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
             false => open_step(path, step),
         };
         match opened {
@@ -305,7 +306,7 @@ pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, che
 /// Bytes of the leading lines whose step is at most `step`.
 fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
     let mut length = 0;
-    let file = File::open(path).map_err(RunError::io("read", path))?;
+    let file = files::open(path).map_err(RunError::io("read", path))?;
     for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, line| {
         let keep = step_of(line).is_some_and(|found| found <= step);
         length += if keep { line.len() as u64 + 1 } else { 0 };
@@ -316,7 +317,7 @@ fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
 
 fn count_lines(path: &Path) -> Result<u64, RunError> {
     let mut lines = 0;
-    let file = File::open(path).map_err(RunError::io("read", path))?;
+    let file = files::open(path).map_err(RunError::io("read", path))?;
     for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, _| {
         lines += 1;
         Ok(true)

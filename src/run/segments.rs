@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::durable::sync_folder;
 use super::error::RunError;
 use super::fault::{fault, tear};
+use crate::files;
 
 /// Of zstd: fast enough to be unnoticed beside a training step.
 const LEVEL: i32 = 3;
@@ -55,7 +56,7 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
                 }
             }
             // Without its table the file is unpacked whole; the caller cuts later steps off.
-            None => drop(std::io::copy(&mut zstd::stream::read::Decoder::new(File::open(&source)?)?, &mut target)?),
+            None => drop(std::io::copy(&mut zstd::stream::read::Decoder::new(files::open(&source)?)?, &mut target)?),
         }
         target.into_inner().map_err(std::io::IntoInnerError::into_error)
     })?;
@@ -71,7 +72,7 @@ pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRe
             Some(frame) => Ok(Box::new(BufReader::new(open_frame(path, &frame)?))),
             None => Ok(Box::new(std::io::empty())),
         },
-        None => Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(File::open(path)?)?))),
+        None => Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(files::open(path)?)?))),
     }
 }
 
@@ -106,7 +107,7 @@ struct Frame {
 }
 
 fn write_frames(plain: &Path, file: File, step_of: impl Fn(&[u8]) -> Option<u64>) -> std::io::Result<File> {
-    let mut source = BufReader::with_capacity(1 << 18, File::open(plain)?);
+    let mut source = BufReader::with_capacity(1 << 18, files::open(plain)?);
     let mut file = BufWriter::new(file);
     let mut frames: Vec<Frame> = Vec::new();
     let (mut line, mut bytes, mut offset) = (Vec::new(), Vec::new(), 0);
@@ -155,7 +156,7 @@ fn table(frames: &[Frame]) -> Vec<u8> {
 
 /// The table of a compressed file; `None` where it has none that fits.
 fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
-    let file = File::open(path)?;
+    let file = files::open(path)?;
     let length = file.metadata()?.len();
     let mut end = [0u8; 8];
     if length < 16 || file.read_exact_at(&mut end, length - 8).is_err() || end[4..] != TAG {
@@ -177,7 +178,7 @@ fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
 }
 
 fn open_frame(path: &Path, frame: &Frame) -> std::io::Result<impl Read + use<>> {
-    let mut file = File::open(path)?;
+    let mut file = files::open(path)?;
     file.seek(SeekFrom::Start(frame.offset))?;
     Ok(zstd::stream::read::Decoder::new(file.take(frame.length))?.take(LARGEST_STEP_BYTES))
 }

@@ -99,7 +99,7 @@ pub struct State {
 impl State {
     /// The file as it stands, believed or not; see [`Self::observe`].
     pub(super) fn read(run: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(run.join("state.json")).ok()?).ok()
+        serde_json::from_slice(&crate::files::read(&run.join("state.json")).ok()?).ok()
     }
 }
 

@@ -30,7 +30,7 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
         }
         Ok(_) => {}
     }
-    let text = std::fs::read_to_string(&path).map_err(RunError::io("read", &path))?;
+    let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
     let found: Vec<String> = serde_json::from_str(&text)
         .map_err(|error| malformed(Some(error.line()), format!("{error}; it should be a list such as [\"kept\"]")))?;
     match found.iter().find_map(|tag| check_tag(tag)) {

@@ -7,6 +7,8 @@ use crate::dataset::PromptRow;
 
 /// Completions scored at once; enough to keep every core busy, few enough to hold.
 const BATCH: usize = 4_096;
+/// So many bytes of completions are a batch as well.
+const BATCH_BYTES: usize = 256 << 20;
 
 /// So few are scored by one thread before another one is woken: a score takes some ten microseconds.
 const MOST_ALONE: usize = 8;
@@ -32,20 +34,25 @@ pub fn score_stream<T, E>(
     mut done: impl FnMut(T, Score) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut waiting = Vec::with_capacity(BATCH);
+    let mut waiting_bytes = 0;
     let mut flush = |waiting: &mut Vec<T>| {
         let scores = scorer.score_all(&waiting.iter().map(&text).collect::<Vec<_>>());
         waiting.drain(..).zip(scores).try_for_each(|(item, score)| done(item, score))
     };
     for item in items {
         match item {
-            Ok(item) => waiting.push(item),
+            Ok(item) => {
+                waiting_bytes += text(&item).0.len();
+                waiting.push(item);
+            }
             Err(error) => {
                 flush(&mut waiting)?;
                 return Err(error);
             }
         }
-        if waiting.len() == BATCH {
+        if waiting.len() == BATCH || waiting_bytes > BATCH_BYTES {
             flush(&mut waiting)?;
+            waiting_bytes = 0;
         }
     }
     flush(&mut waiting)

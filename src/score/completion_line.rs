@@ -5,8 +5,9 @@
 ///
 /// # Errors
 /// Where the line is not JSON for another reason.
-pub fn completion_line(line: &str) -> Result<serde_json::Value, serde_json::Error> {
-    serde_json::from_str(line).or_else(|error| serde_json::from_str(&half_pairs_as_text(line)).map_err(|_| error))
+pub fn completion_line(line: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
+    let again = |text: &str| serde_json::from_str(&half_pairs_as_text(text)).ok();
+    serde_json::from_slice(line).or_else(|error| std::str::from_utf8(line).ok().and_then(again).ok_or(error))
 }
 
 /// The line with `\\ud800` for each `\ud800` that is half of a surrogate pair and stands alone.
@@ -43,7 +44,7 @@ mod tests {
     #[test]
     fn half_a_pair_is_kept_as_text() {
         let check = |line: &str, completion: Option<&str>| {
-            let found = completion_line(line).ok().and_then(|value| value["completion"].as_str().map(str::to_owned));
+            let found = completion_line(line.as_bytes()).ok().and_then(|value| value["completion"].as_str().map(str::to_owned));
             assert_eq!(found.as_deref(), completion, "{line}");
         };
         check(r#"{"completion":"a"}"#, Some("a"));

@@ -5,6 +5,7 @@ mod batch;
 mod budget;
 mod compare;
 mod completion_line;
+mod data_problems;
 mod describe;
 mod diagnose;
 mod graded;
@@ -22,6 +23,7 @@ mod tolerant;
 
 pub use batch::score_stream;
 pub use completion_line::completion_line;
+pub use data_problems::{DataProblem, data_problems, load_sets, repeated_prompts};
 pub use describe::{Accepted, describe};
 pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};

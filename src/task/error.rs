@@ -1,5 +1,9 @@
 //! What can be wrong with a task, as the user reads it.
 
+use std::path::PathBuf;
+
+use crate::files::Outside;
+
 pub(super) type Read<T> = Result<T, TaskError>;
 
 /// Each names the file, the place, the value and what to do.
@@ -52,19 +56,42 @@ pub enum TaskError {
         example: &'static str,
     },
     /// A file outside the task's folder.
-    #[error("{label}: {file:?} lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy")]
+    #[error("{label}: {file:?} {}", outside(.link))]
     Outside {
-        /// `task.toml`.
+        /// The file that names it.
         label: String,
         /// The path as written.
         file: String,
+        /// Where a link on the way leads, if that is why.
+        link: Option<PathBuf>,
     },
+}
+
+impl TaskError {
+    /// `file`, which `label` names, is not in its folder.
+    pub(crate) fn outside(label: String, file: &str, why: Outside) -> Self {
+        let link = match why {
+            Outside::Written => None,
+            Outside::Link(target) => Some(target),
+        };
+        Self::Outside { label, file: file.to_owned(), link }
+    }
+}
+
+fn outside(link: &Option<PathBuf>) -> String {
+    let rule = "a task's files must lie inside it, so that a run can keep a copy";
+    match link {
+        None => format!("lies outside the task's folder; {rule}: copy the file into the folder and name the copy"),
+        Some(target) => format!("is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file"),
+    }
 }
 
 fn remedy(label: &str, source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::NotFound if !label.ends_with(super::TASK_FILE) => "; write the file, or name another one in task.toml",
         std::io::ErrorKind::NotFound => "; a task is a folder with this file, and `grpo-tui init DIR` makes one",
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "; put a regular file there",
+        std::io::ErrorKind::FileTooLarge => "; make it smaller",
         _ => "; make it readable",
     }
 }

@@ -15,7 +15,8 @@ pub use references::encoded;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -190,9 +191,22 @@ impl Task {
         }
     }
 
-    /// The bytes of a file inside the task.
+    /// The bytes of a file inside the task, at most [`crate::files::LARGEST_WHOLE_BYTES`]; see [`Task::path`].
     pub fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
-        self.home.read(file)
+        self.home.read(file, crate::files::LARGEST_WHOLE_BYTES)
+    }
+
+    /// A reader over a file inside the task, of any length; see [`Task::path`].
+    pub fn open(&self, file: &str) -> Result<Box<dyn BufRead>, TaskError> {
+        self.home.open(file)
+    }
+
+    /// Where a file of a task in a folder is read and written, links followed: inside the folder, or an error.
+    ///
+    /// # Errors
+    /// [`TaskError::Outside`] for an absolute path, for `..`, and for a link that leads out of the folder.
+    pub fn path(&self, file: &str) -> Result<PathBuf, TaskError> {
+        self.home.path(file)
     }
 
     /// A file's path as errors show it.

@@ -1,7 +1,7 @@
 //! `task.toml` to a [`Task`]: every key, type and range is checked here.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
@@ -40,7 +40,7 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         let offset = top.get("name").map_or(0, |(_, offset)| offset);
         return Err(top.error("name", offset, format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}")));
     }
-    let schema_file = plain_path(top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?);
+    let schema_file = home.name(top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?)?;
     let schema_text = home.read_text(&schema_file)?;
     let schema = home.parse_json(&schema_file, &schema_text)?;
     let (score, named) = read_score(&top)?;
@@ -59,16 +59,16 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
         rewards: read_rewards(&top, source)?,
-        prompts: read_prompts(&top)?,
+        prompts: read_prompts(&top, &home)?,
         home,
     })
 }
 
-fn read_prompts(top: &Section<'_>) -> Read<PromptFiles> {
+fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
     let Some(prompts) = top.section("prompts", &["train", "eval", "proof", "completions", "generator"])? else {
         return Ok(PromptFiles::default());
     };
-    let file = |key: &str| Ok(prompts.string(key)?.map(plain_path));
+    let file = |key: &str| prompts.string(key)?.map(|file| home.name(file)).transpose();
     Ok(PromptFiles {
         train: file("train")?,
         eval: file("eval")?,
@@ -76,13 +76,6 @@ fn read_prompts(top: &Section<'_>) -> Read<PromptFiles> {
         completions: file("completions")?,
         generator: file("generator")?,
     })
-}
-
-/// `./a//b` is `a/b`: a file has one name, here and in a run's copy. What leads out of the folder stays as written and is refused by who reads it.
-fn plain_path(file: String) -> String {
-    let parts = Path::new(&file).components().filter(|part| *part != Component::CurDir);
-    let names: Option<Vec<&str>> = parts.map(|part| if let Component::Normal(name) = part { name.to_str() } else { None }).collect();
-    names.filter(|names| !names.is_empty()).map_or(file.clone(), |names| names.join("/"))
 }
 
 /// The rules, and the named schema files (address to file).
@@ -124,7 +117,7 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
     if let Some(table) = score.table("references")? {
         let references = Section::free(score.source(), "score.references.", table);
         for (address, _) in references.keys() {
-            named.insert(address.to_owned(), plain_path(references.string(address)?.unwrap_or_default()));
+            named.insert(address.to_owned(), references.string(address)?.unwrap_or_default());
         }
     }
     Ok((rules, named))

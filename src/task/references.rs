@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::TaskError;
 use super::error::Read;
 use super::home::Home;
+use crate::files::Outside;
 
 /// What a schema says about a value is no schema itself.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
@@ -24,6 +25,7 @@ pub(super) fn follow_references(
     let root = encoded(schema_file);
     found.walk(&home.label(schema_file), &root, Some(root.clone()), schema)?;
     for (address, file) in named {
+        let file = home.name(file)?;
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
         // Its base is the address that it is named by, wherever the file lies.
         found.walk(&home.label(&file), &address, joined("", &address).ok(), &schema)?;
@@ -35,7 +37,7 @@ pub(super) fn follow_references(
         }
         let file = decoded(&address);
         // Other names may be anchors of other kinds; the schema's compiler tells what leads nowhere.
-        if !file.ends_with(".json") && home.read(&file).is_err() {
+        if !file.ends_with(".json") && home.open(&file).is_err() {
             continue;
         }
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
@@ -58,7 +60,7 @@ struct Found {
 impl Found {
     /// `base`: the address of the document, None where it is not in the task's folder.
     fn walk(&mut self, label: &str, document: &str, base: Option<String>, schema: &Value) -> Read<()> {
-        let outside = |reference: &str| TaskError::Outside { label: label.to_owned(), file: reference.to_owned() };
+        let outside = |reference: &str| TaskError::outside(label.to_owned(), reference, Outside::Written);
         let mut targets = Vec::new();
         let mut open = vec![(schema, base)];
         while let Some((value, base)) = open.pop() {

@@ -22,14 +22,17 @@ const DEEP_STACK_BYTES: usize = 1 << 28;
 
 /// The deepest value that may be assigned; Python's own limit is not much further.
 const DEEPEST: usize = 200;
-/// The most items, at all levels, of the values that one prompt assigns.
-const MOST_ITEMS: usize = 5_000_000;
+/// The most items, at all levels, of the values that one prompt assigns, hands to filters and gets from them.
+const MOST_ITEMS: usize = 20_000_000;
+/// The most text in these values, all of them together.
+const MOST_WORKED_BYTES: usize = 1 << 30;
 /// The most text that one prompt may print or capture, and the longest that it may assign.
 const MOST_TEXT_BYTES: usize = 4 * LONGEST_PROMPT_BYTES;
 
 thread_local! {
     /// Items looked at and bytes printed on this thread, which renders one prompt.
     static ITEMS: Cell<usize> = const { Cell::new(0) };
+    static WORKED: Cell<usize> = const { Cell::new(0) };
     static PRINTED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -56,21 +59,41 @@ impl std::io::Write for BoundedPrompt {
     }
 }
 
+/// Filters whose result can be much larger than what they are given, or which walk through all of it: both are measured.
+macro_rules! measured {
+    ($environment:ident: $($name:literal $filter:expr),+ $(,)?) => {$(
+        // The engine's own, under a name that no template can write.
+        $environment.add_filter(concat!("\0", $name), $filter);
+        $environment.add_filter($name, |state: &mut State, arguments: Rest<ValueOrKwargs>| {
+            measured($name, &arguments.into_values(), |values| state.apply_filter(concat!("\0", $name), values))
+        });
+    )+};
+}
+
 /// Bounds the steps, and puts bounds before the engine's filters and methods that reserve what they are asked for.
 pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.set_fuel(Some(MOST_STEPS));
     environment.add_function(CHECK, within_bounds);
+    measured!(environment:
+        "join" filters::join, "replace" filters::replace, "string" filters::string, "list" filters::list, "sort" filters::sort,
+        "reverse" filters::reverse, "unique" filters::unique, "map" filters::map, "select" filters::select, "reject" filters::reject,
+        "selectattr" filters::selectattr, "rejectattr" filters::rejectattr, "groupby" filters::groupby, "sum" filters::sum,
+        "dictsort" filters::dictsort, "escape" filters::escape, "e" filters::escape,
+        "upper" filters::upper, "lower" filters::lower, "split" filters::split, "lines" filters::lines, "min" filters::min, "max" filters::max,
+    );
     environment.add_filter("indent", indent);
     environment.add_filter("batch", |state: &State, value: Value, count: usize, fill: Option<Value>| {
-        within("batch", count).and_then(|()| filters::batch(state, value, count, fill))
+        within("batch", count).and_then(|()| measure("batch", &value)).and_then(|_| filters::batch(state, value, count, fill))
     });
     environment.add_filter("slice", |state: &State, value: Value, count: usize, fill: Option<Value>| {
-        within("slice", count).and_then(|()| filters::slice(state, value, count, fill))
+        within("slice", count).and_then(|()| measure("slice", &value)).and_then(|_| filters::slice(state, value, count, fill))
     });
     environment.add_filter("format", |state: &mut State, text: &Value, arguments: Rest<ValueOrKwargs>| {
         let numbers: Vec<Value> = arguments.iter().map(|argument| Value::clone(argument)).collect();
         widths_within(text.as_str().unwrap_or_default(), &numbers)?;
-        filters::format(state, text, arguments)
+        numbers.iter().try_for_each(|number| measure("format", number).map(|_| ()))?;
+        let made = filters::format(state, text, arguments)?;
+        measure("format", &made).map(|_| made)
     });
     // The engine's own test divides without looking and panics.
     environment.add_test("divisibleby", |value: i128, by: i128| {
@@ -83,7 +106,8 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
         if method == "format" {
             widths_within(value.as_str().unwrap_or_default(), arguments)?;
         }
-        minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+        let values: Vec<Value> = std::iter::once(value).chain(arguments).cloned().collect();
+        measured(method, &values, |_| minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments))
     });
 }
 
@@ -100,46 +124,88 @@ pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) ->
     })
 }
 
+/// A filter or method by its name, with what it is given (first what it is applied to) and what it makes measured.
+fn measured(name: &str, values: &[Value], apply: impl FnOnce(&[Value]) -> Result<Value, Error>) -> Result<Value, Error> {
+    let sizes = values.iter().map(|value| measure(name, value)).collect::<Result<Vec<_>, _>>()?;
+    let text = |place: usize| values.get(place).and_then(Value::as_str).unwrap_or_default();
+    let items = |place: usize| sizes.get(place).map_or(0, |size| size.items);
+    let expected = match name {
+        // Method: the separator is what it is applied to.
+        "join" if values.first().is_some_and(|value| value.as_str().is_some()) => text(0).len().saturating_mul(items(1)),
+        "join" => text(1).len().saturating_mul(items(0)),
+        "replace" if text(1).is_empty() => text(2).len().saturating_mul(text(0).len() + 1),
+        "replace" => text(2).len().saturating_mul(text(0).matches(text(1)).count()),
+        _ => 0,
+    };
+    if expected > LONGEST_PROMPT_BYTES {
+        return Err(refuse(format!("{name}: a text of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+    }
+    let made = apply(values)?;
+    measure(name, &made).map(|_| made)
+}
+
 /// Counts what is printed: blocks and macros capture it in memory.
 pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
-    let printed = PRINTED.get() + value.as_str().map_or(0, str::len);
+    let size = if matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+        // With quotes, commas and brackets.
+        let size = measure("print", value)?;
+        size.text_bytes + 4 * size.items
+    } else {
+        value.as_str().map_or(0, str::len)
+    };
+    let printed = PRINTED.get() + size;
     PRINTED.set(printed);
     if printed <= MOST_TEXT_BYTES { Ok(()) } else { Err(refuse(format!("more than {} MiB are printed", MOST_TEXT_BYTES >> 20))) }
 }
 
 /// The value that a template assigns, if it can be printed and compared in bounded time and stack. A namespace held by an attribute could hold itself.
 fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
-    let mut bounds = Bounds { text_bytes: 0, refuse_namespaces: to_attribute };
+    let mut bounds = Bounds { name: "set", text_bytes: 0, items: 0, refuse_namespaces: to_attribute };
     bounds.measure(&value, 0).map(|()| value)
+}
+
+/// The size of a value, where it is within the bounds; `name` says in messages what asks.
+fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
+    let mut bounds = Bounds { name, text_bytes: 0, items: 0, refuse_namespaces: false };
+    bounds.measure(value, 0).map(|()| bounds)
 }
 
 fn is_namespace(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
 }
 
-struct Bounds {
+struct Bounds<'n> {
+    name: &'n str,
     text_bytes: usize,
+    items: usize,
     refuse_namespaces: bool,
 }
 
-impl Bounds {
+impl Bounds<'_> {
     fn measure(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        let text_bytes = value.as_str().map_or(0, str::len);
         ITEMS.set(ITEMS.get() + 1);
-        self.text_bytes += value.as_str().map_or(0, str::len);
+        WORKED.set(WORKED.get() + text_bytes);
+        self.text_bytes += text_bytes;
+        self.items += 1;
+        let name = self.name;
         if depth > DEEPEST {
-            return Err(refuse(format!("set: a value nested deeper than {DEEPEST}")));
+            return Err(refuse(format!("{name}: a value nested deeper than {DEEPEST}")));
         }
         if self.text_bytes > LONGEST_PROMPT_BYTES {
-            return Err(refuse(format!("set: a value of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+            return Err(refuse(format!("{name}: a value of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
         }
         if ITEMS.get() > MOST_ITEMS {
-            return Err(refuse(format!("set: the values assigned have more than {MOST_ITEMS} items")));
+            return Err(refuse(format!("{name}: the values of one prompt have more than {MOST_ITEMS} items")));
+        }
+        if WORKED.get() > MOST_WORKED_BYTES {
+            return Err(refuse(format!("{name}: the values of one prompt have more than {} MiB of text", MOST_WORKED_BYTES >> 20)));
         }
         if self.refuse_namespaces && is_namespace(value) {
             return Err(refuse("set: a namespace cannot be an attribute's value: it could hold itself".to_owned()));
         }
         let kind = value.kind();
-        if matches!(kind, ValueKind::Seq | ValueKind::Map) {
+        if matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
             for item in value.try_iter()? {
                 let held = if kind == ValueKind::Map { value.get_item(&item)? } else { item };
                 self.measure(&held, depth + 1)?;
@@ -155,6 +221,10 @@ fn indent(text: StringInput<'_>, width: Option<usize>, first: Option<bool>, blan
         None => named.peek::<Option<usize>>("width")?.unwrap_or(0),
     };
     within("indent", asked)?;
+    let lines = text.as_str().matches('\n').count() + 1;
+    if text.as_str().len() + asked * lines > LONGEST_PROMPT_BYTES {
+        return Err(refuse(format!("indent: a text of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+    }
     filters::indent(text, width, first, blank, named)
 }
 

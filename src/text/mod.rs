@@ -5,6 +5,7 @@ mod python_json;
 mod template;
 mod template_source;
 mod tokenizer;
+mod tokenizer_limits;
 mod train_bpe;
 
 use serde::{Deserialize, Serialize};

@@ -250,9 +250,34 @@ mod tests {
         check(double, &["set: a value of more than 16 MiB"]);
         check(
             &double.replace("ns.x ~ ns.x %}", "[ns.x, ns.x] %}").replace("1000", "100"),
-            &["set: the values assigned have more than 5000000 items"],
+            &["set: the values of one prompt have more than 20000000 items"],
         );
         check(&double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"), &["more than 64 MiB are printed"]);
+        // Nor what it makes without a name for it: by filters, methods, bindings and operators.
+        let long = "{% set x = 'a' * 99999 %}";
+        check(&format!("{long}{{{{ ([x] * 99999) | join }}}}"), &["join: a value of more than 16 MiB"]);
+        check(&format!("{long}{{{{ range(99999) | join(x) }}}}"), &["join: a text of more than 16 MiB"]);
+        check(&format!("{long}{{{{ x.join(range(99999)) }}}}"), &["join: a text of more than 16 MiB"]);
+        check(&format!("{long}{{{{ x | replace('a', x) }}}}"), &["replace: a text of more than 16 MiB"]);
+        check(&format!("{long}{{{{ x.replace('', x) }}}}"), &["replace: a text of more than 16 MiB"]);
+        check(&format!("{{{{ 'a'{} }}}}", "|replace('a', 'aaaaaaaaaa')".repeat(40)), &["replace: a text of more than 16 MiB"]);
+        check(&format!("{long}{{{{ ([x] * 99999) | string }}}}"), &["string: a value of more than 16 MiB"]);
+        check("{{ ([1] * 99999999) | list | length }}", &["list: the values of one prompt have more than 20000000 items"]);
+        check("{{ ('a\n' * 99999) | indent(9999) }}", &["indent: a text of more than 16 MiB"]);
+        check(&format!("{long}{{% set y %}}{{{{ [x] * 99999 }}}}{{% endset %}}"), &["print: a value of more than 16 MiB"]);
+        check(
+            "{% set ns = namespace(x=[1]) %}{% for a in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | list | length }}",
+            &["set: the values of one prompt have more than 20000000 items"],
+        );
+        let nested = |open: &str, close: &str| format!("{long}{}{{{{ x | length }}}}{}", open.repeat(30), close.repeat(30));
+        check(&nested("{% for x in [x ~ x] %}", "{% endfor %}"), &["set: a value of more than 16 MiB"]);
+        check(&nested("{% with x = x ~ x %}", "{% endwith %}"), &["set: a value of more than 16 MiB"]);
+        check(&format!("{long}{{% macro f(x) %}}{{{{ f(x ~ x) }}}}{{% endmacro %}}{{{{ f(x) }}}}"), &["set: a value of more than 16 MiB"]);
+        check(&format!("{long}{{% for y in [x] recursive %}}{{{{ loop([y ~ y]) }}}}{{% endfor %}}"), &["set: a value of more than 16 MiB"]);
+        check(&format!("{long}{{{{ x{} }}}}", " ~ x".repeat(65)), &["more than 64 `+` and `~`"]);
+        check(&format!("{long}{{{{ '' ~ ([x] * 99999) }}}}"), &["`*` of what may be a list"]);
+        let sets: String = (0..5_000).map(|number| format!("{{% set x{number} = y ~ '' %}}")).collect();
+        check(&format!("{{% set y = 'a' * 16000000 %}}{sets}"), &["more than 1024 MiB of text"]);
     }
 
     /// What descends in the engine: operators, branches, levels of a value that were never assigned. An error or a prompt, and the program lives.

@@ -7,6 +7,9 @@ pub(super) const CHECK: &str = "__within_bounds";
 const LONGEST_SOURCE_BYTES: usize = 1 << 18;
 /// The most code in one tag, strings not counted: the engine descends once for each operator of an expression.
 const LONGEST_TAG_BYTES: usize = 1 << 13;
+/// The most `+` and `~`, and the most `*`, in one tag: each may make a text as long as the longest value, and nothing measures them.
+const MOST_JOINS: usize = 64;
+const MOST_PRODUCTS: usize = 4;
 
 /// The source as the engine gets it; its lines stay where they are.
 ///
@@ -33,7 +36,8 @@ fn without_generation_marks(source: &str) -> String {
     text
 }
 
-/// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`.
+/// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; so do the values of `with` and what `for` goes through. What a macro or
+/// a loop that calls itself is given is checked first thing inside.
 fn checked_assignments(source: &str) -> Result<String, String> {
     let mut text = String::with_capacity(source.len() + 256);
     let mut rest = source;
@@ -48,9 +52,15 @@ fn checked_assignments(source: &str) -> Result<String, String> {
         // A tag that never ends: the engine says so, with its place.
         let Some(end) = end else { break };
         let (tag, after) = inside.split_at(end);
-        match (open, assignment(tag)) {
+        if open != "{#" {
+            operators_within(tag)?;
+        }
+        match (open, assignment(tag), word(tag)) {
             // Whether it is an attribute decides whether the value may hold a namespace.
-            ("{%", Some((target, value, end))) => text.push_str(&format!("{target}={CHECK}(({value}),{}){end}", target.contains('.'))),
+            ("{%", Some((target, value, end)), _) => text.push_str(&format!("{target}={CHECK}(({value}),{}){end}", target.contains('.'))),
+            ("{%", None, "with") => text.push_str(&with(tag)),
+            ("{%", None, "for") => text.push_str(&for_loop(tag)),
+            ("{%", None, "macro" | "call") => text.push_str(&with_names_checked(tag, tag, &parameters(tag))),
             _ => text.push_str(tag),
         }
         rest = after;
@@ -101,6 +111,121 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
     }
     let kept = value.trim_end_matches(['-', '+']);
     (!kept.trim().is_empty()).then(|| (target, kept, &value[kept.len()..]))
+}
+
+/// `with A = X, B = Y`, each value checked.
+fn with(tag: &str) -> String {
+    let (body, end) = without_end(tag);
+    let start = body.find("with").map_or(body.len(), |at| at + 4);
+    let one = |part: &str| match top_level(part, "=").first() {
+        Some(&at) => format!("{}={CHECK}(({}),false)", &part[..at], &part[at + 1..]),
+        None => part.to_owned(),
+    };
+    format!("{}{}{end}", &body[..start], split(&body[start..], ",").into_iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+/// `for TARGET in EXPRESSION if CONDITION recursive`, the expression checked.
+fn for_loop(tag: &str) -> String {
+    let (body, end) = without_end(tag);
+    let start = body.find("for").map_or(body.len(), |at| at + 3);
+    let Some(&at) = top_level(body, "in").iter().find(|at| **at >= start) else { return tag.to_owned() };
+    let recursive = top_level(body, "recursive").into_iter().rfind(|found| *found > at);
+    let stop = top_level(body, "if").into_iter().find(|stop| *stop > at).or(recursive).unwrap_or(body.len());
+    let checked = format!("{} {CHECK}(({}),false) {}{end}", &body[..at + 2], &body[at + 2..stop], &body[stop..]);
+    match recursive {
+        Some(_) => with_names_checked(tag, &checked, &split(body[start..at].trim().trim_matches(['(', ')']), ",")),
+        None => checked,
+    }
+}
+
+/// The names in the first brackets of a tag, without defaults.
+fn parameters(tag: &str) -> Vec<&str> {
+    let (body, _) = without_end(tag);
+    let head = body.find(word(tag)).map_or("", |at| &body[at + word(tag).len()..]);
+    // A call without parameters of its own begins with what is called.
+    let own = if word(tag) == "call" {
+        head.trim_start()
+    } else {
+        head.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+    };
+    let Some(inside) = own.trim_start().strip_prefix('(') else { return Vec::new() };
+    let end = Code::of(inside).find(|(_, byte, depth)| *byte == b')' && *depth == 0).map_or(inside.len(), |(at, ..)| at);
+    split(&inside[..end], ",").into_iter().map(|one| one.split('=').next().unwrap_or(one).trim()).filter(|one| !one.is_empty()).collect()
+}
+
+/// The tag `ready`, followed by one that checks the names; `tag` is as it was written.
+fn with_names_checked(tag: &str, ready: &str, names: &[&str]) -> String {
+    if names.is_empty() {
+        return ready.to_owned();
+    }
+    let (_, end) = without_end(tag);
+    let names = names.iter().map(|name| name.trim()).collect::<Vec<_>>().join(",");
+    format!("{}%}}{{% set {CHECK}_ = {CHECK}(([{names}]),false) {end}", ready.strip_suffix(end).unwrap_or(ready))
+}
+
+/// A tag without its mark for white space at the end, and the mark.
+fn without_end(tag: &str) -> (&str, &str) {
+    let body = tag.trim_end_matches(['-', '+']);
+    tag.split_at(body.len())
+}
+
+/// Where a word or sign stands outside of strings and brackets.
+fn top_level(code: &str, sought: &str) -> Vec<usize> {
+    let bytes = code.as_bytes();
+    let is_name = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let is_word = sought.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let fits = |at: usize| {
+        bytes[at..].starts_with(sought.as_bytes()) && !(is_word && (is_name(at.checked_sub(1)) || is_name(Some(at + sought.len()))))
+    };
+    // A sign of two characters is another one.
+    let double = |at: usize| sought == "=" && (bytes.get(at + 1) == Some(&b'=') || at > 0 && b"=!<>".contains(&bytes[at - 1]));
+    Code::of(code).filter(|(at, _, depth)| *depth == 0 && fits(*at) && !double(*at)).map(|(at, ..)| at).collect()
+}
+
+fn split<'c>(code: &'c str, sign: &str) -> Vec<&'c str> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for at in top_level(code, sign) {
+        parts.push(&code[start..at]);
+        start = at + sign.len();
+    }
+    parts.push(&code[start..]);
+    parts
+}
+
+/// Refuses a tag that could make more than the memory holds before anything is looked at.
+fn operators_within(tag: &str) -> Result<(), String> {
+    let bytes = tag.as_bytes();
+    let (mut joins, mut products, mut has_text_join, mut of_lists) = (0, 0, false, false);
+    for (at, byte, _) in Code::of(tag) {
+        match byte {
+            b'+' | b'~' => {
+                joins += 1;
+                has_text_join |= byte == b'~';
+            }
+            b'*' => {
+                products += 1;
+                let beside = |byte: Option<&u8>| matches!(byte, Some(b'"' | b'\''));
+                let text = beside(bytes[..at].trim_ascii_end().last()) || beside(bytes[at + 1..].trim_ascii_start().first());
+                of_lists |= !text;
+            }
+            _ => {}
+        }
+    }
+    let begin = || tag.trim_start().chars().take(40).collect::<String>();
+    if joins > MOST_JOINS || products > MOST_PRODUCTS {
+        return Err(format!(
+            "chat template: more than {MOST_JOINS} `+` and `~`, or more than {MOST_PRODUCTS} `*`, in one tag, which begins with `{}`",
+            begin()
+        ));
+    }
+    if has_text_join && of_lists {
+        return Err(format!(
+            "chat template: `*` of what may be a list, and `~`, in one tag, which begins with `{}`; use two tags",
+            begin()
+        ));
+    }
+    Ok(())
 }
 
 /// Bytes of code with their offset and depth of brackets; strings are left out.
@@ -164,7 +289,16 @@ mod tests {
         same("{% raw %}{% set x = 1 %}{% endraw %}{{ '{% set x = 1 %}' }}");
         same("{% settle = 1 %}{{ {'a': {'b': 1}} }}");
         same("{% set x = ");
-        same("{% if a == b %}{% for set in x %}{% endfor %}");
+        check("{% if a == b %}{% for set in x %}{% endfor %}", "{% if a == b %}{% for set in C(( x ),false) %}{% endfor %}");
+        check("{% with a = b, c = [d, 'e,='] -%}", "{% with a =C(( b),false), c =C(( [d, 'e,='] ),false)-%}");
+        check("{% for a in b if a in c -%}", "{% for a in C(( b ),false) if a in c -%}");
+        check(
+            "{%- for a, b in c.items() recursive %}",
+            "{%- for a, b in C(( c.items() ),false) recursive %}{% set C_ = C(([a,b]),false) %}",
+        );
+        check("{% macro f(a, b='x, y') -%}c", "{% macro f(a, b='x, y') %}{% set C_ = C(([a,b]),false) -%}c");
+        check("{% call(a) f(b) %}", "{% call(a) f(b) %}{% set C_ = C(([a]),false) %}");
+        same("{% macro f() %}{% call f(b) %}{% with %}");
         check("{%- generation -%} x {%- endgeneration %}", "{%- if true -%} x {%- endif %}");
     }
 
@@ -177,6 +311,7 @@ mod tests {
         check("a".repeat(LONGEST_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
         check(format!("{{{{ 1{} }}}}", "+1".repeat(LONGEST_TAG_BYTES)), "more than 8192 bytes of code in one tag, which begins with `1+1+");
         check(format!("{{{{ {CHECK}(1) }}}}"), "reserved name");
+        check("{{ a * b * c * d * e * f }}".to_owned(), "more than 4 `*`");
         assert!(prepared(&format!("{{{{ '{}' }}}}", "+".repeat(2 * LONGEST_TAG_BYTES))).is_ok());
     }
 }

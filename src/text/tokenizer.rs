@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::tokenizer_limits::{Growth, caught};
 use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles};
 use crate::hub::ModelSource;
 
@@ -11,6 +12,7 @@ use crate::hub::ModelSource;
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    growth: Growth,
     template: Template,
     stop_ids: Vec<u32>,
     turn_end_id: Option<u32>,
@@ -40,7 +42,7 @@ impl Tokenizer {
                     .to_owned(),
             });
         }
-        let inner = parse(&source.read("tokenizer.json")?, &path)?;
+        let (inner, growth) = parse(&source.read("tokenizer.json")?, &path)?;
         let config = optional_json(source, "tokenizer_config.json")?;
         let template = match ChatTemplate::of(source, &config) {
             Ok(Some(template)) => Template::Ready(Box::new(template)),
@@ -49,7 +51,8 @@ impl Tokenizer {
             Err(other) => return Err(other),
         };
         let model = optional_json(source, "config.json")?;
-        let tokenizer = Self::assemble(inner, template, &config, &[&model, &optional_json(source, "generation_config.json")?], path);
+        let tokenizer =
+            Self::assemble(inner, growth, template, &config, &[&model, &optional_json(source, "generation_config.json")?], path);
         tokenizer.check_fits(model.get("vocab_size").and_then(Json::as_u64))?;
         Ok(tokenizer)
     }
@@ -59,15 +62,15 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`].
     pub fn from_files(files: &TokenizerFiles) -> Result<Self, TextError> {
-        let inner = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
+        let (inner, growth) = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
         let config = json(files.tokenizer_config_json.as_bytes(), "tokenizer_config.json")?;
         let source = config.get("chat_template").and_then(Json::as_str).unwrap_or_default();
         let tokens = config.get("eos_token").and_then(Json::as_str).map(|token| ("eos_token".to_owned(), token.to_owned()));
         let template = ChatTemplate::new(source, tokens.into_iter().collect(), "tokenizer_config.json")?;
-        Ok(Self::assemble(inner, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
+        Ok(Self::assemble(inner, growth, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
     }
 
-    fn assemble(inner: tokenizers::Tokenizer, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
+    fn assemble(inner: tokenizers::Tokenizer, growth: Growth, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
         let turn_end_id = config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
         let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
         stop_ids.extend(turn_end_id);
@@ -77,7 +80,7 @@ impl Tokenizer {
             }
         }
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
-        Self { inner, template, stop_ids: stop_ids.into_iter().collect(), turn_end_id, vocab_size, path }
+        Self { inner, growth, template, stop_ids: stop_ids.into_iter().collect(), turn_end_id, vocab_size, path }
     }
 
     fn check_fits(&self, rows: Option<u64>) -> Result<(), TextError> {
@@ -95,8 +98,16 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| self.problem(format!("cannot encode a text: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encoding(text, |inner| inner.encode_fast(text, false))?.get_ids().to_vec())
+    }
+
+    fn encoding(
+        &self,
+        text: &str,
+        encode: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<tokenizers::Encoding>,
+    ) -> Result<tokenizers::Encoding, TextError> {
+        let encoded = self.growth.check_text(text).and_then(|()| caught(|| encode(&self.inner)));
+        encoded.map_err(|problem| self.problem(format!("cannot encode a text: {problem}")))
     }
 
     /// The text of token ids; `skip_special` leaves special tokens out. Bytes that are not UTF-8 become U+FFFD.
@@ -104,7 +115,9 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.inner.decode(token_ids, skip_special).map_err(|error| self.problem(format!("cannot decode token ids: {error}")))
+        let length = |id| self.inner.id_to_token(id).map_or(0, |token| token.len());
+        let decoded = self.growth.check_ids(token_ids, length).and_then(|()| caught(|| self.inner.decode(token_ids, skip_special)));
+        decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }
 
     /// The prompt text of a conversation, ending where the assistant's answer begins.
@@ -132,7 +145,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
     pub fn special_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
-        let encoding = self.inner.encode(text, false).map_err(|error| self.problem(format!("cannot encode a text: {error}")))?;
+        let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
         let added = self.inner.get_added_tokens_decoder();
         let places = encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| added.contains_key(id));
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
@@ -168,15 +181,8 @@ impl Tokenizer {
     }
 }
 
-fn parse(bytes: &[u8], path: &str) -> Result<tokenizers::Tokenizer, TextError> {
-    let problem = |error: tokenizers::Error| TextError::Tokenizer {
-        path: path.to_owned(),
-        problem: format!("not a tokenizer ({error}); fetch the model again, or save its tokenizer anew with transformers"),
-    };
-    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(problem)?;
-    inner.with_truncation(None).map_err(problem)?;
-    inner.with_padding(None);
-    Ok(inner)
+fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, Growth), TextError> {
+    Growth::build(bytes).map_err(|problem| TextError::Tokenizer { path: path.to_owned(), problem })
 }
 
 fn optional_json(source: &ModelSource, file: &str) -> Result<Json, TextError> {
@@ -280,6 +286,54 @@ mod tests {
         check(&[("tokenizer_config.json", None)], &["no chat template"]);
         check(&[("chat_template.jinja", Some("\n{% if %}"))], &["chat_template.jinja", "line 2"]);
         check(&[("config.json", Some(r#"{"vocab_size":10}"#))], &["`vocab_size` = 10", "different models"]);
+    }
+
+    /// The trained tokenizer with some members of its file replaced.
+    fn altered(changes: &[(&str, Json)]) -> (tempfile::TempDir, ModelSource) {
+        let mut json: Json = serde_json::from_str(&trained().tokenizer_json).unwrap();
+        for (key, value) in changes {
+            json.as_object_mut().unwrap().insert((*key).to_owned(), value.clone());
+        }
+        folder(&[("tokenizer.json", Some(&json.to_string()))])
+    }
+
+    #[test]
+    fn rules_that_would_fill_the_memory_or_panic_are_errors() {
+        let replace = |from: &str, to: &str| serde_json::json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let sequence = |key: &str, rule: Json| {
+            let mut sequence = serde_json::json!({"type": "Sequence"});
+            sequence[key] = Json::Array(vec![rule; 7]);
+            sequence
+        };
+        // Already when it is read, for the sake of its added tokens; and each text.
+        let (_work, source) = altered(&[("normalizer", sequence("normalizers", replace("a", &"a".repeat(100))))]);
+        let message = Tokenizer::load(&source).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json: its normalizers can make"), "{message}");
+        let (_work, source) = altered(&[("normalizer", replace("a", &"b".repeat(10_000)))]);
+        let tokenizer = Tokenizer::load(&source).unwrap();
+        let message = tokenizer.encode(&"a".repeat(100_000)).unwrap_err().to_string();
+        assert!(message.contains("cannot encode a text: its normalizers can make 20000 bytes of one; of 100000 bytes"), "{message}");
+        let (_work, source) = altered(&[("decoder", sequence("decoders", replace("a", &"a".repeat(100))))]);
+        let message = Tokenizer::load(&source).unwrap().decode(&[100, 101], false).unwrap_err().to_string();
+        assert!(message.contains("its decoders can make 100000000000000 bytes of one"), "{message}");
+        let split = serde_json::json!({"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": false});
+        let (_work, source) = altered(&[("pre_tokenizer", split)]);
+        let tokenizer = Tokenizer::load(&source).unwrap();
+        let message = tokenizer.encode(&"x".repeat(60)).unwrap_err().to_string();
+        assert!(message.contains("its rules gave up: Onig: Regex search error"), "{message}");
+        assert!(tokenizer.encode("Acme").is_ok());
+    }
+
+    #[test]
+    fn a_tokenizer_that_gives_other_ids_each_time_is_refused() {
+        let mut json: Json = serde_json::from_str(&trained().tokenizer_json).unwrap();
+        json["model"]["dropout"] = serde_json::json!(0.1);
+        let (_work, source) = folder(&[("tokenizer.json", Some(&json.to_string()))]);
+        let message = Tokenizer::load(&source).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json: `dropout` = 0.1") && message.contains("set it to null"), "{message}");
+        json["model"]["dropout"] = serde_json::json!(0.0);
+        let (_work, source) = folder(&[("tokenizer.json", Some(&json.to_string()))]);
+        Tokenizer::load(&source).unwrap();
     }
 
     #[test]

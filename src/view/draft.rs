@@ -209,12 +209,13 @@ pub fn second(model: &mut Model) -> Vec<Command> {
 
 fn look_at_file(model: &Model) -> Option<Command> {
     let draft = &model.workbench.draft;
-    let (path, seen) = (draft.file()?, draft.seen);
+    let (path, seen, base) = (draft.file()?, draft.seen, draft.base.clone()?);
     Some(Work::once(
         "draft.disk",
         move || {
             let stamp = task_files::stamp(&path);
-            let text = if stamp == seen { None } else { std::fs::read_to_string(&path).ok() };
+            let read = || String::from_utf8(base.read(&base.schema_file).ok()?.into_owned()).ok();
+            let text = if stamp == seen { None } else { read() };
             (path, stamp, text)
         },
         |model, (path, stamp, text)| {

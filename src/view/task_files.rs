@@ -75,7 +75,8 @@ pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<
         }
     }
     let home = home(task, data).map_err(SaveError::Failed)?;
-    write(&home.folder.join(&task.schema_file), text.as_bytes()).map_err(SaveError::Failed)?;
+    let path = home.task.path(&task.schema_file).map_err(|error| SaveError::Failed(error.to_string()))?;
+    write(&path, text.as_bytes()).map_err(SaveError::Failed)?;
     Ok(home)
 }
 

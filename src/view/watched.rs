@@ -207,7 +207,7 @@ fn readable(mut event: Event) -> Option<Event> {
 pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let path = run.join("events.jsonl");
     let told = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let mut file = std::fs::File::open(&path).map_err(told)?;
+    let mut file = crate::files::open(&path).map_err(told)?;
     let start = file.metadata().map_err(told)?.len().saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start)).map_err(told)?;
     let mut bytes = Vec::new();

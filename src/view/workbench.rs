@@ -111,18 +111,14 @@ fn typed_name(task: &Task, here: &Path) -> String {
 
 fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
     let Some(file) = &task.prompts.completions else { return Ok(Vec::new()) };
-    let bytes = task.read(file).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&bytes);
+    let reader = task.open(file).map_err(|error| error.to_string())?;
     let mut samples = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = || format!("{} line {}", task.label(file), index + 1);
-        let value = crate::score::completion_line(line).map_err(|error| format!("{}: {error}", place()))?;
+    for line in dataset::read_lines(reader) {
+        let (number, line) = line.map_err(|(number, problem)| format!("{} line {number}: {problem}", task.label(file)))?;
+        let place = || format!("{} line {number}", task.label(file));
+        let value = crate::score::completion_line(&line).map_err(|error| format!("{}: {error}", place()))?;
         let text = value["completion"].as_str().ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
-        samples.push(SampleCompletion {
-            text: text.to_owned(),
-            prompt_id: value["prompt_id"].as_str().map(str::to_owned),
-            line: index + 1,
-        });
+        samples.push(SampleCompletion { text: text.to_owned(), prompt_id: value["prompt_id"].as_str().map(str::to_owned), line: number });
     }
     Ok(samples)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Cursor, Read};
 
-use grpo_tui::dataset::{load, load_from, read_rows};
+use grpo_tui::dataset::{load, load_from, read_lines, read_rows};
 use grpo_tui::task::PromptSet;
 
 const GOOD: &str = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
@@ -39,6 +39,16 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
         br#"{"messages":[{"role":"user","content":"x"}],"id":"train-1"}"#,
         "id `train-1` is already on line 1; give every row its own id, or none",
     );
+}
+
+#[test]
+fn a_line_has_a_limit_whatever_is_read() {
+    let endless = BufReader::new(std::io::repeat(b'x'));
+    let found: Vec<_> = read_lines(endless).collect();
+    assert_eq!(found, [Err((1, "longer than 64 MiB; write one JSON object a line".to_owned()))]);
+    let lines: Vec<_> = read_lines("\u{feff}a\n \n\u{feff}b".as_bytes()).map(Result::unwrap).collect();
+    assert_eq!(lines, [(1, b"a\n".to_vec()), (3, "\u{feff}b".as_bytes().to_vec())]);
+    assert_eq!(read_lines("\u{feff}".as_bytes()).count(), 0);
 }
 
 #[test]

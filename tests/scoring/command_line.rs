@@ -185,7 +185,8 @@ fn a_task_is_checked() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text.contains("the schema refuses the expected answer: /amount expected integer, found number")
+        text.contains("the schema refuses the expected answer of ")
+            && text.contains("/amount expected integer, found number; correct the rows or the schema")
             && text.contains("completions.jsonl: No such file"),
         "{text}"
     );

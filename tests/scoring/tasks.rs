@@ -73,7 +73,7 @@ fn complaints_about_files() {
     write("task.toml", b"name = \"a\"\nschema = \"../schema.json\"\n");
     assert_eq!(
         complaint(),
-        "DIR/task.toml: \"../schema.json\" lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy"
+        "DIR/task.toml: \"../schema.json\" lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy: copy the file into the folder and name the copy"
     );
     write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
     write("schema.json", b"{\n \"type\": \"object\",\n}");
@@ -229,7 +229,7 @@ fn references_stay_inside_the_folder_and_follow_ids() {
         let found = found.map_err(|complaint| complaint.replace(&folder.path().display().to_string(), "DIR"));
         assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{schema}");
     };
-    let outside = "lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy";
+    let outside = "lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy: copy the file into the folder and name the copy";
     check(r#"{"$ref":"../x.json"}"#, &[], "", Err(&format!("DIR/schema.json: \"../x.json\" {outside}")));
     let climbing = [("parts/a.json", r#"{"$ref":"../../../etc/x.json"}"#)];
     check(r#"{"$ref":"parts/a.json"}"#, &climbing, "", Err(&format!("DIR/parts/a.json: \"../../../etc/x.json\" {outside}")));

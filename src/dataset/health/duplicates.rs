@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::near::NearIndex;
 use crate::dataset::PromptRow;
-use crate::dataset::random::{mix, text_hash};
 use crate::task::PromptSet;
 
 /// Rows that are compared; those beyond are only read, so that the memory has a bound.
@@ -54,7 +53,7 @@ impl Duplicates {
         }
         let number = self.lines.len() as u32;
         self.lines.push(u32::try_from(row.line).unwrap_or(u32::MAX));
-        let whole = row.messages.iter().fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content));
+        let whole = row.prompt_hash();
         let near = self.near.insert(&said_by_users(row));
         match self.exact.get(&whole) {
             Some(&earlier) => Some(self.repeat(earlier, 1.0, true)),
@@ -89,6 +88,7 @@ fn said_by_users(row: &PromptRow) -> String {
 mod tests {
     use super::*;
     use crate::dataset::load_from;
+    use crate::dataset::random::mix;
 
     #[test]
     fn a_million_rows_stay_below_250_megabytes() {

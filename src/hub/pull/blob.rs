@@ -4,14 +4,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::client::Client;
-use super::listing::Listed;
+use super::listing::{Checksum, Listed};
+use super::steady::{Steady, words};
 use super::{PullError, PullSettings};
+use crate::files;
 
-/// Attempts in a row that bring nothing new before it is given up.
+/// Attempts in a row that bring next to nothing before it is given up.
 const ATTEMPTS: u32 = 5;
+/// Less than this is next to nothing.
+const WORTH_BYTES: u64 = 1 << 20;
 
 /// Fetches `file` from `url` into `blobs` and returns its path there. `told` hears how many of its bytes are here.
 pub(super) fn fetch(
@@ -22,20 +27,21 @@ pub(super) fn fetch(
     blobs: &Path,
     told: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, PullError> {
-    let path = blobs.join(&file.blob);
-    if path.metadata().is_ok_and(|metadata| metadata.len() == file.size_bytes) {
+    let path = blobs.join(file.checksum.hex());
+    if is_whole(&path, file, told).map_err(|source| PullError::Disk { path: path.clone(), source })? {
         return Ok(path);
     }
-    let mut partial = Partial::open(blobs.join(format!("{}.incomplete", file.blob)), file.size_bytes)?;
+    let mut partial = Partial::open(blobs.join(format!("{}.incomplete", file.checksum.hex())), file)?;
     let mut fruitless = 0;
     while partial.length < file.size_bytes {
         told(partial.length);
         let before = partial.length;
-        match continue_at(client, url, file, &mut partial, told) {
+        match continue_at(client, settings, url, file, &mut partial, told) {
             Ok(()) => {}
             Err(Ended::ForGood(error)) => return Err(error),
             Err(Ended::Broken(error)) => {
-                fruitless = if partial.length > before { 1 } else { fruitless + 1 };
+                // Counted by bytes, so that one that sends a few and hangs up is not asked for ever.
+                fruitless = if partial.length >= before.saturating_add(WORTH_BYTES) { 1 } else { fruitless + 1 };
                 if fruitless >= ATTEMPTS {
                     return Err(error);
                 }
@@ -48,30 +54,95 @@ pub(super) fn fetch(
     Ok(path)
 }
 
+/// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched anew.
+fn is_whole(path: &Path, file: &Listed, told: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
+    let mut opened = match files::open(path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut hasher = Hasher::new(file);
+    let length = opened.metadata()?.len();
+    if length == file.size_bytes {
+        hasher.read(&mut opened, told)?;
+        if hasher.hex() == file.checksum.hex() {
+            return Ok(true);
+        }
+    }
+    std::fs::remove_file(path).map(|()| false)
+}
+
+/// The hash by which a file is listed.
+#[derive(Clone)]
+enum Hasher {
+    Sha256(Sha256),
+    GitBlob(Sha1),
+}
+
+impl Hasher {
+    fn new(file: &Listed) -> Self {
+        match file.checksum {
+            Checksum::Sha256(_) => Self::Sha256(Sha256::new()),
+            Checksum::GitBlob(_) => Self::GitBlob(Sha1::new_with_prefix(format!("blob {}\0", file.size_bytes))),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::GitBlob(hash) => hash.update(bytes),
+        }
+    }
+
+    /// Everything up to the end; `told` hears how far it is.
+    fn read(&mut self, from: &mut File, told: &mut dyn FnMut(u64)) -> std::io::Result<()> {
+        let (mut buffer, mut done) = (vec![0; 1 << 20], 0);
+        loop {
+            let count = from.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.update(&buffer[..count]);
+            done += count as u64;
+            told(done);
+        }
+    }
+
+    fn hex(&self) -> String {
+        let bytes = match self {
+            Self::Sha256(hash) => hash.clone().finalize().to_vec(),
+            Self::GitBlob(hash) => hash.clone().finalize().to_vec(),
+        };
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written at its end.
 struct Partial {
     path: PathBuf,
     file: File,
-    /// Of all its bytes.
-    hasher: Sha256,
+    /// Of all its bytes; `fresh` of none.
+    hasher: Hasher,
+    fresh: Hasher,
     length: u64,
 }
 
 impl Partial {
-    /// What an earlier attempt left; more than `most` bytes cannot be a beginning of the file and are dropped.
-    fn open(path: PathBuf, most: u64) -> Result<Self, PullError> {
+    /// What an earlier attempt left; more bytes than the file has cannot be a beginning of it and are dropped.
+    fn open(path: PathBuf, listed: &Listed) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk { path: path.clone(), source };
         let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(disk)?;
         if file.try_lock().is_err() {
             return Err(PullError::Busy { path });
         }
-        let mut hasher = Sha256::new();
-        let length = read_back(&mut file, &mut hasher, most).map_err(disk)?;
-        Ok(Self { path, file, hasher, length })
+        let fresh = Hasher::new(listed);
+        let mut hasher = fresh.clone();
+        let length = read_back(&mut file, &mut hasher, listed.size_bytes).map_err(disk)?;
+        Ok(Self { path, file, hasher, fresh, length })
     }
 
     fn begin_anew(&mut self) -> Result<(), PullError> {
-        self.hasher = Sha256::new();
+        self.hasher = self.fresh.clone();
         self.length = 0;
         self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(|source| self.disk(source))
     }
@@ -85,10 +156,14 @@ impl Partial {
 
     /// Gives the whole file its name; one that is not what was promised is removed.
     fn finish(self, file: &Listed, path: &Path) -> Result<(), PullError> {
-        let found: String = self.hasher.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if let Some(expected) = file.sha256.as_ref().filter(|expected| **expected != found) {
+        let (found, expected) = (self.hasher.hex(), file.checksum.hex());
+        if found != expected {
             let _ = std::fs::remove_file(&self.path);
-            let problem = format!("its SHA-256 is {found}, the model's list says {expected}");
+            let kind = match file.checksum {
+                Checksum::Sha256(_) => "SHA-256",
+                Checksum::GitBlob(_) => "git hash (SHA-1)",
+            };
+            let problem = format!("its {kind} is {found}, the model's list says {expected}");
             return Err(PullError::Damaged { file: file.name.clone(), problem });
         }
         self.file.sync_all().and_then(|()| std::fs::rename(&self.path, path)).map_err(|source| self.disk(source))
@@ -108,7 +183,14 @@ enum Ended {
 }
 
 /// Appends what the server sends from the end of `partial` on.
-fn continue_at(client: &Client, url: &str, file: &Listed, partial: &mut Partial, told: &mut dyn FnMut(u64)) -> Result<(), Ended> {
+fn continue_at(
+    client: &Client,
+    settings: &PullSettings,
+    url: &str,
+    file: &Listed,
+    partial: &mut Partial,
+    told: &mut dyn FnMut(u64),
+) -> Result<(), Ended> {
     let broken = |problem: String| Ended::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() });
     let response = client.get(url, partial.length).map_err(Ended::Broken)?;
     match response.status().as_u16() {
@@ -119,7 +201,7 @@ fn continue_at(client: &Client, url: &str, file: &Listed, partial: &mut Partial,
         206 => return Err(broken("the server sent another part than was asked for".to_owned())),
         status => return Err(Ended::ForGood(client.refused(url, status))),
     }
-    let mut body = response.into_body().into_reader();
+    let mut body = Steady::new(response.into_body().into_reader(), settings);
     let mut buffer = vec![0; 1 << 20];
     loop {
         // A network error in the middle: what came before it is kept.
@@ -148,28 +230,13 @@ fn start_of_range(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-fn words(error: &std::io::Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-        Some(ureq::Error::Timeout(_)) => "the server stalls".to_owned(),
-        _ if error.kind() == std::io::ErrorKind::TimedOut || error.kind() == std::io::ErrorKind::WouldBlock => {
-            "the server stalls".to_owned()
-        }
-        _ => error.to_string(),
-    }
-}
-
 /// Hashes what an earlier attempt left; what cannot be a beginning of the file is dropped. Returns how many bytes are there.
-fn read_back(out: &mut File, hasher: &mut Sha256, most: u64) -> std::io::Result<u64> {
+fn read_back(out: &mut File, hasher: &mut Hasher, most: u64) -> std::io::Result<u64> {
     let length = out.metadata()?.len();
     if length > most {
         out.set_len(0)?;
         return Ok(0);
     }
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match out.read(&mut buffer)? {
-            0 => return Ok(length),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
+    hasher.read(out, &mut |_| ())?;
+    Ok(length)
 }

@@ -1,24 +1,44 @@
 //! What a model's repository holds at one commit, and which of it a model needs.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::PullError;
-use super::client::{Client, network};
+use super::client::Client;
+use super::steady::{Steady, words};
+use super::{PullError, PullSettings};
+use crate::files;
 
 /// The list of a sharded model's files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The longest list of files that is read.
+const LONGEST_BYTES: u64 = 16 << 20;
+
+/// What a file's bytes must hash to, in hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Checksum {
+    /// SHA-256, of files in large file storage.
+    Sha256(String),
+    /// SHA-1 of `blob SIZE\0` and the bytes: what git calls the file.
+    GitBlob(String),
+}
+
+impl Checksum {
+    /// The file's name among the cache's blobs.
+    pub(super) fn hex(&self) -> &str {
+        match self {
+            Self::Sha256(hex) | Self::GitBlob(hex) => hex,
+        }
+    }
+}
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) name: String,
     pub(super) size_bytes: u64,
-    /// Its name among the cache's blobs: SHA-256 of a large file, git's hash of a small one.
-    pub(super) blob: String,
-    /// SHA-256 in hex, of large files.
-    pub(super) sha256: Option<String>,
+    pub(super) checksum: Checksum,
 }
 
 /// The files of a commit that are not directories deep.
@@ -30,14 +50,46 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn fetch(client: &Client, name: &str, revision: &str) -> Result<Self, PullError> {
-        let url = format!("{}/api/models/{name}/revision/{revision}?blobs=true", client.endpoint);
-        let mut response = client.get(&url, 0)?;
+    pub(super) fn fetch(client: &Client, settings: &PullSettings, name: &str) -> Result<Self, PullError> {
+        let url = format!("{}/api/models/{name}/revision/{}?blobs=true", client.endpoint, settings.revision);
+        let response = client.get(&url, 0)?;
         if response.status() != 200 {
             return Err(client.refused(&url, response.status().as_u16()));
         }
-        let text = response.body_mut().read_to_string().map_err(|error| network(&url, &error))?;
-        Self::parse(name, &text)
+        let mut text = String::new();
+        let broken = |error: std::io::Error| PullError::Network { url: url.clone(), problem: words(&error), hint: String::new() };
+        Steady::new(response.into_body().into_reader(), settings).take(LONGEST_BYTES).read_to_string(&mut text).map_err(broken)?;
+        let listing = Self::parse(name, &text)?;
+        listing.require()?;
+        Ok(listing)
+    }
+
+    /// Refuses a repository that cannot become a model or an adapter, before anything is fetched.
+    fn require(&self) -> Result<(), PullError> {
+        let has = |name: &str| self.files.iter().any(|file| file.name == name);
+        let bad = |problem: String| Err(PullError::Listing { name: self.name.clone(), problem });
+        let is_adapter = has("adapter_config.json") && has("adapter_model.safetensors");
+        if !has("config.json") && !is_adapter {
+            return bad("it has no config.json, so it is no model that transformers would read; check the name and the revision".to_owned());
+        }
+        if !has("tokenizer.json") && !is_adapter {
+            return bad(
+                "it has no tokenizer.json; take a revision with it, or save the tokenizer with transformers (`save_pretrained`) in a folder of your own"
+                    .to_owned(),
+            );
+        }
+        if !has(INDEX) {
+            self.rest(None)?;
+        }
+        if let Some(large) = self.first().find(|file| file.size_bytes > files::LARGEST_WHOLE_BYTES) {
+            return bad(format!(
+                "{} has {} bytes; at most {} are read of such a file",
+                large.name,
+                large.size_bytes,
+                files::LARGEST_WHOLE_BYTES
+            ));
+        }
+        Ok(())
     }
 
     fn parse(name: &str, text: &str) -> Result<Self, PullError> {
@@ -74,7 +126,7 @@ impl Listing {
             };
             return Ok(vec![adapter.ok_or_else(none)?]);
         };
-        let text = std::fs::read_to_string(index).map_err(|source| PullError::Disk { path: index.to_owned(), source })?;
+        let text = files::read_text(index).map_err(|source| PullError::Disk { path: index.to_owned(), source })?;
         let shards = super::super::weights::shard_names(&text, INDEX)?;
         shards.iter().map(|shard| find(shard).ok_or_else(|| bad(format!("{INDEX} names {shard}, which is not among its files")))).collect()
     }
@@ -89,16 +141,15 @@ fn listed(sibling: &Value) -> Option<Listed> {
     if !is_wanted || !is_plain {
         return None;
     }
-    let large = sibling.get("lfs");
-    let sha256 = large.and_then(|lfs| lfs.get("sha256").or_else(|| lfs.get("oid"))).and_then(Value::as_str).map(str::to_owned);
-    let size_bytes = large.and_then(|lfs| lfs.get("size")).or_else(|| sibling.get("size")).and_then(Value::as_u64)?;
-    let blob = sha256.clone().or_else(|| sibling.get("blobId").and_then(Value::as_str).map(str::to_owned))?;
-    (is_hash(&blob) && sha256.as_ref().is_none_or(|hash| hash.len() == 64)).then(|| Listed {
-        name: name.to_owned(),
-        size_bytes,
-        blob,
-        sha256,
-    })
+    let large = sibling.get("lfs").filter(|lfs| !lfs.is_null());
+    let hash = |value: Option<&Value>, length| {
+        value.and_then(Value::as_str).filter(|hash| is_hash(hash) && hash.len() == length).map(str::to_lowercase)
+    };
+    let (size, checksum) = match large {
+        Some(lfs) => (lfs.get("size"), Checksum::Sha256(hash(lfs.get("sha256").or_else(|| lfs.get("oid")), 64)?)),
+        None => (sibling.get("size"), Checksum::GitBlob(hash(sibling.get("blobId"), 40)?)),
+    };
+    Some(Listed { name: name.to_owned(), size_bytes: size.and_then(Value::as_u64)?, checksum })
 }
 
 /// Hexadecimal, so that it can be a file's name.
@@ -132,7 +183,7 @@ mod tests {
         let first: Vec<&str> = listing.first().map(|file| file.name.as_str()).collect();
         assert_eq!(first, ["config.json", "chat_template.jinja", "merges.txt"]);
         let rest = listing.rest(None).unwrap();
-        assert_eq!((rest.len(), rest[0].sha256.as_deref(), rest[0].size_bytes), (1, Some(large.as_str()), 9));
+        assert_eq!((rest.len(), &rest[0].checksum, rest[0].size_bytes), (1, &Checksum::Sha256(large), 9));
     }
 
     #[test]
@@ -145,6 +196,20 @@ mod tests {
         check("{}", "names no commit");
         check(r#"{"sha":"../../x"}"#, "names no commit");
         check(&format!(r#"{{"sha":"{}"}}"#, "a".repeat(40)), "lists no files");
+        let of = |names: &[&str]| {
+            let file = |name: &&str| serde_json::json!({"rfilename": name, "size": 5, "blobId": "b".repeat(40)});
+            let siblings: Vec<Value> = names.iter().map(file).collect();
+            Listing::parse("m", &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string()).unwrap()
+        };
+        let lacks = |names: &[&str], expected: &str| {
+            let message = of(names).require().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        lacks(&["README.md", "model.safetensors"], "no config.json");
+        lacks(&["config.json", "model.safetensors", "tokenizer.model"], "no tokenizer.json");
+        lacks(&["config.json", "tokenizer.json"], "no weights as safetensors");
+        of(&["config.json", "tokenizer.json", INDEX]).require().unwrap();
+        of(&["adapter_config.json", "adapter_model.safetensors"]).require().unwrap();
         let empty = Listing::parse("m", &format!(r#"{{"sha":"{}","siblings":[]}}"#, "a".repeat(40))).unwrap();
         assert!(empty.rest(None).unwrap_err().to_string().contains("no weights as safetensors"));
     }

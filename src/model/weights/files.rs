@@ -1,8 +1,6 @@
 //! Weight files mapped into memory: nothing is read before a tensor is asked for, and then once, straight to its device.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use memmap2::{Advice, Mmap};
@@ -85,7 +83,7 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
         return Ok(Bytes::Embedded(bytes));
     }
     let refused = |error| ModelError::Hub(HubError::Read { path: source.label(file), source: error });
-    let opened = File::open(source.folder().unwrap_or(Path::new("")).join(file)).map_err(refused)?;
+    let opened = source.open_file(file)?;
     // SAFETY: the bytes are only ever copied out as numbers, for which every bit pattern is valid. A file that someone shortens while it is mapped ends
     // the process with SIGBUS; that is documented at `Weights::open`.
     let mapped = unsafe { Mmap::map(&opened) }.map_err(refused)?;

@@ -126,7 +126,7 @@ impl Asked<'_> {
         let begun = Instant::now();
         let mut seen = 0;
         let answered = loop {
-            let answers = std::fs::read(&answers_path).unwrap_or_default();
+            let answers = crate::files::read(&answers_path).unwrap_or_default();
             let lines: Vec<&[u8]> = answers.split_inclusive(|byte| *byte == b'\n').collect();
             let new = lines.get(seen..).unwrap_or_default();
             seen = lines.len().max(seen);

@@ -73,7 +73,7 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
     let mut log = EventWriter::open(lock)?;
     for path in left {
         // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the disk.
-        let control = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
+        let control = crate::files::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
         if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
             record(&mut log, control)?;
         }

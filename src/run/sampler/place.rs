@@ -111,7 +111,7 @@ impl SamplerFile {
     /// [`RunError`] naming the file; [`RunError::Newer`] of a newer program.
     pub fn read(folder: &Path) -> Result<Self, RunError> {
         let path = folder.join("sampler.json");
-        let bytes = std::fs::read(&path).map_err(RunError::io("read", &path))?;
+        let bytes = crate::files::read(&path).map_err(RunError::io("read", &path))?;
         let malformed = |error: serde_json::Error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() };
         let file: Self = serde_json::from_slice(&bytes).map_err(malformed)?;
         if file.version > VERSION {

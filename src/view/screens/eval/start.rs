@@ -237,7 +237,7 @@ fn standing(folder: &Path, ended: &AtomicBool) -> Standing {
     if folder.join(RESULT_FILE).is_file() {
         return Standing::Done;
     }
-    let log = std::fs::read(folder.join("log")).unwrap_or_default();
+    let log = crate::files::read(&folder.join("log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
     match (goes, last.strip_prefix("error:")) {

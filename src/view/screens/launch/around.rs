@@ -103,7 +103,7 @@ fn origin(base_model: &str, places: &RunPlaces) -> Option<String> {
     let mut name = base_model.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let adapter = Path::new(&name).join("adapter_config.json");
-        if let Ok(text) = std::fs::read_to_string(adapter) {
+        if let Ok(text) = crate::files::read_text(&adapter) {
             let value: serde_json::Value = serde_json::from_str(&text).ok()?;
             name = value["base_model_name_or_path"].as_str()?.to_owned();
         } else if find_model(&name).is_ok() {

@@ -31,6 +31,9 @@ pub struct Forecast {
     pub disk: Option<Disk>,
     /// Whether the base's groups hold something to learn from, where they were drawn.
     pub signal: Option<SignalReport>,
+    /// What makes the data teach or prove less than it seems.
+    #[serde(default)]
+    pub data_problems: Vec<String>,
     /// Why it does not fit, where it does not.
     pub why: Option<String>,
 }

@@ -71,6 +71,7 @@ impl Text<'_> {
                 count_in_words(forecast.parameters)
             )));
         }
+        lines.extend(forecast.data_problems.iter().map(|problem| self.marked(problem, Role::Warning, ("▲ ", "! "))));
         self.memory(&forecast.memory, lines);
         if let Some(time) = &forecast.time {
             self.time(time, lines);

@@ -104,7 +104,7 @@ pub(super) fn look(model: &Model) -> Vec<Command> {
 }
 
 fn read(file: &Path) -> Result<Kept, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let text = crate::files::read_text(file).map_err(|error| error.to_string())?;
     let kept: Kept = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     match &kept.of {
         Of::Messages(Origin { set, .. }) | Of::Expected(Origin { set, .. }) | Of::New { set, .. } => {

@@ -164,8 +164,9 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
             String::from_utf8(bytes.into_owned()).map_err(|_| format!("{}: not UTF-8 text", home.task.label(file)))
         };
         let (file, text) = rewrite(&read)?;
+        let inside = home.task.path(&file).map_err(|error| error.to_string())?;
+        task_files::write(&inside, text.as_bytes())?;
         let path = home.folder.join(file);
-        task_files::write(&path, text.as_bytes())?;
         Ok((home, path))
     };
     vec![Work::once("task.rows", work, move |model, outcome| match outcome {

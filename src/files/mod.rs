@@ -1,0 +1,190 @@
+//! Opening files that others may have written: regular files only, never waiting, inside their folder, and no more of them than is asked for.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read, Result};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+/// The largest file that is read whole into memory where nothing tighter is said.
+pub const LARGEST_WHOLE_BYTES: u64 = 1 << 30;
+
+/// Opens a regular file for reading; links are followed. A FIFO, socket or device is refused at once, where opening it would wait or act.
+///
+/// # Errors
+/// What the system says, and [`ErrorKind::InvalidInput`] for what is no regular file.
+pub fn open(path: &Path) -> Result<File> {
+    // Looked at first, since opening a device can act on it; and again once it is open, since it may have been exchanged between.
+    regular(&std::fs::metadata(path)?)?;
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// The bytes of a regular file.
+///
+/// # Errors
+/// As [`open`], and [`ErrorKind::FileTooLarge`] above [`LARGEST_WHOLE_BYTES`].
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, LARGEST_WHOLE_BYTES)
+}
+
+/// The bytes of a regular file of at most so many.
+///
+/// # Errors
+/// As [`open`], and [`ErrorKind::FileTooLarge`] for more.
+pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let size = file.metadata()?.len();
+    // A file of /proc has no size and may still be long.
+    let mut bytes = Vec::with_capacity(size.min(most_bytes) as usize);
+    if size <= most_bytes {
+        file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    }
+    if size.max(bytes.len() as u64) > most_bytes {
+        let found = size.max(bytes.len() as u64);
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("too large: {found} bytes, at most {most_bytes} are read")));
+    }
+    Ok(bytes)
+}
+
+/// The text of a regular file.
+///
+/// # Errors
+/// As [`read`], and [`ErrorKind::InvalidData`] where it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?)
+        .map_err(|error| Error::new(ErrorKind::InvalidData, format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to())))
+}
+
+/// Why a path does not name something inside a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outside {
+    /// It is absolute, empty or climbs with `..`.
+    Written,
+    /// A link on the way leads to this place.
+    Link(PathBuf),
+}
+
+/// Where `relative` lies in `folder`, with every link followed; what is not there yet is taken as written. Nothing is opened.
+///
+/// # Errors
+/// [`Outside`] where it is written as, or leads to, a place outside the folder.
+pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Outside> {
+    let mut names = Vec::new();
+    for part in Path::new(relative).components() {
+        match part {
+            Component::Normal(name) => names.push(name),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(Outside::Written),
+        }
+    }
+    if names.is_empty() {
+        return Err(Outside::Written);
+    }
+    // A folder that is not there yet holds no links.
+    let Ok(root) = std::fs::canonicalize(folder) else { return Ok(folder.join(relative)) };
+    let mut place = root.clone();
+    for name in names {
+        place.push(name);
+        match std::fs::canonicalize(&place) {
+            Ok(found) if found.starts_with(&root) => place = found,
+            Ok(found) => return Err(Outside::Link(found)),
+            // A link to what is not there, or in a circle: where it would lead cannot be told.
+            Err(_) if place.is_symlink() => return Err(Outside::Link(std::fs::read_link(&place).unwrap_or_default())),
+            Err(_) => {}
+        }
+    }
+    Ok(place)
+}
+
+/// Refuses what is no regular file, and says what it is.
+fn regular(found: &std::fs::Metadata) -> Result<()> {
+    let kind = found.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(Error::new(ErrorKind::InvalidInput, format!("not a regular file but {what}")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened_and_nothing_is_waited_for() {
+        let work = tempfile::tempdir().unwrap();
+        let path = |name: &str| work.path().join(name);
+        std::fs::write(path("file"), "text").unwrap();
+        symlink("file", path("link")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+        assert!(made.success());
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        assert_eq!(read_text(&path("file")).unwrap() + &read_text(&path("link")).unwrap(), "texttext");
+        let check = |path: &Path, expected: &str| {
+            let message = read(path).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(&path("fifo"), "a FIFO");
+        check(&path("socket"), "a socket");
+        check(Path::new("/dev/zero"), "a device");
+        check(work.path(), "directory");
+        check(&path("absent"), "No such file");
+    }
+
+    #[test]
+    fn no_more_is_read_than_is_asked_for() {
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("file");
+        // Without blocks on the disk: it is never read.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let message = read(&path).unwrap_err().to_string();
+        assert_eq!(message, "too large: 1099511627776 bytes, at most 1073741824 are read");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!((read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()), (5, ErrorKind::FileTooLarge));
+        // Of no size by what the system says.
+        assert_eq!(read_at_most(Path::new("/proc/self/status"), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_path_stays_inside_its_folder_whatever_links_say() {
+        let work = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(work.path()).unwrap();
+        let folder = root.join("task");
+        std::fs::create_dir_all(folder.join("sub")).unwrap();
+        std::fs::write(root.join("secret"), "x").unwrap();
+        std::fs::write(folder.join("file"), "x").unwrap();
+        symlink("../secret", folder.join("out")).unwrap();
+        symlink("../absent", folder.join("dangling")).unwrap();
+        symlink("..", folder.join("up")).unwrap();
+        symlink("../file", folder.join("sub/back")).unwrap();
+        symlink(folder.join("file"), folder.join("absolute")).unwrap();
+        symlink(&folder, root.join("by-link")).unwrap();
+        let check = |relative: &str, expected: std::result::Result<&str, Outside>| {
+            for folder in [&folder, &root.join("by-link")] {
+                assert_eq!(inside(folder, relative), expected.clone().map(|path| root.join("task").join(path)), "{relative}");
+            }
+        };
+        check("file", Ok("file"));
+        check("./sub/../file", Err(Outside::Written));
+        check("./file", Ok("file"));
+        check("sub/back", Ok("file"));
+        check("absolute", Ok("file"));
+        check("new/deep/file", Ok("new/deep/file"));
+        check("../secret", Err(Outside::Written));
+        check("/etc/passwd", Err(Outside::Written));
+        check("", Err(Outside::Written));
+        check(".", Err(Outside::Written));
+        check("out", Err(Outside::Link(root.join("secret"))));
+        check("up/secret", Err(Outside::Link(root.clone())));
+        check("dangling", Err(Outside::Link(PathBuf::from("../absent"))));
+        assert_eq!(inside(&root.join("none"), "x"), Ok(root.join("none/x")));
+    }
+}

@@ -1,0 +1,46 @@
+//! A body that has to arrive at some speed: a server that sends a byte now and then is as good as silent.
+
+use std::io::{Error, ErrorKind, Read, Result};
+use std::time::{Duration, Instant};
+
+use super::PullSettings;
+
+/// Fails once less than the lowest rate has arrived over a whole window.
+pub(super) struct Steady<R> {
+    reader: R,
+    window: Duration,
+    lowest_rate: u64,
+    since: Instant,
+    arrived: u64,
+}
+
+impl<R> Steady<R> {
+    pub(super) fn new(reader: R, settings: &PullSettings) -> Self {
+        Self { reader, window: settings.stall, lowest_rate: settings.lowest_rate, since: Instant::now(), arrived: 0 }
+    }
+}
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.arrived += count as u64;
+        let passed = self.since.elapsed();
+        if passed >= self.window {
+            let rate = self.arrived as f64 / passed.as_secs_f64();
+            if count > 0 && rate < self.lowest_rate as f64 {
+                return Err(Error::other(format!("the server sends {rate:.0} bytes a second, fewer than {}", self.lowest_rate)));
+            }
+            (self.since, self.arrived) = (Instant::now(), 0);
+        }
+        Ok(count)
+    }
+}
+
+/// Why a body broke off, in words.
+pub(super) fn words(error: &Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+        Some(ureq::Error::Timeout(_)) => "the server stalls".to_owned(),
+        _ if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => "the server stalls".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,166 @@
+//! What a tokenizer's file may ask for: it comes with a model, so its rules must not fill the memory, end the program or give other ids each time.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+use tokenizers::{ModelWrapper, Tokenizer};
+
+/// The longest text that rules may make of one text, before it is cut into tokens or when tokens become text.
+const LONGEST_BYTES: usize = 256 << 20;
+/// The longest token; published ones stay below 600 bytes.
+const LONGEST_TOKEN_BYTES: usize = 1 << 16;
+
+thread_local! {
+    /// Whether a panic of this thread is caught, and told as an error, below.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How much longer a text can become.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Growth {
+    encode: f64,
+    decode: f64,
+    longest_token_bytes: usize,
+}
+
+/// What of a tokenizer's file is looked at before it is built: building runs the normalizers over the added tokens.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Rules {
+    normalizer: Json,
+    pre_tokenizer: Json,
+    decoder: Json,
+    added_tokens: Vec<Json>,
+}
+
+impl Growth {
+    /// Builds the tokenizer of a file, with what its rules can make of a text.
+    ///
+    /// # Errors
+    /// What makes it unusable, in words.
+    pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
+        let advice = "fetch the model again, or save its tokenizer anew with transformers";
+        let rules: Rules = serde_json::from_slice(file).map_err(|error| format!("not a tokenizer ({error}); {advice}"))?;
+        let encode = growth(&rules.normalizer) * growth(&rules.pre_tokenizer);
+        let added = rules.added_tokens.iter().filter_map(|token| Some(token.get("content")?.as_str()?.len()));
+        within("its normalizers", added.max().unwrap_or(0), encode)?;
+        let built = caught(|| {
+            let mut built = Tokenizer::from_bytes(file)?;
+            built.with_truncation(None)?;
+            built.with_padding(None);
+            Ok(built)
+        });
+        let built = built.map_err(|problem| format!("not a tokenizer ({problem}); {advice}"))?;
+        let longest_token_bytes = Self::check(&built)?;
+        Ok((built, Self { encode, decode: growth(&rules.decoder), longest_token_bytes }))
+    }
+
+    /// The length of its longest token.
+    fn check(tokenizer: &Tokenizer) -> Result<usize, String> {
+        if let ModelWrapper::BPE(model) = tokenizer.get_model()
+            && let Some(dropout) = model.dropout.filter(|dropout| *dropout > 0.0)
+        {
+            return Err(format!(
+                "`dropout` = {dropout} drops merges at random, so that a text has other token ids each time; set it to null"
+            ));
+        }
+        let longest_token_bytes = tokenizer.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
+        if longest_token_bytes > LONGEST_TOKEN_BYTES {
+            return Err(format!("a token of {longest_token_bytes} bytes; at most {LONGEST_TOKEN_BYTES} are read"));
+        }
+        Ok(longest_token_bytes)
+    }
+
+    /// Refuses a text of which too much could be made.
+    pub(super) fn check_text(&self, text: &str) -> Result<(), String> {
+        within("its normalizers", text.len(), self.encode)
+    }
+
+    /// Refuses token ids of which too much could be made; `length` gives a token's own in bytes.
+    pub(super) fn check_ids(&self, ids: &[u32], length: impl Fn(u32) -> usize) -> Result<(), String> {
+        // Nearly always enough, and nothing is looked up.
+        let most = ids.len().saturating_mul(self.longest_token_bytes);
+        if within("", most, self.decode).is_ok() {
+            return Ok(());
+        }
+        within("its decoders", ids.iter().map(|id| length(*id)).sum(), self.decode)
+    }
+}
+
+fn within(what: &str, bytes: usize, growth: f64) -> Result<(), String> {
+    if bytes as f64 * growth <= LONGEST_BYTES as f64 {
+        return Ok(());
+    }
+    Err(format!("{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB", LONGEST_BYTES >> 20))
+}
+
+/// The most bytes that rules make of one: a product along a sequence. What the rules named here do not do (`NFKC`, `Lowercase`, `Split`) grows by a small
+/// factor once, however often it is done, and counts as 1.
+fn growth(rule: &Json) -> f64 {
+    let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().len() as f64;
+    match rule.get("type").and_then(Json::as_str).unwrap_or_default() {
+        "Sequence" => {
+            let lists = ["normalizers", "pretokenizers", "decoders"].into_iter().filter_map(|key| rule.get(key)?.as_array());
+            lists.flatten().map(growth).product()
+        }
+        "Replace" => {
+            let pattern = rule.get("pattern");
+            match pattern.and_then(|pattern| pattern.get("String")).and_then(Json::as_str) {
+                Some(found) if !found.is_empty() => (text("content") / found.len() as f64).max(1.0),
+                // An expression can match between any two bytes.
+                _ => text("content") + 1.0,
+            }
+        }
+        "Prepend" => text("prepend") + 1.0,
+        "Metaspace" => rule.get("replacement").and_then(Json::as_str).map_or(1.0, |replacement| replacement.len() as f64 + 1.0),
+        "BPEDecoder" | "WordPiece" | "CTC" => text("suffix").max(text("prefix")).max(text("word_delimiter_token")) + 1.0,
+        "ByteLevel" | "BertNormalizer" => 2.0,
+        // A table of its own; the published ones follow NFKC, whose worst is 18 characters of one.
+        "Precompiled" => 18.0,
+        _ => 1.0,
+    }
+}
+
+/// What `work` gives; where the regular expression engine panics (it does when an expression backtracks for too long), an error in its words.
+pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                before(panic);
+            }
+        }));
+    });
+    let outer = CAUGHT.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CAUGHT.set(outer);
+    match outcome {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(cause) => {
+            let message = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+            Err(format!("its rules gave up: {}", message.unwrap_or("no reason given")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn growth_multiplies_along_a_sequence() {
+        let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(100)});
+        assert_eq!(growth(&replace), 100.0);
+        let seven = json!({"type": "Sequence", "normalizers": vec![replace.clone(); 7]});
+        assert_eq!(growth(&json!({"type": "Sequence", "normalizers": [seven, {"type": "NFC"}]})), 1e14);
+        assert_eq!(growth(&json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "xy"})), 3.0);
+        assert_eq!(growth(&json!({"type": "Prepend", "prepend": "▁"})), 4.0);
+        assert_eq!(growth(&json!(null)), 1.0);
+    }
+}

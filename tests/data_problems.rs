@@ -1,0 +1,76 @@
+//! What makes a training teach or prove less than it seems is said before it starts: prompts in two sets, expected answers that the schema refuses.
+#![cfg(feature = "engine")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use crate::command_line::{SHORT, call, small_task, stderr};
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn train(folder: &Path, more: &[&str]) -> Output {
+    call(folder, &[&["train", "task", "--runs", "runs"], &SHORT[..], more].concat())
+}
+
+/// Breaks the expected answer of the first rows of a set.
+fn spoil(task: &Path, file: &str, rows: usize) {
+    let text = fs::read_to_string(task.join(file)).unwrap();
+    let spoilt = |(index, line): (usize, &str)| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        if index < rows {
+            row["expected"]["amount"] = "much".into();
+        }
+        format!("{row}\n")
+    };
+    fs::write(task.join(file), text.lines().enumerate().map(spoilt).collect::<String>()).unwrap();
+}
+
+#[test]
+fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path());
+    fs::copy(task.join("eval.jsonl"), task.join("eval-large.jsonl")).unwrap();
+    spoil(&task, "train.jsonl", 3);
+    let overlap = "task/eval-large.jsonl: 4 of 4 prompts are also in task/eval.jsonl, first line 1 (there line 1); what was trained or chosen on \
+                   proves nothing: keep each prompt in one set";
+    let refused = "task/train.jsonl: the schema refuses the expected answer of 3 of 12 rows, first on line 1: /amount expected number";
+    let checked = call(folder.path(), &["task", "check", "task"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(stdout(&checked).contains(overlap) && stdout(&checked).contains(refused), "{}", stdout(&checked));
+    // More than a twentieth: nothing starts, and nothing is left.
+    let output = train(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let advice = "correct the rows or the schema, or train all the same with --set max_invalid_expected=1";
+    assert!(stderr(&output).contains(refused) && stderr(&output).contains(advice), "{}", stderr(&output));
+    assert!(!folder.path().join("runs").exists());
+    let output = train(folder.path(), &["--set", "max_invalid_expected=0.25"]);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    for problem in [overlap, refused] {
+        let warning = said.find(&format!("warning: {problem}")).unwrap_or_else(|| panic!("{problem} is missing in {said}"));
+        assert!(warning < said.find("step").unwrap(), "before the first step: {said}");
+    }
+    assert!(said.contains("note: ") && said.matches("4 of 4 prompts are also in").count() == 2, "beside the result: {said}");
+}
+
+#[test]
+fn sets_that_training_can_do_without_are_no_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path());
+    let text = fs::read_to_string(task.join("task.toml")).unwrap();
+    let without = |keys: &[&str]| {
+        let lines = text.lines().filter(|line| !keys.iter().any(|key| line.starts_with(&format!("{key} ="))));
+        fs::write(task.join("task.toml"), lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        call(folder.path(), &["task", "check", "task"])
+    };
+    let output = without(&["proof"]);
+    assert!(output.status.success() && stdout(&output).contains("note: task/task.toml: no `proof` under [prompts]"), "{}", stdout(&output));
+    let output = without(&["proof", "eval"]);
+    assert!(output.status.success() && stdout(&output).contains("no `eval` under [prompts]"), "{}", stdout(&output));
+    let output = without(&["train"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("problem: task/task.toml: no `train` under [prompts]; training needs it"), "{}", stdout(&output));
+}
