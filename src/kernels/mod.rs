@@ -18,8 +18,8 @@ pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
 pub mod sampler; // drawing tokens, with their log-probs
 pub mod swiglu; // silu(gate) * up
-pub mod upload; // tensors from mapped files to their device
-pub mod threads; // none of candle's own
+pub mod threads;
+pub mod upload; // tensors from mapped files to their device // none of candle's own
 
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares

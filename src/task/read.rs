@@ -1,7 +1,6 @@
 //! `task.toml` to a [`Task`]: every key, type and range is checked here.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
