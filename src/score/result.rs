@@ -203,3 +203,37 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
         deserializer.deserialize_map(Entries(std::marker::PhantomData))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_the_top_tier_with_every_part_that_can_be_earned() {
+        let check = |tier, exact, fields: Option<&[bool]>, parts: &[(&str, f64)], expected| {
+            let named = |equal: &[bool]| Ordered(equal.iter().map(|equal| ("f".to_owned(), *equal)).collect());
+            let score = Score {
+                reward: 0.9,
+                tier,
+                tolerant: true,
+                warnings: Vec::new(),
+                errors: Vec::new(),
+                fields: fields.map(named),
+                exact,
+                failure: None,
+                parts: Ordered(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
+            };
+            assert_eq!(score.is_full(), expected, "{score:?}");
+        };
+        check(Tier::Valid, None, None, &[], true);
+        check(Tier::Invalid, None, None, &[], false);
+        // Without a part for values, wrong ones cost nothing.
+        check(Tier::Valid, Some(false), Some(&[true, false]), &[], true);
+        check(Tier::Valid, Some(false), Some(&[true, false]), &[("tier", 1.0), ("fields", 0.5)], false);
+        check(Tier::Valid, Some(true), Some(&[true, true]), &[("tier", 1.0), ("fields", 1.0), ("exact", 1.0)], true);
+        check(Tier::Valid, Some(false), Some(&[true, true]), &[("tier", 1.0), ("exact", 0.0)], false);
+        // A row without `expected` cannot earn them.
+        check(Tier::Valid, None, None, &[("tier", 1.0), ("fields", 0.0), ("exact", 0.0)], true);
+        check(Tier::Invalid, Some(false), Some(&[true]), &[("tier", 0.5), ("fields", 1.0)], false);
+    }
+}
