@@ -32,12 +32,16 @@ pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     schema
 }
 
-/// Whether a reference leads into a branch: its explanation would be of the branch as it was rewritten.
+/// Whether a reference leads into a branch, or by an anchor to who knows where: its explanation would be of the branch as it was rewritten.
 pub(super) fn refers_into_branch(schema: &Value) -> bool {
     match schema {
         Value::Array(items) => items.iter().any(refers_into_branch),
         Value::Object(members) => members.iter().any(|(key, inner)| match inner {
-            Value::String(target) => key == "$ref" && (target.contains("/anyOf/") || target.contains("/oneOf/")),
+            Value::String(target) if key == "$ref" => {
+                let anchor = target.split_once('#').is_some_and(|(_, fragment)| !fragment.is_empty() && !fragment.starts_with('/'));
+                anchor || target.contains("/anyOf/") || target.contains("/oneOf/")
+            }
+            Value::String(_) => false,
             inner => refers_into_branch(inner),
         }),
         _ => false,
