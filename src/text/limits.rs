@@ -23,7 +23,7 @@ const DEEP_STACK_BYTES: usize = 1 << 28;
 /// The deepest value that may be assigned; Python's own limit is not much further.
 const DEEPEST: usize = 200;
 /// The most items, at all levels, of the values that one prompt assigns, hands to filters and gets from them.
-const MOST_ITEMS: usize = 20_000_000;
+const MOST_ITEMS: usize = 5_000_000;
 /// The most text in these values, all of them together.
 const MOST_WORKED_BYTES: usize = 1 << 30;
 /// The most text that one prompt may print or capture, and the longest that it may assign.

@@ -250,7 +250,7 @@ mod tests {
         check(double, &["set: a value of more than 16 MiB"]);
         check(
             &double.replace("ns.x ~ ns.x %}", "[ns.x, ns.x] %}").replace("1000", "100"),
-            &["set: the values of one prompt have more than 20000000 items"],
+            &["set: the values of one prompt have more than 5000000 items"],
         );
         check(&double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"), &["more than 64 MiB are printed"]);
         // Nor what it makes without a name for it: by filters, methods, bindings and operators.
@@ -262,12 +262,12 @@ mod tests {
         check(&format!("{long}{{{{ x.replace('', x) }}}}"), &["replace: a text of more than 16 MiB"]);
         check(&format!("{{{{ 'a'{} }}}}", "|replace('a', 'aaaaaaaaaa')".repeat(40)), &["replace: a text of more than 16 MiB"]);
         check(&format!("{long}{{{{ ([x] * 99999) | string }}}}"), &["string: a value of more than 16 MiB"]);
-        check("{{ ([1] * 99999999) | list | length }}", &["list: the values of one prompt have more than 20000000 items"]);
+        check("{{ ([1] * 99999999) | list | length }}", &["list: the values of one prompt have more than 5000000 items"]);
         check("{{ ('a\n' * 99999) | indent(9999) }}", &["indent: a text of more than 16 MiB"]);
         check(&format!("{long}{{% set y %}}{{{{ [x] * 99999 }}}}{{% endset %}}"), &["print: a value of more than 16 MiB"]);
         check(
             "{% set ns = namespace(x=[1]) %}{% for a in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | list | length }}",
-            &["set: the values of one prompt have more than 20000000 items"],
+            &["set: the values of one prompt have more than 5000000 items"],
         );
         let nested = |open: &str, close: &str| format!("{long}{}{{{{ x | length }}}}{}", open.repeat(30), close.repeat(30));
         check(&nested("{% for x in [x ~ x] %}", "{% endfor %}"), &["set: a value of more than 16 MiB"]);
