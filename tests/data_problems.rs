@@ -67,7 +67,11 @@ fn sets_that_training_can_do_without_are_no_problem() {
         call(folder.path(), &["task", "check", "task"])
     };
     let output = without(&["proof"]);
-    assert!(output.status.success() && stdout(&output).contains("note: task/task.toml: no `proof` under [prompts]"), "{}", stdout(&output));
+    assert!(
+        output.status.success() && stdout(&output).contains("warning: task/task.toml: no `proof` under [prompts]"),
+        "{}",
+        stdout(&output)
+    );
     let output = without(&["proof", "eval"]);
     assert!(output.status.success() && stdout(&output).contains("no `eval` under [prompts]"), "{}", stdout(&output));
     let output = without(&["train"]);

@@ -201,7 +201,7 @@ fn formats_that_nobody_checks_are_named() {
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let warnings =
             found["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().split(": ").nth(1).unwrap().to_owned());
-        warnings.collect::<Vec<_>>()
+        warnings.filter(|warning| warning.starts_with("format ")).collect::<Vec<_>>()
     };
     let named = |format: &str| format!("format \"{format}\" is not checked");
     assert_eq!(check("[score]\nassert_formats = true\n"), [named("iban"), named("idn-hostname")]);

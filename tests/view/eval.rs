@@ -341,7 +341,7 @@ fn passes_of_other_schemas_are_scored_again() {
     assert!(code == 1 && error.contains("add --rescore TASK"), "{error}");
     let task = runs.join(ID).join("task");
     let (code, text, error) = command(&["--rescore", task.to_str().unwrap()]);
-    assert!(code == 0 && text.contains("fixed 0, broken 0, valid in both 99") && text.contains("scored again"), "{text} {error}");
+    assert!(code == 0 && text.contains("0 improvements, 0 regressions in 100 prompts") && text.contains("scored again"), "{text} {error}");
 }
 
 /// Every number of the matrix is seen, however many digits it has.

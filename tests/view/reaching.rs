@@ -13,6 +13,9 @@ fn a_copy_reaches_the_terminals_clipboard_also_through_tmux() {
         let home = tempfile::tempdir().unwrap();
         let _run = LiveRun::begin(&home.path().join("runs"), 5);
         let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], variables, ..Start::PLAIN });
+        session.wait_text("[6 Live]");
+        session.send("1");
+        session.wait_text("[1 Runs]");
         session.wait_text("live01");
         session.send("y");
         for sequence in expected {

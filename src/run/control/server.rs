@@ -184,7 +184,8 @@ impl Keeper {
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
             if let Some(why) = &lost {
-                eprintln!("error: {why}");
+                // Into the worker's own log, on the way to `_exit`.
+                eprintln!("error: {}", crate::secrets::visible(why));
                 state.follow(why);
             }
             // What was accepted is kept, and the next worker records it.
