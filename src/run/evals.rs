@@ -122,7 +122,7 @@ impl EvalSummary {
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
             with_expected: records.iter().filter(|record| record.exact.is_some()).count(),
-            intervals: intervals_by_prompt(records),
+            intervals: intervals_by_prompt(records).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
         summary
@@ -164,7 +164,7 @@ impl TagSummary {
 }
 
 /// The intervals of the rates where a prompt has several completions, which are not independent of each other.
-fn intervals_by_prompt(records: &[EvalRecord]) -> Option<Box<BTreeMap<String, [f64; 2]>>> {
+fn intervals_by_prompt(records: &[EvalRecord]) -> Option<BTreeMap<String, [f64; 2]>> {
     if records.iter().all(|record| record.sample == 0) {
         return None;
     }
@@ -184,7 +184,7 @@ fn intervals_by_prompt(records: &[EvalRecord]) -> Option<Box<BTreeMap<String, [f
         }
         wilson_by_prompt(&prompts.into_values().collect::<Vec<_>>()).into()
     };
-    Some(Box::new(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect()))
+    Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
 }
 
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {

@@ -35,12 +35,15 @@ pub(super) struct Saver {
     busy: Option<PathBuf>,
 }
 
+/// Work that the thread has come to the end of, and how.
+type Done = (Box<Work>, Result<(), TrainError>);
+
 /// The thread that writes.
 #[derive(Debug)]
 struct Writer {
     buffer: Receiver<HostBuffer>,
     work: Sender<Box<Work>>,
-    done: Receiver<(Box<Work>, Result<(), TrainError>)>,
+    done: Receiver<Done>,
 }
 
 /// A checkpoint on its way: its files, then its line in the log, then what the keep rules take away. What was done is not done again.
@@ -100,7 +103,7 @@ impl Saver {
     }
 
     /// What the thread has finished; None where it has nothing to do, or, unless `wait`, is still at it.
-    fn finished(&mut self, wait: bool) -> Option<Result<(Box<Work>, Result<(), TrainError>), TrainError>> {
+    fn finished(&mut self, wait: bool) -> Option<Result<Done, TrainError>> {
         let (path, writer) = self.busy.clone().zip(self.writer.as_ref())?;
         let done = match wait {
             true => writer.done.recv().ok(),

@@ -23,7 +23,7 @@ impl Pen {
     fn is_up(self, x: usize) -> bool {
         match self.stroke {
             1 => x % 6 >= 3,
-            2 => x % 3 > 0,
+            2 => !x.is_multiple_of(3),
             3 => x % 8 >= 6,
             _ => false,
         }
