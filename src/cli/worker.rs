@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::progress::say;
+use super::output::say;
 use super::{Failure, Outcome, signals};
 use crate::run::{Device, Handshake, RunDirectory, RunState, Slot, Status, Worker};
 
