@@ -141,7 +141,8 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
     small_task(folder.path());
     let model = folder.path().join("model");
     for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        fs::create_dir_all(&model).unwrap();
+        let _ = fs::remove_dir_all(&model);
+        fs::create_dir(&model).unwrap();
         for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny")).unwrap() {
             let path = entry.unwrap().path();
             fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();

@@ -155,16 +155,15 @@ impl Snapshot {
     }
 }
 
-/// Removes a checkpoint. `trainer.json` goes first: without it a half-removed folder is no checkpoint.
+/// Removes a checkpoint, where it is still there. `trainer.json` goes first: without it a half-removed folder is no checkpoint.
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
-    let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
-    match std::fs::remove_file(folder.join("trainer.json")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-        _ => {
-            fault("checkpoint.unmarked", "");
-            std::fs::remove_dir_all(folder).map_err(failed)
-        }
-    }
+    let absent_or = |result: std::io::Result<()>| match result {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(CheckpointError::Write { path: folder.to_owned(), source }),
+        _ => Ok(()),
+    };
+    absent_or(std::fs::remove_file(folder.join("trainer.json")))?;
+    fault("checkpoint.unmarked", "");
+    absent_or(std::fs::remove_dir_all(folder))
 }
 
 /// Puts the checkpoint's weights into `parameters` and returns the moments and the state.

@@ -209,10 +209,15 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
             None => "starts again, without a checkpoint; what was recorded of its steps is void".to_owned(),
         };
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
-        if outline.resumed_from.is_some() && !recorder.history()?.checkpoints.contains_key(&step) {
+        match recorder.history()?.checkpoints.get(&step) {
+            // Its worker died when the log said what the keep rules remove, and not all of it was removed.
+            Some(told) => told.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?,
             // Its worker died when the checkpoint was on the disk and not yet in the log.
-            let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
-            recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
+            None if outline.resumed_from.is_some() => {
+                let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
+                recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
+            }
+            None => {}
         }
     }
     Ok(())

@@ -389,8 +389,8 @@ fn runs_over_the_chart_keep_all_their_curves() {
     (1..=6).for_each(|step| written.step(step));
     written.tell(&mut stage);
     let other = super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
-    stage.act(|model| workbench::follow(model, other.clone()));
-    stage.model.workbench.overlay.push(other);
+    stage.model.workbench.overlay.push(other.clone());
+    stage.act(|model| workbench::follow(model, other));
     let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
     assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
     assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));
