@@ -176,7 +176,7 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
         let listed = timed(folder.path(), &["runs", "list", "--runs", "runs"]);
         let said = String::from_utf8_lossy(&listed.stdout).into_owned();
         assert!(listed.status.success() && said.contains(&id), "{file}: {said}{}", stderr(&listed));
-        for verb in ["show", "export"] {
+        for verb in ["show", "export", "attach"] {
             timed(folder.path(), &["runs", verb, "runs/damaged", "--runs", "runs"]);
         }
         timed(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);

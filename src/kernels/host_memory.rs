@@ -16,7 +16,7 @@ enum Memory {
 }
 
 impl HostBuffer {
-    /// Room for copies from `device`. Page-locking takes about 0.3 s a GB; where the system refuses it, plain memory serves, at a fraction of the speed.
+    /// Room for copies from `device`. Where the system refuses to lock pages, plain memory serves, at a fraction of the speed.
     pub fn new(bytes: usize, device: &Device) -> Self {
         match device {
             #[cfg(feature = "cuda")]
