@@ -1,6 +1,7 @@
 """A random checkpoint of the Qwen3-8B shape with the embedded model's tokenizer, 16 GB in shards of 4 GB; made once a folder."""
-import glob, os, shutil
+import glob, json, os, shutil
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 
@@ -20,3 +21,18 @@ def write(folder):
         if "token" in os.path.basename(file) or file.endswith(".jinja") or "generation" in file:
             shutil.copy(file, folder)
     open(f"{folder}/.whole", "w").close()
+
+
+def write_peaked(folder, peaked):
+    """The same with a head that knows only digits and the end of a turn; all other shards are links to those of `folder`."""
+    vocabulary = json.load(open(f"{folder}/tokenizer.json"))
+    ids = {**vocabulary["model"]["vocab"], **{token["content"]: token["id"] for token in vocabulary["added_tokens"]}}
+    known = [ids[token] for token in [*"0123456789", "<|im_end|>"]]
+    shard = json.load(open(f"{folder}/model.safetensors.index.json"))["weight_map"]["lm_head.weight"]
+    for file in os.listdir(folder):
+        if file != shard:
+            os.symlink(os.path.abspath(f"{folder}/{file}"), f"{peaked}/{file}")
+    tensors = load_file(f"{folder}/{shard}")
+    head = torch.zeros_like(tensors["lm_head.weight"])
+    head[known] = 8 * tensors["lm_head.weight"][known]
+    save_file(tensors | {"lm_head.weight": head}, f"{peaked}/{shard}", metadata={"format": "pt"})
