@@ -217,9 +217,6 @@ fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[Paired]) -> Strin
     if samples > 1 {
         text.push_str("completions of one prompt are not independent: intervals and p-values are clustered by prompt\n");
     }
-    if samples > 1 && !pairs.is_empty() {
-        text.push_str("improvements and regressions are those of each prompt's first completion\n");
-    }
     if let Some((_, last)) = columns.last() {
         text.push_str(&report::value_drift(last));
     }

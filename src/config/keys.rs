@@ -162,9 +162,10 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "true",
         "",
-        "Weight each KL term by its token's probability ratio, so that its gradient is the KL's own; false as in the GRPO paper.",
+        "Weight each KL term by its token's probability ratio, so that the gradient of k1 and k3 is the KL's own (that of k2 is without); false as in the GRPO paper.",
     )
-    .seed("false"),
+    .seed("false")
+    .derived("false with k2", |read| (read("kl_estimator") == "k2").then(|| "false".to_owned())),
     key(
         "lora_rank",
         whole(0, 4096),

@@ -36,6 +36,8 @@ pub struct Judged {
     pub difference: Interval,
     /// Two-sided: of the exact McNemar test; where prompts have several completions, of its form for their mean rates.
     pub p: f64,
+    /// Completions a prompt; of several, the counts are those of the first.
+    pub samples: usize,
     /// Where no difference was found: prompts that would show one like this in four of five tries; `None` where one was found, or no number would.
     pub needed: Option<usize>,
 }
@@ -53,7 +55,7 @@ impl Judged {
             }
             let differences = differences(before, after, measure);
             let test = paired_means(&differences, samples);
-            Self::tested(metric, comparison, test, || required_n_of_means(&differences, POWER))
+            Self::tested(metric, comparison, samples, test, || required_n_of_means(&differences, POWER))
         };
         let exact = Comparison::of_exact(&first, &second).map(|comparison| judged("exact", comparison, |record| record.exact));
         (judged("valid", Comparison::of(&first, &second), |record| Some(record.is_valid())), exact)
@@ -63,13 +65,13 @@ impl Judged {
     pub fn of(metric: &'static str, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
-        Self::tested(metric, comparison, paired_counts(fixed, broken, pairs), || required_n(share(fixed), share(broken), POWER))
+        Self::tested(metric, comparison, 1, paired_counts(fixed, broken, pairs), || required_n(share(fixed), share(broken), POWER))
     }
 
-    fn tested(metric: &'static str, comparison: Comparison, test: PairedTest, needed: impl FnOnce() -> Option<usize>) -> Self {
+    fn tested(metric: &'static str, comparison: Comparison, samples: usize, test: PairedTest, needed: impl FnOnce() -> Option<usize>) -> Self {
         let PairedTest { difference, p } = test;
         let needed = if p < SIGNIFICANT { None } else { needed().filter(|needed| *needed > comparison.pairs()) };
-        Self { metric, comparison, difference, p, needed }
+        Self { metric, comparison, difference, p, samples, needed }
     }
 
     /// What the test says.
@@ -101,7 +103,8 @@ impl Judged {
     pub fn line(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (difference, pairs) = (points(&self.difference), self.comparison.pairs());
-        format!("{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts\n", self.sentence())
+        let firsts = if self.samples > 1 { " (first completions)" } else { "" };
+        format!("{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}\n", self.sentence())
     }
 
     /// As JSON.

@@ -245,14 +245,14 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
     let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
     for key in &missing {
         let before = match key.name {
-            "kl_importance" => "false".to_owned(),
-            "decay_norms_and_biases" => "true".to_owned(),
-            "cispo_cap" => config.get("eps_clip_high").map_or_else(String::new, ToString::to_string),
-            _ => String::new(),
+            "kl_importance" => Some(toml::Value::Boolean(false)),
+            "decay_norms_and_biases" => Some(toml::Value::Boolean(true)),
+            // As it is, also where today's range would not take it.
+            "cispo_cap" => config.get("eps_clip_high").cloned(),
+            _ => None,
         };
-        if let Ok(value) = key.kind.parse(&before).or_else(|_| key.kind.parse(key.default))
-            && let Ok(value) = toml::Value::try_from(value)
-        {
+        let default = || toml::Value::try_from(key.kind.parse(key.default).ok()?).ok();
+        if let Some(value) = before.or_else(default) {
             config.insert(key.name.to_owned(), value);
         }
     }

@@ -222,7 +222,8 @@ fn remedy(source: &std::io::Error) -> &'static str {
     match source.kind() {
         PermissionDenied | ReadOnlyFilesystem => "; make it writable, or choose another place with --runs DIR",
         StorageFull | QuotaExceeded => "; free some space, then try again",
-        FileTooLarge => "; raise the limit on the size of files (`ulimit -f`), then try again",
+        // The system's own word, not that of our limits on reading.
+        FileTooLarge if source.raw_os_error().is_some() => "; raise the limit on the size of files (`ulimit -f`), then try again",
         AlreadyExists | NotADirectory => "; a file stands in the way: remove it, or choose another place with --runs DIR",
         _ => "",
     }

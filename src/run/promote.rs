@@ -107,9 +107,9 @@ fn origin(name: &str, places: &RunPlaces) -> Result<ModelSource, RunError> {
             });
             origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, places)
         }
-        Ok(_) => origin(&places.find_checkpoint(&RunReference::parse(name))?.0.file().config.base_model, places),
-        Err(error) => match places.find_checkpoint(&RunReference::parse(name)) {
-            Ok((run, _)) => origin(&run.file().config.base_model, places),
+        Ok(_) => origin(&places.find(&RunReference::parse(name).run)?.file().config.base_model, places),
+        Err(error) => match places.find(&RunReference::parse(name).run) {
+            Ok(run) => origin(&run.file().config.base_model, places),
             Err(_) => Err(refused(error.to_string())),
         },
     }

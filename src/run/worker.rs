@@ -109,7 +109,8 @@ impl Worker {
         let path = self.lock.run();
         let log = path.join("events.jsonl");
         let lost = match self.lock.footing().check() {
-            Ok(()) if log.exists() => return Ok(()),
+            // A file system that does not answer proves nothing.
+            Ok(()) if !matches!(log.try_exists(), Ok(false)) => return Ok(()),
             Ok(()) => lost_log(&log),
             Err(error) => error,
         };
@@ -142,9 +143,10 @@ impl Worker {
     /// [`RunError`] naming the file that could not be written.
     pub fn leave_finished(&self) -> Result<(), RunError> {
         // The state may be of a moment before the last step: its worker was killed between its last word and that.
-        let step = RunState::read(self.lock.run())?.end.map_or(self.state.now().step, |end| end.step);
+        let end = RunState::read(self.lock.run())?.end;
+        let (step, cause) = end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
         let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
-        self.state.clone().status(Status::Finished, step, Some("all steps done".to_owned()))?;
+        self.state.clone().status(Status::Finished, step, Some(cause))?;
         recorded
     }
 

@@ -63,7 +63,7 @@ pub fn train(
     let result = work(run, places, engine, worker, &mut recorder, &mut reached);
     // Of a folder that is lost there is nothing more to say in it.
     worker.check()?;
-    leave(&mut recorder);
+    let unsaved = leave(&mut recorder);
     let result = match result {
         Err(error) => match error.cut_short() {
             Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
@@ -71,7 +71,10 @@ pub fn train(
         },
         ended => ended,
     };
-    let (status, cause) = last_word(&result);
+    let (status, mut cause) = last_word(&result);
+    if let Some(unsaved) = unsaved {
+        cause = format!("{cause}; {unsaved}");
+    }
     recorder.stop_watching();
     let too_late = record_requests(worker, &mut recorder, reached);
     let end = End { status: status.name().to_owned(), cause, step: reached, seconds: start.elapsed().as_secs_f64() };

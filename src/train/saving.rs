@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::TrainError;
@@ -42,8 +43,18 @@ type Done = (Box<Work>, Result<(), TrainError>);
 #[derive(Debug)]
 struct Writer {
     buffer: Receiver<HostBuffer>,
-    work: Sender<Box<Work>>,
+    /// None once no more comes.
+    work: Option<Sender<Box<Work>>>,
     done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    /// Nothing is written to the log after its end, however the run came to it.
+    fn drop(&mut self) {
+        self.work = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// A checkpoint on its way: its files, then its line in the log, then what the keep rules take away. What was done is not done again.
@@ -57,8 +68,8 @@ struct Work {
     event: Checkpoint,
     to_remove: Vec<u64>,
     begun: Instant,
-    /// Training waits until it is durable.
-    waits: bool,
+    /// Seconds that training stood still before, and since when it stands still again.
+    blocked: (f64, Option<Instant>),
     log: Arc<Mutex<EventWriter>>,
     what: String,
     needed_bytes: u64,
@@ -86,7 +97,7 @@ impl Saver {
             }
         };
         let started = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
-        self.writer = started.ok().map(|_| Writer { buffer, work, done });
+        self.writer = started.ok().map(|thread| Writer { buffer, work: Some(work), done, thread: Some(thread) });
     }
 
     fn take_buffer(&mut self) -> Option<HostBuffer> {
@@ -96,8 +107,8 @@ impl Saver {
     /// Has the thread do it; gives it back where there is no thread any more.
     fn hand_over(&mut self, work: Box<Work>) -> Result<(), Box<Work>> {
         let folder = checkpoint_path(&work.run, work.event.step);
-        let Some(writer) = &self.writer else { return Err(work) };
-        writer.work.send(work).map_err(|error| error.0)?;
+        let Some(sender) = self.writer.as_ref().and_then(|writer| writer.work.as_ref()) else { return Err(work) };
+        sender.send(work).map_err(|error| error.0)?;
         self.busy = Some(folder);
         Ok(())
     }
@@ -126,11 +137,9 @@ impl Work {
             self.written = true;
         }
         if !self.told {
-            let seconds = self.begun.elapsed().as_secs_f64();
-            self.event.seconds = Some(seconds);
-            if self.waits {
-                self.event.blocked_seconds = Some(seconds);
-            }
+            let (before, since) = self.blocked;
+            self.event.seconds = Some(self.begun.elapsed().as_secs_f64());
+            self.event.blocked_seconds = Some(before + since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
             self.log.lock().unwrap_or_else(PoisonError::into_inner).append(self.event.clone())?;
             self.told = true;
         }
@@ -173,11 +182,11 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     let best = recorder.history()?.best_step_by(&steps, job.config.keep_best_by);
     let end = (step == job.total_steps).then_some(step);
     event.removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
-    event.blocked_seconds = Some(begun.elapsed().as_secs_f64());
+    let waits = snapshot.is_none() || !matches!(why, "start" | "interval" | "eval");
     let work = Box::new(Work {
         run: run.path().to_owned(),
         written: snapshot.is_none(),
-        waits: snapshot.is_none() || !matches!(why, "start" | "interval" | "eval"),
+        blocked: if waits { (0.0, Some(begun)) } else { (begun.elapsed().as_secs_f64(), None) },
         snapshot,
         told: false,
         to_remove: event.removed.clone(),
@@ -187,7 +196,6 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
         what,
         needed_bytes: needed,
     });
-    let waits = work.waits;
     match recorder.saver.hand_over(work) {
         Err(mut work) => {
             let result = work.proceed();
@@ -214,15 +222,28 @@ pub(super) fn look(recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     }
 }
 
-/// The run ends, well or not: what is being written comes to its end, and nobody is held for it.
-pub(super) fn leave(recorder: &mut Recorder<'_>) {
-    if let Some(Ok((work, Ok(())))) = recorder.saver.finished(true) {
-        recorder.tell(&work.event.into());
+/// The run ends, well or not: what is being written comes to its end, and nobody is held for it. Returns what became of a checkpoint that failed.
+pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
+    match recorder.saver.finished(true)? {
+        Ok((work, Ok(()))) => {
+            recorder.tell(&work.event.into());
+            None
+        }
+        Ok((work, Err(error))) => Some(format!("{} was not saved: {error}", work.what)),
+        Err(error) => Some(error.to_string()),
     }
 }
 
 /// The thread is done: what found no room is tried again once there is some, from the same copy.
 fn complete(recorder: &mut Recorder<'_>, mut work: Box<Work>, result: Result<(), TrainError>) -> Result<(), TrainError> {
+    // What found the disk full may be long ago: space may have been freed since.
+    let result = match result {
+        Err(error) if error.is_full_disk() => {
+            work.blocked.1.get_or_insert_with(Instant::now);
+            work.proceed()
+        }
+        result => result,
+    };
     let (mut first, what, needed) = (Some(result), work.what.clone(), work.needed_bytes);
     recorder.write(&what, needed, |_| first.take().unwrap_or_else(|| work.proceed()))?;
     recorder.saver.buffer = work.snapshot.map(Snapshot::into_buffer);

@@ -173,7 +173,7 @@ impl Keeper {
     /// Whether the worker still has its folder and its log.
     fn stands(&self) -> Result<(), RunError> {
         self.footing.check()?;
-        let gone = |log: &PathBuf| std::fs::symlink_metadata(log).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let gone = |log: &PathBuf| matches!(log.try_exists(), Ok(false));
         self.log.as_ref().filter(|log| gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
     }
 
