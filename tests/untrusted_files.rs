@@ -154,6 +154,33 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
     }
 }
 
+/// Panics that are handled are no bug of ours: of the template engine on its own thread, and of the regular expressions of a tokenizer.
+#[test]
+fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let model = folder.path().join("model");
+    fs::create_dir(&model).unwrap();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let check = |parts: &[&str]| {
+        let output = timed(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
+        refused(&output, parts);
+        assert!(!stderr(&output).contains("hit a bug"), "{}", stderr(&output));
+    };
+    let tokenizer = fs::read_to_string(model.join("tokenizer.json")).unwrap();
+    let mut damaged: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
+    damaged["pre_tokenizer"] =
+        serde_json::json!({"type": "Split", "pattern": {"Regex": "((.|\\n)+(.|\\n)+)+$y"}, "behavior": "Isolated", "invert": false});
+    fs::write(model.join("tokenizer.json"), damaged.to_string()).unwrap();
+    check(&["tokenizer.json: cannot encode a text: its rules gave up"]);
+    fs::write(model.join("tokenizer.json"), tokenizer).unwrap();
+    fs::write(model.join("chat_template.jinja"), "{{ [][::-1] | list }}").unwrap();
+    check(&["chat_template.jinja: chat template: the template engine failed: index out of bounds"]);
+}
+
 #[test]
 fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
     let folder = tempfile::tempdir().unwrap();

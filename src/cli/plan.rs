@@ -28,6 +28,13 @@ pub(super) fn run(
     json: bool,
 ) -> Outcome {
     let config = &resolved.config;
+    let problems = data_problems(task, &Scorer::new(task)?, &load_sets(task)?).into_iter();
+    let problems: Vec<String> = problems
+        .map(|problem| match problem.is_refused(config) {
+            true => format!("training refuses to start: {}", problem.message),
+            false => problem.message,
+        })
+        .collect();
     say(&format!("loading {} and measuring it on this machine ...", config.base_model));
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
@@ -56,8 +63,6 @@ pub(super) fn run(
         disk: disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())),
         differences: differences(config, &resolved.sources),
     };
-    let problems: Vec<String> =
-        data_problems(task, &Scorer::new(task)?, &load_sets(task)?).into_iter().map(|problem| problem.message).collect();
     let report = if sample { Some(can_it_learn(&candidate, resolved, &data)?) } else { None };
     if json {
         let mut value = serde_json::to_value(&plan)?;

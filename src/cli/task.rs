@@ -116,7 +116,9 @@ fn run_audit(choice: &Choice) -> Outcome {
     if choice.json {
         return print_json(&format!("{}\n", json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings})));
     }
-    println!("What lazy answers would earn in {} ({} prompts)\n", task.name, rows.len());
+    let (fewest, all) = (findings.iter().map(|finding| finding.rows).min().unwrap_or(0), rows.len());
+    let asked = if fewest < all { format!("{fewest} to {all} of {all} prompts: of long answers fewer") } else { format!("{all} prompts") };
+    println!("What degenerate answers would earn in {} ({asked})\n", task.name);
     println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {
         println!(

@@ -11,7 +11,7 @@ use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
 use crate::report::Judged;
 use crate::run::{Launch, NewRun, RunDirectory, RunError, RunPlaces, RunState, Worker};
-use crate::score::{DataProblem, Scorer, data_problems, load_sets, repeated_prompts};
+use crate::score::{Scorer, data_problems, load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
@@ -188,8 +188,9 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
 
 /// Says what makes the training teach or prove less than it seems, before anything is spent on it.
 fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
-    for DataProblem { message, refused_share, .. } in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
-        if refused_share > config.max_invalid_expected {
+    for problem in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
+        let message = &problem.message;
+        if problem.is_refused(config) {
             return Err(Failure::failed(format!("{message}, or train all the same with --set max_invalid_expected=1")));
         }
         eprintln!("warning: {message}");

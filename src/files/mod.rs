@@ -64,6 +64,8 @@ pub enum Outside {
     Written,
     /// A link on the way leads to this place.
     Link(PathBuf),
+    /// A link on the way names this place, where nothing is, or leads in a circle.
+    Broken(PathBuf),
 }
 
 /// Where `relative` lies in `folder`, with every link followed; what is not there yet is taken as written. Nothing is opened.
@@ -90,8 +92,8 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Out
         match std::fs::canonicalize(&place) {
             Ok(found) if found.starts_with(&root) => place = found,
             Ok(found) => return Err(Outside::Link(found)),
-            // A link to what is not there, or in a circle: where it would lead cannot be told.
-            Err(_) if place.is_symlink() => return Err(Outside::Link(std::fs::read_link(&place).unwrap_or_default())),
+            // Where it would lead cannot be told.
+            Err(_) if place.is_symlink() => return Err(Outside::Broken(std::fs::read_link(&place).unwrap_or_default())),
             Err(_) => {}
         }
     }
@@ -184,7 +186,7 @@ mod tests {
         check(".", Err(Outside::Written));
         check("out", Err(Outside::Link(root.join("secret"))));
         check("up/secret", Err(Outside::Link(root.clone())));
-        check("dangling", Err(Outside::Link(PathBuf::from("../absent"))));
+        check("dangling", Err(Outside::Broken(PathBuf::from("../absent"))));
         assert_eq!(inside(&root.join("none"), "x"), Ok(root.join("none/x")));
     }
 }

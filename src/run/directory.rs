@@ -248,7 +248,7 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
             "kl_importance" => Some(toml::Value::Boolean(false)),
             "decay_norms_and_biases" => Some(toml::Value::Boolean(true)),
             // As it is, also where today's range would not take it.
-            "cispo_cap" => config.get("eps_clip_high").cloned(),
+            "cispo_cap" if config.get("policy_loss").and_then(toml::Value::as_str) == Some("cispo") => config.get("eps_clip_high").cloned(),
             _ => None,
         };
         let default = || toml::Value::try_from(key.kind.parse(key.default).ok()?).ok();

@@ -26,7 +26,9 @@ pub struct Finding {
     pub completion: String,
     /// The tier it reaches.
     pub tier: Tier,
-    /// Mean reward over the rows asked.
+    /// Rows that were asked: of a long answer or schema, not all.
+    pub rows: usize,
+    /// Mean reward over them.
     pub reward: f64,
     /// Whether training would be drawn to it.
     pub weak: bool,
@@ -99,7 +101,7 @@ fn finding(
         Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema refuses"),
         Tier::Unparsable => format!("`{short}` earns {reward:.2}: it is not JSON"),
     };
-    Finding { name: name.to_owned(), completion: short, tier, reward, weak, sentence }
+    Finding { name: name.to_owned(), completion: short, tier, rows: rows.len(), reward, weak, sentence }
 }
 
 /// The first JSON object or list written in the prompt.

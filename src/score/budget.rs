@@ -24,9 +24,10 @@ pub(super) struct Budget {
 pub(super) enum Exhausted {
     Steps,
     Bytes,
-    /// Matching the string at this byte offset against this pattern.
+    /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the name of a property).
     Pattern {
         pattern: String,
+        found: String,
         offset: usize,
     },
     /// The validator panicked.

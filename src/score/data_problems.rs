@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Scorer, Tier};
+use crate::config::TrainConfig;
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::task::{PromptSet, Task};
 
@@ -18,6 +19,13 @@ pub struct DataProblem {
     pub set: PromptSet,
     /// The share of the set's expected answers that the schema refuses; 0 where the problem is another.
     pub refused_share: f64,
+}
+
+impl DataProblem {
+    /// Whether training refuses to start.
+    pub fn is_refused(&self, config: &TrainConfig) -> bool {
+        self.refused_share > config.max_invalid_expected
+    }
 }
 
 /// The rows of every set that the task names.

@@ -6,6 +6,7 @@ use serde_json::{Value as SchemaValue, json};
 use super::budget::{Exhausted, end};
 use super::instance::Completion;
 use super::json::{Kind, Value};
+use super::schema::shorten;
 
 /// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole string.
 pub(super) const BACKTRACK_LIMIT: usize = 100_000;
@@ -52,14 +53,14 @@ pub(super) fn any_pattern(schema: &SchemaValue, of_keys: bool, test: &impl Fn(&s
     }
 }
 
-/// Where a key stands that is too long for patterns of keys: their limit of steps is one for all lengths.
-pub(super) fn long_key(value: &Value<'_>) -> Option<usize> {
+/// A key, and where it stands, that is too long for patterns of keys: their limit of steps is one for all lengths.
+pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
     match &value.kind {
         Kind::Array(items) => items.iter().find_map(long_key),
         Kind::Object(object) => object
             .members()
             .iter()
-            .find_map(|member| if member.key.len() > SHORT { Some(member.key_start) } else { long_key(&member.value) }),
+            .find_map(|member| if member.key.len() > SHORT { Some((&*member.key, member.key_start)) } else { long_key(&member.value) }),
         _ => None,
     }
 }
@@ -96,7 +97,8 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
         match validator.validate(value) {
             Err(error) if !matches!(error.kind(), jsonschema::error::ValidationErrorKind::Pattern { .. }) => {
                 // Whether it matches is unknown, so no verdict may rest on it.
-                end(Exhausted::Pattern { pattern: self.pattern.clone(), offset: value.start })
+                let found = if let Kind::String(text) = &value.kind { shorten(text) } else { String::new() };
+                end(Exhausted::Pattern { pattern: self.pattern.clone(), found, offset: value.start })
             }
             found => found.map_err(ValidationError::to_owned),
         }

@@ -118,9 +118,9 @@ impl Schema {
     #[inline]
     pub(super) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, Exhausted> {
         if self.documents.keys_backtrack
-            && let Some(offset) = long_key(value)
+            && let Some((key, offset)) = long_key(value)
         {
-            return Err(Exhausted::Pattern { pattern: "of `patternProperties`".to_owned(), offset });
+            return Err(Exhausted::Pattern { pattern: "of `patternProperties`".to_owned(), found: shorten(key), offset });
         }
         bounded(budget, || self.validator.is_valid(value))
     }
@@ -128,11 +128,11 @@ impl Schema {
     /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where there is no end to it.
     pub(super) fn violations(&self, text: &str, root: &Value<'_>, verdict: Result<bool, Exhausted>) -> Result<Vec<Violation>, Violation> {
         match verdict {
-            Err(exhausted) => Err(exhausted_violation(text, root, &exhausted, "")),
+            Err(exhausted) => Err(exhausted_violation(root, &exhausted, "")),
             Ok(_) => {
                 let prefix = "the schema does not accept this value; ";
                 self.explain(text, root, &mut self.error_budget(root))
-                    .map_err(|exhausted| exhausted_violation(text, root, &exhausted, prefix))
+                    .map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
             }
         }
     }
@@ -380,20 +380,19 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
 }
 
 /// The one reason of a validation that was ended; `prefix` says what is known all the same.
-fn exhausted_violation(text: &str, root: &Value<'_>, exhausted: &Exhausted, prefix: &str) -> Violation {
+fn exhausted_violation(root: &Value<'_>, exhausted: &Exhausted, prefix: &str) -> Violation {
     let invalid = if prefix.is_empty() { ", so it counts as not valid" } else { "" };
     let message = match exhausted {
         Exhausted::Steps => {
             format!("{prefix}checking it takes too many steps{invalid}: the schema's alternatives are tried again at each level")
         }
         Exhausted::Bytes => format!("{prefix}its reasons are too many to list"),
-        Exhausted::Pattern { pattern, offset } => {
-            let found = shorten(text.get(*offset..).unwrap_or(""));
+        Exhausted::Pattern { pattern, found, .. } => {
             format!("matching {found} against the pattern {pattern} takes too many steps, so it counts as not valid; simplify the pattern")
         }
         Exhausted::Panic => format!("{prefix}checking it takes too many steps{invalid}; simplify the schema's patterns"),
     };
-    let offset = if let Exhausted::Pattern { offset, .. } = exhausted { *offset } else { root.start };
+    let offset = if let Exhausted::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
     Violation { message, instance_path: String::new(), schema_path: String::new(), offset, class: FailureClass::Other }
 }
 
@@ -437,7 +436,7 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
 }
 
 /// At most 80 characters of it, in one line.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
     if short.len() < text.len() {
         short.push('…');

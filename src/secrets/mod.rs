@@ -63,6 +63,9 @@ pub fn redact_json(value: &mut Value) -> usize {
             let mut count = 0;
             for (found, name, value) in named {
                 count += found;
+                // Two names may look alike once they are masked.
+                let more = (2..).map(|copy| format!("{name} ({copy})"));
+                let name = std::iter::once(name.clone()).chain(more).find(|name| !fields.contains_key(name)).unwrap_or(name);
                 fields.insert(name, value);
             }
             count

@@ -51,7 +51,10 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
                 end += lengths.contains(&length).then_some(length)?;
             }
             let has = |test: fn(&u8) -> bool| bytes[start..end].iter().any(test);
-            (has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && !is_placeholder(&text[start..end])).then_some((*name, start..end))
+            // A name with dots is no token: Discord's begins with a number of 17 to 20 digits in base64.
+            let is_number = || decode(&text[start..at]).is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_digit()));
+            let is_token = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && (*sign != "." || is_number());
+            (is_token && !is_placeholder(&text[start..end])).then_some((*name, start..end))
         })
     });
     found.collect()
@@ -62,7 +65,8 @@ fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let lower = text.to_ascii_lowercase();
     let of = |scheme: &'static str| lower.match_indices(scheme).map(move |(at, _)| (scheme, at));
     let found = ["bearer ", "basic ", "token ", "apikey "].into_iter().flat_map(of).filter_map(|(scheme, at)| {
-        let is_header = lower[..at].trim_end_matches([' ', '\t', '"', '\'', ':', '=', '\\']).ends_with("authorization");
+        let named = lower[..at].trim_end_matches([' ', '\t', '"', '\'', ':', '=', '\\']);
+        let is_header = named.ends_with("authorization") && lower[named.len()..at].contains([':', '=', '"', '\'']);
         let after = text[at + scheme.len()..].trim_start_matches(' ');
         let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
         let value = after[..after.bytes().take(LONGEST_BYTES).take_while(may_stand).count()].trim_end_matches('.');

@@ -85,7 +85,7 @@ fn tokens_of_every_provider_are_found_and_masked() {
     check("Brevo key", format!("xkeysib-{}-{}", hex(64), letters(16)));
     check("Contentful token", format!("CFPAT-{}", letters(43)));
     check("Databricks token", format!("dapi{}", hex(32)));
-    check("Discord bot token", format!("M{}.{}.{}", letters(23), letters(6), letters(38)));
+    check("Discord bot token", format!("MTIzNDU2Nzg5MDEyMzQ1Njc4.{}.{}", letters(6), letters(38)));
     check("Discord webhook", format!("discord.com/api/webhooks/{}/{}", digits(18), letters(68)));
     check("Doppler token", format!("dp.pt.{}", letters(43)));
     check("Dropbox token", format!("sl.{}", letters(140)));
@@ -218,6 +218,8 @@ fn look_alikes_are_left_alone() {
         format!("hf_{}", "x".repeat(34)),
         "hf_hub_download(repo_id, filename)".to_owned(),
         "SG.1 costs 3.50".to_owned(),
+        "tests_of_something_long_12.module.a_very_long_function_name_here_a".to_owned(),
+        "missing authorization token somewhere".to_owned(),
         "AIza is a beginning".to_owned(),
         "eyJhbGciOi is the beginning of a token".to_owned(),
         format!("eyJ{}.eyJ{}.{}", letters(20), letters(20), letters(43)),

@@ -1,6 +1,5 @@
 //! What can be wrong with a task, as the user reads it.
 
-use std::path::PathBuf;
 
 use crate::files::Outside;
 
@@ -56,33 +55,32 @@ pub enum TaskError {
         example: &'static str,
     },
     /// A file outside the task's folder.
-    #[error("{label}: {file:?} {}", outside(.link))]
+    #[error("{label}: {file:?} {}", outside(.why))]
     Outside {
         /// The file that names it.
         label: String,
         /// The path as written.
         file: String,
-        /// Where a link on the way leads, if that is why.
-        link: Option<PathBuf>,
+        /// Written so, or by a link.
+        why: Outside,
     },
 }
 
 impl TaskError {
     /// `file`, which `label` names, is not in its folder.
     pub(crate) fn outside(label: String, file: &str, why: Outside) -> Self {
-        let link = match why {
-            Outside::Written => None,
-            Outside::Link(target) => Some(target),
-        };
-        Self::Outside { label, file: file.to_owned(), link }
+        Self::Outside { label, file: file.to_owned(), why }
     }
 }
 
-fn outside(link: &Option<PathBuf>) -> String {
+fn outside(why: &Outside) -> String {
     let rule = "a task's files must lie inside it, so that a run can keep a copy";
-    match link {
-        None => format!("lies outside the task's folder; {rule}: copy the file into the folder and name the copy"),
-        Some(target) => format!("is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file"),
+    match why {
+        Outside::Written => format!("lies outside the task's folder; {rule}: copy the file into the folder and name the copy"),
+        Outside::Link(target) => {
+            format!("is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file")
+        }
+        Outside::Broken(target) => format!("is a link to {target:?}, which does not exist; create that file or remove the link"),
     }
 }
 

@@ -88,7 +88,7 @@ impl Found {
                         targets.push(address.clone());
                         self.waiting.insert(address);
                     }
-                    None | Some(Err(Elsewhere::Remote)) => targets.push(reference.to_owned()),
+                    None | Some(Err(Elsewhere::Remote)) => targets.push(from_host(document, reference)),
                     Some(Err(Elsewhere::Outside)) => return Err(outside(reference)),
                 }
             }
@@ -148,6 +148,16 @@ fn joined(base: &str, reference: &str) -> Result<String, Elsewhere> {
     Ok(parts.join("/") + if reference.ends_with('/') && !parts.is_empty() { "/" } else { "" })
 }
 
+/// `reference` as seen from a document that has a host; as it is where it has a scheme or the document has no host.
+fn from_host(document: &str, reference: &str) -> String {
+    let place = document.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
+    match (place, place.map(|(_, (_, path))| joined(path, reference))) {
+        (Some((scheme, (host, _))), Some(Ok(path))) => format!("{scheme}://{host}/{path}"),
+        (Some((scheme, _)), Some(Err(Elsewhere::Remote))) if reference.starts_with("//") => format!("{scheme}:{reference}"),
+        _ => reference.to_owned(),
+    }
+}
+
 /// A file's name as an address: what an address may not hold is written as `%XX`.
 pub fn encoded(file: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
@@ -195,6 +205,13 @@ mod tests {
         check("schema.json", "https://example.com/b.json", Err(Elsewhere::Remote));
         check("schema.json", "//example.com/b.json", Err(Elsewhere::Remote));
         check("schema.json", "urn:b", Err(Elsewhere::Remote));
+        let seen = |reference: &str| from_host("https://e.org/parts/a.json", reference);
+        assert_eq!(seen("b.json"), "https://e.org/parts/b.json");
+        assert_eq!(seen("/b.json"), "https://e.org/b.json");
+        assert_eq!(seen("//f.org/b.json"), "https://f.org/b.json");
+        assert_eq!(seen("urn:b"), "urn:b");
+        assert_eq!(from_host("https://e.org", "b.json"), "https://e.org/b.json");
+        assert_eq!(from_host("parts/a.json", "https://e.org/b.json"), "https://e.org/b.json");
         assert_eq!((encoded("a b/ü.json").as_str(), decoded("a%20b/%C3%BC.json").as_str()), ("a%20b/%C3%BC.json", "a b/ü.json"));
     }
 }

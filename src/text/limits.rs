@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 
-use minijinja::value::{Kwargs, Rest, StringInput, ValueKind, ValueOrKwargs};
-use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
+use minijinja::value::{Kwargs, Rest, StringInput, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
+use super::catch_panic::{catch_panic, panic_message};
 use super::template_source::CHECK;
 
 /// The longest prompt text that a template may make; no model reads as much.
@@ -74,6 +75,11 @@ macro_rules! measured {
 pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.set_fuel(Some(MOST_STEPS));
     environment.add_function(CHECK, within_bounds);
+    // What a namespace begins with is assigned to its attributes.
+    environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
+        let defaults = defaults.map(|defaults| within_bounds(defaults.into_value(), false)).transpose()?;
+        functions::namespace(defaults.map(ValueOrKwargs::from))
+    });
     measured!(environment:
         "join" filters::join, "replace" filters::replace, "string" filters::string, "list" filters::list, "sort" filters::sort,
         "reverse" filters::reverse, "unique" filters::unique, "map" filters::map, "select" filters::select, "reject" filters::reject,
@@ -115,20 +121,27 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
 pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let joined = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".to_owned()).stack_size(DEEP_STACK_BYTES);
-        thread.spawn_scoped(scope, work).map(std::thread::ScopedJoinHandle::join)
+        thread.spawn_scoped(scope, || catch_panic(work)).map(std::thread::ScopedJoinHandle::join)
     });
     let outcome = joined.map_err(|error| refuse(format!("no thread to render it on: {error}")))?;
-    outcome.unwrap_or_else(|cause| {
-        let message = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-        Err(refuse(format!("the template engine failed: {}", message.unwrap_or("it does not say why"))))
+    outcome.flatten().unwrap_or_else(|cause| {
+        let message = panic_message(cause.as_ref()).unwrap_or("it does not say why");
+        Err(refuse(format!("the template engine failed: {message}")))
     })
 }
 
 /// A filter or method by its name, with what it is given (first what it is applied to) and what it makes measured.
 fn measured(name: &str, values: &[Value], apply: impl FnOnce(&[Value]) -> Result<Value, Error>) -> Result<Value, Error> {
-    let sizes = values.iter().map(|value| measure(name, value)).collect::<Result<Vec<_>, _>>()?;
+    let mut sizes = Vec::with_capacity(values.len());
+    let mut stored = Vec::with_capacity(values.len());
+    for value in values {
+        let mut bounds = Bounds::of(name);
+        // What a filter puts into its result (`groupby` does) cannot be replaced there.
+        stored.push(bounds.stored(value.clone(), 0)?);
+        sizes.push(bounds.items);
+    }
     let text = |place: usize| values.get(place).and_then(Value::as_str).unwrap_or_default();
-    let items = |place: usize| sizes.get(place).map_or(0, |size| size.items);
+    let items = |place: usize| sizes.get(place).copied().unwrap_or(0);
     let expected = match name {
         // Method: the separator is what it is applied to.
         "join" if values.first().is_some_and(|value| value.as_str().is_some()) => text(0).len().saturating_mul(items(1)),
@@ -140,7 +153,7 @@ fn measured(name: &str, values: &[Value], apply: impl FnOnce(&[Value]) -> Result
     if expected > LONGEST_PROMPT_BYTES {
         return Err(refuse(format!("{name}: a text of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
     }
-    let made = apply(values)?;
+    let made = apply(&stored)?;
     measure(name, &made).map(|_| made)
 }
 
@@ -158,20 +171,24 @@ pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
     if printed <= MOST_TEXT_BYTES { Ok(()) } else { Err(refuse(format!("more than {} MiB are printed", MOST_TEXT_BYTES >> 20))) }
 }
 
-/// The value that a template assigns, if it can be printed and compared in bounded time and stack. A namespace held by an attribute could hold itself.
+/// The value that a template assigns, as it is stored, if it can be printed and compared in bounded time and stack. A namespace held by an attribute could
+/// hold itself.
 fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
-    let mut bounds = Bounds { name: "set", text_bytes: 0, items: 0, refuse_namespaces: to_attribute };
-    bounds.measure(&value, 0).map(|()| value)
+    Bounds { refuse_namespaces: to_attribute, ..Bounds::of("set") }.stored(value, 0)
 }
 
 /// The size of a value, where it is within the bounds; `name` says in messages what asks.
 fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
-    let mut bounds = Bounds { name, text_bytes: 0, items: 0, refuse_namespaces: false };
-    bounds.measure(value, 0).map(|()| bounds)
+    let mut bounds = Bounds::of(name);
+    bounds.measure(value, 0).map(|_| bounds)
 }
 
 fn is_namespace(value: &Value) -> bool {
-    value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
+    type_of(value).ends_with("Namespace")
+}
+
+fn type_of(value: &Value) -> &'static str {
+    value.as_object().map_or("", |object| object.type_name())
 }
 
 struct Bounds<'n> {
@@ -181,8 +198,19 @@ struct Bounds<'n> {
     refuse_namespaces: bool,
 }
 
-impl Bounds<'_> {
-    fn measure(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+impl<'n> Bounds<'n> {
+    fn of(name: &'n str) -> Self {
+        Self { name, text_bytes: 0, items: 0, refuse_namespaces: false }
+    }
+
+    /// Measures the value; what the engine would compute anew each time (slices, sums, `chain`) becomes a plain list or mapping, at all levels. Kept as it
+    /// is, one such value could be put around another at each turn of a loop, and each look at the last would walk through all of them.
+    fn stored(&mut self, value: Value, depth: usize) -> Result<Value, Error> {
+        self.measure(&value, depth).map(|replaced| replaced.unwrap_or(value))
+    }
+
+    /// Counts the value and returns what [`Bounds::stored`] replaces it by; `None` where it may stay.
+    fn measure(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         let text_bytes = value.as_str().map_or(0, str::len);
         ITEMS.set(ITEMS.get() + 1);
         WORKED.set(WORKED.get() + text_bytes);
@@ -204,14 +232,39 @@ impl Bounds<'_> {
         if self.refuse_namespaces && is_namespace(value) {
             return Err(refuse("set: a namespace cannot be an attribute's value: it could hold itself".to_owned()));
         }
-        let kind = value.kind();
-        if matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
-            for item in value.try_iter()? {
-                let held = if kind == ValueKind::Map { value.get_item(&item)? } else { item };
-                self.measure(&held, depth + 1)?;
-            }
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable => self.list(value, depth),
+            ValueKind::Map => self.mapping(value, depth),
+            _ => Ok(None),
         }
-        Ok(())
+    }
+
+    fn list(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
+        let is_plain = value.is_tuple() || value.downcast_object_ref::<Vec<Value>>().is_some();
+        let mut is_replaced = value.kind() == ValueKind::Iterable || type_of(value).ends_with("MergeSeq");
+        let mut items = Vec::new();
+        for item in value.try_iter()? {
+            let replaced = self.measure(&item, depth + 1)?;
+            is_replaced |= is_plain && replaced.is_some();
+            items.push(replaced.unwrap_or(item));
+        }
+        Ok(is_replaced.then(|| if value.is_tuple() { Value::from(Tuple::new(items)) } else { Value::from(items) }))
+    }
+
+    fn mapping(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
+        let is_plain = value.is_kwargs() || type_of(value).contains("Map<");
+        let mut is_replaced = type_of(value).ends_with("MergeDict");
+        let mut entries = Vec::new();
+        for key in value.try_iter()? {
+            let held = value.get_item(&key)?;
+            // A list can be a key.
+            let replaced = (self.measure(&key, depth + 1)?, self.measure(&held, depth + 1)?);
+            is_replaced |= is_plain && (replaced.0.is_some() || replaced.1.is_some());
+            entries.push((replaced.0.unwrap_or(key), replaced.1.unwrap_or(held)));
+        }
+        let named = |(key, held): &(Value, Value)| (key.as_str().unwrap_or_default().to_owned(), held.clone());
+        Ok(is_replaced
+            .then(|| if value.is_kwargs() { entries.iter().map(named).collect::<Kwargs>().into() } else { Value::from_pairs(entries) }))
     }
 }
 
@@ -249,4 +302,65 @@ fn widths_within(format: &str, arguments: &[Value]) -> Result<(), Error> {
     let starred = format.contains('*');
     let widest = arguments.iter().filter_map(Value::as_usize).max().filter(|_| starred);
     within("format", widest.unwrap_or(0))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{ChatTemplate, Thinking};
+
+    #[track_caller]
+    fn check(source: &str, expected: &str) {
+        let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
+        let messages = serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+        assert_eq!(template.render_json(&messages, &serde_json::Value::Null, Some(Thinking::Off)).unwrap(), expected, "{source}");
+    }
+
+    /// `is sequence` tells a list from what is computed anew each time it is looked at.
+    #[test]
+    fn what_is_assigned_is_a_plain_list_or_mapping() {
+        let three = "[1, 2, 3]";
+        check(&format!("{{% set x = {three}[::-1] %}}{{{{ x is sequence }}}} {{{{ x }}}}"), "True [3, 2, 1]");
+        check(&format!("{{% set x = {three} + [4] %}}{{{{ x is sequence }}}} {{{{ x[-1] }}}}"), "True 4");
+        check("{% set x = [0] * 3 %}{{ x is sequence }} {{ x }}", "True [0, 0, 0]");
+        check("{% set x = messages[1:] %}{{ x is sequence }} {{ x | length }} {{ x[0].content }}", "True 1 b");
+        check("{% set x = {'a': 1}.items() %}{{ x is sequence }}{% for k, v in x %} {{ k }}={{ v }}{% endfor %}", "True a=1");
+        check(&format!("{{% set x = [{three}[::-1]] %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"), "True [[3, 2, 1]]");
+        check(&format!("{{% set x = ({three}[1:], 1) %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"), "True ([2, 3], 1)");
+        check(&format!("{{% set x = {{'k': {three}[1:]}} %}}{{{{ x.k is sequence }}}} {{{{ x | tojson }}}}"), "True {\"k\": [2, 3]}");
+        check(&format!("{{% set x = {{{three}[1:]: 1}} %}}{{{{ (x | first) is sequence }}}}"), "True");
+        check(&format!("{{% set x = dict(k={three}[1:]) %}}{{{{ x.k is sequence }}}} {{{{ x.k }}}}"), "True [2, 3]");
+        check(&format!("{{% set ns = namespace(x={three}[1:]) %}}{{{{ ns.x is sequence }}}} {{{{ ns.x }}}}"), "True [2, 3]");
+        check(&format!("{{% set ns = namespace({{'x': {three}[1:]}}) %}}{{{{ ns.x is sequence }}}}"), "True");
+        check(&format!("{{% with x = {three}[1:] %}}{{{{ x is sequence }}}}{{% endwith %}}"), "True");
+        check(&format!("{{% for x in [{three}[1:]] %}}{{{{ x is sequence }}}}{{% endfor %}}"), "True");
+        check("{% set x = {'a': 1} | chain({'b': 2}) %}{{ x.a + x.b }} {{ x is mapping }}", "3 True");
+        // The engine's own objects stay what they are, and what they hold is plain.
+        check("{% set ns = namespace() %}{% set other = namespace(x=ns) %}{% set other.x.y = 1 %}{{ ns.y }}", "1");
+        check(
+            "{% for group in messages | groupby('role') %}{{ group.grouper }} {{ group.list | length }} {% endfor %}",
+            "assistant 1 user 1 ",
+        );
+        let groups = format!("{{% set x = [{{'k': 1, 'v': {three}[1:]}}] | groupby('k') %}}");
+        check(&format!("{groups}{{{{ x[0].list[0].v is sequence }}}} {{{{ x[0].grouper }}}}"), "True 1");
+        check("{{ ['a', 'b'][::-1] | join(', ') }} {{ [[2, 1][::-1]] | map('first') | join }}", "b, a 1");
+    }
+
+    /// Each turn puts one more slice, sum or `chain` around the last value; the work of a look at it must not grow with the turns.
+    #[test]
+    fn values_made_in_a_loop_do_not_nest() {
+        let turns = |first: &str, next: &str, last: &str| {
+            format!(
+                "{{% set ns = namespace(x={first}) %}}{{% for i in range(5000) %}}{{% set ns.x = {next} %}}{{% endfor %}}{{{{ {last} }}}}"
+            )
+        };
+        check(&turns("range(200)", "ns.x[::-1]", "(ns.x is sequence, ns.x[0])"), "(True, 0)");
+        check(&turns("range(200)", "ns.x | reverse", "(ns.x is sequence, ns.x[0])"), "(True, 0)");
+        check(&turns("[range(200)]", "[ns.x[0][::-1]]", "(ns.x[0] is sequence, ns.x[0][0])"), "(True, 0)");
+        check(&turns("{'k': range(200)}", "{'k': ns.x.k[::-1]}", "(ns.x.k is sequence, ns.x.k[0])"), "(True, 0)");
+        check(&turns("{'k': 1}", "ns.x | chain({})", "ns.x"), "{'k': 1}");
+        check(&turns("[1]", "ns.x | chain([])", "ns.x"), "[1]");
+        let sets = "{% set ns = namespace(x=ns.x[::-1]) %}".repeat(5_000);
+        check(&format!("{{% set ns = namespace(x=range(200)) %}}{sets}{{{{ (ns.x is sequence, ns.x[0]) }}}}"), "(True, 0)");
+    }
 }

@@ -1,22 +1,15 @@
 //! What a tokenizer's file may ask for: it comes with a model, so its rules must not fill the memory, end the program or give other ids each time.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-
 use serde::Deserialize;
 use serde_json::Value as Json;
 use tokenizers::{ModelWrapper, Tokenizer};
+
+use super::catch_panic::{catch_panic, panic_message};
 
 /// The longest text that rules may make of one text, before it is cut into tokens or when tokens become text.
 const LONGEST_BYTES: usize = 256 << 20;
 /// The longest token; published ones stay below 600 bytes.
 const LONGEST_TOKEN_BYTES: usize = 1 << 16;
-
-thread_local! {
-    /// Whether a panic of this thread is caught, and told as an error, below.
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
-}
 
 /// How much longer a text can become.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -126,24 +119,9 @@ fn growth(rule: &Json) -> f64 {
 
 /// What `work` gives; where the regular expression engine panics (it does when an expression backtracks for too long), an error in its words.
 pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !CAUGHT.get() {
-                before(panic);
-            }
-        }));
-    });
-    let outer = CAUGHT.replace(true);
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    CAUGHT.set(outer);
-    match outcome {
+    match catch_panic(work) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(cause) => {
-            let message = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-            Err(format!("its rules gave up: {}", message.unwrap_or("no reason given")))
-        }
+        Err(cause) => Err(format!("its rules gave up: {}", panic_message(cause.as_ref()).unwrap_or("no reason given"))),
     }
 }
 

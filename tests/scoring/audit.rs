@@ -56,7 +56,9 @@ fn large_schemas_and_recursive_ones_are_audited_quickly() {
     let properties: serde_json::Map<_, _> = (0..40).map(|key| (format!("k{key}"), this.clone())).collect();
     let recursive = serde_json::json!({"type": "object", "required": properties.keys().collect::<Vec<_>>(), "properties": properties});
     let lists = serde_json::json!({"type": "array", "minItems": 1000, "items": this});
-    for schema in [large, recursive, lists] {
+    let inner = serde_json::json!({"type": "array", "minItems": 18, "items": {"type": "array", "minItems": 1000}});
+    let free = serde_json::json!({"type": "array", "minItems": 1000, "items": inner});
+    for schema in [large, recursive, lists, free] {
         let folder = folder_with(&schema.to_string(), "[score]\ngraded = true\n");
         let task = Task::load(folder.path()).unwrap();
         let rows = vec![row("{}"); 500];

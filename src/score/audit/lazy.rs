@@ -24,6 +24,8 @@ const MAX_DEPTH: usize = 16;
 const MAX_REPEATED: u64 = 1_000;
 /// Values that an answer may have beyond those of the schema: references and lists may multiply them at each level.
 const MAX_VALUES: usize = 20_000;
+/// Text of this length takes as much of the budget as a value: keys, constants and `minLength` are repeated too.
+const BYTES_PER_VALUE: usize = 64;
 
 /// A value for the schema by that habit. It need not be valid: that is what the audit asks.
 pub(super) fn answer(schema: &Value, habit: Habit) -> Value {
@@ -33,6 +35,11 @@ pub(super) fn answer(schema: &Value, habit: Habit) -> Value {
 /// Whether there may be one more value.
 fn take(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
+}
+
+/// What a text takes besides its value; a short one nothing.
+fn take_bytes(left: &Cell<usize>, bytes: usize) {
+    left.set(left.get().saturating_sub(bytes / BYTES_PER_VALUE));
 }
 
 fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<usize>) -> Value {
@@ -45,6 +52,8 @@ fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<us
         && let Some(value) =
             keywords.get("const").or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
     {
+        left.set(left.get().saturating_sub(count_values(value) - 1));
+        take_bytes(left, value.to_string().len());
         return value.clone();
     }
     let types = keywords.get("type");
@@ -57,14 +66,20 @@ fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<us
     match types.and_then(|types| types.as_str().or_else(|| types.as_array()?.first()?.as_str())).unwrap_or("object") {
         "object" => object(keywords, habit, left, next),
         _ if habit == Habit::Nulls => Value::Null,
-        "string" => Value::String("x".repeat(at_least(keywords, "minLength", habit))),
+        "string" => {
+            let length = at_least(keywords, "minLength", habit);
+            take_bytes(left, length);
+            Value::String("x".repeat(length))
+        }
         "integer" | "number" => least_number(keywords, habit),
         "boolean" => json!(false),
         "array" => {
             let before = left.get();
             let item = keywords.get("items").map_or(Value::Null, next);
-            let count = at_least(keywords, "minItems", habit).min(left.get() / (before - left.get()).max(1));
-            left.set(left.get() - (before - left.get()) * count);
+            // What costs nothing to make (`true`, no `items`, too deep) costs memory each time it is repeated.
+            let each = (before - left.get()).max(1);
+            let count = at_least(keywords, "minItems", habit).min(left.get() / each);
+            left.set(left.get() - each * count);
             Value::Array(vec![item; count])
         }
         _ => Value::Null,
@@ -77,11 +92,13 @@ fn object(keywords: &Map<String, Value>, habit: Habit, left: &Cell<usize>, next:
     let mut members = Map::new();
     for (key, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
         if (habit != Habit::Least || required.contains(key.as_str())) && take(left) {
+            take_bytes(left, key.len());
             members.insert(key.clone(), if habit == Habit::Nulls { Value::Null } else { next(schema) });
         }
     }
     for key in keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).take_while(|_| take(left))
     {
+        take_bytes(left, key.len());
         members.entry(key).or_insert(Value::Null);
     }
     Value::Object(members)
@@ -98,5 +115,47 @@ fn least_number(keywords: &Map<String, Value>, habit: Habit) -> Value {
         (Some(minimum), None) if minimum.as_f64() > Some(0.0) => minimum.clone(),
         (_, Some(minimum)) if minimum >= 0.0 => json!(minimum + 1.0),
         _ => json!(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values and bytes of the answer, within the budget of the schema: the schema's own once, and what it is repeated to.
+    #[track_caller]
+    fn check(schema: &Value) -> Value {
+        let made = answer(schema, Habit::Least);
+        let (budget, own) = (MAX_VALUES + 3 * count_values(schema), schema.to_string().len());
+        let (values, bytes) = (count_values(&made), made.to_string().len());
+        assert!(values <= budget, "{values} values of {budget}");
+        assert!(bytes <= own + 2 * BYTES_PER_VALUE * budget, "{bytes} bytes");
+        made
+    }
+
+    #[test]
+    fn repetitions_stay_within_the_budget() {
+        let list = |least: u64, items: Value| json!({"type": "array", "minItems": least, "items": items});
+        // Items that cost nothing: missing, `true`, deeper than is followed.
+        check(&list(1_000, list(18, json!({"type": "array", "minItems": 1000}))));
+        check(&list(1_000, list(1_000, json!(true))));
+        check(&(0..20).fold(json!({}), |inner, _| list(1_000, inner)));
+        check(&json!({"$defs": {"a": list(1_000, json!({"$ref": "#/$defs/a"}))}, "$ref": "#/$defs/a"}));
+        // Items that cost more memory than values.
+        check(&list(1_000, list(1_000, json!({"const": vec![0; 1_000]}))));
+        check(&list(1_000, list(1_000, json!({"enum": ["x".repeat(100_000)]}))));
+        check(&list(1_000, list(1_000, json!({"type": "string", "minLength": 1000}))));
+        let (key, empty) = ("k".repeat(100_000), json!({}));
+        check(&list(1_000, list(1_000, json!({"required": [key]}))));
+        check(&list(1_000, list(1_000, json!({"required": [key], "properties": {key.as_str(): empty}}))));
+    }
+
+    #[test]
+    fn a_minimum_within_the_budget_is_met() {
+        assert_eq!(check(&json!({"type": "array", "minItems": 1000})), json!(vec![Value::Null; 1_000]));
+        assert_eq!(check(&json!({"type": "array", "minItems": 3, "items": {"const": [1, 2]}})), json!(vec![[1, 2]; 3]));
+        let name = json!({"type": "string", "minLength": 200});
+        let list = json!({"type": "array", "minItems": 1000, "items": {"required": ["name"], "properties": {"name": name}}});
+        assert_eq!(check(&list), json!(vec![json!({"name": "x".repeat(200)}); 1_000]));
     }
 }
