@@ -114,7 +114,7 @@ fn a_task_with_something_wrong_in_it() {
         damage(&small_task(folder.path()));
         check(folder.path(), &training(&[]), code, parts);
     }
-    check(folder.path(), &["train", "./nonesuch"], 1, &["no task \"./nonesuch\": there is no such folder; `grpo-tui init DIR` makes"]);
+    check(folder.path(), &["train", "./nonesuch"], 1, &["no task \"./nonesuch\": no such folder; `grpo-tui init DIR` makes"]);
     check(folder.path(), &["eval", "invoise", "--model", "tiny"], 1, &["no task \"invoise\": did you mean `invoice`?"]);
 }
 
@@ -147,7 +147,7 @@ fn a_model_with_something_wrong_in_it() {
     let cases: [(Damage<'_>, &[&str]); 8] = [
         (
             &|| truncate("model.safetensors", 1_000_000),
-            &["model/model.safetensors: cut short", "the file has 1000000", "copy the file again"],
+            &["model/model.safetensors: cut short", "the file now has 1000000", "copy the file again"],
         ),
         (&|| truncate("model.safetensors", 5), &["model/model.safetensors: 5 bytes are too few", "copy the file again"]),
         (
@@ -190,20 +190,20 @@ fn a_configuration_with_something_wrong_in_it() {
     let set = |assignment: &str, parts: &[&str]| check(folder.path(), &training(&["--set", assignment]), 2, parts);
     set("learning_rat=1e-4", &["--set: unknown key `learning_rat`; did you mean `learning_rate`?"]);
     set("zzz=1", &["--set: unknown key `zzz`; `grpo-tui train --help` lists all keys"]);
-    set("learning_rate=fast", &["--set: `learning_rate` is `fast`; it must be a number from 0 to 10"]);
-    set("learning_rate=-1", &["`learning_rate` is `-1`; it must be a number from 0 to 10"]);
-    set("max_steps=1.5", &["`max_steps` is `1.5`; it must be a whole number"]);
-    set("policy_loss=grp", &["`policy_loss` is `grp`; it must be one of grpo, "]);
+    set("learning_rate=fast", &["--set: `learning_rate` is `fast`; must be a number from 0 to 10"]);
+    set("learning_rate=-1", &["`learning_rate` is `-1`; must be a number from 0 to 10"]);
+    set("max_steps=1.5", &["`max_steps` is `1.5`; must be a whole number"]);
+    set("policy_loss=grp", &["`policy_loss` is `grp`; must be one of grpo, "]);
     set("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]);
     set("max_steps", &["--set max_steps: write it as key=value"]);
-    set("completions_per_prompt=1", &["completions_per_prompt is 1", "set it to 2 or more"]);
+    set("decode_per_prompt=1", &["decode_per_prompt is 1", "set it to 2 or more"]);
     set("max_completion_tokens=5000", &["max_completion_tokens (5000) leaves no room", "raise max_seq_len or lower"]);
     let file = |text: &str, parts: &[&str]| {
         fs::write(folder.path().join("more.toml"), text).unwrap();
         check(folder.path(), &training(&["--config", "more.toml"]), 2, parts);
     };
     file("seed = 1\nlearnin_rate = 1\n", &["more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?"]);
-    file("learning_rate = true\n", &["more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10"]);
+    file("learning_rate = true\n", &["more.toml line 1: `learning_rate` is boolean `true`; must be a number from 0 to 10"]);
     file("seed = 1\nlearning_rate =\n", &["more.toml line 2: "]);
     check(folder.path(), &training(&["--config", "none.toml"]), 2, &["--config none.toml: No such file", "name a TOML file"]);
 }
@@ -346,7 +346,7 @@ fn a_run_that_cannot_be_resumed() {
     // The remedy is true.
     fs::remove_dir_all(run.join("checkpoints/step-000002")).unwrap();
     let again = call(folder.path(), &resume);
-    assert!(again.status.success() && stderr(&again).contains("resumes from the checkpoint of step 0"), "{}", stderr(&again));
+    assert!(again.status.success() && stderr(&again).contains("resumed from checkpoint of step 0"), "{}", stderr(&again));
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn a_run_without_the_checkpoint_asked_for() {
     small_task(folder.path());
     let run = copied_run(folder.path(), false);
     let eval = |model: &str, parts: &[&str]| check(folder.path(), &["eval", "task", "--runs", "runs", "--model", model], 1, parts);
-    eval("short@7", &["has no checkpoint `7`; there are those of steps 0, 2"]);
+    eval("short@7", &["has no checkpoint `7`: use those of steps 0, 2"]);
     eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` shows"]);
     fs::write(run.join("checkpoints/step-000002/model.safetensors"), "").unwrap();
     eval("short@2", &["step-000002/model.safetensors: not a whole safetensors file", "take another checkpoint (RUN@STEP)"]);

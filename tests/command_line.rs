@@ -54,7 +54,7 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice");
     let task = folder.join("task");
     fs::create_dir_all(&task).unwrap();
-    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("completions.jsonl", 4)] {
+    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("decode.jsonl", 4)] {
         let text = fs::read_to_string(from.join(file)).unwrap();
         fs::write(task.join(file), text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     }
@@ -66,7 +66,7 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
 
 /// What keeps a training short.
 pub(crate) const SHORT: [&str; 8] =
-    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];
+    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "decode_per_prompt=4", "--set", "prompt_groups_per_step=4"];
 
 /// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json` printed.
 pub(crate) fn finished() -> &'static (PathBuf, Value) {
@@ -164,7 +164,7 @@ fn base_against_a_run() {
     let comparison = &eval["comparisons"][0];
     let fields = ["first", "second", "n", "fixed", "broken", "both", "neither", "unmatched", "mcnemar_p"];
     assert_eq!(keys(comparison)[..fields.len()], fields);
-    let more = ["valid_difference", "exact_difference", "tiers", "clear", "required_n", "p", "verdict", "exact"];
+    let more = ["valid_diff", "exact_diff", "tiers", "clear", "required_n", "p", "verdict", "exact"];
     assert_eq!(keys(comparison)[fields.len()..], more);
     assert_eq!(comparison["p"], comparison["mcnemar_p"], "with one completion a prompt the exact McNemar test decides");
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
@@ -180,8 +180,8 @@ fn base_against_a_run() {
     assert!(text.starts_with("proof set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
     let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
-    let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
-    assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");
+    let same = "tiny to first:\nvalid: no diff found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
+    assert!(text.contains(same), "checkpoint of step 0 is the base: {text}");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_missed_threshold_is_3() {
     assert_eq!(missed.status.code(), Some(3));
     let valid = report["base"]["valid"].as_f64().unwrap();
     let said = format!("error: base: valid is {:.1} % [", 100.0 * valid);
-    let by = format!("] of 8, {:.1} points under the 100.0 % of --fail-under\n", 100.0 * (1.0 - valid));
+    let by = format!("] of 8, {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
     assert!(stderr(&missed).contains(&said) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
     let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
     assert_eq!(document["targets"]["base"], report["base"]);
@@ -220,18 +220,18 @@ fn usage_errors_are_2() {
     for (arguments, complaint) in [
         (&["eval", "task"][..], "--model <NAME=M>"),
         (&["eval", "task", "--model", "=tiny"], "--model =tiny: write NAME=M, for example base=tiny"),
-        (&["eval", "task", "--model", "a=tiny", "--model", "a=tiny"], "--model a=tiny: the name `a` is taken"),
-        (&["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"], "4 models; give at most 3"),
+        (&["eval", "task", "--model", "a=tiny", "--model", "a=tiny"], "--model a=tiny: duplicate name `a` is taken"),
+        (&["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"], "4 models: at most 3"),
         (&["eval", "task", "--model", "tiny", "--samples", "2"], "add --temperature 1"),
         (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
-        (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "it must be a number from 0 upwards"),
+        (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "must be a number >= 0"),
         (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file; name one of the sets train, eval and proof"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90 % write valid=0.9"),
-        (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "there is no rate `vaild`; there are parse, valid"),
+        (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no row of that id in task/eval.jsonl"),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
         (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),
-        (&["train", "task", "--preset", "quik"], "--preset quik: there are quick, seed, recommended"),
+        (&["train", "task", "--preset", "quik"], "--preset quik: unknown preset, use quick, seed, recommended"),
         (&["train"], "<TASK>"),
         (&["nonesuch"], "nonesuch"),
     ] {
@@ -260,7 +260,7 @@ fn sample_shows_what_a_model_writes() {
     let of_set = sample(&["tiny", "--on", "eval", "--n", "1", "--temperature", "0", "--json"]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), stdout(&of_set)).unwrap();
-    let scores = lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
+    let scores = lines(&call(folder, &["score", "task", "--decode", file.path().to_str().unwrap(), "--json"]));
     assert_eq!(scores.len(), 4);
     for (score, line) in scores.iter().zip(lines(&of_set)) {
         assert!(score.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{score} is not in {line}");
@@ -303,7 +303,7 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
     assert_eq!((output.status.code(), &base["n"], &base["with_expected"]), (Some(3), &8.into(), &2.into()));
     // Wilson's 95 % interval of 0 of 2 ends at 65.8 %, that of 0 of 8 at 32.4 %.
     let message = stderr(&output);
-    assert!(message.contains("base: exact is 0.0 % [0.0, 65.8] of 2, 100.0 points under the 100.0 %"), "{message}");
+    assert!(message.contains("base: exact is 0.0 % [0.0, 65.8] of 2, 100.0 points below the 100.0 %"), "{message}");
     assert!(message.contains("base: valid is 0.0 % [0.0, 32.4] of 8, 100.0 points under"), "{message}");
 }
 

@@ -211,7 +211,7 @@ fn check_derivative(settings: &LossSettings, log_probs: &[f32], sampled: Option<
         // Central differences err by step^2 / 6 of the third derivative, here at most about e^1.5.
         assert!(
             (difference - found.weights[token]).abs() < 2e-6,
-            "{settings:?} token {token} of {log_probs:?} over {sampled:?}, A {advantage}: differences {difference}, weights {:?}",
+            "{settings:?} token {token} of {log_probs:?} over {sampled:?}, A {advantage}: changed {diff}, weights {:?}",
             found.weights
         );
     }

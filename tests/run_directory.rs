@@ -389,7 +389,7 @@ fn a_read_only_folder_is_named() {
         std::fs::write(folder.path().join("runs"), "").unwrap();
         (folder.path().join("runs"), "File exists")
     } else {
-        (folder.path().join("runs"), "Permission denied (os error 13); make it writable, or choose another place with --runs DIR")
+        (folder.path().join("runs"), "Permission denied (os error 13); make it writable, or use another folder with --runs DIR")
     };
     let error = RunDirectory::create(&runs, new_run("invoice")).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot create {}: {reason}", runs.display())), "{error}");
@@ -443,7 +443,7 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
     assert_eq!(at("@last").unwrap(), 20);
     assert_eq!(at("@10").unwrap(), 10);
     let missing = at("@25").unwrap_err().to_string();
-    assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
+    assert!(missing.ends_with("has no checkpoint `25`: use those of steps 5, 10, 15, 20"), "{missing}");
     assert_eq!(RunState::read(run.path()).unwrap().best_step(&[0, 5]), Some(5));
     assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
 }

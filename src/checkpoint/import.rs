@@ -150,8 +150,8 @@ impl PeftAdapter {
         }
         unused.sort_unstable();
         match (unused.first(), self.tensors.is_empty()) {
-            (Some(name), _) => bad(format!("`{name}` has no place in this model; adapters stand beside its linear layers only")),
-            (None, true) => bad("it holds no adapter".to_owned()),
+            (Some(name), _) => bad(format!("`{name}` does not exist in this model: adapters belong to its linear layers only")),
+            (None, true) => bad("it has no adapter".to_owned()),
             (None, false) => Ok(()),
         }
     }
@@ -203,9 +203,9 @@ impl PeftAdapter {
             .map_err(|error| refused(path, format!("{error}; copy the file again")))?;
         let mut tensors = HashMap::with_capacity(loaded.len());
         for (name, tensor) in loaded {
-            let ours = our_name(&name).ok_or_else(|| refused(path, format!("`{name}` is no LoRA matrix; it cannot be used here")))?;
+            let ours = our_name(&name).ok_or_else(|| refused(path, format!("`{name}` is not a LoRA matrix")))?;
             if tensors.insert(ours, tensor).is_some() {
-                return Err(refused(path, format!("`{name}` stands in it twice, with and without a prefix or a name")));
+                return Err(refused(path, format!("`{name}` occurs twice, with and without a prefix or a name")));
             }
         }
         Ok(tensors)
@@ -251,7 +251,7 @@ fn refused(path: &Path, problem: String) -> CheckpointError {
 }
 
 fn unread(error: &std::io::Error) -> String {
-    format!("{error}; an adapter's folder holds adapter_config.json and adapter_model.safetensors")
+    format!("{error}; an adapter folder contains adapter_config.json and adapter_model.safetensors")
 }
 
 #[cfg(test)]

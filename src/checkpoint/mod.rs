@@ -31,7 +31,7 @@ pub enum CheckpointError {
     },
     /// A file is missing or unreadable.
     #[error(
-        "{path}: {problem}; take another checkpoint (RUN@STEP), or remove this one's folder: a resume then goes on from the one before"
+        "{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)"
     )]
     Read {
         /// The file.

@@ -181,7 +181,7 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
     let view = file.get("moments").map_err(|_| unreadable(&path, "no tensor `moments`".to_owned()))?;
     let count: usize = view.shape().iter().product();
     if count != 2 * parameters.count() || view.dtype() != DType::F32.into() {
-        let problem = format!("{count} moments ({:?}) for {} trained numbers", view.dtype(), parameters.count());
+        let problem = format!("{count} moments ({:?}) for {} trained parameters", view.dtype(), parameters.count());
         return Err(unreadable(&path, problem));
     }
     let moments = Uploader::default().tensor(view.data(), DType::F32, &[count], parameters.flat().device())?;

@@ -22,22 +22,22 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Products, prefill, decode and training of the embedded model's shape on the processor
+    /// Measure matmul, prefill, decode and training of the embedded model's shape on the CPU
     Cpu {
         /// Another model's shape: a folder or a Hugging Face name
         #[arg(long, default_value = "tiny")]
         shape: String,
-        /// Threads (0 takes every core)
+        /// CPU threads (0: all cores)
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Leave out the whole run of the embedded task (about a minute)
+        /// Skip the full run of the embedded task (about a minute)
         #[arg(long)]
         no_run: bool,
         /// One JSON document on stdout
         #[arg(long)]
         json: bool,
     },
-    /// A GPU's limits, then prefill, decode and whole steps at a model's shape, with random weights; what does not fit its memory is named
+    /// Measure GPU peaks, then prefill, decode and full steps at a model's shape with random weights
     Gpu(Box<GpuArguments>),
 }
 
@@ -46,22 +46,22 @@ struct GpuArguments {
     /// A known shape (qwen3-0.6b, -1.7b, -4b, -8b, -14b, -32b), or a model's folder or Hugging Face name, of which only config.json is read
     #[arg(long, default_value = "qwen3-8b")]
     shape: String,
-    /// Prompts x completions of a measured step; may be repeated [default: 1x4, 8x8, 32x8]
+    /// Prompts x completions of a step; repeatable [default: 1x4, 8x8, 32x8]
     #[arg(long = "step", value_name = "PxC", value_parser = step_shape)]
     steps: Vec<(usize, usize)>,
-    /// A batch to measure decoding at; may be repeated [default: 1, 4, 16, 64, 256]
+    /// Decode batch size; repeatable [default: 1, 4, 16, 64, 256]
     #[arg(long = "batch", value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     batches: Vec<u16>,
-    /// Tokens of a prompt
+    /// Prompt tokens
     #[arg(long, default_value_t = 100)]
     prompt_tokens: usize,
-    /// New tokens of a completion
+    /// New tokens per completion
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
     new_tokens: u32,
-    /// Rank of the adapters
+    /// LoRA rank
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_rank: u32,
-    /// Tokens forwarded at once in training; fewer where they do not fit
+    /// Tokens per micro-batch in training; fewer where they do not fit
     #[arg(long, default_value_t = 8192)]
     tokens_per_micro_batch: usize,
     #[command(flatten)]
@@ -138,7 +138,7 @@ fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Mea
     if let Some(why) = missing {
         return format!("{what} not measured: {why}");
     }
-    let share = of_limit.map_or_else(String::new, |share| format!("{:3.0} % of the measured limit", 100.0 * share));
+    let share = of_limit.map_or_else(String::new, |share| format!("{:3.0}% of the measured peak", 100.0 * share));
     let digits = if value.abs() < 10.0 { 3 } else { 0 };
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
@@ -153,7 +153,7 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let figure =
         |name: &str, value, unit: &str| Measurement::new(&format!("run, {name}"), "train invoice --model tiny", 64, value, unit, None);
     Ok(vec![
-        figure("base proof to final proof", report.seconds, "s"),
+        figure("base test to final test", report.seconds, "s"),
         figure("valid before", report.base.valid, "share"),
         figure("valid after", report.trained.valid, "share"),
         figure("exact match after", report.trained.exact.unwrap_or(0.0), "share"),

@@ -23,9 +23,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Write the prompt files that the task's generator makes: always the same bytes
+    /// Generate the task's prompt files (deterministic)
     Build(Build),
-    /// Look for bad lines, duplicates, leaks between the sets, answers that the schema refuses, prompts that are too long, secrets
+    /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
     Check(Check),
 }
 
@@ -36,7 +36,7 @@ struct Build {
     /// Write into this folder instead of the task's own
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write nothing; fail if a file is not what the generator makes
+    /// Write nothing; fail if a file differs from the generator's output
     #[arg(long)]
     check: bool,
 }
@@ -91,12 +91,12 @@ fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
             .map_err(|error| Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display())))?;
         if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
             let message = format!(
-                "{} line {line} is not what the generator makes; run `grpo-tui dataset build {task}` to rewrite it",
+                "{} line {line} differs from the generator's output; run `grpo-tui dataset build {task}` to rewrite it",
                 path.display()
             );
             return Err(Failure::failed(message));
         }
-        println!("{}: {} rows, as the generator makes them", path.display(), set.rows);
+        println!("{}: {} rows, up to date", path.display(), set.rows);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,7 +148,7 @@ fn print_health(health: &Health) {
     }
     let total: usize = health.counts.values().sum();
     if total > health.findings.len() {
-        println!("… and {} more of the same kinds", total - health.findings.len());
+        println!("... {} more", total - health.findings.len());
     }
     let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
     println!(

@@ -7,10 +7,10 @@ use crate::run::{Compute, Gpu};
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct DeviceArguments {
-    /// Compute on this GPU, of those that CUDA shows this process (needs a build with the feature `cuda`) [default: 0 where there is one]
+    /// GPU to use, as CUDA numbers it (needs the feature `cuda`) [default: 0, if there is one]
     #[arg(long, value_name = "N", conflicts_with = "cpu")]
     gpu: Option<usize>,
-    /// Compute on the CPU, also where there is a GPU
+    /// Use the CPU
     #[arg(long)]
     cpu: bool,
 }
@@ -28,7 +28,7 @@ impl DeviceArguments {
             None if self.cpu => Ok(Engine::cpu()),
             None if Engine::gpus() == 0 => {
                 if let Some(why) = Engine::why_no_gpu() {
-                    say(&format!("computing on the CPU, since no GPU can be used: {why}"));
+                    say(&format!("using the CPU: no usable GPU: {why}"));
                 }
                 Ok(Engine::cpu())
             }
@@ -41,7 +41,7 @@ impl DeviceArguments {
         let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
         let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
         if let Some(text) = in_use {
-            say(&format!("{text}; the run takes what is free, and both will be slower"));
+            say(&format!("{text}; both will be slower"));
         }
     }
 

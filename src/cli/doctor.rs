@@ -13,7 +13,7 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Look at this folder of runs [default: the workspace's runs/, else the user's data directory]
+    /// Runs folder to check [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     /// One JSON document
@@ -176,7 +176,7 @@ fn view() -> ViewFound {
     let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });
     let looked_for = [of("configuration", given.config_file()), of("keymap", given.keymap_file()), of("themes", given.themes_folder())];
     ViewFound {
-        theme: if asks { "dark or light, as the terminal says its ground is".to_owned() } else { looks.theme.name },
+        theme: if asks { "dark or light, by terminal background".to_owned() } else { looks.theme.name },
         colours: looks.depth.name(),
         ascii: looks.theme.ascii,
         mouse: looks.mouse,
@@ -194,11 +194,11 @@ fn view() -> ViewFound {
 
 #[cfg(feature = "view")]
 fn view_page(found: &ViewFound) -> String {
-    let letters = if found.ascii { "ASCII only" } else { "letters beyond ASCII" };
+    let letters = if found.ascii { "ASCII only" } else { "Unicode" };
     let mouse = if found.mouse { "mouse" } else { "no mouse" };
     let link = if found.low_bandwidth { ", low bandwidth" } else { "" };
     let mut text = format!(
-        "workbench theme {}; colours {}; {letters}; {mouse}{link}; copies by {}\n",
+        "workbench theme {}; colours {}; {letters}; {mouse}{link}; clipboard by {}\n",
         found.theme, found.colours, found.copies_through
     );
     for LookedFor { what, path, exists } in &found.looked_for {
@@ -206,7 +206,7 @@ fn view_page(found: &ViewFound) -> String {
         let _ = writeln!(text, "          {what}: {}{state}", path.display());
     }
     for file in found.files.iter().filter(|file| found.looked_for.iter().all(|looked| looked.path != **file)) {
-        let _ = writeln!(text, "          in effect: {}", file.display());
+        let _ = writeln!(text, "          in use: {}", file.display());
     }
     for note in &found.notes {
         let _ = writeln!(text, "          wrong: {note}");
@@ -217,7 +217,7 @@ fn view_page(found: &ViewFound) -> String {
 fn page(findings: &Findings) -> String {
     let mut text = format!("{}\n\n", findings.logout_in_words);
     for slot in &findings.slots {
-        let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("held by {holder}"));
+        let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));
         let is = if slot.is.is_empty() { String::new() } else { format!(" ({})", slot.is) };
         let in_use = slot.in_use.as_ref().filter(|_| slot.holder.is_none()).map_or_else(String::new, |text| format!("; {text}"));
         let _ = writeln!(text, "{:<9} {holder}{is}{in_use}", slot.device);
@@ -226,8 +226,8 @@ fn page(findings: &Findings) -> String {
     for folder in &findings.folders {
         let path = folder.path.as_ref().map_or_else(|| "none".to_owned(), |path| visible(&path.to_string_lossy()).into_owned());
         let free = folder.free_bytes.map_or_else(String::new, |bytes| format!(", {:.1} GB free", bytes as f64 / 1e9));
-        let missing = if folder.exists { "" } else { ", made when needed" };
-        let network = if folder.network { ", shared over a network: watched by polling" } else { "" };
+        let missing = if folder.exists { "" } else { ", created on demand" };
+        let network = if folder.network { ", network file system: polled" } else { "" };
         let _ = writeln!(text, "{:<9} {path} ({}{free}{missing}{network})", folder.used_for, folder.file_system);
         if let Some(error) = &folder.error {
             let _ = writeln!(text, "          {error}");
@@ -242,7 +242,7 @@ fn page(findings: &Findings) -> String {
     facts.push(if *utf8 { "UTF-8" } else { "the locale is not UTF-8" }.to_owned());
     facts.extend(ssh.then(|| "over SSH".to_owned()));
     facts.extend(multiplexer.map(|name| format!("inside {name}")));
-    facts.extend((!output_is_terminal).then(|| "output is no terminal".to_owned()));
+    facts.extend((!output_is_terminal).then(|| "output is not a terminal".to_owned()));
     let _ = writeln!(text, "\nterminal  {}", facts.join(", "));
     #[cfg(feature = "view")]
     text.push_str(&view_page(&findings.view));

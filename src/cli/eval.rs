@@ -26,25 +26,25 @@ pub(super) struct Arguments {
     /// RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
-    /// The prompts: proof, eval, train, or a file of prompt rows
+    /// Prompt set: test, eval, train, or a file of prompt rows (`proof` = test)
     #[arg(long, value_name = "SET", default_value = "proof")]
     on: String,
-    /// Logits are divided by this; 0 takes the likeliest token
+    /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = temperature)]
     temperature: f64,
-    /// Completions of each prompt; more than one needs a temperature above 0
+    /// Completions per prompt; more than one needs a temperature above 0
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     samples: u32,
-    /// Decides every random number of the sampling
+    /// Sampling seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest completion, for all models alike [default: the run's own, else the task's]
+    /// Maximum completion tokens, for all models [default: the run's own, else the task's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
-    /// Exit with 3 when the last model's rate is lower, for example valid=0.9; also parse, exact, tolerant
+    /// Exit with 3 if the last model's rate is lower, e.g. valid=0.9; also parse, exact, tolerant
     #[arg(long, value_name = "RATE=X", value_parser = Threshold::parse)]
     fail_under: Vec<Threshold>,
-    /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
+    /// Runs folder [default: the workspace's runs/, then the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     #[command(flatten)]
@@ -52,13 +52,13 @@ pub(super) struct Arguments {
     /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// A folder for every answer, the task and the result, for the workbench and for later
+    /// Save every answer, the task and the result in this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The result as one self-contained HTML file, with the answers that changed, or of one model those that are not valid; secrets are masked
+    /// Write the result as one self-contained HTML file; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Replace the HTML file where it exists
+    /// Overwrite the HTML file
     #[arg(long, requires = "html")]
     force: bool,
     /// One JSON document on stdout
@@ -134,11 +134,11 @@ type Done<'a> = (&'a Target, Vec<EvalRecord>, EvalSummary);
 
 fn targets(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Vec<Target>, Failure> {
     if arguments.models.len() > MOST_TARGETS {
-        return Err(Failure::usage(format!("{} models; give at most {MOST_TARGETS} with --model", arguments.models.len())));
+        return Err(Failure::usage(format!("{} models: at most {MOST_TARGETS} --model", arguments.models.len())));
     }
     if arguments.samples > 1 && arguments.temperature == 0.0 {
         return Err(Failure::usage(format!(
-            "--samples {} at temperature 0 draws the same completion again and again; add --temperature 1",
+            "--samples {} needs a temperature above 0: add --temperature 1",
             arguments.samples
         )));
     }
@@ -146,7 +146,7 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Vec
     for text in &arguments.models {
         let target = Target::find(text, task, places)?;
         if targets.iter().any(|other| other.name == target.name) {
-            return Err(Failure::usage(format!("--model {text}: the name `{}` is taken; write another before `=`", target.name)));
+            return Err(Failure::usage(format!("--model {text}: duplicate name `{}`: write NAME=M", target.name)));
         }
         targets.push(target);
     }
@@ -215,7 +215,7 @@ fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[Paired]) -> Strin
         text.extend(pair.judged().map(report::Judged::line));
     }
     if samples > 1 {
-        text.push_str("completions of one prompt are not independent: intervals and p-values are clustered by prompt\n");
+        text.push_str("intervals and p-values are clustered by prompt\n");
     }
     if let Some((_, last)) = columns.last() {
         text.push_str(&report::value_drift(last));
@@ -233,7 +233,7 @@ fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
         if rate.is_nan() || rate < *lowest {
             let (rows, [low, high]) = (summary.rows_of(metric), summary.interval(metric));
             missed.push(format!(
-                "{}: {metric} is {:.1} % [{:.1}, {:.1}] of {rows}, {:.1} points under the {:.1} % of --fail-under",
+                "{}: {metric} {:.1}% [{:.1}, {:.1}], n = {rows}, is {:.1} points below the {:.1}% of --fail-under",
                 target.name,
                 100.0 * rate,
                 100.0 * low,
@@ -251,14 +251,14 @@ impl Threshold {
         let names = ["parse", "valid", "exact", "tolerant"];
         let (metric, lowest) = text.split_once('=').ok_or("write it as RATE=X, for example valid=0.9")?;
         if !names.contains(&metric) {
-            return Err(format!("there is no rate `{metric}`; there are {}", names.join(", ")));
+            return Err(format!("unknown rate `{metric}`: use {}", names.join(", ")));
         }
         match lowest.parse::<f64>() {
             Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self { metric: metric.to_owned(), lowest }),
             Ok(percent) if percent > 1.0 && percent <= 100.0 => {
                 Err(format!("a rate is a number from 0 to 1; for {percent} % write {metric}={}", percent / 100.0))
             }
-            _ => Err(format!("`{lowest}` is no number from 0 to 1")),
+            _ => Err(format!("`{lowest}` is not a number from 0 to 1")),
         }
     }
 }
@@ -268,5 +268,5 @@ pub(super) fn temperature(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|value: &f64| value.is_finite() && *value >= 0.0)
-        .ok_or_else(|| "it must be a number from 0 upwards".to_owned())
+        .ok_or_else(|| "must be a number >= 0".to_owned())
 }

@@ -9,9 +9,9 @@ use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The workspace's folder; made if it does not exist
+    /// Workspace folder; created if missing
     folder: PathBuf,
-    /// The task to begin with: an embedded task, or a task's folder
+    /// Initial task: an embedded task, or a task's folder
     #[arg(long, value_name = "TASK", default_value = "invoice")]
     from: String,
 }
@@ -22,7 +22,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let home = arguments.folder.join("tasks").join(&task.name);
     if fs::symlink_metadata(&home).is_ok() {
         return Err(Failure::usage(format!(
-            "{} exists already and is left as it is; choose another folder, or remove it first",
+            "{} already exists: choose another folder, or remove it",
             home.display()
         )));
     }
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         fs::write(&path, bytes).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     }
     make_folder(&arguments.folder.join("runs"))?;
-    println!("Made the workspace {} with the task {} ({} files).", arguments.folder.display(), task.name, files.len());
+    println!("Created workspace {} with task {} ({} files).", arguments.folder.display(), task.name, files.len());
     println!("  edit it     {}", home.join("task.toml").display());
     println!("  check it    cd {} && grpo-tui task check {}", arguments.folder.display(), task.name);
     println!("  score       grpo-tui score {}", task.name);

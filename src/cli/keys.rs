@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// One JSON document
     #[arg(long)]
     json: bool,
-    /// Check a keymap file instead of using the user's own: exit code 1 where an entry does not count
+    /// Check this keymap file; exit code 1 if an entry is invalid
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ pub(super) fn devices(compute: Compute) -> Result<Vec<Device>, Failure> {
         Compute::Cpu => Ok(vec![Device::Cpu]),
         Compute::Any if gpus == 0 => {
             if let Some(why) = Engine::why_no_gpu() {
-                say(&format!("computing on the CPU, since no GPU can be used: {why}"));
+                say(&format!("using the CPU: no usable GPU: {why}"));
             }
             Ok(vec![Device::Cpu])
         }

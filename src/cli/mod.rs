@@ -47,7 +47,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use output::{print, print_json};
 
-/// Makes a language model's structured output reliable: score it, train it with GRPO, prove it on held-out prompts.
+/// Make a language model's structured output reliable: score it, train it with GRPO, measure it on held-out prompts.
 #[derive(Debug, Parser)]
 #[command(name = "grpo-tui", version, about, max_term_width = 120)]
 struct Arguments {
@@ -62,18 +62,18 @@ struct Arguments {
 enum Command {
     /// Create a workspace with a task to edit
     Init(init::Arguments),
-    /// Train a model on a task, with GRPO or by imitation (SFT)
+    /// Train a model on a task with GRPO or SFT
     #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
-    /// Compare models on a task's held-out prompts
+    /// Compare models on held-out prompts
     #[cfg(feature = "engine")]
     Eval(eval::Arguments),
-    /// Score completions against a task's schema, one line a completion
+    /// Score completions against a task's schema
     Score(score::Arguments),
     /// Sample completions of a task's prompts
     #[cfg(feature = "engine")]
     Sample(sample::Arguments),
-    /// Check a task, or audit its schema for lazy answers
+    /// Check a task, or check its reward for degenerate answers
     Task(task::Arguments),
     /// Build or check a task's prompt sets
     Dataset(dataset::Arguments),
@@ -82,9 +82,9 @@ enum Command {
     Model(model::Arguments),
     /// List and inspect runs
     Runs(runs::Arguments),
-    /// Say what a run can rely on here: what survives logout, GPUs, folders, disk, terminal
+    /// Report what a run can rely on here: logout, GPUs, folders, disk, terminal
     Doctor(doctor::Arguments),
-    /// Show the keys of the workbench, or check a keymap file
+    /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]
     Keys(keys::Arguments),
     /// Print a completion script for a shell
@@ -94,7 +94,7 @@ enum Command {
     /// Compute one run, started by the program itself
     #[command(hide = true)]
     Worker(worker::Arguments),
-    /// Measure this machine with the embedded model
+    /// Measure this machine
     #[cfg(feature = "engine")]
     Bench(bench::Arguments),
 }
@@ -132,7 +132,7 @@ pub type Outcome = Result<ExitCode, Failure>;
 /// The preset of that name.
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
     let known = crate::config::Preset::NAMES.join(", ");
-    crate::config::Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: there are {known}")))
+    crate::config::Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: unknown preset, use {known}")))
 }
 
 /// Parse the command line and run it.
@@ -159,7 +159,7 @@ fn asked() -> Outcome {
         #[cfg(feature = "view")]
         None => workbench::run(&arguments.workbench),
         #[cfg(not(feature = "view"))]
-        None => Err(Failure::usage("this program was built without the view; see --help for its commands")),
+        None => Err(Failure::usage("built without the view: see --help for commands")),
     }
 }
 

@@ -34,25 +34,25 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fetch a model from the Hugging Face Hub into the cache (HF_HOME, HF_TOKEN and HF_ENDPOINT are honoured)
+    /// Download a model from the Hugging Face Hub into the cache (HF_HOME, HF_TOKEN, HF_ENDPOINT)
     #[cfg(feature = "download")]
     Pull(pull::Arguments),
-    /// Say what a model is: architecture, parameters, tensors by kind, memory
+    /// Show a model: architecture, parameters, tensors, memory
     Inspect(inspect::Arguments),
-    /// Compare our log-probs of a text with those of another implementation
+    /// Compare log-probs with candle-transformers
     Check(check::Arguments),
-    /// Log-probabilities of given tokens, each after those before it
+    /// Print log-probs of given tokens
     LogProbs(log_probs::Arguments),
-    /// Write a model with an adapter merged into it, or an adapter as PEFT's files
+    /// Export a merged model, or an adapter as PEFT files
     Export(export::Arguments),
-    /// Pretrain a small model on a task's generator (this is how the embedded model was made)
+    /// Pretrain a small model on a task's generator
     Pretrain(Box<Pretrain>),
 }
 
 /// The defaults make the embedded model.
 #[derive(Debug, clap::Args)]
 struct Pretrain {
-    /// The task whose generator writes the examples
+    /// Task whose generator provides the examples
     task: String,
     /// Folder to create
     #[arg(long)]
@@ -60,19 +60,19 @@ struct Pretrain {
     /// Optimizer updates
     #[arg(long, default_value_t = 2200)]
     updates: u64,
-    /// Examples an update
+    /// Examples per update
     #[arg(long, default_value_t = 64)]
     examples: usize,
-    /// Highest learning rate
+    /// Peak learning rate
     #[arg(long, default_value_t = 2e-3)]
     learning_rate: f64,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Width of the residual stream
+    /// Hidden size
     #[arg(long, default_value_t = 160)]
     hidden: usize,
-    /// Width of the MLP
+    /// MLP size
     #[arg(long, default_value_t = 480)]
     intermediate: usize,
     /// Decoder layers
@@ -84,13 +84,13 @@ struct Pretrain {
     /// Key and value heads
     #[arg(long, default_value_t = 2)]
     key_value_heads: usize,
-    /// Numbers a head
+    /// Head size
     #[arg(long, default_value_t = 32)]
     head_dim: usize,
-    /// Tokens of the vocabulary
+    /// Vocabulary size
     #[arg(long, default_value_t = 1024)]
     vocabulary: usize,
-    /// Tokens forwarded at once; changes memory and speed
+    /// Tokens per micro-batch; changes memory and speed
     #[arg(long, default_value_t = 1280)]
     tokens_per_micro_batch: usize,
     /// Threads (0 takes every core)

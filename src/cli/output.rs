@@ -50,7 +50,7 @@ pub(super) fn hear_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
-        tell(&format!("grpo-tui hit a bug: {panic}{trace}"));
+        tell(&format!("grpo-tui crashed: {panic}{trace}"));
     }));
 }
 

@@ -120,7 +120,7 @@ fn what_lines(plan: &Plan, resolved: &Resolved) -> Vec<String> {
             plan.device
         ),
         format!(
-            "{} steps of {} x {} completions; {} training prompts of {:.0} tokens on average ({} at most), completions of {}{:.0}",
+            "{} steps of {} x {} completions; {} training prompts, mean {:.0} tokens (max {}), completions {}{:.0}",
             plan.steps,
             resolved.config.prompt_groups_per_step,
             resolved.config.completions_per_prompt,
@@ -137,7 +137,7 @@ fn time_lines(time: &Time) -> [String; 3] {
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({:.0} %)", duration(seconds), 100.0 * seconds / step);
     let (at_most, basis) = match time.is_upper_bound {
-        true => ("at most ", "; completions at the limit, since some of those measured did not end"),
+        true => ("at most ", "; assumes max_completion_tokens: some sampled completions were truncated"),
         false => ("about ", ""),
     };
     let total = |most: f64, least: f64| {
@@ -145,16 +145,16 @@ fn time_lines(time: &Time) -> [String; 3] {
         format!("{at_most}{}{least}", duration(most))
     };
     [
-        format!("time, from a small prefill, sampling and gradient just measured here with this model, if every group is mixed{basis}:"),
+        format!("time, measured just now with a small prefill, rollout and gradient of this model, if all groups are mixed{basis}:"),
         format!(
-            "  a step {}: prompts {}, completions {}, gradient {}",
+            "  {} per step: prompts {}, completions {}, gradient {}",
             total(time.seconds_per_step, time.least_seconds_per_step),
             part(time.prefill_seconds_per_step),
             part(time.decode_seconds_per_step),
             part(time.training_seconds_per_step)
         ),
         format!(
-            "  the run {}: {} evals and the proof before and after take {at_most}{}; {at_most}{} tokens sampled, {} trained on",
+            "  total {}: {} evals and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
             total(time.total_seconds, time.least_total_seconds),
             time.evals,
             duration(time.eval_seconds),
@@ -179,7 +179,7 @@ fn disk_line(Plan { disk, time, .. }: &Plan) -> String {
 
 fn difference_lines(differences: &[Difference]) -> Vec<String> {
     let value = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let mut lines = vec!["not at the table's default:".to_owned()];
+    let mut lines = vec!["changed from defaults:".to_owned()];
     lines.extend(
         differences.iter().map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
     );
@@ -212,7 +212,7 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
 /// How the gradient will be computed, where memory decided it.
 pub(super) fn shape_line(shape: StepShape) -> String {
     let kept = if shape.recompute { "recomputed" } else { "kept" };
-    format!("so that it fits, activations are {kept} and micro-batches have at most {} tokens", shape.tokens_per_micro_batch)
+    format!("to fit, activations are {kept} and micro-batches have at most {} tokens", shape.tokens_per_micro_batch)
 }
 
 fn remedy(memory: &Memory, machine: u64) -> &'static str {
@@ -235,9 +235,9 @@ fn signal_text(report: &SignalReport) -> String {
         .collect();
     let failures: Vec<String> = report.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
     let mut lines = vec![
-        format!("can it learn? {} prompts x {} completions of the base:", report.prompts, report.completions_per_prompt),
+        format!("learnability: {} prompts x {} completions of the base:", report.prompts, report.completions_per_prompt),
         format!(
-            "  groups: {} mixed ({} to {}), {} all best, {} all worst; mixed with other sizes: {}",
+            "  groups: {} mixed ({} to {}), {} all max, {} all equal; mixed at other group sizes: {}",
             percent(report.informative),
             percent(report.informative_interval[0]),
             percent(report.informative_interval[1]),
@@ -246,7 +246,7 @@ fn signal_text(report: &SignalReport) -> String {
             others.join(", ")
         ),
         format!(
-            "  completions: {} valid, {} invalid, {} unparsable; {} cut at the limit, {} think leaks",
+            "  completions: {} valid, {} invalid, {} unparsable; {} truncated, {} think leaks",
             percent(report.tiers.valid),
             percent(report.tiers.invalid),
             percent(report.tiers.unparsable),

@@ -30,7 +30,7 @@ impl Progress {
                 let shape = StepShape { tokens_per_micro_batch: memory.tokens_per_micro_batch, recompute: memory.recompute_activations };
                 let Memory { peak_bytes, usable_bytes, total_bytes, .. } = memory;
                 let (peak, usable, total) = (bytes(*peak_bytes), bytes(*usable_bytes), bytes(*total_bytes));
-                say(&format!("the run needs {peak} of the GPU's memory at the most; {usable} of {total} are free; {}", shape_line(shape)));
+                say(&format!("memory: peak {peak}, {usable} of {total} free; {}", shape_line(shape)));
             }
             EventBody::Recovered(recovered) => say(&recovered.text),
             EventBody::Eval(eval) => say(&eval_line(eval)),
@@ -54,7 +54,7 @@ impl Progress {
             say(&format!("step {:>3}/{}  loss {loss:.4}  {rate:>6.0} tok/s  ETA {}", step.step, self.total_steps, clock(left)));
             return;
         }
-        let applied = if step.metrics.contains_key("grad_norm") { "" } else { "  (nothing to learn: no group was mixed)" };
+        let applied = if step.metrics.contains_key("grad_norm") { "" } else { "  (no update: no mixed groups)" };
         say(&format!(
             "step {:>3}/{}  reward {:.3}  valid {:>5.1} %  informative {:>3.0} %  {:>6.0} tok/s  ETA {}{applied}",
             step.step,

@@ -16,48 +16,48 @@ use crate::secrets::visible;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Hold a run after the step under way
+    /// Pause a run after the current step
     Pause {
         #[command(flatten)]
         asked: Asked,
     },
-    /// Let a paused run go on, or start the worker of one that was interrupted again, in the background
+    /// Resume a paused run, or start a new worker for an interrupted one
     Resume {
         #[command(flatten)]
         asked: Asked,
-        /// A new worker computes on this GPU, of those that CUDA shows this process
+        /// GPU for a new worker
         #[arg(long, value_name = "N", conflicts_with = "cpu")]
         gpu: Option<usize>,
-        /// A new worker computes on the CPU
+        /// CPU for a new worker
         #[arg(long)]
         cpu: bool,
     },
-    /// Save a checkpoint after the step under way
+    /// Save a checkpoint after the current step
     Checkpoint {
         #[command(flatten)]
         asked: Asked,
         #[command(flatten)]
         patience: Patience,
     },
-    /// Read the eval set after the step under way
+    /// Run an eval after the current step
     Eval {
         #[command(flatten)]
         asked: Asked,
         #[command(flatten)]
         patience: Patience,
     },
-    /// End a run after the step under way, its checkpoint saved
+    /// Stop a run after the current step and save a checkpoint
     Stop {
         #[command(flatten)]
         asked: Asked,
-        /// At once; the step under way is lost
+        /// Stop now; the current step is lost
         #[arg(long)]
         now: bool,
-        /// Return only when the worker has ended, or after so many seconds
+        /// Wait until the worker has ended, at most so many seconds
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
-    /// Change keys of a run from its next step on: learning_rate, temperature, max_steps
+    /// Change learning_rate, temperature or max_steps from the next step on
     Set {
         #[command(flatten)]
         asked: Asked,
@@ -65,11 +65,11 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "KEY=VALUE")]
         assignments: Vec<String>,
     },
-    /// Write a remark into a run's log
+    /// Add a note to a run's log
     Annotate {
         #[command(flatten)]
         asked: Asked,
-        /// The remark
+        /// Text
         text: String,
     },
 }
@@ -85,7 +85,7 @@ pub(super) struct Asked {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Patience {
-    /// Wait so long for the result; 0 returns once the request is accepted
+    /// Wait so many seconds for the result; 0: return once accepted
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 }
@@ -122,7 +122,7 @@ impl Request<'_> {
     fn ask(&self, verb: &Verb, timeout: u64) -> Outcome {
         let answered = ask(self.run.path(), verb, Duration::from_secs(timeout), &mut |_| {})?;
         let unfinished = if verb.is_work() && !answered.done && timeout > 0 {
-            format!("; not done within {timeout} s, but it will be")
+            format!("; not done within {timeout} s, still queued")
         } else {
             String::new()
         };
@@ -149,7 +149,7 @@ impl Request<'_> {
         if State::observe(self.run.path()).is_some_and(|state| state.status == Status::Finished) {
             let id = self.run.id();
             let message =
-                format!("the run {id} has come to its end ({gone}); to train its result further: grpo-tui train TASK --model {id}");
+                format!("{id} is finished ({gone}): to train further, grpo-tui train TASK --model {id}");
             return Err(Failure::failed(message));
         }
         detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.asked.json)
@@ -165,17 +165,17 @@ impl Request<'_> {
         if let Some(wait) = wait {
             answered.done = self.wait_for_end(wait);
             if !answered.done {
-                self.tell(&verb, &answered, &format!("; it has not ended within {} s", wait.as_secs()))?;
+                self.tell(&verb, &answered, &format!("; still active after {} s", wait.as_secs()))?;
                 return Ok(ExitCode::FAILURE);
             }
         }
-        let ended = if answered.done { "; it has ended" } else { "" };
+        let ended = if answered.done { "; stopped" } else { "" };
         self.tell(&verb, &answered, ended)
     }
 
     fn signal(&self, now: bool, seconds: u64) -> Result<Answered, Failure> {
         signal_worker(self.run.path(), if now { WorkerSignal::Kill } else { WorkerSignal::Stop })?;
-        let text = format!("it did not answer for {seconds} s, so it was sent {}", if now { "SIGKILL" } else { "SIGTERM" });
+        let text = format!("no answer for {seconds} s: sent {}", if now { "SIGKILL" } else { "SIGTERM" });
         Ok(Answered { text, done: false, result: Value::Null })
     }
 

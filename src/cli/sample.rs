@@ -24,22 +24,22 @@ pub(super) struct Arguments {
     /// A model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
-    /// A prompt of any of the task's sets; may be repeated [default: the first one of the eval set]
+    /// Prompt id from any of the task's sets; repeatable [default: the first one of the eval set]
     #[arg(long = "prompt", value_name = "ID")]
     prompts: Vec<String>,
-    /// Every prompt of proof, eval, train, or of a file of prompt rows
+    /// Every prompt of test, eval, train, or of a file (`proof` = test)
     #[arg(long, value_name = "SET", conflicts_with = "prompts")]
     on: Option<String>,
-    /// Completions of each prompt
+    /// Completions per prompt
     #[arg(long, value_name = "K", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     n: u32,
-    /// Logits are divided by this; 0 takes the likeliest token
+    /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = eval::temperature)]
     temperature: f64,
-    /// Decides every random number of the sampling
+    /// Sampling seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest completion [default: the run's own, else the task's]
+    /// Maximum completion tokens [default: the run's own, else the task's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
     /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
@@ -157,7 +157,7 @@ fn heading(prompt: &Prompt) -> String {
 }
 
 fn shown(sample: usize, text: &str, completion: &Completion, score: &Score) -> String {
-    let cut = if completion.stop == StopReason::Length { ", cut at the limit" } else { "" };
+    let cut = if completion.stop == StopReason::Length { ", truncated" } else { "" };
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
     let tokens = completion.token_ids.len();

@@ -50,7 +50,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         |item: &Item| (item.completion.as_str(), item.row.as_deref()),
         |item, mut score| {
             if let (Some(id), None) = (&item.prompt_id, &item.row) {
-                score.warnings.push(format!("no prompt row has the id {id:?}, so there is nothing expected to compare with"));
+                score.warnings.push(format!("unknown prompt_id {id:?}: no expected answer to compare with"));
             }
             summary.add(&score);
             if arguments.json { write_json(&mut output, &score) } else { table.write(&mut output, &item, &score) }
@@ -104,7 +104,7 @@ fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Resu
             let near = fields
                 .keys()
                 .find(|key| strsim::jaro_winkler(key, "completion") > 0.85)
-                .map(|key| format!("; did you mean it by `{key}`?"))
+                .map(|key| format!("; did you mean `{key}`?"))
                 .unwrap_or_default();
             return Err(at(format!("missing `completion`{near}")));
         }
@@ -168,13 +168,13 @@ pub(super) fn why(score: &Score) -> String {
     let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     let why = if let Some(first) = score.errors.first() {
         let whole = if first.instance_path.is_empty() { String::new() } else { format!("{}: ", first.instance_path) };
-        let passes = if score.tolerant { ", else it would be valid" } else { "" };
+        let passes = if score.tolerant { "valid after unwrapping" } else { "" };
         format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()))
     } else {
         let differ: Vec<&str> =
             score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, same)| !**same).map(|(name, _)| name).collect();
         let warning = || score.warnings.first().cloned().unwrap_or_default();
-        if differ.is_empty() { warning() } else { format!("not as expected: {}", differ.join(", ")) }
+        if differ.is_empty() { warning() } else { format!("mismatch: {}", differ.join(", ")) }
     };
     visible(&why).into_owned()
 }
@@ -213,9 +213,9 @@ impl Summary {
         for name in Tier::ALL.into_iter().rev() {
             writeln!(output, "  {:<28} {}", name.name(), tier(name))?;
         }
-        writeln!(output, "  {:<28} {}", "valid without fence or prose", share(self.tolerant))?;
+        writeln!(output, "  {:<28} {}", "valid after unwrapping", share(self.tolerant))?;
         if self.compared > 0 {
-            writeln!(output, "  {:<28} {} of {} with an expected answer", "exactly as expected", self.exact, self.compared)?;
+            writeln!(output, "  {:<28} {} of {} with an expected answer", "exact match", self.exact, self.compared)?;
         }
         let failures: Vec<String> = FailureClass::ALL
             .into_iter()

@@ -78,7 +78,7 @@ impl Rows {
         let path = Path::new(on);
         if !path.is_file() {
             return Err(Failure::usage(format!(
-                "--on {on}: no such file; name one of the sets train, eval and proof, or a file of prompt rows"
+                "--on {on}: no such file: use train, eval, test, or a file of prompt rows"
             )));
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;

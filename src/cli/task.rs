@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 enum Command {
     /// Check a task's files: schema, prompts, expected answers
     Check(Choice),
-    /// Score lazy answers: what a model could earn without doing the work
+    /// Score degenerate answers: what a model could earn without doing the work
     Audit(Choice),
 }
 
@@ -52,13 +52,13 @@ fn run_check(choice: &Choice) -> Outcome {
     let mut warnings: Vec<String> = scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
-        let missing = |why: &str| format!("{}: no `{}` under [prompts]; {why}", task.label("task.toml"), set.name());
+        let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label("task.toml"), set.name());
         match (set, task.set_file(set).map(|_| dataset::load(&task, set))) {
             (_, Some(Ok(rows))) => loaded.push((set, rows)),
             (_, Some(Err(error))) => problems.push(error.to_string()),
             (PromptSet::Train, None) => problems.push(missing("training needs it")),
-            (PromptSet::Eval, None) => warnings.push(missing("without it the last checkpoint is the result, and no goal can be watched")),
-            (PromptSet::Proof, None) => warnings.push(missing("without it nothing held out proves what the training did")),
+            (PromptSet::Eval, None) => warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set")),
+            (PromptSet::Proof, None) => warnings.push(missing("no held-out result")),
         }
     }
     problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
@@ -75,7 +75,7 @@ fn run_check(choice: &Choice) -> Outcome {
         print_json(&format!("{document}\n"))?;
     } else {
         println!("{}: {}", task.name, visible(&task.title));
-        println!("  schema {} is in order", visible(&task.schema_file));
+        println!("  schema {} ok", visible(&task.schema_file));
         for (set, rows, expected) in sets {
             println!("  {:<6} {rows} rows, {expected} with an expected answer", set.name());
         }
@@ -99,7 +99,7 @@ fn unknown_normalised_fields(task: &Task) -> Vec<String> {
     unknown
         .map(|field| {
             format!(
-                "{}: `score.normalise.{field}` names no property of the schema (it has {})",
+                "{}: `score.normalise.{field}` is not a property of the schema (it has {})",
                 task.label("task.toml"),
                 properties.keys().cloned().collect::<Vec<_>>().join(", ")
             )
@@ -134,7 +134,7 @@ fn run_audit(choice: &Choice) -> Outcome {
         println!("- {}", visible(&finding.sentence));
     }
     if weak == 0 {
-        println!("No lazy answer earns what a right one does.");
+        println!("No degenerate answer scores as high as a correct one.");
     }
     Ok(ExitCode::SUCCESS)
 }

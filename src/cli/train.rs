@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
     #[arg(required_unless_present = "resume")]
     pub(super) task: Option<String>,
-    /// Go on with a run exactly where its last checkpoint left it
+    /// Resume a run from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
     /// The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result
@@ -40,19 +40,19 @@ pub(super) struct Arguments {
     /// One configuration key; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
-    /// The folder of the run [default: the workspace's runs/, else the user's data directory]
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// A name for the run
+    /// Run name
     #[arg(long)]
     name: Option<String>,
-    /// Show memory, time and disk of the run, measured with its model on this machine; nothing is created
+    /// Forecast memory, time and disk, measured with this model; nothing is created
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
-    /// With --plan: draw groups of the base and say whether it can learn
+    /// With --plan: sample groups of the base and check learnability
     #[arg(long, requires = "plan")]
     sample: bool,
-    /// Compute in the background, in a process that outlives this terminal
+    /// Run in the background, independent of this terminal
     #[arg(long, conflicts_with = "plan")]
     detach: bool,
     #[command(flatten)]
@@ -82,14 +82,14 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
-        (None, None) => return Err(Failure::usage("name a task, or a run with --resume")),
+        (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
     };
     if arguments.resume.is_some()
         && let Some(report) = finished_report(&run)?
     {
         show(&run, &report, arguments.json)?;
         eprintln!(
-            "the run had come to its end already, so nothing was done; to train its result further: grpo-tui train TASK --model {}",
+            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
             shown(&run, &places)
         );
         return Ok(ExitCode::SUCCESS);
@@ -111,13 +111,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Interrupted { step }) => {
-            eprintln!("stopped after step {step}; the checkpoint is saved. Go on with: grpo-tui train --resume {}", shown(&run, &places));
+            eprintln!("stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
         }
         Ok(Ended::CutShort { goes_on_from, cause }) => {
             let step = goes_on_from
-                .map_or_else(|| "nothing was saved yet".to_owned(), |step| format!("the last checkpoint is that of step {step}"));
-            eprintln!("{cause}; {step}. Go on with: grpo-tui train --resume {}", shown(&run, &places));
+                .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
+            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
         }
         Err(error) => Err(failed(&run, &places, arguments.resume.is_some(), &error)),
@@ -136,7 +136,7 @@ fn removed(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failu
 /// A run directory with everything resolved.
 pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
-        return Err(Failure::usage("--name: a run's name is one line of text; leave out its control characters"));
+        return Err(Failure::usage("--name: must be one line without control characters"));
     }
     let Resolved { mut config, sources } = resolve(arguments, task, places)?;
     let located = Located::find(&config.base_model, places)?;
@@ -170,7 +170,7 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> 
 fn recorded(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| {
-        Failure::failed(format!("{}: a name that is not UTF-8 cannot be recorded in a run; rename the folder", path.display()))
+        Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display()))
     })
 }
 
@@ -183,7 +183,7 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     let label = task.label(TASK_FILE);
-    Err(Failure::usage(format!("{goal} reads the eval set, and {label} names none; add `eval = \"FILE.jsonl\"` under [prompts]")))
+    Err(Failure::usage(format!("{goal} needs an eval set, and {label} has none: add `eval = \"FILE.jsonl\"` under [prompts]")))
 }
 
 /// Says what makes the training teach or prove less than it seems, before anything is spent on it.
@@ -191,7 +191,7 @@ fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     for problem in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
         let message = &problem.message;
         if problem.is_refused(config) {
-            return Err(Failure::failed(format!("{message}, or train all the same with --set max_invalid_expected=1")));
+            return Err(Failure::failed(format!("{message}; to train anyway: --set max_invalid_expected=1")));
         }
         eprintln!("warning: {message}");
     }
@@ -241,7 +241,7 @@ fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainEr
     }
     let hint = match error {
         TrainError::Run(RunError::InUse { .. }) => String::new(),
-        _ => format!("\nwhat was done is kept; once the cause is mended, go on with: grpo-tui train --resume {}", shown(run, places)),
+        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {}", shown(run, places)),
     };
     Failure::failed(format!("{error}{hint}"))
 }
@@ -253,12 +253,12 @@ fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
     let missing = match (has(PromptSet::Eval), has(PromptSet::Proof)) {
         (true, true) => "",
         _ if report.base.n == 0 => {
-            "nothing was read before or after: the task has no held-out prompts, so the run proves nothing and its last checkpoint is its result; name files under [prompts] eval and proof\n"
+            "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"
         }
         (true, false) => {
-            "note: the task has no proof set, so these prompts also chose the checkpoint, which flatters it; name a file under [prompts] proof\n"
+            "note: no test set: these prompts also chose the checkpoint, so the rates are optimistic; set [prompts] test\n"
         }
-        _ => "note: the task has no eval set to choose a checkpoint by, so this is the last one; name a file under [prompts] eval\n",
+        _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
     };
     let problems = repeated_prompts(&task, &load_sets(&task)?);
     let known = problems.iter().filter(|problem| problem.set == PromptSet::Proof).map(|problem| format!("note: {}\n", problem.message));
@@ -276,7 +276,7 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
         crate::report::table(&report.set, [("base", &report.base), (&trained, &report.trained)], &judged)
     };
     eprintln!(
-        "\n{table}{}\n{} steps in {:.0} s; everything is in {}",
+        "\n{table}{}\n{} steps in {:.0} s; run folder {}",
         unproved(run, report)?,
         report.steps,
         report.seconds,

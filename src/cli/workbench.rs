@@ -18,21 +18,21 @@ const LOST: u8 = 129;
 #[derive(Debug, clap::Args)]
 #[group(id = "workbench")]
 pub(super) struct Arguments {
-    /// A workspace's or a task's folder [default: the workspace around the current folder, else the embedded sample]
+    /// Workspace or task folder [default: the workspace around the current folder, else the embedded task]
     workspace: Option<PathBuf>,
-    /// Look for runs in this folder only
+    /// Runs folder
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// For slow links: what a run brings is drawn at most once in two seconds
+    /// For slow links: run updates at most every two seconds
     #[arg(long)]
     low_bandwidth: bool,
-    /// A theme: auto, dark, light, high-contrast, monochrome, or one of your own
+    /// Theme: auto, dark, light, high-contrast, monochrome, or your own
     #[arg(long, value_name = "NAME")]
     theme: Option<String>,
-    /// How many colours [default: as NO_COLOR, COLORTERM and TERM say]
+    /// Colour depth [default: from NO_COLOR, COLORTERM and TERM]
     #[arg(long, visible_alias = "color", value_name = "DEPTH", value_parser = ["truecolor", "256", "16", "none"])]
     colour: Option<String>,
-    /// Draw with ASCII only
+    /// ASCII only
     #[arg(long)]
     ascii: bool,
 }
@@ -53,7 +53,7 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let options = options(arguments)?;
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(Failure::usage("the workbench needs a terminal; see --help for commands that do without"));
+        return Err(Failure::usage("the workbench needs a terminal: see --help for other commands"));
     }
     let ending = view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {
@@ -69,8 +69,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn farewell(ending: &Ending) {
     let text = match &ending.live[..] {
         [] => return,
-        [one] => format!("{one} goes on; `grpo-tui` or `grpo-tui runs attach {one}` shows it, `grpo-tui runs stop {one}` ends it"),
-        [first, rest @ ..] => format!("{first} and {} more go on; `grpo-tui` or `grpo-tui runs list` shows them", rest.len()),
+        [one] => format!("{one} continues in the background: attach with `grpo-tui runs attach {one}`, stop with `grpo-tui runs stop {one}`"),
+        [first, rest @ ..] => format!("{first} and {} more continue in the background: list them with `grpo-tui runs list`", rest.len()),
     };
     // A terminal that cannot take the line is no failure of the runs.
     let _ = print(&format!("{text}\n"));
@@ -94,7 +94,7 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
         Some(folder) if folder.is_dir() => std::path::absolute(folder)?,
         Some(folder) => {
             let text =
-                format!("{} is neither a subcommand (see --help) nor a folder; `grpo-tui init DIR` makes a workspace", folder.display());
+                format!("{} is neither a subcommand (see --help) nor a folder: create a workspace with `grpo-tui init DIR`", folder.display());
             return Err(Failure::usage(text));
         }
     };

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     /// The folder of a sample worker
     #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "resume"])]
     sampler: Option<PathBuf>,
-    /// Go on with a run that has begun
+    /// Resume a run that has started
     #[arg(long)]
     resume: bool,
     /// Compute on this GPU, of those that CUDA shows this process
@@ -81,7 +81,7 @@ fn is_finished(history: &RunState) -> bool {
 fn compute(run: &RunDirectory, worker: Worker, devices: &[Device], work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended) -> Outcome {
     let Some(slot) = worker.wait_for(devices, say)? else { return Ok(ExitCode::from(130)) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
-        .unwrap_or_else(|_| Err(Failure::failed("the worker hit a bug; its last words are in worker.log")));
+        .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
         Ok((status, cause)) => {
             worker.end(status, &cause)?;
@@ -96,12 +96,12 @@ fn compute(run: &RunDirectory, worker: Worker, devices: &[Device], work: impl Fn
 
 #[cfg(not(feature = "engine"))]
 fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Vec<Device>, Failure> {
-    Err(Failure::failed("this program was built without the engine, so it can watch runs but not compute them"))
+    Err(Failure::failed("built without the engine: can follow runs, not compute them"))
 }
 
 #[cfg(not(feature = "engine"))]
 fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot) -> Ended {
-    Err(Failure::failed("this program was built without the engine"))
+    Err(Failure::failed("built without the engine"))
 }
 
 /// The devices that the run may compute on, once its task and its model are known to be there.
@@ -109,10 +109,10 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot) -> Ended {
 fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failure> {
     let history = RunState::read(run.path())?;
     if is_finished(&history) {
-        return Err(Failure::failed("the run has come to its end already; to train its result further, start a run with --model RUN"));
+        return Err(Failure::failed("run is finished: to train further, start a run with --model RUN"));
     }
     if history.last_step > 0 && !arguments.resume {
-        return Err(Failure::usage("the run has begun already; add --resume to go on with it"));
+        return Err(Failure::usage("run has already started: add --resume"));
     }
     crate::task::Task::load(&run.task_path())?;
     crate::checkpoint::Located::find(&run.file().config.base_model, &super::launch::places(run))?;
@@ -127,14 +127,14 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
     let mut progress = super::progress::Progress::new();
     Ok(match crate::train::train(run, &super::launch::places(run), &engine, worker, &mut |event| progress.event(event))? {
         Finished(report) => (Status::Finished, report.cause.clone()),
-        Interrupted { .. } => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+        Interrupted { .. } => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
         CutShort { cause, .. } => (Status::Interrupted, cause),
     })
 }
 
 #[cfg(not(feature = "engine"))]
 fn sampler(_folder: &std::path::Path, _arguments: &Arguments, handshake: Handshake) -> Outcome {
-    let failure = Failure::failed("this program was built without the engine, so it cannot sample");
+    let failure = Failure::failed("built without the engine: cannot sample");
     handshake.failed(&failure.message);
     Err(failure)
 }
@@ -176,7 +176,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: Handshake
     let Some(slot) = post.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
     let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &post, &slot)?) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
-        .unwrap_or_else(|_| Err(Failure::failed("the worker hit a bug; its last words are in worker.log")));
+        .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
         Ok(why) => {
             say(&why);

@@ -98,52 +98,52 @@ pub static KEYS: &[Key] = &[
         "",
         "The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result.",
     ),
-    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` against the task's score, or `sft` on expected answers.")
+    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, or `sft` on expected answers.")
         .presets("grpo", "grpo", "grpo"),
     key("output_model_id", Kind::Text, "", "", "A name for the result; empty takes the run's id."),
     key("seed", whole(0, ANY), "0", "", "Seed of data order, sampling and new adapters; the same seed gives the same run.")
         .presets("0", "0", "0"),
-    key("max_rows", whole(0, ANY), "0", "prompts", "Use only the first so many training prompts; 0 uses all.").presets("0", "200", "0"),
-    key("epochs", whole(1, 10_000), "1", "", "How often every training prompt is visited.").presets("1", "1", "1"),
-    key("max_steps", whole(0, ANY), "0", "steps", "Stop after so many optimizer steps; 0 follows from `epochs`.").presets("10", "0", "0"),
-    key("stop_when", Kind::Condition, "", "", "Stop when the eval set meets a condition such as `valid>=0.99`; empty never does."),
-    key("patience", whole(0, 100_000), "0", "evals", "Stop after so many evals without a better valid rate; 0 never does.")
+    key("max_rows", whole(0, ANY), "0", "prompts", "Use only the first N training prompts; 0: all.").presets("0", "200", "0"),
+    key("epochs", whole(1, 10_000), "1", "", "Passes over the training prompts.").presets("1", "1", "1"),
+    key("max_steps", whole(0, ANY), "0", "steps", "Stop after N optimizer steps; 0: from `epochs`.").presets("10", "0", "0"),
+    key("stop_when", Kind::Condition, "", "", "Stop when the eval set meets a condition such as `valid>=0.99`; empty: never."),
+    key("patience", whole(0, 100_000), "0", "evals", "Early stopping: evals without a better valid rate; 0: off.")
         .presets("0", "0", "0"),
-    key("max_minutes", number(0.0, f64::INFINITY), "0", "minutes", "Stop after the step in which this time is used up; 0 has no limit.")
+    key("max_minutes", number(0.0, f64::INFINITY), "0", "minutes", "Time limit in minutes of training; 0: none.")
         .presets("0", "0", "0"),
     // Rollouts.
-    key("completions_per_prompt", whole(1, 4096), "8", "", "Completions sampled for each prompt: the group whose spread is the signal.")
+    key("completions_per_prompt", whole(1, 4096), "8", "", "Completions sampled per prompt (group size).")
         .presets("8", "4", "8"),
-    key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts in one optimizer step.").presets("4", "1", "8"),
-    key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "A completion is cut here; a cut one is scored as it stands.")
+    key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts per optimizer step.").presets("4", "1", "8"),
+    key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "Longest completion; longer ones are truncated and scored as they are.")
         .presets("256", "1024", "512"),
     key("max_seq_len", whole(2, 1_048_576), "2048", "tokens", "Longest prompt and completion together; a longer prompt is an error.")
         .presets("2048", "4096", "2048"),
-    key("temperature", number(0.01, 10.0), "1.0", "", "Sampling temperature of rollouts; training divides logits by it too.")
+    key("temperature", number(0.01, 10.0), "1.0", "", "Sampling temperature of rollouts; also applied to logits in training.")
         .presets("1.0", "1.0", "1.0"),
     key(
         "weight_sync_interval",
         whole(1, 1024),
         "1",
         "steps",
-        "Rollouts for so many steps are drawn at once with the weights at the interval's start.",
+        "Optimizer steps per rollout: completions of all of them are sampled with the weights at the interval's start.",
     )
     .presets("1", "1", "1"),
     // The update.
-    key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "How token losses become one loss.").seed("grpo"),
-    key("dynamic_sampling", Kind::Flag, "false", "", "Replace groups without a signal by further prompts, within a bound.")
+    key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "Policy loss.").seed("grpo"),
+    key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")
         .seed("true")
         .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
-    key("overlong_masking", Kind::Flag, "false", "", "Leave completions that were cut out of the loss.")
+    key("overlong_masking", Kind::Flag, "false", "", "Exclude truncated completions from the loss.")
         .seed("false")
         .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
-    key("advantage", Kind::Choice(Advantage::NAMES), "standardized", "", "How a group's rewards become advantages.")
+    key("advantage", Kind::Choice(Advantage::NAMES), "standardized", "", "How group rewards become advantages.")
         .seed("standardized")
         .derived("centered with dr_grpo", |read| (read("policy_loss") == "dr_grpo").then(|| "centered".to_owned())),
-    key("eps_clip", number(0.0, 1.0), "0.2", "", "The probability ratio is clipped below 1 - this.")
+    key("eps_clip", number(0.0, 1.0), "0.2", "", "Lower clip of the probability ratio: 1 - eps.")
         .seed("0.2")
         .derived("3e-4 with gspo", |read| (read("policy_loss") == "gspo").then(|| "3e-4".to_owned())),
-    key("eps_clip_high", number(0.0, 1000.0), "0.2", "", "The probability ratio is clipped above 1 + this.").seed("0.2").derived(
+    key("eps_clip_high", number(0.0, 1000.0), "0.2", "", "Upper clip of the probability ratio: 1 + eps.").seed("0.2").derived(
         "as eps_clip; 0.28 with dapo, 4e-4 with gspo",
         |read| {
             Some(match read("policy_loss").as_str() {
@@ -153,10 +153,10 @@ pub static KEYS: &[Key] = &[
             })
         },
     ),
-    key("cispo_cap", number(1.0, 1000.0), "5", "", "Largest probability ratio of cispo, which has no clip."),
-    key("kl_beta", number(0.0, 100.0), "0.0", "", "Weight of the KL term to the starting model; 0 leaves it out.")
+    key("cispo_cap", number(1.0, 1000.0), "5", "", "Cap of the probability ratio for cispo, which has no clip."),
+    key("kl_beta", number(0.0, 100.0), "0.0", "", "Weight of the KL to the reference; 0: off.")
         .presets("0.0", "0.001", "0.0"),
-    key("kl_estimator", Kind::Choice(KlEstimator::NAMES), "k3", "", "Estimator of that KL term.").presets("k3", "k3", "k3"),
+    key("kl_estimator", Kind::Choice(KlEstimator::NAMES), "k3", "", "KL estimator.").presets("k3", "k3", "k3"),
     key(
         "kl_importance",
         Kind::Flag,
@@ -171,32 +171,32 @@ pub static KEYS: &[Key] = &[
         whole(0, 4096),
         "16",
         "",
-        "Rank of the adapters on all linear layers; 0 trains every weight (as the original experiment did).",
+        "LoRA rank on all linear layers; 0: full fine-tuning (as in the original experiment).",
     )
     .presets("16", "16", "16"),
-    key("lora_alpha", number(0.001, 65_536.0), "32", "", "Adapters are scaled by this / rank.").presets("32", "32", "32"),
+    key("lora_alpha", number(0.001, 65_536.0), "32", "", "LoRA alpha: adapters are scaled by alpha / rank.").presets("32", "32", "32"),
     key("learning_rate", number(0.0, 10.0), "2e-5", "", "AdamW's learning rate after warm-up.")
         .seed("1e-5")
         .derived("1e-6 with lora_rank 0", |read| (read("lora_rank") == "0").then(|| "1e-6".to_owned())),
-    key("warmup_steps", whole(0, ANY), "0", "steps", "The learning rate rises linearly over so many steps.").presets("0", "0", "0"),
-    key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Longest gradient; a longer one is scaled down. 0 does not clip.")
+    key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0", "0"),
+    key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")
         .presets("1.0", "0", "1.0"),
-    key("adam_beta1", number(0.0, 0.999_999), "0.9", "", "AdamW's decay of the mean gradient.").presets("0.9", "0.9", "0.9"),
-    key("adam_beta2", number(0.0, 0.999_999), "0.95", "", "AdamW's decay of the mean squared gradient.").presets("0.95", "0.95", "0.95"),
-    key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "Added to AdamW's denominator.").presets("1e-8", "1e-12", "1e-8"),
-    key("weight_decay", number(0.0, 10.0), "0", "", "AdamW's decoupled weight decay.").presets("0", "0.01", "0"),
-    key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to one-dimensional tensors (norms, biases) too."),
+    key("adam_beta1", number(0.0, 0.999_999), "0.9", "", "AdamW beta1.").presets("0.9", "0.9", "0.9"),
+    key("adam_beta2", number(0.0, 0.999_999), "0.95", "", "AdamW beta2.").presets("0.95", "0.95", "0.95"),
+    key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "AdamW epsilon.").presets("1e-8", "1e-12", "1e-8"),
+    key("weight_decay", number(0.0, 10.0), "0", "", "AdamW weight decay (decoupled).").presets("0", "0.01", "0"),
+    key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to norms and biases too."),
     // Watching and keeping.
-    key("eval_every", whole(0, ANY), "5", "steps", "Read the eval set every so many steps; 0 only at the start and the end.")
+    key("eval_every", whole(0, ANY), "5", "steps", "Run eval every N steps; 0: only at the start and end.")
         .presets("5", "20", "5"),
-    key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every so many steps; 0 only at the end.")
+    key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every N steps; 0: only at the end.")
         .presets("5", "20", "10"),
     key(
         "keep_checkpoints",
         whole(0, ANY),
         "3",
         "",
-        "Keep so many of the latest checkpoints, besides step 0, the best and the end; 0 keeps all.",
+        "Keep the last N checkpoints, besides step 0, best and end; 0: all.",
     )
     .presets("3", "3", "3"),
     key(
@@ -204,7 +204,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(BestBy::NAMES),
         "valid",
         "",
-        "The rate on the eval set that makes a checkpoint the best one, which is kept and is what RUN@best means.",
+        "Eval-set rate that selects the best checkpoint (RUN@best).",
     )
     .presets("valid", "valid", "valid"),
     key(
@@ -212,7 +212,7 @@ pub static KEYS: &[Key] = &[
         whole(0, ANY),
         "0",
         "steps",
-        "Keep the rollouts of so many of the latest steps, besides those around kept checkpoints, by files of 100 steps; 0 keeps all.",
+        "Keep rollouts of the last N steps, besides those around saved checkpoints, in files of 100 steps; 0: all.",
     )
     .presets("0", "0", "0"),
     // The machine.
@@ -221,14 +221,14 @@ pub static KEYS: &[Key] = &[
         whole(1, ANY),
         "8192",
         "tokens",
-        "Tokens forwarded at once in training; changes memory and speed, not the loss.",
+        "Tokens per micro-batch in training; changes memory and speed, not the loss.",
     ),
     key(
         "recompute_activations",
         Kind::Choice(Recompute::NAMES),
         "auto",
         "",
-        "Recompute a layer's activations in the backward pass instead of keeping them; auto does on a GPU where keeping them does not fit.",
+        "Recompute activations in the backward pass; auto: on a GPU where they do not fit.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
     // The data.
@@ -237,7 +237,7 @@ pub static KEYS: &[Key] = &[
         number(0.0, 1.0),
         "0.05",
         "",
-        "Refuse to start if the schema refuses more than this share of a set's expected answers; 1 never refuses.",
+        "Refuse to start if more than this share of a set's expected answers is invalid; 1: never.",
     ),
 ];
 

@@ -227,7 +227,7 @@ impl Assignments {
         let mut scratch = Filled::default();
         for entry in self.models.iter().flat_map(|(_, entries)| entries) {
             if entry.name == "base_model" {
-                let message = format!("{}: `base_model` cannot stand in a table that is chosen by it; move it to [train]", entry.place);
+                let message = format!("{}: `base_model` selects this table and cannot be set in it: move it to [train]", entry.place);
                 return Err(ConfigError::Conflict { message });
             }
             scratch.toml(entry, Source::Task)?;
@@ -338,18 +338,18 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
     let conflict = |message: String| Err(ConfigError::Conflict { message });
     if config.max_completion_tokens >= config.max_seq_len {
         return conflict(format!(
-            "max_completion_tokens ({}) leaves no room for a prompt within max_seq_len ({}); raise max_seq_len or lower max_completion_tokens",
+            "max_completion_tokens ({}) leaves no tokens for the prompt within max_seq_len ({}): raise max_seq_len or lower max_completion_tokens",
             config.max_completion_tokens, config.max_seq_len
         ));
     }
     if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
         return conflict(
-            "completions_per_prompt is 1: a group of one has no spread, so GRPO learns nothing; set it to 2 or more".to_owned(),
+            "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned(),
         );
     }
     if config.kl_beta > 0.0 && config.kl_estimator == super::KlEstimator::K1 && !config.kl_importance {
         return conflict(
-            "kl_estimator = k1 has a gradient of mean zero in the loss, so kl_beta would hold nothing back; set kl_importance = true, or kl_estimator = k3"
+            "kl_estimator = k1 has a zero-mean gradient in the loss, so kl_beta has no effect: set kl_importance = true, or kl_estimator = k3"
                 .to_owned(),
         );
     }

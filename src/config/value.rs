@@ -156,8 +156,8 @@ mod tests {
         let whole = Kind::Integer { least: 1, most: 64 };
         check(whole, "8", Ok("8"));
         check(whole, " 8 ", Ok("8"));
-        check(whole, "0", Err("a whole number from 1 to 64"));
-        check(whole, "8.5", Err("a whole number from 1 to 64"));
+        check(whole, "0", Err("must be a whole number from 1 to 64"));
+        check(whole, "8.5", Err("must be a whole number from 1 to 64"));
         let number = Kind::Number { least: 0.0, most: 1.0 };
         check(number, "3e-4", Ok("3e-4"));
         check(number, "nan", Err("a number from 0 to 1"));

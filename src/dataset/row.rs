@@ -131,7 +131,7 @@ fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
         .trim_end_matches(['\r', '\n']);
     let value: Value = serde_json::from_str(text).map_err(|error| not_json(&error, text))?;
     let Value::Object(fields) = value else {
-        return Err(format!("{} where an object must stand; write {{\"messages\": […]}}", show(&value)));
+        return Err(format!("expected an object, found {}; write {{\"messages\": […]}}", show(&value)));
     };
     let messages = messages(&fields)?;
     let id = match fields.get("id") {
@@ -169,7 +169,7 @@ fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
 fn message(place: usize, turn: &Value) -> Result<Message, String> {
     let text = |key: &str| match turn.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!("turn {place}: `{key}` is {}; it must be a text", show(other))),
+        Some(other) => Err(format!("turn {place}: `{key}` is {}; it must be a string", show(other))),
         None => Err(format!("turn {place} has no `{key}`: {}; write {{\"role\": \"user\", \"content\": \"…\"}}", show(turn))),
     };
     let role = text("role")?;
@@ -180,7 +180,7 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
 }
 
 fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
-    let wrong = |value: &Value| format!("`tags` holds {}; write a list of texts such as [\"clean\"]", show(value));
+    let wrong = |value: &Value| format!("`tags` contains {}; write a list of strings such as [\"clean\"]", show(value));
     match fields.get("tags") {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(tags)) => tags.iter().map(|tag| tag.as_str().map(str::to_owned).ok_or_else(|| wrong(tag))).collect(),

@@ -32,7 +32,7 @@ pub enum PromptError {
         source: TextError,
     },
     /// A prompt leaves no room for an answer.
-    #[error("{place}: the prompt has {tokens} tokens, the most is {limit} ({lengths}); {remedy}", limit = .lengths.prompt_limit(), remedy = .lengths.remedy())]
+    #[error("{place}: the prompt has {tokens} tokens, limit {limit} ({lengths}); {remedy}", limit = .lengths.prompt_limit(), remedy = .lengths.remedy())]
     TooLong {
         /// File, line and row.
         place: String,

@@ -21,13 +21,13 @@ use crate::files;
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// Not `name` or `organisation/name`, or a revision that can be no branch, tag or commit.
-    #[error("`{name}` is no model; names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit")]
+    #[error("`{name}` is not a model name: names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit")]
     Name { name: String },
     /// No variable says where the cache is.
-    #[error("there is no folder for the Hugging Face cache: set HF_HOME")]
+    #[error("no folder for the Hugging Face cache: set HF_HOME")]
     NoCache,
     /// Not the address of a server.
-    #[error("HF_ENDPOINT = `{endpoint}` is no server's address without name and password; it looks like `https://huggingface.co`")]
+    #[error("HF_ENDPOINT = `{endpoint}` is not a server address without user and password; it looks like `https://huggingface.co`")]
     Endpoint { endpoint: String },
     /// The token would be readable on its way.
     #[error("HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN")]
@@ -36,7 +36,7 @@ pub enum PullError {
     #[error("{url}: the server answered {status}; {remedy}")]
     Refused { url: String, status: u16, remedy: String },
     /// The server could not be reached, stalled or hung up.
-    #[error("{url}: {problem}; what has arrived is kept: run the same command again to go on from there{hint}")]
+    #[error("{url}: {problem}; run the same command again to continue{hint}")]
     Network { url: String, problem: String, hint: String },
     /// The file is not what the model's listing promises.
     #[error("{file}: {problem}; it was removed: run the same command again")]

@@ -153,7 +153,7 @@ impl ModelSource {
         }
         let remedy = match file {
             "config.json" => {
-                "a model folder holds config.json, model.safetensors and tokenizer.json: check the folder, or fetch the model again"
+                "a model folder contains config.json, model.safetensors and tokenizer.json: check the folder, or fetch the model again"
             }
             _ => "the model is incomplete: fetch it again, or copy the file beside its config.json",
         };

@@ -117,14 +117,14 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
         return Err(bad(format!("{size} bytes are too few for a safetensors file; {FETCH_AGAIN}")));
     };
     if &length == b"version " {
-        return Err(bad(format!("a Git LFS pointer of {size} bytes stands in place of the weights; run `git lfs pull` in its folder")));
+        return Err(bad(format!("a Git LFS pointer ({size} bytes) instead of the weights: run `git lfs pull` in its folder")));
     }
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > HEADER_LIMIT_BYTES {
         return Err(bad(format!("not a safetensors file ({size} bytes, without its header); give a model saved as safetensors")));
     }
     if 8 + header_bytes > size {
-        return Err(bad(format!("cut short: the header alone takes {} bytes, the file has {size}; {FETCH_AGAIN}", 8 + header_bytes)));
+        return Err(bad(format!("truncated: the header alone takes {} bytes, the file has {size}; {FETCH_AGAIN}", 8 + header_bytes)));
     }
     let mut header = Vec::new();
     reader.take(header_bytes).read_to_end(&mut header).map_err(refused)?;
@@ -132,7 +132,7 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
         .map_err(|error| bad(format!("not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}")))?;
     let mut tensors = Vec::new();
     for (name, description) in
-        header.as_object().ok_or_else(|| bad(format!("not a safetensors file: its header is no object; {FETCH_AGAIN}")))?
+        header.as_object().ok_or_else(|| bad(format!("not a safetensors file: its header is not an object; {FETCH_AGAIN}")))?
     {
         if name != "__metadata__" {
             let entry = tensor_entry(name, description, 8 + header_bytes);
@@ -143,7 +143,7 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
     let end = check_layout(&tensors, 8 + header_bytes).map_err(bad)?;
     match end.cmp(&size) {
         std::cmp::Ordering::Equal => Ok(tensors),
-        std::cmp::Ordering::Greater => Err(bad(format!("cut short: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}"))),
+        std::cmp::Ordering::Greater => Err(bad(format!("truncated: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}"))),
         std::cmp::Ordering::Less => Err(bad(format!(
             "too long: its header describes {end} bytes, the file has {size}; it was written twice or is damaged, {FETCH_AGAIN}"
         ))),
@@ -156,7 +156,7 @@ fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<Tens
         ELEMENT_TYPES.iter().find(|(known, _)| *known == element_type).ok_or_else(|| format!("unknown element type `{element_type}`"))?;
     let numbers = |key: &str| -> Result<Vec<u64>, String> {
         let list = description.get(key).and_then(Value::as_array).ok_or_else(|| format!("`{key}` is missing"))?;
-        list.iter().map(|value| value.as_u64().ok_or_else(|| format!("`{key}` holds {value}"))).collect()
+        list.iter().map(|value| value.as_u64().ok_or_else(|| format!("`{key}` is {value}"))).collect()
     };
     let shape = numbers("shape")?;
     let offsets = numbers("data_offsets")?;

@@ -229,7 +229,7 @@ mod gpu {
 
     fn check(tensor: &Tensor, number_type: DType, count: usize) -> Result<()> {
         if tensor.dtype() != number_type || tensor.elem_count() != count {
-            bail!("an update needs {count} numbers of {number_type:?}, not {:?} {:?}", tensor.dtype(), tensor.shape())
+            bail!("an update needs {count} values of {number_type:?}, not {:?} {:?}", tensor.dtype(), tensor.shape())
         }
         Ok(())
     }

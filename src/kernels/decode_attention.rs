@@ -89,7 +89,7 @@ impl InplaceOp2 for Append<'_> {
         match (cache, packed) {
             (CpuStorage::F32(cache), CpuStorage::F32(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
             (CpuStorage::F64(cache), CpuStorage::F64(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
-            _ => bail!("the cache and the new rows need one number type"),
+            _ => bail!("the cache and the new rows need the same dtype"),
         }
     }
 }

@@ -20,7 +20,7 @@ pub fn advice(error: &str) -> Option<String> {
     } else if has(&["CUDA_ERROR_NO_DEVICE"]) {
         "the driver sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"
     } else if has(&["CUDA_ERROR_INVALID_DEVICE"]) {
-        "there is no such GPU: `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES chooses among them"
+        "no such GPU: `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES selects among them"
     } else if has(&["CUDA_ERROR_STUB_LIBRARY", "CUDA_ERROR_NOT_INITIALIZED"]) {
         "the libcuda.so.1 that was found is the toolkit's stub and no driver: install NVIDIA's driver, or take the stub's folder out of LD_LIBRARY_PATH"
     } else if has(&["CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"]) {
@@ -40,7 +40,7 @@ pub fn advice(error: &str) -> Option<String> {
     } else if has(&["CUDA_ERROR_SYSTEM_NOT_READY"]) {
         "the GPUs are not ready yet: on machines with NVSwitch the fabric manager must run (`systemctl status nvidia-fabricmanager`)"
     } else if has(&["CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA_ERROR_DEVICE_NOT_LICENSED"]) {
-        "another process holds the GPU for itself, or it may not compute: `nvidia-smi` shows the compute mode and the processes"
+        "another process uses the GPU exclusively, or compute mode forbids it: see `nvidia-smi`"
     } else if has(&["CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_NVLINK_UNCORRECTABLE"]) {
         "the GPU's memory or link has a fault: see `nvidia-smi -q -d ECC,PAGE_RETIREMENT`, take another GPU, and resume the run from its last checkpoint"
     } else if has(&[

@@ -49,7 +49,7 @@ impl HostBuffer {
 pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size {
-        bail!("{size} bytes are copied to the host, and there is room for {}", bytes.len())
+        bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
     }
     #[cfg(test)]
     tests::COPIES.with_borrow_mut(|copies| copies.push(size));

@@ -36,7 +36,7 @@ impl View {
 /// When a view leaves its slice or the sizes do not match: an error of this program, never of its input.
 pub(super) fn multiply<T: Real>(target: (&mut [T], View), left: (&[T], View), right: (&[T], View), scale: T, keep: bool) {
     let ((c, c_view), (a, a_view), (b, b_view)) = (target, left, right);
-    assert_eq!((c_view.rows, c_view.columns, a_view.columns), (a_view.rows, b_view.columns, b_view.rows), "sizes of a matrix product");
+    assert_eq!((c_view.rows, c_view.columns, a_view.columns), (a_view.rows, b_view.columns, b_view.rows), "matmul sizes");
     assert!(c_view.end() <= c.len() && a_view.end() <= a.len() && b_view.end() <= b.len(), "a matrix view leaves its slice");
     if c_view.rows == 0 || c_view.columns == 0 {
         return;

@@ -53,7 +53,7 @@ pub fn uniform_weights_on(
     let shape = shape.into();
     let count = shape.elem_count();
     if count > u32::MAX as usize {
-        bail!("{count} weights in one stream: its places are numbered with 32 bits")
+        bail!("{count} weights in one stream: its keys are 32 bits")
     }
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {

@@ -37,7 +37,7 @@ struct AddProduct {
 
 impl InplaceOp3 for AddProduct {
     fn name(&self) -> &'static str {
-        "add a matrix product"
+        "matmul_add"
     }
 
     fn cpu_fwd(
@@ -57,7 +57,7 @@ impl InplaceOp3 for AddProduct {
             (CpuStorage::F64(target), CpuStorage::F64(left), CpuStorage::F64(right)) => {
                 multiply((target, views.0), (left, views.1), (right, views.2), self.scale, true);
             }
-            _ => bail!("a product is added in f32 or in f64, all three alike"),
+            _ => bail!("matmul_add needs three f32 or three f64 tensors"),
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ mod gpu {
             [1, column] if column >= rows || columns == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column.max(rows)),
             [row, _] if columns == 1 => (sys::cublasOperation_t::CUBLAS_OP_N, row),
             [_, column] if rows == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column),
-            ref other => bail!("a matrix product of a tensor of shape [{rows}, {columns}] with strides {other:?}"),
+            ref other => bail!("matmul of a tensor of shape [{rows}, {columns}] with strides {other:?}"),
         };
         Ok(Operand { address: address(tensor)?, number_type: number_type(tensor.dtype())?, stride: stride as c_int, operation })
     }
@@ -103,7 +103,7 @@ mod gpu {
         Ok(match number_type {
             DType::F32 => sys::cudaDataType::CUDA_R_32F,
             DType::BF16 => sys::cudaDataType::CUDA_R_16BF,
-            other => bail!("matrix products on a GPU work on f32 and bf16, not {other:?}"),
+            other => bail!("matmul on a GPU works on f32 and bf16, not {other:?}"),
         })
     }
 
@@ -118,14 +118,14 @@ mod gpu {
         let ((m, k), (inner, n)) = (left.dims2()?, right.dims2()?);
         if k != inner || target.dims2()? != (m, n) || left.dtype() != right.dtype() {
             let (left, right, target) = ((left.shape(), left.dtype()), (right.shape(), right.dtype()), target.shape());
-            bail!("a matrix product of {left:?} and {right:?} into {target:?}")
+            bail!("matmul of {left:?} and {right:?} into {target:?}")
         }
         if m == 0 || n == 0 {
             return Ok(());
         }
         let (a, b, c) = (operand(right)?, operand(left)?, operand(target)?);
         if c.operation != sys::cublasOperation_t::CUBLAS_OP_N {
-            bail!("the rows of a product's place must be contiguous; its strides are {:?}", target.stride())
+            bail!("the output rows of a matmul must be contiguous; its strides are {:?}", target.stride())
         }
         let (scale, keep) = (scale as f32, keep as f32);
         let handle = device(target)?.cublas_handle();
@@ -153,6 +153,6 @@ mod gpu {
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
             )
         }
-        .map_err(|error| failed("a matrix product", error))
+        .map_err(|error| failed("matmul", error))
     }
 }

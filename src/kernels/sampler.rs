@@ -90,7 +90,7 @@ pub fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleSta
         return gpu::sample_step(logits, settings, state);
     }
     let SampleSettings { stop_ids, .. } = settings;
-    bail!("a decode that moves on by itself needs a GPU: logits {:?}, rows {:?}, stop ids {stop_ids:?}", logits.device(), state.rows)
+    bail!("a decode step on the device needs a GPU: logits {:?}, rows {:?}, stop ids {stop_ids:?}", logits.device(), state.rows)
 }
 
 /// Probabilities are summed in blocks of this many, so that finding the drawn token reads few of them.
@@ -176,7 +176,7 @@ mod gpu {
     fn dimensions(logits: &Tensor) -> Result<(usize, usize)> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
-            bail!("logits to draw from are f32 on a GPU and have a vocabulary, not {:?} {:?}", logits.dtype(), logits.shape())
+            bail!("logits to sample from are f32 on a GPU and have a vocabulary, not {:?} {:?}", logits.dtype(), logits.shape())
         }
         Ok((rows, vocabulary))
     }

@@ -52,7 +52,7 @@ mod gpu {
     pub(super) fn tensor(uploader: &Uploader, bytes: &[u8], number_type: DType, shape: &[usize], device: &CudaDevice) -> Result<Tensor> {
         let target = empty(shape, number_type, device)?;
         if bytes.len() != target.elem_count() * number_type.size_in_bytes() {
-            bail!("{} bytes for a tensor of shape {shape:?} and type {number_type:?}", bytes.len())
+            bail!("{} bytes for a tensor of shape {shape:?} and dtype {number_type:?}", bytes.len())
         }
         let mut stages = uploader.stages.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);

@@ -116,7 +116,7 @@ impl Parameters {
         let Some(first) = names.first().and_then(|name| self.slots.iter().position(|slot| slot.name == *name)) else { return Ok(None) };
         let slots = &self.slots[first..(first + names.len()).min(self.slots.len())];
         if slots.iter().zip(names).any(|(slot, name)| slot.name != *name) || slots.len() != names.len() {
-            candle_core::bail!("trained tensors {names:?} do not stand side by side")
+            candle_core::bail!("trained tensors {names:?} are not adjacent")
         }
         let range = slots[0].offset..slots[slots.len() - 1].range().end;
         let flat = self.working.as_ref().unwrap_or(&self.flat).narrow(0, range.start, range.len())?;

@@ -165,11 +165,11 @@ fn held(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     vec![
         ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
         ("weights", Phase::Always, if is_full { copy } else { number } * parameters),
-        ("trained numbers (f32)", Phase::Always, 4 * trainable),
+        ("trained parameters (f32)", Phase::Always, 4 * trainable),
         ("adapters as used", Phase::Always, if is_full { 0 } else { copy * trainable }),
         ("AdamW moments (f32)", Phase::Always, 8 * trainable),
         ("frozen reference", Phase::Always, if has_reference { number * parameters } else { 0 }),
-        ("cosines and sines of all positions", Phase::Always, if has_reference { 2 } else { 1 } * table),
+        ("rotary tables", Phase::Always, if has_reference { 2 } else { 1 } * table),
     ]
 }
 
@@ -185,11 +185,11 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
         let step = rows * (4 * shape.vocabulary + 2 * layer);
         vec![
             // A recorded step has memory of its own, which outlives it.
-            ("a decode step as it is recorded", Phase::Always, step),
-            ("prompts' keys and values", Phase::Rollout, prompt_rows * shape.packed_per_token * number),
-            ("one layer's work on the prompts", Phase::Prefill, prompt_rows * (layer + 2 * shape.hidden * number)),
-            ("completions' keys and values", Phase::Decode, rows * completion * shape.key_values_per_token * number),
-            ("logits of a decode step (f32) and its work", Phase::Decode, step),
+            ("CUDA graph of a decode step", Phase::Always, step),
+            ("KV cache, prompts", Phase::Rollout, prompt_rows * shape.packed_per_token * number),
+            ("prefill activations, one layer", Phase::Prefill, prompt_rows * (layer + 2 * shape.hidden * number)),
+            ("KV cache, completions", Phase::Decode, rows * completion * shape.key_values_per_token * number),
+            ("decode logits (f32) and workspace", Phase::Decode, step),
         ]
     };
     let steps_together = config.weight_sync_interval as usize;
@@ -213,13 +213,13 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
     vec![
         ("gradients (f32)", Phase::Training, 4 * trainable_parameters(model, config)),
-        (if step.recompute { "inputs of the layers" } else { "activations" }, Phase::Training, activations),
+        (if step.recompute { "layer inputs" } else { "activations" }, Phase::Training, activations),
         (
-            "logits of a head chunk and their gradient",
+            "logits of a head chunk and gradient",
             Phase::Head,
             head_rows * shape.vocabulary * (4 + number) + 3 * tokens * shape.hidden * number,
         ),
-        ("one layer's work", Phase::Backward, (tokens * work).max(embedding.saturating_sub(activations))),
+        ("activations, one layer", Phase::Backward, (tokens * work).max(embedding.saturating_sub(activations))),
     ]
 }
 
@@ -256,11 +256,11 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
         changes.push("set recompute_activations = auto");
     }
     if gpu.total_bytes - gpu.usable_bytes > 2 << 30 {
-        changes.push("free what other processes hold there");
+        changes.push("free the memory that other processes use there");
     }
     changes.push("take a smaller model or a larger GPU");
     format!(
-        "the run needs {} of GPU memory and {} of {} are free, even at the smallest micro-batch: {}; {}",
+        "the run needs {} of GPU memory, and {} of {} are free, even at the smallest micro-batch: {}; {}",
         gigabytes(memory.peak_bytes),
         gigabytes(gpu.usable_bytes),
         gigabytes(gpu.total_bytes),
@@ -298,16 +298,16 @@ mod tests {
         let found = gpu_memory(&qwen3_8b(), &config, &DATA, shape, h200());
         let check = |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
         check("weights", 16.4);
-        check("trained numbers (f32)", 0.35);
+        check("trained parameters (f32)", 0.35);
         check("AdamW moments (f32)", 0.70);
         check("adapters as used", 0.17);
         check("gradients (f32)", 0.35);
         // 16,000 tokens x (37 x 4,096 x 4 + 4,096 x 2) bytes.
-        check("inputs of the layers", 9.83);
-        check("logits of a head chunk and their gradient", 1.87 + 0.39);
+        check("layer inputs", 9.83);
+        check("logits of a head chunk and gradient", 1.87 + 0.39);
         // 64 prompts of the proof are prefilled together at 250 tokens; 256 slots x 256 tokens x 144 KiB are more.
-        check("completions' keys and values", 9.66);
-        check("cosines and sines of all positions", 0.02);
+        check("KV cache, decode", 9.66);
+        check("rotary tables", 0.02);
         assert_eq!(of(&found, "frozen reference"), 0.0, "the adapters off are the reference");
         assert!((30e9..45e9).contains(&(found.peak_bytes as f64)), "{}", found.peak_bytes);
         assert_eq!(found.peak_bytes, found.peak_recomputed_bytes);
@@ -321,7 +321,7 @@ mod tests {
         let found = gpu_memory(&qwen3_8b(), &config(&["lora_rank=0", "kl_beta=0.001"]), &DATA, StepShape::of(&config(&[])), h200());
         let check = |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
         check("weights", 16.38);
-        check("trained numbers (f32)", 32.76);
+        check("trained parameters (f32)", 32.76);
         check("AdamW moments (f32)", 65.53);
         check("gradients (f32)", 32.76);
         check("frozen reference", 16.38);
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!((rows(64), rows(341), rows(342), rows(1 << 20)), (512, 512, 511, 1));
         let long = DataShape { longest_prompt_tokens: 8000, ..DATA };
         let parts = rollout(&qwen3_8b(), &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]), &long, 2);
-        let prompts = parts.iter().find(|(name, ..)| *name == "prompts' keys and values").unwrap().2;
+        let prompts = parts.iter().find(|(name, ..)| *name == "KV cache, prompts").unwrap().2;
         assert_eq!(prompts, 2 * 8000 * ModelShape::of(&qwen3_8b()).packed_per_token * 2);
     }
 

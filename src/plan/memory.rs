@@ -31,12 +31,12 @@ impl Phase {
     pub fn in_words(self) -> &'static str {
         match self {
             Self::Always => "",
-            Self::Rollout => "while drawing",
-            Self::Prefill => "while reading prompts",
-            Self::Decode => "while drawing, after the prompts",
-            Self::Training => "while training",
-            Self::Head => "while training, at the head",
-            Self::Backward => "while training, in the layers",
+            Self::Rollout => "decode",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode, after prefill",
+            Self::Training => "training",
+            Self::Head => "training, head",
+            Self::Backward => "training, layers",
         }
     }
 }
@@ -113,17 +113,17 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
     let found = [
         ("program, tokenizer, texts", Phase::Always, PROGRAM_BYTES),
         ("weights", Phase::Always, NUMBER_BYTES * shape.parameters),
-        ("trained numbers (f32)", Phase::Always, if is_full { 0 } else { 4 * trainable }),
+        ("trained parameters (f32)", Phase::Always, if is_full { 0 } else { 4 * trainable }),
         ("AdamW moments (f32)", Phase::Always, 8 * trainable),
         ("frozen reference", Phase::Always, NUMBER_BYTES * reference),
-        ("prompts' keys and values", Phase::Rollout, prompts * data.longest_prompt_tokens * shape.packed_per_token * NUMBER_BYTES),
-        ("completions' keys and values", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
-        ("logits of a decode step (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
+        ("KV cache, prompts", Phase::Rollout, prompts * data.longest_prompt_tokens * shape.packed_per_token * NUMBER_BYTES),
+        ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
+        ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
         // One buffer that sums, and one for each micro-batch under way.
         ("gradients", Phase::Training, (1 + in_flight) * 4 * trainable),
         ("activations", Phase::Training, in_flight * tokens * layers_kept * NUMBER_BYTES),
-        ("one layer's work", Phase::Training, in_flight * tokens * LAYER_WORK * shape.layer_activations_per_token * NUMBER_BYTES),
-        ("logits of a head chunk and their gradient", Phase::Training, in_flight * predicted * shape.vocabulary * (4 + NUMBER_BYTES)),
+        ("activations, one layer", Phase::Training, in_flight * tokens * LAYER_WORK * shape.layer_activations_per_token * NUMBER_BYTES),
+        ("logits of a head chunk and gradient", Phase::Training, in_flight * predicted * shape.vocabulary * (4 + NUMBER_BYTES)),
     ];
     let part = |(name, phase, bytes): (&str, Phase, usize)| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
     found.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
@@ -142,7 +142,7 @@ mod tests {
         let parameters = ModelShape::of(&qwen3_8b()).parameters as u64;
         let bytes = |name: &str| found.parts.iter().find(|part| part.name == name).map(|part| part.bytes);
         assert_eq!(bytes("weights"), Some(4 * parameters));
-        assert_eq!(bytes("trained numbers (f32)"), None);
+        assert_eq!(bytes("trained parameters (f32)"), None);
         assert_eq!(bytes("gradients"), Some(3 * 4 * parameters));
     }
 }

@@ -228,7 +228,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     );
     let mut changes = Vec::new();
     if settings.completions_per_prompt < 2 {
-        changes.push("raise completions_per_prompt to 8: a group of one has nothing to compare with".to_owned());
+        changes.push("raise completions_per_prompt to 8: a group of one has zero variance".to_owned());
     }
     if report.think_leaks > MOST_THINK_LEAKS {
         changes.push(format!(
@@ -239,7 +239,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     if report.truncated > MOST_TRUNCATED {
         let limit = settings.max_completion_tokens;
         changes.push(format!(
-            "{} of the completions are cut at max_completion_tokens = {limit} and score as they stand: try {}",
+            "{} of the completions are truncated at max_completion_tokens = {limit}: try {}",
             percent(report.truncated),
             2 * limit
         ));
@@ -255,12 +255,12 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
         Verdict::CanLearn => can_learn(report, settings, &informative, &mut changes),
         Verdict::NothingToLearn => {
             changes.push(
-                "train on harder prompts, or make the score stricter: exact fields ([[reward]] part = \"fields\") beside validity"
+                "train on harder prompts, or score values too ([[reward]] part = \"fields\")"
                     .to_owned(),
             );
-            changes.push("if these prompts are what matters, the base is good enough: `grpo-tui eval` proves it".to_owned());
+            changes.push("if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`".to_owned());
             format!(
-                "the base has solved the task: {} of the groups earn the full reward throughout, and {informative}",
+                "the base already solves the task: {} of the groups earn the full reward, and {informative}",
                 percent(report.all_best)
             )
         }
@@ -269,7 +269,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
                 changes.push(format!("most common failure: {} ({} of the completions); {}", class.name(), percent(*share), remedy(*class)));
             }
             if report.tiers.invalid > report.tiers.unparsable {
-                changes.push("give credit between tiers, so that nearer misses earn more: graded = true under [score]".to_owned());
+                changes.push("set graded = true under [score], so that near misses earn partial credit".to_owned());
             }
             changes.push("or show the model the format first: supervised fine-tuning on `expected`, or a larger model".to_owned());
             format!(
@@ -288,7 +288,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     let per_step = report.informative * settings.prompt_groups_per_step as f64;
     if per_step < 1.0 {
         changes.push(format!(
-            "a step of {} groups holds {per_step:.1} that teach: raise prompt_groups_per_step, or set dynamic_sampling = true",
+            "a step of {} groups has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
             settings.prompt_groups_per_step
         ));
     }
@@ -305,18 +305,18 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     }
     if report.tiers.valid < RARELY_VALID {
         changes.push(
-            "almost no completion is valid yet: the first gain will be text that parses; graded = true gives the way from there a slope"
+            "almost no completion is valid yet: set graded = true for partial credit"
                 .to_owned(),
         );
     }
     let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE { ", though the sample is too small to be sure" } else { "" };
-    format!("{informative}{unsure}: about {per_step:.1} of the {} groups of a step teach", settings.prompt_groups_per_step)
+    format!("{informative}{unsure}: about {per_step:.1} of {} groups per step are informative", settings.prompt_groups_per_step)
 }
 
 /// What to do about a failure that most completions share.
 fn remedy(class: FailureClass) -> &'static str {
     match class {
-        FailureClass::Fence => "say in `system` that no Markdown fence may stand around the answer",
+        FailureClass::Fence => "say in `system`: no Markdown fence around the answer",
         FailureClass::Prose => "say in `system` that the answer is JSON and nothing else",
         FailureClass::Truncated => "raise max_completion_tokens, or ask for shorter values",
         FailureClass::Syntax => "a larger model, or supervised fine-tuning first: this one hardly writes JSON",
@@ -324,7 +324,7 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::MissingKey => "name the required keys in `system`",
         FailureClass::WrongType => "name each key's type in `system`",
         FailureClass::Enum => "list the allowed values in `system`",
-        FailureClass::ExtraKey => "say in `system` that there are no other keys",
+        FailureClass::ExtraKey => "say in `system`: no other keys",
         FailureClass::WrongValue => "check that `expected` can be read from the prompt",
         FailureClass::Other => "read some of the completions: `grpo-tui score` names each reason",
     }
@@ -387,7 +387,7 @@ mod tests {
         let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
         check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has nothing"]);
         let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
-        check(&cut, SETTINGS, CannotLearn, &["39 % of the completions are cut at max_completion_tokens = 96", "try 192"]);
+        check(&cut, SETTINGS, CannotLearn, &["39 % of the decode are truncated at max_completion_tokens = 96", "try 192"]);
         let mut leaks = signal(0, 0, 32);
         leaks.failures = [0; 11];
         leaks.failures[4] = 256;

@@ -95,10 +95,10 @@ impl RunsCompared {
             text.push_str(&row(key, &mut values.iter().map(shown)));
         }
         if self.config.is_empty() {
-            text.push_str("the configurations are the same\n");
+            text.push_str("configurations are identical\n");
         }
         if !self.task_files.is_empty() {
-            let _ = writeln!(text, "the tasks differ in {}: rates on changed prompt sets say little", visible(&self.task_files.join(", ")));
+            let _ = writeln!(text, "tasks differ in {}: rates are not comparable\n", visible(&self.task_files.join(", ")));
         }
         text.push('\n');
         for (name, values) in &self.metrics {
@@ -116,8 +116,8 @@ impl RunsCompared {
         }
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
             let Some((set, judged)) = result else { continue };
-            let second = if self.rows.len() == 2 { "the second run".into() } else { visible(row.directory.id()) };
-            let _ = writeln!(text, "\n{second} against the first on the same prompts of {set}");
+            let second = if self.rows.len() == 2 { "second run".into() } else { visible(row.directory.id()) };
+            let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
             text.extend(judged.iter().map(Judged::line));
         }
         text

@@ -25,13 +25,13 @@ pub enum ReportError {
     #[error("{0}")]
     OtherSchemas(String),
     /// A folder without a pass of the base and one of the trained model on the same set.
-    #[error("{} has no pass of its base and of its trained model on the same set yet: a run reads them at its start, every eval_every steps and at its end", .folder.display())]
+    #[error("{} has no base and trained eval on one set yet: evals run at the start, every eval_every steps and at the end", .folder.display())]
     NothingToCompare {
         /// The run.
         folder: PathBuf,
     },
     /// A pass on prompts that were not kept.
-    #[error("the prompts of {set} are not kept in {}, so that its answers cannot be held against others", .folder.display())]
+    #[error("prompts of {set} are missing in {}: answers cannot be compared", .folder.display())]
     NoPrompts {
         /// The run or eval.
         folder: PathBuf,

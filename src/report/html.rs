@@ -32,18 +32,18 @@ const CHARTS: [Metrics; 11] = [
     ("Reward", false, &[("reward", "")]),
     ("Tiers of training completions", true, &[("tiers/valid", "valid"), ("tiers/invalid", "invalid"), ("tiers/unparsable", "unparsable")]),
     (
-        "Groups: which teach",
+        "Informative groups",
         true,
-        &[("groups/frac_mixed", "mixed"), ("groups/frac_all_best", "all best"), ("groups/frac_all_worst", "all worst")],
+        &[("groups/frac_mixed", "mixed"), ("groups/frac_all_best", "all max"), ("groups/frac_all_worst", "all equal")],
     ),
-    ("Spread of rewards in a group", false, &[("reward_std", "")]),
-    ("Tokens of a completion", false, &[("completions/mean_length", "")]),
-    ("Completions cut at the limit", true, &[("completions/clipped_ratio", "")]),
-    ("KL to the start, nats a token", false, &[("kl", "")]),
-    ("Entropy, nats a token", false, &[("entropy", "")]),
+    ("Reward std per group", false, &[("reward_std", "")]),
+    ("Completion length, tokens", false, &[("completions/mean_length", "")]),
+    ("Truncated completions", true, &[("completions/clipped_ratio", "")]),
+    ("KL to reference, nats/token", false, &[("kl", "")]),
+    ("Entropy, nats/token", false, &[("entropy", "")]),
     ("Loss", false, &[("loss", "")]),
     ("Gradient norm", false, &[("grad_norm", "")]),
-    ("Seconds of a step", false, &[("seconds", "")]),
+    ("Step time, s", false, &[("seconds", "")]),
 ];
 
 /// The run as a page. Texts from prompts, completions, notes and command lines have their secrets masked.
@@ -98,15 +98,15 @@ impl Pair {
 
 /// How the pass that stands for the trained model is called.
 fn result_name(result: &Eval) -> String {
-    if result.step == 0 { "best checkpoint: step 0, the start itself".to_owned() } else { format!("step {}", result.step) }
+    if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
 }
 
 fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
     let Some(result) = report.result() else { return };
     let set = &result.set;
-    page.heading(&format!("Result on the {set} prompts"));
+    page.heading(&format!("Result on the {set} set"));
     let start = report.history.evals.get(&(0, set.clone(), "base".to_owned()));
-    let start = start.map(|eval| ("start".to_owned(), &eval.summary));
+    let start = start.map(|eval| ("base".to_owned(), &eval.summary));
     let rows: Vec<(String, &EvalSummary)> = start.into_iter().chain([(result_name(result), &result.summary)]).collect();
     let cells = |(name, summary): &(String, &EvalSummary)| {
         let [low, high] = summary.valid_interval;
@@ -122,7 +122,7 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
             percent(summary.truncated),
         ]
     };
-    let titles = ["", "n>", "valid>", "95 % interval>", "exact>", "parse>", "tolerant>", "tokens>", "cut>"];
+    let titles = ["", "n>", "valid>", "95% CI>", "exact>", "parse>", "unwrapped>", "tokens>", "truncated>"];
     page.table(&titles, &rows.iter().map(cells).collect::<Vec<_>>());
     if let Some(pair) = pair {
         let (valid, exact) = Judged::both(&pair.before, &pair.after);
@@ -137,14 +137,14 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
         let rows: Vec<Vec<String>> =
             after.by_tag.iter().map(|(tag, found)| vec![tag.clone(), found.n.to_string(), rate(before, tag), rate(after, tag)]).collect();
         page.raw("<h3>Valid by tag</h3>");
-        page.table(&["tag", "n>", "start>", &format!("{name}>")], &rows);
+        page.table(&["tag", "n>", "base>", &format!("{name}>")], &rows);
     }
 }
 
 fn charts(page: &mut Writer, report: &Report) {
     let mut drawn = String::new();
     let marks: Vec<(u64, &str)> = report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
-    for (set, title) in [("eval", "Eval set, with 95 % interval"), ("proof", "Proof set, with 95 % interval")] {
+    for (set, title) in [("eval", "Eval set, 95% CI"), ("proof", "Test set, 95% CI")] {
         let passes: Vec<_> =
             report.history.evals.values().filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0)).collect();
         if passes.len() < 2 {
@@ -183,13 +183,13 @@ fn charts(page: &mut Writer, report: &Report) {
         drawn.push_str(&chart(&Chart { title, lines, shares, marks: Vec::new() }));
     }
     if !drawn.is_empty() {
-        page.heading("Charts over steps");
+        page.heading("Charts");
         if report.directory.file().config.kl_beta == 0.0 && !report.history.metrics.contains_key("kl") {
-            page.paragraph("soft", "KL to the start: not measured (kl_beta = 0).");
+            page.paragraph("soft", "KL to reference: not measured (kl_beta = 0).");
         }
         page.paragraph(
             "soft",
-            "Strong lines are moving averages over about ten steps; a mark at the top edge is a value that was not finite.",
+            "Bold lines are moving averages over about 10 steps; marks at the top edge are non-finite values.",
         );
         page.raw(&format!("<div class=\"charts\">{drawn}</div>"));
     }
@@ -203,7 +203,7 @@ fn examples(page: &mut Writer, pair: &Pair) {
         let other = pair.after.iter().filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
         other.filter(|(before, after)| before.is_valid() != after.is_valid() && after.is_valid() == valid).collect::<Vec<_>>()
     };
-    for (valid, title) in [(true, "Became valid"), (false, "No longer valid")] {
+    for (valid, title) in [(true, "Improvements"), (false, "Regressions")] {
         let found = changed(valid);
         if found.is_empty() {
             continue;
@@ -212,7 +212,7 @@ fn examples(page: &mut Writer, pair: &Pair) {
         for (before, after) in found.into_iter().take(EXAMPLES) {
             let id = page.safe(&after.prompt_id);
             let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
-            for (name, record) in [("start", before), (pair.after_name.as_str(), after)] {
+            for (name, record) in [("base", before), (pair.after_name.as_str(), after)] {
                 html.push_str(&answer(page, name, record, EXAMPLE_CHARACTERS));
             }
             page.raw(&format!("{html}</div>"));
@@ -251,9 +251,9 @@ fn evals(page: &mut Writer, report: &Report) {
             ]
         })
         .collect();
-    page.heading("Held-out passes");
+    page.heading("Evals");
     let many = rows.len() > 30;
-    page.raw(if many { "<details><summary>all passes</summary>" } else { "" });
+    page.raw(if many { "<details><summary>all evals</summary>" } else { "" });
     page.table(&["step>", "set", "target", "n>", "valid>", "exact>", "parse>", "seconds>"], &rows);
     page.raw(if many { "</details>" } else { "" });
 }
@@ -267,7 +267,7 @@ fn happenings(page: &mut Writer, report: &Report) {
         rows.push(vec![control.step.to_string(), "control".to_owned(), format!("{} {}", control.verb, arguments.join(" "))]);
     }
     for alert in history.alerts.values() {
-        let state = if alert.cleared { "passed: " } else { "" };
+        let state = if alert.cleared { "resolved: " } else { "" };
         rows.push(vec![
             alert.step.to_string(),
             format!("alert ({})", alert.level),
@@ -299,11 +299,11 @@ fn configuration(page: &mut Writer, report: &Report) {
     page.heading("Configuration");
     let changed = rows(&|source| *source != Source::Default);
     if changed.is_empty() {
-        page.paragraph("", "Every key at its default.");
+        page.paragraph("", "All keys at their defaults.");
     } else {
         page.table(&["key", "value", "set by"], &changed);
     }
-    page.raw("<details><summary>every key</summary>");
+    page.raw("<details><summary>all keys</summary>");
     page.table(&["key", "value", "set by"], &rows(&|_| true));
     page.raw("</details>");
 }
@@ -311,17 +311,17 @@ fn configuration(page: &mut Writer, report: &Report) {
 fn origin(page: &mut Writer, report: &Report) {
     let file = report.directory.file();
     let history = &report.history;
-    page.heading("Where it comes from");
+    page.heading("Provenance");
     let device = history.run.as_ref().map_or_else(String::new, |run| run.device.clone());
     let mut rows = vec![
         ("command", file.argv.join(" ")),
         ("program", format!("grpo-tui {} ({})", file.binary_version, file.features.join(", "))),
         ("host", file.host.clone()),
         ("device", device),
-        ("time of all steps", format!("{:.0} s", report.computed_seconds())),
-        ("resumed", format!("{} times", history.resumed)),
+        ("total step time", format!("{:.0} s", report.computed_seconds())),
+        ("resumed", format!("{}x", history.resumed)),
         ("configuration", file.config_digest.clone()),
-        ("starting model", file.model_digest.clone()),
+        ("base model", file.model_digest.clone()),
     ];
     let lost = (history.dropped_bytes, history.skipped, history.gaps);
     if lost != (0, 0, 0) {

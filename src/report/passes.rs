@@ -163,7 +163,7 @@ impl Pass {
     pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
             let Self { name, task: own, .. } = &self;
-            return Err(ReportError::Unlike(format!("{name} is of the task {own}, so the schema of {} says nothing of it", task.name)));
+            return Err(ReportError::Unlike(format!("{name} is of task {own}: it cannot be scored with the schema of {}", task.name)));
         }
         let answers: Vec<_> = self.records.iter().map(|record| (record.completion.as_str(), self.rows.get(&record.prompt_id))).collect();
         let scores = scorer.score_all(&answers);

@@ -229,7 +229,7 @@ pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Cl
     let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics.into_iter().cloned()).chain(keys);
     let near = known.map(|known| (strsim::jaro_winkler(name, &known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
-    Some(format!("no run has `{name}`{hint} There are the fields {}, config.KEY, and every metric", FIELDS.join(", ")))
+    Some(format!("unknown field `{name}`{hint} Fields: {}, config.KEY, and every metric", FIELDS.join(", ")))
 }
 
 #[cfg(test)]

@@ -39,10 +39,10 @@ pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
 pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
-        ("parses", |e| with_interval(e.parse, e.interval("parse"))),
+        ("parse", |e| with_interval(e.parse, e.interval("parse"))),
         ("valid", |e| with_interval(e.valid, e.valid_interval)),
         ("exact match", |e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.interval("exact")))),
-        ("valid if unwrapped", |e| with_interval(e.tolerant, e.interval("tolerant"))),
+        ("valid after unwrapping", |e| with_interval(e.tolerant, e.interval("tolerant"))),
         ("mean tokens", |e| format!("{:.1}", e.mean_tokens)),
         ("truncated", |e| percent(e.truncated)),
         ("P(10 calls valid)", |e| in_a_row(e, 10)),
@@ -68,7 +68,7 @@ pub fn p_value(p: f64) -> String {
 pub fn value_drift(trained: &EvalSummary) -> String {
     match trained.exact {
         Some(exact) if trained.valid - exact > 0.05 => format!(
-            "note: {} of the answers are valid but only {} have the right values: the reward checks form, so values drift. Lower learning_rate, raise kl_beta, or give the `fields` part of the reward a weight.\n",
+            "note: {} of the answers are valid but only {} are exact: the reward checks form only (value drift). Lower learning_rate, raise kl_beta, or give the `fields` part a weight.\n",
             percent(trained.valid),
             percent(exact)
         ),

@@ -117,7 +117,7 @@ impl Versus {
         let read = |id: &PassId| Pass::read(id.clone(), several)?.rescored(task, scorer);
         let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?;
         let digest: String = versus.passes[0].schema_digest.chars().take(8).collect();
-        versus.warnings.insert(0, format!("all answers are scored again by one schema ({digest}…), not as the runs recorded them"));
+        versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}…), not as recorded"));
         Ok(versus)
     }
 
@@ -127,23 +127,23 @@ impl Versus {
     /// [`ReportError::Unlike`] with what differs, [`ReportError::OtherSchemas`] where scoring again would help.
     pub fn of(passes: Vec<Pass>) -> Result<Self, ReportError> {
         if !(2..=3).contains(&passes.len()) {
-            return Err(ReportError::Unlike(format!("{} passes cannot be compared; choose two or three", passes.len())));
+            return Err(ReportError::Unlike(format!("{} evals: choose two or three", passes.len())));
         }
         let mut warnings = Vec::new();
         for other in &passes[1..] {
             warnings.extend(alike(&passes[0], other)?);
             if other.id == passes[0].id && other.id.target == "base" {
-                warnings.push("the best checkpoint is step 0, the base itself: no later one did better on the eval set".to_owned());
+                warnings.push("the best checkpoint is step 0 (the base): no later one was better on the eval set".to_owned());
             }
         }
         let prompts = joined(&passes);
         if prompts.is_empty() {
-            return Err(ReportError::Unlike("the passes have no prompt id in common".to_owned()));
+            return Err(ReportError::Unlike("the evals share no prompt ids".to_owned()));
         }
         let most = passes.iter().map(|pass| pass.records.len()).max().unwrap_or(0);
         if prompts.len() < most {
             warnings.push(format!(
-                "only {} of {most} answers are in all passes; the others are left out of the list and of the paired test",
+                "only {} of {most} answers are in all evals: the others are excluded from the list and the paired test",
                 prompts.len()
             ));
         }
@@ -259,7 +259,7 @@ fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
     }
     if first.schema_digest != other.schema_digest {
         let (a, b) = (short(&first.schema_digest), short(&other.schema_digest));
-        return Err(ReportError::OtherSchemas(format!("{} and {} were scored by other schemas ({a}… and {b}…)", first.name, other.name)));
+        return Err(ReportError::OtherSchemas(format!("{} and {} were scored with different schemas ({a}… and {b}…)", first.name, other.name)));
     }
     let differs = first.task_digest != other.task_digest;
     Ok(differs.then(|| {

@@ -13,7 +13,7 @@ pub fn versus_html(versus: &Versus) -> Page {
     let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
     let set = &versus.passes[0].id.set;
     let mut page = Writer::begin(&format!("{} · {}", names.join(" against "), versus.passes[0].task));
-    let title = page.safe(&names.join(" against "));
+    let title = page.safe(&names.join(" vs "));
     page.raw(&format!("<h1>{title}</h1>"));
     let beside = if versus.pairs.is_empty() { "" } else { " side by side" };
     page.paragraph("soft", &format!("task {}, {set} prompts, {} answers{beside}", versus.passes[0].task, versus.prompts.len()));

@@ -19,7 +19,7 @@ pub struct Threads {
 type CalledOff = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The words of the error that work ends with once it was called off.
-const CALLED_OFF: &str = "the work was called off";
+const CALLED_OFF: &str = "cancelled";
 
 /// A deep model's drop and recursion are modest, but tapes in tests are not.
 const STACK_BYTES: usize = 64 << 20;
@@ -73,7 +73,7 @@ impl Threads {
 
 impl fmt::Debug for Threads {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Threads({}, can be called off: {})", self.count(), self.called_off.is_some())
+        write!(formatter, "Threads({}, cancellable: {})", self.count(), self.called_off.is_some())
     }
 }
 

@@ -268,7 +268,7 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
         let inside = !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
         if !inside {
             let message =
-                format!("the task's file `{name}` lies outside the task's folder, so it cannot be frozen with the run; move it inside");
+                format!("task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside");
             return Err(RunError::Malformed { path: PathBuf::from("task.toml"), line: None, message });
         }
         let path = task.join(name);

@@ -44,7 +44,7 @@ pub enum RunError {
         message: String,
     },
     /// A run's folder that is a link.
-    #[error("{} is a link; remove the run where it lies: {}", .path.display(), .target.display())]
+    #[error("{} is a symlink: remove the run at {}", .path.display(), .target.display())]
     Linked {
         /// The link.
         path: PathBuf,
@@ -66,13 +66,13 @@ pub enum RunError {
         path: PathBuf,
     },
     /// A file of the user's that an export would replace.
-    #[error("{} exists and is left as it is; name another file, or add --force to replace it", .path.display())]
+    #[error("{} exists: name another file, or add --force to replace it", .path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
     /// Another worker computes this run.
-    #[error("the run {} is in use by {holder}; watch it with `grpo-tui runs show`, or end that process (Ctrl-C lets it save) first", .path.display())]
+    #[error("the run {} is in use by {holder}: follow it with `grpo-tui runs attach`, or stop it first", .path.display())]
     InUse {
         /// The run directory.
         path: PathBuf,
@@ -94,7 +94,7 @@ pub enum RunError {
     },
     /// A run, or a file of one, that others may write to.
     #[error(
-        "{} may be written by other users (mode {mode:04o}), so what it says proves nothing; check it, then `chmod -R go-w` it", .path.display()
+        "{} is writable by other users (mode {mode:04o}): check it, then `chmod -R go-w` it", .path.display()
     )]
     Loose {
         /// The run directory, or what lies in it.
@@ -129,7 +129,7 @@ pub enum RunError {
         searched: String,
     },
     /// Several runs fit what the user wrote.
-    #[error("`{wanted}` fits several runs: {candidates}; write more of the id")]
+    #[error("`{wanted}` is ambiguous: {candidates}; write more of the id")]
     Ambiguous {
         /// The RUN argument.
         wanted: String,
@@ -171,7 +171,7 @@ pub enum RunError {
         message: String,
     },
     /// The worker lives but says nothing.
-    #[error("the worker of {} has not answered for {seconds} s; it may be busy or hang: see its worker.log", .path.display())]
+    #[error("the worker of {} has not answered for {seconds} s: see its worker.log", .path.display())]
     NoAnswer {
         /// The run directory.
         path: PathBuf,
@@ -220,11 +220,11 @@ fn remedy(source: &std::io::Error) -> &'static str {
         AlreadyExists, FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
     };
     match source.kind() {
-        PermissionDenied | ReadOnlyFilesystem => "; make it writable, or choose another place with --runs DIR",
+        PermissionDenied | ReadOnlyFilesystem => "; make it writable, or use another folder with --runs DIR",
         StorageFull | QuotaExceeded => "; free some space, then try again",
         // The system's own word, not that of our limits on reading.
         FileTooLarge if source.raw_os_error().is_some() => "; raise the limit on the size of files (`ulimit -f`), then try again",
-        AlreadyExists | NotADirectory => "; a file stands in the way: remove it, or choose another place with --runs DIR",
+        AlreadyExists | NotADirectory => "; a file is in the way: remove it, or choose another folder with --runs DIR",
         _ => "",
     }
 }

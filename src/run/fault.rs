@@ -41,7 +41,7 @@ pub fn fault(place: &str, what: &str) {
 }
 
 /// Panics here, where a test asked for it, as a bug would.
-#[expect(clippy::panic, reason = "it is what the test asks for")]
+#[expect(clippy::panic, reason = "the bug that {DEATH} asks for at {place}")]
 pub fn bug(place: &str, what: &str) {
     if strikes(place, what) {
         std::panic::panic_any(format!("the bug that {DEATH} asks for at {place}"));

@@ -47,7 +47,7 @@ impl Gpu {
     }
 
     fn at(nvml: Nvml, index: u32) -> Option<Self> {
-        let name = nvml.device_by_index(index).ok()?.name().unwrap_or_else(|_| "a GPU without a name".to_owned());
+        let name = nvml.device_by_index(index).ok()?.name().unwrap_or_else(|_| "unnamed GPU".to_owned());
         let driver = nvml.sys_driver_version().unwrap_or_default();
         Some(Self { index, name, uuid: uuid(&nvml, index), driver, nvml })
     }
@@ -92,15 +92,15 @@ fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<
     if others.is_empty() {
         let used = used_bytes.filter(|&bytes| bytes > IDLE_BYTES)?;
         return Some(format!(
-            "{name} is used by others: {} MiB of its memory are taken, by processes that cannot be seen from here",
+            "{name} is in use: {} MiB are taken by processes that are not visible from here",
             mebibytes(used)
         ));
     }
     let one = |process: &GpuProcess| match process.memory_bytes {
-        Some(bytes) => format!("process {} holds {} MiB", process.pid, mebibytes(bytes)),
+        Some(bytes) => format!("process {} uses {} MiB", process.pid, mebibytes(bytes)),
         None => format!("process {}", process.pid),
     };
-    Some(format!("{name} is used by others: {}", others.iter().map(one).collect::<Vec<_>>().join(", ")))
+    Some(format!("{name} is in use: {}", others.iter().map(one).collect::<Vec<_>>().join(", ")))
 }
 
 fn uuid(nvml: &Nvml, index: u32) -> String {
@@ -155,7 +155,7 @@ mod tests {
         check(&[], None, None);
         check(&[], Some(3 << 30), Some("3072 MiB of its memory are taken"));
         let others = [GpuProcess { pid: 7, memory_bytes: Some(5 << 20) }, GpuProcess { pid: 8, memory_bytes: None }];
-        check(&others, Some(0), Some("H200 is used by others: process 7 holds 5 MiB, process 8"));
+        check(&others, Some(0), Some("H200 is in use: process 7 holds 5 MiB, process 8"));
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<L
             None => {
                 // Its end of the pipe is closed, so it has died or is about to.
                 let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(failed(format!("it ended before it was ready ({status}){}", end_of_log(&log_path, log_start))))
+                Err(failed(format!("it exited before it was ready ({status}){}", end_of_log(&log_path, log_start))))
             }
         },
     };
@@ -194,8 +194,8 @@ fn end_of_log(path: &Path, start: u64) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     match (read, lines.as_slice()) {
-        (Ok(_), [.., last]) => format!("; its last words in {}: {last}", path.display()),
-        _ => format!("; {} says nothing", path.display()),
+        (Ok(_), [.., last]) => format!("; last lines of {}: {last}", path.display()),
+        _ => format!("; {} is empty", path.display()),
     }
 }
 

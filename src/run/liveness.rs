@@ -44,14 +44,14 @@ impl Liveness {
         if RunLock::is_held(run) {
             return Self::Alive;
         }
-        let Some(state) = State::read(run) else { return Self::Gone("no worker has begun with it".to_owned()) };
+        let Some(state) = State::read(run) else { return Self::Gone("no worker has started yet".to_owned()) };
         if let Some(heard) = heard_from_afar(run, &state) {
             return Self::Perhaps(heard);
         }
         let standing = match (state.status.is_ended(), &state.cause) {
             (true, Some(cause)) => format!("it is {}: {cause}", state.status.name()),
             (true, None) => format!("it is {}", state.status.name()),
-            (false, _) => format!("the last one (process {} on {}) is gone without a last word", state.pid, state.host),
+            (false, _) => format!("the last worker (process {} on {}) died", state.pid, state.host),
         };
         Self::Gone(standing)
     }
@@ -69,7 +69,7 @@ pub(super) fn heard_from_afar(run: &Path, state: &State) -> Option<String> {
     let kind = FileSystem::of(run);
     (afar && kind.is_network() && age < SILENCE).then(|| {
         format!(
-            "its lock cannot be seen from here ({} is a network file system); its worker on {} last wrote {} s ago",
+            "cannot see its lock ({} is a network file system); its worker on {} last wrote {} s ago",
             kind.name(),
             state.host,
             age.as_secs()
@@ -83,9 +83,9 @@ pub(super) fn heard_from_afar(run: &Path, state: &State) -> Option<String> {
 /// [`RunError::NoWorker`] where the worker is gone or runs elsewhere, [`RunError::Io`] where the system refuses.
 pub fn signal_worker(run: &Path, signal: WorkerSignal) -> Result<(), RunError> {
     let gone = |standing: String| RunError::NoWorker { path: run.to_owned(), standing };
-    let state = State::read(run).ok_or_else(|| gone("no worker has begun with it".to_owned()))?;
+    let state = State::read(run).ok_or_else(|| gone("no worker has started yet".to_owned()))?;
     if state.host != host_name() {
-        return Err(gone(format!("it runs on {}, and signals reach only this host; ask there", state.host)));
+        return Err(gone(format!("it runs on {}, and signals reach only this host", state.host)));
     }
     let vanished = || gone(format!("the last one (process {}) is gone", state.pid));
     let failed = |error: rustix::io::Errno| match error {

@@ -44,7 +44,7 @@ impl Footing {
             return Ok(());
         }
         let why = match self.moved_to() {
-            Some(place) => format!("its folder was moved to {}; go on there with `grpo-tui train --resume {0}`", place.display()),
+            Some(place) => format!("its folder was moved to {}: resume it there with `grpo-tui train --resume {0}`", place.display()),
             None if self.run.is_dir() => "its lock file was removed or replaced".to_owned(),
             None => "its folder was removed".to_owned(),
         };

@@ -72,19 +72,19 @@ impl Logout {
         let says = self.says.as_ref().map_or_else(String::new, |path| format!(" ({})", path.display()));
         let remedy = "start it as `systemd-run --user --scope grpo-tui train … --detach`, once `loginctl enable-linger` has been done";
         match (&self.home, self.survives()) {
-            _ if !self.systemd => "a detached run survives logout: systemd does not run this host, and nothing else ends what a user leaves behind".to_owned(),
-            (Home::Elsewhere, _) => "a detached run survives logout: this is no login session (a service, a container or a batch job), so it ends with that".to_owned(),
-            (Home::UserManager, true) => "a detached run survives logout: it belongs to your service manager, which lingers".to_owned(),
+            _ if !self.systemd => "detached runs survive logout: no systemd on this host".to_owned(),
+            (Home::Elsewhere, _) => "detached runs survive logout: not a login session (service, container or batch job)".to_owned(),
+            (Home::UserManager, true) => "detached runs survive logout: your service manager lingers".to_owned(),
             (Home::UserManager, false) => {
-                "a detached run ENDS when you log out: it belongs to your service manager, which ends with your last session; `loginctl enable-linger` changes that".to_owned()
+                "detached runs DIE at logout: your service manager ends with your last session; enable it with `loginctl enable-linger`".to_owned()
             }
-            (Home::Session(_), true) if self.excepted => format!("a detached run survives logout: logind leaves this user's processes alone{says}"),
-            (Home::Session(_), true) => format!("a detached run survives logout: logind leaves processes alone{says}"),
+            (Home::Session(_), true) if self.excepted => format!("detached runs survive logout: this user is excluded from KillUserProcesses{says}"),
+            (Home::Session(_), true) => format!("detached runs survive logout: KillUserProcesses=no{says}"),
             (Home::Session(session), false) if self.kills == Some(true) => {
-                format!("a detached run ENDS when you log out: logind ends all of {session}{says}, tmux and screen included; {remedy}")
+                format!("detached runs DIE at logout: KillUserProcesses=yes ends all of {session}{says}, tmux and screen included; {remedy}")
             }
             (Home::Session(_), false) => {
-                format!("a detached run may end when you log out: nothing says what logind does here (KillUserProcesses); to be sure, {remedy}")
+                format!("detached runs may die at logout: logind's KillUserProcesses is unknown here; to be sure, {remedy}")
             }
         }
     }

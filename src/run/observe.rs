@@ -21,7 +21,7 @@ impl State {
         let held = RunLock::is_held(run);
         let Some(mut state) = Self::read(run) else { return if held { None } else { from_log(run) } };
         if !held && !state.status.is_ended() && heard_from_afar(run, &state).is_none() {
-            let gone = || format!("the worker (process {} on {}) is gone without a last word", state.pid, state.host);
+            let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
                 // The log has its last word, which comes first; the worker died before it could say the same here. Nothing can begin such a run again.
                 Last::End(end) if end.status == Status::Finished.name() => (Status::Finished, end.step, Some(end.cause)),
@@ -39,7 +39,7 @@ fn from_log(run: &Path) -> Option<State> {
         Last::End(end) => (Status::from_name(&end.status), end.step, end.cause),
         Last::Other(_) if is_written_from_afar(run) => return None,
         Last::Other(step) => {
-            let cause = "the worker is gone without a last word, and its state.json is missing or unreadable";
+            let cause = "the worker died, and its state.json is missing or unreadable";
             (Status::Interrupted, step, cause.to_owned())
         }
     };

@@ -257,7 +257,7 @@ mod tests {
             "task" => Field::Text("Invoice".into()),
             "status" => Field::Text("finished".into()),
             "config.policy_loss" => Field::Text("dr_grpo".into()),
-            "completions/mean_length" => Field::Number(80.0),
+            "decode/mean_length" => Field::Number(80.0),
             "not" => Field::Number(1.0),
             _ => return None,
         })
@@ -275,7 +275,7 @@ mod tests {
         check("not (status=finished or status=failed)", false);
         check("status:finish and not config.policy_loss=grpo", true);
         check("task=\"invoice\"", true);
-        check("completions/mean_length<100", true);
+        check("decode/mean_length<100", true);
         check("has:valid", true);
         check("has:exact", false);
         // A field that is not known compares with nothing, not even with `!=`.

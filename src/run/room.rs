@@ -120,7 +120,7 @@ fn reserve(run: &Path) -> PathBuf {
 }
 
 fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {
-    let free = free.map_or_else(|| "an unknown number of bytes".to_owned(), bytes_in_words);
+    let free = free.map_or_else(|| "an unknown amount".to_owned(), bytes_in_words);
     let id = run.file_name().unwrap_or_default().to_string_lossy();
     format!(
         "the disk is full: {what} needs {}, and {free} are free on the disk of {}; remove something there. The run goes on by itself once there is room, or \

@@ -42,7 +42,7 @@ impl Device {
     /// For people.
     pub fn described(&self) -> String {
         match self {
-            Self::Cpu => "the CPU".to_owned(),
+            Self::Cpu => "CPU".to_owned(),
             Self::Gpu { ordinal, .. } => format!("GPU {ordinal}"),
         }
     }
@@ -72,7 +72,7 @@ impl Waiting {
     /// The same as a sentence.
     pub fn described(&self) -> String {
         let holder = if self.holder.is_empty() { "another run" } else { &self.holder };
-        format!("waits for {}, held by {holder}; place {} in the queue", self.device.described(), self.ahead + 1)
+        format!("waiting for {}, in use by {holder}; position {} in the queue", self.device.described(), self.ahead + 1)
     }
 }
 
@@ -267,7 +267,7 @@ fn lock_within(file: &File, path: &Path, patience: Duration) -> Result<(), RunEr
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                let why = format!("has been locked by another process for {} s; see which with `fuser`, and end it", patience.as_secs());
+                let why = format!("locked by another process for {} s: find it with `fuser`", patience.as_secs());
                 return Err(RunError::Unsafe { path: path.to_owned(), why });
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
@@ -292,7 +292,7 @@ fn check_shared(folder: &Path) -> Result<(), RunError> {
     let found = std::fs::symlink_metadata(folder).map_err(RunError::io("read", folder))?;
     let why = match found.mode() & 0o7777 {
         _ if found.is_symlink() => "is a symlink".to_owned(),
-        _ if !found.is_dir() => "is no folder".to_owned(),
+        _ if !found.is_dir() => "is not a folder".to_owned(),
         0o1777 => return Ok(()),
         mode => format!("has mode {mode:04o} instead of 1777, which all users of the host need to wait for each other"),
     };
@@ -308,7 +308,7 @@ fn open_shared(path: &Path) -> Result<File, RunError> {
     })?);
     let found = file.metadata().map_err(RunError::io("read", path))?;
     if !found.is_file() || found.nlink() > 1 {
-        return Err(RunError::Unsafe { path: path.to_owned(), why: "is no plain file, or has a second name".to_owned() });
+        return Err(RunError::Unsafe { path: path.to_owned(), why: "is not a regular file, or has other hard links".to_owned() });
     }
     Ok(file)
 }

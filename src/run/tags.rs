@@ -26,13 +26,13 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(RunError::io("read", &path)(error)),
         Ok(metadata) if metadata.len() > LONGEST_BYTES => {
-            return Err(malformed(None, format!("{} bytes are no list of tags; delete the file", metadata.len())));
+            return Err(malformed(None, format!("{} bytes are not a list of tags: delete the file", metadata.len())));
         }
         Ok(_) => {}
     }
     let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
     let found: Vec<String> = serde_json::from_str(&text)
-        .map_err(|error| malformed(Some(error.line()), format!("{error}; it should be a list such as [\"kept\"]")))?;
+        .map_err(|error| malformed(Some(error.line()), format!("{error}; it should be a list such as [\"baseline\"]")))?;
     match found.iter().find_map(|tag| check_tag(tag)) {
         Some(wrong) => Err(malformed(None, wrong)),
         None => Ok(sorted(found)),
@@ -65,7 +65,7 @@ pub fn check_tag(tag: &str) -> Option<String> {
     let short = tag.chars().count() <= LONGEST_TAG;
     let said: String = tag.chars().take(LONGEST_TAG).collect();
     (!begins || !short || !tag.chars().all(fits))
-        .then(|| format!("`{said}` is no tag: letters and digits, then also - _ . and at most {LONGEST_TAG} of them"))
+        .then(|| format!("`{said}` is not a tag: letters and digits, then also - _ . (at most {LONGEST_TAG})"))
 }
 
 fn sorted(mut tags: Vec<String>) -> Vec<String> {

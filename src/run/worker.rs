@@ -95,7 +95,7 @@ impl Worker {
         let slot = wait_for_slot(slots, devices, &self.controls, &self.state, told);
         match &slot {
             Ok(Some(_)) => {}
-            Ok(None) => self.end(Status::Interrupted, "stopped while it waited for its device")?,
+            Ok(None) => self.end(Status::Interrupted, "stopped while waiting for a device")?,
             Err(error) => self.end(Status::Failed, &error.to_string())?,
         }
         slot

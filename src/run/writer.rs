@@ -44,7 +44,7 @@ impl EventWriter {
         let syncer = file.try_clone().and_then(|file| Syncer::start(file, interval)).map_err(RunError::io("open", &path))?;
         let mut writer = Self { file, path, next_seq, syncer };
         if dropped_bytes > 0 {
-            let text = format!("the last line of events.jsonl was torn; {dropped_bytes} bytes were dropped");
+            let text = format!("the last line of events.jsonl was torn: {dropped_bytes} bytes dropped");
             writer.append(Recovered { dropped_bytes, resumed_from: None, text })?;
         }
         Ok(writer)

@@ -97,7 +97,7 @@ fn finding(
     let weak = tier == Tier::Valid && reward >= 0.9 * best;
     let sentence = match tier {
         Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
-        Tier::Valid => format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts hold it back"),
+        Tier::Valid => format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it"),
         Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema refuses"),
         Tier::Unparsable => format!("`{short}` earns {reward:.2}: it is not JSON"),
     };

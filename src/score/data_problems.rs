@@ -75,12 +75,12 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
             let repeated: Vec<(usize, usize)> = rows.iter().filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?))).collect();
             let Some((line, there)) = repeated.first() else { continue };
             let effect = match set {
-                PromptSet::Proof => "what was trained or chosen on proves nothing",
-                _ => "what was trained on chooses the checkpoint",
+                PromptSet::Proof => "data leak",
+                _ => "the checkpoint is chosen on training prompts",
             };
             problems.push(DataProblem {
                 message: format!(
-                    "{}: {} of {} prompts are also in {}, first line {line} (there line {there}); {effect}: keep each prompt in one set",
+                    "{}: {} of {} prompts are also in {}, first line {line} (there line {there}): {effect}; keep each prompt in one set",
                     label(task, *set),
                     repeated.len(),
                     rows.len(),

@@ -83,7 +83,7 @@ pub fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
     words.value(schema, 0, "the answer".to_owned(), None);
     if words.is_full() {
         words.lines.truncate(MAX_LINES);
-        let text = "more lines are left out".to_owned();
+        let text = "more lines omitted".to_owned();
         words.lines.push(Accepted { depth: 0, name: "…".to_owned(), required: None, text });
     }
     words.lines
@@ -191,7 +191,7 @@ impl<'a> Words<'a> {
             |key: &&String| KEYWORDS.contains(&key.as_str()) && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str());
         let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
         if !unspoken.is_empty() {
-            text.push_str(&format!("; also {}, not put into words here", unspoken.join(", ")));
+            text.push_str(&format!("; also {} (not described)", unspoken.join(", ")));
         }
         text
     }
@@ -213,7 +213,7 @@ impl<'a> Words<'a> {
         match (bound.is_empty(), parts) {
             (true, true) => "as follows".to_owned(),
             (true, false) => "anything".to_owned(),
-            (false, _) => format!("anything, for there is no `type`; if {}", bound.join("; if ")),
+            (false, _) => format!("anything (no `type`); if {}", bound.join("; if ")),
         }
     }
 
@@ -336,12 +336,12 @@ mod tests {
         one(json!({"type": "number", "multipleOf": 0.01}), "a number in steps of 0.01");
         one(json!({"enum": ["a", 1, null]}), "one of \"a\", 1, null");
         one(json!({"const": "x"}), "exactly \"x\"");
-        one(json!({"minLength": 2}), "anything, for there is no `type`; if text of at least 2 characters");
+        one(json!({"minLength": 2}), "anything (no `type`); if text of at least 2 characters");
         one(json!({"type": "array", "minItems": 1, "maxItems": 5, "uniqueItems": true}), "a list of 1 to 5 items no two alike");
         one(json!({"type": "object", "additionalProperties": false}), "an object without any field");
         one(json!({"type": "object", "minProperties": 1}), "an object of at least 1 field in all");
         one(json!({"type": "string", "x-note": 1}), "text");
-        one(json!({"type": "string", "contentEncoding": "base64"}), "text; also `contentEncoding`, not put into words here");
+        one(json!({"type": "string", "contentEncoding": "base64"}), "text; also `contentEncoding` (not described)");
     }
 
     #[test]
@@ -376,7 +376,7 @@ mod tests {
         let definitions: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"properties": all}))).collect();
         let lines = describe(&json!({"$ref": "#/$defs/d0", "$defs": definitions}), true);
         assert_eq!(lines.len(), MAX_LINES + 1);
-        assert_eq!(lines.last().unwrap().text, "more lines are left out");
+        assert_eq!(lines.last().unwrap().text, "more lines omitted");
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
         Err(error) => {
             let message = match error.reason {
                 Syntax::Empty => "the schema is empty; `{}` accepts everything".to_owned(),
-                Syntax::NoValue => "there is no JSON value in the text".to_owned(),
+                Syntax::NoValue => "the text has no JSON value".to_owned(),
                 reason => reason.to_string(),
             };
             let fault = at(text, error.offset, error.offset + 1, message, true);
@@ -119,7 +119,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     };
     let root = &document.root;
     for duplicate in &document.duplicates {
-        let message = format!("the key {:?} stands twice in this object; the last one counts", duplicate.key);
+        let message = format!("duplicate key {:?} in this object: the last one counts", duplicate.key);
         faults.push(at(text, duplicate.offset, duplicate.offset + duplicate.key.len() + 2, message, false));
     }
     odd(text, root, &mut faults);
@@ -198,7 +198,7 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
                     .filter(|known| strsim::damerau_levenshtein(known, key) <= 2)
                     .min_by_key(|known| strsim::damerau_levenshtein(known, key));
                 if let Some(near) = near.filter(|_| key.len() > 3) {
-                    let message = format!("`{key}` is no keyword and does nothing; did you mean `{near}`?");
+                    let message = format!("`{key}` is not a keyword and has no effect; did you mean `{near}`?");
                     faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
                 }
             }

@@ -329,10 +329,10 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
             schema_error(label, text, &pointer, advice)
         }
         jsonschema::ReferencingError::PointerToNowhere { pointer } => {
-            schema_error(label, text, &named(pointer), format!("`$ref` leads nowhere: there is no {pointer} in the schema"))
+            schema_error(label, text, &named(pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
         }
         jsonschema::ReferencingError::NoSuchAnchor { anchor } => {
-            schema_error(label, text, &named(anchor), format!("`$ref` leads nowhere: there is no anchor {anchor:?} in the schema"))
+            schema_error(label, text, &named(anchor), format!("`$ref` target not found: anchor {anchor:?} is not in the schema"))
         }
         other => schema_error(label, text, "", other.to_string()),
     }

@@ -74,9 +74,9 @@ impl TaskError {
 }
 
 fn outside(why: &Outside) -> String {
-    let rule = "a task's files must lie inside it, so that a run can keep a copy";
+    let rule = "task files must be inside the task folder, so that a run can copy them";
     match why {
-        Outside::Written => format!("lies outside the task's folder; {rule}: copy the file into the folder and name the copy"),
+        Outside::Written => format!("is outside the task's folder; {rule}: copy the file into the folder and name the copy"),
         Outside::Link(target) => {
             format!("is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file")
         }

@@ -127,7 +127,7 @@ fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
     const MOST: f64 = 1e6;
     match (section.number(key)?, section.get(key)) {
         (Some(number), Some((_, offset))) if number.abs() > MOST => {
-            Err(section.error(key, offset, format!("must lie between -{MOST} and {MOST}, not {number:e}")))
+            Err(section.error(key, offset, format!("must be between -{MOST} and {MOST}, not {number:e}")))
         }
         (number, _) => Ok(number),
     }
@@ -172,7 +172,7 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> 
             return Err(block.error("part", at, format!("takes {}, not {part:?}", PARTS.join(", "))));
         }
         if parts.iter().any(|earlier| earlier.part == part) {
-            return Err(block.error("part", at, format!("{part:?} stands twice; give it one weight")));
+            return Err(block.error("part", at, format!("{part:?} occurs twice: give it one weight")));
         }
         let weight = reward(&block, "weight")?.ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
         parts.push(RewardPart { part, weight });

@@ -16,7 +16,7 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
     }
     let is_path = text.contains(['/', '\\']) || text.starts_with('.');
     if is_path {
-        let advice = if path.is_dir() { format!("the folder has no {TASK_FILE}") } else { "there is no such folder".to_owned() };
+        let advice = if path.is_dir() { format!("the folder has no {TASK_FILE}") } else { "no such folder".to_owned() };
         return Err(TaskError::Unknown {
             text: text.to_owned(),
             advice: format!("{advice}; `grpo-tui init DIR` makes a workspace with a task to edit"),

@@ -230,7 +230,7 @@ impl<'n> Bounds<'n> {
             return Err(refuse(format!("{name}: the values of one prompt have more than {} MiB of text", MOST_WORKED_BYTES >> 20)));
         }
         if self.refuse_namespaces && is_namespace(value) {
-            return Err(refuse("set: a namespace cannot be an attribute's value: it could hold itself".to_owned()));
+            return Err(refuse("set: a namespace cannot be an attribute's value (it could contain itself)".to_owned()));
         }
         match value.kind() {
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth),

@@ -121,7 +121,7 @@ fn growth(rule: &Json) -> f64 {
 pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_panic(work) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(cause) => Err(format!("its rules gave up: {}", panic_message(cause.as_ref()).unwrap_or("no reason given"))),
+        Err(cause) => Err(format!("tokenizer failed: {}", panic_message(cause.as_ref()).unwrap_or("no reason given"))),
     }
 }
 

@@ -217,7 +217,7 @@ fn not_finite(history: &[Metrics]) -> Option<Finding> {
         level: "error",
         value: *value,
         sentence: format!("{name} is not finite: the step changed nothing."),
-        suggestion: "If it comes again, lower learning_rate or set grad_clip_norm; three in a row stop the run.".to_owned(),
+        suggestion: "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run.".to_owned(),
     })
 }
 
@@ -231,7 +231,7 @@ fn dead_groups_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Find
         level: if dead >= NEARLY_ALL_DEAD { "warning" } else { "info" },
         value: dead,
         sentence: format!(
-            "{} of the groups have zero variance, and kl_beta = {} forwards them all the same: they only pull towards the reference.",
+            "{} of the groups have zero variance, and kl_beta = {} still forwards them: they contribute KL only.",
             percent(dead),
             config.kl_beta
         ),
@@ -250,7 +250,7 @@ fn all_best(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Findin
     let exact = drift.map_or(exact, |(_, now)| exact.min(now.exact));
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
-            format!("only {} of the answers are exact: the reward no longer tells right values from wrong ones.", percent(exact)),
+            format!("only {} of the answers are exact: the reward no longer separates right values from wrong ones.", percent(exact)),
             "Give values a weight: [[reward]] part = \"fields\".",
         )
     } else {
@@ -283,7 +283,7 @@ fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
         level: "warning",
         value: cut,
         sentence: format!(
-            "{} of the completions are truncated at {} tokens and scored as they stand.",
+            "{} of the completions are truncated at {} tokens and scored as they are.",
             percent(cut),
             config.max_completion_tokens
         ),
@@ -317,7 +317,7 @@ fn value_drift((best, now): (Level, Level)) -> Finding {
             percent(now.exact),
             percent(now.valid)
         ),
-        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate, and go back to an earlier checkpoint."
+        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and resume from an earlier checkpoint."
             .to_owned(),
     }
 }
@@ -359,9 +359,9 @@ mod tests {
         expect(&run(&[], &[best, best, best, best, mixed]), &[(3, "all_best", "info", false), (5, "all_best", "info", true)]);
         let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
         expect(&run(&[], &[worst; 5]), &[(3, "all_worst", "warning", false)]);
-        let cut: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
-        expect(&run(&[], &[cut, &[]]), &[(1, "clipped_completions", "warning", false), (2, "clipped_completions", "warning", true)]);
-        expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
+        let cut: &[(&str, f64)] = &[("decode/clipped_ratio", 0.06)];
+        expect(&run(&[], &[cut, &[]]), &[(1, "clipped_decode", "warning", false), (2, "clipped_decode", "warning", true)]);
+        expect(&run(&[], &[&[("decode/clipped_ratio", 0.05)]]), &[]);
         let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
         expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
         let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN)];
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_resumed_run_goes_on_with_what_stood() {
-        let cut = |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
+        let cut = |share: f64| Metrics::from([("decode/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
         let steps = [cut(0.0), cut(0.3), cut(0.3), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.9)];
         let config = config(&[]);
         let told = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {

@@ -38,7 +38,7 @@ pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
             // What holds still has its checkpoint on the disk.
             finish(recorder)?;
             recorder.phase(job.state.step, "paused")?;
-            recorder.status(Status::Paused, job.state.step, Some("asked to hold".to_owned()))?;
+            recorder.status(Status::Paused, job.state.step, Some("pause requested".to_owned()))?;
             paused = true;
         }
         controls.wait_while_paused();
@@ -56,7 +56,7 @@ fn fulfil(
     let answer = match &accepted.verb {
         Verb::Checkpoint => {
             save(run, job, recorder, "asked")?;
-            Answer::done(format!("the checkpoint of step {step} is saved"), json!({"step": step}))
+            Answer::done(format!("checkpoint of step {step} saved"), json!({"step": step}))
         }
         Verb::Eval => match pass(run, job, recorder, "eval", "trained", step)? {
             Some(summary) => {

@@ -89,10 +89,10 @@ pub fn train(
 fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
     match result {
         Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
-        Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as asked".to_owned()),
+        Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
         Ok(Ended::CutShort { goes_on_from, cause }) => {
             let step =
-                goes_on_from.map_or_else(|| "it begins anew".to_owned(), |step| format!("it can go on from the checkpoint of step {step}"));
+                goes_on_from.map_or_else(|| "resume starts from step 0".to_owned(), |step| format!("resume continues from the checkpoint of step {step}"));
             (Status::Interrupted, format!("{cause}; {step}"))
         }
         Err(error) => (Status::Failed, error.to_string()),
@@ -179,7 +179,7 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> R
         worker.controls().recorded(&accepted);
         let answer = match accepted.verb {
             Verb::Stop { .. } => Answer::done("stopped", serde_json::Value::Null),
-            _ => Answer::refused("the run ended before it came to this; it is in the log"),
+            _ => Answer::refused("the run ended before it handled this request (recorded in the log)"),
         };
         worker.controls().answer(accepted.id, &answer);
     }
@@ -208,8 +208,8 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
     let resumed_from = outline.resumed_from.or((recorder.history()?.last_step > 0).then_some(0));
     if let Some(step) = resumed_from {
         let text = match outline.resumed_from {
-            Some(step) => format!("resumes from the checkpoint of step {step}; what was recorded of later steps is void"),
-            None => "starts again, without a checkpoint; what was recorded of its steps is void".to_owned(),
+            Some(step) => format!("resumed from the checkpoint of step {step}; later records are void"),
+            None => "restarted without a checkpoint; earlier records are void".to_owned(),
         };
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
         match recorder.history()?.checkpoints.get(&step) {

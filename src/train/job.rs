@@ -120,7 +120,7 @@ impl Job {
         if self.state.skipped_in_a_row < MOST_SKIPPED {
             return Ok(());
         }
-        Err(TrainError::NotFinite { step: self.state.step, what: format!("the gradient, {MOST_SKIPPED} steps in a row,") })
+        Err(TrainError::NotFinite { step: self.state.step, what: format!("the gradient of {MOST_SKIPPED} consecutive steps") })
     }
 
     /// Other values of keys, from the next step on, as [`crate::run::Verb::Set`] has checked them.

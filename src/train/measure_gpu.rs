@@ -241,7 +241,7 @@ impl Work<'_> {
             Err(error) if is_out_of_memory(&error.to_string()) => {
                 self.engine.trim_memory()?;
                 let (free, total) = self.engine.memory().unwrap_or_default();
-                let why = format!("the GPU's memory is used up ({} of {} are held without it)", gigabytes(total - free), gigabytes(total));
+                let why = format!("GPU out of memory ({} of {} are used without it)", gigabytes(total - free), gigabytes(total));
                 note(Measurement::missing(name, shape, batch, &why));
                 Ok(())
             }
@@ -342,9 +342,9 @@ impl Work<'_> {
         note(Measurement::new(&kept, &shape, batch, whole, "s", Some(of_limit)));
         note(Measurement::new(&format!("{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
         note(Measurement::new(&format!("{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
-        note(Measurement::new(&format!("{kept}: |training - rollout log-prob|"), &shape, batch, gap, "nats", None));
+        note(Measurement::new(&format!("{kept}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
         if let Some(bytes) = self.engine.memory_in_use() {
-            note(Measurement::new(&format!("{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
+            note(Measurement::new(&format!("{kept}: peak memory"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
         }
         Ok(())
     }

@@ -104,7 +104,7 @@ pub enum TrainError {
         line: usize,
     },
     /// The model under the run's name is another one than at its start.
-    #[error("the model `{base_model}` is not the one that the run started from; restore its files, or start a new run")]
+    #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
     OtherModel {
         /// The name.
         base_model: String,
@@ -130,10 +130,10 @@ pub enum TrainError {
         files: String,
     },
     /// Told to stop without saving.
-    #[error("stopped at once, as asked")]
+    #[error("stopped now, as requested")]
     StoppedAtOnce,
     /// Told to stop while the disk had no room for the step under way.
-    #[error("stopped while it waited for room on its disk ({error})")]
+    #[error("stopped while waiting for disk space ({error})")]
     StoppedWithoutRoom {
         /// What could not be written.
         error: String,

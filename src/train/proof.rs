@@ -78,7 +78,7 @@ fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, t
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
-    recorder.write("the held-out pass", 1 << 20, |_| write_evals(&path, &records))?;
+    recorder.write("the eval results", 1 << 20, |_| write_evals(&path, &records))?;
     let summary = EvalSummary::from_records(&records);
     let seconds = start.elapsed().as_secs_f64();
     let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds };

@@ -65,7 +65,7 @@ fn answer(served: &Served, accepted: &Accepted, mut tell: impl FnMut(Answer)) ->
             Err(error) => Answer::refused(error),
         },
         Verb::Stop { .. } => Answer::done("ends", serde_json::Value::Null),
-        other => Answer::refused(format!("{}: this worker only samples; it answers sample, status and stop", other.name())),
+        other => Answer::refused(format!("{}: a sample worker handles sample, status and stop only", other.name())),
     }
 }
 
@@ -73,7 +73,7 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
     let full = served.run.as_ref().filter(|run| wanted.base && run.file().config.lora_rank == 0);
     if let Some(run) = full {
         let base = &run.file().config.base_model;
-        return Err(format!("{} has all its weights trained, so its base is another model; ask for --model {base}", served.name));
+        return Err(format!("{} was fully fine-tuned, so its base is another model: use --model {base}", served.name));
     }
     let own = || match &served.run {
         Some(run) => Ok(Task::load(&run.task_path())?),

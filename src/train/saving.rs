@@ -124,7 +124,7 @@ impl Saver {
             },
         };
         self.busy = None;
-        let died = || CheckpointError::Write { path, source: std::io::Error::other("the thread that writes checkpoints has died") };
+        let died = || CheckpointError::Write { path, source: std::io::Error::other("the checkpoint thread died") };
         Some(done.ok_or_else(|| died().into()))
     }
 }

@@ -68,9 +68,9 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
         level: "warning".to_owned(),
         step,
         value: None,
-        sentence: format!("The GPU's memory ran out with {}; the step was computed again, and goes on, with {}.", how(before), how(after)),
+        sentence: format!("GPU out of memory with {}; the step was recomputed with {}.", how(before), how(after)),
         suggestion: format!(
-            "Nothing is lost but time. To start so: recompute_activations = {}, tokens_per_micro_batch = {}.",
+            "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
             if after.recompute { "always" } else { "never" },
             after.tokens_per_micro_batch
         ),

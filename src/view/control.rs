@@ -33,19 +33,19 @@ pub fn no_note(run: &Watched) -> Option<String> {
 
 /// Why nothing can be noted in a run that stands there.
 pub fn no_note_in(name: &str, status: Status) -> Option<String> {
-    (status == Status::Created).then(|| format!("no worker of {name} has spoken yet; a note can be written once one has"))
+    (status == Status::Created).then(|| format!("{name} has no worker yet: start it, then add a note"))
 }
 
 fn gone(run: &Watched) -> Option<String> {
-    run.is_gone.then(|| format!("{} is not there any more", run.id()))
+    run.is_gone.then(|| format!("{} no longer exists", run.id()))
 }
 
 /// Why the worker of a run that stands there cannot be asked anything; `name` is what the sentence calls the run.
 pub fn no_worker(name: &str, status: Status) -> Option<String> {
     match status {
-        Status::Created => Some(format!("no worker of {name} has spoken yet")),
-        Status::Finished => Some(format!("{name} is finished: no worker lives that could be asked")),
-        Status::Failed | Status::Interrupted => Some(format!("{name} is {}: no worker lives; resume it first (r)", status.name())),
+        Status::Created => Some(format!("{name} has no worker yet")),
+        Status::Finished => Some(format!("{name} is finished: no worker to ask")),
+        Status::Failed | Status::Interrupted => Some(format!("{name} is {}: resume it first (r)", status.name())),
         _ => None,
     }
 }
@@ -55,9 +55,9 @@ pub fn no_resume_from(name: &str, status: Status) -> Option<String> {
     match status {
         Status::Created | Status::Paused | Status::Failed | Status::Interrupted => None,
         Status::Finished => {
-            Some(format!("{name} has come to its end; to train its result further, launch a run with this one as its model"))
+            Some(format!("{name} is finished: to train further, start a run from its result"))
         }
-        status => Some(format!("{name} is {}: there is nothing to resume", status.name())),
+        status => Some(format!("{name} is {}: nothing to resume", status.name())),
     }
 }
 
@@ -74,7 +74,7 @@ pub fn request_then(run: &Path, verb: Verb, then: Then) -> Command {
 
 /// The question for a note; what was typed is told again where it could not be written. `then` follows.
 pub fn ask_note(run: PathBuf, then: Then) -> Ask {
-    let question = Ask::new("Add note", "A note for the run's log:", "", move |_, text| {
+    let question = Ask::new("Add note", "Note:", "", move |_, text| {
         note_of(&text).into_iter().map(|verb| request_then(&run, verb, then)).collect()
     });
     question.checked(|_, text| note_of(text).err())
@@ -90,9 +90,9 @@ fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
         (Err(RunError::NoAnswer { seconds, .. }), Verb::Stop { now }) => {
             let (signal, name) = if *now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
             signal_worker(run, signal).map_err(|error| error.to_string())?;
-            Ok(format!("it did not answer for {seconds} s, so it was sent {name}"))
+            Ok(format!("no answer for {seconds} s: sent {name}"))
         }
-        (Err(error), Verb::Annotate { text }) => Err(format!("{error}; the note was not written: {text}")),
+        (Err(error), Verb::Annotate { text }) => Err(format!("{error}; note not saved: {text}")),
         (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
     }
 }
@@ -131,12 +131,12 @@ pub fn resume(model: &Model, run: &Path, then: Then) -> Command {
     Work::stream("control.resume", move |outlet| {
         let answer = match Liveness::of(&path) {
             Liveness::Gone(_) => {
-                let text = format!("{name}: starting a worker ...");
+                let text = format!("{name}: starting worker ...");
                 outlet.put(move |model| {
                     model.say(text);
                     Vec::new()
                 });
-                call.json().map(|_| "a worker goes on with it".to_owned())
+                call.json().map(|_| "resumed by a new worker".to_owned())
             }
             _ => answer(&path, &Verb::Resume),
         };

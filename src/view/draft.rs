@@ -14,7 +14,7 @@ use crate::task::Task;
 
 /// The work that writes and removes the recovery file, and what it is of.
 const KEEPING: &str = "draft.keep";
-const UNSAVED: &str = "the unsaved schema";
+const UNSAVED: &str = "unsaved schema";
 
 /// The draft of a task's schema.
 #[derive(Debug, Default)]
@@ -226,7 +226,7 @@ fn look_at_file(model: &Model) -> Option<Command> {
             let vanished = draft.seen.is_some() && stamp.is_none();
             draft.seen = stamp;
             if vanished {
-                model.complain(format!("{} is gone from the disk; your text is here, and saving writes it anew", path.display()));
+                model.complain(format!("{} was deleted on disk: save to write it again", path.display()));
             }
             match text {
                 Some(text) => on_disk(model, text),
@@ -249,12 +249,12 @@ fn on_disk(model: &mut Model, text: String) -> Vec<Command> {
     let name = draft.base.as_ref().map_or_else(String::new, |task| task.schema_file.clone());
     if draft.is_changed() {
         draft.theirs = Some(text);
-        model.complain(format!("{name} was changed on disk while your text is unsaved: screen 2 asks which one counts"));
+        model.complain(format!("{name} changed on disk while you have unsaved edits: choose a version on screen 2"));
         return Vec::new();
     }
     draft.saved.clone_from(&text);
     let saved = draft.compile_saved();
-    model.say(format!("{name} was changed on disk and has been read again"));
+    model.say(format!("{name} changed on disk: reloaded"));
     let mut commands = replaced(model, text);
     commands.push(saved);
     commands
@@ -278,7 +278,7 @@ pub fn file_written(model: &mut Model, path: &Path) -> Vec<Command> {
             Ok(text) if text == model.workbench.draft.text => Vec::new(),
             Ok(text) => {
                 model.workbench.draft.kept = Some(text.clone());
-                model.say("the text from the editor is here, unsaved");
+                model.say("text loaded from $EDITOR, unsaved");
                 replaced(model, text)
             }
             Err(error) => {
@@ -356,7 +356,7 @@ pub fn settle(model: &mut Model, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
     }
-    model.say(format!("the sample is a part of the program: this copy is saved and worked on from now on: {}", home.folder.display()));
+    model.say(format!("embedded task copied to {}: edits are saved there", home.folder.display()));
     let mut commands = screens::prompts::moved(model, &home.task);
     commands.extend(model.workbench.draft.moved(&home.task, &model.options.data));
     commands
@@ -374,7 +374,7 @@ pub fn revert(model: &mut Model) -> Vec<Command> {
 pub fn take_offer(model: &mut Model) -> Vec<Command> {
     let Some(offer) = model.workbench.draft.offer.take() else { return Vec::new() };
     model.workbench.draft.kept = Some(offer.text.clone());
-    model.say("the draft is here, unsaved");
+    model.say("draft restored, unsaved");
     replaced(model, offer.text)
 }
 
@@ -383,7 +383,7 @@ pub fn discard_offer(model: &mut Model) -> Vec<Command> {
     if model.workbench.draft.offer.take().is_none() {
         return Vec::new();
     }
-    model.say("the draft is discarded");
+    model.say("draft discarded");
     model.workbench.draft.forget().into_iter().collect()
 }
 
@@ -393,7 +393,7 @@ pub fn keep_own(model: &mut Model) -> Vec<Command> {
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved = theirs;
     let commands = vec![draft.compile_saved()];
-    model.say("yours stays; saving replaces what is on disk");
+    model.say("keeping your version: saving overwrites the file on disk");
     commands
 }
 
@@ -403,7 +403,7 @@ pub fn take_theirs(model: &mut Model) -> Vec<Command> {
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved.clone_from(&theirs);
     let mut commands = vec![draft.compile_saved()];
-    model.say("the file's text is here; undo brings yours back");
+    model.say("loaded the file from disk (undo restores your text)");
     commands.extend(replaced(model, theirs));
     commands.extend(model.workbench.draft.forget());
     commands
@@ -425,7 +425,7 @@ fn look_for_offer(path: PathBuf) -> Command {
             }
             if offer.text != draft.text {
                 model.complain(format!(
-                    "an unsaved schema is left from {}: screen 2 offers it ({})",
+                    "unsaved schema from {}: restore it on screen 2 ({})",
                     super::clock(offer.time_ms),
                     path.display()
                 ));

@@ -47,7 +47,7 @@ fn one_line(model: &Model) -> String {
             let reward = reward.map_or_else(String::new, |reward| format!(" reward {reward:.2}"));
             format!("{} {} step {}{reward}", run.id(), run.status().name(), run.history.last_step)
         }
-        None => "grpo-tui: make this terminal larger".to_owned(),
+        None => "grpo-tui: terminal too small (minimum 40x10)".to_owned(),
     }
 }
 
@@ -167,7 +167,7 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
         return Line::styled(format!("{mark}{text}"), style);
     }
     let more = action::find("notices").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
-    let more = more.map_or_else(String::new, |key| format!(" {key} all of it "));
+    let more = more.map_or_else(String::new, |key| format!(" {key} more "));
     let room = columns.saturating_sub(mark.width() + more.width() + 1);
     Line::from(vec![
         Span::styled(format!("{mark}{}", padded(&text, room + 1, false)), style),

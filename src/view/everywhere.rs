@@ -9,7 +9,7 @@ use super::{notice, screens};
 
 /// Their part of the table.
 pub const ACTIONS: &[Action] = &[
-    Action::new("help", "Show what can be done here", "help", &["?"], Place::Everywhere, |model| {
+    Action::new("help", "Show help", "help", &["?"], Place::Everywhere, |model| {
         model.popup = Some(Popup::Help(Help::new(model)));
         Vec::new()
     })
@@ -19,44 +19,44 @@ pub const ACTIONS: &[Action] = &[
         Vec::new()
     })
     .also(&["commands", "actions"]),
-    Action::new("screen.runs", "Go to the runs", "", &["f1", "1"], Place::Everywhere, |model| go_to(model, Screen::Runs)),
-    Action::new("screen.schema", "Go to the schema", "", &["f2", "2"], Place::Everywhere, |model| go_to(model, Screen::Schema)),
-    Action::new("screen.prompts", "Go to the prompts", "", &["f3", "3"], Place::Everywhere, |model| go_to(model, Screen::Prompts)),
-    Action::new("screen.scores", "Go to the scores", "", &["f4", "4"], Place::Everywhere, |model| go_to(model, Screen::Scores)),
-    Action::new("screen.launch", "Go to the launch form", "", &["f5", "5"], Place::Everywhere, |model| go_to(model, Screen::Launch))
+    Action::new("screen.runs", "Go to runs", "", &["f1", "1"], Place::Everywhere, |model| go_to(model, Screen::Runs)),
+    Action::new("screen.schema", "Go to schema", "", &["f2", "2"], Place::Everywhere, |model| go_to(model, Screen::Schema)),
+    Action::new("screen.prompts", "Go to prompts", "", &["f3", "3"], Place::Everywhere, |model| go_to(model, Screen::Prompts)),
+    Action::new("screen.scores", "Go to scores", "", &["f4", "4"], Place::Everywhere, |model| go_to(model, Screen::Scores)),
+    Action::new("screen.launch", "Go to launch", "", &["f5", "5"], Place::Everywhere, |model| go_to(model, Screen::Launch))
         .also(&["new run"]),
-    Action::new("screen.live", "Go to the live run", "", &["f6", "6"], Place::Everywhere, |model| go_to(model, Screen::Live)),
-    Action::new("screen.eval", "Go to the comparison", "", &["f7", "7"], Place::Everywhere, |model| go_to(model, Screen::Eval))
+    Action::new("screen.live", "Go to live", "", &["f6", "6"], Place::Everywhere, |model| go_to(model, Screen::Live)),
+    Action::new("screen.eval", "Go to eval", "", &["f7", "7"], Place::Everywhere, |model| go_to(model, Screen::Eval))
         .also(&["comparison", "eval"]),
-    Action::new("pane.next", "Go to the next pane", "pane", &["tab"], Place::Everywhere, |model| move_focus(model, 1)),
-    Action::new("pane.previous", "Go to the previous pane", "", &["backtab"], Place::Everywhere, |model| move_focus(model, -1)),
-    Action::new("pane.zoom", "Let the pane fill the screen, or shrink it again", "zoom", &["z"], Place::Everywhere, |model| {
+    Action::new("pane.next", "Next pane", "pane", &["tab"], Place::Everywhere, |model| move_focus(model, 1)),
+    Action::new("pane.previous", "Previous pane", "", &["backtab"], Place::Everywhere, |model| move_focus(model, -1)),
+    Action::new("pane.zoom", "Toggle zoom", "zoom", &["z"], Place::Everywhere, |model| {
         model.zoomed = !model.zoomed;
         Vec::new()
     })
     .also(&["zoom", "maximize", "fullscreen"]),
-    Action::new("notices", "Show what was said in this session", "", &["alt-n"], Place::Everywhere, |model| {
+    Action::new("notices", "Show messages", "", &["alt-n"], Place::Everywhere, |model| {
         let lines = model.notices.all().iter().rev().map(|notice| notice::line(&model.theme, notice)).collect();
-        model.popup = Some(Popup::Page(Page::new("What was said", lines)));
+        model.popup = Some(Popup::Page(Page::new("Messages", lines)));
         Vec::new()
     })
     .also(&["messages", "notifications", "log"]),
-    Action::new("redraw", "Draw everything again", "", &["ctrl-l"], Place::Everywhere, |_| vec![Command::Redraw]).also(&["refresh"]),
-    Action::new("suspend", "Suspend the program as a job of the shell", "", &["ctrl-z"], Place::Everywhere, |_| vec![Command::Suspend])
+    Action::new("redraw", "Redraw", "", &["ctrl-l"], Place::Everywhere, |_| vec![Command::Redraw]).also(&["refresh"]),
+    Action::new("suspend", "Suspend", "", &["ctrl-z"], Place::Everywhere, |_| vec![Command::Suspend])
         .also(&["background"]),
-    Action::new("quit", "Quit; runs go on", "quit", &["q", "ctrl-c"], Place::Everywhere, quit).also(&["quit", "exit", "leave", "close"]),
+    Action::new("quit", "Quit", "quit", &["q", "ctrl-c"], Place::Everywhere, quit).also(&["quit", "exit", "leave", "close"]),
 ];
 
 /// Leave; what is unsaved is asked about. Asked a second time, by the same key, it is left at once.
 fn quit(model: &mut Model) -> Vec<Command> {
-    let schema = model.workbench.draft.is_changed().then_some("the schema");
+    let schema = model.workbench.draft.is_changed().then_some("schema");
     let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());
     let unsaved: Vec<&str> = schema.into_iter().chain(prompts).collect();
     let is_asked = matches!(&model.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));
     if unsaved.is_empty() || is_asked {
         return vec![Command::Quit];
     }
-    let text = format!("Unsaved: {}.\nIt is kept as a draft and offered at the next start. Runs go on.", unsaved.join(", and "));
+    let text = format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
     // What lay in front comes back after a no.
     let before = model.popup.take();
     let question = Confirm::new(LEAVING, text, "quit", |_| vec![Command::Quit]).otherwise(move |model| {
@@ -67,7 +67,7 @@ fn quit(model: &mut Model) -> Vec<Command> {
     Vec::new()
 }
 
-const LEAVING: &str = "Quit without saving?";
+const LEAVING: &str = "Quit with unsaved changes?";
 
 fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
     let screen = screens::of(model.screen);

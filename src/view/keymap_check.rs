@@ -24,14 +24,14 @@ const NEEDED: [&str; 1] = ["quit"];
 
 /// Keys with control that others take, or that a terminal cannot tell from another key.
 const TAKEN: [(char, &str); 8] = [
-    ('b', "tmux takes it before this program sees it"),
-    ('a', "screen takes it before this program sees it"),
-    ('s', "flow control may stop the terminal with it"),
-    ('q', "flow control may take it"),
-    ('z', "a shell suspends programs with it"),
-    ('i', "terminals send it as tab"),
-    ('m', "terminals send it as enter"),
-    ('h', "terminals send it as backspace"),
+    ('b', "tmux intercepts it"),
+    ('a', "screen intercepts it"),
+    ('s', "terminal flow control (XOFF)"),
+    ('q', "terminal flow control (XON)"),
+    ('z', "shell job control (suspend)"),
+    ('i', "same code as tab"),
+    ('m', "same code as enter"),
+    ('h', "same code as backspace"),
 ];
 
 /// Keys with control by which text fields edit.
@@ -45,7 +45,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
     for action in action::all() {
         let chords = keymap.keys(action);
         if chords.is_empty() && NEEDED.contains(&action.id) {
-            let sentence = format!("no key is left for `{}`", action.id);
+            let sentence = format!("no key left for `{}`", action.id);
             found.push(Finding { sentence, is_conflict: true, actions: vec![action.id] });
         }
         for chord in chords {
@@ -60,7 +60,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
     for (chord, actions) in by_chord {
         for (index, one) in actions.iter().enumerate() {
             for other in actions[index + 1..].iter().filter(|other| meet(one.place, other.place) && !is_meant(keymap, one, other)) {
-                let sentence = format!("`{chord}` means both `{}` and `{}`", one.id, other.id);
+                let sentence = format!("`{chord}` is bound to both `{}` and `{}`", one.id, other.id);
                 found.push(Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] });
             }
         }
@@ -91,13 +91,13 @@ fn why_not(chord: Chord) -> Option<String> {
     let KeyCode::Char(letter) = chord.code else {
         let editing = matches!(chord.code, KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right);
         let of_field = editing || matches!(chord.code, KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End);
-        return (of_field && chord.modifiers.is_empty()).then(|| "text fields keep it for themselves".to_owned());
+        return (of_field && chord.modifiers.is_empty()).then(|| "used by text fields".to_owned());
     };
     if chord.modifiers != KeyModifiers::CONTROL {
         return None;
     }
     let taken = TAKEN.iter().find(|(known, _)| *known == letter).map(|(_, why)| (*why).to_owned());
-    taken.or_else(|| EDITING.contains(&letter).then(|| "text fields edit with it; there it does this action instead".to_owned()))
+    taken.or_else(|| EDITING.contains(&letter).then(|| "edits text in fields; this action replaces it there".to_owned()))
 }
 
 #[cfg(test)]

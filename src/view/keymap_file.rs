@@ -31,7 +31,7 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
     let table = match file.table() {
         Ok(table) => table,
         Err(error) => {
-            found.errors.push(format!("{error}; the keys of the program are used"));
+            found.errors.push(format!("{error}; using the default keys"));
             return found;
         }
     };
@@ -39,13 +39,13 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
     for (id, value) in table.iter() {
         let id_text = id.get_ref().as_ref();
         if value.get_ref().is_table() && action::find(id_text).is_none() {
-            let what = format!("an action is named in quotes, such as \"help\" = [\"?\"], not as the table [{id_text}]");
+            let what = format!("write action ids in quotes, such as \"help\" = [\"?\"], not as the table [{id_text}]");
             found.errors.push(file.problem(id.span().start, &what));
             continue;
         }
         let Some(action) = action::find(id_text) else {
             let meant = meant(id_text, action::all().map(|action| action.id));
-            let what = format!("no action is called `{id_text}`{meant}; `grpo-tui keys` lists them");
+            let what = format!("unknown action `{id_text}`{meant}; `grpo-tui keys` lists all");
             found.errors.push(file.problem(id.span().start, &what));
             continue;
         };
@@ -64,8 +64,8 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
 /// One chord as a text, or several in a list; an empty list takes all keys from the action.
 fn chords(file: &UserFile, value: &Spanned<DeValue<'_>>) -> Result<Vec<Chord>, String> {
     let one = |value: &Spanned<DeValue<'_>>| {
-        let name = text(value).ok_or_else(|| file.problem_at(value, "a key is a text, such as \"ctrl-p\""))?;
-        let wrong = || format!("no key is called `{name}`; write ctrl-p, alt-enter, shift-up, f5, G, space, ?");
+        let name = text(value).ok_or_else(|| file.problem_at(value, "a key is a string, such as \"ctrl-p\""))?;
+        let wrong = || format!("unknown key `{name}`; write ctrl-p, alt-enter, shift-up, f5, G, space, ?");
         Chord::parse(name).ok_or_else(|| file.problem_at(value, &wrong()))
     };
     match value.get_ref().as_array() {
@@ -88,7 +88,7 @@ fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut
             found.warnings = of_user.map(|(finding, id)| file.problem(line_of(id), &finding.sentence)).collect();
             return;
         };
-        let what = format!("{}; `{id}` keeps the keys of the program", finding.sentence);
+        let what = format!("{}; `{id}` keeps its default keys", finding.sentence);
         found.errors.push(file.problem(line_of(id), &what));
         found.keymap.unset(id);
     }
@@ -114,15 +114,15 @@ mod tests {
         check("\"help\" = [\"f12\", \"alt-h\"]", "help", &["f12", "alt-h"], &[], &[]);
         check("help = \"f12\"", "help", &["f12"], &[], &[]);
         check("help = []", "help", &[], &[], &[]);
-        check("\nhepl = \"f12\"", "help", &["?"], &["keys.toml line 2: no action is called `hepl`; `help`, perhaps?"], &[]);
-        check("help = [\"f13\"]", "help", &["?"], &["keys.toml line 1: no key is called `f13`"], &[]);
+        check("\nhepl = \"f12\"", "help", &["?"], &["keys.toml line 2: unknown action `hepl`; `help`?"], &[]);
+        check("help = [\"f13\"]", "help", &["?"], &["keys.toml line 1: unknown key `f13`"], &[]);
         check("help = 3", "help", &["?"], &["keys.toml line 1: a key is a text"], &[]);
         check("[help\n", "help", &["?"], &["keys.toml line 1: "], &[]);
         check("[runs]\npause = \"p\"", "help", &["?"], &["keys.toml line 1: an action is named in quotes"], &[]);
-        check("help = \"q\"", "help", &["?"], &["keys.toml line 1: `q` means both `help` and `quit`"], &[]);
+        check("help = \"q\"", "help", &["?"], &["keys.toml line 1: `q` is bound to both `help` and `quit`"], &[]);
         check("help = \"q\"\nquit = \"f12\"", "help", &["q"], &[], &[]);
         check("help = \"ctrl-b\"", "help", &["ctrl-b"], &[], &["keys.toml line 1: `ctrl-b` of `help`: tmux"]);
         check("help = \"ctrl-w\"", "help", &["ctrl-w"], &[], &["`ctrl-w` of `help`: text fields"]);
-        check("quit = []", "quit", &["q", "ctrl-c"], &["no key is left for `quit`"], &[]);
+        check("quit = []", "quit", &["q", "ctrl-c"], &["no key left for `quit`"], &[]);
     }
 }

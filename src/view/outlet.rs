@@ -90,7 +90,7 @@ impl Drop for Turn {
 
 impl std::fmt::Debug for Outlet {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Outlet({}, wanted: {})", self.generation, self.is_wanted())
+        write!(formatter, "Sender({}, current: {})", self.generation, self.is_wanted())
     }
 }
 

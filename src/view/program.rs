@@ -73,7 +73,7 @@ impl Ended {
         let from = self.told.iter().rposition(|line| line.starts_with("error")).unwrap_or(self.told.len().saturating_sub(1));
         let words = self.told[from..].join(" ");
         let words = words.trim_start_matches("error:").trim();
-        if words.is_empty() { "it ended without a word".to_owned() } else { words.to_owned() }
+        if words.is_empty() { "exited without output".to_owned() } else { words.to_owned() }
     }
 }
 
@@ -104,7 +104,7 @@ impl Call {
         };
         match self.run_through(heard)? {
             ended if !ended.success => Err(ended.reason()),
-            _ => serde_json::from_str(&document).map_err(|error| format!("{} printed what is no JSON: {error}", self.program.display())),
+            _ => serde_json::from_str(&document).map_err(|error| format!("{} printed invalid JSON: {error}", self.program.display())),
         }
     }
 
@@ -133,7 +133,7 @@ impl Call {
     /// As [`Self::run`].
     pub fn run_through(&self, heard: &mut dyn FnMut(Said)) -> Result<Ended, String> {
         let ended = self.hear(self.spawn(self.command())?, &GiveUp::default(), heard)?;
-        ended.ok_or_else(|| format!("{} was given up", self.program.display()))
+        ended.ok_or_else(|| format!("{} was cancelled", self.program.display()))
     }
 
     fn command(&self) -> Command {
@@ -145,7 +145,7 @@ impl Call {
 
     fn spawn(&self, mut command: Command) -> Result<Child, String> {
         command.spawn().map_err(|error| {
-            format!("{} in {}: {error}; check that the folder is still there", self.program.display(), self.here.display())
+            format!("{} in {}: {error}; check that the folder exists", self.program.display(), self.here.display())
         })
     }
 
@@ -253,11 +253,11 @@ mod tests {
             assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
             assert_eq!(ended.reason(), reason, "{script}");
         };
-        check("echo one; echo two", true, &["one", "two"], "it ended without a word");
+        check("echo one; echo two", true, &["one", "two"], "exited without output");
         check("echo loading >&2; echo 'error: no model' >&2; exit 2", false, &[], "no model");
         check("printf '10 %%\\r20 %%\\n' >&2; exit 1", false, &[], "20 %");
-        check("printf '\\033[2Jx\\n'", true, &["[2Jx"], "it ended without a word");
-        check("exit 1", false, &[], "it ended without a word");
+        check("printf '\\033[2Jx\\n'", true, &["[2Jx"], "exited without output");
+        check("exit 1", false, &[], "exited without output");
     }
 
     #[test]

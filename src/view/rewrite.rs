@@ -31,11 +31,11 @@ pub fn change_line(text: &str, line: usize, row: Option<&Map<String, Value>>, ch
         out.push_str(text);
         return Ok(out);
     };
-    let there = lines.get(index).ok_or_else(|| format!("the file has {} lines now, not {line}; it was read again", lines.len()))?;
+    let there = lines.get(index).ok_or_else(|| format!("the file now has {} lines, not {line}: reloaded", lines.len()))?;
     let same =
         |row: &Map<String, Value>| serde_json::from_str::<Map<String, Value>>(without_mark(there, index)).is_ok_and(|now| now == *row);
     if row.is_some_and(|row| !same(row)) {
-        return Err(format!("line {line} is another row now; it was read again, and nothing was written"));
+        return Err(format!("line {line} changed on disk: reloaded, nothing written"));
     }
     for (number, old) in lines.iter().enumerate() {
         let ending = &old[old.trim_end_matches(['\r', '\n']).len()..];
@@ -75,7 +75,7 @@ pub fn line_of(text: &str, line: usize) -> Option<&str> {
 /// A sentence where the text is no JSON object.
 pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, String> {
     let document = json::parse(object, 0).map_err(|error| error.reason.to_string())?;
-    let Kind::Object(members) = &document.root.kind else { return Err("the line is no JSON object".to_owned()) };
+    let Kind::Object(members) = &document.root.kind else { return Err("the line is not a JSON object".to_owned()) };
     let (start, end, new) = match members.get(key) {
         Some(member) => (member.value.start, member.value.end, value.to_string()),
         None => {
@@ -116,7 +116,7 @@ pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
     let read: toml::Table = out.parse().map_err(|error: toml::de::Error| error.to_string())?;
     match read.get("system").and_then(toml::Value::as_str) == Some(system) {
         true => Ok(out),
-        false => Err("the text cannot be written into task.toml; take out its control characters".to_owned()),
+        false => Err("text contains control characters that TOML cannot store: remove them".to_owned()),
     }
 }
 

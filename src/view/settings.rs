@@ -58,14 +58,14 @@ pub struct Key {
 pub const KEYS: [Key; 6] = [
     Key {
         name: "theme",
-        values: "\"auto\", or the name of a theme",
-        meaning: "styles; `auto` takes `dark` or `light`, as the terminal's ground is (COLORFGBG, else OSC 11)",
+        values: "\"auto\", or a theme name",
+        meaning: "theme; `auto` picks `dark` or `light` by the terminal background (COLORFGBG, else OSC 11)",
         take: |settings, value| value.as_str().map(|name| name.clone_into(&mut settings.theme)).is_some(),
     },
     Key {
         name: "colour",
         values: "\"auto\", \"truecolor\", \"256\", \"16\" or \"none\"",
-        meaning: "how many colours the terminal has; `auto` reads NO_COLOR, COLORTERM and TERM",
+        meaning: "colour depth; `auto` reads NO_COLOR, COLORTERM and TERM",
         take: |settings, value| {
             let known = value.as_str().map(|name| (name == "auto", Depth::from_name(name)));
             let Some((true, depth) | (_, depth @ Some(_))) = known else { return false };
@@ -76,7 +76,7 @@ pub const KEYS: [Key; 6] = [
     Key {
         name: "ascii",
         values: "\"auto\", true or false",
-        meaning: "draw with ASCII only, and any other letter as `?`; `auto` does so where the locale or the terminal has nothing else",
+        meaning: "ASCII only, other characters as `?`; `auto` decides by locale and terminal",
         take: |settings, value| match (value.as_bool(), value.as_str()) {
             (None, Some("auto")) => true,
             (Some(ascii), _) => {
@@ -89,13 +89,13 @@ pub const KEYS: [Key; 6] = [
     Key {
         name: "low_bandwidth",
         values: "false or true",
-        meaning: "for slow links: what a run brings is drawn at most once in two seconds, and seldom enough for 700 bytes a second; keys are answered at once",
+        meaning: "for slow links: run updates at most every 2 s and within 700 B/s; keys respond at once",
         take: |settings, value| value.as_bool().map(|low| settings.low_bandwidth = low).is_some(),
     },
     Key {
         name: "notifications",
         values: "\"all\", \"bell\" or \"none\"",
-        meaning: "what the terminal does when a run ends or an alert comes: words (OSC 9, OSC 777) and the bell, the bell alone, nothing",
+        meaning: "when a run ends or an alert is raised: desktop notification (OSC 9, OSC 777) and bell, bell only, or none",
         take: |settings, value| {
             let chosen = match value.as_str() {
                 Some("all") => Notifications::All,
@@ -110,7 +110,7 @@ pub const KEYS: [Key; 6] = [
     Key {
         name: "mouse",
         values: "true or false",
-        meaning: "whether the view takes the mouse; if not, the terminal selects text with it as ever",
+        meaning: "capture the mouse; if false, the terminal selects text",
         take: |settings, value| value.as_bool().map(|mouse| settings.mouse = mouse).is_some(),
     },
 ];
@@ -120,17 +120,17 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut settings = Settings::default();
     let table = match file.table() {
         Ok(table) => table,
-        Err(error) => return (settings, vec![format!("{error}; the defaults are used")]),
+        Err(error) => return (settings, vec![format!("{error}; using defaults")]),
     };
     let mut notes = Vec::new();
     for (name, value) in table.iter() {
         let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
             let meant = meant(name.get_ref(), KEYS.iter().map(|key| key.name));
-            notes.push(file.problem(name.span().start, &format!("no key is called `{}`{meant}", name.get_ref())));
+            notes.push(file.problem(name.span().start, &format!("unknown key `{}`{meant}", name.get_ref())));
             continue;
         };
         if !(key.take)(&mut settings, value.get_ref()) {
-            let what = format!("`{}` is {}, not {}; the default is used", key.name, key.values, said(value));
+            let what = format!("`{}` is {}, not {}: using the default", key.name, key.values, said(value));
             notes.push(file.problem_at(value, &what));
         }
     }
@@ -162,9 +162,9 @@ mod tests {
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
-        check("\nmouses = 1", |_| {}, &["config.toml line 2: no key is called `mouses`; `mouse`, perhaps?"]);
-        check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` is true or false, not an integer; the default is used"]);
-        let colour = "config.toml line 1: `colour` is \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\"; the default is used";
+        check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; `mouse`?"]);
+        check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` must be true or false, not an integer: using the default"]);
+        let colour = "config.toml line 1: `colour` is \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
         let (found, told) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());

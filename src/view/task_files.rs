@@ -87,7 +87,7 @@ pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = std::fs::metadata(&target).ok().map(|found| found.permissions().mode());
-    replace_file(&target, bytes).map_err(|error| format!("{error}; nothing was changed, your text is still here"))?;
+    replace_file(&target, bytes).map_err(|error| format!("{error}; nothing was changed, your text is still open"))?;
     match mode {
         Some(mode) => std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))
             .map_err(|error| format!("{}: {error}", target.display())),
@@ -102,7 +102,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     path.parent().map(private_folder).transpose()?;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        return Err(format!("{} is a link, which is not followed; remove it", path.display()));
+        return Err(format!("{} is a symlink: remove it (links are not followed)", path.display()));
     }
     replace_file(path, bytes).map_err(|error| error.to_string())
 }

@@ -89,11 +89,11 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         Ok(None) => {
             let known = names(folder);
             let meant = meant(name, known.iter().map(String::as_str));
-            found.notes.push(format!("no theme is called `{name}`{meant}; there are {}; the dark one is used", known.join(", ")));
+            found.notes.push(format!("unknown theme `{name}`{meant}; available: {}; using dark", known.join(", ")));
             return take("dark", None, above, found);
         }
         Err(error) => {
-            found.notes.push(format!("{error}; the dark theme is used"));
+            found.notes.push(format!("{error}; using the dark theme"));
             return take("dark", None, above, found);
         }
     };
@@ -102,7 +102,7 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
     let table = match file.table() {
         Ok(table) => table,
         Err(error) => {
-            found.notes.push(format!("{error}; the dark theme is used"));
+            found.notes.push(format!("{error}; using the dark theme"));
             return take("dark", None, above, found);
         }
     };
@@ -117,11 +117,11 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         Some((value, Some(below))) if above.len() >= DEEPEST || above.iter().any(|other| other == below) => {
             found
                 .notes
-                .push(file.problem_at(value, &format!("`inherits` goes round in a ring at `{below}`; the dark theme stands below it")));
+                .push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
             take("dark", None, &mut vec![String::new(); DEEPEST], found);
         }
         Some((_, Some(below))) => take(below, folder, above, found),
-        Some((value, None)) => found.notes.push(file.problem_at(value, "`inherits` is the name of a theme, as a text")),
+        Some((value, None)) => found.notes.push(file.problem_at(value, "`inherits` must be a theme name")),
     }
     styles(&file, &table, found);
 }
@@ -143,10 +143,10 @@ fn open(name: &str, folder: Option<&Path>, above: &[String]) -> Result<Option<(U
 fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
     for (key, value) in table.iter() {
         if !["inherits", "palette", "roles"].contains(&key.get_ref().as_ref()) {
-            let what = format!("no key is called `{}`; a theme has `inherits`, `[palette]` and `[roles]`", key.get_ref());
+            let what = format!("unknown key `{}`; a theme has `inherits`, `[palette]` and `[roles]`", key.get_ref());
             found.notes.push(file.problem(key.span().start, &what));
         } else if key.get_ref() != "inherits" && value.get_ref().as_table().is_none() {
-            found.notes.push(file.problem_at(value, &format!("`{}` is a table", key.get_ref())));
+            found.notes.push(file.problem_at(value, &format!("`{}` must be a table", key.get_ref())));
         }
     }
     let part = |name: &str| table.get(name).and_then(|value| value.get_ref().as_table());
@@ -154,7 +154,7 @@ fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
     for (key, value) in part("roles").into_iter().flat_map(DeTable::iter) {
         let Some(role) = Role::from_name(key.get_ref()) else {
             let meant = meant(key.get_ref(), Role::ALL.iter().map(|role| role.name()));
-            found.notes.push(file.problem(key.span().start, &format!("no role is called `{}`{meant}", key.get_ref())));
+            found.notes.push(file.problem(key.span().start, &format!("unknown role `{}`{meant}", key.get_ref())));
             continue;
         };
         match style(file, palette, value) {
@@ -169,7 +169,7 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
         return Ok(Style::new().fg(one_colour(file, palette, value)?));
     }
     let Some(table) = value.get_ref().as_table() else {
-        return Err(file.problem_at(value, "a style is a colour, or a table such as { fg = \"red\", bold = true }"));
+        return Err(file.problem_at(value, "a style is a colour or a table such as { fg = \"red\", bold = true }"));
     };
     let mut style = Style::new();
     for (key, value) in table.iter() {
@@ -180,9 +180,9 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
             ("bg", ..) => style = style.bg(one_colour(file, palette, value)?),
             (_, Some((_, modifier)), DeValue::Boolean(true)) => style = style.add_modifier(*modifier),
             (_, Some(_), DeValue::Boolean(false)) => {}
-            (_, Some(_), _) => return Err(file.problem_at(value, &format!("`{name}` is true or false"))),
+            (_, Some(_), _) => return Err(file.problem_at(value, &format!("`{name}` must be true or false"))),
             _ => {
-                let what = format!("a style has fg, bg, bold, faint, italic, underlined and reversed, no `{name}`");
+                let what = format!("unknown style key `{name}`; use fg, bg, bold, faint, italic, underlined, reversed");
                 return Err(file.problem(key.span().start, &what));
             }
         }
@@ -193,16 +193,16 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
 /// A colour: a name of the theme's palette, or one that [`colour::parse`] reads.
 fn one_colour(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Color, String> {
     let wrong = |at: &Spanned<DeValue<'_>>, said: &str| {
-        let what = format!("`{said}` is no colour; write #rrggbb, a name such as light_red, a number to 255, or a name of [palette]");
+        let what = format!("`{said}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name");
         file.problem_at(at, &what)
     };
     if let Some(number) = value.get_ref().as_integer() {
         return colour::parse(number.as_str()).ok_or_else(|| wrong(value, number.as_str()));
     }
-    let name = text(value).ok_or_else(|| file.problem_at(value, "a colour is a text, such as \"#61afef\", or a number to 255"))?;
+    let name = text(value).ok_or_else(|| file.problem_at(value, "a colour is a string, such as \"#61afef\", or a number up to 255"))?;
     match palette.and_then(|palette| palette.get(name)) {
         Some(of_palette) => {
-            let said = text(of_palette).ok_or_else(|| file.problem_at(of_palette, "a colour is a text, such as \"#61afef\""))?;
+            let said = text(of_palette).ok_or_else(|| file.problem_at(of_palette, "a colour is a string, such as \"#61afef\""))?;
             colour::parse(said).ok_or_else(|| wrong(of_palette, said))
         }
         None => colour::parse(name).ok_or_else(|| wrong(value, name)),
@@ -258,16 +258,16 @@ mod tests {
             "[roles]\nacent = \"red\"\nbad = 9",
             Role::Bad,
             Style::new().fg(Color::Indexed(9)),
-            &["mine.toml line 2: no role is called `acent`; `accent`, perhaps?"],
+            &["mine.toml line 2: unknown role `acent`; `accent`?"],
         );
         check("[roles]\naccent = \"rot\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `rot` is no colour"]);
         check("[palette]\nsea = \"wet\"\n[roles]\naccent = \"sea\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `wet`"]);
-        check("[roles]\naccent = { bold = 3 }", Role::Accent, dark(Role::Accent), &["line 2: `bold` is true or false"]);
+        check("[roles]\naccent = { bold = 3 }", Role::Accent, dark(Role::Accent), &["line 2: `bold` must be true or false"]);
         check("[roles]\naccent = { blink = true }", Role::Accent, dark(Role::Accent), &["line 2: a style has"]);
         check("[roles\n", Role::Accent, dark(Role::Accent), &["mine.toml line 1: "]);
-        check("roles = 3", Role::Accent, dark(Role::Accent), &["line 1: `roles` is a table"]);
-        check("inherits = \"mine\"", Role::Accent, dark(Role::Accent), &["no theme is called `mine`"]);
-        check("inherits = \"sepia\"", Role::Accent, dark(Role::Accent), &["no theme is called `sepia`"]);
+        check("roles = 3", Role::Accent, dark(Role::Accent), &["line 1: `roles` must be a table"]);
+        check("inherits = \"mine\"", Role::Accent, dark(Role::Accent), &["unknown theme `mine`"]);
+        check("inherits = \"sepia\"", Role::Accent, dark(Role::Accent), &["unknown theme `sepia`"]);
         check("", Role::Accent, dark(Role::Accent), &[]);
     }
 

@@ -30,8 +30,8 @@ impl UserFile {
         match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(problem(format!("cannot be read: {error}"))),
-            Ok(found) if !found.is_file() => return Err(problem("is no file".to_owned())),
-            Ok(found) if found.len() > LONGEST => return Err(problem(format!("has {} bytes; at most {LONGEST} are read", found.len()))),
+            Ok(found) if !found.is_file() => return Err(problem("is not a file".to_owned())),
+            Ok(found) if found.len() > LONGEST => return Err(problem(format!("is too large: {} bytes (limit {LONGEST})", found.len()))),
             Ok(_) => {}
         }
         let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
@@ -67,7 +67,7 @@ pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
 /// What of `known` a mistaken name may have meant, as the end of a sentence.
 pub(super) fn meant<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = known.map(|name| (strsim::jaro_winkler(wrong, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, name)| format!("; `{name}`, perhaps?"))
+    near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
 }
 
 /// The folder of the user's own files.

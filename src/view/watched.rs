@@ -128,7 +128,7 @@ impl Watched {
             RunNews::Events(batch) => {
                 self.is_gone = batch.gone;
                 if batch.gone {
-                    self.error = Some(format!("it is not there any more; what was read of it is shown ({})", self.path.display()));
+                    self.error = Some(format!("the run no longer exists: showing the last state read ({})", self.path.display()));
                 }
                 if batch.restarted {
                     self.log.clear();

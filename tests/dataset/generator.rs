@@ -145,19 +145,19 @@ fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
     );
     check("amount = \"code_plain\"", "amount = \"plain\"", "no format `plain` under [amounts.formats]; it has code_plain");
     check("habit = \"fence\"", "habit = \"fences\"", "no habit `fences` under [habits]; it has amount_string, extra, fence");
-    check("frequency = 0.05", "frequency = 1.5", "frequency is 1.5; it must lie between 0 and 1");
-    check("first = \"2018-01-01\"", "first = \"2018-13-01\"", "`2018-13-01` is no date; write it like \"2026-03-12\"");
+    check("frequency = 0.05", "frequency = 1.5", "frequency is 1.5: must be between 0 and 1");
+    check("first = \"2018-01-01\"", "first = \"2018-13-01\"", "`2018-13-01` is not a date: write it like \"2026-03-12\"");
     check("first = \"2018-01-01\"", "first = \"2030-01-01\"", "first 2030-01-01 must not come after last 2029-12-31");
     check("digits = [2, 3, 3, 4, 4, 4, 5]", "digits = [0]", "digits is [0]; write a list of numbers between 1 and 15");
-    check("\"onset\", \"middle\"", "\"onsets\", \"middle\"", "[words] `stem`: no pool `onsets` under [pools]");
+    check("\"onset\", \"middle\"", "\"onsets\", \"middle\"", "[words] `stem`: unknown pool `onsets` under [pools]");
     check(
         "suffix = [\"GmbH\", \"Ltd\", \"Inc.\", \"S.A.\", \"AG\", \"LLC\", \"B.V.\", \"Oy\", \"AB\", \"plc\"]",
         "suffix = []",
         "[pools] `suffix` is an empty list",
     );
-    check("draw.pick('due')", "draw.pick('dues')", "there is no pool `dues`; [pools] has chatter, due");
+    check("draw.pick('due')", "draw.pick('dues')", "unknown pool `dues`; [pools] has chatter, due");
     check("{{ instruction }}", "{{ instructions }}", "prompt: undefined value");
     check("{{ instruction }}", "{{ instruction", "prompt: syntax error");
     check("\"amount\": {{ decimal }}, \"currency\": \"{{ code }}\"}'", "\"amount\": }'", "answer: not JSON");
-    check("eval = 5\nproof", "eval = 0\nproof", "[word_shares]: each of train, eval, proof and pretrain must be at least 1");
+    check("eval = 5\nproof", "eval = 0\nproof", "[word_shares]: each of train, eval, test and pretrain must be at least 1");
 }

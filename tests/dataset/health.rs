@@ -49,19 +49,19 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
             "empty_set train.jsonl no prompt rows; write one JSON object a line, for example {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}",
         ],
     );
-    check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 the same prompt as line 1; keep one"]);
+    check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 same prompt as line 1; keep one"]);
     check(
         with_train(&row(&text(0).replacen(' ', "  ", 3).to_uppercase())),
-        &["near_duplicate train.jsonl:2 about 99 % the same as line 1; keep both only if they ask different things"],
+        &["near_duplicate train.jsonl:2 about 99% the same as line 1; near-duplicate: remove one, unless they ask different things"],
     );
     check(
         [row(&text(0)), row(&text(1)), row(&text(0))],
-        &["leak proof.jsonl:1 the same prompt as train.jsonl line 1; what was trained or chosen on proves nothing; keep it in one set"],
+        &["leak proof.jsonl:1 same prompt as train.jsonl line 1; data leak: keep it in one set"],
     );
     check(
         [row(&text(0)), row(&text(1)), row(&(text(1) + "!"))],
         &[
-            "near_leak proof.jsonl:1 about 99 % the same as eval.jsonl line 1; what was nearly trained or chosen on proves little; keep such rows in one set",
+            "near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1; near-duplicate across sets: keep such rows in one set",
         ],
     );
     let turnless = r#"{"messages":[{"role":"system","content":"be brief"}]}"#;
@@ -75,21 +75,21 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     );
     check(
         with_train(&row(&text(7)).replace("}]}", "}],\"expected\":{\"total\":1}}")),
-        &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or the schema"],
+        &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or schema"],
     );
     check(
         with_train(&row(&(text(7) + " " + &text(8)))),
-        &["too_long train.jsonl:2 24 tokens, and at most 20 leave room for an answer; shorten it or raise max_seq_len"],
+        &["too_long train.jsonl:2 24 tokens, limit 20: shorten it or raise max_seq_len"],
     );
     let token = format!("ghp_{}", "aB3dE5fG7hJ9".repeat(3));
     check(
         with_train(&row(&format!("my key is {token}"))),
-        &["secret train.jsonl:2 `content` holds what looks like a GitHub token: ghp_…(40 characters); take it out"],
+        &["secret train.jsonl:2 `content` contains what looks like a GitHub token: ghp_…(40 characters); remove it"],
     );
     let value = "aB3dE5fG7hJ9kLmN1pQr";
     check(
         with_train(&row(&text(7)).replace("}]}", &format!("}}],\"db\":{{\"password\":\"{value}\"}}}}"))),
-        &["secret train.jsonl:2 `password` holds what looks like a high-entropy assignment: aB3d…(20 characters); take it out"],
+        &["secret train.jsonl:2 `password` contains what looks like a high-entropy assignment: aB3d…(20 characters); remove it"],
     );
 }
 
@@ -141,7 +141,7 @@ fn the_longest_prompt_follows_from_the_configuration() {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let found = text.lines().find_map(|line| line.split_once(" tokens, and at most ")).map(|(_, rest)| rest.split(' ').next().unwrap());
+        let found = text.lines().find_map(|line| line.split_once(" tokens, limit ")).map(|(_, rest)| rest.split(' ').next().unwrap());
         assert_eq!(found, expected, "{own} {more:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     };
     check("", &[], None);

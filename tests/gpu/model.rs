@@ -132,7 +132,7 @@ fn rollouts_agree() {
             let [found, expected] = [&gpu, &cpu].map(|engine| drawn(&model(&config, LORA, engine), engine, temperature));
             let pairs = || found.iter().flatten().zip(expected.iter().flatten());
             let same = pairs().filter(|(f, e)| f.token_ids == e.token_ids && f.stop == e.stop).count();
-            println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
+            println!("{:?} at {temperature}: {same} of {} decode alike", config.architecture, pairs().count());
             assert!(same * 100 >= pairs().count() * 95);
             for (f, e) in pairs().filter(|(f, e)| f.token_ids == e.token_ids) {
                 assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < 1e-4));

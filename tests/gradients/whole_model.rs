@@ -173,7 +173,7 @@ fn gradient_equals_finite_differences() {
             plain_loss(&moved)
         };
         let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-        assert!((gradients[index] - expected).abs() < 1e-7, "parameter {index}: {} by hand, {expected} by differences", gradients[index]);
+        assert!((gradients[index] - expected).abs() < 1e-7, "parameter {index}: {} by hand, {expected} by changed", gradients[index]);
     }
 }
 

@@ -171,6 +171,6 @@ fn group(group: &Value) -> PolicyGroup {
         reference_log_probs: None,
         advantage,
     };
-    let completions: Vec<Vec<u32>> = read(&group["completions"]);
+    let completions: Vec<Vec<u32>> = read(&group["decode"]);
     PolicyGroup { prompt: read(&group["prompt"]), samples: completions.into_iter().zip(advantages).map(sample).collect() }
 }

@@ -20,7 +20,7 @@ fn the_runs_command_tells_what_the_files_say() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
     let (code, text, _) = runs_command(&root, &["list"]);
-    assert_eq!((code, text), (0, format!("no runs in {}; `grpo-tui train TASK` makes one\n", root.display())));
+    assert_eq!((code, text), (0, format!("no runs in {}: start one with `grpo-tui train TASK`\n", root.display())));
 
     let run = create(folder.path());
     {
@@ -111,7 +111,7 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
         for (word, code, expected) in [
             (Some("finished"), 0, "finished: because"),
             (Some("failed"), 1, "failed: because"),
-            (None, 130, "interrupted: the worker is gone without a last word, and its state.json is missing or unreadable"),
+            (None, 130, "interrupted: the worker died, and its state.json is missing or unreadable"),
         ] {
             let run = create(folder.path());
             {
@@ -132,5 +132,5 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
         }
     }
     let (code, text) = attached(&root, &create(folder.path()));
-    assert!(code == 130 && text.contains("created: no worker has begun with it"), "{code}\n{text}");
+    assert!(code == 130 && text.contains("created: no worker has started yet"), "{code}\n{text}");
 }

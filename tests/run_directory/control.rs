@@ -128,10 +128,10 @@ fn a_pause_holds_the_loop_until_it_is_told_to_go_on() {
     assert!(!worker.controls().pause_requested());
     assert_eq!(
         ask_now(&run, &Verb::set(["learning_rate=1e-4"]).unwrap()).unwrap().text,
-        "sets learning_rate = 0.0001 now, while the run is paused"
+        "sets learning_rate = 0.0001 now (the run is paused)"
     );
     let refused = ask_now(&run, &Verb::set(["max_steps=4"]).unwrap()).unwrap_err();
-    assert_eq!(refused.to_string(), "set: max_steps = 4 lies behind step 5; to end the run, stop it");
+    assert_eq!(refused.to_string(), "set: max_steps = 4 is below the current step 5: to end the run, stop it");
     let at_once = ask_now(&run, &Verb::Stop { now: true }).unwrap();
     assert!(at_once.text.contains("at once") && worker.controls().stop_requested() == Some(Stop::Now));
 }
@@ -149,7 +149,7 @@ fn a_removed_socket_is_bound_again_and_files_serve_meanwhile() {
         assert_eq!(ask_now(&run, &Verb::Checkpoint).unwrap().result, json!({"step": 3}));
         until("a new socket", || UnixStream::connect(&path).is_ok());
     }
-    assert_eq!(ask_now(&run, &Verb::Pause).unwrap().text, "pauses once the run computes");
+    assert_eq!(ask_now(&run, &Verb::Pause).unwrap().text, "pauses when the run starts");
     ask_now(&run, &Verb::Stop { now: false }).unwrap();
     serving.join().unwrap();
 }
@@ -313,7 +313,7 @@ fn who_waits_for_a_worker_that_ends_is_told() {
     let folder = memory_folder();
     let run = create(folder.path());
     let no_worker = ask_now(&run, &Verb::Pause).unwrap_err();
-    assert!(no_worker.to_string().contains("no worker has begun with it"), "{no_worker}");
+    assert!(no_worker.to_string().contains("no worker has started yet"), "{no_worker}");
     let worker = begin(&run, vec![sockets(folder.path())]);
     let (taken, wait) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -324,7 +324,7 @@ fn who_waits_for_a_worker_that_ends_is_told() {
         worker.end(Status::Failed, "the disk is gone").unwrap();
         drop(worker);
         let refused = asking.join().unwrap().unwrap_err();
-        assert_eq!(refused.to_string(), "the worker ended before it came to this");
+        assert_eq!(refused.to_string(), "the worker ended before it handled this request");
     });
     let gone = ask_now(&run, &Verb::Pause).unwrap_err();
     assert!(gone.to_string().ends_with("it is failed: the disk is gone"), "{gone}");
@@ -394,7 +394,7 @@ fn the_runs_command_asks() {
     let run = create(folder.path());
     let (code, text, error) = program(folder.path(), &["runs", "stop", run.id()]);
     assert_eq!((code, text.as_str()), (1, ""));
-    assert!(error.contains("no worker computes the run") && error.contains("no worker has begun with it"), "{error}");
+    assert!(error.contains("no worker computes the run") && error.contains("no worker has started yet"), "{error}");
     let worker = begin(&run, vec![sockets(folder.path())]);
     let serving = serve(worker.controls().clone());
     let check = |arguments: &[&str], expected: (i32, &str)| {
@@ -402,12 +402,12 @@ fn the_runs_command_asks() {
         let told = if code == 0 { &text } else { &error };
         assert!(code == expected.0 && told.contains(expected.1), "{arguments:?}: {code} {text} {error} lacks {expected:?}");
     };
-    check(&["runs", "pause", run.id()], (0, "pauses once the run computes"));
+    check(&["runs", "pause", run.id()], (0, "pauses when the run starts"));
     check(&["runs", "resume", run.id()], (0, "it goes on"));
     check(&["runs", "checkpoint", run.id()], (0, ": done\n"));
-    check(&["runs", "eval", run.id(), "--timeout", "0"], (0, "reads the eval set once the run computes"));
+    check(&["runs", "eval", run.id(), "--timeout", "0"], (0, "runs an eval when the run starts"));
     check(&["runs", "set", run.id(), "temperature=0.5", "max_steps=7"], (0, "sets max_steps = 7, temperature = 0.5"));
-    check(&["runs", "set", run.id(), "temperature=50"], (2, "temperature = 50 does not fit; it must be a number from 0.01 to 10"));
+    check(&["runs", "set", run.id(), "temperature=50"], (2, "temperature = 50 does not fit; must be a number from 0.01 to 10"));
     check(&["runs", "annotate", run.id(), " "], (2, "the remark is empty"));
     check(&["runs", "annotate", run.id(), "fine"], (0, "noted"));
     let (_, text, _) = program(folder.path(), &["runs", "checkpoint", run.id(), "--json"]);

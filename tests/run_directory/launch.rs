@@ -51,7 +51,7 @@ fn a_worker_that_dies_or_says_nothing() {
     let error = launch_script(&run, "echo first >&2; echo out of memory >&2; exit 3\n", Duration::from_secs(60)).unwrap_err().to_string();
     assert!(error.contains("ended before it was ready (exit status: 3)") && error.ends_with("worker.log: out of memory"), "{error}");
     let error = launch_script(&run, "exit 0\n", Duration::from_secs(60)).unwrap_err().to_string();
-    assert!(error.ends_with("worker.log says nothing"), "{error}");
+    assert!(error.ends_with("worker.log is empty"), "{error}");
     let launched = launch_script(&run, "exec sleep 1000\n", Duration::ZERO).unwrap();
     assert!(!launched.ready);
     assert!(Command::new("kill").arg(launched.pid.to_string()).status().unwrap().success());
@@ -100,7 +100,7 @@ fn only_ones_own_folder_is_worked_on() {
         let before = std::fs::metadata(&path).unwrap().permissions();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let error = launch(&run, &this_program()).unwrap_err().to_string();
-        assert!(error.contains(&format!("{name} may be written by other users (mode 0666)")) && error.contains("chmod"), "{error}");
+        assert!(error.contains(&format!("{name} is writable by other users (mode 0666)")) && error.contains("chmod"), "{error}");
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "nobody else can reach it");
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -26,7 +26,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     assert_eq!((names(&better), names(&worse)), (vec!["base".into(), "step 40".into()], vec!["base".to_owned(), "base".to_owned()]));
 
     let page = html(&Report::read(worse.clone()).unwrap()).text;
-    assert!(page.contains("best checkpoint: step 0, the start itself") && !page.contains("<th class=\"right\">trained"), "{page}");
+    assert!(page.contains("best checkpoint: step 0 (the base)") && !page.contains("<th class=\"right\">trained"), "{page}");
     let (_, shown, _) = runs_command(&root, &["show", worse.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!((shown["best"].as_u64(), shown["valid_set"].as_str(), shown["valid"].as_f64()), (Some(0), Some("proof"), Some(0.3)));

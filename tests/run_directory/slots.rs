@@ -229,7 +229,7 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     assert!(asked.load(Ordering::Relaxed));
     drop(worker);
     let state = State::observe(run.path()).unwrap();
-    assert_eq!((state.status, state.cause.as_deref()), (Status::Interrupted, Some("stopped while it waited for its device")));
+    assert_eq!((state.status, state.cause.as_deref()), (Status::Interrupted, Some("stopped while waiting for a device")));
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
     let kinds: Vec<&str> = events.iter().map(|event| event.body.kind()).collect();
     assert_eq!(kinds, ["control", "end"]);

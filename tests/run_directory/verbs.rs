@@ -36,7 +36,7 @@ fn list_by_condition_and_order() {
     assert_eq!(names(&["--sort", "reward", "--descending", "--smoothed"]), "high other low");
     let row = &lines(&runs_command(&root, &["list", "--json", "--sort", "kl"]).1)[0];
     assert_eq!(row["sorted_by"], serde_json::json!({"kl": 0.04}));
-    let (_, text, _) = runs_command(&root, &["list", "--sort", "completions/mean_length", "--where", "task=invoice"]);
+    let (_, text, _) = runs_command(&root, &["list", "--sort", "decode/mean_length", "--where", "task=invoice"]);
     assert!(text.contains("mean_length") && text.ends_with("2 of 3 runs\n"), "{text}");
 
     let usage = |arguments: &[&str], expected: &str| {
@@ -45,7 +45,7 @@ fn list_by_condition_and_order() {
         assert!(error.contains(expected), "{error}");
     };
     usage(&["list", "--where", "valid>"], "the condition `valid>`, column 7: expected a value");
-    usage(&["list", "--where", "rewrad>1"], "no run has `rewrad`; did you mean `reward`?");
+    usage(&["list", "--where", "rewrad>1"], "unknown field `rewrad`; did you mean `reward`?");
     usage(&["list", "--sort", "vaild"], "did you mean `valid`?");
 }
 
@@ -62,7 +62,7 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
     let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
     let judged =
-        "the second run against the first on the same prompts of proof\nvalid: significantly better (p = 1.9e-6)\n  +40.0 points [";
+        "second run vs the first on the same proof\nvalid: significantly better (p = 1.9e-6)\n  +40.0 points [";
     assert!(
         text.contains(judged) && text.contains("]; 20 improvements, 0 regressions in 50 prompts\nexact: significantly better"),
         "{text}"
@@ -100,11 +100,11 @@ fn exports() {
         "prefers-color-scheme: dark",
         "&lt;script&gt;alert(",
         "looks &lt;good&gt; &amp; steady",
-        "Became valid: 5 of 30 shown",
+        "Improvements: 5 of 30 shown",
         "30 improvements, 0 regressions in 50 prompts",
         "<polyline",
         "step 17: not finite",
-        "Proof set, with 95 % interval",
+        "Test set, 95% CI",
         "Valid by tag",
         "</html>",
     ];

@@ -40,7 +40,7 @@ fn the_sentence_says_what_to_do() {
     let task = Task::embedded("invoice").unwrap();
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &[]);
     let sentence = |name: &str| findings.iter().find(|finding| finding.name == name).unwrap().sentence.clone();
-    assert_eq!(sentence("an empty object"), "`{}` earns 0.50, as JSON that the schema refuses");
+    assert_eq!(sentence("an empty object"), "`{}` earns 0.50, as JSON that schema refuses");
     assert_eq!(
         sentence("empty strings and zeros"),
         "`{\"vendor\":\"\",\"date\":\"\",\"amount\":0,\"currency\":\"\"}` earns 1.00 of 1.00: too easy; narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`"

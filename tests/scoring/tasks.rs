@@ -26,10 +26,10 @@ fn complaints_about_task_toml() {
     check("[score]\nstrip_thinking = \"yes\"\n", "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"");
     check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` must be \"json_schema\", not \"sql\"");
     check("[score]\ntiers = { valid = \"1\" }\n", "line 4 column 19: `score.tiers.valid` must be a number, not the string \"1\"");
-    check("[score]\ntiers = { valid = 1e308 }\n", "line 4 column 19: `score.tiers.valid` must lie between -1000000 and 1000000, not 1e308");
+    check("[score]\ntiers = { valid = 1e308 }\n", "line 4 column 19: `score.tiers.valid` must be between -1000000 and 1000000, not 1e308");
     check(
         "[[reward]]\npart = \"exact\"\nweight = -1e7\n",
-        "line 5 column 10: `reward.weight` must lie between -1000000 and 1000000, not -1e7",
+        "line 5 column 10: `reward.weight` must be between -1000000 and 1000000, not -1e7",
     );
     check("[score]\ntiers = { valid = nan }\n", "line 4 column 19: `score.tiers.valid` must be a finite number, not nan");
     check(
@@ -73,7 +73,7 @@ fn complaints_about_files() {
     write("task.toml", b"name = \"a\"\nschema = \"../schema.json\"\n");
     assert_eq!(
         complaint(),
-        "DIR/task.toml: \"../schema.json\" lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy: copy the file into the folder and name the copy"
+        "DIR/task.toml: \"../schema.json\" is outside the task's folder; task files must be inside the task folder, so that a run can copy them: copy the file into the folder and name the copy"
     );
     write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
     write("schema.json", b"{\n \"type\": \"object\",\n}");
@@ -112,7 +112,7 @@ fn complaints_about_schemas() {
     check_schema(r#"{"$ref":"other"}"#, "line 1 column 9 (/$ref): `$ref` to other: the task has no such file");
     check_schema(
         r##"{"a":{"$ref":"#/x"}, "$ref":"#/$defs/b"}"##,
-        "line 1 column 29 (/$ref): `$ref` leads nowhere: there is no /$defs/b in the schema",
+        "line 1 column 29 (/$ref): `$ref` target not found: /$defs/b is not is not in schema",
     );
     check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a \"regex\"");
 }
@@ -229,7 +229,7 @@ fn references_stay_inside_the_folder_and_follow_ids() {
         let found = found.map_err(|complaint| complaint.replace(&folder.path().display().to_string(), "DIR"));
         assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{schema}");
     };
-    let outside = "lies outside the task's folder; a task's files must lie inside it, so that a run can keep a copy: copy the file into the folder and name the copy";
+    let outside = "is outside the task's folder; task files must be inside the task folder, so that a run can copy them: copy the file into the folder and name the copy";
     check(r#"{"$ref":"../x.json"}"#, &[], "", Err(&format!("DIR/schema.json: \"../x.json\" {outside}")));
     let climbing = [("parts/a.json", r#"{"$ref":"../../../etc/x.json"}"#)];
     check(r#"{"$ref":"parts/a.json"}"#, &climbing, "", Err(&format!("DIR/parts/a.json: \"../../../etc/x.json\" {outside}")));
@@ -281,7 +281,7 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
     for (text, complaint) in [
         ("invoise", "no task \"invoise\": did you mean `invoice`?"),
         ("zzz", "no task \"zzz\": known tasks: invoice; a task's folder can be named by its path"),
-        ("./zzz", "no task \"./zzz\": there is no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
+        ("./zzz", "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
         ("../deep", "no task \"../deep\": the folder has no task.toml; `grpo-tui init DIR` makes a workspace with a task to edit"),
     ] {
         assert_eq!(Task::resolve_from(text, &below).unwrap_err().to_string(), complaint);

@@ -216,7 +216,7 @@ fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
 #[test]
 fn a_stop_at_once_is_quick_and_costs_what_came_after_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let set = ["prompt_groups_per_step=6", "completions_per_prompt=8"];
+    let set = ["prompt_groups_per_step=6", "decode_per_prompt=8"];
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     for (phase, at) in [("rollout", 4), ("update", 4), ("eval", 0), ("eval", 3)] {
@@ -236,7 +236,7 @@ fn a_stop_at_once_is_quick_and_costs_what_came_after_the_last_checkpoint() {
         assert_eq!(goes_on_from, checkpoints.last().copied());
         let state = State::observe(run.path()).unwrap();
         assert!(
-            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped at once, as asked; it "),
+            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped now, as requested; it "),
             "{state:?}"
         );
         let controls = RunState::read(run.path()).unwrap().controls;

@@ -160,7 +160,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
     });
     let cause = seen.into_inner().unwrap();
     println!("{cause}");
-    assert!(cause.starts_with("the disk is full: the rest of the run needs "), "{cause}");
+    assert!(cause.starts_with("the disk is full: the rest of memory: peak "), "{cause}");
     assert!(matches!(ended, Ended::Finished(_)), "{ended:?}");
 }
 

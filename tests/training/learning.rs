@@ -15,7 +15,7 @@ fn validity_rises() {
     let set = [
         "max_steps=16",
         "prompt_groups_per_step=6",
-        "completions_per_prompt=8",
+        "decode_per_prompt=8",
         "learning_rate=3e-4",
         "eval_every=0",
         "checkpoint_every=0",
@@ -28,7 +28,7 @@ fn validity_rises() {
     let (first, last) = (mean(&valid[..3]), mean(&valid[13..]));
     assert!(last > 0.95 && last > first + 0.1, "valid {first:.2} at the start, {last:.2} at the end: {valid:?}");
     // The sampler and the trainer are one model: decode and training log-probs agree.
-    assert!(state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3));
+    assert!(state.metrics["sampling/sampling_logp_diff/max"].values().iter().all(|difference| *difference < 1e-3));
 }
 
 /// Near temperature 0 all completions of a prompt are equal: every group is dead, and nothing moves.
@@ -68,7 +68,7 @@ fn a_kl_that_is_not_computed_is_not_a_zero() {
     assert!(state.metrics.contains_key("entropy") && !state.metrics.contains_key("kl"), "{:?}", state.metrics.keys());
     let page =
         grpo_tui::report::html(&grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap()).text;
-    assert!(page.contains("KL to the start: not measured (kl_beta = 0)") && !page.contains("KL to the start, nats a token"));
+    assert!(page.contains("KL to reference: not measured (kl_beta = 0)") && !page.contains("KL to reference, nats/token"));
 }
 
 /// With clips of width 0 any rounding of a ratio would be clipped. The weights do not move, so every ratio is exactly 1: in an interval's first step by
@@ -273,5 +273,5 @@ fn sft_then_grpo() {
         let state = RunState::read(run.path()).unwrap();
         state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
     };
-    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
+    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "second run starts where the first ended");
 }

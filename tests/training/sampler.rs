@@ -54,7 +54,7 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let first = State::observe(&worker).unwrap();
     assert_eq!(first.status, Status::Running);
-    assert!(first.cause.as_ref().unwrap().starts_with("serves tiny; ends after 10 minutes"), "{first:?}");
+    assert!(first.cause.as_ref().unwrap().starts_with("serves tiny; exits after 10 minutes"), "{first:?}");
     // Two at once find the one that is there.
     std::thread::scope(|scope| {
         let others = [0; 2].map(|_| scope.spawn(|| asked(600)));
@@ -63,15 +63,15 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     assert_eq!(State::observe(&worker).unwrap().pid, first.pid);
     // A question that cannot be answered is refused in words, and the worker stays.
     let output = program(folder, 600, &["sample", "task", "--model", "tiny", "--worker", "--n", "65"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("`n` must be a whole number from 1 to 64"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`n` must be must be a whole number from 1 to 64"), "{output:?}");
     // A run on the same device does not wait for long.
-    let set = ["max_steps=1", "prompt_groups_per_step=2", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
+    let set = ["max_steps=1", "prompt_groups_per_step=2", "decode_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
     let mut train = program(folder, 600, &["train", "task", "--model", "tiny", "--runs", "runs", "--name", "short"]);
     set.iter().for_each(|key| _ = train.args(["--set", key]));
     assert!(train.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     until("the worker's end", || ended(&worker).is_some());
     let last = ended(&worker).unwrap();
-    assert_eq!((last.status, last.cause.as_deref()), (Status::Finished, Some("gave the CPU to a run that waits for it")));
+    assert_eq!((last.status, last.cause.as_deref()), (Status::Finished, Some("gave the CPU to a waiting run")));
     // The result of a run has its worker under the run, and `runs list` shows the run alone.
     let direct = said(program(folder, 600, &[&SAMPLE[..], &["short", "--runs", "runs"]].concat()).output().unwrap());
     assert_eq!(said(program(folder, 1, &[&SAMPLE[..], &["short", "--runs", "runs", "--worker"]].concat()).output().unwrap()), direct);
@@ -81,7 +81,7 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let listed = said(program(folder, 1, &["runs", "list", "--runs", "runs", "--json"]).output().unwrap());
     assert_eq!(listed.lines().count(), 1, "{listed}");
     until("the idle worker's end", || ended(&worker).is_some());
-    assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("nobody asked for 1 s"));
+    assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("idle for 1 s"));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_worker_that_was_killed_is_replaced_and_a_model_that_is_none_is_said_at_once
     assert_ne!(second, killed);
     assert!(Command::new("kill").arg(second.to_string()).status().unwrap().success());
     until("the worker's end", || ended(&worker).is_some());
-    assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("stopped, as asked"));
+    assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("stopped, as requested"));
     let output = program(folder, 600, &["sample", "task", "--model", "no-such-model", "--worker"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-model"), "{output:?}");

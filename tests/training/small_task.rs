@@ -29,7 +29,7 @@ pub(crate) fn write(folder: &Path) -> PathBuf {
 
 /// What every small run shares.
 pub(crate) const SMALL: &[&str] =
-    &["prompt_groups_per_step=3", "completions_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
+    &["prompt_groups_per_step=3", "decode_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
 
 /// A run of the small task with `SMALL`, then `set`.
 pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
@@ -92,7 +92,7 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
         let text = std::fs::read_to_string(run.path().join(&eval.file)).unwrap();
         let completions: Vec<String> =
             text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string()).collect();
-        told += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
+        told += &format!("{key:?} {:?} {decode:?}\n", eval.summary.valid);
     }
     (weights, moments, told)
 }

@@ -83,7 +83,7 @@ fn the_numbers_are_those_of_the_run() {
     assert_eq!(pair.tiers.iter().flatten().sum::<usize>(), versus.prompts.len());
     let difference = pair.valid.difference;
     assert!((difference.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
-    assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{difference:?}");
+    assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{diff:?}");
     assert_eq!((pair.valid.verdict(), pair.valid.needed), (Verdict::Better, None));
 }
 
@@ -102,9 +102,9 @@ fn a_base_that_stayed_the_best_is_called_the_base() {
     let picture = stage.picture();
     assert!(picture.contains("base → base") && !picture.contains("step 30"), "{picture}");
     assert!(picture.contains("the best checkpoint is step 0, the base itself"), "{picture}");
-    assert!(picture.contains("valid: no difference found (p = 1.0000)"), "{picture}");
+    assert!(picture.contains("valid: no diff found (p = 1.0000)"), "{picture}");
     stage.keys("E enter y");
-    assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.picture());
+    assert!(stage.shows("the best checkpoint of"), "unknown trained model to read: {}", stage.picture());
 }
 
 /// An older version read the proof set with the weights of step 0 and called them trained.
@@ -163,13 +163,13 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
         assert_eq!((valid.verdict(), valid.comparison.fixed, valid.comparison.broken), (Verdict::NoDifference, fixed, broken));
         assert_eq!((valid.needed, valid.sentence().as_str()), (needed, expected));
     };
-    let many = "valid: no difference found (p = 0.2891); one like this needs about 210 prompts for 80% power";
+    let many = "valid: no diff found (p = 0.2891); one like this needs about 210 prompts for 80% power";
     check(20, 25, (6, 2), Some(210), many);
-    check(30, 40, (0, 0), None, "valid: no difference found (p = 1.0000)");
+    check(30, 40, (0, 0), None, "valid: no diff found (p = 1.0000)");
     // That 50 prompts show no change does not say that there is none.
     let same = Versus::read(&[pass(40), pass(40)]).unwrap();
     let difference = same.pairs[0].valid.difference;
-    assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{difference:?}");
+    assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{diff:?}");
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn the_matrix_filters_the_list() {
     stage.keys("esc");
     assert!(stage.shows("prompts 100 of 100"));
     stage.keys("s");
-    assert!(stage.shows("best change first"));
+    assert!(stage.shows("largest improvement first"));
 }
 
 #[test]
@@ -256,9 +256,9 @@ fn three_passes_of_any_runs_are_chosen() {
         copy_run(&options.here.join("runs"), "20261121-000000-invoice-second", "two", "finished");
     });
     stage.keys("7 o");
-    assert!(stage.shows("Choose passes: first a run") && stage.shows("20261121-000000-invoice-second"), "{}", stage.picture());
+    assert!(stage.shows("Choose evals: select a run") && stage.shows("20261121-000000-invoice-second"), "{}", stage.picture());
     stage.keys("c");
-    assert!(stage.shows("choose two or three passes with space first"));
+    assert!(stage.shows("select two or three evals first (space)"));
     stage.keys("enter");
     assert!(stage.shows("proof    base"), "{}", stage.picture());
     stage.keys("space j space esc");
@@ -267,7 +267,7 @@ fn three_passes_of_any_runs_are_chosen() {
     assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
     assert_eq!(stage.model.screen, Screen::Eval);
     stage.keys("p p");
-    assert!(stage.shows("valid: no difference found"), "the same pass of two copies: {}", stage.picture());
+    assert!(stage.shows("valid: no diff found"), "the same pass of two copies: {}", stage.picture());
     // What was chosen is left with esc; without a current run nothing is shown.
     stage.keys("esc");
     assert!(stage.shows("Nothing is compared yet"), "{}", stage.picture());
@@ -294,7 +294,7 @@ fn unlike_passes_are_refused_with_the_reason() {
     check(
         &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
         "proof",
-        "one is of the task invoice, the other of receipt",
+        "one is of task invoice, the other of receipt",
     );
     check(&first, "eval", "their prompts differ");
     // Other rules of the task are only worth a remark.
@@ -322,13 +322,13 @@ fn passes_of_other_schemas_are_scored_again() {
     stage.keys("r");
     let picture = stage.picture();
     assert!(picture.contains("second step 30 → 6sx3dn step 30") && picture.contains("both 99"), "{picture}");
-    assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scored again by the schema in the editor")));
+    assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scored again schema in the editor")));
     // A schema that asks for more is counted at once: nothing is valid any more.
     stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");
     let picture = stage.picture();
     assert!(picture.contains("neither 100") && picture.contains("both 0"), "{picture}");
     stage.keys("n j enter");
-    assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.picture());
+    assert!(stage.shows("total"), "the reasons are those of schema: {}", stage.picture());
     stage.keys("esc r");
     assert!(stage.shows("were scored by other schemas"), "as recorded they cannot be compared: {}", stage.picture());
     let runs = stage.folder.path().join("runs");
@@ -428,7 +428,7 @@ fn an_eval_is_started_and_its_result_comes() {
     stage.now_ms += 5_000;
     stage.model.options.program = program("echo 'error: no such model' >&2; exit 1");
     stage.keys("E enter y");
-    wait(&mut stage, "the eval failed: no such model");
+    wait(&mut stage, "eval failed: no such model");
 }
 
 #[test]
@@ -445,12 +445,12 @@ fn an_eval_of_an_earlier_session_is_found_and_watched() {
         stage.send(Message::Tick);
     };
     second(&mut stage.0);
-    assert!(stage.0.shows("eval goes on: trained: 30 of 100 prompts"), "{}", stage.0.picture());
+    assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.picture());
     stage.0.keys("E");
     assert!(stage.0.shows("an eval goes on already"), "{}", stage.0.picture());
     drop(stage.1.take());
     second(&mut stage.0);
-    assert!(stage.0.shows("the eval failed: it ended without a result"), "{}", stage.0.picture());
+    assert!(stage.0.shows("eval failed: it ended without a result"), "{}", stage.0.picture());
 }
 
 #[test]

@@ -88,8 +88,8 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
     assert!(!of_line("Filter by words", 0).contains("not now") && !of_line("Filter by words", 1).contains("not now"), "{help}");
     // The first of those with one reason tells it, on its line or below.
     let first = [0, 1].map(|below| of_line("Open the run live", below)).concat();
-    assert!(first.contains("(not now: there is no run under the cursor)"), "{help}");
-    assert!(of_line("Mark the run, or", 0).contains("(not now, as above)"), "{help}");
+    assert!(first.contains("(not now: no run selected)"), "{help}");
+    assert!(of_line("Mark the run, or", 0).contains("(unavailable, as above)"), "{help}");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn the_palette_finds_marks_and_says_why_not() {
     let mut stage = Stage::new(80, 24);
     stage.keys("ctrl-p").types("launch form");
     let picture = stage.picture();
-    assert!(picture.contains("▸ Go to the launch form") && picture.contains("screen.launch"), "{picture}");
+    assert!(picture.contains("▸ Go to launch") && picture.contains("screen.launch"), "{picture}");
     let underlined = |stage: &Stage| {
         let buffer = stage.buffer();
         let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
@@ -133,9 +133,9 @@ fn the_palette_finds_marks_and_says_why_not() {
     stage.keys("ctrl-u").types("remove delete a run");
     stage.keys("ctrl-u").types("runs.remove");
     let picture = stage.picture();
-    assert!(picture.contains("Delete run (not now)") && picture.contains("not now: there is no run"), "{picture}");
+    assert!(picture.contains("Delete run (unavailable)") && picture.contains("not now: unknown run"), "{picture}");
     stage.keys("esc ctrl-p").types("zzzzzz");
-    assert!(stage.shows("nothing is called that"));
+    assert!(stage.shows("no matching action"));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
         let told = bottom(&stage);
         assert!(told.contains("✗ a long compl") && told.trim_end().ends_with("alt-n all of it"), "{columns}: {told}");
         stage.keys("alt-n");
-        assert!(stage.shows("What was said"));
+        assert!(stage.shows("Messages"));
     }
 }
 
@@ -159,9 +159,9 @@ fn leaving_with_unsaved_texts_is_asked_about() {
     let quits = |stage: &Stage| stage.asked.iter().filter(|asked| asked.as_str() == "Quit").count();
     let mut stage = Stage::new(120, 36);
     stage.keys("q");
-    assert_eq!(quits(&stage), 1, "nothing is unsaved");
+    assert_eq!(quits(&stage), 1, "no unsaved changes");
     stage.keys("f2 enter").types("!").keys("esc q");
-    assert!(quits(&stage) == 1 && stage.shows("Unsaved: the schema."), "{}", stage.picture());
+    assert!(quits(&stage) == 1 && stage.shows("Unsaved: schema."), "{}", stage.picture());
     stage.keys("n");
     assert!(stage.model.popup.is_none() && stage.model.workbench.draft.is_changed());
     stage.keys("q y");
@@ -169,14 +169,14 @@ fn leaving_with_unsaved_texts_is_asked_about() {
     // The same key once more insists, also over another question, which is not lost.
     stage.model.popup = None;
     stage.keys("ctrl-g").types("7").keys("ctrl-c");
-    assert!(quits(&stage) == 2 && stage.shows("Quit without saving?"));
+    assert!(quits(&stage) == 2 && stage.shows("Quit with unsaved changes?"));
     stage.keys("n");
-    assert!(stage.shows("Go to a line"), "{}", stage.picture());
+    assert!(stage.shows("Go to line"), "{}", stage.picture());
     stage.keys("ctrl-c ctrl-c");
     assert_eq!(quits(&stage), 3);
     let mut stage = Stage::new(120, 36);
     stage.keys("f3 i").types("!").keys("ctrl-c");
-    assert!(quits(&stage) == 0 && stage.shows("Unsaved: the row's turns."), "{}", stage.picture());
+    assert!(quits(&stage) == 0 && stage.shows("Unsaved: messages."), "{}", stage.picture());
 }
 
 /// What a user of another program would type finds its action first.
@@ -207,13 +207,13 @@ fn the_palette_knows_the_usual_words() {
         // A name is given at the launch, since other runs refer to it; afterwards tags are what there is.
         check(screen, &["rename", "label"], "Give the marked runs a tag");
         check(screen, &["note", "add note", "annotate", "comment"], "Add note");
-        check(screen, &["stop"], "Stop run after its step");
+        check(screen, &["stop"], "Stop run");
         check(screen, &["kill"], "Stop run at once");
         check(screen, &["delete"], "Delete");
         check(screen, &["messages"], "Show what was said");
         check(screen, &["zoom", "fullscreen"], "Let the pane fill");
     }
-    check("f6", &["pause"], "Pause or resume run");
+    check("f6", &["pause"], "Toggle pause");
     check("f6", &["resume"], "Resume run");
     check("f1", &["find", "search", "filter"], "Filter by words");
     check("f2", &["find", "search"], "Find text");
@@ -231,7 +231,7 @@ fn a_click_takes_a_row_of_the_palette() {
     let mut stage = Stage::new(120, 36);
     stage.keys("ctrl-p").types("go to the");
     let picture = stage.picture();
-    let row = picture.lines().position(|line| line.contains("Go to the launch form")).unwrap();
+    let row = picture.lines().position(|line| line.contains("Go to launch")).unwrap();
     stage.click(40, 2);
     assert!(stage.model.popup.is_some(), "beside the rows nothing happens");
     stage.click(40, row as u16);

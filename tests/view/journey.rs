@@ -27,7 +27,7 @@ fn from_the_schema_to_the_comparison() {
     session.wait_text("[1 Runs]");
     // The schema: the amount becomes a text, samples fall; taken back and narrowed truly, it is saved.
     session.send("2");
-    session.wait_text("how the samples score now");
+    session.wait_text("sample scores");
     let valid = |count: usize| {
         let line = format!("█ valid      1.00  {count:>3} ");
         move |session: &Session| session.picture().contains(&line)
@@ -74,5 +74,5 @@ fn from_the_schema_to_the_comparison() {
     let runs: Vec<_> = places.list().into_iter().map(|(path, _)| path).collect();
     assert_eq!(runs.len(), 1, "{runs:?}");
     let kept = std::fs::read_to_string(runs[0].join("task/schema.json")).unwrap();
-    assert_eq!(kept, schema, "the run has the schema as it was saved");
+    assert_eq!(kept, schema, "the run has schema as it was saved");
 }

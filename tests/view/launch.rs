@@ -86,7 +86,7 @@ fn a_value_is_checked_while_it_is_typed() {
     let mut stage = stage(120, 36);
     go_to(&mut stage, "lora_rank");
     stage.keys("enter ctrl-u").types("99999");
-    assert!(stage.shows("it must be a whole number from 0 to 4096"), "{}", stage.picture());
+    assert!(stage.shows("must be a whole number from 0 to 4096"), "{}", stage.picture());
     stage.keys("enter");
     assert_eq!(value(&stage, "lora_rank").0, "0", "a wrong value is not taken");
     stage.keys("ctrl-u").types("8").keys("enter");
@@ -105,7 +105,7 @@ fn a_value_is_checked_while_it_is_typed() {
     stage.keys("enter L");
     assert!(stage.model.notices.all().last().unwrap().text.contains("leaves no room"), "{}", stage.picture());
     stage.keys("g");
-    assert!(stage.shows("cannot start: see beside"), "{}", stage.picture());
+    assert!(stage.shows("cannot start: see right"), "{}", stage.picture());
     assert!(!stage.folder.path().join("arguments").exists(), "a form that does not hold together was started");
 }
 
@@ -116,7 +116,7 @@ fn filters_show_what_is_looked_for() {
     stage.keys("/").types("warm").keys("enter");
     assert_eq!(rows(&stage), ["learning_rate", "warmup_steps"]);
     stage.keys("esc o");
-    assert_eq!(rows(&stage)[..5], ["start", "preset", "task", "name of the run", "device"]);
+    assert_eq!(rows(&stage)[..5], ["start", "preset", "task", "run name", "device"]);
     assert_eq!(
         rows(&stage)[5..],
         ["max_steps", "max_completion_tokens", "max_seq_len", "lora_rank", "learning_rate", "tokens_per_micro_batch"]
@@ -150,7 +150,7 @@ fn a_forecast_is_made_and_goes_stale() {
     assert!(!stage.shows("stale"));
     assert!(format!("{:?}", stage.model.launch.signal).contains("about 5.5 of the 8 groups"));
     // A name changes nothing that was measured.
-    go_to(&mut stage, "name of the run");
+    go_to(&mut stage, "run name");
     stage.keys("enter").types("x").keys("enter");
     assert!(!stage.shows("stale"));
 }
@@ -165,9 +165,9 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
         }
         assert_eq!(stage.model.screen, Screen::Launch);
     };
-    check("echo 'error: model `x` was not found' >&2; exit 1", "f", &["The forecast could not be made: model `x` was", "not found"]);
-    check("echo not-json", "f", &["its answer cannot be read"]);
-    check("echo 'error: the worker ended: no GPU 3' >&2; exit 1", "L", &["The run was not started: the worker ended: no GPU 3"]);
+    check("echo 'error: model `x` was not found' >&2; exit 1", "f", &["forecast failed: model `x` was", "not found"]);
+    check("echo not-json", "f", &["its answer"]);
+    check("echo 'error: the worker ended: no GPU 3' >&2; exit 1", "L", &["run not started: the worker ended: no GPU 3"]);
     check("echo '{}'", "L", &["names no run"]);
     let too_large = r#"echo '{"fits":false,"why":"weights of 16 GB do not fit","memory":{"parts":[{"name":"weights","phase":"always","bytes":16000000000}],"peak_bytes":16000000000,"peak_recomputed_bytes":16000000000,"machine_bytes":8000000000}}'; exit 1"#;
     check(too_large, "f", &["weights of 16 GB do not fit", "too much", "200 %"]);
@@ -179,7 +179,7 @@ fn enter_starts_a_run_and_goes_to_it() {
     let mut stage =
         Stage::with(120, 36, |options| answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display())));
     stage.keys("f5");
-    go_to(&mut stage, "name of the run");
+    go_to(&mut stage, "run name");
     stage.keys("enter").types("my first").keys("enter");
     go_to(&mut stage, "device");
     stage.keys("right");
@@ -221,7 +221,7 @@ fn the_printed_command_trains_what_the_form_does() {
     assert_eq!(printed(&mut stage), expected);
     // Saved, the sample is a copy in the data folder, which its name alone does not mean.
     stage.keys("f2 enter").types(" ").keys("esc w f5");
-    go_to(&mut stage, "name of the run");
+    go_to(&mut stage, "run name");
     stage.keys("enter").types("my first").keys("enter");
     let expected = format!("grpo-tui train FOLDER/data/tasks/invoice {} --detach '--name=my first'", with_runs(&stage));
     assert_eq!(printed(&mut stage), expected);
@@ -277,7 +277,7 @@ fn an_unsaved_schema_is_asked_about() {
     stage.keys("f5");
     stage.model.workbench.draft.text.push(' ');
     stage.keys("L");
-    assert!(stage.shows("The schema is not saved"), "{}", stage.picture());
+    assert!(stage.shows("Schema not saved"), "{}", stage.picture());
     stage.keys("n");
     assert!(!stage.folder.path().join("arguments").exists());
     stage.keys("L y");
@@ -305,7 +305,7 @@ fn models_and_tasks_are_chosen_from_lists() {
         forecasting(options);
     });
     stage.keys("f5 m");
-    assert!(stage.shows("Start from which model?") && stage.shows("in this program"), "{}", stage.picture());
+    assert!(stage.shows("Base model") && stage.shows("embedded"), "{}", stage.picture());
     stage.types("@best").keys("enter");
     let (chosen, source) = value(&stage, "base_model");
     assert!(chosen.ends_with("runs/20261120-143041-invoice-6sx3dn@best") && source == Source::Set, "{chosen}");
@@ -328,7 +328,7 @@ fn the_last_run_of_the_task_is_compared() {
         std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn")).unwrap();
     });
     stage.keys("f5");
-    assert!(stage.shows("what differs from the last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.picture());
+    assert!(stage.shows("diff to last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.picture());
     assert!(stage.shows("learning_rate 1.5e-3 → 1e-4") || stage.shows("learning_rate 0.0015 → 1e-4"), "{}", stage.picture());
     assert!(!stage.shows("temperature 1"));
 }
@@ -365,6 +365,6 @@ fn the_program_itself_answers() {
     );
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
-    assert!(stage.shows("The run was not started: `no/such-model` is neither a model"), "{}", stage.picture());
+    assert!(stage.shows("run not started: `no/such-model` is neither a model"), "{}", stage.picture());
     assert!(stage.model.workbench.places.list().is_empty());
 }

@@ -95,7 +95,7 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "home", &["groups of step 1 ", "train-012 1 of 8", "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474", "trailing comma"]);
     check(&mut stage, "l", &["train-012 2 of 8", "(1.000 - 0.875)"]);
     check(&mut stage, "j", &["train-033 2 of 8"]);
-    check(&mut stage, "G", &["train-078 2 of 8", "this group teaches nothing"]);
+    check(&mut stage, "G", &["train-078 2 of 8", "this group zero variance"]);
     check(&mut stage, "g enter", &["▸ train-012 2 of 8"]);
     check(&mut stage, "enter", &["▸ train-012 across steps", "<|im_start|>system"]);
     check(&mut stage, "esc esc", &["▸ groups of step 1"]);
@@ -109,7 +109,7 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "k s s s s", &["reward and valid rate", "not smoothed"]);
     check(&mut stage, "c tab tab tab", &["▸ train-"]);
     check(&mut stage, "tab", &["▸ tiers, failures"]);
-    check(&mut stage, "tab l", &["▸ KL to the start 2/10"]);
+    check(&mut stage, "tab l", &["▸ KL to reference 2/10"]);
     check(&mut stage, "h h", &["speed 10/10"]);
     check(&mut stage, "tab", &["▸ time and device", "CPU run"]);
     check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
@@ -149,14 +149,14 @@ fn zoom_pan_and_the_whole_again() {
 fn other_runs_lie_over_the_chart() {
     let mut stage = finished(120, 36);
     stage.keys("v");
-    assert!(stage.shows("there is no other run"), "{}", stage.picture());
+    assert!(stage.shows("unknown other run"), "{}", stage.picture());
     stage.keys("esc");
     let written = super::written_run::Written::begin(stage.folder.path());
     let other = written.path();
     drop(written);
     // Nobody has opened it: it is found, and followed once it is chosen.
     stage.keys("v");
-    assert!(stage.shows("runs over the chart") && stage.shows("[ ]"), "{}", stage.picture());
+    assert!(stage.shows("overlay runs") && stage.shows("[ ]"), "{}", stage.picture());
     stage.keys("space");
     assert!(stage.shows("[x]"), "{}", stage.picture());
     assert_eq!(stage.model.workbench.overlay, std::slice::from_ref(&other));

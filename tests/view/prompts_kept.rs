@@ -85,7 +85,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     let text = written(&first);
     // Undecided or declined it stays, and is offered once a session.
     let mut next = again(&first);
-    assert!(next.shows("It is the expected answer of train-002.") && next.shows("7 lines, kept on 2027-01-15 "), "{}", next.picture());
+    assert!(next.shows("It is expected answer of train-002.") && next.shows("7 lines, kept on 2027-01-15 "), "{}", next.picture());
     next.keys("n");
     assert!(said(&next).contains(file.to_str().unwrap()), "{}", said(&next));
     next.keys("f1 f3");
@@ -133,12 +133,12 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
     second(&mut stage);
     stage.keys("ctrl-u");
     second(&mut stage);
-    assert!(kept(&stage).is_empty(), "as it was, nothing is unsaved");
+    assert!(kept(&stage).is_empty(), "as it was, no unsaved changes");
     // An end without time.
     stage.types("?");
     screens::prompts::keep_now(&stage.model).unwrap();
     let mut next = again(&stage);
-    assert!(next.shows("the turns of train-001"), "{}", next.picture());
+    assert!(next.shows("messages of train-001"), "{}", next.picture());
     // Saved, but the file outlived it.
     let file = kept(&stage).remove(0);
     next.keys("y");
@@ -167,14 +167,14 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
         saved(&rows(&folder));
     };
     let without_first = |rows: Vec<String>| rows[1..].to_vec();
-    check("j i ctrl-end", "MORE", without_first, "the turns of train-002", |rows| {
+    check("j i ctrl-end", "MORE", without_first, "messages of train-002", |rows| {
         assert!(rows[0].contains("train-002") && rows[0].contains("MORE") && rows.len() == 9);
     });
-    check("i ctrl-end", "MORE", without_first, "train-001 is gone from train.jsonl", |rows| {
+    check("i ctrl-end", "MORE", without_first, "train-001 was deleted from train.jsonl", |rows| {
         assert!(rows[8].contains("train-010") && rows[9].starts_with("{\"id\":\"train-001\""));
         assert!(rows[9].contains("MORE") && rows[9].contains("\"expected\":{"));
     });
-    check("x ctrl-home", " ", without_first, "train-001 is gone from train.jsonl", |rows| {
+    check("x ctrl-home", " ", without_first, "train-001 was deleted from train.jsonl", |rows| {
         assert!(rows[9].contains("\"messages\":[") && rows[9].contains("\"expected\":{\"vendor\""), "{}", rows[9]);
     });
     let changed =
@@ -200,20 +200,20 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     let mut next = again(&first);
     let complaint = next.model.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
     assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
-    assert!(next.shows("the task's system text"), "{}", next.picture());
+    assert!(next.shows("system prompt"), "{}", next.picture());
     next.keys("n");
-    assert!(next.shows("the expected answer of train-001"), "{}", next.picture());
+    assert!(next.shows("expected answer of train-001"), "{}", next.picture());
     next.keys("y");
     assert!(next.model.popup.is_none());
     next.keys("esc y");
-    assert!(next.shows("the turns of train-001"), "after the one that was taken up: {}", next.picture());
+    assert!(next.shows("messages of train-001"), "after the one that was taken up: {}", next.picture());
     next.keys("n");
     assert_eq!((kept(&first).len(), bad.exists()), (3, true));
     // A set that cannot be read now, and one that the task has no more.
     std::fs::write(folder.join("train.jsonl"), "{\n").unwrap();
     let mut next = again(&first);
     next.keys("n");
-    assert!(said(&next).contains("the turns of train-001 is unsaved in") && said(&next).contains("train.jsonl line 1"), "{}", said(&next));
+    assert!(said(&next).contains("messages of train-001 is unsaved in") && said(&next).contains("train.jsonl line 1"), "{}", said(&next));
     assert_eq!(kept(&first).len(), 3);
 }
 
@@ -232,16 +232,16 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     second(&mut next);
     let mut last = again(&first);
     assert!(last.model.workbench.task.as_ref().unwrap().task.folder().is_some());
-    assert!(last.shows("the expected answer of train-001"), "{}", last.picture());
+    assert!(last.shows("expected answer of train-001"), "{}", last.picture());
     last.keys("n");
-    assert!(last.shows("the turns of train-001"), "{}", last.picture());
+    assert!(last.shows("messages of train-001"), "{}", last.picture());
     last.keys("n");
     // Another task is opened while a text is unsaved, and the first one again.
     next.act(|model| grpo_tui::view::workbench::open_task(model, Some("invoice".to_owned())));
     assert!(next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: it is kept in"), "{}", said(&next));
     let copy = first.folder.path().join("data/tasks/invoice");
     next.act(|model| grpo_tui::view::workbench::open_task(model, Some(copy.display().to_string())));
-    assert!(next.shows("the expected answer of train-001"), "{}", next.picture());
+    assert!(next.shows("expected answer of train-001"), "{}", next.picture());
     next.keys("y");
     assert!(next.model.prompts.editing.as_ref().unwrap().is_changed());
 }

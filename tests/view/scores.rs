@@ -50,14 +50,14 @@ fn samples_are_scored_with_the_schema_as_it_stands() {
     stage.keys("f f f f");
     assert_eq!(stage.model.scores.only, Only::Moved);
     assert!(
-        stage.shows("moved by the schema") && stage.shows("was invalid before the schema's last change") && stage.shows("↑"),
+        stage.shows("changed by schema") && stage.shows("was invalid before the last schema change") && stage.shows("↑"),
         "{}",
         stage.picture()
     );
     // A schema that does not compile: the last good one keeps scoring, marked stale; what moved stays marked.
     edit_schema(&mut stage, |text| text[..text.len() / 2].to_owned());
     assert_eq!(tiers(&stage), after);
-    assert!(stage.shows("STALE") && stage.shows("moved by the schema"), "{}", stage.picture());
+    assert!(stage.shows("STALE") && stage.shows("changed by schema"), "{}", stage.picture());
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn stored_steps_are_scored_again() {
     let last = stage.model.workbench.current_run().unwrap().history.last_step;
     assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.picture());
     assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.picture());
-    assert!(stage.shows("changes nothing: 1280 rewards and advantages stay as recorded"), "{}", stage.picture());
+    assert!(stage.shows("no change: 1280 rewards and advantages as recorded"), "{}", stage.picture());
     assert!(!stage.shows("the run's schema is") && !stage.shows("the run is of task"), "{}", stage.picture());
     // The recorded advantages are found again, to the last digit.
     let scored = stage.model.scores.scored.as_ref().unwrap();
@@ -154,8 +154,8 @@ fn stored_steps_are_scored_again() {
         "{}",
         stage.model.workbench.draft.text
     );
-    assert!(stage.shows("the run's schema is 15841fb1, this one "), "the digests of run.toml and of the text: {}", stage.picture());
-    assert!(stage.shows("rewards would differ") && stage.shows("advantages would change their sign"), "{}", stage.picture());
+    assert!(stage.shows("the run's schema is 15841fb1, this one is "), "the digests of run.toml and of the text: {}", stage.picture());
+    assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.picture());
     let held = grpo_tui::view::screens::scores::scored::sum(&stage.model.scores.impacts);
     assert!(held.rewards > 0 && held.signs > 0 && held.completions == 1280, "{held:?}");
     stage.keys("R");
@@ -164,7 +164,7 @@ fn stored_steps_are_scored_again() {
     assert_eq!(grpo_tui::view::screens::scores::scored::sum(&whole.impacts), held);
     assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.picture());
     edit_schema(&mut stage, |text| text.replace("maxLength\": 9", "maxLength\": 8"));
-    assert!(stage.shows("stale: the schema has changed since"), "{}", stage.picture());
+    assert!(stage.shows("stale: schema has changed since"), "{}", stage.picture());
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_run_of_another_task_is_not_scored_without_a_word() {
     change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
     stage.act(|model| workbench::show_run(model, run));
     stage.keys("]");
-    assert!(stage.shows("the run is of task receipt, this schema") && stage.shows("of task invoice"), "{}", stage.picture());
+    assert!(stage.shows("run task receipt, this schema") && stage.shows("of task invoice"), "{}", stage.picture());
 }
 
 #[test]
@@ -197,10 +197,10 @@ fn completions_are_drawn_from_base_and_trained() {
         stage
     };
     let stage =
-        check(&drawn, "b r", &["sample invoice --model tiny --prompt train-001 --n 8", "drawn here: 2", "mean 0.500", "base, drawing 1"]);
+        check(&drawn, "b r", &["sample invoice --model tiny --prompt train-001 --n 8", "sampled: 2", "mean 0.500", "base, drawing 1"]);
     assert_eq!(stage.model.scores.source, Source::Drawn);
-    check(&drawn, "r r", &["finished-run@best", "--seed 1", "--worker", "drawn here: 4", "trained finished-run@best, drawing 2"]);
-    check("echo 'error: model `tiny` was not found' >&2; exit 1", "b r", &["Nothing was drawn: model `tiny` was not found"]);
+    check(&drawn, "r r", &["finished-run@best", "--seed 1", "--worker", "sampled: 4", "trained finished-run@best, drawing 2"]);
+    check("echo 'error: model `tiny` was not found' >&2; exit 1", "b r", &["sampling failed: model `tiny` was not found"]);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn rescoring_two_thousand_completions_is_quick() {
         begun.elapsed()
     };
     let quickest = (0..10).map(|_| once()).min().unwrap();
-    println!("{count} completions of the recorded run: {:.1} ms", quickest.as_secs_f64() * 1e3);
+    println!("{count} decode of the recorded run: {:.1} ms", quickest.as_secs_f64() * 1e3);
     // The limit is 50 ms as built for users; a test's build may be several times slower.
     assert!(quickest.as_millis() < 1_000, "{quickest:?}");
 }
@@ -240,7 +240,7 @@ fn pictures() {
             text.replacen("\"vendor\": { \"type\": \"string\"", "\"vendor\": { \"type\": \"string\", \"maxLength\": 9", 1)
         });
         stage.keys("tab tab");
-        write!(shown, "===== {columns}x{rows}, the schema was changed\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, schema was changed\n{}\n", stage.picture()).unwrap();
         let mut samples = self::stage(columns, rows);
         samples.keys("j j j j j j");
         write!(shown, "===== {columns}x{rows}, samples\n{}\n", samples.picture()).unwrap();

@@ -28,7 +28,7 @@ fn it_starts_helps_and_leaves() {
     session.send("?");
     session.wait_text("Help: Runs");
     session.send("G");
-    session.wait_text("Go to the comparison");
+    session.wait_text("Go to eval");
     session.send("\x1b");
     session.wait_for("help closed", |session| !session.picture().contains("Help: Runs"));
     session.send("\x10");
@@ -145,12 +145,12 @@ fn what_is_unsaved_outlives_the_terminal() {
         let mut session = Session::start(home.path(), &Start::PLAIN);
         session.take_up(screen, offered, take);
         session.send("\x03");
-        session.wait_text("Quit without saving?");
+        session.wait_text("Quit with unsaved changes?");
         session.send("\x03");
         assert_eq!(session.wait_end(), 0);
     };
     check(["2", "\"vendor\"", "\r", "esc leave", "an unsaved draft", "t"]);
-    check(["3", "train-001", "i", "the row's turns", "the turns of train-001", "y"]);
+    check(["3", "train-001", "i", "messages", "messages of train-001", "y"]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn the_users_files_are_read_and_read_again() {
     std::fs::write(folder.join("keys.toml"), "help = \"f12\"\nhepl = \"x\"\n").unwrap();
     std::fs::write(folder.join("config.toml"), "ascii = true\n").unwrap();
     let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.wait_text("keys.toml line 2: no action is called `hepl`");
+    session.wait_text("keys.toml line 2: unknown action `hepl`");
     session.send("\x1b[24~");
     session.wait_text("Help: Runs");
     assert!(session.picture().is_ascii(), "{}", session.picture());
@@ -169,7 +169,7 @@ fn the_users_files_are_read_and_read_again() {
     std::fs::write(folder.join("keys.toml"), "help = \"f11\"\n").unwrap();
     session.wait_text("f11 help");
     std::fs::write(folder.join("config.toml"), "theme = \"sepia\"\n").unwrap();
-    session.wait_text("no theme is called `sepia`");
+    session.wait_text("unknown theme `sepia`");
 }
 
 #[test]

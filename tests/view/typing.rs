@@ -101,7 +101,7 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     let work = held(&mut stage, "c");
     stage.keys("/").types("q");
     stage.carry_out(work);
-    assert!(stage.model.popup.is_none() && !stage.shows("Runs compared"), "{}", stage.picture());
+    assert!(stage.model.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.picture());
 }
 
 /// A row that is being saved takes no more letters: they would be lost with its editor.

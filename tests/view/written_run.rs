@@ -195,7 +195,7 @@ fn the_view_opens_on_the_run_that_is_live() {
 #[test]
 fn a_run_grows_on_the_screen() {
     let (mut stage, mut written) = shown(120, 36);
-    assert!(stage.shows("The first step is not done yet") && stage.shows("no values"), "{}", stage.picture());
+    assert!(stage.shows("Step 1 is not finished") && stage.shows("no values"), "{}", stage.picture());
     for step in 1..=12 {
         written.step(step);
     }
@@ -377,10 +377,10 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
     assert!(bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value_drift: Values drift."), "{}", bottom(&stage));
     stage.keys("esc");
-    written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as asked".into())).unwrap();
+    written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as requested".into())).unwrap();
     written.tell(&mut stage);
     assert!(bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"), "{}", bottom(&stage));
-    assert!(stage.shows("■ interrupted: stopped after the step, as asked"), "{}", stage.picture());
+    assert!(stage.shows("■ interrupted: stopped after the step, as requested"), "{}", stage.picture());
 }
 
 #[test]

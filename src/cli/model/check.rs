@@ -12,13 +12,13 @@ use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A text to read instead of the built-in one
+    /// Text file to use instead of the built-in text
     #[arg(long, value_name = "FILE", conflicts_with = "token_ids")]
     text: Option<PathBuf>,
-    /// Token ids to read instead of a text, such as 1,2,3
+    /// Token ids to use instead of a text, such as 1,2,3
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     token_ids: Option<Vec<u32>>,
-    /// Tokens to compare, at the most
+    /// Maximum tokens to compare
     #[arg(long, value_name = "N", default_value_t = 128)]
     tokens: usize,
     #[command(flatten)]
@@ -51,9 +51,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         print_json(&format!("{document}\n"))?;
     } else {
         let verdict = if found.holds() {
-            "the same: rounding explains the difference"
+            "agrees: difference within rounding"
         } else {
-            "OFF: rounding does not explain the difference; do not train this model before it is understood"
+            "MISMATCH: difference beyond rounding; do not train this model"
         };
         let name = visible(name);
         println!(
@@ -79,7 +79,7 @@ fn token_ids(arguments: &Arguments, model: &crate::checkpoint::OpenModel) -> Res
     check_vocabulary(&ids, model.config.vocab_size)?;
     ids.truncate((arguments.tokens.saturating_add(1)).min(model.config.max_position_embeddings));
     if ids.len() < 2 {
-        return Err(Failure::usage("there is nothing to compare: give two tokens or more"));
+        return Err(Failure::usage("nothing to compare: give two tokens or more"));
     }
     Ok(ids)
 }

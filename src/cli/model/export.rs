@@ -13,13 +13,13 @@ pub(super) struct Arguments {
     /// The base model: a folder, a Hugging Face name, `tiny`, or a run
     #[arg(long, value_name = "M")]
     model: String,
-    /// Folder of the adapter: PEFT's, or a run's checkpoint; without it the one that M has, as a run with adapters does
+    /// Adapter folder (PEFT's, or a run's checkpoint) [default: the adapter of M]
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Folder to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Write whole weights, the adapter added in, in the base's element types; without it the adapter alone, as PEFT's files
+    /// Merge the adapter into full weights, in the base's dtypes; without it, write the adapter alone as PEFT files
     #[arg(long)]
     merged: bool,
 }
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             (None, Some(own)) => (own, own.base_name()?),
             (None, None) => {
                 let text =
-                    format!("{} has no adapter to write: name one with --adapter, or add --merged for whole weights", arguments.model);
+                    format!("{} has no adapter: name one with --adapter, or add --merged for full weights", arguments.model);
                 return Err(Failure::usage(text));
             }
         };

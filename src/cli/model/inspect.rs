@@ -123,7 +123,7 @@ impl Inspection {
 
     fn text(&self, name: &str, uses: &ByDevice) -> String {
         let config = &self.config;
-        let head = if config.tie_word_embeddings { "the head is the embedding" } else { "a head of its own" };
+        let head = if config.tie_word_embeddings { "tied head" } else { "untied head" };
         let rope = match config.rope_scaling {
             RopeScaling::Unscaled => String::new(),
             RopeScaling::Llama3 { factor, original_positions, .. } => format!(", stretched {factor} times from {original_positions}"),
@@ -155,7 +155,7 @@ impl Inspection {
         }
         let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
         text += &format!("\n  memory        weights {} in f32, {} in bf16; ", size(4 * weights), size(2 * weights));
-        text += &format!("caches {} a token in f32, {} in bf16\n", size(4 * cache), size(2 * cache));
+        text += &format!("KV cache {} per token in f32, {} in bf16\n", size(4 * cache), size(2 * cache));
         text += &uses_text(uses);
         for problem in &self.problems {
             text += &format!("  problem       {}; the checkpoint is incomplete or of another architecture\n", visible(problem));

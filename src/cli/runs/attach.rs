@@ -23,7 +23,7 @@ const FIRST_WORKER: Duration = Duration::from_secs(5);
 pub(super) struct Arguments {
     /// A run's path, id, name, or a unique beginning of its id
     run: String,
-    /// Every event as it stands in the log, one JSON object a line, from the first
+    /// Print every event as one JSON object per line, from the first
     #[arg(long)]
     json: bool,
 }
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
         Ok(Some(_)) => Ok(ExitCode::from(130)),
         Ok(None) => {
-            output::say(&format!("left {}; it goes on. Watch it again: grpo-tui runs attach {}", run.id(), run.id()));
+            output::say(&format!("detached from {}; it continues. Reattach: grpo-tui runs attach {}", run.id(), run.id()));
             Ok(ExitCode::from(130))
         }
     }
@@ -96,7 +96,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         if ended && quiet {
             if !json {
                 let cause = State::observe(run.path()).and_then(|state| state.cause);
-                let none = || format!("no worker has begun with it; start one: grpo-tui train --resume {}", run.id());
+                let none = || format!("no worker yet: start one with grpo-tui train --resume {}", run.id());
                 let cause = cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
                 writeln!(out, "{}", shown(&format!("{}{cause}", status.name())))?;
                 out.flush()?;
@@ -131,7 +131,7 @@ fn total(state: &RunState) -> String {
 
 fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> std::io::Result<()> {
     if batch.restarted && !json {
-        writeln!(out, "the log was replaced; from its beginning:")?;
+        writeln!(out, "log replaced; reading from its start:")?;
     }
     for event in &batch.events {
         if json {
@@ -146,7 +146,7 @@ fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> st
         return Ok(());
     }
     for skipped in &batch.skipped {
-        writeln!(out, "events.jsonl line {} is no event ({}); skipped", skipped.line, shown(&skipped.reason))?;
+        writeln!(out, "events.jsonl line {} is not an event ({}): skipped", skipped.line, shown(&skipped.reason))?;
     }
     if batch.gaps > 0 {
         writeln!(out, "{} events are missing from the log", batch.gaps)?;
@@ -168,7 +168,7 @@ fn line(event: &Event, state: &RunState) -> Option<String> {
         EventBody::Checkpoint(checkpoint) => {
             format!("checkpoint  step {} ({}), {}", checkpoint.step, checkpoint.why, super::size(checkpoint.bytes))
         }
-        EventBody::Alert(alert) if alert.cleared => format!("alert over  {}", alert.sentence),
+        EventBody::Alert(alert) if alert.cleared => format!("resolved  {}", alert.sentence),
         EventBody::Alert(alert) => format!("alert  {} {}", alert.sentence, alert.suggestion),
         EventBody::Control(control) => control_line(control),
         EventBody::Note(note) => format!("note  {}", note.text),

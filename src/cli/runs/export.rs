@@ -14,19 +14,19 @@ use crate::run::{RunPlaces, check_export, write_export};
 pub(super) struct Arguments {
     /// The run
     run: String,
-    /// As comma-separated values: a line a step, a column a metric
+    /// CSV: one line per step, one column per metric
     #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html"])]
     csv: bool,
-    /// As JSON lines: an object a step
+    /// JSON lines: one object per step
     #[arg(long, group = "form", conflicts_with = "html")]
     jsonl: bool,
-    /// As one self-contained HTML file with charts and tables; secrets are masked. `-` writes it to standard output
+    /// One self-contained HTML file; secrets are masked; `-` writes to standard output
     #[arg(long, group = "form", value_name = "FILE")]
     html: Option<PathBuf>,
     /// Everything as one JSON document; with --html, what was written
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl"])]
     json: bool,
-    /// Replace FILE where it exists
+    /// Overwrite FILE
     #[arg(long, requires = "html")]
     force: bool,
 }

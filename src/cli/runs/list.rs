@@ -15,13 +15,13 @@ pub(super) struct Arguments {
     /// Only runs for which this holds, such as `valid>0.9 and task:invoice`: fields of a run, config.KEY or metrics; >= <= != > < = :, and, or, not, has:NAME
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
-    /// Order by a field, config.KEY or the last value of a metric, and show it
+    /// Sort by a field, config.KEY or the last value of a metric, and show it
     #[arg(long, value_name = "NAME")]
     sort: Option<String>,
-    /// The highest first; runs without a value come last
+    /// Descending; runs without a value come last
     #[arg(long)]
     descending: bool,
-    /// Metrics by their moving average over about ten steps
+    /// Smooth metrics over about ten steps
     #[arg(long)]
     smoothed: bool,
     /// One JSON object a run
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         }
     }
     if seen.is_empty() && unreadable.is_empty() && !arguments.json {
-        return print(&format!("no runs in {}; `grpo-tui train TASK` makes one\n", places.described()));
+        return print(&format!("no runs in {}: start one with `grpo-tui train TASK`\n", places.described()));
     }
     let named: Vec<&str> = query.iter().flat_map(Query::fields).chain(arguments.sort.as_deref()).collect();
     if !seen.is_empty() {

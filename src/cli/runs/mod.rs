@@ -23,7 +23,7 @@ use crate::secrets::{redact, redact_json};
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Look for runs in this folder only
+    /// Runs folder
     #[arg(long, global = true, value_name = "DIR")]
     runs: Option<PathBuf>,
 }
@@ -40,9 +40,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Watch a run as plain text until it ends; Ctrl-C leaves, the run goes on
+    /// Follow a run as plain text until it ends; Ctrl-C detaches, the run continues
     Attach(attach::Arguments),
-    /// Show where runs differ: configuration, progress, evals
+    /// Compare runs: configuration, metrics, evals
     Compare {
         /// The first run
         first: String,
@@ -53,13 +53,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what training changed, answer by answer: a run's base against its result, or results against each other
+    /// Compare answers: base vs result of a run, or results of two or three runs
     Versus(versus::Arguments),
-    /// Write a run's metrics as CSV or JSON lines, or the whole run as one HTML file
+    /// Export metrics as CSV or JSON lines, or the run as HTML
     Export(export::Arguments),
-    /// Copy a checkpoint's weights into a folder of its own, with a note where they come from
+    /// Export a checkpoint's weights with provenance.json
     Promote(promote::Arguments),
-    /// Give a run tags, or take them away
+    /// Add or remove tags
     Tag(tag::Arguments),
     /// Delete a run that has ended
     Remove(remove::Arguments),

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         let what = seen.as_ref().map_or_else(String::new, |seen| {
             format!(", {}, {} steps, checkpoints of {}", seen.status().name(), seen.history.last_step, seen.checkpoints.len())
         });
-        let used = if users.is_empty() { String::new() } else { format!("\nStarted from its result: {}", visible(&users.join(", "))) };
+        let used = if users.is_empty() { String::new() } else { format!("\nUsed as base by: {}", visible(&users.join(", "))) };
         if !ask(&format!("{} ({}{what}){used}\nDelete it for good? [y/N] ", visible(removal.id()), size(removal.bytes)))? {
             return Err(Failure::failed("nothing was deleted"));
         }
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
 /// Exit code 2 where nobody can answer.
 fn ask(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("there is no terminal to ask on; add --yes to delete it"));
+        return Err(Failure::usage("no terminal to confirm on: add --yes"));
     }
     output::ask(question);
     let mut answer = String::new();

@@ -64,7 +64,7 @@ pub(super) fn page(seen: &Report) -> String {
     line("model", file.config.base_model.clone());
     let changed: Vec<String> =
         RunRow::of(seen).changed_keys().into_iter().map(|(key, value, source)| format!("{key}={value} ({source})")).collect();
-    line("configured", if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(", ") });
+    line("configured", if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(", ") });
     for name in seen.history.metrics.keys() {
         let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));
         line("", format!("{name:<42} {value}"));
@@ -116,7 +116,7 @@ fn disk(seen: &Report) -> String {
     if let (Some(at_end), Some(free), false) = (forecast.at_end_bytes, forecast.free_bytes, ended) {
         let _ = write!(text, ", about {} at the end; {} free", size(at_end), size(free));
         if !forecast.fits() {
-            let _ = write!(text, ", which is not enough for the {} still to come", size(forecast.needed_bytes.unwrap_or(0)));
+            let _ = write!(text, ", not enough for the {} still needed", size(forecast.needed_bytes.unwrap_or(0)));
         }
     }
     text

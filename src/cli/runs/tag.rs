@@ -10,9 +10,9 @@ use crate::secrets::visible;
 pub(super) struct Arguments {
     /// A run's path, id, name, or a unique beginning of its id
     run: String,
-    /// Tags to give it; with none, and nothing to remove, its tags are printed
+    /// Tags to add; without any, prints the run's tags
     tags: Vec<String>,
-    /// Tags to take away
+    /// Tags to remove
     #[arg(long, value_name = "TAG")]
     remove: Vec<String>,
     /// One JSON document

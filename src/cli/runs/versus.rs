@@ -16,19 +16,19 @@ pub(super) struct Arguments {
     /// One run: its base against its result. Two or three: their results
     #[arg(required = true, num_args = 1..=3, value_name = "RUN")]
     these: Vec<String>,
-    /// The set that was read [default: proof where it was, else eval]
+    /// Prompt set [default: test if evaluated, else eval]
     #[arg(long, value_name = "SET")]
     on: Option<String>,
-    /// Score all answers again with the schema of this task as it is now
+    /// Re-score all answers with this task's current schema
     #[arg(long, value_name = "TASK")]
     rescore: Option<String>,
     /// One JSON document
     #[arg(long)]
     json: bool,
-    /// As one self-contained HTML file with the answers that changed; secrets are masked
+    /// Write one self-contained HTML file; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Replace FILE where it exists
+    /// Overwrite FILE
     #[arg(long, requires = "html")]
     force: bool,
 }
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         let directory = places.find(run)?;
         let found = match &arguments.on {
             Some(set) => base_and_trained_on(directory.path(), &[set.as_str()])
-                .map_err(|_| Failure::failed(format!("{} has not read its base and its result on {set}", directory.id())))?,
+                .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
             None => base_and_trained(directory.path())?,
         };
         // Of several runs only the results count.
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
         }
         None => Versus::read(&passes).map_err(|error| match error {
             ReportError::OtherSchemas(text) => {
-                Failure::failed(format!("{text}; to score all answers again by one schema, add --rescore TASK"))
+                Failure::failed(format!("{text}; to re-score all answers with one schema, add --rescore TASK"))
             }
             error => error.into(),
         })?,

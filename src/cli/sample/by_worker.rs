@@ -79,7 +79,7 @@ fn in_words(answerer: &Answerer) -> Option<String> {
     let cause = state.cause.map_or_else(String::new, |cause| format!(": {cause}"));
     Some(match answerer {
         Answerer::Run(_) => {
-            format!("the run's own worker answers between its steps; it is {}, step {}{cause}", state.status.name(), state.step)
+            format!("answered by the run's worker between steps: it is {}, step {}{cause}", state.status.name(), state.step)
         }
         Answerer::Worker { .. } => format!("the sample worker is {}{cause}", state.status.name()),
     })

@@ -49,7 +49,7 @@ impl Draw {
 
     fn number(&self, low: i64, high: i64) -> Result<i64, Error> {
         if high < low {
-            return Err(invalid(format!("draw.number({low}, {high}): the first number must not exceed the second")));
+            return Err(invalid(format!("draw.number({low}, {high}): low must not exceed high")));
         }
         Ok(low.wrapping_add_unsigned(self.below(high.abs_diff(low).saturating_add(1))))
     }
@@ -65,7 +65,7 @@ impl Draw {
                 return Ok(text);
             }
         }
-        Err(invalid(format!("draw.word('{word}'): none of {WORD_ATTEMPTS} words belongs to this set; add entries to its pools")))
+        Err(invalid(format!("draw.word('{word}'): no word for this set after {WORD_ATTEMPTS} attempts: add entries to its pools")))
     }
 }
 
@@ -84,7 +84,7 @@ fn owner(word: &str, shares: &[u32; 4]) -> usize {
 
 fn unknown<T>(kind: &str, name: &str, table: &BTreeMap<String, T>) -> Error {
     let known: Vec<&str> = table.keys().map(String::as_str).collect();
-    invalid(format!("there is no {kind} `{name}`; [{kind}s] has {}", known.join(", ")))
+    invalid(format!("unknown {kind} `{name}`; [{kind}s] has {}", known.join(", ")))
 }
 
 fn invalid(message: String) -> Error {

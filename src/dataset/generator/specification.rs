@@ -126,7 +126,7 @@ impl Specification {
             return Some(format!("style {name}: no habit `{habit}` under [habits]; it has {}", names(&self.habits)));
         }
         (!(0.0..=1.0).contains(&style.frequency))
-            .then(|| format!("style {name}: frequency is {}; it must lie between 0 and 1", style.frequency))
+            .then(|| format!("style {name}: frequency is {}: must be between 0 and 1", style.frequency))
     }
 
     fn list_problem(&self) -> Option<String> {
@@ -138,7 +138,7 @@ impl Specification {
         }
         for (word, pools) in &self.words {
             if let Some(pool) = pools.iter().find(|pool| !self.pools.contains_key(*pool)) {
-                return Some(format!("[words] `{word}`: no pool `{pool}` under [pools]; it has {}", names(&self.pools)));
+                return Some(format!("[words] `{word}`: unknown pool `{pool}`; [pools] has {}", names(&self.pools)));
             }
         }
         None
@@ -157,7 +157,7 @@ impl Specification {
         }
         let WordShares { train, eval, proof, pretrain } = self.word_shares;
         if [train, eval, proof, pretrain].contains(&0) {
-            return Some("[word_shares]: each of train, eval, proof and pretrain must be at least 1".into());
+            return Some("[word_shares]: each of train, eval, test and pretrain must be at least 1".into());
         }
         self.currencies.is_empty().then(|| "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into())
     }
@@ -169,5 +169,5 @@ fn names<T>(table: &BTreeMap<String, T>) -> String {
 
 fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| de::Error::custom(format!("`{text}` is no date; write it like \"2026-03-12\"")))
+    text.parse().map_err(|_| de::Error::custom(format!("`{text}` is not a date: write it like \"2026-03-12\"")))
 }

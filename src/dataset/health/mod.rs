@@ -124,18 +124,18 @@ impl<'a> Pass<'a> {
 
     fn repeat(&self, row: &PromptRow, repeat: Repeat, health: &mut Health) {
         let (kind, advice) = match (repeat.exact, repeat.set == self.set) {
-            (true, true) => (FindingKind::Duplicate, "keep one"),
-            (false, true) => (FindingKind::NearDuplicate, "keep both only if they ask different things"),
-            (true, false) => (FindingKind::Leak, "what was trained or chosen on proves nothing; keep it in one set"),
-            (false, false) => (FindingKind::NearLeak, "what was nearly trained or chosen on proves little; keep such rows in one set"),
+            (true, true) => (FindingKind::Duplicate, "duplicate: remove one"),
+            (false, true) => (FindingKind::NearDuplicate, "near-duplicate: remove one, unless they ask different things"),
+            (true, false) => (FindingKind::Leak, "data leak: keep it in one set"),
+            (false, false) => (FindingKind::NearLeak, "near-duplicate across sets: keep such rows in one set"),
         };
         let message = || {
             let other = self.task.set_file(repeat.set).map_or(String::new(), |file| self.task.label(file));
             let place = if repeat.set == self.set { format!("line {}", repeat.line) } else { format!("{other} line {}", repeat.line) };
             if repeat.exact {
-                format!("the same prompt as {place}; {advice}")
+                format!("same prompt as {place}: {advice}")
             } else {
-                format!("about {:.0} % the same as {place}; {advice}", (repeat.likeness * 100.0).min(99.0))
+                format!("about {:.0}% the same as {place}: {advice}", (repeat.likeness * 100.0).min(99.0))
             }
         };
         health.add(kind, &self.result.file, Some(row.line), message);
@@ -150,7 +150,7 @@ impl<'a> Pass<'a> {
                 (self.total_tokens, self.counted_rows) = (self.total_tokens + tokens, self.counted_rows + 1);
                 if let Some(most) = self.checks.most_prompt_tokens.filter(|&most| tokens > most) {
                     let message =
-                        || format!("{tokens} tokens, and at most {most} leave room for an answer; shorten it or raise max_seq_len");
+                        || format!("{tokens} tokens, limit {most}: shorten it or raise max_seq_len");
                     health.add(FindingKind::TooLong, &self.result.file, Some(row.line), message);
                 }
             }
@@ -164,7 +164,7 @@ impl<'a> Pass<'a> {
             Value::String(text) => {
                 // With its key before it, as in a file of settings: the name says whether a random value is meant to be secret.
                 for secret in secrets::scan(&format!("{key}: {text}")) {
-                    let message = || format!("`{key}` holds what looks like a {}: {}; take it out", secret.rule, secret.masked);
+                    let message = || format!("`{key}` contains what looks like a {}: {}; remove it", secret.rule, secret.masked);
                     health.add(FindingKind::Secret, &self.result.file, Some(line), message);
                 }
             }

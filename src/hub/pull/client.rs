@@ -108,7 +108,7 @@ impl Client {
                 "the token in HF_TOKEN may not read this model: accept its licence on its page, or take another token"
             }
             401 | 403 => "the model is private, gated or does not exist: check the name, accept its licence on its page, and set HF_TOKEN",
-            404 => "there is no such model, revision or file: check the name",
+            404 => "no such model, revision or file: check the name",
             429 => "too many requests: wait some minutes, or set HF_TOKEN",
             500..=599 => "the server has trouble of its own: try again later",
             _ => "check HF_ENDPOINT",
@@ -132,7 +132,7 @@ fn redirected(place: &str, location: &str) -> Option<String> {
 pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
     let problem = match error {
         ureq::Error::Timeout(_) => "the server says nothing".to_owned(),
-        ureq::Error::HostNotFound => "there is no such host".to_owned(),
+        ureq::Error::HostNotFound => "unknown host".to_owned(),
         ureq::Error::Io(error) => error.to_string(),
         other => other.to_string(),
     };

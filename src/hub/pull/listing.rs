@@ -70,7 +70,7 @@ impl Listing {
         let bad = |problem: String| Err(PullError::Listing { name: self.name.clone(), problem });
         let is_adapter = has("adapter_config.json") && has("adapter_model.safetensors");
         if !has("config.json") && !is_adapter {
-            return bad("it has no config.json, so it is no model that transformers would read; check the name and the revision".to_owned());
+            return bad("it has no config.json, so it is not a transformers model: check the name and the revision".to_owned());
         }
         if !has("tokenizer.json") && !is_adapter {
             return bad(

@@ -39,8 +39,8 @@ impl<R: Read> Read for Steady<R> {
 /// Why a body broke off, in words.
 pub(super) fn words(error: &Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-        Some(ureq::Error::Timeout(_)) => "the server stalls".to_owned(),
-        _ if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => "the server stalls".to_owned(),
+        Some(ureq::Error::Timeout(_)) => "the server stalled".to_owned(),
+        _ if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => "the server stalled".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -89,7 +89,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn by_socket(&mut self, mut stream: UnixStream, id: &str, request: &Value) -> Result<Answered, RunError> {
-        let failed = RunError::io("talk to the worker of", self.run);
+        let failed = RunError::io("(deleted with the socket)", self.run);
         let mut line = request.to_string().into_bytes();
         line.push(b'\n');
         let begun = Instant::now();

@@ -24,7 +24,7 @@ pub(super) type Reply = Arc<dyn Fn(&Answer) + Send + Sync>;
 /// How a run is to end before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// The step under way is finished and saved first.
+    /// The current step is finished and saved first.
     AfterStep,
     /// The step under way is lost.
     Now,
@@ -241,7 +241,7 @@ impl Controls {
         match (spool.keep(accepted.event(step)), &accepted.verb) {
             (Ok(request), _) => Ok(request),
             (Err(_), Verb::Pause | Verb::Resume | Verb::Stop { .. }) => Ok(String::new()),
-            (Err(error), _) => Err(format!("not accepted, since it cannot be written down: {error}")),
+            (Err(error), _) => Err(format!("not accepted: cannot be written to disk: {error}")),
         }
     }
 
@@ -259,7 +259,7 @@ impl Controls {
             std::mem::take(&mut queue.replies)
         };
         for reply in left.into_values() {
-            reply(&Answer::refused("the worker ended before it came to this"));
+            reply(&Answer::refused("the worker ended before it handled this request"));
         }
     }
 
@@ -288,8 +288,8 @@ impl Queue {
     fn refusal(&self) -> Option<String> {
         let full = self.waiting.len() >= MOST_WAITING;
         match self.closed {
-            true => Some("the run has ended".to_owned()),
-            false => full.then(|| format!("{MOST_WAITING} requests wait already; ask again after the step under way")),
+            true => Some("run has ended".to_owned()),
+            false => full.then(|| format!("{MOST_WAITING} requests are queued: try again after the current step")),
         }
     }
 }
@@ -297,7 +297,7 @@ impl Queue {
 impl fmt::Debug for Queue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { waiting, paused, held, stop, closed, .. } = self;
-        write!(formatter, "Queue({} waiting, paused: {paused}, held: {held}, stop: {stop:?}, closed: {closed})", waiting.len())
+        write!(formatter, "Queue({} queued, paused: {paused}, waiting for disk: {held}, stop: {stop:?}, closed: {closed})", waiting.len())
     }
 }
 
@@ -420,7 +420,7 @@ mod tests {
         let controls = Controls::default();
         controls.put(Verb::Eval, 0, silent()).unwrap();
         assert_eq!(controls.take_last().len(), 1);
-        assert_eq!(controls.put(Verb::Checkpoint, 0, silent()).unwrap_err(), "the run has ended");
+        assert_eq!(controls.put(Verb::Checkpoint, 0, silent()).unwrap_err(), "run has ended");
         assert!(controls.take_last().is_empty());
     }
 

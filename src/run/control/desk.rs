@@ -56,7 +56,7 @@ impl Desk {
                 let promise = promise(&verb, state.status, computes_until);
                 if matches!(verb, Verb::Stop { .. }) {
                     // Where the disk cannot take it, the run stops all the same.
-                    let _ = self.state.turn(Status::Stopping, Some(format!("asked to stop by user {user_id}")));
+                    let _ = self.state.turn(Status::Stopping, Some(format!("stop requested by user {user_id}")));
                 }
                 reply(&Answer::accepted(promise));
             }
@@ -111,7 +111,7 @@ pub(super) fn is_id(id: &str) -> bool {
 fn possible(verb: &Verb, step: u64) -> Result<(), String> {
     let Verb::Set { changes } = verb else { return Ok(()) };
     match changes.get("max_steps").and_then(Value::as_u64) {
-        Some(steps @ 1..) if steps < step => Err(format!("set: max_steps = {steps} lies behind step {step}; to end the run, stop it")),
+        Some(steps @ 1..) if steps < step => Err(format!("set: max_steps = {steps} is below the current step {step}: to end the run, stop it")),
         _ => Ok(()),
     }
 }
@@ -121,20 +121,20 @@ fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
     let after = match (status, computes_until) {
         (Status::Running | Status::Stopping, Some(step)) => format!("after step {step}"),
         (Status::Running | Status::Stopping, None) => "next".to_owned(),
-        (Status::Paused, _) => "now, while the run is paused".to_owned(),
-        _ => "once the run computes".to_owned(),
+        (Status::Paused, _) => "now (the run is paused)".to_owned(),
+        _ => "when the run starts".to_owned(),
     };
     match verb {
         Verb::Status => String::new(),
-        Verb::Pause if status == Status::Paused => "the run is paused already".to_owned(),
+        Verb::Pause if status == Status::Paused => "already paused".to_owned(),
         Verb::Pause => format!("pauses {after}"),
-        Verb::Resume if status == Status::Paused => "goes on".to_owned(),
-        Verb::Resume => "the run is not paused; it goes on".to_owned(),
+        Verb::Resume if status == Status::Paused => "resumes".to_owned(),
+        Verb::Resume => "not paused".to_owned(),
         Verb::Checkpoint => format!("saves a checkpoint {after}"),
-        Verb::Eval => format!("reads the eval set {after}"),
-        Verb::Sample(sample) => format!("draws {} completions {after}", sample.n),
-        Verb::Stop { now: true } => "stops at once; it can go on from its last checkpoint".to_owned(),
-        Verb::Stop { now: false } if status == Status::Running => format!("stops {after}; its checkpoint is saved"),
+        Verb::Eval => format!("runs an eval {after}"),
+        Verb::Sample(sample) => format!("samples {} completions {after}", sample.n),
+        Verb::Stop { now: true } => "stops now; resume continues from the last checkpoint".to_owned(),
+        Verb::Stop { now: false } if status == Status::Running => format!("stops {after}, checkpoint saved"),
         Verb::Stop { now: false } => "stops".to_owned(),
         Verb::Annotate { .. } => "noted".to_owned(),
         Verb::Set { changes } => {

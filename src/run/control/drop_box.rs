@@ -100,7 +100,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(said)?;
     let found = file.metadata().map_err(said)?;
     if !found.is_file() {
-        return Err("the request is no plain file".to_owned());
+        return Err("the request is not a regular file".to_owned());
     }
     if found.uid() != user_id() {
         return Err(format!("the request belongs to user {}, not to user {}", found.uid(), user_id()));

@@ -44,7 +44,7 @@ pub(in crate::run) fn private_folder(path: &Path) -> Result<(), RunError> {
     let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
     let folder = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| match error.raw_os_error() {
         Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => unsafe_because("is a symlink".to_owned()),
-        Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => unsafe_because("is a symlink or no folder".to_owned()),
+        Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => unsafe_because("is a symlink or not a folder".to_owned()),
         _ => RunError::io("open", path)(error),
     })?;
     let found = folder.metadata().map_err(RunError::io("read", path))?;

@@ -54,10 +54,10 @@ impl ControlServer {
     /// # Errors
     /// [`RunError::Io`] where the system has no thread or socket left, or `state.json` cannot be written.
     pub fn start(lock: &RunLock, mut state: StateWriter, controls: Controls, folders: Vec<PathBuf>) -> Result<Self, RunError> {
-        let failed = |error| RunError::io("hear requests for", lock.run())(error);
+        let failed = |error| RunError::io("listen for requests in", lock.run())(error);
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let mut notes = Vec::new();
-        let drop_box = DropBox::open(lock.run()).map_err(|error| notes.push(format!("no requests by file: {error}"))).ok();
+        let drop_box = DropBox::open(lock.run()).map_err(|error| notes.push(format!("cannot accept requests: {error}"))).ok();
         remove_dead_sockets(&folders);
         let name = socket_name(lock.run());
         let bound =
@@ -180,7 +180,7 @@ impl Keeper {
     fn see_to_stop(&mut self, stop: Stop) {
         let (state, lost) = (&self.desk.state, self.desk.controls.lost());
         if !matches!(state.now().status, Status::Stopping) {
-            let _ = state.turn(Status::Stopping, Some(lost.clone().unwrap_or_else(|| "asked to stop".to_owned())));
+            let _ = state.turn(Status::Stopping, Some(lost.clone().unwrap_or_else(|| "stop requested".to_owned())));
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
             if let Some(why) = &lost {
@@ -189,7 +189,7 @@ impl Keeper {
                 state.follow(why);
             }
             // What was accepted is kept, and the next worker records it.
-            let why = lost.unwrap_or_else(|| "stopped at once, as asked; it can go on from its last checkpoint".to_owned());
+            let why = lost.unwrap_or_else(|| "stopped now, as requested; resume continues from the last checkpoint".to_owned());
             let _ = state.turn(Status::Interrupted, Some(why));
             self.bound = None;
             // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel

@@ -106,7 +106,7 @@ impl Verb {
     pub fn set<'a>(assignments: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut arguments = Map::new();
         for assignment in assignments {
-            let (name, value) = assignment.split_once('=').ok_or_else(|| format!("`{assignment}` is no KEY=VALUE"))?;
+            let (name, value) = assignment.split_once('=').ok_or_else(|| format!("`{assignment}` is not KEY=VALUE"))?;
             let (name, value) = (name.trim(), value.trim());
             let number = settable(name)?.kind.parse(value).map_err(|expected| out_of_range(name, value, &expected))?;
             if arguments.insert(name.to_owned(), json!(number)).is_some() {
@@ -179,7 +179,7 @@ impl Given<'_> {
     }
 
     fn text(&self, name: &str) -> Result<Option<String>, String> {
-        self.optional(name, |value| value.as_str().map(str::to_owned), "a text")
+        self.optional(name, |value| value.as_str().map(str::to_owned), "a string")
     }
 
     fn whole(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, String> {
@@ -200,8 +200,8 @@ fn remark(text: String) -> Result<String, String> {
     let text: String = text.chars().filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t')).collect();
     let text = text.trim().to_owned();
     match text.chars().count() {
-        0 => Err("annotate: the remark is empty".to_owned()),
-        length if length > LONGEST_REMARK => Err(format!("annotate: the remark has {length} characters; the most is {LONGEST_REMARK}")),
+        0 => Err("annotate: the note is empty".to_owned()),
+        length if length > LONGEST_REMARK => Err(format!("annotate: the note has {length} characters (limit {LONGEST_REMARK})")),
         _ => Ok(text),
     }
 }
@@ -210,7 +210,7 @@ fn settable(name: &str) -> Result<&'static Key, String> {
     let key = Key::find(name).filter(|key| SETTABLE.contains(&key.name));
     key.ok_or_else(|| {
         let shown: String = name.chars().take(40).collect();
-        let known = if Key::find(name).is_some() { "cannot change while the run goes on" } else { "is no configuration key" };
+        let known = if Key::find(name).is_some() { "cannot change while the run is active" } else { "is not a configuration key" };
         format!("set: `{shown}` {known}; these can: {}", SETTABLE.join(", "))
     })
 }
@@ -295,18 +295,18 @@ mod tests {
         check("pause", json!({"now": true}), "unknown argument `now`; it takes no arguments");
         check("stop", json!({"now": 1}), "`now` must be true or false");
         check("annotate", json!({"text": "\u{1b}\u{7}  "}), "the remark is empty");
-        check("annotate", json!({"text": "x".repeat(5000)}), "5000 characters; the most is 4096");
+        check("annotate", json!({"text": "x".repeat(5000)}), "5000 characters (limit 4096");
         check("set", json!({}), "name a key");
-        check("set", json!({"learning_rate": 11}), "learning_rate = 11 does not fit; it must be a number from 0 to 10");
+        check("set", json!({"learning_rate": 11}), "learning_rate = 11 does not fit; must be a number from 0 to 10");
         check("set", json!({"learning_rate": "1e-5"}), "must be a number from 0 to 10");
         check("set", json!({"max_steps": 1.5}), "must be a whole number");
-        check("set", json!({"seed": 1}), "`seed` cannot change while the run goes on; these can: learning_rate");
-        check("set", json!({"learning_rat": 1}), "`learning_rat` is no configuration key");
+        check("set", json!({"seed": 1}), "`seed` cannot change while the run is active; these can: learning_rate");
+        check("set", json!({"learning_rat": 1}), "`learning_rat` is not a configuration key");
         check("sample", json!({"n": 1}), "`row` must be");
         for n in [0, 65] {
-            check("sample", json!({"row": "p", "n": n}), "`n` must be a whole number from 1 to 64");
+            check("sample", json!({"row": "p", "n": n}), "`n` must be must be a whole number from 1 to 64");
         }
-        check("sample", json!({"row": "p", "max_tokens": 0}), "`max_tokens` must be a whole number from 1 to");
+        check("sample", json!({"row": "p", "max_tokens": 0}), "`max_tokens` must be must be a whole number from 1 to");
         check("sample", json!({"row": "p", "target": "best"}), "`target` must be base or trained");
         check("sample", json!({"row": "p", "temperature": -1}), "a number from 0 to 10");
     }

@@ -71,7 +71,7 @@ impl Post {
     pub fn wait_for(&self, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
         let slot = wait_for_slot(&slots_folder()?, devices, &self.controls, &self.state, told)?;
         if slot.is_none() {
-            self.end(Status::Interrupted, "stopped while it waited for its device")?;
+            self.end(Status::Interrupted, "stopped while waiting for a device")?;
         }
         Ok(slot)
     }
@@ -81,7 +81,7 @@ impl Post {
     /// # Errors
     /// [`RunError::Io`] naming `state.json`.
     pub fn serve(&self, serves: &str) -> Result<(), RunError> {
-        let cause = format!("serves {serves}; ends after {} without a request", self.idle_in_words());
+        let cause = format!("serving {serves}; exits after {} idle", self.idle_in_words());
         self.state.turn(Status::Running, Some(cause)).map(drop)
     }
 
@@ -95,20 +95,20 @@ impl Post {
                 return Rest::End(why);
             }
             if self.controls.stop_requested().is_some() {
-                return Rest::End("stopped, as asked".to_owned());
+                return Rest::End("stopped, as requested".to_owned());
             }
             let asked = self.controls.has_request();
             if asked && fresh {
                 return Rest::Asked;
             }
             if slot.is_wanted() {
-                return Rest::End(format!("gave {} to a run that waits for it", slot.device().described()));
+                return Rest::End(format!("released {} to a waiting run", slot.device().described()));
             }
             if asked {
                 return Rest::Asked;
             }
             if since.elapsed() >= self.idle {
-                return Rest::End(format!("nobody asked for {}", self.idle_in_words()));
+                return Rest::End(format!("idle for {}", self.idle_in_words()));
             }
             self.controls.wait_for_request(ROUND);
         }

@@ -16,7 +16,7 @@ pub fn format(text: &str) -> Result<String, String> {
     };
     let document = parse(text, 0).map_err(|error| format!("{}: {}", place(error.offset), error.reason))?;
     if let Some(duplicate) = document.duplicates.first() {
-        return Err(format!("{}: the key {:?} stands twice, and one of them would be lost", place(duplicate.offset), duplicate.key));
+        return Err(format!("{}: duplicate key {:?}: one of them would be lost", place(duplicate.offset), duplicate.key));
     }
     let mut out = String::new();
     write(text, &document.root, 0, true, &mut out);
@@ -116,8 +116,8 @@ mod tests {
         );
         check("[{\"a\":{\"b\":{\"c\":1}}}]", Ok("[\n  {\n    \"a\": { \"b\": { \"c\": 1 } }\n  }\n]\n"));
         check("7", Ok("7\n"));
-        check("{\"a\":1,\n\"a\":2}", Err("line 2 column 1: the key \"a\" stands twice, and one of them would be lost"));
-        check("{", Err("line 1 column 2: the text ends before the JSON value does"));
+        check("{\"a\":1,\n\"a\":2}", Err("line 2 column 1: the key \"a\": one of them would be lost"));
+        check("{", Err("line 1 column 2: the text ends inside the JSON value"));
     }
 
     #[test]

@@ -75,12 +75,12 @@ impl fmt::Display for Syntax {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentence = match self {
             Self::Empty => "the completion is empty",
-            Self::ByteOrderMark => "a byte order mark stands before the JSON value",
-            Self::Fence => "a Markdown fence stands before the JSON value",
-            Self::NoValue => "there is no JSON value in the text",
-            Self::TextBefore => "text stands before the JSON value",
-            Self::TextAfter => "text follows the JSON value",
-            Self::Truncated => "the text ends before the JSON value does",
+            Self::ByteOrderMark => "byte order mark before the JSON value",
+            Self::Fence => "Markdown fence before the JSON value",
+            Self::NoValue => "no JSON value in the text",
+            Self::TextBefore => "text before the JSON value",
+            Self::TextAfter => "text after the JSON value",
+            Self::Truncated => "the text ends inside the JSON value",
             Self::NotANumber => "NaN is not JSON",
             Self::Infinity => "Infinity is not JSON",
             Self::BareWord => "a bare word is not a JSON value (only true, false and null are)",
@@ -97,7 +97,7 @@ impl fmt::Display for Syntax {
             Self::ControlCharacter(byte) => return write!(formatter, "control character U+{byte:04X} in a string must be escaped"),
             Self::BadEscape => "JSON has no such escape in strings",
             Self::BadUnicodeEscape => "\\u needs four hexadecimal digits",
-            Self::LoneSurrogate => "half of a surrogate pair stands alone",
+            Self::LoneSurrogate => "unpaired surrogate",
             Self::TooDeep => return write!(formatter, "nested deeper than {MAX_DEPTH} levels"),
             Self::Unexpected(character) => return write!(formatter, "unexpected character {character:?}"),
         };

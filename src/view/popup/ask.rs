@@ -64,7 +64,7 @@ impl Ask {
         let wrong = (self.check)(model, self.field.text());
         let below = match &wrong {
             Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),
-            None => Line::styled("enter takes it, esc leaves it", theme.style(Role::Faint)),
+            None => Line::styled("enter accept, esc cancel", theme.style(Role::Faint)),
         };
         let lines = vec![Line::from(self.label.clone()), self.field.line(theme, inside.width as usize, true), Line::default(), below];
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);

@@ -62,7 +62,7 @@ impl Confirm {
             Span::styled("y", key),
             Span::raw(format!(" {}   ", self.yes)),
             Span::styled("n", key),
-            Span::raw(" leave it"),
+            Span::raw(" cancel"),
         ]));
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     }

@@ -38,7 +38,7 @@ impl Help {
             lines.extend(notes.iter().flat_map(|((action, keys), note)| row(model, (action.title, note), keys, of_keys, columns)));
         }
         lines.push(Line::default());
-        let last = "Keys are changed in keys.toml (`grpo-tui keys`); the mouse clicks tabs, rows and column titles, opens by a double click, and its wheel scrolls.";
+        let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows and column titles, double-click to open, wheel to scroll.";
         lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, model.theme.style(Role::Faint))));
         Self { page: Page::new(format!("Help: {}", screen.title), lines) }
     }
@@ -63,10 +63,10 @@ struct Group<'a> {
 /// The actions under their headings, in the order in which they come; the way to the other screens last.
 fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
     let heading = |action: &Action| match action.place {
-        Place::In(_, pane) => format!("In the pane {pane}"),
-        Place::On(_) => "On this screen".to_owned(),
+        Place::In(_, pane) => format!("Pane: {pane}"),
+        Place::On(_) => "This screen".to_owned(),
         Place::Everywhere if action.id.starts_with("screen.") => "Screens".to_owned(),
-        Place::Everywhere => "Everywhere".to_owned(),
+        Place::Global => "Global".to_owned(),
     };
     let mut found: Vec<Group<'a>> = Vec::new();
     for row in rows {
@@ -101,8 +101,8 @@ fn by_reason<'a>(model: &Model, rows: &[&'a Row]) -> Vec<(&'a Row, String)> {
     let note = |(place, row): (usize, &'a Row)| {
         let note = match &reasons[place] {
             None => String::new(),
-            Some(_) if place == before => "(not now, as above)".to_owned(),
-            Some(why) => format!("(not now: {why})"),
+            Some(_) if place == before => "(unavailable, as above)".to_owned(),
+            Some(why) => format!("(unavailable: {why})"),
         };
         before = place;
         (row, note)

@@ -134,7 +134,7 @@ impl Palette {
             lines.push(if index == cursor { line.style(theme.style(Role::Selected)) } else { line });
         }
         if found.is_empty() {
-            lines.push(Line::styled("nothing is called that", theme.style(Role::Faint)));
+            lines.push(Line::styled("no matching action", theme.style(Role::Faint)));
         }
         let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(ABOUT_ROWS)]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
@@ -150,7 +150,7 @@ impl Palette {
         let style = theme.style(if blocked { Role::Faint } else { Role::Text });
         let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
         let keys = model.keymap.shown(action);
-        let after = if blocked { " (not now)" } else { "" };
+        let after = if blocked { " (unavailable)" } else { "" };
         let room = columns.saturating_sub(mark.width() + keys.width() + after.width() + 2);
         let meant = fuzzy::letters(self.field.text(), action.title);
         let (mut spans, mut used) = (vec![Span::styled(mark, theme.style(Role::Accent))], 0);
@@ -197,11 +197,11 @@ fn about(model: &Model, action: &Action, found: usize, cursor: usize) -> Line<'s
     let theme = &model.theme;
     let count = format!("{}/{found}  ", cursor + 1);
     let (role, text) = match (action.blocked)(model) {
-        Some(why) => (Role::Warning, format!("not now: {why}")),
+        Some(why) => (Role::Warning, format!("unavailable: {why}")),
         None => {
             let place = match action.place {
                 Place::On(screen) | Place::In(screen, _) if screen != model.screen => {
-                    format!("on the screen {}, ", screens::of(screen).title)
+                    format!("on screen {}, ", screens::of(screen).title)
                 }
                 _ => String::new(),
             };

@@ -34,7 +34,7 @@ impl Refusal {
         let lines = vec![
             Line::styled(self.why.clone(), model.theme.style(Role::Bad)),
             Line::default(),
-            Line::styled("Nothing can be typed here now. esc closes.", model.theme.style(Role::Faint)),
+            Line::styled("Cannot type here now. Esc closes.", model.theme.style(Role::Faint)),
         ];
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     }

@@ -84,9 +84,9 @@ impl Sort {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Worst => "worst change first",
-            Self::Best => "best change first",
-            Self::File => "as in the file",
+            Self::Worst => "largest regression first",
+            Self::Best => "largest improvement first",
+            Self::File => "file order",
         }
     }
 }
@@ -121,7 +121,7 @@ impl Default for Eval {
 /// The screen.
 pub const PARTS: ScreenParts = ScreenParts {
     title: "Eval",
-    help: "What training changed, answer by answer on the same prompts: rates with intervals, what became valid and what ceased to be, and each difference.",
+    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",
     panes: &[SUMMARY, PROMPTS, ANSWERS],
     actions: actions::ACTIONS,
     pane: |model| if model.eval.chooser.is_some() { CHOOSER } else { model.eval.pane },
@@ -227,8 +227,8 @@ fn rescore(model: &mut Model) -> Vec<Command> {
     let version = model.workbench.draft.version;
     model.eval.rescored = if model.eval.rescored.is_some() { None } else { Some(version) };
     model.say(match model.eval.rescored {
-        Some(_) => "all answers are scored again by the schema in the editor; r shows the recorded scores",
-        None => "scores are those that the runs recorded",
+        Some(_) => "scores: schema in the editor (r shows recorded scores)",
+        None => "scores: as recorded",
     });
     read(model)
 }

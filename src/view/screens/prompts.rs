@@ -75,7 +75,7 @@ pub struct Prompts {
 /// The screen.
 pub const PARTS: ScreenParts = ScreenParts {
     title: "Prompts",
-    help: "What the model is asked: every row of the sets, and the selected one exactly as the model sees it.",
+    help: "Prompt sets: every row, and the selected row exactly as the model sees it.",
     panes: &layout::PANES,
     actions: actions::ACTIONS,
     pane: |model| layout::pane(model),

@@ -95,7 +95,7 @@ impl Default for Runs {
 /// The screen.
 pub const PARTS: ScreenParts = ScreenParts {
     title: "Runs",
-    help: "Every run there is. Filter with words and conditions (tiny valid>0.9 and tags:kept), sort by anything, open one, or act on it.",
+    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, open, compare, export.",
     panes: &[LIST, DETAIL],
     actions: actions::ACTIONS,
     pane: |model| model.runs.pane,
@@ -235,7 +235,7 @@ fn show_live(model: &mut Model, is_start: bool) -> Vec<Command> {
     let Some((path, id)) = newest.filter(|_| model.workbench.current.is_none()) else { return Vec::new() };
     let mut commands = workbench::show_run(model, path);
     if is_start && model.keys == 0 && model.screen == Screen::Runs {
-        model.say(format!("{id} is live; f1 lists all runs"));
+        model.say(format!("{id} is active: f1 lists all runs"));
         commands.extend(workbench::go_to(model, Screen::Live));
     }
     commands

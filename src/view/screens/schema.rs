@@ -71,7 +71,7 @@ impl Default for Schema {
 /// The screen.
 pub const PARTS: ScreenParts = ScreenParts {
     title: "Schema",
-    help: "What a correct answer is. Samples are scored with the text as it stands in the editor; enter types, esc leaves.",
+    help: "JSON Schema of a correct answer. Samples are re-scored as you type; enter edits, esc leaves.",
     panes: &layout::PANES,
     actions: actions::ACTIONS,
     pane: |model| model.schema.pane,
@@ -201,7 +201,7 @@ fn scroll(model: &mut Model, pane: &'static str, go: impl FnOnce(&mut Cursor, us
 
 fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     if !model.schema.typing {
-        model.complain("press enter to type, then paste");
+        model.complain("press enter to edit, then paste");
         return Vec::new();
     }
     let effect = model.schema.editor.paste(text);

@@ -97,7 +97,7 @@ pub(super) struct View {
 /// Where there is no terminal, or the system gives no threads.
 pub fn run(options: Options) -> io::Result<Ending> {
     if !modes::is_there() {
-        return Err(io::Error::other("standard input and output are no terminal"));
+        return Err(io::Error::other("standard input and output must be a terminal"));
     }
     panic::install(options.data.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -120,8 +120,8 @@ pub fn run(options: Options) -> io::Result<Ending> {
 
 /// Keeps every unsaved text; a sentence of what could not be kept.
 fn keep_now(model: &Model) -> Option<String> {
-    let kept = [("the unsaved schema", model.workbench.draft.keep_now()), ("what was being written", prompts::keep_now(model))];
-    let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("{what} could not be kept: {}", kept.err()?));
+    let kept = [("unsaved schema", model.workbench.draft.keep_now()), ("draft", prompts::keep_now(model))];
+    let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("cannot save {what}: {}", kept.err()?));
     kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
 }
 

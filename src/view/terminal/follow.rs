@@ -40,7 +40,7 @@ pub(super) fn start(run: PathBuf, tell: impl Fn(RunNews) + Send + 'static) -> Fo
     let _ = std::thread::Builder::new().name("follow".to_owned()).spawn(move || {
         let followed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| follow(&run, &tell, &is_over)));
         if followed.is_err() {
-            let text = format!("{} is not followed any more: a bug, see the reports in the data folder", run.display());
+            let text = format!("{} is no longer followed (bug): see the reports in the data folder", run.display());
             tell(RunNews::Unreadable(text));
         }
     });

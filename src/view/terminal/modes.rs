@@ -84,7 +84,7 @@ pub(super) fn is_there() -> bool {
 pub(super) fn cannot_be_suspended() -> Option<&'static str> {
     // The first process of a session has no shell above it: stopped, the terminal would be dead.
     let first = getsid(None).is_ok_and(|session| session == getpid());
-    first.then_some("no shell started this program, so nothing could continue it: it is not suspended")
+    first.then_some("cannot suspend: not started from a shell with job control")
 }
 
 /// Stop as a job of the shell, with everything that belongs to the job (a wrapper such as `cargo run` would go on otherwise). Returns when continued.

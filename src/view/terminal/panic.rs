@@ -20,10 +20,10 @@ pub(super) fn install(data: PathBuf) {
         }
         let report = write(&data, panic);
         if of_view {
-            eprintln!("grpo-tui hit a bug and ends: {}", visible_lines(&panic.to_string()));
+            eprintln!("grpo-tui crashed: {}", visible_lines(&panic.to_string()));
             match report {
-                Ok(path) => eprintln!("a report for whoever mends it: {}; runs go on", path.display()),
-                Err(error) => eprintln!("no report could be written in {}: {error}; runs go on", data.display()),
+                Ok(path) => eprintln!("crash report: {}; runs continue", path.display()),
+                Err(error) => eprintln!("no crash report: {}: {error}; runs continue", data.display()),
             }
         }
     }));
@@ -32,8 +32,8 @@ pub(super) fn install(data: PathBuf) {
 /// What a thread said when it ended by a bug, as a sentence.
 pub(super) fn sentence(what: &str, data: &Path, panicked: &(dyn std::any::Any + Send)) -> String {
     let said = panicked.downcast_ref::<String>().cloned().or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    let said = said.unwrap_or_else(|| "no words".to_owned());
-    format!("{what} hit a bug ({said}); the rest goes on, a report lies in {}", folder(data).display())
+    let said = said.unwrap_or_else(|| "no message".to_owned());
+    format!("{what} crashed ({said}); the rest continues, crash report in {}", folder(data).display())
 }
 
 fn folder(data: &Path) -> PathBuf {

@@ -71,7 +71,7 @@ impl View {
         let job = work.job;
         let working = move || {
             if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&outlet))) {
-                let text = panic::sentence(&format!("the work `{key}`"), &data, panicked.as_ref());
+                let text = panic::sentence(&format!("task `{key}`"), &data, panicked.as_ref());
                 outlet.put(move |model| {
                     model.complain(text);
                     Vec::new()
@@ -80,7 +80,7 @@ impl View {
             _ = done.send(Told::Message(Message::Worked(Worked { key, generation, apply: None })));
         };
         if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
-            let text = format!("the system gives no thread for `{key}`: {error}; end something and try again");
+            let text = format!("cannot start a thread for `{key}`: {error}");
             let apply: Apply = Box::new(move |model| {
                 model.complain(text);
                 Vec::new()
@@ -95,11 +95,11 @@ impl View {
         match escape::copy(text, &self.model.options.given.capability) {
             Some(sequence) => {
                 self.besides.extend(sequence);
-                self.model.say(format!("{} copied to the terminal's clipboard", bytes_in_words(text.len() as u64)));
+                self.model.say(format!("{} copied to clipboard", bytes_in_words(text.len() as u64)));
             }
             None => {
                 let (length, most) = (bytes_in_words(text.len() as u64), bytes_in_words(escape::LONGEST_COPY_BYTES as u64));
-                self.model.complain(format!("{length} are too much for the terminal's clipboard, which takes {most}"));
+                self.model.complain(format!("{length} exceed the clipboard limit of {most}"));
             }
         }
     }
@@ -132,7 +132,7 @@ impl View {
     /// The terminal is the view's again.
     fn enter(&mut self) {
         if let Err(error) = modes::enter(self.model.options.mouse) {
-            self.model.complain(format!("the terminal cannot be set up again: {error}"));
+            self.model.complain(format!("cannot restore the terminal: {error}"));
         }
         self.redraw();
         self.resize();
@@ -171,9 +171,9 @@ impl View {
         let how = match ended {
             Ok(status) if status.success() => None,
             // 127: the shell that starts it found no such program.
-            Ok(status) if status.code() == Some(127) => Some("cannot be found; set VISUAL or EDITOR".to_owned()),
-            Ok(status) => Some(format!("ended with {status}; the file is taken as it stands")),
-            Err(error) => Some(format!("cannot be started: {error}")),
+            Ok(status) if status.code() == Some(127) => Some("not found: set VISUAL or EDITOR".to_owned()),
+            Ok(status) => Some(format!("exited with {status}: using the file as it is")),
+            Err(error) => Some(format!("cannot start: {error}")),
         };
         if let Some(how) = how {
             self.model.complain(format!("the editor `{}` {how}", editor::chosen()));

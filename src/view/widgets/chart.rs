@@ -276,7 +276,7 @@ impl Chart<'_> {
     }
 
     fn without_values(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
-        let text = if self.log { "no values above 0 to show on a log axis" } else { "no values" };
+        let text = if self.log { "no positive values (log scale)" } else { "no values" };
         let text: String = text.chars().take(columns).collect();
         let mut lines = vec![Line::default(); rows];
         lines[rows / 2] = Line::styled(text, theme.style(Role::Faint));

@@ -34,7 +34,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let (Some(pair), Some(asked)) = (pair, asked) else {
-        frame.render_widget(Paragraph::new("no prompt is under the cursor"), inside);
+        frame.render_widget(Paragraph::new("no prompt selected"), inside);
         return;
     };
     let lines = lines(model, versus, pair, asked, inside.width as usize);
@@ -64,7 +64,7 @@ fn lines(model: &Model, versus: &Versus, pair: &Paired, asked: &Asked, width: us
     lines.push(Line::default());
     let rows = difference(&before.completion, &after.completion);
     if before.completion == after.completion {
-        lines.push(Line::styled("both answers are the same", theme.style(Role::Faint)));
+        lines.push(Line::styled("both answers are identical", theme.style(Role::Faint)));
     }
     if is_side_by_side(model) {
         lines.push(headings(theme, names[0], names[1], width));
@@ -94,8 +94,8 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
         Some(false) => ", values wrong",
         None => "",
     };
-    let cut = if record.truncated { ", cut at the limit" } else { "" };
-    let unwrapped = if record.tolerant && !record.is_valid() { ", valid if unwrapped" } else { "" };
+    let cut = if record.truncated { ", truncated" } else { "" };
+    let unwrapped = if record.tolerant && !record.is_valid() { ", valid after unwrapping" } else { "" };
     Line::from(vec![
         Span::styled(format!("{name}: "), theme.style(role)),
         Span::styled(

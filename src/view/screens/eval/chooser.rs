@@ -101,7 +101,7 @@ pub(super) fn pick(model: &mut Model) -> Vec<Command> {
     match chooser.picked.iter().position(|picked| picked == pass) {
         Some(place) => drop(chooser.picked.remove(place)),
         None if chooser.picked.len() < 3 => chooser.picked.push(pass.clone()),
-        None => model.complain("three passes are chosen already; take one back with space"),
+        None => model.complain("three evals are selected: deselect one with space"),
     }
     Vec::new()
 }
@@ -109,7 +109,7 @@ pub(super) fn pick(model: &mut Model) -> Vec<Command> {
 /// Why the chosen passes cannot be compared yet.
 pub(super) fn no_compare(model: &Model) -> Option<String> {
     let picked = model.eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
-    (picked < 2).then(|| "choose two or three passes with space first".to_owned())
+    (picked < 2).then(|| "select two or three evals first (space)".to_owned())
 }
 
 /// Compare what was chosen.
@@ -173,10 +173,10 @@ pub(super) fn click(model: &mut Model, body: Rect, row: u16) {
 pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;
     let title = match &chooser.passes {
-        None => "Choose passes: first a run".to_owned(),
+        None => "Choose evals: select a run".to_owned(),
         Some(_) => {
             let at = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at));
-            format!("Choose passes of {}", at.map_or("", |(_, label)| label.trim()))
+            format!("Evals of {}", at.map_or("", |(_, label)| label.trim()))
         }
     };
     let frame_of_pane = pane(theme, &title, true);
@@ -185,9 +185,9 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
     let width = inside.width as usize;
     let picked: Vec<String> = chooser.picked.iter().map(|pass| format!("{} on {}", pass.name(true), pass.set)).collect();
     let picked = if picked.is_empty() {
-        "Nothing is chosen yet: enter opens a run, space chooses a pass, c compares two or three.".to_owned()
+        "Nothing selected: enter opens a run, space selects, c compares two or three.".to_owned()
     } else {
-        format!("Chosen: {}", picked.join(", "))
+        format!("Selected: {}", picked.join(", "))
     };
     let mut lines = vec![Line::styled(fitted(&picked, width), theme.style(Role::Marked)), Line::default()];
     let rows = (inside.height as usize).saturating_sub(2);
@@ -208,7 +208,7 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
                 lines.push(row(label.clone(), chooser.folder.at(chooser.folders.len()) == Some(place), marked));
             }
             if chooser.folders.is_empty() {
-                lines.push(Line::styled("There are no runs yet: 5 starts one.", theme.style(Role::Faint)));
+                lines.push(Line::styled("No runs yet: press 5 to start one.", theme.style(Role::Faint)));
             }
         }
         Some(Err(error)) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
@@ -219,7 +219,7 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
                 lines.push(row(text, chooser.pass.at(passes.len()) == Some(place), chooser.picked.contains(pass)));
             }
             if passes.is_empty() {
-                lines.push(Line::styled("It has read no held-out prompts yet.", theme.style(Role::Faint)));
+                lines.push(Line::styled("No evals yet.", theme.style(Role::Faint)));
             }
         }
     }

@@ -120,16 +120,16 @@ fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
             lines.push(Line::default());
             if model.eval.is_of_other_schemas {
-                lines.push(key("r", "re-scores both sides by the schema as it stands in the editor, and compares them"));
+                lines.push(key("r", "re-score both sides with the schema in the editor"));
             }
-            lines.extend([key("o", "chooses other passes"), key("R", "reads them again")]);
+            lines.extend([key("o", "choose other evals"), key("R", "reload")]);
         }
-        _ if model.is_busy("eval") => lines.push(Line::styled(" Reading held-out passes …", theme.style(Role::Faint))),
+        _ if model.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
         _ => lines.extend([
-            Line::styled(" Nothing is compared yet.", theme.style(Role::Title)),
+            Line::styled(" nothing to compare yet", theme.style(Role::Title)),
             Line::default(),
-            key("1", "lists the runs; enter there makes one the current run, and its base and trained model stand here"),
-            key("o", "chooses two or three passes of any runs"),
+            key("1", "list runs; enter opens one and compares base and trained"),
+            key("o", "choose two or three evals of any runs"),
         ]),
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);

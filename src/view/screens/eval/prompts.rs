@@ -34,7 +34,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
         lines.push(row(model, versus, asked, width, eval.cursor.at(eval.shown.len()) == Some(place)));
     }
     if eval.shown.is_empty() {
-        lines.push(Line::styled(" no prompt fits; a shows all", theme.style(Role::Faint)));
+        lines.push(Line::styled(" no prompts match; a shows all", theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }

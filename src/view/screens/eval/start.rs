@@ -41,17 +41,17 @@ pub(super) fn evals_folder(data: &Path) -> PathBuf {
 /// Why none can be started.
 pub(super) fn no_start(model: &Model) -> Option<String> {
     if model.eval.started.is_some() {
-        return Some("an eval goes on already; its result comes here".to_owned());
+        return Some("an eval is already running: its result opens here".to_owned());
     }
     match model.workbench.current_run() {
-        None => Some("there is no current run: open one on screen 1".to_owned()),
-        Some(run) => run.directory.is_none().then(|| format!("{} cannot be read", run.id())),
+        None => Some("no run is open: open one on screen 1".to_owned()),
+        Some(run) => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
     }
 }
 
 /// What goes on, in a few words.
 pub(super) fn progress(model: &Model) -> Option<String> {
-    model.eval.started.as_ref().map(|started| format!("eval goes on: {}", started.told))
+    model.eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
 }
 
 /// Of a live run its worker is asked; else the prompts are asked for.
@@ -61,19 +61,19 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(model);
     }
-    let question = Ask::new("Start an eval", "The prompts to read: proof, eval, train, or a file of prompt rows", "proof", |model, on| {
+    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "proof", |model, on| {
         confirm(model, on.trim().to_owned());
         Vec::new()
     });
-    model.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "name a set or a file".to_owned()))));
+    model.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
     Vec::new()
 }
 
 fn ask_worker(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.workbench.current.clone() else { return Vec::new() };
-    let text = "The run is live: its own worker reads the eval set after the step under way, which holds its training up for as long.";
+    let text = "The run is active: its worker runs the eval after the current step, and training waits.";
     let yes = move |_: &mut Model| vec![control::request(&path, Verb::Eval)];
-    model.popup = Some(Popup::Confirm(Confirm::new("Eval now?", text, "read it", yes)));
+    model.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
     Vec::new()
 }
 
@@ -86,17 +86,17 @@ fn confirm(model: &mut Model, on: String) {
             let slowest = passes.iter().map(|pass| pass.seconds).fold(0.0, f64::max);
             let device = run.history.run.as_ref().map_or("its device", |run| run.device.as_str());
             format!(
-                "{} prompts with two models. The run's own passes over them took up to {slowest:.1} s each on {device}, besides loading the model twice.",
+                "{} prompts, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
                 pass.summary.n
             )
         }
-        None => format!("The run itself has not read {on}, so how long it takes is not known."),
+        None => format!("Duration unknown: the run has no eval on {on}."),
     };
     let text = format!(
-        "{cost}\nIt goes on when this program ends; nothing of the run is changed. Its result is kept under {}.",
+        "{cost}\nContinues after you quit; the run is not changed. Results: {}.",
         evals_folder(&model.options.data).display()
     );
-    model.popup = Some(Popup::Confirm(Confirm::new("Start an eval?", text, "start it", move |model| begin(model, &on))));
+    model.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |model| begin(model, &on))));
 }
 
 fn begin(model: &mut Model, on: &str) -> Vec<Command> {
@@ -113,10 +113,10 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
             let kept = list_checkpoints(directory.path()).unwrap_or_default();
             let history = RunState::read(directory.path()).unwrap_or_default();
             if kept.is_empty() {
-                return Err(format!("{} has no checkpoint to read", directory.id()));
+                return Err(format!("{} has no checkpoint", directory.id()));
             }
             if history.best_step_by(&kept, directory.file().config.keep_best_by) == Some(0) {
-                return Err(format!("the best checkpoint of {} is step 0, the base itself: there is nothing to compare", directory.id()));
+                return Err(format!("the best checkpoint of {} is step 0 (the base): nothing to compare", directory.id()));
             }
             let best = format!("trained={}@best", directory.path().display());
             let mut process = Process::new(program);
@@ -138,7 +138,7 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
         |model, started| {
             match started {
                 Ok(started) => {
-                    model.say("the eval goes on; its result comes here");
+                    model.say("eval started: its result opens here");
                     model.eval.started = Some(started);
                 }
                 Err(error) => model.complain(error),
@@ -208,11 +208,11 @@ pub(super) fn look(model: &mut Model) -> Vec<Command> {
                 }
                 Standing::Failed(why) => {
                     model.eval.started = None;
-                    model.complain(format!("the eval failed: {why}"));
+                    model.complain(format!("eval failed: {why}"));
                 }
                 Standing::Done => {
                     model.eval.started = None;
-                    model.say("the eval is done: base and trained stand here");
+                    model.say("eval finished");
                     return match passes_of(&folder) {
                         // The base first, as it was asked for.
                         Ok(mut passes) => {
@@ -243,6 +243,6 @@ fn standing(folder: &Path, ended: &AtomicBool) -> Standing {
     match (goes, last.strip_prefix("error:")) {
         (true, _) => Standing::Goes(if last.is_empty() { "loading".to_owned() } else { last }),
         (false, Some(why)) => Standing::Failed(why.trim().to_owned()),
-        (false, None) => Standing::Failed(format!("it ended without a result; {} says: {last}", folder.join("log").display())),
+        (false, None) => Standing::Failed(format!("eval ended without a result; last line of {}: {last}", folder.join("log").display())),
     }
 }

@@ -284,7 +284,7 @@ impl Said<'_> {
         lines.push(Line::from(vec![
             Span::styled("exact  ", theme.style(Role::Faint)),
             Span::raw(format!("{} {arrow} {}", exact(a.exact), exact(b.exact))),
-            Span::styled("   parses ", theme.style(Role::Faint)),
+            Span::styled("   parse ", theme.style(Role::Faint)),
             Span::raw(format!("{} {arrow} {}", percent(a.parse), percent(b.parse))),
             Span::styled("   tokens ", theme.style(Role::Faint)),
             Span::raw(format!("{:.0} {arrow} {:.0}", a.mean_tokens, b.mean_tokens)),

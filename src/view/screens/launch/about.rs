@@ -17,12 +17,12 @@ pub(super) fn lines(model: &Model) -> Vec<Line<'static>> {
         lines.push(Line::default());
     }
     match form::selected(model) {
-        None => lines.push(faint(model, "No setting fits the filter. Esc shows all again.")),
+        None => lines.push(faint(model, "No settings match. Esc clears the filter.")),
         Some(Row::Start) => about_start(model, &mut lines),
         Some(Row::Preset) => about_presets(model, &mut lines),
         Some(Row::Task) => about_task(model, &mut lines),
         Some(Row::Name) => {
-            lines.push(Line::from("A name for the run, beside its id: RUN on a command line may be either. May be left empty."));
+            lines.push(Line::from("Run name, optional. RUN on the command line may be its id or its name."));
         }
         Some(Row::Device) => about_devices(model, &mut lines),
         Some(Row::Key(key)) => about_key(model, key, &mut lines),
@@ -32,26 +32,26 @@ pub(super) fn lines(model: &Model) -> Vec<Line<'static>> {
 
 fn about_start(model: &Model, lines: &mut Vec<Line<'static>>) {
     if model.is_busy("launch.start") {
-        lines.push(Line::from("Starting: the run is made, and its worker loads the model. The screen Live opens when it answers."));
+        lines.push(Line::from("Starting: the worker is loading the model. Live opens when it is ready."));
     } else if let Some(why) = start::blocked(model).filter(|_| model.launch.problem.is_none()) {
         lines.push(faint(model, &why));
     } else {
         lines.push(Line::from(
-            "Enter starts the run in the background. It goes on when this program ends or the connection is lost; the screen Live opens.",
+            "Enter starts the run in the background; it continues after you quit or disconnect. Live opens.",
         ));
     }
     lines.push(Line::default());
-    lines.push(faint(model, "the same on a command line:"));
+    lines.push(faint(model, "command:"));
     lines.push(Line::from(start::command_line(model)));
 }
 
 fn about_presets(model: &Model, lines: &mut Vec<Line<'static>>) {
-    lines.push(Line::from("A named set of values. The task's own [train] stands over it, this form over both."));
+    lines.push(Line::from("Preset: a named set of values. The task's [train] and this form override it."));
     let said = |preset: &Option<Preset>| match preset {
-        None => "no preset: the table's defaults",
+        None => "no preset: defaults",
         Some(Preset::Quick) => "quick: a few steps, to see that everything works",
-        Some(Preset::Seed) => "seed: as the original experiment, 4 completions of 1 prompt a step",
-        Some(Preset::Recommended) => "recommended: 8 prompts x 8 completions a step",
+        Some(Preset::Seed) => "seed: the original experiment, 1 prompt x 4 completions per step",
+        Some(Preset::Recommended) => "recommended: 8 prompts x 8 completions per step",
     };
     for preset in std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)) {
         let is_it = preset == model.launch.form.preset;
@@ -63,13 +63,13 @@ fn about_presets(model: &Model, lines: &mut Vec<Line<'static>>) {
 
 fn about_task(model: &Model, lines: &mut Vec<Line<'static>>) {
     let Some(open) = &model.workbench.task else {
-        let why = model.workbench.task_error.clone().unwrap_or_else(|| "reading the task ...".to_owned());
+        let why = model.workbench.task_error.clone().unwrap_or_else(|| "loading task ...".to_owned());
         lines.push(faint(model, &why));
         return;
     };
     let task = &open.task;
     lines.push(Line::from(task.title.clone()));
-    let place = task.folder().map_or_else(|| "part of this program".to_owned(), |folder| folder.display().to_string());
+    let place = task.folder().map_or_else(|| "embedded".to_owned(), |folder| folder.display().to_string());
     lines.push(faint(model, &place));
     for (set, rows) in &open.rows {
         match rows {
@@ -80,14 +80,14 @@ fn about_task(model: &Model, lines: &mut Vec<Line<'static>>) {
     if let Some(stale) = &model.workbench.draft.stale {
         lines.push(bad(model, &format!("the schema in the editor does not compile: {stale}")));
     } else if model.workbench.draft.is_changed() {
-        lines.push(bad(model, "the schema in the editor is not saved; a run takes the saved file"));
+        lines.push(bad(model, "the schema in the editor is not saved: the run uses the saved file"));
     }
 }
 
 fn about_devices(model: &Model, lines: &mut Vec<Line<'static>>) {
-    lines.push(Line::from("One run at a time computes on a device; others wait for their turn, whoever's they are."));
+    lines.push(Line::from("One run per device at a time; others queue, other users' runs included."));
     let any = model.launch.form.compute == Compute::Any;
-    lines.push(chosen_line(model, any, "the first free GPU, else the CPU", ""));
+    lines.push(chosen_line(model, any, "first free GPU, else CPU", ""));
     for choice in &model.launch.devices {
         let is_it = choice.compute == model.launch.form.compute;
         lines.push(chosen_line(model, is_it, &choice.title, &choice.condition));
@@ -95,9 +95,9 @@ fn about_devices(model: &Model, lines: &mut Vec<Line<'static>>) {
         lines.push(Line::styled(format!("    {}", choice.queue()), model.theme.style(role)));
     }
     if model.launch.devices.is_empty() {
-        lines.push(faint(model, "looking at the devices ..."));
+        lines.push(faint(model, "querying devices ..."));
     } else if model.launch.devices.len() == 1 {
-        lines.push(faint(model, "the driver tells of no NVIDIA GPU here"));
+        lines.push(faint(model, "no NVIDIA GPU found"));
     }
 }
 
@@ -111,7 +111,7 @@ fn about_key(model: &Model, key: &'static Key, lines: &mut Vec<Line<'static>>) {
     if let Some(field) = &model.launch.edit {
         match form::complaint(model, key, field.text()) {
             Some(wrong) => lines.push(bad(model, &wrong)),
-            None => lines.push(faint(model, "enter takes it, esc leaves it")),
+            None => lines.push(faint(model, "enter accept, esc cancel")),
         }
     }
     lines.push(Line::from(key.meaning));
@@ -126,17 +126,17 @@ fn about_key(model: &Model, key: &'static Key, lines: &mut Vec<Line<'static>>) {
         lines.push(label("presets", presets.join(", ")));
     }
     let from = match form::source(model, key) {
-        Source::Default => "the table's default".to_owned(),
-        Source::Derived => "follows from other keys".to_owned(),
-        Source::Preset => model.launch.form.preset.map_or_else(String::new, |preset| format!("the preset {preset}")),
-        Source::Task => "the task's [train]".to_owned(),
-        Source::File => "a file".to_owned(),
-        Source::Set => "set in this form; backspace takes it back".to_owned(),
+        Source::Default => "default".to_owned(),
+        Source::Derived => "derived from other keys".to_owned(),
+        Source::Preset => model.launch.form.preset.map_or_else(String::new, |preset| format!("preset {preset}")),
+        Source::Task => "task [train]".to_owned(),
+        Source::File => "file".to_owned(),
+        Source::Set => "set here; backspace resets".to_owned(),
     };
     lines.push(label("now", format!("{}: {from}", shown(&form::value(model, key)))));
     if let Some(last) = last_value(model, key) {
         let same = last == form::value(model, key);
-        lines.push(label("last run", if same { "the same".to_owned() } else { shown(&last) }));
+        lines.push(label("last run", if same { "same".to_owned() } else { shown(&last) }));
     }
     if key.name == "base_model" {
         about_models(model, lines);
@@ -149,7 +149,7 @@ fn about_models(model: &Model, lines: &mut Vec<Line<'static>>) {
     if let Some(start) = around.models.iter().find(|start| start.name == now) {
         lines.push(faint(model, &start.about));
     }
-    lines.push(faint(model, &format!("enter chooses among {} models found here", around.models.len())));
+    lines.push(faint(model, &format!("enter: choose from {} models", around.models.len())));
 }
 
 /// The value that the last run of this task had, as text.

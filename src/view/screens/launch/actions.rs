@@ -13,16 +13,16 @@ const HERE: Place = Place::On(Screen::Launch);
 const IN_FORM: Place = Place::In(Screen::Launch, FORM);
 
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("launch.open", "Start the run, or change what the cursor is on", "start/change", &["enter"], IN_FORM, open)
+    Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open)
         .unless(nothing_here),
-    Action::new("launch.start", "Start the run from wherever the cursor is", "start", &["L", "alt-enter"], HERE, start::start)
+    Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start::start)
         .also(&["train", "launch"])
         .unless(start::blocked),
-    Action::new("launch.next_value", "Take the next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1))
+    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1))
         .unless(no_choice),
-    Action::new("launch.previous_value", "Take the previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1))
+    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1))
         .unless(no_choice),
-    Action::new("launch.reset", "Take the value back that the layers below give", "reset", &["backspace", "delete"], IN_FORM, |model| {
+    Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |model| {
         match form::selected(model) {
             Some(Row::Key(key)) => _ = model.launch.form.changed.remove(key.name),
             Some(Row::Preset) => model.launch.form.preset = None,
@@ -34,38 +34,38 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .also(&["default", "reset"])
     .unless(nothing_set_here),
-    Action::new("launch.reset_all", "Empty the form: everything as the task has it", "", &["U"], HERE, |model| {
+    Action::new("launch.reset_all", "Reset form", "", &["U"], HERE, |model| {
         model.launch.form = form::Form::default();
         refresh(model)
     }),
-    Action::new("launch.forecast", "Forecast memory, time and disk, measured here with this model", "forecast", &["f"], HERE, |model| {
+    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |model| {
         forecast::ask(model, false)
     })
     .also(&["plan", "estimate"])
     .unless(start::blocked),
-    Action::new("launch.can_it_learn", "Forecast, and draw groups of the base: can it learn?", "can it learn?", &["t"], HERE, |model| {
+    Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |model| {
         forecast::ask(model, true)
     })
     .also(&["sample"])
     .unless(start::blocked),
-    Action::new("launch.cancel", "Give up the forecast that is being made", "give up", &["x"], HERE, |model| {
+    Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |model| {
         forecast::cancel(model);
         Vec::new()
     })
-    .unless(|model| model.launch.asking.is_none().then(|| "no forecast is being made".to_owned())),
-    Action::new("launch.models", "Choose the model to start from", "models", &["m"], HERE, |model| {
+    .unless(|model| model.launch.asking.is_none().then(|| "no forecast is running".to_owned())),
+    Action::new("launch.models", "Choose model", "models", &["m"], HERE, |model| {
         model.launch.in_forecast = false;
         model.launch.chooser = Some(chooser::Chooser::new(chooser::What::BaseModel));
         Vec::new()
     })
     .asking(),
-    Action::new("launch.tasks", "Choose the task", "", &["T"], HERE, |model| {
+    Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |model| {
         model.launch.in_forecast = false;
         model.launch.chooser = Some(chooser::Chooser::new(chooser::What::Task));
         Vec::new()
     })
     .asking(),
-    Action::new("launch.preset", "Take the next preset", "preset", &["p"], HERE, |model| {
+    Action::new("launch.preset", "Next preset", "preset", &["p"], HERE, |model| {
         let cursor = model.launch.cursor;
         model.launch.filter = Field::default();
         // The preset's row, wherever the cursor was.
@@ -74,7 +74,7 @@ pub(super) const ACTIONS: &[Action] = &[
         model.launch.cursor = cursor;
         commands
     }),
-    Action::new("launch.filter", "Find settings by name, meaning or group", "find", &["/"], HERE, |model| {
+    Action::new("launch.filter", "Find setting", "find", &["/"], HERE, |model| {
         model.launch.in_forecast = false;
         model.launch.filtering = true;
         Vec::new()
@@ -83,8 +83,8 @@ pub(super) const ACTIONS: &[Action] = &[
     .asking(),
     Action::new(
         "launch.only_different",
-        "Show only settings that are not at the table's default, or all again",
-        "differences",
+        "Toggle changed only",
+        "changed",
         &["o"],
         HERE,
         |model| {
@@ -93,7 +93,7 @@ pub(super) const ACTIONS: &[Action] = &[
             Vec::new()
         },
     ),
-    Action::new("launch.clear_filter", "Show all settings again", "", &["esc"], IN_FORM, |model| {
+    Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |model| {
         // In a text field escape belongs to the field.
         if is_typing(model) {
             return super::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
@@ -104,7 +104,7 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(|model| {
         let shows_all = model.launch.filter.text().is_empty() && !model.launch.only_different;
-        (shows_all && !is_typing(model)).then(|| "all settings are shown".to_owned())
+        (shows_all && !is_typing(model)).then(|| "no filter is active".to_owned())
     }),
 ];
 
@@ -114,7 +114,7 @@ fn is_typing(model: &Model) -> bool {
 
 fn nothing_here(model: &Model) -> Option<String> {
     match form::selected(model) {
-        None => Some("no setting is shown; esc shows all again".to_owned()),
+        None => Some("no setting shown: esc clears the filter".to_owned()),
         Some(Row::Start) => start::blocked(model),
         Some(_) => None,
     }
@@ -125,8 +125,8 @@ fn no_choice(model: &Model) -> Option<String> {
     match form::selected(model) {
         Some(Row::Preset | Row::Device) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
-        Some(Row::Start) => Some("enter starts the run".to_owned()),
-        _ => Some("enter changes this one".to_owned()),
+        Some(Row::Start) => Some("press enter to start".to_owned()),
+        _ => Some("press enter to edit".to_owned()),
     }
 }
 
@@ -139,5 +139,5 @@ fn nothing_set_here(model: &Model) -> Option<String> {
         Some(Row::Name) => !form.name.is_empty(),
         _ => false,
     };
-    (!is_set).then(|| "it was not set in this form".to_owned())
+    (!is_set).then(|| "not set in this form".to_owned())
 }

@@ -129,7 +129,7 @@ fn models(task: &Task, here: &Path, places: &RunPlaces) -> Vec<Start> {
     let folders = workspace.unwrap_or_else(|| vec![here.join("models")]);
     let found = local_models(&folders).into_iter().map(|model| {
         let place = match model.place {
-            ModelPlace::Embedded => "in this program",
+            ModelPlace::Embedded => "embedded",
             ModelPlace::Folder => "folder",
             ModelPlace::Cache => "Hugging Face cache",
         };
@@ -176,7 +176,7 @@ fn described(source: &ModelSource) -> (String, bool) {
             let weights = count_in_words(ModelShape::of(&config).parameters);
             (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
         }
-        Err(error) => (format!("cannot be used: {error}"), false),
+        Err(error) => (format!("unusable: {error}"), false),
     }
 }
 

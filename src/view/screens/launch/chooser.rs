@@ -75,8 +75,8 @@ fn items(model: &Model, chooser: &Chooser) -> Vec<Item> {
     let mut found: Vec<Item> = ranked.into_iter().filter_map(|place| all.get(place).cloned()).collect();
     if !typed.is_empty() && !all.iter().any(|item| item.value == typed) {
         let about = match chooser.what {
-            What::BaseModel => "as typed: a folder, a Hugging Face name, or RUN@best",
-            What::Task => "as typed: a task's name or folder",
+            What::BaseModel => "as typed: folder, Hugging Face name, or RUN@best",
+            What::Task => "as typed: task name or folder",
         };
         found.push(Item { value: typed.to_owned(), shown: typed.to_owned(), about: about.to_owned(), usable: true });
     }
@@ -142,8 +142,8 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
     let theme = &model.theme;
     frame.render_widget(Clear, area);
     let title = match chooser.what {
-        What::BaseModel => "Start from which model?",
-        What::Task => "Which task?",
+        What::BaseModel => "Base model",
+        What::Task => "Task",
     };
     let frame_of = pane(theme, title, true);
     let inside = frame_of.inner(area);
@@ -153,7 +153,7 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
     let at = chooser.cursor.at(found.len());
     let mut lines = vec![chooser.field.line(theme, columns, true)];
     if model.launch.around.is_none() {
-        lines.push(Line::styled("looking around on this machine ...", theme.style(Role::Faint)));
+        lines.push(Line::styled("searching ...", theme.style(Role::Faint)));
     }
     let seen = seen(inside.height);
     for (index, item) in found.iter().enumerate().skip(chooser.cursor.first(seen, found.len())).take(seen) {
@@ -167,7 +167,7 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
     }
     lines.truncate(inside.height.saturating_sub(1) as usize);
     frame.render_widget(Paragraph::new(lines), inside);
-    let hint = Line::styled("type to find, enter takes it, esc leaves it", theme.style(Role::Faint));
+    let hint = Line::styled("type to filter, enter select, esc cancel", theme.style(Role::Faint));
     let bottom = Rect { y: inside.y + inside.height.saturating_sub(1), height: inside.height.min(1), ..inside };
     frame.render_widget(Paragraph::new(hint), bottom);
 }

@@ -26,9 +26,9 @@ impl Choice {
     /// What a run that starts now would find, as a sentence.
     pub fn queue(&self) -> String {
         match (self.holder.is_empty(), self.waiting) {
-            (true, 0) => "free: a run starts at once".to_owned(),
-            (true, waiting) => format!("{waiting} wait; a new run would be number {}", waiting + 1),
-            (false, waiting) => format!("held by {}; a new run waits as number {}", self.holder, waiting + 1),
+            (true, 0) => "free".to_owned(),
+            (true, waiting) => format!("{waiting} queued; a new run is number {}", waiting + 1),
+            (false, waiting) => format!("in use by {}; a new run is number {} in the queue", self.holder, waiting + 1),
         }
     }
 }
@@ -49,7 +49,7 @@ pub fn look(model: &Model) -> Command {
 fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     // Without a folder of locks nobody can hold anything; a launch says what is wrong with it.
     let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
-    let mut found = vec![choice(&folder, Compute::Cpu, &Device::Cpu, "the CPU".to_owned(), cores())];
+    let mut found = vec![choice(&folder, Compute::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
     for ordinal in 0.. {
         let Some(gpu) = Gpu::of_ordinal(ordinal) else { break };
         let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
@@ -70,9 +70,9 @@ fn condition(gpu: &Gpu) -> String {
     let now = gpu.condition();
     let memory = now.memory_used_bytes.zip(now.memory_total_bytes);
     let memory = memory.map(|(used, total)| format!("{} of {} in use", bytes_in_words(used), bytes_in_words(total)));
-    let busy = now.utilisation.map(|share| format!("{:.0} % busy", 100.0 * share));
+    let busy = now.utilisation.map(|share| format!("{:.0}% utilization", 100.0 * share));
     let strangers = gpu.others().len();
-    let strangers = (strangers > 0).then(|| format!("{strangers} processes compute there"));
+    let strangers = (strangers > 0).then(|| format!("{strangers} other processes"));
     memory.into_iter().chain(busy).chain(strangers).collect::<Vec<_>>().join(", ")
 }
 
@@ -103,9 +103,9 @@ mod tests {
                 Choice { compute: Compute::Cpu, title: String::new(), condition: String::new(), holder: holder.to_owned(), waiting };
             assert_eq!(choice.queue(), expected);
         };
-        check("", 0, "free: a run starts at once");
-        check("process 7 of user 0 since 14:03:59", 0, "held by process 7 of user 0 since 14:03:59; a new run waits as number 1");
-        check("process 7", 2, "held by process 7; a new run waits as number 3");
-        check("", 1, "1 wait; a new run would be number 2");
+        check("", 0, "free");
+        check("process 7 of user 0 since 14:03:59", 0, "held by process 7 of user 0 since 14:03:59; a new run is number 1");
+        check("process 7", 2, "held by process 7; a new run is number 3");
+        check("", 1, "1 queued; a new run is number 2");
     }
 }

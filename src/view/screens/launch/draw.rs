@@ -87,9 +87,9 @@ fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 fn draw_form(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let launch = &model.launch;
     let title = match (launch.only_different, launch.form.changed.len()) {
-        (true, _) => "new run: not at their defaults".to_owned(),
+        (true, _) => "new run: changed settings".to_owned(),
         (false, 0) => "new run".to_owned(),
-        (false, changed) => format!("new run: {changed} set here"),
+        (false, changed) => format!("new run: {changed} changed"),
     };
     let block = pane(&model.theme, &title, !launch.in_forecast);
     let mut inside = block.inner(area);
@@ -154,7 +154,7 @@ fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'sta
         Row::Key(key) => key_line(model, key, is_here, columns),
         Row::Preset => plain_line(model, row, is_here, columns, model.launch.form.preset.map_or("none", Preset::name), true),
         Row::Task => {
-            let name = model.workbench.task.as_ref().map_or_else(|| "reading ...".to_owned(), |open| open.task.name.clone());
+            let name = model.workbench.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
             plain_line(model, row, is_here, columns, &name, false)
         }
         Row::Name => {
@@ -179,9 +179,9 @@ fn mark(model: &Model, is_here: bool) -> &'static str {
 fn start_line(model: &Model, is_here: bool, columns: usize) -> Line<'static> {
     let theme = &model.theme;
     let (text, role) = if model.is_busy("launch.start") {
-        ("starting: its worker loads the model ...".to_owned(), Role::Accent)
+        ("starting: loading the model ...".to_owned(), Role::Accent)
     } else if start::blocked(model).is_some() {
-        ("cannot start: see beside".to_owned(), Role::Bad)
+        ("cannot start: see right".to_owned(), Role::Bad)
     } else {
         (start::in_words(model), Role::Text)
     };
@@ -210,7 +210,7 @@ fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> 
     if let Some(field) = model.launch.edit.as_ref().filter(|_| is_here) {
         let wrong = form::complaint(model, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
-        let said = if wrong { theme.glyph(" ✗ wrong", " ! wrong") } else { theme.glyph(" ✓", " ok") };
+        let said = if wrong { theme.glyph(" ✗ invalid", " ! invalid") } else { theme.glyph(" ✓", " ok") };
         spans.push(Span::styled(said, theme.style(if wrong { Role::Bad } else { Role::Good })));
         return Line::from(spans);
     }

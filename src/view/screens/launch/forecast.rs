@@ -115,7 +115,7 @@ fn call(model: &Model, samples: bool) -> Option<Call> {
 }
 
 fn take(model: &mut Model, of: Form, outcome: Result<Option<Ended>, String>, document: &str) {
-    let failed = |reason: String| format!("The forecast could not be made: {reason}");
+    let failed = |reason: String| format!("forecast failed: {reason}");
     match (outcome, serde_json::from_str::<Forecast>(document)) {
         (Ok(None), _) => {}
         (Err(error), _) => model.launch.failure = Some(failed(error)),
@@ -127,7 +127,7 @@ fn take(model: &mut Model, of: Form, outcome: Result<Option<Ended>, String>, doc
             model.launch.forecast = Some(Measured { of, value: forecast, is_old: false });
         }
         (Ok(Some(ended)), Err(error)) => {
-            let reason = if ended.success { format!("its answer cannot be read: {error}") } else { ended.reason() };
+            let reason = if ended.success { format!("cannot parse the forecast: {error}") } else { ended.reason() };
             model.launch.failure = Some(failed(reason));
         }
     }

@@ -41,11 +41,11 @@ pub enum Row {
 
 /// The groups of keys: the title, and the key with which each begins.
 const GROUPS: [(&str, &str); 5] = [
-    ("what is trained, and how long", "base_model"),
+    ("model and length", "base_model"),
     ("rollouts", "completions_per_prompt"),
-    ("the update", "policy_loss"),
-    ("watching and keeping", "eval_every"),
-    ("the machine", "tokens_per_micro_batch"),
+    ("policy update", "policy_loss"),
+    ("eval and checkpoints", "eval_every"),
+    ("hardware", "tokens_per_micro_batch"),
 ];
 
 impl Form {
@@ -89,7 +89,7 @@ impl Row {
             Self::Start => "start",
             Self::Preset => "preset",
             Self::Task => "task",
-            Self::Name => "name of the run",
+            Self::Name => "run name",
             Self::Device => "device",
             Self::Key(key) => key.name,
         }
@@ -182,7 +182,7 @@ pub fn source_word(source: &Source) -> &'static str {
 /// What is wrong with a text for a key: the key's own check, else what does not go together with the rest of the form.
 pub fn complaint(model: &Model, key: &'static Key, text: &str) -> Option<String> {
     if let Err(expected) = key.kind.parse(text) {
-        return Some(format!("it must be {expected}"));
+        return Some(format!("must be {expected}"));
     }
     let mut form = model.launch.form.clone();
     form.changed.insert(key.name, text.trim().to_owned());
@@ -199,10 +199,10 @@ mod tests {
             assert!(Key::find(first).is_some(), "{title} begins with {first}, which is no key");
         }
         let check = |name: &str, title: &str| assert_eq!(Key::find(name).map(group_of), Some(title), "{name}");
-        check("seed", "what is trained, and how long");
+        check("seed", "model and length");
         check("temperature", "rollouts");
-        check("weight_decay", "the update");
-        check("threads", "the machine");
+        check("weight_decay", "policy update");
+        check("threads", "hardware");
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
     }
     if let Some(asking) = &launch.asking {
         let seconds = model.now_ms.saturating_sub(asking.since_ms) / 1000;
-        let what = if asking.samples { "measuring and drawing groups" } else { "measuring" };
-        lines.push(text.marked(&format!("{what}, {seconds} s; x gives up"), Role::Accent, ("◌ ", ". ")));
+        let what = if asking.samples { "measuring and sampling" } else { "measuring" };
+        lines.push(text.marked(&format!("{what}, {seconds} s; x cancels"), Role::Accent, ("◌ ", ". ")));
         if !asking.told.is_empty() {
             lines.push(text.faint(&asking.told));
         }
@@ -30,21 +30,21 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
     match &launch.forecast {
         Some(measured) => {
             if measured.is_stale(&launch.form) {
-                lines.push(text.marked("stale: the form or the task has changed since; f measures again", Role::Warning, ("▲ ", "! ")));
+                lines.push(text.marked("stale: settings changed; f updates", Role::Warning, ("▲ ", "! ")));
             }
             text.forecast(&measured.value, &mut lines);
         }
         None if launch.asking.is_none() => {
-            lines.push(Line::from("Nothing is spent yet."));
-            lines.push(text.keyed("f", "memory, time and disk, measured here"));
-            lines.push(text.keyed("t", "the same, and whether the base can learn"));
+            lines.push(Line::from("No forecast yet."));
+            lines.push(text.keyed("f", "forecast memory, time and disk on this machine"));
+            lines.push(text.keyed("t", "forecast and check learnability"));
         }
         None => {}
     }
     if let Some(measured) = &launch.signal {
         lines.push(Line::default());
         if measured.is_stale(&launch.form) {
-            lines.push(text.marked("stale: drawn for another form; t draws again", Role::Warning, ("▲ ", "! ")));
+            lines.push(text.marked("stale: settings changed; t updates", Role::Warning, ("▲ ", "! ")));
         }
         text.signal(&measured.value, &mut lines);
     }
@@ -78,7 +78,7 @@ impl Text<'_> {
         }
         if let Some(disk) = &forecast.disk {
             let is_upper_bound = forecast.time.is_some_and(|time| time.is_upper_bound);
-            self.disk(disk, if is_upper_bound { "disk at most" } else { "disk" }, lines);
+            self.disk(disk, if is_upper_bound { "disk, at most" } else { "disk" }, lines);
         }
     }
 
@@ -89,7 +89,7 @@ impl Text<'_> {
             format!(" of {} ({:.0} %)", bytes_in_words(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
         });
         lines.push(self.title("memory"));
-        let verdict = if fits { String::new() } else { ", too much".to_owned() };
+        let verdict = if fits { String::new() } else { ", does not fit".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
             Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),
@@ -114,18 +114,18 @@ impl Text<'_> {
     }
 
     fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
-        let title = if time.is_upper_bound { "time at most" } else { "time, about" };
-        lines.push(self.title(&format!("{title}, if every group is mixed")));
-        let in_all = |step: f64, total: f64| format!("{} a step; {} in all", seconds_in_words(step), seconds_in_words(total));
+        let title = if time.is_upper_bound { "time, at most" } else { "time, about" };
+        lines.push(self.title(&format!("{title}, if all groups are mixed")));
+        let in_all = |step: f64, total: f64| format!("{} per step, {} total", seconds_in_words(step), seconds_in_words(total));
         lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
         if time.is_upper_bound {
             lines.push(self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))));
-            lines.push(self.faint("completions at the limit: some of those measured did not end"));
+            lines.push(self.faint("assumes max_completion_tokens: some sampled completions were truncated"));
         }
         let step = time.seconds_per_step.max(1e-12);
         for (name, seconds) in [
-            ("prompts", time.prefill_seconds_per_step),
-            ("completions", time.decode_seconds_per_step),
+            ("prefill", time.prefill_seconds_per_step),
+            ("decode", time.decode_seconds_per_step),
             ("gradient", time.training_seconds_per_step),
         ] {
             lines.push(Line::from(vec![
@@ -134,7 +134,7 @@ impl Text<'_> {
                 Span::raw(format!(" {name}, {:.0} %", 100.0 * seconds / step)),
             ]));
         }
-        let evals = format!("{:>9} {} evals, and the proof before and after", seconds_in_words(time.eval_seconds), time.evals);
+        let evals = format!("{:>9} {} evals, and the test set before and after", seconds_in_words(time.eval_seconds), time.evals);
         lines.push(self.faint(&evals));
     }
 
@@ -143,7 +143,7 @@ impl Text<'_> {
         let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes_in_words(free)));
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
-        let short = if short { ": too little" } else { "" };
+        let short = if short { ": does not fit" } else { "" };
         lines.push(Line::styled(format!("{}{free}{short}", bytes_in_words(disk.total_bytes)), self.model.theme.style(role)));
         lines.push(self.faint(&format!(
             "{} checkpoints of {}, rollouts {}, evals {}",
@@ -156,7 +156,7 @@ impl Text<'_> {
 
     fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-        lines.push(self.title("can it learn?"));
+        lines.push(self.title("learnability"));
         let (role, marks) = match signal.advice.verdict {
             Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
             Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
@@ -164,7 +164,7 @@ impl Text<'_> {
         };
         lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.in_words(), signal.advice.why), role, marks));
         lines.push(Line::from(format!(
-            "{} of {} groups mixed ({} to {}), {} all best, {} all worst",
+            "{} of {} groups mixed ({} to {}), {} all max, {} all equal",
             percent(signal.informative),
             signal.prompts,
             percent(signal.informative_interval[0]),
@@ -181,22 +181,22 @@ impl Text<'_> {
         }
         let failures: Vec<String> = signal.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
         if !failures.is_empty() {
-            lines.push(self.faint(&format!("failures: {}; {} cut at the limit", failures.join(", "), percent(signal.truncated))));
+            lines.push(self.faint(&format!("failures: {}; {} truncated", failures.join(", "), percent(signal.truncated))));
         }
         lines.extend(signal.advice.changes.iter().map(|change| Line::from(format!("- {change}"))));
     }
 
     fn differences(&self, lines: &mut Vec<Line<'static>>) {
         let Some(around) = &self.model.launch.around else {
-            lines.push(self.faint("looking for the task's last run ..."));
+            lines.push(self.faint("loading the last run ..."));
             return;
         };
         let Some(last) = &around.last else {
             lines.push(self.title("last run"));
-            lines.push(self.faint("this task has no run yet"));
+            lines.push(self.faint("no runs of this task yet"));
             return;
         };
-        lines.push(self.title(&format!("what differs from the last run, {}", last.id)));
+        lines.push(self.title(&format!("diff to last run, {}", last.id)));
         let keys = KEYS.iter().filter_map(|key| {
             let (now, then) = (form::value(self.model, key), last_value(self.model, key).unwrap_or_default());
             let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::around::short_name(text) };
@@ -206,7 +206,7 @@ impl Text<'_> {
         let files = last.files.iter().map(|(name, then, now)| (name.clone(), digest(then), digest(now)));
         let differences: Vec<_> = files.chain(keys).collect();
         if differences.is_empty() {
-            lines.push(self.faint("nothing: the same configuration and task files"));
+            lines.push(self.faint("no difference: same configuration and task files"));
         }
         for (name, then, now) in differences {
             lines.push(Line::from(vec![
@@ -217,7 +217,7 @@ impl Text<'_> {
             ]));
         }
         if self.model.workbench.draft.is_changed() {
-            lines.push(self.marked("the schema in the editor is not saved; a run takes the saved file", Role::Warning, ("▲ ", "! ")));
+            lines.push(self.marked("the schema in the editor is not saved: the run uses the saved file", Role::Warning, ("▲ ", "! ")));
         }
     }
 

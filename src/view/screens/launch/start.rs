@@ -49,12 +49,12 @@ fn quoted(word: &str) -> String {
 /// Why nothing can be started now.
 pub(super) fn blocked(model: &Model) -> Option<String> {
     if model.workbench.task.is_none() {
-        return Some(model.workbench.task_error.clone().unwrap_or_else(|| "the task is still being read".to_owned()));
+        return Some(model.workbench.task_error.clone().unwrap_or_else(|| "task is still loading".to_owned()));
     }
     if let Some(problem) = &model.launch.problem {
         return Some(problem.clone());
     }
-    model.is_busy("launch.start").then(|| "a run is being started; its worker has not answered yet".to_owned())
+    model.is_busy("launch.start").then(|| "a run is already starting".to_owned())
 }
 
 /// Start the run. A schema that is not saved is asked about first: the run takes the file.
@@ -65,9 +65,9 @@ pub(super) fn start(model: &mut Model) -> Vec<Command> {
     let save = action::find("schema.save").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
     let save = save.map_or_else(String::new, |key| format!(" ({key} on the schema's screen, f2)"));
     let text = format!(
-        "The schema in the editor is not saved. A run takes the saved file, so it would not train against what the screens Schema and Scores show.\nLeave this to save first{save}, or start with the file as it is."
+        "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first{save}, or start with the saved file."
     );
-    model.popup = Some(Popup::Confirm(Confirm::new("The schema is not saved", text, "start with the saved file", launch)));
+    model.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", launch)));
     Vec::new()
 }
 
@@ -94,7 +94,7 @@ fn launch(model: &mut Model) -> Vec<Command> {
         |model, outcome| match outcome {
             Ok(run) => begun(model, run),
             Err(reason) => {
-                let text = format!("The run was not started: {reason}");
+                let text = format!("run not started: {reason}");
                 model.launch.failure = Some(text.clone());
                 model.launch.scroll = 0;
                 model.complain(text);
@@ -116,11 +116,11 @@ fn started(outcome: Result<Ended, String>, document: &str) -> Result<Begun, Stri
         return Err(ended.reason());
     }
     let value: serde_json::Value =
-        serde_json::from_str(document).map_err(|error| format!("the launcher's answer cannot be read: {error}"))?;
-    let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher's answer names no run")?;
+        serde_json::from_str(document).map_err(|error| format!("cannot parse the launcher's answer: {error}"))?;
+    let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher returned no run id")?;
     let id = RunDirectory::open(&path).map_err(|error| error.to_string())?.id().to_owned();
-    let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; it has not said yet that it is ready" };
-    Ok(Begun { path, text: format!("{id} runs in the background and goes on when this program ends{ready}") })
+    let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; not ready yet" };
+    Ok(Begun { path, text: format!("{id} started in the background{ready}") })
 }
 
 fn begun(model: &mut Model, run: Begun) -> Vec<Command> {

@@ -23,116 +23,116 @@ const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static s
 /// The table.
 pub(super) const ACTIONS: &[Action] = &[
     // The chart.
-    quiet("live.chart.left", "Move the chart's cursor, or the stretch of steps, left", &["h", "left"], within(CHART), |m| {
+    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |m| {
         moves::sideways(m, -1)
     }),
-    quiet("live.chart.right", "Move the chart's cursor, or the stretch of steps, right", &["l", "right"], within(CHART), |m| {
+    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |m| {
         moves::sideways(m, 1)
     }),
-    quiet("live.chart.left_far", "Move the chart's cursor ten steps left", &["H"], within(CHART), |m| moves::sideways(m, -10)),
-    quiet("live.chart.right_far", "Move the chart's cursor ten steps right", &["L"], within(CHART), |m| moves::sideways(m, 10)),
-    Action::new("live.chart.in", "Show fewer steps around the cursor", "zoom in", &["+", "i"], within(CHART), |m| moves::zoom(m, true)),
-    quiet("live.chart.out", "Show more steps", &["-", "o"], within(CHART), |m| moves::zoom(m, false)),
+    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |m| moves::sideways(m, -10)),
+    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |m| moves::sideways(m, 10)),
+    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |m| moves::zoom(m, true)),
+    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |m| moves::zoom(m, false)),
     quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |m| {
         m.live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Let the chart show the next curves", "curves", &["j", "down", "m"], within(CHART), |m| {
+    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |m| {
         turn_large(m, 1)
     }),
-    quiet("live.chart.previous", "Let the chart show the previous curves", &["k", "up", "M"], within(CHART), |m| turn_large(m, -1)),
+    quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |m| turn_large(m, -1)),
     // The runs over it.
-    quiet("live.overlay.down", "Go to the next run", &["j", "down"], within(OVERLAY), |m| overlay::go(m, 1)),
-    quiet("live.overlay.up", "Go to the previous run", &["k", "up"], within(OVERLAY), |m| overlay::go(m, -1)),
+    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |m| overlay::go(m, 1)),
+    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |m| overlay::go(m, -1)),
     Action::new(
         "live.overlay.toggle",
-        "Lay the run over the chart, or take it away",
-        "lay over",
+        "Toggle overlay",
+        "overlay",
         &["space", "enter"],
         within(OVERLAY),
         overlay::toggle,
     ),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
     // The groups.
-    quiet("live.group.next", "Go to the next group", &["j", "down"], within(GROUPS), |m| moves::by_groups(m, 1)),
-    quiet("live.group.previous", "Go to the previous group", &["k", "up"], within(GROUPS), |m| moves::by_groups(m, -1)),
-    quiet("live.group.first", "Go to the first group", &["g"], within(GROUPS), |m| moves::by_groups(m, isize::MIN)),
-    quiet("live.group.last", "Go to the last group", &["G"], within(GROUPS), |m| moves::by_groups(m, isize::MAX)),
-    quiet("live.member.next", "Go to the next completion of the group", &["l", "right"], within(GROUPS), |m| moves::by_members(m, 1)),
-    quiet("live.member.previous", "Go to the previous completion of the group", &["h", "left"], within(GROUPS), |m| {
+    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |m| moves::by_groups(m, 1)),
+    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |m| moves::by_groups(m, -1)),
+    quiet("live.group.first", "First group", &["g"], within(GROUPS), |m| moves::by_groups(m, isize::MIN)),
+    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |m| moves::by_groups(m, isize::MAX)),
+    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |m| moves::by_members(m, 1)),
+    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |m| {
         moves::by_members(m, -1)
     }),
-    Action::new("live.group.open", "Read the completion", "read", &["enter"], within(GROUPS), |m| focus(m, COMPLETION)),
+    Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |m| focus(m, COMPLETION)),
     // The completion.
-    quiet("live.text.down", "Scroll the completion down", &["j", "down"], within(COMPLETION), |m| moves::scroll_text(m, 1)),
-    quiet("live.text.up", "Scroll the completion up", &["k", "up"], within(COMPLETION), |m| moves::scroll_text(m, -1)),
-    quiet("live.text.page_down", "Scroll the completion down by a page", &["pagedown"], within(COMPLETION), |m| moves::scroll_text(m, 10)),
-    quiet("live.text.page_up", "Scroll the completion up by a page", &["pageup"], within(COMPLETION), |m| moves::scroll_text(m, -10)),
-    quiet("live.text.next", "Read the group's next completion", &["l", "right"], within(COMPLETION), |m| moves::by_members(m, 1)),
-    quiet("live.text.previous", "Read the group's previous completion", &["h", "left"], within(COMPLETION), |m| moves::by_members(m, -1)),
-    Action::new("live.text.prompt", "See the prompt, and its groups across steps", "prompt", &["enter"], within(COMPLETION), |m| {
+    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |m| moves::scroll_text(m, 1)),
+    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |m| moves::scroll_text(m, -1)),
+    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |m| moves::scroll_text(m, 10)),
+    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |m| moves::scroll_text(m, -10)),
+    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |m| moves::by_members(m, 1)),
+    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |m| moves::by_members(m, -1)),
+    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |m| {
         focus(m, PROMPT)
     }),
     Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |m| focus(m, GROUPS)),
     quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |m| focus(m, COMPLETION)),
-    quiet("live.prompt.next", "Go to the next group", &["j", "down"], within(PROMPT), |m| moves::by_groups(m, 1)),
-    quiet("live.prompt.previous", "Go to the previous group", &["k", "up"], within(PROMPT), |m| moves::by_groups(m, -1)),
+    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |m| moves::by_groups(m, 1)),
+    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |m| moves::by_groups(m, -1)),
     quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |m| focus(m, GROUPS)),
     quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |m| focus(m, GROUPS)),
     // The small charts.
-    Action::new("live.small.next", "Turn the small charts on", "turn", &["l", "right", "j", "down"], within(METRICS), |m| turn_small(m, 1)),
-    quiet("live.small.previous", "Turn the small charts back", &["h", "left", "k", "up"], within(METRICS), |m| turn_small(m, -1)),
-    quiet("live.small.enlarge", "Show the first small chart large", &["enter"], within(METRICS), |m| {
+    Action::new("live.small.next", "Next small charts", "charts", &["l", "right", "j", "down"], within(METRICS), |m| turn_small(m, 1)),
+    quiet("live.small.previous", "Previous small charts", &["h", "left", "k", "up"], within(METRICS), |m| turn_small(m, -1)),
+    quiet("live.small.enlarge", "Enlarge chart", &["enter"], within(METRICS), |m| {
         m.live.view.large = m.live.view.small;
         focus(m, CHART)
     }),
     // The log.
-    quiet("live.log.down", "Scroll the log on", &["j", "down"], within(LOG), |m| moves::scroll_log(m, 1)),
-    quiet("live.log.up", "Scroll the log back", &["k", "up"], within(LOG), |m| moves::scroll_log(m, -1)),
-    quiet("live.log.page_down", "Scroll the log on by a page", &["pagedown"], within(LOG), |m| moves::scroll_log(m, 10)),
-    quiet("live.log.page_up", "Scroll the log back by a page", &["pageup"], within(LOG), |m| moves::scroll_log(m, -10)),
-    quiet("live.log.latest", "Show the log's end", &["G"], within(LOG), |m| moves::scroll_log(m, isize::MAX)),
+    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |m| moves::scroll_log(m, 1)),
+    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |m| moves::scroll_log(m, -1)),
+    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |m| moves::scroll_log(m, 10)),
+    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |m| moves::scroll_log(m, -10)),
+    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |m| moves::scroll_log(m, isize::MAX)),
     // Steps.
-    Action::new("live.step.previous", "Look at the step before", "step", &["["], HERE, |m| moves::by_steps(m, -1)).unless(no_run),
-    quiet("live.step.next", "Look at the step after; past the latest, follow the run", &["]"], HERE, |m| moves::by_steps(m, 1))
+    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |m| moves::by_steps(m, -1)).unless(no_run),
+    quiet("live.step.next", "Next step", &["]"], HERE, |m| moves::by_steps(m, 1))
         .unless(no_run),
-    quiet("live.step.back_far", "Look ten steps back", &["{"], HERE, |m| moves::by_steps(m, -10)).unless(no_run),
-    quiet("live.step.on_far", "Look ten steps on", &["}"], HERE, |m| moves::by_steps(m, 10)).unless(no_run),
-    quiet("live.step.first", "Look at the first step", &["home"], HERE, |m| moves::to_step(m, Some(1))).unless(no_run),
-    quiet("live.step.latest", "Follow the latest step", &["end"], HERE, |m| moves::to_step(m, None)).unless(no_run),
+    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |m| moves::by_steps(m, -10)).unless(no_run),
+    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |m| moves::by_steps(m, 10)).unless(no_run),
+    quiet("live.step.first", "First step", &["home"], HERE, |m| moves::to_step(m, Some(1))).unless(no_run),
+    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |m| moves::to_step(m, None)).unless(no_run),
     // How curves are drawn.
-    Action::new("live.cursor", "Put a cursor on the chart, or take it away", "cursor", &["c"], HERE, |m| {
+    Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |m| {
         m.live.view.cursor = !m.live.view.cursor;
         if m.live.view.cursor { focus(m, CHART) } else { moves::to_step(m, None) }
     })
     .unless(no_run),
-    Action::new("live.smooth", "Smooth the curves more; after the strongest, not at all", "smooth", &["s"], HERE, |m| {
+    Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |m| {
         let said = m.live.view.smooth_more();
         m.say(said);
         Vec::new()
     })
     .also(&["smoothing", "ema"]),
-    quiet("live.log_axis", "A logarithmic axis, or a linear one", &["w"], HERE, |m| {
+    quiet("live.log_axis", "Toggle log scale", &["w"], HERE, |m| {
         m.live.view.log = !m.live.view.log;
         Vec::new()
     }),
-    quiet("live.freeze", "Let the picture stand still while the run goes on, or follow it again", &["f"], HERE, moves::freeze)
+    quiet("live.freeze", "Toggle freeze", &["f"], HERE, moves::freeze)
         .unless(no_run),
-    quiet("live.overlay", "Choose other runs to lie over the chart", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
-    quiet("live.copy", "Copy the completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
+    quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
+    quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     // What the worker can be asked.
-    Action::new("live.pause", "Pause or resume run", "pause", &["p"], HERE, pause).also(&["hold"]).unless(no_worker),
+    Action::new("live.pause", "Toggle pause", "pause", &["p"], HERE, pause).also(&["hold"]).unless(no_worker),
     quiet("live.resume", "Resume run", &["r"], HERE, resume).also(&["continue", "unpause", "restart"]).unless(no_resume),
-    quiet("live.checkpoint", "Save a checkpoint after the step under way", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
-    quiet("live.eval", "Read the eval set after the step under way", &["E"], HERE, |m| ask(m, Verb::Eval))
+    quiet("live.checkpoint", "Save checkpoint", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
+    quiet("live.eval", "Run eval", &["E"], HERE, |m| ask(m, Verb::Eval))
         .also(&["run eval"])
         .unless(no_worker),
-    quiet("live.stop", "Stop run after its step", &["x"], HERE, |m| stop(m, false)).also(&["end", "cancel"]).unless(no_worker),
-    quiet("live.stop_now", "Stop run at once; its step is lost", &["X"], HERE, |m| stop(m, true))
+    quiet("live.stop", "Stop run", &["x"], HERE, |m| stop(m, false)).also(&["end", "cancel"]).unless(no_worker),
+    quiet("live.stop_now", "Kill run", &["X"], HERE, |m| stop(m, true))
         .also(&["kill", "abort"])
         .unless(no_worker),
     Action::new("live.annotate", "Add note", "note", &["a"], HERE, note).also(&["note", "annotate", "comment"]).asking().unless(no_note),
-    quiet("live.set", "Set learning_rate, temperature or max_steps from the next step on", &["="], HERE, set).asking().unless(no_worker),
+    quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(no_worker),
 ];
 
 fn focus(model: &mut Model, pane: &'static str) -> Vec<Command> {
@@ -154,12 +154,12 @@ fn turn_small(model: &mut Model, by: isize) -> Vec<Command> {
 
 /// Why there is nothing to look at.
 pub(super) fn no_run(model: &Model) -> Option<String> {
-    let none = || "no run is chosen: 1 lists the runs, enter opens one here; 5 starts one".to_owned();
+    let none = || "no run is open: press 1 to choose one, 5 to start one".to_owned();
     model.workbench.current_run().is_none().then(none)
 }
 
 fn no_text(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| completion::selected(model).is_none().then(|| "no completion is selected".to_owned()))
+    no_run(model).or_else(|| completion::selected(model).is_none().then(|| "no completion selected".to_owned()))
 }
 
 fn no_worker(model: &Model) -> Option<String> {
@@ -176,14 +176,14 @@ fn no_resume(model: &Model) -> Option<String> {
 
 fn copy(model: &mut Model) -> Vec<Command> {
     let Some(text) = completion::selected(model).map(|(_, completion, _)| completion.text.clone()) else { return Vec::new() };
-    model.say("the completion was copied");
+    model.say("completion copied");
     vec![Command::Copy(text)]
 }
 
 fn ask(model: &mut Model, verb: Verb) -> Vec<Command> {
     let Some(run) = model.workbench.current.clone() else { return Vec::new() };
     if verb.is_work() {
-        model.say(format!("asked: {}", verb.name()));
+        model.say(format!("requested: {}", verb.name()));
     }
     vec![control::request(&run, verb)]
 }
@@ -200,8 +200,8 @@ fn resume(model: &mut Model) -> Vec<Command> {
 fn stop(model: &mut Model, now: bool) -> Vec<Command> {
     let id = model.workbench.current_run().map(Watched::id).unwrap_or_default();
     let (text, yes) = match now {
-        true => ("It ends at once. The step under way is lost; everything up to the last checkpoint can be resumed.", "stop it now"),
-        false => ("It ends after the step under way, with a checkpoint. It can be resumed.", "stop it after its step"),
+        true => ("Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
+        false => ("Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };
     model.popup = Some(Popup::Confirm(Confirm::new(format!("Stop {id}?"), text, yes, move |model| ask(model, Verb::Stop { now }))));
     Vec::new()
@@ -221,7 +221,7 @@ fn assignments(text: &str) -> Result<Verb, String> {
 fn set(model: &mut Model) -> Vec<Command> {
     let now = model.workbench.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
-    let label = "KEY=VALUE of learning_rate, temperature, max_steps; it counts from the next step on";
+    let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
     let question = Ask::new("Set", label, &text, |model, text| match assignments(&text) {
         Ok(verb) => ask(model, verb),
         Err(error) => {

@@ -9,10 +9,10 @@ pub(super) fn explained(row: &Row, member: usize, kind: Advantage) -> String {
     let (Some(reward), Some(advantage)) = (row.rewards.get(member), row.advantages.get(member)) else { return String::new() };
     let scored = row.rewards.iter().filter(|reward| reward.is_finite()).count();
     if !reward.is_finite() {
-        return "it could not be scored: advantage 0, and left out of the mean".to_owned();
+        return "not scored: advantage 0, excluded from the mean".to_owned();
     }
     if row.teaches_nothing().is_some() {
-        return format!("all {scored} completions earn {}: this group teaches nothing, advantage 0", figure(*reward));
+        return format!("all {scored} completions earn {}: zero variance, advantage 0", figure(*reward));
     }
     let (mean, deviation) = row.spread();
     let difference = format!("{} - {}", figure(*reward), figure(mean));
@@ -48,8 +48,8 @@ mod tests {
         check(&[0.0, 1.0, 1.0, 1.0], 0, Standardized, "(0.000 - 0.750) / (0.500 + 0.0001) = -1.500");
         check(&[0.0, 1.0, 1.0, 1.0], 0, Centered, "0.000 - 0.750 = -0.750");
         check(&[0.0, 1.0, 1.0, 1.0], 0, LeaveOneOut, "(0.000 - 0.750) * 4 / 3 = -1.000");
-        check(&[1.0; 8], 3, Standardized, "all 8 completions earn 1.000: this group teaches nothing, advantage 0");
-        check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "it could not be scored: advantage 0, and left out of the mean");
+        check(&[1.0; 8], 3, Standardized, "all 8 decode earn 1.000: zero variance, advantage 0");
+        check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "not scored: advantage 0, excluded from the mean");
         check(&[0.0, 1.0], 9, Standardized, "");
         assert_eq!(Dead::default(), Dead::No);
     }

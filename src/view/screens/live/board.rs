@@ -35,9 +35,9 @@ impl Row {
         let first = self.tiers.first().map_or("", String::as_str);
         let why = match self.dead {
             Dead::No => return None,
-            Dead::Best => "all best".to_owned(),
+            Dead::Best => "all max".to_owned(),
             Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => format!("all {first}"),
-            Dead::Worst => "all alike".to_owned(),
+            Dead::Worst => "all equal".to_owned(),
         };
         Some(if self.replaced { format!("replaced, {why}") } else { why })
     }

@@ -46,10 +46,10 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
 
 fn nothing(model: &Model, step: u64) -> String {
     match model.live.rollouts.of(step) {
-        _ if step == 0 => "Completions are shown once the first step is done.".to_owned(),
-        Some(Err(error)) => format!("The texts of step {step} cannot be read: {error}"),
-        Some(Ok(_)) => format!("No texts of step {step} are kept."),
-        None => "The texts are read ...".to_owned(),
+        _ if step == 0 => "No completions before the first step.".to_owned(),
+        Some(Err(error)) => format!("cannot read completions of step {step}: {error}"),
+        Some(Ok(_)) => format!("Completions of step {step} were not stored."),
+        None => "loading ...".to_owned(),
     }
 }
 
@@ -78,7 +78,7 @@ fn lines(model: &Model, run: &Watched, completion: &Completion, member: usize) -
             score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| words::one_line(name));
         let wrong: Vec<String> = wrong.collect();
         if !wrong.is_empty() {
-            lines.push(Line::styled(format!("not as expected: {}", wrong.join(", ")), theme.style(Role::Warning)));
+            lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
         }
     }
     lines
@@ -89,9 +89,9 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let tier = completion.score.as_ref().map_or("not scored", |score| score.tier.name());
     let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
     let cut = completion.stop_reason == "length";
-    let stopped = if cut { "cut at the token limit".to_owned() } else { words::one_line(&completion.stop_reason) };
+    let stopped = if cut { "truncated".to_owned() } else { words::one_line(&completion.stop_reason) };
     let exact = match completion.score.as_ref().and_then(|score| score.exact) {
-        Some(true) => "  as expected",
+        Some(true) => "  matches expected",
         _ => "",
     };
     Line::from(vec![

@@ -37,21 +37,21 @@ const fn subject(title: &'static str, metrics: &'static [(&'static str, &'static
 /// All of them; the first is the chart that a run is watched by, the others turn in the carousel.
 pub(super) const SUBJECTS: [Subject; 11] = [
     subject("reward and valid rate", &[("reward", "reward"), ("valid", "tiers/valid")], true, ""),
-    subject("loss", &[("loss", "loss")], false, "near 0 is normal when on-policy"),
-    subject("KL to the start", &[("kl", "kl")], false, "distance from the base, nats a token"),
-    subject("entropy", &[("entropy", "entropy")], false, "at 0 it has stopped exploring"),
-    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping; watch for spikes"),
+    subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
+    subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
+    subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),
+    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
     subject(
-        "length",
+        "completion length",
         &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
         false,
-        "tokens; drift to the limit costs time",
+        "tokens",
     ),
-    subject("log-prob gap", &[("mean", "sampling/sampling_logp_difference/mean")], false, "sampler against trainer; keep near 0"),
-    subject("groups that teach", &[("mixed", "groups/frac_mixed"), ("dead", "frac_reward_zero_std")], true, "dead groups carry no signal"),
-    subject("cut completions", &[("cut", "completions/clipped_ratio")], true, "share that reached the token limit"),
+    subject("sampler/trainer logprob difference", &[("mean", "sampling/sampling_logp_difference/mean")], false, "keep near 0"),
+    subject("informative groups", &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")], true, "zero-variance groups give no gradient"),
+    subject("truncated completions", &[("truncated", "completions/clipped_ratio")], true, "share at max_completion_tokens"),
     subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
-    subject("speed", &[("seconds a step", "step_time")], false, ""),
+    subject("step time", &[("s/step", "step_time")], false, ""),
 ];
 
 const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
@@ -136,7 +136,7 @@ impl View {
     pub(super) fn smooth_more(&mut self) -> String {
         self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
         match self.weight() {
-            weight if weight > 0.0 => format!("smoothed over about {:.0} steps; the values stand behind", 1.0 / (1.0 - weight)),
+            weight if weight > 0.0 => format!("smoothed over about {:.0} steps (raw values behind)", 1.0 / (1.0 - weight)),
             _ => "not smoothed".to_owned(),
         }
     }
@@ -150,7 +150,7 @@ impl View {
 pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let view = &model.live.view;
     let subject = &SUBJECTS[view.large % SUBJECTS.len()];
-    let log = if view.log { ", log axis" } else { "" };
+    let log = if view.log { ", log scale" } else { "" };
     let still = if model.live.frozen.is_some() { ", frozen" } else { "" };
     let block = pane(&model.theme, &format!("{}{log}{still}", subject.title), focused);
     let inside = block.inner(area);

@@ -43,7 +43,7 @@ fn phases(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
         PHASES.iter().filter_map(|(name, role)| Some((*name, *role, value(&format!("time/{name}"))?))).collect();
     let known: f64 = parts.iter().map(|(.., seconds)| seconds).sum();
     let Some(whole) = value("step_time").or_else(|| value("seconds")).map(|whole| whole.max(known)).filter(|whole| *whole > 0.0) else {
-        return vec![Line::styled("no step's time is known yet", theme.style(Role::Faint))];
+        return vec![Line::styled("no step times yet", theme.style(Role::Faint))];
     };
     let mut bar = Vec::new();
     let mut text = duration(whole);
@@ -63,9 +63,9 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| words::one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {
-            Some(name) if name.starts_with("cpu") => format!("{name}: a CPU run; memory, power and heat are told of GPUs only."),
-            Some(name) => format!("{name}: its condition is not known (yet)."),
-            None => "The device is not known yet.".to_owned(),
+            Some(name) if name.starts_with("cpu") => format!("{name}: memory, power and temperature are measured on GPUs only"),
+            Some(name) => format!("{name}: no readings yet"),
+            None => "device unknown".to_owned(),
         };
         return vec![Line::styled(text, theme.style(Role::Faint))];
     };
@@ -77,7 +77,7 @@ fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(share) = now.utilisation {
         lines.push(Line::raw(format!(
-            "in use {} {:>5}  {}",
+            "utilization {} {:>5}  {}",
             gauge(theme, share, wide),
             percent(share),
             history(|device| device.utilisation)

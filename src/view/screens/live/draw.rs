@@ -15,7 +15,7 @@ use crate::view::watched::Watched;
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let Some(run) = model.workbench.current_run() else {
-        let text = "No run is chosen.\n\n1  the runs there are; enter opens one here\n5  start one";
+        let text = "No run is open.\n\n1  list runs\n5  start a run";
         return sentence(model, frame, area, "live", text, Role::Text);
     };
     // A folder without `run.toml` and without a first event is no run, however readable.
@@ -23,10 +23,10 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     if !run.loaded || is_no_run {
         return match &run.error {
             Some(error) => {
-                let text = format!("{} cannot be read.\n\n{error}\n\n1  choose another run\n5  start one", run.id());
+                let text = format!("cannot read {}\n\n{error}\n\n1  choose another run\n5  start a run", run.id());
                 sentence(model, frame, area, "live", &text, Role::Bad)
             }
-            None => sentence(model, frame, area, "live", &format!("{} is read ...", run.id()), Role::Faint),
+            None => sentence(model, frame, area, "live", &format!("loading {} ...", run.id()), Role::Faint),
         };
     }
     let layout = Places::of(model, run, area);

@@ -63,7 +63,7 @@ pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) ->
 fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
     let (dead, all) = (learned.clone().filter(|row| row.teaches_nothing().is_some()).count(), learned.count());
-    let replaced = if all < rows.len() { format!(" Dynamic sampling replaced {}.", rows.len() - all) } else { String::new() };
+    let replaced = if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
     let footer = if height >= 4 { wrapped(&(share_in_words(dead, all) + &replaced), columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
@@ -72,23 +72,23 @@ fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
 fn nothing(model: &Model, run: &Watched, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
     match (step, model.live.rollouts.of(step)) {
-        (0, _) if run.status().is_ended() => "This run ended before its first step.".to_owned(),
-        (0, _) => format!("The first step is not done yet{}.", if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }),
-        (_, Some(Err(error))) => format!("The groups of step {step} cannot be read: {error}"),
+        (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
+        (0, _) => format!("Step 1 is not finished{}.", if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }),
+        (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),
         (_, Some(Ok(groups))) if groups.is_empty() => {
-            format!("No groups of step {step} are kept: a run of another kind, or its rollouts were deleted (keep_rollouts).")
+            format!("No groups of step {step}: not a GRPO run, or deleted (keep_rollouts).")
         }
         (_, Some(Ok(_))) => String::new(),
-        (_, None) => "The groups are read ...".to_owned(),
+        (_, None) => "loading ...".to_owned(),
     }
 }
 
 fn share_in_words(dead: usize, all: usize) -> String {
     match dead {
-        0 => format!("All {all} groups teach something: their completions differ."),
-        _ if dead == all => format!("All {all} groups teach nothing: no reward moves a weight here."),
-        1 => format!("1 of {all} groups teaches nothing ({:.0} %).", 100.0 / all as f64),
-        _ => format!("{dead} of {all} groups teach nothing ({:.0} %).", 100.0 * dead as f64 / all as f64),
+        0 => format!("All {all} groups are mixed."),
+        _ if dead == all => format!("All {all} groups have zero variance: no gradient."),
+        1 => format!("1 of {all} groups has zero variance ({:.0}%).", 100.0 / all as f64),
+        _ => format!("{dead} of {all} groups have zero variance ({:.0}%).", 100.0 * dead as f64 / all as f64),
     }
 }
 
@@ -144,8 +144,8 @@ impl Plan {
             let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
             let text = [
-                format!(" {sign} {why}: teaches nothing"),
-                format!(" {sign} teaches nothing"),
+                format!(" {sign} {why}: zero variance"),
+                format!(" {sign} zero variance"),
                 format!(" {sign} {why}"),
                 format!(" {sign}"),
             ];

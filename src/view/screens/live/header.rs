@@ -42,7 +42,7 @@ fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
         spans.push(Span::styled(format!(": {}", words::one_line(&phase.phase)), theme.style(Role::Faint)));
     }
     if let Some(silent) = silent_seconds(model, run) {
-        spans.push(Span::styled(format!("  {} nothing heard for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
+        spans.push(Span::styled(format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
     }
     match run.standing_alerts().count() {
         0 => {}
@@ -75,9 +75,9 @@ fn progress(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> 
         if !run.status().is_ended() && total > done {
             spans.push(Span::raw(format!("  ETA {}", duration(seconds * (total - done) as f64))));
         }
-        spans.push(Span::raw(format!("  {} a step", duration(seconds))));
+        spans.push(Span::raw(format!("  {}/step", duration(seconds))));
     }
-    for (name, word) in [("tokens_per_second/rollout", "tokens/s drawn"), ("tokens_per_second/train", "trained")] {
+    for (name, word) in [("tokens_per_second/rollout", "tok/s sampled"), ("tokens_per_second/train", "trained")] {
         if let Some(value) = run.history.metric_at(name, done) {
             spans.push(Span::raw(format!("  {} {word}", amount(value.round()))));
         }
@@ -88,7 +88,7 @@ fn progress(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> 
         spans.push(Span::styled(format!("  took {}", duration(last.saturating_sub(first) as f64 / 1000.0)), theme.style(Role::Faint)));
     }
     if run.history.resumed > 0 {
-        spans.push(Span::styled(format!("  resumed {} times", run.history.resumed), theme.style(Role::Faint)));
+        spans.push(Span::styled(format!("  resumed {}x", run.history.resumed), theme.style(Role::Faint)));
     }
     spans
 }

@@ -55,7 +55,7 @@ pub(super) fn alerts(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'
 fn events(model: &Model, run: &Watched, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     if run.log.is_empty() && rows > 0 {
-        return vec![Line::styled("nothing has happened yet", theme.style(Role::Faint))];
+        return vec![Line::styled("no events yet", theme.style(Role::Faint))];
     }
     let mut blocks: Vec<Vec<Line<'static>>> = Vec::new();
     let mut used = 0;

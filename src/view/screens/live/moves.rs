@@ -90,8 +90,8 @@ pub(super) fn freeze(model: &mut Model) -> Vec<Command> {
     let last = model.workbench.current_run().map(|run| run.history.last_step);
     model.live.frozen = if model.live.frozen.is_some() { None } else { last };
     match model.live.frozen {
-        Some(step) => model.say(format!("the picture stands still at step {step}; the run goes on")),
-        None => model.say("the picture follows the run again"),
+        Some(step) => model.say(format!("frozen at step {step}; the run continues")),
+        None => model.say("following the run"),
     }
     look(model)
 }

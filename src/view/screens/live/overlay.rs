@@ -58,7 +58,7 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
 /// Draws the list in place of the chart.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;
-    let block = pane(theme, "runs over the chart", true);
+    let block = pane(theme, "overlay runs", true);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let others = others(model);
@@ -77,7 +77,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
     }
     if others.is_empty() {
-        let text = if model.is_busy("runs") { " looking for runs ..." } else { " there is no other run; 5 starts one" };
+        let text = if model.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);

@@ -35,12 +35,12 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
         lines.push(Line::from(spans));
     }
     let text = match found.len() {
-        0 | 1 => format!("Drawn once in the last {GROUP_STEPS_KEPT} steps."),
-        count => format!("Drawn {count} times in the last {GROUP_STEPS_KEPT} steps."),
+        0 | 1 => format!("Sampled once in the last {GROUP_STEPS_KEPT} steps."),
+        count => format!("Sampled {count} times in the last {GROUP_STEPS_KEPT} steps."),
     };
     lines.push(Line::styled(text, theme.style(Role::Faint)));
     if let Some((group, ..)) = completion::selected(model) {
-        lines.push(Line::styled("As the model read it:", theme.style(Role::Faint)));
+        lines.push(Line::styled("Prompt:", theme.style(Role::Faint)));
         lines.extend(group.prompt.lines().map(|line| Line::raw(words::one_line(line))));
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);

@@ -89,7 +89,7 @@ fn of_advantages(model: &Model, run: &Watched, columns: usize, rows: usize) -> V
         board::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
     let widest = all.iter().fold(0.0, |widest: f64, value| widest.max(value.abs()));
     if all.is_empty() || widest == 0.0 {
-        let text = if all.is_empty() { "" } else { "advantages: all 0, this step teaches nothing" };
+        let text = if all.is_empty() { "" } else { "advantages: all 0 (zero-variance groups only)" };
         return vec![Line::styled(text, theme.style(Role::Faint))];
     }
     let (low, high) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max));

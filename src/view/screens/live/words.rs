@@ -37,8 +37,8 @@ fn asked(control: &Control) -> String {
             let changes = control.arguments.iter().map(|(name, value)| format!("{name} = {value}"));
             format!("set {}", changes.collect::<Vec<_>>().join(", "))
         }
-        ("stop", _) if control.arguments.contains_key("now") => "stop at once".to_owned(),
-        ("stop", _) => "stop after the step".to_owned(),
+        ("stop", _) if control.arguments.contains_key("now") => "kill".to_owned(),
+        ("stop", _) => "stop after the current step".to_owned(),
         (verb, _) => verb.to_owned(),
     }
 }
@@ -47,9 +47,9 @@ fn asked(control: &Control) -> String {
 pub(super) fn told(event: &Event) -> Option<(Role, String)> {
     let text = |text: String| Some((Role::Text, text));
     match &event.body {
-        EventBody::Run(run) => text(format!("{} began on {}, {} steps planned", run.job, run.device, run.total_steps)),
+        EventBody::Run(run) => text(format!("{} started on {}, {} steps planned", run.job, run.device, run.total_steps)),
         EventBody::Memory(memory) => {
-            text(format!("needs {} of {} of the GPU's memory", size(memory.peak_bytes), size(memory.usable_bytes)))
+            text(format!("needs {} of {} GPU memory", size(memory.peak_bytes), size(memory.usable_bytes)))
         }
         EventBody::Step(step) => {
             let value = |name: &str| step.metrics.get(name).copied().unwrap_or(f64::NAN);
@@ -61,7 +61,7 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
             let valid = percent(eval.summary.valid);
             Some((
                 if eval.who() == "base" { Role::Base } else { Role::Trained },
-                format!("step {}: {} of {}: valid {valid}{exact} of {} prompts", eval.step, eval.set, eval.who(), eval.summary.n),
+                format!("step {}: eval on {} ({}): valid {valid}{exact}, n = {}", eval.step, eval.set, eval.who(), eval.summary.n),
             ))
         }
         EventBody::Checkpoint(checkpoint) => {
@@ -74,7 +74,7 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
         }
         // The note that follows says the same.
         EventBody::Control(control) if control.verb == "annotate" => None,
-        EventBody::Control(control) => Some((Role::Accent, format!("step {}: asked: {}", control.step, asked(control)))),
+        EventBody::Control(control) => Some((Role::Accent, format!("step {}: requested: {}", control.step, asked(control)))),
         EventBody::Note(note) => Some((Role::Accent, format!("note: {}", one_line(&note.text)))),
         EventBody::Recovered(recovered) => Some((Role::Warning, format!("recovered: {}", recovered.text))),
         EventBody::End(end) => {

@@ -19,14 +19,14 @@ const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
 
 /// Everything that can be done with prompts.
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("prompts.save", "Save what was written", "save", &["ctrl-o"], IN_EDITOR, save::save),
+    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save),
     Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |model| {
         editing::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
     Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |model| {
         editing::with(model, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
     }),
-    Action::new("prompts.format", "Lay JSON out", "", &["alt-f"], IN_EDITOR, |model| {
+    Action::new("prompts.format", "Format JSON", "", &["alt-f"], IN_EDITOR, |model| {
         editing::with(model, |editor| match crate::score::json::format(&editor.text()) {
             Ok(text) if editor.is_json() => {
                 editor.replace(&text);
@@ -36,61 +36,61 @@ pub(super) const ACTIONS: &[Action] = &[
         })
     })
     .also(&["format", "indent", "prettify"]),
-    Action::new("prompts.open", "Read the row as the model sees it", "", &["enter"], IN_ROWS, |model| {
+    Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |model| {
         model.prompts.pane = Some(CHAT);
         Vec::new()
     })
     .unless(no_row),
-    Action::new("prompts.finding", "Go to the row of the finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
-    Action::new("prompts.leave", "Leave the editor or the filter; else drop the filter", "leave", &["esc"], HERE, leave)
+    Action::new("prompts.finding", "Go to finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
+    Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave)
         .unless(nothing_open),
-    Action::new("prompts.filter", "Filter the rows: letters, tag:messy, set:eval, id:7, expected:no", "filter", &["/"], HERE, |model| {
+    Action::new("prompts.filter", "Filter the rows: move to the filter field's placeholder", "filter", &["/"], HERE, |model| {
         model.prompts.pane = Some(ROWS);
         model.prompts.filtering = true;
         Vec::new()
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("prompts.messages", "Edit the row's turns", "edit", &["i"], HERE, |model| write(model, What::Messages))
+    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |model| write(model, What::Messages))
         .asking()
         .unless(no_row),
-    Action::new("prompts.expected", "Edit the row's expected answer", "expected", &["x"], HERE, |model| write(model, What::Expected))
+    Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |model| write(model, What::Expected))
         .asking()
         .unless(no_row),
-    Action::new("prompts.system", "Edit the task's system text", "system", &["p"], HERE, |model| editing::begin(model, What::System))
+    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |model| editing::begin(model, What::System))
         .asking()
         .unless(no_task),
-    Action::new("prompts.sort", "Sort by the next column", "sort", &["s"], HERE, |model| {
+    Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |model| {
         model.prompts.sort = (model.prompts.sort.0.next(), false);
         arrange(model)
     }),
-    Action::new("prompts.sort.backwards", "Sort the other way round", "", &["S"], HERE, |model| {
+    Action::new("prompts.sort.backwards", "Reverse sort", "", &["S"], HERE, |model| {
         model.prompts.sort.1 = !model.prompts.sort.1;
         arrange(model)
     }),
-    Action::new("prompts.add", "Add a row after this one", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
-    Action::new("prompts.duplicate", "Duplicate the row", "", &["c"], HERE, |model| match selected(model) {
+    Action::new("prompts.add", "Add row", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
+    Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |model| match selected(model) {
         Some(entry) => save::duplicate(model, entry),
         None => Vec::new(),
     })
     .also(&["clone"])
     .unless(no_row),
-    Action::new("prompts.delete", "Delete the row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
-    Action::new("prompts.outside", "Open the row's file at its line in $EDITOR", "$EDITOR", &["e"], HERE, outside)
+    Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
+    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
         .also(&["editor", "vim"])
         .unless(no_task),
-    Action::new("prompts.copy", "Copy the prompt as the model sees it to the terminal's clipboard", "", &["y"], HERE, |model| {
+    Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |model| {
         let prompt = model.prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
-        model.say("the prompt is copied");
+        model.say("prompt copied");
         vec![Command::Copy(prompt)]
     })
     .also(&["yank", "clipboard"])
     .unless(no_row),
-    Action::new("prompts.model", "Count tokens with another model's tokenizer and template", "", &["m"], HERE, choose_model)
+    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model)
         .also(&["tokenizer"])
         .asking()
         .unless(no_task),
-    Action::new("prompts.health", "Go to the health report", "", &["H"], HERE, |model| {
+    Action::new("prompts.health", "Show health report", "", &["H"], HERE, |model| {
         model.prompts.pane = Some(HEALTH);
         Vec::new()
     }),
@@ -101,16 +101,16 @@ fn no_task(model: &Model) -> Option<String> {
 }
 
 fn no_row(model: &Model) -> Option<String> {
-    selected(model).is_none().then(|| "no row is selected".to_owned())
+    selected(model).is_none().then(|| "no row selected".to_owned())
 }
 
 fn no_finding(model: &Model) -> Option<String> {
-    table::findings(model).is_empty().then(|| "there is no finding".to_owned())
+    table::findings(model).is_empty().then(|| "no finding selected".to_owned())
 }
 
 fn nothing_open(model: &Model) -> Option<String> {
     let open = model.prompts.editing.is_some() || model.prompts.filtering || !model.prompts.filter.text().is_empty();
-    (!open && super::layout::pane(model) == ROWS).then(|| "there is nothing to leave".to_owned())
+    (!open && super::layout::pane(model) == ROWS).then(|| "nothing to close".to_owned())
 }
 
 fn leave(model: &mut Model) -> Vec<Command> {
@@ -154,7 +154,7 @@ fn add(model: &mut Model) -> Vec<Command> {
 fn delete(model: &mut Model) -> Vec<Command> {
     let (Some(entry), Some(row)) = (selected(model), selected_row(model)) else { return Vec::new() };
     let text = format!("{} in line {} of the {} set: {}", row.id, row.line, entry.set.name(), super::rows::first_words(row));
-    let ask = Confirm::new("Delete the row?", text, "delete it from its file", {
+    let ask = Confirm::new("Delete row?", text, "delete", {
         let (set, row) = (entry.set, row.clone());
         move |model| save::delete(model, set, row)
     });
@@ -189,7 +189,7 @@ fn go_to_finding(model: &mut Model) -> Vec<Command> {
         .iter()
         .position(|entry| entry.set == set && super::rows::row(&open, *entry).is_some_and(|row| row.line == line));
     let Some(place) = place else {
-        model.complain(format!("line {line} of the {} set is no row that could be read; e opens its file there", set.name()));
+        model.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
         return Vec::new();
     };
     let shown = model.prompts.shown.iter().position(|index| *index as usize == place);
@@ -208,8 +208,8 @@ fn go_to_finding(model: &mut Model) -> Vec<Command> {
 
 fn choose_model(model: &mut Model) -> Vec<Command> {
     let now = model.prompts.model.clone().unwrap_or_default();
-    let label = "A folder, a name in the Hugging Face cache, or `tiny`; empty: the task's base model";
-    let ask = Ask::new("Count tokens with which model?", label, &now, |model, name| {
+    let label = "Folder, Hugging Face name, or `tiny`; empty: the task's base model";
+    let ask = Ask::new("Tokenizer of which model?", label, &now, |model, name| {
         let name = name.trim();
         model.prompts.model = (!name.is_empty()).then(|| name.to_owned());
         model.prompts.counter = None;

@@ -72,7 +72,7 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
             }
             if let Some(line) = lines.last_mut().filter(|_| !part.is_empty()) {
                 let shown: String = part.chars().take(MOST_LETTERS).map(visible_letter).collect();
-                let cut = if part.chars().nth(MOST_LETTERS).is_some() { "… (cut here on the screen only)" } else { "" };
+                let cut = if part.chars().nth(MOST_LETTERS).is_some() { "… (truncated on screen)" } else { "" };
                 line.push((shown + cut, is_special));
             }
         }

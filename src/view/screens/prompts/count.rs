@@ -102,7 +102,7 @@ fn counter(config: &TrainConfig) -> Result<Counter, String> {
             Ok(Counter {
                 tokenizer,
                 name: "tiny".to_owned(),
-                note: Some(format!("{name} is not on this machine, so `tiny` counts: {error}")),
+                note: Some(format!("{name} is not available locally: counting with `tiny`: {error}")),
             })
         }
     }

@@ -94,11 +94,11 @@ impl Editing {
     /// In words.
     pub fn title(&self) -> &'static str {
         match self.what {
-            What::Messages(_) => "the row's turns",
-            What::Expected(_) => "the expected answer",
-            What::New(..) => "a new row",
-            What::NewExpected(..) => "the expected answer of a row that is gone",
-            What::System => "the task's system text",
+            What::Messages(_) => "messages",
+            What::Expected(_) => "expected answer",
+            What::New(..) => "new row",
+            What::NewExpected(..) => "expected answer of a deleted row",
+            What::System => "system prompt",
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
     if let Some(editing) = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
         let title = editing.title();
-        model.complain(format!("{title} is unsaved: save it or give it up first"));
+        model.complain(format!("{title} is unsaved: save or discard it first"));
         return Vec::new();
     }
     let commands = kept::forget(model);
@@ -195,18 +195,18 @@ pub(super) fn check(model: &mut Model) {
         },
         What::Expected(_) | What::NewExpected(..) => match (expected_of(editing), scorer) {
             (Err(error), _) => Said::Wrong(error),
-            (Ok(serde_json::Value::Null), _) => Said::Odd("empty: the row has no expected answer".to_owned()),
+            (Ok(serde_json::Value::Null), _) => Said::Odd("empty: no expected answer".to_owned()),
             (Ok(value), Some(scorer)) => {
                 let score = scorer.score(&value.to_string(), None);
                 match score.errors.first() {
-                    Some(error) => Said::Odd(format!("the schema refuses it: {} {}", error.instance_path, error.message)),
-                    None => Said::Fine("valid by the schema in the editor".to_owned()),
+                    Some(error) => Said::Odd(format!("schema violation: {} {}", error.instance_path, error.message)),
+                    None => Said::Fine("valid (schema in the editor)".to_owned()),
                 }
             }
             (Ok(_), None) => Said::Fine("JSON".to_owned()),
         },
         What::System => match editing.editor.text().trim().is_empty() {
-            true => Said::Odd("empty: the task has no system text".to_owned()),
+            true => Said::Odd("empty: no system prompt".to_owned()),
             false => Said::Fine(String::new()),
         },
     };
@@ -264,7 +264,7 @@ pub(super) fn click(model: &mut Model, area: Rect, event: MouseEvent) {
 pub(super) fn leave(model: &mut Model) -> Vec<Command> {
     match &model.prompts.editing {
         Some(editing) if editing.is_changed() => {
-            let ask = Confirm::new("Give up what you wrote?", format!("It is about {}.", editing.title()), "give it up", close);
+            let ask = Confirm::new("Discard changes?", format!("Unsaved: {}.", editing.title()), "discard", close);
             model.popup = Some(Popup::Confirm(ask));
             Vec::new()
         }

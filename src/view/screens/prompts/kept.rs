@@ -15,7 +15,7 @@ use crate::view::model::Model;
 
 /// The work that writes and removes such a file, and what it is of.
 const KEEPING: &str = "prompts.keep";
-const UNSAVED: &str = "what is being written";
+const UNSAVED: &str = "draft";
 
 /// A text that was neither saved nor given up, as its file has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ fn keep(model: &mut Model) -> Vec<Command> {
     match record(editing, model.now_ms) {
         Ok(record) => vec![model.prompts.keeper.keep(KEEPING, UNSAVED, &editing.place.file, record)],
         Err(error) => {
-            model.complain(format!("{UNSAVED} is not safe from a crash: {error}"));
+            model.complain(format!("{UNSAVED} not saved: {error}"));
             Vec::new()
         }
     }
@@ -186,7 +186,7 @@ pub(super) fn put_away(model: &mut Model) -> Vec<Command> {
     if let Some(editing) = model.prompts.editing.take().filter(Editing::is_changed) {
         model.prompts.offers.told.remove(&editing.place.file);
         let (title, task, file) = (editing.title(), &editing.place.task, editing.place.file.display());
-        model.complain(format!("{title} of {task} is unsaved: it is kept in {file}, and offered when that task is opened again"));
+        model.complain(format!("{title} of {task} is unsaved: draft kept in {file}, offered when the task is opened again"));
     }
     commands
 }
@@ -218,7 +218,7 @@ pub fn moved(model: &mut Model, task: &Task) -> Vec<Command> {
         },
         |model, moved| {
             if let Err(error) = moved {
-                model.complain(format!("unsaved texts of the sample stay with it, and are not offered with its copy: {error}"));
+                model.complain(format!("drafts of the embedded task were not moved to its copy: {error}"));
             }
             Vec::new()
         },

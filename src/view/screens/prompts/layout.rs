@@ -9,7 +9,7 @@ use crate::view::widgets::editor;
 /// The table of rows.
 pub const ROWS: &str = "rows";
 /// The selected row as the model sees it.
-pub const CHAT: &str = "as the model sees it";
+pub const CHAT: &str = "prompt preview";
 /// The health of the sets.
 pub const HEALTH: &str = "health";
 /// What is being written.

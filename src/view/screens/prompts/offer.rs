@@ -54,11 +54,11 @@ impl Offers {
 impl Kept {
     fn title(&self) -> String {
         match &self.of {
-            Of::Messages(origin) => format!("the turns of {}", origin.id),
-            Of::Expected(origin) => format!("the expected answer of {}", origin.id),
-            Of::New { set, after: 0 } => format!("a new first row of the {set} prompts"),
-            Of::New { set, after } => format!("a new row of the {set} prompts after line {after}"),
-            Of::System { .. } => "the task's system text".to_owned(),
+            Of::Messages(origin) => format!("messages of {}", origin.id),
+            Of::Expected(origin) => format!("expected answer of {}", origin.id),
+            Of::New { set, after: 0 } => format!("new first row of the {set} set"),
+            Of::New { set, after } => format!("new row of the {set} set after line {after}"),
+            Of::System { .. } => "system prompt".to_owned(),
         }
     }
 }
@@ -80,7 +80,7 @@ pub(super) fn look(model: &Model) -> Vec<Command> {
                 Ok(files) if is_of_task(model, &mark) => files,
                 Ok(_) => return Vec::new(),
                 Err(error) => {
-                    model.complain(format!("unsaved texts are not looked for: {error}"));
+                    model.complain(format!("cannot look for drafts: {error}"));
                     return Vec::new();
                 }
             };
@@ -91,7 +91,7 @@ pub(super) fn look(model: &Model) -> Vec<Command> {
                     _ if model.prompts.offers.told.contains(&file) => {}
                     Ok(kept) => waiting.push(Offer { file, kept }),
                     Err(error) => {
-                        model.complain(format!("{}: {error}; the unsaved text in it is not offered, the file stays", file.display()));
+                        model.complain(format!("{}: {error}; draft not offered, file left in place", file.display()));
                         model.prompts.offers.told.insert(file);
                     }
                 }
@@ -108,7 +108,7 @@ fn read(file: &Path) -> Result<Kept, String> {
     let kept: Kept = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     match &kept.of {
         Of::Messages(Origin { set, .. }) | Of::Expected(Origin { set, .. }) | Of::New { set, .. } => {
-            set_called(set).map(|_| ()).ok_or_else(|| format!("no prompt set is called {set:?}"))?;
+            set_called(set).map(|_| ()).ok_or_else(|| format!("unknown prompt set {set:?}"))?;
         }
         Of::System { .. } => {}
     }
@@ -132,7 +132,7 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
         let Some(offer) = model.prompts.offers.waiting.pop() else { break };
         match find(&open, &offer.kept.of) {
             // A row that cannot be read now may be mended, and then it is looked for again.
-            Err(why) => model.complain(format!("{} is unsaved in {}: {why}", offer.kept.title(), offer.file.display())),
+            Err(why) => model.complain(format!("{} has a draft in {}: {why}", offer.kept.title(), offer.file.display())),
             // The program has ended after saving, before it could remove the file.
             Ok(found) if found.start == offer.kept.text => {
                 commands.push(kept::forget_file(model, &offer.file));
@@ -151,15 +151,15 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
 fn question(offer: Offer, note: Option<String>) -> Confirm {
     let lines = offer.kept.text.split('\n').count();
     let text = format!(
-        "It is {}.\n{lines} line{}, kept on {}.{}",
+        "Draft: {}.\n{lines} line{}, saved {}.{}",
         offer.kept.title(),
         if lines == 1 { "" } else { "s" },
         crate::view::day_and_clock(offer.kept.time_ms),
         note.map_or_else(String::new, |note| format!("\n{note}."))
     );
     let file = offer.file.clone();
-    Confirm::new("Go on with an unsaved text?", text, "go on with it", move |model| take_up(model, offer)).otherwise(move |model| {
-        model.say(format!("the text stays in {}, and is offered again in the next session", file.display()));
+    Confirm::new("Restore draft?", text, "restore", move |model| take_up(model, offer)).otherwise(move |model| {
+        model.say(format!("draft stays in {}: offered again next session", file.display()));
         ask(model)
     })
 }
@@ -173,15 +173,15 @@ fn take_up(model: &mut Model, offer: Offer) -> Vec<Command> {
     let found = match find(&open, &offer.kept.of) {
         Ok(found) if is_here => found,
         outcome => {
-            let why = outcome.err().unwrap_or_else(|| "another task is open now".to_owned());
-            model.complain(format!("the text stays in {}: {why}", offer.file.display()));
+            let why = outcome.err().unwrap_or_else(|| "another task is open".to_owned());
+            model.complain(format!("draft stays in {}: {why}", offer.file.display()));
             model.prompts.offers.told.remove(&offer.file);
             return Vec::new();
         }
     };
     match &found.note {
         Some(note) => model.complain(note.clone()),
-        None => model.say(format!("{} is here, unsaved", offer.kept.title())),
+        None => model.say(format!("{} restored, unsaved", offer.kept.title())),
     }
     let place = Place { task: open.task.label(TASK_FILE), mark, file: offer.file, text: Some(offer.kept.text.clone()) };
     editing::take_up(model, found, place, &offer.kept)
@@ -200,13 +200,13 @@ fn find(open: &OpenTask, of: &Of) -> Result<Found, String> {
             let changed = open.task.system.as_deref().unwrap_or_default() != was;
             return Ok(here(
                 What::System,
-                changed.then(|| "the system text has changed since; what you wrote is compared with it as it is now".to_owned()),
+                changed.then(|| "the system prompt has changed since".to_owned()),
             ));
         }
         Of::New { set, after } => {
             let (set, file) = set_of(open, set)?;
             let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
-            let note = (last < *after).then(|| format!("{file} is shorter now: the new row comes after its last line"));
+            let note = (last < *after).then(|| format!("{file} is shorter now: the row is appended after its last line"));
             return Ok(here(What::New(set, last.min(*after)), note));
         }
     };
@@ -218,18 +218,18 @@ fn find(open: &OpenTask, of: &Of) -> Result<Found, String> {
     };
     if let Some(index) = place_of(rows, origin) {
         let changed = rows.get(index).is_none_or(|row| row.fields != origin.fields);
-        let note = changed.then(|| format!("{} has changed since; what you wrote is compared with the row as it is now", origin.id));
+        let note = changed.then(|| format!("{} has changed since: compare before saving", origin.id));
         return Ok(here(what(Entry { set, index: index as u32 }), note));
     }
     let last = rows.last().map_or(0, |row| row.line);
     let what = if matches!(of, Of::Messages(_)) { What::New(set, last) } else { What::NewExpected(set, last) };
-    let note = format!("{} is gone from {file}; saved, it becomes a new row after the last line", origin.id);
+    let note = format!("{} was deleted from {file}: saving appends it as a new row", origin.id);
     Ok(Found { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
 }
 
 fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), String> {
     let found = set_called(name).and_then(|set| Some((set, open.task.set_file(set)?)));
-    found.ok_or_else(|| format!("task.toml names no {name} prompts any more"))
+    found.ok_or_else(|| format!("task.toml no longer names {name} prompts"))
 }
 
 /// The row as it was, wherever it is now; else the row that has its id. A row without an id of its own is only known by what it holds.

@@ -18,8 +18,8 @@ use crate::view::widgets::editor::{Look, paint};
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
     if model.workbench.task.is_none() {
         let (role, text) = match &model.workbench.task_error {
-            Some(error) => (Role::Bad, format!("the task cannot be opened: {error}")),
-            None => (Role::Faint, "the task is being read".to_owned()),
+            Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
+            None => (Role::Faint, "loading task ...".to_owned()),
         };
         let frame_of = pane(&model.theme, "prompts", true);
         let inner = frame_of.inner(body);
@@ -58,8 +58,8 @@ fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     lines.extend(table::rows(model, columns, layout::table_rows(model, area)));
     if prompts.shown.is_empty() {
         let text = match prompts.entries.is_empty() {
-            true => "no prompt rows; a adds one, e opens the task's files",
-            false => "no row passes the filter; esc drops it",
+            true => "no prompt rows: a adds one, e opens the file",
+            false => "no rows match the filter; esc clears it",
         };
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
@@ -73,7 +73,7 @@ fn chat(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         (Some(tokens), Some(Ok(counter))) => format!("{tokens} tokens of {}", counter.name),
         _ => String::new(),
     };
-    let frame_of = pane(theme, &format!("{id}as the model sees it  {tokens}"), layout::pane(model) == CHAT);
+    let frame_of = pane(theme, &format!("{id}prompt preview  {tokens}"), layout::pane(model) == CHAT);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
     let lines = table::chat_lines(model);
@@ -85,7 +85,7 @@ fn chat(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 fn health(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;
     let focused = layout::pane(model) == HEALTH;
-    let frame_of = pane(theme, "health of the sets", focused);
+    let frame_of = pane(theme, "dataset health", focused);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
     let mut lines = table::health_head(model);

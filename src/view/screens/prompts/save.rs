@@ -78,11 +78,11 @@ fn turns_json(editing: &Editing) -> Result<Value, String> {
 /// The row with another value of one member: the row as it was when writing began, wherever rows have gone since.
 fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static str, value: Value) -> Rewriting {
     let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
-    let row = editing.row.clone().ok_or("the row is not there any more")?;
+    let row = editing.row.clone().ok_or("the row no longer exists")?;
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
         let text = read(&file)?;
-        let old = line_of(&text, line).ok_or("the row is gone from its file")?;
+        let old = line_of(&text, line).ok_or("the row was deleted from its file")?;
         let new = set_member(old, key, &value)?;
         let new = change_line(&text, line, Some(&row.fields), &Change::Replace(new)).map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
@@ -97,7 +97,7 @@ fn insert(
     row: Option<PromptRow>,
     make: impl FnOnce(&str) -> Result<String, String> + Send + 'static,
 ) -> Rewriting {
-    let file = open.task.set_file(set).ok_or_else(|| format!("task.toml names no {} prompts", set.name()))?.to_owned();
+    let file = open.task.set_file(set).ok_or_else(|| format!("task.toml has no {} prompts", set.name()))?.to_owned();
     let rewrite: Rewrite = Box::new(move |read| {
         let text = read(&file)?;
         let new = make(line_of(&text, after).unwrap_or(""))?;
@@ -111,7 +111,7 @@ fn insert(
 /// A copy of a row after it, with an id of its own where rows have ids.
 pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
-    let row = row(&open, entry).cloned().ok_or_else(|| "the row is not there any more".to_owned());
+    let row = row(&open, entry).cloned().ok_or_else(|| "the row no longer exists".to_owned());
     let made = row.and_then(|row| {
         let id = open.rows.get(&entry.set).and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
         insert(&open, entry.set, row.line, Some(row), move |old| match id {

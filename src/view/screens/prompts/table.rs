@@ -63,8 +63,8 @@ fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)>
     let all = [
         (Column::File, "set", set),
         (Column::Id, "id", id),
-        (Column::Tokens, "tok", tokens),
-        (Column::Expected, "exp", expected),
+        (Column::Tokens, "tokens", tokens),
+        (Column::Expected, "expected", expected),
         (Column::Tags, "tags", tags),
         (Column::Words, "first words", 11),
     ];
@@ -142,7 +142,7 @@ pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
     let Some(row) = selected_row(model) else { return vec![faint("no row is selected")] };
-    let Some(chat) = &model.prompts.chat else { return vec![faint("the tokenizer is being read")] };
+    let Some(chat) = &model.prompts.chat else { return vec![faint("loading tokenizer ...")] };
     let mut lines = Vec::new();
     if let Some(Ok(counter)) = &model.prompts.counter
         && let Some(note) = &counter.note
@@ -158,19 +158,19 @@ pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
         })),
         Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
     }
-    lines.push(faint(theme.glyph("▸ here the model's answer begins", "> here the model's answer begins")));
+    lines.push(faint(theme.glyph("▸ answer starts here", "> answer starts here")));
     lines.push(Line::default());
     match &chat.expected {
         Some(expected) => {
             lines.push(Line::styled("expected", theme.style(Role::Title)));
             lines.extend(json::lines(theme, expected.trim_end(), &[]));
         }
-        None => lines.push(faint("no expected answer; x writes one")),
+        None => lines.push(faint("no expected answer: x adds one")),
     }
     let other: Vec<&str> =
         row.fields.keys().map(String::as_str).filter(|key| !["id", "messages", "expected", "tags"].contains(key)).collect();
     if !other.is_empty() {
-        lines.push(faint(&format!("other fields, which reach the scorer: {}", other.join(", "))));
+        lines.push(faint(&format!("other fields (passed to the scorer): {}", other.join(", "))));
     }
     lines
 }
@@ -196,7 +196,7 @@ pub(super) fn finding_place(model: &Model) -> Option<(PromptSet, usize)> {
 pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let health = match &model.prompts.health {
-        None => return vec![Line::styled("the sets are being checked", theme.style(Role::Faint))],
+        None => return vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
         Some(Err(error)) => return vec![Line::styled(error.clone(), theme.style(Role::Bad))],
         Some(Ok(health)) => health,
     };
@@ -215,7 +215,7 @@ pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
         Role::Good
     };
     let sentence = match errors + warnings {
-        0 => "nothing is wrong: no duplicate, no leak between the sets, every expected answer valid, no secret".to_owned(),
+        0 => "no findings: no duplicates, no leaks, all expected answers valid, no secrets".to_owned(),
         _ => format!("{errors} errors, {warnings} warnings; enter goes to the row"),
     };
     lines.push(Line::styled(sentence, theme.style(role)));

@@ -29,7 +29,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
         if let Some(role) = line.strip_prefix(MARK.trim_end()) {
             let role = role.trim();
             if !ROLES.contains(&role) {
-                return Err(format!("line {}: {role:?} is no role; write one of {} after ===", index + 1, ROLES.join(", ")));
+                return Err(format!("line {}: unknown role {role:?}; use {} after ===", index + 1, ROLES.join(", ")));
             }
             messages.push(Message { role: role.to_owned(), content: String::new() });
             continue;
@@ -38,7 +38,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
             if line.trim().is_empty() {
                 continue;
             }
-            return Err(format!("line {}: a turn begins with a line such as `=== user`", index + 1));
+            return Err(format!("line {}: messages start with a line such as `=== user`", index + 1));
         };
         let own = if line.starts_with('\\') && line.trim_start_matches('\\').starts_with(MARK.trim_end()) { &line[1..] } else { line };
         turn.content.push_str(own);
@@ -49,7 +49,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
     }
     match messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
         true => Ok(messages),
-        false => Err("there is no user turn with text; write `=== user` and below it what is asked".to_owned()),
+        false => Err("no user message: add `=== user` and the prompt below it".to_owned()),
     }
 }
 

@@ -14,38 +14,38 @@ const HERE: Place = Place::On(Screen::Runs);
 
 /// The screen's part of the table.
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("runs.open", "Open the run live, and make it the current one", "open", &["enter"], HERE, open).unless(no_readable),
-    Action::new("runs.filter", "Filter by words and conditions", "filter", &["/"], HERE, |model| {
+    Action::new("runs.open", "Open run", "open", &["enter"], HERE, open).unless(no_readable),
+    Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |model| {
         model.runs.typing = true;
         model.runs.pane = LIST;
         Vec::new()
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("runs.leave_filter", "Leave the filter; once more, take it away", "", &["esc"], HERE, leave_filter).unless(|model| {
+    Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|model| {
         let runs = &model.runs;
         let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !model.zoomed && runs.pane == LIST;
-        nothing.then(|| "there is no filter and no mark to take away".to_owned())
+        nothing.then(|| "no filter or marks to clear".to_owned())
     }),
-    Action::new("runs.mark", "Mark the run, or take its mark away", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare the marked runs: configuration, metrics, evals", "compare", &["c"], HERE, compare)
+    Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
+    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare)
         .also(&["diff"])
         .unless(|model| {
             let several = model.runs.chosen().len() > 1;
-            (!several).then(|| "mark two runs or more with space first".to_owned())
+            (!several).then(|| "mark two or more runs first (space)".to_owned())
         }),
     Action::new(
         "runs.versus",
-        "Compare answers: base and trained of the run, or the results of two or three marked runs",
+        "Compare answers",
         "answers",
         &["v"],
         HERE,
         versus,
     )
     .also(&["answers"])
-    .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark three runs at most".to_owned()))),
-    Action::new("runs.overlay", "Draw the marked runs over the one under the cursor, live", "overlay", &["o"], HERE, overlay).unless(
-        |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark a run or more with space first".to_owned())),
+    .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark at most three runs".to_owned()))),
+    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(
+        |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned())),
     ),
     Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |model| ask::tell(model, Verb::Pause))
         .also(&["hold"])
@@ -53,59 +53,59 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("runs.resume", "Resume run", "resume", &["r"], HERE, ask::resume)
         .also(&["continue", "unpause", "restart"])
         .unless(ask::no_resume),
-    Action::new("runs.checkpoint", "Save a checkpoint after the step under way", "", &["C"], HERE, |model| {
+    Action::new("runs.checkpoint", "Save checkpoint", "", &["C"], HERE, |model| {
         ask::tell(model, Verb::Checkpoint)
     })
     .unless(ask::no_worker),
-    Action::new("runs.eval", "Read the eval set after the step under way", "", &["E"], HERE, |model| ask::tell(model, Verb::Eval))
+    Action::new("runs.eval", "Run eval", "", &["E"], HERE, |model| ask::tell(model, Verb::Eval))
         .also(&["run eval"])
         .unless(ask::no_worker),
-    Action::new("runs.stop", "Stop run after its step", "stop", &["x"], HERE, |model| ask::stop(model, false))
+    Action::new("runs.stop", "Stop run", "stop", &["x"], HERE, |model| ask::stop(model, false))
         .also(&["end", "cancel"])
         .unless(ask::no_worker),
-    Action::new("runs.stop_now", "Stop run at once; its step is lost", "", &["X"], HERE, |model| ask::stop(model, true))
+    Action::new("runs.stop_now", "Kill run", "", &["X"], HERE, |model| ask::stop(model, true))
         .also(&["kill", "abort"])
         .unless(ask::no_worker),
     Action::new("runs.annotate", "Add note", "", &["a"], HERE, ask::note)
         .also(&["note", "annotate", "comment"])
         .asking()
         .unless(ask::no_note),
-    Action::new("runs.tag", "Give the marked runs a tag, or take one away (-tag)", "tag", &["t"], HERE, keep::tag)
+    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, keep::tag)
         .also(&["tag", "label", "rename"])
         .asking()
         .unless(no_readable),
-    Action::new("runs.sort_next", "Sort by the next column", "", &[">"], HERE, |model| sort_by_column(model, 1)),
-    Action::new("runs.sort_previous", "Sort by the column before", "", &["<"], HERE, |model| sort_by_column(model, -1)),
-    Action::new("runs.sort_turn", "Turn the order round", "", &["R"], HERE, |model| {
+    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |model| sort_by_column(model, 1)),
+    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |model| sort_by_column(model, -1)),
+    Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |model| {
         model.runs.sort.descending = !model.runs.sort.descending;
         model.runs.arrange();
         Vec::new()
     }),
-    Action::new("runs.sort_by", "Sort by any field or metric", "sort", &["s"], HERE, sort_by).also(&["order"]).asking(),
-    Action::new("runs.smoothed", "Sort metrics by their moving average, or by their last value", "", &["S"], HERE, |model| {
+    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, sort_by).also(&["order"]).asking(),
+    Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |model| {
         model.runs.sort.smoothed = !model.runs.sort.smoothed;
         model.runs.arrange();
-        let how = if model.runs.sort.smoothed { "their moving average over about ten steps" } else { "their last value" };
-        model.say(format!("metrics are sorted by {how}"));
+        let how = if model.runs.sort.smoothed { "moving average (about 10 steps)" } else { "last value" };
+        model.say(format!("metrics sorted by {how}"));
         Vec::new()
     }),
     Action::new("runs.html", "Export HTML", "", &["w"], HERE, keep::html).also(&["export", "report"]).asking().unless(no_readable),
     Action::new("runs.csv", "Export CSV", "", &["W"], HERE, keep::csv).also(&["export"]).asking().unless(no_readable),
-    Action::new("runs.promote", "Copy a checkpoint's weights into a folder of their own", "", &["P"], HERE, keep::promote)
+    Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, keep::promote)
         .also(&["promote", "export checkpoint", "export adapter"])
         .asking()
         .unless(|model| {
-            let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "the run has no checkpoint yet".to_owned());
+            let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
             no_readable(model).or_else(none)
         }),
     Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, keep::remove).also(&["remove"]).unless(keep::no_removal),
-    Action::new("runs.copy", "Copy the run's id", "", &["y"], HERE, |model| {
+    Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |model| {
         let id = model.runs.entry().map(crate::report::Entry::id);
         id.into_iter().map(Command::Copy).collect()
     })
     .also(&["yank", "clipboard"])
     .unless(no_run),
-    Action::new("runs.demonstration", "Open the recorded run that comes with the source", "", &["D"], HERE, |model| {
+    Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |model| {
         let Some(run) = model.runs.demonstration.clone() else { return Vec::new() };
         let mut commands = workbench::show_run(model, run);
         commands.extend(workbench::go_to(model, Screen::Live));
@@ -113,18 +113,18 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(|model| {
         let there = model.runs.demonstration.is_some();
-        (!there).then(|| "there is no sample-data/finished-run above this folder".to_owned())
+        (!there).then(|| "sample-data/finished-run not found above this folder".to_owned())
     }),
 ];
 
 /// Why nothing can be done with the run under the cursor.
 pub(super) fn no_run(model: &Model) -> Option<String> {
-    model.runs.entry().is_none().then(|| "there is no run under the cursor".to_owned())
+    model.runs.entry().is_none().then(|| "no run selected".to_owned())
 }
 
 /// The same, also where it cannot be read.
 pub(super) fn no_readable(model: &Model) -> Option<String> {
-    let error = || model.runs.entry().and_then(|entry| entry.row.as_ref().err()).map(|error| format!("this run cannot be read: {error}"));
+    let error = || model.runs.entry().and_then(|entry| entry.row.as_ref().err()).map(|error| format!("cannot read this run: {error}"));
     no_run(model).or_else(error)
 }
 
@@ -207,8 +207,8 @@ pub(super) fn sort_by_title(model: &mut Model, field: &str, smoothed: bool) {
 
 fn sort_by(model: &mut Model) -> Vec<Command> {
     let now = model.runs.sort.field.clone();
-    let label = "A field (valid, step, …), config.KEY, or a metric (reward, kl, completions/mean_length):";
-    let question = Ask::new("Sort the runs", label, &now, |model, name| {
+    let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, completions/mean_length):";
+    let question = Ask::new("Sort runs", label, &now, |model, name| {
         name.trim().clone_into(&mut model.runs.sort.field);
         model.runs.sort.descending = true;
         model.runs.arrange();
@@ -252,11 +252,11 @@ fn compare(model: &mut Model) -> Vec<Command> {
         |model, page| {
             match page {
                 Ok(_) if model.takes_text() => {
-                    model.complain("the comparison is ready, but something else was begun meanwhile: press c again")
+                    model.complain("comparison ready: press c again to show it")
                 }
                 Ok(page) => {
                     let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
-                    model.popup = Some(Popup::Page(Page::new("Runs compared", lines)));
+                    model.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
                 }
                 Err(error) => model.complain(error.to_string()),
             }

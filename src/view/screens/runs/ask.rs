@@ -29,7 +29,7 @@ pub(super) fn no_note(model: &Model) -> Option<String> {
 
 /// Why the run cannot be paused.
 pub(super) fn no_pause(model: &Model) -> Option<String> {
-    let paused = || (status(model) == Some(Status::Paused)).then(|| "the run is paused already; r lets it go on".to_owned());
+    let paused = || (status(model) == Some(Status::Paused)).then(|| "the run is paused: resume it with r".to_owned());
     no_worker(model).or_else(paused)
 }
 
@@ -42,7 +42,7 @@ pub(super) fn no_resume(model: &Model) -> Option<String> {
 pub(super) fn tell(model: &mut Model, verb: Verb) -> Vec<Command> {
     let Some(path) = path(model) else { return Vec::new() };
     if verb.is_work() {
-        model.say(format!("asked: {}; it comes after the step under way", verb.name()));
+        model.say(format!("requested: {}, runs after the current step", verb.name()));
     }
     vec![control::request_then(&path, verb, super::look)]
 }
@@ -58,14 +58,14 @@ pub(super) fn stop(model: &mut Model, now: bool) -> Vec<Command> {
     let (id, step) = (row.directory.id().to_owned(), row.last_step);
     let text = match now {
         true => format!(
-            "{id} ends at once. The step under way after step {step} is lost; what was saved by the last checkpoint stays, and r goes on from there."
+            "{id} stops now. The current step (after {step}) is lost; resume (r) continues from the last checkpoint."
         ),
-        false => format!("{id} ends after the step under way (step {step} is done), its checkpoint saved. r goes on from there later."),
+        false => format!("{id} stops after the current step (step {step} is done) and saves a checkpoint. Resume later with r."),
     };
-    let yes = if now { "stop it now" } else { "stop it after the step" };
+    let yes = if now { "kill" } else { "stop" };
     // The question is about this run, wherever the cursor is when it is answered.
     let path = row.directory.path().to_owned();
-    model.popup = Some(Popup::Confirm(Confirm::new("Stop the run?", text, yes, move |model| {
+    model.popup = Some(Popup::Confirm(Confirm::new("Stop run?", text, yes, move |model| {
         model.runs.under = Some(path);
         model.runs.arrange();
         tell(model, Verb::Stop { now })

@@ -100,7 +100,7 @@ fn all() -> Vec<(u8, Column)> {
             Some(valid) => (percent(valid), Role::Text),
             None => ("-".to_owned(), Role::Faint),
         }),
-        column(5, "over time", "valid", 10, false, |look, row| {
+        column(5, "trend", "valid", 10, false, |look, row| {
             (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne)
         }),
         column(3, "age", "created", 5, true, |look, row| (age(look.now_ms, row.directory.file().created_ms), Role::Faint)),
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn columns_fit_at_every_width() {
         for width in 0..220 {
-            for sort in ["created", "completions/mean_length", "config.learning_rate"] {
+            for sort in ["created", "decode/mean_length", "config.learning_rate"] {
                 let columns = columns(width, sort, false);
                 let total: usize = columns.iter().map(|column| column.width + 1).sum();
                 assert!(total <= width || columns.len() == 1, "{width} {sort}: {total}");

@@ -32,7 +32,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let Some(entry) = model.runs.entry() else {
-        frame.render_widget(Paragraph::new("no run is under the cursor"), inside);
+        frame.render_widget(Paragraph::new("no run selected"), inside);
         return;
     };
     let top = u16::try_from(model.runs.detail_top).unwrap_or(u16::MAX);
@@ -71,8 +71,8 @@ fn unreadable(model: &Model, entry: &Entry, error: &str) -> Vec<Line<'static>> {
     vec![
         Line::styled(error.to_owned(), theme.style(Role::Bad)),
         Line::default(),
-        Line::from(format!("Its files are in {}", entry.path.display())),
-        Line::from("Nothing can be done with it from here: mend the file that is named, or move the folder away."),
+        Line::from(format!("Folder: {}", entry.path.display())),
+        Line::from("Fix the file named above, or move the folder away."),
     ]
 }
 
@@ -107,9 +107,9 @@ impl<'a> Facts<'a> {
         let (glyph, role) = state(self.theme, row.status, row.cause.as_deref());
         let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
         let next = match row.status {
-            Status::Interrupted => "; r goes on from its last checkpoint",
-            Status::Paused => "; r lets it go on",
-            Status::Created => "; no worker has begun with it, r starts one",
+            Status::Interrupted => "; resume with r",
+            Status::Paused => "; resume with r",
+            Status::Created => "; no worker yet, start with r",
             _ => "",
         };
         self.said("state", &format!("{glyph} {}{cause}{next}", row.status.name()), role)
@@ -121,7 +121,7 @@ impl<'a> Facts<'a> {
         let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
         let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
         let changed: Vec<String> = row.changed_keys().into_iter().map(|(key, value, _)| format!("{key}={value}")).collect();
-        let changed = if changed.is_empty() { "every key at its default".to_owned() } else { changed.join(" ") };
+        let changed = if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(" ") };
         let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
         let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
         let mut lines = [
@@ -183,7 +183,7 @@ fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>>
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let arrow = theme.glyph("→", "->");
         let mut spans = vec![Span::styled(format!("{name:<NAME$} "), theme.style(Role::Faint))];
-        spans.push(Span::styled(format!("{:<20}", base.unwrap_or_else(|| "not read".to_owned())), theme.style(Role::Base)));
+        spans.push(Span::styled(format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())), theme.style(Role::Base)));
         if let Some(trained) = trained {
             let role = if is_base { Role::Base } else { Role::Trained };
             spans.push(Span::raw(format!("{arrow} ")));
@@ -201,7 +201,7 @@ fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>>
     let of = trained.map_or_else(
         || format!("  n {n}"),
         |(step, _)| {
-            let base = if is_base { ", the base: no later checkpoint did better" } else { "" };
+            let base = if is_base { ", the base: no later checkpoint was better" } else { "" };
             format!("  n {n}, step {step}{base}")
         },
     );

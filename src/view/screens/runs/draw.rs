@@ -119,7 +119,7 @@ fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(line);
     }
     if runs.shown.is_empty() {
-        lines.push(Line::styled("  no run fits the filter; esc takes it away", theme.style(Role::Faint)));
+        lines.push(Line::styled("  no runs match filter; esc clears it", theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }
@@ -129,7 +129,7 @@ fn title(model: &Model, width: usize) -> String {
     let (shown, all) = (runs.shown.len(), runs.listing.entries().len());
     let count = if shown == all { format!("Runs {all}") } else { format!("Runs {shown} of {all}") };
     let marked = if runs.marked.is_empty() { String::new() } else { format!(", {} marked", runs.marked.len()) };
-    let reading = if runs.listed { "" } else { ", reading" };
+    let reading = if runs.listed { "" } else { ", loading" };
     let sort = match (runs.sort.field.as_str(), runs.sort.descending) {
         ("created", true) => "newest first".to_owned(),
         ("created", false) => "oldest first".to_owned(),
@@ -146,20 +146,20 @@ fn title(model: &Model, width: usize) -> String {
 fn nothing(model: &Model) -> Vec<Line<'static>> {
     let (runs, theme) = (&model.runs, &model.theme);
     if !runs.listed {
-        return vec![Line::default(), Line::styled("Looking for runs …", theme.style(Role::Faint))];
+        return vec![Line::default(), Line::styled("loading runs ...", theme.style(Role::Faint))];
     }
     let key = |text: &'static str| Span::styled(text, theme.style(Role::Key));
     let mut lines = vec![
         Line::default(),
         Line::styled("No runs yet.", theme.style(Role::Title)),
         Line::default(),
-        Line::from(vec![key("5"), Span::raw("  opens the launch form; enter there starts a run on what this machine has")]),
+        Line::from(vec![key("5"), Span::raw("  opens Launch; enter starts a run on this machine")]),
     ];
     if runs.demonstration.is_some() {
-        lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded run, to look around in what a run shows")]));
+        lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded sample run")]));
     }
     lines.push(Line::default());
-    let places = format!("Runs are looked for in {}", model.workbench.places.described());
+    let places = format!("Runs folder: {}", model.workbench.places.described());
     lines.push(Line::styled(places, theme.style(Role::Faint)));
     lines
 }
@@ -176,7 +176,7 @@ fn filter_line(model: &Model, width: usize) -> Line<'static> {
     if !wrong.is_empty() {
         spans.push(Span::styled(format!("  {}", fitted(&wrong, room.saturating_sub(used + 2))), theme.style(Role::Bad)));
     } else if runs.filter.text().is_empty() {
-        spans.push(Span::styled(" words, then conditions: tiny valid>0.9 and tags:kept", theme.style(Role::Faint)));
+        spans.push(Span::styled(" filter: tiny valid>0.9 and tags:best", theme.style(Role::Faint)));
     }
     Line::from(spans)
 }
@@ -188,7 +188,7 @@ fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
         let is_sort = column.field == sort.field
-            && column.title != "over time"
+            && column.title != "trend"
             && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
         let title =
             if is_sort { format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1))) } else { column.title.clone() };

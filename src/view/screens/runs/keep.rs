@@ -15,11 +15,11 @@ pub(super) fn tag(model: &mut Model) -> Vec<Command> {
     let runs = model.runs.chosen();
     let there = model.runs.row().map_or_else(String::new, |row| row.tags.join(" "));
     let whose = if runs.len() == 1 {
-        format!("It has: {}", if there.is_empty() { "none" } else { &there })
+        format!("Tags: {}", if there.is_empty() { "none" } else { &there })
     } else {
-        format!("For {} marked runs", runs.len())
+        format!("{} marked runs", runs.len())
     };
-    let question = Ask::new("Tags", format!("{whose}. New ones, and -tag to take one away:"), "", move |_, text| {
+    let question = Ask::new("Tags", format!("{whose}. Add tags; -tag removes:"), "", move |_, text| {
         let (remove, add): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|tag| tag.starts_with('-'));
         let add: Vec<String> = add.iter().map(|tag| tag.trim_start_matches('+').to_owned()).collect();
         let remove: Vec<String> = remove.iter().map(|tag| tag.trim_start_matches('-').to_owned()).collect();
@@ -35,7 +35,7 @@ pub(super) fn tag(model: &mut Model) -> Vec<Command> {
             },
             |model, outcome| {
                 match outcome {
-                    Ok(count) => model.say(format!("the tags of {count} {} are written", if count == 1 { "run" } else { "runs" })),
+                    Ok(count) => model.say(format!("tags of {count} {} saved", if count == 1 { "run" } else { "runs" })),
                     Err(error) => model.complain(error),
                 }
                 super::look(model)
@@ -48,7 +48,7 @@ pub(super) fn tag(model: &mut Model) -> Vec<Command> {
 
 fn wrong_tags(text: &str) -> Option<String> {
     if text.trim().is_empty() {
-        return Some("type a tag, such as kept".to_owned());
+        return Some("enter a tag, such as baseline".to_owned());
     }
     text.split_whitespace().find_map(|tag| check_tag(tag.strip_prefix(['-', '+']).unwrap_or(tag)))
 }
@@ -75,7 +75,7 @@ fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String
     let Some(row) = model.runs.row() else { return Vec::new() };
     let (directory, here) = (row.directory.clone(), model.options.here.clone());
     let proposed = here.join(format!("{}.{form}", directory.id())).display().to_string();
-    model.popup = Some(Popup::Ask(Ask::new("Export", "The file to write:", &proposed, move |_, file| {
+    model.popup = Some(Popup::Ask(Ask::new("Export", "File:", &proposed, move |_, file| {
         let file = written_path(&file, &here);
         vec![Work::once(
             "runs.export",
@@ -94,7 +94,7 @@ fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String
 pub(in crate::view::screens) fn written(file: &Path, text: &str, masked: usize) -> Result<String, String> {
     let free = free_path(file);
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
-    let taken = if free == file { String::new() } else { format!("; {} exists and is left as it is", file.display()) };
+    let taken = if free == file { String::new() } else { format!("; {} exists, not overwritten", file.display()) };
     Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), size(text.len() as u64)))
 }
 
@@ -121,9 +121,9 @@ pub(super) fn promote(model: &mut Model) -> Vec<Command> {
     let Some(row) = model.runs.row() else { return Vec::new() };
     let (path, here) = (row.directory.path().to_owned(), model.options.here.clone());
     let steps: Vec<String> = row.checkpoints.iter().map(u64::to_string).collect();
-    let label = format!("The checkpoint (best, last, or one of {}), then the new folder:", steps.join(" "));
+    let label = format!("Checkpoint (best, last, or one of {}), then the new folder:", steps.join(" "));
     let proposed = format!("best {}", here.join(format!("{}-adapter", row.directory.file().task)).display());
-    let question = Ask::new("Promote a checkpoint", label, &proposed, move |_, text| {
+    let question = Ask::new("Export checkpoint", label, &proposed, move |_, text| {
         let (at, folder) = text.trim().split_once(' ').unwrap_or(("best", text.trim()));
         let (reference, folder) = (RunReference::parse(&format!("run@{at}")), written_path(folder, &here));
         vec![Work::once(
@@ -144,18 +144,18 @@ pub(super) fn promote(model: &mut Model) -> Vec<Command> {
 fn wrong_promotion(text: &str) -> Option<String> {
     let (at, folder) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     let known = ["best", "last"].contains(&at) || at.parse::<u64>().is_ok();
-    (!known || folder.trim().is_empty()).then(|| "write it as `best FOLDER`, `last FOLDER` or `40 FOLDER`".to_owned())
+    (!known || folder.trim().is_empty()).then(|| "write `best FOLDER`, `last FOLDER` or `40 FOLDER`".to_owned())
 }
 
 /// Why the run cannot be removed.
 pub(super) fn no_removal(model: &Model) -> Option<String> {
     let alive = || {
         let status = model.runs.row()?.status;
-        (!status.is_ended() && status != crate::run::Status::Created).then(|| format!("the run is {}; stop it first (x)", status.name()))
+        (!status.is_ended() && status != crate::run::Status::Created).then(|| format!("the run is {}: stop it first (x)", status.name()))
     };
     let unreadable = || {
         let error = model.runs.entry()?.row.as_ref().err()?;
-        Some(format!("it cannot be read, so what would be lost is not known ({error}); delete its folder by hand"))
+        Some(format!("cannot read the run ({error}): delete its folder by hand"))
     };
     no_run(model).or_else(unreadable).or_else(alive)
 }
@@ -176,7 +176,7 @@ pub(super) fn remove(model: &mut Model) -> Vec<Command> {
             match found {
                 // A `y` on its way to something else must not be the answer.
                 Ok(_) if model.keys != asked => {
-                    model.complain("nothing was deleted: other keys were pressed before the question; press d again")
+                    model.complain("delete cancelled: other keys were pressed; press d again")
                 }
                 Ok((users, disk)) => confirm_removal(model, &row, users, disk.total_bytes, path),
                 Err(error) => model.complain(error),
@@ -189,16 +189,16 @@ pub(super) fn remove(model: &mut Model) -> Vec<Command> {
 fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<String>, bytes: u64, path: PathBuf) {
     let rate = row.valid().map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
     let mut text = format!(
-        "{}: {} steps{rate}, {} checkpoints, {} in all, are deleted for good.",
+        "{}: {} steps{rate}, {} checkpoints, {} total. This cannot be undone.",
         row.directory.id(),
         row.last_step,
         row.checkpoints.len(),
         size(bytes)
     );
     if !users.is_empty() {
-        text.push_str(&format!("\nStarted from its result, and not to be resumed without it: {}", users.join(", ")));
+        text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
     }
-    model.popup = Some(Popup::Confirm(Confirm::new("Delete the run?", text, "delete it", move |model| {
+    model.popup = Some(Popup::Confirm(Confirm::new("Delete run?", text, "delete", move |model| {
         let places = model.workbench.places.clone();
         vec![Work::once(
             "runs.remove",
@@ -224,7 +224,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, second) = (folder.path().join("run.html"), folder.path().join("run-2.html"));
         assert_eq!(written(&file, "one", 2).unwrap(), format!("wrote {} ({}), 2 secrets masked", file.display(), size(3)));
-        let left = format!("{} exists and is left as it is", file.display());
+        let left = format!("{} exists, not overwritten", file.display());
         let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), size(5));
         assert_eq!(written(&file, "other", 0).unwrap(), said);
         assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()), (b"one".to_vec(), b"other".to_vec()));

@@ -19,14 +19,14 @@ const IN_EDITOR: Place = Place::In(Screen::Schema, EDITOR);
 /// Everything that can be done with the schema.
 pub(super) const ACTIONS: &[Action] =
     &[
-        Action::new("schema.type", "Type into the editor", "type", &["enter", "i"], IN_EDITOR, |model| {
+        Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |model| {
             model.schema.typing = true;
             Vec::new()
         })
         .also(&["edit", "insert"])
         .asking()
         .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
-        Action::new("schema.leave", "Leave typing, the selection, or the search", "leave", &["esc"], IN_EDITOR, leave),
+        Action::new("schema.leave", "Leave editor", "leave", &["esc"], IN_EDITOR, leave),
         Action::new("schema.undo", "Undo", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
             let undone = model.schema.editor.undo();
             done(model, undone, "nothing to undo")
@@ -35,33 +35,33 @@ pub(super) const ACTIONS: &[Action] =
             let redone = model.schema.editor.redo();
             done(model, redone, "nothing to redo")
         }),
-        Action::new("schema.find", "Find text", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
-        Action::new("schema.find.next", "Go to the next place of it", "", &["n"], IN_EDITOR, |model| find_next(model, true))
+        Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
+        Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |model| find_next(model, true))
             .unless(no_search),
-        Action::new("schema.find.previous", "Go to the place before", "", &["N"], IN_EDITOR, |model| find_next(model, false))
+        Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |model| find_next(model, false))
             .unless(no_search),
-        Action::new("schema.line", "Go to a line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
-        Action::new("schema.fault.next", "Go to the next error or warning", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true))
+        Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
+        Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true))
             .unless(no_faults),
-        Action::new("schema.fault.previous", "Go to the error or warning before", "", &["["], IN_EDITOR, |model| next_fault(model, false))
+        Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |model| next_fault(model, false))
             .unless(no_faults),
-        Action::new("schema.faults", "List all errors and warnings", "", &["!"], IN_EDITOR, list_faults)
+        Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, list_faults)
             .also(&["errors", "warnings", "problems"])
             .unless(no_faults),
-        Action::new("schema.format", "Lay the text out: two blanks a level", "format", &["alt-f", "="], IN_EDITOR, format)
+        Action::new("schema.format", "Format", "format", &["alt-f", "="], IN_EDITOR, format)
             .also(&["format", "indent", "prettify"])
             .unless(no_text),
-        Action::new("schema.select", "Select everything", "", &["alt-a"], IN_EDITOR, |model| {
+        Action::new("schema.select", "Select all", "", &["alt-a"], IN_EDITOR, |model| {
             model.schema.editor.select_all();
             Vec::new()
         }),
-        Action::new("schema.save", "Save the schema", "save", &["ctrl-o", "w"], HERE, decide::save)
+        Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, decide::save)
             .also(&["write"])
             .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-        Action::new("schema.copy", "Copy the selection, else the whole text, to the terminal's clipboard", "", &["y", "alt-y"], HERE, copy)
+        Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy)
             .also(&["yank", "clipboard"])
             .unless(no_text),
-        Action::new("schema.outside", "Open the schema in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
+        Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
             let line = model.schema.editor.cursor().0 + 1;
             model.schema.typing = false;
             draft::edit_outside(model, line)
@@ -70,18 +70,18 @@ pub(super) const ACTIONS: &[Action] =
         .unless(|model| no_text(model).or_else(|| undecided(model))),
         Action::new(
             "schema.difference",
-            "Show the difference to the saved text, or to the other text",
-            "difference",
+            "Show diff",
+            "diff",
             &["d"],
             HERE,
             decide::difference,
         )
         .also(&["diff", "changes"])
         .unless(|model| no_text(model).or_else(|| if are_two_texts(model) { None } else { unchanged(model) })),
-        Action::new("schema.revert", "Go back to the saved text", "", &["R"], HERE, decide::revert)
+        Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, decide::revert)
             .also(&["revert", "reset"])
             .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-        Action::new("schema.take", "Take the other text: the draft that is left, or what is on disk", "take", &["t"], HERE, |model| {
+        Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| {
             match model.workbench.draft.theirs.is_some() {
                 true => draft::take_theirs(model),
                 false => draft::take_offer(model),
@@ -89,11 +89,11 @@ pub(super) const ACTIONS: &[Action] =
         })
         .also(&["restore draft"])
         .unless(decided),
-        Action::new("schema.own", "Keep the text that is here against what is on disk", "keep mine", &["o"], HERE, draft::keep_own)
-            .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file was not changed on disk".to_owned())),
-        Action::new("schema.discard", "Discard the draft that is left", "discard draft", &["x"], HERE, decide::discard).unless(|model| {
+        Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, draft::keep_own)
+            .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
+        Action::new("schema.discard", "Discard draft", "discard draft", &["x"], HERE, decide::discard).unless(|model| {
             let draft = &model.workbench.draft;
-            (draft.offer.is_none() || draft.theirs.is_some()).then(|| "there is no draft to discard".to_owned())
+            (draft.offer.is_none() || draft.theirs.is_some()).then(|| "no draft to discard".to_owned())
         }),
     ];
 
@@ -102,7 +102,7 @@ fn no_text(model: &Model) -> Option<String> {
 }
 
 fn typing(model: &Model) -> Option<String> {
-    model.schema.typing.then(|| "you are typing".to_owned())
+    model.schema.typing.then(|| "already editing".to_owned())
 }
 
 fn are_two_texts(model: &Model) -> bool {
@@ -111,23 +111,23 @@ fn are_two_texts(model: &Model) -> bool {
 }
 
 fn undecided(model: &Model) -> Option<String> {
-    are_two_texts(model).then(|| format!("there are two texts: {}", decide::keys(model)))
+    are_two_texts(model).then(|| format!("two versions exist: {}", decide::keys(model)))
 }
 
 fn decided(model: &Model) -> Option<String> {
-    (!are_two_texts(model)).then(|| "there is no other text to choose".to_owned())
+    (!are_two_texts(model)).then(|| "no other version".to_owned())
 }
 
 fn unchanged(model: &Model) -> Option<String> {
-    (!model.workbench.draft.is_changed()).then(|| "nothing is unsaved".to_owned())
+    (!model.workbench.draft.is_changed()).then(|| "no unsaved changes".to_owned())
 }
 
 fn no_search(model: &Model) -> Option<String> {
-    model.schema.editor.wanted().is_empty().then(|| "nothing is looked for; / finds a text".to_owned())
+    model.schema.editor.wanted().is_empty().then(|| "no search: / finds text".to_owned())
 }
 
 fn no_faults(model: &Model) -> Option<String> {
-    model.workbench.draft.faults.is_empty().then(|| "there is no error and no warning".to_owned())
+    model.workbench.draft.faults.is_empty().then(|| "no problems".to_owned())
 }
 
 fn leave(model: &mut Model) -> Vec<Command> {
@@ -151,7 +151,7 @@ fn find(model: &mut Model) -> Vec<Command> {
     let before =
         model.schema.editor.selected().filter(|text| !text.contains('\n')).unwrap_or_else(|| model.schema.editor.wanted().to_owned());
     let ask =
-        Ask::new("Find", "The text; capitals count only where it has one. n and N go on, outside typing.", &before, |model, wanted| {
+        Ask::new("Find", "Find text (case-sensitive if it has capitals); n and N jump between matches:", &before, |model, wanted| {
             match model.schema.editor.find(&wanted) {
                 0 => {}
                 count => model.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
@@ -161,7 +161,7 @@ fn find(model: &mut Model) -> Vec<Command> {
         });
     let ask = ask.checked(|model, wanted| {
         let is_there = wanted.is_empty() || model.schema.editor.holds(wanted);
-        (!is_there).then(|| format!("{wanted:?} is not in the schema"))
+        (!is_there).then(|| format!("{wanted:?}: no matches"))
     });
     model.popup = Some(Popup::Ask(ask));
     Vec::new()
@@ -174,7 +174,7 @@ fn find_next(model: &mut Model, forward: bool) -> Vec<Command> {
 }
 
 fn go_to_line(model: &mut Model) -> Vec<Command> {
-    let ask = Ask::new("Go to a line", "Its number, from 1", "", |model, line| {
+    let ask = Ask::new("Go to a line", "Line:", "", |model, line| {
         let line: usize = line.trim().parse().unwrap_or(1);
         model.schema.editor.go_to(line.saturating_sub(1), 0);
         follow(model);
@@ -182,7 +182,7 @@ fn go_to_line(model: &mut Model) -> Vec<Command> {
     });
     let ask = ask.checked(|_, text| match text.trim().parse::<usize>() {
         Ok(number) if number > 0 => None,
-        _ => Some("a whole number from 1".to_owned()),
+        _ => Some("must be a whole number from 1".to_owned()),
     });
     model.popup = Some(Popup::Ask(ask));
     Vec::new()
@@ -214,14 +214,14 @@ fn list_faults(model: &mut Model) -> Vec<Command> {
         ])
     };
     let lines = model.workbench.draft.faults.iter().map(line).collect();
-    model.popup = Some(Popup::Page(Page::new("What is wrong or odd", lines)));
+    model.popup = Some(Popup::Page(Page::new("Problems", lines)));
     Vec::new()
 }
 
 fn format(model: &mut Model) -> Vec<Command> {
     match crate::score::json::format(&model.schema.editor.text()) {
         Ok(text) if text == model.schema.editor.text() => {
-            model.say("the text is laid out already");
+            model.say("already formatted");
             Vec::new()
         }
         Ok(text) => {
@@ -229,7 +229,7 @@ fn format(model: &mut Model) -> Vec<Command> {
             after(model, Effect::Edited)
         }
         Err(error) => {
-            model.complain(format!("not laid out: {error}"));
+            model.complain(format!("cannot format: {error}"));
             Vec::new()
         }
     }
@@ -237,9 +237,9 @@ fn format(model: &mut Model) -> Vec<Command> {
 
 fn copy(model: &mut Model) -> Vec<Command> {
     let (text, what) = match model.schema.editor.selected() {
-        Some(text) => (text, "the selection"),
-        None => (model.schema.editor.text(), "the schema"),
+        Some(text) => (text, "selection"),
+        None => (model.schema.editor.text(), "schema"),
     };
-    model.say(format!("{what} is copied"));
+    model.say(format!("{what} copied"));
     vec![Command::Copy(text)]
 }

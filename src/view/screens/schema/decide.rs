@@ -14,22 +14,22 @@ use crate::view::role::Role;
 /// Save; what does not compile only after a confirmation.
 pub(super) fn save(model: &mut Model) -> Vec<Command> {
     let Some(why) = model.workbench.draft.stale.clone() else { return draft::save(model) };
-    let text = format!("{why}\n\nRuns and other programs that read the file would fail.");
-    model.popup = Some(Popup::Confirm(Confirm::new("Save a schema that does not compile?", text, "save it as it is", draft::save)));
+    let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
+    model.popup = Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", draft::save)));
     Vec::new()
 }
 
 /// Back to the saved text, after a confirmation.
 pub(super) fn revert(model: &mut Model) -> Vec<Command> {
-    let text = "The text goes back to what is saved. Undo in the editor brings it back while the program runs.";
-    model.popup = Some(Popup::Confirm(Confirm::new("Give up the unsaved text?", text, "back to the saved text", draft::revert)));
+    let text = "Unsaved edits are lost (undo restores them in this session).";
+    model.popup = Some(Popup::Confirm(Confirm::new("Revert to saved?", text, "revert", draft::revert)));
     Vec::new()
 }
 
 /// Discard the draft of an earlier session, after a confirmation.
 pub(super) fn discard(model: &mut Model) -> Vec<Command> {
-    let text = "The unsaved text of the earlier session is deleted. It cannot be undone.";
-    model.popup = Some(Popup::Confirm(Confirm::new("Discard the draft?", text, "discard it", draft::discard_offer)));
+    let text = "The unsaved draft of an earlier session is deleted. This cannot be undone.";
+    model.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", draft::discard_offer)));
     Vec::new()
 }
 
@@ -48,9 +48,9 @@ pub(super) fn choices(model: &Model) -> Vec<(String, &'static str)> {
 pub(super) fn difference(model: &mut Model) -> Vec<Command> {
     let draft = &model.workbench.draft;
     let (title, old, new) = match (&draft.theirs, &draft.offer) {
-        (Some(theirs), _) => ("From yours (-) to the file's (+)", &draft.text, theirs),
-        (None, Some(offer)) => ("From what is here (-) to the draft (+)", &draft.text, &offer.text),
-        (None, None) => ("From the saved text (-) to yours (+)", &draft.saved, &draft.text),
+        (Some(theirs), _) => ("Yours (-) vs file on disk (+)", &draft.text, theirs),
+        (None, Some(offer)) => ("Current (-) vs draft (+)", &draft.text, &offer.text),
+        (None, None) => ("Saved (-) vs yours (+)", &draft.saved, &draft.text),
     };
     let lines = lines(model, old, new);
     model.popup = Some(Popup::Page(Page::new(title, lines)));
@@ -61,7 +61,7 @@ pub(super) fn difference(model: &mut Model) -> Vec<Command> {
 fn lines(model: &Model, old: &str, new: &str) -> Vec<Line<'static>> {
     let theme = &model.theme;
     if old == new {
-        return vec![Line::raw("the two are the same")];
+        return vec![Line::raw("no difference")];
     }
     let difference = TextDiff::from_lines(old, new);
     let mut lines = Vec::new();

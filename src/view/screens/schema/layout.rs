@@ -10,9 +10,9 @@ pub const EDITOR: &str = "editor";
 /// What the schema accepts, in words.
 pub const ACCEPTS: &str = "accepts";
 /// How the samples score.
-pub const SCORES: &str = "scores now";
+pub const SCORES: &str = "sample scores";
 /// What lazy answers would earn.
-pub const LAZY: &str = "lazy answers";
+pub const LAZY: &str = "degenerate answers";
 /// All panes, in the order of the tab key.
 pub(super) const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, LAZY];
 

@@ -22,7 +22,7 @@ pub(super) fn lines(model: &Model, pane: &str) -> Vec<Line<'static>> {
 fn accepts(model: &Model) -> Vec<Line<'static>> {
     let theme = &model.theme;
     if model.schema.accepts.is_empty() {
-        return vec![Line::styled("no schema has compiled yet; the editor says what is wrong", theme.style(Role::Faint))];
+        return vec![Line::styled("schema does not compile: see the editor", theme.style(Role::Faint))];
     }
     let line = |accepted: &crate::score::Accepted| {
         let (mark, role) = match accepted.required {
@@ -49,21 +49,21 @@ fn accepts(model: &Model) -> Vec<Line<'static>> {
 fn scores(model: &Model) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
-    let Some(open) = &model.workbench.task else { return vec![faint("the task is being read".to_owned())] };
+    let Some(open) = &model.workbench.task else { return vec![faint("loading task ...".to_owned())] };
     let task = model.workbench.draft.task.as_deref().unwrap_or(&open.task);
     let mut lines = Vec::new();
     match (&open.samples, &model.schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
         (Ok(samples), _) if samples.is_empty() => {
             lines.push(faint(
-                "no sample completions; name a file under [prompts] in task.toml: completions = \"completions.jsonl\"".to_owned(),
+                "no sample completions: set completions = \"completions.jsonl\" under [prompts] in task.toml".to_owned(),
             ));
         }
-        (Ok(_), None) => lines.push(faint("the samples are being scored".to_owned())),
+        (Ok(_), None) => lines.push(faint("scoring samples ...".to_owned())),
         (Ok(_), Some(effects)) => {
             lines.extend(Tier::ALL.into_iter().rev().map(|tier| tier_line(theme, task, effects, tier)));
             let change = effects.saved_reward.map(|saved| effects.reward - saved).filter(|change| change.abs() > 5e-4);
-            let change = change.map_or_else(String::new, |change| format!("  {change:+.3} against saved"));
+            let change = change.map_or_else(String::new, |change| format!("  {change:+.3} vs saved"));
             lines.push(Line::raw(format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total())));
             lines.extend(moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
         }
@@ -114,16 +114,16 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     let mut rules = vec![if task.score.strip_thinking {
         "think blocks are stripped before scoring".to_owned()
     } else {
-        "think blocks are not stripped: an answer with one is unparsable".to_owned()
+        "think blocks are not stripped: answers with one are unparsable".to_owned()
     }];
     let more = match tolerant {
         0 => String::new(),
-        1 => "; 1 sample would be valid without".to_owned(),
-        several => format!("; {several} samples would be valid without"),
+        1 => "; 1 sample is valid after unwrapping".to_owned(),
+        several => format!("; {several} samples are valid after unwrapping"),
     };
-    rules.push(format!("a fence or prose around the JSON makes it unparsable{more}"));
+    rules.push(format!("text or a fence around the JSON makes it unparsable{more}"));
     if task.score.graded {
-        rules.push("graded: an invalid answer earns more the more constraints it meets".to_owned());
+        rules.push("graded: partial credit for invalid answers".to_owned());
     }
     rules.extend(task.rewards.iter().filter(|part| part.weight != 0.0).map(|part| format!("plus {} x {}", part.weight, part.part)));
     if task.score.assert_formats {
@@ -131,18 +131,18 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     }
     if !task.score.normalise.is_empty() {
         let fields: Vec<String> = task.score.normalise.iter().map(|(field, how)| format!("{field} ({how})")).collect();
-        rules.push(format!("compared loosely with expected: {}", fields.join(", ")));
+        rules.push(format!("normalized before comparing: {}", fields.join(", ")));
     }
     rules
 }
 
 fn lazy(model: &Model) -> Vec<Line<'static>> {
     let theme = &model.theme;
-    let Some(findings) = &model.schema.lazy else { return vec![Line::styled("lazy answers are being scored", theme.style(Role::Faint))] };
+    let Some(findings) = &model.schema.lazy else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
     match weak.len() {
-        0 => lines.push(Line::styled("no lazy answer earns what a right one does", theme.style(Role::Good))),
+        0 => lines.push(Line::styled("no degenerate answer scores as high as a correct one", theme.style(Role::Good))),
         _ => lines.extend(weak.iter().map(|finding| {
             let mark = theme.glyph("▲ ", "! ");
             Line::from(vec![Span::styled(mark, theme.style(Role::Warning)), Span::raw(finding.sentence.clone())])

@@ -15,10 +15,10 @@ use crate::view::widgets::editor::{Look, fault_at, paint};
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
     if let Some(error) = model.workbench.task_error.as_ref().filter(|_| model.workbench.task.is_none()) {
-        return nothing(model, frame, body, Role::Bad, &format!("the task cannot be opened: {error}"));
+        return nothing(model, frame, body, Role::Bad, &format!("cannot open the task: {error}"));
     }
     if model.workbench.task.is_none() {
-        return nothing(model, frame, body, Role::Faint, "the task is being read");
+        return nothing(model, frame, body, Role::Faint, "loading task ...");
     }
     let rows = banner_rows(model).min(body.height);
     if rows > 0 {
@@ -44,8 +44,8 @@ fn banner(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let theme = &model.theme;
     let draft = &model.workbench.draft;
     let what = match (&draft.theirs, &draft.offer) {
-        (Some(_), _) => "the file was changed on disk while your text is unsaved".to_owned(),
-        (None, Some(offer)) => format!("an unsaved draft of {} is left", crate::view::clock(offer.time_ms)),
+        (Some(_), _) => "file changed on disk while you have unsaved edits".to_owned(),
+        (None, Some(offer)) => format!("unsaved draft from {}", crate::view::clock(offer.time_ms)),
         (None, None) => return,
     };
     // While letters are typed they decide nothing.
@@ -63,7 +63,7 @@ fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let focused = model.schema.pane == EDITOR;
     let name = model.workbench.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
-    let typing = if model.schema.typing { "  typing, esc leaves" } else { "" };
+    let typing = if model.schema.typing { "  editing, esc leaves" } else { "" };
     let (row, column) = model.schema.editor.cursor();
     let here = fault_at(&draft.faults, (row, column));
     let errors = draft.faults.iter().filter(|fault| fault.is_error).count();
@@ -97,9 +97,9 @@ fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &model.theme;
     let stale = model.workbench.draft.stale.is_some();
     let title = match name {
-        ACCEPTS => "what it accepts",
-        SCORES => "how the samples score now",
-        LAZY => "what lazy answers earn",
+        ACCEPTS => "accepted answers",
+        SCORES => "sample scores",
+        LAZY => "degenerate answers",
         other => other,
     };
     // Stale: of the last schema that compiled, not of the text as it stands.

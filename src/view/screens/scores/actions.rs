@@ -12,13 +12,13 @@ use crate::view::widgets::field::Field;
 const HERE: Place = Place::On(Screen::Scores);
 
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("scores.open", "Look at the completion", "", &["enter"], Place::In(Screen::Scores, LIST), |model| {
+    Action::new("scores.open", "Show completion", "", &["enter"], Place::In(Screen::Scores, LIST), |model| {
         model.scores.pane = Some(COMPLETION);
         Vec::new()
     }),
     Action::new(
         "scores.source",
-        "Completions of the next source: samples, written here, the run's steps, drawn here",
+        "Next source",
         "source",
         &["s"],
         HERE,
@@ -27,41 +27,41 @@ pub(super) const ACTIONS: &[Action] = &[
             source::turn_to(model, next)
         },
     ),
-    Action::new("scores.samples", "Completions of the task's samples", "", &[], HERE, |model| source::turn_to(model, Source::Samples)),
-    Action::new("scores.later_step", "The run's next stored step", "step", &["]"], HERE, |model| source::step(model, 1)).unless(no_run),
-    Action::new("scores.earlier_step", "The run's stored step before", "", &["["], HERE, |model| source::step(model, -1)).unless(no_run),
-    Action::new("scores.ten_later", "Ten stored steps later", "", &["}"], HERE, |model| source::step(model, 10)).unless(no_run),
-    Action::new("scores.ten_earlier", "Ten stored steps earlier", "", &["{"], HERE, |model| source::step(model, -10)).unless(no_run),
+    Action::new("scores.samples", "Show task samples", "", &[], HERE, |model| source::turn_to(model, Source::Samples)),
+    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |model| source::step(model, 1)).unless(no_run),
+    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |model| source::step(model, -1)).unless(no_run),
+    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |model| source::step(model, 10)).unless(no_run),
+    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |model| source::step(model, -10)).unless(no_run),
     Action::new(
         "scores.edit",
-        "Edit a copy of the completion, or the written one itself; it is scored while you type",
+        "Edit completion",
         "edit",
         &["i"],
         HERE,
         |model| keys::write(model, false),
     )
     .asking(),
-    Action::new("scores.write", "Write a new completion; it is scored while you type", "write", &["a"], HERE, |model| {
+    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |model| {
         keys::write(model, true)
     })
     .also(&["new"])
     .asking(),
-    Action::new("scores.remove", "Take a written completion away", "", &["delete"], HERE, keys::remove).unless(|model| {
-        (model.scores.source != Source::Written).then(|| "only completions that were written here can be taken away".to_owned())
+    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, keys::remove).unless(|model| {
+        (model.scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())
     }),
-    Action::new("scores.draw", "Draw completions of this prompt from the model", "draw", &["r"], HERE, drawing::draw)
+    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, drawing::draw)
         .also(&["sample"])
         .unless(|model| drawing::plan(model).err()),
-    Action::new("scores.target", "Draw from the base, or from the trained model", "base/trained", &["b"], HERE, |model| {
+    Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |model| {
         model.scores.from_base = !model.scores.from_base;
         let text = match drawing::plan(model) {
-            Ok(plan) => format!("r draws from {}", plan.name),
+            Ok(plan) => format!("r samples from {}", plan.name),
             Err(why) => why,
         };
         model.say(text);
         Vec::new()
     }),
-    Action::new("scores.cancel", "Give up what is being drawn or scored", "give up", &["x"], HERE, |model| {
+    Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |model| {
         drawing::cancel(model);
         if let Some(whole) = &model.scores.whole {
             whole.give_up.now();
@@ -71,48 +71,48 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(|model| {
         let scores = &model.scores;
         let is_busy = scores.drawing.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
-        (!is_busy).then(|| "nothing is being drawn or scored".to_owned())
+        (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
     Action::new(
         "scores.rescore_run",
-        "Score every stored step of the run with the schema as it stands",
-        "whole run",
+        "Re-score run",
+        "re-score run",
         &["R"],
         HERE,
         source::rescore_run,
     )
     .unless(no_run),
-    Action::new("scores.only", "Show one tier only, or those that the schema's last change moved", "tier", &["f"], HERE, |model| {
+    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |model| {
         model.scores.only = model.scores.only.next();
         to_the_top(model)
     }),
-    Action::new("scores.class", "Show one kind of failure only", "failure", &["c"], HERE, |model| {
+    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |model| {
         model.scores.class = listing::next_class(model);
         to_the_top(model)
     }),
-    Action::new("scores.filter", "Show completions that hold a text, or answer a prompt", "find", &["/"], HERE, |model| {
+    Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |model| {
         model.scores.filtering = true;
         model.scores.pane = Some(LIST);
         Vec::new()
     })
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new("scores.order", "Another order: as they come, worst, best, longest first", "order", &["o"], HERE, |model| {
+    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |model| {
         model.scores.order = model.scores.order.next();
         to_the_top(model)
     })
     .also(&["sort"]),
-    Action::new("scores.groups", "In groups, or one after the other", "groups", &["v"], HERE, |model| {
+    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |model| {
         model.scores.is_flat = !model.scores.is_flat;
         to_the_top(model)
     }),
-    Action::new("scores.copy", "Copy the completion", "", &["y"], HERE, |model| {
+    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |model| {
         let place = listing::selected(model);
         let item = place.and_then(|place| model.scores.scored.as_ref()?.items.all.get(place));
         item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
     })
     .also(&["yank", "clipboard"]),
-    Action::new("scores.back", "Show all completions again, or go back to the list", "", &["esc"], HERE, |model| {
+    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |model| {
         // In a text field escape belongs to the field.
         if (PARTS.is_typing)(model) {
             return keys::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
@@ -142,9 +142,9 @@ fn next_source(model: &Model) -> Source {
 
 fn no_run(model: &Model) -> Option<String> {
     let Some(run) = model.workbench.current_run() else {
-        return Some("no run is open: open one on the screen Runs (f1)".to_owned());
+        return Some("no run is open: open one on Runs (f1)".to_owned());
     };
-    (run.history.last_step == 0).then(|| format!("{} has not finished a step yet", run.id()))
+    (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))
 }
 
 /// The list was filtered or sorted otherwise.

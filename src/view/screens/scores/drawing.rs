@@ -28,7 +28,7 @@ pub(super) struct Plan {
 
 /// What would be drawn now, or why nothing can be.
 pub(super) fn plan(model: &Model) -> Result<Plan, String> {
-    let row = row(model).ok_or("the task has no prompt to draw for; see the screen Prompts (f3)")?;
+    let row = row(model).ok_or("the task has no prompts to sample: see Prompts (f3)")?;
     let (name, of) = target(model)?;
     Ok(Plan { model: of, name, prompt_id: row.id.clone() })
 }
@@ -42,18 +42,18 @@ fn target(model: &Model) -> Result<(String, String), String> {
         return Ok(("base".to_owned(), base));
     }
     let Some(run) = run else {
-        return Err("no run is open to draw from; b draws from the base, f1 lists the runs".to_owned());
+        return Err("no run is open: b samples from the base, f1 lists runs".to_owned());
     };
     if !run.status().is_ended() && run.status() != Status::Created {
         // Its own worker answers between two steps, with the weights that it has then.
-        return Ok((format!("trained {} as it is now", run.id()), format!("{}@last", run.path().display())));
+        return Ok((format!("trained {} (current weights)", run.id()), format!("{}@last", run.path().display())));
     }
     if run.history.checkpoints.is_empty() {
-        return Err(format!("{} has no checkpoint yet; b draws from its base", run.id()));
+        return Err(format!("{} has no checkpoint yet: b samples from its base", run.id()));
     }
     let kept: Vec<u64> = run.history.checkpoints.keys().copied().collect();
     let best = directory.and_then(|directory| run.history.best_step_by(&kept, directory.file().config.keep_best_by));
-    let what = if best == Some(0) { "the base, step 0 of" } else { "trained" };
+    let what = if best == Some(0) { "base, step 0 of" } else { "trained" };
     Ok((format!("{what} {}@best", run.id()), format!("{}@best", run.path().display())))
 }
 
@@ -104,7 +104,7 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
     (model.scores.not_drawn, model.scores.fresh) = (None, true);
     model.scores.drawing = Some(Drawing { give_up: give_up.clone(), what, told: String::new(), since_ms: model.now_ms });
-    let from = format!("{}, drawing {}", plan.name, seed + 1);
+    let from = format!("{}, sampling {}", plan.name, seed + 1);
     vec![Work::stream("scores.draw", move |outlet| {
         let outcome = call.run(&give_up, &mut |said| {
             let from = from.clone();
@@ -155,7 +155,7 @@ fn ended(model: &mut Model, outcome: Result<Option<Ended>, String>) -> Vec<Comma
         Err(error) => error,
         Ok(_) => return Vec::new(),
     };
-    let text = format!("Nothing was drawn: {failure}");
+    let text = format!("sampling failed: {failure}");
     model.complain(text.clone());
     model.scores.not_drawn = Some(text);
     Vec::new()

@@ -46,7 +46,7 @@ pub(super) fn write(model: &mut Model, is_new: bool) -> Vec<Command> {
     let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
     match here.filter(|_| model.scores.source == Source::Written && !is_new) {
         Some(place) => model.scores.editing = place,
-        None => add(model, Written { text: text.clone(), prompt_id, from: "written here".to_owned(), is_apart: false }),
+        None => add(model, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
     }
     model.scores.editor = Some(Editor::new(&text, false));
     model.scores.pane = Some(COMPLETION);
@@ -107,7 +107,7 @@ fn filter_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 /// Pasted text goes where one types; else it is a completion of its own.
 pub(super) fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     if text.len() > LONGEST_BYTES {
-        model.complain(format!("the pasted text has {} MB; completions of up to {} MB are taken", text.len() >> 20, LONGEST_BYTES >> 20));
+        model.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
         return Vec::new();
     }
     if model.scores.filtering {

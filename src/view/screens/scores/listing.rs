@@ -56,7 +56,7 @@ impl Only {
         match self {
             Self::All => "",
             Self::Tier(tier) => tier.name(),
-            Self::Moved => "moved by the schema",
+            Self::Moved => "changed by schema",
         }
     }
 }

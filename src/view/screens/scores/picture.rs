@@ -67,9 +67,9 @@ fn scrolled(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'s
 fn summary_title(model: &Model) -> String {
     let draft = &model.workbench.draft;
     match (&draft.stale, draft.is_changed()) {
-        (Some(_), _) => "by the last schema that compiled: STALE".to_owned(),
-        (None, true) => "by the schema in the editor, not saved".to_owned(),
-        (None, false) => "by the schema".to_owned(),
+        (Some(_), _) => "last schema that compiled: STALE".to_owned(),
+        (None, true) => "schema in the editor, unsaved".to_owned(),
+        (None, false) => "schema".to_owned(),
     }
 }
 
@@ -77,8 +77,8 @@ fn title(model: &Model) -> String {
     let scores = &model.scores;
     let source = match scores.source {
         Source::Samples => "samples".to_owned(),
-        Source::Written => "written here".to_owned(),
-        Source::Drawn => "drawn here".to_owned(),
+        Source::Written => "custom".to_owned(),
+        Source::Drawn => "sampled".to_owned(),
         Source::Step => {
             let last = model.workbench.current_run().map_or(0, |run| run.history.last_step);
             let step = if scores.step == 0 { last } else { scores.step };
@@ -108,7 +108,7 @@ fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     };
     let at = model.scores.cursor.at(listing::length(model));
     if at.is_none() {
-        let text = Line::styled("No completion fits the filters. Esc shows all again.", theme.style(Role::Faint));
+        let text = Line::styled("No completions match. Esc clears the filters.", theme.style(Role::Faint));
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
         return;
     }
@@ -138,7 +138,7 @@ fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
     if let Some(drawing) = &scores.drawing {
         let seconds = model.now_ms.saturating_sub(drawing.since_ms) / 1000;
         let told = if drawing.told.is_empty() { String::new() } else { format!("; {}", drawing.told) };
-        let text = format!("drawing {}, {seconds} s; x gives up{told}", drawing.what);
+        let text = format!("sampling {}, {seconds} s; x cancels{told}", drawing.what);
         lines.push(Line::styled(text, theme.style(Role::Accent)));
     }
     lines
@@ -155,16 +155,16 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
     if model.workbench.draft.scorer.is_none()
         && let Some(stale) = &model.workbench.draft.stale
     {
-        return vec![bad(&format!("the schema does not compile, so nothing can be scored: {stale}")), plain("f2 opens it in the editor")];
+        return vec![bad(&format!("schema does not compile: {stale}")), plain("f2 opens the editor")];
     }
     if model.workbench.task.is_none() || model.is_busy("scores.items") || model.is_busy("score") {
-        return vec![plain("reading and scoring ...")];
+        return vec![plain("loading and scoring ...")];
     }
     let hint = match scores.source {
-        Source::Samples => "The task has no sample completions. Paste one, write one with a, or draw some with r.",
-        Source::Written => "Nothing is written here yet. Paste a completion, or write one with a.",
-        Source::Drawn => "Nothing was drawn yet: r draws.",
-        Source::Step => "The run keeps no completions of this step.",
+        Source::Samples => "No sample completions. Paste one, write one with a, or sample with r.",
+        Source::Written => "No custom completions. Paste one, or write one with a.",
+        Source::Drawn => "Nothing sampled yet: r samples.",
+        Source::Step => "Completions of this step were not stored.",
     };
     let mut lines = vec![plain(hint)];
     lines.extend(scores.not_drawn.as_ref().map(|why| bad(why)));
@@ -185,14 +185,14 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
         return Line::styled(name.to_owned(), theme.style(Role::Title));
     };
     let (what, role) = match group.state {
-        Dead::No => ("teaches", Role::Good),
-        Dead::Best => ("teaches nothing: all best", Role::Faint),
-        Dead::Worst => ("teaches nothing: all alike", Role::Warning),
+        Dead::No => ("mixed", Role::Good),
+        Dead::Best => ("zero variance: all max", Role::Faint),
+        Dead::Worst => ("zero variance: all equal", Role::Warning),
     };
     Line::from(vec![
         Span::styled(format!("{name}  "), theme.style(Role::Title)),
         Span::styled(what, theme.style(role)),
-        Span::styled(format!("  mean {:.3} dev {:.3}", group.mean, group.deviation), theme.style(Role::Faint)),
+        Span::styled(format!("  mean {:.3} std {:.3}", group.mean, group.deviation), theme.style(Role::Faint)),
     ])
 }
 
@@ -261,7 +261,7 @@ fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bo
             .as_ref()
             .filter(|_| model.scores.source == Source::Written)
             .and_then(|scored| scored.scores.get(model.scores.editing));
-        let block = pane(theme, "writing: it is scored as it stands; esc leaves it", focused);
+        let block = pane(theme, "editing: scored as you type; esc leaves", focused);
         let inside = block.inner(area);
         frame.render_widget(block, area);
         let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
@@ -283,7 +283,7 @@ fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bo
     frame.render_widget(block, area);
     match selected {
         Some((scored, place)) => scrolled(model, frame, inside, verdict::lines(model, scored, place), 0),
-        None => frame.render_widget(Paragraph::new(Line::styled("no completion is chosen", theme.style(Role::Faint))), inside),
+        None => frame.render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
     }
 }
 

@@ -77,7 +77,7 @@ pub struct Impact {
 pub fn formula(advantage: Advantage, reward: f64, group: &Group, found: f64) -> String {
     let count = group.members.len();
     match (group.state, advantage) {
-        (Dead::Best | Dead::Worst, _) => format!("0: all {count} rewards are {reward:.3}, so the group teaches nothing"),
+        (Dead::Best | Dead::Worst, _) => format!("0: all {count} rewards are {reward:.3} (zero variance)"),
         (Dead::No, Advantage::Standardized) => {
             format!("({reward:.3} - {:.3}) / ({:.3} + {STANDARD_DEVIATION_FLOOR}) = {found:+.3}", group.mean, group.deviation)
         }
@@ -238,7 +238,7 @@ mod tests {
             Advantage::LeaveOneOut,
             ["1.000 - 0.500 (mean of the other 3) = +0.500", "0.500 - 0.667 (mean of the other 3) = -0.167"],
         );
-        let dead = "0: all 2 rewards are 1.000, so the group teaches nothing";
+        let dead = "0: all 2 rewards are 1.000 (zero variance)";
         check(&[VALID, VALID], Advantage::Standardized, [dead, dead]);
         let tally = scored(&items(&mixed, Advantage::Centered)).tally;
         assert_eq!((tally.tiers, tally.tolerant, tally.exact), ([1, 1, 2], 2, (0, 0)));

@@ -79,8 +79,8 @@ fn read(wanted: Wanted, outlet: &Outlet) -> Loaded {
         Source::Samples => Items::samples(&wanted.open, &rows, wanted.advantage),
         Source::Written | Source::Drawn => Ok(Items::written(wanted.written, &rows, wanted.advantage)),
         Source::Step => match wanted.run {
-            None => Err("no run is open: open one on the screen Runs (f1)".to_owned()),
-            Some(run) if run.last == 0 => Err("the run has not finished a step yet".to_owned()),
+            None => Err("no run is open: open one on Runs (f1)".to_owned()),
+            Some(run) if run.last == 0 => Err("the run has no finished step yet".to_owned()),
             Some(run) => {
                 let held = hold(&run, stored.take().filter(|stored| stored.run == run.run), outlet);
                 let items = Items::step(&run.run, run.step, &held.rows, run.advantage);

@@ -33,7 +33,7 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
         ]));
     }
     lines.push(rate(theme, "strict", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
-    lines.push(rate(theme, "tolerant", &by_prompt(scored, |score| Some(score.tolerant)), columns));
+    lines.push(rate(theme, "unwrapped", &by_prompt(scored, |score| Some(score.tolerant)), columns));
     if tally.exact.1 > 0 {
         lines.push(rate(theme, "exact", &by_prompt(scored, |score| score.exact), columns));
     }
@@ -81,7 +81,7 @@ fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
         return;
     }
     let count = |state| several.iter().filter(|group| group.state == state).count();
-    let text = format!("groups: {} teach, {} all best, {} all alike below", count(Dead::No), count(Dead::Best), count(Dead::Worst));
+    let text = format!("groups: {} mixed, {} all max, {} all equal", count(Dead::No), count(Dead::Best), count(Dead::Worst));
     lines.push(Line::styled(text, theme.style(Role::Faint)));
 }
 
@@ -95,7 +95,7 @@ fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
         }
         None => {
             let steps = model.scores.impacts.len();
-            (format!("this schema on the last {steps} steps"), &model.scores.impacts, vec!["R scores the whole run".to_owned()])
+            (format!("this schema on the last {steps} steps"), &model.scores.impacts, vec!["R re-scores the whole run".to_owned()])
         }
     };
     let all = sum(impacts);
@@ -104,20 +104,20 @@ fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
     lines.push(Line::styled(title, theme.style(Role::Title)));
     lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
     if all.completions == 0 {
-        lines.push(Line::styled("no stored completions were read", theme.style(Role::Faint)));
+        lines.push(Line::styled("no stored completions", theme.style(Role::Faint)));
     } else if all.rewards + all.tiers + all.signs == 0 {
-        lines.push(Line::from(format!("changes nothing: {} rewards and advantages stay as recorded", all.completions)));
+        lines.push(Line::from(format!("no change: {} rewards and advantages as recorded", all.completions)));
     } else {
         for (count, of, what) in [
-            (all.rewards, all.completions, "rewards would differ"),
-            (all.tiers, all.completions, "tiers would differ"),
-            (all.signs, all.completions, "advantages would change their sign"),
+            (all.rewards, all.completions, "rewards change"),
+            (all.tiers, all.completions, "tiers change"),
+            (all.signs, all.completions, "advantages change sign"),
         ] {
             let role = if count > 0 { Role::Accent } else { Role::Faint };
             let share = percent(count as f64 / of as f64);
             lines.push(Line::styled(format!("{count:>6} of {of} {what} ({share})"), theme.style(role)));
         }
-        lines.push(Line::from(format!("{:>6} dead groups would teach, {} that taught would not", all.revived, all.silenced)));
+        lines.push(Line::from(format!("{:>6} zero-variance groups become mixed, {} mixed become zero-variance", all.revived, all.silenced)));
         lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
         lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }
@@ -128,11 +128,11 @@ fn other_task(model: &Model) -> Option<String> {
     let file = model.workbench.current_run()?.directory.as_ref()?.file();
     let task = model.workbench.draft.task.as_ref()?;
     if file.task != task.name {
-        return Some(format!("the run is of task {}, this schema of task {}: rates do not compare", file.task, task.name));
+        return Some(format!("run task {} differs from schema task {}: rates are not comparable", file.task, task.name));
     }
     let (now, then) = (sha256(task.schema_text.as_bytes()), file.task_files.get(&task.schema_file)?);
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
-    (now != *then).then(|| format!("the run's schema is {}, this one {} (SHA-256)", short(then), short(&now)))
+    (now != *then).then(|| format!("the run's schema is {}, this one is {} (SHA-256)", short(then), short(&now)))
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
@@ -143,12 +143,12 @@ fn of_whole(model: &Model, whole: &Whole) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
     let title = match (whole.is_done, whole.give_up.is_asked()) {
         (true, _) => format!("this schema on the whole run, {scored} stored steps"),
-        (false, true) => format!("given up after {scored} of {} steps", whole.steps),
-        (false, false) => format!("scoring the run: {scored} of {} steps; x gives up", whole.steps),
+        (false, true) => format!("cancelled after {scored} of {} steps", whole.steps),
+        (false, false) => format!("scoring: {scored} of {} steps; x cancels", whole.steps),
     };
     let mut notes = Vec::new();
     if whole.version != model.workbench.draft.version {
-        notes.push("stale: the schema has changed since; R scores the run again".to_owned());
+        notes.push("stale: schema changed; R re-scores the run".to_owned());
     }
     notes.extend(whole.error.clone());
     (title, notes)

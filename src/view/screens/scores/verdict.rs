@@ -32,7 +32,7 @@ pub(super) fn verdict(model: &Model, score: &Score) -> Vec<Line<'static>> {
     let text = Text { model, theme: &model.theme };
     let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
-        lines.push(text.faint("it would be valid without what stands around the value"));
+        lines.push(text.faint("valid after unwrapping"));
     }
     let mark = text.theme.glyph("▲ ", "! ");
     lines.extend(score.warnings.iter().map(|warning| Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))));
@@ -58,7 +58,7 @@ impl Text<'_> {
         }
         let mut lines = vec![Line::from(first)];
         if let Some(before) = self.model.scores.moved.get(place).copied().flatten() {
-            let sentence = format!("{} {} before the schema's last change", self.theme.glyph("↔ was", "<> was"), before.name());
+            let sentence = format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
         }
         if !score.parts.is_empty() {
@@ -70,7 +70,7 @@ impl Text<'_> {
         if let Some(stored) = item.and_then(|item| item.stored) {
             let reward = stored.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.3}"));
             let tier = stored.tier.map_or("", crate::score::Tier::name);
-            let cut = if stored.is_cut { ", cut at the limit" } else { "" };
+            let cut = if stored.is_cut { ", truncated" } else { "" };
             let differs = stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
             let role = if differs { Role::Accent } else { Role::Faint };
             let text = format!("in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}", stored.advantage, stored.tokens);
@@ -106,7 +106,7 @@ impl Text<'_> {
 
     fn fields(&self, score: &Score) -> Vec<Line<'static>> {
         let Some(fields) = &score.fields else { return Vec::new() };
-        let mut spans = vec![Span::styled("equal to what is expected: ", self.theme.style(Role::Faint))];
+        let mut spans = vec![Span::styled("matches expected: ", self.theme.style(Role::Faint))];
         for (name, equal) in fields.iter() {
             let (mark, role) = if *equal { (self.theme.glyph("✓", "+"), Role::Good) } else { (self.theme.glyph("✗", "x"), Role::Bad) };
             spans.push(Span::styled(format!("{mark} {name}  "), self.theme.style(role)));
