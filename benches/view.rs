@@ -17,7 +17,7 @@ const STARTS: usize = 12;
 const KEYS: usize = 200;
 
 fn main() {
-    // Only `cargo bench` says --bench; `cargo test --all-targets` should not wait for figures.
+    // TierFilter `cargo bench` says --bench; `cargo test --all-targets` should not wait for figures.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

@@ -196,7 +196,7 @@ fn a_configuration_with_something_wrong_in_it() {
     set("policy_loss=grp", &["`policy_loss` is `grp`; must be one of grpo, "]);
     set("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]);
     set("max_steps", &["--set max_steps: write it as key=value"]);
-    set("decode_per_prompt=1", &["decode_per_prompt is 1", "set it to 2 or more"]);
+    set("completions_per_prompt=1", &["completions_per_prompt is 1", "set it to 2 or more"]);
     set("max_completion_tokens=5000", &["max_completion_tokens (5000) leaves no room", "raise max_seq_len or lower"]);
     let file = |text: &str, parts: &[&str]| {
         fs::write(folder.path().join("more.toml"), text).unwrap();

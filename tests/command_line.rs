@@ -54,7 +54,7 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice");
     let task = folder.join("task");
     fs::create_dir_all(&task).unwrap();
-    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("decode.jsonl", 4)] {
+    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("completions.jsonl", 4)] {
         let text = fs::read_to_string(from.join(file)).unwrap();
         fs::write(task.join(file), text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     }
@@ -66,7 +66,7 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
 
 /// What keeps a training short.
 pub(crate) const SHORT: [&str; 8] =
-    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "decode_per_prompt=4", "--set", "prompt_groups_per_step=4"];
+    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];
 
 /// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json` printed.
 pub(crate) fn finished() -> &'static (PathBuf, Value) {
@@ -164,7 +164,7 @@ fn base_against_a_run() {
     let comparison = &eval["comparisons"][0];
     let fields = ["first", "second", "n", "fixed", "broken", "both", "neither", "unmatched", "mcnemar_p"];
     assert_eq!(keys(comparison)[..fields.len()], fields);
-    let more = ["valid_diff", "exact_diff", "tiers", "clear", "required_n", "p", "verdict", "exact"];
+    let more = ["valid_difference", "exact_difference", "tiers", "clear", "required_n", "p", "verdict", "exact"];
     assert_eq!(keys(comparison)[fields.len()..], more);
     assert_eq!(comparison["p"], comparison["mcnemar_p"], "with one completion a prompt the exact McNemar test decides");
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
@@ -180,7 +180,7 @@ fn base_against_a_run() {
     assert!(text.starts_with("proof set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
     let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
-    let same = "tiny to first:\nvalid: no diff found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
+    let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
     assert!(text.contains(same), "checkpoint of step 0 is the base: {text}");
 }
 
@@ -260,7 +260,7 @@ fn sample_shows_what_a_model_writes() {
     let of_set = sample(&["tiny", "--on", "eval", "--n", "1", "--temperature", "0", "--json"]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), stdout(&of_set)).unwrap();
-    let scores = lines(&call(folder, &["score", "task", "--decode", file.path().to_str().unwrap(), "--json"]));
+    let scores = lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
     assert_eq!(scores.len(), 4);
     for (score, line) in scores.iter().zip(lines(&of_set)) {
         assert!(score.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{score} is not in {line}");

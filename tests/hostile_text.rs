@@ -210,7 +210,7 @@ fn no_control_character_of_others_reaches_the_terminal() {
     }
     let id = format!("eval-001{HOSTILE}");
     fs::write(
-        task.join("decode.jsonl"),
+        task.join("completions.jsonl"),
         [
             json!({"completion": HOSTILE, "prompt_id": id}),
             json!({"completion": json!({HOSTILE: HOSTILE}).to_string(), "prompt_id": HOSTILE}),

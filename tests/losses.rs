@@ -7,7 +7,7 @@ use grpo_tui::advantage::{Advantage, group_advantages};
 use grpo_tui::config::{KlEstimator, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Trainable, Weights};
-use grpo_tui::rollout::Threads;
+use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
     LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, policy_gradient,
     sequence_loss,
@@ -211,7 +211,7 @@ fn check_derivative(settings: &LossSettings, log_probs: &[f32], sampled: Option<
         // Central differences err by step^2 / 6 of the third derivative, here at most about e^1.5.
         assert!(
             (difference - found.weights[token]).abs() < 2e-6,
-            "{settings:?} token {token} of {log_probs:?} over {sampled:?}, A {advantage}: changed {diff}, weights {:?}",
+            "{settings:?} token {token} of {log_probs:?} over {sampled:?}, A {advantage}: differences {difference}, weights {:?}",
             found.weights
         );
     }
@@ -363,7 +363,7 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup> {
 
 fn gradient(groups: &[PolicyGroup], totals: StepTotals, loss: PolicyLoss, off_policy: bool, tokens_per_micro_batch: usize) -> Vec<f32> {
     let settings = PolicySettings { loss: settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
-    let threads = Threads::new(1).unwrap();
+    let threads = ThreadPool::new(1).unwrap();
     let mut groups = groups.to_vec();
     for sample in groups.iter_mut().flat_map(|group| &mut group.samples).filter(|_| off_policy) {
         sample.old_log_probs = Some(sample.sampled_log_probs.clone());

@@ -11,7 +11,7 @@ fn a_plan_is_one_document_and_creates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
     let runs = runs.to_str().unwrap();
-    let small = ["--set", "max_rows=6", "--set", "decode_per_prompt=2", "--set", "prompt_groups_per_step=2", "--set", "max_steps=0"];
+    let small = ["--set", "max_rows=6", "--set", "completions_per_prompt=2", "--set", "prompt_groups_per_step=2", "--set", "max_steps=0"];
     let output = grpo_tui(&[["train", "invoice", "--plan", "--sample", "--json", "--runs", runs].as_slice(), &small].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -24,7 +24,7 @@ fn a_plan_is_one_document_and_creates_nothing() {
     assert!(0 < peak && peak <= parts, "{peak} of {parts}");
     assert!(plan["time"]["total_seconds"].as_f64().unwrap() > 0.0 && plan["disk"]["total_bytes"].as_u64().unwrap() > 0);
     assert!(["can_learn", "nothing_to_learn", "cannot_learn"].contains(&plan["signal"]["verdict"].as_str().unwrap()));
-    let changed = plan["changed"].as_array().unwrap();
+    let changed = plan["differences"].as_array().unwrap();
     let source = |key: &str| changed.iter().find(|difference| difference["key"] == key).map(|difference| difference["source"].clone());
     assert_eq!((source("max_rows"), source("lora_rank")), (Some("set".into()), Some("task".into())));
     assert_eq!(source("temperature"), None);
@@ -44,7 +44,7 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     let runs = folder.path().join("runs");
     let plan = |more: &[&str]| {
         let small = ["train", "invoice", "--plan", "--runs", runs.to_str().unwrap(), "--set", "max_rows=2", "--set", "temperature=3"];
-        let groups = ["--set", "decode_per_prompt=2", "--set", "prompt_groups_per_step=1"];
+        let groups = ["--set", "completions_per_prompt=2", "--set", "prompt_groups_per_step=1"];
         let output = grpo_tui(&[small.as_slice(), &groups, more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -59,7 +59,7 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     );
     let text = plan(&["--set", "max_completion_tokens=256"]);
     for part in
-        ["decode of at most 256", "a step at most ", ", at least ", "the run at most ", "decode at the limit", "disk, at most "]
+        ["completions of at most 256", "a step at most ", ", at least ", "the run at most ", "completions at the limit", "disk, at most "]
     {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }

@@ -24,7 +24,7 @@ enum Reply {
     Status(u16),
     Redirect(String),
     /// The whole file, whatever part was asked for.
-    Whole,
+    RescoreJob,
     /// A byte now and then.
     Trickle,
 }
@@ -144,7 +144,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     };
     let Some(file) = file else { return send("404 Not Found\r\nContent-Length: 0".to_owned(), b"") };
     let head = match (start, &reply) {
-        (0, _) | (_, Some(Reply::Whole)) => format!("200 OK\r\nContent-Length: {}", file.len()),
+        (0, _) | (_, Some(Reply::RescoreJob)) => format!("200 OK\r\nContent-Length: {}", file.len()),
         _ => {
             let (end, total) = (file.len() - 1, file.len());
             format!("206 Partial Content\r\nContent-Range: bytes {start}-{end}/{total}\r\nContent-Length: {}", total as u64 - start)
@@ -153,7 +153,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let body = &file[start as usize..];
     match reply {
         None => send(head, body),
-        Some(Reply::Whole) => send(head, &file),
+        Some(Reply::RescoreJob) => send(head, &file),
         Some(Reply::HangUp(bytes)) => send(head, &body[..bytes]),
         Some(Reply::Stall(bytes)) => {
             send(head, &body[..bytes]);
@@ -234,7 +234,7 @@ fn a_later_command_goes_on_where_the_first_gave_up() {
 #[test]
 fn a_server_that_cannot_go_on_in_the_middle_begins_anew() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
-    server.reply(WEIGHTS, &[Reply::HangUp(1000), Reply::Whole]);
+    server.reply(WEIGHTS, &[Reply::HangUp(1000), Reply::RescoreJob]);
     let (folder, _) = pulled(&server.settings(cache.path())).unwrap();
     assert_eq!(std::fs::read(folder.join(WEIGHTS)).unwrap(), find_model("tiny").unwrap().read(WEIGHTS).unwrap().as_ref());
 }

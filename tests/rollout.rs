@@ -5,7 +5,7 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{Place, uniform};
 use grpo_tui::kernels::sampler::sample_tokens;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
+use grpo_tui::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
 use grpo_tui::update::{log_probs, pack};
 
 fn model(trainable: Trainable) -> Decoder {
@@ -33,7 +33,7 @@ fn sampling(temperature: f64) -> Sampling {
 }
 
 fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {
-    generate(model, Adapters::On, requests, sampling, &Threads::new(threads).unwrap()).unwrap()
+    generate(model, Adapters::On, requests, sampling, &ThreadPool::new(threads).unwrap()).unwrap()
 }
 
 #[test]

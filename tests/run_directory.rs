@@ -23,7 +23,7 @@ use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
     At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
-    RunError, RunLock, RunPlaces, RunReference, RunState, State, StateWriter, Status, read_step,
+    RunError, RunLock, RunFolders, RunReference, RunState, State, StateWriter, Status, read_step,
 };
 
 /// A folder in memory where there is one, so that thousands of fsyncs cost nothing.
@@ -400,7 +400,7 @@ fn a_read_only_folder_is_named() {
 fn runs_are_found_by_what_people_write() {
     let folder = memory_folder();
     let (first, second) = (create(folder.path()), create(folder.path()));
-    let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
+    let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
     assert_eq!(places.find(first.id()).unwrap().id(), first.id());
     assert_eq!(places.find(&first.path().display().to_string()).unwrap().id(), first.id());
     let last = second.id().rsplit('-').next().unwrap();
@@ -413,7 +413,7 @@ fn runs_are_found_by_what_people_write() {
     std::fs::create_dir(folder.path().join("tasks")).unwrap();
     let below = folder.path().join("tasks/x/deep");
     std::fs::create_dir_all(&below).unwrap();
-    assert_eq!(RunPlaces::discover(None, &below).for_new_runs(), folder.path().join("runs"));
+    assert_eq!(RunFolders::discover(None, &below).for_new_runs(), folder.path().join("runs"));
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
         std::fs::write(path.join(grpo_tui::run::CHECKPOINT_MARK), "{}").unwrap();
     }
     std::fs::create_dir(run.path().join("checkpoints/step-000025")).unwrap(); // without its mark: not whole
-    let places = RunPlaces::discover(Some(run.path().parent().unwrap()), folder.path());
+    let places = RunFolders::discover(Some(run.path().parent().unwrap()), folder.path());
     let at = |text: &str| places.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step);
     assert_eq!(at("").unwrap(), 15);
     assert_eq!(at("@best").unwrap(), 15);

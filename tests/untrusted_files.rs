@@ -64,7 +64,7 @@ fn a_task_cannot_lead_out_of_its_folder() {
     let cases: [(Damage<'_>, &[&str]); 9] = [
         (&written("\"train.jsonl\"", format!("{absolute:?}")), &[&absolute, path, "copy the file into the folder"]),
         (&written("\"eval.jsonl\"", "\"../secret\"".to_owned()), &["\"../secret\"", path]),
-        (&written("\"decode.jsonl\"", "\"x/../../secret\"".to_owned()), &["\"x/../../secret\"", path]),
+        (&written("\"completions.jsonl\"", "\"x/../../secret\"".to_owned()), &["\"x/../../secret\"", path]),
         (&written("\"generator.toml\"", "\"../secret\"".to_owned()), &["\"../secret\"", path]),
         (&written("\"schema.json\"", "\"../secret\"".to_owned()), &["\"../secret\"", path]),
         (&by_link("train.jsonl"), &["\"train.jsonl\"", link, "secret", "replace the link by a copy"]),
@@ -132,7 +132,7 @@ fn links_inside_a_task_are_followed() {
 fn a_fifo_of_a_task_or_a_model_is_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let what = "not a regular file but a FIFO";
-    for file in ["schema.json", "train.jsonl", "decode.jsonl"] {
+    for file in ["schema.json", "train.jsonl", "completions.jsonl"] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
         fifo(&small_task(folder.path()).join(file));
         refused(&timed(folder.path(), &["task", "check", "task"]), &[file, what, "put a regular file there"]);
@@ -206,7 +206,19 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
         for verb in ["show", "export", "attach"] {
             timed(folder.path(), &["runs", verb, "runs/damaged", "--runs", "runs"]);
         }
-        timed(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);\n        fs::remove_file(damaged.join(file)).unwrap();\n        if let Some(bytes) = kept {\n            fs::write(damaged.join(file), bytes).unwrap();\n        }\n    }\n}\n\n#[test]\nfn decode_have_lines_that_end_and_may_begin_with_a_mark() {\n    let folder = tempfile::tempdir().unwrap();\n    let task = small_task(folder.path());\n    let text = fs::read(task.join("completions.jsonl")).unwrap();
+        timed(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);
+        fs::remove_file(damaged.join(file)).unwrap();
+        if let Some(bytes) = kept {
+            fs::write(damaged.join(file), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn completions_have_lines_that_end_and_may_begin_with_a_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path());
+    let text = fs::read(task.join("completions.jsonl")).unwrap();
     let plain = call(folder.path(), &["score", "task", "--json"]);
     fs::write(task.join("completions.jsonl"), ["\u{feff}".as_bytes(), &text].concat()).unwrap();
     let marked = call(folder.path(), &["score", "task", "--json"]);

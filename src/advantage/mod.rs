@@ -43,7 +43,7 @@ pub enum Dead {
 
 /// Whether a group's rewards carry a signal. `solved`: every completion is in the top tier with the full reward (`Score::is_full`); how
 /// large equal rewards are does not tell. A group with fewer than two scored completions is dead; one with none is `Worst`.
-pub fn group_state(rewards: &[f64], solved: bool) -> Dead {
+pub fn group_signal(rewards: &[f64], solved: bool) -> Dead {
     let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
     if scored.len() >= 2 && !all_equal(&scored) {
         return Dead::No;
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn states() {
-        let check = |rewards: &[f64], solved, expected| assert_eq!(group_state(rewards, solved), expected, "{rewards:?} {solved}");
+        let check = |rewards: &[f64], solved, expected| assert_eq!(group_signal(rewards, solved), expected, "{rewards:?} {solved}");
         check(&[1.0, 1.0], true, Dead::Best);
         check(&[0.0, 0.0], false, Dead::Worst);
         // Nearer to the top than to the bottom, and still no solved prompt.

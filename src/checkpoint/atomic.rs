@@ -6,13 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
-use super::tensor_file::Take;
-use crate::run::{fault, tear};
+use super::tensor_file::WriteChunk;
+use crate::run::{fault, torn_write};
 
 /// As [`write_folder`], wherever the user wants it: parents that are missing are made.
 pub(super) fn write_folder_anywhere(
     target: &Path,
-    fill: impl FnOnce(&NewFolder) -> Result<(), CheckpointError>,
+    fill: impl FnOnce(&AtomicFolder) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).map_err(|source| CheckpointError::Write { path: parent.to_owned(), source })?;
@@ -21,7 +21,7 @@ pub(super) fn write_folder_anywhere(
 }
 
 /// Fills a fresh folder through `fill`, then gives it the name `target`, which must not exist. On any error nothing of it is left under that name.
-pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
+pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&AtomicFolder) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = target.file_name().map_or_else(|| "checkpoint".into(), |name| name.to_string_lossy().into_owned());
     let partial = parent.join(format!(".{name}.partial"));
@@ -38,7 +38,7 @@ pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Resul
         fs::remove_dir_all(&partial).map_err(failed(&partial))?;
     }
     DirBuilder::new().mode(0o700).create(&partial).map_err(failed(&partial))?;
-    let written = fill(&NewFolder { path: partial.clone() }).and_then(|()| {
+    let written = fill(&AtomicFolder { path: partial.clone() }).and_then(|()| {
         sync(&partial)?;
         fault("checkpoint.filled", &name);
         fs::rename(&partial, target).map_err(failed(target))?;
@@ -53,11 +53,11 @@ pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&NewFolder) -> Resul
 }
 
 /// A folder that is being filled.
-pub(super) struct NewFolder {
+pub(super) struct AtomicFolder {
     path: PathBuf,
 }
 
-impl NewFolder {
+impl AtomicFolder {
     /// One file, on disk when this returns.
     pub(super) fn file(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         self.streamed(name, bytes.len() as u64, |take| take(bytes))
@@ -68,7 +68,7 @@ impl NewFolder {
         &self,
         name: &str,
         length: u64,
-        fill: impl FnOnce(&mut Take<'_>) -> Result<(), CheckpointError>,
+        fill: impl FnOnce(&mut WriteChunk<'_>) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let path = self.path.join(name);
         let failed = |source| CheckpointError::Write { path: path.clone(), source };
@@ -78,7 +78,7 @@ impl NewFolder {
             let end = written + bytes.len() as u64;
             // Where a test wants a torn file, it is torn in the middle.
             if (written..end).contains(&(length / 2)) {
-                tear("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
+                torn_write("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
             }
             written = end;
             file.write_all(bytes).map_err(failed)

@@ -5,8 +5,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
-use super::atomic::{NewFolder, write_folder_anywhere as write_folder};
-use super::tensor_file::{Described, Numbers, Streamed, write_slots, write_tensors};
+use super::atomic::{AtomicFolder, write_folder_anywhere as write_folder};
+use super::tensor_file::{Described, Numbers, StreamedTensor, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
@@ -24,7 +24,7 @@ pub fn write_model(
         new.file("tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         new.file("tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         let flat = parameters.flat();
-        write_slots(new, "model.safetensors", parameters.slots(), flat.dtype(), &mut Streamed::new(flat))
+        write_slots(new, "model.safetensors", parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat))
     })
 }
 
@@ -47,7 +47,7 @@ pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, weight
 
 /// `model.safetensors`, or numbered files of at most `most_bytes` (a tensor is not split) with their index.
 fn write_shards(
-    new: &NewFolder,
+    new: &AtomicFolder,
     tensors: Vec<Described>,
     most_bytes: usize,
     get: impl Fn(&Described) -> Result<Tensor, CheckpointError>,
@@ -84,12 +84,12 @@ fn write_shards(
 /// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
 pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, rank: usize, alpha: f64) -> Result<(), CheckpointError> {
     let flat = parameters.flat();
-    write_folder(folder, |new| write_adapter(new, parameters.slots(), flat.dtype(), &mut Streamed::new(flat), (base_model, rank, alpha)))
+    write_folder(folder, |new| write_adapter(new, parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat), (base_model, rank, alpha)))
 }
 
 /// Adds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them.
 pub(super) fn write_adapter(
-    new: &NewFolder,
+    new: &AtomicFolder,
     slots: &[ParameterSlot],
     number_type: DType,
     numbers: &mut dyn Numbers,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{CheckpointError, PeftAdapter};
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::model::ModelError;
-use crate::run::{RunDirectory, RunError, RunPlaces, RunReference};
+use crate::run::{RunDirectory, RunError, RunFolders, RunReference};
 use crate::text::TextError;
 
 /// Why M cannot be used.
@@ -71,7 +71,7 @@ impl Located {
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
-    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+    pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
             Ok(source) if PeftAdapter::stands_in(&source) => return Ok(Self::Adapter(source)),
@@ -93,7 +93,7 @@ impl Located {
     ///
     /// # Errors
     /// As [`Located::find`].
-    pub fn origin(name: &str, places: &RunPlaces) -> Result<String, StartError> {
+    pub fn origin(name: &str, places: &RunFolders) -> Result<String, StartError> {
         match Self::find(name, places)? {
             Self::Model(_) => Ok(name.to_owned()),
             Self::Adapter(folder) => {
@@ -109,7 +109,7 @@ impl Located {
     ///
     /// # Errors
     /// As [`Located::find`].
-    pub fn source(self, places: &RunPlaces) -> Result<ModelSource, StartError> {
+    pub fn source(self, places: &RunFolders) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
             Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, places)?.source(places),
@@ -121,7 +121,7 @@ impl Located {
     ///
     /// # Errors
     /// As [`Located::find`], and weights that are missing or cut short.
-    pub fn digest(&self, places: &RunPlaces) -> Result<String, StartError> {
+    pub fn digest(&self, places: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
             Self::Adapter(folder) => adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder),
@@ -139,7 +139,7 @@ pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, Checkpoi
 }
 
 /// What an adapter's own configuration names as its base.
-pub(super) fn adapter_base(folder: &ModelSource, adapter: &PeftAdapter, places: &RunPlaces) -> Result<Located, StartError> {
+pub(super) fn adapter_base(folder: &ModelSource, adapter: &PeftAdapter, places: &RunFolders) -> Result<Located, StartError> {
     let base = adapter.base_name()?;
     let refuse = |source| StartError::AdapterBase { folder: folder.name.clone(), base: base.to_owned(), source: Box::new(source) };
     Located::find(base, places).map_err(refuse)

@@ -7,7 +7,7 @@ use super::{CheckpointError, Located, PeftAdapter, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
-use crate::run::{RunDirectory, RunPlaces, checkpoint_path};
+use crate::run::{RunDirectory, RunFolders, checkpoint_path};
 
 /// A model's files; no tensor is read before it is asked for.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl OpenModel {
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
-    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+    pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
         Self::of(Located::find(name, places)?, places)
     }
 
@@ -39,7 +39,7 @@ impl OpenModel {
     ///
     /// # Errors
     /// As [`OpenModel::find`].
-    pub fn of(located: Located, places: &RunPlaces) -> Result<Self, StartError> {
+    pub fn of(located: Located, places: &RunFolders) -> Result<Self, StartError> {
         match located {
             Located::Model(source) => {
                 let (config, weights) = (source.config()?, Weights::open(&source)?);
@@ -54,7 +54,7 @@ impl OpenModel {
     }
 
     /// The result of a run at a checkpoint.
-    fn of_run(run: &RunDirectory, step: u64, places: &RunPlaces) -> Result<Self, StartError> {
+    fn of_run(run: &RunDirectory, step: u64, places: &RunFolders) -> Result<Self, StartError> {
         let base = Self::find(&run.file().config.base_model, places)?;
         let (folder, label) = (checkpoint_path(run.path(), step), format!("{}@{step}", run.id()));
         let unreadable = |file: &str, problem: String| {
@@ -91,7 +91,7 @@ impl OpenModel {
         self.adapter.as_ref()
     }
 
-    /// Whole weights, the adapter merged into each tensor as it is asked for.
+    /// RescoreJob weights, the adapter merged into each tensor as it is asked for.
     ///
     /// # Errors
     /// An adapter that does not fit the weights.

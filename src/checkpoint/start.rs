@@ -4,7 +4,7 @@ use super::{Located, OpenModel, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Weights};
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
 /// A model, its tokenizer, and what tells it from others.
@@ -26,7 +26,7 @@ impl StartModel {
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
-    pub fn find(name: &str, places: &RunPlaces) -> Result<Self, StartError> {
+    pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
         Self::of(Located::find(name, places)?, places)
     }
 
@@ -34,7 +34,7 @@ impl StartModel {
     ///
     /// # Errors
     /// As [`StartModel::find`].
-    pub fn of(located: Located, places: &RunPlaces) -> Result<Self, StartError> {
+    pub fn of(located: Located, places: &RunFolders) -> Result<Self, StartError> {
         let digest = located.digest(places)?;
         let model = OpenModel::of(located, places)?;
         let (config, source) = (model.config.clone(), model.source.clone());

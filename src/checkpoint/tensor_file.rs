@@ -7,12 +7,12 @@ use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::CheckpointError;
-use super::atomic::NewFolder;
+use super::atomic::AtomicFolder;
 use crate::kernels::host_memory::{HostBuffer, copy_to_host};
 use crate::model::ParameterSlot;
 
 /// Takes the next bytes of a file.
-pub(super) type Take<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
+pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
 /// The name, element type and shape of a tensor that is to be written.
 #[derive(Clone, Debug)]
@@ -30,10 +30,10 @@ impl Described {
 
 /// Writes `file`. `give` hands over the bytes of the tensor at a place of `tensors`, in as many pieces as it likes.
 pub(super) fn write_tensors(
-    new: &NewFolder,
+    new: &AtomicFolder,
     file: &str,
     tensors: &[Described],
-    mut give: impl FnMut(usize, &mut Take<'_>) -> Result<(), CheckpointError>,
+    mut give: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     // In the order of `safetensors::serialize`: the widest numbers first, so that all are aligned; then by name.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
@@ -60,7 +60,7 @@ pub(super) fn write_tensors(
 /// Flat numbers that lie somewhere.
 pub(super) trait Numbers {
     /// Hands over the bytes of these numbers.
-    fn give(&mut self, range: Range<usize>, take: &mut Take<'_>) -> Result<(), CheckpointError>;
+    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError>;
 }
 
 /// Numbers in this machine's memory.
@@ -70,13 +70,13 @@ pub(super) struct Held<'a> {
 }
 
 impl Numbers for Held<'_> {
-    fn give(&mut self, range: Range<usize>, take: &mut Take<'_>) -> Result<(), CheckpointError> {
+    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
         take(&self.bytes[range.start * self.number_bytes..range.end * self.number_bytes])
     }
 }
 
 /// Numbers of a flat tensor on any device, of which this machine's memory holds [`STAGE_BYTES`] at a time.
-pub(super) struct Streamed<'a> {
+pub(super) struct StreamedTensor<'a> {
     flat: &'a Tensor,
     stage: HostBuffer,
 }
@@ -84,15 +84,15 @@ pub(super) struct Streamed<'a> {
 /// What is copied from a device at a time; little in tests, so that there are many pieces.
 const STAGE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
-impl<'a> Streamed<'a> {
+impl<'a> StreamedTensor<'a> {
     pub(super) fn new(flat: &'a Tensor) -> Self {
         let bytes = flat.elem_count() * flat.dtype().size_in_bytes();
         Self { flat, stage: HostBuffer::new(bytes.min(STAGE_BYTES), flat.device()) }
     }
 }
 
-impl Numbers for Streamed<'_> {
-    fn give(&mut self, range: Range<usize>, take: &mut Take<'_>) -> Result<(), CheckpointError> {
+impl Numbers for StreamedTensor<'_> {
+    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
         let number_bytes = self.flat.dtype().size_in_bytes();
         let at_once = (STAGE_BYTES / number_bytes).max(1);
         let mut start = range.start;
@@ -109,7 +109,7 @@ impl Numbers for Streamed<'_> {
 
 /// Writes every slot of flat `numbers` under its name.
 pub(super) fn write_slots(
-    new: &NewFolder,
+    new: &AtomicFolder,
     file: &str,
     slots: &[ParameterSlot],
     number_type: DType,
@@ -168,6 +168,6 @@ mod tests {
             write_folder(&folder, |new| write_slots(new, "x", &slots, DType::F32, numbers)).unwrap();
             std::fs::read(folder.join("x")).unwrap()
         };
-        assert!(write("streamed", &mut Streamed::new(&flat)) == write("held", &mut Held { bytes: &held, number_bytes: 4 }));
+        assert!(write("streamed", &mut StreamedTensor::new(&flat)) == write("held", &mut Held { bytes: &held, number_bytes: 4 }));
     }
 }

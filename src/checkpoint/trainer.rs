@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use super::atomic::write_folder;
 use super::export::write_adapter;
-use super::tensor_file::{Held, Numbers, Streamed, write_slots};
+use super::tensor_file::{Held, Numbers, StreamedTensor, write_slots};
 use crate::kernels::host_memory::{HostBuffer, copy_to_host};
 use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable};
@@ -101,7 +101,7 @@ pub fn save(
     base_model: &str,
 ) -> Result<u64, CheckpointError> {
     let contents = Contents::of(parameters, state, trainable, base_model);
-    contents.write(folder, &mut Streamed::new(parameters.flat()), &mut Streamed::new(optimizer.moments()))
+    contents.write(folder, &mut StreamedTensor::new(parameters.flat()), &mut StreamedTensor::new(optimizer.moments()))
 }
 
 /// A checkpoint in this machine's memory: it can be written while training goes on.

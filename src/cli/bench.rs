@@ -9,8 +9,8 @@ use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
-use crate::rollout::Threads;
-use crate::run::RunPlaces;
+use crate::rollout::ThreadPool;
+use crate::run::RunFolders;
 use crate::task::Task;
 use crate::train::{Ended, GpuBench, Measurement, Report, measure_cpu, measure_gpu};
 
@@ -84,7 +84,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Cpu { shape, threads, no_run, json } => (shape, threads, no_run, json),
         Command::Gpu(arguments) => return run_gpu(&arguments),
     };
-    let threads = Threads::new(threads)?;
+    let threads = ThreadPool::new(threads)?;
     let config = find_model(&shape)?.config()?;
     // The run goes first: the process's peak memory is then the run's own.
     let run = if no_run { Vec::new() } else { whole_run(threads.count())? };
@@ -146,7 +146,7 @@ fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Mea
 /// `train invoice` from base proof to final proof in a folder that is removed again, and this process's peak memory.
 fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{}", std::process::id()));
-    let places = RunPlaces::discover(Some(&folder), Path::new("/"));
+    let places = RunFolders::discover(Some(&folder), Path::new("/"));
     let report = one_run(&places, threads);
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
@@ -162,7 +162,7 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     ])
 }
 
-fn one_run(places: &RunPlaces, threads: usize) -> Result<Report, Failure> {
+fn one_run(places: &RunFolders, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
     let run = train::create(&arguments, &Task::embedded("invoice")?, places)?;

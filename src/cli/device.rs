@@ -3,7 +3,7 @@
 use super::Failure;
 use super::progress::say;
 use crate::kernels::device::Engine;
-use crate::run::{Compute, Gpu};
+use crate::run::{DeviceChoice, Gpu};
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct DeviceArguments {
@@ -17,8 +17,8 @@ pub(super) struct DeviceArguments {
 
 impl DeviceArguments {
     /// The same for a worker.
-    pub(super) fn compute(self) -> Compute {
-        Compute::asked(self.gpu, self.cpu)
+    pub(super) fn compute(self) -> DeviceChoice {
+        DeviceChoice::asked(self.gpu, self.cpu)
     }
 
     /// The engine that the user asked for; where nothing was asked, the first GPU, else the CPU.
@@ -37,7 +37,7 @@ impl DeviceArguments {
     }
 
     /// Says who else uses the GPU that [`DeviceArguments::engine`] will open; asked before, so that this process is not among them.
-    pub(super) fn tell_of_others(self) {
+    pub(super) fn warn_if_in_use(self) {
         let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
         let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
         if let Some(text) = in_use {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Outcome, print, print_json};
 use crate::plan::free_disk_bytes;
-use crate::run::{Device, FileSystem, Gpu, Logout, RunPlaces, holder, remove_dead_sockets, slots_folder, socket_folders};
+use crate::run::{Device, FileSystem, Gpu, LogoutPolicy, RunFolders, holder, remove_dead_sockets, slots_folder, socket_folders};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -25,11 +25,11 @@ pub(super) struct Arguments {
 #[derive(Serialize)]
 struct Findings {
     survives_logout: bool,
-    logout: Logout,
+    logout: LogoutPolicy,
     logout_in_words: String,
     slots: Vec<SlotFound>,
     folders: Vec<Folder>,
-    /// Of workers that died without a last word; they are gone now.
+    /// DraftTarget workers that died without a last word; they are gone now.
     dead_sockets_removed: usize,
     terminal: Terminal,
     #[cfg(feature = "view")]
@@ -65,11 +65,11 @@ struct LookedFor {
 #[derive(Serialize)]
 struct SlotFound {
     device: String,
-    /// Of a GPU: name, UUID, driver.
+    /// DraftTarget a GPU: name, UUID, driver.
     is: String,
     /// The run that computes there.
     holder: Option<String>,
-    /// Of a GPU: who else uses it.
+    /// DraftTarget a GPU: who else uses it.
     in_use: Option<String>,
 }
 
@@ -95,13 +95,13 @@ struct Terminal {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let findings = look(&places);
     if arguments.json { print_json(&format!("{:#}\n", serde_json::to_value(&findings)?)) } else { print(&page(&findings)) }
 }
 
-fn look(places: &RunPlaces) -> Findings {
-    let logout = Logout::look();
+fn look(places: &RunFolders) -> Findings {
+    let logout = LogoutPolicy::look();
     let slots = slots_folder();
     let project = directories::ProjectDirs::from("", "", "grpo-tui");
     let of = |read: fn(&directories::ProjectDirs) -> &Path| project.as_ref().map(|folders| read(folders).to_owned());
@@ -153,7 +153,7 @@ fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) 
     }
 }
 
-fn terminal(logout: &Logout) -> Terminal {
+fn terminal(logout: &LogoutPolicy) -> Terminal {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let locale =
         ["LC_ALL", "LC_CTYPE", "LANG"].map(variable).into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_lowercase();

@@ -12,9 +12,9 @@ use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, print_json, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
 use crate::model::Adapters;
-use crate::report::{self, Paired};
-use crate::rollout::{Sampling, Threads};
-use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunPlaces, check_export, sha256, write_export};
+use crate::report::{self, PairedComparison};
+use crate::rollout::{Sampling, ThreadPool};
+use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, check_export, sha256, write_export};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Threads (0 takes every core)
+    /// ThreadPool (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Save every answer, the task and the result in this folder
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         .map_err(|error| Failure::usage(error.to_string()))?;
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
-    let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let rows = Rows::on(&task, &arguments.on)?;
     let targets = targets(&arguments, &task, &places)?;
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact") && rows.rows.iter().all(|row| row.expected.is_none()) {
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
     let engine = arguments.device.engine()?;
-    let threads = Threads::of_engine(&engine, arguments.threads)?;
+    let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     let mut passes = Vec::with_capacity(targets.len());
     for target in &targets {
@@ -132,7 +132,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 type Done<'a> = (&'a Target, Vec<EvalRecord>, EvalSummary);
 
-fn targets(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Vec<Target>, Failure> {
+fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {
     if arguments.models.len() > MOST_TARGETS {
         return Err(Failure::usage(format!("{} models: at most {MOST_TARGETS} --model", arguments.models.len())));
     }
@@ -170,7 +170,7 @@ fn lines(rows: &Rows) -> String {
 fn write_html(file: &Path, force: bool, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Result<(), Failure> {
     let prompts = lines(rows);
     let passes = passes.iter().map(|(target, records, summary)| report::Pass {
-        id: report::PassId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: target.name.clone() },
+        id: report::EvalId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: target.name.clone() },
         name: target.name.clone(),
         records: records.clone(),
         summary: summary.clone(),
@@ -189,12 +189,12 @@ fn write_html(file: &Path, force: bool, task: &Task, rows: &Rows, passes: &[Done
 }
 
 /// Every pair of passes, the earlier one first.
-fn compared(passes: &[Done<'_>]) -> Vec<Paired> {
+fn compared(passes: &[Done<'_>]) -> Vec<PairedComparison> {
     let pairs = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
-    pairs.map(|(a, b)| Paired::of((a, &passes[a].1), (b, &passes[b].1))).collect()
+    pairs.map(|(a, b)| PairedComparison::of((a, &passes[a].1), (b, &passes[b].1))).collect()
 }
 
-fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>], pairs: &[Paired]) -> Value {
+fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>], pairs: &[PairedComparison]) -> Value {
     let targets: Map<String, Value> = passes.iter().map(|(target, _, summary)| (target.name.clone(), json!(summary))).collect();
     let comparisons: Vec<Value> =
         pairs.iter().map(|pair| pair.document([&passes[pair.first].0.name, &passes[pair.second].0.name])).collect();
@@ -205,14 +205,14 @@ fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>
     })
 }
 
-fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[Paired]) -> String {
+fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[PairedComparison]) -> String {
     let columns: Vec<(&str, &EvalSummary)> = passes.iter().map(|(target, _, summary)| (target.name.as_str(), summary)).collect();
     let mut text = report::columns(set, &columns);
     for pair in pairs {
         if pairs.len() > 1 {
             text.push_str(&format!("{} to {}:\n", columns[pair.first].0, columns[pair.second].0));
         }
-        text.extend(pair.judged().map(report::Judged::line));
+        text.extend(pair.judged().map(report::MetricComparison::line));
     }
     if samples > 1 {
         text.push_str("intervals and p-values are clustered by prompt\n");

@@ -3,28 +3,28 @@
 use super::Failure;
 use super::progress::say;
 use crate::kernels::device::Engine;
-use crate::run::{Compute, Device, Gpu, RunDirectory, RunPlaces, Slot};
+use crate::run::{DeviceChoice, Device, Gpu, RunDirectory, RunFolders, Slot};
 
 /// Where a worker finds the models that its run names: from the run's own folder, whatever the folder of whoever started it.
-pub(super) fn places(run: &RunDirectory) -> RunPlaces {
-    RunPlaces::discover(None, run.path())
+pub(super) fn places(run: &RunDirectory) -> RunFolders {
+    RunFolders::discover(None, run.path())
 }
 
 /// The devices of which the run may take one. Nothing is opened on them yet: they may be another run's.
-pub(super) fn devices(compute: Compute) -> Result<Vec<Device>, Failure> {
+pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
     let gpus = Engine::gpus();
     match compute {
-        Compute::Cpu => Ok(vec![Device::Cpu]),
-        Compute::Any if gpus == 0 => {
+        DeviceChoice::Cpu => Ok(vec![Device::Cpu]),
+        DeviceChoice::Any if gpus == 0 => {
             if let Some(why) = Engine::why_no_gpu() {
                 say(&format!("using the CPU: no usable GPU: {why}"));
             }
             Ok(vec![Device::Cpu])
         }
-        Compute::Any => Ok((0..gpus).map(gpu).collect()),
-        Compute::Gpu(ordinal) if ordinal < gpus => Ok(vec![gpu(ordinal)]),
+        DeviceChoice::Any => Ok((0..gpus).map(gpu).collect()),
+        DeviceChoice::Gpu(ordinal) if ordinal < gpus => Ok(vec![gpu(ordinal)]),
         // The engine says best why there is no such GPU.
-        Compute::Gpu(ordinal) => Engine::gpu(ordinal).map(|_| vec![gpu(ordinal)]).map_err(Failure::from),
+        DeviceChoice::Gpu(ordinal) => Engine::gpu(ordinal).map(|_| vec![gpu(ordinal)]).map_err(Failure::from),
     }
 }
 

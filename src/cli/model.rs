@@ -21,8 +21,8 @@ use super::output::say;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
-use crate::rollout::Threads;
-use crate::run::RunPlaces;
+use crate::rollout::ThreadPool;
+use crate::run::RunFolders;
 use crate::task::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
 
@@ -93,7 +93,7 @@ struct Pretrain {
     /// Tokens per micro-batch; changes memory and speed
     #[arg(long, default_value_t = 1280)]
     tokens_per_micro_batch: usize,
-    /// Threads (0 takes every core)
+    /// ThreadPool (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
     #[command(flatten)]
@@ -114,7 +114,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// M, with runs looked for from the current folder.
 fn open(name: &str) -> Result<OpenModel, Failure> {
-    let places = RunPlaces::discover(None, &std::env::current_dir()?);
+    let places = RunFolders::discover(None, &std::env::current_dir()?);
     Ok(OpenModel::find(name, &places)?)
 }
 
@@ -149,7 +149,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         tokens_per_micro_batch: arguments.tokens_per_micro_batch,
     };
     let engine = arguments.device.engine()?;
-    let threads = Threads::of_engine(&engine, arguments.threads)?;
+    let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let start = Instant::now();
     let every = if std::io::stderr().is_terminal() { 10 } else { 100 };
     let mut recent = None;

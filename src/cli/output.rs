@@ -46,7 +46,7 @@ pub(super) fn print_exact(text: &str) -> Outcome {
 }
 
 /// From now on a panic says what it has to say like everything else: its message may quote a model or a task.
-pub(super) fn hear_panics() {
+pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };

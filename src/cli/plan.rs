@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use super::output::say;
 use super::{Failure, Outcome, print_json};
-use crate::config::Resolved;
+use crate::config::ResolvedConfig;
 use crate::plan::{
-    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, bytes_in_words as bytes,
-    count_in_words as count, differences, disk, free_disk_bytes, judge, seconds_in_words as duration, time, trainable_parameters,
+    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, human_bytes as bytes,
+    human_count as count, differences, disk, free_disk_bytes, judge, human_seconds as duration, time, trainable_parameters,
 };
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 use crate::score::{Scorer, data_problems, load_sets};
 use crate::secrets::visible;
 use crate::task::Task;
@@ -21,8 +21,8 @@ const SAMPLED_PROMPTS: usize = 64;
 /// Prints the plan of a task and a configuration.
 pub(super) fn run(
     task: &Task,
-    resolved: &Resolved,
-    places: &RunPlaces,
+    resolved: &ResolvedConfig,
+    places: &RunFolders,
     engine: &crate::kernels::device::Engine,
     sample: bool,
     json: bool,
@@ -80,7 +80,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn can_it_learn(candidate: &Candidate, resolved: &Resolved, data: &DataShape) -> Result<SignalReport, Failure> {
+fn can_it_learn(candidate: &Candidate, resolved: &ResolvedConfig, data: &DataShape) -> Result<SignalReport, Failure> {
     let config = &resolved.config;
     let prompts = data.train_rows.min(SAMPLED_PROMPTS);
     eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * config.completions_per_prompt);
@@ -92,7 +92,7 @@ fn can_it_learn(candidate: &Candidate, resolved: &Resolved, data: &DataShape) ->
     Ok(judge(&candidate.sample(SAMPLED_PROMPTS)?, &settings))
 }
 
-fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
+fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String {
     let mut lines = what_lines(plan, resolved);
     lines.push(String::new());
     lines.extend(memory_lines(&plan.memory));
@@ -107,7 +107,7 @@ fn plan_text(plan: &Plan, resolved: &Resolved, shape: StepShape) -> String {
     lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
 }
 
-fn what_lines(plan: &Plan, resolved: &Resolved) -> Vec<String> {
+fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
     let data = &plan.data;
     let share = 100.0 * plan.trainable as f64 / plan.parameters.max(1) as f64;
     vec![

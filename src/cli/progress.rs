@@ -4,7 +4,7 @@ use std::time::Instant;
 
 pub(super) use super::output::say;
 use super::plan::shape_line;
-use crate::plan::{StepShape, bytes_in_words as bytes};
+use crate::plan::{StepShape, human_bytes as bytes};
 use crate::run::EventBody;
 use crate::run::events::{Eval, Memory, Step};
 

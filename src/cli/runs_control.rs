@@ -10,7 +10,7 @@ use super::detach::detach;
 use super::runs::{print, print_json};
 use super::{Failure, Outcome};
 use crate::run::{
-    Answered, Compute, Launch, Liveness, RunDirectory, RunError, RunPlaces, State, Status, Verb, WorkerSignal, ask, signal_worker,
+    Answered, DeviceChoice, Launch, Liveness, RunDirectory, RunError, RunFolders, State, Status, Verb, WorkerSignal, ask, signal_worker,
 };
 use crate::secrets::visible;
 
@@ -37,14 +37,14 @@ pub(super) enum Command {
         #[command(flatten)]
         asked: Asked,
         #[command(flatten)]
-        patience: Patience,
+        patience: TimeoutArguments,
     },
     /// Run an eval after the current step
     Eval {
         #[command(flatten)]
         asked: Asked,
         #[command(flatten)]
-        patience: Patience,
+        patience: TimeoutArguments,
     },
     /// Stop a run after the current step and save a checkpoint
     Stop {
@@ -84,7 +84,7 @@ pub(super) struct Asked {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Patience {
+pub(super) struct TimeoutArguments {
     /// Wait so many seconds for the result; 0: return once accepted
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -96,13 +96,13 @@ struct Request<'a> {
     run: RunDirectory,
 }
 
-pub(super) fn run(command: Command, places: &RunPlaces) -> Outcome {
-    fn request<'a>(asked: &'a Asked, places: &RunPlaces) -> Result<Request<'a>, Failure> {
+pub(super) fn run(command: Command, places: &RunFolders) -> Outcome {
+    fn request<'a>(asked: &'a Asked, places: &RunFolders) -> Result<Request<'a>, Failure> {
         Ok(Request { asked, run: places.find(&asked.run)? })
     }
     match &command {
         Command::Pause { asked } => request(asked, places)?.ask(&Verb::Pause, 0),
-        Command::Resume { asked, gpu, cpu } => request(asked, places)?.resume(Compute::asked(*gpu, *cpu)),
+        Command::Resume { asked, gpu, cpu } => request(asked, places)?.resume(DeviceChoice::asked(*gpu, *cpu)),
         Command::Checkpoint { asked, patience } => request(asked, places)?.ask(&Verb::Checkpoint, patience.timeout),
         Command::Eval { asked, patience } => request(asked, places)?.ask(&Verb::Eval, patience.timeout),
         Command::Stop { asked, now, wait } => request(asked, places)?.stop(*now, wait.map(Duration::from_secs)),
@@ -141,7 +141,7 @@ impl Request<'_> {
     }
 
     /// Unpause where a worker lives; else start one that goes on.
-    fn resume(&self, compute: Compute) -> Outcome {
+    fn resume(&self, compute: DeviceChoice) -> Outcome {
         let gone = match Liveness::of(self.run.path()) {
             Liveness::Gone(standing) => standing,
             _ => return self.ask(&Verb::Resume, 0),

@@ -11,8 +11,8 @@ use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::eval::{Prompt, prepare_rows};
 use crate::model::Adapters;
-use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
-use crate::run::RunPlaces;
+use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
+use crate::run::RunFolders;
 use crate::score::{Score, Scorer};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Threads (0 takes every core)
+    /// ThreadPool (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Ask a worker that keeps the model loaded for the next time, and start it where there is none; of a run that is being computed, its own worker
@@ -62,14 +62,14 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
-    let places = RunPlaces::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let chosen = chosen(&arguments, &task)?;
     if arguments.worker {
         return by_worker::run(&arguments, &task, &chosen, &places);
     }
     let target = Target::find(&arguments.model, &task, &places)?;
     let engine = arguments.device.engine()?;
-    let threads = Threads::of_engine(&engine, arguments.threads)?;
+    let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
     let (model, tokenizer) = target.load(&places, &engine)?;
     let mut prompts = Vec::new();

@@ -7,7 +7,7 @@ use super::Failure;
 
 /// What signals have been heard.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct SignalFlags {
     /// Set by the first one.
     pub(super) once: Arc<AtomicBool>,
     /// Set by the second one.
@@ -15,8 +15,8 @@ pub(super) struct Heard {
 }
 
 /// From now on signals are heard. The third one ends the process with code 130: the last checkpoint is whole.
-pub(super) fn hear() -> Result<Heard, Failure> {
-    let heard = Heard::default();
+pub(super) fn hear() -> Result<SignalFlags, Failure> {
+    let heard = SignalFlags::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&heard.twice))?;
         let (once, twice) = (Arc::clone(&heard.once), Arc::clone(&heard.twice));

@@ -10,7 +10,7 @@ use crate::dataset::{self, PromptRow};
 use crate::eval::Lengths;
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
 use crate::train::task_limit;
@@ -27,8 +27,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `NAME=M`, or M alone, which then is its own name. Only looks where M is; nothing large is read.
-    pub(super) fn find(text: &str, task: &Task, places: &RunPlaces) -> Result<Self, Failure> {
+    /// `NAME=M`, or M alone, which then is its own name. TierFilter looks where M is; nothing large is read.
+    pub(super) fn find(text: &str, task: &Task, places: &RunFolders) -> Result<Self, Failure> {
         let (name, model) = match text.split_once('=') {
             Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => (name.trim(), model.trim()),
             Some(_) => return Err(Failure::usage(format!("--model {text}: write NAME=M, for example base=tiny"))),
@@ -42,7 +42,7 @@ impl Target {
     }
 
     /// The weights, ready to sample from, and the tokenizer.
-    pub(super) fn load(&self, places: &RunPlaces, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
+    pub(super) fn load(&self, places: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
         Ok(StartModel::find(&self.model, places)?.into_sampler(engine)?)
     }
 }

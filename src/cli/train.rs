@@ -8,9 +8,9 @@ use super::device::DeviceArguments;
 use super::progress::{Progress, say};
 use super::{Failure, Outcome, preset, print_json};
 use crate::checkpoint::Located;
-use crate::config::{Assignments, Layers, Method, Resolved, TrainConfig, reference};
-use crate::report::Judged;
-use crate::run::{Launch, NewRun, RunDirectory, RunError, RunPlaces, RunState, Worker};
+use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
+use crate::report::MetricComparison;
+use crate::run::{Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
 use crate::score::{Scorer, data_problems, load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
@@ -64,7 +64,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
-    let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
+    let places = RunFolders::discover(arguments.runs.as_deref(), &here);
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
         return super::plan::run(
@@ -102,7 +102,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let worker = Worker::begin(&run, heard.once)?;
     worker.controls().stop_now_when(heard.twice);
     let Some(slot) = worker.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
-    arguments.device.tell_of_others();
+    arguments.device.warn_if_in_use();
     let mut progress = Progress::new();
     let engine = super::launch::engine(&slot)?;
     match train(&run, &places, &engine, &worker, &mut |event| progress.event(event)) {
@@ -134,11 +134,11 @@ fn removed(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failu
 }
 
 /// A run directory with everything resolved.
-pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<RunDirectory, Failure> {
+pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
         return Err(Failure::usage("--name: must be one line without control characters"));
     }
-    let Resolved { mut config, sources } = resolve(arguments, task, places)?;
+    let ResolvedConfig { mut config, sources } = resolve(arguments, task, places)?;
     let located = Located::find(&config.base_model, places)?;
     let model_digest = located.digest(places)?;
     // A run must find its model again from any folder, and the very checkpoint that it started from.
@@ -198,7 +198,7 @@ fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn resolve(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Resolved, Failure> {
+fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {
     let preset = arguments.preset.as_deref().map(preset).transpose()?;
     let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
@@ -221,8 +221,8 @@ fn resolve(arguments: &Arguments, task: &Task, places: &RunPlaces) -> Result<Res
 }
 
 /// How the user names the run: by its id where it is found by that, else by its path.
-fn shown(run: &RunDirectory, places: &RunPlaces) -> String {
-    let by_id = RunPlaces::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
+fn shown(run: &RunDirectory, places: &RunFolders) -> String {
+    let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
     match places.find(run.id()) {
         Ok(_) if by_id => run.id().to_owned(),
         _ => run.path().display().to_string(),
@@ -230,7 +230,7 @@ fn shown(run: &RunDirectory, places: &RunPlaces) -> String {
 }
 
 /// The failure of a training. A new run that came to nothing is removed again; any other keeps what it has.
-fn failed(run: &RunDirectory, places: &RunPlaces, resumed: bool, error: &TrainError) -> Failure {
+fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
     }
@@ -269,10 +269,10 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     let table = if report.base.n == 0 {
         String::new()
     } else {
-        let valid = Judged::of("valid", report.comparison);
-        let exact = report.exact_comparison.map(|comparison| Judged::of("exact", comparison));
+        let valid = MetricComparison::of("valid", report.comparison);
+        let exact = report.exact_comparison.map(|comparison| MetricComparison::of("exact", comparison));
         let trained = format!("step {}", report.best_step);
-        let judged: Vec<Judged> = std::iter::once(valid).chain(exact).collect();
+        let judged: Vec<MetricComparison> = std::iter::once(valid).chain(exact).collect();
         crate::report::table(&report.set, [("base", &report.base), (&trained, &report.trained)], &judged)
     };
     eprintln!(

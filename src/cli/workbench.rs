@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use super::{Failure, Outcome, print};
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 use crate::view::appearance::Given;
-use crate::view::capability::Depth;
-use crate::view::{self, Ending, Options};
+use crate::view::capability::ColourDepth;
+use crate::view::{self, ViewExit, Options};
 
 /// The exit code where the terminal has vanished: there is nobody to tell.
 const LOST: u8 = 129;
@@ -42,7 +42,7 @@ impl Arguments {
     fn given(&self) -> Given {
         Given {
             theme: self.theme.clone(),
-            colour: self.colour.as_deref().and_then(Depth::from_name),
+            colour: self.colour.as_deref().and_then(ColourDepth::from_name),
             ascii: self.ascii,
             low_bandwidth: self.low_bandwidth,
             ..Given::look()
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// One line, where runs go on: that they do, and how to find them.
-fn farewell(ending: &Ending) {
+fn farewell(ending: &ViewExit) {
     let text = match &ending.live[..] {
         [] => return,
         [one] => format!("{one} continues in the background: attach with `grpo-tui runs attach {one}`, stop with `grpo-tui runs stop {one}`"),
@@ -77,7 +77,7 @@ fn farewell(ending: &Ending) {
 }
 
 /// Whether the first word is no folder, but nearly a subcommand: then it is one, misspelt.
-pub(super) fn misspelt() -> Option<Failure> {
+pub(super) fn misspelled_subcommand() -> Option<Failure> {
     let first = std::env::args_os().nth(1)?;
     let word = first.to_str().filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
     let command = super::Arguments::command();
@@ -100,7 +100,7 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
     };
     // What the view starts runs in the workspace's folder, wherever this one runs.
     let runs = arguments.runs.as_deref().map(std::path::absolute).transpose()?;
-    let places = RunPlaces::discover(runs.as_deref(), &here);
+    let places = RunFolders::discover(runs.as_deref(), &here);
     let data =
         directories::ProjectDirs::from("", "", "grpo-tui").map_or_else(|| here.join(".grpo-tui"), |folders| folders.data_dir().to_owned());
     let is_task = here.join(crate::task::TASK_FILE).is_file();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::output::say;
 use super::{Failure, Outcome, signals};
-use crate::run::{Device, Handshake, RunDirectory, RunState, Slot, Status, Worker};
+use crate::run::{Device, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -19,18 +19,18 @@ pub(super) struct Arguments {
     /// Resume a run that has started
     #[arg(long)]
     resume: bool,
-    /// Compute on this GPU, of those that CUDA shows this process
+    /// DeviceChoice on this GPU, of those that CUDA shows this process
     #[arg(long, value_name = "N", conflicts_with = "cpu")]
     gpu: Option<usize>,
-    /// Compute on the CPU
+    /// DeviceChoice on the CPU
     #[arg(long)]
     cpu: bool,
 }
 
 #[cfg(feature = "engine")]
 impl Arguments {
-    fn compute(&self) -> crate::run::Compute {
-        crate::run::Compute::asked(self.gpu, self.cpu)
+    fn compute(&self) -> crate::run::DeviceChoice {
+        crate::run::DeviceChoice::asked(self.gpu, self.cpu)
     }
 }
 
@@ -38,7 +38,7 @@ impl Arguments {
 type Ended = Result<(Status, String), Failure>;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let handshake = Handshake::from_environment();
+    let handshake = ReadyPipe::from_environment();
     if let Some(folder) = &arguments.sampler {
         return sampler(folder, &arguments, handshake);
     }
@@ -65,7 +65,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
     }
     let checked = check(&run, arguments);
     match &checked {
-        Err(_) if is_finished(&RunState::read(run.path())?) => worker.leave_finished()?,
+        Err(_) if is_finished(&RunState::read(run.path())?) => worker.exit_finished()?,
         Err(failure) => worker.end(Status::Failed, &failure.message)?,
         Ok(_) => {}
     }
@@ -133,7 +133,7 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
 }
 
 #[cfg(not(feature = "engine"))]
-fn sampler(_folder: &std::path::Path, _arguments: &Arguments, handshake: Handshake) -> Outcome {
+fn sampler(_folder: &std::path::Path, _arguments: &Arguments, handshake: ReadyPipe) -> Outcome {
     let failure = Failure::failed("built without the engine: cannot sample");
     handshake.failed(&failure.message);
     Err(failure)
@@ -148,16 +148,16 @@ fn idle() -> std::time::Duration {
 
 /// Serve samples of one model until it is time to end.
 #[cfg(feature = "engine")]
-fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: Handshake) -> Outcome {
-    use crate::run::RunPlaces;
-    use crate::run::sampler::{Post, SamplerFile};
+fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe) -> Outcome {
+    use crate::run::RunFolders;
+    use crate::run::sampler::{SampleWorker, SamplerFile};
     let begin = || -> Result<_, Failure> {
         let file = SamplerFile::read(folder)?;
         let heard = signals::hear()?;
-        let post = Post::begin(folder, heard.once, idle())?;
+        let post = SampleWorker::begin(folder, heard.once, idle())?;
         post.controls().stop_now_when(heard.twice);
         // From the worker's own folder: a run's model is named by its path.
-        let places = RunPlaces::discover(None, folder);
+        let places = RunFolders::discover(None, folder);
         let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
         let ready = found.and_then(|_| super::launch::devices(arguments.compute()));
         if let Err(failure) = &ready {

@@ -103,7 +103,7 @@ pub struct Layers {
 
 /// A configuration and where each value came from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Resolved {
+pub struct ResolvedConfig {
     /// The values.
     pub config: TrainConfig,
     /// The layer that set each key.
@@ -115,7 +115,7 @@ impl Layers {
     ///
     /// # Errors
     /// [`ConfigError`] with the place of the first thing wrong.
-    pub fn resolve(&self) -> Result<Resolved, ConfigError> {
+    pub fn resolve(&self) -> Result<ResolvedConfig, ConfigError> {
         let mut filled = Filled::default();
         if let Some(preset) = self.preset {
             for key in KEYS {
@@ -222,7 +222,7 @@ impl Assignments {
         assignments
     }
 
-    /// Tables of other models are checked too, so that a misspelt key shows at once.
+    /// DeviceSegments of other models are checked too, so that a misspelt key shows at once.
     fn check_models(&self) -> Result<(), ConfigError> {
         let mut scratch = Filled::default();
         for entry in self.models.iter().flat_map(|(_, entries)| entries) {
@@ -305,7 +305,7 @@ impl Filled {
     }
 
     /// Fill the rest from the table, in its order, so that a derived default sees the keys above it.
-    fn finish(mut self) -> Result<Resolved, ConfigError> {
+    fn finish(mut self) -> Result<ResolvedConfig, ConfigError> {
         for key in KEYS {
             let given = self.values.get(key.name);
             if given.is_some_and(|(_, source)| *source != Source::Preset) {
@@ -330,7 +330,7 @@ impl Filled {
         let config: TrainConfig = serde_json::from_value(serde_json::Value::Object(fields))
             .map_err(|error| ConfigError::Conflict { message: format!("the key table and the configuration disagree: {error}") })?;
         check_together(&config)?;
-        Ok(Resolved { config, sources: self.values.into_iter().map(|(name, (_, source))| (name.to_owned(), source)).collect() })
+        Ok(ResolvedConfig { config, sources: self.values.into_iter().map(|(name, (_, source))| (name.to_owned(), source)).collect() })
     }
 }
 

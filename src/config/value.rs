@@ -50,13 +50,13 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Of [`Kind::Flag`].
+    /// DraftTarget [`Kind::Flag`].
     Flag(bool),
-    /// Of [`Kind::Integer`].
+    /// DraftTarget [`Kind::Integer`].
     Integer(i64),
-    /// Of [`Kind::Number`].
+    /// DraftTarget [`Kind::Number`].
     Number(f64),
-    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Condition`].
+    /// DraftTarget [`Kind::Text`], [`Kind::Choice`] and [`Kind::Condition`].
     Text(String),
 }
 
@@ -85,7 +85,7 @@ impl Kind {
         self.check(value)
     }
 
-    /// Take a value of a TOML file. A whole number serves where a number is asked for; nothing else is converted.
+    /// WriteChunk a value of a TOML file. A whole number serves where a number is asked for; nothing else is converted.
     pub fn from_toml(self, value: &toml::Value) -> Result<Value, String> {
         let value = match (self, value) {
             (Self::Text | Self::Choice(_) | Self::Condition, toml::Value::String(text)) => Value::Text(text.clone()),

@@ -6,13 +6,13 @@ mod second_opinion; // the same log-probs by another implementation
 use std::time::Instant;
 
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
+use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
 use crate::run::EvalRecord;
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
-pub use second_opinion::{Agreement, second_opinion};
+pub use second_opinion::{LogProbAgreement, candle_parity};
 
 /// What a pass is made with.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct Pass<'a> {
     /// The task's scorer.
     pub scorer: &'a Scorer,
     /// Where it is computed.
-    pub threads: &'a Threads,
+    pub threads: &'a ThreadPool,
 }
 
 /// Why a pass ended early.

@@ -48,7 +48,7 @@ pub enum PromptError {
 pub struct Lengths {
     /// The configuration's limit of both together; None where only the model limits them.
     pub max_seq_len: Option<usize>,
-    /// Of which the completion may take.
+    /// DraftTarget which the completion may take.
     pub max_completion_tokens: usize,
     /// The positions that the model has.
     pub positions: usize,

@@ -13,7 +13,7 @@ use crate::update::{log_probs, pack};
 
 /// How far two implementations are apart, in nats, over the log-probs of a text's tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Agreement {
+pub struct LogProbAgreement {
     /// Log-probs that were compared: all tokens but the first.
     pub tokens: usize,
     /// The largest difference.
@@ -26,7 +26,7 @@ pub struct Agreement {
     pub mean_allowed: f64,
 }
 
-impl Agreement {
+impl LogProbAgreement {
     /// Whether rounding explains all of it; a number that is no number is never explained.
     pub fn holds(&self) -> bool {
         self.max_difference <= self.max_allowed && self.mean_difference <= self.mean_allowed
@@ -38,7 +38,7 @@ impl Agreement {
 ///
 /// # Errors
 /// [`StartError`] for weights that do not fit the configuration.
-pub fn second_opinion(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Option<Agreement>, StartError> {
+pub fn candle_parity(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Option<LogProbAgreement>, StartError> {
     if !is_computed_there(&model.config) {
         return Ok(None);
     }
@@ -50,7 +50,7 @@ pub fn second_opinion(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> 
     // In bf16 their logits are rounded to one in 256 of their size, which for those of a large model is an eighth.
     let (max_allowed, mean_allowed) = if engine.number_type == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
     let mean_difference = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
-    Ok(Some(Agreement { tokens: differences.len(), max_difference, mean_difference, max_allowed, mean_allowed }))
+    Ok(Some(LogProbAgreement { tokens: differences.len(), max_difference, mean_difference, max_allowed, mean_allowed }))
 }
 
 fn our_log_probs(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Vec<f32>, StartError> {
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn rounding_explains_little_and_never_a_nan() {
         let check = |max_difference, mean_difference, expected| {
-            let found = Agreement { tokens: 9, max_difference, mean_difference, max_allowed: 1e-3, mean_allowed: 1e-4 };
+            let found = LogProbAgreement { tokens: 9, max_difference, mean_difference, max_allowed: 1e-3, mean_allowed: 1e-4 };
             assert_eq!(found.holds(), expected, "{found:?}");
         };
         check(1e-3, 1e-4, true);

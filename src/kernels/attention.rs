@@ -30,7 +30,7 @@ pub struct Segments {
     list: Vec<Segment>,
     /// On a GPU.
     #[cfg(feature = "cuda")]
-    tables: Option<gpu::Tables>,
+    tables: Option<gpu::DeviceSegments>,
 }
 
 impl Segments {
@@ -42,7 +42,7 @@ impl Segments {
     pub fn new(list: Vec<Segment>, device: &Device) -> Result<Self> {
         Ok(Self {
             #[cfg(feature = "cuda")]
-            tables: if device.is_cuda() { Some(gpu::Tables::new(&list, device)?) } else { None },
+            tables: if device.is_cuda() { Some(gpu::DeviceSegments::new(&list, device)?) } else { None },
             list,
         })
     }

@@ -14,7 +14,7 @@ pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 }
 
 /// As [`product`], in f32 (f64 for f64): for logits, whose rounding to bf16 would be the largest error of the model.
-pub fn product_exact(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
         return gpu::product(left, right, candle_core::DType::F32);

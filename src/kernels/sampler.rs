@@ -1,4 +1,4 @@
-//! Drawing tokens from logits, with the log-probability under the very distribution that was drawn from.
+//! SamplingJob tokens from logits, with the log-probability under the very distribution that was drawn from.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -73,7 +73,7 @@ pub struct SampleState {
     pub lengths: Tensor,
 }
 
-/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row on. Only on a GPU; nothing
+/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row on. TierFilter on a GPU; nothing
 /// comes back to the host and nothing of the call depends on the step, so that a graph can repeat it.
 ///
 /// The first call reads the prefill's logits, with `length` 0 and `lengths` 0. After each call a row that drew has `length = lengths[slot]`, the token

@@ -1,4 +1,4 @@
-//! candle's own threads: none. The engine spreads whole micro-batches over the cores instead (`rollout::Threads`).
+//! candle's own threads: none. The engine spreads whole micro-batches over the cores instead (`rollout::ThreadPool`).
 
 use crate::score::take_threads_from_environment;
 

@@ -14,7 +14,7 @@ use crate::kernels::philox::uniform_weights;
 use crate::kernels::rope::Heads;
 
 /// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
-pub(super) struct Assembly<'a> {
+pub(super) struct ModelLoader<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
     pub(super) trainable: Trainable,
@@ -78,7 +78,7 @@ fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
     }
 }
 
-impl Assembly<'_> {
+impl ModelLoader<'_> {
     /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B zero).
     pub(super) fn parameters(&self, seed: u64) -> Result<Parameters, ModelError> {
         let tensors = match self.trainable {

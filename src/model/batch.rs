@@ -26,7 +26,7 @@ pub struct Sequence {
 
 /// A batch where the model's tensors are.
 #[derive(Clone, Debug)]
-pub(super) struct PlacedBatch {
+pub(super) struct DeviceBatch {
     /// [rows], u32.
     pub(super) token_ids: Tensor,
     /// [rows], u32.
@@ -39,7 +39,7 @@ impl PackedBatch {
     ///
     /// # Errors
     /// A token outside the vocabulary, a position beyond the model's.
-    pub(super) fn place(&self, vocabulary: usize, positions: usize, device: &Device) -> Result<PlacedBatch> {
+    pub(super) fn place(&self, vocabulary: usize, positions: usize, device: &Device) -> Result<DeviceBatch> {
         if let Some(id) = self.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
             bail!("token {id} is outside the vocabulary of {vocabulary}")
         }
@@ -47,7 +47,7 @@ impl PackedBatch {
             bail!("position {position} is beyond the model's {positions} positions")
         }
         let row_tensor = |numbers: &[u32]| Tensor::from_slice(numbers, numbers.len(), device);
-        Ok(PlacedBatch {
+        Ok(DeviceBatch {
             token_ids: row_tensor(&self.token_ids)?,
             positions: row_tensor(&self.positions)?,
             segments: Segments::new(self.segments.clone(), device)?,

@@ -2,15 +2,15 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::assemble::Assembly;
-use super::batch::PlacedBatch;
+use super::assemble::ModelLoader;
+use super::batch::DeviceBatch;
 use super::layer::{LayerActivations, NormWeight};
 use super::linear::Linear;
 use super::parameters::exact_type;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Trainable, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
-use crate::kernels::product::product_exact;
+use crate::kernels::product::matmul_f32;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{RopeTable, rope_frequencies};
 
@@ -31,7 +31,7 @@ pub struct Decoder {
 /// What the backward of a batch reads.
 #[derive(Debug)]
 pub struct Activations {
-    batch: PlacedBatch,
+    batch: DeviceBatch,
     layers: Vec<Saved>,
     /// [rows, hidden] before the final norm.
     last: Tensor,
@@ -57,7 +57,7 @@ impl Decoder {
         number_type: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        let assembly = Assembly { config, weights, trainable, number_type, device };
+        let assembly = ModelLoader { config, weights, trainable, number_type, device };
         let parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
         let (embedding, embedding_range) = assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
@@ -124,7 +124,7 @@ impl Decoder {
 
     /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        product_exact(normed, &self.head.weight.t()?)
+        matmul_f32(normed, &self.head.weight.t()?)
     }
 
     /// `gradient`: [rows, vocabulary]. Adds the head's gradient where it is trained, returns the gradient of `normed`.
@@ -203,11 +203,11 @@ impl Decoder {
         Ok(named)
     }
 
-    fn place(&self, batch: &PackedBatch) -> Result<PlacedBatch> {
+    fn place(&self, batch: &PackedBatch) -> Result<DeviceBatch> {
         batch.place(self.config.vocab_size, self.table.positions(), &self.device)
     }
 
-    fn rows<'a>(&'a self, batch: &'a PlacedBatch, adapters: Adapters) -> RowContext<'a> {
+    fn rows<'a>(&'a self, batch: &'a DeviceBatch, adapters: Adapters) -> RowContext<'a> {
         RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
     }
 }

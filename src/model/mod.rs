@@ -17,7 +17,7 @@ pub use decoder::{Activations, Decoder};
 pub use gradients::Gradients;
 pub use layer::{Layer, RowContext};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
-pub use weights::{Loading, Weights, tensor_names, watch_loading};
+pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use self::merge::Merge;
 use super::ModelError;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource};
 
-pub use self::loading::{Loading, watch_loading};
+pub use self::loading::{LoadProgress, watch_loading};
 
 /// Named tensors. A copy is cheap: it shows the same ones.
 #[derive(Clone, Debug)]

@@ -76,7 +76,7 @@ impl GpuMemory {
 
 /// A run that fits a GPU.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fit {
+pub struct GpuPlan {
     /// How its gradient is computed.
     pub shape: StepShape,
     /// The parts.
@@ -99,14 +99,14 @@ pub struct DoesNotFit {
 ///
 /// # Errors
 /// [`DoesNotFit`] where not even one sequence at a time fits.
-pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<Fit, DoesNotFit> {
+pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<GpuPlan, DoesNotFit> {
     let longest = longest_sequence(config, data);
     let largest = step_tokens(config, data);
     let mut shape = StepShape::of(config);
     loop {
         let memory = gpu_memory(model, config, data, shape, gpu);
         if memory.peak_bytes as f64 <= USABLE * gpu.usable_bytes as f64 {
-            return Ok(Fit { shape, memory, gpu });
+            return Ok(GpuPlan { shape, memory, gpu });
         }
         let smaller = if shape.recompute || config.recompute_activations == Recompute::Never {
             // A micro-batch is never larger than the step, so halving starts there.
@@ -117,7 +117,7 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         match smaller {
             Some(smaller) => shape = smaller,
             // Between the usable share and all of it, the smallest shape is worth a try.
-            None if memory.peak_bytes <= gpu.usable_bytes => return Ok(Fit { shape, memory, gpu }),
+            None if memory.peak_bytes <= gpu.usable_bytes => return Ok(GpuPlan { shape, memory, gpu }),
             None => return Err(DoesNotFit { message: refusal(config, &memory, gpu), memory: Box::new(memory) }),
         }
     }

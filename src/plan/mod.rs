@@ -16,7 +16,7 @@ use crate::hub::ModelConfig;
 
 pub use disk::{COMPRESSED_SHARE, Disk, Kept, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, Fit, GPU_PREFILL_ROWS, GpuMemory, StepShape, fit, gigabytes, gpu_decode_rows,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GpuPlan, GPU_PREFILL_ROWS, GpuMemory, StepShape, fit, gigabytes, gpu_decode_rows,
     gpu_memory, longest_sequence, step_tokens,
 };
 pub use machine::{free_disk_bytes, memory_limit_bytes};
@@ -24,7 +24,7 @@ pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memo
 pub use shape::ModelShape;
 pub use signal::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
-pub use words::{bytes_in_words, count_in_words, seconds_in_words};
+pub use words::{human_bytes, human_count, human_seconds};
 
 /// What the task's data look like to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

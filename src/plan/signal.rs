@@ -403,7 +403,7 @@ mod tests {
             let found = other_size(signal, size);
             assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
         };
-        // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+        // DraftTarget 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
         let half = signal(16, 16, 0);
         check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
         check(&half, 8, 0.5);

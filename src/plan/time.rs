@@ -6,7 +6,7 @@ use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 
-/// Measured limits of a GPU; none is assumed.
+/// ForecastResult limits of a GPU; none is assumed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GpuLimits {
     /// Matrix products, operations a second.
@@ -155,7 +155,7 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     let backward = if is_full { 2.0 } else { 1.0 };
     let again = if recompute { 1.0 } else { 0.0 };
     let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
-    // Of an interval's steps all but the first need the log-probs of the weights that sampled.
+    // DraftTarget an interval's steps all but the first need the log-probs of the weights that sampled.
     let old = 1.0 - 1.0 / config.weight_sync_interval.max(1) as f64;
     let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
     forward * (1.0 + backward + again + reference + old) + adapters

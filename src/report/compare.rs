@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::verdict::rates;
-use super::{Judged, Report, RunRow, shown};
+use super::{MetricComparison, Report, RunRow, shown};
 use crate::run::events::Eval;
 use crate::run::{eval_file, read_evals};
 use crate::secrets::visible;
@@ -26,7 +26,7 @@ pub struct RunsCompared {
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
     evals: Vec<(PassKey, Vec<Option<Eval>>)>,
     /// For each run but the first: the set, and its result against the first run's there, by metric.
-    pub results: Vec<Option<(&'static str, Vec<Judged>)>>,
+    pub results: Vec<Option<(&'static str, Vec<MetricComparison>)>>,
 }
 
 impl RunsCompared {
@@ -64,11 +64,11 @@ impl RunsCompared {
             .results
             .iter()
             .map(|result| {
-                let document = |(set, judged): &(&str, Vec<Judged>)| {
+                let document = |(set, judged): &(&str, Vec<MetricComparison>)| {
                     let judged_of = |metric| judged.iter().find(|judged| judged.metric == metric);
                     json!({
                         "set": set, "comparison": judged_of("valid").map(|judged| judged.comparison),
-                        "valid": judged_of("valid").map(Judged::document), "exact": judged_of("exact").map(Judged::document),
+                        "valid": judged_of("valid").map(MetricComparison::document), "exact": judged_of("exact").map(MetricComparison::document),
                     })
                 };
                 json!(result.as_ref().map(document))
@@ -118,7 +118,7 @@ impl RunsCompared {
             let Some((set, judged)) = result else { continue };
             let second = if self.rows.len() == 2 { "second run".into() } else { visible(row.directory.id()) };
             let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
-            text.extend(judged.iter().map(Judged::line));
+            text.extend(judged.iter().map(MetricComparison::line));
         }
         text
     }
@@ -141,13 +141,13 @@ fn changed_files(runs: &[Report]) -> Vec<String> {
 }
 
 /// The results of both on the same prompts, where both were read on a set.
-fn result(first: &Report, second: &Report) -> Option<(&'static str, Vec<Judged>)> {
+fn result(first: &Report, second: &Report) -> Option<(&'static str, Vec<MetricComparison>)> {
     ["proof", "eval"].into_iter().find_map(|set| {
         let records = |run: &Report| {
             let Eval { step, target, .. } = run.history.result(set, run.best())?;
             read_evals(&run.directory.path().join(eval_file(*step, set, target))).ok()
         };
-        let (valid, exact) = Judged::both(&records(first)?, &records(second)?);
+        let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?);
         (valid.comparison.pairs() > 0).then(|| (set, std::iter::once(valid).chain(exact).collect()))
     })
 }

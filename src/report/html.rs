@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::page::Writer;
 use super::svg::{Chart, Line, chart};
-use super::{Judged, Report, SMOOTHING, percent, shown};
+use super::{MetricComparison, Report, SMOOTHING, percent, shown};
 use crate::config::Source;
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, EvalSummary, eval_file, read_evals};
@@ -57,7 +57,7 @@ pub fn html(report: &Report) -> Page {
         examples(&mut page, pair);
     }
     evals(&mut page, report);
-    happenings(&mut page, report);
+    timeline(&mut page, report);
     configuration(&mut page, report);
     origin(&mut page, report);
     let page = page.finish();
@@ -125,7 +125,7 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
     let titles = ["", "n>", "valid>", "95% CI>", "exact>", "parse>", "unwrapped>", "tokens>", "truncated>"];
     page.table(&titles, &rows.iter().map(cells).collect::<Vec<_>>());
     if let Some(pair) = pair {
-        let (valid, exact) = Judged::both(&pair.before, &pair.after);
+        let (valid, exact) = MetricComparison::both(&pair.before, &pair.after);
         for judged in std::iter::once(&valid).chain(&exact) {
             page.paragraph("", judged.line().trim());
         }
@@ -259,7 +259,7 @@ fn evals(page: &mut Writer, report: &Report) {
 }
 
 /// What people and the worker did besides training.
-fn happenings(page: &mut Writer, report: &Report) {
+fn timeline(page: &mut Writer, report: &Report) {
     let history = &report.history;
     let mut rows: Vec<Vec<String>> = Vec::new();
     for control in &history.controls {

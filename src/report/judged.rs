@@ -27,7 +27,7 @@ pub enum Verdict {
 
 /// A metric of two passes, judged.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct MetricComparison {
     /// `valid` or `exact`.
     pub metric: &'static str,
     /// Prompt by prompt, of the first completion of each.
@@ -42,7 +42,7 @@ pub struct Judged {
     pub needed: Option<usize>,
 }
 
-impl Judged {
+impl MetricComparison {
     /// Both metrics of two passes; the second is `None` where no prompt of both has an expected answer.
     pub fn both(before: &[EvalRecord], after: &[EvalRecord]) -> (Self, Option<Self>) {
         // A prompt's completions are not independent of each other, so prompts are counted, each by its first.
@@ -141,9 +141,9 @@ fn differences(before: &[EvalRecord], after: &[EvalRecord], measure: fn(&EvalRec
 mod tests {
     use super::*;
 
-    fn counted(fixed: usize, broken: usize, pairs: usize) -> Judged {
+    fn counted(fixed: usize, broken: usize, pairs: usize) -> MetricComparison {
         let mcnemar_p = crate::statistics::mcnemar_exact(fixed, broken);
-        Judged::of("valid", Comparison { fixed, broken, both: pairs - fixed - broken, mcnemar_p, ..Comparison::default() })
+        MetricComparison::of("valid", Comparison { fixed, broken, both: pairs - fixed - broken, mcnemar_p, ..Comparison::default() })
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
             (0..100 * samples).map(|at| record(at / samples, at % samples, at / samples < valid, at / samples < exact)).collect()
         };
         for samples in [1, 4] {
-            let (valid, exact) = Judged::both(&pass(samples, 20, 20), &pass(samples, 95, 5));
+            let (valid, exact) = MetricComparison::both(&pass(samples, 20, 20), &pass(samples, 95, 5));
             let exact = exact.as_ref().map(|exact| (exact.verdict(), exact.comparison.broken));
             assert_eq!(
                 (valid.verdict(), valid.comparison.fixed, exact),
@@ -190,6 +190,6 @@ mod tests {
             assert!((valid.difference.estimate - 0.75).abs() < 1e-12 && valid.p > 1e-24, "{samples} samples: {valid:?}");
         }
         let unknown: Vec<EvalRecord> = pass(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
-        assert!(Judged::both(&unknown, &unknown).1.is_none());
+        assert!(MetricComparison::both(&unknown, &unknown).1.is_none());
     }
 }

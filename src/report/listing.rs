@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Report, RunRow};
-use crate::run::{RunDirectory, RunError, RunPlaces, State, Status, tags_path};
+use crate::run::{RunDirectory, RunError, RunFolders, State, Status, tags_path};
 
 /// Runs as they were found, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +45,7 @@ impl Listing {
     /// Look again. A run whose files are as they were is not read again. `so_far` is given what was found every few runs that had to be read; once it
     /// answers false, the rest is left out.
     #[must_use]
-    pub fn refreshed(&self, places: &RunPlaces, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
+    pub fn refreshed(&self, places: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
         let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
         let mut found = Self::default();
         let mut folders = places.folders();

@@ -119,7 +119,7 @@ fn escape(text: &str) -> String {
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
             '\n' | '\t' => safe.push(letter),
-            // Controls mean nothing in HTML, and some of them turn the reading direction around.
+            // RequestQueue mean nothing in HTML, and some of them turn the reading direction around.
             letter => safe.push(visible_letter(letter)),
         }
     }

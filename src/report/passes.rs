@@ -15,7 +15,7 @@ pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
 /// Which pass.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PassId {
+pub struct EvalId {
     /// The folder of the run or of the eval.
     pub folder: PathBuf,
     /// The step whose weights were read; 0 is the start.
@@ -30,7 +30,7 @@ pub struct PassId {
 #[derive(Debug, Clone)]
 pub struct Pass {
     /// Which.
-    pub id: PassId,
+    pub id: EvalId,
     /// How it is called in tables.
     pub name: String,
     /// One a completion.
@@ -49,7 +49,7 @@ pub struct Pass {
     pub rows: BTreeMap<String, PromptRow>,
 }
 
-impl PassId {
+impl EvalId {
     /// Its file.
     pub fn path(&self) -> PathBuf {
         self.folder.join(eval_file(self.step, &self.set, &self.target))
@@ -82,15 +82,15 @@ impl PassId {
 ///
 /// # Errors
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
-pub fn passes_of(folder: &Path) -> Result<Vec<PassId>, RunError> {
+pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
     let evals = folder.join("evals");
     let entries = match std::fs::read_dir(&evals) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(RunError::Io { action: "read", path: evals, source: error }),
     };
-    let mut found: Vec<PassId> =
-        entries.flatten().filter_map(|entry| PassId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
+    let mut found: Vec<EvalId> =
+        entries.flatten().filter_map(|entry| EvalId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
     if folder.join("run.toml").exists() {
         // In a run the trained model at step 0 is the base, which has a pass of its own.
         found.retain(|pass| pass.step > 0 || pass.target != "trained");
@@ -103,7 +103,7 @@ pub fn passes_of(folder: &Path) -> Result<Vec<PassId>, RunError> {
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
-pub fn base_and_trained(run: &Path) -> Result<Vec<PassId>, ReportError> {
+pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
     base_and_trained_on(run, &["proof", "eval"])
 }
 
@@ -112,7 +112,7 @@ pub fn base_and_trained(run: &Path) -> Result<Vec<PassId>, ReportError> {
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
-pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<PassId>, ReportError> {
+pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, ReportError> {
     let passes = passes_of(run)?;
     let known = RunDirectory::open(run).ok().and_then(|directory| {
         let history = RunState::read(run).ok()?;
@@ -122,7 +122,7 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<PassId>, Rep
     let of_set = |set: &&str| {
         let base = passes.iter().find(|pass| pass.set == *set && pass.step == 0 && pass.target == "base")?;
         let result = known.as_ref().and_then(|(history, best)| history.result(set, *best));
-        let of_result = |pass: &&PassId| result.is_some_and(|result| (pass.step, &pass.target) == (result.step, &result.target));
+        let of_result = |pass: &&EvalId| result.is_some_and(|result| (pass.step, &pass.target) == (result.step, &result.target));
         let trained = || passes.iter().filter(|pass| pass.set == *set && (pass.target == "trained" || pass.step == 0));
         let trained = trained().find(of_result).or_else(|| trained().rfind(|pass| pass.target == "trained"))?;
         Some(vec![base.clone(), trained.clone()])
@@ -135,7 +135,7 @@ impl Pass {
     ///
     /// # Errors
     /// [`ReportError`] naming the file.
-    pub fn read(id: PassId, with_folder: bool) -> Result<Self, ReportError> {
+    pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
         let task = Task::load(&id.folder.join("task"))?;
         let own = crate::files::read(&id.folder.join(PROMPTS_FILE)).ok();
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn files_and_names() {
         let check = |name: &str, expected: Option<(u64, &str, &str)>| {
-            let found = PassId::of_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
+            let found = EvalId::of_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
             assert_eq!(found.as_ref().map(|pass| (pass.step, pass.set.as_str(), pass.target.as_str())), expected, "{name}");
             if let Some(found) = found {
                 assert!(found.path().ends_with(Path::new("evals").join(name)), "{name}");

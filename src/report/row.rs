@@ -49,9 +49,9 @@ pub struct RunRow {
     /// Time of all steps.
     pub seconds: f64,
     /// Held-out passes by set: `proof` first, then `eval`.
-    pub held_out: Vec<HeldOut>,
+    pub held_out: Vec<EvalSeries>,
     /// Each metric that the run has: its value at the last step, and that of its moving average.
-    pub metrics: BTreeMap<String, Latest>,
+    pub metrics: BTreeMap<String, LastValue>,
     /// Valid rates over steps, in [0, 1]: of the eval set, else of the training completions.
     pub valid_rates: Vec<f64>,
     /// Mean rewards over steps.
@@ -74,7 +74,7 @@ pub struct RunRow {
 
 /// The passes over one set.
 #[derive(Debug, Clone, PartialEq)]
-pub struct HeldOut {
+pub struct EvalSeries {
     /// `proof` or `eval`.
     pub set: &'static str,
     /// The model that the run started from. Without tags.
@@ -85,7 +85,7 @@ pub struct HeldOut {
 
 /// The end of a metric's curve; `None` where the last step did not measure it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Latest {
+pub struct LastValue {
     /// The value at the last step.
     pub value: Option<f64>,
     /// The moving average there.
@@ -96,7 +96,7 @@ impl RunRow {
     /// The row of a run that was read.
     pub fn of(report: &Report) -> Self {
         let history = &report.history;
-        let latest = |name: &String| Latest { value: report.metric(name, false), smoothed: report.metric(name, true) };
+        let latest = |name: &String| LastValue { value: report.metric(name, false), smoothed: report.metric(name, true) };
         let metrics = history.metrics.keys().map(|name| (name.clone(), latest(name)));
         let series = |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
         let evals: Vec<f64> = history
@@ -198,11 +198,11 @@ impl RunRow {
     }
 }
 
-fn held_out(report: &Report, set: &'static str) -> Option<HeldOut> {
+fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {
     let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
     let base = report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
     let trained = report.history.result(set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
-    (base.is_some() || trained.is_some()).then_some(HeldOut { set, base, trained })
+    (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 
 /// The order of two runs by a field. Runs without a value, or with one that is no number, come last either way; equal ones stay as they were.
@@ -223,7 +223,7 @@ pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Cl
     if FIELDS.contains(&name) || rows.clone().any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some()) {
         return None;
     }
-    // Of a thousand runs the names are few.
+    // DraftTarget a thousand runs the names are few.
     let metrics: BTreeSet<&String> = rows.flat_map(|run| run.metrics.keys()).collect();
     let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
     let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics.into_iter().cloned()).chain(keys);

@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
-use super::judged::Judged;
+use super::judged::MetricComparison;
 use super::percent;
 use crate::run::EvalSummary;
 use crate::secrets::{redact, visible};
 use crate::statistics::compound;
 
 /// The table of `first` against `second` on one set, with their names as headings.
-pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[Judged]) -> String {
-    let lines: String = judged.iter().map(Judged::line).collect();
+pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[MetricComparison]) -> String {
+    let lines: String = judged.iter().map(MetricComparison::line).collect();
     columns(set, &[first, second]) + &lines + &value_drift(second.1)
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::judged::{Judged, Verdict};
-use super::passes::{Pass, PassId};
+use super::judged::{MetricComparison, Verdict};
+use super::passes::{Pass, EvalId};
 use super::{ReportError, verdict};
 use crate::run::{Comparison, EvalRecord};
 use crate::score::Scorer;
@@ -22,7 +22,7 @@ pub struct Versus {
     /// Two or three; the first is what the others are held against.
     pub passes: Vec<Pass>,
     /// Each two of them: (0, 1), then (0, 2) and (1, 2).
-    pub pairs: Vec<Paired>,
+    pub pairs: Vec<PairedComparison>,
     /// Prompts that all passes have, in the order of the first.
     pub prompts: Vec<Asked>,
     /// What a reader should know, in sentences.
@@ -42,15 +42,15 @@ pub struct Asked {
 
 /// What the difference between two passes is worth.
 #[derive(Debug, Clone)]
-pub struct Paired {
+pub struct PairedComparison {
     /// The place of the pass before.
     pub first: usize,
     /// The place of the pass after.
     pub second: usize,
     /// Whether answers are valid.
-    pub valid: Judged,
+    pub valid: MetricComparison,
     /// Whether they are the expected ones; `None` where no prompt has an expected answer.
-    pub exact: Option<Judged>,
+    pub exact: Option<MetricComparison>,
     /// How many answers went from the tier of the row to that of the column, in the order of [`TIERS`].
     pub tiers: [[usize; 3]; 3],
 }
@@ -97,7 +97,7 @@ impl Versus {
     ///
     /// # Errors
     /// [`ReportError::Unlike`] with what differs where they did not answer the same prompts of the same task, and what cannot be read.
-    pub fn read(ids: &[PassId]) -> Result<Self, ReportError> {
+    pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         Self::of(ids.iter().map(|id| Pass::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
     }
@@ -112,9 +112,9 @@ impl Versus {
     ///
     /// # Errors
     /// As [`Self::read`]; [`ReportError::Unlike`] also where the passes are of another task than the scorer.
-    pub fn rescored(ids: &[PassId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
+    pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        let read = |id: &PassId| Pass::read(id.clone(), several)?.rescored(task, scorer);
+        let read = |id: &EvalId| Pass::read(id.clone(), several)?.rescored(task, scorer);
         let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?;
         let digest: String = versus.passes[0].schema_digest.chars().take(8).collect();
         versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}…), not as recorded"));
@@ -148,7 +148,7 @@ impl Versus {
             ));
         }
         let places = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
-        let pairs = places.map(|(a, b)| Paired::of((a, &passes[a].records), (b, &passes[b].records))).collect();
+        let pairs = places.map(|(a, b)| PairedComparison::of((a, &passes[a].records), (b, &passes[b].records))).collect();
         Ok(Self { passes, pairs, prompts, warnings })
     }
 
@@ -158,7 +158,7 @@ impl Versus {
     }
 
     /// What became of a prompt between two passes.
-    pub fn outcome(&self, asked: &Asked, pair: &Paired) -> Option<Outcome> {
+    pub fn outcome(&self, asked: &Asked, pair: &PairedComparison) -> Option<Outcome> {
         Some(Outcome::of(self.record(asked, pair.first)?, self.record(asked, pair.second)?))
     }
 
@@ -173,7 +173,7 @@ impl Versus {
                 "in_a_row_interval": {"10": ten_interval, "50": fifty_interval},
             })
         };
-        let pair = |pair: &Paired| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
+        let pair = |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
         json!({
             "task": self.passes[0].task, "set": self.passes[0].id.set, "passes": self.passes.iter().map(pass).collect::<Vec<_>>(),
             "comparisons": self.pairs.iter().map(pair).collect::<Vec<_>>(), "warnings": self.warnings,
@@ -189,7 +189,7 @@ impl Versus {
                 let names = [pair.first, pair.second].map(|pass| visible(columns[pass].0));
                 text.push_str(&format!("{} to {}:\n", names[0], names[1]));
             }
-            text.extend(pair.judged().map(Judged::line));
+            text.extend(pair.judged().map(MetricComparison::line));
         }
         if let Some((_, last)) = columns.last() {
             text.push_str(&verdict::value_drift(last));
@@ -199,7 +199,7 @@ impl Versus {
     }
 }
 
-impl Paired {
+impl PairedComparison {
     /// Compare the passes at two places, prompt by prompt.
     pub fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord])) -> Self {
         let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
@@ -209,12 +209,12 @@ impl Paired {
         for (before, after) in &both {
             tiers[tier(before)][tier(after)] += 1;
         }
-        let (valid, exact) = Judged::both(first.1, second.1);
+        let (valid, exact) = MetricComparison::both(first.1, second.1);
         Self { first: first.0, second: second.0, valid, exact, tiers }
     }
 
     /// The metrics that there are.
-    pub fn judged(&self) -> impl Iterator<Item = &Judged> {
+    pub fn judged(&self) -> impl Iterator<Item = &MetricComparison> {
         std::iter::once(&self.valid).chain(&self.exact)
     }
 
@@ -237,7 +237,7 @@ impl Paired {
             "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
             "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
             "clear": self.valid.verdict() != Verdict::NoDifference, "required_n": self.valid.needed,
-            "p": self.valid.p, "verdict": self.valid.verdict(), "exact": self.exact.as_ref().map(Judged::document),
+            "p": self.valid.p, "verdict": self.valid.verdict(), "exact": self.exact.as_ref().map(MetricComparison::document),
         })
     }
 }

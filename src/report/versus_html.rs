@@ -3,7 +3,7 @@
 use super::html::{Page, answer};
 use super::page::Writer;
 use super::verdict::{rate_rows, tag_rows, value_drift};
-use super::versus::{Asked, Outcome, Paired, TIERS, Versus};
+use super::versus::{Asked, Outcome, PairedComparison, TIERS, Versus};
 
 /// Answers of each kind that are shown.
 const EXAMPLES: usize = 20;
@@ -54,7 +54,7 @@ pub fn versus_html(versus: &Versus) -> Page {
     Page { text: page.text, masked: page.masked }
 }
 
-fn pair_of(page: &mut Writer, versus: &Versus, pair: &Paired) {
+fn pair_of(page: &mut Writer, versus: &Versus, pair: &PairedComparison) {
     let names = [&versus.passes[pair.first].name, &versus.passes[pair.second].name];
     page.heading(&format!("{} to {}", names[0], names[1]));
     for judged in pair.judged() {

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::shard::{Caches, check, prefill_batch, step};
-use super::{Completion, Request, Sampling, StopReason, Threads};
+use super::shard::{KvCache, check, prefill_batch, step};
+use super::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::graph::Graph;
 use crate::kernels::sampler::{SampleSettings, SampleState, done, sample_step};
@@ -26,7 +26,7 @@ pub(super) fn decode(
     adapters: Adapters,
     requests: &[Request],
     sampling: &Sampling,
-    threads: &Threads,
+    threads: &ThreadPool,
 ) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, sampling)?;
     let rows: Vec<[u32; 3]> = requests
@@ -38,7 +38,7 @@ pub(super) fn decode(
     }
     let (batch, prefixes, last_rows) = prefill_batch(requests);
     let (prompts, normed) = model.prefill(&batch, adapters)?;
-    let caches = Caches::new(model, prompts, rows.len(), sampling)?;
+    let caches = KvCache::new(model, prompts, rows.len(), sampling)?;
     let logits = {
         let last = normed.index_select(&Tensor::from_slice(&last_rows, last_rows.len(), model.device())?, 0)?;
         model.logits(&last)?
@@ -63,7 +63,7 @@ pub(super) fn decode(
 struct Work<'a> {
     model: &'a Decoder,
     adapters: Adapters,
-    caches: Caches,
+    caches: KvCache,
     settings: SampleSettings,
     state: SampleState,
     /// Why each slot ended, of rows that left the batch.
@@ -89,7 +89,7 @@ fn first_state(model: &Decoder, places: &[[u32; 3]], prefixes: &[(usize, usize)]
 
 impl Work<'_> {
     /// At most `steps` more tokens a row.
-    fn run(&mut self, steps: usize, threads: &Threads) -> Result<()> {
+    fn run(&mut self, steps: usize, threads: &ThreadPool) -> Result<()> {
         let mut left = steps;
         while left > 0 {
             let done = self.state.done.to_vec1::<u32>()?;

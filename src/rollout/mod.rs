@@ -10,7 +10,7 @@ use candle_core::Result;
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
 
-pub use threads::Threads;
+pub use threads::ThreadPool;
 
 /// A prompt, and how many completions of it are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub fn generate(
     adapters: Adapters,
     requests: &[Request],
     sampling: &Sampling,
-    threads: &Threads,
+    threads: &ThreadPool,
 ) -> Result<Vec<Vec<Completion>>> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {

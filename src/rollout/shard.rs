@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Completion, Request, Sampling, StopReason, Threads};
+use super::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows, append_keys_values, decode_attention};
 use crate::kernels::philox::{Place, uniform};
 use crate::kernels::sampler::{Drawn, sample_tokens};
@@ -19,14 +19,14 @@ struct Row {
 }
 
 /// Keys and values of the prompts, and of what was written since.
-pub(super) struct Caches {
+pub(super) struct KvCache {
     /// A layer: [prompt rows, row_width].
     prompts: Vec<Tensor>,
     /// A layer: [slots, max_completion_tokens, 2 * key_width].
     written: Vec<Tensor>,
 }
 
-impl Caches {
+impl KvCache {
     /// `prompts` as [`Decoder::prefill`] returned them, and room for `slots` completions.
     pub(super) fn new(model: &Decoder, prompts: Vec<Tensor>, slots: usize, sampling: &Sampling) -> Result<Self> {
         let room = model.layers().iter().zip(&prompts).map(|(layer, prompt)| {
@@ -43,7 +43,7 @@ pub(super) fn decode(
     adapters: Adapters,
     requests: &[Request],
     sampling: &Sampling,
-    threads: &Threads,
+    threads: &ThreadPool,
 ) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, sampling)?;
     let mut finished: Vec<Vec<Completion>> = requests.iter().map(|_| Vec::new()).collect();
@@ -84,7 +84,7 @@ pub(super) fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) 
     Ok(())
 }
 
-fn prefill(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Option<(Vec<Row>, Caches, Tensor)>> {
+fn prefill(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Option<(Vec<Row>, KvCache, Tensor)>> {
     let (batch, prefixes, last_rows) = prefill_batch(requests);
     let samples = requests.iter().enumerate().flat_map(|(request, wanted)| (0..wanted.samples as u32).map(move |sample| (request, sample)));
     let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
@@ -95,7 +95,7 @@ fn prefill(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: 
     }
     let (prompts, normed) = model.prefill(&batch, adapters)?;
     let last = normed.index_select(&Tensor::from_slice(&last_rows, last_rows.len(), model.device())?, 0)?;
-    let caches = Caches::new(model, prompts, rows.len(), sampling)?;
+    let caches = KvCache::new(model, prompts, rows.len(), sampling)?;
     Ok(Some((rows, caches, model.logits(&last)?)))
 }
 
@@ -133,7 +133,7 @@ fn has_ended(row: &mut Row, sampling: &Sampling) -> bool {
 }
 
 /// Feeds each row's newest token through the model -> [rows, vocabulary].
-fn feed_newest(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &Caches) -> Result<Tensor> {
+fn feed_newest(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &KvCache) -> Result<Tensor> {
     let newest: Vec<u32> = rows.iter().filter_map(|row| row.completion.token_ids.last().copied()).collect();
     let places: Vec<DecodeRow> =
         rows.iter().map(|row| DecodeRow { slot: row.slot, prefix: row.prefix, length: row.completion.token_ids.len() }).collect();
@@ -150,7 +150,7 @@ pub(super) fn step(
     newest: &Tensor,
     positions: &Tensor,
     places: &DecodeRows,
-    caches: &Caches,
+    caches: &KvCache,
 ) -> Result<Tensor> {
     let mut hidden = model.embed(newest)?;
     for (layer, (prompts, written)) in model.layers().iter().zip(caches.prompts.iter().zip(&caches.written)) {

@@ -9,7 +9,7 @@ use crate::kernels::device::Engine;
 
 /// A pool of worker threads for shards of a rollout and micro-batches of an update. Each piece of work runs on one thread from start to end. Work that
 /// is wanted no more can be called off in the middle.
-pub struct Threads {
+pub struct ThreadPool {
     /// None: everything on the calling thread.
     pool: Option<rayon::ThreadPool>,
     called_off: Option<CalledOff>,
@@ -24,7 +24,7 @@ const CALLED_OFF: &str = "cancelled";
 /// A deep model's drop and recursion are modest, but tapes in tests are not.
 const STACK_BYTES: usize = 64 << 20;
 
-impl Threads {
+impl ThreadPool {
     /// `count` threads; 0 takes as many as the process may use.
     pub fn new(count: usize) -> Result<Self> {
         let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
@@ -71,7 +71,7 @@ impl Threads {
     }
 }
 
-impl fmt::Debug for Threads {
+impl fmt::Debug for ThreadPool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Threads({}, cancellable: {})", self.count(), self.called_off.is_some())
     }
@@ -89,9 +89,9 @@ mod tests {
     fn work_that_was_called_off_is_not_begun() {
         let begun = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&begun);
-        let threads = Threads::new(1).unwrap().until(move || seen.load(Ordering::Relaxed) >= 3);
+        let threads = ThreadPool::new(1).unwrap().until(move || seen.load(Ordering::Relaxed) >= 3);
         let error = threads.map(&[(); 10], |()| Ok(begun.fetch_add(1, Ordering::Relaxed))).unwrap_err().to_string();
-        assert!(Threads::is_called_off(&error) && !Threads::is_called_off("out of memory"), "{error}");
+        assert!(ThreadPool::is_called_off(&error) && !ThreadPool::is_called_off("out of memory"), "{error}");
         assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }

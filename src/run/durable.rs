@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::RunError;
-use super::fault::{fault, tear};
+use super::fault::{fault, torn_write};
 
 /// Create a new private folder; its parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
@@ -29,7 +29,7 @@ pub(super) fn ensure_folder(path: &Path) -> Result<(), RunError> {
 /// Write a new private file and make it durable. An existing file is an error.
 pub(super) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(RunError::io("create", path))?;
-    tear("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
+    torn_write("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(RunError::io("write", path))
 }
 
@@ -46,7 +46,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
         .mode(0o600)
         .open(&temporary)
         .and_then(|mut file| {
-            tear("replace.half", &known, bytes, |half| drop(file.write_all(half)));
+            torn_write("replace.half", &known, bytes, |half| drop(file.write_all(half)));
             file.write_all(bytes).and_then(|()| file.sync_all())
         })
         .and_then(|()| {
@@ -103,7 +103,7 @@ pub(super) fn open_append(path: &Path) -> Result<File, RunError> {
 /// `kind` names the line for tests.
 pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
     fault("line.before", kind);
-    tear("line.half", kind, line, |half| drop((&mut &*file).write(half)));
+    torn_write("line.half", kind, line, |half| drop((&mut &*file).write(half)));
     let length = file.metadata().map_err(RunError::io("read", path))?.len();
     let mut rest = line;
     let failure = loop {
@@ -113,7 +113,7 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> 
                 return Ok(());
             }
             Ok(0) => break std::io::Error::from(std::io::ErrorKind::StorageFull),
-            // Only the rest tells why not all was taken: a full disk, or a limit on the size of files.
+            // TierFilter the rest tells why not all was taken: a full disk, or a limit on the size of files.
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => break error,

@@ -199,9 +199,9 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
 /// A yes or no of two passes on the same prompts, valid or exact, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Only in the second pass.
+    /// TierFilter in the second pass.
     pub fixed: usize,
-    /// Only in the first pass.
+    /// TierFilter in the first pass.
     pub broken: usize,
     /// In both.
     pub both: usize,

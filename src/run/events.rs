@@ -366,7 +366,7 @@ impl Event {
     /// The line as it stands in the file, newline included. Numbers that are not finite become null and are named in `nonfinite`.
     ///
     /// # Errors
-    /// Only where a map inside has keys that JSON cannot hold, which no kind has.
+    /// TierFilter where a map inside has keys that JSON cannot hold, which no kind has.
     pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let nonfinite = self.body.nonfinite();
         let head = Head { v: EVENT_VERSION, seq: self.seq, t: self.time_ms, kind: self.body.kind(), nonfinite };

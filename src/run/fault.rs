@@ -35,7 +35,7 @@ pub fn fault(place: &str, what: &str) {
     if let Some((_, delay)) = DELAYED.get_or_init(asked).as_ref().filter(|(delayed, _)| delayed == place) {
         std::thread::sleep(*delay);
     }
-    if strikes(place, what) {
+    if is_armed(place, what) {
         die();
     }
 }
@@ -43,14 +43,14 @@ pub fn fault(place: &str, what: &str) {
 /// Panics here, where a test asked for it, as a bug would.
 #[expect(clippy::panic, reason = "the bug that {DEATH} asks for at {place}")]
 pub fn bug(place: &str, what: &str) {
-    if strikes(place, what) {
+    if is_armed(place, what) {
         std::panic::panic_any(format!("the bug that {DEATH} asks for at {place}"));
     }
 }
 
 /// Where a test asked for it, has `write` take the first half of `bytes`, and dies.
-pub fn tear(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8])) {
-    if strikes(place, what) {
+pub fn torn_write(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8])) {
+    if is_armed(place, what) {
         write(&bytes[..bytes.len() / 2]);
         die();
     }
@@ -72,7 +72,7 @@ pub(super) fn clock(milliseconds: u64) -> u64 {
 }
 
 /// Whether this visit is the one that was asked for.
-fn strikes(place: &str, what: &str) -> bool {
+fn is_armed(place: &str, what: &str) -> bool {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     let Some(armed) = ARMED.get_or_init(|| Armed::parse(&std::env::var(DEATH).ok()?)) else { return false };
     if armed.place != place || armed.what.as_ref().is_some_and(|wanted| !what.starts_with(wanted)) {

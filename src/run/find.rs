@@ -49,12 +49,12 @@ impl RunReference {
 
 /// The folders in which runs are looked for and created.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunPlaces {
+pub struct RunFolders {
     roots: Vec<PathBuf>,
     is_given: bool,
 }
 
-impl RunPlaces {
+impl RunFolders {
     /// `--runs DIR` alone where it is given; else the `runs/` of the nearest workspace above `from`, then the user's data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {

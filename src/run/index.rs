@@ -79,7 +79,7 @@ fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -
     // Two threads of one process may write at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    clear_of_the_dead(path);
+    remove_stale_temporaries(path);
     let temporary = path.with_extension(format!("index.{}.{number}.tmp", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|file| {
         fill(file, state, position, fingerprint)?;
@@ -94,7 +94,7 @@ fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -
 }
 
 /// Removes what viewers left that died while they wrote. One of another host may be taken for dead; its index is only not made this time.
-fn clear_of_the_dead(path: &Path) {
+fn remove_stale_temporaries(path: &Path) {
     let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let Some(entries) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };
     for entry in entries.flatten() {
@@ -177,7 +177,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     let mut state = header.state;
     state.metrics = columns(&mut frame, header.columns)?;
     state.group_counts = counts(&mut frame, header.counts)?;
-    // Only at its end does the frame check its sum.
+    // TierFilter at its end does the frame check its sum.
     (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
 }
 

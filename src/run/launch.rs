@@ -26,7 +26,7 @@ const LONGEST_WORD: usize = 16 * 1024;
 
 /// On what the worker computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Compute {
+pub enum DeviceChoice {
     /// The first GPU that is free, else the CPU.
     #[default]
     Any,
@@ -36,7 +36,7 @@ pub enum Compute {
     Gpu(usize),
 }
 
-impl Compute {
+impl DeviceChoice {
     /// As `--gpu N` and `--cpu` say it.
     pub fn asked(gpu: Option<usize>, cpu: bool) -> Self {
         match gpu {
@@ -51,7 +51,7 @@ impl Compute {
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// On what it computes.
-    pub compute: Compute,
+    pub compute: DeviceChoice,
     /// Whether the run has begun before.
     pub resume: bool,
     /// The program; `None` is this one.
@@ -62,7 +62,7 @@ pub struct Launch {
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { compute: Compute::Any, resume: false, program: None, patience: Duration::from_secs(30) }
+        Self { compute: DeviceChoice::Any, resume: false, program: None, patience: Duration::from_secs(30) }
     }
 }
 
@@ -128,9 +128,9 @@ fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command
     let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
     command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
     let compute = match how.compute {
-        Compute::Any => Vec::new(),
-        Compute::Cpu => vec!["--cpu".to_owned()],
-        Compute::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
+        DeviceChoice::Any => Vec::new(),
+        DeviceChoice::Cpu => vec!["--cpu".to_owned()],
+        DeviceChoice::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
     };
     command.args(compute).args(how.resume.then_some("--resume"));
     command.current_dir(folder).envs(given_threads()).env(READY, speak.to_string());
@@ -201,11 +201,11 @@ fn end_of_log(path: &Path, start: u64) -> String {
 
 /// The worker's end of the pipe. Dropped without a word, it tells the launcher that the worker has died.
 #[derive(Debug)]
-pub struct Handshake {
+pub struct ReadyPipe {
     pipe: Option<File>,
 }
 
-impl Handshake {
+impl ReadyPipe {
     /// The pipe that the launcher left; without one, whatever is said goes nowhere. To be called once, before any other file is opened.
     pub fn from_environment() -> Self {
         let number = std::env::var(READY).ok().and_then(|text| text.parse::<RawFd>().ok()).filter(|number| *number > 2);

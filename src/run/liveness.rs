@@ -45,7 +45,7 @@ impl Liveness {
             return Self::Alive;
         }
         let Some(state) = State::read(run) else { return Self::Gone("no worker has started yet".to_owned()) };
-        if let Some(heard) = heard_from_afar(run, &state) {
+        if let Some(heard) = remote_heartbeat(run, &state) {
             return Self::Perhaps(heard);
         }
         let standing = match (state.status.is_ended(), &state.cause) {
@@ -63,7 +63,7 @@ impl Liveness {
 }
 
 /// Where a free lock proves nothing: a network file system, another host, and a heartbeat that is fresh. In words.
-pub(super) fn heard_from_afar(run: &Path, state: &State) -> Option<String> {
+pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
     let age = Duration::from_millis(now_ms().saturating_sub(state.updated_ms));
     let afar = !state.status.is_ended() && state.status != Status::Created && state.host != host_name();
     let kind = FileSystem::of(run);

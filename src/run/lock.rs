@@ -18,17 +18,17 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// The right to write to a run directory. Released when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct RunLock {
-    footing: Footing,
+    footing: FolderIdentity,
 }
 
 /// The folder as its worker took it: it stands while the lock file in it is the one that the worker holds.
 #[derive(Debug, Clone)]
-pub(super) struct Footing {
+pub(super) struct FolderIdentity {
     run: PathBuf,
     lock: Arc<File>,
 }
 
-impl Footing {
+impl FolderIdentity {
     /// An error once the folder was removed, moved, or put in place of another: nothing may be written under its path any more.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Footing {
     }
 
     /// From now on the folder is this one.
-    pub(super) fn leave_for(&mut self, folder: PathBuf) {
+    pub(super) fn release_to(&mut self, folder: PathBuf) {
         self.run = folder;
     }
 
@@ -65,7 +65,7 @@ impl Footing {
 }
 
 impl RunLock {
-    /// Take the run's lock.
+    /// WriteChunk the run's lock.
     ///
     /// # Errors
     /// [`RunError::InUse`] says which process holds it.
@@ -89,7 +89,7 @@ impl RunLock {
         file.set_len(0)
             .and_then(|()| file.write_all(format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes()))
             .map_err(RunError::io("write", &path))?;
-        Ok(Self { footing: Footing { run: run.to_owned(), lock: Arc::new(file) } })
+        Ok(Self { footing: FolderIdentity { run: run.to_owned(), lock: Arc::new(file) } })
     }
 
     /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
@@ -103,7 +103,7 @@ impl RunLock {
     }
 
     /// What tells whether the folder still is what was locked.
-    pub(super) fn footing(&self) -> Footing {
+    pub(super) fn footing(&self) -> FolderIdentity {
         self.footing.clone()
     }
 }

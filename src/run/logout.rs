@@ -19,7 +19,7 @@ pub enum Home {
 
 /// The facts that decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Logout {
+pub struct LogoutPolicy {
     /// Whether systemd runs this host.
     pub systemd: bool,
     /// Whether logind ends what a user leaves behind; `None` where nothing says so.
@@ -38,7 +38,7 @@ pub struct Logout {
     pub multiplexer: Option<&'static str>,
 }
 
-impl Logout {
+impl LogoutPolicy {
     /// Look at this host.
     pub fn look() -> Self {
         let user = user_name();
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_survives_is_said_in_words() {
-        let facts = |kills, home, lingers, excepted| Logout {
+        let facts = |kills, home, lingers, excepted| LogoutPolicy {
             systemd: true,
             kills,
             says: None,
@@ -232,7 +232,7 @@ mod tests {
             multiplexer: None,
         };
         let session = || Home::Session("session-3.scope".to_owned());
-        let check = |facts: Logout, survives: bool, expected: &str| {
+        let check = |facts: LogoutPolicy, survives: bool, expected: &str| {
             assert!(facts.survives() == survives && facts.sentence().contains(expected), "{facts:?}: {}", facts.sentence());
         };
         check(facts(Some(true), session(), true, false), false, "ENDS when you log out: logind ends all of session-3.scope, tmux");
@@ -242,6 +242,6 @@ mod tests {
         check(facts(Some(true), Home::UserManager, true, false), true, "which lingers");
         check(facts(None, Home::UserManager, false, false), false, "enable-linger");
         check(facts(Some(true), Home::Elsewhere, false, false), true, "no login session");
-        check(Logout { systemd: false, ..facts(None, session(), false, false) }, true, "systemd does not run this host");
+        check(LogoutPolicy { systemd: false, ..facts(None, session(), false, false) }, true, "systemd does not run this host");
     }
 }

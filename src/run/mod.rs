@@ -40,7 +40,7 @@ mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
 pub use control::{
-    Accepted, Answer, Answered, ControlServer, Controls, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, remove_dead_sockets,
+    Accepted, Answer, Answered, ControlServer, RequestQueue, LONGEST_REQUEST, SETTABLE, Sample, Settings, Stop, Verb, ask, remove_dead_sockets,
     settings, socket_folders,
 };
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
@@ -50,16 +50,16 @@ pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
 pub use events::{Event, EventBody};
-pub use fault::{bug, fault, tear};
+pub use fault::{bug, fault, torn_write};
 pub use filesystem::FileSystem;
-pub use find::{At, RunPlaces, RunReference, resolve_checkpoint};
+pub use find::{At, RunFolders, RunReference, resolve_checkpoint};
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
 pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState, SPARSE};
-pub use launch::{Compute, Handshake, Launch, Launched, launch};
+pub use launch::{DeviceChoice, ReadyPipe, Launch, Launched, launch};
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
-pub use logout::{Home, Logout};
+pub use logout::{Home, LogoutPolicy};
 pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, Found, Position, Skipped};

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::directory::FORMAT_VERSION;
 use super::events::{End, Event, EventBody};
 use super::filesystem::FileSystem;
-use super::liveness::{SILENCE, heard_from_afar};
+use super::liveness::{SILENCE, remote_heartbeat};
 use super::lock::RunLock;
 use super::state::{State, Status};
 
@@ -20,7 +20,7 @@ impl State {
         // The lock is asked first: a worker that ends in between has then already written its last word.
         let held = RunLock::is_held(run);
         let Some(mut state) = Self::read(run) else { return if held { None } else { from_log(run) } };
-        if !held && !state.status.is_ended() && heard_from_afar(run, &state).is_none() {
+        if !held && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
                 // The log has its last word, which comes first; the worker died before it could say the same here. Nothing can begin such a run again.

@@ -8,7 +8,7 @@ use super::checkpoints::checkpoint_path;
 use super::directory::{RunDirectory, sha256, sha256_file};
 use super::durable::{create_folder, replace_file, sync_folder};
 use super::error::RunError;
-use super::find::{RunPlaces, RunReference};
+use super::find::{RunFolders, RunReference};
 use super::history::RunState;
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::secrets::redact_json;
@@ -76,7 +76,7 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
     if run.file().config.lora_rank > 0 {
         return Ok(Vec::new());
     }
-    let places = RunPlaces::discover(run.path().parent(), run.path());
+    let places = RunFolders::discover(run.path().parent(), run.path());
     let source = origin(&run.file().config.base_model, &places)?;
     let unread = |error: HubError| RunError::Base { name: source.name.clone(), problem: error.to_string() };
     let mut files = source.companions().map_err(unread)?;
@@ -93,7 +93,7 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
 }
 
 /// The model at the beginning of a chain of runs and adapters.
-fn origin(name: &str, places: &RunPlaces) -> Result<ModelSource, RunError> {
+fn origin(name: &str, places: &RunFolders) -> Result<ModelSource, RunError> {
     let refused = |problem: String| RunError::Base { name: name.to_owned(), problem };
     match find_model(name) {
         Ok(source) if source.exists("config.json") => Ok(source),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::directory::RunDirectory;
 use super::disk::disk_use;
 use super::error::RunError;
-use super::find::{RunPlaces, RunReference};
+use super::find::{RunFolders, RunReference};
 use super::lock::RunLock;
 
 /// A run that may be removed, held until it is: no worker can begin meanwhile.
@@ -34,7 +34,7 @@ impl Removal {
     /// # Errors
     /// [`RunError::InUse`] where a worker computes it, [`RunError::Linked`] where its folder is a link, [`RunError::Foreign`] and
     /// [`RunError::Loose`] where it is not this user's alone.
-    pub fn prepare(directory: RunDirectory, places: &RunPlaces) -> Result<Self, RunError> {
+    pub fn prepare(directory: RunDirectory, places: &RunFolders) -> Result<Self, RunError> {
         let path = directory.path();
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
             let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -67,7 +67,7 @@ impl Removal {
     }
 }
 
-fn started_from(directory: &RunDirectory, places: &RunPlaces) -> Vec<String> {
+fn started_from(directory: &RunDirectory, places: &RunFolders) -> Vec<String> {
     let runs = places.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
     let names = |base: &str| {
         let run = RunReference::parse(base).run;

@@ -124,7 +124,7 @@ impl RolloutWriter {
 
     /// Delete complete files by [`rollouts_to_delete`] whenever a new one is begun. 0, as at the start, keeps all.
     #[must_use]
-    pub fn keeping(mut self, keep_steps: u64) -> Self {
+    pub fn with_retention(mut self, keep_steps: u64) -> Self {
         self.keep_steps = keep_steps;
         self
     }
@@ -325,7 +325,7 @@ fn count_lines(path: &Path) -> Result<u64, RunError> {
     Ok(lines)
 }
 
-/// Whole lines without their newline, until `take` says false.
+/// RescoreJob lines without their newline, until `take` says false.
 fn for_each_line(
     mut reader: impl BufRead,
     path: &Path,

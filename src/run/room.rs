@@ -6,11 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::control::Controls;
+use super::control::RequestQueue;
 use super::leftovers::RESERVE;
 use super::state::{StateWriter, Status};
 use super::worker::Worker;
-use crate::plan::{bytes_in_words, free_disk_bytes};
+use crate::plan::{human_bytes, free_disk_bytes};
 
 /// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
 const RESERVE_BYTES: usize = 256 * 1024;
@@ -23,7 +23,7 @@ const TRY_ANYWAY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Room {
     run: PathBuf,
-    controls: Controls,
+    controls: RequestQueue,
     state: StateWriter,
 }
 
@@ -82,14 +82,14 @@ impl Room {
             // The reserve stays free for the last word.
             return held;
         }
-        self.controls.release();
+        self.controls.unblock();
         self.set_aside();
         let _ = self.state.turn(before.status, before.cause);
         held
     }
 
     /// The work has ended; nothing is set aside any more.
-    pub fn give_back(&self) {
+    pub fn release_reserve(&self) {
         let _ = std::fs::remove_file(reserve(&self.run));
     }
 
@@ -120,12 +120,12 @@ fn reserve(run: &Path) -> PathBuf {
 }
 
 fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {
-    let free = free.map_or_else(|| "an unknown amount".to_owned(), bytes_in_words);
+    let free = free.map_or_else(|| "an unknown amount".to_owned(), human_bytes);
     let id = run.file_name().unwrap_or_default().to_string_lossy();
     format!(
         "the disk is full: {what} needs {}, and {free} are free on the disk of {}; remove something there. The run goes on by itself once there is room, or \
          with `grpo-tui runs resume {id}`",
-        bytes_in_words(needed_bytes),
+        human_bytes(needed_bytes),
         run.display()
     )
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::durable::sync_folder;
 use super::error::RunError;
-use super::fault::{fault, tear};
+use super::fault::{fault, torn_write};
 use crate::files;
 
-/// Of zstd: fast enough to be unnoticed beside a training step.
+/// DraftTarget zstd: fast enough to be unnoticed beside a training step.
 const LEVEL: i32 = 3;
 
 /// A frame that every zstd program skips; the table lies in it.
@@ -121,7 +121,7 @@ fn write_frames(plain: &Path, file: File, step_of: impl Fn(&[u8]) -> Option<u64>
             && let Some(frame) = frames.last_mut()
         {
             let packed = pack(&bytes)?;
-            tear("rollouts.half", "", &packed, |half| drop(file.write_all(half).and_then(|()| file.flush())));
+            torn_write("rollouts.half", "", &packed, |half| drop(file.write_all(half).and_then(|()| file.flush())));
             file.write_all(&packed)?;
             (frame.offset, frame.length) = (offset, packed.len() as u64);
             offset += frame.length;

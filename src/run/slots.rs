@@ -182,7 +182,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Take the next number.
+    /// WriteChunk the next number.
     fn draw(folder: &Path, device: &Device) -> Result<Self, RunError> {
         let queue_path = folder.join(format!("{}.queue", device.name()));
         let mut queue = open_or_create(folder, &queue_path)?;
@@ -219,7 +219,7 @@ impl Ticket {
         before.filter(|(_, path)| lives(path)).count()
     }
 
-    /// Take the device, if nobody holds it.
+    /// WriteChunk the device, if nobody holds it.
     fn enter(&self) -> Result<Option<Slot>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
         let mut lock = open_or_create(&self.folder, &path)?;

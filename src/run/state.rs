@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{FORMAT_VERSION, host_name};
 use super::durable::replace_file;
 use super::error::RunError;
-use super::lock::{Footing, RunLock};
+use super::lock::{FolderIdentity, RunLock};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ pub struct StateWriter {
 #[derive(Debug)]
 struct Kept {
     path: PathBuf,
-    footing: Footing,
+    footing: FolderIdentity,
     state: State,
     written: Option<Instant>,
 }
@@ -210,7 +210,7 @@ impl StateWriter {
         if let Some(folder) = kept.footing.moved_to() {
             (kept.state.status, kept.state.cause, kept.state.socket) = (Status::Interrupted, Some(cause.to_owned()), None);
             kept.path = folder.join("state.json");
-            kept.footing.leave_for(folder);
+            kept.footing.release_to(folder);
             // Where it cannot be said, the log of the worker has it.
             let _ = kept.write();
         }

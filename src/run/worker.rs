@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::checkpoints::list_checkpoints;
-use super::control::{ControlServer, Controls, record_left_over, socket_folders};
+use super::control::{ControlServer, RequestQueue, record_left_over, socket_folders};
 use super::directory::RunDirectory;
 use super::durable::open_append;
 use super::error::RunError;
@@ -23,7 +23,7 @@ use super::writer::{EventWriter, lost_log};
 pub struct Worker {
     // Dropped in this order: nobody is heard once the lock is free.
     server: ControlServer,
-    controls: Controls,
+    controls: RequestQueue,
     state: StateWriter,
     lock: RunLock,
 }
@@ -50,8 +50,8 @@ impl Worker {
         drop(open_append(&run.events_path())?);
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
-        let controls = Controls::new(interrupted);
-        controls.keep_beside(run.path());
+        let controls = RequestQueue::new(interrupted);
+        controls.persist_in(run.path());
         // Where the loop will begin.
         controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
         let server = ControlServer::start(&lock, state.clone(), controls.clone(), folders)?;
@@ -69,7 +69,7 @@ impl Worker {
     }
 
     /// What the run is asked.
-    pub fn controls(&self) -> &Controls {
+    pub fn controls(&self) -> &RequestQueue {
         &self.controls
     }
 
@@ -116,7 +116,7 @@ impl Worker {
         };
         self.controls.lose(lost.to_string());
         self.state.follow(&lost.to_string());
-        // Of a folder that still is there.
+        // DraftTarget a folder that still is there.
         let _ = self.state.turn(Status::Failed, Some(lost.to_string()));
         Err(lost)
     }
@@ -141,7 +141,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
-    pub fn leave_finished(&self) -> Result<(), RunError> {
+    pub fn exit_finished(&self) -> Result<(), RunError> {
         // The state may be of a moment before the last step: its worker was killed between its last word and that.
         let end = RunState::read(self.lock.run())?.end;
         let (step, cause) = end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
@@ -170,7 +170,7 @@ impl Worker {
 pub(super) fn wait_for_slot(
     slots: &Path,
     devices: &[Device],
-    controls: &Controls,
+    controls: &RequestQueue,
     state: &StateWriter,
     mut told: impl FnMut(&str),
 ) -> Result<Option<Slot>, RunError> {

@@ -21,7 +21,7 @@ pub(super) struct Budget {
 
 /// Why a validation ended before it was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Exhausted {
+pub(super) enum BudgetExceeded {
     Steps,
     Bytes,
     /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the name of a property).
@@ -40,16 +40,16 @@ impl Budget {
 
 thread_local! {
     static LEFT: Cell<Budget> = const { Cell::new(Budget::UNLIMITED) };
-    static REASON: Cell<Option<Exhausted>> = const { Cell::new(None) };
+    static REASON: Cell<Option<BudgetExceeded>> = const { Cell::new(None) };
 }
 
 /// What `work` returns, unless it spends more than the budget. What is left stays in the budget; an exhausted one ends the next validation at once.
-pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, Exhausted> {
+pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, BudgetExceeded> {
     let before = LEFT.replace(*budget);
     REASON.set(None);
     let result = guarded(work);
     *budget = LEFT.replace(before);
-    result.ok_or_else(|| REASON.take().unwrap_or(Exhausted::Panic))
+    result.ok_or_else(|| REASON.take().unwrap_or(BudgetExceeded::Panic))
 }
 
 /// Spends a step.
@@ -66,7 +66,7 @@ pub(super) fn steps(count: u64) {
         Some(steps) => LEFT.set(Budget { steps, ..left }),
         None => {
             LEFT.set(Budget { steps: 0, ..left });
-            end(Exhausted::Steps)
+            end(BudgetExceeded::Steps)
         }
     }
 }
@@ -88,13 +88,13 @@ fn bytes(count: u64) {
     let left = LEFT.get();
     match left.bytes.checked_sub(count) {
         Some(bytes) => LEFT.set(Budget { bytes, ..left }),
-        None => end(Exhausted::Bytes),
+        None => end(BudgetExceeded::Bytes),
     }
 }
 
 /// Ends the validation on this thread. Unwinding is the one way out of the validator; it calls no panic hook.
 #[cold]
-pub(super) fn end(reason: Exhausted) -> ! {
+pub(super) fn end(reason: BudgetExceeded) -> ! {
     REASON.set(Some(reason));
     resume_unwind(Box::new(()))
 }
@@ -108,11 +108,11 @@ mod tests {
         let mut budget = Budget { steps: 10, bytes: 30, error_bytes: 10 };
         assert_eq!(bounded(&mut budget, || (0..9).for_each(|_| step())), Ok(()));
         assert_eq!(budget.steps, 1);
-        assert_eq!(bounded(&mut budget, || steps(2)), Err(Exhausted::Steps));
-        assert_eq!(bounded(&mut budget, step), Err(Exhausted::Steps));
+        assert_eq!(bounded(&mut budget, || steps(2)), Err(BudgetExceeded::Steps));
+        assert_eq!(bounded(&mut budget, step), Err(BudgetExceeded::Steps));
         assert_eq!(bounded(&mut budget, || (0..3).for_each(|_| error())), Ok(()));
-        assert_eq!(bounded(&mut budget, error), Err(Exhausted::Bytes));
-        assert_eq!(bounded(&mut budget, || [0][std::hint::black_box(7)]), Err(Exhausted::Panic));
+        assert_eq!(bounded(&mut budget, error), Err(BudgetExceeded::Bytes));
+        assert_eq!(bounded(&mut budget, || [0][std::hint::black_box(7)]), Err(BudgetExceeded::Panic));
         step();
         assert!(LEFT.get().steps > u64::MAX / 2, "outside of a validation nothing is bounded");
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::Ordered;
+use super::OrderedMap;
 use super::json::{Kind, Number, Value, parse};
 
 /// Which differences of a field do not matter.
@@ -39,7 +39,7 @@ pub(super) fn compare(
     root: &Value<'_>,
     expected: &serde_json::Value,
     rules: &BTreeMap<String, Normalisation>,
-) -> (Option<Ordered<bool>>, bool) {
+) -> (Option<OrderedMap<bool>>, bool) {
     let Some(wanted) = expected.as_object() else {
         return (None, equal(root, expected, Normalisation::default()));
     };
@@ -51,7 +51,7 @@ pub(super) fn compare(
         fields.push((name.clone(), same));
     }
     let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == wanted.len());
-    (Some(Ordered(fields)), exact)
+    (Some(OrderedMap(fields)), exact)
 }
 
 fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -> bool {

@@ -27,7 +27,7 @@ pub use data_problems::{DataProblem, data_problems, load_sets, repeated_prompts}
 pub use describe::{Accepted, describe};
 pub use diagnose::{Diagnosis, Fault, diagnose};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
-pub use result::{FailureClass, Ordered, Reason, Score, Tier};
+pub use result::{FailureClass, OrderedMap, Reason, Score, Tier};
 pub use scorer::Scorer;
 pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 

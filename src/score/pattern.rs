@@ -3,7 +3,7 @@
 use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::{Value as SchemaValue, json};
 
-use super::budget::{Exhausted, end};
+use super::budget::{BudgetExceeded, end};
 use super::instance::Completion;
 use super::json::{Kind, Value};
 use super::schema::shorten;
@@ -98,7 +98,7 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
             Err(error) if !matches!(error.kind(), jsonschema::error::ValidationErrorKind::Pattern { .. }) => {
                 // Whether it matches is unknown, so no verdict may rest on it.
                 let found = if let Kind::String(text) = &value.kind { shorten(text) } else { String::new() };
-                end(Exhausted::Pattern { pattern: self.pattern.clone(), found, offset: value.start })
+                end(BudgetExceeded::Pattern { pattern: self.pattern.clone(), found, offset: value.start })
             }
             found => found.map_err(ValidationError::to_owned),
         }

@@ -108,13 +108,13 @@ pub struct Score {
     /// Why it is not valid; empty when it is.
     pub errors: Vec<Reason>,
     /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without `expected`.
-    pub fields: Option<Ordered<bool>>,
+    pub fields: Option<OrderedMap<bool>>,
     /// Valid and equal to `expected` in every field, with no other; `None` without `expected`.
     pub exact: Option<bool>,
     /// The kind of failure, if it is one.
     pub failure: Option<FailureClass>,
     /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
-    pub parts: Ordered<f64>,
+    pub parts: OrderedMap<f64>,
 }
 
 impl Score {
@@ -148,9 +148,9 @@ pub struct Reason {
 
 /// Named values in the order given; a JSON object in files.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Ordered<T>(pub Vec<(String, T)>);
+pub struct OrderedMap<T>(pub Vec<(String, T)>);
 
-impl<T> Ordered<T> {
+impl<T> OrderedMap<T> {
     /// The value of this name.
     pub fn get(&self, name: &str) -> Option<&T> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
@@ -172,7 +172,7 @@ impl<T> Ordered<T> {
     }
 }
 
-impl<T: Serialize> Serialize for Ordered<T> {
+impl<T: Serialize> Serialize for OrderedMap<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
@@ -182,11 +182,11 @@ impl<T: Serialize> Serialize for Ordered<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrderedMap<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries<T>(std::marker::PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-            type Value = Ordered<T>;
+            type Value = OrderedMap<T>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
@@ -197,7 +197,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Ordered(entries))
+                Ok(OrderedMap(entries))
             }
         }
         deserializer.deserialize_map(Entries(std::marker::PhantomData))
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn full_is_the_top_tier_with_every_part_that_can_be_earned() {
         let check = |tier, exact, fields: Option<&[bool]>, parts: &[(&str, f64)], expected| {
-            let named = |equal: &[bool]| Ordered(equal.iter().map(|equal| ("f".to_owned(), *equal)).collect());
+            let named = |equal: &[bool]| OrderedMap(equal.iter().map(|equal| ("f".to_owned(), *equal)).collect());
             let score = Score {
                 reward: 0.9,
                 tier,
@@ -221,7 +221,7 @@ mod tests {
                 fields: fields.map(named),
                 exact,
                 failure: None,
-                parts: Ordered(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
+                parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
             };
             assert_eq!(score.is_full(), expected, "{score:?}");
         };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
 
-use super::budget::{Budget, Exhausted, bounded};
+use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
 use super::json::{self, Places, Value};
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key};
@@ -116,17 +116,17 @@ impl Schema {
 
     /// Whether the schema accepts a value.
     #[inline]
-    pub(super) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, Exhausted> {
+    pub(super) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, BudgetExceeded> {
         if self.documents.keys_backtrack
             && let Some((key, offset)) = long_key(value)
         {
-            return Err(Exhausted::Pattern { pattern: "of `patternProperties`".to_owned(), found: shorten(key), offset });
+            return Err(BudgetExceeded::Pattern { pattern: "of `patternProperties`".to_owned(), found: shorten(key), offset });
         }
         bounded(budget, || self.validator.is_valid(value))
     }
 
     /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where there is no end to it.
-    pub(super) fn violations(&self, text: &str, root: &Value<'_>, verdict: Result<bool, Exhausted>) -> Result<Vec<Violation>, Violation> {
+    pub(super) fn violations(&self, text: &str, root: &Value<'_>, verdict: Result<bool, BudgetExceeded>) -> Result<Vec<Violation>, Violation> {
         match verdict {
             Err(exhausted) => Err(exhausted_violation(root, &exhausted, "")),
             Ok(_) => {
@@ -147,7 +147,7 @@ impl Schema {
         }
     }
 
-    fn explain(&self, text: &str, root: &Value<'_>, budget: &mut Budget) -> Result<Vec<Violation>, Exhausted> {
+    fn explain(&self, text: &str, root: &Value<'_>, budget: &mut Budget) -> Result<Vec<Violation>, BudgetExceeded> {
         let explainer = self.explainer.get_or_init(|| {
             let as_written = self.documents.all().any(rewrite::refers_into_branch);
             if as_written { None } else { self.documents.build(rewrite::for_explanation).0.ok() }
@@ -161,7 +161,7 @@ impl Schema {
             }
         }
         list.sort_by_key(|violation| violation.offset);
-        if list.is_empty() { Err(Exhausted::Panic) } else { Ok(list) }
+        if list.is_empty() { Err(BudgetExceeded::Panic) } else { Ok(list) }
     }
 }
 
@@ -262,7 +262,7 @@ fn check_against_meta_schema(label: &str, text: &str, schema: &serde_json::Value
     }
 }
 
-/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each branch.
+/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. TierFilter the deepest of each branch.
 pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
         return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
@@ -380,19 +380,19 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
 }
 
 /// The one reason of a validation that was ended; `prefix` says what is known all the same.
-fn exhausted_violation(root: &Value<'_>, exhausted: &Exhausted, prefix: &str) -> Violation {
+fn exhausted_violation(root: &Value<'_>, exhausted: &BudgetExceeded, prefix: &str) -> Violation {
     let invalid = if prefix.is_empty() { ", so it counts as not valid" } else { "" };
     let message = match exhausted {
-        Exhausted::Steps => {
+        BudgetExceeded::Steps => {
             format!("{prefix}checking it takes too many steps{invalid}: the schema's alternatives are tried again at each level")
         }
-        Exhausted::Bytes => format!("{prefix}its reasons are too many to list"),
-        Exhausted::Pattern { pattern, found, .. } => {
+        BudgetExceeded::Bytes => format!("{prefix}its reasons are too many to list"),
+        BudgetExceeded::Pattern { pattern, found, .. } => {
             format!("matching {found} against the pattern {pattern} takes too many steps, so it counts as not valid; simplify the pattern")
         }
-        Exhausted::Panic => format!("{prefix}checking it takes too many steps{invalid}; simplify the schema's patterns"),
+        BudgetExceeded::Panic => format!("{prefix}checking it takes too many steps{invalid}; simplify the schema's patterns"),
     };
-    let offset = if let Exhausted::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
+    let offset = if let BudgetExceeded::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
     Violation { message, instance_path: String::new(), schema_path: String::new(), offset, class: FailureClass::Other }
 }
 

@@ -7,7 +7,7 @@ use super::graded::Constraints;
 use super::json::{self, Document, Places, Syntax, SyntaxError, Value};
 use super::schema::{Schema, Violation};
 use super::tolerant::{Wrapping, answer_start, inner_values, is_wrapped, unclosed_think};
-use super::{FailureClass, Ordered, Reason, Score, ScoreError, Tier};
+use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{RewardPart, Task, TierValues};
 
@@ -78,7 +78,7 @@ impl Scorer {
             fields,
             exact,
             failure: (exact == Some(false)).then_some(FailureClass::WrongValue),
-            parts: Ordered::default(),
+            parts: OrderedMap::default(),
         };
         let mut credit = None;
         if !valid {
@@ -127,7 +127,7 @@ impl Scorer {
             } else {
                 class_of(completion, error, wrapping)
             }),
-            parts: Ordered::default(),
+            parts: OrderedMap::default(),
         };
         self.add_parts(&mut score, None);
         score
@@ -155,8 +155,8 @@ impl Scorer {
     }
 }
 
-/// Of the expected fields, the share that is equal; in [0, 1].
-fn share_equal(fields: &Ordered<bool>) -> f64 {
+/// DraftTarget the expected fields, the share that is equal; in [0, 1].
+fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() { 0.0 } else { equal as f64 / fields.len() as f64 }
 }

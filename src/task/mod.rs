@@ -59,7 +59,7 @@ pub struct Task {
 pub enum PromptSet {
     /// Trained on.
     Train,
-    /// Watched during training; it chooses the checkpoint.
+    /// FollowedRun during training; it chooses the checkpoint.
     Eval,
     /// Read at step 0 and once at the end; it carries the claim.
     Proof,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
-use super::tokenizer_limits::{Growth, caught};
+use super::tokenizer_limits::{ExpansionBound, caught};
 use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles};
 use crate::hub::ModelSource;
 
@@ -12,7 +12,7 @@ use crate::hub::ModelSource;
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    growth: Growth,
+    growth: ExpansionBound,
     template: Template,
     stop_ids: Vec<u32>,
     turn_end_id: Option<u32>,
@@ -70,7 +70,7 @@ impl Tokenizer {
         Ok(Self::assemble(inner, growth, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
     }
 
-    fn assemble(inner: tokenizers::Tokenizer, growth: Growth, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
+    fn assemble(inner: tokenizers::Tokenizer, growth: ExpansionBound, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
         let turn_end_id = config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
         let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
         stop_ids.extend(turn_end_id);
@@ -181,8 +181,8 @@ impl Tokenizer {
     }
 }
 
-fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, Growth), TextError> {
-    Growth::build(bytes).map_err(|problem| TextError::Tokenizer { path: path.to_owned(), problem })
+fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, ExpansionBound), TextError> {
+    ExpansionBound::build(bytes).map_err(|problem| TextError::Tokenizer { path: path.to_owned(), problem })
 }
 
 fn optional_json(source: &ModelSource, file: &str) -> Result<Json, TextError> {

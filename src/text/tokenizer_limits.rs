@@ -13,7 +13,7 @@ const LONGEST_TOKEN_BYTES: usize = 1 << 16;
 
 /// How much longer a text can become.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Growth {
+pub(super) struct ExpansionBound {
     encode: f64,
     decode: f64,
     longest_token_bytes: usize,
@@ -29,7 +29,7 @@ struct Rules {
     added_tokens: Vec<Json>,
 }
 
-impl Growth {
+impl ExpansionBound {
     /// Builds the tokenizer of a file, with what its rules can make of a text.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ impl Alerts {
     pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
         for step in 1..=last {
-            // Of early steps only what the windows are made of.
+            // DraftTarget early steps only what the windows are made of.
             let is_late = step + WINDOW as u64 > last;
             let values =
                 state.metrics.iter().filter(|(name, _)| if is_late { *name != "seconds" } else { WINDOWED.contains(&name.as_str()) });

@@ -3,26 +3,26 @@
 use serde_json::{Value, json};
 
 use super::TrainError;
-use super::completions::{Source, draw, task_of};
+use super::completions::{Source, draw, resolve_task};
 use super::job::Job;
 use super::proof::pass;
 use super::recorder::Recorder;
 use super::saving::{finish, look, save};
 use crate::run::events::Note;
-use crate::run::{Accepted, Answer, Controls, RunDirectory, Sample, Status, Stop, Verb};
+use crate::run::{Accepted, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
 /// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and save first.
 ///
 /// # Errors
 /// [`TrainError::StoppedAtOnce`] where even that is not wanted.
-pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &Controls) -> Result<bool, TrainError> {
+pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &RequestQueue) -> Result<bool, TrainError> {
     let mut paused = false;
     look(recorder)?;
     loop {
         for accepted in controls.take() {
             recorder.event(accepted.event(job.state.step + 1))?;
             controls.recorded(&accepted);
-            fulfil(run, job, recorder, controls, accepted)?;
+            execute_request(run, job, recorder, controls, accepted)?;
         }
         let stop = match controls.stop_requested() {
             Some(Stop::Now) => return Err(TrainError::StoppedAtOnce),
@@ -45,11 +45,11 @@ pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
     }
 }
 
-fn fulfil(
+fn execute_request(
     run: &RunDirectory,
     job: &mut Job,
     recorder: &mut Recorder<'_>,
-    controls: &Controls,
+    controls: &RequestQueue,
     accepted: Accepted,
 ) -> Result<(), TrainError> {
     let step = job.state.step;
@@ -82,7 +82,7 @@ fn fulfil(
 
 /// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the asker's business, not the run's.
 fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
-    let Some((model, adapters)) = job.current_or_base(wanted.base) else {
+    let Some((model, adapters)) = job.model_for(wanted.base) else {
         let base = &job.config.base_model;
         return Answer::refused(format!(
             "this run trains all weights and keeps no copy of its start in memory (that takes kl_beta > 0); ask for `target` trained, or sample the start \
@@ -98,7 +98,7 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
         max_completion_tokens: job.config.max_completion_tokens,
         max_seq_len: Some(job.config.max_seq_len),
     };
-    let drawn = task_of(wanted, || Ok(job.task.clone())).and_then(|task| draw(source, &task, wanted));
+    let drawn = resolve_task(wanted, || Ok(job.task.clone())).and_then(|task| draw(source, &task, wanted));
     // The gradient's memory must not come on top of what this held.
     let _ = job.engine.trim_memory();
     match drawn {

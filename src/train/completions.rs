@@ -7,7 +7,7 @@ use crate::config::{Assignments, Layers};
 use crate::dataset::{PromptRow, load, load_from};
 use crate::eval::{Lengths, Prompt, prepare_rows};
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{Request, Sampling, Threads, generate};
+use crate::rollout::{Request, Sampling, ThreadPool, generate};
 use crate::run::{Sample, SampledCompletion};
 use crate::score::Scorer;
 use crate::task::{PromptSet, TASK_FILE, Task};
@@ -19,7 +19,7 @@ pub(super) struct Source<'a> {
     pub(super) model: &'a Decoder,
     pub(super) adapters: Adapters,
     pub(super) tokenizer: &'a Tokenizer,
-    pub(super) threads: &'a Threads,
+    pub(super) threads: &'a ThreadPool,
     /// Optimizer steps behind the model; None where it is not in training.
     pub(super) step: Option<u64>,
     /// Where completions are cut if the request does not say.
@@ -71,7 +71,7 @@ pub(super) fn draw(source: Source<'_>, task: &Task, wanted: &Sample) -> Result<V
 }
 
 /// The task that a request names, an absolute path or an embedded one's name; else the one that `own` is.
-pub(super) fn task_of(wanted: &Sample, own: impl FnOnce() -> Result<Task, TrainError>) -> Result<Task, TrainError> {
+pub(super) fn resolve_task(wanted: &Sample, own: impl FnOnce() -> Result<Task, TrainError>) -> Result<Task, TrainError> {
     match wanted.task.as_deref() {
         Some(path) if Path::new(path).is_absolute() => Ok(Task::load(Path::new(path))?),
         Some(name) => Ok(Task::embedded(name)?),

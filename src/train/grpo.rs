@@ -7,22 +7,22 @@ use super::TrainError;
 use super::attend::attend;
 use super::early_stop::{is_due, should_stop};
 use super::job::Job;
-use super::metrics::{Updated, metrics};
-use super::outline::Outline;
+use super::metrics::{StepUpdate, metrics};
+use super::outline::Setup;
 use super::proof::{Report, pass, report};
 use super::recorder::{Listener, Recorder};
-use super::rehearsal::rehearse;
+use super::rehearsal::probe_memory;
 use super::saving::{leave, save};
-use super::sft::imitate;
-use super::step::{StepGroups, draw_steps, policy_groups};
-use super::within_memory::{shrunk, within_memory};
+use super::sft::sft_step;
+use super::step::{StepRollout, draw_steps, policy_batch};
+use super::within_memory::{shrunk, retry_smaller};
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Gradients};
 use crate::run::events::{Checkpoint, End, Recovered, Run, Step};
 use crate::run::{
-    Answer, RunDirectory, RunPlaces, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints, settings,
+    Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints, settings,
 };
 use crate::update::{Applied, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
 
@@ -52,7 +52,7 @@ pub enum Ended {
 /// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
 pub fn train(
     run: &RunDirectory,
-    places: &RunPlaces,
+    places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
     listener: Listener<'_>,
@@ -61,11 +61,11 @@ pub fn train(
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
     let result = work(run, places, engine, worker, &mut recorder, &mut reached);
-    // Of a folder that is lost there is nothing more to say in it.
+    // DraftTarget a folder that is lost there is nothing more to say in it.
     worker.check()?;
     let unsaved = leave(&mut recorder);
     let result = match result {
-        Err(error) => match error.cut_short() {
+        Err(error) => match error.interruption() {
             Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
             None => Err(error),
         },
@@ -101,14 +101,14 @@ fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
 
 fn work(
     run: &RunDirectory,
-    places: &RunPlaces,
+    places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    let mut outline = Outline::read(run, places, engine)?;
+    let mut outline = Setup::read(run, places, engine)?;
     let controls = worker.controls().clone();
     outline.threads = outline.threads.until(move || controls.stop_requested() == Some(Stop::Now));
     let mut settings = settings(run.path(), recorder.history()?)?;
@@ -121,12 +121,12 @@ fn work(
     recorder.phase(*reached, "load")?;
     let mut job = Job::load(run, outline, engine, recorder.history()?)?;
     recorder.saver.prepare(&job);
-    // Only now: where a checkpoint turns out to be damaged, everything stays as it was.
+    // TierFilter now: where a checkpoint turns out to be damaged, everything stays as it was.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
-    set_what_is_due(&mut job, &mut settings);
+    apply_settings(&mut job, &mut settings);
     recorder.status(Status::Running, job.state.step, None)?;
     if !engine.device.is_cpu() {
-        rehearse(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
+        probe_memory(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
     if job.resumed_from.is_none() {
         pass(run, &mut job, recorder, "proof", "base", 0)?;
@@ -134,12 +134,12 @@ fn work(
         save(run, &mut job, recorder, "start")?;
     }
     let cause = loop {
-        set_what_is_due(&mut job, &mut settings);
+        apply_settings(&mut job, &mut settings);
         if attend(run, &mut job, recorder, worker.controls())? {
             save(run, &mut job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
         }
-        // Only now: what was asked during the last step may have moved the end.
+        // TierFilter now: what was asked during the last step may have moved the end.
         if job.state.step >= job.total_steps {
             break "all steps done".to_owned();
         }
@@ -151,8 +151,8 @@ fn work(
             continue;
         }
         match job.config.method {
-            Method::Grpo => explore(&mut job, recorder, steps)?,
-            Method::Sft => (0..steps).try_for_each(|_| imitate(&mut job, recorder))?,
+            Method::Grpo => grpo_interval(&mut job, recorder, steps)?,
+            Method::Sft => (0..steps).try_for_each(|_| sft_step(&mut job, recorder))?,
         }
         *reached = job.state.step;
         after_interval(run, &mut job, recorder, steps)?;
@@ -166,7 +166,7 @@ fn work(
 }
 
 /// What earlier workers were told to set for the next step, or for one before it.
-fn set_what_is_due(job: &mut Job, settings: &mut Settings) {
+fn apply_settings(job: &mut Job, settings: &mut Settings) {
     while let Some(due) = settings.first_entry().filter(|due| *due.key() <= job.state.step + 1) {
         job.set(&due.remove());
     }
@@ -187,7 +187,7 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> R
 }
 
 /// The first lines of a worker: who computes what in which memory, and what of an earlier worker's will be redone.
-fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+fn begin(run: &RunDirectory, outline: &Setup, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     if let Some(gpu) = &outline.gpu {
         versions.insert("NVIDIA driver".to_owned(), gpu.driver.clone());
@@ -228,39 +228,39 @@ fn begin(run: &RunDirectory, outline: &Outline, recorder: &mut Recorder<'_>) -> 
 
 /// A step's groups, and what its gradient is computed from.
 struct Batch {
-    groups: StepGroups,
+    groups: StepRollout,
     policy: Vec<PolicyGroup>,
     totals: StepTotals,
-    /// Of the forward for the old log-probs.
+    /// DraftTarget the forward for the old log-probs.
     forward_seconds: f64,
 }
 
 /// `steps` steps of GRPO, all sampled with the weights as they are. The first of them moves those very weights: its ratios are exactly 1. The others' old
 /// log-probs come from a training forward before anything moves.
-fn explore(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
+fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
     let first = job.state.step + 1;
     recorder.phase(first, "rollout")?;
     let mut batches = Vec::new();
     for groups in draw_steps(job, first, steps)? {
-        let (policy, totals) = policy_groups(job, &groups.groups);
+        let (policy, totals) = policy_batch(job, &groups.groups);
         batches.push(Batch { groups, policy, totals, forward_seconds: 0.0 });
     }
     let shape = job.shape;
     for batch in batches.iter_mut().skip(1).filter(|batch| !batch.policy.is_empty()) {
         let start = Instant::now();
         let log_probs =
-            in_memory(job, |job, settings| completion_log_probs(&job.model, Adapters::On, &batch.policy, &settings, &job.threads))?;
+            with_oom_retry(job, |job, settings| completion_log_probs(&job.model, Adapters::On, &batch.policy, &settings, &job.threads))?;
         for (sample, log_probs) in batch.policy.iter_mut().flat_map(|group| &mut group.samples).zip(log_probs.into_iter().flatten()) {
             sample.old_log_probs = Some(log_probs);
         }
         batch.forward_seconds = start.elapsed().as_secs_f64();
     }
     shrunk(first, shape, job.shape).into_iter().try_for_each(|alert| recorder.event(alert))?;
-    batches.into_iter().try_for_each(|batch| learn(job, recorder, batch))
+    batches.into_iter().try_for_each(|batch| grpo_step(job, recorder, batch))
 }
 
 /// One optimizer step from its groups.
-fn learn(job: &mut Job, recorder: &mut Recorder<'_>, batch: Batch) -> Result<(), TrainError> {
+fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, batch: Batch) -> Result<(), TrainError> {
     let Batch { groups, mut policy, totals, forward_seconds } = batch;
     let step = job.state.step + 1;
     recorder.phase(step, "update")?;
@@ -280,7 +280,7 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, batch: Batch) -> Result<(),
     }
     let step_seconds = groups.rollout_seconds + groups.score_seconds + forward_seconds + start.elapsed().as_secs_f64();
     job.finish_step(applied == Some(Applied::NotFinite), step_seconds);
-    let updated = Updated { statistics, applied, learning_rate, update_seconds, step_seconds };
+    let updated = StepUpdate { statistics, applied, learning_rate, update_seconds, step_seconds };
     let mut metrics = metrics(&groups, updated);
     metrics.extend(job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), bytes as f64)));
     let mut alerts = job.alerts.observe(step, &metrics, &job.config);
@@ -295,7 +295,7 @@ fn learn(job: &mut Job, recorder: &mut Recorder<'_>, batch: Batch) -> Result<(),
 
 /// The gradient of a step's groups.
 fn gradient(job: &mut Job, policy: &mut [PolicyGroup], totals: StepTotals) -> Result<(Gradients, PolicyStatistics), TrainError> {
-    in_memory(job, |job, settings| {
+    with_oom_retry(job, |job, settings| {
         if job.config.kl_beta > 0.0 {
             let (reference, adapters) = job.reference();
             let log_probs = completion_log_probs(reference, adapters, policy, &settings, &job.threads)?;
@@ -308,10 +308,10 @@ fn gradient(job: &mut Job, policy: &mut [PolicyGroup], totals: StepTotals) -> Re
 }
 
 /// A pass over a step's groups, and again in a smaller shape where memory runs out: until the optimizer moves, a step has changed nothing.
-fn in_memory<R>(job: &mut Job, mut attempt: impl FnMut(&Job, PolicySettings) -> candle_core::Result<R>) -> Result<R, TrainError> {
+fn with_oom_retry<R>(job: &mut Job, mut attempt: impl FnMut(&Job, PolicySettings) -> candle_core::Result<R>) -> Result<R, TrainError> {
     let (extent, settings) = (job.extent(), job.policy_settings());
     let mut shape = job.shape;
-    let result = within_memory(&mut shape, extent, || _ = job.engine.trim_memory(), |shape| attempt(job, settings.in_shape(shape)));
+    let result = retry_smaller(&mut shape, extent, || _ = job.engine.trim_memory(), |shape| attempt(job, settings.in_shape(shape)));
     job.shape = shape;
     result
 }

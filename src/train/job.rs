@@ -2,14 +2,14 @@
 
 use super::TrainError;
 use super::alerts::Alerts;
-use super::outline::{Outline, PromptSets};
+use super::outline::{Setup, PromptSets};
 use super::within_memory::Extent;
 use crate::checkpoint::{self, TrainerState};
 use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::rollout::{Sampling, Threads};
+use crate::rollout::{Sampling, ThreadPool};
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::Task;
@@ -28,7 +28,7 @@ pub(super) struct Job {
     /// The start as a second model, where all weights are trained and a KL is wanted; with adapters the same model with them off serves.
     pub(super) frozen: Option<Decoder>,
     pub(super) optimizer: Optimizer,
-    pub(super) threads: Threads,
+    pub(super) threads: ThreadPool,
     pub(super) engine: Engine,
     /// How gradients are computed; it becomes smaller where memory runs out.
     pub(super) shape: StepShape,
@@ -51,9 +51,9 @@ impl Job {
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
-    pub(super) fn load(run: &RunDirectory, outline: Outline, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
+    pub(super) fn load(run: &RunDirectory, outline: Setup, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
         let shape = outline.shape();
-        let Outline { task, config, start, prompts, scorer, threads, total_steps, .. } = outline;
+        let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = outline;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
@@ -139,7 +139,7 @@ impl Job {
     }
 
     /// The model as it is, or as the run found it, where that is in memory.
-    pub(super) fn current_or_base(&self, base: bool) -> Option<(&Decoder, Adapters)> {
+    pub(super) fn model_for(&self, base: bool) -> Option<(&Decoder, Adapters)> {
         match (base, &self.frozen, self.trainable) {
             (false, ..) => Some((&self.model, Adapters::On)),
             (true, Some(frozen), _) => Some((frozen, Adapters::Off)),

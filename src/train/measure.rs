@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
 use crate::hub::ModelConfig;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::rollout::{Request, Threads, generate};
+use crate::rollout::{Request, ThreadPool, generate};
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// One figure.
@@ -47,7 +47,7 @@ const PROMPT_TOKENS: usize = 90;
 const NEW_TOKENS: usize = 48;
 
 /// Every figure of the shape `config` on this processor.
-pub fn measure_cpu(config: &ModelConfig, threads: &Threads) -> Result<Vec<Measurement>> {
+pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Measurement>> {
     let weights = Weights::fresh(config, 0);
     let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu).map_err(candle_core::Error::wrap)?;
     let limit = gemm(threads)?;
@@ -84,7 +84,7 @@ fn seconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 /// Matrix products on every thread at once: what the processor can do.
-fn gemm(threads: &Threads) -> Result<Measurement> {
+fn gemm(threads: &ThreadPool) -> Result<Measurement> {
     const SIZE: usize = 384;
     let matrix = Tensor::ones((SIZE, SIZE), DType::F32, &Device::Cpu)?;
     let work: Vec<usize> = (0..threads.count()).collect();
@@ -102,7 +102,7 @@ fn gemm(threads: &Threads) -> Result<Measurement> {
     Ok(Measurement::new("gemm", &format!("{SIZE}^3 f32"), work.len(), value, "GFLOP/s", Some(1.0)))
 }
 
-fn prefill(model: &Decoder, prompts: &[Request], threads: &Threads) -> Result<f64> {
+fn prefill(model: &Decoder, prompts: &[Request], threads: &ThreadPool) -> Result<f64> {
     let batches: Vec<PackedBatch> = prompts
         .chunks(8)
         .map(|chunk| {
@@ -118,7 +118,7 @@ fn prefill(model: &Decoder, prompts: &[Request], threads: &Threads) -> Result<f6
 }
 
 /// New tokens a second, the prefill taken off.
-fn decode(model: &Decoder, batch: usize, threads: &Threads) -> Result<f64> {
+fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
     let requests = requests(batch.div_ceil(8), batch.min(8), PROMPT_TOKENS, model.config().vocab_size);
     let whole = seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), threads).map(drop))?;
     let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), threads).map(drop))?;
@@ -126,7 +126,7 @@ fn decode(model: &Decoder, batch: usize, threads: &Threads) -> Result<f64> {
 }
 
 /// Rows and completion tokens a second of an 8 x 8 step, prompts computed once a group.
-fn train(model: &Decoder, threads: &Threads) -> Result<(f64, f64)> {
+fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
     let vocabulary = model.config().vocab_size;
     let completion = |number: usize| (random_tokens(1000 + number, NEW_TOKENS, vocabulary), vec![-1.0; NEW_TOKENS]);
     let prompts = requests(8, 8, PROMPT_TOKENS, vocabulary).into_iter().enumerate();

@@ -16,7 +16,7 @@ use crate::kernels::faults::is_out_of_memory;
 use crate::kernels::product::product;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit, gigabytes};
-use crate::rollout::{Request, Threads, generate};
+use crate::rollout::{Request, ThreadPool, generate};
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
 /// What is measured.
@@ -76,7 +76,7 @@ pub fn measure_gpu(
     note(Measurement::new("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
     note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
     note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
-    let threads = Threads::of_engine(engine, 1)?;
+    let threads = ThreadPool::of_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
     let model = Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device)?;
@@ -225,7 +225,7 @@ struct Work<'a> {
     engine: &'a Engine,
     bench: &'a GpuBench,
     model: &'a Decoder,
-    threads: &'a Threads,
+    threads: &'a ThreadPool,
     limits: Limits,
 }
 
@@ -298,7 +298,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whole steps: rollout, random rewards, gradient, optimizer.
+    /// RescoreJob steps: rollout, random rewards, gradient, optimizer.
     fn step(&self, prompts: usize, completions: usize, planned: StepShape, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let recompute = planned.recompute;
         let settings = policy_settings(self.bench.new_tokens, planned.tokens_per_micro_batch, recompute);

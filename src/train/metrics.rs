@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::step::{ScoredGroup, StepGroups};
+use super::step::{ScoredGroup, StepRollout};
 use crate::advantage::Dead;
 use crate::rollout::StopReason;
 use crate::score::{FailureClass, Tier};
@@ -10,7 +10,7 @@ use crate::update::{Applied, PolicyStatistics};
 
 /// What the update of a step did and took.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Updated {
+pub(super) struct StepUpdate {
     pub(super) statistics: PolicyStatistics,
     /// None: there was nothing to learn from.
     pub(super) applied: Option<Applied>,
@@ -20,7 +20,7 @@ pub(super) struct Updated {
 }
 
 /// Every metric of a step; what does not exist for it is left out.
-pub(super) fn metrics(step: &StepGroups, updated: Updated) -> BTreeMap<String, f64> {
+pub(super) fn metrics(step: &StepRollout, updated: StepUpdate) -> BTreeMap<String, f64> {
     let mut found = Found::default();
     rewards(&step.groups, &mut found);
     completions(&step.groups, &mut found);
@@ -88,8 +88,8 @@ fn completions(groups: &[ScoredGroup], found: &mut Found) {
     found.add("completions/clipped_ratio", mean(all().map(|completion| f64::from(u8::from(completion.stop == StopReason::Length)))));
 }
 
-fn update(step: &StepGroups, updated: Updated, found: &mut Found) {
-    let Updated { statistics, applied, learning_rate, update_seconds, step_seconds } = updated;
+fn update(step: &StepRollout, updated: StepUpdate, found: &mut Found) {
+    let StepUpdate { statistics, applied, learning_rate, update_seconds, step_seconds } = updated;
     found.add("learning_rate", learning_rate);
     if let Some(Applied::Moved { grad_norm, .. }) = applied {
         found.add("grad_norm", grad_norm);

@@ -36,7 +36,7 @@ pub use signal::Candidate;
 
 use crate::checkpoint::CheckpointError;
 use crate::kernels::faults::explained;
-use crate::rollout::Threads;
+use crate::rollout::ThreadPool;
 use crate::run::is_full_disk;
 
 /// Why a training ended early.
@@ -159,10 +159,10 @@ impl TrainError {
     }
 
     /// The sentence of a stop that left the step under way undone; None for any other error.
-    fn cut_short(&self) -> Option<String> {
+    fn interruption(&self) -> Option<String> {
         match self {
             Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
-            error if Threads::is_called_off(&error.to_string()) => Some(Self::StoppedAtOnce.to_string()),
+            error if ThreadPool::is_called_off(&error.to_string()) => Some(Self::StoppedAtOnce.to_string()),
             _ => None,
         }
     }

@@ -7,10 +7,10 @@ use crate::eval::{Lengths, Prompt, prepare};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
-use crate::plan::{DataShape, Fit, GpuMemory, StepShape, fit};
-use crate::rollout::Threads;
+use crate::plan::{DataShape, GpuPlan, GpuMemory, StepShape, fit};
+use crate::rollout::ThreadPool;
 use crate::run::events::Memory;
-use crate::run::{Gpu, RunDirectory, RunPlaces, Settings, list_checkpoints};
+use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
@@ -20,7 +20,7 @@ use crate::text::Tokenizer;
 pub(super) struct PromptSets {
     /// At least one; cut to `max_rows`.
     pub(super) train: Vec<Prompt>,
-    /// Watched during training; may be empty.
+    /// FollowedRun during training; may be empty.
     pub(super) eval: Vec<Prompt>,
     /// Carries the claim; may be empty.
     pub(super) proof: Vec<Prompt>,
@@ -28,30 +28,30 @@ pub(super) struct PromptSets {
 
 /// What a run is, weights and optimizer aside.
 #[derive(Debug)]
-pub(super) struct Outline {
+pub(super) struct Setup {
     pub(super) task: Task,
     pub(super) config: TrainConfig,
     pub(super) start: StartModel,
     pub(super) prompts: PromptSets,
     pub(super) scorer: Scorer,
-    pub(super) threads: Threads,
+    pub(super) threads: ThreadPool,
     /// The device in words.
     pub(super) device: String,
     /// On a GPU: what the driver tells of it.
     pub(super) gpu: Option<Gpu>,
     /// On a GPU: the plan that fits it.
-    pub(super) fit: Option<Fit>,
+    pub(super) fit: Option<GpuPlan>,
     pub(super) total_steps: u64,
     /// The checkpoint that the run goes on from.
     pub(super) resumed_from: Option<u64>,
 }
 
-impl Outline {
+impl Setup {
     /// Reads the run's frozen task and looks at its model and its device.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] where the GPU is too small.
-    pub(super) fn read(run: &RunDirectory, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
+    pub(super) fn read(run: &RunDirectory, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let config = run.file().config.clone();
         let task = Task::load(&run.task_path())?;
         let scorer = Scorer::new(&task)?;
@@ -61,10 +61,10 @@ impl Outline {
         }
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
-        let threads = Threads::of_engine(engine, config.threads)?;
+        let threads = ThreadPool::of_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
         Ok(Self {
-            device: device_in_words(engine, &threads, gpu.as_ref()),
+            device: device_name(engine, &threads, gpu.as_ref()),
             total_steps: config.total_steps(prompts.train.len()),
             resumed_from: list_checkpoints(run.path())?.last().copied(),
             task,
@@ -89,7 +89,7 @@ impl Outline {
 
     /// What the plan says, as the run's record tells it; None on a CPU.
     pub(super) fn memory(&self) -> Option<Memory> {
-        let Fit { shape, memory, gpu } = self.fit.as_ref()?;
+        let GpuPlan { shape, memory, gpu } = self.fit.as_ref()?;
         Some(Memory {
             peak_bytes: memory.peak_bytes,
             usable_bytes: gpu.usable_bytes,
@@ -107,14 +107,14 @@ impl Outline {
 }
 
 /// The plan of a run on a GPU; None on a CPU.
-pub(super) fn fit_device(model: &ModelConfig, config: &TrainConfig, data: &DataShape, engine: &Engine) -> Result<Option<Fit>, TrainError> {
+pub(super) fn fit_device(model: &ModelConfig, config: &TrainConfig, data: &DataShape, engine: &Engine) -> Result<Option<GpuPlan>, TrainError> {
     let Some(memory) = engine.memory() else { return Ok(None) };
     let gpu = GpuMemory::when_opened(memory, engine.number_type.size_in_bytes());
     Ok(Some(fit(model, config, data, gpu)?))
 }
 
 /// The device as a record names it: a GPU with its driver, a CPU with its threads.
-pub(super) fn device_in_words(engine: &Engine, threads: &Threads, gpu: Option<&Gpu>) -> String {
+pub(super) fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
     match gpu {
         _ if engine.device.is_cpu() => format!("{}, {} threads", engine.name(), threads.count()),
         Some(gpu) => format!("{}, driver {}", engine.name(), gpu.driver),

@@ -8,7 +8,7 @@ use crate::dataset::generator::Generator;
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
-use crate::rollout::Threads;
+use crate::rollout::ThreadPool;
 use crate::task::Task;
 use crate::text::{CHAT_TEMPLATE, Message, Thinking, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
@@ -52,7 +52,7 @@ pub fn pretrain(
     settings: &PretrainSettings,
     folder: &Path,
     engine: &Engine,
-    threads: &Threads,
+    threads: &ThreadPool,
     mut told: impl FnMut(PretrainProgress),
 ) -> Result<PathBuf, TrainError> {
     let generator = Generator::load(task)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use super::job::Job;
 use super::recorder::Recorder;
-use super::within_memory::once_more;
+use super::within_memory::retry_once;
 use crate::checkpoint;
 use crate::eval::{Pass, evaluate};
 use crate::model::Adapters;
@@ -73,7 +73,7 @@ fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, t
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
     let pass = Pass { model: &job.model, adapters, tokenizer: &job.tokenizer, scorer: &job.scorer, threads: &job.threads };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
-    let records = once_more(|| _ = job.engine.trim_memory(), || evaluate(pass, prompts, &sampling, 1))?;
+    let records = retry_once(|| _ = job.engine.trim_memory(), || evaluate(pass, prompts, &sampling, 1))?;
     // Such a pass decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TrainError;
 use super::job::Job;
-use super::saving::Saver;
+use super::saving::CheckpointWriter;
 use super::step::ScoredGroup;
 use super::watch::{self, Watch};
 use crate::run::events::{End, Group, Phase};
@@ -27,7 +27,7 @@ pub(super) struct Recorder<'a> {
     room: Room,
     listener: Listener<'a>,
     /// Writes the checkpoints.
-    pub(super) saver: Saver,
+    pub(super) saver: CheckpointWriter,
 }
 
 /// What a line or a file of text needs at the least, for whoever frees some.
@@ -43,7 +43,7 @@ impl<'a> Recorder<'a> {
             state: worker.state(),
             room: Room::new(worker),
             listener,
-            saver: Saver::default(),
+            saver: CheckpointWriter::default(),
         })
     }
 
@@ -98,7 +98,7 @@ impl<'a> Recorder<'a> {
 
     /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay (0: all).
     pub(super) fn rewind(&mut self, lock: &RunLock, step: u64, keep_steps: u64) -> Result<(), TrainError> {
-        self.rollouts = Some(RolloutWriter::resume(lock, step)?.keeping(keep_steps));
+        self.rollouts = Some(RolloutWriter::resume(lock, step)?.with_retention(keep_steps));
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl<'a> Recorder<'a> {
 
     /// The last word. Where there is no room for it, nobody waits.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
-        self.room.give_back();
+        self.room.release_reserve();
         let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
         let body = EventBody::from(end);
         let recorded = self.writer().append(body.clone());

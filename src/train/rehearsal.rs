@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::job::Job;
-use super::within_memory::{shrunk, within_memory};
+use super::within_memory::{shrunk, retry_smaller};
 use crate::run::events::Alert;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
@@ -11,13 +11,13 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] where not even one sequence fits.
-pub(super) fn rehearse(job: &mut Job) -> Result<Option<Alert>, TrainError> {
+pub(super) fn probe_memory(job: &mut Job) -> Result<Option<Alert>, TrainError> {
     let before = job.shape;
     let extent = job.extent();
     let prompt = job.prompts.train.iter().map(|prompt| &prompt.token_ids).max_by_key(|ids| ids.len()).cloned().unwrap_or_default();
     let (completion, together) = (job.config.max_completion_tokens, job.config.completions_per_prompt);
     let (model, threads, settings, engine) = (&job.model, &job.threads, job.policy_settings(), &job.engine);
-    within_memory(
+    retry_smaller(
         &mut job.shape,
         extent,
         || _ = engine.trim_memory(),

@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use super::TrainError;
-use super::completions::{Source, draw, task_limit, task_of};
+use super::completions::{Source, draw, task_limit, resolve_task};
 use crate::checkpoint::{Located, StartModel};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::Threads;
-use crate::run::sampler::{Post, Rest, SamplerFile};
-use crate::run::{Accepted, Answer, RunDirectory, RunPlaces, Sample, Slot, Stop, Verb};
+use crate::rollout::ThreadPool;
+use crate::run::sampler::{SampleWorker, Rest, SamplerFile};
+use crate::run::{Accepted, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
 use crate::task::Task;
 use crate::text::Tokenizer;
 
@@ -18,7 +18,7 @@ struct Served {
     name: String,
     model: Decoder,
     tokenizer: Tokenizer,
-    threads: Threads,
+    threads: ThreadPool,
     /// The run whose result it is.
     run: Option<Box<RunDirectory>>,
     /// The model that it came from, for a task's defaults.
@@ -29,10 +29,10 @@ struct Served {
 ///
 /// # Errors
 /// [`TrainError`] where the model cannot be loaded, or the folder takes no state.
-pub fn serve(file: &SamplerFile, places: &RunPlaces, engine: &Engine, post: &Post, slot: &Slot) -> Result<String, TrainError> {
+pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, post: &SampleWorker, slot: &Slot) -> Result<String, TrainError> {
     let controls = post.controls();
     let stop = controls.clone();
-    let threads = Threads::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
+    let threads = ThreadPool::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
     let located = Located::find(&file.model, places)?;
     let origin = Located::origin(&file.model, places)?;
     let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
@@ -80,7 +80,7 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
         None => Err(TrainError::NoTask { model: served.name.clone() }),
     };
     let draw = || {
-        let task = task_of(wanted, own)?;
+        let task = resolve_task(wanted, own)?;
         let source = Source {
             model: &served.model,
             adapters: if wanted.base { Adapters::Off } else { Adapters::On },

@@ -28,7 +28,7 @@ const MEMORY_PARTS: u64 = 16;
 
 /// Writes a run's checkpoints, one at a time.
 #[derive(Debug, Default)]
-pub(super) struct Saver {
+pub(super) struct CheckpointWriter {
     /// None where checkpoints are too large to be copied: then the training's thread writes them.
     writer: Option<Writer>,
     buffer: Option<HostBuffer>,
@@ -75,7 +75,7 @@ struct Work {
     needed_bytes: u64,
 }
 
-impl Saver {
+impl CheckpointWriter {
     /// Starts the thread for checkpoints of this job, and has it make the buffer meanwhile.
     pub(super) fn prepare(&mut self, job: &Job) {
         let bytes = Snapshot::buffer_bytes(job.model.parameters());

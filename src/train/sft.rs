@@ -7,7 +7,7 @@ use super::TrainError;
 use super::job::Job;
 use super::recorder::Recorder;
 use super::step::next_prompts;
-use super::within_memory::{Extent, shrunk, within_memory};
+use super::within_memory::{Extent, shrunk, retry_smaller};
 use crate::eval::Prompt;
 use crate::run::events::Step;
 use crate::text::json_line;
@@ -17,7 +17,7 @@ use crate::update::{Applied, Example, supervised_gradient};
 ///
 /// # Errors
 /// [`TrainError::NoAnswer`] for a prompt without one.
-pub(super) fn imitate(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     let step = job.state.step + 1;
     recorder.phase(step, "update")?;
     let start = Instant::now();
@@ -27,7 +27,7 @@ pub(super) fn imitate(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), 
     let learning_rate = job.optimizer.learning_rate(job.optimizer.updates());
     let longest = examples.iter().map(|example| example.prompt.len() + example.completion.len()).max().unwrap_or(0);
     let extent = Extent { longest_sequence: longest, all: longest * examples.len() };
-    let (gradients, loss) = within_memory(
+    let (gradients, loss) = retry_smaller(
         &mut job.shape,
         extent,
         || _ = job.engine.trim_memory(),

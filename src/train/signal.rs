@@ -5,19 +5,19 @@ use std::time::Instant;
 use super::TrainError;
 use super::job::policy_settings;
 use super::measured_work::group;
-use super::outline::{PromptSets, device_in_words, fit_device, prompt_sets};
-use crate::advantage::group_state;
+use super::outline::{PromptSets, device_name, fit_device, prompt_sets};
+use crate::advantage::group_signal;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, DataShape, Fit, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
+    CPU_DECODE_ROWS, DataShape, GpuPlan, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
     memory_limit_bytes, training_operations,
 };
-use crate::rollout::{Completion, Request, Sampling, StopReason, Threads, generate};
-use crate::run::{Gpu, RunPlaces};
+use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
+use crate::run::{Gpu, RunFolders};
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::task::Task;
 use crate::text::Tokenizer;
@@ -32,10 +32,10 @@ pub struct Candidate {
     prompts: PromptSets,
     tokenizer: Tokenizer,
     scorer: Scorer,
-    threads: Threads,
+    threads: ThreadPool,
     engine: Engine,
     /// On a GPU: the plan that fits it.
-    fit: Option<Fit>,
+    fit: Option<GpuPlan>,
 }
 
 /// Prompts that speed is measured with: two shards of 32 completions at groups of 8.
@@ -52,7 +52,7 @@ impl Candidate {
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong: the same that a run would meet.
-    pub fn load(task: &Task, config: &TrainConfig, places: &RunPlaces, engine: &Engine) -> Result<Self, TrainError> {
+    pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let scorer = Scorer::new(task)?;
         let start = StartModel::find(&config.base_model, places)?;
         let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
@@ -70,7 +70,7 @@ impl Candidate {
             prompts,
             tokenizer: start.tokenizer,
             scorer,
-            threads: Threads::of_engine(engine, config.threads)?,
+            threads: ThreadPool::of_engine(engine, config.threads)?,
             engine: engine.clone(),
             fit,
         })
@@ -84,7 +84,7 @@ impl Candidate {
     /// The device that it would run on, in words.
     pub fn device(&self) -> String {
         let gpu = self.engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
-        device_in_words(&self.engine, &self.threads, gpu.as_ref())
+        device_name(&self.engine, &self.threads, gpu.as_ref())
     }
 
     /// What it would need of the device's memory.
@@ -173,7 +173,7 @@ impl Candidate {
                     *count += usize::from(score.failure == Some(class));
                 }
             }
-            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_state(&rewards, solved), rewards });
+            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_signal(&rewards, solved), rewards });
         }
         Ok(signal)
     }

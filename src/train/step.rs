@@ -1,6 +1,6 @@
 //! One step's groups: prompts in their order, completions, scores, advantages.
 
-use crate::advantage::{Dead, group_advantages, group_state};
+use crate::advantage::{Dead, group_advantages, group_signal};
 use crate::config::TrainConfig;
 use crate::dataset::order::epoch_order;
 use crate::model::Adapters;
@@ -10,7 +10,7 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 use super::TrainError;
 use super::job::Job;
-use super::within_memory::once_more;
+use super::within_memory::retry_once;
 
 /// The completions of one prompt, scored.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct ScoredGroup {
 
 /// What a step learns from.
 #[derive(Debug, Default)]
-pub(super) struct StepGroups {
+pub(super) struct StepRollout {
     /// The groups that count.
     pub(super) groups: Vec<ScoredGroup>,
     /// Dead groups that others took the place of (`dynamic_sampling`).
@@ -41,7 +41,7 @@ pub(super) struct StepGroups {
 const REFILL_ROUNDS: usize = 3;
 
 /// The groups of steps `first_step ..= first_step + steps - 1`, all drawn with the weights as they are. Moves the data cursor.
-pub(super) fn draw_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepGroups>, TrainError> {
+pub(super) fn draw_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepRollout>, TrainError> {
     let wanted = job.config.prompt_groups_per_step;
     let plan: Vec<(u64, Vec<u64>)> = (first_step..first_step + steps).map(|step| (step, take(job, wanted))).collect();
     let mut drawn = draw(job, &plan)?;
@@ -67,7 +67,7 @@ pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
     places.into_iter().map(|place| order.prompt(place)).collect()
 }
 
-fn refill(job: &mut Job, step: u64, groups: &mut StepGroups, wanted: usize) -> Result<(), TrainError> {
+fn refill(job: &mut Job, step: u64, groups: &mut StepRollout, wanted: usize) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
         let (alive, dead): (Vec<_>, Vec<_>) = groups.groups.drain(..).partition(|group| group.dead == Dead::No);
         groups.groups = alive;
@@ -86,7 +86,7 @@ fn refill(job: &mut Job, step: u64, groups: &mut StepGroups, wanted: usize) -> R
     Ok(())
 }
 
-fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainError> {
+fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRollout>, TrainError> {
     let start = std::time::Instant::now();
     let mut order = Order::new(job);
     let mut requests = Vec::new();
@@ -104,14 +104,14 @@ fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepGroups>, TrainErr
             });
         }
     }
-    // Drawing changes nothing and always gives the same, so it may be done again.
+    // SamplingJob changes nothing and always gives the same, so it may be done again.
     let drawn =
-        once_more(|| _ = job.engine.trim_memory(), || generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads))?;
+        retry_once(|| _ = job.engine.trim_memory(), || generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads))?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = std::time::Instant::now();
     let mut scored = score(job, prompts, drawn)?.into_iter();
     let score_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
-    let groups = |(_, places): &(u64, Vec<u64>)| StepGroups {
+    let groups = |(_, places): &(u64, Vec<u64>)| StepRollout {
         groups: scored.by_ref().take(places.len()).collect(),
         replaced: Vec::new(),
         rollout_seconds,
@@ -152,14 +152,14 @@ fn score(job: &Job, prompts: Vec<usize>, drawn: Vec<Vec<Completion>>) -> Result<
         let scores: Vec<Score> = scores.by_ref().take(texts.len()).collect();
         let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
         let advantages = group_advantages(&rewards, job.config.advantage);
-        let dead = group_state(&rewards, scores.iter().all(Score::is_full));
+        let dead = group_signal(&rewards, scores.iter().all(Score::is_full));
         ScoredGroup { prompt, dead, completions, texts, scores, rewards, advantages }
     };
     Ok(prompts.into_iter().zip(drawn).zip(texts).map(group).collect())
 }
 
 /// The groups that a gradient is computed from, and the step's denominators.
-pub(super) fn policy_groups(job: &Job, groups: &[ScoredGroup]) -> (Vec<PolicyGroup>, StepTotals) {
+pub(super) fn policy_batch(job: &Job, groups: &[ScoredGroup]) -> (Vec<PolicyGroup>, StepTotals) {
     select(&job.config, groups, |prompt| job.prompts.train[prompt].token_ids.clone())
 }
 
@@ -214,7 +214,7 @@ mod tests {
             texts: Vec::new(),
             scores: Vec::new(),
             advantages: group_advantages(&rewards, crate::advantage::Advantage::Standardized),
-            dead: group_state(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
+            dead: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
             rewards,
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Extent {
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] where the smallest shape does not fit; every other error as it is.
-pub(super) fn within_memory<R>(
+pub(super) fn retry_smaller<R>(
     shape: &mut StepShape,
     extent: Extent,
     mut free: impl FnMut(),
@@ -44,7 +44,7 @@ pub(super) fn within_memory<R>(
 ///
 /// # Errors
 /// Those of the last attempt.
-pub(super) fn once_more<R, E: std::fmt::Display>(mut free: impl FnMut(), mut attempt: impl FnMut() -> Result<R, E>) -> Result<R, E> {
+pub(super) fn retry_once<R, E: std::fmt::Display>(mut free: impl FnMut(), mut attempt: impl FnMut() -> Result<R, E>) -> Result<R, E> {
     match attempt() {
         Err(error) if is_out_of_memory(&error.to_string()) => {
             free();
@@ -92,7 +92,7 @@ mod tests {
     /// The shapes that were tried when memory runs out `failures` times, and what came of it.
     fn tried(start: StepShape, failures: usize) -> (Vec<(usize, bool)>, usize, Result<StepShape, TrainError>) {
         let (mut shape, mut seen, mut freed) = (start, Vec::new(), 0);
-        let result = within_memory(
+        let result = retry_smaller(
             &mut shape,
             EXTENT,
             || freed += 1,
@@ -129,7 +129,7 @@ mod tests {
     fn a_rollout_is_tried_once_more() {
         let check = |failures: usize, error: &str, expected: (usize, usize, bool)| {
             let (mut attempts, mut freed) = (0, 0);
-            let result = once_more(
+            let result = retry_once(
                 || freed += 1,
                 || {
                     attempts += 1;
@@ -148,7 +148,7 @@ mod tests {
     fn other_errors_end_it_at_once() {
         let mut shape = StepShape { tokens_per_micro_batch: 8192, recompute: false };
         let mut count = 0;
-        let result: Result<(), _> = within_memory(
+        let result: Result<(), _> = retry_smaller(
             &mut shape,
             EXTENT,
             || {},

@@ -23,11 +23,11 @@ pub(super) fn accumulate_gradient<R>(
     temperature: f64,
     recompute: bool,
     gradients: &mut Gradients,
-    weigh: impl FnOnce(&[Vec<TokenLogProb>]) -> (Vec<Vec<f64>>, R),
+    loss_weights: impl FnOnce(&[Vec<TokenLogProb>]) -> (Vec<Vec<f64>>, R),
 ) -> Result<R> {
     let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
     let (flat, kept) = forward_rows(model, &normed, micro_batch, temperature)?;
-    let (weights, result) = weigh(&by_sequence(micro_batch, flat));
+    let (weights, result) = loss_weights(&by_sequence(micro_batch, flat));
     let weights = weights.concat();
     let (rows, targets) = rows_and_targets(micro_batch);
     let mut normed_gradient: Option<Tensor> = None;

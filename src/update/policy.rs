@@ -9,7 +9,7 @@ use super::sum::sum_gradients;
 use crate::kernels::log_probs::TokenLogProb;
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::plan::StepShape;
-use crate::rollout::Threads;
+use crate::rollout::ThreadPool;
 
 /// One completion to learn from.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,12 +86,12 @@ pub fn policy_gradient(
     groups: &[PolicyGroup],
     totals: StepTotals,
     settings: &PolicySettings,
-    threads: &Threads,
+    threads: &ThreadPool,
 ) -> Result<(Gradients, PolicyStatistics)> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
     let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
         accumulate_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, |log_probs| {
-            weigh(groups, micro_batch, log_probs, totals, settings)
+            loss_weights(groups, micro_batch, log_probs, totals, settings)
         })
     })?;
     let mut statistics = PolicyStatistics::default();
@@ -106,7 +106,7 @@ pub fn completion_log_probs(
     adapters: Adapters,
     groups: &[PolicyGroup],
     settings: &PolicySettings,
-    threads: &Threads,
+    threads: &ThreadPool,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
     let results = threads.map(&micro_batches, |micro_batch| log_probs(model, micro_batch, adapters, settings.temperature))?;
@@ -127,7 +127,7 @@ fn pack_groups(groups: &[PolicyGroup], tokens_per_micro_batch: usize) -> Vec<Mic
     pack(groups, tokens_per_micro_batch)
 }
 
-fn weigh(
+fn loss_weights(
     groups: &[PolicyGroup],
     micro_batch: &MicroBatch,
     log_probs: &[Vec<TokenLogProb>],

@@ -4,13 +4,13 @@ use candle_core::Result;
 
 use super::MicroBatch;
 use crate::model::{Decoder, Gradients};
-use crate::rollout::Threads;
+use crate::rollout::ThreadPool;
 
 /// The sum of what `work` adds for each micro-batch, and what else it found, in order.
 pub(super) fn sum_gradients<R: Send>(
     model: &Decoder,
     micro_batches: &[MicroBatch],
-    threads: &Threads,
+    threads: &ThreadPool,
     work: impl Fn(&MicroBatch, &mut Gradients) -> Result<R> + Sync + Send,
 ) -> Result<(Gradients, Vec<R>)> {
     let mut sum = Gradients::zeros(model.parameters())?;

@@ -6,7 +6,7 @@ use super::head::accumulate_gradient;
 use super::micro_batch::pack;
 use super::sum::sum_gradients;
 use crate::model::{Decoder, Gradients};
-use crate::rollout::Threads;
+use crate::rollout::ThreadPool;
 
 /// A prompt and the completion to imitate, the stop token included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub fn supervised_gradient(
     examples: &[Example],
     tokens_per_micro_batch: usize,
     recompute: bool,
-    threads: &Threads,
+    threads: &ThreadPool,
 ) -> Result<(Gradients, f64)> {
     let groups = examples.iter().map(|example| (example.prompt.as_slice(), vec![example.completion.as_slice()]));
     let micro_batches = pack(groups, tokens_per_micro_batch);

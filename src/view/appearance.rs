@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::capability::{Capability, Depth, Ground};
+use super::capability::{Capability, ColourDepth, Ground};
 use super::keymap::Keymap;
 use super::model::Model;
 use super::settings::{Notifications, Settings};
@@ -29,7 +29,7 @@ pub struct Given {
     /// `--theme`.
     pub theme: Option<String>,
     /// `--colour`.
-    pub colour: Option<Depth>,
+    pub colour: Option<ColourDepth>,
     /// `--ascii`.
     pub ascii: bool,
     /// `--low-bandwidth`.
@@ -44,7 +44,7 @@ pub struct Appearance {
     /// Keys.
     pub keymap: Keymap,
     /// Colours in use.
-    pub depth: Depth,
+    pub depth: ColourDepth,
     /// At most one picture in two seconds.
     pub low_bandwidth: bool,
     /// Which notifications.
@@ -58,14 +58,14 @@ pub struct Appearance {
 }
 
 impl Given {
-    /// Of this process, with nothing on the command line.
+    /// DraftTarget this process, with nothing on the command line.
     pub fn look() -> Self {
         Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
     }
 
     /// No files, no wishes, a terminal that can do everything. For tests.
     pub fn nothing() -> Self {
-        let capability = Capability { depth: Depth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
+        let capability = Capability { depth: ColourDepth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
         Self { folder: None, capability, ground: None, theme: None, colour: None, ascii: false, low_bandwidth: false }
     }
 
@@ -131,7 +131,7 @@ impl Appearance {
         let settings = file.map_or_else(Settings::default, |file| settings::read(&file).0);
         let depth = given.colour.or(settings.colour).unwrap_or(given.capability.depth);
         let unknown = given.ground.or(given.capability.ground).is_none();
-        depth != Depth::None && unknown && given.capability.answers && given.theme.as_ref().unwrap_or(&settings.theme) == AUTO
+        depth != ColourDepth::None && unknown && given.capability.answers && given.theme.as_ref().unwrap_or(&settings.theme) == AUTO
     }
 
     /// Let the model look like this. What is wrong is told.
@@ -148,16 +148,16 @@ impl Appearance {
 }
 
 /// As the user says, else as the environment does; over a slow link not in colours of 24 bits, which take up to 19 bytes each.
-fn depth(given: &Given, settings: &Settings, low_bandwidth: bool) -> Depth {
+fn depth(given: &Given, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
     match given.colour.or(settings.colour) {
         Some(depth) => depth,
-        None if low_bandwidth && given.capability.depth == Depth::TrueColour => Depth::Colours256,
+        None if low_bandwidth && given.capability.depth == ColourDepth::TrueColour => ColourDepth::Colours256,
         None => given.capability.depth,
     }
 }
 
-fn theme_name(given: &Given, settings: &Settings, depth: Depth) -> String {
-    if depth == Depth::None {
+fn theme_name(given: &Given, settings: &Settings, depth: ColourDepth) -> String {
+    if depth == ColourDepth::None {
         return "monochrome".to_owned();
     }
     match (given.theme.as_ref().unwrap_or(&settings.theme).as_str(), given.ground.or(given.capability.ground)) {
@@ -220,16 +220,16 @@ mod tests {
             let of = (found.theme.name.as_str(), found.depth, found.theme.ascii, found.low_bandwidth);
             assert_eq!(of, (theme, depth, ascii, low), "{config}");
         };
-        let (rich, none) = (Depth::TrueColour, Depth::None);
+        let (rich, none) = (ColourDepth::TrueColour, ColourDepth::None);
         check("", |_| {}, "dark", rich, false, false);
         check("", |given| given.ground = Some(Ground::Light), "light", rich, false, false);
         check("theme = \"dark\"", |given| given.ground = Some(Ground::Light), "dark", rich, false, false);
         check("theme = \"dark\"", |given| given.theme = Some("high-contrast".to_owned()), "high-contrast", rich, false, false);
-        check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", Depth::Colours256, true, true);
+        check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", ColourDepth::Colours256, true, true);
         check("colour = \"truecolor\"\nlow_bandwidth = true", |_| {}, "dark", rich, false, true);
-        check("colour = \"16\"", |given| given.colour = Some(Depth::None), "monochrome", none, false, false);
-        check("theme = \"light\"", |given| given.capability.depth = Depth::None, "monochrome", none, false, false);
-        check("colour = \"truecolor\"", |given| given.capability.depth = Depth::None, "dark", rich, false, false);
+        check("colour = \"16\"", |given| given.colour = Some(ColourDepth::None), "monochrome", none, false, false);
+        check("theme = \"light\"", |given| given.capability.depth = ColourDepth::None, "monochrome", none, false, false);
+        check("colour = \"truecolor\"", |given| given.capability.depth = ColourDepth::None, "dark", rich, false, false);
         check("", |given| given.capability.unicode = false, "dark", rich, true, false);
         check("ascii = false", |given| given.capability.unicode = false, "dark", rich, false, false);
     }

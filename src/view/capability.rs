@@ -2,7 +2,7 @@
 
 /// How many colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub enum ColourDepth {
     /// 24 bits.
     TrueColour,
     /// The palette of 256.
@@ -37,7 +37,7 @@ pub enum Multiplexer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
     /// Colours.
-    pub depth: Depth,
+    pub depth: ColourDepth,
     /// Whether letters beyond ASCII can be drawn.
     pub unicode: bool,
     /// What stands between.
@@ -52,7 +52,7 @@ pub struct Capability {
     pub answers: bool,
 }
 
-impl Depth {
+impl ColourDepth {
     /// All, the richest first, with their names.
     pub const NAMES: [(&str, Self); 4] =
         [("truecolor", Self::TrueColour), ("256", Self::Colours256), ("16", Self::Colours16), ("none", Self::None)];
@@ -80,12 +80,12 @@ impl Multiplexer {
 }
 
 impl Capability {
-    /// Of this process.
+    /// DraftTarget this process.
     pub fn look() -> Self {
         Self::of(|name| std::env::var(name).ok())
     }
 
-    /// Of an environment.
+    /// DraftTarget an environment.
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let read = |name: &str| variable(name).unwrap_or_default().to_lowercase();
         let is_set = |name: &str| !read(name).is_empty();
@@ -101,7 +101,7 @@ impl Capability {
         // No locale at all says nothing: containers rarely set one, and their terminals nearly always read UTF-8.
         let utf8 = locale.is_empty() || locale.contains("utf-8") || locale.contains("utf8");
         Self {
-            depth: if is_set("NO_COLOR") || plain { Depth::None } else { depth(&term, &read, multiplexer) },
+            depth: if is_set("NO_COLOR") || plain { ColourDepth::None } else { depth(&term, &read, multiplexer) },
             unicode: utf8 && !plain && term != "linux",
             multiplexer,
             remote: is_set("SSH_CONNECTION") || is_set("SSH_TTY"),
@@ -112,7 +112,7 @@ impl Capability {
     }
 }
 
-fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiplexer>) -> Depth {
+fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiplexer>) -> ColourDepth {
     const RICH: [&str; 6] = ["xterm-kitty", "alacritty", "foot", "wezterm", "xterm-ghostty", "contour"];
     let said = read("COLORTERM");
     let many = term.contains("256color");
@@ -121,9 +121,9 @@ fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiple
         && multiplexer != Some(Multiplexer::Screen)
         && read("TERM_PROGRAM") != "apple_terminal";
     match () {
-        () if rich => Depth::TrueColour,
-        () if many || multiplexer == Some(Multiplexer::Screen) => Depth::Colours256,
-        () => Depth::Colours16,
+        () if rich => ColourDepth::TrueColour,
+        () if many || multiplexer == Some(Multiplexer::Screen) => ColourDepth::Colours256,
+        () => ColourDepth::Colours16,
     }
 }
 
@@ -143,18 +143,18 @@ mod tests {
             let found = Capability::of(|name| variable(name).map(|(_, value)| value.to_owned()));
             assert_eq!((found.depth, found.unicode, found.multiplexer), (depth, unicode, multiplexer), "{environment}");
         };
-        check("TERM=xterm-256color COLORTERM=truecolor LANG=en_US.UTF-8", Depth::TrueColour, true, None);
-        check("TERM=xterm-256color LANG=C.utf8", Depth::Colours256, true, None);
-        check("TERM=xterm-256color LANG=C", Depth::Colours256, false, None);
-        check("TERM=xterm", Depth::Colours16, true, None);
-        check("TERM=linux LANG=en_US.UTF-8", Depth::Colours16, false, None);
-        check("TERM=dumb LANG=en_US.UTF-8", Depth::None, false, None);
-        check("", Depth::None, false, None);
-        check("TERM=xterm-kitty NO_COLOR=1", Depth::None, true, None);
-        check("TERM=xterm-kitty", Depth::TrueColour, true, None);
-        check("TERM=tmux-256color TMUX=/tmp/x COLORTERM=truecolor", Depth::TrueColour, true, Some(Multiplexer::Tmux));
-        check("TERM=screen STY=1.x COLORTERM=truecolor", Depth::Colours256, true, Some(Multiplexer::Screen));
-        check("TERM=xterm-256color COLORTERM=truecolor TERM_PROGRAM=Apple_Terminal", Depth::Colours256, true, None);
+        check("TERM=xterm-256color COLORTERM=truecolor LANG=en_US.UTF-8", ColourDepth::TrueColour, true, None);
+        check("TERM=xterm-256color LANG=C.utf8", ColourDepth::Colours256, true, None);
+        check("TERM=xterm-256color LANG=C", ColourDepth::Colours256, false, None);
+        check("TERM=xterm", ColourDepth::Colours16, true, None);
+        check("TERM=linux LANG=en_US.UTF-8", ColourDepth::Colours16, false, None);
+        check("TERM=dumb LANG=en_US.UTF-8", ColourDepth::None, false, None);
+        check("", ColourDepth::None, false, None);
+        check("TERM=xterm-kitty NO_COLOR=1", ColourDepth::None, true, None);
+        check("TERM=xterm-kitty", ColourDepth::TrueColour, true, None);
+        check("TERM=tmux-256color TMUX=/tmp/x COLORTERM=truecolor", ColourDepth::TrueColour, true, Some(Multiplexer::Tmux));
+        check("TERM=screen STY=1.x COLORTERM=truecolor", ColourDepth::Colours256, true, Some(Multiplexer::Screen));
+        check("TERM=xterm-256color COLORTERM=truecolor TERM_PROGRAM=Apple_Terminal", ColourDepth::Colours256, true, None);
     }
 
     #[test]

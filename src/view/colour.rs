@@ -2,7 +2,7 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
-use super::capability::Depth;
+use super::capability::ColourDepth;
 
 const NAMED: [(&str, Color); 17] = [
     ("default", Color::Reset),
@@ -36,19 +36,19 @@ pub(super) fn parse(text: &str) -> Option<Color> {
 }
 
 /// A style for a terminal with that many colours.
-pub(super) fn at_depth(style: Style, depth: Depth) -> Style {
+pub(super) fn at_depth(style: Style, depth: ColourDepth) -> Style {
     match depth {
-        Depth::TrueColour => style,
-        Depth::Colours256 => each(style, |colour| match colour {
+        ColourDepth::TrueColour => style,
+        ColourDepth::Colours256 => each(style, |colour| match colour {
             Color::Rgb(red, green, blue) => Color::Indexed(nearest_of_256(red, green, blue)),
             other => other,
         }),
         // With 16 colours no ground is near enough to the terminal's own: what has a ground of its own is reversed.
-        Depth::Colours16 if style.bg.is_some_and(|ground| ground != Color::Reset) => {
+        ColourDepth::Colours16 if style.bg.is_some_and(|ground| ground != Color::Reset) => {
             Style { fg: None, bg: None, ..style }.add_modifier(Modifier::REVERSED)
         }
-        Depth::Colours16 => each(style, of_16),
-        Depth::None => Style { fg: None, bg: None, underline_color: None, ..style },
+        ColourDepth::Colours16 => each(style, of_16),
+        ColourDepth::None => Style { fg: None, bg: None, underline_color: None, ..style },
     }
 }
 
@@ -132,10 +132,10 @@ mod tests {
     fn fewer_colours_are_the_nearest_ones() {
         let check = |colour: &str, of_256: u8, of_16: Color| {
             let style = Style::new().fg(parse(colour).unwrap());
-            assert_eq!(at_depth(style, Depth::Colours256).fg, Some(Color::Indexed(of_256)), "{colour}");
-            assert_eq!(at_depth(style, Depth::Colours16).fg, Some(of_16), "{colour}");
-            assert_eq!(at_depth(style, Depth::None).fg, None);
-            assert_eq!(at_depth(style, Depth::TrueColour), style);
+            assert_eq!(at_depth(style, ColourDepth::Colours256).fg, Some(Color::Indexed(of_256)), "{colour}");
+            assert_eq!(at_depth(style, ColourDepth::Colours16).fg, Some(of_16), "{colour}");
+            assert_eq!(at_depth(style, ColourDepth::None).fg, None);
+            assert_eq!(at_depth(style, ColourDepth::TrueColour), style);
         };
         check("#ff0000", 196, Color::Red);
         check("#e66c75", 168, Color::Red);
@@ -147,7 +147,7 @@ mod tests {
         check("#808691", 102, Color::DarkGray);
         check("#000000", 16, Color::Black);
         check("#ffffff", 231, Color::White);
-        let ground = at_depth(Style::new().bg(Color::Rgb(44, 52, 66)), Depth::Colours16);
+        let ground = at_depth(Style::new().bg(Color::Rgb(44, 52, 66)), ColourDepth::Colours16);
         assert_eq!(ground, Style::new().add_modifier(Modifier::REVERSED));
     }
 }

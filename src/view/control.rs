@@ -1,4 +1,4 @@
-//! Asking a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
+//! ForecastJob a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::message::{Command, Work};
 use super::model::Model;
 use super::popup::Ask;
 use super::program::Call;
-use super::watched::{Watched, short_id};
+use super::watched::{FollowedRun, short_id};
 use crate::run::{Liveness, RunError, Status, Verb, WorkerSignal, ask, signal_worker};
 
 /// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
@@ -17,17 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 type Then = fn(&mut Model) -> Vec<Command>;
 
 /// Why a followed run's worker cannot be asked anything; `None` where one should be there.
-pub fn refusal(run: &Watched) -> Option<String> {
+pub fn refusal(run: &FollowedRun) -> Option<String> {
     gone(run).or_else(|| no_worker(&run.id(), run.status()))
 }
 
 /// Why a followed run cannot be resumed; `None` where it can be, by its worker or by a new one.
-pub fn no_resume(run: &Watched) -> Option<String> {
+pub fn no_resume(run: &FollowedRun) -> Option<String> {
     gone(run).or_else(|| no_resume_from(&run.id(), run.status()))
 }
 
 /// Why nothing can be noted in a followed run; `None` where it can be, by its worker or without one.
-pub fn no_note(run: &Watched) -> Option<String> {
+pub fn no_note(run: &FollowedRun) -> Option<String> {
     gone(run).or_else(|| no_note_in(&run.id(), run.status()))
 }
 
@@ -36,7 +36,7 @@ pub fn no_note_in(name: &str, status: Status) -> Option<String> {
     (status == Status::Created).then(|| format!("{name} has no worker yet: start it, then add a note"))
 }
 
-fn gone(run: &Watched) -> Option<String> {
+fn gone(run: &FollowedRun) -> Option<String> {
     run.is_gone.then(|| format!("{} no longer exists", run.id()))
 }
 

@@ -60,7 +60,7 @@ pub struct Offer {
 type Stamp = (Option<SystemTime>, u64);
 
 impl Draft {
-    /// Take a task's schema. A text that is unsaved here stays, where it is the same task read again; one of an earlier session is offered.
+    /// WriteChunk a task's schema. A text that is unsaved here stays, where it is the same task read again; one of an earlier session is offered.
     pub(super) fn open(&mut self, task: &Task, data: &Path) -> Vec<Command> {
         let recovery = recovery_file(task, data);
         let again = self.recovery.as_ref() == Some(&recovery);
@@ -326,7 +326,7 @@ pub fn save(model: &mut Model) -> Vec<Command> {
         move |model, outcome| match outcome {
             Ok(home) => {
                 model.workbench.draft.saved = written;
-                let mut commands = settle(model, &home);
+                let mut commands = switch_to_copy(model, &home);
                 if !home.is_copy {
                     model.say(format!("saved {}", home.task.label(&home.task.schema_file)));
                 }
@@ -352,7 +352,7 @@ pub fn save(model: &mut Model) -> Vec<Command> {
 }
 
 /// Where a copy of the task was made, everything goes on in the copy.
-pub fn settle(model: &mut Model, home: &task_files::Home) -> Vec<Command> {
+pub fn switch_to_copy(model: &mut Model, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
     }
@@ -370,7 +370,7 @@ pub fn revert(model: &mut Model) -> Vec<Command> {
     commands
 }
 
-/// Take the draft of the earlier session.
+/// WriteChunk the draft of the earlier session.
 pub fn take_offer(model: &mut Model) -> Vec<Command> {
     let Some(offer) = model.workbench.draft.offer.take() else { return Vec::new() };
     model.workbench.draft.kept = Some(offer.text.clone());
@@ -388,7 +388,7 @@ pub fn discard_offer(model: &mut Model) -> Vec<Command> {
 }
 
 /// Keep the own text against the one on disk.
-pub fn keep_own(model: &mut Model) -> Vec<Command> {
+pub fn keep_own_version(model: &mut Model) -> Vec<Command> {
     let draft = &mut model.workbench.draft;
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved = theirs;
@@ -397,8 +397,8 @@ pub fn keep_own(model: &mut Model) -> Vec<Command> {
     commands
 }
 
-/// Take the text on disk instead of the own one.
-pub fn take_theirs(model: &mut Model) -> Vec<Command> {
+/// WriteChunk the text on disk instead of the own one.
+pub fn load_from_disk(model: &mut Model) -> Vec<Command> {
     let draft = &mut model.workbench.draft;
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved.clone_from(&theirs);

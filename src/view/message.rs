@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::model::Model;
-pub use super::outlet::{Outlet, Outlets};
+pub use super::outlet::{Outlet, Senders};
 use crate::run::{Batch, RunState, State};
 
 /// Something that happened.
@@ -51,7 +51,7 @@ pub enum Command {
     Quit,
     /// Stop this process as the shell's job control does, until it is continued.
     Suspend,
-    /// Compute something beside the view.
+    /// DeviceChoice something beside the view.
     Work(Work),
     /// Follow a run: its news come as messages.
     Watch(PathBuf),
@@ -80,9 +80,9 @@ pub enum Command {
 }
 
 /// Changes the model by what work brought.
-pub type Apply = Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>;
+pub type ModelUpdate = Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>;
 
-/// Work beside the view. Of one key only the newest counts: what older work still brings is dropped.
+/// Work beside the view. DraftTarget one key only the newest counts: what older work still brings is dropped.
 pub struct Work {
     /// What it is, such as `score` or `runs`.
     pub key: &'static str,
@@ -142,7 +142,7 @@ pub struct Worked {
     /// Which work of that key.
     pub generation: u64,
     /// What it does to the model; `None` says that the work is over.
-    pub apply: Option<Apply>,
+    pub apply: Option<ModelUpdate>,
 }
 
 impl std::fmt::Debug for Worked {

@@ -39,7 +39,7 @@ pub mod workbench;
 pub use message::{Command, Message};
 pub use model::{Model, Screen};
 pub use options::Options;
-pub use terminal::{Ending, run};
+pub use terminal::{ViewExit, run};
 
 /// The first commands of a model: open the task, list the runs.
 pub fn start(model: &mut Model) -> Vec<Command> {

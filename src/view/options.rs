@@ -6,7 +6,7 @@ use super::appearance::{Appearance, Given};
 use super::keymap::Keymap;
 use super::settings::Notifications;
 use super::theme::Theme;
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 
 /// Everything that comes from outside before the first message.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct Options {
     /// The folder of the shell that started the view.
     pub shell: PathBuf,
     /// Where runs are looked for and created.
-    pub places: RunPlaces,
+    pub places: RunFolders,
     /// Where drafts and copies of embedded tasks are kept: the user's data directory.
     pub data: PathBuf,
     /// The program, for commands that the view starts (`train --detach`, `eval`).
@@ -45,7 +45,7 @@ pub struct Options {
 
 impl Options {
     /// Options for a folder, with everything else as it is without configuration. For tests and for the start.
-    pub fn at(here: PathBuf, places: RunPlaces, data: PathBuf) -> Self {
+    pub fn at(here: PathBuf, places: RunFolders, data: PathBuf) -> Self {
         Self {
             task: None,
             shell: here.clone(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::message::{Apply, Command, Work};
+use super::message::{ModelUpdate, Command, Work};
 use super::model::Model;
 
 /// The generation of no work: nothing is wanted any more.
@@ -12,7 +12,7 @@ const CLOSED: u64 = u64::MAX;
 
 /// The newest work of every key. Clones are the same list.
 #[derive(Debug, Clone, Default)]
-pub struct Outlets(Arc<Mutex<HashMap<&'static str, Arc<Key>>>>);
+pub struct Senders(Arc<Mutex<HashMap<&'static str, Arc<Key>>>>);
 
 /// The work of one key.
 #[derive(Debug, Default)]
@@ -27,16 +27,16 @@ struct Key {
 pub struct Outlet {
     key: Arc<Key>,
     generation: u64,
-    put: Arc<dyn Fn(Apply) -> bool + Send + Sync>,
+    put: Arc<dyn Fn(ModelUpdate) -> bool + Send + Sync>,
 }
 
 /// The right to compute for a key; given back when dropped.
 #[derive(Debug)]
 pub struct Turn(Arc<Key>);
 
-impl Outlets {
+impl Senders {
     /// The outlet of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the view is gone.
-    pub fn begin(&self, work: &Work, put: impl Fn(Apply) -> bool + Send + Sync + 'static) -> Outlet {
+    pub fn begin(&self, work: &Work, put: impl Fn(ModelUpdate) -> bool + Send + Sync + 'static) -> Outlet {
         let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
         Outlet { key, generation: work.generation, put: Arc::new(put) }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn newer_work_of_the_key_and_the_end_supersede() {
-        let outlets = Outlets::default();
+        let outlets = Senders::default();
         let outlet = |key, generation| outlets.begin(&Work { key, generation, job: Box::new(|_| ()) }, |_| true);
         let (first, other) = (outlet("schema", 1), outlet("runs", 1));
         assert!(first.is_wanted() && first.put(|_| Vec::new()));
@@ -121,7 +121,7 @@ mod tests {
     /// Forty keystrokes in a schema that takes long: while the first is computed the others end without having begun, but for the last.
     #[test]
     fn of_one_key_one_computes_and_what_is_superseded_does_not_begin() {
-        let outlets = Outlets::default();
+        let outlets = Senders::default();
         let ((tell, told), (open, gate)) = (channel(), channel::<()>());
         let mut gate = Some(gate);
         let mut threads = Vec::new();

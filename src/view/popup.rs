@@ -131,7 +131,7 @@ enum Outcome {
 }
 
 /// What is done once a popup has its answer.
-struct Then(super::message::Apply);
+struct Then(super::message::ModelUpdate);
 
 impl Then {
     fn new(run: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {

@@ -24,9 +24,9 @@ const LONGEST_LINE_BYTES: u64 = 64 << 20;
 
 /// Tells a running program that nobody waits for it any more.
 #[derive(Debug, Clone, Default)]
-pub struct GiveUp(Arc<AtomicBool>);
+pub struct CancelToken(Arc<AtomicBool>);
 
-impl GiveUp {
+impl CancelToken {
     /// End it.
     pub fn now(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Call {
     ///
     /// # Errors
     /// A sentence where the program could not be started.
-    pub fn run(&self, give_up: &GiveUp, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
+    pub fn run(&self, cancel: &CancelToken, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
         let mut command = self.command();
         // SAFETY: between fork and exec only one system call is made. However the view dies, the kernel ends the child.
         unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
@@ -124,7 +124,7 @@ impl Call {
             list.extend(group(&child));
             child
         };
-        self.hear(child, give_up, heard)
+        self.hear(child, cancel, heard)
     }
 
     /// The same for what must come to its end whatever becomes of the view, such as a launch.
@@ -132,7 +132,7 @@ impl Call {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_through(&self, heard: &mut dyn FnMut(Said)) -> Result<Ended, String> {
-        let ended = self.hear(self.spawn(self.command())?, &GiveUp::default(), heard)?;
+        let ended = self.hear(self.spawn(self.command())?, &CancelToken::default(), heard)?;
         ended.ok_or_else(|| format!("{} was cancelled", self.program.display()))
     }
 
@@ -149,7 +149,7 @@ impl Call {
         })
     }
 
-    fn hear(&self, mut child: Child, give_up: &GiveUp, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
+    fn hear(&self, mut child: Child, cancel: &CancelToken, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
         let (tell, told) = channel();
         if let Some(output) = child.stdout.take() {
             read_lines(output, tell.clone(), Said::Result);
@@ -158,8 +158,8 @@ impl Call {
             read_lines(errors, tell, Said::Progress);
         }
         let mut words = Vec::new();
-        let given_up = loop {
-            if give_up.is_asked() {
+        let timed_out = loop {
+            if cancel.is_asked() {
                 break true;
             }
             match told.recv_timeout(LOOK) {
@@ -175,7 +175,7 @@ impl Call {
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
         };
-        if given_up {
+        if timed_out {
             // One that has ended already needs no end.
             let _ = group(&child).map(|group| kill_process_group(group, Signal::KILL));
         }
@@ -184,7 +184,7 @@ impl Call {
             list.retain(|other| *other != group);
         }
         let status = child.wait().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        Ok((!given_up).then_some(Ended { success: status.success(), told: words }))
+        Ok((!timed_out).then_some(Ended { success: status.success(), told: words }))
     }
 }
 
@@ -224,7 +224,7 @@ fn read_lines(from: impl Read + Send + 'static, tell: Sender<Said>, kind: fn(Str
                 _ => return,
             }
             let text = String::from_utf8_lossy(&line);
-            // Of what was written over itself only the last is of interest.
+            // DraftTarget what was written over itself only the last is of interest.
             let text = text.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default();
             let text: String = text.chars().filter(|letter| !letter.is_control() || *letter == '\t').collect();
             if !text.trim().is_empty() && tell.send(kind(text)).is_err() {
@@ -247,7 +247,7 @@ mod tests {
     fn lines_come_as_they_are_and_the_reason_is_the_last_word() {
         let check = |script: &str, success, results: &[&str], reason: &str| {
             let mut heard = Vec::new();
-            let ended = shell(script).run(&GiveUp::default(), &mut |said| heard.push(said)).unwrap().unwrap();
+            let ended = shell(script).run(&CancelToken::default(), &mut |said| heard.push(said)).unwrap().unwrap();
             let lines: Vec<&str> =
                 heard.iter().filter_map(|said| if let Said::Result(line) = said { Some(line.as_str()) } else { None }).collect();
             assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
@@ -273,11 +273,11 @@ mod tests {
 
     #[test]
     fn a_call_that_is_given_up_ends() {
-        let give_up = GiveUp::default();
-        let stop = give_up.clone();
+        let cancel = CancelToken::default();
+        let stop = cancel.clone();
         // With all that it has started: a child that holds its output open would be waited for.
         let mut child = None;
-        let outcome = shell("sleep 60 & echo $!; wait").run(&give_up, &mut |said| {
+        let outcome = shell("sleep 60 & echo $!; wait").run(&cancel, &mut |said| {
             if let Said::Result(line) = said {
                 child = line.parse::<i32>().ok();
                 stop.now();
@@ -291,6 +291,6 @@ mod tests {
             false
         }));
         let absent = Call { program: PathBuf::from("/no/such/program"), ..shell("") };
-        assert!(absent.run(&GiveUp::default(), &mut |_| ()).unwrap_err().contains("/no/such/program"));
+        assert!(absent.run(&CancelToken::default(), &mut |_| ()).unwrap_err().contains("/no/such/program"));
     }
 }

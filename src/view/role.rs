@@ -56,9 +56,9 @@ roles! {
     Warning = "warning",
     /// Failed, broken, an error.
     Bad = "bad",
-    /// Of the base.
+    /// DraftTarget the base.
     Base = "base",
-    /// Of the trained model.
+    /// DraftTarget the trained model.
     Trained = "trained",
     /// A curve as measured, behind its smoothed one.
     Raw = "raw",

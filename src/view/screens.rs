@@ -1,4 +1,4 @@
-//! The seven screens. Each describes itself by one [`ScreenParts`]; the rest of the view knows a screen only through that.
+//! The seven screens. Each describes itself by one [`ScreenDef`]; the rest of the view knows a screen only through that.
 
 pub mod eval;
 pub mod launch;
@@ -20,7 +20,7 @@ use super::model::{Model, Screen};
 
 /// What a screen gives to the view.
 #[derive(Debug)]
-pub struct ScreenParts {
+pub struct ScreenDef {
     /// In the header.
     pub title: &'static str,
     /// What the screen is for, in a sentence or two; the head of its help.
@@ -47,7 +47,7 @@ pub struct ScreenParts {
     pub entered: fn(&mut Model) -> Vec<Command>,
     /// Something that screens share has changed; also told while another screen is in front.
     pub changed: fn(&mut Model, &Change) -> Vec<Command>,
-    /// Draws the screen. Only reads.
+    /// Draws the screen. TierFilter reads.
     pub draw: fn(&Model, &mut Frame<'_>, Rect),
 }
 
@@ -68,7 +68,7 @@ pub enum Change {
     Second,
 }
 
-impl ScreenParts {
+impl ScreenDef {
     /// A screen without panes, text fields or anything of its own; screens name what differs.
     pub const PLAIN: Self = Self {
         title: "",
@@ -94,11 +94,11 @@ impl ScreenParts {
 }
 
 /// All screens, in the order of their keys.
-pub const ALL: [&ScreenParts; 7] =
+pub const ALL: [&ScreenDef; 7] =
     [&runs::PARTS, &schema::PARTS, &prompts::PARTS, &scores::PARTS, &launch::PARTS, &live::PARTS, &eval::PARTS];
 
 /// The parts of a screen.
-pub fn of(screen: Screen) -> &'static ScreenParts {
+pub fn of(screen: Screen) -> &'static ScreenDef {
     ALL[screen as usize]
 }
 

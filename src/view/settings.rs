@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::capability::Depth;
+use super::capability::ColourDepth;
 use super::user_file::{UserFile, meant, text};
 
 /// Which notifications the terminal is asked for.
@@ -24,7 +24,7 @@ pub struct Settings {
     /// The name of a theme; `auto`: dark or light as the terminal's ground is.
     pub theme: String,
     /// How many colours; `None`: as the environment says.
-    pub colour: Option<Depth>,
+    pub colour: Option<ColourDepth>,
     /// Whether to draw with ASCII only; `None`: as the environment says.
     pub ascii: Option<bool>,
     /// At most one picture in two seconds.
@@ -67,7 +67,7 @@ pub const KEYS: [Key; 6] = [
         values: "\"auto\", \"truecolor\", \"256\", \"16\" or \"none\"",
         meaning: "colour depth; `auto` reads NO_COLOR, COLORTERM and TERM",
         take: |settings, value| {
-            let known = value.as_str().map(|name| (name == "auto", Depth::from_name(name)));
+            let known = value.as_str().map(|name| (name == "auto", ColourDepth::from_name(name)));
             let Some((true, depth) | (_, depth @ Some(_))) = known else { return false };
             settings.colour = depth;
             true
@@ -158,7 +158,7 @@ mod tests {
         };
         check("", |_| {}, &[]);
         check("theme = \"light\"\nmouse = false", |settings| (settings.theme, settings.mouse) = ("light".to_owned(), false), &[]);
-        check("colour = \"256\"\nascii = true", |settings| (settings.colour, settings.ascii) = (Some(Depth::Colours256), Some(true)), &[]);
+        check("colour = \"256\"\nascii = true", |settings| (settings.colour, settings.ascii) = (Some(ColourDepth::Colours256), Some(true)), &[]);
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);

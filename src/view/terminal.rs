@@ -17,4 +17,4 @@ mod signals;
 mod world;
 mod writer;
 
-pub use event_loop::{Ending, run};
+pub use event_loop::{ViewExit, run};

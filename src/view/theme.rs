@@ -2,7 +2,7 @@
 
 use ratatui::style::{Color, Style};
 
-use super::capability::Depth;
+use super::capability::ColourDepth;
 use super::colour;
 use super::role::Role;
 
@@ -47,7 +47,7 @@ impl Theme {
 
     /// The theme on a terminal with that many colours.
     #[must_use]
-    pub fn at_depth(self, depth: Depth) -> Self {
+    pub fn at_depth(self, depth: ColourDepth) -> Self {
         let styles = self.styles.iter().map(|style| colour::at_depth(*style, depth)).collect();
         Self { styles, ..self }
     }

@@ -7,7 +7,7 @@ use super::message::{Command, Message, Worked};
 use super::model::{Model, Running, Screen};
 use super::{popup, screens, workbench};
 
-/// Take a message that came at `now_ms`, milliseconds since 1970.
+/// WriteChunk a message that came at `now_ms`, milliseconds since 1970.
 pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> {
     model.now_ms = now_ms;
     let commands = match message {
@@ -28,7 +28,7 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         }
         Message::Tick => screens::tick(model),
         Message::Worked(worked) => take_work(model, worked),
-        Message::Run(run, news) => workbench::take_news(model, &run, news),
+        Message::Run(run, news) => workbench::apply_run_update(model, &run, news),
         Message::Edited(path) => screens::changed(model, screens::Change::File(path)),
         Message::Quit => vec![Command::Quit],
     };

@@ -20,7 +20,7 @@ const TOLD_OF_A_STEP: [&str; 2] = ["reward", "tiers/valid"];
 
 /// A followed run.
 #[derive(Debug)]
-pub struct Watched {
+pub struct FollowedRun {
     path: PathBuf,
     /// `run.toml`; `None` where it cannot be read.
     pub directory: Option<RunDirectory>,
@@ -52,7 +52,7 @@ pub(super) struct Told {
     pub(super) urgent: bool,
 }
 
-impl Watched {
+impl FollowedRun {
     pub(super) fn new(path: PathBuf) -> Self {
         let directory = RunDirectory::open(&path);
         let error = directory.as_ref().err().map(ToString::to_string);
@@ -95,7 +95,7 @@ impl Watched {
         self.history.alerts.values().filter(|alert| !alert.cleared)
     }
 
-    /// Take events that are older than what is followed, such as [`latest_events`] finds.
+    /// WriteChunk events that are older than what is followed, such as [`latest_events`] finds.
     pub fn remember(&mut self, events: Vec<Event>) {
         let (first, first_ms) = (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
         let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());

@@ -10,9 +10,9 @@ use super::model::{Model, Screen};
 use super::options::Options;
 use super::screens::{self, Change};
 use super::task_files;
-use super::watched::{Told, Watched};
+use super::watched::{Told, FollowedRun};
 use crate::dataset::{self, PromptRow};
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
@@ -26,9 +26,9 @@ pub struct Workbench {
     /// The schema as it stands in the editor, and the last scorer that it made.
     pub draft: Draft,
     /// Where runs are.
-    pub places: RunPlaces,
+    pub places: RunFolders,
     /// Runs that are followed, by folder.
-    pub watched: BTreeMap<PathBuf, Watched>,
+    pub watched: BTreeMap<PathBuf, FollowedRun>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
     /// Runs that are drawn beside the current one.
@@ -74,7 +74,7 @@ impl Workbench {
     }
 
     /// The run of the screens Live, Scores and Eval.
-    pub fn current_run(&self) -> Option<&Watched> {
+    pub fn current_run(&self) -> Option<&FollowedRun> {
         self.watched.get(self.current.as_ref()?)
     }
 
@@ -184,7 +184,7 @@ pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
     if model.workbench.watched.contains_key(&run) {
         return Vec::new();
     }
-    model.workbench.watched.insert(run.clone(), Watched::new(run.clone()));
+    model.workbench.watched.insert(run.clone(), FollowedRun::new(run.clone()));
     vec![Command::Watch(run)]
 }
 
@@ -197,8 +197,8 @@ pub fn let_go(model: &mut Model) -> Vec<Command> {
     over.into_iter().map(Command::Unwatch).collect()
 }
 
-/// Take what is new of a followed run.
-pub fn take_news(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
+/// WriteChunk what is new of a followed run.
+pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
     for Told { level, title, text, urgent } in watched.take(news, model.now_ms) {

@@ -13,7 +13,7 @@ use grpo_tui::run::EventReader;
 
 /// What was told.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct SignalFlags {
     /// Events that a reader saw, by number.
     pub(super) events: BTreeMap<u64, Vec<u8>>,
     /// Remarks of which the worker said that it had taken them.
@@ -25,7 +25,7 @@ pub(super) struct Heard {
 /// A reader and a client at work.
 pub(super) struct Listener {
     over: Arc<AtomicBool>,
-    reader: JoinHandle<Heard>,
+    reader: JoinHandle<SignalFlags>,
     client: JoinHandle<Vec<String>>,
 }
 
@@ -38,15 +38,15 @@ impl Listener {
         Self { over, reader, client }
     }
 
-    pub(super) fn stop(self) -> Heard {
+    pub(super) fn stop(self) -> SignalFlags {
         self.over.store(true, Ordering::Relaxed);
         let accepted = self.client.join().unwrap();
-        Heard { accepted, ..self.reader.join().unwrap() }
+        SignalFlags { accepted, ..self.reader.join().unwrap() }
     }
 }
 
-fn read(run: &Path, over: &AtomicBool) -> Heard {
-    let mut heard = Heard::default();
+fn read(run: &Path, over: &AtomicBool) -> SignalFlags {
+    let mut heard = SignalFlags::default();
     let mut reader = EventReader::new(&run.join("events.jsonl"));
     loop {
         let last = over.load(Ordering::Relaxed);

@@ -68,7 +68,7 @@ fn a_disk_that_fills_pauses_the_run_and_costs_it_nothing() {
     assert!(status.success(), "{}", log(&run));
     evidence::check_whole(&run, true);
     let differences = evidence::differences(&evidence::of(&run, true), &expected);
-    assert!(differences.is_empty(), "{changed:?}");
+    assert!(differences.is_empty(), "{differences:?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     }
     let kills: usize = total.kills.values().sum();
     eprintln!(
-        "faults: {kills} workers killed at {} places, {} spared; {} records checked; {} acknowledged, {} lost; {} changed",
+        "faults: {kills} workers killed at {} places, {} spared; {} records checked; {} acknowledged, {} lost; {} differences",
         total.kills.len(),
         total.spared,
         total.records,

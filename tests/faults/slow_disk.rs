@@ -38,7 +38,7 @@ fn training_goes_on_while_a_checkpoint_is_written() {
     assert!(slow(&stage, &run).status().unwrap().success(), "{}", log(&run));
     evidence::check_whole(&run, true);
     let differences = evidence::differences(&evidence::of(&run, true), &expected);
-    assert!(differences.is_empty(), "{changed:?}");
+    assert!(differences.is_empty(), "{differences:?}");
     let events = events(&run);
     for (at, checkpoint) in checkpoints(&events) {
         let (seconds, blocked) = (checkpoint.seconds.unwrap(), checkpoint.blocked_seconds.unwrap());
@@ -68,7 +68,7 @@ fn a_worker_that_dies_while_a_checkpoint_is_written_leaves_none() {
     assert!(stage.live(&run, None).success(), "{}", log(&run));
     evidence::check_whole(&run, true);
     let differences = evidence::differences(&evidence::of(&run, true), &expected);
-    assert!(differences.is_empty(), "{changed:?}");
+    assert!(differences.is_empty(), "{differences:?}");
 }
 
 #[test]

@@ -45,6 +45,6 @@ fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     let difference: f64 = found.iter().zip(&expected).map(|(f, e)| (f - e).powi(2)).sum();
     let size: f64 = expected.iter().map(|e| e * e).sum();
     let relative = (difference / size.max(1e-30)).sqrt();
-    println!("{what}: relative diff {relative:.2e}");
-    assert!(relative <= tolerance, "{what}: relative diff {relative:.3e}, allowed {tolerance:.1e}");
+    println!("{what}: relative difference {relative:.2e}");
+    assert!(relative <= tolerance, "{what}: relative difference {relative:.3e}, allowed {tolerance:.1e}");
 }

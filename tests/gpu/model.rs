@@ -1,11 +1,11 @@
-//! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says of it.
+//! RescoreJob models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says of it.
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{KlEstimator, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, Sampling, Threads, generate};
+use grpo_tui::rollout::{Completion, Request, Sampling, ThreadPool, generate};
 use grpo_tui::update::{
     Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, StepTotals,
     policy_gradient,
@@ -52,7 +52,7 @@ fn requests() -> Vec<Request> {
 
 fn drawn(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completion>> {
     let sampling = Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 50, 120], seed: 11 };
-    generate(model, Adapters::On, &requests(), &sampling, &Threads::of_engine(engine, 1).unwrap()).unwrap()
+    generate(model, Adapters::On, &requests(), &sampling, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap()
 }
 
 fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], recompute: bool) -> (Tensor, PolicyStatistics, Applied) {
@@ -80,7 +80,7 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
         max_completion_tokens: 40,
     };
     let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
-    let (gradients, statistics) = policy_gradient(model, &groups, totals, &settings, &Threads::of_engine(engine, 1).unwrap()).unwrap();
+    let (gradients, statistics) = policy_gradient(model, &groups, totals, &settings, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap();
     let settings = OptimizerSettings {
         learning_rate: 1e-3,
         warmup_steps: 0,
@@ -132,7 +132,7 @@ fn rollouts_agree() {
             let [found, expected] = [&gpu, &cpu].map(|engine| drawn(&model(&config, LORA, engine), engine, temperature));
             let pairs = || found.iter().flatten().zip(expected.iter().flatten());
             let same = pairs().filter(|(f, e)| f.token_ids == e.token_ids && f.stop == e.stop).count();
-            println!("{:?} at {temperature}: {same} of {} decode alike", config.architecture, pairs().count());
+            println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
             assert!(same * 100 >= pairs().count() * 95);
             for (f, e) in pairs().filter(|(f, e)| f.token_ids == e.token_ids) {
                 assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < 1e-4));

@@ -32,7 +32,7 @@ pub(super) fn check(name: &str, x: &Tensor, gradient: &Tensor, function: impl Fn
         };
         let expected = (at(step) - at(-step)) / (2.0 * step);
         let error = (gradient[i] - expected).abs() / expected.abs().max(1.0);
-        assert!(error < 1e-7, "{name}[{i}]: {} by hand, {expected} by changed", gradient[i]);
+        assert!(error < 1e-7, "{name}[{i}]: {} by hand, {expected} by differences", gradient[i]);
     }
 }
 

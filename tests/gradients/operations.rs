@@ -14,7 +14,7 @@ const HEADS: Heads = Heads { query: 4, key_value: 2, dimension: 6 };
 
 fn close(name: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
     let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
-    assert!(difference < tolerance, "{name}: {diff}");
+    assert!(difference < tolerance, "{name}: {difference}");
 }
 
 #[test]

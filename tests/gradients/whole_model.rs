@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{KlEstimator, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
-use grpo_tui::rollout::Threads;
+use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
     Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient,
 };
@@ -89,7 +89,7 @@ fn settings(recompute: bool, tokens_per_micro_batch: usize) -> PolicySettings {
 
 fn gradient(model: &Decoder, settings: PolicySettings, threads: usize) -> Gradients {
     let totals = StepTotals { sequences: 5, tokens: 13 };
-    policy_gradient(model, &groups(), totals, &settings, &Threads::new(threads).unwrap()).unwrap().0
+    policy_gradient(model, &groups(), totals, &settings, &ThreadPool::new(threads).unwrap()).unwrap().0
 }
 
 /// The same loss on the tape: on-policy its gradient is that of `-A log p`, averaged over tokens and sequences.
@@ -173,7 +173,7 @@ fn gradient_equals_finite_differences() {
             plain_loss(&moved)
         };
         let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-        assert!((gradients[index] - expected).abs() < 1e-7, "parameter {index}: {} by hand, {expected} by changed", gradients[index]);
+        assert!((gradients[index] - expected).abs() < 1e-7, "parameter {index}: {} by hand, {expected} by differences", gradients[index]);
     }
 }
 

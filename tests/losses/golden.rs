@@ -1,12 +1,12 @@
 //! Losses, KL terms, advantages and two whole steps of a sync interval against JAX's numbers (scripts/golden/policy_losses.py).
 
 use candle_core::{DType, Device};
-use grpo_tui::advantage::{Advantage, group_advantages, group_state};
+use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::{KlEstimator, PolicyLoss};
 use grpo_tui::hub::find_model;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
-use grpo_tui::rollout::Threads;
+use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
     Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms, StepTotals,
     completion_log_probs, policy_gradient, sequence_loss,
@@ -88,7 +88,7 @@ fn advantages_and_the_share_of_mixed_groups() {
             );
         }
     }
-    let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), dead: group_state(&rewards, false), rewards };
+    let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), dead: group_signal(&rewards, false), rewards };
     let signal = Signal { groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(), ..Signal::default() };
     for (size, expected) in read::<std::collections::BTreeMap<String, f64>>(&golden["informative"]) {
         let size: usize = size.parse().unwrap();
@@ -105,7 +105,7 @@ fn a_sync_interval_of_two_steps() {
     let source = find_model(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/tied")).unwrap();
     let weights = Weights::open(&source).unwrap();
     let decoder = |trainable| Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap();
-    let threads = Threads::new(1).unwrap();
+    let threads = ThreadPool::new(1).unwrap();
     for case in golden()["intervals"].as_array().unwrap() {
         let (model, reference) = (decoder(Trainable::Full), decoder(Trainable::Frozen));
         let loss = settings(&case["settings"]);
@@ -171,6 +171,6 @@ fn group(group: &Value) -> PolicyGroup {
         reference_log_probs: None,
         advantage,
     };
-    let completions: Vec<Vec<u32>> = read(&group["decode"]);
+    let completions: Vec<Vec<u32>> = read(&group["completions"]);
     PolicyGroup { prompt: read(&group["prompt"]), samples: completions.into_iter().zip(advantages).map(sample).collect() }
 }

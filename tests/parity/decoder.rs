@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::hub::find_model;
 use grpo_tui::kernels::log_probs::token_log_probs;
 use grpo_tui::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, Sampling, Threads, generate};
+use grpo_tui::rollout::{Completion, Request, Sampling, ThreadPool, generate};
 use serde_json::Value;
 
 use super::golden_folder;
@@ -135,7 +135,7 @@ fn a_completion_that_shares_its_prompt_sees_it_whole() {
 fn decode(model: &Decoder, prompt: &[u32], temperature: f64, tokens: usize, samples: usize) -> Vec<Completion> {
     let sampling = Sampling { temperature, max_completion_tokens: tokens, stop_ids: Vec::new(), seed: 7 };
     let request = Request { prompt: prompt.to_vec(), prompt_number: 0, step: 0, samples };
-    generate(model, Adapters::On, &[request], &sampling, &Threads::new(1).unwrap()).unwrap().remove(0)
+    generate(model, Adapters::On, &[request], &sampling, &ThreadPool::new(1).unwrap()).unwrap().remove(0)
 }
 
 #[test]

@@ -224,10 +224,10 @@ fn check_compares_with_another_implementation() {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&document["ok"], &document["number_type"]), (&Value::Bool(true), &Value::from("f32")), "{document}");
-        assert!(document["tokens"].as_u64().unwrap() >= 4 && document["max_diff"].as_f64().unwrap() < 1e-4, "{document}");
+        assert!(document["tokens"].as_u64().unwrap() >= 4 && document["max_difference"].as_f64().unwrap() < 1e-4, "{document}");
     }
     let words = model(&["check", "tiny"]);
-    assert!(String::from_utf8_lossy(&words.stdout).contains("agrees: diff within rounding"));
+    assert!(String::from_utf8_lossy(&words.stdout).contains("agrees: difference within rounding"));
     let check = |arguments: &[&str], code: i32, expected: &str| {
         let output = model(arguments);
         let message = String::from_utf8_lossy(&output.stderr);

@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
-    Accepted, Answer, Answered, Controls, EventBody, EventReader, EventWriter, Liveness, RunDirectory, RunError, RunLock, RunState, State,
+    Accepted, Answer, Answered, RequestQueue, EventBody, EventReader, EventWriter, Liveness, RunDirectory, RunError, RunLock, RunState, State,
     Status, Stop, Verb, Worker, ask, settings,
 };
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ pub(super) fn socket_of(run: &RunDirectory) -> PathBuf {
 }
 
 /// A loop that does whatever it is asked until it is to stop, and tells what that was.
-fn serve(controls: Controls) -> std::thread::JoinHandle<Vec<Accepted>> {
+fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<Accepted>> {
     std::thread::spawn(move || {
         let mut served = Vec::new();
         loop {
@@ -200,7 +200,7 @@ fn only_a_private_folder_of_our_own_may_hold_the_socket() {
     check(folder.path().join("not/there"), "cannot create");
     check(folder.path().join("x".repeat(120)), "cannot bind the control socket");
     std::fs::set_permissions(&loose, std::fs::Permissions::from_mode(0o700)).unwrap();
-    // Only root can give a folder away.
+    // TierFilter root can give a folder away.
     if std::os::unix::fs::chown(&loose, Some(65_534), None).is_ok() {
         check(loose, "belongs to user 65534");
     }

@@ -55,7 +55,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
             ("tiers/invalid".to_owned(), 0.8 * (1.0 - valid)),
             ("tiers/unparsable".to_owned(), 0.2 * (1.0 - valid)),
             ("groups/frac_mixed".to_owned(), noise.next()),
-            ("decode/mean_length".to_owned(), 80.0 + 10.0 * noise.next()),
+            ("completions/mean_length".to_owned(), 80.0 + 10.0 * noise.next()),
             ("grad_norm".to_owned(), if step == 17 { f64::NAN } else { 0.1 + noise.next() }),
             ("kl".to_owned(), 0.001 * step as f64),
         ]);

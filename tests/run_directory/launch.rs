@@ -106,7 +106,7 @@ fn only_ones_own_folder_is_worked_on() {
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(&path, before).unwrap();
     }
-    // Only root can give a folder away.
+    // TierFilter root can give a folder away.
     if std::os::unix::fs::chown(run.path(), Some(65_534), None).is_ok() {
         let error = launch(&run, &this_program()).unwrap_err().to_string();
         assert!(error.contains("belongs to user 65534"), "{error}");

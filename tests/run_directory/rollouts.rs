@@ -134,7 +134,7 @@ fn the_keep_rule_keeps_the_latest_and_what_surrounds_checkpoints() {
     let checkpoint = checkpoint_path(run.path(), 150);
     std::fs::create_dir(&checkpoint).unwrap();
     std::fs::write(checkpoint.join(grpo_tui::run::CHECKPOINT_MARK), "{}").unwrap();
-    let mut writer = RolloutWriter::resume(&lock, 0).unwrap().keeping(100);
+    let mut writer = RolloutWriter::resume(&lock, 0).unwrap().with_retention(100);
     write(&mut writer, 1..=401);
     assert_eq!(segments(run.path()), [(200, true), (400, true), (500, false)]);
     assert!(read_step(run.path(), 50).unwrap().is_empty());

@@ -36,7 +36,7 @@ fn list_by_condition_and_order() {
     assert_eq!(names(&["--sort", "reward", "--descending", "--smoothed"]), "high other low");
     let row = &lines(&runs_command(&root, &["list", "--json", "--sort", "kl"]).1)[0];
     assert_eq!(row["sorted_by"], serde_json::json!({"kl": 0.04}));
-    let (_, text, _) = runs_command(&root, &["list", "--sort", "decode/mean_length", "--where", "task=invoice"]);
+    let (_, text, _) = runs_command(&root, &["list", "--sort", "completions/mean_length", "--where", "task=invoice"]);
     assert!(text.contains("mean_length") && text.ends_with("2 of 3 runs\n"), "{text}");
 
     let usage = |arguments: &[&str], expected: &str| {

@@ -26,11 +26,11 @@ fn weak_schemas_are_named() {
         "",
         &["empty strings and zeros", "one answer for every prompt"],
     );
-    check(&format!(r#"{{{closed},"properties":{{"a":{{"type":"string","minLength":3}}}}}}"#), "", &["the least that the schema asks for"]);
+    check(&format!(r#"{{{closed},"properties":{{"a":{{"type":"string","minLength":3}}}}}}"#), "", &["the least that schema asks for"]);
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#),
         "",
-        &["the least that the schema asks for", "one answer for every prompt"],
+        &["the least that schema asks for", "one answer for every prompt"],
     );
     check(&format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#), "[[reward]]\npart = \"exact\"\nweight = 1.0\n", &[]);
 }

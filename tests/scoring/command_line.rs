@@ -31,7 +31,7 @@ fn lines(output: &Output) -> Vec<serde_json::Value> {
 fn the_samples_show_each_tier_from_any_folder() {
     let folder = tempfile::tempdir().unwrap();
     let scores = lines(&call(folder.path(), &["score", "invoice", "--json"], ""));
-    let samples = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice/decode.jsonl")).unwrap();
+    let samples = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice/completions.jsonl")).unwrap();
     assert_eq!(scores.len(), samples.lines().count());
     for (score, sample) in scores.iter().zip(samples.lines()) {
         let sample: serde_json::Value = serde_json::from_str(sample).unwrap();
@@ -46,7 +46,7 @@ fn the_samples_show_each_tier_from_any_folder() {
     let human = call(folder.path(), &["score", "invoice"], "");
     let text = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
-        text.contains("21 decode, mean reward 0.357") && text.contains("exact match          4 of 21 with an expected answer"),
+        text.contains("21 completions, mean reward 0.357") && text.contains("exact match          4 of 21 with an expected answer"),
         "{text}"
     );
 }
@@ -62,7 +62,7 @@ fn every_core_scores_or_as_many_as_the_user_allows() {
     let all = std::thread::available_parallelism().unwrap().get();
     for (given, expected) in [(None, all), (Some("3"), 3)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
-        command.args(["score", "invoice", "--decode", "-", "--json"]).env_remove("RAYON_NUM_THREADS");
+        command.args(["score", "invoice", "--completions", "-", "--json"]).env_remove("RAYON_NUM_THREADS");
         given.map(|given| command.env("RAYON_NUM_THREADS", given));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
@@ -88,12 +88,12 @@ fn every_core_scores_or_as_many_as_the_user_allows() {
 fn standard_input_is_scored_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let input: String = (0..9_000).map(|index| format!("{{\"completion\":\"{}\"}}\n", if index % 2 == 0 { "{}" } else { "x" })).collect();
-    let scores = lines(&call(folder.path(), &["score", "invoice", "--decode", "-", "--json"], &input));
+    let scores = lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &input));
     assert_eq!(scores.len(), 9_000);
     assert!(scores.iter().enumerate().all(|(index, score)| score["tier"] == if index % 2 == 0 { "invalid" } else { "unparsable" }));
     let unknown = lines(&call(
         folder.path(),
-        &["score", "invoice", "--decode", "-", "--json"],
+        &["score", "invoice", "--completions", "-", "--json"],
         "{\"completion\":\"{}\",\"prompt_id\":\"zzz\",\"more\":1}",
     ));
     assert_eq!(unknown[0]["warnings"][0], "unknown prompt_id \"zzz\": no expected answer to compare with");
@@ -103,7 +103,7 @@ fn standard_input_is_scored_in_order() {
 fn half_a_surrogate_pair_costs_one_row() {
     let folder = tempfile::tempdir().unwrap();
     let input = "{\"completion\":\"{}\"}\n{\"completion\":\"{\\\"vendor\\\":\\\"\\ud800\\\"}\"}\n{\"completion\":\"{}\"}\n";
-    let scores = lines(&call(folder.path(), &["score", "invoice", "--decode", "-", "--json"], input));
+    let scores = lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], input));
     let tiers: Vec<&str> = scores.iter().map(|score| score["tier"].as_str().unwrap()).collect();
     assert_eq!(tiers, ["invalid", "unparsable", "invalid"]);
     assert_eq!(scores[1]["errors"][0]["message"], "unpaired surrogate");
@@ -114,31 +114,31 @@ fn complaints_name_file_line_and_remedy() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("c.jsonl"), "{\"completion\":\"x\"}\n\n{\"text\":\"y\"}\n").unwrap();
     for (arguments, input, code, complaint) in [
-        (&["score", "invoice", "--decode", "c.jsonl"][..], "", 1, "error: c.jsonl line 3: missing `completion`\n"),
-        (&["score", "invoice", "--decode", "none.jsonl"], "", 1, "error: none.jsonl: No such file or directory (os error 2)\n"),
+        (&["score", "invoice", "--completions", "c.jsonl"][..], "", 1, "error: c.jsonl line 3: missing `completion`\n"),
+        (&["score", "invoice", "--completions", "none.jsonl"], "", 1, "error: none.jsonl: No such file or directory (os error 2)\n"),
         (
-            &["score", "invoice", "--decode", "-"],
-            "{\"decode\":\"x\"}",
+            &["score", "invoice", "--completions", "-"],
+            "{\"completions\":\"x\"}",
             1,
-            "error: standard input line 1: missing `completion`; did you mean `decode`?\n",
+            "error: standard input line 1: missing `completion`; did you mean `completions`?\n",
         ),
         (
-            &["score", "invoice", "--decode", "-"],
+            &["score", "invoice", "--completions", "-"],
             "{\"completion\":1}",
             1,
             "error: standard input line 1: `completion` must be a string, not 1\n",
         ),
         (
-            &["score", "invoice", "--decode", "-"],
+            &["score", "invoice", "--completions", "-"],
             "{\"completion\":\"x\"",
             1,
             "error: standard input line 1: column 17: EOF while parsing an object; a line is a JSON object, {\"completion\":\"…\"}\n",
         ),
         (
-            &["score", "invoice", "--decode", "-"],
+            &["score", "invoice", "--completions", "-"],
             "",
             1,
-            "error: standard input: no decode; write one JSON object a line, {\"completion\":\"…\"}\n",
+            "error: standard input: no completions; write one JSON object a line, {\"completion\":\"…\"}\n",
         ),
         (&["score", "invoise"], "", 1, "error: no task \"invoise\": did you mean `invoice`?\n"),
     ] {
@@ -180,14 +180,14 @@ fn a_task_is_checked() {
     let task = folder.path().join("w/tasks/invoice");
     let schema = fs::read_to_string(task.join("schema.json")).unwrap();
     fs::write(task.join("schema.json"), schema.replace("\"number\"", "\"integer\"")).unwrap();
-    fs::remove_file(task.join("decode.jsonl")).unwrap();
+    fs::remove_file(task.join("completions.jsonl")).unwrap();
     let output = call(&folder.path().join("w"), &["task", "check", "invoice"], "");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text.contains("schema refuses expected answer of ")
             && text.contains("/amount expected integer, found number")
-            && text.contains("decode.jsonl: No such file"),
+            && text.contains("completions.jsonl: No such file"),
         "{text}"
     );
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::run::sampler::SampledCompletion;
 use grpo_tui::run::{
-    Answered, Controls, EventBody, EventReader, RunDirectory, RunError, RunState, State, Status, Verb, ask, list_checkpoints, read_evals,
+    Answered, RequestQueue, EventBody, EventReader, RunDirectory, RunError, RunState, State, Status, Verb, ask, list_checkpoints, read_evals,
 };
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn never(_: &EventBody) -> bool {
 type Answers = Arc<Mutex<Vec<(Result<Answered, RunError>, Vec<SampledCompletion>)>>>;
 
 /// Ask in a thread of its own, as others would, and return once the question waits for the loop.
-fn ask_meanwhile(run: &RunDirectory, controls: &Controls, arguments: Value, answers: &Answers) -> std::thread::JoinHandle<()> {
+fn ask_meanwhile(run: &RunDirectory, controls: &RequestQueue, arguments: Value, answers: &Answers) -> std::thread::JoinHandle<()> {
     let (path, answers): (PathBuf, _) = (run.path().to_owned(), Arc::clone(answers));
     let verb = Verb::parse("sample", arguments.as_object().unwrap()).unwrap();
     let thread = std::thread::spawn(move || {
@@ -216,7 +216,7 @@ fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
 #[test]
 fn a_stop_at_once_is_quick_and_costs_what_came_after_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let set = ["prompt_groups_per_step=6", "decode_per_prompt=8"];
+    let set = ["prompt_groups_per_step=6", "completions_per_prompt=8"];
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     for (phase, at) in [("rollout", 4), ("update", 4), ("eval", 0), ("eval", 3)] {

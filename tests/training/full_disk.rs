@@ -37,7 +37,7 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// Take all but so many bytes.
+    /// WriteChunk all but so many bytes.
     fn fill(&self, leave: u64) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = File::create(&path).unwrap();

@@ -15,7 +15,7 @@ fn validity_rises() {
     let set = [
         "max_steps=16",
         "prompt_groups_per_step=6",
-        "decode_per_prompt=8",
+        "completions_per_prompt=8",
         "learning_rate=3e-4",
         "eval_every=0",
         "checkpoint_every=0",
@@ -28,7 +28,7 @@ fn validity_rises() {
     let (first, last) = (mean(&valid[..3]), mean(&valid[13..]));
     assert!(last > 0.95 && last > first + 0.1, "valid {first:.2} at the start, {last:.2} at the end: {valid:?}");
     // The sampler and the trainer are one model: decode and training log-probs agree.
-    assert!(state.metrics["sampling/sampling_logp_diff/max"].values().iter().all(|difference| *difference < 1e-3));
+    assert!(state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3));
 }
 
 /// Near temperature 0 all completions of a prompt are equal: every group is dead, and nothing moves.

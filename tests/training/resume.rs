@@ -104,7 +104,7 @@ fn alerts_go_on_over_a_stop() {
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     let expected = told(&whole);
-    assert!(expected.iter().any(|alert| alert.starts_with("\"clipped_decode\" 1 ")), "{expected:?}");
+    assert!(expected.iter().any(|alert| alert.starts_with("\"clipped_completions\" 1 ")), "{expected:?}");
     let run = create(&folder.path().join("stopped"), &set);
     work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));

@@ -65,7 +65,7 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let output = program(folder, 600, &["sample", "task", "--model", "tiny", "--worker", "--n", "65"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("`n` must be must be a whole number from 1 to 64"), "{output:?}");
     // A run on the same device does not wait for long.
-    let set = ["max_steps=1", "prompt_groups_per_step=2", "decode_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
+    let set = ["max_steps=1", "prompt_groups_per_step=2", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
     let mut train = program(folder, 600, &["train", "task", "--model", "tiny", "--runs", "runs", "--name", "short"]);
     set.iter().for_each(|key| _ = train.args(["--set", key]));
     assert!(train.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{Controls, EventBody, NewRun, RunDirectory, RunPlaces, RunState, Worker, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{RequestQueue, EventBody, NewRun, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
@@ -29,7 +29,7 @@ pub(crate) fn write(folder: &Path) -> PathBuf {
 
 /// What every small run shares.
 pub(crate) const SMALL: &[&str] =
-    &["prompt_groups_per_step=3", "decode_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
+    &["prompt_groups_per_step=3", "completions_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
 
 /// A run of the small task with `SMALL`, then `set`.
 pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
@@ -61,17 +61,17 @@ pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirector
 pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(run, Arc::clone(&interrupted))?;
-    let places = RunPlaces::discover(run.path().parent(), run.path());
+    let places = RunFolders::discover(run.path().parent(), run.path());
     train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
 }
 
 /// Works on a run; `on` sees every event and the queue of requests.
-pub(super) fn work_asked(run: &RunDirectory, mut on: impl FnMut(&EventBody, &Controls)) -> Result<Ended, TrainError> {
+pub(super) fn work_asked(run: &RunDirectory, mut on: impl FnMut(&EventBody, &RequestQueue)) -> Result<Ended, TrainError> {
     let worker = Worker::begin(run, Arc::default())?;
     let controls = worker.controls().clone();
-    let places = RunPlaces::discover(run.path().parent(), run.path());
+    let places = RunFolders::discover(run.path().parent(), run.path());
     train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| on(event, &controls))
 }
 
@@ -92,7 +92,7 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
         let text = std::fs::read_to_string(run.path().join(&eval.file)).unwrap();
         let completions: Vec<String> =
             text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string()).collect();
-        told += &format!("{key:?} {:?} {decode:?}\n", eval.summary.valid);
+        told += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
     }
     (weights, moments, told)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use grpo_tui::report::{Outcome, Pass, PassId, ReportError, Verdict, Versus, base_and_trained};
+use grpo_tui::report::{Outcome, Pass, EvalId, ReportError, Verdict, Versus, base_and_trained};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::{Message, Screen};
 
@@ -83,7 +83,7 @@ fn the_numbers_are_those_of_the_run() {
     assert_eq!(pair.tiers.iter().flatten().sum::<usize>(), versus.prompts.len());
     let difference = pair.valid.difference;
     assert!((difference.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
-    assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{diff:?}");
+    assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{difference:?}");
     assert_eq!((pair.valid.verdict(), pair.valid.needed), (Verdict::Better, None));
 }
 
@@ -102,7 +102,7 @@ fn a_base_that_stayed_the_best_is_called_the_base() {
     let picture = stage.picture();
     assert!(picture.contains("base → base") && !picture.contains("step 30"), "{picture}");
     assert!(picture.contains("the best checkpoint is step 0, the base itself"), "{picture}");
-    assert!(picture.contains("valid: no diff found (p = 1.0000)"), "{picture}");
+    assert!(picture.contains("valid: no difference found (p = 1.0000)"), "{picture}");
     stage.keys("E enter y");
     assert!(stage.shows("the best checkpoint of"), "unknown trained model to read: {}", stage.picture());
 }
@@ -156,20 +156,20 @@ fn both_metrics_are_judged_on_their_own() {
 #[test]
 fn an_unclear_result_says_how_many_prompts_it_needs() {
     let run = finished_run();
-    let pass = |step| PassId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
+    let pass = |step| EvalId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
     let check = |before, after, (fixed, broken), needed, expected: &str| {
         let versus = Versus::read(&[pass(before), pass(after)]).unwrap();
         let valid = &versus.pairs[0].valid;
         assert_eq!((valid.verdict(), valid.comparison.fixed, valid.comparison.broken), (Verdict::NoDifference, fixed, broken));
         assert_eq!((valid.needed, valid.sentence().as_str()), (needed, expected));
     };
-    let many = "valid: no diff found (p = 0.2891); one like this needs about 210 prompts for 80% power";
+    let many = "valid: no difference found (p = 0.2891); one like this needs about 210 prompts for 80% power";
     check(20, 25, (6, 2), Some(210), many);
-    check(30, 40, (0, 0), None, "valid: no diff found (p = 1.0000)");
+    check(30, 40, (0, 0), None, "valid: no difference found (p = 1.0000)");
     // That 50 prompts show no change does not say that there is none.
     let same = Versus::read(&[pass(40), pass(40)]).unwrap();
     let difference = same.pairs[0].valid.difference;
-    assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{diff:?}");
+    assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{difference:?}");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn three_passes_of_any_runs_are_chosen() {
     assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
     assert_eq!(stage.model.screen, Screen::Eval);
     stage.keys("p p");
-    assert!(stage.shows("valid: no diff found"), "the same pass of two copies: {}", stage.picture());
+    assert!(stage.shows("valid: no difference found"), "the same pass of two copies: {}", stage.picture());
     // What was chosen is left with esc; without a current run nothing is shown.
     stage.keys("esc");
     assert!(stage.shows("Nothing is compared yet"), "{}", stage.picture());
@@ -282,7 +282,7 @@ fn unlike_passes_are_refused_with_the_reason() {
         run
     };
     let first = copy_run(folder.path(), ID, "one", "finished");
-    let pass = |run: &Path, set: &str| PassId { folder: run.to_owned(), step: 30, set: set.to_owned(), target: "trained".to_owned() };
+    let pass = |run: &Path, set: &str| EvalId { folder: run.to_owned(), step: 30, set: set.to_owned(), target: "trained".to_owned() };
     let check = |second: &Path, set: &str, expected: &str| {
         let error = Versus::read(&[pass(&first, "proof"), pass(second, set)]).unwrap_err();
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");

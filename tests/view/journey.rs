@@ -70,7 +70,7 @@ fn from_the_schema_to_the_comparison() {
     }
     session.send("q");
     assert_eq!(session.wait_end(), 0, "{}", session.picture());
-    let places = grpo_tui::run::RunPlaces::discover(Some(&home.path().join("runs")), home.path());
+    let places = grpo_tui::run::RunFolders::discover(Some(&home.path().join("runs")), home.path());
     let runs: Vec<_> = places.list().into_iter().map(|(path, _)| path).collect();
     assert_eq!(runs.len(), 1, "{runs:?}");
     let kept = std::fs::read_to_string(runs[0].join("task/schema.json")).unwrap();

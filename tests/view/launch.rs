@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use grpo_tui::config::Source;
-use grpo_tui::run::Compute;
+use grpo_tui::run::DeviceChoice;
 use grpo_tui::view::Options;
 use grpo_tui::view::model::Screen;
 use grpo_tui::view::screens::launch::form;
@@ -183,7 +183,7 @@ fn enter_starts_a_run_and_goes_to_it() {
     stage.keys("enter").types("my first").keys("enter");
     go_to(&mut stage, "device");
     stage.keys("right");
-    assert_eq!(stage.model.launch.form.compute, Compute::Cpu);
+    assert_eq!(stage.model.launch.form.compute, DeviceChoice::Cpu);
     stage.keys("g enter");
     assert_eq!(arguments(&stage), ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--name=my first", "--json"]);
     assert_eq!(stage.model.screen, Screen::Live);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grpo_tui::report::Listing;
-use grpo_tui::run::{RunDirectory, RunPlaces, Verb, Worker, read_tags};
+use grpo_tui::run::{RunDirectory, RunFolders, Verb, Worker, read_tags};
 use grpo_tui::view::{Message, Screen};
 
 use super::stage::{Stage, finished_run};
@@ -160,11 +160,11 @@ fn runs_are_ordered_by_columns_and_metrics() {
     stage.keys("s ctrl-u").types("config.learning_rate").keys("enter");
     assert_eq!(order_of(&stage)[0], "aaaaaa");
     assert!(stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"), "{}", stage.picture());
-    stage.keys("s ctrl-u").types("decode/mean_length").keys("enter");
+    stage.keys("s ctrl-u").types("completions/mean_length").keys("enter");
     let last = stage.picture();
-    assert!(last.contains("by decode/mean_length, highest first"));
+    assert!(last.contains("by completions/mean_length, highest first"));
     stage.keys("S");
-    assert!(stage.shows("by decode/mean_length smoothed"));
+    assert!(stage.shows("by completions/mean_length smoothed"));
     let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
     assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
     stage.keys("s").types("no_such_metric").keys("enter");
@@ -190,7 +190,7 @@ fn the_cursor_stays_on_its_run_when_the_list_changes() {
 fn only_what_changed_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     several(folder.path());
-    let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
+    let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
     let look = |listing: &Listing| listing.refreshed(&places, &mut |_| true);
     let first = look(&Listing::default());
     assert_eq!((first.read, first.entries().len()), (5, 5));

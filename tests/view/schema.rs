@@ -162,7 +162,7 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     std::fs::write(&kept, &text).unwrap();
     let mut next = start();
     let lines: Vec<String> = next.picture().lines().map(str::to_owned).collect();
-    for hint in ["t take", "x discard draft", "d diff"] {
+    for hint in ["t take", "x discard draft", "d difference"] {
         assert!(lines[2].contains(hint) && lines[35].contains(hint), "{hint}: {}", next.picture());
     }
     assert!(!lines[2].contains("keep mine") && !lines[35].contains("keep mine"));
@@ -189,7 +189,7 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
     second(&mut stage);
     assert!(stage.shows("changed on disk"));
-    assert!(stage.shows("esc, then t take  o keep mine  d diff"), "{}", stage.picture());
+    assert!(stage.shows("esc, then t take  o keep mine  d difference"), "{}", stage.picture());
     stage.keys("esc w d");
     assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.picture());
     stage.keys("esc o");

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use grpo_tui::score::Tier;
-use grpo_tui::view::screens::scores::{Only, Source};
+use grpo_tui::view::screens::scores::{TierFilter, Source};
 use grpo_tui::view::{Message, draft, workbench};
 
 use super::runs::{change, copy_run};
@@ -48,7 +48,7 @@ fn samples_are_scored_with_the_schema_as_it_stands() {
     let moved = stage.model.scores.moved.iter().filter(|before| before.is_some()).count();
     assert_eq!(moved, after[Tier::Valid as usize] - before[Tier::Valid as usize]);
     stage.keys("f f f f");
-    assert_eq!(stage.model.scores.only, Only::Moved);
+    assert_eq!(stage.model.scores.only, TierFilter::Moved);
     assert!(
         stage.shows("changed by schema") && stage.shows("was invalid before the last schema change") && stage.shows("↑"),
         "{}",
@@ -225,7 +225,7 @@ fn rescoring_two_thousand_completions_is_quick() {
         begun.elapsed()
     };
     let quickest = (0..10).map(|_| once()).min().unwrap();
-    println!("{count} decode of the recorded run: {:.1} ms", quickest.as_secs_f64() * 1e3);
+    println!("{count} completions of the recorded run: {:.1} ms", quickest.as_secs_f64() * 1e3);
     // The limit is 50 ms as built for users; a test's build may be several times slower.
     assert!(quickest.as_millis() < 1_000, "{quickest:?}");
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
-use grpo_tui::run::{RunPlaces, RunState, State};
+use grpo_tui::run::{RunFolders, RunState, State};
 use grpo_tui::view::chord::Chord;
-use grpo_tui::view::message::{Apply, Outlets, RunNews, Worked};
+use grpo_tui::view::message::{ModelUpdate, Senders, RunNews, Worked};
 use grpo_tui::view::{Command, Message, Model, Options, draw, start, update};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -19,7 +19,7 @@ pub(super) struct Stage {
     /// Milliseconds since 1970, for every message.
     pub(super) now_ms: u64,
     pub(super) folder: tempfile::TempDir,
-    outlets: Outlets,
+    outlets: Senders,
 }
 
 impl Stage {
@@ -32,12 +32,12 @@ impl Stage {
     pub(super) fn with(columns: u16, rows: u16, prepare: impl FnOnce(&mut Options)) -> Self {
         // A path of always the same length: pictures show it.
         let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let places = RunPlaces::discover(Some(&folder.path().join("runs")), folder.path());
+        let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
         let mut options = Options::at(folder.path().to_owned(), places, folder.path().join("data"));
         options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
         let mut stage =
-            Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder, outlets: Outlets::default() };
+            Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder, outlets: Senders::default() };
         stage.send(Message::Resize(columns, rows));
         let commands = start(&mut stage.model);
         stage.carry_out(commands);
@@ -110,7 +110,7 @@ impl Stage {
         while let Some(command) = queue.pop_front() {
             let messages = match command {
                 Command::Work(work) => {
-                    let (put, pieces) = std::sync::mpsc::channel::<Apply>();
+                    let (put, pieces) = std::sync::mpsc::channel::<ModelUpdate>();
                     let (key, generation) = (work.key, work.generation);
                     let outlet = self.outlets.begin(&work, move |apply| put.send(apply).is_ok());
                     (work.job)(&outlet);

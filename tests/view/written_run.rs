@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use grpo_tui::advantage::{Advantage, group_advantages, group_state};
+use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Alert, Device, Group, Phase, Run, Step};
 use grpo_tui::run::{
@@ -106,7 +106,7 @@ impl Written {
                 replaced: false,
                 step,
                 prompt_id: name.into(),
-                dead: group_state(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
+                dead: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
                 tiers: scores.iter().map(|score| score.tier.name().to_owned()).collect(),
                 rewards,
                 advantages,

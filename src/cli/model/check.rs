@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::compared::{Compared, check_vocabulary};
+use super::compared::{ModelArguments, check_vocabulary};
 use super::open;
 use crate::cli::{Failure, Outcome, print_json};
-use crate::eval::second_opinion;
+use crate::eval::candle_parity;
 use crate::secrets::visible;
 use crate::text::Tokenizer;
 
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 128)]
     tokens: usize,
     #[command(flatten)]
-    compared: Compared,
+    compared: ModelArguments,
 }
 
 /// Prose, a document like those that completions are, numbers and another script.
@@ -31,11 +31,11 @@ const TEXT: &str = r#"The invoice was issued on 14 March 2024 by Nordwind Logist
 Überweisen Sie bitte auf das genannte Konto. 请在三十天内付款。 f(x) = 3x² − 7, so f(5) = 68."#;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let Compared { model: name, json, .. } = &arguments.compared;
+    let ModelArguments { model: name, json, .. } = &arguments.compared;
     let engine = arguments.compared.engine()?;
     let model = open(name)?;
     let token_ids = token_ids(arguments, &model)?;
-    let Some(found) = second_opinion(&model, &token_ids, &engine)? else {
+    let Some(found) = candle_parity(&model, &token_ids, &engine)? else {
         return Err(Failure::failed(format!(
             "{name}: candle-transformers does not compute such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
              there is nothing to compare with; scripts/golden compares with transformers"

@@ -5,12 +5,12 @@ use crate::cli::device::DeviceArguments;
 use crate::kernels::device::Engine;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Compared {
+pub(super) struct ModelArguments {
     /// A model: a folder, a Hugging Face name, `tiny`, or a run
     pub(super) model: String,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Compute in f32 on a GPU too (default bf16): stricter, twice the memory
+    /// DeviceChoice in f32 on a GPU too (default bf16): stricter, twice the memory
     #[arg(long = "f32")]
     in_f32: bool,
     /// One JSON document on stdout
@@ -18,7 +18,7 @@ pub(super) struct Compared {
     pub(super) json: bool,
 }
 
-impl Compared {
+impl ModelArguments {
     pub(super) fn engine(&self) -> Result<Engine, Failure> {
         let engine = self.device.engine()?;
         Ok(if self.in_f32 { engine.in_f32() } else { engine })

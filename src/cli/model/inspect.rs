@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::uses::{ByDevice, SEQUENCES, TOKENS, Uses};
+use super::uses::{ByDevice, SEQUENCES, TOKENS, MemoryEstimates};
 use crate::cli::{Outcome, print, print_json};
 use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
 use crate::model::tensor_names;
@@ -166,7 +166,7 @@ impl Inspection {
 
 fn uses_text(uses: &ByDevice) -> String {
     let mut text = format!("\n  by use, {SEQUENCES} sequences of {} tokens            GPU, bf16     CPU, f32\n", grouped(TOKENS as u64));
-    let mut row = |name: &str, of: fn(&Uses) -> u64| {
+    let mut row = |name: &str, of: fn(&MemoryEstimates) -> u64| {
         text += &format!("  {name:<48} {:>12} {:>12}\n", size(of(&uses.gpu)), size(of(&uses.cpu)));
     };
     row("sampling", |uses| uses.sampling);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::compared::{Compared, check_vocabulary};
+use super::compared::{ModelArguments, check_vocabulary};
 use super::open;
 use crate::cli::{Failure, Outcome, print_json};
 use crate::model::Adapters;
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
     token_ids: Vec<u32>,
     #[command(flatten)]
-    compared: Compared,
+    compared: ModelArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {

@@ -13,7 +13,7 @@ pub(super) const TOKENS: usize = 1024;
 
 /// Bytes at the peak of each use, on one kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Uses {
+pub(super) struct MemoryEstimates {
     /// Weights, and keys and values of [`SEQUENCES`] sequences of [`TOKENS`] tokens.
     pub(super) sampling: u64,
     /// Adapters on all linear layers at the default configuration, activations kept.
@@ -29,18 +29,18 @@ pub(super) struct Uses {
 /// On a GPU in bf16, and on one thread of a CPU in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct ByDevice {
-    pub(super) gpu: Uses,
-    pub(super) cpu: Uses,
+    pub(super) gpu: MemoryEstimates,
+    pub(super) cpu: MemoryEstimates,
 }
 
 impl ByDevice {
     pub(super) fn of(model: &ModelConfig) -> Result<Self, Failure> {
-        let of = |gpu: bool| -> Result<Uses, Failure> {
+        let of = |gpu: bool| -> Result<MemoryEstimates, Failure> {
             let (lora, lora_recomputed) = peaks(model, &configuration("lora_rank=16")?, gpu);
             let (full, full_recomputed) = peaks(model, &configuration("lora_rank=0")?, gpu);
             let (shape, number_bytes) = (ModelShape::of(model), if gpu { 2 } else { 4 });
             let sampling = number_bytes * (shape.parameters + SEQUENCES * TOKENS * shape.key_values_per_token) as u64;
-            Ok(Uses { sampling, lora, lora_recomputed, full, full_recomputed })
+            Ok(MemoryEstimates { sampling, lora, lora_recomputed, full, full_recomputed })
         };
         Ok(Self { gpu: of(true)?, cpu: of(false)? })
     }

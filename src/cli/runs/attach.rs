@@ -10,7 +10,7 @@ use super::output::{self, Stream};
 use super::{Failure, Outcome};
 use crate::report::{Report, rates};
 use crate::run::events::{Control, Step};
-use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunLock, RunPlaces, RunState, State, Status};
+use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunLock, RunFolders, RunState, State, Status};
 use crate::secrets::{redact, redact_json, visible};
 
 /// How long to wait for news before the run's state is looked at again.
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 /// The exit code is the run's: 0 finished, 1 failed, 130 interrupted, or left with Ctrl-C.
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let run = places.find(&arguments.run)?;
     let left = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;

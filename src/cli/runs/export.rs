@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, show, size, tell_masked};
 use crate::report::{Report, csv, html, json_lines};
-use crate::run::{RunPlaces, check_export, write_export};
+use crate::run::{RunFolders, check_export, write_export};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     force: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let file = arguments.html.as_deref().filter(|file| *file != Path::new("-"));
     file.map_or(Ok(()), |file| check_export(file, arguments.force)).map_err(|error| Failure::usage(error.to_string()))?;
     let seen = Report::read(places.find(&arguments.run)?)?;

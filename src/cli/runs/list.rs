@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::{Failure, Outcome, print, print_json_lines};
 use crate::report::{Report, RunRow, order, unknown_field};
-use crate::run::{Field, Query, RunPlaces};
+use crate::run::{Field, Query, RunFolders};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Only runs for which this holds, such as `valid>0.9 and task:invoice`: fields of a run, config.KEY or metrics; >= <= != > < = :, and, or, not, has:NAME
+    /// TierFilter runs for which this holds, such as `valid>0.9 and task:invoice`: fields of a run, config.KEY or metrics; >= <= != > < = :, and, or, not, has:NAME
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
     /// Sort by a field, config.KEY or the last value of a metric, and show it
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let query = arguments.condition.as_deref().map(Query::parse).transpose().map_err(|error| Failure::usage(error.to_string()))?;
     let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
     for (path, run) in places.list() {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{Failure, Outcome, output};
 use crate::report::{Report, RunsCompared, shown, size};
-use crate::run::RunPlaces;
+use crate::run::RunFolders;
 use crate::secrets::{redact, redact_json};
 
 #[derive(Debug, clap::Args)]
@@ -69,7 +69,7 @@ enum Command {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
-    let places = RunPlaces::discover(arguments.runs.as_deref(), &here);
+    let places = RunFolders::discover(arguments.runs.as_deref(), &here);
     let seen = |run: &str| places.find(run).and_then(Report::read);
     match arguments.command {
         Command::List(arguments) => list::run(&arguments, &places),

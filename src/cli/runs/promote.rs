@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, output, print_json};
-use crate::run::{RunError, RunPlaces, RunReference, promote};
+use crate::run::{RunError, RunFolders, RunReference, promote};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let out = &arguments.out;
     let (run, step) = places.find_checkpoint(&RunReference::parse(&arguments.run))?;
     let document = promote(&run, step, out).map_err(|error| match error {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, output, print_json_lines, size};
 use crate::report::Report;
-use crate::run::{Removal, Removed, RunPlaces};
+use crate::run::{Removal, Removed, RunFolders};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let directory = places.find(&arguments.run)?;
     // A run that can be found but not read, by damage or age, can be removed all the same.
     let seen = Report::read(directory.clone()).ok();

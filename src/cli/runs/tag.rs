@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Outcome, print, print_json_lines};
-use crate::run::{RunPlaces, change_tags};
+use crate::run::{RunFolders, change_tags};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let run = places.find(&arguments.run)?;
     let tags = if arguments.tags.is_empty() && arguments.remove.is_empty() {
         crate::run::read_tags(run.path())?

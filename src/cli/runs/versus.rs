@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, size};
 use crate::report::{ReportError, Versus, base_and_trained, base_and_trained_on, versus_html};
-use crate::run::{RunPlaces, check_export, write_export};
+use crate::run::{RunFolders, check_export, write_export};
 use crate::score::Scorer;
 use crate::task::Task;
 
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     force: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     arguments
         .html
         .as_deref()
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunPlaces) -> Outcome {
                 .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
             None => base_and_trained(directory.path())?,
         };
-        // Of several runs only the results count.
+        // DraftTarget several runs only the results count.
         passes.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
     }
     let versus = match &arguments.rescore {

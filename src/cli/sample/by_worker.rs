@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::Arguments;
 use crate::cli::targets::{Rows, whole};
 use crate::cli::{Outcome, print, print_json, progress};
-use crate::run::sampler::{self, Answerer, SamplingRequest};
-use crate::run::{Launch, RunPlaces, Sample, SampledCompletion, State};
+use crate::run::sampler::{self, SampleBackend, SamplingRequest};
+use crate::run::{Launch, RunFolders, Sample, SampledCompletion, State};
 use crate::secrets::visible;
 use crate::task::Task;
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Draws for the chosen rows: a question a prompt, each completion told as it comes.
-pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunPlaces) -> Outcome {
+pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunFolders) -> Outcome {
     let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
     let task = match task.folder() {
         Some(folder) => std::path::absolute(folder)?.display().to_string(),
@@ -44,15 +44,15 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
                 printed = if arguments.json { print_json(&format!("{}\n", document(&completion))) } else { print(&told(&completion)) };
             }
         };
-        telling(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
+        with_status_output(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
         printed?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Has `work` done; once it has said who answers, it is told on stderr how they fare: that they wait for their device, load, compute a step.
-fn telling<T>(work: impl FnOnce(&mut dyn FnMut(&Answerer)) -> T) -> T {
-    let (tell, told) = channel::<Answerer>();
+fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T) -> T {
+    let (tell, told) = channel::<SampleBackend>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let (mut answerer, mut last) = (None, None);
@@ -74,14 +74,14 @@ fn telling<T>(work: impl FnOnce(&mut dyn FnMut(&Answerer)) -> T) -> T {
     })
 }
 
-fn in_words(answerer: &Answerer) -> Option<String> {
+fn in_words(answerer: &SampleBackend) -> Option<String> {
     let state = State::observe(answerer.folder()).filter(|state| !state.status.is_ended())?;
     let cause = state.cause.map_or_else(String::new, |cause| format!(": {cause}"));
     Some(match answerer {
-        Answerer::Run(_) => {
+        SampleBackend::Run(_) => {
             format!("answered by the run's worker between steps: it is {}, step {}{cause}", state.status.name(), state.step)
         }
-        Answerer::Worker { .. } => format!("the sample worker is {}{cause}", state.status.name()),
+        SampleBackend::Worker { .. } => format!("the sample worker is {}{cause}", state.status.name()),
     })
 }
 

@@ -13,7 +13,7 @@ const WORD_ATTEMPTS: usize = 10_000;
 
 /// Pools and words, shared by all rows.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub(super) struct WordPools {
     pub(super) pools: BTreeMap<String, Vec<String>>,
     pub(super) words: BTreeMap<String, Vec<String>>,
     /// Each set's part of the words, in the order of `Stream`.
@@ -23,7 +23,7 @@ pub(super) struct Lists {
 /// The object that a template sees as `draw`.
 #[derive(Debug)]
 pub(super) struct Draw {
-    lists: Arc<Lists>,
+    lists: Arc<WordPools>,
     /// The set's place in `word_shares`.
     set: usize,
     random: Mutex<CounterRandom>,
@@ -31,7 +31,7 @@ pub(super) struct Draw {
 
 impl Draw {
     /// The template value for one field of one row.
-    pub(super) fn value(lists: &Arc<Lists>, set: usize, random: CounterRandom) -> Value {
+    pub(super) fn value(lists: &Arc<WordPools>, set: usize, random: CounterRandom) -> Value {
         Value::from_object(Self { lists: Arc::clone(lists), set, random: Mutex::new(random) })
     }
 

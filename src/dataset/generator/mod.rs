@@ -10,7 +10,7 @@ use std::sync::Arc;
 use minijinja::{Environment, Value};
 use serde_json::{Map, json};
 
-use self::draw::{Draw, Lists};
+use self::draw::{Draw, WordPools};
 use self::specification::{Specification, Style};
 use super::random::{CounterRandom, GOLDEN, mix, scale};
 use super::{DatasetError, PromptRow};
@@ -63,7 +63,7 @@ pub struct Generator {
     label: String,
     specification: Specification,
     templates: Environment<'static>,
-    lists: Arc<Lists>,
+    lists: Arc<WordPools>,
     total_share: u64,
 }
 
@@ -89,7 +89,7 @@ impl Generator {
         }
         let templates = templates::compile(&specification).map_err(fail)?;
         let shares = &specification.word_shares;
-        let lists = Arc::new(Lists {
+        let lists = Arc::new(WordPools {
             pools: specification.pools.clone(),
             words: specification.words.clone(),
             word_shares: [shares.train, shares.eval, shares.proof, shares.pretrain],

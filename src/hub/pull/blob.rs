@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::Client;
 use super::listing::{Checksum, Listed};
-use super::steady::{Steady, words};
+use super::steady::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
 
@@ -121,7 +121,7 @@ impl Hasher {
 struct Partial {
     path: PathBuf,
     file: File,
-    /// Of all its bytes; `fresh` of none.
+    /// DraftTarget all its bytes; `fresh` of none.
     hasher: Hasher,
     fresh: Hasher,
     length: u64,
@@ -201,7 +201,7 @@ fn continue_at(
         206 => return Err(broken("the server sent another part than was asked for".to_owned())),
         status => return Err(Ended::ForGood(client.refused(url, status))),
     }
-    let mut body = Steady::new(response.into_body().into_reader(), settings);
+    let mut body = StallGuard::new(response.into_body().into_reader(), settings);
     let mut buffer = vec![0; 1 << 20];
     loop {
         // A network error in the middle: what came before it is kept.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::client::Client;
-use super::steady::{Steady, words};
+use super::steady::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
 
@@ -58,7 +58,7 @@ impl Listing {
         }
         let mut text = String::new();
         let broken = |error: std::io::Error| PullError::Network { url: url.clone(), problem: words(&error), hint: String::new() };
-        Steady::new(response.into_body().into_reader(), settings).take(LONGEST_BYTES).read_to_string(&mut text).map_err(broken)?;
+        StallGuard::new(response.into_body().into_reader(), settings).take(LONGEST_BYTES).read_to_string(&mut text).map_err(broken)?;
         let listing = Self::parse(name, &text)?;
         listing.require()?;
         Ok(listing)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::PullSettings;
 
 /// Fails once less than the lowest rate has arrived over a whole window.
-pub(super) struct Steady<R> {
+pub(super) struct StallGuard<R> {
     reader: R,
     window: Duration,
     lowest_rate: u64,
@@ -14,13 +14,13 @@ pub(super) struct Steady<R> {
     arrived: u64,
 }
 
-impl<R> Steady<R> {
+impl<R> StallGuard<R> {
     pub(super) fn new(reader: R, settings: &PullSettings) -> Self {
         Self { reader, window: settings.stall, lowest_rate: settings.lowest_rate, since: Instant::now(), arrived: 0 }
     }
 }
 
-impl<R: Read> Read for Steady<R> {
+impl<R: Read> Read for StallGuard<R> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let count = self.reader.read(buffer)?;
         self.arrived += count as u64;

@@ -12,14 +12,14 @@ static TENSOR_CORES: Module = module!("attention_tensor_cores");
 
 /// A batch's segments and tiles, on its GPU.
 #[derive(Clone, Debug)]
-pub(super) struct Tables {
+pub(super) struct DeviceSegments {
     segments: Tensor,
     query_tiles: Tensor,
     key_tiles: Tensor,
     dependants: Tensor,
 }
 
-impl Tables {
+impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
         let tiles = Tiles::new(list)?;
         let segments = list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Weights being read: told after every tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loading<'a> {
+pub struct LoadProgress<'a> {
     /// The model's name.
     pub model: &'a str,
     /// Bytes taken so far.
@@ -14,13 +14,13 @@ pub struct Loading<'a> {
     pub total_bytes: u64,
 }
 
-type Watcher = Box<dyn Fn(Loading<'_>) + Send + Sync>;
+type Watcher = Box<dyn Fn(LoadProgress<'_>) + Send + Sync>;
 
 /// One a process, as the terminal that it is drawn on.
 static WATCHER: OnceLock<Watcher> = OnceLock::new();
 
 /// From now on `watcher` hears of all weights that this process reads. The first call counts, later ones do nothing.
-pub fn watch_loading(watcher: impl Fn(Loading<'_>) + Send + Sync + 'static) {
+pub fn watch_loading(watcher: impl Fn(LoadProgress<'_>) + Send + Sync + 'static) {
     let _ = WATCHER.set(Box::new(watcher));
 }
 
@@ -42,7 +42,7 @@ impl Counter {
         let done_bytes = if before >= self.total_bytes { bytes } else { before + bytes };
         self.done_bytes.store(done_bytes, Ordering::Relaxed);
         if let Some(watcher) = WATCHER.get() {
-            watcher(Loading { model: &self.model, done_bytes, total_bytes: self.total_bytes });
+            watcher(LoadProgress { model: &self.model, done_bytes, total_bytes: self.total_bytes });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Asking a worker: by its socket where it can be reached, else by a file, and in words why neither when nobody is there.
+//! ForecastJob a worker: by its socket where it can be reached, else by a file, and in words why neither when nobody is there.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -103,10 +103,10 @@ impl Asked<'_> {
         let (mut buffer, mut chunk) = (Vec::new(), vec![0u8; 64 * 1024]);
         loop {
             match stream.read(&mut chunk) {
-                Ok(0) => return self.given_up(begun),
+                Ok(0) => return self.timed_out(begun),
                 Ok(length) => buffer.extend_from_slice(&chunk[..length]),
                 Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
-                Err(_) => return self.given_up(begun),
+                Err(_) => return self.timed_out(begun),
             }
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
@@ -115,7 +115,7 @@ impl Asked<'_> {
                 }
             }
             if self.is_over(begun) {
-                return self.given_up(begun);
+                return self.timed_out(begun);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Asked<'_> {
                 break outcome;
             }
             if self.is_over(begun) || (self.accepted.is_some() && !Liveness::of(self.run).may_live()) {
-                break self.given_up(begun);
+                break self.timed_out(begun);
             }
             std::thread::sleep(LOOK);
         };
@@ -176,7 +176,7 @@ impl Asked<'_> {
     }
 
     /// What is known when no more is waited for: at least that it was accepted, or else that nobody answered.
-    fn given_up(&mut self, begun: Instant) -> Result<Answered, RunError> {
+    fn timed_out(&mut self, begun: Instant) -> Result<Answered, RunError> {
         match self.accepted.take() {
             Some((text, _)) => Ok(Answered { text, done: false, result: Value::Null }),
             None => Err(RunError::NoAnswer { path: self.run.to_owned(), seconds: begun.elapsed().as_secs() }),

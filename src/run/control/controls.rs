@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
-use super::spool::Spool;
+use super::spool::AcceptedFiles;
 use super::verb::Verb;
 use crate::run::events;
 
@@ -19,7 +19,7 @@ const MOST_WAITING: usize = 256;
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Takes an answer to whoever asked; called from the loop's thread, so it must not wait long.
-pub(super) type Reply = Arc<dyn Fn(&Answer) + Send + Sync>;
+pub(super) type ReplyFn = Arc<dyn Fn(&Answer) + Send + Sync>;
 
 /// How a run is to end before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ impl Accepted {
 
 /// The loop's side of control. Clones are the same queue.
 #[derive(Clone, Debug, Default)]
-pub struct Controls(Arc<Shared>);
+pub struct RequestQueue(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -62,7 +62,7 @@ struct Shared {
     interrupted: Arc<AtomicBool>,
     interrupted_again: OnceLock<Arc<AtomicBool>>,
     /// Where promises are kept, of a worker that has a log.
-    spool: OnceLock<Spool>,
+    spool: OnceLock<AcceptedFiles>,
     /// Held while one request is accepted, so that promises are kept in the order of the queue.
     accepting: Mutex<()>,
 }
@@ -71,7 +71,7 @@ struct Shared {
 struct Queue {
     last_id: u64,
     waiting: VecDeque<Accepted>,
-    replies: BTreeMap<u64, Reply>,
+    replies: BTreeMap<u64, ReplyFn>,
     paused: bool,
     /// Nobody asked, but something is in the way.
     held: bool,
@@ -83,7 +83,7 @@ struct Queue {
     closed: bool,
 }
 
-impl Controls {
+impl RequestQueue {
     /// An empty queue. `interrupted` is set by signals: the run then stops after its step.
     pub fn new(interrupted: Arc<AtomicBool>) -> Self {
         Self(Arc::new(Shared { interrupted, ..Shared::default() }))
@@ -142,7 +142,7 @@ impl Controls {
     }
 
     /// What was in the way is gone. A pause that somebody asked for stays.
-    pub fn release(&self) {
+    pub fn unblock(&self) {
         self.queue().held = false;
         self.0.changed.notify_all();
     }
@@ -201,15 +201,15 @@ impl Controls {
     }
 
     /// From now on, what is accepted is kept beside the run's log until the log has it. Without a folder for that, it lives as long as this process.
-    pub(in crate::run) fn keep_beside(&self, run: &Path) {
-        if let Ok(spool) = Spool::open(run) {
+    pub(in crate::run) fn persist_in(&self, run: &Path) {
+        if let Ok(spool) = AcceptedFiles::open(run) {
             let _ = self.0.spool.set(spool);
         }
     }
 
     /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen at once, before the loop has taken
     /// them. Returns the step after which the loop will look at it; None where there is no loop.
-    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: Reply) -> Result<Option<u64>, String> {
+    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal().map_or(Ok(()), Err)?;
         let mut accepted = Accepted { id: 0, verb, user_id, request: String::new() };
@@ -250,7 +250,7 @@ impl Controls {
         self.queue().waiting.len()
     }
 
-    /// Take no more requests, and tell whoever still waits for an answer that none will come.
+    /// WriteChunk no more requests, and tell whoever still waits for an answer that none will come.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();
@@ -306,13 +306,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn silent() -> Reply {
+    fn silent() -> ReplyFn {
         Arc::new(|_| {})
     }
 
     #[test]
     fn requests_come_out_once_and_in_order() {
-        let controls = Controls::default();
+        let controls = RequestQueue::default();
         controls.put(Verb::Pause, 7, silent()).unwrap();
         controls.put(Verb::Checkpoint, 8, silent()).unwrap();
         assert!(controls.pause_requested() && controls.stop_requested().is_none());
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_waits_before_a_step_is_looked_at_before_it() {
-        let controls = Controls::default();
+        let controls = RequestQueue::default();
         assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(None));
         controls.take();
         assert!(controls.compute_until(4));
@@ -338,19 +338,19 @@ mod tests {
 
     #[test]
     fn a_stop_is_never_softened() {
-        let controls = Controls::default();
+        let controls = RequestQueue::default();
         controls.put(Verb::Stop { now: true }, 0, silent()).unwrap();
         controls.put(Verb::Stop { now: false }, 0, silent()).unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::Now));
         let interrupted = Arc::new(AtomicBool::new(false));
-        let controls = Controls::new(Arc::clone(&interrupted));
+        let controls = RequestQueue::new(Arc::clone(&interrupted));
         interrupted.store(true, Ordering::Relaxed);
         assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
     }
 
     #[test]
     fn the_second_signal_stops_at_once() {
-        let controls = Controls::new(Arc::new(AtomicBool::new(true)));
+        let controls = RequestQueue::new(Arc::new(AtomicBool::new(true)));
         let again = Arc::new(AtomicBool::new(false));
         controls.stop_now_when(Arc::clone(&again));
         assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
@@ -360,14 +360,14 @@ mod tests {
 
     #[test]
     fn a_hold_ends_by_release_resume_or_stop_and_is_no_pause() {
-        type Wake = fn(&Controls);
+        type Wake = fn(&RequestQueue);
         let wakers: [(Wake, bool); 3] = [
-            (|controls| controls.release(), false),
+            (|controls| controls.unblock(), false),
             (|controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(), false),
             (|controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
         ];
         for (waker, still_held) in wakers {
-            let controls = Controls::default();
+            let controls = RequestQueue::default();
             controls.hold();
             assert!(controls.wait_while_held(Duration::ZERO) && !controls.pause_requested());
             let waiting = controls.clone();
@@ -379,14 +379,14 @@ mod tests {
 
     #[test]
     fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
-        let wakers: [fn(&Controls); 4] = [
+        let wakers: [fn(&RequestQueue); 4] = [
             |controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(),
             |controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(),
             |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
             |controls| _ = controls.put(Verb::Eval, 0, silent()).unwrap(),
         ];
         for waker in wakers {
-            let controls = Controls::default();
+            let controls = RequestQueue::default();
             controls.put(Verb::Pause, 0, silent()).unwrap();
             controls.take();
             let waiting = controls.clone();
@@ -398,10 +398,10 @@ mod tests {
 
     #[test]
     fn nobody_is_left_without_an_answer() {
-        let controls = Controls::default();
+        let controls = RequestQueue::default();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = Arc::clone(&heard);
-        let reply: Reply = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
+        let reply: ReplyFn = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
         controls.put(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
         controls.put(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
         let first = controls.take().remove(0).id;
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn nothing_is_accepted_after_the_last_look() {
-        let controls = Controls::default();
+        let controls = RequestQueue::default();
         controls.put(Verb::Eval, 0, silent()).unwrap();
         assert_eq!(controls.take_last().len(), 1);
         assert_eq!(controls.put(Verb::Checkpoint, 0, silent()).unwrap_err(), "run has ended");
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_queue_has_an_end() {
-        let controls = Controls::default();
+        let controls = RequestQueue::default();
         (0..MOST_WAITING).for_each(|_| _ = controls.put(Verb::Eval, 0, silent()).unwrap());
         assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests wait already"));
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
-use super::controls::{Controls, Reply};
+use super::controls::{RequestQueue, ReplyFn};
 use super::verb::Verb;
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::state::{StateWriter, Status};
@@ -27,14 +27,14 @@ struct Request {
 
 /// The worker's desk for requests.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
-    pub(super) controls: Controls,
+pub(super) struct RequestHandler {
+    pub(super) controls: RequestQueue,
     pub(super) state: StateWriter,
 }
 
-impl Desk {
+impl RequestHandler {
     /// See to one request. `reply_to` makes the way back once the request's id is known.
-    pub(super) fn handle(&self, request: &[u8], user_id: u32, reply_to: impl FnOnce(&str) -> Reply) {
+    pub(super) fn handle(&self, request: &[u8], user_id: u32, reply_to: impl FnOnce(&str) -> ReplyFn) {
         let (id, verb) = match read(request) {
             Ok(read) => read,
             Err((id, error)) => return reply_to(&id)(&Answer::refused(error)),
@@ -75,7 +75,7 @@ impl Desk {
     }
 }
 
-fn behind(gate: Arc<Mutex<()>>, reply: Reply) -> Reply {
+fn behind(gate: Arc<Mutex<()>>, reply: ReplyFn) -> ReplyFn {
     Arc::new(move |answer: &Answer| {
         let _open = gate.lock().unwrap_or_else(PoisonError::into_inner);
         reply(answer);

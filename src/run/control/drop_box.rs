@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 
 use super::answer::{Answer, AnswerLine};
-use super::controls::Reply;
-use super::desk::{Desk, is_id};
+use super::controls::ReplyFn;
+use super::desk::{RequestHandler, is_id};
 use super::place::{FOLDER, private_folder, user_id};
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::durable::replace_file;
@@ -27,7 +27,7 @@ const KEPT: Duration = Duration::from_secs(600);
 
 /// The worker's end.
 #[derive(Debug)]
-pub(super) struct DropBox {
+pub(super) struct RequestFolder {
     folder: PathBuf,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
     run.join(FOLDER).join(format!("{id}{ANSWERS}"))
 }
 
-impl DropBox {
+impl RequestFolder {
     /// Make sure of the folder. Requests to an earlier worker are thrown away: who made them has been told, or has given up.
     pub(super) fn open(run: &Path) -> Result<Self, RunError> {
         let folder = run.join(FOLDER);
@@ -59,7 +59,7 @@ impl DropBox {
     }
 
     /// See to every request that lies there.
-    pub(super) fn see_to(&self, desk: &Desk) {
+    pub(super) fn poll(&self, desk: &RequestHandler) {
         let mut requests = Vec::new();
         for (path, name) in self.files() {
             if let Some(id) = name.strip_suffix(REQUEST).filter(|id| is_id(id)) {
@@ -111,7 +111,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Answers pile up in one file, so that whoever looks late still sees all of them.
-fn reply(path: PathBuf, id: &str) -> Reply {
+fn reply(path: PathBuf, id: &str) -> ReplyFn {
     let id = id.to_owned();
     let said = Mutex::new(Vec::new());
     Arc::new(move |answer: &Answer| {

@@ -14,7 +14,7 @@ mod verb;
 
 pub use answer::Answer;
 pub use client::{Answered, ask};
-pub use controls::{Accepted, Controls, Stop};
+pub use controls::{Accepted, RequestQueue, Stop};
 pub use place::socket_folders;
 pub(in crate::run) use place::{private_folder, user_id};
 pub use replay::{Settings, settings};

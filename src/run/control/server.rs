@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::answer::{Answer, AnswerLine};
-use super::controls::{Controls, Reply, Stop};
-use super::desk::Desk;
-use super::drop_box::DropBox;
+use super::controls::{RequestQueue, ReplyFn, Stop};
+use super::desk::RequestHandler;
+use super::drop_box::RequestFolder;
 use super::place::socket_name;
 use super::socket::{Bound, peer_user, remove_dead_sockets, stranger};
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::error::RunError;
 use crate::run::liveness::HEARTBEAT;
-use crate::run::lock::{Footing, RunLock};
+use crate::run::lock::{FolderIdentity, RunLock};
 use crate::run::state::{StateWriter, Status};
 use crate::run::writer::lost_log;
 
@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Hears requests for as long as it lives. Dropping it tells everyone who still waits, and removes the socket.
 #[derive(Debug)]
 pub struct ControlServer {
-    controls: Controls,
+    controls: RequestQueue,
     closing: Arc<AtomicBool>,
     wake: UnixStream,
     thread: Option<JoinHandle<()>>,
@@ -53,11 +53,11 @@ impl ControlServer {
     ///
     /// # Errors
     /// [`RunError::Io`] where the system has no thread or socket left, or `state.json` cannot be written.
-    pub fn start(lock: &RunLock, mut state: StateWriter, controls: Controls, folders: Vec<PathBuf>) -> Result<Self, RunError> {
+    pub fn start(lock: &RunLock, mut state: StateWriter, controls: RequestQueue, folders: Vec<PathBuf>) -> Result<Self, RunError> {
         let failed = |error| RunError::io("listen for requests in", lock.run())(error);
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         let mut notes = Vec::new();
-        let drop_box = DropBox::open(lock.run()).map_err(|error| notes.push(format!("cannot accept requests: {error}"))).ok();
+        let drop_box = RequestFolder::open(lock.run()).map_err(|error| notes.push(format!("cannot accept requests: {error}"))).ok();
         remove_dead_sockets(&folders);
         let name = socket_name(lock.run());
         let bound =
@@ -69,7 +69,7 @@ impl ControlServer {
         let keeper = Keeper {
             footing: lock.footing(),
             log,
-            desk: Desk { controls: controls.clone(), state },
+            desk: RequestHandler { controls: controls.clone(), state },
             folders,
             name,
             bound,
@@ -101,14 +101,14 @@ impl Drop for ControlServer {
 }
 
 struct Keeper {
-    footing: Footing,
+    footing: FolderIdentity,
     /// The log, of a worker that has one.
     log: Option<PathBuf>,
-    desk: Desk,
+    desk: RequestHandler,
     folders: Vec<PathBuf>,
     name: String,
     bound: Option<Bound>,
-    drop_box: Option<DropBox>,
+    drop_box: Option<RequestFolder>,
     woken: UnixStream,
     closing: Arc<AtomicBool>,
     clients: Clients,
@@ -153,10 +153,10 @@ impl Keeper {
     fn round(&mut self) {
         if let Err(error) = self.stands() {
             self.desk.controls.lose(error.to_string());
-            return self.see_to_stop(Stop::Now);
+            return self.handle_stop(Stop::Now);
         }
         if let Some(drop_box) = &self.drop_box {
-            drop_box.see_to(&self.desk);
+            drop_box.poll(&self.desk);
         }
         if !self.bound.as_ref().is_some_and(Bound::stands) {
             self.bound = None;
@@ -166,7 +166,7 @@ impl Keeper {
         }
         let _ = self.desk.state.beat(HEARTBEAT);
         if let Some(stop) = self.desk.controls.stop_requested() {
-            self.see_to_stop(stop);
+            self.handle_stop(stop);
         }
     }
 
@@ -177,7 +177,7 @@ impl Keeper {
         self.log.as_ref().filter(|log| gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
     }
 
-    fn see_to_stop(&mut self, stop: Stop) {
+    fn handle_stop(&mut self, stop: Stop) {
         let (state, lost) = (&self.desk.state, self.desk.controls.lost());
         if !matches!(state.now().status, Status::Stopping) {
             let _ = state.turn(Status::Stopping, Some(lost.clone().unwrap_or_else(|| "stop requested".to_owned())));
@@ -257,7 +257,7 @@ impl Drop for Seat {
 }
 
 struct Client {
-    desk: Desk,
+    desk: RequestHandler,
     closing: Arc<AtomicBool>,
     seat: Seat,
 }
@@ -315,7 +315,7 @@ impl Client {
     }
 }
 
-fn reply(voice: &Arc<Mutex<UnixStream>>, seated: &Arc<Seated>, id: &str) -> Reply {
+fn reply(voice: &Arc<Mutex<UnixStream>>, seated: &Arc<Seated>, id: &str) -> ReplyFn {
     let (voice, seated, id) = (Arc::clone(voice), Arc::clone(seated), id.to_owned());
     Arc::new(move |answer: &Answer| {
         say(&voice, &id, answer);

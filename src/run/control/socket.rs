@@ -75,7 +75,7 @@ fn clear(path: &Path) -> Result<(), RunError> {
     std::fs::remove_file(path).map_err(RunError::io("remove", path))
 }
 
-/// Remove sockets that nobody listens to any more: their workers died without a last word. Returns how many there were. Only this user's own sockets in
+/// Remove sockets that nobody listens to any more: their workers died without a last word. Returns how many there were. TierFilter this user's own sockets in
 /// private folders are looked at.
 pub fn remove_dead_sockets(folders: &[PathBuf]) -> usize {
     let entries =

@@ -19,12 +19,12 @@ const ENDING: &str = ".accepted.json";
 
 /// The folder of promises of one worker.
 #[derive(Debug)]
-pub(super) struct Spool {
+pub(super) struct AcceptedFiles {
     folder: PathBuf,
     kept: AtomicU64,
 }
 
-impl Spool {
+impl AcceptedFiles {
     /// Make sure of the folder, which the drop box shares.
     pub(super) fn open(run: &Path) -> Result<Self, RunError> {
         let folder = run.join(FOLDER);

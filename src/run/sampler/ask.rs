@@ -1,13 +1,13 @@
-//! Asking for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one that is started for it.
+//! ForecastJob for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one that is started for it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::SampledCompletion;
-use super::place::{Answerer, SamplerFile};
+use super::place::{SampleBackend, SamplerFile};
 use crate::run::control::{Answered, Sample, Verb, ask};
 use crate::run::error::RunError;
-use crate::run::find::RunPlaces;
+use crate::run::find::RunFolders;
 use crate::run::launch::{Launch, launch_in};
 use crate::run::liveness::Liveness;
 
@@ -17,7 +17,7 @@ pub struct SamplingRequest {
     /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and RUN@last of a live run are the
     /// weights that it has now.
     pub model: String,
-    /// Of which prompt, and how drawn.
+    /// DraftTarget which prompt, and how drawn.
     pub sample: Sample,
 }
 
@@ -25,7 +25,7 @@ pub struct SamplingRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Who answered.
-    pub answerer: Answerer,
+    pub answerer: SampleBackend,
     /// Whether all completions came; else the time was up, and `text` says what was promised.
     pub done: bool,
     /// In words.
@@ -40,26 +40,26 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread of its own. `asked` is told who will
 /// answer before they are asked, again where another one must be: how they fare meanwhile (loading, waiting for their device, computing a step) is in
-/// the `state.json` of [`Answerer::folder`]. Where a worker must be started, `how` says on what it computes.
+/// the `state.json` of [`SampleBackend::folder`]. Where a worker must be started, `how` says on what it computes.
 ///
 /// # Errors
 /// [`RunError::Model`] and others where there is no such model, [`RunError::Launch`] with the worker's own reason, [`RunError::Refused`] with the
 /// answerer's words, [`RunError::NoAnswer`].
 pub fn sample(
     request: &SamplingRequest,
-    places: &RunPlaces,
+    places: &RunFolders,
     how: &Launch,
     longest: Duration,
-    asked: &mut dyn FnMut(&Answerer),
+    asked: &mut dyn FnMut(&SampleBackend),
     heard: &mut dyn FnMut(SampledCompletion),
 ) -> Result<Sampling, RunError> {
     let deadline = Instant::now() + longest;
     let verb = Verb::Sample(request.sample.clone());
     let mut workers = 0;
     loop {
-        let answerer = Answerer::of(&request.model, places)?;
+        let answerer = SampleBackend::of(&request.model, places)?;
         asked(&answerer);
-        if let Answerer::Worker { folder, model } = &answerer {
+        if let SampleBackend::Worker { folder, model } = &answerer {
             start(folder, model, how)?;
         }
         workers += 1;
@@ -81,7 +81,7 @@ pub fn sample(
     }
 }
 
-/// See to it that a worker is there. Of two that are started at once, the one that comes second finds the folder taken, which is as good.
+/// See to it that a worker is there. DraftTarget two that are started at once, the one that comes second finds the folder taken, which is as good.
 fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     // One that has said its last word is gone in an instant.
     let deadline = Instant::now() + LEAVING;

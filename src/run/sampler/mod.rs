@@ -5,8 +5,8 @@ mod place;
 mod post;
 
 pub use ask::{Sampling, SamplingRequest, sample};
-pub use place::{Answerer, SamplerFile};
-pub use post::{Post, Rest};
+pub use place::{SampleBackend, SamplerFile};
+pub use post::{SampleWorker, Rest};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -9,7 +9,7 @@ use crate::run::control::private_folder;
 use crate::run::directory::{RunDirectory, sha256};
 use crate::run::durable::{ensure_folder, replace_file};
 use crate::run::error::RunError;
-use crate::run::find::{At, RunPlaces, RunReference, resolve_checkpoint};
+use crate::run::find::{At, RunFolders, RunReference, resolve_checkpoint};
 use crate::run::liveness::Liveness;
 
 /// The newest format of `sampler.json` that this program reads and the one it writes.
@@ -28,7 +28,7 @@ pub struct SamplerFile {
 
 /// Who answers for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answerer {
+pub enum SampleBackend {
     /// The worker of a live run, between its steps, with the weights that it has then.
     Run(PathBuf),
     /// A sample worker, there or still to be started.
@@ -40,12 +40,12 @@ pub enum Answerer {
     },
 }
 
-impl Answerer {
+impl SampleBackend {
     /// Find out. RUN and RUN@last of a run that is being computed mean its worker; everything else a sample worker.
     ///
     /// # Errors
     /// [`RunError::Model`] where `model` is neither a model nor a run; [`RunError`] where the run has no such checkpoint.
-    pub fn of(model: &str, places: &RunPlaces) -> Result<Self, RunError> {
+    pub fn of(model: &str, places: &RunFolders) -> Result<Self, RunError> {
         // The order in which a command line looks: a model's folder or name, then a run.
         let found = find_model(model);
         let refused = match found {

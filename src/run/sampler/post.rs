@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::run::control::{ControlServer, Controls, private_folder, socket_folders};
+use crate::run::control::{ControlServer, RequestQueue, private_folder, socket_folders};
 use crate::run::error::RunError;
 use crate::run::leftovers;
 use crate::run::lock::RunLock;
@@ -18,10 +18,10 @@ const ROUND: Duration = Duration::from_millis(250);
 
 /// What a sample worker needs of its folder. Dropped, it says no more, and another worker may begin there.
 #[derive(Debug)]
-pub struct Post {
+pub struct SampleWorker {
     // Dropped in this order: nobody is heard once the lock is free.
     _server: ControlServer,
-    controls: Controls,
+    controls: RequestQueue,
     state: StateWriter,
     _lock: RunLock,
     idle: Duration,
@@ -36,7 +36,7 @@ pub enum Rest {
     End(String),
 }
 
-impl Post {
+impl SampleWorker {
     /// Become the worker of a folder. `interrupted` is set by signals: the worker then ends. It also ends after `idle` without a request.
     ///
     /// # Errors
@@ -54,13 +54,13 @@ impl Post {
         let lock = RunLock::acquire(folder)?;
         leftovers::clear(&lock)?;
         let state = StateWriter::start(&lock)?;
-        let controls = Controls::new(interrupted);
+        let controls = RequestQueue::new(interrupted);
         let server = ControlServer::start(&lock, state.clone(), controls.clone(), sockets)?;
         Ok(Self { _server: server, controls, state, _lock: lock, idle })
     }
 
     /// What the worker is asked.
-    pub fn controls(&self) -> &Controls {
+    pub fn controls(&self) -> &RequestQueue {
         &self.controls
     }
 
@@ -81,7 +81,7 @@ impl Post {
     /// # Errors
     /// [`RunError::Io`] naming `state.json`.
     pub fn serve(&self, serves: &str) -> Result<(), RunError> {
-        let cause = format!("serving {serves}; exits after {} idle", self.idle_in_words());
+        let cause = format!("serving {serves}; exits after {} idle", self.human_idle());
         self.state.turn(Status::Running, Some(cause)).map(drop)
     }
 
@@ -108,13 +108,13 @@ impl Post {
                 return Rest::Asked;
             }
             if since.elapsed() >= self.idle {
-                return Rest::End(format!("idle for {}", self.idle_in_words()));
+                return Rest::End(format!("idle for {}", self.human_idle()));
             }
             self.controls.wait_for_request(ROUND);
         }
     }
 
-    fn idle_in_words(&self) -> String {
+    fn human_idle(&self) -> String {
         match self.idle.as_secs() {
             seconds @ 0..120 => format!("{seconds} s"),
             seconds => format!("{:.0} minutes", seconds as f64 / 60.0),

@@ -9,7 +9,7 @@ use crate::score::schema::count_values;
 
 /// How a lazy model fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Habit {
+pub(super) enum FillStyle {
     /// `null` for every property.
     Nulls,
     /// Every property, with `""`, `0`, `false`, `[]`.
@@ -28,7 +28,7 @@ const MAX_VALUES: usize = 20_000;
 const BYTES_PER_VALUE: usize = 64;
 
 /// A value for the schema by that habit. It need not be valid: that is what the audit asks.
-pub(super) fn answer(schema: &Value, habit: Habit) -> Value {
+pub(super) fn answer(schema: &Value, habit: FillStyle) -> Value {
     fill(schema, schema, habit, 0, &Cell::new(MAX_VALUES + 3 * count_values(schema)))
 }
 
@@ -42,13 +42,13 @@ fn take_bytes(left: &Cell<usize>, bytes: usize) {
     left.set(left.get().saturating_sub(bytes / BYTES_PER_VALUE));
 }
 
-fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<usize>) -> Value {
+fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cell<usize>) -> Value {
     let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && take(left)) else { return Value::Null };
     let next = |inner: &Value| fill(root, inner, habit, depth + 1, left);
     if let Some(target) = keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?)) {
         return next(target);
     }
-    if habit == Habit::Least
+    if habit == FillStyle::Least
         && let Some(value) =
             keywords.get("const").or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
     {
@@ -65,7 +65,7 @@ fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<us
     }
     match types.and_then(|types| types.as_str().or_else(|| types.as_array()?.first()?.as_str())).unwrap_or("object") {
         "object" => object(keywords, habit, left, next),
-        _ if habit == Habit::Nulls => Value::Null,
+        _ if habit == FillStyle::Nulls => Value::Null,
         "string" => {
             let length = at_least(keywords, "minLength", habit);
             take_bytes(left, length);
@@ -86,14 +86,14 @@ fn fill(root: &Value, schema: &Value, habit: Habit, depth: usize, left: &Cell<us
     }
 }
 
-fn object(keywords: &Map<String, Value>, habit: Habit, left: &Cell<usize>, next: impl Fn(&Value) -> Value) -> Value {
+fn object(keywords: &Map<String, Value>, habit: FillStyle, left: &Cell<usize>, next: impl Fn(&Value) -> Value) -> Value {
     let required: HashSet<&str> =
         keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let mut members = Map::new();
     for (key, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        if (habit != Habit::Least || required.contains(key.as_str())) && take(left) {
+        if (habit != FillStyle::Least || required.contains(key.as_str())) && take(left) {
             take_bytes(left, key.len());
-            members.insert(key.clone(), if habit == Habit::Nulls { Value::Null } else { next(schema) });
+            members.insert(key.clone(), if habit == FillStyle::Nulls { Value::Null } else { next(schema) });
         }
     }
     for key in keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).take_while(|_| take(left))
@@ -104,13 +104,13 @@ fn object(keywords: &Map<String, Value>, habit: Habit, left: &Cell<usize>, next:
     Value::Object(members)
 }
 
-fn at_least(keywords: &Map<String, Value>, keyword: &str, habit: Habit) -> usize {
-    let least = keywords.get(keyword).and_then(Value::as_u64).filter(|_| habit == Habit::Least).unwrap_or(0);
+fn at_least(keywords: &Map<String, Value>, keyword: &str, habit: FillStyle) -> usize {
+    let least = keywords.get(keyword).and_then(Value::as_u64).filter(|_| habit == FillStyle::Least).unwrap_or(0);
     usize::try_from(least.min(MAX_REPEATED)).unwrap_or(0)
 }
 
-fn least_number(keywords: &Map<String, Value>, habit: Habit) -> Value {
-    let bound = |keyword: &str| keywords.get(keyword).filter(|value| value.is_number() && habit == Habit::Least);
+fn least_number(keywords: &Map<String, Value>, habit: FillStyle) -> Value {
+    let bound = |keyword: &str| keywords.get(keyword).filter(|value| value.is_number() && habit == FillStyle::Least);
     match (bound("minimum"), bound("exclusiveMinimum").and_then(Value::as_f64)) {
         (Some(minimum), None) if minimum.as_f64() > Some(0.0) => minimum.clone(),
         (_, Some(minimum)) if minimum >= 0.0 => json!(minimum + 1.0),
@@ -125,7 +125,7 @@ mod tests {
     /// Values and bytes of the answer, within the budget of the schema: the schema's own once, and what it is repeated to.
     #[track_caller]
     fn check(schema: &Value) -> Value {
-        let made = answer(schema, Habit::Least);
+        let made = answer(schema, FillStyle::Least);
         let (budget, own) = (MAX_VALUES + 3 * count_values(schema), schema.to_string().len());
         let (values, bytes) = (count_values(&made), made.to_string().len());
         assert!(values <= budget, "{values} values of {budget}");

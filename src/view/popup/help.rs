@@ -66,7 +66,7 @@ fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
         Place::In(_, pane) => format!("Pane: {pane}"),
         Place::On(_) => "This screen".to_owned(),
         Place::Everywhere if action.id.starts_with("screen.") => "Screens".to_owned(),
-        Place::Global => "Global".to_owned(),
+        Place::Everywhere => "Global".to_owned(),
     };
     let mut found: Vec<Group<'a>> = Vec::new();
     for row in rows {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent};
 
-use super::{Change, ScreenParts};
-use crate::report::{Asked, Outcome, Paired, PassId, ReportError, Versus, base_and_trained};
+use super::{Change, ScreenDef};
+use crate::report::{Asked, Outcome, PairedComparison, EvalId, ReportError, Versus, base_and_trained};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::widgets::cursor::Cursor;
@@ -32,7 +32,7 @@ pub struct Eval {
     /// The run that is shown, where nobody chose passes.
     run: Option<PathBuf>,
     /// Passes that somebody chose; empty: base and trained of the current run.
-    chosen: Vec<PassId>,
+    chosen: Vec<EvalId>,
     /// What is shown, or why nothing is; `None` before anything was read.
     loaded: Option<Result<Arc<Versus>, String>>,
     /// Whether scoring the passes again would let them be compared.
@@ -43,7 +43,7 @@ pub struct Eval {
     passes_seen: usize,
     /// Which two passes the difference, the matrix and the answers are of.
     pair: usize,
-    /// Only prompts with this outcome.
+    /// TierFilter prompts with this outcome.
     only: Option<Outcome>,
     filter: Field,
     typing: bool,
@@ -57,7 +57,7 @@ pub struct Eval {
     /// Side by side or one below the other; `None`: as the width allows.
     side_by_side: Option<bool>,
     chooser: Option<chooser::Chooser>,
-    started: Option<start::Started>,
+    started: Option<start::EvalJob>,
     /// Whether evals of earlier sessions were looked for.
     looked: bool,
 }
@@ -119,7 +119,7 @@ impl Default for Eval {
 }
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Eval",
     help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",
     panes: &[SUMMARY, PROMPTS, ANSWERS],
@@ -159,7 +159,7 @@ impl Eval {
         self.loaded.as_ref()?.as_ref().ok()
     }
 
-    fn pair<'a>(&self, versus: &'a Versus) -> Option<&'a Paired> {
+    fn pair<'a>(&self, versus: &'a Versus) -> Option<&'a PairedComparison> {
         versus.pairs.get(self.pair.min(versus.pairs.len().saturating_sub(1)))
     }
 
@@ -208,7 +208,7 @@ impl Eval {
 }
 
 /// Whether a word stands in the prompt's id, its tags, what became of it, or one of its answers.
-fn has_word(versus: &Versus, asked: &Asked, pair: &Paired, word: &str) -> bool {
+fn has_word(versus: &Versus, asked: &Asked, pair: &PairedComparison, word: &str) -> bool {
     let outcome = versus.outcome(asked, pair).map_or("", Outcome::name);
     let records = || (0..versus.passes.len()).filter_map(|pass| versus.record(asked, pass));
     asked.prompt_id.to_lowercase().contains(word)
@@ -234,7 +234,7 @@ fn rescore(model: &mut Model) -> Vec<Command> {
 }
 
 /// Compare passes that somebody chose, and show them.
-pub fn show(model: &mut Model, passes: Vec<PassId>) -> Vec<Command> {
+pub fn show(model: &mut Model, passes: Vec<EvalId>) -> Vec<Command> {
     model.eval.chosen = passes;
     read(model)
 }

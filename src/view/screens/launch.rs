@@ -14,18 +14,18 @@ mod start;
 use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Change, ScreenParts};
-use crate::config::{Assignments, Key, Kind, Resolved};
+use super::{Change, ScreenDef};
+use crate::config::{Assignments, Key, Kind, ResolvedConfig};
 use crate::plan::SignalReport;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::theme::Theme;
 use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
-use around::{Around, Origin};
+use around::{LaunchContext, Origin};
 use chooser::Chooser;
 use devices::Choice;
-use forecast::{Asking, Forecast, Measured};
+use forecast::{ForecastJob, Forecast, ForecastResult};
 use form::{Form, Row, Values};
 
 /// The screen's own part of the model.
@@ -39,7 +39,7 @@ pub struct Launch {
     pub filter: Field,
     /// Whether the filter is being typed.
     pub filtering: bool,
-    /// Only keys that are not at the table's default.
+    /// TierFilter keys that are not at the table's default.
     pub only_different: bool,
     /// The value under edit.
     pub edit: Option<Field>,
@@ -52,23 +52,23 @@ pub struct Launch {
     /// The task's `[train]`, or why it cannot be read; `None` while it is read.
     pub train: Option<Result<Assignments, String>>,
     /// What there is on this machine; `None` while it is looked at.
-    pub around: Option<Around>,
+    pub around: Option<LaunchContext>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
     /// Where the base model came from.
     pub origin: Option<Origin>,
     /// The configuration, as of the last form that holds together.
-    pub resolved: Option<Resolved>,
+    pub resolved: Option<ResolvedConfig>,
     /// Its values, as the form shows them.
     pub values: Values,
     /// Why the form does not hold together now.
     pub problem: Option<String>,
     /// What a run would take.
-    pub forecast: Option<Measured<Forecast>>,
+    pub forecast: Option<ForecastResult<Forecast>>,
     /// Whether it could learn.
-    pub signal: Option<Measured<SignalReport>>,
+    pub signal: Option<ForecastResult<SignalReport>>,
     /// A forecast that is being made.
-    pub asking: Option<Asking>,
+    pub asking: Option<ForecastJob>,
     /// Why the last launch or forecast came to nothing.
     pub failure: Option<String>,
 }
@@ -79,7 +79,7 @@ const FORECAST: &str = "forecast";
 const LOOK_SECONDS: u64 = 5;
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Launch",
     help: "The form of a new run: every setting with its meaning and where its value comes from. A forecast says what the run would take before \
            anything is spent. The run goes on when this program ends.",

@@ -19,10 +19,10 @@ mod rollouts;
 mod signal;
 mod words;
 
-use super::{Change, ScreenParts};
+use super::{Change, ScreenDef};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
-use crate::view::watched::{Watched, latest_events};
+use crate::view::watched::{FollowedRun, latest_events};
 use crate::view::widgets::cursor::Cursor;
 
 /// The screen's own part of the model.
@@ -79,7 +79,7 @@ const LOG: &str = "log";
 const OVERLAY: &str = "overlay";
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Live",
     help: "A run as it goes: its curves, the groups of a step with the completions behind them, and what its worker can be asked. Letters below the \
            chart: e an eval, c a checkpoint, n a note, s something asked of the worker. [ and ] go back and on through the steps.",
@@ -92,17 +92,17 @@ pub const PARTS: ScreenParts = ScreenParts {
     entered: |model| if model.workbench.current.is_none() { super::runs::look(model) } else { look(model) },
     changed,
     draw: draw::draw,
-    ..ScreenParts::PLAIN
+    ..ScreenDef::PLAIN
 };
 
 impl Live {
     /// The last step of a run that is shown.
-    fn last(&self, run: &Watched) -> u64 {
+    fn last(&self, run: &FollowedRun) -> u64 {
         self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
     }
 
     /// The step that is looked at.
-    fn at(&self, run: &Watched) -> u64 {
+    fn at(&self, run: &FollowedRun) -> u64 {
         self.step.unwrap_or(u64::MAX).min(self.last(run))
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
-use super::{Change, ScreenParts};
+use super::{Change, ScreenDef};
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
 use crate::view::keeper::Keeper;
@@ -30,7 +30,7 @@ pub use count::{Counter, UNCOUNTABLE, UNCOUNTED};
 pub use editing::{Editing, What};
 pub use kept::{keep_now, moved};
 pub use layout::{CHAT, EDITOR, HEALTH, ROWS};
-use offer::Offers;
+use offer::DraftOffers;
 pub use rows::{Column, Entry};
 
 /// The screen's own part of the model.
@@ -69,11 +69,11 @@ pub struct Prompts {
     /// The row to select once the task has been read again.
     wanted: Option<(PromptSet, usize)>,
     keeper: Arc<Keeper>,
-    offers: Offers,
+    offers: DraftOffers,
 }
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Prompts",
     help: "Prompt sets: every row, and the selected row exactly as the model sees it.",
     panes: &layout::PANES,
@@ -104,7 +104,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             model.prompts.offers.begin_anew();
-            let mut commands = kept::put_away(model);
+            let mut commands = kept::park_draft(model);
             commands.extend(rows::read_again(model));
             model.prompts.is_counted = false;
             if model.screen == Screen::Prompts {

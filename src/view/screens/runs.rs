@@ -16,7 +16,7 @@ use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 pub(super) use self::columns::state;
 pub(super) use self::keep::{told, written, written_path};
-use super::{Change, ScreenParts};
+use super::{Change, ScreenDef};
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, Status, disk_use};
 use crate::view::message::{Command, Work};
@@ -93,7 +93,7 @@ impl Default for Runs {
 }
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Runs",
     help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, open, compare, export.",
     panes: &[LIST, DETAIL],

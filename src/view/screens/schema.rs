@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
-use super::{Change, ScreenParts};
+use super::{Change, ScreenDef};
 use crate::score::Accepted;
 use crate::score::audit::Finding;
 use crate::view::draft;
@@ -19,7 +19,7 @@ use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::editor::{Editor, Effect};
-pub use effects::Effects;
+pub use effects::ScorePreview;
 pub use layout::{ACCEPTS, EDITOR, LAZY, SCORES};
 
 /// Rows of a page in the panes beside the editor; the page keys leave one of them in sight.
@@ -35,7 +35,7 @@ pub struct Schema {
     /// What the last schema that compiled accepts, in words.
     pub accepts: Vec<Accepted>,
     /// How the task's samples score with it.
-    pub effects: Option<Effects>,
+    pub effects: Option<ScorePreview>,
     /// What lazy answers would earn with it.
     pub lazy: Option<Vec<Finding>>,
     pane: &'static str,
@@ -69,7 +69,7 @@ impl Default for Schema {
 }
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Schema",
     help: "JSON Schema of a correct answer. Samples are re-scored as you type; enter edits, esc leaves.",
     panes: &layout::PANES,

@@ -14,18 +14,18 @@ mod verdict;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Change, ScreenParts};
+use super::{Change, ScreenDef};
 use crate::score::{FailureClass, Tier};
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::program::GiveUp;
+use crate::view::program::CancelToken;
 use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::field::Field;
 use crate::view::workbench::OpenTask;
 use items::{Items, Rows, Written};
 use listing::Shown;
-pub use listing::{Only, Order};
+pub use listing::{TierFilter, Order};
 use scored::{Impact, Scored};
 
 /// Where completions come from.
@@ -60,7 +60,7 @@ pub struct Scores {
     /// What the schema changes in the latest stored steps.
     pub impacts: Vec<Impact>,
     /// What it changes in the whole run, where that was asked.
-    pub whole: Option<Whole>,
+    pub whole: Option<RescoreJob>,
     /// Written or pasted here.
     pub written: Vec<Written>,
     /// Drawn here, the latest last.
@@ -72,10 +72,10 @@ pub struct Scores {
     /// Where the cursor stands among the completions shown.
     pub cursor: Cursor,
     /// Which completions are shown.
-    pub only: Only,
-    /// Only this kind of failure.
+    pub only: TierFilter,
+    /// TierFilter this kind of failure.
     pub class: Option<FailureClass>,
-    /// Only those that hold a text.
+    /// TierFilter those that hold a text.
     pub filter: Field,
     /// Whether that text is being typed.
     pub filtering: bool,
@@ -90,7 +90,7 @@ pub struct Scores {
     /// Draw from the base instead of the trained model.
     pub from_base: bool,
     /// A drawing that goes on.
-    pub drawing: Option<Drawing>,
+    pub drawing: Option<SamplingJob>,
     /// Why the last drawing came to nothing.
     pub not_drawn: Option<String>,
     /// Drawings so far: each has its own randomness.
@@ -115,9 +115,9 @@ struct Stored {
 
 /// A drawing that goes on.
 #[derive(Debug, Clone)]
-pub struct Drawing {
+pub struct SamplingJob {
     /// Ends it.
-    pub give_up: GiveUp,
+    pub cancel: CancelToken,
     /// What it draws from, and for which prompt.
     pub what: String,
     /// The latest that was said of how it goes.
@@ -128,9 +128,9 @@ pub struct Drawing {
 
 /// All stored steps of a run under one schema.
 #[derive(Debug, Clone, Default)]
-pub struct Whole {
+pub struct RescoreJob {
     /// Ends it.
-    pub give_up: GiveUp,
+    pub cancel: CancelToken,
     /// The steps that were scored, rising.
     pub impacts: Vec<Impact>,
     /// How many steps there are.
@@ -148,7 +148,7 @@ const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
 
 /// The screen.
-pub const PARTS: ScreenParts = ScreenParts {
+pub const PARTS: ScreenDef = ScreenDef {
     title: "Scores",
     help: "Completions against the schema as it stands in the editor: the task's samples, written or pasted ones, stored steps of a run, or drawn \
            from a model. A change of the schema is seen here at once, and what it would have changed in the run.",

@@ -7,11 +7,11 @@ const SAME_AGAIN: Duration = Duration::from_secs(60);
 
 /// What was notified lately.
 #[derive(Debug, Default)]
-pub(super) struct Bells {
+pub(super) struct NotifyThrottle {
     last: Option<(Instant, String)>,
 }
 
-impl Bells {
+impl NotifyThrottle {
     /// Whether this one may go out now; if so it counts. An urgent one always may.
     pub(super) fn may(&mut self, now: Instant, text: &str, urgent: bool) -> bool {
         let quiet = urgent
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn a_storm_of_alerts_rings_once() {
         let start = Instant::now();
-        let mut bells = Bells::default();
+        let mut bells = NotifyThrottle::default();
         let mut check = |seconds, text, expected| {
             assert_eq!(bells.may(start + Duration::from_secs(seconds), text, false), expected, "{seconds} {text}")
         };
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_end_of_a_run_always_rings() {
         let start = Instant::now();
-        let mut bells = Bells::default();
+        let mut bells = NotifyThrottle::default();
         for (text, urgent, expected) in
             [("an alert", false, true), ("a has failed", true, true), ("b has failed", true, true), ("more", false, false)]
         {

@@ -10,18 +10,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
-use super::bells::Bells;
+use super::bells::NotifyThrottle;
 use super::follow::Following;
 use super::ground::{self, Said};
 use super::input::Input;
 use super::modes::Terminal;
-use super::pace::{self, Pace};
-use super::picture::Pictures;
+use super::pace::{self, FrameScheduler};
+use super::picture::FrameRenderer;
 use super::signals::Asked;
 use super::writer::Writer;
 use super::{hangup, modes, panic, signals};
 use crate::view::appearance::{self, Appearance};
-use crate::view::message::{Message, Outlets};
+use crate::view::message::{Message, Senders};
 use crate::view::model::Model;
 use crate::view::options::Options;
 use crate::view::program;
@@ -46,7 +46,7 @@ const GROUND_REMOTE: Duration = Duration::from_secs(1);
 
 /// How the view ended.
 #[derive(Debug)]
-pub struct Ending {
+pub struct ViewExit {
     /// For the process: 0, or 128 and the signal's number.
     pub code: u8,
     /// Ids of runs that go on.
@@ -76,9 +76,9 @@ pub(super) struct View {
     told: UnboundedReceiver<Told>,
     pub(super) input: Input,
     pub(super) writer: Writer,
-    pub(super) pictures: Pictures,
-    pub(super) bells: Bells,
-    pub(super) outlets: Outlets,
+    pub(super) pictures: FrameRenderer,
+    pub(super) bells: NotifyThrottle,
+    pub(super) outlets: Senders,
     pub(super) followed: HashMap<PathBuf, Following>,
     /// For the terminal besides pictures: copies, notifications.
     pub(super) besides: Vec<u8>,
@@ -86,7 +86,7 @@ pub(super) struct View {
     pub(super) lent: bool,
     pub(super) continued: Option<Instant>,
     pub(super) leaving: Option<u8>,
-    pace: Pace,
+    pace: FrameScheduler,
     /// All bytes written, a second each.
     written: VecDeque<u64>,
 }
@@ -95,7 +95,7 @@ pub(super) struct View {
 ///
 /// # Errors
 /// Where there is no terminal, or the system gives no threads.
-pub fn run(options: Options) -> io::Result<Ending> {
+pub fn run(options: Options) -> io::Result<ViewExit> {
     if !modes::is_there() {
         return Err(io::Error::other("standard input and output must be a terminal"));
     }
@@ -115,7 +115,7 @@ pub fn run(options: Options) -> io::Result<Ending> {
         view.writer.finish(LAST_PICTURE);
     }
     drop(terminal);
-    Ok(Ending { code, live: view.live_runs(), unkept })
+    Ok(ViewExit { code, live: view.live_runs(), unkept })
 }
 
 /// Keeps every unsaved text; a sentence of what could not be kept.
@@ -146,15 +146,15 @@ impl View {
             told,
             input,
             writer,
-            pictures: Pictures::new(),
-            bells: Bells::default(),
-            outlets: Outlets::default(),
+            pictures: FrameRenderer::new(),
+            bells: NotifyThrottle::default(),
+            outlets: Senders::default(),
             followed: HashMap::new(),
             besides: Vec::new(),
             lent: false,
             continued: None,
             leaving: None,
-            pace: Pace::default(),
+            pace: FrameScheduler::default(),
             written: VecDeque::new(),
         })
     }
@@ -219,11 +219,11 @@ impl View {
             Told::Message(message) => self.message(message),
             Told::Signal(asked) => self.signal(asked),
             Told::Lost => {
-                modes::give_up();
+                modes::restore_now();
                 self.leaving = Some(hangup::LOST);
             }
             Told::Written if self.writer.has_failed() => {
-                modes::give_up();
+                modes::restore_now();
                 self.leaving = Some(hangup::LOST);
             }
             Told::Written => {}

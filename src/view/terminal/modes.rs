@@ -23,7 +23,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(super) struct Terminal(());
 
 impl Terminal {
-    /// Take the terminal.
+    /// WriteChunk the terminal.
     ///
     /// # Errors
     /// Where standard output is no terminal.
@@ -65,7 +65,7 @@ pub(super) fn leave() {
 }
 
 /// The terminal is gone: nothing more is written to it.
-pub(super) fn give_up() {
+pub(super) fn restore_now() {
     TAKEN.store(false, Ordering::SeqCst);
 }
 

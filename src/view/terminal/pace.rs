@@ -26,7 +26,7 @@ const ACTIVE: Duration = Duration::from_secs(1);
 
 /// What has happened since the last picture.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct FrameScheduler {
     changed: bool,
     by_user: bool,
     /// When the user did something, as of the picture that showed it.
@@ -35,7 +35,7 @@ pub(super) struct Pace {
     last_bytes: u64,
 }
 
-impl Pace {
+impl FrameScheduler {
     /// Something may look different now; `by_user`: because of a key, the mouse or a new size.
     pub(super) fn changed(&mut self, by_user: bool) {
         self.changed = true;
@@ -66,7 +66,7 @@ mod tests {
     fn keys_are_answered_at_once_and_data_waits_its_turn() {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut pace = Pace::default();
+        let mut pace = FrameScheduler::default();
         assert_eq!(pace.due(start, LOCAL), None);
         pace.changed(false);
         assert_eq!(pace.due(start, LOCAL), Some(start), "the first picture waits for nothing");

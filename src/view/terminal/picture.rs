@@ -17,11 +17,11 @@ const END: &[u8] = b"\x1b[?2026l";
 
 /// Draws the model, and gives the bytes that turn the last picture into this one.
 #[derive(Debug)]
-pub(super) struct Pictures {
+pub(super) struct FrameRenderer {
     terminal: ratatui::Terminal<Bytes>,
 }
 
-impl Pictures {
+impl FrameRenderer {
     /// Nothing is drawn yet.
     pub(super) fn new() -> Self {
         let Ok(terminal) = ratatui::Terminal::new(Bytes::default());
@@ -103,15 +103,15 @@ impl Backend for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::RunPlaces;
+    use crate::run::RunFolders;
     use crate::view::Options;
 
     #[test]
     fn only_what_changed_is_written_and_nothing_without_room() {
         let here = std::path::PathBuf::from("/nowhere");
-        let mut model = Model::new(Options::at(here.clone(), RunPlaces::discover(Some(&here), &here), here));
+        let mut model = Model::new(Options::at(here.clone(), RunFolders::discover(Some(&here), &here), here));
         model.size = (80, 24);
-        let mut pictures = Pictures::new();
+        let mut pictures = FrameRenderer::new();
         let first = pictures.draw(&model).len();
         assert!(first > 500, "{first} bytes");
         assert_eq!(pictures.draw(&model), b"");

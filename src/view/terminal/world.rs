@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use super::event_loop::{LAST_PICTURE, Told, View};
 use super::signals::Asked;
 use super::{editor, escape, follow, modes, panic};
-use crate::plan::bytes_in_words;
+use crate::plan::human_bytes;
 use crate::run::State;
-use crate::view::message::{Apply, Command, Message, Work, Worked};
+use crate::view::message::{ModelUpdate, Command, Message, Work, Worked};
 use crate::view::program;
 use crate::view::settings::Notifications;
 
@@ -81,7 +81,7 @@ impl View {
         };
         if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
             let text = format!("cannot start a thread for `{key}`: {error}");
-            let apply: Apply = Box::new(move |model| {
+            let apply: ModelUpdate = Box::new(move |model| {
                 model.complain(text);
                 Vec::new()
             });
@@ -95,10 +95,10 @@ impl View {
         match escape::copy(text, &self.model.options.given.capability) {
             Some(sequence) => {
                 self.besides.extend(sequence);
-                self.model.say(format!("{} copied to clipboard", bytes_in_words(text.len() as u64)));
+                self.model.say(format!("{} copied to clipboard", human_bytes(text.len() as u64)));
             }
             None => {
-                let (length, most) = (bytes_in_words(text.len() as u64), bytes_in_words(escape::LONGEST_COPY_BYTES as u64));
+                let (length, most) = (human_bytes(text.len() as u64), human_bytes(escape::LONGEST_COPY_BYTES as u64));
                 self.model.complain(format!("{length} exceed the clipboard limit of {most}"));
             }
         }

@@ -223,7 +223,7 @@ impl Chart<'_> {
         let columns = raster.column_of(raster.size().0);
         for (value, role, _) in self.levels.iter().filter(|(value, ..)| value.is_finite()) {
             let row = raster.row_of(dot_of(axis, *value, down));
-            (0..columns).for_each(|column| raster.put_behind(column, row, theme.glyph("┄", "-"), *role));
+            (0..columns).for_each(|column| raster.put_under(column, row, theme.glyph("┄", "-"), *role));
         }
         if let Some(step) = self.cursor.filter(|step| self.is_shown(*step)) {
             raster.mark_column(raster.column_of(self.x(raster, step)), theme.glyph("┊", "|"), Role::Crosshair);

@@ -32,9 +32,9 @@ pub enum Kind {
     Same,
     /// Both have something else there.
     Changed,
-    /// Only the first has it.
+    /// TierFilter the first has it.
     Missing,
-    /// Only the second has it.
+    /// TierFilter the second has it.
     Extra,
 }
 

@@ -21,7 +21,7 @@ const INDENT: usize = 2;
 pub enum Effect {
     /// The text changed.
     Edited,
-    /// Only the cursor or the selection moved.
+    /// TierFilter the cursor or the selection moved.
     Moved,
     /// Nothing: the key is not the editor's.
     None,
@@ -165,7 +165,7 @@ impl Editor {
         self.go_to(row, column);
     }
 
-    /// Take a key of a user who types; `rows` of the window are a page.
+    /// WriteChunk a key of a user who types; `rows` of the window are a page.
     pub fn key(&mut self, event: KeyEvent, rows: usize) -> Effect {
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
         let alt = event.modifiers.contains(KeyModifiers::ALT);
@@ -285,7 +285,7 @@ impl Editor {
         self.edit(Step::Single, |area| inserted(area, &text))
     }
 
-    /// Take the last step back.
+    /// WriteChunk the last step back.
     pub fn undo(&mut self) -> bool {
         let Some(edits) = self.done.pop() else { return false };
         let undone = (0..edits).filter(|_| self.area.undo()).count();

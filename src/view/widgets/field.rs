@@ -34,7 +34,7 @@ impl Field {
         &self.text
     }
 
-    /// Take a key; true where the text changed.
+    /// WriteChunk a key; true where the text changed.
     pub fn key(&mut self, event: KeyEvent) -> bool {
         let before = self.text.len();
         let control = event.modifiers.contains(KeyModifiers::CONTROL);

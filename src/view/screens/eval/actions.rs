@@ -102,7 +102,7 @@ fn nothing(model: &Model) -> Option<String> {
     }
 }
 
-/// Only prompts of which this became; the same again takes the filter away.
+/// TierFilter prompts of which this became; the same again takes the filter away.
 pub(super) fn only(model: &mut Model, outcome: Option<Outcome>) -> Vec<Command> {
     model.eval.only = if model.eval.only == outcome { None } else { outcome };
     model.eval.arrange();

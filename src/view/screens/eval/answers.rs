@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
 use super::{ANSWERS, draw};
-use crate::report::{Asked, Outcome, Paired, Versus};
+use crate::report::{Asked, Outcome, PairedComparison, Versus};
 use crate::run::EvalRecord;
 use crate::view::model::Model;
 use crate::view::pane::pane;
@@ -48,7 +48,7 @@ pub(super) fn rows(model: &Model, versus: &Versus) -> usize {
     found.map_or(0, |(pair, asked)| lines(model, versus, pair, asked, draw::answer_columns(model)).len())
 }
 
-fn lines(model: &Model, versus: &Versus, pair: &Paired, asked: &Asked, width: usize) -> Vec<Line<'static>> {
+fn lines(model: &Model, versus: &Versus, pair: &PairedComparison, asked: &Asked, width: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else { return Vec::new() };
     let names = [versus.passes[pair.first].name.as_str(), versus.passes[pair.second].name.as_str()];

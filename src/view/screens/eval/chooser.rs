@@ -8,7 +8,7 @@ use ratatui::layout::{Margin, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use crate::report::{PassId, passes_of};
+use crate::report::{EvalId, passes_of};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::pane::pane;
@@ -23,9 +23,9 @@ pub(super) struct Chooser {
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
     /// The passes of the folder that is open.
-    passes: Option<Result<Vec<PassId>, String>>,
+    passes: Option<Result<Vec<EvalId>, String>>,
     pass: Cursor,
-    picked: Vec<PassId>,
+    picked: Vec<EvalId>,
 }
 
 /// Begin to choose.

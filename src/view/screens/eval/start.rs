@@ -18,7 +18,7 @@ use crate::view::popup::{Ask, Confirm, Popup};
 
 /// An eval that goes on, started in this session or in an earlier one.
 #[derive(Debug)]
-pub(super) struct Started {
+pub(super) struct EvalJob {
     folder: PathBuf,
     /// Whether its process, where it is one of this session, has ended.
     ended: Arc<AtomicBool>,
@@ -54,7 +54,7 @@ pub(super) fn progress(model: &Model) -> Option<String> {
     model.eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
 }
 
-/// Of a live run its worker is asked; else the prompts are asked for.
+/// DraftTarget a live run its worker is asked; else the prompts are asked for.
 pub(super) fn ask(model: &mut Model) -> Vec<Command> {
     let Some(run) = model.workbench.current_run() else { return Vec::new() };
     let status = run.status();
@@ -133,7 +133,7 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
                 "--out",
             ]);
             process.arg(&folder).current_dir(here);
-            detached(process, &folder).map(|ended| Started { folder, ended, told: "loading".to_owned() })
+            detached(process, &folder).map(|ended| EvalJob { folder, ended, told: "loading".to_owned() })
         },
         |model, started| {
             match started {
@@ -182,7 +182,7 @@ pub(super) fn find(model: &mut Model) -> Vec<Command> {
         },
         |model, found| {
             if let (Some(folder), None) = (found, &model.eval.started) {
-                model.eval.started = Some(Started { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
+                model.eval.started = Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
             }
             Vec::new()
         },
@@ -191,7 +191,7 @@ pub(super) fn find(model: &mut Model) -> Vec<Command> {
 
 /// See how the eval stands, once a second while one goes on.
 pub(super) fn look(model: &mut Model) -> Vec<Command> {
-    let Some(Started { folder, ended, .. }) = &model.eval.started else { return Vec::new() };
+    let Some(EvalJob { folder, ended, .. }) = &model.eval.started else { return Vec::new() };
     if model.is_busy("eval.look") {
         return Vec::new();
     }

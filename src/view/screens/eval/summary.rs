@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::SUMMARY;
-use crate::report::{Judged, Outcome, Paired, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
+use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
@@ -68,7 +68,7 @@ fn title(model: &Model, versus: &Versus, width: usize) -> String {
 struct Said<'a> {
     model: &'a Model,
     versus: &'a Versus,
-    pair: &'a Paired,
+    pair: &'a PairedComparison,
     width: usize,
 }
 
@@ -156,7 +156,7 @@ impl Said<'_> {
         }
         let theme = &self.model.theme;
         let told =
-            |judged: &Judged| Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)));
+            |judged: &MetricComparison| Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)));
         vec![Line::from(self.pair.judged().map(told).collect::<Vec<_>>())]
     }
 
@@ -166,7 +166,7 @@ impl Said<'_> {
         let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
         let which = if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
-        let told = |judged: &Judged| {
+        let told = |judged: &MetricComparison| {
             let role = role_of(judged);
             let lines = wrapped(&format!("{which}{}", judged.sentence()), self.width);
             lines.into_iter().map(move |line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
@@ -294,13 +294,13 @@ impl Said<'_> {
             .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
             .collect();
         lines.push(Line::from(cells));
-        let told = |judged: &Judged| Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)));
+        let told = |judged: &MetricComparison| Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)));
         lines.extend(self.pair.judged().map(told));
         lines
     }
 }
 
-fn role_of(judged: &Judged) -> Role {
+fn role_of(judged: &MetricComparison) -> Role {
     match judged.verdict() {
         Verdict::Better => Role::Good,
         Verdict::Worse => Role::Bad,

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::form::{self, Row};
 use super::start;
 use crate::config::{Key, Preset, Source};
-use crate::run::Compute;
+use crate::run::DeviceChoice;
 use crate::view::model::Model;
 use crate::view::role::Role;
 
@@ -86,7 +86,7 @@ fn about_task(model: &Model, lines: &mut Vec<Line<'static>>) {
 
 fn about_devices(model: &Model, lines: &mut Vec<Line<'static>>) {
     lines.push(Line::from("One run per device at a time; others queue, other users' runs included."));
-    let any = model.launch.form.compute == Compute::Any;
+    let any = model.launch.form.compute == DeviceChoice::Any;
     lines.push(chosen_line(model, any, "first free GPU, else CPU", ""));
     for choice in &model.launch.devices {
         let is_it = choice.compute == model.launch.form.compute;

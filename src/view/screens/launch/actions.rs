@@ -26,7 +26,7 @@ pub(super) const ACTIONS: &[Action] = &[
         match form::selected(model) {
             Some(Row::Key(key)) => _ = model.launch.form.changed.remove(key.name),
             Some(Row::Preset) => model.launch.form.preset = None,
-            Some(Row::Device) => model.launch.form.compute = crate::run::Compute::Any,
+            Some(Row::Device) => model.launch.form.compute = crate::run::DeviceChoice::Any,
             Some(Row::Name) => model.launch.form.name.clear(),
             _ => {}
         }
@@ -135,7 +135,7 @@ fn nothing_set_here(model: &Model) -> Option<String> {
     let is_set = match form::selected(model) {
         Some(Row::Key(key)) => form.changed.contains_key(key.name),
         Some(Row::Preset) => form.preset.is_some(),
-        Some(Row::Device) => form.compute != crate::run::Compute::Any,
+        Some(Row::Device) => form.compute != crate::run::DeviceChoice::Any,
         Some(Row::Name) => !form.name.is_empty(),
         _ => false,
     };

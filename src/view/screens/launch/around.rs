@@ -6,15 +6,15 @@ use std::path::Path;
 use super::form::{Values, values_of};
 use crate::config::{Assignments, ConfigError};
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
-use crate::plan::{ModelShape, count_in_words};
-use crate::run::{RunDirectory, RunPlaces, RunReference, list_checkpoints, sha256};
+use crate::plan::{ModelShape, human_count};
+use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
 use crate::task::{TASK_FILE, Task};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 
 /// Everything that was read beside the view.
 #[derive(Debug)]
-pub struct Around {
+pub struct LaunchContext {
     /// Tasks that can be opened: of the workspace, then those of the program.
     pub tasks: Vec<String>,
     /// Models that a run can start from.
@@ -80,7 +80,7 @@ pub fn look(model: &Model) -> Vec<Command> {
     let Some(open) = model.workbench.task.clone() else { return Vec::new() };
     let (here, places) = (model.options.here.clone(), model.workbench.places.clone());
     let read =
-        move || Around { tasks: Task::known_names(&here), models: models(&open.task, &here, &places), last: last_run(&open.task, &places) };
+        move || LaunchContext { tasks: Task::known_names(&here), models: models(&open.task, &here, &places), last: last_run(&open.task, &places) };
     vec![Work::once("launch.around", read, |model, around| {
         model.launch.around = Some(around);
         Vec::new()
@@ -88,7 +88,7 @@ pub fn look(model: &Model) -> Vec<Command> {
 }
 
 /// Find out where a base model came from.
-pub fn find_origin(places: RunPlaces, base_model: String) -> Command {
+pub fn find_origin(places: RunFolders, base_model: String) -> Command {
     let find = move || {
         let model = origin(&base_model, &places);
         Origin { of: base_model, model }
@@ -99,7 +99,7 @@ pub fn find_origin(places: RunPlaces, base_model: String) -> Command {
     })
 }
 
-fn origin(base_model: &str, places: &RunPlaces) -> Option<String> {
+fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
     let mut name = base_model.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let adapter = Path::new(&name).join("adapter_config.json");
@@ -123,7 +123,7 @@ pub fn train_table(task: &Task) -> Result<Assignments, String> {
 }
 
 /// What was trained here comes first, the latest before the others: it is what a next training most often starts from.
-fn models(task: &Task, here: &Path, places: &RunPlaces) -> Vec<Start> {
+fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start> {
     let workspace = here.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| vec![folder.to_owned()]);
     // Without a workspace, only the folder `models` beside the user: everything below a home is not searched.
     let folders = workspace.unwrap_or_else(|| vec![here.join("models")]);
@@ -173,14 +173,14 @@ fn described(source: &ModelSource) -> (String, bool) {
                 Architecture::Qwen2 => "Qwen2",
                 Architecture::Llama => "Llama",
             };
-            let weights = count_in_words(ModelShape::of(&config).parameters);
+            let weights = human_count(ModelShape::of(&config).parameters);
             (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
         }
         Err(error) => (format!("unusable: {error}"), false),
     }
 }
 
-fn last_run(task: &Task, places: &RunPlaces) -> Option<LastRun> {
+fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
     let trains = |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
     let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
     let run = runs.into_iter().find(trains)?;

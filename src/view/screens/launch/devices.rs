@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::plan::bytes_in_words;
-use crate::run::{Compute, Device, Gpu, holder, queue_length, slots_folder};
+use crate::plan::human_bytes;
+use crate::run::{DeviceChoice, Device, Gpu, holder, queue_length, slots_folder};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 
@@ -11,7 +11,7 @@ use crate::view::model::Model;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// What the form sets.
-    pub compute: Compute,
+    pub compute: DeviceChoice,
     /// `the CPU`, `GPU 0 NVIDIA H200`.
     pub title: String,
     /// What the driver says of it: memory, strangers.
@@ -49,16 +49,16 @@ pub fn look(model: &Model) -> Command {
 fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     // Without a folder of locks nobody can hold anything; a launch says what is wrong with it.
     let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
-    let mut found = vec![choice(&folder, Compute::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
+    let mut found = vec![choice(&folder, DeviceChoice::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
     for ordinal in 0.. {
         let Some(gpu) = Gpu::of_ordinal(ordinal) else { break };
         let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
-        found.push(choice(&folder, Compute::Gpu(ordinal), &device, format!("GPU {ordinal} {}", gpu.name), condition(&gpu)));
+        found.push(choice(&folder, DeviceChoice::Gpu(ordinal), &device, format!("GPU {ordinal} {}", gpu.name), condition(&gpu)));
     }
     found
 }
 
-fn choice(folder: &Path, compute: Compute, device: &Device, title: String, condition: String) -> Choice {
+fn choice(folder: &Path, compute: DeviceChoice, device: &Device, title: String, condition: String) -> Choice {
     Choice { compute, title, condition, holder: holder(folder, device), waiting: queue_length(folder, device) }
 }
 
@@ -69,7 +69,7 @@ fn cores() -> String {
 fn condition(gpu: &Gpu) -> String {
     let now = gpu.condition();
     let memory = now.memory_used_bytes.zip(now.memory_total_bytes);
-    let memory = memory.map(|(used, total)| format!("{} of {} in use", bytes_in_words(used), bytes_in_words(total)));
+    let memory = memory.map(|(used, total)| format!("{} of {} in use", human_bytes(used), human_bytes(total)));
     let busy = now.utilisation.map(|share| format!("{:.0}% utilization", 100.0 * share));
     let strangers = gpu.others().len();
     let strangers = (strangers > 0).then(|| format!("{strangers} other processes"));
@@ -79,7 +79,7 @@ fn condition(gpu: &Gpu) -> String {
 /// The choice of the form in words.
 pub fn chosen(model: &Model) -> String {
     let compute = model.launch.form.compute;
-    if compute == Compute::Any {
+    if compute == DeviceChoice::Any {
         return "any GPU, else CPU".to_owned();
     }
     let known = model.launch.devices.iter().find(|choice| choice.compute == compute);
@@ -87,8 +87,8 @@ pub fn chosen(model: &Model) -> String {
 }
 
 /// The form's next device; `by` is 1 or -1.
-pub fn next(model: &Model, by: isize) -> Compute {
-    let all: Vec<Compute> = std::iter::once(Compute::Any).chain(model.launch.devices.iter().map(|choice| choice.compute)).collect();
+pub fn next(model: &Model, by: isize) -> DeviceChoice {
+    let all: Vec<DeviceChoice> = std::iter::once(DeviceChoice::Any).chain(model.launch.devices.iter().map(|choice| choice.compute)).collect();
     super::stepped(&all, &model.launch.form.compute, by)
 }
 
@@ -100,7 +100,7 @@ mod tests {
     fn the_queue_is_said_in_a_sentence() {
         let check = |holder: &str, waiting, expected: &str| {
             let choice =
-                Choice { compute: Compute::Cpu, title: String::new(), condition: String::new(), holder: holder.to_owned(), waiting };
+                Choice { compute: DeviceChoice::Cpu, title: String::new(), condition: String::new(), holder: holder.to_owned(), waiting };
             assert_eq!(choice.queue(), expected);
         };
         check("", 0, "free");

@@ -6,7 +6,7 @@ use super::form::Form;
 use crate::plan::{Disk, Memory, SignalReport, Time};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
-use crate::view::program::{Call, Ended, GiveUp, Said};
+use crate::view::program::{Call, Ended, CancelToken, Said};
 
 /// What a run would take.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Forecast {
 
 /// Something that was measured, and the form that it is about.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measured<T> {
+pub struct ForecastResult<T> {
     /// The form as it stood.
     pub of: Form,
     /// What was measured.
@@ -51,9 +51,9 @@ pub struct Measured<T> {
 
 /// A question that is being answered.
 #[derive(Debug, Clone, Default)]
-pub struct Asking {
+pub struct ForecastJob {
     /// Ends it.
-    pub give_up: GiveUp,
+    pub cancel: CancelToken,
     /// The latest that was said of how it goes.
     pub told: String,
     /// Since when, milliseconds since 1970.
@@ -62,7 +62,7 @@ pub struct Asking {
     pub samples: bool,
 }
 
-impl<T> Measured<T> {
+impl<T> ForecastResult<T> {
     /// Whether the form or the task has changed since.
     pub fn is_stale(&self, form: &Form) -> bool {
         self.is_old || !self.of.is_same_job(form)
@@ -73,13 +73,13 @@ impl<T> Measured<T> {
 pub fn ask(model: &mut Model, samples: bool) -> Vec<Command> {
     cancel(model);
     let Some(call) = call(model, samples) else { return Vec::new() };
-    let give_up = GiveUp::default();
+    let cancel = CancelToken::default();
     model.launch.failure = None;
-    model.launch.asking = Some(Asking { give_up: give_up.clone(), told: String::new(), since_ms: model.now_ms, samples });
+    model.launch.asking = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: model.now_ms, samples });
     let of = model.launch.form.clone();
     vec![Work::stream("launch.forecast", move |outlet| {
         let mut document = String::new();
-        let outcome = call.run(&give_up, &mut |said| match said {
+        let outcome = call.run(&cancel, &mut |said| match said {
             Said::Result(line) => document.push_str(&line),
             Said::Progress(line) => {
                 outlet.put(move |model| {
@@ -101,7 +101,7 @@ pub fn ask(model: &mut Model, samples: bool) -> Vec<Command> {
 /// End the question that is being answered.
 pub fn cancel(model: &mut Model) {
     if let Some(asking) = model.launch.asking.take() {
-        asking.give_up.now();
+        asking.cancel.now();
     }
 }
 
@@ -122,9 +122,9 @@ fn take(model: &mut Model, of: Form, outcome: Result<Option<Ended>, String>, doc
         // A run that does not fit is told as a forecast, though the program ends with a failure.
         (Ok(Some(_)), Ok(mut forecast)) => {
             if let Some(signal) = forecast.signal.take() {
-                model.launch.signal = Some(Measured { of: of.clone(), value: signal, is_old: false });
+                model.launch.signal = Some(ForecastResult { of: of.clone(), value: signal, is_old: false });
             }
-            model.launch.forecast = Some(Measured { of, value: forecast, is_old: false });
+            model.launch.forecast = Some(ForecastResult { of, value: forecast, is_old: false });
         }
         (Ok(Some(ended)), Err(error)) => {
             let reason = if ended.success { format!("cannot parse the forecast: {error}") } else { ended.reason() };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{KEYS, Key, Layers, Preset, Source, TrainConfig, Value};
-use crate::run::Compute;
+use crate::run::DeviceChoice;
 use crate::view::model::Model;
 
 /// What the user chose. Everything else comes from the layers below.
@@ -16,7 +16,7 @@ pub struct Form {
     /// A name for the run.
     pub name: String,
     /// On what it computes.
-    pub compute: Compute,
+    pub compute: DeviceChoice,
 }
 
 /// The value of every key, written as on a command line.
@@ -70,9 +70,9 @@ impl Form {
     /// The part of them that names the device.
     pub fn device_arguments(&self) -> Vec<String> {
         match self.compute {
-            Compute::Any => Vec::new(),
-            Compute::Cpu => vec!["--cpu".to_owned()],
-            Compute::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
+            DeviceChoice::Any => Vec::new(),
+            DeviceChoice::Cpu => vec!["--cpu".to_owned()],
+            DeviceChoice::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
         }
     }
 
@@ -210,8 +210,8 @@ mod tests {
         let check = |form: Form, expected: &[&str]| assert_eq!(form.arguments(), expected);
         check(Form::default(), &[]);
         let changed = BTreeMap::from([("seed", "7".to_owned()), ("base_model", "a b".to_owned())]);
-        let form = Form { preset: Some(Preset::Quick), changed, compute: Compute::Gpu(1), name: "x".to_owned() };
+        let form = Form { preset: Some(Preset::Quick), changed, compute: DeviceChoice::Gpu(1), name: "x".to_owned() };
         check(form, &["--preset", "quick", "--set", "base_model=a b", "--set", "seed=7", "--gpu", "1"]);
-        check(Form { compute: Compute::Cpu, ..Form::default() }, &["--cpu"]);
+        check(Form { compute: DeviceChoice::Cpu, ..Form::default() }, &["--cpu"]);
     }
 }

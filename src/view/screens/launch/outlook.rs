@@ -6,7 +6,7 @@ use super::about::last_value;
 use super::forecast::Forecast;
 use super::form;
 use crate::config::KEYS;
-use crate::plan::{Disk, Memory, SignalReport, Time, Verdict, bytes_in_words, count_in_words, seconds_in_words};
+use crate::plan::{Disk, Memory, SignalReport, Time, Verdict, human_bytes, human_count, human_seconds};
 use crate::view::model::Model;
 use crate::view::role::Role;
 
@@ -68,7 +68,7 @@ impl Text<'_> {
                 "{} steps on {}; {} weights, {share:.1} % trained",
                 forecast.steps,
                 forecast.device,
-                count_in_words(forecast.parameters)
+                human_count(forecast.parameters)
             )));
         }
         lines.extend(forecast.data_problems.iter().map(|problem| self.marked(problem, Role::Warning, ("▲ ", "! "))));
@@ -86,19 +86,19 @@ impl Text<'_> {
         let whole = memory.machine_bytes.unwrap_or(memory.peak_bytes).max(1);
         let fits = memory.machine_bytes.is_none_or(|machine| memory.peak_bytes <= machine);
         let of = memory.machine_bytes.map_or_else(String::new, |machine| {
-            format!(" of {} ({:.0} %)", bytes_in_words(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
+            format!(" of {} ({:.0} %)", human_bytes(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
         });
         lines.push(self.title("memory"));
         let verdict = if fits { String::new() } else { ", does not fit".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
             Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),
-            Span::raw(format!(" peak {}{of}", bytes_in_words(memory.peak_bytes))),
+            Span::raw(format!(" peak {}{of}", human_bytes(memory.peak_bytes))),
             Span::styled(verdict, self.model.theme.style(Role::Bad)),
         ]));
         for part in &memory.parts {
             let when = part.phase.in_words();
-            let size = format!("{:>9}", bytes_in_words(part.bytes));
+            let size = format!("{:>9}", human_bytes(part.bytes));
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
             lines.push(Line::from(vec![
                 Span::raw(format!("{size} ")),
@@ -109,14 +109,14 @@ impl Text<'_> {
         }
         if memory.peak_recomputed_bytes < memory.peak_bytes {
             lines
-                .push(self.faint(&format!("{:>9} peak with recompute_activations = always", bytes_in_words(memory.peak_recomputed_bytes))));
+                .push(self.faint(&format!("{:>9} peak with recompute_activations = always", human_bytes(memory.peak_recomputed_bytes))));
         }
     }
 
     fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
         let title = if time.is_upper_bound { "time, at most" } else { "time, about" };
         lines.push(self.title(&format!("{title}, if all groups are mixed")));
-        let in_all = |step: f64, total: f64| format!("{} per step, {} total", seconds_in_words(step), seconds_in_words(total));
+        let in_all = |step: f64, total: f64| format!("{} per step, {} total", human_seconds(step), human_seconds(total));
         lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
         if time.is_upper_bound {
             lines.push(self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))));
@@ -129,28 +129,28 @@ impl Text<'_> {
             ("gradient", time.training_seconds_per_step),
         ] {
             lines.push(Line::from(vec![
-                Span::raw(format!("{:>9} ", seconds_in_words(seconds))),
+                Span::raw(format!("{:>9} ", human_seconds(seconds))),
                 Span::styled(self.bar(seconds / step, 6), self.model.theme.style(Role::SeriesTwo)),
                 Span::raw(format!(" {name}, {:.0} %", 100.0 * seconds / step)),
             ]));
         }
-        let evals = format!("{:>9} {} evals, and the test set before and after", seconds_in_words(time.eval_seconds), time.evals);
+        let evals = format!("{:>9} {} evals, and the test set before and after", human_seconds(time.eval_seconds), time.evals);
         lines.push(self.faint(&evals));
     }
 
     fn disk(&self, disk: &Disk, title: &str, lines: &mut Vec<Line<'static>>) {
         lines.push(self.title(title));
-        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes_in_words(free)));
+        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", human_bytes(free)));
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
         let short = if short { ": does not fit" } else { "" };
-        lines.push(Line::styled(format!("{}{free}{short}", bytes_in_words(disk.total_bytes)), self.model.theme.style(role)));
+        lines.push(Line::styled(format!("{}{free}{short}", human_bytes(disk.total_bytes)), self.model.theme.style(role)));
         lines.push(self.faint(&format!(
             "{} checkpoints of {}, rollouts {}, evals {}",
             disk.checkpoints,
-            bytes_in_words(disk.checkpoint_bytes),
-            bytes_in_words(disk.rollouts_bytes),
-            bytes_in_words(disk.evals_bytes)
+            human_bytes(disk.checkpoint_bytes),
+            human_bytes(disk.rollouts_bytes),
+            human_bytes(disk.evals_bytes)
         )));
     }
 

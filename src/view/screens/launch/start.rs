@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::run::{Compute, RunDirectory};
+use crate::run::{DeviceChoice, RunDirectory};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Confirm, Popup};
@@ -143,9 +143,9 @@ pub(super) fn in_words(model: &Model) -> String {
     let rows = model.workbench.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
     let steps = rows.map_or_else(String::new, |rows| format!("{} steps of ", config.total_steps(rows)));
     let device = match model.launch.form.compute {
-        Compute::Any => String::new(),
-        Compute::Cpu => ", CPU".to_owned(),
-        Compute::Gpu(ordinal) => format!(", GPU {ordinal}"),
+        DeviceChoice::Any => String::new(),
+        DeviceChoice::Cpu => ", CPU".to_owned(),
+        DeviceChoice::Gpu(ordinal) => format!(", GPU {ordinal}"),
     };
     let model_name = super::around::short_name(&config.base_model);
     format!("{steps}{} x {}, {model_name}{device}", config.prompt_groups_per_step, config.completions_per_prompt)

@@ -8,7 +8,7 @@ use crate::view::control;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Confirm, Popup};
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 
 const HERE: Place = Place::On(Screen::Live);
 const fn within(pane: &'static str) -> Place {
@@ -198,7 +198,7 @@ fn resume(model: &mut Model) -> Vec<Command> {
 }
 
 fn stop(model: &mut Model, now: bool) -> Vec<Command> {
-    let id = model.workbench.current_run().map(Watched::id).unwrap_or_default();
+    let id = model.workbench.current_run().map(FollowedRun::id).unwrap_or_default();
     let (text, yes) = match now {
         true => ("Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
         false => ("Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),

@@ -11,7 +11,7 @@ pub(super) fn explained(row: &Row, member: usize, kind: Advantage) -> String {
     if !reward.is_finite() {
         return "not scored: advantage 0, excluded from the mean".to_owned();
     }
-    if row.teaches_nothing().is_some() {
+    if row.zero_variance_reason().is_some() {
         return format!("all {scored} completions earn {}: zero variance, advantage 0", figure(*reward));
     }
     let (mean, deviation) = row.spread();
@@ -31,7 +31,7 @@ fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::advantage::{Dead, group_advantages, group_state};
+    use crate::advantage::{Dead, group_advantages, group_signal};
 
     #[test]
     fn the_formula_gives_what_it_says() {
@@ -39,7 +39,7 @@ mod tests {
             let row = Row {
                 rewards: rewards.to_vec(),
                 advantages: group_advantages(rewards, kind),
-                dead: group_state(rewards, true),
+                dead: group_signal(rewards, true),
                 ..Row::default()
             };
             assert_eq!(explained(&row, member, kind), expected);

@@ -1,6 +1,6 @@
 //! The groups of a step as data: from the run's latest events, else from its rollouts, which reach further back.
 
-use crate::advantage::{Dead, group_state};
+use crate::advantage::{Dead, group_signal};
 use crate::run::events::Group;
 use crate::view::model::Model;
 
@@ -31,7 +31,7 @@ impl Row {
     }
 
     /// Why nothing is learned from it, in a few words; `None` where something is.
-    pub(super) fn teaches_nothing(&self) -> Option<String> {
+    pub(super) fn zero_variance_reason(&self) -> Option<String> {
         let first = self.tiers.first().map_or("", String::as_str);
         let why = match self.dead {
             Dead::No => return None,
@@ -72,7 +72,7 @@ fn from_rollout(group: &Sampled) -> Row {
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
     let solved = completions().all(|completion| completion.score.as_ref().is_some_and(crate::score::Score::is_full));
-    let dead = group_state(&rewards, solved);
+    let dead = group_signal(&rewards, solved);
     Row {
         prompt_id: group.prompt_id.clone(),
         rewards,

@@ -12,7 +12,7 @@ use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::json::{self, Fault};
 
 /// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
@@ -25,7 +25,7 @@ pub(super) fn selected(model: &Model) -> Option<(&Sampled, &Completion, usize)> 
 }
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &model.theme;
     let step = model.live.at(run);
     let found = selected(model);
@@ -53,7 +53,7 @@ fn nothing(model: &Model, step: u64) -> String {
     }
 }
 
-fn lines(model: &Model, run: &Watched, completion: &Completion, member: usize) -> Vec<Line<'static>> {
+fn lines(model: &Model, run: &FollowedRun, completion: &Completion, member: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
     let rows = board::of_step(model, model.live.at(run));

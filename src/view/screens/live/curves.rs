@@ -12,7 +12,7 @@ use crate::run::events::Eval;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::amount::amount;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
 use crate::view::widgets::fit::wrapped;
@@ -147,7 +147,7 @@ impl View {
 }
 
 /// Draws the large chart.
-pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw_large(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let view = &model.live.view;
     let subject = &SUBJECTS[view.large % SUBJECTS.len()];
     let log = if view.log { ", log scale" } else { "" };
@@ -170,7 +170,7 @@ pub(super) fn draw_large(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
 }
 
 /// What the reader should know of a subject; why it has no values, where that is known.
-fn note(run: &Watched, subject: &Subject) -> &'static str {
+fn note(run: &FollowedRun, subject: &Subject) -> &'static str {
     let is_kl = subject.metrics.iter().any(|(_, name)| *name == "kl");
     let is_off = || run.directory.as_ref().is_some_and(|directory| directory.file().config.kl_beta == 0.0);
     if is_kl && !run.history.metrics.contains_key("kl") && is_off() { "not measured (kl_beta = 0)" } else { subject.note }
@@ -184,17 +184,17 @@ fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
 }
 
 /// The step that a place inside the large chart shows.
-pub(super) fn step_at(model: &Model, run: &Watched, inside: Rect, column: u16) -> Option<u64> {
+pub(super) fn step_at(model: &Model, run: &FollowedRun, inside: Rect, column: u16) -> Option<u64> {
     let subject = &SUBJECTS[model.live.view.large % SUBJECTS.len()];
     let (_, high) = rows_of_chart(subject, inside.height as usize);
     chart(model, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
 }
 
 /// What the chart of a subject shows of a run, and of those that lie over it.
-fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a> {
+fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
     let view = &model.live.view;
     let others = model.workbench.overlay.iter().filter(|path| *path != run.path());
-    let overlay: Vec<&Watched> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
+    let overlay: Vec<&FollowedRun> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
     let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
@@ -242,7 +242,7 @@ fn chart<'a>(model: &'a Model, run: &'a Watched, subject: &Subject) -> Chart<'a>
 }
 
 /// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left out, the least telling first.
-fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &model.theme;
     let step = chart.cursor.unwrap_or_default();
     let full = columns >= 60;
@@ -275,7 +275,7 @@ fn readout(model: &Model, run: &Watched, chart: &Chart<'_>, columns: usize) -> L
 }
 
 /// Draws as many small charts beside each other as fit, beginning with the carousel's.
-pub(super) fn draw_small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw_small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let count = (area.width / 34).clamp(1, 4);
     let places = Layout::horizontal(vec![Constraint::Fill(1); count as usize]).split(area);
     for (index, place) in places.iter().enumerate() {
@@ -284,7 +284,7 @@ pub(super) fn draw_small(model: &Model, run: &Watched, frame: &mut Frame<'_>, ar
     }
 }
 
-fn small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, subject: &Subject, focused: bool, number: usize) {
+fn small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, subject: &Subject, focused: bool, number: usize) {
     let block = pane(&model.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -299,7 +299,7 @@ fn small(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, subjec
 }
 
 /// One line: the reward as a sparkline, for narrow terminals.
-pub(super) fn one_line(model: &Model, run: &Watched, columns: usize) -> Line<'static> {
+pub(super) fn one_line(model: &Model, run: &FollowedRun, columns: usize) -> Line<'static> {
     let values = |name: &str| run.history.metrics.get(name).map(|series| up_to(series, model.live.last(run), 40)).unwrap_or_default();
     let rewards = values("reward");
     let said = |values: &[f64]| values.last().map_or_else(|| "-".to_owned(), |value| amount(*value));

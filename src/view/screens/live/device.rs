@@ -11,7 +11,7 @@ use crate::run::events::Device;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::amount::{duration, percent};
 use crate::view::widgets::gauge::gauge;
 use crate::view::widgets::sparkline::sparkline;
@@ -25,7 +25,7 @@ const PHASES: [(&str, Role); 5] = [
 ];
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let block = pane(&model.theme, "time and device", focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -35,7 +35,7 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
 }
 
 /// Shares of the step's time.
-fn phases(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let step = model.live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
@@ -58,7 +58,7 @@ fn phases(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
 }
 
 /// The device's condition; a sentence where nobody measures it.
-fn device(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+fn device(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| words::one_line(&run.device)).filter(|name| !name.is_empty());

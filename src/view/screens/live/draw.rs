@@ -10,7 +10,7 @@ use super::{completion, curves, device, groups, header, log, numbers, overlay, p
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -44,7 +44,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 /// The pane at a place of the screen, with the place of its frame.
-pub(super) fn pane_at(model: &Model, run: &Watched, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+pub(super) fn pane_at(model: &Model, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
     let (columns, rows) = model.size;
     // Below the tabs, above the hints.
     let area = Rect { x: 0, y: 1, width: columns, height: rows.saturating_sub(2) };
@@ -53,12 +53,12 @@ pub(super) fn pane_at(model: &Model, run: &Watched, column: u16, row: u16) -> Op
     found.map(|(area, slot)| (shown_in(model, &slot), area))
 }
 
-/// Of the panes that share a place, the one that has the focus, else the first.
+/// DraftTarget the panes that share a place, the one that has the focus, else the first.
 fn shown_in(model: &Model, slot: &[&'static str]) -> &'static str {
     slot.iter().find(|pane| **pane == model.live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
 }
 
-fn one_of(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, pane: &'static str) {
+fn one_of(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, pane: &'static str) {
     if area.width == 0 || area.height == 0 {
         return;
     }
@@ -77,7 +77,7 @@ fn one_of(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, pane:
 }
 
 /// Rows that the groups of the step want: one each, the frame, a head and a sentence.
-fn rows_of_groups(model: &Model, run: &Watched) -> u16 {
+fn rows_of_groups(model: &Model, run: &FollowedRun) -> u16 {
     let groups = super::board::of_step(model, model.live.at(run)).len();
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
 }
@@ -97,7 +97,7 @@ struct Places {
 }
 
 impl Places {
-    fn of(model: &Model, run: &Watched, area: Rect) -> Self {
+    fn of(model: &Model, run: &FollowedRun, area: Rect) -> Self {
         if model.zoomed {
             let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
             return Self { top, slots: vec![(rest, vec![model.live.pane])], ..Self::default() };
@@ -111,7 +111,7 @@ impl Places {
         }
     }
 
-    fn full(model: &Model, run: &Watched, area: Rect) -> Self {
+    fn full(model: &Model, run: &FollowedRun, area: Rect) -> Self {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let both = rest - charts - events;
@@ -150,7 +150,7 @@ impl Places {
         Self { top, slots, ..Self::default() }
     }
 
-    fn two_columns(run: &Watched, area: Rect) -> Self {
+    fn two_columns(run: &FollowedRun, area: Rect) -> Self {
         let upper = area.height.saturating_sub(2) / 2;
         let below = u16::from(run.standing_alerts().next().is_some());
         let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(below)];
@@ -160,7 +160,7 @@ impl Places {
         Self { top, alert, slots: vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS]), (second, rest)], ..Self::default() }
     }
 
-    fn one_column(model: &Model, run: &Watched, area: Rect) -> Self {
+    fn one_column(model: &Model, run: &FollowedRun, area: Rect) -> Self {
         let board = rows_of_groups(model, run).min(area.height.saturating_sub(3) / 2).max(3);
         let rows = [Constraint::Length(2), Constraint::Length(1), Constraint::Length(board), Constraint::Fill(1)];
         let [top, reward, groups, rest] = Layout::vertical(rows).areas(area);

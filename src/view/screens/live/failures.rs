@@ -7,7 +7,7 @@ use crate::run::{read_step, rollout_segments};
 use crate::score::{FailureClass, Score};
 use crate::view::message::{Command, Outlet, Work};
 use crate::view::model::Model;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 
 /// Steps that are counted from rollouts at most, the latest first.
 const STEPS_COUNTED: u64 = 60;
@@ -21,7 +21,7 @@ pub(super) struct Failures {
 }
 
 /// The shares of each kind at the last `count` steps up to `last`, oldest first; NaN where a step is unknown.
-pub(super) fn shares(model: &Model, run: &Watched, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
+pub(super) fn shares(model: &Model, run: &FollowedRun, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
     let first = (last + 1).saturating_sub(count).max(1);
     let told = is_told(run);
     let shares_of = |class: &'static str| {
@@ -39,7 +39,7 @@ pub(super) fn shares(model: &Model, run: &Watched, last: u64, count: u64) -> Vec
 }
 
 /// Whether the log tells kinds of failure.
-fn is_told(run: &Watched) -> bool {
+fn is_told(run: &FollowedRun) -> bool {
     run.history.metrics.range("failures/".to_owned()..).next().is_some_and(|(name, _)| name.starts_with("failures/"))
 }
 

@@ -12,11 +12,11 @@ use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::fit::wrapped;
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let (live, theme) = (&model.live, &model.theme);
     let step = live.at(run);
     let rows = board::of_step(model, step);
@@ -44,7 +44,7 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
     for (index, row) in rows.iter().enumerate().skip(first).take(room) {
         lines.push(plan.row(theme, row, at == Some(index), live.member.index));
     }
-    let is_dead = rows.iter().all(|row| row.teaches_nothing().is_some());
+    let is_dead = rows.iter().all(|row| row.zero_variance_reason().is_some());
     let role = if is_dead { Role::Warning } else { Role::Faint };
     lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
     lines.extend((with_key > 0).then(|| key(theme)));
@@ -62,14 +62,14 @@ pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) ->
 /// Lines of the head, and the sentence below.
 fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
-    let (dead, all) = (learned.clone().filter(|row| row.teaches_nothing().is_some()).count(), learned.count());
+    let (dead, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
     let replaced = if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
-    let footer = if height >= 4 { wrapped(&(share_in_words(dead, all) + &replaced), columns) } else { Vec::new() };
+    let footer = if height >= 4 { wrapped(&(zero_variance_text(dead, all) + &replaced), columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
 
 /// Why there are no groups, in words.
-fn nothing(model: &Model, run: &Watched, step: u64) -> String {
+fn nothing(model: &Model, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
     match (step, model.live.rollouts.of(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
@@ -83,7 +83,7 @@ fn nothing(model: &Model, run: &Watched, step: u64) -> String {
     }
 }
 
-fn share_in_words(dead: usize, all: usize) -> String {
+fn zero_variance_text(dead: usize, all: usize) -> String {
     match dead {
         0 => format!("All {all} groups are mixed."),
         _ if dead == all => format!("All {all} groups have zero variance: no gradient."),
@@ -140,7 +140,7 @@ impl Plan {
             spans.push(Span::raw(format!(" {mean:>5.2} {deviation:>5.2}")));
         }
         let mut line = Line::from(spans);
-        if let Some(why) = row.teaches_nothing() {
+        if let Some(why) = row.zero_variance_reason() {
             let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
             let text = [

@@ -9,7 +9,7 @@ use crate::run::Status;
 use crate::view::model::Model;
 use crate::view::role::Role;
 use crate::view::screens::runs;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::amount::{amount, duration};
 use crate::view::widgets::fit::fitted as cut;
 use crate::view::widgets::gauge::gauge;
@@ -20,13 +20,13 @@ const PACE_STEPS: u64 = 10;
 const SILENT_MS: u64 = 60_000;
 
 /// The lines, at most `columns` wide.
-pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     vec![fitted(state(model, run, columns), columns), fitted(progress(model, run, columns), columns)]
 }
 
 /// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model and device. The parts
 /// that matter most stand first; an error is cut rather than left out, however long its path.
-fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
+fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &model.theme;
     let status = run.status();
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
@@ -61,7 +61,7 @@ fn state(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
 }
 
 /// How far the run is, how long it will take, how fast it goes.
-fn progress(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> {
+fn progress(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &model.theme;
     let (done, total) = (run.history.last_step, total_steps(run));
     let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
@@ -94,14 +94,14 @@ fn progress(model: &Model, run: &Watched, columns: usize) -> Vec<Span<'static>> 
 }
 
 /// Steps planned, as they stand after the `set` verbs; 0 where nobody knows.
-pub(super) fn total_steps(run: &Watched) -> u64 {
+pub(super) fn total_steps(run: &FollowedRun) -> u64 {
     let set = run.history.controls.iter().rev().filter(|control| control.verb == "set");
     let changed = set.filter_map(|control| control.arguments.get("max_steps").and_then(serde_json::Value::as_u64)).next();
     changed.or_else(|| run.history.run.as_ref().map(|run| run.total_steps)).unwrap_or(0)
 }
 
 /// Mean seconds of the latest steps.
-pub(super) fn pace(run: &Watched) -> Option<f64> {
+pub(super) fn pace(run: &FollowedRun) -> Option<f64> {
     let last = run.history.last_step;
     let seconds: Vec<f64> = super::curves::up_to(run.history.metrics.get("seconds")?, last, PACE_STEPS);
     let seconds: Vec<f64> = seconds.into_iter().filter(|value| value.is_finite()).collect();
@@ -109,7 +109,7 @@ pub(super) fn pace(run: &Watched) -> Option<f64> {
 }
 
 /// How long a worker that should compute has said nothing, seconds; `None` where that is as it should be.
-fn silent_seconds(model: &Model, run: &Watched) -> Option<f64> {
+fn silent_seconds(model: &Model, run: &FollowedRun) -> Option<f64> {
     let status = run.status();
     if !matches!(status, Status::Running | Status::Starting | Status::Stopping) {
         return None;

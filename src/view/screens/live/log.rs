@@ -9,11 +9,11 @@ use super::words;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::fit::wrapped;
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let back = model.live.log_back.min(run.log.len().saturating_sub(1));
     let title = if back > 0 { format!("alerts and log, {back} back") } else { "alerts and log".to_owned() };
     let block = pane(&model.theme, &title, focused);
@@ -28,7 +28,7 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
 }
 
 /// The alerts that stand, the gravest first.
-pub(super) fn alerts(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let grave = |level: &str| match level {
         "error" => 0,
@@ -52,7 +52,7 @@ pub(super) fn alerts(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'
 }
 
 /// The latest events that fit into so many lines, oldest first; `back` leaves out that many of the latest.
-fn events(model: &Model, run: &Watched, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
+fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     if run.log.is_empty() && rows > 0 {
         return vec![Line::styled("no events yet", theme.style(Role::Faint))];

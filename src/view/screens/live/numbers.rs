@@ -6,11 +6,11 @@ use super::{header, log};
 use crate::view::model::Model;
 use crate::view::role::Role;
 use crate::view::screens::runs;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::amount::{amount, duration, percent};
 
 /// One fact a line.
-pub(super) fn lines(model: &Model, run: &Watched, columns: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let step = model.live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
     let number = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), amount);

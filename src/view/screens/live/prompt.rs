@@ -11,10 +11,10 @@ use crate::run::GROUP_STEPS_KEPT;
 use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &model.theme;
     let rows = board::of_step(model, model.live.at(run));
     let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
@@ -47,7 +47,7 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
 }
 
 /// The groups of a row's prompt, by step.
-fn across(run: &Watched, row: &Row) -> Vec<(u64, Row)> {
+fn across(run: &FollowedRun, row: &Row) -> Vec<(u64, Row)> {
     let of_prompt = |(step, groups): (&u64, &std::collections::BTreeMap<u64, crate::run::events::Group>)| {
         groups.values().find(|group| group.prompt_id == row.prompt_id).map(|group| (*step, board::from_event(group)))
     };

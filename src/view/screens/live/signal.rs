@@ -11,13 +11,13 @@ use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::role::Role;
 use crate::view::theme::Theme;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::amount::percent;
 use crate::view::widgets::stack::{Band, stack};
 use crate::view::widgets::{histogram, sparkline};
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &model.theme;
     let block = pane(theme, "tiers, failures, advantages", focused);
     let inside = block.inner(area);
@@ -33,7 +33,7 @@ pub(super) fn draw(model: &Model, run: &Watched, frame: &mut Frame<'_>, area: Re
 }
 
 /// The shares of the tiers as a stacked picture, with the shares at the step that is looked at.
-fn of_tiers(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     if rows == 0 {
         return Vec::new();
@@ -60,7 +60,7 @@ fn of_tiers(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Li
 }
 
 /// The commonest kinds of failure: a curve and the share at the step that is looked at.
-fn of_failures(model: &Model, run: &Watched, columns: usize, most: usize) -> Vec<Line<'static>> {
+fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let (_, last) = model.live.view.steps(model.live.last(run));
     let shares = failures::shares(model, run, last, 60);
@@ -82,7 +82,7 @@ fn of_failures(model: &Model, run: &Watched, columns: usize, most: usize) -> Vec
 }
 
 /// How the advantages of the step are spread.
-fn of_advantages(model: &Model, run: &Watched, columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn of_advantages(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let step = model.live.at(run);
     let all: Vec<f64> =

@@ -4,11 +4,11 @@ use crate::report::size;
 use crate::run::events::{Control, EventBody};
 use crate::run::{Event, Status};
 use crate::view::role::Role;
-use crate::view::watched::Watched;
+use crate::view::watched::FollowedRun;
 use crate::view::widgets::amount::{amount, duration, percent};
 
 /// What happened at which step, as letters for the axis; a rarer thing covers a commoner one.
-pub(super) fn marks(run: &Watched) -> Vec<(u64, &'static str)> {
+pub(super) fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
     let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
     let checkpoints = history.checkpoints.keys().map(|step| (*step, "c"));
@@ -18,7 +18,7 @@ pub(super) fn marks(run: &Watched) -> Vec<(u64, &'static str)> {
 }
 
 /// What the marks of a step mean; `None` where there is none.
-pub(super) fn at_step(run: &Watched, step: u64) -> Option<String> {
+pub(super) fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     let history = &run.history;
     let mut found = Vec::new();
     if history.checkpoints.contains_key(&step) {

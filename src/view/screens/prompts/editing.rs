@@ -3,7 +3,7 @@
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
 
-use super::kept::{self, Kept, Of, Origin, Place};
+use super::kept::{self, Kept, DraftTarget, Origin, Place};
 use super::offer::{self, Found};
 use super::rows::{Entry, row};
 use super::turns;
@@ -70,19 +70,19 @@ impl Editing {
     }
 
     /// What it is, for the file that keeps it.
-    pub(super) fn of(&self) -> Of {
+    pub(super) fn of(&self) -> DraftTarget {
         let origin = |set: PromptSet| {
             let row = || self.row.as_ref().map(|row| (row.id.clone(), row.fields.clone()));
             let (id, fields) = row().unwrap_or_default();
             self.gone.clone().unwrap_or_else(|| Origin { set: set.name().to_owned(), id, fields })
         };
         match self.what {
-            What::Messages(entry) => Of::Messages(origin(entry.set)),
-            What::Expected(entry) => Of::Expected(origin(entry.set)),
-            What::New(set, _) if self.gone.is_some() => Of::Messages(origin(set)),
-            What::New(set, after) => Of::New { set: set.name().to_owned(), after },
-            What::NewExpected(set, _) => Of::Expected(origin(set)),
-            What::System => Of::System { was: self.start.clone() },
+            What::Messages(entry) => DraftTarget::Messages(origin(entry.set)),
+            What::Expected(entry) => DraftTarget::Expected(origin(entry.set)),
+            What::New(set, _) if self.gone.is_some() => DraftTarget::Messages(origin(set)),
+            What::New(set, after) => DraftTarget::New { set: set.name().to_owned(), after },
+            What::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
+            What::System => DraftTarget::System { was: self.start.clone() },
         }
     }
 
@@ -112,7 +112,7 @@ pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
         return Vec::new();
     }
     let commands = kept::forget(model);
-    let (row, start) = as_it_is(&open, what);
+    let (row, start) = current_value(&open, what);
     let place = Place::new(&open.task, &model.options.data, model.now_ms, &model.prompts.offers.told);
     model.prompts.offers.told.insert(place.file.clone());
     let text = start.clone();
@@ -152,7 +152,7 @@ fn show(model: &mut Model, editing: Editing) {
 }
 
 /// The row of what is to be written, and the text as it is now.
-pub(super) fn as_it_is(open: &OpenTask, what: What) -> (Option<PromptRow>, String) {
+pub(super) fn current_value(open: &OpenTask, what: What) -> (Option<PromptRow>, String) {
     let row = match what {
         What::Messages(entry) | What::Expected(entry) => row(open, entry).cloned(),
         What::New(..) | What::NewExpected(..) | What::System => None,

@@ -23,7 +23,7 @@ pub(super) struct Kept {
     /// The task's file, as the task lay when the text was kept.
     pub(super) task: String,
     /// What it is.
-    pub(super) of: Of,
+    pub(super) of: DraftTarget,
     /// Row and column of the cursor.
     pub(super) cursor: (usize, usize),
     /// When it was kept, milliseconds since 1970.
@@ -35,7 +35,7 @@ pub(super) struct Kept {
 /// What a kept text is, in words that still mean something when rows have gone elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Of {
+pub(super) enum DraftTarget {
     /// The turns of a row.
     Messages(Origin),
     /// The expected answer of a row.
@@ -177,7 +177,7 @@ pub fn keep_now(model: &Model) -> Result<(), String> {
 }
 
 /// Another task is open: what was written of the one before stays in its file, and is offered with that task.
-pub(super) fn put_away(model: &mut Model) -> Vec<Command> {
+pub(super) fn park_draft(model: &mut Model) -> Vec<Command> {
     let (Some(open), Some(editing)) = (&model.workbench.task, &model.prompts.editing) else { return Vec::new() };
     if editing.place.mark == mark(&open.task) {
         return Vec::new();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::editing::{self, What};
-use super::kept::{self, Kept, Of, Origin, Place};
+use super::kept::{self, Kept, DraftTarget, Origin, Place};
 use super::rows::Entry;
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
@@ -15,7 +15,7 @@ use crate::view::workbench::OpenTask;
 
 /// What was found, and what the user has heard of.
 #[derive(Debug, Default)]
-pub(super) struct Offers {
+pub(super) struct DraftOffers {
     /// Texts that the user is yet to be asked about, the oldest first.
     waiting: Vec<Offer>,
     /// Files that this session has written, asked about or complained of.
@@ -44,7 +44,7 @@ pub(super) struct Found {
     pub(super) note: Option<String>,
 }
 
-impl Offers {
+impl DraftOffers {
     /// The task was read again, or is another one: what is left of it is looked for anew.
     pub(super) fn begin_anew(&mut self) {
         self.waiting.clear();
@@ -54,11 +54,11 @@ impl Offers {
 impl Kept {
     fn title(&self) -> String {
         match &self.of {
-            Of::Messages(origin) => format!("messages of {}", origin.id),
-            Of::Expected(origin) => format!("expected answer of {}", origin.id),
-            Of::New { set, after: 0 } => format!("new first row of the {set} set"),
-            Of::New { set, after } => format!("new row of the {set} set after line {after}"),
-            Of::System { .. } => "system prompt".to_owned(),
+            DraftTarget::Messages(origin) => format!("messages of {}", origin.id),
+            DraftTarget::Expected(origin) => format!("expected answer of {}", origin.id),
+            DraftTarget::New { set, after: 0 } => format!("new first row of the {set} set"),
+            DraftTarget::New { set, after } => format!("new row of the {set} set after line {after}"),
+            DraftTarget::System { .. } => "system prompt".to_owned(),
         }
     }
 }
@@ -107,10 +107,10 @@ fn read(file: &Path) -> Result<Kept, String> {
     let text = crate::files::read_text(file).map_err(|error| error.to_string())?;
     let kept: Kept = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     match &kept.of {
-        Of::Messages(Origin { set, .. }) | Of::Expected(Origin { set, .. }) | Of::New { set, .. } => {
+        DraftTarget::Messages(Origin { set, .. }) | DraftTarget::Expected(Origin { set, .. }) | DraftTarget::New { set, .. } => {
             set_called(set).map(|_| ()).ok_or_else(|| format!("unknown prompt set {set:?}"))?;
         }
-        Of::System { .. } => {}
+        DraftTarget::System { .. } => {}
     }
     Ok(kept)
 }
@@ -188,22 +188,22 @@ fn take_up(model: &mut Model, offer: Offer) -> Vec<Command> {
 }
 
 /// Where a kept text belongs now; a sentence where its set cannot take it.
-fn find(open: &OpenTask, of: &Of) -> Result<Found, String> {
+fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
     let here = |what: What, note: Option<String>| {
-        let (row, start) = editing::as_it_is(open, what);
+        let (row, start) = editing::current_value(open, what);
         Found { what, row, gone: None, start, note }
     };
     let (origin, what): (&Origin, fn(Entry) -> What) = match of {
-        Of::Messages(origin) => (origin, What::Messages),
-        Of::Expected(origin) => (origin, What::Expected),
-        Of::System { was } => {
+        DraftTarget::Messages(origin) => (origin, What::Messages),
+        DraftTarget::Expected(origin) => (origin, What::Expected),
+        DraftTarget::System { was } => {
             let changed = open.task.system.as_deref().unwrap_or_default() != was;
             return Ok(here(
                 What::System,
                 changed.then(|| "the system prompt has changed since".to_owned()),
             ));
         }
-        Of::New { set, after } => {
+        DraftTarget::New { set, after } => {
             let (set, file) = set_of(open, set)?;
             let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
             let note = (last < *after).then(|| format!("{file} is shorter now: the row is appended after its last line"));
@@ -222,7 +222,7 @@ fn find(open: &OpenTask, of: &Of) -> Result<Found, String> {
         return Ok(here(what(Entry { set, index: index as u32 }), note));
     }
     let last = rows.last().map_or(0, |row| row.line);
-    let what = if matches!(of, Of::Messages(_)) { What::New(set, last) } else { What::NewExpected(set, last) };
+    let what = if matches!(of, DraftTarget::Messages(_)) { What::New(set, last) } else { What::NewExpected(set, last) };
     let note = format!("{} was deleted from {file}: saving appends it as a new row", origin.id);
     Ok(Found { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
 }
@@ -261,7 +261,7 @@ mod tests {
         let both = nameless("1") + &nameless("2");
         check(&both, 0, &(nameless("0") + &both), Some(1));
         check(&both, 1, &(nameless("1") + &nameless("3")), None);
-        // Of twins the one in its own line.
+        // DraftTarget twins the one in its own line.
         check(&(nameless("1") + &nameless("1")), 1, &(nameless("1") + &nameless("1")), Some(1));
     }
 }

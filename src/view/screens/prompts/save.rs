@@ -178,7 +178,7 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
                 model.prompts.editing = None;
             }
             model.prompts.wanted = wanted;
-            commands.extend(draft::settle(model, &home));
+            commands.extend(draft::switch_to_copy(model, &home));
             if !home.is_copy {
                 model.say(format!("{done}: {}", path.display()));
             }
@@ -207,7 +207,7 @@ pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Comma
         move || task_files::home(&open.task, &data),
         move |model, home| match home {
             Ok(home) => {
-                let mut commands = draft::settle(model, &home);
+                let mut commands = draft::switch_to_copy(model, &home);
                 commands.extend(workbench::open_task(model, Some(home.folder.display().to_string())));
                 commands.push(Command::Edit { path: home.folder.join(file), line });
                 commands

@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::DETAIL;
 use super::columns::{age, state};
-use crate::report::{Entry, HeldOut, RunRow, percent, size, spread};
+use crate::report::{Entry, EvalSeries, RunRow, percent, size, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::model::Model;
 use crate::view::pane::pane;
@@ -177,7 +177,7 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
 }
 
 /// `proof valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
-fn passes(theme: &Theme, held_out: &HeldOut, width: usize) -> Vec<Line<'static>> {
+fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
     let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
     let is_base = trained.is_some_and(|(step, _)| *step == 0);
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {

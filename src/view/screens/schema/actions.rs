@@ -83,13 +83,13 @@ pub(super) const ACTIONS: &[Action] =
             .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
         Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| {
             match model.workbench.draft.theirs.is_some() {
-                true => draft::take_theirs(model),
+                true => draft::load_from_disk(model),
                 false => draft::take_offer(model),
             }
         })
         .also(&["restore draft"])
         .unless(decided),
-        Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, draft::keep_own)
+        Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, draft::keep_own_version)
             .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
         Action::new("schema.discard", "Discard draft", "discard draft", &["x"], HERE, decide::discard).unless(|model| {
             let draft = &model.workbench.draft;

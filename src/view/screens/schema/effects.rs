@@ -13,7 +13,7 @@ use crate::view::workbench::OpenTask;
 
 /// How the task's samples score now.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Effects {
+pub struct ScorePreview {
     /// Samples by tier, in the order unparsable, invalid, valid.
     pub now: [usize; 3],
     /// The same with the saved schema; `None` where that does not compile.
@@ -28,7 +28,7 @@ pub struct Effects {
     pub moved: Vec<(usize, Tier, Tier)>,
 }
 
-impl Effects {
+impl ScorePreview {
     /// Samples in all.
     pub fn total(&self) -> usize {
         self.now.iter().sum()
@@ -62,8 +62,8 @@ pub(super) fn compute(model: &Model) -> Vec<Command> {
 }
 
 /// `None` where newer work has begun.
-fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, outlet: &Outlet) -> Option<Effects> {
-    let mut effects = Effects { saved: saved.map(|_| [0; 3]), ..Effects::default() };
+fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, outlet: &Outlet) -> Option<ScorePreview> {
+    let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
     let (mut rewards, mut saved_rewards) = (0.0, 0.0);
     let samples = open.samples.as_deref().unwrap_or_default();
     let mut rows: HashMap<&str, &PromptRow> = HashMap::new();

@@ -73,7 +73,7 @@ fn scores(model: &Model) -> Vec<Line<'static>> {
 }
 
 /// Which samples changed their tier: `valid → invalid: lines 1, 2`.
-fn moved(theme: &Theme, effects: &super::Effects) -> Option<String> {
+fn moved(theme: &Theme, effects: &super::ScorePreview) -> Option<String> {
     let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
     let group = |(from, to): (Tier, Tier)| {
         let lines: Vec<String> =
@@ -87,7 +87,7 @@ fn moved(theme: &Theme, effects: &super::Effects) -> Option<String> {
     (!groups.is_empty()).then(|| groups.join("; "))
 }
 
-fn tier_line(theme: &Theme, task: &Task, effects: &super::Effects, tier: Tier) -> Line<'static> {
+fn tier_line(theme: &Theme, task: &Task, effects: &super::ScorePreview, tier: Tier) -> Line<'static> {
     let tiers = &task.score.tiers;
     let value = match tier {
         Tier::Valid => tiers.valid,

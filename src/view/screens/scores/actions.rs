@@ -64,7 +64,7 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |model| {
         drawing::cancel(model);
         if let Some(whole) = &model.scores.whole {
-            whole.give_up.now();
+            whole.cancel.now();
         }
         Vec::new()
     })

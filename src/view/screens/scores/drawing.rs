@@ -1,14 +1,14 @@
-//! Drawing completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
+//! SamplingJob completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
 
 use super::items::Written;
-use super::{Drawing, Source, listing, source};
+use super::{SamplingJob, Source, listing, source};
 use crate::config::Key;
 use crate::dataset::PromptRow;
 use crate::run::Status;
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
-use crate::view::program::{Call, Ended, GiveUp, Said, task_argument};
+use crate::view::program::{Call, Ended, CancelToken, Said, task_argument};
 use crate::view::screens::launch::form;
 use crate::view::widgets::cursor::Cursor;
 
@@ -100,13 +100,13 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
     arguments.push("--worker".to_owned());
     arguments.extend(model.launch.form.device_arguments());
     let call = Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments };
-    let give_up = GiveUp::default();
+    let cancel = CancelToken::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
     (model.scores.not_drawn, model.scores.fresh) = (None, true);
-    model.scores.drawing = Some(Drawing { give_up: give_up.clone(), what, told: String::new(), since_ms: model.now_ms });
+    model.scores.drawing = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: model.now_ms });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
     vec![Work::stream("scores.draw", move |outlet| {
-        let outcome = call.run(&give_up, &mut |said| {
+        let outcome = call.run(&cancel, &mut |said| {
             let from = from.clone();
             outlet.put(move |model| heard(model, said, &from));
         });
@@ -117,7 +117,7 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
 /// End the drawing.
 pub(super) fn cancel(model: &mut Model) {
     if let Some(drawing) = model.scores.drawing.take() {
-        drawing.give_up.now();
+        drawing.cancel.now();
     }
 }
 

@@ -6,7 +6,7 @@ use crate::view::model::Model;
 
 /// Which completions are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Only {
+pub enum TierFilter {
     /// All.
     #[default]
     All,
@@ -39,7 +39,7 @@ pub(super) enum Shown {
     Completion(usize, usize),
 }
 
-impl Only {
+impl TierFilter {
     /// The next filter.
     pub(super) fn next(self) -> Self {
         match self {
@@ -83,7 +83,7 @@ impl Order {
     }
 }
 
-/// Make the lines of the list anew: after every change of the scores, the filters or the order. Drawing and moving only read them.
+/// Make the lines of the list anew: after every change of the scores, the filters or the order. SamplingJob and moving only read them.
 pub(super) fn arrange(model: &mut Model) {
     model.scores.shown = lines(model);
 }
@@ -122,9 +122,9 @@ fn is_wanted(model: &Model, scored: &Scored, text: &str, place: usize) -> bool {
     let scores = &model.scores;
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return false };
     let tier = match scores.only {
-        Only::All => true,
-        Only::Tier(tier) => score.tier == tier,
-        Only::Moved => scores.moved.get(place).is_some_and(Option::is_some),
+        TierFilter::All => true,
+        TierFilter::Tier(tier) => score.tier == tier,
+        TierFilter::Moved => scores.moved.get(place).is_some_and(Option::is_some),
     };
     let name = scored.items.groups.get(item.group).map_or("", String::as_str);
     tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, text)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::items::{Item, Items};
-use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_state};
+use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_signal};
 use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
 
 /// Whether somebody still waits for what is computed.
@@ -31,7 +31,7 @@ pub struct Scored {
 pub struct Group {
     /// Its completions, by their place.
     pub members: Vec<usize>,
-    /// Of the rewards.
+    /// DraftTarget the rewards.
     pub mean: f64,
     /// Sample standard deviation of the rewards; 0 of fewer than two.
     pub deviation: f64,
@@ -105,7 +105,7 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: Wanted<'_>) -> Option<
         let rewards: Vec<f64> = group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
         let solved = group.members.iter().filter_map(|place| scores.get(*place)).all(Score::is_full);
-        group.state = group_state(&rewards, solved);
+        group.state = group_signal(&rewards, solved);
         for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
             if let Some(advantage) = advantages.get_mut(*place) {
                 *advantage = found;

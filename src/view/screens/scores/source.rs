@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scored::{Impact, Scored, impacts, moved, score};
-use super::{Source, Stored, Whole, listing};
+use super::{Source, Stored, RescoreJob, listing};
 use crate::advantage::Advantage;
 use crate::view::message::{Command, Outlet, Work};
 use crate::view::model::Model;
-use crate::view::program::GiveUp;
+use crate::view::program::CancelToken;
 use crate::view::widgets::cursor::Cursor;
 use crate::view::workbench::OpenTask;
 
@@ -196,7 +196,7 @@ pub(super) fn step(model: &mut Model, by: i64) -> Vec<Command> {
 pub(super) fn forget_run(model: &mut Model) {
     let scores = &mut model.scores;
     if let Some(whole) = scores.whole.take() {
-        whole.give_up.now();
+        whole.cancel.now();
     }
     (scores.stored, scores.step) = (None, 0);
     scores.impacts.clear();
@@ -209,17 +209,17 @@ pub(super) fn forget_run(model: &mut Model) {
 /// Score every stored step of the current run again, piece by piece.
 pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
     let (Some(run), Some(scorer)) = (run_step(model), model.workbench.scorer()) else { return Vec::new() };
-    let give_up = GiveUp::default();
+    let cancel = CancelToken::default();
     let version = model.workbench.draft.version;
     if let Some(before) = model.scores.whole.take() {
-        before.give_up.now();
+        before.cancel.now();
     }
-    model.scores.whole = Some(Whole { give_up: give_up.clone(), steps: run.last, version, ..Whole::default() });
+    model.scores.whole = Some(RescoreJob { cancel: cancel.clone(), steps: run.last, version, ..RescoreJob::default() });
     vec![Work::stream("scores.whole", move |outlet| {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
         for piece in all.chunks(PIECE) {
-            let wanted = || !give_up.is_asked() && outlet.is_wanted();
+            let wanted = || !cancel.is_asked() && outlet.is_wanted();
             if !wanted() {
                 return;
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ratatui::text::{Line, Span};
 
 use super::scored::{Impact, Scored, sum};
-use super::{Source, Whole};
+use super::{Source, RescoreJob};
 use crate::run::sha256;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
@@ -139,9 +139,9 @@ fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
     Line::styled(format!("{:>6} {:>9} {:>7} {:>7}", one.step, one.rewards, one.tiers, one.signs), theme.style(Role::Text))
 }
 
-fn of_whole(model: &Model, whole: &Whole) -> (String, Vec<String>) {
+fn of_whole(model: &Model, whole: &RescoreJob) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
-    let title = match (whole.is_done, whole.give_up.is_asked()) {
+    let title = match (whole.is_done, whole.cancel.is_asked()) {
         (true, _) => format!("this schema on the whole run, {scored} stored steps"),
         (false, true) => format!("cancelled after {scored} of {} steps", whole.steps),
         (false, false) => format!("scoring: {scored} of {} steps; x cancels", whole.steps),

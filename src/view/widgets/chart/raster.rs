@@ -118,7 +118,7 @@ impl Raster {
     }
 
     /// A sign where nothing stands yet.
-    pub(super) fn put_behind(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
+    pub(super) fn put_under(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
         let cell = self.cells.get(row * self.columns + column);
         if column < self.columns && cell.is_some_and(|cell| cell.dots == 0 && cell.symbol.is_none()) {
             self.put(column, row, symbol, role);
@@ -128,7 +128,7 @@ impl Raster {
     /// Gives a column the role, and a sign wherever nothing stands.
     pub(super) fn mark_column(&mut self, column: usize, symbol: &'static str, role: Role) {
         for row in 0..self.rows {
-            self.put_behind(column, row, symbol, role);
+            self.put_under(column, row, symbol, role);
             if column < self.columns
                 && let Some(cell) = self.cells.get_mut(row * self.columns + column)
             {
