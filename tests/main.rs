@@ -10,13 +10,11 @@ mod command_line;
 mod data_problems;
 mod dataset;
 #[cfg(feature = "engine")]
-mod faults;
+mod failpoints;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "engine")]
 mod gradients;
-#[cfg(all(feature = "download", feature = "engine", feature = "view"))]
-mod hostile_text;
 #[cfg(feature = "engine")]
 mod losses;
 #[cfg(feature = "engine")]
@@ -34,5 +32,7 @@ mod scoring;
 mod training;
 #[cfg(feature = "engine")]
 mod untrusted_files;
+#[cfg(all(feature = "download", feature = "engine", feature = "view"))]
+mod untrusted_text;
 #[cfg(feature = "view")]
 mod view;

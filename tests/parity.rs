@@ -1,9 +1,9 @@
 //! Parity with transformers: its numbers and texts lie in tests/parity, beside the names of the scripts that made them.
 
 mod adapters;
+mod candle_transformers;
 mod decoder;
 mod model_commands;
-mod second_oracle;
 
 use std::path::{Path, PathBuf};
 

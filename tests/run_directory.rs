@@ -1,5 +1,6 @@
 //! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
 
+mod accepted_requests;
 mod bad_input;
 mod command;
 mod control;
@@ -7,7 +8,6 @@ mod finished;
 mod history;
 mod launch;
 mod long_log;
-mod promises;
 mod results;
 mod rollouts;
 mod slots;
@@ -23,7 +23,7 @@ use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
     At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
-    RunError, RunLock, RunFolders, RunReference, RunState, State, StateWriter, Status, read_step,
+    RunError, RunFolders, RunLock, RunReference, RunState, State, StateWriter, Status, read_step,
 };
 
 /// A folder in memory where there is one, so that thousands of fsyncs cost nothing.

@@ -1,8 +1,8 @@
 //! Training: it learns, it resumes bit for bit, what must not move does not, and neither questions nor a full disk change what it comes to.
 
-mod asking;
 mod full_disk;
 mod learning;
+mod requests;
 mod resume;
 mod sampler;
 pub(crate) mod small_task;

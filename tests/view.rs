@@ -2,24 +2,24 @@
 
 mod chart;
 mod documentation;
+mod drafts;
 mod eval;
 mod every_action;
-mod everywhere;
+mod global_actions;
+mod harness;
 #[cfg(feature = "engine")]
 mod journey;
 mod launch;
 mod live;
 mod live_run;
-mod looks;
+mod palette;
 mod prompts;
-mod prompts_kept;
+mod pty_session;
 mod random;
-mod reaching;
 mod runs;
 mod schema;
 mod scores;
-mod session;
-mod stage;
+mod styles;
+mod synthetic_run;
 mod terminal;
-mod typing;
-mod written_run;
+mod text_input;

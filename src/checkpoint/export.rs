@@ -84,7 +84,9 @@ fn write_shards(
 /// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
 pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, rank: usize, alpha: f64) -> Result<(), CheckpointError> {
     let flat = parameters.flat();
-    write_folder(folder, |new| write_adapter(new, parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat), (base_model, rank, alpha)))
+    write_folder(folder, |new| {
+        write_adapter(new, parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat), (base_model, rank, alpha))
+    })
 }
 
 /// Adds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them.

@@ -4,17 +4,17 @@ mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod import; // PEFT's adapters
 mod locate; // where the model is that M names
-mod open; // its weights, perhaps with an adapter beside them
-mod start; // and its tokenizer, to prompt it
+mod open_model; // its weights, perhaps with an adapter beside them
+mod start_model; // and its tokenizer, to prompt it
 mod tensor_file; // safetensors, a piece at a time
-mod trainer; // save and resume
+mod trainer_state; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
 pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
-pub use open::OpenModel;
-pub use start::StartModel;
-pub use trainer::{Snapshot, TrainerState, load, load_parameters, remove, save, size};
+pub use open_model::OpenModel;
+pub use start_model::StartModel;
+pub use trainer_state::{Snapshot, TrainerState, load, load_parameters, remove, save, size};
 
 use std::path::PathBuf;
 
@@ -30,9 +30,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// A file is missing or unreadable.
-    #[error(
-        "{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)"
-    )]
+    #[error("{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)")]
     Read {
         /// The file.
         path: PathBuf,

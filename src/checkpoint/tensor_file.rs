@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::CheckpointError;
 use super::atomic::AtomicFolder;
-use crate::kernels::host_memory::{HostBuffer, copy_to_host};
+use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::model::ParameterSlot;
 
 /// Takes the next bytes of a file.

@@ -137,10 +137,7 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
         return Err(Failure::usage(format!("{} models: at most {MOST_TARGETS} --model", arguments.models.len())));
     }
     if arguments.samples > 1 && arguments.temperature == 0.0 {
-        return Err(Failure::usage(format!(
-            "--samples {} needs a temperature above 0: add --temperature 1",
-            arguments.samples
-        )));
+        return Err(Failure::usage(format!("--samples {} needs a temperature above 0: add --temperature 1", arguments.samples)));
     }
     let mut targets: Vec<Target> = Vec::new();
     for text in &arguments.models {
@@ -265,8 +262,5 @@ impl Threshold {
 
 /// A sampling temperature: 0 or above, finite.
 pub(super) fn temperature(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|value: &f64| value.is_finite() && *value >= 0.0)
-        .ok_or_else(|| "must be a number >= 0".to_owned())
+    text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0).ok_or_else(|| "must be a number >= 0".to_owned())
 }

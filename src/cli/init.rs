@@ -21,10 +21,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let files = task.files()?;
     let home = arguments.folder.join("tasks").join(&task.name);
     if fs::symlink_metadata(&home).is_ok() {
-        return Err(Failure::usage(format!(
-            "{} already exists: choose another folder, or remove it",
-            home.display()
-        )));
+        return Err(Failure::usage(format!("{} already exists: choose another folder, or remove it", home.display())));
     }
     make_folder(&home)?;
     for (name, bytes) in &files {

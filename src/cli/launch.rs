@@ -3,7 +3,7 @@
 use super::Failure;
 use super::progress::say;
 use crate::kernels::device::Engine;
-use crate::run::{DeviceChoice, Device, Gpu, RunDirectory, RunFolders, Slot};
+use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot};
 
 /// Where a worker finds the models that its run names: from the run's own folder, whatever the folder of whoever started it.
 pub(super) fn places(run: &RunDirectory) -> RunFolders {

@@ -4,8 +4,6 @@
 mod output;
 
 #[cfg(feature = "engine")]
-mod bar;
-#[cfg(feature = "engine")]
 mod bench;
 mod completions;
 mod dataset;
@@ -27,6 +25,8 @@ mod model;
 mod plan;
 #[cfg(feature = "engine")]
 mod progress;
+#[cfg(feature = "engine")]
+mod progress_bar;
 mod runs;
 mod runs_control;
 #[cfg(feature = "engine")]
@@ -165,7 +165,7 @@ fn asked() -> Outcome {
 
 fn subcommand(command: Command) -> Outcome {
     #[cfg(feature = "engine")]
-    bar::show_loading();
+    progress_bar::show_loading();
     match command {
         Command::Init(arguments) => init::run(arguments),
         #[cfg(feature = "engine")]

@@ -1,13 +1,13 @@
 //! `grpo-tui model`: make, look at and write models.
 
+mod args; // what it and log-probs are both told
 mod check; // another implementation's opinion
-mod compared; // what it and log-probs are both told
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
+mod memory_estimates;
 #[cfg(feature = "download")]
-mod pull; // from the Hugging Face Hub into the cache
-mod uses; // memory by what is done with a model
+mod pull; // from the Hugging Face Hub into the cache // memory by what is done with a model
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ use super::output::say;
 use super::{Failure, Outcome, print_json};
 use crate::config::ResolvedConfig;
 use crate::plan::{
-    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, human_bytes as bytes,
-    human_count as count, differences, disk, free_disk_bytes, judge, human_seconds as duration, time, trainable_parameters,
+    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, differences, disk, free_disk_bytes,
+    human_bytes as bytes, human_count as count, human_seconds as duration, judge, time, trainable_parameters,
 };
 use crate::run::RunFolders;
 use crate::score::{Scorer, data_problems, load_sets};

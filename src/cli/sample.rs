@@ -1,6 +1,6 @@
 //! `grpo-tui sample`: what a model writes for some of a task's prompts, each completion with its score.
 
-mod by_worker;
+mod worker_client;
 
 use std::path::PathBuf;
 
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let chosen = chosen(&arguments, &task)?;
     if arguments.worker {
-        return by_worker::run(&arguments, &task, &chosen, &places);
+        return worker_client::run(&arguments, &task, &chosen, &places);
     }
     let target = Target::find(&arguments.model, &task, &places)?;
     let engine = arguments.device.engine()?;

@@ -77,9 +77,7 @@ impl Rows {
         }
         let path = Path::new(on);
         if !path.is_file() {
-            return Err(Failure::usage(format!(
-                "--on {on}: no such file: use train, eval, test, or a file of prompt rows"
-            )));
+            return Err(Failure::usage(format!("--on {on}: no such file: use train, eval, test, or a file of prompt rows")));
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
         Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })

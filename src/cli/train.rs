@@ -88,10 +88,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         && let Some(report) = finished_report(&run)?
     {
         show(&run, &report, arguments.json)?;
-        eprintln!(
-            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
-            shown(&run, &places)
-        );
+        eprintln!("run is finished, nothing to do: to train further, grpo-tui train TASK --model {}", shown(&run, &places));
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.detach {
@@ -115,8 +112,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             Ok(ExitCode::from(130))
         }
         Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step = goes_on_from
-                .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
+            let step = goes_on_from.map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
             eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
         }
@@ -169,9 +165,7 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
 /// A path as `run.toml` holds it.
 fn recorded(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| {
-        Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display()))
-    })
+    text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
 
 /// A goal that is read from a set which the task lacks would never be met.
@@ -255,9 +249,7 @@ fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
         _ if report.base.n == 0 => {
             "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"
         }
-        (true, false) => {
-            "note: no test set: these prompts also chose the checkpoint, so the rates are optimistic; set [prompts] test\n"
-        }
+        (true, false) => "note: no test set: these prompts also chose the checkpoint, so the rates are optimistic; set [prompts] test\n",
         _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
     };
     let problems = repeated_prompts(&task, &load_sets(&task)?);

@@ -9,8 +9,8 @@ use clap::CommandFactory;
 use super::{Failure, Outcome, print};
 use crate::run::RunFolders;
 use crate::view::appearance::Given;
-use crate::view::capability::ColourDepth;
-use crate::view::{self, ViewExit, Options};
+use crate::view::terminal_capability::ColourDepth;
+use crate::view::{self, Options, ViewExit};
 
 /// The exit code where the terminal has vanished: there is nobody to tell.
 const LOST: u8 = 129;
@@ -69,7 +69,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn farewell(ending: &ViewExit) {
     let text = match &ending.live[..] {
         [] => return,
-        [one] => format!("{one} continues in the background: attach with `grpo-tui runs attach {one}`, stop with `grpo-tui runs stop {one}`"),
+        [one] => {
+            format!("{one} continues in the background: attach with `grpo-tui runs attach {one}`, stop with `grpo-tui runs stop {one}`")
+        }
         [first, rest @ ..] => format!("{first} and {} more continue in the background: list them with `grpo-tui runs list`", rest.len()),
     };
     // A terminal that cannot take the line is no failure of the runs.
@@ -93,8 +95,10 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
         None => std::env::current_dir()?,
         Some(folder) if folder.is_dir() => std::path::absolute(folder)?,
         Some(folder) => {
-            let text =
-                format!("{} is neither a subcommand (see --help) nor a folder: create a workspace with `grpo-tui init DIR`", folder.display());
+            let text = format!(
+                "{} is neither a subcommand (see --help) nor a folder: create a workspace with `grpo-tui init DIR`",
+                folder.display()
+            );
             return Err(Failure::usage(text));
         }
     };

@@ -175,8 +175,8 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     handshake.ready();
     let Some(slot) = post.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
     let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &post, &slot)?) };
-    let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
-        .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
+    let ended =
+        std::panic::catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
         Ok(why) => {
             say(&why);

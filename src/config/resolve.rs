@@ -343,9 +343,7 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
         ));
     }
     if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
-        return conflict(
-            "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned(),
-        );
+        return conflict("completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned());
     }
     if config.kl_beta > 0.0 && config.kl_estimator == super::KlEstimator::K1 && !config.kl_importance {
         return conflict(

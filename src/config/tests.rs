@@ -125,10 +125,7 @@ fn messages() {
         set(&["max_seq_len=512"]),
         "max_completion_tokens (512) leaves no tokens for the prompt within max_seq_len (512): raise max_seq_len or lower max_completion_tokens",
     );
-    check(
-        set(&["decode_per_prompt=1"]),
-        "decode_per_prompt = 1: a group of one has zero variance: set it to 2 or more",
-    );
+    check(set(&["decode_per_prompt=1"]), "decode_per_prompt = 1: a group of one has zero variance: set it to 2 or more");
     let file = |text: &str| Layers { file: Some(Assignments::from_toml("my.toml", text).unwrap()), ..Layers::default() };
     check(file("# mine\n\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
     check(file("seed = 1\nepochs = \"two\"\n"), "my.toml line 2: `epochs` is string `two`; must be must be a whole number from 1 to 10000");

@@ -1,7 +1,7 @@
 //! Held-out passes: prompts prepared once, completions drawn, scored, one record each.
 
-mod prompts; // rows as the model reads them
-mod second_opinion; // the same log-probs by another implementation
+mod candle_parity;
+mod prompts; // rows as the model reads them // the same log-probs by another implementation
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use crate::run::EvalRecord;
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 
+pub use candle_parity::{LogProbAgreement, candle_parity};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
-pub use second_opinion::{LogProbAgreement, candle_parity};
 
 /// What a pass is made with.
 #[derive(Clone, Copy, Debug)]

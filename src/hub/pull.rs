@@ -6,7 +6,7 @@
 mod blob;
 mod client;
 mod listing;
-mod steady;
+mod stall_guard;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
 
-use super::numbers::vectorised;
+use super::real::vectorised;
 
 /// `target += addend`, in place; both contiguous, of the same number of elements and type. On a GPU an f32 target takes bf16, too.
 pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {

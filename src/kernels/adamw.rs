@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
 
-use super::numbers::vectorised;
+use super::real::vectorised;
 
 /// The numbers of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]

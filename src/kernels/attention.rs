@@ -3,9 +3,9 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::Real;
-use super::matrix::{View, multiply};
-use super::memory::{by_number_type, read};
-use super::numbers::vectorised;
+use super::cpu_slice::{by_number_type, read};
+use super::gemm::{View, multiply};
+use super::real::vectorised;
 use super::rope::Heads;
 
 #[cfg(feature = "cuda")]
@@ -214,7 +214,7 @@ fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, pref
     vectorised(|| {
         for (i, (p, d)) in scores.chunks_exact(width).zip(changes.chunks_exact_mut(width)).enumerate() {
             let seen = prefix + i + 1;
-            let shared = super::numbers::dot(&p[..seen], &d[..seen]);
+            let shared = super::real::dot(&p[..seen], &d[..seen]);
             for (d, &p) in d[..seen].iter_mut().zip(p) {
                 *d = p * (*d - shared);
             }

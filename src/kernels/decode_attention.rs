@@ -4,9 +4,9 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
 use super::Real;
 use super::attention::softmax;
-use super::matrix::{View, multiply};
-use super::memory::{by_number_type, read};
-use super::numbers::{add_scaled, dot, vectorised};
+use super::cpu_slice::{by_number_type, read};
+use super::gemm::{View, multiply};
+use super::real::{add_scaled, dot, vectorised};
 use super::rope::Heads;
 
 #[cfg(feature = "cuda")]

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result};
 
 #[cfg(feature = "cuda")]
-use super::faults::explained;
+use super::cuda_errors::explained;
 
 /// Where the work is done and in which numbers.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::memory::{by_number_type, read};
-use super::numbers::add_scaled;
+use super::cpu_slice::{by_number_type, read};
+use super::real::add_scaled;
 
 /// `table`: [vocabulary, width] -> [ids, width]. On a GPU the ids are not checked: whoever places them there does that.
 pub fn embedding(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {

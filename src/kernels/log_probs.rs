@@ -3,8 +3,8 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
-use super::memory::{by_number_type, read};
-use super::numbers::vectorised;
+use super::cpu_slice::{by_number_type, read};
+use super::real::vectorised;
 
 /// What the head says about one row.
 #[derive(Clone, Copy, Debug, PartialEq)]

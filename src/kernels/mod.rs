@@ -6,14 +6,14 @@ pub mod accumulate; // a += b, in place
 pub mod adamw; // one optimizer update of a flat buffer
 pub mod attention; // causal attention over packed segments that share prefixes
 pub mod bias; // a bias added to every row
+pub mod cuda_errors; // what a CUDA error means, and what to do
 pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient
-pub mod faults; // what a CUDA error means, and what to do
-pub mod host_memory; // a tensor's numbers in this machine's memory
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
+pub mod matmul; // matrix products
 pub mod philox; // random numbers as a function of what they are for
-pub mod product; // matrix products
+pub mod pinned_memory; // a tensor's numbers in this machine's memory
 pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
 pub mod sampler; // drawing tokens, with their log-probs
@@ -21,12 +21,12 @@ pub mod swiglu; // silu(gate) * up
 pub mod threads;
 pub mod upload; // tensors from mapped files to their device // none of candle's own
 
+mod cpu_slice;
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares
 #[cfg(feature = "cuda")]
-pub(crate) mod graph; // work recorded once and started often
-mod matrix;
-mod memory;
-mod numbers;
+pub(crate) mod cuda_graph; // work recorded once and started often
+mod gemm;
+mod real;
 
-pub use numbers::Real;
+pub use real::Real;

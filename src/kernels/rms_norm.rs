@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::memory::{by_number_type, read};
-use super::numbers::{dot, vectorised};
+use super::cpu_slice::{by_number_type, read};
+use super::real::{dot, vectorised};
 
 /// `x`: [rows, width], `weight`: `[width]` -> [rows, width]. On a GPU `x` may be f32 where the weight, and so the result, is bf16.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {

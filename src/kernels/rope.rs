@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Real;
-use super::memory::{by_number_type, read};
-use super::numbers::vectorised;
+use super::cpu_slice::{by_number_type, read};
+use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
 use crate::hub::RopeScaling;
 

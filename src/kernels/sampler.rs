@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::Real;
+use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
-use super::memory::{by_number_type, read};
-use super::numbers::vectorised;
+use super::real::vectorised;
 
 /// A drawn token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]

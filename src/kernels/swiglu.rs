@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::memory::{by_number_type, read};
-use super::numbers::vectorised;
+use super::cpu_slice::{by_number_type, read};
+use super::real::vectorised;
 
 /// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width].
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {

@@ -37,7 +37,7 @@ mod gpu {
 
     use super::Uploader;
     use crate::kernels::cuda::{address, empty, failed};
-    use crate::kernels::host_memory::HostBuffer;
+    use crate::kernels::pinned_memory::HostBuffer;
 
     /// Below this the threads cost more than they save.
     pub(super) const LEAST_BYTES: usize = 1 << 20;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::Gradients;
-use crate::kernels::product::{add_product, product};
+use crate::kernels::matmul::{add_product, product};
 
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,15 +2,15 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::assemble::ModelLoader;
-use super::batch::DeviceBatch;
 use super::layer::{LayerActivations, NormWeight};
 use super::linear::Linear;
+use super::load::ModelLoader;
+use super::packed_batch::DeviceBatch;
 use super::parameters::exact_type;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Trainable, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
-use crate::kernels::product::matmul_f32;
+use crate::kernels::matmul::matmul_f32;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{RopeTable, rope_frequencies};
 

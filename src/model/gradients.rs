@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::Parameters;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::norm;
-use crate::kernels::product::add_product;
+use crate::kernels::matmul::add_product;
 
 /// Sums of gradients over the micro-batches seen so far.
 #[derive(Debug)]

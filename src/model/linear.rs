@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::adapter::{AdapterSet, Adapters};
 use super::gradients::Gradients;
 use crate::kernels::bias::add_bias;
-use crate::kernels::product::product;
+use crate::kernels::matmul::product;
 
 /// What is added to every row of a result.
 #[derive(Clone, Debug)]

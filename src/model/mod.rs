@@ -1,21 +1,21 @@
 //! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
 
 mod adapter; // low-rank adapters
-mod assemble; // a decoder put together from a checkpoint
-mod batch; // packed tokens
 mod decoder; // embedding, layers, final norm, head
 mod gradients; // one flat buffer of gradients
 mod layer; // one decoder layer, forward and backward
 mod linear; // x W^T with adapters
+mod load; // a decoder put together from a checkpoint
+mod packed_batch; // packed tokens
 mod parameters; // the flat buffer of what is trained
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::Adapters;
-pub use assemble::{adapter_names, fresh_adapters};
-pub use batch::{PackedBatch, Sequence};
 pub use decoder::{Activations, Decoder};
 pub use gradients::Gradients;
 pub use layer::{Layer, RowContext};
+pub use load::{adapter_names, fresh_adapters};
+pub use packed_batch::{PackedBatch, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
 pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
 

@@ -1,9 +1,9 @@
 //! A checkpoint's tensors under their Hugging Face names, each made when it is asked for: on the device and in the number type that it is wanted in.
 
 mod files;
-mod fresh;
-mod loading;
+mod load_progress;
 mod merge;
+mod random_init;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use self::files::Files;
-use self::fresh::Fresh;
 use self::merge::Merge;
+use self::random_init::Fresh;
 use super::ModelError;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource};
 
-pub use self::loading::{LoadProgress, watch_loading};
+pub use self::load_progress::{LoadProgress, watch_loading};
 
 /// Named tensors. A copy is cheap: it shows the same ones.
 #[derive(Clone, Debug)]

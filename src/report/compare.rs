@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::verdict::rates;
+use super::summary_table::rates;
 use super::{MetricComparison, Report, RunRow, shown};
 use crate::run::events::Eval;
 use crate::run::{eval_file, read_evals};

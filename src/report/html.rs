@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::page::Writer;
+use super::html_page::Writer;
 use super::svg::{Chart, Line, chart};
 use super::{MetricComparison, Report, SMOOTHING, percent, shown};
 use crate::config::Source;
@@ -187,10 +187,7 @@ fn charts(page: &mut Writer, report: &Report) {
         if report.directory.file().config.kl_beta == 0.0 && !report.history.metrics.contains_key("kl") {
             page.paragraph("soft", "KL to reference: not measured (kl_beta = 0).");
         }
-        page.paragraph(
-            "soft",
-            "Bold lines are moving averages over about 10 steps; marks at the top edge are non-finite values.",
-        );
+        page.paragraph("soft", "Bold lines are moving averages over about 10 steps; marks at the top edge are non-finite values.");
         page.raw(&format!("<div class=\"charts\">{drawn}</div>"));
     }
 }

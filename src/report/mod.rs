@@ -1,32 +1,32 @@
 //! What runs come to: one read whole, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
 
+mod answer_diff;
+mod answer_diff_html;
 mod compare;
 mod error;
+mod eval_results;
 mod filter;
 mod html;
-mod judged;
+mod html_page;
 mod listing;
-mod page;
-mod passes;
-mod row;
+mod run_row;
+mod significance;
+mod summary_table;
 mod svg;
 mod tables;
-mod verdict;
-mod versus;
-mod versus_html;
 
+pub use answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
+pub use answer_diff_html::versus_html;
 pub use compare::RunsCompared;
 pub use error::ReportError;
+pub use eval_results::{EvalId, PROMPTS_FILE, Pass, base_and_trained, base_and_trained_on, passes_of};
 pub use filter::Filter;
 pub use html::{Page, html};
-pub use judged::{MetricComparison, Verdict, points};
 pub use listing::{Entry, Listing};
-pub use passes::{PROMPTS_FILE, Pass, EvalId, base_and_trained, base_and_trained_on, passes_of};
-pub use row::{FIELDS, EvalSeries, LastValue, RunRow, order, unknown_field};
+pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, order, unknown_field};
+pub use significance::{MetricComparison, Verdict, points};
+pub use summary_table::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift};
 pub use tables::{csv, json_lines};
-pub use verdict::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift};
-pub use versus::{Asked, Outcome, PairedComparison, TIERS, Versus};
-pub use versus_html::versus_html;
 
 pub use crate::plan::human_bytes as size;
 use crate::run::events::Eval;

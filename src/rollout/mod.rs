@@ -1,16 +1,16 @@
 //! Prompts to groups of completions: each prompt is prefilled once, its completions are decoded side by side, finished ones leave the batch.
 
+mod decode_cpu; // some prompts decoded together
 #[cfg(feature = "cuda")]
-mod gpu; // a rollout's rows decoded together on a GPU
-mod shard; // some prompts decoded together
-mod threads; // work spread over the processor's cores, in a fixed order
+mod decode_gpu; // a rollout's rows decoded together on a GPU
+mod thread_pool; // work spread over the processor's cores, in a fixed order
 
 use candle_core::Result;
 
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
 
-pub use threads::ThreadPool;
+pub use thread_pool::ThreadPool;
 
 /// A prompt, and how many completions of it are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +82,13 @@ pub fn generate(
 ) -> Result<Vec<Vec<Completion>>> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let shards = shards(requests, gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
-        let results = shards.into_iter().map(|shard| gpu::decode(model, adapters, shard, sampling, threads)).collect::<Result<Vec<_>>>()?;
+        let shards = shards(requests, decode_gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
+        let results =
+            shards.into_iter().map(|shard| decode_gpu::decode(model, adapters, shard, sampling, threads)).collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results =
-        threads.map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| shard::decode(model, adapters, shard, sampling, threads))?;
+    let results = threads
+        .map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| decode_cpu::decode(model, adapters, shard, sampling, threads))?;
     Ok(results.into_iter().flatten().collect())
 }
 

@@ -267,8 +267,7 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     for (name, bytes) in task_files {
         let inside = !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
         if !inside {
-            let message =
-                format!("task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside");
+            let message = format!("task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside");
             return Err(RunError::Malformed { path: PathBuf::from("task.toml"), line: None, message });
         }
         let path = task.join(name);

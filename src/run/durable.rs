@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::RunError;
-use super::fault::{fault, torn_write};
+use super::failpoint::{fault, torn_write};
 
 /// Create a new private folder; its parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {

@@ -91,10 +91,7 @@ fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<
     let mebibytes = |bytes: u64| bytes >> 20;
     if others.is_empty() {
         let used = used_bytes.filter(|&bytes| bytes > IDLE_BYTES)?;
-        return Some(format!(
-            "{name} is in use: {} MiB are taken by processes that are not visible from here",
-            mebibytes(used)
-        ));
+        return Some(format!("{name} is in use: {} MiB are taken by processes that are not visible from here", mebibytes(used)));
     }
     let one = |process: &GpuProcess| match process.memory_bytes {
         Some(bytes) => format!("process {} uses {} MiB", process.pid, mebibytes(bytes)),

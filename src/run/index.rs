@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::sha256;
 use super::durable::ensure_folder;
-use super::fault::fault;
+use super::failpoint::fault;
 use super::history::{GroupCounts, RunState};
 use super::reader::Position;
 use super::series::Series;

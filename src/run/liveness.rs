@@ -10,7 +10,7 @@ use super::error::RunError;
 use super::events::now_ms;
 use super::filesystem::FileSystem;
 use super::lock::RunLock;
-use super::state::{State, Status, boot_id, start_ticks};
+use super::worker_state::{State, Status, boot_id, start_ticks};
 
 /// A worker writes its state at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);

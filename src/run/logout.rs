@@ -76,12 +76,17 @@ impl LogoutPolicy {
             (Home::Elsewhere, _) => "detached runs survive logout: not a login session (service, container or batch job)".to_owned(),
             (Home::UserManager, true) => "detached runs survive logout: your service manager lingers".to_owned(),
             (Home::UserManager, false) => {
-                "detached runs DIE at logout: your service manager ends with your last session; enable it with `loginctl enable-linger`".to_owned()
+                "detached runs DIE at logout: your service manager ends with your last session; enable it with `loginctl enable-linger`"
+                    .to_owned()
             }
-            (Home::Session(_), true) if self.excepted => format!("detached runs survive logout: this user is excluded from KillUserProcesses{says}"),
+            (Home::Session(_), true) if self.excepted => {
+                format!("detached runs survive logout: this user is excluded from KillUserProcesses{says}")
+            }
             (Home::Session(_), true) => format!("detached runs survive logout: KillUserProcesses=no{says}"),
             (Home::Session(session), false) if self.kills == Some(true) => {
-                format!("detached runs DIE at logout: KillUserProcesses=yes ends all of {session}{says}, tmux and screen included; {remedy}")
+                format!(
+                    "detached runs DIE at logout: KillUserProcesses=yes ends all of {session}{says}, tmux and screen included; {remedy}"
+                )
             }
             (Home::Session(_), false) => {
                 format!("detached runs may die at logout: logind's KillUserProcesses is unknown here; to be sure, {remedy}")

@@ -8,8 +8,8 @@ use super::checkpoints::checkpoint_path;
 use super::directory::{RunDirectory, sha256, sha256_file};
 use super::durable::{create_folder, replace_file, sync_folder};
 use super::error::RunError;
-use super::find::{RunFolders, RunReference};
 use super::history::RunState;
+use super::lookup::{RunFolders, RunReference};
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::secrets::redact_json;
 

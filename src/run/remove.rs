@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::directory::RunDirectory;
 use super::disk::disk_use;
 use super::error::RunError;
-use super::find::{RunFolders, RunReference};
 use super::lock::RunLock;
+use super::lookup::{RunFolders, RunReference};
 
 /// A run that may be removed, held until it is: no worker can begin meanwhile.
 #[derive(Debug)]

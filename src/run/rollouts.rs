@@ -10,7 +10,7 @@ use super::checkpoints::list_checkpoints;
 use super::durable::{append_line, open_append, seal, sync_folder};
 use super::error::{RunError, is_full_disk};
 use super::lock::RunLock;
-use super::segments::{compress, compressed, expand, open_step};
+use super::rollout_zst::{compress, compressed, expand, open_step};
 use crate::files;
 
 /// Steps in one file.

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::checkpoints::list_checkpoints;
+use super::cleanup;
 use super::control::{ControlServer, RequestQueue, record_left_over, socket_folders};
+use super::device_slots::{Device, Slot, slots_folder};
 use super::directory::RunDirectory;
 use super::durable::open_append;
 use super::error::RunError;
 use super::events::{End, EventBody};
 use super::history::RunState;
-use super::leftovers;
 use super::lock::RunLock;
-use super::slots::{Device, Slot, slots_folder};
-use super::state::{StateWriter, Status};
+use super::worker_state::{StateWriter, Status};
 use super::writer::{EventWriter, lost_log};
 
 /// What a training loop needs of the run that it computes. Dropped, it says no more, and another worker may begin.
@@ -45,7 +45,7 @@ impl Worker {
     pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
-        leftovers::clear(&lock)?;
+        cleanup::clear(&lock)?;
         // A log that is missing from now on was taken away.
         drop(open_append(&run.events_path())?);
         record_left_over(&lock)?;

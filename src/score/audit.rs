@@ -1,6 +1,6 @@
 //! What lazy answers would earn: a schema that accepts `{}` teaches a model to write `{}`.
 
-mod lazy;
+mod degenerate_answers;
 
 use std::collections::HashSet;
 
@@ -71,9 +71,17 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
         ("null", "null".to_owned(), "give the schema a `type`"),
         ("an empty string", "\"\"".to_owned(), "give the schema a `type`"),
         ("zero", "0".to_owned(), "give the schema a `type`"),
-        ("every value null", lazy::answer(&task.schema, lazy::FillStyle::Nulls).to_string(), "give each property a `type` other than null"),
-        ("empty strings and zeros", lazy::answer(&task.schema, lazy::FillStyle::Empty).to_string(), narrow),
-        ("the least that the schema asks for", lazy::answer(&task.schema, lazy::FillStyle::Least).to_string(), narrow),
+        (
+            "every value null",
+            degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Nulls).to_string(),
+            "give each property a `type` other than null",
+        ),
+        ("empty strings and zeros", degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Empty).to_string(), narrow),
+        (
+            "the least that the schema asks for",
+            degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Least).to_string(),
+            narrow,
+        ),
         ("the schema itself", task.schema.to_string(), "forbid other keys by `additionalProperties = false` and list `required` ones"),
     ]
 }

@@ -10,7 +10,7 @@ use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
 use super::json::{self, Places, Value};
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key};
-use super::{FailureClass, ScoreError, rewrite};
+use super::{FailureClass, ScoreError, schema_rewrite};
 use crate::task::{Task, encoded};
 
 /// Base address of the schema's own file.
@@ -89,7 +89,7 @@ impl Schema {
             others.insert(address, schema);
         }
         let documents = Documents::new(task, others);
-        let (built, used) = documents.build(|schema, _| rewrite::for_verdict(schema));
+        let (built, used) = documents.build(|schema, _| schema_rewrite::for_verdict(schema));
         // A file under `[score.references]` that nothing refers to may hold anything.
         if let Some(fault) = used.iter().find_map(|address| faults.remove(address)) {
             return Err(fault);
@@ -126,13 +126,17 @@ impl Schema {
     }
 
     /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where there is no end to it.
-    pub(super) fn violations(&self, text: &str, root: &Value<'_>, verdict: Result<bool, BudgetExceeded>) -> Result<Vec<Violation>, Violation> {
+    pub(super) fn violations(
+        &self,
+        text: &str,
+        root: &Value<'_>,
+        verdict: Result<bool, BudgetExceeded>,
+    ) -> Result<Vec<Violation>, Violation> {
         match verdict {
             Err(exhausted) => Err(exhausted_violation(root, &exhausted, "")),
             Ok(_) => {
                 let prefix = "the schema does not accept this value; ";
-                self.explain(text, root, &mut self.error_budget(root))
-                    .map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
+                self.explain(text, root, &mut self.error_budget(root)).map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
             }
         }
     }
@@ -149,8 +153,8 @@ impl Schema {
 
     fn explain(&self, text: &str, root: &Value<'_>, budget: &mut Budget) -> Result<Vec<Violation>, BudgetExceeded> {
         let explainer = self.explainer.get_or_init(|| {
-            let as_written = self.documents.all().any(rewrite::refers_into_branch);
-            if as_written { None } else { self.documents.build(rewrite::for_explanation).0.ok() }
+            let as_written = self.documents.all().any(schema_rewrite::refers_into_branch);
+            if as_written { None } else { self.documents.build(schema_rewrite::for_explanation).0.ok() }
         });
         let mut list: Vec<Violation> = Vec::new();
         // The first one finds nothing only where one file mixes drafts.
@@ -219,7 +223,7 @@ fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTree
         serde_json::Value::Array(items) => items.iter().for_each(|item| unknown_formats(item, draft, unknown)),
         serde_json::Value::Object(members) => {
             let draft = draft.detect(schema);
-            for (key, inner) in members.iter().filter(|(key, _)| !rewrite::DATA.contains(&key.as_str())) {
+            for (key, inner) in members.iter().filter(|(key, _)| !schema_rewrite::DATA.contains(&key.as_str())) {
                 match inner {
                     serde_json::Value::String(name) if key == "format" && !jsonschema::options().is_known_format(draft, name) => {
                         unknown.insert(name.clone());
@@ -429,7 +433,7 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
             format!("matching {found} against the schema's pattern took too many steps, so it counts as no match")
         }
         Kind::PropertyNames { error } => format!("a key of {found} is not allowed: {}", error.masked_with("the key")),
-        Kind::Not { schema } => format!("{} is not allowed for {found}", shorten(&rewrite::as_written(schema))),
+        Kind::Not { schema } => format!("{} is not allowed for {found}", shorten(&schema_rewrite::as_written(schema))),
         Kind::AdditionalItems { limit } => format!("more than {limit} items in {found}"),
         _ => error.masked_with(found).to_string(),
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::compare::{Normalisation, compare};
-use super::graded::Constraints;
+use super::field_compare::{Normalisation, compare};
 use super::json::{self, Document, Places, Syntax, SyntaxError, Value};
+use super::partial_credit::Constraints;
 use super::schema::{Schema, Violation};
-use super::tolerant::{Wrapping, answer_start, inner_values, is_wrapped, unclosed_think};
+use super::unwrap_answer::{Wrapping, answer_start, inner_values, is_wrapped, unclosed_think};
 use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{RewardPart, Task, TierValues};

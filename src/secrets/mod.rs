@@ -2,9 +2,9 @@
 //! time, no network, no guess by a model. And characters that would speak to a terminal.
 
 mod assignments;
+mod control_chars;
 mod structured;
 mod tokens;
-mod visible;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-pub use visible::{is_control, visible, visible_json, visible_letter, visible_lines};
+pub use control_chars::{is_control, visible, visible_json, visible_letter, visible_lines};
 
 /// The longest run of characters that is looked at for one secret, in bytes: hostile text costs no more than its length times this.
 const LONGEST_BYTES: usize = 8192;

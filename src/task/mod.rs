@@ -2,16 +2,16 @@
 
 mod embedded;
 mod error;
-mod home;
-mod read;
+mod parse;
 mod references;
 mod resolve;
-mod section;
+mod source;
+mod toml_section;
 
 pub use error::TaskError;
-use home::Home;
-pub use read::{NORMALISATIONS, PARTS};
+pub use parse::{NORMALISATIONS, PARTS};
 pub use references::encoded;
+use source::Home;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -143,14 +143,14 @@ impl Task {
 
     /// The task in a folder.
     pub fn load(folder: &Path) -> Result<Self, TaskError> {
-        read::read_task(Home::Folder(folder.to_owned()))
+        parse::read_task(Home::Folder(folder.to_owned()))
     }
 
     /// A task compiled into the program.
     pub fn embedded(name: &str) -> Result<Self, TaskError> {
         let task =
             embedded::find(name).ok_or_else(|| resolve::unknown(name, embedded::names().map(str::to_owned).collect(), Path::new(".")))?;
-        read::read_task(Home::Embedded(task))
+        parse::read_task(Home::Embedded(task))
     }
 
     /// Every file of an embedded task: name and bytes.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::TaskError;
 use super::error::Read;
-use super::home::Home;
+use super::source::Home;
 use crate::files::Outside;
 
 /// What a schema says about a value is no schema itself.

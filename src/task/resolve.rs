@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::section::nearest;
-use super::{Home, TASK_FILE, Task, TaskError, embedded, read};
+use super::toml_section::nearest;
+use super::{Home, TASK_FILE, Task, TaskError, embedded, parse};
 
 /// A path first, then a name in the nearest workspace above `here`, then an embedded task.
 pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
@@ -26,7 +26,7 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
         return Task::load(&folder);
     }
     match embedded::find(text) {
-        Some(task) => read::read_task(Home::Embedded(task)),
+        Some(task) => parse::read_task(Home::Embedded(task)),
         None => Err(unknown(text, known_names(here), here)),
     }
 }

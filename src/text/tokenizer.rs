@@ -70,7 +70,14 @@ impl Tokenizer {
         Ok(Self::assemble(inner, growth, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
     }
 
-    fn assemble(inner: tokenizers::Tokenizer, growth: ExpansionBound, template: Template, config: &Json, eos: &[&Json], path: String) -> Self {
+    fn assemble(
+        inner: tokenizers::Tokenizer,
+        growth: ExpansionBound,
+        template: Template,
+        config: &Json,
+        eos: &[&Json],
+        path: String,
+    ) -> Self {
         let turn_end_id = config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
         let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
         stop_ids.extend(turn_end_id);

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::TrainError;
-use super::attend::attend;
+use super::checkpointing::{leave, save};
 use super::early_stop::{is_due, should_stop};
+use super::evaluation::{Report, pass, report};
 use super::job::Job;
+use super::memory_probe::probe_memory;
 use super::metrics::{StepUpdate, metrics};
-use super::outline::Setup;
-use super::proof::{Report, pass, report};
+use super::oom_retry::{retry_smaller, shrunk};
 use super::recorder::{Listener, Recorder};
-use super::rehearsal::probe_memory;
-use super::saving::{leave, save};
+use super::requests::attend;
+use super::rollout_groups::{StepRollout, draw_steps, policy_batch};
+use super::setup::Setup;
 use super::sft::sft_step;
-use super::step::{StepRollout, draw_steps, policy_batch};
-use super::within_memory::{shrunk, retry_smaller};
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
@@ -91,8 +91,10 @@ fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
         Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
         Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step =
-                goes_on_from.map_or_else(|| "resume starts from step 0".to_owned(), |step| format!("resume continues from the checkpoint of step {step}"));
+            let step = goes_on_from.map_or_else(
+                || "resume starts from step 0".to_owned(),
+                |step| format!("resume continues from the checkpoint of step {step}"),
+            );
             (Status::Interrupted, format!("{cause}; {step}"))
         }
         Err(error) => (Status::Failed, error.to_string()),

@@ -2,8 +2,8 @@
 
 use super::TrainError;
 use super::alerts::Alerts;
-use super::outline::{Setup, PromptSets};
-use super::within_memory::Extent;
+use super::oom_retry::Extent;
+use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::TrainConfig;
 use crate::kernels::device::Engine;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::step::{ScoredGroup, StepRollout};
+use super::rollout_groups::{ScoredGroup, StepRollout};
 use crate::advantage::Dead;
 use crate::rollout::StopReason;
 use crate::score::{FailureClass, Tier};

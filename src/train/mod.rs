@@ -1,41 +1,41 @@
 //! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
 
 mod alerts; // what a person should look at, from the last steps' numbers
-mod attend; // what people ask between two steps
-mod completions; // one prompt's completions for a person
+mod candidate; // a run before it exists: its speed here, and whether its groups would teach
+mod checkpointing; // checkpoints and the room for them
+mod device_monitor; // the device's condition, every few seconds
 mod early_stop; // when a run ends before its last step
+mod evaluation; // base against trained
 mod grpo; // the loop
 mod job; // everything a run works with
 mod measure; // speed of this machine
 mod measure_gpu; // speed of a GPU
 mod measured_work; // what is made up for the two, and for a plan
+mod memory_probe; // the longest gradient, tried before the first step
 mod metrics; // a step's numbers
-mod outline; // a run before its weights are read
+mod oom_retry;
 mod pretrain; // a small model from a task's generator
-mod proof; // base against trained
 mod recorder; // what a run leaves behind
-mod rehearsal; // the longest gradient, tried before the first step
-mod sample_job; // a model that stays loaded to be sampled from
-mod saving; // checkpoints and the room for them
-mod sft; // imitation of the rows' answers
-mod signal; // a run before it exists: its speed here, and whether its groups would teach
-mod step; // one step's groups
-mod watch; // the device's condition, every few seconds
-mod within_memory; // the same gradient in less memory
+mod requests; // what people ask between two steps
+mod rollout_groups; // one step's groups
+mod sample; // one prompt's completions for a person
+mod sample_server; // a model that stays loaded to be sampled from
+mod setup; // a run before its weights are read
+mod sft; // imitation of the rows' answers // the same gradient in less memory
 
-pub use completions::task_limit;
+pub use candidate::Candidate;
+pub use evaluation::{Report, finished_report};
 pub use grpo::{Ended, train};
 pub use measure::{Measurement, measure_cpu};
 pub use measure_gpu::{GpuBench, measure_gpu};
-pub use outline::check;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
-pub use proof::{Report, finished_report};
 pub use recorder::Listener;
-pub use sample_job::serve;
-pub use signal::Candidate;
+pub use sample::task_limit;
+pub use sample_server::serve;
+pub use setup::check;
 
 use crate::checkpoint::CheckpointError;
-use crate::kernels::faults::explained;
+use crate::kernels::cuda_errors::explained;
 use crate::rollout::ThreadPool;
 use crate::run::is_full_disk;
 

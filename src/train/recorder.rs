@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TrainError;
+use super::checkpointing::CheckpointWriter;
+use super::device_monitor::{self, Watch};
 use super::job::Job;
-use super::saving::CheckpointWriter;
-use super::step::ScoredGroup;
-use super::watch::{self, Watch};
+use super::rollout_groups::ScoredGroup;
 use crate::run::events::{End, Group, Phase};
 use crate::run::{
     EventBody, EventWriter, Gpu, Held, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, Room, RunLock, RunState, StateWriter,
@@ -124,7 +124,7 @@ impl<'a> Recorder<'a> {
 
     /// From now on the GPU's condition is an event every few seconds.
     pub(super) fn watch(&mut self, gpu: Gpu) {
-        self.watch = Some(Watch::start(Arc::clone(&self.events), watch::EVERY, move || gpu.condition()));
+        self.watch = Some(Watch::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
     }
 
     /// No condition comes after this.

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::job::Job;
+use super::oom_retry::{Extent, retry_smaller, shrunk};
 use super::recorder::Recorder;
-use super::step::next_prompts;
-use super::within_memory::{Extent, shrunk, retry_smaller};
+use super::rollout_groups::next_prompts;
 use crate::eval::Prompt;
 use crate::run::events::Step;
 use crate::text::json_line;

@@ -1,14 +1,14 @@
 //! One optimizer step: log-probs of the completions, policy losses and KL, gradients over micro-batches, clipping, AdamW.
 
-mod head; // log-probs of completions and their gradient, in chunks of rows
+mod accumulate; // gradients of micro-batches, summed in order
+mod log_probs; // log-probs of completions and their gradient, in chunks of rows
 mod loss; // policy losses, one arm and function each
 mod micro_batch; // groups packed by tokens
 mod optimizer; // AdamW, warm-up, clipping, and what to do with a gradient that is not finite
 mod policy; // the GRPO update
-mod sum; // gradients of micro-batches, summed in order
 mod supervised; // the next-token update of SFT and pretraining
 
-pub use head::log_probs;
+pub use log_probs::log_probs;
 pub use loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, sequence_loss};
 pub use micro_batch::{MicroBatch, pack};
 pub use optimizer::{Applied, Optimizer, OptimizerSettings};

@@ -2,10 +2,10 @@
 
 use candle_core::Result;
 
-use super::head::{accumulate_gradient, log_probs};
+use super::accumulate::sum_gradients;
+use super::log_probs::{accumulate_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
 use super::micro_batch::{MicroBatch, pack};
-use super::sum::sum_gradients;
 use crate::kernels::log_probs::TokenLogProb;
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::plan::StepShape;

@@ -2,9 +2,9 @@
 
 use candle_core::Result;
 
-use super::head::accumulate_gradient;
+use super::accumulate::sum_gradients;
+use super::log_probs::accumulate_gradient;
 use super::micro_batch::pack;
-use super::sum::sum_gradients;
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 

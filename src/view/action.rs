@@ -78,7 +78,7 @@ impl Action {
 
 /// Every action: those of the focused pane first, then the screen's, then the program's.
 pub fn all() -> impl Iterator<Item = &'static Action> {
-    screens::ALL.iter().flat_map(|screen| screen.actions.iter()).chain(super::everywhere::ACTIONS)
+    screens::ALL.iter().flat_map(|screen| screen.actions.iter()).chain(super::global_actions::ACTIONS)
 }
 
 /// The action of that name.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::capability::{Capability, ColourDepth, Ground};
 use super::keymap::Keymap;
 use super::model::Model;
 use super::settings::{Notifications, Settings};
+use super::terminal_capability::{Capability, ColourDepth, Ground};
 use super::theme::Theme;
 use super::user_file::UserFile;
 use super::{keymap_file, settings, theme_file};
@@ -206,7 +206,7 @@ fn stamps(folder: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::role::Role;
+    use crate::view::style_role::Role;
 
     #[test]
     fn the_command_line_stands_above_the_file_and_the_file_above_the_terminal() {

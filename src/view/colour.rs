@@ -2,7 +2,7 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
-use super::capability::ColourDepth;
+use super::terminal_capability::ColourDepth;
 
 const NAMED: [(&str, Color); 17] = [
     ("default", Color::Reset),

@@ -8,12 +8,12 @@ use ratatui::widgets::{Block, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
 use super::action::Action;
+use super::followed_run::short_id;
 use super::keymap::is_for_text;
+use super::messages::Notice;
 use super::model::{Model, Screen};
-use super::notice::Notice;
-use super::role::Role;
-use super::watched::short_id;
-use super::widgets::fit::padded;
+use super::style_role::Role;
+use super::widgets::text_width::padded;
 use super::{action, popup, screens};
 
 const SMALLEST: (u16, u16) = (40, 10);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crossterm::event::KeyCode;
 
 use super::action::{self, Action};
-use super::chord::Chord;
+use super::key_chord::Chord;
 use super::model::Model;
 use super::screens;
 

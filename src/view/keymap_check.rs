@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crossterm::event::{KeyCode, KeyModifiers};
 
 use super::action::{self, Action, Place};
-use super::chord::Chord;
+use super::key_chord::Chord;
 use super::keymap::Keymap;
 
 /// Something that is wrong, or may surprise.

@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::action;
-use super::chord::Chord;
+use super::key_chord::Chord;
 use super::keymap::Keymap;
 use super::keymap_check::{Finding, check};
 use super::user_file::{UserFile, meant, text};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::model::Model;
-pub use super::outlet::{Outlet, Senders};
+pub use super::work_sender::{Outlet, Senders};
 use crate::run::{Batch, RunState, State};
 
 /// Something that happened.

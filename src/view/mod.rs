@@ -2,39 +2,39 @@
 
 pub mod action;
 pub mod appearance;
-pub mod capability;
-pub mod chord;
 mod colour;
-pub mod control;
-pub mod draft;
 pub mod draw;
-pub mod everywhere;
+pub mod followed_run;
 pub mod fuzzy;
-mod keeper;
+pub mod global_actions;
+pub mod jsonl_edit;
+pub mod key_chord;
 pub mod keymap;
 pub mod keymap_check;
 pub mod keymap_file;
 pub mod message;
+pub mod messages;
 pub mod model;
-pub mod notice;
 pub mod options;
-pub mod outlet;
 pub mod pane;
 pub mod popup;
-pub mod program;
-pub mod rewrite;
-pub mod role;
+mod recovery;
+pub mod run_control;
+pub mod schema_draft;
 pub mod screens;
 pub mod settings;
+pub mod shared;
+pub mod style_role;
+pub mod subprocess;
 pub mod task_files;
 mod terminal;
+pub mod terminal_capability;
 pub mod theme;
 pub mod theme_file;
 pub mod update;
 mod user_file;
-pub mod watched;
 pub mod widgets;
-pub mod workbench;
+pub mod work_sender;
 
 pub use message::{Command, Message};
 pub use model::{Model, Screen};
@@ -47,8 +47,8 @@ pub fn start(model: &mut Model) -> Vec<Command> {
         model.complain(note);
     }
     let task = model.options.task.clone();
-    let mut commands = workbench::open_task(model, task);
-    commands.extend(workbench::go_to(model, Screen::Runs));
+    let mut commands = shared::open_task(model, task);
+    commands.extend(shared::go_to(model, Screen::Runs));
     update::numbered(model, commands)
 }
 

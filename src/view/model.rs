@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use super::keymap::Keymap;
-use super::notice::{Level, Notices};
+use super::messages::{Level, Notices};
 use super::options::Options;
 use super::popup::Popup;
 use super::screens::{eval, launch, live, prompts, runs, schema, scores};
+use super::shared::Workbench;
 use super::theme::Theme;
-use super::workbench::Workbench;
 
 /// One of the seven screens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

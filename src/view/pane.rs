@@ -5,7 +5,7 @@ use ratatui::symbols::border;
 use ratatui::text::Span;
 use ratatui::widgets::{Block, Borders};
 
-use super::role::Role;
+use super::style_role::Role;
 use super::theme::Theme;
 
 const ASCII_BORDER: border::Set<'static> = border::Set {

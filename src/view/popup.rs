@@ -1,26 +1,26 @@
 //! What lies over a screen and takes all keys: help, the palette, a question, a confirmation, a page of text.
 
-mod ask;
+mod blocked;
 mod confirm;
 mod help;
-mod page;
+mod input;
 mod palette;
-mod refusal;
+mod text;
 
-pub use ask::Ask;
+pub use blocked::Refusal;
 pub use confirm::Confirm;
 pub use help::Help;
-pub use page::Page;
+pub use input::Ask;
 pub use palette::Palette;
-pub use refusal::Refusal;
+pub use text::Page;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
 use super::action::Action;
-use super::chord::Chord;
-use super::everywhere;
+use super::global_actions;
+use super::key_chord::Chord;
 use super::message::Command;
 use super::model::Model;
 
@@ -71,7 +71,7 @@ fn of_program(model: &Model, event: KeyEvent) -> Option<&'static Action> {
     let chord = Chord::of(event);
     let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
     let wanted = |action: &&Action| ["quit", "suspend", "redraw"].contains(&action.id) && model.keymap.keys(action).contains(&chord);
-    everywhere::ACTIONS.iter().filter(|_| modified).find(wanted)
+    global_actions::ACTIONS.iter().filter(|_| modified).find(wanted)
 }
 
 /// Pasted text while a popup is in front.

@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::capability::ColourDepth;
+use super::terminal_capability::ColourDepth;
 use super::user_file::{UserFile, meant, text};
 
 /// Which notifications the terminal is asked for.
@@ -158,7 +158,11 @@ mod tests {
         };
         check("", |_| {}, &[]);
         check("theme = \"light\"\nmouse = false", |settings| (settings.theme, settings.mouse) = ("light".to_owned(), false), &[]);
-        check("colour = \"256\"\nascii = true", |settings| (settings.colour, settings.ascii) = (Some(ColourDepth::Colours256), Some(true)), &[]);
+        check(
+            "colour = \"256\"\nascii = true",
+            |settings| (settings.colour, settings.ascii) = (Some(ColourDepth::Colours256), Some(true)),
+            &[],
+        );
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);

@@ -1,20 +1,20 @@
 //! The workbench in a real terminal: everything that touches a terminal, a clock, a signal or another program, around a model that knows of none.
 
-mod bells;
+mod background;
+mod commands;
 mod editor;
 mod encode;
-mod escape;
 mod event_loop;
 mod follow;
-mod ground;
+mod frame;
+mod frame_rate;
+mod guard;
 mod hangup;
 mod input;
-mod modes;
-mod pace;
+mod notify_throttle;
+mod osc;
 mod panic;
-mod picture;
 mod signals;
-mod world;
 mod writer;
 
 pub use event_loop::{ViewExit, run};

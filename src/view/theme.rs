@@ -2,9 +2,9 @@
 
 use ratatui::style::{Color, Style};
 
-use super::capability::ColourDepth;
 use super::colour;
-use super::role::Role;
+use super::style_role::Role;
+use super::terminal_capability::ColourDepth;
 
 /// Styles by role. Meaning never hangs on colour alone: whoever draws adds a word or a glyph.
 #[derive(Debug, Clone, PartialEq)]

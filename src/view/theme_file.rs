@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::colour;
-use super::role::Role;
+use super::style_role::Role;
 use super::theme::Theme;
 use super::user_file::{UserFile, meant, text};
 
@@ -115,9 +115,7 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         // A user's `dark` may stand on the program's own.
         Some((_, Some(below))) if below == name && is_own => take(below, None, above, found),
         Some((value, Some(below))) if above.len() >= DEEPEST || above.iter().any(|other| other == below) => {
-            found
-                .notes
-                .push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
+            found.notes.push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
             take("dark", None, &mut vec![String::new(); DEEPEST], found);
         }
         Some((_, Some(below))) => take(below, folder, above, found),

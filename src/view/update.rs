@@ -2,10 +2,10 @@
 
 use crossterm::event::{KeyCode, KeyEventKind, KeyModifiers, MouseButton, MouseEventKind};
 
-use super::chord::Chord;
+use super::key_chord::Chord;
 use super::message::{Command, Message, Worked};
 use super::model::{Model, Running, Screen};
-use super::{popup, screens, workbench};
+use super::{popup, screens, shared};
 
 /// WriteChunk a message that came at `now_ms`, milliseconds since 1970.
 pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> {
@@ -28,7 +28,7 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         }
         Message::Tick => screens::tick(model),
         Message::Worked(worked) => take_work(model, worked),
-        Message::Run(run, news) => workbench::apply_run_update(model, &run, news),
+        Message::Run(run, news) => shared::apply_run_update(model, &run, news),
         Message::Edited(path) => screens::changed(model, screens::Change::File(path)),
         Message::Quit => vec![Command::Quit],
     };
@@ -67,7 +67,7 @@ fn mouse(model: &mut Model, event: crossterm::event::MouseEvent) -> Vec<Command>
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
         let run = model.workbench.current.as_ref().map(|_| Screen::Live);
-        return super::draw::tab_at(model, event.column).or(run).map_or_else(Vec::new, |screen| workbench::go_to(model, screen));
+        return super::draw::tab_at(model, event.column).or(run).map_or_else(Vec::new, |screen| shared::go_to(model, screen));
     }
     let screen = screens::of(model.screen);
     if !is_click {

@@ -1,14 +1,14 @@
 //! Pieces that several screens draw.
 
-pub mod amount;
 pub mod chart;
-pub mod cursor;
-pub mod difference;
+pub mod diff;
 pub mod editor;
 pub mod field;
-pub mod fit;
 pub mod gauge;
 pub mod histogram;
 pub mod json;
+pub mod list_cursor;
+pub mod number_format;
 pub mod sparkline;
-pub mod stack;
+pub mod stacked_bar;
+pub mod text_width;

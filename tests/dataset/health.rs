@@ -60,9 +60,7 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     );
     check(
         [row(&text(0)), row(&text(1)), row(&(text(1) + "!"))],
-        &[
-            "near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1; near-duplicate across sets: keep such rows in one set",
-        ],
+        &["near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1; near-duplicate across sets: keep such rows in one set"],
     );
     let turnless = r#"{"messages":[{"role":"system","content":"be brief"}]}"#;
     check(
@@ -77,10 +75,7 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
         with_train(&row(&text(7)).replace("}]}", "}],\"expected\":{\"total\":1}}")),
         &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or schema"],
     );
-    check(
-        with_train(&row(&(text(7) + " " + &text(8)))),
-        &["too_long train.jsonl:2 24 tokens, limit 20: shorten it or raise max_seq_len"],
-    );
+    check(with_train(&row(&(text(7) + " " + &text(8)))), &["too_long train.jsonl:2 24 tokens, limit 20: shorten it or raise max_seq_len"]);
     let token = format!("ghp_{}", "aB3dE5fG7hJ9".repeat(3));
     check(
         with_train(&row(&format!("my key is {token}"))),

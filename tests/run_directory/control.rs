@@ -9,8 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
-    Accepted, Answer, Answered, RequestQueue, EventBody, EventReader, EventWriter, Liveness, RunDirectory, RunError, RunLock, RunState, State,
-    Status, Stop, Verb, Worker, ask, settings,
+    Accepted, Answer, Answered, EventBody, EventReader, EventWriter, Liveness, RequestQueue, RunDirectory, RunError, RunLock, RunState,
+    State, Status, Stop, Verb, Worker, ask, settings,
 };
 use serde_json::{Value, json};
 

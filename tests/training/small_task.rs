@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{RequestQueue, EventBody, NewRun, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 

@@ -1,7 +1,7 @@
 //! The chart: what is drawn where, at every size, and that nothing that matters is lost on the way.
 
 use grpo_tui::run::Series;
-use grpo_tui::view::role::Role;
+use grpo_tui::view::style_role::Role;
 use grpo_tui::view::theme::Theme;
 use grpo_tui::view::widgets::chart::{Chart, Curve, Dot};
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use grpo_tui::view::action::{self, Place};
-use grpo_tui::view::role::Role;
+use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{screens, settings, theme_file};
 
 /// A part of the page between `<!-- NAME -->` and `<!-- end -->`, as it should be.

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use grpo_tui::report::{Outcome, Pass, EvalId, ReportError, Verdict, Versus, base_and_trained};
+use grpo_tui::report::{EvalId, Outcome, Pass, ReportError, Verdict, Versus, base_and_trained};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::{Message, Screen};
 
+use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
-use super::stage::{Stage, finished_run};
 
 const ID: &str = "20261120-143041-invoice-6sx3dn";
 
@@ -291,11 +291,7 @@ fn unlike_passes_are_refused_with_the_reason() {
     let schema =
         Versus::read(&[pass(&first, "proof"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "proof")]).unwrap_err();
     assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("other schemas")), "{schema}");
-    check(
-        &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
-        "proof",
-        "one is of task invoice, the other of receipt",
-    );
+    check(&other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""), "proof", "one is of task invoice, the other of receipt");
     check(&first, "eval", "their prompts differ");
     // Other rules of the task are only worth a remark.
     let rules = other("rules", "task.toml", "title = \"", "title = \"Other ");
@@ -388,7 +384,7 @@ fn an_eval_is_started_and_its_result_comes() {
     let folder = stage.folder.path().to_owned();
     let program = |script: &str| {
         let text = format!("echo \"$@\" > {}/arguments\nfor last; do :; done\n{script}", folder.display());
-        super::stage::script(&folder.join("program"), &text)
+        super::harness::script(&folder.join("program"), &text)
     };
     let wait = |stage: &mut Stage, expected: &str| {
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -2,11 +2,11 @@
 
 use grpo_tui::view::action::{self, Action, Place};
 use grpo_tui::view::popup::Popup;
-use grpo_tui::view::{Screen, screens, workbench};
+use grpo_tui::view::{Screen, screens, shared};
 
+use super::harness::Stage;
 use super::launch::forecasting;
 use super::runs::copy_run;
-use super::stage::Stage;
 
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
@@ -29,7 +29,7 @@ fn stage() -> Stage {
         copy_run(&options.here.join("runs"), RUN, "small adapters", "finished");
     });
     let run = stage.folder.path().join("runs").join(RUN);
-    stage.act(|model| workbench::show_run(model, run));
+    stage.act(|model| shared::show_run(model, run));
     stage
 }
 
@@ -47,7 +47,7 @@ fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
         Place::On(screen) => (screen, None),
         Place::In(screen, pane) => (screen, Some(pane)),
     };
-    stage.act(|model| workbench::go_to(model, screen));
+    stage.act(|model| shared::go_to(model, screen));
     if let Some(pane) = pane {
         (screens::of(screen).focus)(&mut stage.model, pane);
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::session::{Session, Start};
+use super::pty_session::{Session, Start};
 
 /// A run of three steps and two proofs of twenty prompts; the machine may be busy.
 const RUN_PATIENCE: Duration = Duration::from_secs(300);

@@ -9,7 +9,7 @@ use grpo_tui::view::Options;
 use grpo_tui::view::model::Screen;
 use grpo_tui::view::screens::launch::form;
 
-use super::stage::{Stage, finished_run};
+use super::harness::{Stage, finished_run};
 
 /// What `train invoice --plan --json` and `--plan --sample --json` printed, recorded with the release build on two cores.
 const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan.json");
@@ -18,7 +18,7 @@ const PLAN_SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recor
 /// A program that writes down its arguments and does what the script says.
 fn answering(options: &mut Options, script: &str) {
     let text = format!("printf '%s\\n' \"$@\" > '{}'\n{script}", options.here.join("arguments").display());
-    options.program = super::stage::script(&options.here.join("program"), &text);
+    options.program = super::harness::script(&options.here.join("program"), &text);
 }
 
 pub(super) fn forecasting(options: &mut Options) {

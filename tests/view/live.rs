@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use grpo_tui::view::message::RunNews;
-use grpo_tui::view::{Message, Screen, workbench};
+use grpo_tui::view::{Message, Screen, shared};
 
-use super::stage::{Stage, finished_run};
+use super::harness::{Stage, finished_run};
 
 fn finished(columns: u16, rows: u16) -> Stage {
     let mut stage = Stage::new(columns, rows);
@@ -14,7 +14,7 @@ fn finished(columns: u16, rows: u16) -> Stage {
 }
 
 fn show(stage: &mut Stage, run: PathBuf) {
-    stage.act(|model| workbench::show_run(model, run));
+    stage.act(|model| shared::show_run(model, run));
     stage.keys("f6");
     assert_eq!(stage.model.screen, Screen::Live);
 }
@@ -151,7 +151,7 @@ fn other_runs_lie_over_the_chart() {
     stage.keys("v");
     assert!(stage.shows("unknown other run"), "{}", stage.picture());
     stage.keys("esc");
-    let written = super::written_run::Written::begin(stage.folder.path());
+    let written = super::synthetic_run::Written::begin(stage.folder.path());
     let other = written.path();
     drop(written);
     // Nobody has opened it: it is found, and followed once it is chosen.

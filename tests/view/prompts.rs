@@ -6,9 +6,9 @@ use std::sync::Arc;
 use grpo_tui::task::{PromptSet, Task};
 use grpo_tui::view::Message;
 use grpo_tui::view::screens::{self, Change};
-use grpo_tui::view::workbench::OpenTask;
+use grpo_tui::view::shared::OpenTask;
 
-use super::stage::Stage;
+use super::harness::Stage;
 
 fn stage(columns: u16, rows: u16) -> Stage {
     let mut stage = Stage::new(columns, rows);

@@ -1,12 +1,12 @@
 //! Whatever comes, in whatever order, at whatever size: nothing panics.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
-use grpo_tui::view::chord::Chord;
-use grpo_tui::view::{Message, action, workbench};
+use grpo_tui::view::key_chord::Chord;
+use grpo_tui::view::{Message, action, shared};
 use proptest::prelude::*;
 
+use super::harness::{Stage, finished_run};
 use super::live_run::copy;
-use super::stage::{Stage, finished_run};
 
 #[derive(Debug, Clone)]
 enum Input {
@@ -79,7 +79,7 @@ proptest! {
         let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
         let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
         copy(&finished_run(), &run);
-        let commands = workbench::show_run(&mut stage.model, run);
+        let commands = shared::show_run(&mut stage.model, run);
         stage.carry_out(commands);
         for input in inputs {
             take(&mut stage, input);

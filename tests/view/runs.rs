@@ -8,8 +8,8 @@ use grpo_tui::report::Listing;
 use grpo_tui::run::{RunDirectory, RunFolders, Verb, Worker, read_tags};
 use grpo_tui::view::{Message, Screen};
 
-use super::stage::{Stage, finished_run};
-use super::written_run::serve;
+use super::harness::{Stage, finished_run};
+use super::synthetic_run::serve;
 
 /// A copy of the recorded run under another id and name, with another status in `state.json`; hard links would share what tests change.
 pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
@@ -365,7 +365,7 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
 #[test]
 fn an_interrupted_run_is_resumed_by_the_program() {
     let program = |folder: &Path, script: &str| {
-        super::stage::script(&folder.join("program"), &format!("echo \"$@\" > {}/arguments\n{script}", folder.display()))
+        super::harness::script(&folder.join("program"), &format!("echo \"$@\" > {}/arguments\n{script}", folder.display()))
     };
     let mut stage = stage_with(120, 36, several);
     let folder = stage.folder.path().to_owned();

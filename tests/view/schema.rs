@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use grpo_tui::view::Message;
-use grpo_tui::view::draft;
+use grpo_tui::view::schema_draft;
 
-use super::stage::Stage;
+use super::harness::Stage;
 
 /// The screen with the embedded task.
 fn stage(columns: u16, rows: u16) -> Stage {
@@ -287,7 +287,7 @@ fn an_end_without_time_keeps_the_text_at_once() {
 fn every_size_holds_with_every_pane_and_question() {
     let (mut stage, folder) = in_folder(120, 36);
     stage.keys("enter").types("{\u{202e}日本\t").keys("esc");
-    _ = draft::second(&mut stage.model);
+    _ = schema_draft::second(&mut stage.model);
     std::fs::write(folder.join("schema.json"), "[]").unwrap();
     second(&mut stage);
     for columns in [0, 1, 3, 39, 40, 60, 71, 72, 80, 110, 200] {

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use grpo_tui::score::Tier;
-use grpo_tui::view::screens::scores::{TierFilter, Source};
-use grpo_tui::view::{Message, draft, workbench};
+use grpo_tui::view::screens::scores::{Source, TierFilter};
+use grpo_tui::view::{Message, schema_draft, shared};
 
+use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
-use super::stage::{Stage, finished_run};
 
 const VALID: &str = r#"{"vendor": "a", "date": "b", "amount": 1, "currency": "c"}"#;
 
@@ -20,14 +20,14 @@ fn stage(columns: u16, rows: u16) -> Stage {
 /// The same with the recorded run as the current one, at its last step.
 fn with_run(columns: u16, rows: u16) -> Stage {
     let mut stage = stage(columns, rows);
-    stage.act(|model| workbench::show_run(model, finished_run()));
+    stage.act(|model| shared::show_run(model, finished_run()));
     stage.keys("]");
     stage
 }
 
 fn edit_schema(stage: &mut Stage, change: impl FnOnce(&str) -> String) {
     let text = change(&stage.model.workbench.draft.text);
-    stage.act(|model| draft::edited(model, text));
+    stage.act(|model| schema_draft::edited(model, text));
 }
 
 fn tiers(stage: &Stage) -> [usize; 3] {
@@ -156,12 +156,12 @@ fn stored_steps_are_scored_again() {
     );
     assert!(stage.shows("the run's schema is 15841fb1, this one is "), "the digests of run.toml and of the text: {}", stage.picture());
     assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.picture());
-    let held = grpo_tui::view::screens::scores::scored::sum(&stage.model.scores.impacts);
+    let held = grpo_tui::view::screens::scores::scoring::sum(&stage.model.scores.impacts);
     assert!(held.rewards > 0 && held.signs > 0 && held.completions == 1280, "{held:?}");
     stage.keys("R");
     let whole = stage.model.scores.whole.as_ref().unwrap();
     assert!(whole.is_done && whole.impacts.len() == 40);
-    assert_eq!(grpo_tui::view::screens::scores::scored::sum(&whole.impacts), held);
+    assert_eq!(grpo_tui::view::screens::scores::scoring::sum(&whole.impacts), held);
     assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.picture());
     edit_schema(&mut stage, |text| text.replace("maxLength\": 9", "maxLength\": 8"));
     assert!(stage.shows("stale: schema has changed since"), "{}", stage.picture());
@@ -172,7 +172,7 @@ fn a_run_of_another_task_is_not_scored_without_a_word() {
     let mut stage = stage(160, 48);
     let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-receipt-second", "two", "finished");
     change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
-    stage.act(|model| workbench::show_run(model, run));
+    stage.act(|model| shared::show_run(model, run));
     stage.keys("]");
     assert!(stage.shows("run task receipt, this schema") && stage.shows("of task invoice"), "{}", stage.picture());
 }
@@ -186,9 +186,9 @@ fn completions_are_drawn_from_base_and_trained() {
     let check = |script: &str, keys: &str, expected: &[&str]| -> Stage {
         let mut stage = Stage::with(120, 36, |options| {
             let text = format!("printf '%s ' \"$@\" > '{}'\n{script}", options.here.join("arguments").display());
-            options.program = super::stage::script(&options.here.join("program"), &text);
+            options.program = super::harness::script(&options.here.join("program"), &text);
         });
-        stage.act(|model| workbench::show_run(model, finished_run()));
+        stage.act(|model| shared::show_run(model, finished_run()));
         stage.keys("f4").keys(keys);
         let arguments = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap_or_default();
         for part in expected {
@@ -206,7 +206,7 @@ fn completions_are_drawn_from_base_and_trained() {
 #[test]
 fn rescoring_two_thousand_completions_is_quick() {
     use grpo_tui::score::Scorer;
-    use grpo_tui::view::screens::scores::{items, scored};
+    use grpo_tui::view::screens::scores::{items, scoring};
     let task = grpo_tui::task::Task::embedded("invoice").unwrap();
     let rows = items::rows_of_run(&finished_run().join("task"));
     let mut all: Vec<(u64, std::sync::Arc<items::Items>)> = Vec::new();
@@ -220,8 +220,8 @@ fn rescoring_two_thousand_completions_is_quick() {
     let once = || {
         let begun = std::time::Instant::now();
         let scorer = Scorer::new(&task.with_schema_text(&task.schema_text).unwrap()).unwrap();
-        let found = scored::impacts(&all, &scorer, &|| true).unwrap();
-        assert_eq!(scored::sum(&found).completions, count);
+        let found = scoring::impacts(&all, &scorer, &|| true).unwrap();
+        assert_eq!(scoring::sum(&found).completions, count);
         begun.elapsed()
     };
     let quickest = (0..10).map(|_| once()).min().unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::live_run::{LiveRun, copy};
-use super::session::{Session, Start, state_of};
+use super::pty_session::{Session, Start, state_of};
 
 fn home() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -176,7 +176,7 @@ fn the_users_files_are_read_and_read_again() {
 fn the_editor_gets_the_terminal_and_gives_it_back() {
     let home = home();
     let draws = "printf EDITING; sleep 0.2; env > \"$HOME/env\"; stty -a > \"$HOME/stty\"";
-    let editor = super::stage::script(&home.path().join("editor"), draws).display().to_string();
+    let editor = super::harness::script(&home.path().join("editor"), draws).display().to_string();
     copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice"), &home.path().join("invoice"));
     let variables = [("VISUAL", editor.as_str()), ("RAYON_NUM_THREADS", "3")];
     let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &variables, ..Start::PLAIN });

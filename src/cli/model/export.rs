@@ -39,8 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             (Some(named), _) => (named, arguments.model.as_str()),
             (None, Some(own)) => (own, own.base_name()?),
             (None, None) => {
-                let text =
-                    format!("{} has no adapter: name one with --adapter, or add --merged for full weights", arguments.model);
+                let text = format!("{} has no adapter: name one with --adapter, or add --merged for full weights", arguments.model);
                 return Err(Failure::usage(text));
             }
         };

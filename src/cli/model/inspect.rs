@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::uses::{ByDevice, SEQUENCES, TOKENS, MemoryEstimates};
+use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
 use crate::model::tensor_names;

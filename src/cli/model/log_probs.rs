@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::compared::{ModelArguments, check_vocabulary};
+use super::args::{ModelArguments, check_vocabulary};
 use super::open;
 use crate::cli::{Failure, Outcome, print_json};
 use crate::model::Adapters;

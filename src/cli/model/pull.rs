@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::bar::Bar;
+use crate::cli::progress_bar::Bar;
 use crate::cli::{Outcome, print_json};
 use crate::hub::{PullSettings, pull};
 

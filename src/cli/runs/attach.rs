@@ -10,7 +10,7 @@ use super::output::{self, Stream};
 use super::{Failure, Outcome};
 use crate::report::{Report, rates};
 use crate::run::events::{Control, Step};
-use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunLock, RunFolders, RunState, State, Status};
+use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
 use crate::secrets::{redact, redact_json, visible};
 
 /// How long to wait for news before the run's state is looked at again.

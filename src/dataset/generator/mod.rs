@@ -1,7 +1,7 @@
 //! Prompts made from templates, pools and value formats: a row is a function of the seed, its set and its number.
 
-mod draw;
 mod specification;
+mod template_functions;
 mod templates;
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use minijinja::{Environment, Value};
 use serde_json::{Map, json};
 
-use self::draw::{Draw, WordPools};
 use self::specification::{Specification, Style};
+use self::template_functions::{Draw, WordPools};
 use super::random::{CounterRandom, GOLDEN, mix, scale};
 use super::{DatasetError, PromptRow};
 use crate::task::Task;

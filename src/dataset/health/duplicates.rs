@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::near::NearIndex;
+use super::near_duplicates::NearIndex;
 use crate::dataset::PromptRow;
 use crate::task::PromptSet;
 

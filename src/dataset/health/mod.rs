@@ -1,7 +1,7 @@
 //! Are the prompts fit to train on and to prove anything with? Each set is read once, row by row, in bounded memory.
 
 mod duplicates;
-mod near;
+mod near_duplicates;
 mod report;
 
 use std::collections::HashMap;
@@ -149,8 +149,7 @@ impl<'a> Pass<'a> {
                 self.result.prompt_tokens = Some((least.min(tokens), 0.0, greatest.max(tokens)));
                 (self.total_tokens, self.counted_rows) = (self.total_tokens + tokens, self.counted_rows + 1);
                 if let Some(most) = self.checks.most_prompt_tokens.filter(|&most| tokens > most) {
-                    let message =
-                        || format!("{tokens} tokens, limit {most}: shorten it or raise max_seq_len");
+                    let message = || format!("{tokens} tokens, limit {most}: shorten it or raise max_seq_len");
                     health.add(FindingKind::TooLong, &self.result.file, Some(row.line), message);
                 }
             }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::client::Client;
 use super::listing::{Checksum, Listed};
-use super::steady::{StallGuard, words};
+use super::stall_guard::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::client::Client;
-use super::steady::{StallGuard, words};
+use super::stall_guard::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
 

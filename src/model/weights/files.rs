@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use candle_core::{DType, Device, Tensor};
 use memmap2::{Advice, Mmap};
 
-use super::loading::Counter;
+use super::load_progress::Counter;
 use super::tensor_names;
 use crate::hub::{HubError, ModelSource, TensorEntry};
 use crate::kernels::upload::Uploader;

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::accepted_files::note_without_worker;
 use super::answer::{Answer, AnswerLine, Stage};
-use super::drop_box::{answers_file, request_file};
-use super::place::{socket_folders, socket_name};
-use super::spool::note_without_worker;
+use super::file_queue::{answers_file, request_file};
+use super::socket_path::{socket_folders, socket_name};
 use super::verb::Verb;
 use super::{PROTOCOL_VERSION, socket};
 use crate::run::directory::host_name;
 use crate::run::durable::replace_file;
 use crate::run::error::RunError;
 use crate::run::liveness::Liveness;
-use crate::run::state::State;
+use crate::run::worker_state::State;
 
 /// How long a living worker may take to say that it has heard.
 const PATIENCE: Duration = Duration::from_secs(10);

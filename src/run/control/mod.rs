@@ -1,26 +1,26 @@
 //! Control of a live run: requests arrive by socket or file, wait in a queue, and the loop takes them between its steps.
 
+mod accepted_files;
 mod answer;
 mod client;
-mod controls;
-mod desk;
-mod drop_box;
-mod place;
-mod replay;
+mod file_queue;
+mod handler;
+mod queue;
 mod server;
+mod settings;
 mod socket;
-mod spool;
+mod socket_path;
 mod verb;
 
+pub(in crate::run) use accepted_files::record_left_over;
 pub use answer::Answer;
 pub use client::{Answered, ask};
-pub use controls::{Accepted, RequestQueue, Stop};
-pub use place::socket_folders;
-pub(in crate::run) use place::{private_folder, user_id};
-pub use replay::{Settings, settings};
+pub use queue::{Accepted, RequestQueue, Stop};
 pub use server::ControlServer;
+pub use settings::{Settings, settings};
 pub use socket::remove_dead_sockets;
-pub(in crate::run) use spool::record_left_over;
+pub use socket_path::socket_folders;
+pub(in crate::run) use socket_path::{private_folder, user_id};
 pub use verb::{SETTABLE, Sample, Verb};
 
 /// The longest request, in bytes, its newline included.

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::answer::{Answer, AnswerLine};
-use super::controls::{RequestQueue, ReplyFn, Stop};
-use super::desk::RequestHandler;
-use super::drop_box::RequestFolder;
-use super::place::socket_name;
+use super::file_queue::RequestFolder;
+use super::handler::RequestHandler;
+use super::queue::{ReplyFn, RequestQueue, Stop};
 use super::socket::{Bound, peer_user, remove_dead_sockets, stranger};
+use super::socket_path::socket_name;
 use super::{LONGEST_REQUEST, PROTOCOL_VERSION};
 use crate::run::error::RunError;
 use crate::run::liveness::HEARTBEAT;
 use crate::run::lock::{FolderIdentity, RunLock};
-use crate::run::state::{StateWriter, Status};
+use crate::run::worker_state::{StateWriter, Status};
 use crate::run::writer::lost_log;
 
 /// How often the drop box, the socket's file and the stop flag are looked at.

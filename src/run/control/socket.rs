@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::place::{private_folder, user_id};
+use super::socket_path::{private_folder, user_id};
 use crate::run::error::RunError;
 
 /// Connections that may wait to be accepted.

@@ -1,12 +1,12 @@
 //! The sample worker, and how it is asked: a model that stays loaded between two questions, or the worker of a live run, answering between its steps.
 
-mod ask;
-mod place;
-mod post;
+mod backend;
+mod client;
+mod worker;
 
-pub use ask::{Sampling, SamplingRequest, sample};
-pub use place::{SampleBackend, SamplerFile};
-pub use post::{SampleWorker, Rest};
+pub use backend::{SampleBackend, SamplerFile};
+pub use client::{Sampling, SamplingRequest, sample};
+pub use worker::{Rest, SampleWorker};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -3,13 +3,13 @@
 mod format;
 mod number;
 mod parse;
-mod place;
+mod position;
 mod syntax;
 
 pub use format::format;
 pub use number::Number;
 pub use parse::{Document, Duplicate, parse, parse_prefix};
-pub use place::{Place, Places};
+pub use position::{Place, Places};
 pub use syntax::{MAX_DEPTH, Syntax, SyntaxError};
 
 use std::borrow::Cow;

@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::{Outcome, Then, window};
 use crate::view::message::Command;
 use crate::view::model::Model;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 
 /// Yes or no.
 #[derive(Debug)]

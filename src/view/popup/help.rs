@@ -9,9 +9,9 @@ use unicode_width::UnicodeWidthStr;
 use super::{Outcome, Page};
 use crate::view::action::{self, Action, Place};
 use crate::view::model::Model;
-use crate::view::role::Role;
 use crate::view::screens;
-use crate::view::widgets::fit::wrapped;
+use crate::view::style_role::Role;
+use crate::view::widgets::text_width::wrapped;
 
 /// The widest that help is: longer lines are hard to read.
 const WIDEST: usize = 100;

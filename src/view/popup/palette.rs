@@ -11,9 +11,9 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::{Outcome, Then, place, window};
 use crate::view::action::{self, Action, Place};
 use crate::view::model::Model;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::widgets::field::Field;
-use crate::view::{fuzzy, screens, update, workbench};
+use crate::view::{fuzzy, screens, shared, update};
 
 /// Rows below the list that tell about the chosen action.
 const ABOUT_ROWS: u16 = 2;
@@ -98,7 +98,7 @@ impl Palette {
                 let Some(action) = found.get(self.cursor.min(found.len().saturating_sub(1))).copied() else { return Outcome::Stay };
                 return Outcome::Then(Then::new(move |model| {
                     let mut commands = match action.place {
-                        Place::On(screen) | Place::In(screen, _) if screen != model.screen => workbench::go_to(model, screen),
+                        Place::On(screen) | Place::In(screen, _) if screen != model.screen => shared::go_to(model, screen),
                         _ => Vec::new(),
                     };
                     if let Place::In(screen, pane) = action.place

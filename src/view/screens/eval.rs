@@ -4,9 +4,9 @@ mod actions;
 mod answers;
 mod chooser;
 mod draw;
+mod eval_job;
 mod mouse;
 mod prompts;
-mod start;
 mod summary;
 
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent};
 
 use super::{Change, ScreenDef};
-use crate::report::{Asked, Outcome, PairedComparison, EvalId, ReportError, Versus, base_and_trained};
+use crate::report::{Asked, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
-use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
 
 const SUMMARY: &str = "summary";
 const PROMPTS: &str = "prompts";
@@ -57,7 +57,7 @@ pub struct Eval {
     /// Side by side or one below the other; `None`: as the width allows.
     side_by_side: Option<bool>,
     chooser: Option<chooser::Chooser>,
-    started: Option<start::EvalJob>,
+    started: Option<eval_job::EvalJob>,
     /// Whether evals of earlier sessions were looked for.
     looked: bool,
 }
@@ -144,7 +144,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     entered: |model| {
         let of_another_run = model.eval.chosen.is_empty() && model.eval.run != model.workbench.current;
         let stale = of_another_run || is_rescored_by_another(model);
-        let mut commands = start::find(model);
+        let mut commands = eval_job::find(model);
         if stale || (model.eval.loaded.is_none() && model.workbench.current.is_some()) {
             commands.extend(read(model));
         }
@@ -290,7 +290,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             let passes = model.workbench.current_run().map_or(0, |run| run.history.evals.len());
             if passes != model.eval.passes_seen && model.eval.run.is_some() { read(model) } else { Vec::new() }
         }
-        Change::Second => start::look(model),
+        Change::Second => eval_job::look(model),
         _ => Vec::new(),
     }
 }

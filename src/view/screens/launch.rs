@@ -1,15 +1,15 @@
 //! Screen: the form of a new run, what the run would take, and its start.
 
-mod about;
 mod actions;
-pub mod around;
 mod chooser;
-pub mod devices;
+pub mod context;
+pub mod device_choice;
 mod draw;
 pub mod forecast;
+mod forecast_view;
 pub mod form;
-mod outlook;
-mod start;
+mod key_help;
+mod start_run;
 
 use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -20,12 +20,12 @@ use crate::plan::SignalReport;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::theme::Theme;
-use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
-use around::{LaunchContext, Origin};
+use crate::view::widgets::list_cursor::Cursor;
 use chooser::Chooser;
-use devices::Choice;
-use forecast::{ForecastJob, Forecast, ForecastResult};
+use context::{LaunchContext, Origin};
+use device_choice::Choice;
+use forecast::{Forecast, ForecastJob, ForecastResult};
 use form::{Form, Row, Values};
 
 /// The screen's own part of the model.
@@ -98,9 +98,9 @@ pub const PARTS: ScreenDef = ScreenDef {
 };
 
 fn entered(model: &mut Model) -> Vec<Command> {
-    let mut commands = vec![devices::look(model)];
-    commands.extend(around::read_train(model));
-    commands.extend(around::look(model));
+    let mut commands = vec![device_choice::look(model)];
+    commands.extend(context::read_train(model));
+    commands.extend(context::look(model));
     commands
 }
 
@@ -111,9 +111,9 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             let launch = &mut model.launch;
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
             (launch.train, launch.around) = (None, None);
-            let mut commands = around::read_train(model);
+            let mut commands = context::read_train(model);
             if model.screen == Screen::Launch {
-                commands.extend(around::look(model));
+                commands.extend(context::look(model));
             }
             commands
         }
@@ -126,7 +126,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         Change::Second
             if model.screen == Screen::Launch && (model.now_ms / 1000).is_multiple_of(LOOK_SECONDS) && !model.is_busy("launch.devices") =>
         {
-            vec![devices::look(model)]
+            vec![device_choice::look(model)]
         }
         _ => Vec::new(),
     }
@@ -148,7 +148,7 @@ pub fn refresh(model: &mut Model) -> Vec<Command> {
     if model.launch.origin.as_ref().is_some_and(|origin| origin.of == asked) {
         return Vec::new();
     }
-    vec![around::find_origin(model.workbench.places.clone(), asked)]
+    vec![context::find_origin(model.workbench.places.clone(), asked)]
 }
 
 /// Give a key a value; one that it has without the form is left to the layers below.
@@ -180,7 +180,7 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
     if model.launch.in_forecast {
         let mut cursor = Cursor { index: model.launch.scroll };
-        cursor.key(event, model.size.1 as usize, outlook::lines(model, 80).len());
+        cursor.key(event, model.size.1 as usize, forecast_view::lines(model, 80).len());
         model.launch.scroll = cursor.index;
         return Vec::new();
     }
@@ -255,12 +255,12 @@ fn open(model: &mut Model) -> Vec<Command> {
 }
 
 fn start_or_say(model: &mut Model) -> Vec<Command> {
-    match start::blocked(model) {
+    match start_run::blocked(model) {
         Some(why) => {
             model.complain(why);
             Vec::new()
         }
-        None => start::start(model),
+        None => start_run::start(model),
     }
 }
 
@@ -274,7 +274,7 @@ fn cycle(model: &mut Model, by: isize) -> Vec<Command> {
             refresh(model)
         }
         Some(Row::Device) => {
-            model.launch.form.compute = devices::next(model, by);
+            model.launch.form.compute = device_choice::next(model, by);
             Vec::new()
         }
         Some(Row::Key(key)) => {
@@ -305,7 +305,7 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         _ => return Vec::new(),
     };
     if draw::is_over_forecast(model, event.column, event.row) {
-        model.launch.scroll = model.launch.scroll.saturating_add_signed(rows).min(outlook::lines(model, 80).len());
+        model.launch.scroll = model.launch.scroll.saturating_add_signed(rows).min(forecast_view::lines(model, 80).len());
     } else {
         let length = form::rows(model).len();
         model.launch.cursor.go(rows, length);

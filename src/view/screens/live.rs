@@ -2,28 +2,28 @@
 
 mod actions;
 mod advantage;
-mod board;
 mod completion;
 mod curves;
 mod device;
+mod distributions;
 mod draw;
+mod event_text;
 mod failures;
+mod group_rows;
 mod groups;
 mod header;
 mod log;
-mod moves;
-mod numbers;
+mod navigation;
 mod overlay;
 mod prompt;
 mod rollouts;
-mod signal;
-mod words;
+mod text_summary;
 
 use super::{Change, ScreenDef};
+use crate::view::followed_run::{FollowedRun, latest_events};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
-use crate::view::watched::{FollowedRun, latest_events};
-use crate::view::widgets::cursor::Cursor;
+use crate::view::widgets::list_cursor::Cursor;
 
 /// The screen's own part of the model.
 #[derive(Debug)]
@@ -87,8 +87,8 @@ pub const PARTS: ScreenDef = ScreenDef {
     actions: actions::ACTIONS,
     pane: |model| model.live.pane,
     focus: |model, pane| model.live.pane = pane,
-    mouse: moves::mouse,
-    opens: moves::opens,
+    mouse: navigation::mouse,
+    opens: navigation::opens,
     entered: |model| if model.workbench.current.is_none() { super::runs::look(model) } else { look(model) },
     changed,
     draw: draw::draw,

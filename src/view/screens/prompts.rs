@@ -1,17 +1,17 @@
 //! Screen: what the model is asked. All prompt rows as a table, the selected one as the model sees it, editing, and the health of the sets.
 
 mod actions;
-mod chat;
-mod count;
-mod editing;
+mod draw;
 mod kept;
 mod layout;
+mod messages_text;
 mod offer;
-mod picture;
+mod preview;
+mod row_editor;
 mod rows;
 mod save;
 mod table;
-mod turns;
+mod token_count;
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use super::{Change, ScreenDef};
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
-use crate::view::keeper::Keeper;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::widgets::cursor::Cursor;
+use crate::view::recovery::Keeper;
 use crate::view::widgets::field::Field;
-pub use chat::Chat;
-pub use count::{Counter, UNCOUNTABLE, UNCOUNTED};
-pub use editing::{Editing, What};
+use crate::view::widgets::list_cursor::Cursor;
 pub use kept::{keep_now, moved};
 pub use layout::{CHAT, EDITOR, HEALTH, ROWS};
 use offer::DraftOffers;
+pub use preview::Chat;
+pub use row_editor::{Editing, What};
 pub use rows::{Column, Entry};
+pub use token_count::{Counter, UNCOUNTABLE, UNCOUNTED};
 
 /// The screen's own part of the model.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     opens: |model, (column, row)| layout::pane_at(model, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y),
     entered,
     changed,
-    draw: picture::draw,
+    draw: draw::draw,
 };
 
 /// Rows are counted and checked once somebody looks; what an earlier session has left unsaved is offered.
@@ -95,7 +95,7 @@ fn entered(model: &mut Model) -> Vec<Command> {
     let mut commands = offer::look(model);
     if !model.prompts.is_counted && model.workbench.task.is_some() {
         model.prompts.is_counted = true;
-        commands.extend(count::count(model));
+        commands.extend(token_count::count(model));
     }
     commands
 }
@@ -109,17 +109,17 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             model.prompts.is_counted = false;
             if model.screen == Screen::Prompts {
                 commands.extend(entered(model));
-                commands.extend(chat::show(model));
+                commands.extend(preview::show(model));
             }
             commands
         }
         Change::File(path) if is_of_task(model, path) => {
             let folder = model.workbench.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             model.prompts.wanted = rows::selected_place(model);
-            crate::view::workbench::open_task(model, folder)
+            crate::view::shared::open_task(model, folder)
         }
         Change::Schema => {
-            editing::check(model);
+            row_editor::check(model);
             Vec::new()
         }
         Change::Second => {
@@ -141,7 +141,7 @@ fn is_of_task(model: &Model, path: &std::path::Path) -> bool {
 
 fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     if model.prompts.editing.is_some() {
-        return editing::key(model, event);
+        return row_editor::key(model, event);
     }
     if model.prompts.filtering {
         return match event.code {
@@ -157,11 +157,11 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     match layout::pane(model) {
         ROWS => {
             let length = model.prompts.shown.len();
-            if model.prompts.cursor.key(event, page, length) { chat::show(model) } else { Vec::new() }
+            if model.prompts.cursor.key(event, page, length) { preview::show(model) } else { Vec::new() }
         }
         CHAT => {
             let mut top = Cursor { index: model.prompts.chat_top };
-            let length = chat::length(model);
+            let length = preview::length(model);
             top.key(event, page, length);
             model.prompts.chat_top = top.at(length).unwrap_or(0);
             Vec::new()
@@ -176,7 +176,7 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 
 fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     if model.prompts.editing.is_some() {
-        return editing::paste(model, text);
+        return row_editor::paste(model, text);
     }
     if model.prompts.filtering {
         model.prompts.filter.paste(text);
@@ -194,14 +194,14 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         _ => return Vec::new(),
     };
     match pane {
-        EDITOR => editing::scroll(model, by),
+        EDITOR => row_editor::scroll(model, by),
         ROWS => {
             let length = model.prompts.shown.len();
             model.prompts.cursor.go(by, length);
-            return chat::show(model);
+            return preview::show(model);
         }
         CHAT => {
-            let last = chat::length(model).saturating_sub(1);
+            let last = preview::length(model).saturating_sub(1);
             model.prompts.chat_top = model.prompts.chat_top.saturating_add_signed(by).min(last);
         }
         _ => {
@@ -214,7 +214,7 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
 
 fn clicked(model: &mut Model, pane: &'static str, area: ratatui::layout::Rect, event: MouseEvent) -> Vec<Command> {
     if pane == EDITOR {
-        editing::click(model, area, event);
+        row_editor::click(model, area, event);
         return Vec::new();
     }
     model.prompts.pane = Some(pane);
@@ -233,7 +233,7 @@ fn clicked(model: &mut Model, pane: &'static str, area: ratatui::layout::Rect, e
     let length = model.prompts.shown.len();
     if let Some(row) = event.row.checked_sub(top).map(usize::from).filter(|row| *row < rows) {
         model.prompts.cursor.index = (model.prompts.cursor.first(rows, length) + row).min(length.saturating_sub(1));
-        return chat::show(model);
+        return preview::show(model);
     }
     Vec::new()
 }

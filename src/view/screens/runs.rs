@@ -1,11 +1,11 @@
 //! Screen 1: the runs there are, and what can be done with them.
 
 mod actions;
-mod ask;
 mod columns;
+mod control;
 mod detail;
 mod draw;
-mod keep;
+mod export;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 pub(super) use self::columns::state;
-pub(super) use self::keep::{told, written, written_path};
+pub(super) use self::export::{told, written, written_path};
 use super::{Change, ScreenDef};
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, Status, disk_use};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
-use crate::view::widgets::cursor::Cursor;
+use crate::view::shared;
 use crate::view::widgets::field::Field;
-use crate::view::workbench;
+use crate::view::widgets::list_cursor::Cursor;
 
 /// How often the runs are looked for while the screen is in front, milliseconds.
 const LOOK_MS: u64 = 2_000;
@@ -233,10 +233,10 @@ fn show_live(model: &mut Model, is_start: bool) -> Vec<Command> {
     let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
     let newest = model.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
     let Some((path, id)) = newest.filter(|_| model.workbench.current.is_none()) else { return Vec::new() };
-    let mut commands = workbench::show_run(model, path);
+    let mut commands = shared::show_run(model, path);
     if is_start && model.keys == 0 && model.screen == Screen::Runs {
         model.say(format!("{id} is active: f1 lists all runs"));
-        commands.extend(workbench::go_to(model, Screen::Live));
+        commands.extend(shared::go_to(model, Screen::Live));
     }
     commands
 }

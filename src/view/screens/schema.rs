@@ -1,11 +1,11 @@
 //! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and what lazy answers would earn.
 
 mod actions;
-mod decide;
-mod effects;
+mod confirm;
+mod draw;
 mod layout;
-mod panes;
-mod picture;
+mod score_preview;
+mod side_panes;
 
 use std::path::PathBuf;
 
@@ -14,13 +14,13 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use super::{Change, ScreenDef};
 use crate::score::Accepted;
 use crate::score::audit::Finding;
-use crate::view::draft;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::widgets::cursor::Cursor;
+use crate::view::schema_draft;
 use crate::view::widgets::editor::{Editor, Effect};
-pub use effects::ScorePreview;
+use crate::view::widgets::list_cursor::Cursor;
 pub use layout::{ACCEPTS, EDITOR, LAZY, SCORES};
+pub use score_preview::ScorePreview;
 
 /// Rows of a page in the panes beside the editor; the page keys leave one of them in sight.
 const PAGE_ROWS: usize = 11;
@@ -86,13 +86,13 @@ pub const PARTS: ScreenDef = ScreenDef {
     opens: |model, (column, row)| layout::pane_at(model, column, row).is_some_and(|(pane, _)| pane == EDITOR),
     entered,
     changed,
-    draw: picture::draw,
+    draw: draw::draw,
 };
 
 fn entered(model: &mut Model) -> Vec<Command> {
-    let mut commands = draft::second(model);
+    let mut commands = schema_draft::second(model);
     if std::mem::take(&mut model.schema.is_waiting) {
-        commands.extend(effects::compute(model));
+        commands.extend(score_preview::compute(model));
     }
     commands
 }
@@ -107,10 +107,10 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         Change::Schema => {
             describe(model);
             model.schema.is_waiting = model.screen != Screen::Schema;
-            if model.schema.is_waiting { Vec::new() } else { effects::compute(model) }
+            if model.schema.is_waiting { Vec::new() } else { score_preview::compute(model) }
         }
-        Change::Second => draft::second(model),
-        Change::File(path) => draft::file_written(model, path),
+        Change::Second => schema_draft::second(model),
+        Change::File(path) => schema_draft::file_written(model, path),
         _ => Vec::new(),
     }
 }
@@ -150,7 +150,7 @@ fn after(model: &mut Model, effect: Effect) -> Vec<Command> {
     }
     let text = model.schema.editor.text();
     model.schema.shown.clone_from(&text);
-    draft::edited(model, text)
+    schema_draft::edited(model, text)
 }
 
 fn follow(model: &mut Model) {
@@ -193,7 +193,7 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 }
 
 fn scroll(model: &mut Model, pane: &'static str, go: impl FnOnce(&mut Cursor, usize)) {
-    let length = panes::lines(model, pane).len();
+    let length = side_panes::lines(model, pane).len();
     if let Some(top) = layout::PANES.iter().position(|other| *other == pane).and_then(|place| model.schema.tops.get_mut(place)) {
         go(top, length);
     }

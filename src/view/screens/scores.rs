@@ -1,15 +1,15 @@
 //! Screen: how completions score against the schema as it stands in the editor, alone, in groups, and over the stored steps of a run.
 
 mod actions;
-mod drawing;
+mod draw;
+mod input;
 pub mod items;
-mod keys;
 mod listing;
-mod picture;
-pub mod scored;
+mod sampling;
+mod score_details;
+pub mod scoring;
 mod source;
 mod summary;
-mod verdict;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use super::{Change, ScreenDef};
 use crate::score::{FailureClass, Tier};
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::program::CancelToken;
-use crate::view::widgets::cursor::Cursor;
+use crate::view::shared::OpenTask;
+use crate::view::subprocess::CancelToken;
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::field::Field;
-use crate::view::workbench::OpenTask;
+use crate::view::widgets::list_cursor::Cursor;
 use items::{Items, Rows, Written};
 use listing::Shown;
-pub use listing::{TierFilter, Order};
-use scored::{Impact, Scored};
+pub use listing::{Order, TierFilter};
+use scoring::{Impact, Scored};
 
 /// Where completions come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -157,13 +157,13 @@ pub const PARTS: ScreenDef = ScreenDef {
     pane: |model| model.scores.pane.unwrap_or(LIST),
     focus: |model, pane| model.scores.pane = Some(pane),
     is_typing: |model| model.scores.editor.is_some() || model.scores.filtering,
-    typed: keys::typed,
-    pasted: keys::pasted,
-    mouse: keys::mouse,
-    opens: |model, (column, row)| picture::pane_at(model, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y),
+    typed: input::typed,
+    pasted: input::pasted,
+    mouse: input::mouse,
+    opens: |model, (column, row)| draw::pane_at(model, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y),
     entered,
     changed,
-    draw: picture::draw,
+    draw: draw::draw,
 };
 
 fn entered(model: &mut Model) -> Vec<Command> {

@@ -10,22 +10,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
-use super::bells::NotifyThrottle;
+use super::background::{self, Said};
 use super::follow::Following;
-use super::ground::{self, Said};
+use super::frame::FrameRenderer;
+use super::frame_rate::{self, FrameScheduler};
+use super::guard::Terminal;
 use super::input::Input;
-use super::modes::Terminal;
-use super::pace::{self, FrameScheduler};
-use super::picture::FrameRenderer;
+use super::notify_throttle::NotifyThrottle;
 use super::signals::Asked;
 use super::writer::Writer;
-use super::{hangup, modes, panic, signals};
+use super::{guard, hangup, panic, signals};
 use crate::view::appearance::{self, Appearance};
 use crate::view::message::{Message, Senders};
 use crate::view::model::Model;
 use crate::view::options::Options;
-use crate::view::program;
 use crate::view::screens::prompts;
+use crate::view::subprocess;
 use crate::view::update::update;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ pub(super) struct View {
 /// # Errors
 /// Where there is no terminal, or the system gives no threads.
 pub fn run(options: Options) -> io::Result<ViewExit> {
-    if !modes::is_there() {
+    if !guard::is_there() {
         return Err(io::Error::other("standard input and output must be a terminal"));
     }
     panic::install(options.data.clone());
@@ -106,7 +106,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
     let code = if ended.is_ok() { view.leaving.unwrap_or(0) } else { BUG };
     view.outlets.close();
-    program::end_children();
+    subprocess::end_children();
     // However it ends, what is unsaved is kept.
     let unkept = keep_now(&view.model);
     // A terminal that takes nothing more must not keep the process.
@@ -160,7 +160,7 @@ impl View {
     }
 
     async fn go(&mut self) {
-        self.model.size = modes::size().unwrap_or((80, 24));
+        self.model.size = guard::size().unwrap_or((80, 24));
         self.model.now_ms = now_ms();
         let commands = crate::view::start(&mut self.model);
         self.carry_out(commands);
@@ -195,9 +195,9 @@ impl View {
 
     fn picture_due(&self) -> Option<Instant> {
         let allowance = match () {
-            () if self.model.options.low_bandwidth => pace::LOW_BANDWIDTH,
-            () if self.model.options.remote => pace::REMOTE,
-            () => pace::LOCAL,
+            () if self.model.options.low_bandwidth => frame_rate::LOW_BANDWIDTH,
+            () if self.model.options.remote => frame_rate::REMOTE,
+            () => frame_rate::LOCAL,
         };
         self.pace.due(Instant::now(), allowance)
     }
@@ -219,17 +219,17 @@ impl View {
             Told::Message(message) => self.message(message),
             Told::Signal(asked) => self.signal(asked),
             Told::Lost => {
-                modes::restore_now();
+                guard::restore_now();
                 self.leaving = Some(hangup::LOST);
             }
             Told::Written if self.writer.has_failed() => {
-                modes::restore_now();
+                guard::restore_now();
                 self.leaving = Some(hangup::LOST);
             }
             Told::Written => {}
             Told::Edited(path, ended) => self.take_back(path, ended),
             Told::Looks(looks) => {
-                self.besides.extend_from_slice(modes::mouse(looks.mouse).as_bytes());
+                self.besides.extend_from_slice(guard::mouse(looks.mouse).as_bytes());
                 looks.apply(&mut self.model);
                 self.pace.changed(true);
             }
@@ -272,7 +272,7 @@ fn look_at_ground(options: &mut Options) -> bool {
     if !Appearance::asks_for_ground(&options.given) {
         return false;
     }
-    let said = ground::ask(if options.remote { GROUND_REMOTE } else { GROUND_LOCAL });
+    let said = background::ask(if options.remote { GROUND_REMOTE } else { GROUND_LOCAL });
     if let Said::Ground(ground) = said {
         options.given.ground = Some(ground);
         options.theme = Appearance::load(&options.given).theme;

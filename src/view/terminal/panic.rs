@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 
-use super::modes;
+use super::guard;
 use crate::secrets::visible_lines;
 
 /// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only writes the report, since the
@@ -16,7 +16,7 @@ pub(super) fn install(data: PathBuf) {
     std::panic::set_hook(Box::new(move |panic| {
         let of_view = std::thread::current().id() == own;
         if of_view {
-            modes::leave();
+            guard::leave();
         }
         let report = write(&data, panic);
         if of_view {
@@ -54,7 +54,7 @@ fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     write!(
         file,
         "grpo-tui {version}, {now}, thread {thread}\nsize {:?}; {}\n\n{panic}\n\n{}\n",
-        modes::size(),
+        guard::size(),
         variables.join(", "),
         Backtrace::force_capture()
     )?;

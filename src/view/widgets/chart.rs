@@ -1,19 +1,19 @@
 //! A line chart over steps in braille: the smallest and the largest value of each column are drawn, so that no spike is lost.
 
 mod axis;
+mod braille;
 mod buckets;
-mod raster;
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use self::axis::Axis;
+use self::braille::{Pen, Raster};
 use self::buckets::{Bucket, buckets};
-use self::raster::{Pen, Raster};
 use crate::run::Series;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::amount::amount;
+use crate::view::widgets::number_format::amount;
 
 /// What a chart shows.
 #[derive(Debug, Default)]

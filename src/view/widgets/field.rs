@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// A line of text under edit.
@@ -144,7 +144,7 @@ impl Field {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::chord::Chord;
+    use crate::view::key_chord::Chord;
 
     #[test]
     fn keys_edit_the_line() {

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::editor::tokens;
 use crate::secrets::visible;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// A place in a text that something is wrong with.

@@ -1,6 +1,6 @@
 //! The actions of the comparison.
 
-use super::{ANSWERS, CHOOSER, PROMPTS, chooser, read, rescore, start};
+use super::{ANSWERS, CHOOSER, PROMPTS, chooser, eval_job, read, rescore};
 use crate::report::{Outcome, versus_html};
 use crate::view::action::{Action, Place};
 use crate::view::message::{Command, Work};
@@ -16,8 +16,7 @@ const CHOOSING: Place = Place::In(Screen::Eval, CHOOSER);
 pub(super) const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.open", "Open", "open", &["enter", "right", "l"], CHOOSING, chooser::enter),
     Action::new("eval.chooser.pick", "Toggle selection", "select", &["space"], CHOOSING, chooser::pick),
-    Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare)
-        .unless(chooser::no_compare),
+    Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare).unless(chooser::no_compare),
     Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
     Action::new("eval.read", "Show answers", "read", &["enter"], Place::In(Screen::Eval, PROMPTS), |model| {
         model.eval.pane = ANSWERS;
@@ -26,14 +25,10 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
-    Action::new("eval.fixed", "Show improvements", "improved", &["f"], HERE, |model| only(model, Some(Outcome::Fixed)))
-        .unless(nothing),
-    Action::new("eval.broken", "Show regressions", "regressed", &["b"], HERE, |model| only(model, Some(Outcome::Broken)))
-        .unless(nothing),
-    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |model| only(model, Some(Outcome::Neither)))
-        .unless(nothing),
-    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |model| only(model, Some(Outcome::Both)))
-        .unless(nothing),
+    Action::new("eval.fixed", "Show improvements", "improved", &["f"], HERE, |model| only(model, Some(Outcome::Fixed))).unless(nothing),
+    Action::new("eval.broken", "Show regressions", "regressed", &["b"], HERE, |model| only(model, Some(Outcome::Broken))).unless(nothing),
+    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |model| only(model, Some(Outcome::Neither))).unless(nothing),
+    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |model| only(model, Some(Outcome::Both))).unless(nothing),
     Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |model| {
         model.eval.filter = Field::default();
         only(model, None)
@@ -77,10 +72,7 @@ pub(super) const ACTIONS: &[Action] = &[
         .unless(nothing),
     Action::new("eval.copy_first", "Copy first answer", "", &["Y"], HERE, |model| copy(model, false)).unless(nothing),
     Action::new("eval.html", "Export HTML", "", &["w"], HERE, html).also(&["export", "report"]).asking().unless(nothing),
-    Action::new("eval.start", "Run eval", "eval", &["E"], HERE, start::ask)
-        .also(&["run eval"])
-        .asking()
-        .unless(start::no_start),
+    Action::new("eval.start", "Run eval", "eval", &["E"], HERE, eval_job::ask).also(&["run eval"]).asking().unless(eval_job::no_start),
     Action::new("eval.rescore", "Re-score with editor schema", "", &["r"], HERE, rescore)
         .also(&["score again", "recorded scores"])
         .unless(no_rescoring),

@@ -11,10 +11,10 @@ use crate::report::{Asked, Outcome, PairedComparison, Versus};
 use crate::run::EvalRecord;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::difference::{difference, headings, side_by_side, unified};
-use crate::view::widgets::fit::wrapped;
+use crate::view::widgets::diff::{difference, headings, side_by_side, unified};
+use crate::view::widgets::text_width::wrapped;
 
 /// Narrower than this, answers stand one below the other unless somebody wants it otherwise.
 const SIDES: usize = 76;

@@ -12,9 +12,9 @@ use crate::report::{EvalId, passes_of};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::widgets::cursor::Cursor;
-use crate::view::widgets::fit::fitted;
+use crate::view::style_role::Role;
+use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::text_width::fitted;
 
 /// What is chosen from.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ pub(super) fn open(model: &mut Model) -> Vec<Command> {
     }
     let at = folders.iter().position(|(path, _)| Some(path) == model.workbench.current.as_ref()).unwrap_or(0);
     model.eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
-    let own = super::start::evals_folder(&model.options.data);
+    let own = super::eval_job::evals_folder(&model.options.data);
     vec![Work::once(
         "eval.chooser",
         move || evals(&own),

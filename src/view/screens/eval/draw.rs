@@ -8,7 +8,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::{ANSWERS, PROMPTS, SUMMARY, answers, chooser, prompts, summary};
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 
 /// Which panes are drawn, and where.
 #[derive(Debug, Default, Clone, Copy)]

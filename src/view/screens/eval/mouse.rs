@@ -6,7 +6,7 @@ use ratatui::layout::{Margin, Position};
 use super::{ANSWERS, PROMPTS, SUMMARY, actions, chooser, draw, go, prompts, summary};
 use crate::view::message::Command;
 use crate::view::model::Model;
-use crate::view::widgets::cursor::Cursor;
+use crate::view::widgets::list_cursor::Cursor;
 
 /// Lines that the wheel turns.
 const WHEEL: isize = 3;

@@ -9,9 +9,9 @@ use super::PROMPTS;
 use crate::report::{Asked, Outcome, Versus};
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::fit::{fitted, padded};
+use crate::view::widgets::text_width::{fitted, padded};
 
 /// Draws the list.
 pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {

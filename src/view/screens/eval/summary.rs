@@ -10,8 +10,8 @@ use super::SUMMARY;
 use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::widgets::fit::{fitted, padded, wrapped};
+use crate::view::style_role::Role;
+use crate::view::widgets::text_width::{fitted, padded, wrapped};
 
 /// Rows of the whole summary with its frame, where there is room.
 pub(super) const FULL_ROWS: u16 = 16;
@@ -60,7 +60,7 @@ pub(super) fn rows(model: &Model, versus: &Versus, area: Rect) -> usize {
 fn title(model: &Model, versus: &Versus, width: usize) -> String {
     let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
     let (set, task) = (&versus.passes[0].id.set, &versus.passes[0].task);
-    let started = super::start::progress(model).map_or_else(String::new, |text| format!(" · {text}"));
+    let started = super::eval_job::progress(model).map_or_else(String::new, |text| format!(" · {text}"));
     let run = versus.passes[0].id.short_folder();
     fitted(&format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()), width.saturating_sub(6))
 }
@@ -155,8 +155,9 @@ impl Said<'_> {
             return Vec::new();
         }
         let theme = &self.model.theme;
-        let told =
-            |judged: &MetricComparison| Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)));
+        let told = |judged: &MetricComparison| {
+            Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
+        };
         vec![Line::from(self.pair.judged().map(told).collect::<Vec<_>>())]
     }
 
@@ -294,7 +295,8 @@ impl Said<'_> {
             .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
             .collect();
         lines.push(Line::from(cells));
-        let told = |judged: &MetricComparison| Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)));
+        let told =
+            |judged: &MetricComparison| Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)));
         lines.extend(self.pair.judged().map(told));
         lines
     }

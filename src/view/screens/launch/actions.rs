@@ -3,25 +3,22 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::form::{self, Row};
-use super::{FORM, chooser, cycle, forecast, open, refresh, start};
+use super::{FORM, chooser, cycle, forecast, open, refresh, start_run};
 use crate::view::action::{Action, Place};
 use crate::view::model::{Model, Screen};
-use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
 
 const HERE: Place = Place::On(Screen::Launch);
 const IN_FORM: Place = Place::In(Screen::Launch, FORM);
 
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open)
-        .unless(nothing_here),
-    Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start::start)
+    Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open).unless(nothing_here),
+    Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_run::start)
         .also(&["train", "launch"])
-        .unless(start::blocked),
-    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1))
-        .unless(no_choice),
-    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1))
-        .unless(no_choice),
+        .unless(start_run::blocked),
+    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1)).unless(no_choice),
+    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1)).unless(no_choice),
     Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |model| {
         match form::selected(model) {
             Some(Row::Key(key)) => _ = model.launch.form.changed.remove(key.name),
@@ -38,16 +35,12 @@ pub(super) const ACTIONS: &[Action] = &[
         model.launch.form = form::Form::default();
         refresh(model)
     }),
-    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |model| {
-        forecast::ask(model, false)
-    })
-    .also(&["plan", "estimate"])
-    .unless(start::blocked),
-    Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |model| {
-        forecast::ask(model, true)
-    })
-    .also(&["sample"])
-    .unless(start::blocked),
+    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |model| forecast::ask(model, false))
+        .also(&["plan", "estimate"])
+        .unless(start_run::blocked),
+    Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |model| forecast::ask(model, true))
+        .also(&["sample"])
+        .unless(start_run::blocked),
     Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |model| {
         forecast::cancel(model);
         Vec::new()
@@ -81,18 +74,11 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new(
-        "launch.only_different",
-        "Toggle changed only",
-        "changed",
-        &["o"],
-        HERE,
-        |model| {
-            model.launch.only_different = !model.launch.only_different;
-            model.launch.cursor = Cursor::default();
-            Vec::new()
-        },
-    ),
+    Action::new("launch.only_different", "Toggle changed only", "changed", &["o"], HERE, |model| {
+        model.launch.only_different = !model.launch.only_different;
+        model.launch.cursor = Cursor::default();
+        Vec::new()
+    }),
     Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |model| {
         // In a text field escape belongs to the field.
         if is_typing(model) {
@@ -115,7 +101,7 @@ fn is_typing(model: &Model) -> bool {
 fn nothing_here(model: &Model) -> Option<String> {
     match form::selected(model) {
         None => Some("no setting shown: esc clears the filter".to_owned()),
-        Some(Row::Start) => start::blocked(model),
+        Some(Row::Start) => start_run::blocked(model),
         Some(_) => None,
     }
 }

@@ -10,9 +10,9 @@ use crate::view::fuzzy;
 use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::widgets::cursor::Cursor;
+use crate::view::style_role::Role;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
 
 /// What is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn seen(rows: u16) -> usize {
 fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
     match what {
         What::BaseModel => super::set(model, "base_model", &value),
-        What::Task => crate::view::workbench::open_task(model, Some(value)),
+        What::Task => crate::view::shared::open_task(model, Some(value)),
     }
 }
 

@@ -7,13 +7,13 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::form::{self, Row};
-use super::{FORECAST, FORM, about, chooser, clip_start, devices, outlook, start};
+use super::{FORECAST, FORM, chooser, clip_start, device_choice, forecast_view, key_help, start_run};
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::widgets::cursor::Cursor;
+use crate::view::style_role::Role;
+use crate::view::widgets::list_cursor::Cursor;
 
 /// What the row under the cursor means; it takes no focus.
 const ABOUT: &str = "about";
@@ -65,7 +65,7 @@ fn draw_about(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let block = pane(&model.theme, title, false);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    frame.render_widget(Paragraph::new(about::lines(model)).wrap(Wrap { trim: false }), inside);
+    frame.render_widget(Paragraph::new(key_help::lines(model)).wrap(Wrap { trim: false }), inside);
 }
 
 fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -73,7 +73,7 @@ fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let block = pane(theme, FORECAST, model.launch.in_forecast);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let lines = outlook::lines(model, inside.width as usize);
+    let lines = forecast_view::lines(model, inside.width as usize);
     let top = model.launch.scroll.min(lines.len().saturating_sub(1));
     let below = lines.len().saturating_sub(top + inside.height as usize);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
@@ -167,7 +167,7 @@ fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'sta
                 plain_line(model, row, is_here, columns, name, false)
             }
         }
-        Row::Device => plain_line(model, row, is_here, columns, &devices::chosen(model), true),
+        Row::Device => plain_line(model, row, is_here, columns, &device_choice::chosen(model), true),
     };
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
 }
@@ -180,10 +180,10 @@ fn start_line(model: &Model, is_here: bool, columns: usize) -> Line<'static> {
     let theme = &model.theme;
     let (text, role) = if model.is_busy("launch.start") {
         ("starting: loading the model ...".to_owned(), Role::Accent)
-    } else if start::blocked(model).is_some() {
+    } else if start_run::blocked(model).is_some() {
         ("cannot start: see right".to_owned(), Role::Bad)
     } else {
-        (start::in_words(model), Role::Text)
+        (start_run::in_words(model), Role::Text)
     };
     let button = theme.glyph("▶ START ", "=> START ");
     let room = columns.saturating_sub(button.width() + 3);
@@ -216,7 +216,7 @@ fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> 
     }
     let value = form::value(model, key);
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
-    let shown = if value.is_empty() { "empty".to_owned() } else { super::around::short_name(&value) };
+    let shown = if value.is_empty() { "empty".to_owned() } else { super::context::short_name(&value) };
     let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
     let shown = clip_start(theme, &shown, room);
     let unit_room = room.saturating_sub(shown.width() + 1);
@@ -230,7 +230,7 @@ fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> 
     spans.push(Span::styled(shown, theme.style(value_role)));
     spans.push(Span::styled(unit, theme.style(Role::Faint)));
     spans.push(Span::raw(" ".repeat(blanks)));
-    let differs = about::last_value(model, key).is_some_and(|last| last != value);
+    let differs = key_help::last_value(model, key).is_some_and(|last| last != value);
     let word = form::source_word(&source);
     spans.push(Span::styled(word, theme.style(if source == Source::Set { Role::Marked } else { Role::Faint })));
     if differs && word.width() < SOURCE_COLUMNS {

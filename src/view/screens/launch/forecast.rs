@@ -6,7 +6,7 @@ use super::form::Form;
 use crate::plan::{Disk, Memory, SignalReport, Time};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
-use crate::view::program::{Call, Ended, CancelToken, Said};
+use crate::view::subprocess::{Call, CancelToken, Ended, Said};
 
 /// What a run would take.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -106,7 +106,7 @@ pub fn cancel(model: &mut Model) {
 }
 
 fn call(model: &Model, samples: bool) -> Option<Call> {
-    let mut arguments = super::start::train_arguments(model)?;
+    let mut arguments = super::start_run::train_arguments(model)?;
     arguments.extend(["--plan".to_owned(), "--json".to_owned()]);
     if samples {
         arguments.push("--sample".to_owned());

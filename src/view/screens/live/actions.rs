@@ -1,14 +1,14 @@
 //! What can be done on this screen: its part of the table of actions.
 
 use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SIGNAL};
-use super::{completion, curves, moves, overlay};
+use super::{completion, curves, navigation, overlay};
 use crate::run::Verb;
 use crate::view::action::{Action, Place};
-use crate::view::control;
+use crate::view::followed_run::FollowedRun;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Confirm, Popup};
-use crate::view::watched::FollowedRun;
+use crate::view::run_control;
 
 const HERE: Place = Place::On(Screen::Live);
 const fn within(pane: &'static str) -> Place {
@@ -23,60 +23,43 @@ const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static s
 /// The table.
 pub(super) const ACTIONS: &[Action] = &[
     // The chart.
-    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |m| {
-        moves::sideways(m, -1)
-    }),
-    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |m| {
-        moves::sideways(m, 1)
-    }),
-    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |m| moves::sideways(m, -10)),
-    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |m| moves::sideways(m, 10)),
-    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |m| moves::zoom(m, true)),
-    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |m| moves::zoom(m, false)),
+    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |m| navigation::sideways(m, -1)),
+    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |m| navigation::sideways(m, 1)),
+    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |m| navigation::sideways(m, -10)),
+    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |m| navigation::sideways(m, 10)),
+    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |m| navigation::zoom(m, true)),
+    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |m| navigation::zoom(m, false)),
     quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |m| {
         m.live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |m| {
-        turn_large(m, 1)
-    }),
+    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |m| turn_large(m, 1)),
     quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |m| turn_large(m, -1)),
     // The runs over it.
     quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |m| overlay::go(m, 1)),
     quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |m| overlay::go(m, -1)),
-    Action::new(
-        "live.overlay.toggle",
-        "Toggle overlay",
-        "overlay",
-        &["space", "enter"],
-        within(OVERLAY),
-        overlay::toggle,
-    ),
+    Action::new("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
     // The groups.
-    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |m| moves::by_groups(m, 1)),
-    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |m| moves::by_groups(m, -1)),
-    quiet("live.group.first", "First group", &["g"], within(GROUPS), |m| moves::by_groups(m, isize::MIN)),
-    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |m| moves::by_groups(m, isize::MAX)),
-    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |m| moves::by_members(m, 1)),
-    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |m| {
-        moves::by_members(m, -1)
-    }),
+    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |m| navigation::by_groups(m, 1)),
+    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |m| navigation::by_groups(m, -1)),
+    quiet("live.group.first", "First group", &["g"], within(GROUPS), |m| navigation::by_groups(m, isize::MIN)),
+    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |m| navigation::by_groups(m, isize::MAX)),
+    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |m| navigation::by_members(m, 1)),
+    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |m| navigation::by_members(m, -1)),
     Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |m| focus(m, COMPLETION)),
     // The completion.
-    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |m| moves::scroll_text(m, 1)),
-    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |m| moves::scroll_text(m, -1)),
-    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |m| moves::scroll_text(m, 10)),
-    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |m| moves::scroll_text(m, -10)),
-    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |m| moves::by_members(m, 1)),
-    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |m| moves::by_members(m, -1)),
-    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |m| {
-        focus(m, PROMPT)
-    }),
+    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |m| navigation::scroll_text(m, 1)),
+    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |m| navigation::scroll_text(m, -1)),
+    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |m| navigation::scroll_text(m, 10)),
+    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |m| navigation::scroll_text(m, -10)),
+    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |m| navigation::by_members(m, 1)),
+    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |m| navigation::by_members(m, -1)),
+    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |m| focus(m, PROMPT)),
     Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |m| focus(m, GROUPS)),
     quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |m| focus(m, COMPLETION)),
-    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |m| moves::by_groups(m, 1)),
-    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |m| moves::by_groups(m, -1)),
+    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |m| navigation::by_groups(m, 1)),
+    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |m| navigation::by_groups(m, -1)),
     quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |m| focus(m, GROUPS)),
     quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |m| focus(m, GROUPS)),
     // The small charts.
@@ -87,23 +70,22 @@ pub(super) const ACTIONS: &[Action] = &[
         focus(m, CHART)
     }),
     // The log.
-    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |m| moves::scroll_log(m, 1)),
-    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |m| moves::scroll_log(m, -1)),
-    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |m| moves::scroll_log(m, 10)),
-    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |m| moves::scroll_log(m, -10)),
-    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |m| moves::scroll_log(m, isize::MAX)),
+    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |m| navigation::scroll_log(m, 1)),
+    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |m| navigation::scroll_log(m, -1)),
+    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |m| navigation::scroll_log(m, 10)),
+    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |m| navigation::scroll_log(m, -10)),
+    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |m| navigation::scroll_log(m, isize::MAX)),
     // Steps.
-    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |m| moves::by_steps(m, -1)).unless(no_run),
-    quiet("live.step.next", "Next step", &["]"], HERE, |m| moves::by_steps(m, 1))
-        .unless(no_run),
-    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |m| moves::by_steps(m, -10)).unless(no_run),
-    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |m| moves::by_steps(m, 10)).unless(no_run),
-    quiet("live.step.first", "First step", &["home"], HERE, |m| moves::to_step(m, Some(1))).unless(no_run),
-    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |m| moves::to_step(m, None)).unless(no_run),
+    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |m| navigation::by_steps(m, -1)).unless(no_run),
+    quiet("live.step.next", "Next step", &["]"], HERE, |m| navigation::by_steps(m, 1)).unless(no_run),
+    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |m| navigation::by_steps(m, -10)).unless(no_run),
+    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |m| navigation::by_steps(m, 10)).unless(no_run),
+    quiet("live.step.first", "First step", &["home"], HERE, |m| navigation::to_step(m, Some(1))).unless(no_run),
+    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |m| navigation::to_step(m, None)).unless(no_run),
     // How curves are drawn.
     Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |m| {
         m.live.view.cursor = !m.live.view.cursor;
-        if m.live.view.cursor { focus(m, CHART) } else { moves::to_step(m, None) }
+        if m.live.view.cursor { focus(m, CHART) } else { navigation::to_step(m, None) }
     })
     .unless(no_run),
     Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |m| {
@@ -116,21 +98,16 @@ pub(super) const ACTIONS: &[Action] = &[
         m.live.view.log = !m.live.view.log;
         Vec::new()
     }),
-    quiet("live.freeze", "Toggle freeze", &["f"], HERE, moves::freeze)
-        .unless(no_run),
+    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).unless(no_run),
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     // What the worker can be asked.
     Action::new("live.pause", "Toggle pause", "pause", &["p"], HERE, pause).also(&["hold"]).unless(no_worker),
     quiet("live.resume", "Resume run", &["r"], HERE, resume).also(&["continue", "unpause", "restart"]).unless(no_resume),
     quiet("live.checkpoint", "Save checkpoint", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
-    quiet("live.eval", "Run eval", &["E"], HERE, |m| ask(m, Verb::Eval))
-        .also(&["run eval"])
-        .unless(no_worker),
+    quiet("live.eval", "Run eval", &["E"], HERE, |m| ask(m, Verb::Eval)).also(&["run eval"]).unless(no_worker),
     quiet("live.stop", "Stop run", &["x"], HERE, |m| stop(m, false)).also(&["end", "cancel"]).unless(no_worker),
-    quiet("live.stop_now", "Kill run", &["X"], HERE, |m| stop(m, true))
-        .also(&["kill", "abort"])
-        .unless(no_worker),
+    quiet("live.stop_now", "Kill run", &["X"], HERE, |m| stop(m, true)).also(&["kill", "abort"]).unless(no_worker),
     Action::new("live.annotate", "Add note", "note", &["a"], HERE, note).also(&["note", "annotate", "comment"]).asking().unless(no_note),
     quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(no_worker),
 ];
@@ -163,15 +140,15 @@ fn no_text(model: &Model) -> Option<String> {
 }
 
 fn no_worker(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.workbench.current_run().and_then(control::refusal))
+    no_run(model).or_else(|| model.workbench.current_run().and_then(run_control::refusal))
 }
 
 fn no_note(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.workbench.current_run().and_then(control::no_note))
+    no_run(model).or_else(|| model.workbench.current_run().and_then(run_control::no_note))
 }
 
 fn no_resume(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.workbench.current_run().and_then(control::no_resume))
+    no_run(model).or_else(|| model.workbench.current_run().and_then(run_control::no_resume))
 }
 
 fn copy(model: &mut Model) -> Vec<Command> {
@@ -185,7 +162,7 @@ fn ask(model: &mut Model, verb: Verb) -> Vec<Command> {
     if verb.is_work() {
         model.say(format!("requested: {}", verb.name()));
     }
-    vec![control::request(&run, verb)]
+    vec![run_control::request(&run, verb)]
 }
 
 fn pause(model: &mut Model) -> Vec<Command> {
@@ -194,7 +171,7 @@ fn pause(model: &mut Model) -> Vec<Command> {
 }
 
 fn resume(model: &mut Model) -> Vec<Command> {
-    control::resume_current(model)
+    run_control::resume_current(model)
 }
 
 fn stop(model: &mut Model, now: bool) -> Vec<Command> {
@@ -209,7 +186,7 @@ fn stop(model: &mut Model, now: bool) -> Vec<Command> {
 
 fn note(model: &mut Model) -> Vec<Command> {
     let Some(run) = model.workbench.current.clone() else { return Vec::new() };
-    model.popup = Some(Popup::Ask(control::ask_note(run, |_| Vec::new())));
+    model.popup = Some(Popup::Ask(run_control::ask_note(run, |_| Vec::new())));
     Vec::new()
 }
 

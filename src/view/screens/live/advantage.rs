@@ -2,7 +2,7 @@
 
 use crate::advantage::{Advantage, STANDARD_DEVIATION_FLOOR};
 
-use super::board::Row;
+use super::group_rows::Row;
 
 /// One sentence for one completion of a group.
 pub(super) fn explained(row: &Row, member: usize, kind: Advantage) -> String {

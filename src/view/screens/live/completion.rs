@@ -6,13 +6,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::rollouts::{Completion, Sampled};
-use super::{advantage, board, words};
+use super::{advantage, event_text, group_rows};
 use crate::advantage::Advantage;
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::watched::FollowedRun;
 use crate::view::widgets::json::{self, Fault};
 
 /// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
@@ -30,7 +30,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     let step = model.live.at(run);
     let found = selected(model);
     let title = match found {
-        Some((group, _, member)) => format!("{} {} of {}", words::one_line(&group.prompt_id), member + 1, group.completions.len()),
+        Some((group, _, member)) => format!("{} {} of {}", event_text::one_line(&group.prompt_id), member + 1, group.completions.len()),
         None => "completion".to_owned(),
     };
     let block = pane(theme, &title, focused);
@@ -56,7 +56,7 @@ fn nothing(model: &Model, step: u64) -> String {
 fn lines(model: &Model, run: &FollowedRun, completion: &Completion, member: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
-    let rows = board::of_step(model, model.live.at(run));
+    let rows = group_rows::of_step(model, model.live.at(run));
     let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
     let mut lines = vec![head(theme, completion)];
     if let Some(row) = row {
@@ -67,15 +67,16 @@ fn lines(model: &Model, run: &FollowedRun, completion: &Completion, member: usiz
     let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(theme, &completion.text, &faults));
     for reason in errors {
-        let place = if reason.instance_path.is_empty() { String::new() } else { format!("{}: ", words::one_line(&reason.instance_path)) };
-        let message = words::one_line(&reason.message);
+        let place =
+            if reason.instance_path.is_empty() { String::new() } else { format!("{}: ", event_text::one_line(&reason.instance_path)) };
+        let message = event_text::one_line(&reason.message);
         let text = format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }
     if let Some(score) = &completion.score {
-        lines.extend(score.warnings.iter().map(|warning| Line::styled(words::one_line(warning), theme.style(Role::Warning))));
+        lines.extend(score.warnings.iter().map(|warning| Line::styled(event_text::one_line(warning), theme.style(Role::Warning))));
         let wrong =
-            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| words::one_line(name));
+            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| event_text::one_line(name));
         let wrong: Vec<String> = wrong.collect();
         if !wrong.is_empty() {
             lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
@@ -89,7 +90,7 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let tier = completion.score.as_ref().map_or("not scored", |score| score.tier.name());
     let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
     let cut = completion.stop_reason == "length";
-    let stopped = if cut { "truncated".to_owned() } else { words::one_line(&completion.stop_reason) };
+    let stopped = if cut { "truncated".to_owned() } else { event_text::one_line(&completion.stop_reason) };
     let exact = match completion.score.as_ref().and_then(|score| score.exact) {
         Some(true) => "  matches expected",
         _ => "",

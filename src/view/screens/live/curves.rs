@@ -5,18 +5,18 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::words;
+use super::event_text;
 use crate::report::short_id;
 use crate::run::Series;
 use crate::run::events::Eval;
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::watched::FollowedRun;
-use crate::view::widgets::amount::amount;
+use crate::view::style_role::Role;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
-use crate::view::widgets::fit::wrapped;
+use crate::view::widgets::number_format::amount;
 use crate::view::widgets::sparkline::sparkline;
+use crate::view::widgets::text_width::wrapped;
 
 /// Curves that belong on one chart.
 #[derive(Debug)]
@@ -41,14 +41,14 @@ pub(super) const SUBJECTS: [Subject; 11] = [
     subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
     subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),
     subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
-    subject(
-        "completion length",
-        &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
-        false,
-        "tokens",
-    ),
+    subject("completion length", &[("mean", "completions/mean_length"), ("longest", "completions/max_length")], false, "tokens"),
     subject("sampler/trainer logprob difference", &[("mean", "sampling/sampling_logp_difference/mean")], false, "keep near 0"),
-    subject("informative groups", &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")], true, "zero-variance groups give no gradient"),
+    subject(
+        "informative groups",
+        &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")],
+        true,
+        "zero-variance groups give no gradient",
+    ),
     subject("truncated completions", &[("truncated", "completions/clipped_ratio")], true, "share at max_completion_tokens"),
     subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
     subject("step time", &[("s/step", "step_time")], false, ""),
@@ -233,7 +233,7 @@ fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart
             .take(1)
             .map(|eval| (eval.summary.valid, Role::Base, "base"))
             .collect(),
-        marks: words::marks(run),
+        marks: event_text::marks(run),
         steps,
         values,
         log: view.log,
@@ -261,7 +261,7 @@ fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) 
         let sign = Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role));
         parts.push(vec![sign, Span::raw(format!("eval {}", amount(dot.value)))]);
     }
-    parts.extend(words::at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
+    parts.extend(event_text::at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
     let mut line = Line::default();
     for part in parts {
         let width: usize = part.iter().map(Span::width).sum();

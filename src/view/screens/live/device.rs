@@ -5,15 +5,15 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::words;
+use super::event_text;
 use crate::report::size;
 use crate::run::events::Device;
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::watched::FollowedRun;
-use crate::view::widgets::amount::{duration, percent};
+use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
+use crate::view::widgets::number_format::{duration, percent};
 use crate::view::widgets::sparkline::sparkline;
 
 const PHASES: [(&str, Role); 5] = [
@@ -61,7 +61,7 @@ fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>
 fn device(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.theme;
     let Some(now) = &run.history.device else {
-        let name = run.history.run.as_ref().map(|run| words::one_line(&run.device)).filter(|name| !name.is_empty());
+        let name = run.history.run.as_ref().map(|run| event_text::one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {
             Some(name) if name.starts_with("cpu") => format!("{name}: memory, power and temperature are measured on GPUs only"),
             Some(name) => format!("{name}: no readings yet"),

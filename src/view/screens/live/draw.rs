@@ -6,11 +6,11 @@ use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SIGNAL};
-use super::{completion, curves, device, groups, header, log, numbers, overlay, prompt, signal};
+use super::{completion, curves, device, distributions, groups, header, log, overlay, prompt, text_summary};
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::watched::FollowedRun;
+use crate::view::style_role::Role;
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -32,7 +32,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let layout = Places::of(model, run, area);
     frame.render_widget(Paragraph::new(header::lines(model, run, layout.top.width as usize)), layout.top);
     if layout.numbers.width > 0 {
-        let lines = numbers::lines(model, run, area.width as usize);
+        let lines = text_summary::lines(model, run, area.width as usize);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), layout.numbers);
     }
     frame.render_widget(Paragraph::new(curves::one_line(model, run, layout.reward.width as usize)), layout.reward);
@@ -68,7 +68,7 @@ fn one_of(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, p
         OVERLAY => overlay::draw(model, frame, area),
         COMPLETION => completion::draw(model, run, frame, area, focused),
         PROMPT => prompt::draw(model, run, frame, area, focused),
-        SIGNAL => signal::draw(model, run, frame, area, focused),
+        SIGNAL => distributions::draw(model, run, frame, area, focused),
         METRICS => curves::draw_small(model, run, frame, area, focused),
         DEVICE => device::draw(model, run, frame, area, focused),
         LOG => log::draw(model, run, frame, area, focused),
@@ -78,7 +78,7 @@ fn one_of(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, p
 
 /// Rows that the groups of the step want: one each, the frame, a head and a sentence.
 fn rows_of_groups(model: &Model, run: &FollowedRun) -> u16 {
-    let groups = super::board::of_step(model, model.live.at(run)).len();
+    let groups = super::group_rows::of_step(model, model.live.at(run)).len();
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
 }
 

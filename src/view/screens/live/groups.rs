@@ -6,20 +6,20 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::board::{self, Row};
-use super::words;
+use super::event_text;
+use super::group_rows::{self, Row};
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::watched::FollowedRun;
-use crate::view::widgets::fit::wrapped;
+use crate::view::widgets::text_width::wrapped;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let (live, theme) = (&model.live, &model.theme);
     let step = live.at(run);
-    let rows = board::of_step(model, step);
+    let rows = group_rows::of_step(model, step);
     let latest = if live.step.is_some() { "" } else { ", the latest" };
     let block = pane(theme, &format!("groups of step {step}{latest}"), focused);
     let inside = block.inner(area);
@@ -128,7 +128,7 @@ impl Plan {
     }
 
     fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
-        let prompt: String = words::one_line(&row.prompt_id).chars().take(self.prompt).collect();
+        let prompt: String = event_text::one_line(&row.prompt_id).chars().take(self.prompt).collect();
         let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
         let mut spans = vec![Span::styled(mark, theme.style(Role::Accent)), Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
         let chosen = member.min(row.tiers.len().saturating_sub(1));
@@ -143,12 +143,8 @@ impl Plan {
         if let Some(why) = row.zero_variance_reason() {
             let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
-            let text = [
-                format!(" {sign} {why}: zero variance"),
-                format!(" {sign} zero variance"),
-                format!(" {sign} {why}"),
-                format!(" {sign}"),
-            ];
+            let text =
+                [format!(" {sign} {why}: zero variance"), format!(" {sign} zero variance"), format!(" {sign} {why}"), format!(" {sign}")];
             let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
             line.spans.push(Span::styled(text, theme.style(Role::Warning)));
         }

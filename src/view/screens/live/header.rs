@@ -3,16 +3,16 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::words;
+use super::event_text;
 use crate::report::short_id;
 use crate::run::Status;
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
-use crate::view::role::Role;
 use crate::view::screens::runs;
-use crate::view::watched::FollowedRun;
-use crate::view::widgets::amount::{amount, duration};
-use crate::view::widgets::fit::fitted as cut;
+use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
+use crate::view::widgets::number_format::{amount, duration};
+use crate::view::widgets::text_width::fitted as cut;
 
 /// Steps that the pace is taken from.
 const PACE_STEPS: u64 = 10;
@@ -37,9 +37,9 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
         spans.push(Span::styled(cut(&format!("  {error}"), room), theme.style(Role::Bad)));
     }
     if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
-        spans.push(Span::styled(format!(": {}", words::one_line(&cause)), theme.style(role)));
+        spans.push(Span::styled(format!(": {}", event_text::one_line(&cause)), theme.style(role)));
     } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
-        spans.push(Span::styled(format!(": {}", words::one_line(&phase.phase)), theme.style(Role::Faint)));
+        spans.push(Span::styled(format!(": {}", event_text::one_line(&phase.phase)), theme.style(Role::Faint)));
     }
     if let Some(silent) = silent_seconds(model, run) {
         spans.push(Span::styled(format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
@@ -51,11 +51,11 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
     }
     if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
         let name = if file.name.is_empty() { short_id(&file.id).to_owned() } else { file.name.clone() };
-        spans.push(Span::styled(format!("  {}", words::one_line(&name)), theme.style(Role::Title)));
-        spans.push(Span::styled(format!("  {} on {}", file.task, words::one_line(&file.config.base_model)), theme.style(Role::Text)));
+        spans.push(Span::styled(format!("  {}", event_text::one_line(&name)), theme.style(Role::Title)));
+        spans.push(Span::styled(format!("  {} on {}", file.task, event_text::one_line(&file.config.base_model)), theme.style(Role::Text)));
     }
     if let Some(begun) = &run.history.run {
-        spans.push(Span::styled(format!("  {}", words::one_line(&begun.device)), theme.style(Role::Faint)));
+        spans.push(Span::styled(format!("  {}", event_text::one_line(&begun.device)), theme.style(Role::Faint)));
     }
     spans
 }

@@ -5,12 +5,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::words;
+use super::event_text;
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::watched::FollowedRun;
-use crate::view::widgets::fit::wrapped;
+use crate::view::style_role::Role;
+use crate::view::widgets::text_width::wrapped;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
@@ -41,9 +41,9 @@ pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Li
     for alert in standing {
         let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
         let rule = alert.rule.replace('_', " ");
-        let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, words::one_line(&alert.sentence));
+        let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, event_text::one_line(&alert.sentence));
         lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
-        let what = format!("  {} {}", theme.glyph("→", "->"), words::one_line(&alert.suggestion));
+        let what = format!("  {} {}", theme.glyph("→", "->"), event_text::one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {
             lines.extend(wrapped(&what, columns).into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))));
         }
@@ -60,8 +60,8 @@ fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: u
     let mut blocks: Vec<Vec<Line<'static>>> = Vec::new();
     let mut used = 0;
     for event in run.log.iter().rev().skip(back) {
-        let Some((role, text)) = words::told(event) else { continue };
-        let rows_of_event = wrapped(&words::one_line(&text), columns.saturating_sub(10).max(10));
+        let Some((role, text)) = event_text::told(event) else { continue };
+        let rows_of_event = wrapped(&event_text::one_line(&text), columns.saturating_sub(10).max(10));
         used += rows_of_event.len();
         if used > rows && !blocks.is_empty() {
             break;

@@ -12,9 +12,9 @@ use crate::report::RunRow;
 use crate::view::message::Command;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
 use crate::view::screens::runs;
-use crate::view::workbench;
+use crate::view::shared;
+use crate::view::style_role::Role;
 
 /// Runs that can be chosen, the newest first: those of the list that can be read, without the one on the screen.
 fn others(model: &Model) -> Vec<(&PathBuf, &RunRow)> {
@@ -49,10 +49,10 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
     let overlay = &mut model.workbench.overlay;
     if let Some(index) = overlay.iter().position(|other| *other == run) {
         overlay.remove(index);
-        return workbench::let_go(model);
+        return shared::let_go(model);
     }
     overlay.push(run.clone());
-    workbench::follow(model, run)
+    shared::follow(model, run)
 }
 
 /// Draws the list in place of the chart.
@@ -72,7 +72,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let line = Line::from(vec![
             Span::styled(format!("{mark} {chosen} "), theme.style(Role::Accent)),
             Span::raw(file.id.clone()),
-            Span::styled(format!("  step {}  {}", run.last_step, super::words::one_line(&file.name)), theme.style(Role::Faint)),
+            Span::styled(format!("  step {}  {}", run.last_step, super::event_text::one_line(&file.name)), theme.style(Role::Faint)),
         ]);
         lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
     }

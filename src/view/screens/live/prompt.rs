@@ -5,20 +5,20 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::board::{self, Row};
-use super::{completion, groups, words};
+use super::group_rows::{self, Row};
+use super::{completion, event_text, groups};
 use crate::run::GROUP_STEPS_KEPT;
+use crate::view::followed_run::FollowedRun;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::watched::FollowedRun;
+use crate::view::style_role::Role;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &model.theme;
-    let rows = board::of_step(model, model.live.at(run));
+    let rows = group_rows::of_step(model, model.live.at(run));
     let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
-    let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", words::one_line(&row.prompt_id)));
+    let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", event_text::one_line(&row.prompt_id)));
     let block = pane(theme, &title, focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -41,7 +41,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     lines.push(Line::styled(text, theme.style(Role::Faint)));
     if let Some((group, ..)) = completion::selected(model) {
         lines.push(Line::styled("Prompt:", theme.style(Role::Faint)));
-        lines.extend(group.prompt.lines().map(|line| Line::raw(words::one_line(line))));
+        lines.extend(group.prompt.lines().map(|line| Line::raw(event_text::one_line(line))));
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }
@@ -49,7 +49,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
 /// The groups of a row's prompt, by step.
 fn across(run: &FollowedRun, row: &Row) -> Vec<(u64, Row)> {
     let of_prompt = |(step, groups): (&u64, &std::collections::BTreeMap<u64, crate::run::events::Group>)| {
-        groups.values().find(|group| group.prompt_id == row.prompt_id).map(|group| (*step, board::from_event(group)))
+        groups.values().find(|group| group.prompt_id == row.prompt_id).map(|group| (*step, group_rows::from_event(group)))
     };
     run.history.groups.iter().filter_map(of_prompt).collect()
 }

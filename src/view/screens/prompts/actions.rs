@@ -1,9 +1,9 @@
 //! The prompts screen's part of the table of actions.
 
-use super::editing::{self, What};
 use super::layout::{CHAT, EDITOR, HEALTH, ROWS};
+use super::row_editor::{self, What};
 use super::rows::{Column, arrange, selected, selected_row};
-use super::{chat, count, save, table};
+use super::{preview, save, table, token_count};
 use crate::task::PromptSet;
 use crate::view::action::{Action, Place};
 use crate::view::message::Command;
@@ -21,13 +21,13 @@ const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
 pub(super) const ACTIONS: &[Action] = &[
     Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save),
     Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |model| {
-        editing::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
+        row_editor::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
     Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |model| {
-        editing::with(model, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
+        row_editor::with(model, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
     }),
     Action::new("prompts.format", "Format JSON", "", &["alt-f"], IN_EDITOR, |model| {
-        editing::with(model, |editor| match crate::score::json::format(&editor.text()) {
+        row_editor::with(model, |editor| match crate::score::json::format(&editor.text()) {
             Ok(text) if editor.is_json() => {
                 editor.replace(&text);
                 Effect::Edited
@@ -42,8 +42,7 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(no_row),
     Action::new("prompts.finding", "Go to finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
-    Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave)
-        .unless(nothing_open),
+    Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
     Action::new("prompts.filter", "Filter the rows: move to the filter field's placeholder", "filter", &["/"], HERE, |model| {
         model.prompts.pane = Some(ROWS);
         model.prompts.filtering = true;
@@ -51,13 +50,11 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |model| write(model, What::Messages))
-        .asking()
-        .unless(no_row),
+    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |model| write(model, What::Messages)).asking().unless(no_row),
     Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |model| write(model, What::Expected))
         .asking()
         .unless(no_row),
-    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |model| editing::begin(model, What::System))
+    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |model| row_editor::begin(model, What::System))
         .asking()
         .unless(no_task),
     Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |model| {
@@ -76,9 +73,7 @@ pub(super) const ACTIONS: &[Action] = &[
     .also(&["clone"])
     .unless(no_row),
     Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
-    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
-        .also(&["editor", "vim"])
-        .unless(no_task),
+    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside).also(&["editor", "vim"]).unless(no_task),
     Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |model| {
         let prompt = model.prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
         model.say("prompt copied");
@@ -86,10 +81,7 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .also(&["yank", "clipboard"])
     .unless(no_row),
-    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model)
-        .also(&["tokenizer"])
-        .asking()
-        .unless(no_task),
+    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model).also(&["tokenizer"]).asking().unless(no_task),
     Action::new("prompts.health", "Show health report", "", &["H"], HERE, |model| {
         model.prompts.pane = Some(HEALTH);
         Vec::new()
@@ -115,7 +107,7 @@ fn nothing_open(model: &Model) -> Option<String> {
 
 fn leave(model: &mut Model) -> Vec<Command> {
     if model.prompts.editing.is_some() {
-        return editing::leave(model);
+        return row_editor::leave(model);
     }
     if model.prompts.filtering {
         model.prompts.filtering = false;
@@ -131,7 +123,7 @@ fn leave(model: &mut Model) -> Vec<Command> {
 
 fn write(model: &mut Model, what: fn(super::Entry) -> What) -> Vec<Command> {
     match selected(model).map(what) {
-        Some(what) => editing::begin(model, what),
+        Some(what) => row_editor::begin(model, what),
         None => Vec::new(),
     }
 }
@@ -143,7 +135,7 @@ fn add(model: &mut Model) -> Vec<Command> {
         PromptSet::ALL.into_iter().find(|set| open.task.set_file(*set).is_some()).map(|set| (set, 0))
     };
     match place.or_else(first) {
-        Some((set, line)) => editing::begin(model, What::New(set, line)),
+        Some((set, line)) => row_editor::begin(model, What::New(set, line)),
         None => {
             model.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
             Vec::new()
@@ -196,14 +188,14 @@ fn go_to_finding(model: &mut Model) -> Vec<Command> {
     model.prompts.pane = Some(ROWS);
     if let Some(shown) = shown {
         model.prompts.cursor.index = shown;
-        return chat::show(model);
+        return preview::show(model);
     }
     // The filter hides it.
     model.prompts.filter = Field::default();
     model.prompts.sort = (Column::File, false);
     model.prompts.shown = (0..model.prompts.entries.len() as u32).collect();
     model.prompts.cursor.index = place;
-    chat::show(model)
+    preview::show(model)
 }
 
 fn choose_model(model: &mut Model) -> Vec<Command> {
@@ -214,7 +206,7 @@ fn choose_model(model: &mut Model) -> Vec<Command> {
         model.prompts.model = (!name.is_empty()).then(|| name.to_owned());
         model.prompts.counter = None;
         model.prompts.tokens.fill(super::UNCOUNTED);
-        count::count(model)
+        token_count::count(model)
     });
     model.popup = Some(Popup::Ask(ask));
     Vec::new()

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::editing::Editing;
+use super::row_editor::Editing;
 use crate::task::{TASK_FILE, Task};
-use crate::view::keeper;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
+use crate::view::recovery;
 
 /// The work that writes and removes such a file, and what it is of.
 const KEEPING: &str = "prompts.keep";
@@ -82,7 +82,7 @@ impl Place {
     /// Where a new text of a task is kept: a file that no other text has.
     pub(super) fn new(task: &Task, data: &Path, now_ms: u64, taken: &HashSet<PathBuf>) -> Self {
         let mark = mark(task);
-        let file = |time: u64| keeper::folder(data).join(format!("{}{time}-{}.json", beginning(&mark), std::process::id()));
+        let file = |time: u64| recovery::folder(data).join(format!("{}{time}-{}.json", beginning(&mark), std::process::id()));
         let file = (now_ms..).map(file).find(|file| !taken.contains(file)).unwrap_or_else(|| file(now_ms));
         Self { task: task.label(TASK_FILE), mark, file, text: None }
     }
@@ -90,7 +90,7 @@ impl Place {
 
 /// Stands for a task in names of files.
 pub(super) fn mark(task: &Task) -> String {
-    keeper::mark(task, TASK_FILE)
+    recovery::mark(task, TASK_FILE)
 }
 
 /// How the names of a task's files begin.
@@ -103,7 +103,7 @@ pub(super) fn beginning(mark: &str) -> String {
 /// # Errors
 /// A sentence with the folder.
 pub(super) fn files(data: &Path, mark: &str) -> Result<Vec<PathBuf>, String> {
-    let folder = keeper::folder(data);
+    let folder = recovery::folder(data);
     let found = match std::fs::read_dir(&folder) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::editing::{self, What};
-use super::kept::{self, Kept, DraftTarget, Origin, Place};
+use super::kept::{self, DraftTarget, Kept, Origin, Place};
+use super::row_editor::{self, What};
 use super::rows::Entry;
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
 use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Confirm, Popup};
-use crate::view::workbench::OpenTask;
+use crate::view::shared::OpenTask;
 
 /// What was found, and what the user has heard of.
 #[derive(Debug, Default)]
@@ -184,13 +184,13 @@ fn take_up(model: &mut Model, offer: Offer) -> Vec<Command> {
         None => model.say(format!("{} restored, unsaved", offer.kept.title())),
     }
     let place = Place { task: open.task.label(TASK_FILE), mark, file: offer.file, text: Some(offer.kept.text.clone()) };
-    editing::take_up(model, found, place, &offer.kept)
+    row_editor::take_up(model, found, place, &offer.kept)
 }
 
 /// Where a kept text belongs now; a sentence where its set cannot take it.
 fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
     let here = |what: What, note: Option<String>| {
-        let (row, start) = editing::current_value(open, what);
+        let (row, start) = row_editor::current_value(open, what);
         Found { what, row, gone: None, start, note }
     };
     let (origin, what): (&Origin, fn(Entry) -> What) = match of {
@@ -198,10 +198,7 @@ fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
         DraftTarget::Expected(origin) => (origin, What::Expected),
         DraftTarget::System { was } => {
             let changed = open.task.system.as_deref().unwrap_or_default() != was;
-            return Ok(here(
-                What::System,
-                changed.then(|| "the system prompt has changed since".to_owned()),
-            ));
+            return Ok(here(What::System, changed.then(|| "the system prompt has changed since".to_owned())));
         }
         DraftTarget::New { set, after } => {
             let (set, file) = set_of(open, set)?;

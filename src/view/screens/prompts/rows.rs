@@ -8,7 +8,7 @@ use crate::task::PromptSet;
 use crate::view::fuzzy;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
-use crate::view::workbench::OpenTask;
+use crate::view::shared::OpenTask;
 
 /// Letters of a row that are shown and sorted by.
 const FIRST_LETTERS: usize = 200;
@@ -173,7 +173,7 @@ fn arrange_to(model: &Model, kept: Option<u32>) -> Vec<Command> {
             let place = kept.and_then(|kept| shown.iter().position(|index| *index == kept));
             model.prompts.shown = shown;
             model.prompts.cursor.index = place.unwrap_or(0);
-            super::chat::show(model)
+            super::preview::show(model)
         },
     )]
 }

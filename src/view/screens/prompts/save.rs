@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::editing::{self, Editing, Said, What};
 use super::kept;
+use super::row_editor::{self, Editing, Said, What};
 use super::rows::{Entry, row};
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
-use crate::view::draft;
+use crate::view::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
-use crate::view::rewrite::{Change, change_line, line_of, set_member, set_system};
+use crate::view::schema_draft;
+use crate::view::shared::{self, OpenTask};
 use crate::view::task_files::{self, Home};
-use crate::view::workbench::{self, OpenTask};
 
 /// What is done to the files, in a thread of its own: gets file texts by name, gives the file and its new text.
 type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<(String, String), String> + Send>;
@@ -42,7 +42,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             let turns = turns_json(editing)?;
             member(open, entry, editing, "messages", turns)
         }
-        What::Expected(entry) => member(open, entry, editing, "expected", editing::expected_of(editing)?),
+        What::Expected(entry) => member(open, entry, editing, "expected", row_editor::expected_of(editing)?),
         What::System => {
             let system = editing.editor.text();
             let rewrite: Rewrite = Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
@@ -60,7 +60,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
-        What::NewExpected(set, after) => again(open, set, after, editing, "expected", editing::expected_of(editing)?),
+        What::NewExpected(set, after) => again(open, set, after, editing, "expected", row_editor::expected_of(editing)?),
     }
 }
 
@@ -72,7 +72,7 @@ fn again(open: &Arc<OpenTask>, set: PromptSet, after: usize, editing: &Editing, 
 }
 
 fn turns_json(editing: &Editing) -> Result<Value, String> {
-    serde_json::to_value(editing::turns_of(editing)?).map_err(|error| error.to_string())
+    serde_json::to_value(row_editor::turns_of(editing)?).map_err(|error| error.to_string())
 }
 
 /// The row with another value of one member: the row as it was when writing began, wherever rows have gone since.
@@ -178,18 +178,18 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
                 model.prompts.editing = None;
             }
             model.prompts.wanted = wanted;
-            commands.extend(draft::switch_to_copy(model, &home));
+            commands.extend(schema_draft::switch_to_copy(model, &home));
             if !home.is_copy {
                 model.say(format!("{done}: {}", path.display()));
             }
-            commands.extend(workbench::open_task(model, Some(home.folder.display().to_string())));
+            commands.extend(shared::open_task(model, Some(home.folder.display().to_string())));
             commands
         }
         Err(error) => {
             model.complain(error);
             let folder = model.workbench.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             model.prompts.wanted = wanted;
-            if folder.is_some() { workbench::open_task(model, folder) } else { Vec::new() }
+            if folder.is_some() { shared::open_task(model, folder) } else { Vec::new() }
         }
     })]
 }
@@ -207,8 +207,8 @@ pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Comma
         move || task_files::home(&open.task, &data),
         move |model, home| match home {
             Ok(home) => {
-                let mut commands = draft::switch_to_copy(model, &home);
-                commands.extend(workbench::open_task(model, Some(home.folder.display().to_string())));
+                let mut commands = schema_draft::switch_to_copy(model, &home);
+                commands.extend(shared::open_task(model, Some(home.folder.display().to_string())));
                 commands.push(Command::Edit { path: home.folder.join(file), line });
                 commands
             }

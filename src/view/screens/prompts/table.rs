@@ -9,9 +9,9 @@ use crate::dataset::PromptRow;
 use crate::dataset::health::{Finding, Level};
 use crate::task::PromptSet;
 use crate::view::model::Model;
-use crate::view::role::Role;
-use crate::view::widgets::fit::padded;
+use crate::view::style_role::Role;
 use crate::view::widgets::json;
+use crate::view::widgets::text_width::padded;
 
 /// Lines above the rows: the filter, sets that cannot be read, the names of the columns.
 pub(super) fn heading_rows(model: &Model) -> u16 {

@@ -1,6 +1,6 @@
 //! The actions of the list of runs.
 
-use super::{LIST, ask, columns, keep, under_cursor};
+use super::{LIST, columns, control, export, under_cursor};
 use crate::report::{Report, RunsCompared, base_and_trained, unknown_field};
 use crate::run::{RunDirectory, Verb};
 use crate::view::action::{Action, Place};
@@ -8,7 +8,7 @@ use crate::view::message::{Command, Work};
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Page, Popup};
 use crate::view::screens::eval;
-use crate::view::workbench;
+use crate::view::shared;
 
 const HERE: Place = Place::On(Screen::Runs);
 
@@ -28,52 +28,38 @@ pub(super) const ACTIONS: &[Action] = &[
         nothing.then(|| "no filter or marks to clear".to_owned())
     }),
     Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare)
-        .also(&["diff"])
-        .unless(|model| {
-            let several = model.runs.chosen().len() > 1;
-            (!several).then(|| "mark two or more runs first (space)".to_owned())
-        }),
-    Action::new(
-        "runs.versus",
-        "Compare answers",
-        "answers",
-        &["v"],
-        HERE,
-        versus,
-    )
-    .also(&["answers"])
-    .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark at most three runs".to_owned()))),
-    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(
-        |model| no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned())),
-    ),
-    Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |model| ask::tell(model, Verb::Pause))
+    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(|model| {
+        let several = model.runs.chosen().len() > 1;
+        (!several).then(|| "mark two or more runs first (space)".to_owned())
+    }),
+    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus)
+        .also(&["answers"])
+        .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark at most three runs".to_owned()))),
+    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|model| {
+        no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
+    }),
+    Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |model| control::tell(model, Verb::Pause))
         .also(&["hold"])
-        .unless(ask::no_pause),
-    Action::new("runs.resume", "Resume run", "resume", &["r"], HERE, ask::resume)
+        .unless(control::no_pause),
+    Action::new("runs.resume", "Resume run", "resume", &["r"], HERE, control::resume)
         .also(&["continue", "unpause", "restart"])
-        .unless(ask::no_resume),
-    Action::new("runs.checkpoint", "Save checkpoint", "", &["C"], HERE, |model| {
-        ask::tell(model, Verb::Checkpoint)
-    })
-    .unless(ask::no_worker),
-    Action::new("runs.eval", "Run eval", "", &["E"], HERE, |model| ask::tell(model, Verb::Eval))
+        .unless(control::no_resume),
+    Action::new("runs.checkpoint", "Save checkpoint", "", &["C"], HERE, |model| control::tell(model, Verb::Checkpoint))
+        .unless(control::no_worker),
+    Action::new("runs.eval", "Run eval", "", &["E"], HERE, |model| control::tell(model, Verb::Eval))
         .also(&["run eval"])
-        .unless(ask::no_worker),
-    Action::new("runs.stop", "Stop run", "stop", &["x"], HERE, |model| ask::stop(model, false))
+        .unless(control::no_worker),
+    Action::new("runs.stop", "Stop run", "stop", &["x"], HERE, |model| control::stop(model, false))
         .also(&["end", "cancel"])
-        .unless(ask::no_worker),
-    Action::new("runs.stop_now", "Kill run", "", &["X"], HERE, |model| ask::stop(model, true))
+        .unless(control::no_worker),
+    Action::new("runs.stop_now", "Kill run", "", &["X"], HERE, |model| control::stop(model, true))
         .also(&["kill", "abort"])
-        .unless(ask::no_worker),
-    Action::new("runs.annotate", "Add note", "", &["a"], HERE, ask::note)
+        .unless(control::no_worker),
+    Action::new("runs.annotate", "Add note", "", &["a"], HERE, control::note)
         .also(&["note", "annotate", "comment"])
         .asking()
-        .unless(ask::no_note),
-    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, keep::tag)
-        .also(&["tag", "label", "rename"])
-        .asking()
-        .unless(no_readable),
+        .unless(control::no_note),
+    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag).also(&["tag", "label", "rename"]).asking().unless(no_readable),
     Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |model| sort_by_column(model, 1)),
     Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |model| sort_by_column(model, -1)),
     Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |model| {
@@ -89,16 +75,16 @@ pub(super) const ACTIONS: &[Action] = &[
         model.say(format!("metrics sorted by {how}"));
         Vec::new()
     }),
-    Action::new("runs.html", "Export HTML", "", &["w"], HERE, keep::html).also(&["export", "report"]).asking().unless(no_readable),
-    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, keep::csv).also(&["export"]).asking().unless(no_readable),
-    Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, keep::promote)
+    Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html).also(&["export", "report"]).asking().unless(no_readable),
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(no_readable),
+    Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, export::promote)
         .also(&["promote", "export checkpoint", "export adapter"])
         .asking()
         .unless(|model| {
             let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
             no_readable(model).or_else(none)
         }),
-    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, keep::remove).also(&["remove"]).unless(keep::no_removal),
+    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, export::remove).also(&["remove"]).unless(export::no_removal),
     Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |model| {
         let id = model.runs.entry().map(crate::report::Entry::id);
         id.into_iter().map(Command::Copy).collect()
@@ -107,8 +93,8 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(no_run),
     Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |model| {
         let Some(run) = model.runs.demonstration.clone() else { return Vec::new() };
-        let mut commands = workbench::show_run(model, run);
-        commands.extend(workbench::go_to(model, Screen::Live));
+        let mut commands = shared::show_run(model, run);
+        commands.extend(shared::go_to(model, Screen::Live));
         commands
     })
     .unless(|model| {
@@ -131,8 +117,8 @@ pub(super) fn no_readable(model: &Model) -> Option<String> {
 fn open(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
     model.workbench.overlay.clear();
-    let mut commands = workbench::show_run(model, path);
-    commands.extend(workbench::go_to(model, Screen::Live));
+    let mut commands = shared::show_run(model, path);
+    commands.extend(shared::go_to(model, Screen::Live));
     commands
 }
 
@@ -141,11 +127,11 @@ fn overlay(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
     let others: Vec<_> = model.runs.chosen().into_iter().filter(|other| *other != path).collect();
     model.workbench.overlay.clone_from(&others);
-    let mut commands = workbench::show_run(model, path);
+    let mut commands = shared::show_run(model, path);
     for other in others {
-        commands.extend(workbench::follow(model, other));
+        commands.extend(shared::follow(model, other));
     }
-    commands.extend(workbench::go_to(model, Screen::Live));
+    commands.extend(shared::go_to(model, Screen::Live));
     commands
 }
 
@@ -221,7 +207,7 @@ fn sort_by(model: &mut Model) -> Vec<Command> {
 /// The answers of the chosen runs on the eval screen: of one its base and its result, of several their results.
 fn versus(model: &mut Model) -> Vec<Command> {
     let runs = model.runs.chosen();
-    let mut commands = workbench::go_to(model, Screen::Eval);
+    let mut commands = shared::go_to(model, Screen::Eval);
     commands.push(Work::once(
         "runs.versus",
         move || {
@@ -251,9 +237,7 @@ fn compare(model: &mut Model) -> Vec<Command> {
         },
         |model, page| {
             match page {
-                Ok(_) if model.takes_text() => {
-                    model.complain("comparison ready: press c again to show it")
-                }
+                Ok(_) if model.takes_text() => model.complain("comparison ready: press c again to show it"),
                 Ok(page) => {
                     let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
                     model.popup = Some(Popup::Page(Page::new("Run comparison", lines)));

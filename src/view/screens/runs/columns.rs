@@ -3,7 +3,7 @@
 pub(super) use crate::report::short_id;
 use crate::report::{RunRow, percent, spread};
 use crate::run::{Field, Status};
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::sparkline::sparkline;
 

@@ -14,11 +14,11 @@ use crate::report::{Entry, EvalSeries, RunRow, percent, size, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::amount::duration;
-use crate::view::widgets::fit::wrapped;
+use crate::view::widgets::number_format::duration;
 use crate::view::widgets::sparkline::sparkline;
+use crate::view::widgets::text_width::wrapped;
 
 /// Narrower than this, everything stands in one column.
 const TWO_COLUMNS: u16 = 100;

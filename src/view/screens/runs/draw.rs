@@ -11,8 +11,8 @@ use super::{DETAIL, LIST};
 use crate::report::Entry;
 use crate::view::model::Model;
 use crate::view::pane::pane;
-use crate::view::role::Role;
-use crate::view::widgets::fit::{self, fitted};
+use crate::view::style_role::Role;
+use crate::view::widgets::text_width::{self, fitted};
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -187,9 +187,8 @@ fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
     let smoothed_column = |column: &Column| column.title == "smooth";
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
-        let is_sort = column.field == sort.field
-            && column.title != "trend"
-            && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
+        let is_sort =
+            column.field == sort.field && column.title != "trend" && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
         let title =
             if is_sort { format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1))) } else { column.title.clone() };
         spans.push(Span::styled(padded(&title, column), theme.style(if is_sort { Role::Title } else { Role::Faint })));
@@ -223,5 +222,5 @@ fn row(model: &Model, entry: &Entry, columns: &[Column], width: usize, under_cur
 
 /// A cell as wide as its column, and the gap behind it.
 fn padded(text: &str, column: &Column) -> String {
-    format!("{} ", fit::padded(text, column.width, column.right))
+    format!("{} ", text_width::padded(text, column.width, column.right))
 }

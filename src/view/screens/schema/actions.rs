@@ -3,99 +3,83 @@
 use ratatui::text::{Line, Span};
 
 use super::layout::EDITOR;
-use super::{after, decide, follow};
+use super::{after, confirm, follow};
 use crate::score::Fault;
 use crate::view::action::{Action, Place};
-use crate::view::draft;
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Page, Popup};
-use crate::view::role::Role;
+use crate::view::schema_draft;
+use crate::view::style_role::Role;
 use crate::view::widgets::editor::Effect;
 
 const HERE: Place = Place::On(Screen::Schema);
 const IN_EDITOR: Place = Place::In(Screen::Schema, EDITOR);
 
 /// Everything that can be done with the schema.
-pub(super) const ACTIONS: &[Action] =
-    &[
-        Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |model| {
-            model.schema.typing = true;
-            Vec::new()
-        })
-        .also(&["edit", "insert"])
-        .asking()
-        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
-        Action::new("schema.leave", "Leave editor", "leave", &["esc"], IN_EDITOR, leave),
-        Action::new("schema.undo", "Undo", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
-            let undone = model.schema.editor.undo();
-            done(model, undone, "nothing to undo")
-        }),
-        Action::new("schema.redo", "Redo", "", &["ctrl-r", "U"], IN_EDITOR, |model| {
-            let redone = model.schema.editor.redo();
-            done(model, redone, "nothing to redo")
-        }),
-        Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
-        Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |model| find_next(model, true))
-            .unless(no_search),
-        Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |model| find_next(model, false))
-            .unless(no_search),
-        Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
-        Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true))
-            .unless(no_faults),
-        Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |model| next_fault(model, false))
-            .unless(no_faults),
-        Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, list_faults)
-            .also(&["errors", "warnings", "problems"])
-            .unless(no_faults),
-        Action::new("schema.format", "Format", "format", &["alt-f", "="], IN_EDITOR, format)
-            .also(&["format", "indent", "prettify"])
-            .unless(no_text),
-        Action::new("schema.select", "Select all", "", &["alt-a"], IN_EDITOR, |model| {
-            model.schema.editor.select_all();
-            Vec::new()
-        }),
-        Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, decide::save)
-            .also(&["write"])
-            .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-        Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy)
-            .also(&["yank", "clipboard"])
-            .unless(no_text),
-        Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
-            let line = model.schema.editor.cursor().0 + 1;
-            model.schema.typing = false;
-            draft::edit_outside(model, line)
-        })
-        .also(&["editor", "vim"])
-        .unless(|model| no_text(model).or_else(|| undecided(model))),
-        Action::new(
-            "schema.difference",
-            "Show diff",
-            "diff",
-            &["d"],
-            HERE,
-            decide::difference,
-        )
+pub(super) const ACTIONS: &[Action] = &[
+    Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |model| {
+        model.schema.typing = true;
+        Vec::new()
+    })
+    .also(&["edit", "insert"])
+    .asking()
+    .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
+    Action::new("schema.leave", "Leave editor", "leave", &["esc"], IN_EDITOR, leave),
+    Action::new("schema.undo", "Undo", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
+        let undone = model.schema.editor.undo();
+        done(model, undone, "nothing to undo")
+    }),
+    Action::new("schema.redo", "Redo", "", &["ctrl-r", "U"], IN_EDITOR, |model| {
+        let redone = model.schema.editor.redo();
+        done(model, redone, "nothing to redo")
+    }),
+    Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
+    Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |model| find_next(model, true)).unless(no_search),
+    Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |model| find_next(model, false)).unless(no_search),
+    Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
+    Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |model| next_fault(model, true)).unless(no_faults),
+    Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |model| next_fault(model, false)).unless(no_faults),
+    Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, list_faults)
+        .also(&["errors", "warnings", "problems"])
+        .unless(no_faults),
+    Action::new("schema.format", "Format", "format", &["alt-f", "="], IN_EDITOR, format)
+        .also(&["format", "indent", "prettify"])
+        .unless(no_text),
+    Action::new("schema.select", "Select all", "", &["alt-a"], IN_EDITOR, |model| {
+        model.schema.editor.select_all();
+        Vec::new()
+    }),
+    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, confirm::save)
+        .also(&["write"])
+        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+    Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
+    Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
+        let line = model.schema.editor.cursor().0 + 1;
+        model.schema.typing = false;
+        schema_draft::edit_outside(model, line)
+    })
+    .also(&["editor", "vim"])
+    .unless(|model| no_text(model).or_else(|| undecided(model))),
+    Action::new("schema.difference", "Show diff", "diff", &["d"], HERE, confirm::difference)
         .also(&["diff", "changes"])
         .unless(|model| no_text(model).or_else(|| if are_two_texts(model) { None } else { unchanged(model) })),
-        Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, decide::revert)
-            .also(&["revert", "reset"])
-            .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-        Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| {
-            match model.workbench.draft.theirs.is_some() {
-                true => draft::load_from_disk(model),
-                false => draft::take_offer(model),
-            }
-        })
-        .also(&["restore draft"])
-        .unless(decided),
-        Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, draft::keep_own_version)
-            .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
-        Action::new("schema.discard", "Discard draft", "discard draft", &["x"], HERE, decide::discard).unless(|model| {
-            let draft = &model.workbench.draft;
-            (draft.offer.is_none() || draft.theirs.is_some()).then(|| "no draft to discard".to_owned())
-        }),
-    ];
+    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, confirm::revert)
+        .also(&["revert", "reset"])
+        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+    Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| match model.workbench.draft.theirs.is_some() {
+        true => schema_draft::load_from_disk(model),
+        false => schema_draft::take_offer(model),
+    })
+    .also(&["restore draft"])
+    .unless(decided),
+    Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, schema_draft::keep_own_version)
+        .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
+    Action::new("schema.discard", "Discard draft", "discard draft", &["x"], HERE, confirm::discard).unless(|model| {
+        let draft = &model.workbench.draft;
+        (draft.offer.is_none() || draft.theirs.is_some()).then(|| "no draft to discard".to_owned())
+    }),
+];
 
 fn no_text(model: &Model) -> Option<String> {
     model.workbench.task.is_none().then(|| "no task is open".to_owned())
@@ -111,7 +95,7 @@ fn are_two_texts(model: &Model) -> bool {
 }
 
 fn undecided(model: &Model) -> Option<String> {
-    are_two_texts(model).then(|| format!("two versions exist: {}", decide::keys(model)))
+    are_two_texts(model).then(|| format!("two versions exist: {}", confirm::keys(model)))
 }
 
 fn decided(model: &Model) -> Option<String> {
@@ -137,7 +121,7 @@ fn leave(model: &mut Model) -> Vec<Command> {
         return Vec::new();
     }
     model.schema.typing = false;
-    draft::second(model)
+    schema_draft::second(model)
 }
 
 fn done(model: &mut Model, is_done: bool, else_say: &str) -> Vec<Command> {
@@ -150,15 +134,14 @@ fn done(model: &mut Model, is_done: bool, else_say: &str) -> Vec<Command> {
 fn find(model: &mut Model) -> Vec<Command> {
     let before =
         model.schema.editor.selected().filter(|text| !text.contains('\n')).unwrap_or_else(|| model.schema.editor.wanted().to_owned());
-    let ask =
-        Ask::new("Find", "Find text (case-sensitive if it has capitals); n and N jump between matches:", &before, |model, wanted| {
-            match model.schema.editor.find(&wanted) {
-                0 => {}
-                count => model.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
-            }
-            follow(model);
-            Vec::new()
-        });
+    let ask = Ask::new("Find", "Find text (case-sensitive if it has capitals); n and N jump between matches:", &before, |model, wanted| {
+        match model.schema.editor.find(&wanted) {
+            0 => {}
+            count => model.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
+        }
+        follow(model);
+        Vec::new()
+    });
     let ask = ask.checked(|model, wanted| {
         let is_there = wanted.is_empty() || model.schema.editor.holds(wanted);
         (!is_there).then(|| format!("{wanted:?}: no matches"))

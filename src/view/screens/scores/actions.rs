@@ -2,12 +2,12 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, drawing, keys, listing, source};
+use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, input, listing, sampling, source};
 use crate::view::action::{Action, Place};
 use crate::view::message::Command;
 use crate::view::model::{Model, Screen};
-use crate::view::widgets::cursor::Cursor;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
 
 const HERE: Place = Place::On(Screen::Scores);
 
@@ -16,45 +16,25 @@ pub(super) const ACTIONS: &[Action] = &[
         model.scores.pane = Some(COMPLETION);
         Vec::new()
     }),
-    Action::new(
-        "scores.source",
-        "Next source",
-        "source",
-        &["s"],
-        HERE,
-        |model| {
-            let next = next_source(model);
-            source::turn_to(model, next)
-        },
-    ),
+    Action::new("scores.source", "Next source", "source", &["s"], HERE, |model| {
+        let next = next_source(model);
+        source::turn_to(model, next)
+    }),
     Action::new("scores.samples", "Show task samples", "", &[], HERE, |model| source::turn_to(model, Source::Samples)),
     Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |model| source::step(model, 1)).unless(no_run),
     Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |model| source::step(model, -1)).unless(no_run),
     Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |model| source::step(model, 10)).unless(no_run),
     Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |model| source::step(model, -10)).unless(no_run),
-    Action::new(
-        "scores.edit",
-        "Edit completion",
-        "edit",
-        &["i"],
-        HERE,
-        |model| keys::write(model, false),
-    )
-    .asking(),
-    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |model| {
-        keys::write(model, true)
-    })
-    .also(&["new"])
-    .asking(),
-    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, keys::remove).unless(|model| {
-        (model.scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())
-    }),
-    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, drawing::draw)
+    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |model| input::write(model, false)).asking(),
+    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |model| input::write(model, true)).also(&["new"]).asking(),
+    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, input::remove)
+        .unless(|model| (model.scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())),
+    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::draw)
         .also(&["sample"])
-        .unless(|model| drawing::plan(model).err()),
+        .unless(|model| sampling::plan(model).err()),
     Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |model| {
         model.scores.from_base = !model.scores.from_base;
-        let text = match drawing::plan(model) {
+        let text = match sampling::plan(model) {
             Ok(plan) => format!("r samples from {}", plan.name),
             Err(why) => why,
         };
@@ -62,7 +42,7 @@ pub(super) const ACTIONS: &[Action] = &[
         Vec::new()
     }),
     Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |model| {
-        drawing::cancel(model);
+        sampling::cancel(model);
         if let Some(whole) = &model.scores.whole {
             whole.cancel.now();
         }
@@ -73,15 +53,7 @@ pub(super) const ACTIONS: &[Action] = &[
         let is_busy = scores.drawing.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
         (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
-    Action::new(
-        "scores.rescore_run",
-        "Re-score run",
-        "re-score run",
-        &["R"],
-        HERE,
-        source::rescore_run,
-    )
-    .unless(no_run),
+    Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run).unless(no_run),
     Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |model| {
         model.scores.only = model.scores.only.next();
         to_the_top(model)
@@ -115,7 +87,7 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |model| {
         // In a text field escape belongs to the field.
         if (PARTS.is_typing)(model) {
-            return keys::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+            return input::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
         if matches!(PARTS.pane_of(model), COMPLETION | SUMMARY) {
             model.scores.pane = Some(LIST);

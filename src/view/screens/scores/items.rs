@@ -9,7 +9,7 @@ use crate::dataset::{self, PromptRow};
 use crate::run::{RolloutGroup, read_step};
 use crate::score::Tier;
 use crate::task::{PromptSet, Task};
-use crate::view::workbench::OpenTask;
+use crate::view::shared::OpenTask;
 
 /// Rows by their id, each set's first.
 pub type Rows = HashMap<String, Arc<PromptRow>>;

@@ -1,6 +1,6 @@
 //! Which completions are shown, and in which order: filters, groups, sorting.
 
-use super::scored::{Scored, holds};
+use super::scoring::{Scored, holds};
 use crate::score::{FailureClass, Tier};
 use crate::view::model::Model;
 

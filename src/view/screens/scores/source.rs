@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
-use super::scored::{Impact, Scored, impacts, moved, score};
-use super::{Source, Stored, RescoreJob, listing};
+use super::scoring::{Impact, Scored, impacts, moved, score};
+use super::{RescoreJob, Source, Stored, listing};
 use crate::advantage::Advantage;
 use crate::view::message::{Command, Outlet, Work};
 use crate::view::model::Model;
-use crate::view::program::CancelToken;
-use crate::view::widgets::cursor::Cursor;
-use crate::view::workbench::OpenTask;
+use crate::view::shared::OpenTask;
+use crate::view::subprocess::CancelToken;
+use crate::view::widgets::list_cursor::Cursor;
 
 /// Completions of stored steps that are held and scored again with every change of the schema.
 const HELD: usize = 2_000;

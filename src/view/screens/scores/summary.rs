@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use ratatui::text::{Line, Span};
 
-use super::scored::{Impact, Scored, sum};
-use super::{Source, RescoreJob};
+use super::scoring::{Impact, Scored, sum};
+use super::{RescoreJob, Source};
 use crate::run::sha256;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
 use crate::view::model::Model;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::amount::percent;
-use crate::view::widgets::fit::wrapped;
 use crate::view::widgets::gauge::gauge;
+use crate::view::widgets::number_format::percent;
+use crate::view::widgets::text_width::wrapped;
 
 /// The lines, for a width of columns.
 pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
@@ -117,7 +117,8 @@ fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
             let share = percent(count as f64 / of as f64);
             lines.push(Line::styled(format!("{count:>6} of {of} {what} ({share})"), theme.style(role)));
         }
-        lines.push(Line::from(format!("{:>6} zero-variance groups become mixed, {} mixed become zero-variance", all.revived, all.silenced)));
+        lines
+            .push(Line::from(format!("{:>6} zero-variance groups become mixed, {} mixed become zero-variance", all.revived, all.silenced)));
         lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
         lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }

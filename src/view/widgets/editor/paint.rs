@@ -11,7 +11,7 @@ use super::Editor;
 use super::tokens::{found, matching_bracket, tokens};
 use crate::score::Fault;
 use crate::secrets::visible_letter;
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// How the editor is looked at.

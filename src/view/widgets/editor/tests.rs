@@ -1,7 +1,7 @@
 //! Tests: keys go in, text and cursor come out.
 
 use super::*;
-use crate::view::chord::Chord;
+use crate::view::key_chord::Chord;
 
 /// Keys by their names; a single quoted text is typed letter by letter.
 fn press(editor: &mut Editor, keys: &str) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::view::role::Role;
+use crate::view::style_role::Role;
 
 /// A piece of a line, in Unicode scalars, with what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,339 @@
+//! A trainer's state as a checkpoint folder: the weights for everyone, the moments and counters for an exact resume.
+
+use std::path::Path;
+
+use candle_core::safetensors::MmapedSafetensors;
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::CheckpointError;
+use super::atomic::write_folder;
+use super::export::write_adapter;
+use super::tensor_file::{Held, Numbers, StreamedTensor, write_slots};
+use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
+use crate::kernels::upload::Uploader;
+use crate::model::{ParameterSlot, Parameters, Trainable};
+use crate::run::fault;
+use crate::update::Optimizer;
+
+/// `trainer.json`: with the tensors beside it, everything that the next step depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Format of this folder.
+    pub version: u32,
+    /// Optimizer steps done, skipped ones included.
+    pub step: u64,
+    /// AdamW updates applied.
+    pub updates: u64,
+    /// Training prompts taken from the data order so far.
+    pub prompts_taken: u64,
+    /// Steps in a row whose gradient was not finite.
+    pub skipped_in_a_row: u64,
+    /// Seconds of training so far, for the time limit.
+    pub seconds: f64,
+    /// Digest of the configuration that the state belongs to.
+    pub config_digest: String,
+}
+
+/// The newest format that this program reads.
+const VERSION: u32 = 1;
+
+impl TrainerState {
+    /// Before the first step.
+    pub fn start(config_digest: String) -> Self {
+        Self { version: VERSION, step: 0, updates: 0, prompts_taken: 0, skipped_in_a_row: 0, seconds: 0.0, config_digest }
+    }
+}
+
+/// What a checkpoint says beside its numbers.
+#[derive(Clone, Debug)]
+struct Contents {
+    slots: Vec<ParameterSlot>,
+    number_type: DType,
+    state: TrainerState,
+    trainable: Trainable,
+    base_model: String,
+}
+
+impl Contents {
+    fn of(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
+        Self {
+            slots: parameters.slots().to_vec(),
+            number_type: parameters.flat().dtype(),
+            state: state.clone(),
+            trainable,
+            base_model: base_model.to_owned(),
+        }
+    }
+
+    /// Writes a checkpoint; returns its size in bytes once it is durable. An older one of the same name, left by a step that is being redone, is replaced.
+    fn write(&self, folder: &Path, parameters: &mut dyn Numbers, moments: &mut dyn Numbers) -> Result<u64, CheckpointError> {
+        if folder.exists() {
+            remove(folder)?;
+        }
+        write_folder(folder, |new| {
+            match self.trainable {
+                Trainable::Lora { rank, alpha } => {
+                    write_adapter(new, &self.slots, self.number_type, parameters, (&self.base_model, rank, alpha))?
+                }
+                Trainable::Full | Trainable::Frozen => write_slots(new, "model.safetensors", &self.slots, self.number_type, parameters)?,
+            }
+            let count = 2 * self.slots.last().map_or(0, |slot| slot.range().end);
+            let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![count] };
+            write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)?;
+            let json = serde_json::to_string_pretty(&self.state).map_err(candle_core::Error::wrap)?;
+            new.file("trainer.json", format!("{json}\n").as_bytes())
+        })?;
+        size(folder)
+    }
+}
+
+/// Writes a checkpoint from where its numbers are, a piece at a time; returns its size in bytes once it is durable.
+///
+/// # Errors
+/// [`CheckpointError::Write`] naming the file that could not be written.
+pub fn save(
+    folder: &Path,
+    parameters: &Parameters,
+    optimizer: &Optimizer,
+    state: &TrainerState,
+    trainable: Trainable,
+    base_model: &str,
+) -> Result<u64, CheckpointError> {
+    let contents = Contents::of(parameters, state, trainable, base_model);
+    contents.write(folder, &mut StreamedTensor::new(parameters.flat()), &mut StreamedTensor::new(optimizer.moments()))
+}
+
+/// A checkpoint in this machine's memory: it can be written while training goes on.
+#[derive(Debug)]
+pub struct Snapshot {
+    contents: Contents,
+    /// The parameters, then the moments.
+    buffer: HostBuffer,
+}
+
+impl Snapshot {
+    /// Bytes of the buffer that [`Snapshot::take`] needs.
+    pub fn buffer_bytes(parameters: &Parameters) -> usize {
+        parameters.count() * (parameters.flat().dtype().size_in_bytes() + 2 * DType::F32.size_in_bytes())
+    }
+
+    /// Copies parameters and moments as they are now: one copy each, done when this returns. `buffer` has [`Snapshot::buffer_bytes`].
+    ///
+    /// # Errors
+    /// When the copy fails.
+    pub fn take(
+        mut buffer: HostBuffer,
+        parameters: &Parameters,
+        optimizer: &Optimizer,
+        state: &TrainerState,
+        trainable: Trainable,
+        base_model: &str,
+    ) -> Result<Self, CheckpointError> {
+        let contents = Contents::of(parameters, state, trainable, base_model);
+        let (flat, moments) = buffer.bytes_mut().split_at_mut(parameters.count() * contents.number_type.size_in_bytes());
+        copy_to_host(parameters.flat(), flat)?;
+        copy_to_host(optimizer.moments(), moments)?;
+        Ok(Self { contents, buffer })
+    }
+
+    /// Writes it; returns its size in bytes once it is durable.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Write`] naming the file that could not be written.
+    pub fn write(&self, folder: &Path) -> Result<u64, CheckpointError> {
+        let number_bytes = self.contents.number_type.size_in_bytes();
+        let count = self.contents.slots.last().map_or(0, |slot| slot.range().end);
+        let (flat, moments) = self.buffer.bytes().split_at(count * number_bytes);
+        let held = |bytes, number_bytes| Held { bytes, number_bytes };
+        self.contents.write(folder, &mut held(flat, number_bytes), &mut held(moments, DType::F32.size_in_bytes()))
+    }
+
+    /// The buffer, for the next one.
+    pub fn into_buffer(self) -> HostBuffer {
+        self.buffer
+    }
+}
+
+/// Removes a checkpoint, where it is still there. `trainer.json` goes first: without it a half-removed folder is no checkpoint.
+pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
+    let absent_or = |result: std::io::Result<()>| match result {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(CheckpointError::Write { path: folder.to_owned(), source }),
+        _ => Ok(()),
+    };
+    absent_or(std::fs::remove_file(folder.join("trainer.json")))?;
+    fault("checkpoint.unmarked", "");
+    absent_or(std::fs::remove_dir_all(folder))
+}
+
+/// Puts the checkpoint's weights into `parameters` and returns the moments and the state.
+pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerState), CheckpointError> {
+    let path = folder.join("trainer.json");
+    let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
+    let text = crate::files::read_text(&path).map_err(|error| unreadable(&path, error.to_string()))?;
+    let state: TrainerState = serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
+    if state.version > VERSION {
+        return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
+    }
+    load_parameters(folder, parameters)?;
+    let path = folder.join("optimizer.safetensors");
+    let file = open(&path)?;
+    let view = file.get("moments").map_err(|_| unreadable(&path, "no tensor `moments`".to_owned()))?;
+    let count: usize = view.shape().iter().product();
+    if count != 2 * parameters.count() || view.dtype() != DType::F32.into() {
+        let problem = format!("{count} moments ({:?}) for {} trained parameters", view.dtype(), parameters.count());
+        return Err(unreadable(&path, problem));
+    }
+    let moments = Uploader::default().tensor(view.data(), DType::F32, &[count], parameters.flat().device())?;
+    Ok((moments, state))
+}
+
+/// Puts the checkpoint's weights into `parameters`, which must have the same tensors: each goes from the file straight to its place on the device. Where
+/// one is missing, nothing is changed.
+pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), CheckpointError> {
+    let path = weights_path(folder);
+    let file = open(&path)?;
+    for slot in parameters.slots() {
+        if file.get(&slot.name).is_ok_and(|view| view.shape() == slot.shape.as_slice()) {
+            continue;
+        }
+        let problem = format!("no tensor `{}` of shape {:?}", slot.name, slot.shape);
+        return Err(CheckpointError::Read { path, problem });
+    }
+    let (uploader, device) = (Uploader::default(), parameters.flat().device());
+    Ok(parameters.restore_each(|slot| {
+        let view = file.get(&slot.name)?;
+        uploader.tensor(view.data(), view.dtype().try_into()?, &slot.shape, device)
+    })?)
+}
+
+fn weights_path(folder: &Path) -> std::path::PathBuf {
+    let adapter = folder.join("adapter_model.safetensors");
+    if adapter.exists() { adapter } else { folder.join("model.safetensors") }
+}
+
+/// A checkpoint's file mapped into memory: a tensor's bytes are read when it is taken.
+fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
+    let unreadable = |problem: String| CheckpointError::Read { path: path.to_owned(), problem };
+    // What is no regular file is refused before it is mapped.
+    crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
+    // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a checkpoint's files under their final
+    // name; who shortens one meanwhile ends the process with SIGBUS, as with a model's files.
+    unsafe { MmapedSafetensors::new(path) }.map_err(|error| unreadable(format!("not a whole safetensors file ({error})")))
+}
+
+/// Bytes of all files of a checkpoint.
+///
+/// # Errors
+/// [`CheckpointError::Write`] naming the folder where it cannot be read.
+pub fn size(folder: &Path) -> Result<u64, CheckpointError> {
+    let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        bytes += entry.and_then(|entry| entry.metadata()).map_err(failed)?.len();
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::kernels::pinned_memory::tests::COPIES;
+    use crate::update::OptimizerSettings;
+
+    const SETTINGS: OptimizerSettings = OptimizerSettings {
+        learning_rate: 1e-3,
+        warmup_steps: 0,
+        cosine_steps: 0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        decay_norms_and_biases: false,
+        grad_clip_norm: 1.0,
+    };
+
+    /// As many slots as Qwen3-8B's adapters have, small, their names not in the order of their places.
+    fn trained() -> (Parameters, Optimizer) {
+        let tensors = (0..504).map(|at| {
+            let numbers: Vec<f32> = (0..6).map(|number| (at * 6 + number) as f32 * 0.25).collect();
+            (format!("layer.{}.{at}", 503 - at), Tensor::from_vec(numbers, (2, 3), &Device::Cpu).unwrap())
+        });
+        let parameters = Parameters::new(tensors.collect(), DType::F32, &Device::Cpu).unwrap();
+        let moments = Tensor::arange(0f32, 2.0 * parameters.count() as f32, &Device::Cpu).unwrap();
+        (parameters, Optimizer::restored(SETTINGS, moments, 7))
+    }
+
+    fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {
+        let buffer = HostBuffer::new(Snapshot::buffer_bytes(parameters), &Device::Cpu);
+        let state = TrainerState { step: 3, ..TrainerState::start("digest".to_owned()) };
+        Snapshot::take(buffer, parameters, optimizer, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base").unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_is_one_copy_of_the_parameters_and_one_of_the_moments() {
+        let (parameters, optimizer) = trained();
+        COPIES.take();
+        let snapshot = snapshot(&parameters, &optimizer);
+        let work = tempfile::tempdir().unwrap();
+        let bytes = snapshot.write(&work.path().join("out")).unwrap();
+        assert_eq!(COPIES.take(), [504 * 6 * 4, 2 * 504 * 6 * 4]);
+        assert_eq!(bytes, size(&work.path().join("out")).unwrap());
+    }
+
+    #[test]
+    fn the_files_are_those_of_the_library_however_they_are_written() {
+        let (parameters, optimizer) = trained();
+        let snapshot = snapshot(&parameters, &optimizer);
+        let work = tempfile::tempdir().unwrap();
+        let (held, streamed) = (work.path().join("held"), work.path().join("streamed"));
+        snapshot.write(&held).unwrap();
+        save(&streamed, &parameters, &optimizer, &snapshot.contents.state, snapshot.contents.trainable, "base").unwrap();
+        let about = || Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
+        let named = parameters.named().unwrap();
+        let expected = [
+            ("adapter_model.safetensors", safetensors::serialize(named.iter().map(|(name, tensor)| (name, tensor)), about()).unwrap()),
+            ("optimizer.safetensors", safetensors::serialize([("moments", optimizer.moments())], about()).unwrap()),
+        ];
+        for folder in [&held, &streamed] {
+            for (file, expected) in &expected {
+                assert!(std::fs::read(folder.join(file)).unwrap() == *expected, "{file}");
+            }
+        }
+        assert_eq!(std::fs::read(held.join("trainer.json")).unwrap(), std::fs::read(streamed.join("trainer.json")).unwrap());
+    }
+
+    #[test]
+    fn what_is_loaded_is_what_was_there_when_the_snapshot_was_taken() {
+        let (parameters, optimizer) = trained();
+        let (then, moments) = (parameters.flat().to_vec1::<f32>().unwrap(), optimizer.moments().to_vec1::<f32>().unwrap());
+        let snapshot = snapshot(&parameters, &optimizer);
+        // Training goes on before anything is written.
+        let zeros = Tensor::zeros(parameters.count(), DType::F32, &Device::Cpu).unwrap();
+        parameters.restore(&zeros).unwrap();
+        let work = tempfile::tempdir().unwrap();
+        let folder = work.path().join("out");
+        snapshot.write(&folder).unwrap();
+        let (loaded, state) = load(&folder, &parameters).unwrap();
+        assert_eq!((parameters.flat().to_vec1::<f32>().unwrap(), loaded.to_vec1::<f32>().unwrap(), state.step), (then, moments, 3));
+
+        // One tensor too few: nothing is changed.
+        parameters.restore(&zeros).unwrap();
+        let path = folder.join("adapter_model.safetensors");
+        let few = parameters.named().unwrap().split_off(1);
+        safetensors::serialize_to_file(few.iter().map(|(name, tensor)| (name, tensor)), None, &path).unwrap();
+        let message = load_parameters(&folder, &parameters).unwrap_err().to_string();
+        assert!(message.contains("no tensor `layer.503.0` of shape [2, 3]"), "{message}");
+        assert!(parameters.flat().to_vec1::<f32>().unwrap().iter().all(|number| *number == 0.0));
+        // A torn file, and none.
+        std::fs::write(&path, b"half").unwrap();
+        assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("not a whole safetensors file"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("No such file"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any number type, and added to what stands there if wanted.
+
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
+
+use super::gemm::{View, multiply};
+
+/// `left`: [m, k], `right`: [k, n] -> [m, n] in `left`'s number type.
+pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if left.device().is_cuda() {
+        return gpu::product(left, right, left.dtype());
+    }
+    left.matmul(right)
+}
+
+/// As [`product`], in f32 (f64 for f64): for logits, whose rounding to bf16 would be the largest error of the model.
+pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if left.device().is_cuda() {
+        return gpu::product(left, right, candle_core::DType::F32);
+    }
+    left.matmul(right)
+}
+
+/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix), of any number type on a GPU.
+pub fn add_product(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if left.device().is_cuda() {
+        return gpu::product_into(target, left, right, scale, 1.0);
+    }
+    target.inplace_op3(left, right, &AddProduct { scale })
+}
+
+struct AddProduct {
+    scale: f64,
+}
+
+impl InplaceOp3 for AddProduct {
+    fn name(&self) -> &'static str {
+        "matmul_add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        target_layout: &Layout,
+        left: &CpuStorage,
+        left_layout: &Layout,
+        right: &CpuStorage,
+        right_layout: &Layout,
+    ) -> Result<()> {
+        let views = (view(target_layout)?, view(left_layout)?, view(right_layout)?);
+        match (target, left, right) {
+            (CpuStorage::F32(target), CpuStorage::F32(left), CpuStorage::F32(right)) => {
+                multiply((target, views.0), (left, views.1), (right, views.2), self.scale as f32, true);
+            }
+            (CpuStorage::F64(target), CpuStorage::F64(left), CpuStorage::F64(right)) => {
+                multiply((target, views.0), (left, views.1), (right, views.2), self.scale, true);
+            }
+            _ => bail!("matmul_add needs three f32 or three f64 tensors"),
+        }
+        Ok(())
+    }
+}
+
+fn view(layout: &Layout) -> Result<View> {
+    let (rows, columns) = layout.shape().dims2()?;
+    let [row_stride, column_stride] = *layout.stride() else { bail!("a matrix has two strides") };
+    Ok(View { offset: layout.start_offset(), rows, columns, row_stride, column_stride })
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use std::ffi::{c_int, c_void};
+
+    use candle_core::cuda_backend::cudarc::cublas::{result, sys};
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use crate::kernels::cuda::{address, device, empty, failed};
+
+    /// A matrix as cuBLAS sees it, column by column: ours transposed.
+    struct Operand {
+        address: u64,
+        number_type: sys::cudaDataType,
+        stride: c_int,
+        operation: sys::cublasOperation_t,
+    }
+
+    fn operand(tensor: &Tensor) -> Result<Operand> {
+        let (rows, columns) = tensor.dims2()?;
+        let (operation, stride) = match *tensor.stride() {
+            // A stride along a dimension of one is never walked.
+            [row, 1] if row >= columns || rows == 1 => (sys::cublasOperation_t::CUBLAS_OP_N, row.max(columns)),
+            [1, column] if column >= rows || columns == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column.max(rows)),
+            [row, _] if columns == 1 => (sys::cublasOperation_t::CUBLAS_OP_N, row),
+            [_, column] if rows == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column),
+            ref other => bail!("matmul of a tensor of shape [{rows}, {columns}] with strides {other:?}"),
+        };
+        Ok(Operand { address: address(tensor)?, number_type: number_type(tensor.dtype())?, stride: stride as c_int, operation })
+    }
+
+    fn number_type(number_type: DType) -> Result<sys::cudaDataType> {
+        Ok(match number_type {
+            DType::F32 => sys::cudaDataType::CUDA_R_32F,
+            DType::BF16 => sys::cudaDataType::CUDA_R_16BF,
+            other => bail!("matmul on a GPU works on f32 and bf16, not {other:?}"),
+        })
+    }
+
+    pub(super) fn product(left: &Tensor, right: &Tensor, number_type: DType) -> Result<Tensor> {
+        let target = empty((left.dims2()?.0, right.dims2()?.1), number_type, device(left)?)?;
+        product_into(&target, left, right, 1.0, 0.0)?;
+        Ok(target)
+    }
+
+    /// `target = keep * target + scale * left x right`.
+    pub(super) fn product_into(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64, keep: f64) -> Result<()> {
+        let ((m, k), (inner, n)) = (left.dims2()?, right.dims2()?);
+        if k != inner || target.dims2()? != (m, n) || left.dtype() != right.dtype() {
+            let (left, right, target) = ((left.shape(), left.dtype()), (right.shape(), right.dtype()), target.shape());
+            bail!("matmul of {left:?} and {right:?} into {target:?}")
+        }
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        let (a, b, c) = (operand(right)?, operand(left)?, operand(target)?);
+        if c.operation != sys::cublasOperation_t::CUBLAS_OP_N {
+            bail!("the output rows of a matmul must be contiguous; its strides are {:?}", target.stride())
+        }
+        let (scale, keep) = (scale as f32, keep as f32);
+        let handle = device(target)?.cublas_handle();
+        // SAFETY: the three operands' shapes and strides were just checked; they live until the stream has run the call, whatever is freed after it.
+        unsafe {
+            result::gemm_ex(
+                *handle.handle(),
+                a.operation,
+                b.operation,
+                n as c_int,
+                m as c_int,
+                k as c_int,
+                std::ptr::from_ref(&scale).cast::<c_void>(),
+                a.address as *const c_void,
+                a.number_type,
+                a.stride,
+                b.address as *const c_void,
+                b.number_type,
+                b.stride,
+                std::ptr::from_ref(&keep).cast::<c_void>(),
+                c.address as *mut c_void,
+                c.number_type,
+                c.stride,
+                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+            )
+        }
+        .map_err(|error| failed("matmul", error))
+    }
+}

@@ -1,0 +1,189 @@
+//! A tensor's numbers in this machine's memory: one copy each, into memory that a GPU writes to directly.
+
+use candle_core::{Device, Result, Tensor, WithDType, bail};
+
+use super::cpu_slice::{by_number_type, read};
+
+/// Bytes of this machine's memory, made once and used for many copies; page-locked where they come from a GPU.
+#[derive(Debug)]
+pub struct HostBuffer(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    Plain(Vec<u8>),
+    #[cfg(feature = "cuda")]
+    Pinned(gpu::Pinned),
+}
+
+impl HostBuffer {
+    /// Room for copies from `device`. Where the system refuses to lock pages, plain memory serves, at a fraction of the speed.
+    pub fn new(bytes: usize, device: &Device) -> Self {
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Self(gpu::Pinned::new(bytes, device).map_or_else(|_| Memory::Plain(vec![0; bytes]), Memory::Pinned)),
+            _ => Self(Memory::Plain(vec![0; bytes])),
+        }
+    }
+
+    /// What the last copies left here.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Plain(bytes) => bytes,
+            #[cfg(feature = "cuda")]
+            Memory::Pinned(pinned) => pinned.bytes(),
+        }
+    }
+
+    /// Room for the next copies.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Memory::Plain(bytes) => bytes,
+            #[cfg(feature = "cuda")]
+            Memory::Pinned(pinned) => pinned.bytes_mut(),
+        }
+    }
+}
+
+/// Copies the numbers of a contiguous tensor, which may be a view, into `bytes` (little-endian, as many as they take). Nothing but these numbers
+/// moves: candle's own `to_vec` of a view on a GPU copies the whole storage that it looks into.
+pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
+    let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
+    if bytes.len() != size {
+        bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
+    }
+    #[cfg(test)]
+    tests::COPIES.with_borrow_mut(|copies| copies.push(size));
+    match tensor.device() {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => gpu::copy(tensor, bytes),
+        _ => by_number_type!(tensor, copy_numbers(tensor, bytes)),
+    }
+}
+
+fn copy_numbers<T: WithDType + Little>(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
+    let reading = read(tensor)?;
+    for (place, number) in bytes.chunks_exact_mut(size_of::<T>()).zip(reading.numbers::<T>()?) {
+        number.put(place);
+    }
+    Ok(())
+}
+
+/// Numbers as files hold them.
+trait Little: Copy {
+    fn put(self, place: &mut [u8]);
+}
+
+impl Little for f32 {
+    fn put(self, place: &mut [u8]) {
+        place.copy_from_slice(&self.to_le_bytes());
+    }
+}
+
+impl Little for f64 {
+    fn put(self, place: &mut [u8]) {
+        place.copy_from_slice(&self.to_le_bytes());
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use std::ptr::NonNull;
+    use std::sync::Arc;
+
+    use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
+    use candle_core::{CudaDevice, Result, Tensor, bail};
+
+    use crate::kernels::cuda::{address, device, failed};
+
+    /// Page-locked memory: the GPU copies there at the bus's full speed.
+    #[derive(Debug)]
+    pub(super) struct Pinned {
+        start: NonNull<u8>,
+        length: usize,
+        context: Arc<CudaContext>,
+    }
+
+    // SAFETY: it owns its memory, which any thread may read and write.
+    unsafe impl Send for Pinned {}
+    // SAFETY: shared, it is only read.
+    unsafe impl Sync for Pinned {}
+
+    impl Pinned {
+        pub(super) fn new(length: usize, device: &CudaDevice) -> Result<Self> {
+            let context = device.cuda_stream().context().clone();
+            context.bind_to_thread().map_err(|error| failed("the context", error))?;
+            let mut start = std::ptr::null_mut();
+            // SAFETY: the context is bound; the pointer is written during the call. Flags 0: memory that the processor reads at its usual speed.
+            unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), 0) }
+                .result()
+                .map_err(|error| failed("page-locked memory", error))?;
+            let Some(start) = NonNull::new(start.cast::<u8>()) else { bail!("page-locked memory is nowhere") };
+            // SAFETY: it was just allocated with this length.
+            unsafe { start.as_ptr().write_bytes(0, length) };
+            Ok(Self { start, length, context })
+        }
+
+        pub(super) fn bytes(&self) -> &[u8] {
+            // SAFETY: allocated and written with this length, and not freed before it is dropped.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+        }
+
+        pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+            // SAFETY: as above, and nobody else holds it.
+            unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+        }
+    }
+
+    impl Drop for Pinned {
+        fn drop(&mut self) {
+            if self.context.bind_to_thread().is_ok() {
+                // SAFETY: it came from cuMemHostAlloc, and every copy to it was waited for. Nothing can be done about an error here.
+                let _ = unsafe { sys::cuMemFreeHost(self.start.as_ptr().cast()) }.result();
+            }
+        }
+    }
+
+    /// Waits for what was started before, and for the copy.
+    pub(super) fn copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
+        if !tensor.is_contiguous() {
+            bail!("a tensor of shape {:?} is copied to the host and is not contiguous: strides {:?}", tensor.shape(), tensor.stride())
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (stream, source) = (device(tensor)?.cuda_stream(), address(tensor)?);
+        stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+        // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and both outlive the wait below.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), source, bytes.len(), stream.cu_stream()) }
+            .result()
+            .map_err(|error| failed("a copy to the host", error))?;
+        stream.synchronize().map_err(|error| failed("a copy to the host", error))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    thread_local! {
+        /// Bytes of every copy that this thread has made to the host.
+        pub(crate) static COPIES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    }
+
+    #[test]
+    fn a_view_is_copied_alone() {
+        let all = Tensor::arange(0f32, 10., &Device::Cpu).unwrap();
+        let mut buffer = HostBuffer::new(12, &Device::Cpu);
+        copy_to_host(&all.narrow(0, 4, 3).unwrap(), buffer.bytes_mut()).unwrap();
+        assert_eq!(buffer.bytes(), [4f32, 5., 6.].map(f32::to_le_bytes).concat());
+        let doubles = Tensor::new(&[1.5f64], &Device::Cpu).unwrap();
+        copy_to_host(&doubles, &mut buffer.bytes_mut()[..8]).unwrap();
+        assert_eq!(&buffer.bytes()[..8], 1.5f64.to_le_bytes());
+        assert!(copy_to_host(&all, buffer.bytes_mut()).unwrap_err().to_string().contains("room for 12"));
+        let columns = all.reshape((2, 5)).unwrap().t().unwrap();
+        assert!(copy_to_host(&columns, &mut [0; 40]).is_err());
+    }
+}

@@ -1,0 +1,437 @@
+//! "Can it learn": from groups that the base drew, what share of them would teach, and what that says in words.
+
+use serde::{Deserialize, Serialize};
+
+use crate::advantage::Dead;
+use crate::score::FailureClass;
+use crate::statistics::wilson;
+
+/// Below this share of informative groups training hardly moves: of ten groups drawn, nine are paid for and teach nothing.
+const LEAST_INFORMATIVE: f64 = 0.10;
+/// From this share of valid completions on there is little left to teach, and only the rare failures do.
+const MOSTLY_VALID: f64 = 0.95;
+/// More truncated completions than this and the limit, not the model, decides rewards: half a JSON text is unparsable, whatever it would have become.
+const MOST_TRUNCATED: f64 = 0.05;
+/// The same for reasoning that reaches the scorer.
+const MOST_THINK_LEAKS: f64 = 0.05;
+/// With fewer prompts the interval is too wide to plan by: at 32 it spans at most 33 points.
+const LEAST_PROMPTS: usize = 32;
+/// Below this share valid completions are so rare that a group of 8 seldom holds one: learning reaches a lower tier first, if any.
+const RARELY_VALID: f64 = 0.01;
+
+/// What became of one prompt's group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupOutcome {
+    /// The prompt row's id.
+    pub prompt_id: String,
+    /// Rewards of its completions.
+    pub rewards: Vec<f64>,
+    /// Whether all are equal, and where.
+    pub dead: Dead,
+}
+
+/// What was sampled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signal {
+    /// One a prompt.
+    pub groups: Vec<GroupOutcome>,
+    /// Completions by tier, in the order of [`crate::score::Tier::ALL`].
+    pub tiers: [usize; 3],
+    /// Completions cut at the token limit.
+    pub truncated: usize,
+    /// Failed completions by class, in the order of [`FailureClass::ALL`].
+    pub failures: [usize; 11],
+}
+
+/// The configuration that the verdict is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SignalSettings {
+    /// Completions in a group.
+    pub completions_per_prompt: usize,
+    /// Groups in a step.
+    pub prompt_groups_per_step: usize,
+    /// Where completions are cut.
+    pub max_completion_tokens: usize,
+}
+
+/// The verdict in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Enough groups are mixed.
+    CanLearn,
+    /// Almost every group is solved already.
+    NothingToLearn,
+    /// Almost every group has equal rewards below the maximum.
+    CannotLearn,
+}
+
+impl Verdict {
+    /// The verdict for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::CanLearn => "it can learn",
+            Self::NothingToLearn => "there is nothing to learn",
+            Self::CannotLearn => "it cannot learn",
+        }
+    }
+}
+
+/// The verdict in sentences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Advice {
+    /// In a word.
+    pub verdict: Verdict,
+    /// What was found.
+    pub why: String,
+    /// What to change, most important first; may be empty.
+    pub changes: Vec<String>,
+}
+
+/// Share of completions by tier.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TierShares {
+    /// Not JSON.
+    pub unparsable: f64,
+    /// Refused by the schema.
+    pub invalid: f64,
+    /// Accepted.
+    pub valid: f64,
+}
+
+/// An estimate for a group size that was not drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OtherGroupSize {
+    /// Completions in a group.
+    pub completions_per_prompt: usize,
+    /// Mean over the prompts of the chance that such a group is mixed.
+    pub informative: f64,
+    /// Whether that is the most it can be: so for groups larger than those drawn.
+    pub is_bound: bool,
+}
+
+/// Everything that `--plan --sample` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalReport {
+    /// Prompts sampled.
+    pub prompts: usize,
+    /// Completions each.
+    pub completions_per_prompt: usize,
+    /// Share of groups whose rewards differ, counted.
+    pub informative: f64,
+    /// Its 95 % Wilson interval.
+    pub informative_interval: [f64; 2],
+    /// Share of groups that earned the full reward throughout.
+    pub all_best: f64,
+    /// Share of the other groups with equal rewards.
+    pub all_worst: f64,
+    /// Estimates for a smaller and a larger group.
+    pub other_group_sizes: Vec<OtherGroupSize>,
+    /// Completions by tier.
+    pub tiers: TierShares,
+    /// Share of completions cut at the limit.
+    pub truncated: f64,
+    /// Share of completions whose reasoning reached the scorer.
+    pub think_leaks: f64,
+    /// Share of completions by failure class, those that occurred.
+    pub failures: Vec<(String, f64)>,
+    /// What follows.
+    #[serde(flatten)]
+    pub advice: Advice,
+}
+
+/// The report on what was sampled.
+pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
+    let groups = signal.groups.len();
+    let completions = signal.tiers.iter().sum::<usize>();
+    let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
+    let dead = |state| signal.groups.iter().filter(|group| group.dead == state).count();
+    let mixed = dead(Dead::No);
+    let (low, high) = wilson(mixed, groups);
+    let [unparsable, invalid, valid] = signal.tiers.map(|count| share(count, completions));
+    let failures: Vec<(FailureClass, f64)> = FailureClass::ALL
+        .into_iter()
+        .zip(signal.failures.map(|count| share(count, completions)))
+        .filter(|(_, share)| *share > 0.0)
+        .collect();
+    let size = settings.completions_per_prompt;
+    let mut report = SignalReport {
+        prompts: groups,
+        completions_per_prompt: size,
+        informative: share(mixed, groups),
+        informative_interval: [low, high],
+        all_best: share(dead(Dead::Best), groups),
+        all_worst: share(dead(Dead::Worst), groups),
+        other_group_sizes: other_sizes(size).into_iter().map(|size| other_size(signal, size)).collect(),
+        tiers: TierShares { unparsable, invalid, valid },
+        truncated: share(signal.truncated, completions),
+        think_leaks: failures.iter().find(|(class, _)| *class == FailureClass::ThinkLeak).map_or(0.0, |(_, share)| *share),
+        failures: failures.iter().map(|(class, share)| (class.name().to_owned(), *share)).collect(),
+        advice: Advice { verdict: Verdict::CanLearn, why: String::new(), changes: Vec::new() },
+    };
+    report.advice = advice(&report, &failures, settings);
+    report
+}
+
+/// A smaller and a larger group; none can be told from groups of one.
+fn other_sizes(size: usize) -> Vec<usize> {
+    match size {
+        0 | 1 => Vec::new(),
+        2 | 3 => vec![4, 8],
+        _ => vec![size / 2, size * 2],
+    }
+}
+
+/// The share of groups of `size` that would be mixed, each prompt for itself: prompts differ, and a pooled rate overstates it.
+///
+/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size drawn, p^G is estimated without bias by the share
+/// of the drawn completions' subsets of that size which are all alike. Beyond it, the mean chance of being alike is carried on at the rate of its last
+/// two sizes; it falls ever more slowly with the size, so the result for a larger group is a bound from above, and the counted share one from below.
+fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
+    let drawn = signal.groups.iter().map(|group| group.rewards.len()).max().unwrap_or(0);
+    let alike = if drawn == 0 {
+        1.0
+    } else if size <= drawn {
+        alike(signal, size)
+    } else {
+        let (last, before) = (alike(signal, drawn), alike(signal, drawn.saturating_sub(1)));
+        last * (last / before.max(f64::MIN_POSITIVE)).powi((size - drawn) as i32)
+    };
+    OtherGroupSize { completions_per_prompt: size, informative: (1.0 - alike).clamp(0.0, 1.0), is_bound: size > drawn }
+}
+
+/// Mean over the prompts of the share of subsets of `size` completions whose rewards are all equal.
+fn alike(signal: &Signal, size: usize) -> f64 {
+    let share = |group: &GroupOutcome| {
+        let mut rewards = group.rewards.clone();
+        rewards.sort_by(f64::total_cmp);
+        // C(k, size) / C(n, size) as a product.
+        let subsets =
+            |k: usize| (0..size).map(|i| k.saturating_sub(i) as f64 / rewards.len().saturating_sub(i).max(1) as f64).product::<f64>();
+        rewards.chunk_by(|a, b| a == b).map(|equal| subsets(equal.len())).sum::<f64>()
+    };
+    signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &SignalSettings) -> Advice {
+    let informative = format!(
+        "{} of the groups are mixed ({} to {}, {} prompts x {})",
+        percent(report.informative),
+        percent(report.informative_interval[0]),
+        percent(report.informative_interval[1]),
+        report.prompts,
+        report.completions_per_prompt
+    );
+    let mut changes = Vec::new();
+    if settings.completions_per_prompt < 2 {
+        changes.push("raise completions_per_prompt to 8: a group of one has zero variance".to_owned());
+    }
+    if report.think_leaks > MOST_THINK_LEAKS {
+        changes.push(format!(
+            "{} of the completions hand unfinished reasoning to the scorer: set thinking = false in task.toml, or raise max_completion_tokens until the block closes",
+            percent(report.think_leaks)
+        ));
+    }
+    if report.truncated > MOST_TRUNCATED {
+        let limit = settings.max_completion_tokens;
+        changes.push(format!(
+            "{} of the completions are truncated at max_completion_tokens = {limit}: try {}",
+            percent(report.truncated),
+            2 * limit
+        ));
+    }
+    let verdict = if report.informative >= LEAST_INFORMATIVE {
+        Verdict::CanLearn
+    } else if report.all_best >= report.all_worst && report.prompts > 0 {
+        Verdict::NothingToLearn
+    } else {
+        Verdict::CannotLearn
+    };
+    let why = match verdict {
+        Verdict::CanLearn => can_learn(report, settings, &informative, &mut changes),
+        Verdict::NothingToLearn => {
+            changes.push("train on harder prompts, or score values too ([[reward]] part = \"fields\")".to_owned());
+            changes.push("if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`".to_owned());
+            format!("the base already solves the task: {} of the groups earn the full reward, and {informative}", percent(report.all_best))
+        }
+        Verdict::CannotLearn => {
+            if let Some((class, share)) = failures.iter().max_by(|a, b| a.1.total_cmp(&b.1)) {
+                changes.push(format!("most common failure: {} ({} of the completions); {}", class.name(), percent(*share), remedy(*class)));
+            }
+            if report.tiers.invalid > report.tiers.unparsable {
+                changes.push("set graded = true under [score], so that near misses earn partial credit".to_owned());
+            }
+            changes.push("or show the model the format first: supervised fine-tuning on `expected`, or a larger model".to_owned());
+            format!(
+                "{} of the groups have equal rewards below the maximum, and {informative}: zero variance gives no gradient",
+                percent(report.all_worst)
+            )
+        }
+    };
+    if report.prompts < LEAST_PROMPTS {
+        changes.push(format!("only {} prompts were sampled; with {LEAST_PROMPTS} or more the interval says more", report.prompts));
+    }
+    Advice { verdict, why, changes }
+}
+
+fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str, changes: &mut Vec<String>) -> String {
+    let per_step = report.informative * settings.prompt_groups_per_step as f64;
+    if per_step < 1.0 {
+        changes.push(format!(
+            "a step of {} groups has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
+            settings.prompt_groups_per_step
+        ));
+    }
+    let larger = report.other_group_sizes.last();
+    if let Some(larger) = larger.filter(|larger| larger.informative > report.informative + 0.15) {
+        changes.push(format!(
+            "with completions_per_prompt = {} up to {} would be mixed",
+            larger.completions_per_prompt,
+            percent(larger.informative)
+        ));
+    }
+    if report.tiers.valid >= MOSTLY_VALID {
+        changes.push("most completions are valid already: add prompts like the ones that fail, or score fields too".to_owned());
+    }
+    if report.tiers.valid < RARELY_VALID {
+        changes.push("almost no completion is valid yet: set graded = true for partial credit".to_owned());
+    }
+    let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE { ", though the sample is too small to be sure" } else { "" };
+    format!("{informative}{unsure}: about {per_step:.1} of {} groups per step are informative", settings.prompt_groups_per_step)
+}
+
+/// What to do about a failure that most completions share.
+fn remedy(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Fence => "say in `system`: no Markdown fence around the answer",
+        FailureClass::Prose => "say in `system` that the answer is JSON and nothing else",
+        FailureClass::Truncated => "raise max_completion_tokens, or ask for shorter values",
+        FailureClass::Syntax => "a larger model, or supervised fine-tuning first: this one hardly writes JSON",
+        FailureClass::ThinkLeak => "set thinking = false in task.toml",
+        FailureClass::MissingKey => "name the required keys in `system`",
+        FailureClass::WrongType => "name each key's type in `system`",
+        FailureClass::Enum => "list the allowed values in `system`",
+        FailureClass::ExtraKey => "say in `system`: no other keys",
+        FailureClass::WrongValue => "check that `expected` can be read from the prompt",
+        FailureClass::Other => "read some of the completions: `grpo-tui score` names each reason",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Groups by kind, 8 completions each; the tiers follow.
+    fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
+        let group = |rewards: Vec<f64>, dead| GroupOutcome { prompt_id: String::new(), rewards, dead };
+        let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), Dead::No); mixed];
+        groups.extend(vec![group(vec![1.0; 8], Dead::Best); best]);
+        groups.extend(vec![group(vec![0.0; 8], Dead::Worst); worst]);
+        let mut failures = [0; 11];
+        failures[1] = 8 * worst;
+        failures[5] = 4 * mixed;
+        Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], truncated: 0, failures }
+    }
+
+    const SETTINGS: SignalSettings = SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
+
+    #[test]
+    fn verdicts() {
+        use Verdict::{CanLearn, CannotLearn, NothingToLearn};
+        let check = |signal: &Signal, settings: SignalSettings, verdict, parts: &[&str]| {
+            let advice = judge(signal, &settings).advice;
+            let said = format!("{} | {}", advice.why, advice.changes.join(" | "));
+            assert_eq!(advice.verdict, verdict, "{said}");
+            for part in parts {
+                assert!(said.contains(part), "{said:?} lacks {part:?}");
+            }
+        };
+        check(
+            &signal(24, 4, 4),
+            SETTINGS,
+            CanLearn,
+            &["75 % of the groups are mixed (58 % to 87 %, 32 prompts x 8)", "about 6.0 of the 8"],
+        );
+        check(
+            &signal(0, 32, 0),
+            SETTINGS,
+            NothingToLearn,
+            &["100 % of the groups earn the full reward", "0 % to 11 %", "harder prompts", "good enough"],
+        );
+        check(
+            &signal(0, 0, 32),
+            SETTINGS,
+            CannotLearn,
+            &["equal rewards below the maximum", "most common failure: prose (100 %", "JSON and nothing else", "larger model"],
+        );
+        check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6 % of the groups are mixed"]);
+        check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12 %", "too small to be sure"]);
+        check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
+        check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
+        let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
+        check(&signal(16, 8, 8), one, CanLearn, &["holds 0.5 that teach", "dynamic_sampling"]);
+        check(&signal(4, 36, 0), SETTINGS, CanLearn, &["score fields too"]);
+        let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
+        check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has nothing"]);
+        let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
+        check(&cut, SETTINGS, CannotLearn, &["39 % of the decode are truncated at max_completion_tokens = 96", "try 192"]);
+        let mut leaks = signal(0, 0, 32);
+        leaks.failures = [0; 11];
+        leaks.failures[4] = 256;
+        check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100 %"]);
+        let mut invalid = signal(0, 0, 32);
+        invalid.tiers = [0, 256, 0];
+        check(&invalid, SETTINGS, CannotLearn, &["graded = true"]);
+    }
+
+    #[test]
+    fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
+        let check = |signal: &Signal, size, expected: f64| {
+            let found = other_size(signal, size);
+            assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
+        };
+        // DraftTarget 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+        let half = signal(16, 16, 0);
+        check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
+        check(&half, 8, 0.5);
+        // The solved prompts stay solved: 1/2 (all alike at 8 and at 7).
+        check(&half, 16, 0.5);
+        // Three rewards, two of them equal: one pair of six is alike.
+        let group = GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], dead: Dead::No };
+        check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
+        let report = judge(&half, &SETTINGS);
+        let sizes: Vec<_> = report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
+        assert_eq!(sizes, [(4, false), (16, true)]);
+    }
+
+    /// Over every possible outcome of one prompt's draw, weighted by its chance, the estimate is 1 - p^G - (1-p)^G.
+    #[test]
+    fn the_estimate_for_a_smaller_group_has_no_bias() {
+        let (p, drawn): (f64, usize) = (0.62, 8);
+        for size in 2..=drawn {
+            let expected = crate::statistics::informative_probability(p, size as u32);
+            let mean: f64 = (0..=drawn)
+                .map(|good| {
+                    let rewards = [vec![1.0; good], vec![0.0; drawn - good]].concat();
+                    let choices: f64 = (0..good).map(|i| (drawn - i) as f64 / (i + 1) as f64).product();
+                    let chance = choices * p.powi(good as i32) * (1.0 - p).powi((drawn - good) as i32);
+                    let group = GroupOutcome { prompt_id: String::new(), rewards, dead: Dead::No };
+                    chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
+                })
+                .sum();
+            assert!((mean - expected).abs() < 1e-12, "size {size}: {mean}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn shares_are_of_completions() {
+        let report = judge(&signal(16, 16, 32), &SETTINGS);
+        assert_eq!((report.tiers.unparsable, report.tiers.invalid, report.tiers.valid), (0.5, 0.125, 0.375));
+        assert_eq!((report.informative, report.all_best, report.all_worst), (0.25, 0.25, 0.5));
+        assert_eq!(report.failures, [("prose".to_owned(), 0.5), ("missing key".to_owned(), 0.125)]);
+    }
+}

@@ -1,0 +1,281 @@
+//! Two or three passes on the same prompts: joined by prompt and sample, with what the differences between each two of them are worth.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::eval_results::{EvalId, Pass};
+use super::significance::{MetricComparison, Verdict};
+use super::{ReportError, summary_table};
+use crate::run::{Comparison, EvalRecord};
+use crate::score::Scorer;
+use crate::secrets::visible;
+use crate::statistics::compound;
+use crate::task::Task;
+
+/// Tiers in their order.
+pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
+
+/// Passes side by side.
+#[derive(Debug, Clone)]
+pub struct Versus {
+    /// Two or three; the first is what the others are held against.
+    pub passes: Vec<Pass>,
+    /// Each two of them: (0, 1), then (0, 2) and (1, 2).
+    pub pairs: Vec<PairedComparison>,
+    /// Prompts that all passes have, in the order of the first.
+    pub prompts: Vec<Asked>,
+    /// What a reader should know, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// One prompt, or one sample of it, with each pass's answer.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The prompt row's id.
+    pub prompt_id: String,
+    /// Which sample, from 0.
+    pub sample: usize,
+    /// Its record's place in each pass.
+    pub records: Vec<usize>,
+}
+
+/// What the difference between two passes is worth.
+#[derive(Debug, Clone)]
+pub struct PairedComparison {
+    /// The place of the pass before.
+    pub first: usize,
+    /// The place of the pass after.
+    pub second: usize,
+    /// Whether answers are valid.
+    pub valid: MetricComparison,
+    /// Whether they are the expected ones; `None` where no prompt has an expected answer.
+    pub exact: Option<MetricComparison>,
+    /// How many answers went from the tier of the row to that of the column, in the order of [`TIERS`].
+    pub tiers: [[usize; 3]; 3],
+}
+
+/// What became of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Valid only in the second pass.
+    Fixed,
+    /// Valid only in the first.
+    Broken,
+    /// Valid in both.
+    Both,
+    /// Valid in neither.
+    Neither,
+}
+
+impl Outcome {
+    /// All, in the order of the matrix.
+    pub const ALL: [Self; 4] = [Self::Both, Self::Broken, Self::Fixed, Self::Neither];
+
+    /// As one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Broken => "broken",
+            Self::Both => "both",
+            Self::Neither => "neither",
+        }
+    }
+
+    fn of(before: &EvalRecord, after: &EvalRecord) -> Self {
+        match (before.is_valid(), after.is_valid()) {
+            (false, true) => Self::Fixed,
+            (true, false) => Self::Broken,
+            (true, true) => Self::Both,
+            (false, false) => Self::Neither,
+        }
+    }
+}
+
+impl Versus {
+    /// Read and compare passes.
+    ///
+    /// # Errors
+    /// [`ReportError::Unlike`] with what differs where they did not answer the same prompts of the same task, and what cannot be read.
+    pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
+        let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
+        Self::of(ids.iter().map(|id| Pass::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// One pass, with nothing to compare it with.
+    pub fn alone(pass: Pass) -> Self {
+        let passes = vec![pass];
+        Self { prompts: joined(&passes), pairs: Vec::new(), warnings: Vec::new(), passes }
+    }
+
+    /// Read passes, score each of their completions again by one schema, and compare. What the runs recorded stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`ReportError::Unlike`] also where the passes are of another task than the scorer.
+    pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
+        let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
+        let read = |id: &EvalId| Pass::read(id.clone(), several)?.rescored(task, scorer);
+        let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?;
+        let digest: String = versus.passes[0].schema_digest.chars().take(8).collect();
+        versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}…), not as recorded"));
+        Ok(versus)
+    }
+
+    /// Compare passes.
+    ///
+    /// # Errors
+    /// [`ReportError::Unlike`] with what differs, [`ReportError::OtherSchemas`] where scoring again would help.
+    pub fn of(passes: Vec<Pass>) -> Result<Self, ReportError> {
+        if !(2..=3).contains(&passes.len()) {
+            return Err(ReportError::Unlike(format!("{} evals: choose two or three", passes.len())));
+        }
+        let mut warnings = Vec::new();
+        for other in &passes[1..] {
+            warnings.extend(alike(&passes[0], other)?);
+            if other.id == passes[0].id && other.id.target == "base" {
+                warnings.push("the best checkpoint is step 0 (the base): no later one was better on the eval set".to_owned());
+            }
+        }
+        let prompts = joined(&passes);
+        if prompts.is_empty() {
+            return Err(ReportError::Unlike("the evals share no prompt ids".to_owned()));
+        }
+        let most = passes.iter().map(|pass| pass.records.len()).max().unwrap_or(0);
+        if prompts.len() < most {
+            warnings.push(format!(
+                "only {} of {most} answers are in all evals: the others are excluded from the list and the paired test",
+                prompts.len()
+            ));
+        }
+        let places = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
+        let pairs = places.map(|(a, b)| PairedComparison::of((a, &passes[a].records), (b, &passes[b].records))).collect();
+        Ok(Self { passes, pairs, prompts, warnings })
+    }
+
+    /// The answer of a pass to a prompt of the list.
+    pub fn record(&self, asked: &Asked, pass: usize) -> Option<&EvalRecord> {
+        self.passes.get(pass)?.records.get(*asked.records.get(pass)?)
+    }
+
+    /// What became of a prompt between two passes.
+    pub fn outcome(&self, asked: &Asked, pair: &PairedComparison) -> Option<Outcome> {
+        Some(Outcome::of(self.record(asked, pair.first)?, self.record(asked, pair.second)?))
+    }
+
+    /// As `runs versus --json` writes it.
+    pub fn document(&self) -> Value {
+        let pass = |pass: &Pass| {
+            let in_a_row = |calls| (compound(pass.summary.valid, calls), pass.summary.valid_interval.map(|rate| compound(rate, calls)));
+            let [(ten, ten_interval), (fifty, fifty_interval)] = [10, 50].map(in_a_row);
+            json!({
+                "name": pass.name, "folder": pass.id.folder, "step": pass.id.step, "set": pass.id.set, "target": pass.id.target,
+                "summary": pass.summary, "in_a_row": {"10": ten, "50": fifty},
+                "in_a_row_interval": {"10": ten_interval, "50": fifty_interval},
+            })
+        };
+        let pair = |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
+        json!({
+            "task": self.passes[0].task, "set": self.passes[0].id.set, "passes": self.passes.iter().map(pass).collect::<Vec<_>>(),
+            "comparisons": self.pairs.iter().map(pair).collect::<Vec<_>>(), "warnings": self.warnings,
+        })
+    }
+
+    /// As `runs versus` prints it.
+    pub fn page(&self) -> String {
+        let columns: Vec<_> = self.passes.iter().map(|pass| (pass.name.as_str(), &pass.summary)).collect();
+        let mut text = summary_table::columns(&self.passes[0].id.set, &columns);
+        for pair in &self.pairs {
+            if self.pairs.len() > 1 {
+                let names = [pair.first, pair.second].map(|pass| visible(columns[pass].0));
+                text.push_str(&format!("{} to {}:\n", names[0], names[1]));
+            }
+            text.extend(pair.judged().map(MetricComparison::line));
+        }
+        if let Some((_, last)) = columns.last() {
+            text.push_str(&summary_table::value_drift(last));
+        }
+        text.extend(self.warnings.iter().map(|warning| format!("note: {}\n", visible(warning))));
+        text
+    }
+}
+
+impl PairedComparison {
+    /// Compare the passes at two places, prompt by prompt.
+    pub fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord])) -> Self {
+        let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
+        let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
+        let mut tiers = [[0; 3]; 3];
+        let tier = |record: &EvalRecord| TIERS.iter().position(|tier| *tier == record.tier).unwrap_or(0);
+        for (before, after) in &both {
+            tiers[tier(before)][tier(after)] += 1;
+        }
+        let (valid, exact) = MetricComparison::both(first.1, second.1);
+        Self { first: first.0, second: second.0, valid, exact, tiers }
+    }
+
+    /// The metrics that there are.
+    pub fn judged(&self) -> impl Iterator<Item = &MetricComparison> {
+        std::iter::once(&self.valid).chain(&self.exact)
+    }
+
+    /// How many prompts had an outcome.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        match outcome {
+            Outcome::Fixed => self.valid.comparison.fixed,
+            Outcome::Broken => self.valid.comparison.broken,
+            Outcome::Both => self.valid.comparison.both,
+            Outcome::Neither => self.valid.comparison.neither,
+        }
+    }
+
+    /// As JSON, with the names of the two: the numbers of `valid` on the top level, those of `exact` under their name.
+    pub fn document(&self, names: [&str; 2]) -> Value {
+        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = self.valid.comparison;
+        json!({
+            "first": names[0], "second": names[1], "n": self.valid.comparison.pairs(), "fixed": fixed, "broken": broken, "both": both,
+            "neither": neither, "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": self.valid.difference,
+            "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
+            "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
+            "clear": self.valid.verdict() != Verdict::NoDifference, "required_n": self.valid.needed,
+            "p": self.valid.p, "verdict": self.valid.verdict(), "exact": self.exact.as_ref().map(MetricComparison::document),
+        })
+    }
+}
+
+fn key(record: &EvalRecord) -> (&str, usize) {
+    (record.prompt_id.as_str(), record.sample)
+}
+
+/// What should be known where two passes can be compared all the same.
+fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
+    let short = |digest: &str| digest.chars().take(8).collect::<String>();
+    let unlike = |what: String| Err(ReportError::Unlike(format!("{} and {} cannot be compared: {what}", first.name, other.name)));
+    if first.task != other.task {
+        return unlike(format!("one is of the task {}, the other of {}", first.task, other.task));
+    }
+    if first.prompts_digest != other.prompts_digest {
+        let (a, b) = (short(&first.prompts_digest), short(&other.prompts_digest));
+        return unlike(format!("their prompts differ ({} has the hash {a}…, {} {b}…)", first.id.set, other.id.set));
+    }
+    if first.schema_digest != other.schema_digest {
+        let (a, b) = (short(&first.schema_digest), short(&other.schema_digest));
+        return Err(ReportError::OtherSchemas(format!(
+            "{} and {} were scored with different schemas ({a}… and {b}…)",
+            first.name, other.name
+        )));
+    }
+    let differs = first.task_digest != other.task_digest;
+    Ok(differs.then(|| {
+        format!("the tasks of {} and {} differ in files other than schema and prompts, such as task.toml", first.name, other.name)
+    }))
+}
+
+fn joined(passes: &[Pass]) -> Vec<Asked> {
+    let places: Vec<BTreeMap<(&str, usize), usize>> =
+        passes.iter().map(|pass| pass.records.iter().enumerate().map(|(place, record)| (key(record), place)).collect()).collect();
+    let asked = |record: &EvalRecord| {
+        let records = places.iter().map(|places| places.get(&key(record)).copied()).collect::<Option<Vec<_>>>()?;
+        Some(Asked { prompt_id: record.prompt_id.clone(), sample: record.sample, records })
+    };
+    passes[0].records.iter().filter_map(asked).collect()
+}

@@ -1,0 +1,102 @@
+//! Held-out passes as a table: rates with intervals, the paired tests, compounding, tags.
+
+use std::fmt::Write;
+
+use super::percent;
+use super::significance::MetricComparison;
+use crate::run::EvalSummary;
+use crate::secrets::{redact, visible};
+use crate::statistics::compound;
+
+/// The table of `first` against `second` on one set, with their names as headings.
+pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[MetricComparison]) -> String {
+    let lines: String = judged.iter().map(MetricComparison::line).collect();
+    columns(set, &[first, second]) + &lines + &value_drift(second.1)
+}
+
+/// Passes on one set side by side, each under its name.
+pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
+    let Some((_, first)) = passes.first() else { return String::new() };
+    let mut text = String::new();
+    let mut line = |label: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!(" {cell:>22}")).collect();
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{:22}{cells}", visible(label));
+    };
+    let names: Vec<String> = passes.iter().map(|(name, _)| shortened(name)).collect();
+    line(&format!("{set} set, n = {}", first.n), &names);
+    let summaries: Vec<&EvalSummary> = passes.iter().map(|(_, summary)| *summary).collect();
+    for (label, cells) in rate_rows(&summaries) {
+        line(label, &cells);
+    }
+    for (tag, n, cells) in tag_rows(&summaries) {
+        line(&format!("valid, {tag} ({n})"), &cells);
+    }
+    text
+}
+
+/// What is told of each pass, a row a measure.
+pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
+    type Cell = fn(&EvalSummary) -> String;
+    let rows: [(&'static str, Cell); 8] = [
+        ("parse", |e| with_interval(e.parse, e.interval("parse"))),
+        ("valid", |e| with_interval(e.valid, e.valid_interval)),
+        ("exact match", |e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.interval("exact")))),
+        ("valid after unwrapping", |e| with_interval(e.tolerant, e.interval("tolerant"))),
+        ("mean tokens", |e| format!("{:.1}", e.mean_tokens)),
+        ("truncated", |e| percent(e.truncated)),
+        ("P(10 calls valid)", |e| in_a_row(e, 10)),
+        ("P(50 calls valid)", |e| in_a_row(e, 50)),
+    ];
+    rows.into_iter().map(|(label, cell)| (label, passes.iter().map(|summary| cell(summary)).collect())).collect()
+}
+
+/// The valid rate of each tag of the first pass, with its rows there.
+pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
+    let Some(first) = passes.first() else { return Vec::new() };
+    let cell = |summary: &EvalSummary, tag: &str| summary.by_tag.get(tag).map_or_else(|| "-".to_owned(), |tagged| percent(tagged.valid));
+    let rows = first.by_tag.iter().map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
+    rows.collect()
+}
+
+/// A p-value; a small one by its power of ten.
+pub fn p_value(p: f64) -> String {
+    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
+}
+
+/// A sentence where the form is right but the values are not: the reward checks form, so values can drift.
+pub fn value_drift(trained: &EvalSummary) -> String {
+    match trained.exact {
+        Some(exact) if trained.valid - exact > 0.05 => format!(
+            "note: {} of the answers are valid but only {} are exact: the reward checks form only (value drift). Lower learning_rate, raise kl_beta, or give the `fields` part a weight.\n",
+            percent(trained.valid),
+            percent(exact)
+        ),
+        _ => String::new(),
+    }
+}
+
+/// A rate and its 95 % interval.
+fn with_interval(rate: f64, [low, high]: [f64; 2]) -> String {
+    format!("{:.1} % [{:.1}, {:.1}]", 100.0 * rate, 100.0 * low, 100.0 * high)
+}
+
+/// The chance that so many independent calls are all valid, with what the interval of the rate makes of it.
+fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
+    with_interval(compound(summary.valid, calls), summary.valid_interval.map(|rate| compound(rate, calls)))
+}
+
+/// A heading that fits its column; the end of a path or a run's name tells more than its beginning.
+fn shortened(name: &str) -> String {
+    let name = visible(&redact(name).0).into_owned();
+    let letters = name.chars().count();
+    if letters <= 22 { name } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
+}
+
+/// The rates of a pass in one line.
+pub fn rates(summary: &EvalSummary) -> String {
+    let [low, high] = summary.valid_interval;
+    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:5.1} %", 100.0 * exact));
+    let (valid, low, high, parse) = (100.0 * summary.valid, 100.0 * low, 100.0 * high, 100.0 * summary.parse);
+    format!("n {:<5} valid {valid:5.1} % [{low:.1}, {high:.1}]{exact}  parse {parse:5.1} %", summary.n)
+}

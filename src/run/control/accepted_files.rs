@@ -1,0 +1,114 @@
+//! What was promised and is not yet in the log: a file a request, on the disk before it is accepted, gone once the log has it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::socket_path::{FOLDER, private_folder, user_id};
+use super::verb::Verb;
+use crate::run::directory::RunDirectory;
+use crate::run::durable::{create_file, sync_folder};
+use crate::run::error::RunError;
+use crate::run::events::{Control, Note, now_ms};
+use crate::run::history::RunState;
+use crate::run::lock::RunLock;
+use crate::run::worker_state::State;
+use crate::run::writer::EventWriter;
+
+const ENDING: &str = ".accepted.json";
+
+/// The folder of promises of one worker.
+#[derive(Debug)]
+pub(super) struct AcceptedFiles {
+    folder: PathBuf,
+    kept: AtomicU64,
+}
+
+impl AcceptedFiles {
+    /// Make sure of the folder, which the drop box shares.
+    pub(super) fn open(run: &Path) -> Result<Self, RunError> {
+        let folder = run.join(FOLDER);
+        private_folder(&folder)?;
+        Ok(Self { folder, kept: AtomicU64::new(0) })
+    }
+
+    /// Keep a promise over whatever may happen to this process; returns the name under which it is kept.
+    pub(super) fn keep(&self, mut control: Control) -> Result<String, RunError> {
+        // In the order of acceptance, and like no other worker's.
+        let number = self.kept.fetch_add(1, Ordering::Relaxed);
+        control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
+        let path = self.path(&control.request);
+        let malformed = |error: serde_json::Error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() };
+        let bytes = serde_json::to_vec(&control).map_err(malformed)?;
+        let kept = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
+        if kept.is_err() {
+            // A part of it may be there, and would be taken for nothing.
+            let _ = std::fs::remove_file(&path);
+        }
+        kept.map(|()| control.request)
+    }
+
+    /// The log has it. Where the file cannot go, the next worker finds the request in the log and removes it.
+    pub(super) fn forget(&self, request: &str) {
+        let _ = std::fs::remove_file(self.path(request));
+    }
+
+    fn path(&self, request: &str) -> PathBuf {
+        self.folder.join(format!("{request}{ENDING}"))
+    }
+}
+
+/// Record what an earlier worker promised and did not live to record. What it had recorded already is not recorded again.
+///
+/// # Errors
+/// [`RunError`] naming the file that could not be read, written or removed.
+pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
+    let left = left_over(&lock.run().join(FOLDER));
+    if left.is_empty() {
+        return Ok(());
+    }
+    let history = RunState::read(lock.run())?;
+    let recorded: BTreeSet<&str> =
+        history.controls.iter().map(|control| control.request.as_str()).filter(|name| !name.is_empty()).collect();
+    let mut log = EventWriter::open(lock)?;
+    for path in left {
+        // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the disk.
+        let control = crate::files::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
+        if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
+            record(&mut log, control)?;
+        }
+        std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
+    }
+    log.sync()
+}
+
+/// Record a note in the log of a run that no worker computes, as its worker would have. The run's lock is held meanwhile, so no worker can begin.
+///
+/// # Errors
+/// [`RunError::Foreign`] and [`RunError::Loose`] where the run is not this user's alone, [`RunError::InUse`] where a worker has just begun.
+pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunError> {
+    RunDirectory::open(run)?.check_private()?;
+    let lock = RunLock::acquire(run)?;
+    record_left_over(&lock)?;
+    let mut log = EventWriter::open(&lock)?;
+    let step = State::read(run).map_or(0, |state| state.step);
+    let (verb, user_id) = (note.name().to_owned(), user_id());
+    record(&mut log, Control { verb, arguments: note.arguments(), user_id, step, ..Control::default() })?;
+    log.sync()
+}
+
+/// A request in the log; that of a note together with the note.
+fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
+    let text = control.arguments.get("text").and_then(|text| text.as_str()).filter(|_| control.verb == "annotate");
+    let note = text.map(|text| Note { text: text.to_owned() });
+    log.append(control)?;
+    note.map_or(Ok(0), |note| log.append(note)).map(|_| ())
+}
+
+fn left_over(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut left: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(ENDING)).collect();
+    left.sort();
+    left
+}

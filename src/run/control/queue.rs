@@ -1,0 +1,433 @@
+//! The queue between whoever asks and the training loop: requests are put in by any thread and taken out between steps by the one that writes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::accepted_files::AcceptedFiles;
+use super::answer::Answer;
+use super::verb::Verb;
+use crate::run::events;
+
+/// Requests that may wait at once.
+const MOST_WAITING: usize = 256;
+
+/// How soon a waiting loop sees a signal, which cannot wake it.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Takes an answer to whoever asked; called from the loop's thread, so it must not wait long.
+pub(super) type ReplyFn = Arc<dyn Fn(&Answer) + Send + Sync>;
+
+/// How a run is to end before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// The current step is finished and saved first.
+    AfterStep,
+    /// The step under way is lost.
+    Now,
+}
+
+/// A request that passed every check and is now the loop's to record, to do and to answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// What to answer it by.
+    pub id: u64,
+    /// What is asked.
+    pub verb: Verb,
+    /// Who asks.
+    pub user_id: u32,
+    /// The name under which it is kept until the log has it; empty where it is not kept.
+    pub request: String,
+}
+
+impl Accepted {
+    /// The event to record. `step`: the one from which it takes effect.
+    pub fn event(&self, step: u64) -> events::Control {
+        let request = self.request.clone();
+        events::Control { verb: self.verb.name().to_owned(), arguments: self.verb.arguments(), user_id: self.user_id, step, request }
+    }
+}
+
+/// The loop's side of control. Clones are the same queue.
+#[derive(Clone, Debug, Default)]
+pub struct RequestQueue(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    interrupted: Arc<AtomicBool>,
+    interrupted_again: OnceLock<Arc<AtomicBool>>,
+    /// Where promises are kept, of a worker that has a log.
+    spool: OnceLock<AcceptedFiles>,
+    /// Held while one request is accepted, so that promises are kept in the order of the queue.
+    accepting: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Queue {
+    last_id: u64,
+    waiting: VecDeque<Accepted>,
+    replies: BTreeMap<u64, ReplyFn>,
+    paused: bool,
+    /// Nobody asked, but something is in the way.
+    held: bool,
+    stop: Option<Stop>,
+    /// What has become of the worker's folder.
+    lost: Option<String>,
+    /// The step after which the loop looks at requests; None where there is no loop.
+    computes_until: Option<u64>,
+    closed: bool,
+}
+
+impl RequestQueue {
+    /// An empty queue. `interrupted` is set by signals: the run then stops after its step.
+    pub fn new(interrupted: Arc<AtomicBool>) -> Self {
+        Self(Arc::new(Shared { interrupted, ..Shared::default() }))
+    }
+
+    /// `flag` is set by the second signal: the run then stops at once.
+    pub fn stop_now_when(&self, flag: Arc<AtomicBool>) {
+        // The first one counts; a process has its signals once.
+        let _ = self.0.interrupted_again.set(flag);
+    }
+
+    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event, [`Self::recorded`], and answered.
+    pub fn take(&self) -> Vec<Accepted> {
+        self.queue().waiting.drain(..).collect()
+    }
+
+    /// The first of the requests that [`Self::take`] would return; the others stay.
+    pub fn take_one(&self) -> Option<Accepted> {
+        self.queue().waiting.pop_front()
+    }
+
+    /// As [`Self::take`], for the last time: what comes from now on is refused, so that nothing is accepted that nobody will record.
+    pub fn take_last(&self) -> Vec<Accepted> {
+        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.waiting.drain(..).collect()
+    }
+
+    /// The loop computes steps up to `step` and then looks at requests again: what is accepted from now on takes effect at the step after it. False, and
+    /// nothing has changed, where a request waits already: it was promised for the next step, so the loop should look at once.
+    pub fn compute_until(&self, step: u64) -> bool {
+        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue();
+        if queue.waiting.is_empty() {
+            queue.computes_until = Some(step);
+        }
+        queue.waiting.is_empty()
+    }
+
+    /// Whether the run should hold between its steps.
+    pub fn pause_requested(&self) -> bool {
+        self.queue().paused
+    }
+
+    /// The log has it, so it need not be kept any longer.
+    pub fn recorded(&self, accepted: &Accepted) {
+        if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
+            spool.forget(&accepted.request);
+        }
+    }
+
+    /// Hold where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it like any pause.
+    pub fn hold(&self) {
+        self.queue().held = true;
+    }
+
+    /// What was in the way is gone. A pause that somebody asked for stays.
+    pub fn unblock(&self) {
+        self.queue().held = false;
+        self.0.changed.notify_all();
+    }
+
+    /// Blocks while the run is held, for at most `longest`; returns at once when it should stop. True: it is still held.
+    pub fn wait_while_held(&self, longest: Duration) -> bool {
+        self.wait_while(longest, |queue| queue.held).held
+    }
+
+    /// The worker has lost its folder: whatever it does or waits for ends, as after a stop at once.
+    pub(in crate::run) fn lose(&self, why: String) {
+        let mut queue = self.queue();
+        queue.stop = Some(Stop::Now);
+        queue.lost.get_or_insert(why);
+        self.0.changed.notify_all();
+    }
+
+    /// Why the worker must end although nobody asked, as a sentence.
+    pub(in crate::run) fn lost(&self) -> Option<String> {
+        self.queue().lost.clone()
+    }
+
+    /// Whether and how the run should end, by request or by signal. Cheap enough to be asked within a step.
+    pub fn stop_requested(&self) -> Option<Stop> {
+        let asked = self.queue().stop;
+        let again = self.0.interrupted_again.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let signalled = self.0.interrupted.load(Ordering::Relaxed).then_some(Stop::AfterStep);
+        asked.max(signalled).max(again.then_some(Stop::Now))
+    }
+
+    /// Blocks while the run is to hold and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
+    /// stop. The loop then looks again at all three.
+    pub fn wait_while_paused(&self) {
+        drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));
+    }
+
+    /// Blocks until a request waits, the run should stop, or `longest` has passed; for a worker that only serves requests.
+    pub fn wait_for_request(&self, longest: Duration) {
+        drop(self.wait_while(longest, |queue| queue.waiting.is_empty()));
+    }
+
+    /// Whether a request waits to be taken.
+    pub fn has_request(&self) -> bool {
+        !self.queue().waiting.is_empty()
+    }
+
+    /// Answer a request that was taken. After the last answer, which is done or refused, further ones go nowhere.
+    pub fn answer(&self, id: u64, answer: &Answer) {
+        let reply = {
+            let mut queue = self.queue();
+            if answer.is_last() { queue.replies.remove(&id) } else { queue.replies.get(&id).cloned() }
+        };
+        if let Some(reply) = reply {
+            reply(answer);
+        }
+    }
+
+    /// From now on, what is accepted is kept beside the run's log until the log has it. Without a folder for that, it lives as long as this process.
+    pub(in crate::run) fn persist_in(&self, run: &Path) {
+        if let Ok(spool) = AcceptedFiles::open(run) {
+            let _ = self.0.spool.set(spool);
+        }
+    }
+
+    /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen at once, before the loop has taken
+    /// them. Returns the step after which the loop will look at it; None where there is no loop.
+    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
+        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queue().refusal().map_or(Ok(()), Err)?;
+        let mut accepted = Accepted { id: 0, verb, user_id, request: String::new() };
+        let computes_until = self.queue().computes_until;
+        accepted.request = self.keep(&accepted, computes_until.unwrap_or(0) + 1)?;
+        let mut queue = self.queue();
+        if let Some(refusal) = queue.refusal() {
+            self.recorded(&accepted);
+            return Err(refusal);
+        }
+        match accepted.verb {
+            Verb::Pause => queue.paused = true,
+            Verb::Resume => (queue.paused, queue.held) = (false, false),
+            Verb::Stop { now } => queue.stop = queue.stop.max(Some(if now { Stop::Now } else { Stop::AfterStep })),
+            _ => {}
+        }
+        queue.last_id += 1;
+        accepted.id = queue.last_id;
+        queue.replies.insert(accepted.id, reply);
+        queue.waiting.push_back(accepted);
+        self.0.changed.notify_all();
+        Ok(computes_until)
+    }
+
+    /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's pause, or the run, is done even where
+    /// it cannot be written down.
+    fn keep(&self, accepted: &Accepted, step: u64) -> Result<String, String> {
+        let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
+        match (spool.keep(accepted.event(step)), &accepted.verb) {
+            (Ok(request), _) => Ok(request),
+            (Err(_), Verb::Pause | Verb::Resume | Verb::Stop { .. }) => Ok(String::new()),
+            (Err(error), _) => Err(format!("not accepted: cannot be written to disk: {error}")),
+        }
+    }
+
+    /// Requests that wait to be taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue().waiting.len()
+    }
+
+    /// WriteChunk no more requests, and tell whoever still waits for an answer that none will come.
+    pub(super) fn close(&self) {
+        let left = {
+            let mut queue = self.queue();
+            queue.closed = true;
+            queue.waiting.clear();
+            std::mem::take(&mut queue.replies)
+        };
+        for reply in left.into_values() {
+            reply(&Answer::refused("the worker ended before it handled this request"));
+        }
+    }
+
+    /// Blocks while `waits` holds, the run need not stop, and `longest` has not passed.
+    fn wait_while(&self, longest: Duration, waits: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
+        let begun = Instant::now();
+        let mut queue = self.queue();
+        while waits(&queue) && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
+            let left = longest.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Every change is complete in itself, so a thread that panicked has left nothing half-done.
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// Why no request can be taken now, if so.
+    fn refusal(&self) -> Option<String> {
+        let full = self.waiting.len() >= MOST_WAITING;
+        match self.closed {
+            true => Some("run has ended".to_owned()),
+            false => full.then(|| format!("{MOST_WAITING} requests are queued: try again after the current step")),
+        }
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waiting, paused, held, stop, closed, .. } = self;
+        write!(formatter, "Queue({} queued, paused: {paused}, waiting for disk: {held}, stop: {stop:?}, closed: {closed})", waiting.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn silent() -> ReplyFn {
+        Arc::new(|_| {})
+    }
+
+    #[test]
+    fn requests_come_out_once_and_in_order() {
+        let controls = RequestQueue::default();
+        controls.put(Verb::Pause, 7, silent()).unwrap();
+        controls.put(Verb::Checkpoint, 8, silent()).unwrap();
+        assert!(controls.pause_requested() && controls.stop_requested().is_none());
+        let taken = controls.take();
+        assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
+        assert_eq!((taken[1].event(5).verb.as_str(), taken[1].event(5).step), ("checkpoint", 5));
+        assert!(controls.take().is_empty());
+    }
+
+    #[test]
+    fn what_waits_before_a_step_is_looked_at_before_it() {
+        let controls = RequestQueue::default();
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(None));
+        controls.take();
+        assert!(controls.compute_until(4));
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(4)));
+        assert!(!controls.compute_until(6));
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(4)), "the loop has yet to look after step 4");
+        controls.take();
+        assert!(controls.compute_until(6));
+        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(6)));
+    }
+
+    #[test]
+    fn a_stop_is_never_softened() {
+        let controls = RequestQueue::default();
+        controls.put(Verb::Stop { now: true }, 0, silent()).unwrap();
+        controls.put(Verb::Stop { now: false }, 0, silent()).unwrap();
+        assert_eq!(controls.stop_requested(), Some(Stop::Now));
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let controls = RequestQueue::new(Arc::clone(&interrupted));
+        interrupted.store(true, Ordering::Relaxed);
+        assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
+    }
+
+    #[test]
+    fn the_second_signal_stops_at_once() {
+        let controls = RequestQueue::new(Arc::new(AtomicBool::new(true)));
+        let again = Arc::new(AtomicBool::new(false));
+        controls.stop_now_when(Arc::clone(&again));
+        assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
+        again.store(true, Ordering::Relaxed);
+        assert_eq!(controls.stop_requested(), Some(Stop::Now));
+    }
+
+    #[test]
+    fn a_hold_ends_by_release_resume_or_stop_and_is_no_pause() {
+        type Wake = fn(&RequestQueue);
+        let wakers: [(Wake, bool); 3] = [
+            (|controls| controls.unblock(), false),
+            (|controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(), false),
+            (|controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
+        ];
+        for (waker, still_held) in wakers {
+            let controls = RequestQueue::default();
+            controls.hold();
+            assert!(controls.wait_while_held(Duration::ZERO) && !controls.pause_requested());
+            let waiting = controls.clone();
+            let thread = std::thread::spawn(move || waiting.wait_while_held(Duration::from_secs(60)));
+            waker(&controls);
+            assert_eq!(thread.join().unwrap(), still_held);
+        }
+    }
+
+    #[test]
+    fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
+        let wakers: [fn(&RequestQueue); 4] = [
+            |controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(),
+            |controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(),
+            |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
+            |controls| _ = controls.put(Verb::Eval, 0, silent()).unwrap(),
+        ];
+        for waker in wakers {
+            let controls = RequestQueue::default();
+            controls.put(Verb::Pause, 0, silent()).unwrap();
+            controls.take();
+            let waiting = controls.clone();
+            let thread = std::thread::spawn(move || waiting.wait_while_paused());
+            waker(&controls);
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn nobody_is_left_without_an_answer() {
+        let controls = RequestQueue::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ears = Arc::clone(&heard);
+        let reply: ReplyFn = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
+        controls.put(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
+        controls.put(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
+        let first = controls.take().remove(0).id;
+        let done = Answer::done("read", serde_json::json!({"n": 1}));
+        controls.answer(first, &Answer::part(serde_json::json!(1)));
+        controls.answer(first, &done);
+        controls.answer(first, &done);
+        controls.close();
+        assert_eq!(heard.lock().unwrap().len(), 3);
+        assert!(heard.lock().unwrap()[2].text.contains("before it came to this"));
+        assert!(controls.put(Verb::Eval, 0, reply).is_err());
+    }
+
+    #[test]
+    fn nothing_is_accepted_after_the_last_look() {
+        let controls = RequestQueue::default();
+        controls.put(Verb::Eval, 0, silent()).unwrap();
+        assert_eq!(controls.take_last().len(), 1);
+        assert_eq!(controls.put(Verb::Checkpoint, 0, silent()).unwrap_err(), "run has ended");
+        assert!(controls.take_last().is_empty());
+    }
+
+    #[test]
+    fn the_queue_has_an_end() {
+        let controls = RequestQueue::default();
+        (0..MOST_WAITING).for_each(|_| _ = controls.put(Verb::Eval, 0, silent()).unwrap());
+        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests wait already"));
+    }
+}

@@ -1,0 +1,131 @@
+//! A disk without room: the run says so, holds where it is, and goes on when there is room again or somebody says so.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::cleanup::RESERVE;
+use super::control::RequestQueue;
+use super::worker::Worker;
+use super::worker_state::{StateWriter, Status};
+use crate::plan::{free_disk_bytes, human_bytes};
+
+/// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
+const RESERVE_BYTES: usize = 256 * 1024;
+/// How often a held run looks at its disk.
+const LOOK: Duration = Duration::from_secs(1);
+/// After so long it tries again whatever the system says: a quota is not seen in a disk's free bytes.
+const TRY_ANYWAY: Duration = Duration::from_secs(30);
+
+/// The room of a run on its disk.
+#[derive(Debug)]
+pub struct Room {
+    run: PathBuf,
+    controls: RequestQueue,
+    state: StateWriter,
+}
+
+/// How a hold ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// There is room now, or it is worth another try.
+    Room,
+    /// Somebody said to go on regardless.
+    Resumed,
+    /// The run should stop.
+    Stop,
+}
+
+impl Room {
+    /// The room of a worker's run. Sets a little of it aside.
+    pub fn new(worker: &Worker) -> Self {
+        let room = Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
+        room.set_aside();
+        room
+    }
+
+    /// Free for this user on the run's disk; `None` where the system does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        free_disk_bytes(&self.run)
+    }
+
+    /// Hold the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
+    /// what is wanted and what there is. `what` wants the room, as in "the checkpoint of step 4". `retry`: a write has failed already, so free bytes
+    /// alone prove nothing. `told` is called once the run can say something on its disk again.
+    pub fn hold(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> Held {
+        let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
+        let _ = std::fs::remove_file(reserve(&self.run));
+        self.controls.hold();
+        // What cannot be written is still told by the socket.
+        let _ = self.state.turn(Status::Paused, Some(cause(&self.run, what, needed_bytes, at_first)));
+        told();
+        let fits = |free: Option<u64>| match free {
+            // With the reserve, which was given up for this.
+            Some(free) => free >= needed_bytes.saturating_add(RESERVE_BYTES as u64) && (!retry || Some(free) > at_first),
+            None => false,
+        };
+        let held = loop {
+            if self.controls.stop_requested().is_some() {
+                break Held::Stop;
+            }
+            if !self.controls.wait_while_held(LOOK) {
+                break Held::Resumed;
+            }
+            let free = self.free_bytes();
+            if fits(free) || (retry && since.elapsed() >= TRY_ANYWAY) {
+                break Held::Room;
+            }
+        };
+        if held == Held::Stop {
+            // The reserve stays free for the last word.
+            return held;
+        }
+        self.controls.unblock();
+        self.set_aside();
+        let _ = self.state.turn(before.status, before.cause);
+        held
+    }
+
+    /// The work has ended; nothing is set aside any more.
+    pub fn release_reserve(&self) {
+        let _ = std::fs::remove_file(reserve(&self.run));
+    }
+
+    /// Where there is no room for it, there is none.
+    fn set_aside(&self) {
+        let path = reserve(&self.run);
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES as u64) {
+            return;
+        }
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            // Numbers that no file system packs away.
+            .and_then(|mut file| {
+                file.write_all(&(0..RESERVE_BYTES as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<u8>>())
+            });
+        if written.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+fn reserve(run: &Path) -> PathBuf {
+    run.join(RESERVE)
+}
+
+fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {
+    let free = free.map_or_else(|| "an unknown amount".to_owned(), human_bytes);
+    let id = run.file_name().unwrap_or_default().to_string_lossy();
+    format!(
+        "the disk is full: {what} needs {}, and {free} are free on the disk of {}; remove something there. The run goes on by itself once there is room, or \
+         with `grpo-tui runs resume {id}`",
+        human_bytes(needed_bytes),
+        run.display()
+    )
+}

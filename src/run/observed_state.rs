@@ -1,0 +1,103 @@
+//! A run's state as whoever watches should see it: what `state.json` says, unless the lock or the log know better.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::directory::FORMAT_VERSION;
+use super::events::{End, Event, EventBody};
+use super::filesystem::FileSystem;
+use super::liveness::{SILENCE, remote_heartbeat};
+use super::lock::RunLock;
+use super::worker_state::{State, Status};
+
+/// As much of a log's end is looked at for a last word; behind it come at most some requests.
+const TAIL_BYTES: u64 = 1 << 16;
+
+impl State {
+    /// Read a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock becomes `Interrupted`. `None`
+    /// before any worker has spoken, and while one lives whose file cannot be understood.
+    pub fn observe(run: &Path) -> Option<Self> {
+        // The lock is asked first: a worker that ends in between has then already written its last word.
+        let held = RunLock::is_held(run);
+        let Some(mut state) = Self::read(run) else { return if held { None } else { from_log(run) } };
+        if !held && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
+            let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
+            (state.status, state.step, state.cause) = match last_word(run) {
+                // The log has its last word, which comes first; the worker died before it could say the same here. Nothing can begin such a run again.
+                Last::End(end) if end.status == Status::Finished.name() => (Status::Finished, end.step, Some(end.cause)),
+                _ => (Status::Interrupted, state.step, Some(gone())),
+            };
+        }
+        Some(state)
+    }
+}
+
+/// A run's state by its log alone, where nobody holds the lock and `state.json` cannot be read.
+fn from_log(run: &Path) -> Option<State> {
+    let (status, step, cause) = match last_word(run) {
+        Last::Nothing => return None,
+        Last::End(end) => (Status::from_name(&end.status), end.step, end.cause),
+        Last::Other(_) if is_written_from_afar(run) => return None,
+        Last::Other(step) => {
+            let cause = "the worker died, and its state.json is missing or unreadable";
+            (Status::Interrupted, step, cause.to_owned())
+        }
+    };
+    let (boot_id, host) = (String::new(), String::new());
+    let state = State {
+        version: FORMAT_VERSION,
+        status,
+        pid: 0,
+        start_ticks: 0,
+        boot_id,
+        host,
+        step,
+        cause: Some(cause),
+        socket: None,
+        updated_ms: 0,
+    };
+    Some(state)
+}
+
+/// Whether another host may be writing the log now: there the lock proves nothing.
+fn is_written_from_afar(run: &Path) -> bool {
+    let written = std::fs::metadata(run.join("events.jsonl")).and_then(|log| log.modified());
+    FileSystem::of(run).is_network() && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
+}
+
+/// What a log's latest worker said last.
+enum Last {
+    /// There is no log.
+    Nothing,
+    /// Its last word.
+    End(End),
+    /// None; the step that it had reached.
+    Other(u64),
+}
+
+/// From the last lines of a log.
+fn last_word(run: &Path) -> Last {
+    let tail = || {
+        let log = crate::files::open(&run.join("events.jsonl")).ok()?;
+        let length = log.metadata().ok()?.len();
+        let start = length.saturating_sub(TAIL_BYTES);
+        let mut tail = vec![0u8; usize::try_from(length - start).ok()?];
+        log.read_exact_at(&mut tail, start).ok()?;
+        Some(tail)
+    };
+    let tail = tail().unwrap_or_default();
+    if tail.is_empty() {
+        return Last::Nothing;
+    }
+    let mut reached = 0;
+    for event in tail.split(|byte| *byte == b'\n').rev().filter_map(|line| Event::from_line(std::str::from_utf8(line).ok()?).ok()) {
+        match event.body {
+            EventBody::End(end) => return Last::End(end),
+            // An end before this was an earlier worker's.
+            EventBody::Run(_) => break,
+            EventBody::Step(step) => reached = reached.max(step.step),
+            _ => {}
+        }
+    }
+    Last::Other(reached)
+}

@@ -1,0 +1,184 @@
+//! A complete rollout file, compressed: a zstd frame a step, so that one step can be read alone, and a table of the frames at its end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::durable::sync_folder;
+use super::error::RunError;
+use super::failpoint::{fault, torn_write};
+use crate::files;
+
+/// DraftTarget zstd: fast enough to be unnoticed beside a training step.
+const LEVEL: i32 = 3;
+
+/// A frame that every zstd program skips; the table lies in it.
+const SKIPPABLE: u32 = 0x184D_2A50;
+
+/// The last bytes of a file with a table.
+const TAG: [u8; 4] = *b"GTR1";
+
+/// Steps hold less; a frame that unpacks to more is hostile.
+const LARGEST_STEP_BYTES: u64 = 4 << 30;
+
+/// The compressed twin of a plain file.
+pub(super) fn compressed(plain: &Path) -> PathBuf {
+    let mut name = plain.as_os_str().to_owned();
+    name.push(".zst");
+    name.into()
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// Replace a complete plain file by its compressed twin. Until the twin is durable the plain file stays, and while both are there the plain one counts.
+pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
+    let target = compressed(plain);
+    replace(&target, |file| write_frames(plain, file, step_of))?;
+    fault("rollouts.both", "compress");
+    std::fs::remove_file(plain).map_err(RunError::io("remove", plain))?;
+    sync_folder(plain.parent().unwrap_or(plain))
+}
+
+/// Turn a compressed file back into a plain one with the steps up to `step`; groups can then be appended.
+pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
+    let source = compressed(plain);
+    let frames = frames(&source).map_err(RunError::io("read", &source))?;
+    replace(plain, |target| {
+        let mut target = BufWriter::new(target);
+        match &frames {
+            Some(frames) => {
+                for frame in frames.iter().filter(|frame| frame.step <= step) {
+                    std::io::copy(&mut open_frame(&source, frame)?, &mut target)?;
+                }
+            }
+            // Without its table the file is unpacked whole; the caller cuts later steps off.
+            None => drop(std::io::copy(&mut zstd::stream::read::Decoder::new(files::open(&source)?)?, &mut target)?),
+        }
+        target.into_inner().map_err(std::io::IntoInnerError::into_error)
+    })?;
+    fault("rollouts.both", "expand");
+    std::fs::remove_file(&source).map_err(RunError::io("remove", &source))?;
+    sync_folder(plain.parent().unwrap_or(plain))
+}
+
+/// The lines of one step, as they were; the whole file's where its table is damaged. Not found is an error of that kind.
+pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRead>> {
+    match frames(path)? {
+        Some(frames) => match frames.into_iter().find(|frame| frame.step == step) {
+            Some(frame) => Ok(Box::new(BufReader::new(open_frame(path, &frame)?))),
+            None => Ok(Box::new(std::io::empty())),
+        },
+        None => Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(files::open(path)?)?))),
+    }
+}
+
+/// Write a file under a hidden name, make it durable, give it its name.
+fn replace(path: &Path, fill: impl FnOnce(File) -> std::io::Result<File>) -> Result<(), RunError> {
+    let temporary = unfinished(path);
+    let _ = std::fs::remove_file(&temporary);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(fill)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| {
+            fault("rollouts.written", "");
+            std::fs::rename(&temporary, path)
+        });
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(RunError::io("write", path)(error));
+    }
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+/// A step's frame in the file.
+#[derive(Debug)]
+struct Frame {
+    step: u64,
+    offset: u64,
+    length: u64,
+}
+
+fn write_frames(plain: &Path, file: File, step_of: impl Fn(&[u8]) -> Option<u64>) -> std::io::Result<File> {
+    let mut source = BufReader::with_capacity(1 << 18, files::open(plain)?);
+    let mut file = BufWriter::new(file);
+    let mut frames: Vec<Frame> = Vec::new();
+    let (mut line, mut bytes, mut offset) = (Vec::new(), Vec::new(), 0);
+    loop {
+        line.clear();
+        let whole = source.read_until(b'\n', &mut line)? > 0;
+        let step = if whole { step_of(&line) } else { None };
+        // A line without a step stays with those before it.
+        let new = step.is_some_and(|step| frames.last().is_none_or(|frame| frame.step != step));
+        if (new || !whole)
+            && let Some(frame) = frames.last_mut()
+        {
+            let packed = pack(&bytes)?;
+            torn_write("rollouts.half", "", &packed, |half| drop(file.write_all(half).and_then(|()| file.flush())));
+            file.write_all(&packed)?;
+            (frame.offset, frame.length) = (offset, packed.len() as u64);
+            offset += frame.length;
+            bytes.clear();
+        }
+        if !whole {
+            break;
+        }
+        if let Some(step) = step.filter(|_| new) {
+            frames.push(Frame { step, offset: 0, length: 0 });
+        }
+        bytes.extend_from_slice(&line);
+    }
+    file.write_all(&table(&frames))?;
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)
+}
+
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut frame = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
+    frame.include_checksum(true)?;
+    frame.write_all(bytes)?;
+    frame.finish()
+}
+
+fn table(frames: &[Frame]) -> Vec<u8> {
+    let mut content: Vec<u8> =
+        frames.iter().flat_map(|frame| [frame.step, frame.offset, frame.length]).flat_map(u64::to_le_bytes).collect();
+    content.extend((frames.len() as u32).to_le_bytes());
+    content.extend(TAG);
+    [&SKIPPABLE.to_le_bytes()[..], &(content.len() as u32).to_le_bytes()[..], &content].concat()
+}
+
+/// The table of a compressed file; `None` where it has none that fits.
+fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
+    let file = files::open(path)?;
+    let length = file.metadata()?.len();
+    let mut end = [0u8; 8];
+    if length < 16 || file.read_exact_at(&mut end, length - 8).is_err() || end[4..] != TAG {
+        return Ok(None);
+    }
+    let count = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
+    let Some(start) = length.checked_sub(16 + 24 * count) else { return Ok(None) };
+    let mut bytes = vec![0u8; (length - start) as usize];
+    file.read_exact_at(&mut bytes, start)?;
+    let head: Vec<u8> = [SKIPPABLE.to_le_bytes(), ((24 * count + 8) as u32).to_le_bytes()].concat();
+    if bytes[..8] != head {
+        return Ok(None);
+    }
+    let numbers: Vec<u64> = bytes[8..bytes.len() - 8].as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let frames: Vec<Frame> =
+        numbers.as_chunks::<3>().0.iter().map(|[step, offset, length]| Frame { step: *step, offset: *offset, length: *length }).collect();
+    let fits = frames.iter().all(|frame| frame.offset.checked_add(frame.length).is_some_and(|end| end <= start));
+    Ok(fits.then_some(frames))
+}
+
+fn open_frame(path: &Path, frame: &Frame) -> std::io::Result<impl Read + use<>> {
+    let mut file = files::open(path)?;
+    file.seek(SeekFrom::Start(frame.offset))?;
+    Ok(zstd::stream::read::Decoder::new(file.take(frame.length))?.take(LARGEST_STEP_BYTES))
+}

@@ -1,0 +1,393 @@
+//! What a schema accepts, in words: a line a field, nested ones indented; what is not put into words is named.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use super::schema_lint::KEYWORDS;
+
+/// Nesting is followed this deep.
+const MAX_DEPTH: usize = 8;
+/// Lines that are written. A few definitions that name each other stand for millions, so the rest is not even counted.
+const MAX_LINES: usize = 400;
+
+/// Keywords that say nothing about which values are accepted.
+const SILENT: [&str; 16] = [
+    "$schema",
+    "$vocabulary",
+    "$id",
+    "id",
+    "$defs",
+    "definitions",
+    "$comment",
+    "$anchor",
+    "$dynamicAnchor",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+];
+
+/// Keywords that are put into words.
+const SPOKEN: [&str; 29] = [
+    "type",
+    "enum",
+    "const",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "properties",
+    "required",
+    "additionalProperties",
+    "patternProperties",
+    "minProperties",
+    "maxProperties",
+    "propertyNames",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "$ref",
+];
+
+/// One line of the description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// How deep it is nested; the whole answer is 0.
+    pub depth: usize,
+    /// The field's name, or what the line is about.
+    pub name: String,
+    /// Whether the field must be there; `None` where the line is no field.
+    pub required: Option<bool>,
+    /// What it may be.
+    pub text: String,
+}
+
+/// The description of a schema. `formats_count`: whether `format` is checked (`assert_formats`).
+pub fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
+    let mut words = Words { root: schema, formats_count, lines: Vec::new(), open: Vec::new() };
+    words.value(schema, 0, "the answer".to_owned(), None);
+    if words.is_full() {
+        words.lines.truncate(MAX_LINES);
+        let text = "more lines omitted".to_owned();
+        words.lines.push(Accepted { depth: 0, name: "…".to_owned(), required: None, text });
+    }
+    words.lines
+}
+
+struct Words<'a> {
+    root: &'a Value,
+    formats_count: bool,
+    lines: Vec<Accepted>,
+    /// References that are being followed.
+    open: Vec<&'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn push(&mut self, depth: usize, name: String, required: Option<bool>, text: String) {
+        self.lines.push(Accepted { depth, name, required, text });
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() > MAX_LINES
+    }
+
+    fn value(&mut self, schema: &'a Value, depth: usize, name: String, required: Option<bool>) {
+        if self.is_full() {
+            return;
+        }
+        let keywords = match schema {
+            Value::Object(keywords) => keywords,
+            Value::Bool(false) => return self.push(depth, name, required, "nothing: no value is accepted here".to_owned()),
+            _ => return self.push(depth, name, required, "anything".to_owned()),
+        };
+        if let Some(address) = keywords.get("$ref").and_then(Value::as_str) {
+            return self.reference(keywords, address, depth, name, required);
+        }
+        self.push(depth, name, required, self.sentence(keywords));
+        if depth < MAX_DEPTH {
+            self.inside(keywords, depth + 1);
+        } else if keywords.contains_key("properties") || keywords.contains_key("items") {
+            self.push(depth + 1, "…".to_owned(), None, "nested deeper than is shown".to_owned());
+        }
+    }
+
+    fn reference(&mut self, keywords: &'a Map<String, Value>, address: &'a str, depth: usize, name: String, required: Option<bool>) {
+        let target = address.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        match target {
+            Some(_) if self.open.contains(&address) => self.push(depth, name, required, format!("again what {address} says")),
+            Some(target) if depth < MAX_DEPTH => {
+                self.open.push(address);
+                self.value(target, depth, name, required);
+                self.open.pop();
+            }
+            _ => self.push(depth, name, required, format!("what {address} says")),
+        }
+        if keywords.keys().any(|key| key != "$ref" && !SILENT.contains(&key.as_str())) {
+            let rest: Map<String, Value> =
+                keywords.iter().filter(|(key, _)| *key != "$ref").map(|(key, value)| (key.clone(), value.clone())).collect();
+            self.push(depth + 1, "and".to_owned(), None, self.sentence(&rest));
+        }
+    }
+
+    /// What stands inside a value: fields, items, alternatives.
+    fn inside(&mut self, keywords: &'a Map<String, Value>, depth: usize) {
+        let required: HashSet<&str> = strings(keywords.get("required")).collect();
+        let properties = keywords.get("properties").and_then(Value::as_object);
+        for (key, schema) in properties.into_iter().flatten() {
+            self.value(schema, depth, key.clone(), Some(required.contains(key.as_str())));
+        }
+        for key in strings(keywords.get("required")).filter(|key| !properties.is_some_and(|known| known.contains_key(*key))) {
+            self.push(depth, key.to_owned(), Some(true), "anything: `properties` does not describe it".to_owned());
+        }
+        for (pattern, schema) in keywords.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
+            self.value(schema, depth, format!("fields named like /{pattern}/"), None);
+        }
+        if let Some(schema @ Value::Object(_)) = keywords.get("additionalProperties") {
+            self.value(schema, depth, "any other field".to_owned(), None);
+        }
+        if let Some(schema @ Value::Object(_)) = keywords.get("propertyNames") {
+            self.value(schema, depth, "each field's name".to_owned(), None);
+        }
+        for (place, schema) in keywords.get("prefixItems").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            self.value(schema, depth, format!("item {}", place + 1), None);
+        }
+        if let Some(schema @ Value::Object(_)) = keywords.get("items") {
+            let name = if keywords.contains_key("prefixItems") { "each further item" } else { "each item" };
+            self.value(schema, depth, name.to_owned(), None);
+        }
+        for (keyword, name) in [("anyOf", "either"), ("oneOf", "exactly one"), ("allOf", "and also")] {
+            for schema in keywords.get(keyword).and_then(Value::as_array).into_iter().flatten() {
+                self.value(schema, depth, name.to_owned(), None);
+            }
+        }
+        if let Some(schema) = keywords.get("not") {
+            self.value(schema, depth, "but not".to_owned(), None);
+        }
+    }
+
+    fn sentence(&self, keywords: &Map<String, Value>) -> String {
+        let mut text = match (keywords.get("const"), keywords.get("enum").and_then(Value::as_array)) {
+            (Some(value), _) => format!("exactly {value}"),
+            (None, Some(values)) => one_of(values),
+            (None, None) => self.types(keywords),
+        };
+        // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
+        let is_unspoken =
+            |key: &&String| KEYWORDS.contains(&key.as_str()) && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str());
+        let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
+        if !unspoken.is_empty() {
+            text.push_str(&format!("; also {} (not described)", unspoken.join(", ")));
+        }
+        text
+    }
+
+    fn types(&self, keywords: &Map<String, Value>) -> String {
+        let names: Vec<&str> = match keywords.get("type") {
+            Some(Value::String(name)) => vec![name.as_str()],
+            names @ Some(Value::Array(_)) => strings(names).collect(),
+            _ => Vec::new(),
+        };
+        if !names.is_empty() {
+            return names.iter().map(|name| self.kind(name, keywords)).collect::<Vec<_>>().join(" or ");
+        }
+        // Without a type the keywords bind only values of their own kind; everything else is accepted.
+        let bound =
+            ["object", "array", "string", "number"].into_iter().filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));
+        let bound: Vec<String> = bound.map(|name| self.kind(name, keywords)).collect();
+        let parts = ["anyOf", "oneOf", "allOf"].into_iter().any(|keyword| keywords.contains_key(keyword));
+        match (bound.is_empty(), parts) {
+            (true, true) => "as follows".to_owned(),
+            (true, false) => "anything".to_owned(),
+            (false, _) => format!("anything (no `type`); if {}", bound.join("; if ")),
+        }
+    }
+
+    fn kind(&self, name: &str, keywords: &Map<String, Value>) -> String {
+        let mut parts = vec![
+            match name {
+                "string" => "text",
+                "integer" => "a whole number",
+                "number" => "a number",
+                "boolean" => "true or false",
+                "array" => "a list",
+                "object" => "an object",
+                other => other,
+            }
+            .to_owned(),
+        ];
+        match name {
+            "string" => {
+                parts.extend(amount(keywords, "minLength", "maxLength", "character"));
+                parts.extend(keywords.get("pattern").and_then(Value::as_str).map(|pattern| format!("that matches /{pattern}/")));
+                let checked = if self.formats_count { "" } else { " (not checked: assert_formats is off)" };
+                parts.extend(keywords.get("format").and_then(Value::as_str).map(|format| format!("in the form `{format}`{checked}")));
+            }
+            "integer" | "number" => {
+                let bounds =
+                    [("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below")];
+                let said = bounds.iter().filter_map(|(key, word)| keywords.get(*key).map(|bound| format!("{word} {bound}")));
+                parts.push(said.collect::<Vec<_>>().join(" and "));
+                parts.extend(keywords.get("multipleOf").map(|step| format!("in steps of {step}")));
+            }
+            "array" => {
+                parts.extend(amount(keywords, "minItems", "maxItems", "item"));
+                if keywords.get("uniqueItems") == Some(&Value::Bool(true)) {
+                    parts.push("no two alike".to_owned());
+                }
+                if keywords.get("items") == Some(&Value::Bool(false)) {
+                    parts.push("and no items but those below".to_owned());
+                }
+            }
+            "object" => parts.extend(object(keywords)),
+            _ => {}
+        }
+        parts.retain(|part| !part.is_empty());
+        parts.join(" ")
+    }
+}
+
+fn object(keywords: &Map<String, Value>) -> Vec<String> {
+    let fields = keywords.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+    let closed = keywords.get("additionalProperties") == Some(&Value::Bool(false));
+    let named = match (fields, closed) {
+        (0, true) if keywords.contains_key("patternProperties") => "with the fields below and no others".to_owned(),
+        (0, true) => "without any field".to_owned(),
+        (0, false) => String::new(),
+        (_, true) => format!("with {} and no others", count(fields as u64, "field")),
+        (_, false) => format!("with {}; others are let through", count(fields as u64, "field")),
+    };
+    [Some(named), amount(keywords, "minProperties", "maxProperties", "field in all")].into_iter().flatten().collect()
+}
+
+/// `of 1 to 5 items`.
+fn amount(keywords: &Map<String, Value>, least: &str, most: &str, what: &str) -> Option<String> {
+    let bound = |key: &str| keywords.get(key).and_then(Value::as_u64);
+    Some(match (bound(least).filter(|least| *least > 0), bound(most)) {
+        (None, None) => return None,
+        (Some(least), None) => format!("of at least {}", count(least, what)),
+        (None, Some(most)) => format!("of at most {}", count(most, what)),
+        (Some(least), Some(most)) if least == most => format!("of exactly {}", count(most, what)),
+        (Some(least), Some(most)) => format!("of {least} to {}", count(most, what)),
+    })
+}
+
+fn count(number: u64, what: &str) -> String {
+    let (first, rest) = what.split_once(' ').map_or((what, String::new()), |(first, rest)| (first, format!(" {rest}")));
+    format!("{number} {first}{}{rest}", if number == 1 { "" } else { "s" })
+}
+
+fn one_of(values: &[Value]) -> String {
+    let shown: Vec<String> = values.iter().take(12).map(Value::to_string).collect();
+    let more = if values.len() > 12 { format!(" and {} more", values.len() - 12) } else { String::new() };
+    format!("one of {}{more}", shown.join(", "))
+}
+
+fn strings(value: Option<&Value>) -> impl Iterator<Item = &str> {
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(schema: Value, expected: &[&str]) {
+        let lines: Vec<String> = describe(&schema, false)
+            .iter()
+            .map(|line| {
+                let must = match line.required {
+                    Some(true) => " (required)",
+                    Some(false) => " (optional)",
+                    None => "",
+                };
+                format!("{}{}{must}: {}", "  ".repeat(line.depth), line.name, line.text)
+            })
+            .collect();
+        assert_eq!(lines, expected, "{schema}");
+    }
+
+    #[test]
+    fn each_keyword_has_its_words() {
+        let one = |schema: Value, text: &str| check(schema, &[&format!("the answer: {text}")]);
+        one(json!(true), "anything");
+        one(json!(false), "nothing: no value is accepted here");
+        one(json!({"type": "string"}), "text");
+        one(json!({"type": "string", "minLength": 1}), "text of at least 1 character");
+        one(json!({"type": "string", "maxLength": 3, "minLength": 3}), "text of exactly 3 characters");
+        one(json!({"type": "string", "pattern": "^a"}), "text that matches /^a/");
+        one(json!({"type": "string", "format": "date"}), "text in the form `date` (not checked: assert_formats is off)");
+        one(json!({"type": ["integer", "null"], "minimum": 0, "exclusiveMaximum": 9}), "a whole number at least 0 and below 9 or null");
+        one(json!({"type": "number", "multipleOf": 0.01}), "a number in steps of 0.01");
+        one(json!({"enum": ["a", 1, null]}), "one of \"a\", 1, null");
+        one(json!({"const": "x"}), "exactly \"x\"");
+        one(json!({"minLength": 2}), "anything (no `type`); if text of at least 2 characters");
+        one(json!({"type": "array", "minItems": 1, "maxItems": 5, "uniqueItems": true}), "a list of 1 to 5 items no two alike");
+        one(json!({"type": "object", "additionalProperties": false}), "an object without any field");
+        one(json!({"type": "object", "minProperties": 1}), "an object of at least 1 field in all");
+        one(json!({"type": "string", "x-note": 1}), "text");
+        one(json!({"type": "string", "contentEncoding": "base64"}), "text; also `contentEncoding` (not described)");
+    }
+
+    #[test]
+    fn fields_items_and_alternatives_are_nested() {
+        let schema = json!({
+            "type": "object",
+            "properties": {"lines": {"type": "array", "items": {"$ref": "#/$defs/line"}}, "note": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+            "required": ["lines", "total"],
+            "additionalProperties": false,
+            "$defs": {"line": {"type": "object", "properties": {"sku": {"type": "string"}, "part_of": {"$ref": "#/$defs/line"}}}}
+        });
+        check(
+            schema,
+            &[
+                "the answer: an object with 2 fields and no others",
+                "  lines (required): a list",
+                "    each item: an object with 2 fields; others are let through",
+                "      sku (optional): text",
+                "      part_of (optional): again what #/$defs/line says",
+                "  note (optional): as follows",
+                "    either: text",
+                "    either: null",
+                "  total (required): anything: `properties` does not describe it",
+            ],
+        );
+    }
+
+    #[test]
+    fn definitions_that_name_each_other_end_at_the_bound() {
+        let names: Vec<String> = (0..30).map(|number| format!("d{number}")).collect();
+        let all: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{name}")}))).collect();
+        let definitions: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"properties": all}))).collect();
+        let lines = describe(&json!({"$ref": "#/$defs/d0", "$defs": definitions}), true);
+        assert_eq!(lines.len(), MAX_LINES + 1);
+        assert_eq!(lines.last().unwrap().text, "more lines omitted");
+    }
+
+    #[test]
+    fn a_schema_without_end_is_described_up_to_a_bound() {
+        let mut schema = json!({"type": "string"});
+        for _ in 0..40 {
+            schema = json!({"type": "object", "properties": {"a": schema.clone(), "b": schema}}).to_string().parse().unwrap();
+            if schema.to_string().len() > 100_000 {
+                break;
+            }
+        }
+        assert!(describe(&schema, true).len() <= MAX_LINES + 1);
+    }
+}

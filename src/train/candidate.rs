@@ -1,0 +1,276 @@
+//! A run before it exists: the model, the prompts and the scorer that it would have, and how fast this machine is with them.
+
+use std::time::Instant;
+
+use super::TrainError;
+use super::job::policy_settings;
+use super::measured_work::group;
+use super::setup::{PromptSets, device_name, fit_device, prompt_sets};
+use crate::advantage::group_signal;
+use crate::checkpoint::StartModel;
+use crate::config::TrainConfig;
+use crate::hub::ModelConfig;
+use crate::kernels::device::Engine;
+use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
+use crate::plan::{
+    CPU_DECODE_ROWS, DataShape, GpuPlan, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
+    memory_limit_bytes, training_operations,
+};
+use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
+use crate::run::{Gpu, RunFolders};
+use crate::score::{FailureClass, Scorer, Tier};
+use crate::task::Task;
+use crate::text::Tokenizer;
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
+
+/// What a configuration would train. Nothing of it is written anywhere.
+#[derive(Debug)]
+pub struct Candidate {
+    config: TrainConfig,
+    model_config: ModelConfig,
+    model: Decoder,
+    prompts: PromptSets,
+    tokenizer: Tokenizer,
+    scorer: Scorer,
+    threads: ThreadPool,
+    engine: Engine,
+    /// On a GPU: the plan that fits it.
+    fit: Option<GpuPlan>,
+}
+
+/// Prompts that speed is measured with: two shards of 32 completions at groups of 8.
+const MEASURED_PROMPTS: usize = 8;
+/// New tokens of each completion there, at the most.
+const MEASURED_TOKENS: usize = 64;
+/// Completions that are measured together on a GPU, at the most: speed there depends on how many they are.
+const MEASURED_ROWS: usize = 512;
+/// No step of a training and no eval draws from this place.
+const SIGNAL_STEP: u32 = u32::MAX - 1;
+
+impl Candidate {
+    /// Loads everything; `places` serve to find a run that is the start.
+    ///
+    /// # Errors
+    /// [`TrainError`] naming what is missing or wrong: the same that a run would meet.
+    pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
+        let scorer = Scorer::new(task)?;
+        let start = StartModel::find(&config.base_model, places)?;
+        let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
+        let fit = fit_device(&start.config, config, &prompts.shape(config), engine)?;
+        let weights = start.weights()?;
+        let trainable = match config.lora_rank {
+            0 => Trainable::Full,
+            rank => Trainable::Lora { rank, alpha: config.lora_alpha },
+        };
+        let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device)?;
+        Ok(Self {
+            config: config.clone(),
+            model_config: start.config,
+            model,
+            prompts,
+            tokenizer: start.tokenizer,
+            scorer,
+            threads: ThreadPool::of_engine(engine, config.threads)?,
+            engine: engine.clone(),
+            fit,
+        })
+    }
+
+    /// The model's shape.
+    pub fn model_config(&self) -> &ModelConfig {
+        &self.model_config
+    }
+
+    /// The device that it would run on, in words.
+    pub fn device(&self) -> String {
+        let gpu = self.engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
+        device_name(&self.engine, &self.threads, gpu.as_ref())
+    }
+
+    /// What it would need of the device's memory.
+    pub fn memory(&self) -> Memory {
+        match &self.fit {
+            Some(fit) => fit.memory.clone(),
+            None => cpu_memory(&self.model_config, &self.config, &self.data(), self.threads.count(), memory_limit_bytes()),
+        }
+    }
+
+    /// How its gradients would be computed.
+    pub fn shape(&self) -> StepShape {
+        self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
+    }
+
+    /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has seen some.
+    pub fn data(&self) -> DataShape {
+        self.prompts.shape(&self.config)
+    }
+
+    /// Times one small prefill, one small draw and one small gradient of the real model on real prompts; the mean completion length that it saw goes
+    /// into the returned shape of the data.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    pub fn measure(&self) -> Result<(Speed, DataShape), TrainError> {
+        let mut data = self.data();
+        let requests = self.measured_requests();
+        let prefill_per_second = self.measure_prefill(&requests)?;
+        let limit = self.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
+        let sampling = Sampling { max_completion_tokens: limit, ..self.sampling() };
+        if !self.engine.device.is_cpu() {
+            // A GPU loads and chooses at the first time what it then uses.
+            generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+        }
+        let start = Instant::now();
+        let drawn = generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+        let drawing = start.elapsed().as_secs_f64();
+        let lengths: Vec<usize> = drawn.iter().flatten().map(|completion| completion.token_ids.len()).collect();
+        let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
+        data.least_completion_tokens = seen;
+        // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe answer.
+        let is_cut = drawn.iter().flatten().any(|completion| completion.stop == StopReason::Length);
+        if !(is_cut && limit < self.config.max_completion_tokens) {
+            data.mean_completion_tokens = seen;
+        }
+        let shape = ModelShape::of(&self.model_config);
+        let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
+        let mean_prompt = prompts / requests.len().max(1) as f64;
+        let tokens = lengths.iter().sum::<usize>() as f64;
+        let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
+        let decode_operations = shape.forward_operations(tokens, mean_prompt + seen / 2.0, tokens);
+        let training_per_second = self.measure_training(&requests, &drawn, mean_prompt, seen)?;
+        let speed = Speed {
+            prefill_per_second,
+            decode_per_second: decode_operations / (drawing - prefill_seconds).max(0.05 * drawing),
+            training_per_second,
+            bandwidth_bytes_per_second: None,
+            number_bytes: self.engine.number_type.size_in_bytes(),
+            decode_rows: self.decode_rows(),
+        };
+        Ok((speed, data))
+    }
+
+    /// Groups of the base for `prompts` training prompts (all, if there are fewer) in the order of the first epoch, scored.
+    ///
+    /// # Errors
+    /// When a tensor operation fails or tokens cannot become text.
+    pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
+        let requests = self.requests(prompts, self.config.completions_per_prompt);
+        let drawn = generate(&self.model, Adapters::Off, &requests, &self.sampling(), &self.threads)?;
+        let mut signal = Signal::default();
+        for (request, completions) in requests.iter().zip(drawn) {
+            let row = &self.prompts.train[request.prompt_number as usize].row;
+            let mut rewards = Vec::with_capacity(completions.len());
+            let mut solved = true;
+            for completion in completions {
+                let score = self.scorer.score(&self.tokenizer.decode(&completion.token_ids, true)?, Some(row));
+                rewards.push(score.reward);
+                solved &= score.is_full();
+                signal.truncated += usize::from(completion.stop == StopReason::Length);
+                for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
+                    *count += usize::from(score.tier == tier);
+                }
+                for (count, class) in signal.failures.iter_mut().zip(FailureClass::ALL) {
+                    *count += usize::from(score.failure == Some(class));
+                }
+            }
+            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_signal(&rewards, solved), rewards });
+        }
+        Ok(signal)
+    }
+
+    fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.config.temperature,
+            max_completion_tokens: self.config.max_completion_tokens,
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            seed: self.config.seed,
+        }
+    }
+
+    /// Two shards on a CPU; on a GPU as many completions together as the run would draw.
+    fn measured_requests(&self) -> Vec<Request> {
+        let samples = self.config.completions_per_prompt;
+        if self.engine.device.is_cpu() {
+            return self.requests(MEASURED_PROMPTS, samples.min(8));
+        }
+        let prompts = self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
+        self.requests(prompts.min(self.decode_rows().min(MEASURED_ROWS) / samples).max(1), samples)
+    }
+
+    /// Completions that the engine decodes together.
+    fn decode_rows(&self) -> usize {
+        if self.engine.device.is_cpu() {
+            return CPU_DECODE_ROWS;
+        }
+        gpu_decode_rows(&self.model_config, self.config.max_completion_tokens, self.engine.number_type.size_in_bytes())
+    }
+
+    /// The first prompts of the first epoch's order; each is numbered by its row.
+    fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
+        let order = crate::dataset::order::epoch_order(self.prompts.train.len(), 0, self.config.seed);
+        let request = |row: usize| Request {
+            prompt: self.prompts.train[row].token_ids.clone(),
+            prompt_number: row as u32,
+            step: SIGNAL_STEP,
+            samples,
+        };
+        order.into_iter().take(count).map(request).collect()
+    }
+
+    /// Operations a second over the prompts, a prompt a piece of work; the second of two passes.
+    fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
+        let batch = |request: &Request| {
+            let mut batch = PackedBatch::default();
+            batch.push_prompt(&request.prompt);
+            batch
+        };
+        let batches: Vec<PackedBatch> = requests.iter().map(batch).collect();
+        let forward = || {
+            self.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On))?;
+            self.engine.synchronize()
+        };
+        forward()?;
+        let start = Instant::now();
+        forward()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let shape = ModelShape::of(&self.model_config);
+        let operations: f64 =
+            batches.iter().map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0)).sum();
+        Ok(operations / seconds.max(1e-9))
+    }
+
+    /// Operations a second of a gradient over what was drawn.
+    fn measure_training(
+        &self,
+        requests: &[Request],
+        drawn: &[Vec<Completion>],
+        mean_prompt: f64,
+        mean_completion: f64,
+    ) -> Result<f64, TrainError> {
+        let copied = |completion: &Completion| (completion.token_ids.clone(), completion.log_probs.clone());
+        let groups: Vec<PolicyGroup> =
+            requests.iter().zip(drawn).map(|(request, drawn)| group(request.prompt.clone(), drawn.iter().map(copied))).collect();
+        let completions = drawn.iter().flatten().count();
+        let totals = StepTotals { sequences: completions, tokens: drawn.iter().flatten().map(|c| c.token_ids.len()).sum() };
+        let mut settings = policy_settings(&self.config, self.shape());
+        settings.loss.kl_beta = 0.0;
+        let gradient = || {
+            policy_gradient(&self.model, &groups, totals, &settings, &self.threads)?;
+            self.engine.synchronize()
+        };
+        if !self.engine.device.is_cpu() {
+            gradient()?;
+        }
+        let start = Instant::now();
+        gradient()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let config = TrainConfig {
+            prompt_groups_per_step: requests.len(),
+            completions_per_prompt: requests.first().map_or(1, |request| request.samples),
+            kl_beta: 0.0,
+            ..self.config.clone()
+        };
+        let data = DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
+        Ok(training_operations(&self.model_config, &config, &data, self.shape().recompute) / seconds.max(1e-9))
+    }
+}

@@ -1,0 +1,88 @@
+//! A gradient at the longest shape before the first step, thrown away: memory that will not do shows in seconds, not at the longest completion of the run.
+
+use super::TrainError;
+use super::job::Job;
+use super::oom_retry::{retry_smaller, shrunk};
+use crate::run::events::Alert;
+use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+
+/// Forward and backward of one full micro-batch of the longest prompt with the longest completions. Nothing is moved, and no random number is drawn.
+/// Returns what to tell where the shape had to become smaller.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] where not even one sequence fits.
+pub(super) fn probe_memory(job: &mut Job) -> Result<Option<Alert>, TrainError> {
+    let before = job.shape;
+    let extent = job.extent();
+    let prompt = job.prompts.train.iter().map(|prompt| &prompt.token_ids).max_by_key(|ids| ids.len()).cloned().unwrap_or_default();
+    let (completion, together) = (job.config.max_completion_tokens, job.config.completions_per_prompt);
+    let (model, threads, settings, engine) = (&job.model, &job.threads, job.policy_settings(), &job.engine);
+    retry_smaller(
+        &mut job.shape,
+        extent,
+        || _ = engine.trim_memory(),
+        |shape| {
+            let groups = full_micro_batch(&prompt, completion, together, shape.tokens_per_micro_batch.min(extent.all));
+            let sequences = groups.iter().map(|group| group.samples.len()).sum();
+            let totals = StepTotals { sequences, tokens: sequences * completion };
+            let mut settings = settings.in_shape(shape);
+            settings.loss.kl_beta = 0.0;
+            policy_gradient(model, &groups, totals, &settings, threads)?;
+            // What was started shows its errors here, and gives its memory back.
+            engine.synchronize()
+        },
+    )?;
+    engine.trim_memory()?;
+    Ok(shrunk(job.state.step + 1, before, job.shape))
+}
+
+/// As many completions of the prompt, in groups of `together`, as `tokens` allow; at least one.
+fn full_micro_batch(prompt: &[u32], completion_tokens: usize, together: usize, tokens: usize) -> Vec<PolicyGroup> {
+    let token = prompt.first().copied().unwrap_or(0);
+    let sample = |advantage| PolicySample {
+        token_ids: vec![token; completion_tokens],
+        sampled_log_probs: vec![-1.0; completion_tokens],
+        old_log_probs: None,
+        reference_log_probs: None,
+        advantage,
+    };
+    let mut groups = vec![PolicyGroup { prompt: prompt.to_vec(), samples: vec![sample(1.0)] }];
+    let mut rows = prompt.len() + completion_tokens;
+    loop {
+        let is_full = groups.last().is_none_or(|group| group.samples.len() >= together);
+        rows += completion_tokens + if is_full { prompt.len() } else { 0 };
+        if rows > tokens {
+            return groups;
+        }
+        match groups.last_mut().filter(|_| !is_full) {
+            Some(group) => group.samples.push(sample(if group.samples.len() % 2 == 0 { 1.0 } else { -1.0 })),
+            None => groups.push(PolicyGroup { prompt: prompt.to_vec(), samples: vec![sample(1.0)] }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::pack;
+
+    #[test]
+    fn one_micro_batch_as_full_as_it_gets() {
+        let prompt = [5; 10];
+        let check = |together, tokens, expected: &[usize]| {
+            let groups = full_micro_batch(&prompt, 20, together, tokens);
+            let sizes: Vec<usize> = groups.iter().map(|group| group.samples.len()).collect();
+            assert_eq!(sizes, expected, "{together} {tokens}");
+            let parts = groups
+                .iter()
+                .map(|group| (group.prompt.as_slice(), group.samples.iter().map(|sample| sample.token_ids.as_slice()).collect::<Vec<_>>()));
+            assert_eq!(pack(parts, tokens.max(30)).len(), 1, "{together} {tokens}");
+        };
+        check(8, 0, &[1]);
+        check(8, 49, &[1]);
+        check(8, 50, &[2]);
+        check(2, 79, &[2]);
+        check(2, 80, &[2, 1]);
+        check(2, 100, &[2, 2]);
+    }
+}

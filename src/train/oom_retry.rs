@@ -1,0 +1,175 @@
+//! A gradient within the memory that there is: where it runs out, the same gradient is computed again in a smaller shape.
+
+use super::TrainError;
+use crate::kernels::cuda_errors::is_out_of_memory;
+use crate::plan::StepShape;
+use crate::run::events::Alert;
+
+/// What a gradient must hold at once, whatever its shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Tokens of the longest sequence: the smallest micro-batch.
+    pub(super) longest_sequence: usize,
+    /// Tokens of all of them: the largest one.
+    pub(super) all: usize,
+}
+
+/// Computes a gradient in `shape`, and in ever smaller ones while memory runs out; `free` gives back what no tensor holds. `shape` is then the one
+/// that worked. What `attempt` did before it failed must have changed nothing.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] where the smallest shape does not fit; every other error as it is.
+pub(super) fn retry_smaller<R>(
+    shape: &mut StepShape,
+    extent: Extent,
+    mut free: impl FnMut(),
+    mut attempt: impl FnMut(StepShape) -> candle_core::Result<R>,
+) -> Result<R, TrainError> {
+    loop {
+        let error = match attempt(*shape) {
+            Ok(result) => return Ok(result),
+            Err(error) if is_out_of_memory(&error.to_string()) => error,
+            Err(error) => return Err(error.into()),
+        };
+        free();
+        let tokens_per_micro_batch = shape.tokens_per_micro_batch.min(extent.all);
+        *shape = match (StepShape { tokens_per_micro_batch, ..*shape }).smaller(extent.longest_sequence) {
+            Some(smaller) => smaller,
+            None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error: error.to_string() }),
+        };
+    }
+}
+
+/// For work that has one shape only, such as a rollout: where memory runs out, `free` gives back what no tensor holds, and it is tried once more.
+///
+/// # Errors
+/// Those of the last attempt.
+pub(super) fn retry_once<R, E: std::fmt::Display>(mut free: impl FnMut(), mut attempt: impl FnMut() -> Result<R, E>) -> Result<R, E> {
+    match attempt() {
+        Err(error) if is_out_of_memory(&error.to_string()) => {
+            free();
+            attempt()
+        }
+        result => result,
+    }
+}
+
+/// What to tell when memory ran out and `after` worked; None where nothing changed.
+pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<Alert> {
+    if before == after {
+        return None;
+    }
+    let how = |shape: StepShape| {
+        let kept = if shape.recompute { "recomputed" } else { "kept" };
+        format!("micro-batches of {} tokens with activations {kept}", shape.tokens_per_micro_batch)
+    };
+    Some(Alert {
+        rule: "out_of_memory".to_owned(),
+        level: "warning".to_owned(),
+        step,
+        value: None,
+        sentence: format!("GPU out of memory with {}; the step was recomputed with {}.", how(before), how(after)),
+        suggestion: format!(
+            "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
+            if after.recompute { "always" } else { "never" },
+            after.tokens_per_micro_batch
+        ),
+        cleared: false,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const EXTENT: Extent = Extent { longest_sequence: 900, all: 5000 };
+
+    fn out_of_memory() -> candle_core::Error {
+        candle_core::Error::Msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".to_owned())
+    }
+
+    /// The shapes that were tried when memory runs out `failures` times, and what came of it.
+    fn tried(start: StepShape, failures: usize) -> (Vec<(usize, bool)>, usize, Result<StepShape, TrainError>) {
+        let (mut shape, mut seen, mut freed) = (start, Vec::new(), 0);
+        let result = retry_smaller(
+            &mut shape,
+            EXTENT,
+            || freed += 1,
+            |shape| {
+                seen.push((shape.tokens_per_micro_batch, shape.recompute));
+                if seen.len() <= failures { Err(out_of_memory()) } else { Ok(shape) }
+            },
+        );
+        if let Ok(found) = result {
+            assert_eq!(found, shape, "the shape that worked stays");
+        }
+        (seen, freed, result)
+    }
+
+    #[test]
+    fn the_same_work_is_tried_in_smaller_shapes() {
+        let start = StepShape { tokens_per_micro_batch: 8192, recompute: false };
+        let check = |failures, expected: &[(usize, bool)]| {
+            let (seen, freed, result) = tried(start, failures);
+            assert_eq!((seen.as_slice(), freed), (expected, failures));
+            assert!(result.is_ok());
+        };
+        check(0, &[(8192, false)]);
+        check(1, &[(8192, false), (5000, true)]);
+        check(2, &[(8192, false), (5000, true), (2500, true)]);
+        check(4, &[(8192, false), (5000, true), (2500, true), (1250, true), (900, true)]);
+        let (seen, freed, result) = tried(start, 99);
+        assert_eq!((seen.len(), freed), (5, 5));
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("900 tokens") && message.contains("max_completion_tokens"), "{message}");
+    }
+
+    #[test]
+    fn a_rollout_is_tried_once_more() {
+        let check = |failures: usize, error: &str, expected: (usize, usize, bool)| {
+            let (mut attempts, mut freed) = (0, 0);
+            let result = retry_once(
+                || freed += 1,
+                || {
+                    attempts += 1;
+                    if attempts <= failures { Err(error.to_owned()) } else { Ok(()) }
+                },
+            );
+            assert_eq!((attempts, freed, result.is_ok()), expected, "{failures} {error}");
+        };
+        check(0, "", (1, 0, true));
+        check(1, "CUDA_ERROR_OUT_OF_MEMORY", (2, 1, true));
+        check(2, "CUDA_ERROR_OUT_OF_MEMORY", (2, 1, false));
+        check(1, "CUDA_ERROR_LAUNCH_FAILED", (1, 0, false));
+    }
+
+    #[test]
+    fn other_errors_end_it_at_once() {
+        let mut shape = StepShape { tokens_per_micro_batch: 8192, recompute: false };
+        let mut count = 0;
+        let result: Result<(), _> = retry_smaller(
+            &mut shape,
+            EXTENT,
+            || {},
+            |_| {
+                count += 1;
+                Err(candle_core::Error::Msg("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"...\")".to_owned()))
+            },
+        );
+        assert!(result.unwrap_err().to_string().contains("ILLEGAL_ADDRESS") && count == 1);
+        assert_eq!(shape, StepShape { tokens_per_micro_batch: 8192, recompute: false });
+    }
+
+    #[test]
+    fn what_changed_is_told_once() {
+        let before = StepShape { tokens_per_micro_batch: 8192, recompute: false };
+        assert_eq!(shrunk(3, before, before), None);
+        let alert = shrunk(3, before, StepShape { tokens_per_micro_batch: 4096, recompute: true }).unwrap();
+        assert!(
+            alert.sentence.contains("8192 tokens with activations kept")
+                && alert.sentence.contains("4096 tokens with activations recomputed")
+        );
+        assert!(alert.suggestion.contains("recompute_activations = always, tokens_per_micro_batch = 4096") && alert.step == 3);
+    }
+}

@@ -1,0 +1,111 @@
+//! What people ask between two steps: recorded first, then done, then answered; a pause holds the loop here.
+
+use serde_json::{Value, json};
+
+use super::TrainError;
+use super::checkpointing::{finish, look, save};
+use super::evaluation::pass;
+use super::job::Job;
+use super::recorder::Recorder;
+use super::sample::{Source, draw, resolve_task};
+use crate::run::events::Note;
+use crate::run::{Accepted, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
+
+/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and save first.
+///
+/// # Errors
+/// [`TrainError::StoppedAtOnce`] where even that is not wanted.
+pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &RequestQueue) -> Result<bool, TrainError> {
+    let mut paused = false;
+    look(recorder)?;
+    loop {
+        for accepted in controls.take() {
+            recorder.event(accepted.event(job.state.step + 1))?;
+            controls.recorded(&accepted);
+            execute_request(run, job, recorder, controls, accepted)?;
+        }
+        let stop = match controls.stop_requested() {
+            Some(Stop::Now) => return Err(TrainError::StoppedAtOnce),
+            stop => stop.is_some(),
+        };
+        if stop || !controls.pause_requested() {
+            if paused && !stop {
+                recorder.status(Status::Running, job.state.step, None)?;
+            }
+            return Ok(stop);
+        }
+        if !paused {
+            // What holds still has its checkpoint on the disk.
+            finish(recorder)?;
+            recorder.phase(job.state.step, "paused")?;
+            recorder.status(Status::Paused, job.state.step, Some("pause requested".to_owned()))?;
+            paused = true;
+        }
+        controls.wait_while_paused();
+    }
+}
+
+fn execute_request(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    controls: &RequestQueue,
+    accepted: Accepted,
+) -> Result<(), TrainError> {
+    let step = job.state.step;
+    let answer = match &accepted.verb {
+        Verb::Checkpoint => {
+            save(run, job, recorder, "asked")?;
+            Answer::done(format!("checkpoint of step {step} saved"), json!({"step": step}))
+        }
+        Verb::Eval => match pass(run, job, recorder, "eval", "trained", step)? {
+            Some(summary) => {
+                let text = format!("step {step}: valid {:.1} % of {}", 100.0 * summary.valid, summary.n);
+                Answer::done(text, json!({"step": step, "summary": summary}))
+            }
+            None => Answer::refused("the task has no eval set"),
+        },
+        Verb::Set { changes } => {
+            job.set(changes);
+            Answer::done(format!("set from step {} on", step + 1), json!(changes))
+        }
+        Verb::Annotate { text } => {
+            recorder.event(Note { text: text.clone() })?;
+            Answer::done("noted", Value::Null)
+        }
+        Verb::Sample(wanted) => sample(job, wanted, |part| controls.answer(accepted.id, &part)),
+        Verb::Pause | Verb::Resume | Verb::Stop { .. } | Verb::Status => Answer::done("done", Value::Null),
+    };
+    controls.answer(accepted.id, &answer);
+    Ok(())
+}
+
+/// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the asker's business, not the run's.
+fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
+    let Some((model, adapters)) = job.model_for(wanted.base) else {
+        let base = &job.config.base_model;
+        return Answer::refused(format!(
+            "this run trains all weights and keeps no copy of its start in memory (that takes kl_beta > 0); ask for `target` trained, or sample the start \
+             itself: grpo-tui sample TASK --model {base}"
+        ));
+    };
+    let source = Source {
+        model,
+        adapters,
+        tokenizer: &job.tokenizer,
+        threads: &job.threads,
+        step: Some(job.state.step),
+        max_completion_tokens: job.config.max_completion_tokens,
+        max_seq_len: Some(job.config.max_seq_len),
+    };
+    let drawn = resolve_task(wanted, || Ok(job.task.clone())).and_then(|task| draw(source, &task, wanted));
+    // The gradient's memory must not come on top of what this held.
+    let _ = job.engine.trim_memory();
+    match drawn {
+        Ok(completions) => {
+            completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
+            Answer::done(format!("{} completions at step {}", completions.len(), job.state.step), json!({"step": job.state.step}))
+        }
+        Err(error) => Answer::refused(error.to_string()),
+    }
+}

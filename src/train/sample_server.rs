@@ -1,0 +1,106 @@
+//! The job `sample`: a model is loaded once and stays, to be sampled from until nobody asks any more or a run wants its device.
+
+use serde_json::json;
+
+use super::TrainError;
+use super::sample::{Source, draw, resolve_task, task_limit};
+use crate::checkpoint::{Located, StartModel};
+use crate::kernels::device::Engine;
+use crate::model::{Adapters, Decoder};
+use crate::rollout::ThreadPool;
+use crate::run::sampler::{Rest, SampleWorker, SamplerFile};
+use crate::run::{Accepted, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
+use crate::task::Task;
+use crate::text::Tokenizer;
+
+/// The model and where it came from.
+struct Served {
+    name: String,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    threads: ThreadPool,
+    /// The run whose result it is.
+    run: Option<Box<RunDirectory>>,
+    /// The model that it came from, for a task's defaults.
+    origin: String,
+}
+
+/// Loads the model of `file` and answers for it. Returns why it ended.
+///
+/// # Errors
+/// [`TrainError`] where the model cannot be loaded, or the folder takes no state.
+pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, post: &SampleWorker, slot: &Slot) -> Result<String, TrainError> {
+    let controls = post.controls();
+    let stop = controls.clone();
+    let threads = ThreadPool::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
+    let located = Located::find(&file.model, places)?;
+    let origin = Located::origin(&file.model, places)?;
+    let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
+    let (model, tokenizer) = StartModel::of(located, places)?.into_sampler(engine)?;
+    let served = Served { name: file.model.clone(), model, tokenizer, threads, run, origin };
+    post.serve(&served.name)?;
+    let mut fresh = true;
+    loop {
+        match post.rest(slot, fresh) {
+            Rest::End(why) => return Ok(why),
+            Rest::Asked => {}
+        }
+        fresh = false;
+        // One at a time, so that a run which waits for the device comes between two of them.
+        if let Some(accepted) = controls.take_one() {
+            let answer = answer(&served, &accepted, |part| controls.answer(accepted.id, &part));
+            let _ = engine.trim_memory();
+            controls.answer(accepted.id, &answer);
+        }
+    }
+}
+
+fn answer(served: &Served, accepted: &Accepted, mut tell: impl FnMut(Answer)) -> Answer {
+    match &accepted.verb {
+        Verb::Sample(wanted) => match sample(served, wanted) {
+            Ok(completions) => {
+                completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
+                Answer::done(format!("{} completions of {}", completions.len(), served.name), json!({"model": served.name}))
+            }
+            Err(error) => Answer::refused(error),
+        },
+        Verb::Stop { .. } => Answer::done("ends", serde_json::Value::Null),
+        other => Answer::refused(format!("{}: a sample worker handles sample, status and stop only", other.name())),
+    }
+}
+
+fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCompletion>, String> {
+    let full = served.run.as_ref().filter(|run| wanted.base && run.file().config.lora_rank == 0);
+    if let Some(run) = full {
+        let base = &run.file().config.base_model;
+        return Err(format!("{} was fully fine-tuned, so its base is another model: use --model {base}", served.name));
+    }
+    let own = || match &served.run {
+        Some(run) => Ok(Task::load(&run.task_path())?),
+        None => Err(TrainError::NoTask { model: served.name.clone() }),
+    };
+    let draw = || {
+        let task = resolve_task(wanted, own)?;
+        let source = Source {
+            model: &served.model,
+            adapters: if wanted.base { Adapters::Off } else { Adapters::On },
+            tokenizer: &served.tokenizer,
+            threads: &served.threads,
+            step: None,
+            max_completion_tokens: served.limit(&task)?,
+            max_seq_len: None,
+        };
+        draw(source, &task, wanted)
+    };
+    draw().map_err(|error: TrainError| error.to_string())
+}
+
+impl Served {
+    /// Where completions are cut: as in the run whose result this is, else as the task wants it for this model.
+    fn limit(&self, task: &Task) -> Result<usize, TrainError> {
+        if let Some(run) = &self.run {
+            return Ok(run.file().config.max_completion_tokens);
+        }
+        task_limit(task, &self.name, self.origin.clone())
+    }
+}

@@ -1,0 +1,223 @@
+//! A run that is followed: its folded log, the latest of its events for people to read, and what its worker says of itself.
+
+use std::collections::VecDeque;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::message::RunNews;
+use super::messages::Level;
+use crate::run::events::{Alert, Device};
+use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
+
+/// Events that are kept to be read; older ones are in the log.
+const LOG_KEPT: usize = 500;
+/// Conditions of the device that are kept: twenty minutes at one in five seconds.
+const CONDITIONS_KEPT: usize = 240;
+/// How much of a log's end is read for its latest events.
+const TAIL_BYTES: u64 = 1 << 20;
+/// What is kept of a step beside its number; its other values are in the fold.
+const TOLD_OF_A_STEP: [&str; 2] = ["reward", "tiers/valid"];
+
+/// A followed run.
+#[derive(Debug)]
+pub struct FollowedRun {
+    path: PathBuf,
+    /// `run.toml`; `None` where it cannot be read.
+    pub directory: Option<RunDirectory>,
+    /// Its log, folded.
+    pub history: RunState,
+    /// What its worker says; `None` before it has spoken.
+    pub state: Option<State>,
+    /// Why it cannot be read, as a sentence.
+    pub error: Option<String>,
+    /// Whether its log has been read once.
+    pub loaded: bool,
+    /// Whether its log has vanished.
+    pub is_gone: bool,
+    /// The latest events that a person would read, by number: no groups, phases and conditions of the device.
+    pub log: VecDeque<Event>,
+    /// The latest conditions of the device, with their times in milliseconds.
+    pub conditions: VecDeque<(u64, Device)>,
+    /// Events before this time (milliseconds since 1970) are old news.
+    since_ms: Option<u64>,
+}
+
+/// News of a followed run that the user should hear of, whatever is in front.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) level: Level,
+    pub(super) title: String,
+    pub(super) text: String,
+    /// Whether it rings however lately something else did: the end of a run.
+    pub(super) urgent: bool,
+}
+
+impl FollowedRun {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let directory = RunDirectory::open(&path);
+        let error = directory.as_ref().err().map(ToString::to_string);
+        Self {
+            path,
+            directory: directory.ok(),
+            history: RunState::default(),
+            state: None,
+            error,
+            loaded: false,
+            is_gone: false,
+            log: VecDeque::new(),
+            conditions: VecDeque::new(),
+            since_ms: None,
+        }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its id, which is its folder's name.
+    pub fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        self.state.as_ref().map_or(Status::Created, |state| state.status)
+    }
+
+    /// Whether nothing of it is worth a notification any more: it has ended, or cannot be read.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
+    }
+
+    /// Alerts whose matter has not passed.
+    pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.history.alerts.values().filter(|alert| !alert.cleared)
+    }
+
+    /// WriteChunk events that are older than what is followed, such as [`latest_events`] finds.
+    pub fn remember(&mut self, events: Vec<Event>) {
+        let (first, first_ms) = (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
+        let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());
+        for event in events {
+            match event.body {
+                EventBody::Device(device) if first_ms.is_none_or(|first| event.time_ms < first) => {
+                    conditions.push_back((event.time_ms, device))
+                }
+                _ if first.is_none_or(|first| event.seq < first) => older.extend(readable(event)),
+                _ => {}
+            }
+        }
+        older.append(&mut self.log);
+        conditions.append(&mut self.conditions);
+        (self.log, self.conditions) = (older, conditions);
+        self.forget_old();
+    }
+
+    pub(super) fn take(&mut self, news: RunNews, now_ms: u64) -> Vec<Told> {
+        let before = self.status();
+        match news {
+            RunNews::Opened(history) => {
+                self.history = *history;
+                self.loaded = true;
+                if self.directory.is_some() {
+                    self.error = None;
+                }
+                self.since_ms.get_or_insert(now_ms);
+            }
+            RunNews::Events(batch) => {
+                self.is_gone = batch.gone;
+                if batch.gone {
+                    self.error = Some(format!("the run no longer exists: showing the last state read ({})", self.path.display()));
+                }
+                if batch.restarted {
+                    self.log.clear();
+                    self.conditions.clear();
+                }
+                // A log that is read anew tells what it told before.
+                let old = |event: &Event| batch.restarted && self.since_ms.is_some_and(|since| event.time_ms < since);
+                let alerts = batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
+                batch.events.iter().for_each(|event| self.append(event));
+                self.history.take(batch);
+                return alerts;
+            }
+            RunNews::State(state) => self.state = state,
+            RunNews::Unreadable(error) => self.error = Some(error),
+        }
+        let now = self.status();
+        if self.loaded && now != before && now.is_ended() && !before.is_ended() && before != Status::Created {
+            let cause = self.state.as_ref().and_then(|state| state.cause.clone()).unwrap_or_default();
+            let level = match now {
+                Status::Failed => Level::Complaint,
+                Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
+                _ => Level::Done,
+            };
+            return vec![Told { level, title: format!("{} is {}", self.id(), now.name()), text: cause, urgent: true }];
+        }
+        Vec::new()
+    }
+
+    fn append(&mut self, event: &Event) {
+        match &event.body {
+            EventBody::Device(device) if self.conditions.back().is_none_or(|(time, _)| *time < event.time_ms) => {
+                self.conditions.push_back((event.time_ms, device.clone()));
+            }
+            EventBody::Device(_) | EventBody::Group(_) | EventBody::Phase(_) => {}
+            _ if self.log.back().is_none_or(|last| last.seq < event.seq) => self.log.extend(readable(event.clone())),
+            _ => {}
+        }
+        self.forget_old();
+    }
+
+    fn forget_old(&mut self) {
+        self.log.drain(..self.log.len().saturating_sub(LOG_KEPT));
+        self.conditions.drain(..self.conditions.len().saturating_sub(CONDITIONS_KEPT));
+    }
+
+    fn alert(&self, event: &Event) -> Option<Told> {
+        match &event.body {
+            EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
+                let level = if alert.level == "error" { Level::Complaint } else { Level::Warning };
+                Some(Told { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone(), urgent: false })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The last part of a run's id, which tells runs apart where there is little room.
+pub fn short_id(id: &str) -> &str {
+    id.rsplit('-').next().unwrap_or(id)
+}
+
+/// An event as it is kept to be read; `None` for those that nobody reads one by one.
+fn readable(mut event: Event) -> Option<Event> {
+    match &mut event.body {
+        EventBody::Group(_) | EventBody::Phase(_) | EventBody::Device(_) | EventBody::Unknown(_) => return None,
+        EventBody::Step(step) => step.metrics.retain(|name, _| TOLD_OF_A_STEP.contains(&name.as_str())),
+        _ => {}
+    }
+    Some(event)
+}
+
+/// The latest events of a run's log, oldest first; of a long log only the end is read. Lines that are no events are left out.
+///
+/// # Errors
+/// A sentence, where the log cannot be read.
+pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
+    let path = run.join("events.jsonl");
+    let told = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut file = crate::files::open(&path).map_err(told)?;
+    let start = file.metadata().map_err(told)?.len().saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(start)).map_err(told)?;
+    let mut bytes = Vec::new();
+    // The worker goes on writing: no more than was there when this began.
+    file.take(TAIL_BYTES).read_to_end(&mut bytes).map_err(told)?;
+    let text = String::from_utf8_lossy(&bytes);
+    // From the middle of a log the first line is a piece of one.
+    let whole = text.lines().skip(usize::from(start > 0));
+    Ok(whole
+        .filter_map(|line| Event::from_line(line).ok())
+        .filter(|event| !matches!(event.body, EventBody::Group(_) | EventBody::Phase(_)))
+        .collect())
+}

@@ -1,0 +1,41 @@
+//! Why text cannot be typed now. It takes the keys of whoever types on, up to enter or escape.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{Outcome, window};
+use crate::view::model::Model;
+use crate::view::style_role::Role;
+
+/// What was wanted, and why it cannot be.
+#[derive(Debug)]
+pub struct Refusal {
+    title: &'static str,
+    why: String,
+}
+
+impl Refusal {
+    /// `why` as a sentence.
+    pub fn new(title: &'static str, why: String) -> Self {
+        Self { title, why }
+    }
+
+    pub(super) fn key(&self, event: KeyEvent) -> Outcome {
+        if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { Outcome::Close } else { Outcome::Stay }
+    }
+
+    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        let columns = 64.min(area.width);
+        let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
+        let inside = window(model, frame, area, self.title, columns, rows + 5);
+        let lines = vec![
+            Line::styled(self.why.clone(), model.theme.style(Role::Bad)),
+            Line::default(),
+            Line::styled("Cannot type here now. Esc closes.", model.theme.style(Role::Faint)),
+        ];
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    }
+}

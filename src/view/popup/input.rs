@@ -1,0 +1,78 @@
+//! A question that is answered by one line of text.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::{Outcome, Then, window};
+use crate::view::message::Command;
+use crate::view::model::Model;
+use crate::view::style_role::Role;
+use crate::view::widgets::field::Field;
+
+/// What is wrong with an answer; `None` where nothing is.
+type Check = fn(&Model, &str) -> Option<String>;
+type Answer = Box<dyn FnOnce(&mut Model, String) -> Vec<Command> + Send>;
+
+/// A question.
+pub struct Ask {
+    title: String,
+    label: String,
+    field: Field,
+    check: Check,
+    then: Option<Answer>,
+}
+
+impl Ask {
+    /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes its place.
+    pub fn new(
+        title: impl Into<String>,
+        label: impl Into<String>,
+        text: &str,
+        then: impl FnOnce(&mut Model, String) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        Self { title: title.into(), label: label.into(), field: Field::selected(text), check: |_, _| None, then: Some(Box::new(then)) }
+    }
+
+    /// With a check that says what is wrong while typing; a wrong answer cannot be given.
+    #[must_use]
+    pub fn checked(self, check: Check) -> Self {
+        Self { check, ..self }
+    }
+
+    pub(super) fn key(&mut self, model: &Model, event: KeyEvent) -> Outcome {
+        match event.code {
+            KeyCode::Esc => return Outcome::Close,
+            KeyCode::Enter if (self.check)(model, self.field.text()).is_none() => {
+                let (then, text) = (self.then.take(), self.field.text().to_owned());
+                return then.map_or(Outcome::Close, |then| Outcome::Then(Then::new(move |model| then(model, text))));
+            }
+            _ => self.field.key(event),
+        };
+        Outcome::Stay
+    }
+
+    pub(super) fn paste(&mut self, text: &str) {
+        self.field.paste(text);
+    }
+
+    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        let inside = window(model, frame, area, &self.title, 72, 7);
+        let theme = &model.theme;
+        let wrong = (self.check)(model, self.field.text());
+        let below = match &wrong {
+            Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),
+            None => Line::styled("enter accept, esc cancel", theme.style(Role::Faint)),
+        };
+        let lines = vec![Line::from(self.label.clone()), self.field.line(theme, inside.width as usize, true), Line::default(), below];
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    }
+}
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Ask").field("title", &self.title).field("field", &self.field).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,147 @@
+//! ForecastJob a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::followed_run::{FollowedRun, short_id};
+use super::message::{Command, Work};
+use super::model::Model;
+use super::popup::Ask;
+use super::subprocess::Call;
+use crate::run::{Liveness, RunError, Status, Verb, WorkerSignal, ask, signal_worker};
+
+/// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What follows an answer.
+type Then = fn(&mut Model) -> Vec<Command>;
+
+/// Why a followed run's worker cannot be asked anything; `None` where one should be there.
+pub fn refusal(run: &FollowedRun) -> Option<String> {
+    gone(run).or_else(|| no_worker(&run.id(), run.status()))
+}
+
+/// Why a followed run cannot be resumed; `None` where it can be, by its worker or by a new one.
+pub fn no_resume(run: &FollowedRun) -> Option<String> {
+    gone(run).or_else(|| no_resume_from(&run.id(), run.status()))
+}
+
+/// Why nothing can be noted in a followed run; `None` where it can be, by its worker or without one.
+pub fn no_note(run: &FollowedRun) -> Option<String> {
+    gone(run).or_else(|| no_note_in(&run.id(), run.status()))
+}
+
+/// Why nothing can be noted in a run that stands there.
+pub fn no_note_in(name: &str, status: Status) -> Option<String> {
+    (status == Status::Created).then(|| format!("{name} has no worker yet: start it, then add a note"))
+}
+
+fn gone(run: &FollowedRun) -> Option<String> {
+    run.is_gone.then(|| format!("{} no longer exists", run.id()))
+}
+
+/// Why the worker of a run that stands there cannot be asked anything; `name` is what the sentence calls the run.
+pub fn no_worker(name: &str, status: Status) -> Option<String> {
+    match status {
+        Status::Created => Some(format!("{name} has no worker yet")),
+        Status::Finished => Some(format!("{name} is finished: no worker to ask")),
+        Status::Failed | Status::Interrupted => Some(format!("{name} is {}: resume it first (r)", status.name())),
+        _ => None,
+    }
+}
+
+/// Why a run that stands there cannot be resumed.
+pub fn no_resume_from(name: &str, status: Status) -> Option<String> {
+    match status {
+        Status::Created | Status::Paused | Status::Failed | Status::Interrupted => None,
+        Status::Finished => Some(format!("{name} is finished: to train further, start a run from its result")),
+        status => Some(format!("{name} is {}: nothing to resume", status.name())),
+    }
+}
+
+/// Ask a run's worker; what it answers becomes a notice.
+pub fn request(run: &Path, verb: Verb) -> Command {
+    request_then(run, verb, |_| Vec::new())
+}
+
+/// Ask a run's worker; what it answers becomes a notice, and `then` follows.
+pub fn request_then(run: &Path, verb: Verb, then: Then) -> Command {
+    let path = run.to_owned();
+    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), move |model, (answer, name)| told(model, &name, answer, then))
+}
+
+/// The question for a note; what was typed is told again where it could not be written. `then` follows.
+pub fn ask_note(run: PathBuf, then: Then) -> Ask {
+    let question =
+        Ask::new("Add note", "Note:", "", move |_, text| note_of(&text).into_iter().map(|verb| request_then(&run, verb, then)).collect());
+    question.checked(|_, text| note_of(text).err())
+}
+
+fn note_of(text: &str) -> Result<Verb, String> {
+    Verb::parse("annotate", &[("text".to_owned(), text.into())].into_iter().collect())
+}
+
+/// The worker's answer in words. One that should stop and does not answer is signalled, as `runs stop` does.
+fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
+    match (ask(run, verb, PATIENCE, &mut |_| {}), verb) {
+        (Err(RunError::NoAnswer { seconds, .. }), Verb::Stop { now }) => {
+            let (signal, name) = if *now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
+            signal_worker(run, signal).map_err(|error| error.to_string())?;
+            Ok(format!("no answer for {seconds} s: sent {name}"))
+        }
+        (Err(error), Verb::Annotate { text }) => Err(format!("{error}; note not saved: {text}")),
+        (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
+    }
+}
+
+fn told(model: &mut Model, name: &str, answer: Result<String, String>, then: Then) -> Vec<Command> {
+    match answer {
+        Ok(text) => model.say(format!("{name}: {text}")),
+        Err(error) => model.complain(error),
+    }
+    then(model)
+}
+
+/// Requests of different kinds do not displace each other's answers.
+fn key(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Checkpoint => "control.checkpoint",
+        Verb::Eval => "control.eval",
+        Verb::Sample(_) => "control.sample",
+        Verb::Stop { .. } => "control.stop",
+        Verb::Annotate { .. } => "control.annotate",
+        Verb::Set { .. } => "control.set",
+        Verb::Status | Verb::Pause | Verb::Resume => "control.pause",
+    }
+}
+
+/// Let the current run go on.
+pub fn resume_current(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+    vec![resume(model, &run, |_| Vec::new())]
+}
+
+/// Let a run go on: its worker where one lives, else a new one, started by our own program. `then` follows.
+pub fn resume(model: &Model, run: &Path, then: Then) -> Command {
+    let (path, name) = (run.to_owned(), name(run));
+    let call = Call::of(model, ["runs", "resume", &run.display().to_string(), "--json"]);
+    Work::stream("control.resume", move |outlet| {
+        let answer = match Liveness::of(&path) {
+            Liveness::Gone(_) => {
+                let text = format!("{name}: starting worker ...");
+                outlet.put(move |model| {
+                    model.say(text);
+                    Vec::new()
+                });
+                call.json().map(|_| "resumed by a new worker".to_owned())
+            }
+            _ => answer(&path, &Verb::Resume),
+        };
+        outlet.put(move |model| told(model, &name, answer, then));
+    })
+}
+
+/// What notices call a run.
+fn name(run: &Path) -> String {
+    short_id(&run.file_name().unwrap_or_default().to_string_lossy()).to_owned()
+}

@@ -1,0 +1,246 @@
+//! Starting an eval from here: its cost said first, then this program on its own, which goes on when the view ends.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::report::{passes_of, short_id};
+use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
+use crate::score::given_threads;
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+use crate::view::popup::{Ask, Confirm, Popup};
+use crate::view::run_control;
+
+/// An eval that goes on, started in this session or in an earlier one.
+#[derive(Debug)]
+pub(super) struct EvalJob {
+    folder: PathBuf,
+    /// Whether its process, where it is one of this session, has ended.
+    ended: Arc<AtomicBool>,
+    /// What it said last.
+    told: String,
+}
+
+/// How an eval stands.
+enum Standing {
+    Goes(String),
+    Done,
+    Failed(String),
+}
+
+/// The folder of evals that were started on their own.
+pub(super) fn evals_folder(data: &Path) -> PathBuf {
+    data.join("evals")
+}
+
+/// Why none can be started.
+pub(super) fn no_start(model: &Model) -> Option<String> {
+    if model.eval.started.is_some() {
+        return Some("an eval is already running: its result opens here".to_owned());
+    }
+    match model.workbench.current_run() {
+        None => Some("no run is open: open one on screen 1".to_owned()),
+        Some(run) => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
+    }
+}
+
+/// What goes on, in a few words.
+pub(super) fn progress(model: &Model) -> Option<String> {
+    model.eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
+}
+
+/// DraftTarget a live run its worker is asked; else the prompts are asked for.
+pub(super) fn ask(model: &mut Model) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let status = run.status();
+    if !status.is_ended() && status != crate::run::Status::Created {
+        return ask_worker(model);
+    }
+    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "proof", |model, on| {
+        confirm(model, on.trim().to_owned());
+        Vec::new()
+    });
+    model.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
+    Vec::new()
+}
+
+fn ask_worker(model: &mut Model) -> Vec<Command> {
+    let Some(path) = model.workbench.current.clone() else { return Vec::new() };
+    let text = "The run is active: its worker runs the eval after the current step, and training waits.";
+    let yes = move |_: &mut Model| vec![run_control::request(&path, Verb::Eval)];
+    model.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
+    Vec::new()
+}
+
+/// Say what it will cost, as far as that was measured, and start it after a yes.
+fn confirm(model: &mut Model, on: String) {
+    let Some(run) = model.workbench.current_run() else { return };
+    let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == on).collect();
+    let cost = match passes.last() {
+        Some(pass) => {
+            let slowest = passes.iter().map(|pass| pass.seconds).fold(0.0, f64::max);
+            let device = run.history.run.as_ref().map_or("its device", |run| run.device.as_str());
+            format!(
+                "{} prompts, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
+                pass.summary.n
+            )
+        }
+        None => format!("Duration unknown: the run has no eval on {on}."),
+    };
+    let text =
+        format!("{cost}\nContinues after you quit; the run is not changed. Results: {}.", evals_folder(&model.options.data).display());
+    model.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |model| begin(model, &on))));
+}
+
+fn begin(model: &mut Model, on: &str) -> Vec<Command> {
+    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(directory) = run.directory.clone() else { return Vec::new() };
+    let time = i64::try_from(model.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time =
+        time.map_or_else(|| model.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
+    let folder = evals_folder(&model.options.data).join(format!("{time}-{}", short_id(&run.id())));
+    let (program, here, on) = (model.options.program.clone(), model.options.here.clone(), on.to_owned());
+    vec![Work::once(
+        "eval.start",
+        move || {
+            let kept = list_checkpoints(directory.path()).unwrap_or_default();
+            let history = RunState::read(directory.path()).unwrap_or_default();
+            if kept.is_empty() {
+                return Err(format!("{} has no checkpoint", directory.id()));
+            }
+            if history.best_step_by(&kept, directory.file().config.keep_best_by) == Some(0) {
+                return Err(format!("the best checkpoint of {} is step 0 (the base): nothing to compare", directory.id()));
+            }
+            let best = format!("trained={}@best", directory.path().display());
+            let mut process = Process::new(program);
+            process.arg0("grpo-tui").envs(given_threads());
+            process.arg("eval").arg(directory.path().join("task"));
+            process.args([
+                "--model",
+                &format!("base={}", directory.file().config.base_model),
+                "--model",
+                &best,
+                "--on",
+                &on,
+                "--json",
+                "--out",
+            ]);
+            process.arg(&folder).current_dir(here);
+            detached(process, &folder).map(|ended| EvalJob { folder, ended, told: "loading".to_owned() })
+        },
+        |model, started| {
+            match started {
+                Ok(started) => {
+                    model.say("eval started: its result opens here");
+                    model.eval.started = Some(started);
+                }
+                Err(error) => model.complain(error),
+            }
+            Vec::new()
+        },
+    )]
+}
+
+/// Start a process that a terminal's end does not reach; what it says goes into the folder. What comes back is set when it has ended.
+fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, String> {
+    let failed = |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let file = |name: &str| OpenOptions::new().create_new(true).write(true).mode(0o600).open(folder.join(name)).map_err(failed);
+    process.stdin(Stdio::null()).stdout(file("out.json")?).stderr(file("log")?).process_group(0);
+    let mut child = process.spawn().map_err(failed)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ended);
+    // While the view lives, the ended eval must not linger as a zombie.
+    let waiting = move || {
+        let _ = child.wait();
+        seen.store(true, Ordering::Release);
+    };
+    std::thread::Builder::new().name("reaper".to_owned()).spawn(waiting).map_err(failed)?;
+    Ok(ended)
+}
+
+/// Look once for an eval that an earlier session started and that goes on.
+pub(super) fn find(model: &mut Model) -> Vec<Command> {
+    if std::mem::replace(&mut model.eval.looked, true) {
+        return Vec::new();
+    }
+    let folder = evals_folder(&model.options.data);
+    vec![Work::once(
+        "eval.find",
+        move || {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            folders.sort();
+            folders.into_iter().rev().find(|folder| RunLock::is_held(folder))
+        },
+        |model, found| {
+            if let (Some(folder), None) = (found, &model.eval.started) {
+                model.eval.started = Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
+            }
+            Vec::new()
+        },
+    )]
+}
+
+/// See how the eval stands, once a second while one goes on.
+pub(super) fn look(model: &mut Model) -> Vec<Command> {
+    let Some(EvalJob { folder, ended, .. }) = &model.eval.started else { return Vec::new() };
+    if model.is_busy("eval.look") {
+        return Vec::new();
+    }
+    let (folder, ended) = (folder.clone(), Arc::clone(ended));
+    vec![Work::once(
+        "eval.look",
+        move || (standing(&folder, &ended), folder),
+        |model, (standing, folder)| {
+            match standing {
+                Standing::Goes(told) => {
+                    if let Some(started) = &mut model.eval.started {
+                        started.told = told;
+                    }
+                }
+                Standing::Failed(why) => {
+                    model.eval.started = None;
+                    model.complain(format!("eval failed: {why}"));
+                }
+                Standing::Done => {
+                    model.eval.started = None;
+                    model.say("eval finished");
+                    return match passes_of(&folder) {
+                        // The base first, as it was asked for.
+                        Ok(mut passes) => {
+                            passes.sort_by_key(|pass| pass.target != "base");
+                            super::show(model, passes)
+                        }
+                        Err(error) => {
+                            model.complain(error.to_string());
+                            Vec::new()
+                        }
+                    };
+                }
+            }
+            Vec::new()
+        },
+    )]
+}
+
+fn standing(folder: &Path, ended: &AtomicBool) -> Standing {
+    // Asked first: what ends right after this has left its result.
+    let goes = !ended.load(Ordering::Acquire) || RunLock::is_held(folder);
+    if folder.join(RESULT_FILE).is_file() {
+        return Standing::Done;
+    }
+    let log = crate::files::read(&folder.join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+    match (goes, last.strip_prefix("error:")) {
+        (true, _) => Standing::Goes(if last.is_empty() { "loading".to_owned() } else { last }),
+        (false, Some(why)) => Standing::Failed(why.trim().to_owned()),
+        (false, None) => Standing::Failed(format!("eval ended without a result; last line of {}: {last}", folder.join("log").display())),
+    }
+}

@@ -1,0 +1,112 @@
+//! The devices of this machine as a launch sees them: what they are, who holds them, who waits.
+
+use std::path::{Path, PathBuf};
+
+use crate::plan::human_bytes;
+use crate::run::{Device, DeviceChoice, Gpu, holder, queue_length, slots_folder};
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+
+/// One choice of the form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// What the form sets.
+    pub compute: DeviceChoice,
+    /// `the CPU`, `GPU 0 NVIDIA H200`.
+    pub title: String,
+    /// What the driver says of it: memory, strangers.
+    pub condition: String,
+    /// The run that holds it, in words; empty where none does.
+    pub holder: String,
+    /// Runs that wait for it.
+    pub waiting: usize,
+}
+
+impl Choice {
+    /// What a run that starts now would find, as a sentence.
+    pub fn queue(&self) -> String {
+        match (self.holder.is_empty(), self.waiting) {
+            (true, 0) => "free".to_owned(),
+            (true, waiting) => format!("{waiting} queued; a new run is number {}", waiting + 1),
+            (false, waiting) => format!("in use by {}; a new run is number {} in the queue", self.holder, waiting + 1),
+        }
+    }
+}
+
+/// Look at the devices again.
+pub fn look(model: &Model) -> Command {
+    let folder = model.options.slots.clone();
+    Work::once(
+        "launch.devices",
+        move || choices(folder),
+        |model, found| {
+            model.launch.devices = found;
+            Vec::new()
+        },
+    )
+}
+
+fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
+    // Without a folder of locks nobody can hold anything; a launch says what is wrong with it.
+    let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
+    let mut found = vec![choice(&folder, DeviceChoice::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
+    for ordinal in 0.. {
+        let Some(gpu) = Gpu::of_ordinal(ordinal) else { break };
+        let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
+        found.push(choice(&folder, DeviceChoice::Gpu(ordinal), &device, format!("GPU {ordinal} {}", gpu.name), condition(&gpu)));
+    }
+    found
+}
+
+fn choice(folder: &Path, compute: DeviceChoice, device: &Device, title: String, condition: String) -> Choice {
+    Choice { compute, title, condition, holder: holder(folder, device), waiting: queue_length(folder, device) }
+}
+
+fn cores() -> String {
+    std::thread::available_parallelism().map_or_else(|_| String::new(), |cores| format!("{cores} threads"))
+}
+
+fn condition(gpu: &Gpu) -> String {
+    let now = gpu.condition();
+    let memory = now.memory_used_bytes.zip(now.memory_total_bytes);
+    let memory = memory.map(|(used, total)| format!("{} of {} in use", human_bytes(used), human_bytes(total)));
+    let busy = now.utilisation.map(|share| format!("{:.0}% utilization", 100.0 * share));
+    let strangers = gpu.others().len();
+    let strangers = (strangers > 0).then(|| format!("{strangers} other processes"));
+    memory.into_iter().chain(busy).chain(strangers).collect::<Vec<_>>().join(", ")
+}
+
+/// The choice of the form in words.
+pub fn chosen(model: &Model) -> String {
+    let compute = model.launch.form.compute;
+    if compute == DeviceChoice::Any {
+        return "any GPU, else CPU".to_owned();
+    }
+    let known = model.launch.devices.iter().find(|choice| choice.compute == compute);
+    known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
+}
+
+/// The form's next device; `by` is 1 or -1.
+pub fn next(model: &Model, by: isize) -> DeviceChoice {
+    let all: Vec<DeviceChoice> =
+        std::iter::once(DeviceChoice::Any).chain(model.launch.devices.iter().map(|choice| choice.compute)).collect();
+    super::stepped(&all, &model.launch.form.compute, by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_said_in_a_sentence() {
+        let check = |holder: &str, waiting, expected: &str| {
+            let choice =
+                Choice { compute: DeviceChoice::Cpu, title: String::new(), condition: String::new(), holder: holder.to_owned(), waiting };
+            assert_eq!(choice.queue(), expected);
+        };
+        check("", 0, "free");
+        check("process 7 of user 0 since 14:03:59", 0, "held by process 7 of user 0 since 14:03:59; a new run is number 1");
+        check("process 7", 2, "held by process 7; a new run is number 3");
+        check("", 1, "1 queued; a new run is number 2");
+    }
+}

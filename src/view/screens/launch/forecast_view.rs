@@ -1,0 +1,254 @@
+//! What a run would take, as lines: failures first, then memory, time, disk, whether it can learn, and what differs from the last run.
+
+use ratatui::text::{Line, Span};
+
+use super::forecast::Forecast;
+use super::form;
+use super::key_help::last_value;
+use crate::config::KEYS;
+use crate::plan::{Disk, Memory, SignalReport, Time, Verdict, human_bytes, human_count, human_seconds};
+use crate::view::model::Model;
+use crate::view::style_role::Role;
+
+/// All lines, for a width of columns.
+pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
+    let text = Text { model, columns };
+    let launch = &model.launch;
+    let mut lines = Vec::new();
+    if let Some(failure) = &launch.failure {
+        lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
+    }
+    if let Some(asking) = &launch.asking {
+        let seconds = model.now_ms.saturating_sub(asking.since_ms) / 1000;
+        let what = if asking.samples { "measuring and sampling" } else { "measuring" };
+        lines.push(text.marked(&format!("{what}, {seconds} s; x cancels"), Role::Accent, ("◌ ", ". ")));
+        if !asking.told.is_empty() {
+            lines.push(text.faint(&asking.told));
+        }
+        lines.push(Line::default());
+    }
+    match &launch.forecast {
+        Some(measured) => {
+            if measured.is_stale(&launch.form) {
+                lines.push(text.marked("stale: settings changed; f updates", Role::Warning, ("▲ ", "! ")));
+            }
+            text.forecast(&measured.value, &mut lines);
+        }
+        None if launch.asking.is_none() => {
+            lines.push(Line::from("No forecast yet."));
+            lines.push(text.keyed("f", "forecast memory, time and disk on this machine"));
+            lines.push(text.keyed("t", "forecast and check learnability"));
+        }
+        None => {}
+    }
+    if let Some(measured) = &launch.signal {
+        lines.push(Line::default());
+        if measured.is_stale(&launch.form) {
+            lines.push(text.marked("stale: settings changed; t updates", Role::Warning, ("▲ ", "! ")));
+        }
+        text.signal(&measured.value, &mut lines);
+    }
+    lines.push(Line::default());
+    text.differences(&mut lines);
+    lines
+}
+
+struct Text<'a> {
+    model: &'a Model,
+    columns: usize,
+}
+
+impl Text<'_> {
+    fn forecast(&self, forecast: &Forecast, lines: &mut Vec<Line<'static>>) {
+        if let Some(why) = &forecast.why {
+            lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
+        } else {
+            let share = 100.0 * forecast.trainable as f64 / forecast.parameters.max(1) as f64;
+            lines.push(Line::from(format!(
+                "{} steps on {}; {} weights, {share:.1} % trained",
+                forecast.steps,
+                forecast.device,
+                human_count(forecast.parameters)
+            )));
+        }
+        lines.extend(forecast.data_problems.iter().map(|problem| self.marked(problem, Role::Warning, ("▲ ", "! "))));
+        self.memory(&forecast.memory, lines);
+        if let Some(time) = &forecast.time {
+            self.time(time, lines);
+        }
+        if let Some(disk) = &forecast.disk {
+            let is_upper_bound = forecast.time.is_some_and(|time| time.is_upper_bound);
+            self.disk(disk, if is_upper_bound { "disk, at most" } else { "disk" }, lines);
+        }
+    }
+
+    fn memory(&self, memory: &Memory, lines: &mut Vec<Line<'static>>) {
+        let whole = memory.machine_bytes.unwrap_or(memory.peak_bytes).max(1);
+        let fits = memory.machine_bytes.is_none_or(|machine| memory.peak_bytes <= machine);
+        let of = memory.machine_bytes.map_or_else(String::new, |machine| {
+            format!(" of {} ({:.0} %)", human_bytes(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
+        });
+        lines.push(self.title("memory"));
+        let verdict = if fits { String::new() } else { ", does not fit".to_owned() };
+        let role = if fits { Role::Good } else { Role::Bad };
+        lines.push(Line::from(vec![
+            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),
+            Span::raw(format!(" peak {}{of}", human_bytes(memory.peak_bytes))),
+            Span::styled(verdict, self.model.theme.style(Role::Bad)),
+        ]));
+        for part in &memory.parts {
+            let when = part.phase.in_words();
+            let size = format!("{:>9}", human_bytes(part.bytes));
+            let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
+            lines.push(Line::from(vec![
+                Span::raw(format!("{size} ")),
+                Span::styled(bar, self.model.theme.style(Role::SeriesOne)),
+                Span::raw(format!(" {}", part.name)),
+                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.model.theme.style(Role::Faint)),
+            ]));
+        }
+        if memory.peak_recomputed_bytes < memory.peak_bytes {
+            lines.push(self.faint(&format!("{:>9} peak with recompute_activations = always", human_bytes(memory.peak_recomputed_bytes))));
+        }
+    }
+
+    fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
+        let title = if time.is_upper_bound { "time, at most" } else { "time, about" };
+        lines.push(self.title(&format!("{title}, if all groups are mixed")));
+        let in_all = |step: f64, total: f64| format!("{} per step, {} total", human_seconds(step), human_seconds(total));
+        lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
+        if time.is_upper_bound {
+            lines.push(self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))));
+            lines.push(self.faint("assumes max_completion_tokens: some sampled completions were truncated"));
+        }
+        let step = time.seconds_per_step.max(1e-12);
+        for (name, seconds) in [
+            ("prefill", time.prefill_seconds_per_step),
+            ("decode", time.decode_seconds_per_step),
+            ("gradient", time.training_seconds_per_step),
+        ] {
+            lines.push(Line::from(vec![
+                Span::raw(format!("{:>9} ", human_seconds(seconds))),
+                Span::styled(self.bar(seconds / step, 6), self.model.theme.style(Role::SeriesTwo)),
+                Span::raw(format!(" {name}, {:.0} %", 100.0 * seconds / step)),
+            ]));
+        }
+        let evals = format!("{:>9} {} evals, and the test set before and after", human_seconds(time.eval_seconds), time.evals);
+        lines.push(self.faint(&evals));
+    }
+
+    fn disk(&self, disk: &Disk, title: &str, lines: &mut Vec<Line<'static>>) {
+        lines.push(self.title(title));
+        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", human_bytes(free)));
+        let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
+        let role = if short { Role::Bad } else { Role::Text };
+        let short = if short { ": does not fit" } else { "" };
+        lines.push(Line::styled(format!("{}{free}{short}", human_bytes(disk.total_bytes)), self.model.theme.style(role)));
+        lines.push(self.faint(&format!(
+            "{} checkpoints of {}, rollouts {}, evals {}",
+            disk.checkpoints,
+            human_bytes(disk.checkpoint_bytes),
+            human_bytes(disk.rollouts_bytes),
+            human_bytes(disk.evals_bytes)
+        )));
+    }
+
+    fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        lines.push(self.title("learnability"));
+        let (role, marks) = match signal.advice.verdict {
+            Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
+            Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
+            Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
+        };
+        lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.in_words(), signal.advice.why), role, marks));
+        lines.push(Line::from(format!(
+            "{} of {} groups mixed ({} to {}), {} all max, {} all equal",
+            percent(signal.informative),
+            signal.prompts,
+            percent(signal.informative_interval[0]),
+            percent(signal.informative_interval[1]),
+            percent(signal.all_best),
+            percent(signal.all_worst)
+        )));
+        for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
+            let theme = &self.model.theme;
+            lines.push(Line::from(vec![
+                Span::styled(self.bar(share, 10), theme.style(crate::view::theme::Theme::tier_role(tier))),
+                Span::raw(format!(" {:>5} {tier}", percent(share))),
+            ]));
+        }
+        let failures: Vec<String> = signal.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
+        if !failures.is_empty() {
+            lines.push(self.faint(&format!("failures: {}; {} truncated", failures.join(", "), percent(signal.truncated))));
+        }
+        lines.extend(signal.advice.changes.iter().map(|change| Line::from(format!("- {change}"))));
+    }
+
+    fn differences(&self, lines: &mut Vec<Line<'static>>) {
+        let Some(around) = &self.model.launch.around else {
+            lines.push(self.faint("loading the last run ..."));
+            return;
+        };
+        let Some(last) = &around.last else {
+            lines.push(self.title("last run"));
+            lines.push(self.faint("no runs of this task yet"));
+            return;
+        };
+        lines.push(self.title(&format!("diff to last run, {}", last.id)));
+        let keys = KEYS.iter().filter_map(|key| {
+            let (now, then) = (form::value(self.model, key), last_value(self.model, key).unwrap_or_default());
+            let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
+            (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
+        });
+        let digest = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+        let files = last.files.iter().map(|(name, then, now)| (name.clone(), digest(then), digest(now)));
+        let differences: Vec<_> = files.chain(keys).collect();
+        if differences.is_empty() {
+            lines.push(self.faint("no difference: same configuration and task files"));
+        }
+        for (name, then, now) in differences {
+            lines.push(Line::from(vec![
+                Span::raw(format!("{name} ")),
+                Span::styled(then, self.model.theme.style(Role::Removed)),
+                Span::styled(format!(" {} ", self.model.theme.glyph("→", "->")), self.model.theme.style(Role::Faint)),
+                Span::styled(now, self.model.theme.style(Role::Added)),
+            ]));
+        }
+        if self.model.workbench.draft.is_changed() {
+            lines.push(self.marked("the schema in the editor is not saved: the run uses the saved file", Role::Warning, ("▲ ", "! ")));
+        }
+    }
+
+    /// A share in [0, 1] as a bar, to an eighth of a column where letters beyond ASCII may be drawn.
+    fn bar(&self, share: f64, columns: usize) -> String {
+        const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+        let columns = columns.min(self.columns / 4).max(1);
+        let filled = share.clamp(0.0, 1.0) * columns as f64;
+        let theme = &self.model.theme;
+        let (full, rest) = if theme.ascii {
+            ((filled.round() as usize).min(columns), "")
+        } else {
+            let eighths = if share > 0.0 { ((filled * 8.0).round() as usize).max(1) } else { 0 };
+            ((eighths / 8).min(columns), EIGHTHS.get(eighths % 8).copied().unwrap_or_default())
+        };
+        let blanks = columns.saturating_sub(full + usize::from(!rest.is_empty()));
+        format!("{}{rest}{}", theme.glyph("█", "#").repeat(full), theme.glyph(" ", ".").repeat(blanks))
+    }
+
+    fn title(&self, text: &str) -> Line<'static> {
+        Line::styled(text.to_owned(), self.model.theme.style(Role::Title))
+    }
+
+    fn faint(&self, text: &str) -> Line<'static> {
+        Line::styled(text.to_owned(), self.model.theme.style(Role::Faint))
+    }
+
+    fn marked(&self, text: &str, role: Role, marks: (&'static str, &'static str)) -> Line<'static> {
+        Line::styled(format!("{}{text}", self.model.theme.glyph(marks.0, marks.1)), self.model.theme.style(role))
+    }
+
+    fn keyed(&self, key: &str, text: &str) -> Line<'static> {
+        Line::from(vec![Span::styled(format!("{key}  "), self.model.theme.style(Role::Key)), Span::raw(text.to_owned())])
+    }
+}

@@ -1,0 +1,105 @@
+//! What a step's groups teach: the spread of advantages, the tiers over time, and the kinds of failure over time.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::{failures, group_rows};
+use crate::score::Tier;
+use crate::view::followed_run::FollowedRun;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::style_role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::number_format::percent;
+use crate::view::widgets::stacked_bar::{Band, stack};
+use crate::view::widgets::{histogram, sparkline};
+
+/// Draws the pane.
+pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &model.theme;
+    let block = pane(theme, "tiers, failures, advantages", focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let advantages = if rows >= 3 { of_advantages(model, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
+    let room = rows.saturating_sub(advantages.len());
+    let failing = of_failures(model, run, columns, room.saturating_sub(3) / 2);
+    let mut lines = of_tiers(model, run, columns, room.saturating_sub(failing.len()));
+    lines.extend(failing);
+    lines.extend(advantages);
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The shares of the tiers as a stacked picture, with the shares at the step that is looked at.
+fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    if rows == 0 {
+        return Vec::new();
+    }
+    let at = model.live.at(run);
+    let series = |tier: Tier| run.history.metrics.get(&format!("tiers/{}", tier.name()));
+    let falling = || Tier::ALL.into_iter().rev();
+    let head = |blank: &'static str| {
+        let parts = falling().flat_map(|tier| {
+            let share = series(tier).and_then(|series| series.at(at)).map_or_else(|| "-".to_owned(), percent);
+            let sign = Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name())));
+            [sign, Span::raw(format!("{} {} ", tier.name(), share.replace(' ', blank)))]
+        });
+        Line::from(parts.collect::<Vec<_>>())
+    };
+    let head = if head(" ").width() <= columns + 1 { head(" ") } else { head("") };
+    let bands: Vec<Band<'_>> = falling()
+        .map(|tier| Band { series: series(tier), sign: theme.tier_glyph(tier.name()), role: Theme::tier_role(tier.name()) })
+        .collect();
+    let (first, last) = model.live.view.steps(model.live.last(run));
+    let mut lines = vec![head];
+    lines.extend(stack(theme, &bands, (first.max(1), last), columns, rows - 1));
+    lines
+}
+
+/// The commonest kinds of failure: a curve and the share at the step that is looked at.
+fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let (_, last) = model.live.view.steps(model.live.last(run));
+    let shares = failures::shares(model, run, last, 60);
+    let mut sums: Vec<(&str, &Vec<f64>, f64)> =
+        shares.iter().map(|(name, values)| (*name, values, values.iter().filter(|value| value.is_finite()).sum())).collect();
+    sums.retain(|(_, _, sum)| *sum > 0.0);
+    sums.sort_by(|a, b| b.2.total_cmp(&a.2));
+    if sums.is_empty() {
+        let text = if run.history.last_step == 0 { "" } else { "no failures in the steps shown" };
+        return vec![Line::styled(text, theme.style(Role::Faint)); usize::from(most > 0)];
+    }
+    let line = |(name, values, _): (&str, &Vec<f64>, f64)| {
+        let curve = sparkline::sparkline(theme, values, columns.saturating_sub(20), Some((0.0, 1.0)));
+        let now = values.last().copied().unwrap_or(f64::NAN);
+        let share = if now.is_nan() { "-".to_owned() } else { percent(now) };
+        Line::from(vec![Span::raw(format!("{name:<11} {share:>6} ")), Span::styled(curve, theme.style(Role::Invalid))])
+    };
+    sums.into_iter().take(most).map(line).collect()
+}
+
+/// How the advantages of the step are spread.
+fn of_advantages(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let theme = &model.theme;
+    let step = model.live.at(run);
+    let all: Vec<f64> =
+        group_rows::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
+    let widest = all.iter().fold(0.0, |widest: f64, value| widest.max(value.abs()));
+    if all.is_empty() || widest == 0.0 {
+        let text = if all.is_empty() { "" } else { "advantages: all 0 (zero-variance groups only)" };
+        return vec![Line::styled(text, theme.style(Role::Faint))];
+    }
+    let (low, high) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+    let said = format!(" {low:+.2} to {high:+.2}");
+    let bins = columns.saturating_sub(12 + said.len()).clamp(3, 31) | 1;
+    let bars = histogram::bars(theme, &histogram::counts(all, (-widest, widest), bins), rows);
+    let count = bars.len();
+    let line = |(index, bar): (usize, String)| {
+        let (before, after) = if index + 1 == count { ("advantages ", said.clone()) } else { ("           ", String::new()) };
+        Line::from(vec![Span::raw(before), Span::styled(bar, theme.style(Role::SeriesOne)), Span::raw(after)])
+    };
+    bars.into_iter().enumerate().map(line).collect()
+}

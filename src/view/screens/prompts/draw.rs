@@ -1,0 +1,117 @@
+//! The prompts screen's picture.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::layout::{self, CHAT, EDITOR, HEALTH, ROWS};
+use super::row_editor::Said;
+use super::rows::{Column, selected_row};
+use super::table;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::style_role::Role;
+use crate::view::widgets::editor::{Look, paint};
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
+    if model.workbench.task.is_none() {
+        let (role, text) = match &model.workbench.task_error {
+            Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
+            None => (Role::Faint, "loading task ...".to_owned()),
+        };
+        let frame_of = pane(&model.theme, "prompts", true);
+        let inner = frame_of.inner(body);
+        frame.render_widget(frame_of, body);
+        frame.render_widget(Paragraph::new(Line::styled(text, model.theme.style(role))).wrap(Wrap { trim: false }), inner);
+        return;
+    }
+    for (name, area) in layout::areas(model, body) {
+        match name {
+            ROWS => rows(model, frame, area),
+            CHAT => chat(model, frame, area),
+            HEALTH => health(model, frame, area),
+            EDITOR => editor(model, frame, area),
+            _ => {}
+        }
+    }
+}
+
+fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let prompts = &model.prompts;
+    let count = match prompts.shown.len() == prompts.entries.len() {
+        true => format!("{} rows", prompts.entries.len()),
+        false => format!("{} of {} rows", prompts.shown.len(), prompts.entries.len()),
+    };
+    let sort = match prompts.sort {
+        (Column::File, false) => String::new(),
+        (column, backwards) => format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") }),
+    };
+    let busy = if model.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
+    let frame_of = pane(theme, &format!("{count}{sort}{busy}"), layout::pane(model) == ROWS);
+    let inner = frame_of.inner(area);
+    frame.render_widget(frame_of, area);
+    let columns = inner.width as usize;
+    let mut lines = table::heading(model, columns);
+    lines.extend(table::rows(model, columns, layout::table_rows(model, area)));
+    if prompts.shown.is_empty() {
+        let text = match prompts.entries.is_empty() {
+            true => "no prompt rows: a adds one, e opens the file",
+            false => "no rows match the filter; esc clears it",
+        };
+        lines.push(Line::styled(text, theme.style(Role::Faint)));
+    }
+    frame.render_widget(Paragraph::new(lines), inner);
+}
+
+fn chat(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let id = selected_row(model).map_or_else(String::new, |row| format!("{} ", row.id));
+    let tokens = match (model.prompts.chat.as_ref().and_then(|chat| chat.tokens), &model.prompts.counter) {
+        (Some(tokens), Some(Ok(counter))) => format!("{tokens} tokens of {}", counter.name),
+        _ => String::new(),
+    };
+    let frame_of = pane(theme, &format!("{id}prompt preview  {tokens}"), layout::pane(model) == CHAT);
+    let inner = frame_of.inner(area);
+    frame.render_widget(frame_of, area);
+    let lines = table::chat_lines(model);
+    let top = model.prompts.chat_top.min(lines.len().saturating_sub(1));
+    let seen: Vec<Line<'static>> = lines.into_iter().skip(top).take(inner.height as usize).collect();
+    frame.render_widget(Paragraph::new(seen).wrap(Wrap { trim: false }), inner);
+}
+
+fn health(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let focused = layout::pane(model) == HEALTH;
+    let frame_of = pane(theme, "dataset health", focused);
+    let inner = frame_of.inner(area);
+    frame.render_widget(frame_of, area);
+    let mut lines = table::health_head(model);
+    let findings = table::findings(model);
+    let room = (inner.height as usize).saturating_sub(lines.len());
+    let cursor = model.prompts.finding;
+    let first = cursor.first(room, findings.len());
+    let here = cursor.at(findings.len());
+    let seen = findings.iter().enumerate().skip(first).take(room);
+    lines.extend(seen.map(|(place, finding)| table::finding_line(model, finding, focused && here == Some(place))));
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inner);
+}
+
+fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let Some(editing) = &model.prompts.editing else { return };
+    let (said, role) = match &editing.said {
+        Said::Wrong(said) => (format!(" {} {said} ", theme.glyph("✗", "x")), Role::Bad),
+        Said::Odd(said) => (format!(" {} {said} ", theme.glyph("▲", "!")), Role::Warning),
+        Said::Fine(said) if said.is_empty() => (String::new(), Role::Good),
+        Said::Fine(said) => (format!(" {} {said} ", theme.glyph("✓", "ok:")), Role::Good),
+    };
+    let unsaved = if editing.is_changed() { " (unsaved)" } else { "" };
+    let frame_of =
+        pane(theme, &format!("{}{unsaved}", editing.title()), true).title_bottom(Line::from(Span::styled(said, theme.style(role))));
+    let inner = frame_of.inner(area);
+    frame.render_widget(frame_of, area);
+    paint(&editing.editor, Look { theme, typing: true, focused: true, faults: &[] }, frame, inner);
+}

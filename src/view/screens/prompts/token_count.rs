@@ -1,0 +1,109 @@
+//! Tokens of every row and the health of the sets, counted beside the view with the base model's tokenizer.
+
+use std::sync::Arc;
+
+use super::preview;
+use super::rows::{Column, arrange, row};
+use crate::config::{Layers, TrainConfig};
+use crate::hub::find_model;
+use crate::score::{Scorer, check_prompts, prompt_tokens};
+use crate::task::Task;
+use crate::text::Tokenizer;
+use crate::view::message::{Command, Work};
+use crate::view::model::Model;
+use crate::view::screens::launch::context::train_table;
+
+/// A row whose tokens are not counted yet.
+pub const UNCOUNTED: u32 = u32::MAX;
+/// A row that the template does not take.
+pub const UNCOUNTABLE: u32 = u32::MAX - 1;
+/// Rows that are counted between two looks at the screen.
+const CHUNK: usize = 500;
+
+/// What counts tokens.
+#[derive(Debug, Clone)]
+pub struct Counter {
+    /// The model's tokenizer and template.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's name.
+    pub name: String,
+    /// Why it is not the base model's, if so.
+    pub note: Option<String>,
+}
+
+/// Load the tokenizer, count every row, check the sets; each as soon as it is there.
+pub(super) fn count(model: &mut Model) -> Vec<Command> {
+    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let entries = model.prompts.entries.clone();
+    let named = model.prompts.model.clone();
+    model.prompts.health = None;
+    let work = Work::stream("prompts.count", move |outlet| {
+        let config = config(&open.task, named.as_deref());
+        let counter = config.as_ref().map_err(Clone::clone).and_then(counter);
+        let told = counter.clone();
+        let wanted = outlet.put(move |model| {
+            model.prompts.counter = Some(told);
+            preview::show(model)
+        });
+        if !wanted {
+            return;
+        }
+        let tokenizer = counter.ok().map(|counter| counter.tokenizer);
+        for (number, chunk) in entries.chunks(CHUNK).enumerate() {
+            let Some(tokenizer) = &tokenizer else { break };
+            let tokens: Vec<u32> = chunk
+                .iter()
+                .map(|entry| {
+                    let counted = row(&open, *entry).and_then(|row| prompt_tokens(&open.task, tokenizer, &row.messages).ok());
+                    counted.map_or(UNCOUNTABLE, |tokens| u32::try_from(tokens).unwrap_or(UNCOUNTABLE - 1))
+                })
+                .collect();
+            let more = outlet.put(move |model| {
+                let at = number * CHUNK;
+                if let Some(places) = model.prompts.tokens.get_mut(at..at + tokens.len()) {
+                    places.copy_from_slice(&tokens);
+                }
+                Vec::new()
+            });
+            if !more {
+                return;
+            }
+        }
+        outlet.put(|model| if model.prompts.sort.0 == Column::Tokens { arrange(model) } else { Vec::new() });
+        let longest = config.map_or(usize::MAX, |config| config.max_seq_len);
+        let health = Scorer::new(&open.task)
+            .map_err(|error| error.to_string())
+            .and_then(|scorer| check_prompts(&open.task, &scorer, tokenizer.as_deref(), longest).map_err(|error| error.to_string()));
+        outlet.put(move |model| {
+            model.prompts.health = Some(health);
+            Vec::new()
+        });
+    });
+    vec![work]
+}
+
+/// What training would take: the key table and the task's own.
+fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
+    let own = train_table(task)?;
+    let layers = Layers { task: Some(own), set: model.iter().map(|model| format!("base_model={model}")).collect(), ..Layers::default() };
+    Ok(layers.resolve().map_err(|error| error.to_string())?.config)
+}
+
+fn counter(config: &TrainConfig) -> Result<Counter, String> {
+    let load = |name: &str| {
+        let source = find_model(name).map_err(|error| error.to_string())?;
+        Tokenizer::load(&source).map(Arc::new).map_err(|error| error.to_string())
+    };
+    let name = config.base_model.clone();
+    match load(&name) {
+        Ok(tokenizer) => Ok(Counter { tokenizer, name, note: None }),
+        Err(error) => {
+            let tokenizer = load("tiny").map_err(|_| error.clone())?;
+            Ok(Counter {
+                tokenizer,
+                name: "tiny".to_owned(),
+                note: Some(format!("{name} is not available locally: counting with `tiny`: {error}")),
+            })
+        }
+    }
+}

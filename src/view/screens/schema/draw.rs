@@ -1,0 +1,117 @@
+//! The schema screen's picture.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::layout::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, areas, banner_rows};
+use super::{confirm, side_panes};
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::style_role::Role;
+use crate::view::widgets::editor::{Look, fault_at, paint};
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
+    if let Some(error) = model.workbench.task_error.as_ref().filter(|_| model.workbench.task.is_none()) {
+        return nothing(model, frame, body, Role::Bad, &format!("cannot open the task: {error}"));
+    }
+    if model.workbench.task.is_none() {
+        return nothing(model, frame, body, Role::Faint, "loading task ...");
+    }
+    let rows = banner_rows(model).min(body.height);
+    if rows > 0 {
+        banner(model, frame, Rect { height: rows, ..body });
+    }
+    for (name, area) in areas(model, body) {
+        match name {
+            EDITOR => editor(model, frame, area),
+            other => side(model, frame, area, other),
+        }
+    }
+}
+
+fn nothing(model: &Model, frame: &mut Frame<'_>, body: Rect, role: Role, text: &str) {
+    let frame_of = pane(&model.theme, "schema", true);
+    let inner = frame_of.inner(body);
+    frame.render_widget(frame_of, body);
+    frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), model.theme.style(role))).wrap(Wrap { trim: false }), inner);
+}
+
+/// The question that another text brings.
+fn banner(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let draft = &model.workbench.draft;
+    let what = match (&draft.theirs, &draft.offer) {
+        (Some(_), _) => "file changed on disk while you have unsaved edits".to_owned(),
+        (None, Some(offer)) => format!("unsaved draft from {}", crate::view::clock(offer.time_ms)),
+        (None, None) => return,
+    };
+    // While letters are typed they decide nothing.
+    let mut keys = vec![Span::raw(if model.schema.typing { "  esc, then " } else { "  " })];
+    for (key, hint) in confirm::choices(model) {
+        keys.extend([Span::styled(key, theme.style(Role::Key)), Span::raw(format!(" {hint}  "))]);
+    }
+    let lines = vec![Line::styled(format!("{} {what}", theme.glyph("▲", "!")), theme.style(Role::Warning)), Line::from(keys)];
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &model.theme;
+    let draft = &model.workbench.draft;
+    let focused = model.schema.pane == EDITOR;
+    let name = model.workbench.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
+    let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
+    let typing = if model.schema.typing { "  editing, esc leaves" } else { "" };
+    let (row, column) = model.schema.editor.cursor();
+    let here = fault_at(&draft.faults, (row, column));
+    let errors = draft.faults.iter().filter(|fault| fault.is_error).count();
+    let warnings = draft.faults.len() - errors;
+    let status = match here {
+        Some(fault) => {
+            let mark = if fault.is_error { theme.glyph("✗", "x") } else { theme.glyph("▲", "!") };
+            Span::styled(format!(" {mark} {} ", fault.message), theme.style(if fault.is_error { Role::Bad } else { Role::Warning }))
+        }
+        None if errors > 0 => {
+            let line = draft.faults.iter().find(|fault| fault.is_error).map_or(0, |fault| fault.line);
+            Span::styled(format!(" {} {} in line {line} ", theme.glyph("✗", "x"), counted(errors, "error")), theme.style(Role::Bad))
+        }
+        None if warnings > 0 => {
+            Span::styled(format!(" {} {} ", theme.glyph("▲", "!"), counted(warnings, "warning")), theme.style(Role::Warning))
+        }
+        None => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
+    };
+    let bottom = Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
+    let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused).title_bottom(bottom);
+    let inner = frame_of.inner(area);
+    frame.render_widget(frame_of, area);
+    paint(&model.schema.editor, Look { theme, typing: model.schema.typing, focused, faults: &draft.faults }, frame, inner);
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
+    let theme = &model.theme;
+    let stale = model.workbench.draft.stale.is_some();
+    let title = match name {
+        ACCEPTS => "accepted answers",
+        SCORES => "sample scores",
+        LAZY => "degenerate answers",
+        other => other,
+    };
+    // Stale: of the last schema that compiled, not of the text as it stands.
+    let title = if stale { format!("STALE {title}") } else { title.to_owned() };
+    let mut frame_of = pane(theme, &title, model.schema.pane == name);
+    if stale {
+        frame_of = frame_of.border_style(theme.style(Role::Warning));
+    }
+    let inner = frame_of.inner(area);
+    let place = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
+    let lines = side_panes::lines(model, name);
+    let top = model.schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
+    frame.render_widget(frame_of, area);
+    frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inner);
+}

@@ -1,0 +1,97 @@
+//! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what lazy answers would earn.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::dataset::PromptRow;
+use crate::score::audit::audit;
+use crate::score::{Scorer, Tier};
+use crate::task::PromptSet;
+use crate::view::message::{Command, Outlet, Work};
+use crate::view::model::Model;
+use crate::view::shared::OpenTask;
+
+/// How the task's samples score now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ScorePreview {
+    /// Samples by tier, in the order unparsable, invalid, valid.
+    pub now: [usize; 3],
+    /// The same with the saved schema; `None` where that does not compile.
+    pub saved: Option<[usize; 3]>,
+    /// Mean reward now.
+    pub reward: f64,
+    /// Mean reward with the saved schema.
+    pub saved_reward: Option<f64>,
+    /// Not valid, but would be without a fence or prose around it.
+    pub tolerant: usize,
+    /// Samples whose tier differs from the saved schema's: line of the file, tier then, tier now.
+    pub moved: Vec<(usize, Tier, Tier)>,
+}
+
+impl ScorePreview {
+    /// Samples in all.
+    pub fn total(&self) -> usize {
+        self.now.iter().sum()
+    }
+}
+
+/// Score the samples, then the lazy answers, beside the view.
+pub(super) fn compute(model: &Model) -> Vec<Command> {
+    let draft = &model.workbench.draft;
+    let (Some(open), Some(scorer), Some(task)) = (&model.workbench.task, &draft.scorer, &draft.task) else { return Vec::new() };
+    let (open, scorer, task) = (Arc::clone(open), Arc::clone(scorer), Arc::clone(task));
+    let saved = draft.saved_scorer.clone();
+    let work = Work::stream("schema.effects", move |outlet| {
+        let Some(_turn) = outlet.turn() else { return };
+        let Some(effects) = effects(&open, &scorer, saved.as_deref(), outlet) else { return };
+        let wanted = outlet.put(move |model| {
+            model.schema.effects = Some(effects);
+            Vec::new()
+        });
+        if !wanted {
+            return;
+        }
+        let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
+        let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
+        outlet.put(move |model| {
+            model.schema.lazy = Some(findings);
+            Vec::new()
+        });
+    });
+    vec![work]
+}
+
+/// `None` where newer work has begun.
+fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, outlet: &Outlet) -> Option<ScorePreview> {
+    let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
+    let (mut rewards, mut saved_rewards) = (0.0, 0.0);
+    let samples = open.samples.as_deref().unwrap_or_default();
+    let mut rows: HashMap<&str, &PromptRow> = HashMap::new();
+    for row in open.rows.values().flatten().flatten() {
+        rows.entry(&row.id).or_insert(row);
+    }
+    let row = |id: &Option<String>| rows.get(id.as_deref()?).copied();
+    let texts: Vec<_> = samples.iter().map(|sample| (sample.text.as_str(), row(&sample.prompt_id))).collect();
+    let score = |scorer: &Scorer| scorer.score_while(&texts, || outlet.is_wanted());
+    let scores = score(scorer)?;
+    let before = match saved {
+        Some(saved) => Some(score(saved)?),
+        None => None,
+    };
+    for (place, (sample, score)) in samples.iter().zip(&scores).enumerate() {
+        effects.now[score.tier as usize] += 1;
+        effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
+        rewards += score.reward;
+        if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved) {
+            counts[before.tier as usize] += 1;
+            saved_rewards += before.reward;
+            if before.tier != score.tier {
+                effects.moved.push((sample.line, before.tier, score.tier));
+            }
+        }
+    }
+    let count = samples.len().max(1) as f64;
+    effects.reward = rewards / count;
+    effects.saved_reward = saved.map(|_| saved_rewards / count);
+    Some(effects)
+}

@@ -1,0 +1,329 @@
+//! SamplingJob the scores screen: the list, the completion, the summary; beside each other where there is room.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+use super::listing::{self, Shown};
+use super::scoring::Scored;
+use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, score_details, summary};
+use crate::advantage::Dead;
+use crate::score::Fault;
+use crate::view::model::Model;
+use crate::view::pane::pane;
+use crate::view::style_role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::editor::{Look, paint};
+use crate::view::widgets::list_cursor::Cursor;
+
+const SIDE_BY_SIDE: u16 = 72;
+
+/// The panes that are seen, with their places.
+fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
+    let focus = PARTS.pane_of(model);
+    if model.zoomed || area.height < 10 {
+        return vec![(focus, area)];
+    }
+    if area.width >= SIDE_BY_SIDE {
+        let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
+        let [left, completion] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
+        let wanted = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
+        let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(wanted)]).areas(left);
+        return vec![(LIST, list), (COMPLETION, completion), (SUMMARY, summary)];
+    }
+    let [top, below] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
+    vec![(LIST, top), (if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
+}
+
+/// Draws the screen.
+pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let focus = PARTS.pane_of(model);
+    for (name, area) in areas(model, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
+        match name {
+            LIST => draw_list(model, frame, area, focus == LIST),
+            SUMMARY => draw_summary(model, frame, area, focus == SUMMARY),
+            _ => draw_completion(model, frame, area, focus == COMPLETION),
+        }
+    }
+}
+
+fn draw_summary(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let block = pane(&model.theme, &summary_title(model), focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    scrolled(model, frame, inside, summary::lines(model, inside.width as usize), 1);
+}
+
+fn scrolled(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, which: usize) {
+    let top = model.scores.tops[which].min(lines.len().saturating_sub(1));
+    let lines: Vec<Line<'_>> = lines.into_iter().skip(top).collect();
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
+}
+
+/// What the schema is, that all of this is scored with.
+fn summary_title(model: &Model) -> String {
+    let draft = &model.workbench.draft;
+    match (&draft.stale, draft.is_changed()) {
+        (Some(_), _) => "last schema that compiled: STALE".to_owned(),
+        (None, true) => "schema in the editor, unsaved".to_owned(),
+        (None, false) => "schema".to_owned(),
+    }
+}
+
+fn title(model: &Model) -> String {
+    let scores = &model.scores;
+    let source = match scores.source {
+        Source::Samples => "samples".to_owned(),
+        Source::Written => "custom".to_owned(),
+        Source::Drawn => "sampled".to_owned(),
+        Source::Step => {
+            let last = model.workbench.current_run().map_or(0, |run| run.history.last_step);
+            let step = if scores.step == 0 { last } else { scores.step };
+            format!("step {step} of {last}")
+        }
+    };
+    let all = scores.items.all.len();
+    let shown = listing::length(model);
+    let count = if shown == all { format!("{all}") } else { format!("{shown} of {all}") };
+    let class = scores.class.map_or("", |class| class.name());
+    let filters = [scores.only.name(), class, scores.order.name()].into_iter().filter(|name| !name.is_empty());
+    std::iter::once(format!("{source}: {count}")).chain(filters.map(str::to_owned)).collect::<Vec<_>>().join(", ")
+}
+
+fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &model.theme;
+    let block = pane(theme, &title(model), focused);
+    let mut inside = block.inner(area);
+    frame.render_widget(block, area);
+    for line in above(model, inside.width as usize) {
+        frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
+        inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
+    }
+    let Some(scored) = model.scores.scored.as_ref().filter(|scored| !scored.scores.is_empty()) else {
+        frame.render_widget(Paragraph::new(nothing(model)).wrap(Wrap { trim: false }), inside);
+        return;
+    };
+    let at = model.scores.cursor.at(listing::length(model));
+    if at.is_none() {
+        let text = Line::styled("No completions match. Esc clears the filters.", theme.style(Role::Faint));
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
+        return;
+    }
+    let first = first_drawn(model, inside.height as usize);
+    let shown = &model.scores.shown;
+    let drawn: Vec<Line<'_>> = shown
+        .iter()
+        .skip(first)
+        .take(inside.height as usize)
+        .map(|line| match line {
+            Shown::Group(group) => group_line(theme, scored, *group),
+            Shown::Completion(place, number) => row(model, scored, *place, at == Some(*number), inside.width as usize),
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(drawn), inside);
+}
+
+/// Lines above the list: the filter, a drawing that goes on, why there was none.
+fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
+    let (scores, theme) = (&model.scores, &model.theme);
+    let mut lines = Vec::new();
+    if scores.filtering || !scores.filter.text().is_empty() {
+        let mut line = scores.filter.line(theme, columns.saturating_sub(2), scores.filtering);
+        line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
+        lines.push(line);
+    }
+    if let Some(drawing) = &scores.drawing {
+        let seconds = model.now_ms.saturating_sub(drawing.since_ms) / 1000;
+        let told = if drawing.told.is_empty() { String::new() } else { format!("; {}", drawing.told) };
+        let text = format!("sampling {}, {seconds} s; x cancels{told}", drawing.what);
+        lines.push(Line::styled(text, theme.style(Role::Accent)));
+    }
+    lines
+}
+
+/// What stands where there are no completions.
+fn nothing(model: &Model) -> Vec<Line<'static>> {
+    let (scores, theme) = (&model.scores, &model.theme);
+    let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
+    let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    if let Some(error) = scores.error.as_ref().or(model.workbench.task_error.as_ref()) {
+        return vec![bad(error)];
+    }
+    if model.workbench.draft.scorer.is_none()
+        && let Some(stale) = &model.workbench.draft.stale
+    {
+        return vec![bad(&format!("schema does not compile: {stale}")), plain("f2 opens the editor")];
+    }
+    if model.workbench.task.is_none() || model.is_busy("scores.items") || model.is_busy("score") {
+        return vec![plain("loading and scoring ...")];
+    }
+    let hint = match scores.source {
+        Source::Samples => "No sample completions. Paste one, write one with a, or sample with r.",
+        Source::Written => "No custom completions. Paste one, or write one with a.",
+        Source::Drawn => "Nothing sampled yet: r samples.",
+        Source::Step => "Completions of this step were not stored.",
+    };
+    let mut lines = vec![plain(hint)];
+    lines.extend(scores.not_drawn.as_ref().map(|why| bad(why)));
+    lines
+}
+
+fn first_drawn(model: &Model, height: usize) -> usize {
+    let shown = &model.scores.shown;
+    let at = model.scores.cursor.at(listing::length(model));
+    let line = shown.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
+    Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
+}
+
+fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
+    let name = scored.items.groups.get(number).map_or("", String::as_str);
+    let name = if name.is_empty() { "without prompt_id, as one group" } else { name };
+    let Some(group) = scored.groups.get(number).filter(|group| group.members.len() > 1) else {
+        return Line::styled(name.to_owned(), theme.style(Role::Title));
+    };
+    let (what, role) = match group.state {
+        Dead::No => ("mixed", Role::Good),
+        Dead::Best => ("zero variance: all max", Role::Faint),
+        Dead::Worst => ("zero variance: all equal", Role::Warning),
+    };
+    Line::from(vec![
+        Span::styled(format!("{name}  "), theme.style(Role::Title)),
+        Span::styled(what, theme.style(role)),
+        Span::styled(format!("  mean {:.3} std {:.3}", group.mean, group.deviation), theme.style(Role::Faint)),
+    ])
+}
+
+fn row(model: &Model, scored: &Scored, place: usize, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &model.theme;
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Line::default() };
+    let name = score.tier.name();
+    let role = Theme::tier_role(name);
+    let moved = match model.scores.moved.get(place).copied().flatten() {
+        Some(before) if before < score.tier => theme.glyph("↑", "^"),
+        Some(_) => theme.glyph("↓", "v"),
+        None => " ",
+    };
+    let in_group = scored.groups.get(item.group).is_some_and(|group| group.members.len() > 1);
+    let advantage = scored.advantages.get(place).copied().unwrap_or(0.0);
+    let advantage = if in_group { format!("{advantage:>+6.2}") } else { " ".repeat(6) };
+    let mut spans = vec![
+        Span::raw(if is_here { theme.glyph("▸", ">") } else { " " }),
+        Span::styled(format!("{} {name:<10}", theme.tier_glyph(name)), theme.style(role)),
+        Span::styled(moved, theme.style(Role::Accent)),
+        Span::raw(format!("{:>6.3}", score.reward)),
+        Span::styled(advantage, theme.style(Role::Faint)),
+    ];
+    let used = 1 + 12 + 1 + 6 + 6;
+    let class = score.failure.map_or("", crate::score::FailureClass::name);
+    if columns >= used + 12 {
+        spans.push(Span::styled(format!(" {class:<11}"), theme.style(Role::Warning)));
+    }
+    if columns > used + 20 {
+        spans.push(Span::raw(" "));
+        spans.push(Span::styled(one_line(theme, &item.text, columns - used - 13), theme.style(Role::Faint)));
+    }
+    let line = Line::from(spans);
+    if is_here { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+/// The beginning of a text in one line, as much as fits; blanks are drawn together.
+fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
+    let mut line = String::new();
+    let mut width = 0;
+    let mut blank = false;
+    for piece in text.graphemes(true) {
+        if piece.chars().all(|letter| letter.is_whitespace() || letter.is_control()) {
+            blank = true;
+            continue;
+        }
+        let gap = usize::from(blank && !line.is_empty());
+        if width + gap + piece.width() + 1 > columns {
+            return format!("{line}{}", theme.glyph("…", "~"));
+        }
+        line.push_str(&" ".repeat(gap));
+        line.push_str(piece);
+        width += gap + piece.width();
+        blank = false;
+    }
+    line
+}
+
+fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &model.theme;
+    let selected = listing::selected(model).and_then(|place| Some((model.scores.scored.as_ref()?, place)));
+    if let Some(editor) = &model.scores.editor {
+        let score = model
+            .scores
+            .scored
+            .as_ref()
+            .filter(|_| model.scores.source == Source::Written)
+            .and_then(|scored| scored.scores.get(model.scores.editing));
+        let block = pane(theme, "editing: scored as you type; esc leaves", focused);
+        let inside = block.inner(area);
+        frame.render_widget(block, area);
+        let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
+        let [head, text, why] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside);
+        let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
+        if let Some(score) = score {
+            frame.render_widget(Paragraph::new(Line::from(score_details::tier_and_reward(theme, score))), head);
+            frame.render_widget(Paragraph::new(score_details::verdict(model, score)).wrap(Wrap { trim: false }), why);
+        }
+        paint(editor, Look { theme, typing: true, focused, faults: &faults }, frame, text);
+        return;
+    }
+    let title = match selected {
+        Some((scored, place)) => scored.items.all.get(place).map_or_else(String::new, |item| item.from.clone()),
+        None => COMPLETION.to_owned(),
+    };
+    let block = pane(theme, &title, focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    match selected {
+        Some((scored, place)) => scrolled(model, frame, inside, score_details::lines(model, scored, place), 0),
+        None => frame.render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
+    }
+}
+
+fn fault(reason: &crate::score::Reason) -> Fault {
+    Fault { line: reason.line, column: reason.column, length: 1, message: reason.message.clone(), is_error: true }
+}
+
+/// How many lines a pane has to scroll.
+pub(super) fn length(model: &Model, pane: &str) -> usize {
+    let Some(scored) = &model.scores.scored else { return 0 };
+    match pane {
+        SUMMARY => summary::lines(model, 60).len(),
+        _ => listing::selected(model).map_or(0, |place| score_details::lines(model, scored, place).len()),
+    }
+}
+
+fn body(model: &Model) -> Rect {
+    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+}
+
+/// The pane at a place of the terminal.
+pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+}
+
+/// A click: it gives a pane the focus, and puts the cursor on the completion under it.
+pub(super) fn clicked(model: &mut Model, column: u16, row: u16) {
+    if model.scores.editor.is_some() {
+        return;
+    }
+    let Some((pane, area)) = pane_at(model, column, row) else { return };
+    model.scores.pane = Some(pane);
+    if pane != LIST {
+        return;
+    }
+    let above = above(model, area.width as usize).len() as u16;
+    let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
+    let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
+    if let Some(Shown::Completion(_, number)) = model.scores.shown.get(first_drawn(model, height as usize) + line as usize) {
+        model.scores.cursor = Cursor { index: *number };
+        model.scores.tops[0] = 0;
+    }
+}

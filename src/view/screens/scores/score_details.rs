@@ -1,0 +1,122 @@
+//! One completion in full: its text with the places of its faults, tier, reward and parts, every reason, its fields, and its advantage in numbers.
+
+use ratatui::text::{Line, Span};
+
+use super::scoring::{self, Scored};
+use crate::advantage::Advantage;
+use crate::score::{Reason, Score};
+use crate::view::model::Model;
+use crate::view::style_role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::json::{self, Fault};
+
+/// The lines of a completion: what it earned, its text, and why.
+pub(super) fn lines(model: &Model, scored: &Scored, place: usize) -> Vec<Line<'static>> {
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
+    let text = Text { model, theme: &model.theme };
+    let mut lines = text.head(scored, place, score);
+    lines.push(Line::default());
+    let faults: Vec<Fault> = score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
+    lines.extend(json::lines(text.theme, &item.text, &faults));
+    lines.push(Line::default());
+    lines.extend(verdict(model, score));
+    lines.extend(text.fields(score));
+    if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
+        lines.push(text.faint(&format!("expected {expected}")));
+    }
+    lines
+}
+
+/// Why a completion scores as it does: reasons and warnings.
+pub(super) fn verdict(model: &Model, score: &Score) -> Vec<Line<'static>> {
+    let text = Text { model, theme: &model.theme };
+    let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
+    if score.tolerant && score.tier != crate::score::Tier::Valid {
+        lines.push(text.faint("valid after unwrapping"));
+    }
+    let mark = text.theme.glyph("▲ ", "! ");
+    lines.extend(score.warnings.iter().map(|warning| Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))));
+    lines
+}
+
+/// Tier and reward in one line, as glyph, word and number.
+pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>> {
+    let (name, role) = (score.tier.name(), Theme::tier_role(score.tier.name()));
+    vec![Span::styled(format!("{} {name}", theme.tier_glyph(name)), theme.style(role)), Span::raw(format!("  reward {:.3}", score.reward))]
+}
+
+struct Text<'a> {
+    model: &'a Model,
+    theme: &'a Theme,
+}
+
+impl Text<'_> {
+    fn head(&self, scored: &Scored, place: usize, score: &Score) -> Vec<Line<'static>> {
+        let mut first = tier_and_reward(self.theme, score);
+        if let Some(class) = score.failure {
+            first.push(Span::styled(format!("  {}", class.name()), self.theme.style(Role::Warning)));
+        }
+        let mut lines = vec![Line::from(first)];
+        if let Some(before) = self.model.scores.moved.get(place).copied().flatten() {
+            let sentence = format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
+            lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
+        }
+        if !score.parts.is_empty() {
+            let parts: Vec<String> = score.parts.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+            lines.push(self.faint(&format!("parts, before their weights: {}", parts.join(", "))));
+        }
+        self.advantage(scored, place, score, &mut lines);
+        let item = scored.items.all.get(place);
+        if let Some(stored) = item.and_then(|item| item.stored) {
+            let reward = stored.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.3}"));
+            let tier = stored.tier.map_or("", crate::score::Tier::name);
+            let cut = if stored.is_cut { ", truncated" } else { "" };
+            let differs = stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
+            let role = if differs { Role::Accent } else { Role::Faint };
+            let text = format!("in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}", stored.advantage, stored.tokens);
+            lines.push(Line::styled(text, self.theme.style(role)));
+        }
+        lines
+    }
+
+    fn advantage(&self, scored: &Scored, place: usize, score: &Score, lines: &mut Vec<Line<'static>>) {
+        let group = scored.items.all.get(place).and_then(|item| scored.groups.get(item.group));
+        let Some(group) = group.filter(|group| group.members.len() > 1) else { return };
+        let kind = scored.items.advantage.unwrap_or(Advantage::Standardized);
+        let found = scored.advantages.get(place).copied().unwrap_or(0.0);
+        lines.push(Line::from(vec![
+            Span::styled("advantage ", self.theme.style(Role::Faint)),
+            Span::raw(scoring::formula(kind, score.reward, group, found)),
+        ]));
+    }
+
+    fn reason(&self, reason: &Reason) -> Vec<Line<'static>> {
+        let place = format!("{} line {} column {} ", self.theme.glyph("✗", "x"), reason.line, reason.column);
+        let pointer = if reason.instance_path.is_empty() { String::new() } else { format!("{} ", reason.instance_path) };
+        let mut lines = vec![Line::from(vec![
+            Span::styled(place, self.theme.style(Role::Bad)),
+            Span::styled(pointer, self.theme.style(Role::JsonKey)),
+            Span::raw(reason.message.clone()),
+        ])];
+        if !reason.schema_path.is_empty() {
+            lines.push(self.faint(&format!("    schema {}", reason.schema_path)));
+        }
+        lines
+    }
+
+    fn fields(&self, score: &Score) -> Vec<Line<'static>> {
+        let Some(fields) = &score.fields else { return Vec::new() };
+        let mut spans = vec![Span::styled("matches expected: ", self.theme.style(Role::Faint))];
+        for (name, equal) in fields.iter() {
+            let (mark, role) = if *equal { (self.theme.glyph("✓", "+"), Role::Good) } else { (self.theme.glyph("✗", "x"), Role::Bad) };
+            spans.push(Span::styled(format!("{mark} {name}  "), self.theme.style(role)));
+        }
+        let exact = score.exact.map_or("", |exact| if exact { "exact: yes" } else { "exact: no" });
+        spans.push(Span::raw(exact));
+        vec![Line::from(spans)]
+    }
+
+    fn faint(&self, text: &str) -> Line<'static> {
+        Line::styled(text.to_owned(), self.theme.style(Role::Faint))
+    }
+}

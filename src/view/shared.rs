@@ -1,0 +1,221 @@
+//! What all screens share: the task and its rows, the schema as it stands in the editor, the runs that are followed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::followed_run::{FollowedRun, Told};
+use super::message::{Command, RunNews, Work};
+use super::model::{Model, Screen};
+use super::options::Options;
+use super::schema_draft::Draft;
+use super::screens::{self, Change};
+use super::task_files;
+use crate::dataset::{self, PromptRow};
+use crate::run::RunFolders;
+use crate::score::Scorer;
+use crate::task::{PromptSet, Task};
+
+/// The shared part of the model.
+#[derive(Debug)]
+pub struct Workbench {
+    /// The task that is worked on; `None` while it loads or where it cannot be read.
+    pub task: Option<Arc<OpenTask>>,
+    /// Why there is no task, as a sentence.
+    pub task_error: Option<String>,
+    /// The schema as it stands in the editor, and the last scorer that it made.
+    pub draft: Draft,
+    /// Where runs are.
+    pub places: RunFolders,
+    /// Runs that are followed, by folder.
+    pub watched: BTreeMap<PathBuf, FollowedRun>,
+    /// The run of the screens Live, Scores and Eval.
+    pub current: Option<PathBuf>,
+    /// Runs that are drawn beside the current one.
+    pub overlay: Vec<PathBuf>,
+}
+
+/// A task with all that was read of it.
+#[derive(Debug)]
+pub struct OpenTask {
+    /// The task as saved.
+    pub task: Task,
+    /// How a command line names it in the folder where the view was started.
+    pub typed: String,
+    /// The rows of each set that the task has, or why they cannot be read.
+    pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, String>>,
+    /// The sample completions, or why they cannot be read.
+    pub samples: Result<Vec<SampleCompletion>, String>,
+}
+
+/// A line of the task's `completions.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleCompletion {
+    /// What a model wrote.
+    pub text: String,
+    /// The prompt row that it answers, where the line says so.
+    pub prompt_id: Option<String>,
+    /// 1-based line in the file.
+    pub line: usize,
+}
+
+impl Workbench {
+    /// Nothing read yet.
+    pub fn new(options: &Options) -> Self {
+        Self {
+            task: None,
+            task_error: None,
+            draft: Draft::default(),
+            places: options.places.clone(),
+            watched: BTreeMap::new(),
+            current: None,
+            overlay: Vec::new(),
+        }
+    }
+
+    /// The run of the screens Live, Scores and Eval.
+    pub fn current_run(&self) -> Option<&FollowedRun> {
+        self.watched.get(self.current.as_ref()?)
+    }
+
+    /// The scorer of the schema as it stands in the editor; of its last good state where it does not parse now.
+    pub fn scorer(&self) -> Option<Arc<Scorer>> {
+        self.draft.scorer.clone()
+    }
+
+    /// The row of an id, in whichever set has it.
+    pub fn row(&self, id: &str) -> Option<&PromptRow> {
+        let sets = self.task.as_ref()?.rows.values().flatten();
+        sets.flatten().find(|row| row.id == id)
+    }
+}
+
+impl OpenTask {
+    /// Reads a task with its rows and samples. `here`: where the view was started.
+    pub fn read(task: Task, here: &Path) -> Self {
+        let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
+        let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
+        let samples = samples(&task);
+        Self { typed: typed_name(&task, here), task, rows, samples }
+    }
+}
+
+/// The shortest word that means this very task on a command line: its folder's name, else its path. Another task may have the same name.
+fn typed_name(task: &Task, here: &Path) -> String {
+    let Some(folder) = task.folder().map(|folder| here.join(folder)) else { return task.name.clone() };
+    let real = |folder: &Path| folder.canonicalize().ok();
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let meant = Task::resolve_from(&name, here).ok().and_then(|task| real(&here.join(task.folder()?)));
+    if meant.is_some() && meant == real(&folder) { name } else { folder.display().to_string() }
+}
+
+fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
+    let Some(file) = &task.prompts.completions else { return Ok(Vec::new()) };
+    let reader = task.open(file).map_err(|error| error.to_string())?;
+    let mut samples = Vec::new();
+    for line in dataset::read_lines(reader) {
+        let (number, line) = line.map_err(|(number, problem)| format!("{} line {number}: {problem}", task.label(file)))?;
+        let place = || format!("{} line {number}", task.label(file));
+        let value = crate::score::completion_line(&line).map_err(|error| format!("{}: {error}", place()))?;
+        let text = value["completion"].as_str().ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
+        samples.push(SampleCompletion { text: text.to_owned(), prompt_id: value["prompt_id"].as_str().map(str::to_owned), line: number });
+    }
+    Ok(samples)
+}
+
+/// Open a task: the one named, else the workspace's first, else the embedded one.
+pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
+    let (here, data) = (model.options.here.clone(), model.options.data.clone());
+    let work = Work::once(
+        "task",
+        move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
+        |model, found| match found {
+            Ok(task) => opened(model, task),
+            Err(error) => {
+                model.workbench.task_error = Some(error.clone());
+                model.complain(error);
+                Vec::new()
+            }
+        },
+    );
+    vec![work]
+}
+
+fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, String> {
+    let of_workspace = || {
+        let tasks = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir())?;
+        let mut names: Vec<PathBuf> = std::fs::read_dir(tasks).ok()?.flatten().map(|entry| entry.path()).collect();
+        names.sort();
+        names.into_iter().find(|folder| folder.join(crate::task::TASK_FILE).is_file())
+    };
+    let found = match wanted {
+        Some(wanted) => Task::resolve_from(wanted, here),
+        None => match of_workspace() {
+            Some(folder) => Task::load(&folder),
+            // Once the embedded task has been edited there is a copy of it, which is worked on from then on.
+            None => match task_files::copy_of("invoice", data) {
+                Some(folder) => Task::load(&folder),
+                None => Task::embedded("invoice"),
+            },
+        },
+    };
+    found.map_err(|error| error.to_string())
+}
+
+fn opened(model: &mut Model, task: OpenTask) -> Vec<Command> {
+    model.workbench.task_error = None;
+    let mut commands = model.workbench.draft.open(&task.task, &model.options.data);
+    model.workbench.task = Some(Arc::new(task));
+    commands.extend(screens::changed(model, Change::Task));
+    commands
+}
+
+/// Follow a run, and make it the one of the screens Live, Scores and Eval.
+pub fn show_run(model: &mut Model, run: PathBuf) -> Vec<Command> {
+    let mut commands = follow(model, run.clone());
+    model.workbench.current = Some(run);
+    commands.extend(let_go(model));
+    commands.extend(screens::changed(model, Change::CurrentRun));
+    commands
+}
+
+/// Follow a run.
+pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
+    if model.workbench.watched.contains_key(&run) {
+        return Vec::new();
+    }
+    model.workbench.watched.insert(run.clone(), FollowedRun::new(run.clone()));
+    vec![Command::Watch(run)]
+}
+
+/// Follow no more what nobody looks at. A run that goes on is followed to its end, which is told.
+pub fn let_go(model: &mut Model) -> Vec<Command> {
+    let Workbench { watched, current, overlay, .. } = &mut model.workbench;
+    let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
+    let over: Vec<PathBuf> = watched.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
+    watched.retain(|path, _| !over.contains(path));
+    over.into_iter().map(Command::Unwatch).collect()
+}
+
+/// WriteChunk what is new of a followed run.
+pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
+    let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
+    let mut commands = Vec::new();
+    for Told { level, title, text, urgent } in watched.take(news, model.now_ms) {
+        let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
+        model.notices.tell(model.now_ms, level, sentence);
+        commands.push(Command::Notify { title, text, urgent });
+    }
+    if model.workbench.current.as_ref() == Some(run) {
+        commands.extend(screens::changed(model, Change::RunNews));
+    }
+    commands.extend(let_go(model));
+    commands
+}
+
+/// Go to a screen.
+pub fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
+    model.screen = screen;
+    model.zoomed = false;
+    (screens::of(screen).entered)(model)
+}

@@ -1,0 +1,88 @@
+//! The terminal's ground, dark or light, asked of the terminal itself (OSC 11); never waited for longer than a moment.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::view::terminal_capability::Ground;
+
+/// The ground's colour, and who is there: a terminal that does not know the first answers the second, so that nobody waits.
+const QUESTION: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";
+
+/// What the terminal said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The ground's colour.
+    Ground(Ground),
+    /// That it does not know.
+    Nothing,
+    /// Nothing yet; the answer may come late.
+    NotYet,
+}
+
+/// Ask, and wait at most `patience`. The terminal must be in raw mode, and nobody else reading.
+pub(super) fn ask(patience: Duration) -> Said {
+    if io::stdout().write_all(QUESTION).and_then(|()| io::stdout().flush()).is_err() {
+        return Said::Nothing;
+    }
+    let deadline = Instant::now() + patience;
+    let mut answer = Vec::new();
+    while !is_whole(&answer) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let input = io::stdin();
+        let mut asked = [PollFd::new(&input, PollFlags::IN)];
+        let left = Timespec::try_from(left).unwrap_or_default();
+        if left == Timespec::default() || !poll(&mut asked, Some(&left)).is_ok_and(|ready| ready > 0) {
+            return ground(&answer).map_or(Said::NotYet, Said::Ground);
+        }
+        let mut bytes = [0; 256];
+        match rustix::io::read(&input, &mut bytes) {
+            Ok(count) if count > 0 => answer.extend_from_slice(&bytes[..count]),
+            _ => return Said::Nothing,
+        }
+    }
+    ground(&answer).map_or(Said::Nothing, Said::Ground)
+}
+
+/// Whether the terminal has said who it is (`ESC [ ? … c`), which it says last.
+fn is_whole(answer: &[u8]) -> bool {
+    let start = answer.windows(3).position(|bytes| bytes == b"\x1b[?");
+    start.is_some_and(|start| answer[start..].contains(&b'c'))
+}
+
+/// The ground of an answer that holds `rgb:RRRR/GGGG/BBBB` or `rgb:RR/GG/BB`.
+fn ground(answer: &[u8]) -> Option<Ground> {
+    let text = String::from_utf8_lossy(answer);
+    let (_, colour) = text.split_once("]11;rgb")?;
+    let colour = colour.split_once(':')?.1;
+    let end = colour.find(|letter: char| !letter.is_ascii_hexdigit() && letter != '/').unwrap_or(colour.len());
+    let channel = |digits: &str| {
+        let most = 16_f64.powi(i32::try_from(digits.len()).ok()?) - 1.0;
+        u32::from_str_radix(digits, 16).ok().map(|value| f64::from(value) / most)
+    };
+    let channels: Vec<f64> = colour[..end].split('/').map(channel).collect::<Option<_>>()?;
+    let [red, green, blue] = channels[..] else { return None };
+    let light = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    Some(if light > 0.5 { Ground::Light } else { Ground::Dark })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let check = |answer: &str, expected, whole| {
+            assert_eq!((ground(answer.as_bytes()), is_whole(answer.as_bytes())), (expected, whole), "{answer:?}");
+        };
+        check("\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\\x1b[?62;4c", Some(Ground::Dark), true);
+        check("\x1b]11;rgb:ffff/ffff/ffff\x07\x1b[?1;2c", Some(Ground::Light), true);
+        check("\x1b]11;rgb:fd/f6/e3\x07", Some(Ground::Light), false);
+        check("\x1b]11;rgba:0000/0000/0000/ffff\x07\x1b[?6c", None, true);
+        check("\x1b[?6c", None, true);
+        check("\x1b]11;rgb:zz/1/2\x07", None, false);
+        check("q", None, false);
+        check("", None, false);
+    }
+}

@@ -1,0 +1,87 @@
+//! The cursor of a list: where it stands, how keys and the wheel move it, and which row is drawn first.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+/// A cursor over rows; it may stand past the end of a list that became shorter, until `at` is asked.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// The row, from 0.
+    pub index: usize,
+}
+
+impl Cursor {
+    /// The row in a list of `length`; `None` where there is none.
+    pub fn at(self, length: usize) -> Option<usize> {
+        length.checked_sub(1).map(|last| self.index.min(last))
+    }
+
+    /// Move by rows; the ends hold it.
+    pub fn go(&mut self, rows: isize, length: usize) {
+        let last = length.saturating_sub(1);
+        self.index = self.index.min(last).saturating_add_signed(rows).min(last);
+    }
+
+    /// WriteChunk a key that moves: arrows, j k, page keys, g G, home and end. `page`: rows that are seen at once. False where the key means something else.
+    pub fn key(&mut self, event: KeyEvent, page: usize, length: usize) -> bool {
+        if event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            return false;
+        }
+        let page = isize::try_from(page.saturating_sub(1).max(1)).unwrap_or(1);
+        match event.code {
+            KeyCode::Down | KeyCode::Char('j') => self.go(1, length),
+            KeyCode::Up | KeyCode::Char('k') => self.go(-1, length),
+            KeyCode::PageDown => self.go(page, length),
+            KeyCode::PageUp => self.go(-page, length),
+            KeyCode::Home | KeyCode::Char('g') => self.index = 0,
+            KeyCode::End | KeyCode::Char('G') => self.index = length.saturating_sub(1),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The first row that is drawn where `rows` fit: the cursor stands in the middle, except near the ends.
+    pub fn first(self, rows: usize, length: usize) -> usize {
+        let Some(at) = self.at(length) else { return 0 };
+        at.saturating_sub(rows / 2).min(length.saturating_sub(rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::key_chord::Chord;
+
+    #[test]
+    fn keys_move_the_cursor_within_the_list() {
+        let check = |start, keys: &str, length, expected| {
+            let mut cursor = Cursor { index: start };
+            for key in keys.split_whitespace() {
+                let chord = Chord::parse(key).unwrap();
+                assert!(cursor.key(KeyEvent::new(chord.code, chord.modifiers), 10, length), "{key}");
+            }
+            assert_eq!(cursor.at(length), expected, "{keys}");
+        };
+        check(0, "j down", 5, Some(2));
+        check(4, "j", 5, Some(4));
+        check(9, "k", 5, Some(3));
+        check(0, "pagedown", 100, Some(9));
+        check(0, "G", 100, Some(99));
+        check(50, "g", 100, Some(0));
+        check(0, "j G k", 0, None);
+        assert!(!Cursor::default().key(KeyEvent::new(KeyCode::Char('x'), KeyModifiers::NONE), 10, 5));
+    }
+
+    #[test]
+    fn the_cursor_is_always_among_the_rows_drawn() {
+        for length in 0..30_usize {
+            for rows in 0..12 {
+                for index in 0..35 {
+                    let cursor = Cursor { index };
+                    let first = cursor.first(rows, length);
+                    assert!(first <= length.saturating_sub(rows), "{index} {rows} {length}");
+                    assert!(rows == 0 || cursor.at(length).is_none_or(|at| (first..first + rows).contains(&at)), "{index} {rows} {length}");
+                }
+            }
+        }
+    }
+}

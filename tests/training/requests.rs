@@ -1,0 +1,274 @@
+//! What is asked between two steps: samples disturb nothing, what was set comes back after a kill, a stop at once is quick, and no promise is lost.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use grpo_tui::run::sampler::SampledCompletion;
+use grpo_tui::run::{
+    Answered, EventBody, EventReader, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask, list_checkpoints,
+    read_evals,
+};
+use grpo_tui::train::Ended;
+use serde_json::{Value, json};
+
+use super::small_task::{create, fingerprint, work, work_asked};
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn never(_: &EventBody) -> bool {
+    false
+}
+
+type Answers = Arc<Mutex<Vec<(Result<Answered, RunError>, Vec<SampledCompletion>)>>>;
+
+/// Ask in a thread of its own, as others would, and return once the question waits for the loop.
+fn ask_meanwhile(run: &RunDirectory, controls: &RequestQueue, arguments: Value, answers: &Answers) -> std::thread::JoinHandle<()> {
+    let (path, answers): (PathBuf, _) = (run.path().to_owned(), Arc::clone(answers));
+    let verb = Verb::parse("sample", arguments.as_object().unwrap()).unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut parts = Vec::new();
+        let answered = ask(&path, &verb, LONG, &mut |part| parts.push(serde_json::from_value(part).unwrap()));
+        answers.lock().unwrap().push((answered, parts));
+    });
+    let deadline = Instant::now() + LONG;
+    while !controls.has_request() {
+        assert!(Instant::now() < deadline && !thread.is_finished(), "the question was not accepted");
+        std::thread::yield_now();
+    }
+    thread
+}
+
+/// A run that is asked the same after steps 2 and 4; its answers, in order.
+fn asked(run: &RunDirectory, question: &Value) -> Vec<(Result<Answered, RunError>, Vec<SampledCompletion>)> {
+    let answers = Answers::default();
+    let mut threads = Vec::new();
+    let ended = work_asked(run, |event, controls| {
+        if matches!(event, EventBody::Step(step) if [2, 4].contains(&step.step)) {
+            threads.push(ask_meanwhile(run, controls, question.clone(), &answers));
+        }
+    });
+    assert!(matches!(ended.unwrap(), Ended::Finished(_)));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    Arc::try_unwrap(answers).unwrap().into_inner().unwrap()
+}
+
+#[test]
+fn samples_of_a_live_run_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"];
+    let whole = create(&folder.path().join("whole"), &set);
+    work(&whole, never).unwrap();
+    let run = create(&folder.path().join("asked"), &set);
+    let question = json!({"row": "eval-001", "n": 3, "temperature": 1, "seed": 5});
+    let answers = asked(&run, &question);
+    assert!(fingerprint(&run) == fingerprint(&whole), "a question has changed the run");
+    assert_eq!(answers.len(), 2);
+    for (answered, completions) in &answers {
+        let answered = answered.as_ref().unwrap();
+        assert!(answered.done && completions.len() == 3, "{answered:?}");
+        for (index, completion) in completions.iter().enumerate() {
+            assert_eq!((completion.sample, completion.prompt_id.as_str(), completion.target.as_str()), (index, "eval-001", "trained"));
+            assert!(!completion.token_ids.is_empty() && completion.token_ids.len() == completion.log_probs.len());
+            assert!(completion.log_probs.iter().all(|log_prob| *log_prob <= 0.0));
+            assert!(
+                completion.score["reward"].is_number() && completion.score["tier"].is_string() && completion.score["errors"].is_array()
+            );
+        }
+    }
+    assert_eq!(answers.iter().map(|(_, completions)| completions[0].step.unwrap()).collect::<Vec<_>>(), [2, 4]);
+    // The weights have moved in between, and with them what they write.
+    assert_ne!(answers[0].1[0].log_probs, answers[1].1[0].log_probs);
+    let controls = RunState::read(run.path()).unwrap().controls;
+    assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("sample", 3), ("sample", 5)]);
+}
+
+#[test]
+fn the_base_answers_as_it_did_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(&folder.path().join("adapters"), &["lora_rank=4", "learning_rate=1e-3"]);
+    let question = json!({"row": "eval-001", "n": 1, "temperature": 0, "target": "base"});
+    let answers = asked(&run, &question);
+    let base = read_evals(&run.path().join("evals/step-000000-eval-base.jsonl")).unwrap();
+    let expected = &base.iter().find(|record| record.prompt_id == "eval-001").unwrap().completion;
+    for (_, completions) in &answers {
+        assert_eq!((&completions[0].text, completions[0].target.as_str()), (expected, "base"));
+    }
+    // All weights trained, no KL: the start is no longer in memory. With a KL, the frozen copy answers.
+    let run = create(&folder.path().join("all"), &[]);
+    for (answered, completions) in asked(&run, &question) {
+        let refusal = answered.unwrap_err().to_string();
+        assert!(refusal.contains("keeps no copy of its start in memory") && completions.is_empty(), "{refusal}");
+    }
+    let run = create(&folder.path().join("copy"), &["kl_beta=0.01"]);
+    for (_, completions) in asked(&run, &question) {
+        assert_eq!(&completions[0].text, expected);
+    }
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_is_the_askers_business() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |question: Value, expected: &str| {
+        let run = create(folder.path(), &["max_steps=2", "eval_every=0"]);
+        let refusal = asked(&run, &question).remove(0).0.unwrap_err().to_string();
+        assert!(refusal.contains(expected), "{question}: {refusal} lacks {expected:?}");
+    };
+    check(json!({"row": "none-such"}), "no row `none-such` in ");
+    check(json!({"row": {"messages": [{"role": "user", "content": "x ".repeat(3000)}]}}), "the request's row line 1");
+    check(json!({"row": "eval-001", "task": "/none/such"}), "/none/such");
+}
+
+/// Everything that `set` can change, each at its step.
+fn set_at(step: u64) -> Option<&'static str> {
+    match step {
+        1 => Some("learning_rate=5e-4"),
+        2 => Some("temperature=0.8"),
+        3 => Some("max_steps=8"),
+        5 => Some("learning_rate=1e-4"),
+        _ => None,
+    }
+}
+
+fn setting(run: &RunDirectory, set: impl Fn(u64) -> Option<&'static str>, kill_after: Option<u64>) -> Option<Ended> {
+    let work = || {
+        work_asked(run, |event, _| {
+            let EventBody::Step(step) = event else { return };
+            if let Some(assignment) = set(step.step) {
+                ask(run.path(), &Verb::set([assignment]).unwrap(), LONG, &mut |_| {}).unwrap();
+            }
+            // Unwinding says no last word, like a kill.
+            assert!(kill_after != Some(step.step), "killed, as the test wants it");
+        })
+    };
+    catch_unwind(AssertUnwindSafe(work)).ok().map(Result::unwrap)
+}
+
+#[test]
+fn what_was_set_comes_back_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, set) in [("adapters", &["lora_rank=4", "learning_rate=1e-3"][..]), ("all", &[])] {
+        let whole = create(&folder.path().join(format!("{name}-whole")), set);
+        assert!(matches!(setting(&whole, set_at, None), Some(Ended::Finished(report)) if report.steps == 8));
+        let expected = fingerprint(&whole);
+        for kill in [1, 3, 5, 7] {
+            let run = create(&folder.path().join(format!("{name}-{kill}")), set);
+            assert!(setting(&run, set_at, Some(kill)).is_none());
+            // The kill came after the acceptance and before the loop had taken it; what was set later is set as in the other run.
+            let ended = setting(&run, |step| set_at(step).filter(|_| step > kill), None);
+            assert!(matches!(ended, Some(Ended::Finished(ref report)) if report.steps == 8), "{name} {kill}: {ended:?}");
+            assert!(fingerprint(&run) == expected, "{name}: killed after step {kill}, the resumed run differs");
+            assert_eq!(RunState::read(run.path()).unwrap().run.unwrap().total_steps, 8);
+        }
+    }
+}
+
+/// Before the first step, and after one: what is asked there holds from the next step on, also where nobody lived to record it.
+#[test]
+fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
+    let folder = tempfile::tempdir().unwrap();
+    for at in [0, 3] {
+        let set_at_eval = |run: &RunDirectory, kill: bool| {
+            let mut set = false;
+            let work = || {
+                work_asked(run, |event, _| {
+                    if !set && matches!(event, EventBody::Phase(phase) if phase.phase == "eval" && phase.step == at) {
+                        set = true;
+                        let answered = ask(run.path(), &Verb::set(["learning_rate=5e-4"]).unwrap(), LONG, &mut |_| {}).unwrap();
+                        assert_eq!(answered.text, format!("sets learning_rate = 0.0005 after step {at}"));
+                        assert!(!kill, "killed, as the test wants it");
+                    }
+                })
+            };
+            catch_unwind(AssertUnwindSafe(work)).ok().map(Result::unwrap)
+        };
+        let whole = create(&folder.path().join(format!("{at}-whole")), &[]);
+        assert!(matches!(set_at_eval(&whole, false), Some(Ended::Finished(_))));
+        let run = create(&folder.path().join(format!("{at}-killed")), &[]);
+        assert!(set_at_eval(&run, true).is_none());
+        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+        assert!(fingerprint(&run) == fingerprint(&whole), "{at}");
+        for run in [whole, run] {
+            let controls = RunState::read(run.path()).unwrap().controls;
+            assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("set", at + 1)]);
+        }
+    }
+}
+
+#[test]
+fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, at: u64, assignment: &'static str, steps: u64| {
+        let set = |step: u64| (step == at).then_some(assignment);
+        let whole = create(&folder.path().join(name), &[]);
+        assert!(matches!(setting(&whole, set, None), Some(Ended::Finished(ref report)) if report.steps == steps), "{name}");
+        let run = create(&folder.path().join(format!("{name}-killed")), &[]);
+        assert!(setting(&run, set, Some(at)).is_none());
+        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(ref report) if report.steps == steps), "{name}, resumed");
+        assert!(fingerprint(&run) == fingerprint(&whole), "{name}");
+    };
+    check("nearer", 3, "max_steps=4", 4);
+    check("now", 3, "max_steps=3", 3);
+    // Accepted while the last step was computed.
+    check("later", 6, "max_steps=7", 7);
+}
+
+#[test]
+fn a_stop_at_once_is_quick_and_costs_what_came_after_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["prompt_groups_per_step=6", "completions_per_prompt=8"];
+    let whole = create(&folder.path().join("whole"), &set);
+    work(&whole, never).unwrap();
+    for (phase, at) in [("rollout", 4), ("update", 4), ("eval", 0), ("eval", 3)] {
+        let run = create(&folder.path().join(format!("{phase}-{at}")), &set);
+        let mut asked_at = None;
+        let ended = work_asked(&run, |event, _| {
+            if matches!(event, EventBody::Phase(found) if found.phase == phase && found.step == at && asked_at.is_none()) {
+                ask(run.path(), &Verb::Stop { now: true }, LONG, &mut |_| {}).unwrap();
+                asked_at = Some(Instant::now());
+            }
+        });
+        let delay = asked_at.unwrap().elapsed();
+        let checkpoints = list_checkpoints(run.path()).unwrap();
+        println!("stopped at once in the {phase} of step {at}: {} ms", delay.as_millis());
+        assert!(delay < Duration::from_secs(5), "{phase} {at}: {delay:?}");
+        let Ended::CutShort { goes_on_from, .. } = ended.unwrap() else { panic!("{phase} {at}: it was not cut short") };
+        assert_eq!(goes_on_from, checkpoints.last().copied());
+        let state = State::observe(run.path()).unwrap();
+        assert!(
+            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped now, as requested; it "),
+            "{state:?}"
+        );
+        let controls = RunState::read(run.path()).unwrap().controls;
+        assert_eq!(controls.iter().map(|control| control.verb.as_str()).collect::<Vec<_>>(), ["stop"]);
+        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+        assert!(fingerprint(&run) == fingerprint(&whole), "{phase} {at}");
+    }
+}
+
+#[test]
+fn what_was_accepted_is_recorded_once_whoever_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=3"]);
+    let died = catch_unwind(AssertUnwindSafe(|| {
+        work_asked(&run, |event, _| {
+            if matches!(event, EventBody::Step(step) if step.step == 2) {
+                let remark = Verb::Annotate { text: "before the end".to_owned() };
+                assert_eq!(ask(run.path(), &remark, LONG, &mut |_| {}).unwrap().text, "noted");
+                ask(run.path(), &Verb::Eval, Duration::ZERO, &mut |_| {}).unwrap();
+                panic!("killed, as the test wants it");
+            }
+        })
+    }));
+    assert!(died.is_err());
+    let kept = || std::fs::read_dir(run.path().join("control")).unwrap().count();
+    assert_eq!(kept(), 2, "two promises are kept");
+    assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+    assert_eq!(kept(), 0);
+    let events = EventReader::new(&run.events_path()).read().unwrap().events;
+    let controls: Vec<_> =
+        events.iter().filter_map(|event| if let EventBody::Control(control) = &event.body { Some(control) } else { None }).collect();
+    assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("annotate", 3), ("eval", 3)]);
+    assert_eq!(RunState::read(run.path()).unwrap().notes.iter().filter(|(_, note)| note.text == "before the end").count(), 1);
+}

@@ -1,0 +1,244 @@
+//! What holds on every screen.
+
+use super::harness::Stage;
+
+#[test]
+fn the_keys_of_the_screens_and_the_mouse_go_there() {
+    let mut stage = Stage::new(120, 36);
+    let check = |stage: &mut Stage, key: &str, title: &str| {
+        stage.keys(key);
+        assert_eq!(grpo_tui::view::screens::of(stage.model.screen).title, title, "{key}");
+    };
+    for (key, title) in
+        [("f2", "Schema"), ("f3", "Prompts"), ("f4", "Scores"), ("f5", "Launch"), ("f6", "Live"), ("f7", "Eval"), ("f1", "Runs")]
+    {
+        check(&mut stage, key, title);
+    }
+    stage.click(10, 0);
+    assert_eq!(grpo_tui::view::screens::of(stage.model.screen).title, "Schema");
+}
+
+#[test]
+fn actions_have_one_name_and_readable_keys() {
+    let mut seen = std::collections::BTreeSet::new();
+    for action in grpo_tui::view::action::all() {
+        assert!(seen.insert(action.id), "{} stands twice in the table", action.id);
+        for key in action.keys {
+            let chord = grpo_tui::view::key_chord::Chord::parse(key).unwrap_or_else(|| panic!("{}: no key is called {key}", action.id));
+            assert_eq!(chord.to_string(), *key, "{}", action.id);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_drawn_where_there_is_no_room_and_every_size_holds() {
+    let mut stage = Stage::new(120, 36);
+    for columns in [0, 1, 2, 39, 40, 60, 80, 200] {
+        for rows in [0, 1, 2, 9, 10, 24, 60] {
+            stage.send(grpo_tui::view::Message::Resize(columns, rows));
+            for key in ["f1", "f2", "esc", "f3", "f4", "f5", "esc", "f6", "f7", "?", "esc", "ctrl-p", "esc"] {
+                stage.keys(key);
+                _ = stage.picture();
+            }
+        }
+    }
+}
+
+/// Everything that a popup shows while it is scrolled from its top to its end.
+fn whole(stage: &mut Stage) -> String {
+    let mut text = String::new();
+    for _ in 0..200 {
+        let picture = stage.picture();
+        text.push_str(&picture);
+        stage.keys("j");
+        if stage.picture() == picture {
+            break;
+        }
+    }
+    text
+}
+
+#[test]
+fn help_names_every_action_of_every_screen_at_every_width() {
+    for (columns, rows) in [(120, 36), (80, 24), (60, 20), (40, 15)] {
+        for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
+            let mut stage = Stage::new(columns, rows);
+            stage.keys(screen);
+            // Out of a text field, in which `?` is a letter.
+            stage.keys("esc ?");
+            let help = whole(&mut stage);
+            let words: String = help.chars().map(|letter| if letter.is_alphanumeric() { letter } else { ' ' }).collect();
+            let words: std::collections::BTreeSet<&str> = words.split_whitespace().collect();
+            for action in grpo_tui::view::action::here(&stage.model) {
+                for word in action.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()) {
+                    assert!(words.contains(word), "{columns} {screen}: `{word}` of {} is missing in\n{help}", action.id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
+    let mut stage = Stage::new(110, 60);
+    stage.keys("?");
+    let help = stage.picture();
+    let line = |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
+    let of_line = |title: &str, below: usize| help.lines().nth(line(title) + below).unwrap_or_default().to_owned();
+    assert!(!of_line("Filter by words", 0).contains("not now") && !of_line("Filter by words", 1).contains("not now"), "{help}");
+    // The first of those with one reason tells it, on its line or below.
+    let first = [0, 1].map(|below| of_line("Open the run live", below)).concat();
+    assert!(first.contains("(not now: no run selected)"), "{help}");
+    assert!(of_line("Mark the run, or", 0).contains("(unavailable, as above)"), "{help}");
+}
+
+#[test]
+fn no_hint_names_a_key_that_a_text_field_takes() {
+    let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+    // A filter of one line takes enter for itself, an editor the tab key, too.
+    for (keys, before, after) in [("f1", "enter ", "/"), ("f2", "enter type", "enter"), ("f2", "tab pane", "enter")] {
+        let mut stage = Stage::with(200, 36, |options| {
+            super::live_run::copy(&super::harness::finished_run(), &options.here.join("runs/20261120-120000-invoice-done01"));
+        });
+        stage.keys(keys);
+        assert!(bottom(&stage).contains(before), "{keys}: {}", bottom(&stage));
+        stage.keys(after);
+        assert!(!bottom(&stage).contains(before) && bottom(&stage).contains("ctrl-p palette"), "{keys}: {}", bottom(&stage));
+    }
+}
+
+#[test]
+fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
+    let mut stage = Stage::new(120, 36);
+    stage.model.theme.ascii = true;
+    for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
+        stage.keys(screen);
+        stage.model.say("größer → 語 …");
+        assert!(stage.picture().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.picture());
+    }
+}
+
+#[test]
+fn the_palette_finds_marks_and_says_why_not() {
+    let mut stage = Stage::new(80, 24);
+    stage.keys("ctrl-p").types("launch form");
+    let picture = stage.picture();
+    assert!(picture.contains("▸ Go to launch") && picture.contains("screen.launch"), "{picture}");
+    let underlined = |stage: &Stage| {
+        let buffer = stage.buffer();
+        let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
+        marked.map(|cell| cell.symbol().to_owned()).collect::<String>()
+    };
+    assert!(underlined(&stage).starts_with("launchform"), "{}", underlined(&stage));
+    stage.keys("ctrl-u").types("remove delete a run");
+    stage.keys("ctrl-u").types("runs.remove");
+    let picture = stage.picture();
+    assert!(picture.contains("Delete run (unavailable)") && picture.contains("not now: unknown run"), "{picture}");
+    stage.keys("esc ctrl-p").types("zzzzzz");
+    assert!(stage.shows("no matching action"));
+}
+
+#[test]
+fn the_way_to_help_and_the_news_are_seen_at_every_width() {
+    for columns in [160, 120, 100, 80, 60, 40] {
+        let mut stage = Stage::new(columns, 24);
+        stage.keys("f1");
+        let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+        assert!(bottom(&stage).ends_with("? help"), "{columns}: {}", bottom(&stage));
+        assert!(stage.picture().lines().next().unwrap().contains("[1 Runs]"));
+        stage.model.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be told in full, with its cause, its place and what to do next about it");
+        let told = bottom(&stage);
+        assert!(told.contains("✗ a long compl") && told.trim_end().ends_with("alt-n all of it"), "{columns}: {told}");
+        stage.keys("alt-n");
+        assert!(stage.shows("Messages"));
+    }
+}
+
+#[test]
+fn leaving_with_unsaved_texts_is_asked_about() {
+    let quits = |stage: &Stage| stage.asked.iter().filter(|asked| asked.as_str() == "Quit").count();
+    let mut stage = Stage::new(120, 36);
+    stage.keys("q");
+    assert_eq!(quits(&stage), 1, "no unsaved changes");
+    stage.keys("f2 enter").types("!").keys("esc q");
+    assert!(quits(&stage) == 1 && stage.shows("Unsaved: schema."), "{}", stage.picture());
+    stage.keys("n");
+    assert!(stage.model.popup.is_none() && stage.model.workbench.draft.is_changed());
+    stage.keys("q y");
+    assert_eq!(quits(&stage), 2);
+    // The same key once more insists, also over another question, which is not lost.
+    stage.model.popup = None;
+    stage.keys("ctrl-g").types("7").keys("ctrl-c");
+    assert!(quits(&stage) == 2 && stage.shows("Quit with unsaved changes?"));
+    stage.keys("n");
+    assert!(stage.shows("Go to line"), "{}", stage.picture());
+    stage.keys("ctrl-c ctrl-c");
+    assert_eq!(quits(&stage), 3);
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f3 i").types("!").keys("ctrl-c");
+    assert!(quits(&stage) == 0 && stage.shows("Unsaved: messages."), "{}", stage.picture());
+}
+
+/// What a user of another program would type finds its action first.
+#[test]
+fn the_palette_knows_the_usual_words() {
+    let first = |screen: &str, word: &str| {
+        let mut stage = Stage::new(120, 36);
+        stage.keys(screen).keys("esc ctrl-p").types(word);
+        let picture = stage.picture();
+        let rows =
+            picture.lines().skip_while(|line| !line.contains("▸ Palette")).skip(1).map(|line| line.chars().skip(19).collect::<String>());
+        rows.into_iter().find_map(|row| Some(row.strip_prefix("▸ ")?.split("  ").next()?.to_owned()))
+    };
+    let check = |screen: &str, words: &[&str], title: &str| {
+        for word in words {
+            let found = first(screen, word).unwrap_or_default();
+            assert!(found.starts_with(title), "{screen} {word}: {found:?} instead of {title:?}");
+        }
+    };
+    for screen in ["f1", "f2", "f4", "f5", "f7"] {
+        check(screen, &["resume", "continue", "unpause"], "Resume run");
+        check(screen, &["undo"], "Undo");
+        check(screen, &["redo"], "Redo");
+        check(screen, &["pause"], "Pause run");
+        check(screen, &["export", "export html", "report"], "Export HTML");
+        check(screen, &["export csv"], "Export CSV");
+        check(screen, &["quit", "exit"], "Quit");
+        // A name is given at the launch, since other runs refer to it; afterwards tags are what there is.
+        check(screen, &["rename", "label"], "Give the marked runs a tag");
+        check(screen, &["note", "add note", "annotate", "comment"], "Add note");
+        check(screen, &["stop"], "Stop run");
+        check(screen, &["kill"], "Stop run at once");
+        check(screen, &["delete"], "Delete");
+        check(screen, &["messages"], "Show what was said");
+        check(screen, &["zoom", "fullscreen"], "Let the pane fill");
+    }
+    check("f6", &["pause"], "Toggle pause");
+    check("f6", &["resume"], "Resume run");
+    check("f1", &["find", "search", "filter"], "Filter by words");
+    check("f2", &["find", "search"], "Find text");
+    check("f3", &["find"], "Filter the rows");
+    check("f5", &["find"], "Find settings");
+    check("f7", &["find"], "Filter by words of id");
+    // What belongs to another screen and pane is gone to.
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
+    assert!(stage.model.screen == grpo_tui::view::Screen::Schema && !stage.model.workbench.draft.is_changed());
+}
+
+#[test]
+fn a_click_takes_a_row_of_the_palette() {
+    let mut stage = Stage::new(120, 36);
+    stage.keys("ctrl-p").types("go to the");
+    let picture = stage.picture();
+    let row = picture.lines().position(|line| line.contains("Go to launch")).unwrap();
+    stage.click(40, 2);
+    assert!(stage.model.popup.is_some(), "beside the rows nothing happens");
+    stage.click(40, row as u16);
+    assert!(stage.model.popup.is_none() && stage.model.screen == grpo_tui::view::Screen::Launch, "{picture}");
+    // In a list to choose from a click chooses, and on what is chosen takes.
+    stage.keys("T");
+    let row = stage.picture().lines().position(|line| line.contains("▸ invoice")).unwrap();
+    stage.click(20, row as u16);
+    assert!(stage.model.launch.chooser.is_none());
+}

@@ -1,0 +1,427 @@
+//! The live screen while a run is written: what comes is shown, what is asked reaches the worker, and nothing grows with the events.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
+use grpo_tui::config::Layers;
+use grpo_tui::run::events::{Alert, Device, Group, Phase, Run, Step};
+use grpo_tui::run::{
+    Accepted, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, RunState,
+    State, Status, Verb, Worker,
+};
+use grpo_tui::score::Scorer;
+use grpo_tui::task::Task;
+use grpo_tui::view::message::RunNews;
+use grpo_tui::view::messages::Level;
+use grpo_tui::view::{Message, Screen, shared};
+use serde_json::json;
+
+use super::harness::Stage;
+
+const COMPLETIONS: [&str; 4] = [
+    r#"{"vendor": "Nordhaven Papier", "date": "2024-05-17", "amount": 1234.5, "currency": "EUR"}"#,
+    r#"{"vendor": "Nordhaven Papier", "date": "2024-05-17", "amount": "1234.5", "currency": "EUR"}"#,
+    "The vendor is Nordhaven Papier.",
+    "```json\n{\"vendor\": \"Nordhaven Papier\", \"date\": \"2024-05-17\",\n \"amount\": 1234.5, \"currency\": \"EUR\"}\n```",
+];
+
+/// A run with its worker's side in the test's hands.
+pub(super) struct Written {
+    pub(super) worker: Worker,
+    pub(super) run: RunDirectory,
+    events: EventWriter,
+    rollouts: RolloutWriter,
+    reader: EventReader,
+    scorer: Scorer,
+}
+
+impl Written {
+    pub(super) fn begin(folder: &Path) -> Self {
+        let resolved = Layers::default().resolve().unwrap();
+        let new = NewRun {
+            job: "train".into(),
+            name: "written by a test".into(),
+            task: "invoice".into(),
+            task_origin: "invoice".into(),
+            task_files: Vec::new(),
+            config: resolved.config,
+            sources: resolved.sources,
+            argv: vec!["grpo-tui".into()],
+            model_digest: String::new(),
+        };
+        let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
+        let sockets = folder.join("sockets");
+        let _ = std::fs::create_dir(&sockets);
+        std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let worker = Worker::begin_in(&run, Arc::default(), vec![sockets]).unwrap();
+        let mut events = EventWriter::open(worker.lock()).unwrap();
+        let begun = Run { id: run.id().into(), job: "train".into(), device: "NVIDIA H200".into(), total_steps: 50, ..Run::default() };
+        events.append(begun).unwrap();
+        let rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
+        worker.state().status(Status::Running, 0, None).unwrap();
+        let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
+        let reader = RunState::open(run.path()).unwrap().1;
+        Self { worker, run, events, rollouts, reader, scorer }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.run.path().to_owned()
+    }
+
+    pub(super) fn append(&mut self, body: impl Into<EventBody>) {
+        self.events.append(body).unwrap();
+    }
+
+    /// A step with three groups: one that teaches, one dead at the best, one dead at the worst.
+    pub(super) fn step(&mut self, step: u64) {
+        self.append(Phase { step, phase: "rollout".into() });
+        let mut valid = 0.0;
+        for (name, texts) in [("p001", [0, 1, 2, 0]), ("p002", [0, 0, 0, 0]), ("p003", [2, 2, 2, 2])] {
+            let scores: Vec<_> = texts.iter().map(|text| self.scorer.score(COMPLETIONS[*text], None)).collect();
+            let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+            let advantages = group_advantages(&rewards, Advantage::Standardized);
+            valid += texts.iter().filter(|text| **text == 0).count() as f64 / 12.0;
+            let completions = texts.iter().zip(&scores).zip(&advantages).map(|((text, score), advantage)| RolloutCompletion {
+                text: COMPLETIONS[*text].into(),
+                token_ids: vec![7; 40 + *text],
+                log_probs: vec![-0.25; 40 + *text],
+                stop_reason: if *text == 2 { "length" } else { "stop" }.into(),
+                reward: Some(score.reward),
+                score: serde_json::to_value(score).unwrap(),
+                advantage: *advantage,
+            });
+            let group = RolloutGroup {
+                step,
+                prompt_id: name.into(),
+                prompt: "<|im_start|>user\nan invoice".into(),
+                replaced: false,
+                completions: completions.collect(),
+            };
+            let place = self.rollouts.append(&group).unwrap();
+            self.append(Group {
+                replaced: false,
+                step,
+                prompt_id: name.into(),
+                dead: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
+                tiers: scores.iter().map(|score| score.tier.name().to_owned()).collect(),
+                rewards,
+                advantages,
+                token_counts: vec![40; 4],
+                stop_reasons: vec!["stop".into(); 4],
+                file: place.file,
+                line: place.line,
+            });
+        }
+        let metrics = [
+            ("reward", 0.5 + 0.002 * step as f64),
+            ("reward_std", 0.2),
+            ("tiers/valid", valid),
+            ("tiers/invalid", 1.0 / 12.0),
+            ("tiers/unparsable", 1.0 - valid - 1.0 / 12.0),
+            ("kl", if step == 3 { f64::NAN } else { 0.01 }),
+            ("time/rollout", 8.0),
+            ("time/update", 4.0),
+            ("step_time", 12.4),
+        ];
+        let metrics: BTreeMap<String, f64> = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.append(Step { step, seconds: 12.4, metrics });
+        self.worker.state().status(Status::Running, step, None).unwrap();
+    }
+
+    /// Hand the view what came since the last time.
+    pub(super) fn tell(&mut self, stage: &mut Stage) {
+        let batch = self.reader.read().unwrap();
+        stage.send(Message::Run(self.path(), RunNews::Events(batch)));
+        stage.send(Message::Run(self.path(), RunNews::State(State::observe(&self.path()))));
+    }
+}
+
+fn shown(columns: u16, rows: u16) -> (Stage, Written) {
+    let mut stage = Stage::new(columns, rows);
+    let mut written = Written::begin(stage.folder.path());
+    let path = written.path();
+    written.reader.read().unwrap();
+    stage.act(|model| shared::show_run(model, path));
+    stage.keys("f6");
+    (stage, written)
+}
+
+/// The picture without the run's id and times of day.
+fn stable(stage: &Stage, written: &Written) -> String {
+    let short = written.run.id().rsplit('-').next().unwrap_or_default().to_owned();
+    super::live::stable(stage).replace(written.run.id(), "20261120-000000-invoice-aaaaaa").replace(&short, "aaaaaa")
+}
+
+/// The clock of the run is that of this machine: the view looks at it when the last event came.
+fn look_now(stage: &mut Stage, written: &Written) {
+    let watched = stage.model.workbench.watched.get(&written.path()).unwrap();
+    stage.now_ms = watched.history.last_ms.unwrap_or(0).max(watched.state.as_ref().map_or(0, |state| state.updated_ms));
+    stage.send(Message::Tick);
+}
+
+/// A live run is what somebody comes back for.
+#[test]
+fn the_view_opens_on_the_run_that_is_live() {
+    let mut written = None;
+    let mut stage = Stage::with(120, 36, |options| {
+        super::runs::copy_run(&options.here.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        written = Some(Written::begin(&options.here));
+    });
+    let written = written.unwrap();
+    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Live, Some(written.path())));
+    assert!(stage.shows("● running"), "{}", stage.picture());
+    // One that begins later is on the live screen once somebody looks, and takes nobody away from elsewhere.
+    drop((stage, written));
+    stage = Stage::new(120, 36);
+    stage.keys("f6");
+    assert!(stage.shows("No run is chosen"), "{}", stage.picture());
+    let written = Written::begin(stage.folder.path());
+    stage.now_ms += 3_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("● running"), "{}", stage.picture());
+    drop(written);
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f5 f1");
+    let written = Written::begin(stage.folder.path());
+    stage.now_ms += 3_000;
+    stage.send(Message::Tick);
+    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Runs, Some(written.path())));
+}
+
+#[test]
+fn a_run_grows_on_the_screen() {
+    let (mut stage, mut written) = shown(120, 36);
+    assert!(stage.shows("Step 1 is not finished") && stage.shows("no values"), "{}", stage.picture());
+    for step in 1..=12 {
+        written.step(step);
+    }
+    let device = Device {
+        device: "NVIDIA H200".into(),
+        utilisation: Some(0.93),
+        memory_used_bytes: Some(94 << 30),
+        memory_total_bytes: Some(139 << 30),
+        power_watts: Some(612.0),
+        temperature_celsius: Some(61.0),
+    };
+    written.append(device);
+    written.append(Alert {
+        rule: "all_worst".into(),
+        level: "warning".into(),
+        step: 12,
+        sentence: "Every group of the last 3 steps stayed at one reward.".into(),
+        suggestion: "Begin with easier prompts.".into(),
+        ..Alert::default()
+    });
+    written.tell(&mut stage);
+    look_now(&mut stage, &written);
+    insta::assert_snapshot!("live_running_120x36", stable(&stage, &written));
+    assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("all_worst")), "{:?}", stage.asked);
+    // The selected completion is the invalid one: its fault and its advantage are said.
+    stage.keys("l enter");
+    assert!(stage.shows("/amount"), "{}", stage.picture());
+    let expected = group_advantages(&[1.0, 0.5, 0.0, 1.0], Advantage::Standardized)[1];
+    assert!(stage.shows(&format!("(0.500 - 0.625) / (0.479 + 0.0001) = {expected:+.3}")), "{}", stage.picture());
+    stage.send(Message::Resize(80, 24));
+    insta::assert_snapshot!("live_running_80x24", stable(&stage, &written));
+}
+
+#[test]
+fn the_picture_follows_stands_still_and_goes_back() {
+    let (mut stage, mut written) = shown(120, 36);
+    (1..=3).for_each(|step| written.step(step));
+    written.tell(&mut stage);
+    assert!(stage.shows("groups of step 3, the latest"));
+    stage.keys("f");
+    written.step(4);
+    written.tell(&mut stage);
+    assert!(stage.shows("groups of step 3") && stage.shows("frozen") && stage.shows("step 4 of 50"), "{}", stage.picture());
+    stage.keys("f");
+    assert!(stage.shows("groups of step 4, the latest"));
+    stage.keys("[");
+    written.step(5);
+    written.tell(&mut stage);
+    assert!(stage.shows("groups of step 3 ") && !stage.shows("latest"), "looking back stays where it is:\n{}", stage.picture());
+    stage.keys("] ]");
+    assert!(stage.shows("groups of step 5, the latest"));
+    stage.keys("home");
+    assert!(stage.shows("groups of step 1 "));
+    stage.keys("end");
+    assert!(stage.shows("the latest"));
+}
+
+/// Serves whatever is asked, and tells what it was.
+pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<Accepted>> {
+    let controls = worker.controls().clone();
+    std::thread::spawn(move || {
+        let mut served = Vec::new();
+        loop {
+            for accepted in controls.take() {
+                controls.answer(accepted.id, &Answer::done("it is done", json!(null)));
+                served.push(accepted);
+            }
+            if controls.stop_requested().is_some() {
+                served.extend(controls.take());
+                return served;
+            }
+            controls.wait_for_request(Duration::from_millis(20));
+        }
+    })
+}
+
+#[test]
+fn keys_reach_the_worker_as_verbs() {
+    let (mut stage, mut written) = shown(120, 36);
+    written.step(1);
+    written.tell(&mut stage);
+    let serving = serve(&written.worker);
+    let said = |stage: &Stage| stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+    let short = written.run.id().rsplit('-').next().unwrap().to_owned();
+    stage.keys("p");
+    assert!(said(&stage).contains("pauses after step"), "{}", said(&stage));
+    stage.keys("C");
+    assert_eq!(said(&stage), format!("{short}: it is done"));
+    stage.keys("E");
+    stage.keys("a").types("looks good\n");
+    assert_eq!(said(&stage), format!("{short}: noted"));
+    stage.keys("=").types("temperature=0");
+    assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.picture());
+    stage.types(".9 max_steps=40\n");
+    assert!(said(&stage).contains("max_steps = 40"), "{}", said(&stage));
+    // A stop is asked for only after a yes.
+    stage.keys("x n");
+    stage.keys("x y");
+    let verbs: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    let set = Verb::set(["temperature=0.9", "max_steps=40"]).unwrap();
+    let note = Verb::Annotate { text: "looks good".into() };
+    assert_eq!(verbs, [Verb::Pause, Verb::Checkpoint, Verb::Eval, note, set, Verb::Stop { now: false }]);
+}
+
+#[test]
+fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
+    let (mut stage, mut written) = shown(120, 36);
+    written.step(1);
+    written.tell(&mut stage);
+    let path = written.path();
+    drop(written);
+    // The view still believes that it lives: the answer says that it does not.
+    stage.keys("p");
+    let said = |stage: &Stage| {
+        stage.model.notices.all().last().map(|notice| (notice.level == Level::Complaint, notice.text.clone())).unwrap_or_default()
+    };
+    assert!(said(&stage).0 && said(&stage).1.contains("no worker"), "{:?}", said(&stage));
+    stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
+    assert!(stage.shows("interrupted"), "{}", stage.picture());
+    assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("interrupted")), "{:?}", stage.asked);
+    for key in ["p", "C", "E", "x", "X", "="] {
+        stage.keys("esc").keys(key);
+        let is_prompt = key == "=";
+        assert!(said(&stage).1.contains("resume it first (r)") && stage.model.popup.is_some() == is_prompt, "{key}: {:?}", said(&stage));
+    }
+    // Whoever types on after a refused prompt asks for nothing.
+    stage.types("learning_rate=1e-5 rpX\n");
+    assert!(stage.model.popup.is_none() && said(&stage).1.contains("resume it first"), "{:?}", said(&stage));
+    // A note needs no worker.
+    stage.keys("a").types("died at night\n");
+    assert!(!said(&stage).0 && said(&stage).1.ends_with("noted"), "{:?}", said(&stage));
+    // The program of this stage is a test binary's path that says no: its words are shown.
+    stage.model.options.program = PathBuf::from("/bin/false");
+    stage.keys("r");
+    assert!(said(&stage).0, "{:?}", said(&stage));
+}
+
+#[test]
+fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
+    let (mut stage, mut written) = shown(80, 24);
+    let alert = |step: u64| Alert { rule: "kl".into(), level: "warning".into(), step, sentence: "KL is high.".into(), ..Alert::default() };
+    written.append(alert(1));
+    for step in 1..=150 {
+        written.append(Step { step, seconds: 1.0, metrics: (0..40).map(|name| (format!("m{name}"), 0.5)).collect() });
+        for _ in 0..4 {
+            written.append(Device { utilisation: Some(0.5), ..Device::default() });
+            written.append(grpo_tui::run::events::Note { text: format!("note of {step}") });
+        }
+    }
+    written.tell(&mut stage);
+    let notified = |stage: &Stage| stage.asked.iter().filter(|asked| asked.contains("Notify")).count();
+    assert_eq!(notified(&stage), 1);
+    let watched = stage.model.workbench.watched.get(&written.path()).unwrap();
+    assert_eq!(watched.log.len(), 500);
+    assert!(watched.conditions.len() <= 240);
+    let largest = watched.log.iter().filter_map(|event| match &event.body {
+        EventBody::Step(step) => Some(step.metrics.len()),
+        _ => None,
+    });
+    assert_eq!(largest.max(), Some(0), "values of a step are in the fold alone");
+    assert!(watched.log.iter().zip(watched.log.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
+    // The whole log again, as after a replacement: what was told is not told again.
+    let mut again = EventReader::new(&written.path().join("events.jsonl")).read().unwrap();
+    again.restarted = true;
+    stage.now_ms += 1;
+    stage.send(Message::Run(written.path(), RunNews::Events(again)));
+    assert_eq!(notified(&stage), 1);
+    assert_eq!(stage.model.workbench.watched.get(&written.path()).unwrap().log.len(), 500);
+}
+
+#[test]
+fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
+    let (mut stage, mut written) = shown(120, 36);
+    written.step(1);
+    let alert =
+        Alert { rule: "value_drift".into(), level: "warning".into(), step: 1, sentence: "Values drift.".into(), ..Alert::default() };
+    written.append(alert);
+    written.tell(&mut stage);
+    let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+    assert!(bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value_drift: Values drift."), "{}", bottom(&stage));
+    stage.keys("esc");
+    written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as requested".into())).unwrap();
+    written.tell(&mut stage);
+    assert!(bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"), "{}", bottom(&stage));
+    assert!(stage.shows("■ interrupted: stopped after the step, as requested"), "{}", stage.picture());
+}
+
+#[test]
+fn runs_over_the_chart_keep_all_their_curves() {
+    let (mut stage, mut written) = shown(160, 48);
+    (1..=6).for_each(|step| written.step(step));
+    written.tell(&mut stage);
+    let other = super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+    stage.model.workbench.overlay.push(other.clone());
+    stage.act(|model| shared::follow(model, other));
+    let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
+    assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
+    assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));
+}
+
+/// A step that could not be read is tried again, also where nothing more is written.
+#[test]
+fn texts_that_could_not_be_read_come_once_they_can() {
+    let (mut stage, mut written) = shown(120, 36);
+    written.step(1);
+    let file = written.path().join("rollouts/000100.jsonl");
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, [&whole[..whole.len() / 2], b"\n"].concat()).unwrap();
+    written.tell(&mut stage);
+    assert!(stage.shows("cannot be read") && !stage.shows("Nordhaven"), "{}", stage.picture());
+    std::fs::write(&file, &whole).unwrap();
+    stage.now_ms += 1_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("Nordhaven") && !stage.shows("cannot be read"), "{}", stage.picture());
+}
+
+/// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log tells none.
+#[test]
+fn steps_long_past_are_read_from_the_rollouts() {
+    let (mut stage, mut written) = shown(160, 48);
+    (1..=70).for_each(|step| written.step(step));
+    written.tell(&mut stage);
+    assert!(!stage.model.workbench.watched.get(&written.path()).unwrap().history.groups.contains_key(&1));
+    stage.keys("home");
+    let picture = stage.picture();
+    for expected in ["groups of step 1 ", "p001", "teaches nothing", "Nordhaven", "wrong type", "prose"] {
+        assert!(picture.contains(expected), "{expected} is missing:\n{picture}");
+    }
+}

@@ -1,0 +1,128 @@
+//! What is typed is text: where a text cannot be taken, or something else comes in between, its letters are no commands.
+
+use grpo_tui::view::action::{self, Place};
+use grpo_tui::view::popup::Popup;
+use grpo_tui::view::{Command, Message, Screen, screens, shared, update};
+
+use super::harness::{Stage, finished_run};
+use super::launch::forecasting;
+use super::runs::copy_run;
+
+/// Letters that are commands on one screen or another, those that delete, pause, stop, start and leave among them.
+const TEXT: &str = "q=pxXdDLrREC :Yy";
+
+/// A key, with what it asks for kept back: work that is still being done.
+fn held(stage: &mut Stage, key: &str) -> Vec<Command> {
+    let chord = grpo_tui::view::key_chord::Chord::parse(key).unwrap();
+    let event = crossterm::event::KeyEvent::new(chord.code, chord.modifiers);
+    update::update(&mut stage.model, stage.now_ms, Message::Key(event))
+}
+
+/// Without a task, a run or anything else: most prompts cannot be opened.
+#[test]
+fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
+    let mut refused = Vec::new();
+    for action in action::all().filter(|action| action.asks) {
+        let mut stage = Stage::with(120, 36, |options| options.task = Some("/no/such/task".to_owned()));
+        if let Place::On(screen) | Place::In(screen, _) = action.place {
+            stage.act(|model| shared::go_to(model, screen));
+        }
+        if let Place::In(screen, pane) = action.place {
+            (screens::of(screen).focus)(&mut stage.model, pane);
+        }
+        stage.keys(action.keys[0]);
+        let (screen, asked) = (stage.model.screen, stage.asked.len());
+        stage.types(TEXT);
+        assert!(stage.model.takes_text(), "{}: its text was taken for commands\n{}", action.id, stage.picture());
+        assert_eq!((stage.model.screen, stage.asked.len()), (screen, asked), "{}", action.id);
+        if matches!(stage.model.popup, Some(Popup::Refusal(_))) {
+            let why = stage.model.notices.all().last().unwrap().text.chars().take(20).collect::<String>();
+            assert!(stage.shows(action.title.get(..40).unwrap_or(action.title)) && stage.shows(&why), "{}", stage.picture());
+            stage.keys("enter");
+            assert!(stage.model.popup.is_none(), "enter ends what was typed");
+            refused.push(action.id);
+        }
+    }
+    for expected in [
+        "runs.annotate",
+        "runs.tag",
+        "runs.html",
+        "schema.type",
+        "prompts.messages",
+        "prompts.add",
+        "live.annotate",
+        "live.set",
+        "eval.html",
+    ] {
+        assert!(refused.contains(&expected), "{expected} was not refused: {refused:?}");
+    }
+}
+
+/// A run that has come up takes nobody away from what they write.
+#[test]
+fn a_launch_that_succeeds_leaves_who_types_alone() {
+    let run = finished_run();
+    let mut stage = Stage::with(120, 36, |options| {
+        let script = format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display());
+        options.program = super::harness::script(&options.here.join("program"), &script);
+    });
+    stage.keys("f5");
+    let work = held(&mut stage, "L");
+    stage.keys("f2 enter").types("ab");
+    stage.carry_out(work);
+    stage.types(TEXT);
+    assert_eq!(stage.model.screen, Screen::Schema);
+    assert!(stage.model.workbench.draft.text.starts_with(&format!("ab{TEXT}")), "{}", stage.model.workbench.draft.text);
+    assert_eq!(stage.model.workbench.current, Some(run));
+    let said = stage.model.notices.all().iter().map(|notice| notice.text.clone()).collect::<Vec<_>>();
+    assert!(said.iter().any(|text| text.contains("f6 shows it")), "{said:?}");
+}
+
+/// While a folder is measured somebody goes on to something else: no letter of that is a yes.
+#[test]
+fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
+    let mut stage = Stage::with(120, 36, |options| {
+        forecasting(options);
+        _ = copy_run(&options.here.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+    });
+    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let work = held(&mut stage, "d");
+    stage.keys("t").types("ke");
+    stage.carry_out(work);
+    stage.types("y");
+    assert!(run.exists() && stage.shows("key"), "{}", stage.picture());
+    stage.keys("esc d");
+    assert!(stage.shows("deleted for good"), "{}", stage.picture());
+    stage.keys("n");
+    copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "finished");
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    stage.keys("g space space");
+    let work = held(&mut stage, "c");
+    stage.keys("/").types("q");
+    stage.carry_out(work);
+    assert!(stage.model.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.picture());
+}
+
+/// A row that is being saved takes no more letters: they would be lost with its editor.
+#[test]
+fn nothing_is_typed_into_a_text_that_is_being_saved() {
+    let mut stage = Stage::with(120, 36, |options| {
+        let folder = options.here.join("tasks/invoice");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
+            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(10).collect();
+            std::fs::write(folder.join(name), if name.ends_with(".jsonl") { text.as_bytes() } else { bytes }).unwrap();
+        }
+    });
+    stage.keys("f3 i ctrl-end").types("FIRST");
+    let chord = grpo_tui::view::key_chord::Chord::parse("ctrl-o").unwrap();
+    let event = crossterm::event::KeyEvent::new(chord.code, chord.modifiers);
+    let work = update::update(&mut stage.model, stage.now_ms, Message::Key(event));
+    stage.types("SECOND");
+    assert!(!stage.model.prompts.editing.as_ref().unwrap().editor.text().contains("SECOND"));
+    stage.carry_out(work);
+    let rows = std::fs::read_to_string(stage.folder.path().join("tasks/invoice/train.jsonl")).unwrap();
+    assert!(rows.contains("FIRST") && stage.model.prompts.editing.is_none());
+    assert!(stage.model.popup.is_none(), "{}", stage.picture());
+}
