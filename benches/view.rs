@@ -5,7 +5,7 @@
 mod live_run;
 #[path = "../tests/run_directory/long_log.rs"]
 mod long_log;
-#[path = "../tests/view/session.rs"]
+#[path = "../tests/view/pty_session.rs"]
 mod session;
 
 use std::time::{Duration, Instant};
