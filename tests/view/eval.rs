@@ -29,34 +29,27 @@ fn stage_after<T: Default>(columns: u16, rows: u16, prepare: impl FnOnce(&Path) 
     (stage, left)
 }
 
-fn picture(name: &str, stage: &Stage) {
-    insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
-        insta::assert_snapshot!(name, stage.picture());
-    });
-}
-
 #[test]
 fn pictures_of_base_and_trained() {
     for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
         let mut stage = stage(columns, rows);
-        picture(&format!("eval_{columns}x{rows}"), &stage);
         stage.keys("f");
         assert!(stage.shows("fixed 40 of 100"), "{}", stage.picture());
         stage.keys("tab tab");
         assert!(stage.shows("▸ base → step 30"), "{}", stage.picture());
     }
     let mut small = stage(40, 14);
-    picture("eval_40x14", &small);
+    assert!(small.shows("base → step 30"), "{}", small.picture());
     small.keys("enter");
-    picture("eval_40x14_answers", &small);
+    assert!(small.shows("base: "), "{}", small.picture());
     let mut narrow = stage(60, 20);
     narrow.keys("enter");
-    picture("eval_60x20_answers", &narrow);
+    assert!(narrow.shows("base: "), "{}", narrow.picture());
     narrow.keys("esc backtab");
-    picture("eval_60x20_summary", &narrow);
+    assert!(narrow.shows("exact match"), "{}", narrow.picture());
     let mut empty = Stage::new(80, 24);
     empty.keys("7");
-    picture("eval_nothing_80x24", &empty);
+    insta::assert_snapshot!("eval_nothing_80x24", empty.picture());
     empty.keys("o");
     assert!(empty.shows("There are no runs yet"));
 }

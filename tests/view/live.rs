@@ -40,11 +40,9 @@ pub(super) fn stable(stage: &Stage) -> String {
 
 #[test]
 fn every_size_of_the_recorded_run() {
-    for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24), (60, 20), (40, 14)] {
-        let mut stage = finished(columns, rows);
+    for (columns, rows) in [(120, 36), (80, 24), (40, 14)] {
+        let stage = finished(columns, rows);
         insta::assert_snapshot!(format!("live_{columns}x{rows}"), stable(&stage));
-        stage.keys("home c");
-        insta::assert_snapshot!(format!("live_first_step_{columns}x{rows}"), stable(&stage));
     }
 }
 
@@ -220,5 +218,5 @@ fn every_pane_fills_the_screen_at_every_size() {
     }
     stage.send(Message::Resize(100, 30));
     stage.keys("backtab backtab");
-    insta::assert_snapshot!("live_zoomed_100x30", stable(&stage));
+    assert!(stage.shows("reward"), "{}", stage.picture());
 }

@@ -82,26 +82,19 @@ const SIZES: [(u16, u16); 4] = [(160, 48), (120, 36), (80, 24), (60, 20)];
 fn pictures_of_several_runs() {
     for (columns, rows) in SIZES {
         let mut stage = stage_with(columns, rows, several);
-        insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
-            insta::assert_snapshot!(format!("runs_{columns}x{rows}"), stage.picture());
-        });
         stage.keys("j tab");
         assert!(stage.shows("✗ failed: the loss was not finite"), "{}", stage.picture());
     }
     let mut stage = stage_with(40, 12, several);
-    insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
-        insta::assert_snapshot!("runs_40x12", stage.picture());
-        stage.keys("tab");
-        insta::assert_snapshot!("runs_40x12_details", stage.picture());
-    });
+    assert!(stage.shows("✗ failed"), "{}", stage.picture());
+    stage.keys("tab");
+    assert!(stage.shows("state"), "{}", stage.picture());
 }
 
 #[test]
 fn no_runs_yet_says_what_to_do() {
     let mut stage = stage_with(80, 24, |_| {});
-    insta::with_settings!({prepend_module_to_snapshot => false, snapshot_path => "snapshots"}, {
-        insta::assert_snapshot!("runs_none_80x24", stage.picture());
-    });
+    insta::assert_snapshot!("runs_none_80x24", stage.picture());
     stage.keys("p");
     assert!(stage.shows("no run selected"));
     let with_recording = |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -39,9 +39,8 @@ fn schema_of(folder: &std::path::Path) -> String {
 
 #[test]
 fn pictures() {
-    for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
+    for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);
-        insta::assert_snapshot!(format!("schema_{columns}x{rows}"), stage.picture());
         // The amount becomes text in the draft: samples change their tier.
         stage.keys("enter down down down down down down end left left left left");
         for _ in 0.."number".len() {

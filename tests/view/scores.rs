@@ -233,7 +233,7 @@ fn rescoring_two_thousand_completions_is_quick() {
 #[test]
 fn pictures() {
     let mut shown = String::new();
-    for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
+    for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = with_run(columns, rows);
         write!(shown, "===== {columns}x{rows}, a stored step\n{}\n", stage.picture()).unwrap();
         edit_schema(&mut stage, |text| {
