@@ -20,7 +20,6 @@ pub enum StartError {
     /// The tokenizer.
     #[error("{0}")]
     Text(#[from] TextError),
-    /// The run.
     #[error("{0}")]
     Run(#[from] RunError),
     /// The run's checkpoint.
@@ -59,7 +58,6 @@ pub enum Located {
     Adapter(ModelSource),
     /// A run's result.
     Run {
-        /// The run.
         run: Box<RunDirectory>,
         /// The step of its checkpoint.
         step: u64,

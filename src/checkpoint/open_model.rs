@@ -12,7 +12,6 @@ use crate::run::{RunDirectory, RunFolders, checkpoint_path};
 /// A model's files; no tensor is read before it is asked for.
 #[derive(Debug)]
 pub struct OpenModel {
-    /// Its configuration.
     pub config: ModelConfig,
     /// Where its configuration and tokenizer lie.
     pub source: ModelSource,
@@ -91,7 +90,7 @@ impl OpenModel {
         self.adapter.as_ref()
     }
 
-    /// RescoreJob weights, the adapter merged into each tensor as it is asked for.
+    /// Whole weights, the adapter merged into each tensor as it is asked for.
     ///
     /// # Errors
     /// An adapter that does not fit the weights.

@@ -10,7 +10,6 @@ use crate::text::Tokenizer;
 /// A model, its tokenizer, and what tells it from others.
 #[derive(Debug)]
 pub struct StartModel {
-    /// Its configuration.
     pub config: ModelConfig,
     /// Its tokenizer and chat template.
     pub tokenizer: Tokenizer,

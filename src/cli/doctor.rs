@@ -29,7 +29,7 @@ struct Findings {
     logout_in_words: String,
     slots: Vec<SlotFound>,
     folders: Vec<Folder>,
-    /// DraftTarget workers that died without a last word; they are gone now.
+    /// Of workers that died without a last word; they are gone now.
     dead_sockets_removed: usize,
     terminal: Terminal,
     #[cfg(feature = "view")]
@@ -65,11 +65,11 @@ struct LookedFor {
 #[derive(Serialize)]
 struct SlotFound {
     device: String,
-    /// DraftTarget a GPU: name, UUID, driver.
+    /// Of a GPU: name, UUID, driver.
     is: String,
     /// The run that computes there.
     holder: Option<String>,
-    /// DraftTarget a GPU: who else uses it.
+    /// Of a GPU: who else uses it.
     in_use: Option<String>,
 }
 

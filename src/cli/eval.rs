@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// ThreadPool (0 takes every core)
+    /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Save every answer, the task and the result in this folder

@@ -91,7 +91,7 @@ enum Command {
     Completions(completions::Arguments),
     /// Print the manual page
     Man,
-    /// DeviceChoice one run, started by the program itself
+    /// Compute one run, started by the program itself
     #[command(hide = true)]
     Worker(worker::Arguments),
     /// Measure this machine
@@ -138,7 +138,7 @@ fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
 /// Parse the command line and run it.
 pub fn main() -> ExitCode {
     output::install_panic_hook();
-    // EvalJob as /proc/self/exe, as workers and forecasts are, the process would be listed as `exe`.
+    // Started as /proc/self/exe, as workers and forecasts are, the process would be listed as `exe`.
     let _ = std::fs::write("/proc/self/comm", "grpo-tui");
     // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end the process without a word.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());

@@ -93,7 +93,7 @@ struct Pretrain {
     /// Tokens per micro-batch; changes memory and speed
     #[arg(long, default_value_t = 1280)]
     tokens_per_micro_batch: usize,
-    /// ThreadPool (0 takes every core)
+    /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
     #[command(flatten)]

@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// ThreadPool (0 takes every core)
+    /// Threads (0 takes every core)
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Ask a worker that keeps the model loaded for the next time, and start it where there is none; of a run that is being computed, its own worker

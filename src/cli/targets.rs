@@ -27,7 +27,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `NAME=M`, or M alone, which then is its own name. TierFilter looks where M is; nothing large is read.
+    /// `NAME=M`, or M alone, which then is its own name. Only looks where M is; nothing large is read.
     pub(super) fn find(text: &str, task: &Task, places: &RunFolders) -> Result<Self, Failure> {
         let (name, model) = match text.split_once('=') {
             Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => (name.trim(), model.trim()),

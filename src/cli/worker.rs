@@ -19,10 +19,10 @@ pub(super) struct Arguments {
     /// Resume a run that has started
     #[arg(long)]
     resume: bool,
-    /// DeviceChoice on this GPU, of those that CUDA shows this process
+    /// Compute on this GPU, of those that CUDA shows this process
     #[arg(long, value_name = "N", conflicts_with = "cpu")]
     gpu: Option<usize>,
-    /// DeviceChoice on the CPU
+    /// Compute on the CPU
     #[arg(long)]
     cpu: bool,
 }

@@ -63,7 +63,6 @@ pub enum Source {
     Default,
     /// The key table's rule that depends on other keys; it stands above a preset.
     Derived,
-    /// A preset.
     Preset,
     /// The task's `[train]`, or its `[train.model.NAME]`.
     Task,
@@ -222,7 +221,7 @@ impl Assignments {
         assignments
     }
 
-    /// DeviceSegments of other models are checked too, so that a misspelt key shows at once.
+    /// Tables of other models are checked too, so that a misspelt key shows at once.
     fn check_models(&self) -> Result<(), ConfigError> {
         let mut scratch = Filled::default();
         for entry in self.models.iter().flat_map(|(_, entries)| entries) {

@@ -74,7 +74,7 @@ fn defaults_that_follow_stand_above_presets() {
 fn k1_in_a_loss_needs_the_ratio() {
     let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
     let message = refused(&["kl_beta=0.01", "kl_estimator=k1", "kl_importance=false"]).unwrap();
-    assert!(message.contains("mean zero") && message.contains("kl_importance = true"), "{message}");
+    assert!(message.contains("zero-mean gradient") && message.contains("kl_importance = true"), "{message}");
     for fine in
         [&["kl_beta=0.01", "kl_estimator=k1"][..], &["kl_estimator=k1", "kl_importance=false"], &["kl_beta=0.01", "kl_importance=false"]]
     {
@@ -118,19 +118,19 @@ fn messages() {
     check(set(&["lerning_rate=1"]), "--set: unknown key `lerning_rate`; did you mean `learning_rate`?");
     check(set(&["qqqq=1"]), "--set: unknown key `qqqq`; `grpo-tui train --help` lists all keys");
     check(set(&["epochs"]), "--set epochs: write it as key=value");
-    check(set(&["epochs=0"]), "--set: `epochs` is `0`; must be must be a whole number from 1 to 10000");
-    check(set(&["temperature=hot"]), "--set: `temperature` is `hot`; must be a number from 0.01 to 10");
-    check(set(&["policy_loss=ppo"]), "--set: `policy_loss` is `ppo`; must be one of grpo, dr_grpo, bnpo, dapo, gspo, cispo");
+    check(set(&["epochs=0"]), "--set: `epochs` is `0`; it must be a whole number from 1 to 10000");
+    check(set(&["temperature=hot"]), "--set: `temperature` is `hot`; it must be a number from 0.01 to 10");
+    check(set(&["policy_loss=ppo"]), "--set: `policy_loss` is `ppo`; it must be one of grpo, dr_grpo, bnpo, dapo, gspo, cispo");
     check(
         set(&["max_seq_len=512"]),
         "max_completion_tokens (512) leaves no tokens for the prompt within max_seq_len (512): raise max_seq_len or lower max_completion_tokens",
     );
-    check(set(&["decode_per_prompt=1"]), "decode_per_prompt = 1: a group of one has zero variance: set it to 2 or more");
+    check(set(&["completions_per_prompt=1"]), "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more");
     let file = |text: &str| Layers { file: Some(Assignments::from_toml("my.toml", text).unwrap()), ..Layers::default() };
     check(file("# mine\n\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
-    check(file("seed = 1\nepochs = \"two\"\n"), "my.toml line 2: `epochs` is string `two`; must be must be a whole number from 1 to 10000");
-    check(file("lora_rank = 4.5\n"), "my.toml line 1: `lora_rank` is float `4.5`; must be a whole number from 0 to 4096");
-    check(file("seed = -1\n"), "my.toml line 1: `seed` is integer `-1`; must be a whole number, 0 or more");
+    check(file("seed = 1\nepochs = \"two\"\n"), "my.toml line 2: `epochs` is string `two`; it must be a whole number from 1 to 10000");
+    check(file("lora_rank = 4.5\n"), "my.toml line 1: `lora_rank` is float `4.5`; it must be a whole number from 0 to 4096");
+    check(file("seed = -1\n"), "my.toml line 1: `seed` is integer `-1`; it must be a whole number, 0 or more");
     check(file("seed = 1\n[train]\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
     check(file("epoch = 1\n[train]\nseed = 2\n"), "my.toml line 1: unknown key `epoch`; did you mean `epochs`?");
     check(file("model = \"x\"\n"), "my.toml line 1: unknown key `model`; did you mean `base_model`?");
@@ -141,7 +141,7 @@ fn messages() {
     );
     check(
         task("seed = 7\n[score]\nseed = 8\n[train]\nlora_rank = 2\n[train.model.\"Qwen/Qwen3-8B\"]\nseed = 0.5\n"),
-        "t/task.toml line 7: `seed` is float `0.5`; must be a whole number, 0 or more",
+        "t/task.toml line 7: `seed` is float `0.5`; it must be a whole number, 0 or more",
     );
     check(
         task("[train.model.tiny]\nbase_model = \"x\"\n"),

@@ -50,13 +50,13 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// DraftTarget [`Kind::Flag`].
+    /// Of [`Kind::Flag`].
     Flag(bool),
-    /// DraftTarget [`Kind::Integer`].
+    /// Of [`Kind::Integer`].
     Integer(i64),
-    /// DraftTarget [`Kind::Number`].
+    /// Of [`Kind::Number`].
     Number(f64),
-    /// DraftTarget [`Kind::Text`], [`Kind::Choice`] and [`Kind::Condition`].
+    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Condition`].
     Text(String),
 }
 
@@ -85,7 +85,7 @@ impl Kind {
         self.check(value)
     }
 
-    /// WriteChunk a value of a TOML file. A whole number serves where a number is asked for; nothing else is converted.
+    /// Take a value of a TOML file. A whole number serves where a number is asked for; nothing else is converted.
     pub fn from_toml(self, value: &toml::Value) -> Result<Value, String> {
         let value = match (self, value) {
             (Self::Text | Self::Choice(_) | Self::Condition, toml::Value::String(text)) => Value::Text(text.clone()),
@@ -156,8 +156,8 @@ mod tests {
         let whole = Kind::Integer { least: 1, most: 64 };
         check(whole, "8", Ok("8"));
         check(whole, " 8 ", Ok("8"));
-        check(whole, "0", Err("must be a whole number from 1 to 64"));
-        check(whole, "8.5", Err("must be a whole number from 1 to 64"));
+        check(whole, "0", Err("a whole number from 1 to 64"));
+        check(whole, "8.5", Err("a whole number from 1 to 64"));
         let number = Kind::Number { least: 0.0, most: 1.0 };
         check(number, "3e-4", Ok("3e-4"));
         check(number, "nan", Err("a number from 0 to 1"));

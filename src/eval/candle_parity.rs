@@ -18,7 +18,6 @@ pub struct LogProbAgreement {
     pub tokens: usize,
     /// The largest difference.
     pub max_difference: f64,
-    /// The mean difference.
     pub mean_difference: f64,
     /// The largest difference that rounding explains.
     pub max_allowed: f64,

@@ -17,11 +17,9 @@ pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 /// What a pass is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
-    /// The model.
     pub model: &'a Decoder,
     /// Adapters on: the trained model; off: the base.
     pub adapters: Adapters,
-    /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// The task's scorer.
     pub scorer: &'a Scorer,

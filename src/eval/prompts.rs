@@ -9,7 +9,6 @@ use crate::text::{TextError, Thinking, Tokenizer, conversation};
 /// A row and its prompt.
 #[derive(Clone, Debug)]
 pub struct Prompt {
-    /// The row.
     pub row: PromptRow,
     /// The prompt as text, special tokens included.
     pub text: String,
@@ -36,7 +35,6 @@ pub enum PromptError {
     TooLong {
         /// File, line and row.
         place: String,
-        /// Its tokens.
         tokens: usize,
         /// What it had to fit.
         lengths: Lengths,
@@ -48,7 +46,7 @@ pub enum PromptError {
 pub struct Lengths {
     /// The configuration's limit of both together; None where only the model limits them.
     pub max_seq_len: Option<usize>,
-    /// DraftTarget which the completion may take.
+    /// Of which the completion may take.
     pub max_completion_tokens: usize,
     /// The positions that the model has.
     pub positions: usize,

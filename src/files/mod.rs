@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(message, "too large: 1099511627776 bytes, at most 1073741824 are read");
         std::fs::write(&path, "12345").unwrap();
         assert_eq!((read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()), (5, ErrorKind::FileTooLarge));
-        // DraftTarget no size by what the system says.
+        // Of no size by what the system says.
         assert_eq!(read_at_most(Path::new("/proc/self/status"), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
     }
 

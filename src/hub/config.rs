@@ -20,7 +20,6 @@ pub enum Architecture {
 pub enum AttentionBias {
     /// None of them.
     Absent,
-    /// Queries, keys and values.
     QueryKeyValue,
     /// These and the output.
     All,

@@ -20,7 +20,6 @@ pub struct LocalModel {
 pub enum ModelPlace {
     /// In the program itself.
     Embedded,
-    /// In a folder.
     Folder,
     /// In the Hugging Face cache.
     Cache,

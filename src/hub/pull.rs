@@ -118,7 +118,7 @@ pub struct PullProgress {
     pub total_bytes: u64,
 }
 
-/// Fetches `name` and returns the folder of its files. TierFilter safetensors, JSON, templates and tokenizers are taken; the configuration comes first, so that a
+/// Fetches `name` and returns the folder of its files. Only safetensors, JSON, templates and tokenizers are taken; the configuration comes first, so that a
 /// model that is not computed here costs nothing.
 ///
 /// # Errors

@@ -225,16 +225,16 @@ mod tests {
         check(b"\x01\x02\x03", &["3 bytes", "again"]);
         check(b"version https://git-lfs.github.com/spec/v1\n", &["Git LFS pointer", "git lfs pull"]);
         check(b"PK\x03\x04 a zip archive with a pickle inside", &["not a safetensors file", "saved as safetensors"]);
-        check(&file(TWO, 28)[..40], &["cut short", &total.to_string(), "has 40", "again"]);
-        check(&file(TWO, 20), &["cut short", &(total + 28).to_string(), &(total + 20).to_string(), "again"]);
+        check(&file(TWO, 28)[..40], &["truncated", &total.to_string(), "has 40", "again"]);
+        check(&file(TWO, 20), &["truncated", &(total + 28).to_string(), &(total + 20).to_string(), "again"]);
         check(&file(TWO, 30), &["too long", &(total + 28).to_string(), &(total + 30).to_string()]);
         check(&file("{not json", 0), &["not JSON"]);
-        check(&file("[1]", 0), &["no object"]);
+        check(&file("[1]", 0), &["not an object"]);
         check(&file(r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "`Q4`"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "[2]", "0 to 4"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#, 0), &["does not take"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8), &["`a` starts at"]);
-        check(&file(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4), &["`shape` holds -1"]);
+        check(&file(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4), &["`shape` is -1"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4), &["two numbers"]);
     }
 

@@ -15,8 +15,8 @@ pub fn is_out_of_memory(error: &str) -> bool {
 pub fn advice(error: &str) -> Option<String> {
     let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
     let text = if is_out_of_memory(error) {
-        "the GPU's memory is used up: lower max_completion_tokens, prompt_groups_per_step or lora_rank, or see with `nvidia-smi` what else holds \
-         memory there; `train TASK --plan` shows what a run needs"
+        "GPU out of memory: lower max_completion_tokens, prompt_groups_per_step or lora_rank, or see `nvidia-smi` for other processes; \
+         `train TASK --plan` forecasts what a run needs"
     } else if has(&["CUDA_ERROR_NO_DEVICE"]) {
         "the driver sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"
     } else if has(&["CUDA_ERROR_INVALID_DEVICE"]) {
@@ -83,7 +83,7 @@ mod tests {
             assert_eq!(explained(&found), found, "said once");
         };
         check("CUDA_ERROR_OUT_OF_MEMORY", "max_completion_tokens");
-        check("CUBLAS_STATUS_ALLOC_FAILED", "memory is used up");
+        check("CUBLAS_STATUS_ALLOC_FAILED", "GPU out of memory");
         check("CUDA_ERROR_NO_DEVICE", "--cpu");
         check("CUDA_ERROR_INVALID_DEVICE", "nvidia-smi -L");
         check("CUDA_ERROR_STUB_LIBRARY", "stub");

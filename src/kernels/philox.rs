@@ -7,7 +7,6 @@ use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 pub struct Place {
     /// Optimizer step, or another count of passes.
     pub step: u32,
-    /// Which prompt.
     pub prompt: u32,
     /// Which completion of the prompt.
     pub sample: u32,

@@ -182,7 +182,7 @@ pub(crate) mod tests {
         let doubles = Tensor::new(&[1.5f64], &Device::Cpu).unwrap();
         copy_to_host(&doubles, &mut buffer.bytes_mut()[..8]).unwrap();
         assert_eq!(&buffer.bytes()[..8], 1.5f64.to_le_bytes());
-        assert!(copy_to_host(&all, buffer.bytes_mut()).unwrap_err().to_string().contains("room for 12"));
+        assert!(copy_to_host(&all, buffer.bytes_mut()).unwrap_err().to_string().contains("the buffer has 12"));
         let columns = all.reshape((2, 5)).unwrap().t().unwrap();
         assert!(copy_to_host(&columns, &mut [0; 40]).is_err());
     }

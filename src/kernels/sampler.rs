@@ -1,4 +1,4 @@
-//! SamplingJob tokens from logits, with the log-probability under the very distribution that was drawn from.
+//! Drawing tokens from logits, with the log-probability under the very distribution that was drawn from.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -10,7 +10,6 @@ use super::real::vectorised;
 /// A drawn token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Drawn {
-    /// The token.
     pub token_id: u32,
     /// `log softmax(logits / temperature)[token_id]`.
     pub log_prob: f32,
@@ -73,7 +72,7 @@ pub struct SampleState {
     pub lengths: Tensor,
 }
 
-/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row on. TierFilter on a GPU; nothing
+/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row on. Only on a GPU; nothing
 /// comes back to the host and nothing of the call depends on the step, so that a graph can repeat it.
 ///
 /// The first call reads the prefill's logits, with `length` 0 and `lengths` 0. After each call a row that drew has `length = lengths[slot]`, the token

@@ -80,7 +80,6 @@ impl Decoder {
         })
     }
 
-    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }

@@ -33,7 +33,6 @@ pub struct ParameterSlot {
     pub name: String,
     /// First number.
     pub offset: usize,
-    /// Its shape.
     pub shape: Vec<usize>,
 }
 

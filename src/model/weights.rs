@@ -211,7 +211,7 @@ mod tests {
         };
         let whole = std::fs::read(work.path().join("b.safetensors")).unwrap();
         std::fs::write(work.path().join("b.safetensors"), &whole[..whole.len() - 5]).unwrap();
-        check(&format!("b.safetensors: truncated: its header describes {} bytes, the file now has {}", whole.len(), whole.len() - 5));
+        check(&format!("b.safetensors: truncated: its header describes {} bytes, the file has {}", whole.len(), whole.len() - 5));
         std::fs::remove_file(work.path().join("b.safetensors")).unwrap();
         check("b.safetensors: no such file; the model is incomplete");
     }

@@ -26,13 +26,12 @@ pub struct Disk {
     pub free_bytes: Option<u64>,
 }
 
-/// A token in a rollout file: its text, its id and its log-prob as JSON. ForecastResult on runs of the embedded model.
+/// A token in a rollout file: its text, its id and its log-prob as JSON. Measured on runs of the embedded model.
 const BYTES_PER_ROLLOUT_TOKEN: f64 = 24.0;
-/// A completion's score and keys there. ForecastResult likewise.
+/// A completion's score and keys there. Measured likewise.
 const BYTES_PER_COMPLETION: f64 = 280.0;
-/// Its part of the group's event in the log. ForecastResult likewise.
+/// Its part of the group's event in the log. Measured likewise.
 const BYTES_PER_COMPLETION_EVENT: f64 = 70.0;
-/// A token of text.
 const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
 
 /// Steps whose rollouts are one file; it is compressed when it is complete.
@@ -56,7 +55,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// DraftTarget a run of so many steps.
+    /// Of a run of so many steps.
     pub fn of(config: &TrainConfig, steps: u64) -> Self {
         let keep = config.keep_checkpoints as u64;
         // Beyond what is kept, counting further says nothing.

@@ -60,7 +60,6 @@ impl StepShape {
 pub struct GpuMemory {
     /// What the run may have: what is free, and what its own process holds already.
     pub usable_bytes: u64,
-    /// All of it.
     pub total_bytes: u64,
     /// Bytes of a weight and of an activation: 2 in bf16.
     pub number_bytes: usize,
@@ -81,7 +80,6 @@ pub struct GpuPlan {
     pub shape: StepShape,
     /// The parts.
     pub memory: Memory,
-    /// The GPU.
     pub gpu: GpuMemory,
 }
 
@@ -306,7 +304,7 @@ mod tests {
         check("layer inputs", 9.83);
         check("logits of a head chunk and gradient", 1.87 + 0.39);
         // 64 prompts of the proof are prefilled together at 250 tokens; 256 slots x 256 tokens x 144 KiB are more.
-        check("KV cache, decode", 9.66);
+        check("KV cache, completions", 9.66);
         check("rotary tables", 0.02);
         assert_eq!(of(&found, "frozen reference"), 0.0, "the adapters off are the reference");
         assert!((30e9..45e9).contains(&(found.peak_bytes as f64)), "{}", found.peak_bytes);

@@ -48,7 +48,6 @@ pub struct Signal {
 pub struct SignalSettings {
     /// Completions in a group.
     pub completions_per_prompt: usize,
-    /// Groups in a step.
     pub prompt_groups_per_step: usize,
     /// Where completions are cut.
     pub max_completion_tokens: usize,
@@ -354,7 +353,7 @@ mod tests {
             &signal(24, 4, 4),
             SETTINGS,
             CanLearn,
-            &["75 % of the groups are mixed (58 % to 87 %, 32 prompts x 8)", "about 6.0 of the 8"],
+            &["75 % of the groups are mixed (58 % to 87 %, 32 prompts x 8)", "about 6.0 of 8 groups"],
         );
         check(
             &signal(0, 32, 0),
@@ -373,12 +372,12 @@ mod tests {
         check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
         check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
         let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
-        check(&signal(16, 8, 8), one, CanLearn, &["holds 0.5 that teach", "dynamic_sampling"]);
+        check(&signal(16, 8, 8), one, CanLearn, &["has 0.5 informative ones", "dynamic_sampling"]);
         check(&signal(4, 36, 0), SETTINGS, CanLearn, &["score fields too"]);
         let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
-        check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has nothing"]);
+        check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has zero variance"]);
         let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
-        check(&cut, SETTINGS, CannotLearn, &["39 % of the decode are truncated at max_completion_tokens = 96", "try 192"]);
+        check(&cut, SETTINGS, CannotLearn, &["39 % of the completions are truncated at max_completion_tokens = 96", "try 192"]);
         let mut leaks = signal(0, 0, 32);
         leaks.failures = [0; 11];
         leaks.failures[4] = 256;
@@ -394,7 +393,7 @@ mod tests {
             let found = other_size(signal, size);
             assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
         };
-        // DraftTarget 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+        // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
         let half = signal(16, 16, 0);
         check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
         check(&half, 8, 0.5);

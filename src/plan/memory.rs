@@ -44,7 +44,6 @@ impl Phase {
 /// One part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPart {
-    /// Its name.
     pub name: String,
     /// When it is there.
     pub phase: Phase,

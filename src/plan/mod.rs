@@ -60,7 +60,6 @@ pub struct Plan {
     pub device: String,
     /// Optimizer steps.
     pub steps: u64,
-    /// The data.
     pub data: DataShape,
     /// Bytes by part.
     pub memory: Memory,
@@ -75,9 +74,7 @@ pub struct Plan {
 /// A key that some layer changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The key.
     pub key: String,
-    /// Its value.
     pub value: serde_json::Value,
     /// The layer that set it.
     pub source: Source,

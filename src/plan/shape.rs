@@ -21,7 +21,6 @@ pub struct ModelShape {
     pub layer_activations_per_token: usize,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Layers.
     pub layers: usize,
     /// Rows of the head.
     pub vocabulary: usize,

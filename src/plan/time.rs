@@ -6,14 +6,13 @@ use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 
-/// ForecastResult limits of a GPU; none is assumed.
+/// Measured limits of a GPU; none is assumed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GpuLimits {
     /// Matrix products, operations a second.
     pub gemm_per_second: f64,
     /// Memory, bytes a second.
     pub bandwidth_bytes_per_second: f64,
-    /// Its memory.
     pub memory_bytes: u64,
 }
 
@@ -58,7 +57,6 @@ pub struct Time {
     pub decode_seconds_per_step: f64,
     /// Gradient of one step, the reference's forward included.
     pub training_seconds_per_step: f64,
-    /// One step.
     pub seconds_per_step: f64,
     /// All evals, and the proof before and after.
     pub eval_seconds: f64,
@@ -155,7 +153,7 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     let backward = if is_full { 2.0 } else { 1.0 };
     let again = if recompute { 1.0 } else { 0.0 };
     let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
-    // DraftTarget an interval's steps all but the first need the log-probs of the weights that sampled.
+    // Of an interval's steps all but the first need the log-probs of the weights that sampled.
     let old = 1.0 - 1.0 / config.weight_sync_interval.max(1) as f64;
     let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
     forward * (1.0 + backward + again + reference + old) + adapters

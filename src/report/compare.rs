@@ -98,7 +98,7 @@ impl RunsCompared {
             text.push_str("configurations are identical\n");
         }
         if !self.task_files.is_empty() {
-            let _ = writeln!(text, "tasks differ in {}: rates are not comparable\n", visible(&self.task_files.join(", ")));
+            let _ = writeln!(text, "tasks differ in {}: rates are not comparable", visible(&self.task_files.join(", ")));
         }
         text.push('\n');
         for (name, values) in &self.metrics {

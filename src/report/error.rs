@@ -35,7 +35,6 @@ pub enum ReportError {
     NoPrompts {
         /// The run or eval.
         folder: PathBuf,
-        /// The set.
         set: String,
     },
 }

@@ -29,7 +29,6 @@ pub struct EvalId {
 /// A pass, read.
 #[derive(Debug, Clone)]
 pub struct Pass {
-    /// Which.
     pub id: EvalId,
     /// How it is called in tables.
     pub name: String,

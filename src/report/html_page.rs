@@ -58,7 +58,6 @@ impl Writer {
         self
     }
 
-    /// HTML as it is.
     pub(super) fn raw(&mut self, html: &str) {
         self.text.push_str(html);
         self.text.push('\n');
@@ -119,7 +118,7 @@ fn escape(text: &str) -> String {
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
             '\n' | '\t' => safe.push(letter),
-            // RequestQueue mean nothing in HTML, and some of them turn the reading direction around.
+            // Controls mean nothing in HTML, and some of them turn the reading direction around.
             letter => safe.push(visible_letter(letter)),
         }
     }

@@ -160,9 +160,9 @@ mod tests {
             let Interval { low, high, .. } = judged.difference;
             assert_eq!(low <= 0.0 && 0.0 <= high, verdict == Verdict::NoDifference, "{expected}");
         };
-        let few = "valid: no diff found (p = 0.0625); one like this needs about 790 prompts for 80% power\n  +1.0 points [-0.0, +2.3]; 5 improvements, 0 regressions in 500 prompts\n";
+        let few = "valid: no difference found (p = 0.0625); one like this needs about 790 prompts for 80% power\n  +1.0 points [-0.0, +2.3]; 5 improvements, 0 regressions in 500 prompts\n";
         check((5, 0, 500), Verdict::NoDifference, few);
-        let none = "valid: no diff found (p = 1.0000)\n  +0.0 points [-0.7, +0.7]; 0 improvements, 0 regressions in 500 prompts\n";
+        let none = "valid: no difference found (p = 1.0000)\n  +0.0 points [-0.7, +0.7]; 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
         let better =
             "valid: significantly better (p = 1.6e-61)\n  +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";

@@ -27,9 +27,7 @@ const LONGEST_HOLDER: u64 = 200;
 /// What a run computes on, one run at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
-    /// All of the CPU.
     Cpu,
-    /// One GPU.
     Gpu {
         /// Its number among those that CUDA shows this process.
         ordinal: usize,
@@ -127,7 +125,6 @@ impl Slot {
         }
     }
 
-    /// The device.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -182,7 +179,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// WriteChunk the next number.
+    /// Take the next number.
     fn draw(folder: &Path, device: &Device) -> Result<Self, RunError> {
         let queue_path = folder.join(format!("{}.queue", device.name()));
         let mut queue = open_or_create(folder, &queue_path)?;
@@ -219,7 +216,7 @@ impl Ticket {
         before.filter(|(_, path)| lives(path)).count()
     }
 
-    /// WriteChunk the device, if nobody holds it.
+    /// Take the device, if nobody holds it.
     fn enter(&self) -> Result<Option<Slot>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
         let mut lock = open_or_create(&self.folder, &path)?;

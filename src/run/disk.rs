@@ -19,7 +19,6 @@ pub struct DiskUse {
     pub rollouts_bytes: u64,
     /// Held-out passes.
     pub evals_bytes: u64,
-    /// Checkpoints.
     pub checkpoints_bytes: u64,
     /// All of the folder.
     pub total_bytes: u64,

@@ -123,7 +123,7 @@ fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String
     let free = free.map_or_else(|| "an unknown amount".to_owned(), human_bytes);
     let id = run.file_name().unwrap_or_default().to_string_lossy();
     format!(
-        "the disk is full: {what} needs {}, and {free} are free on the disk of {}; remove something there. The run goes on by itself once there is room, or \
+        "the disk is full: {what} needs {}, and {free} are free on the disk of {}; free some space there. The run resumes by itself once there is space, or \
          with `grpo-tui runs resume {id}`",
         human_bytes(needed_bytes),
         run.display()

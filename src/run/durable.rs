@@ -113,7 +113,7 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> 
                 return Ok(());
             }
             Ok(0) => break std::io::Error::from(std::io::ErrorKind::StorageFull),
-            // TierFilter the rest tells why not all was taken: a full disk, or a limit on the size of files.
+            // Only the rest tells why not all was taken: a full disk, or a limit on the size of files.
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => break error,

@@ -54,7 +54,6 @@ pub enum RunError {
     /// The base model of a run, whose configuration and tokenizer are wanted.
     #[error("base model `{name}` cannot be read: {problem}")]
     Base {
-        /// Its name.
         name: String,
         /// Why.
         problem: String,
@@ -87,7 +86,6 @@ pub enum RunError {
     Foreign {
         /// The run directory.
         path: PathBuf,
-        /// Its owner.
         owner: u32,
         /// Who asks.
         user: u32,

@@ -21,7 +21,6 @@ pub struct EvalRecord {
     pub tags: Vec<String>,
     /// The raw completion.
     pub completion: String,
-    /// Its reward.
     pub reward: f64,
     /// `unparsable`, `invalid` or `valid`.
     pub tier: String,
@@ -199,13 +198,11 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
 /// A yes or no of two passes on the same prompts, valid or exact, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
-    /// TierFilter in the second pass.
+    /// Only in the second pass.
     pub fixed: usize,
-    /// TierFilter in the first pass.
+    /// Only in the first pass.
     pub broken: usize,
-    /// In both.
     pub both: usize,
-    /// In neither.
     pub neither: usize,
     /// Records that the other pass does not have; left out.
     pub unmatched: usize,

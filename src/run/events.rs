@@ -97,7 +97,6 @@ pub struct Run {
     pub id: String,
     /// `train`, `sft`, `eval` or `pretrain`.
     pub job: String,
-    /// Digest of the configuration.
     pub config_digest: String,
     /// SHA-256 of the starting model.
     pub model_digest: String,
@@ -247,7 +246,6 @@ pub struct Device {
     /// Power drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_watts: Option<f64>,
-    /// Temperature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<f64>,
 }
@@ -279,7 +277,6 @@ pub struct Alert {
 pub struct Control {
     /// `pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, ...
     pub verb: String,
-    /// Its arguments.
     pub arguments: BTreeMap<String, serde_json::Value>,
     /// The user who asked.
     pub user_id: u32,
@@ -366,7 +363,7 @@ impl Event {
     /// The line as it stands in the file, newline included. Numbers that are not finite become null and are named in `nonfinite`.
     ///
     /// # Errors
-    /// TierFilter where a map inside has keys that JSON cannot hold, which no kind has.
+    /// Only where a map inside has keys that JSON cannot hold, which no kind has.
     pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let nonfinite = self.body.nonfinite();
         let head = Head { v: EVENT_VERSION, seq: self.seq, t: self.time_ms, kind: self.body.kind(), nonfinite };

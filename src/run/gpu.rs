@@ -150,9 +150,9 @@ mod tests {
         };
         check(&[], Some(600 << 20), None);
         check(&[], None, None);
-        check(&[], Some(3 << 30), Some("3072 MiB of its memory are taken"));
+        check(&[], Some(3 << 30), Some("3072 MiB are taken"));
         let others = [GpuProcess { pid: 7, memory_bytes: Some(5 << 20) }, GpuProcess { pid: 8, memory_bytes: None }];
-        check(&others, Some(0), Some("H200 is in use: process 7 holds 5 MiB, process 8"));
+        check(&others, Some(0), Some("H200 is in use: process 7 uses 5 MiB, process 8"));
     }
 
     #[test]

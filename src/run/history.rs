@@ -79,7 +79,7 @@ pub struct GroupCounts {
 }
 
 impl RunState {
-    /// WriteChunk the next event of the log.
+    /// Take the next event of the log.
     pub fn fold(&mut self, event: Event) {
         self.first_ms.get_or_insert(event.time_ms);
         // A note that is written into a finished run is no work of it.

@@ -177,7 +177,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     let mut state = header.state;
     state.metrics = columns(&mut frame, header.columns)?;
     state.group_counts = counts(&mut frame, header.counts)?;
-    // TierFilter at its end does the frame check its sum.
+    // Only at its end does the frame check its sum.
     (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
 }
 

@@ -30,7 +30,6 @@ pub enum DeviceChoice {
     /// The first GPU that is free, else the CPU.
     #[default]
     Any,
-    /// The CPU.
     Cpu,
     /// That GPU, of those that CUDA shows this process.
     Gpu(usize),
@@ -50,7 +49,6 @@ impl DeviceChoice {
 /// How a worker is started.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// On what it computes.
     pub compute: DeviceChoice,
     /// Whether the run has begun before.
     pub resume: bool,
@@ -194,7 +192,7 @@ fn end_of_log(path: &Path, start: u64) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     match (read, lines.as_slice()) {
-        (Ok(_), [.., last]) => format!("; last lines of {}: {last}", path.display()),
+        (Ok(_), [.., last]) => format!("; last line of {}: {last}", path.display()),
         _ => format!("; {} is empty", path.display()),
     }
 }

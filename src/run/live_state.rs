@@ -66,7 +66,7 @@ impl RunState {
         LiveState::open(run).map(|live| (live.state, live.reader))
     }
 
-    /// WriteChunk what a [`super::Follower`] found.
+    /// Take what a [`super::Follower`] found.
     pub fn take(&mut self, batch: Batch) {
         if batch.restarted {
             *self = Self::default();
@@ -76,7 +76,7 @@ impl RunState {
         batch.events.into_iter().for_each(|event| self.fold(event));
     }
 
-    /// WriteChunk what is new in a log. A log that was replaced starts over.
+    /// Take what is new in a log. A log that was replaced starts over.
     ///
     /// # Errors
     /// As [`EventReader::each`].

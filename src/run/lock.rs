@@ -65,7 +65,7 @@ impl FolderIdentity {
 }
 
 impl RunLock {
-    /// WriteChunk the run's lock.
+    /// Take the run's lock.
     ///
     /// # Errors
     /// [`RunError::InUse`] says which process holds it.

@@ -70,7 +70,7 @@ impl LogoutPolicy {
     /// The same in words, with what to do.
     pub fn sentence(&self) -> String {
         let says = self.says.as_ref().map_or_else(String::new, |path| format!(" ({})", path.display()));
-        let remedy = "start it as `systemd-run --user --scope grpo-tui train … --detach`, once `loginctl enable-linger` has been done";
+        let remedy = "run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`";
         match (&self.home, self.survives()) {
             _ if !self.systemd => "detached runs survive logout: no systemd on this host".to_owned(),
             (Home::Elsewhere, _) => "detached runs survive logout: not a login session (service, container or batch job)".to_owned(),
@@ -240,13 +240,13 @@ mod tests {
         let check = |facts: LogoutPolicy, survives: bool, expected: &str| {
             assert!(facts.survives() == survives && facts.sentence().contains(expected), "{facts:?}: {}", facts.sentence());
         };
-        check(facts(Some(true), session(), true, false), false, "ENDS when you log out: logind ends all of session-3.scope, tmux");
-        check(facts(Some(true), session(), false, true), true, "leaves this user's processes alone");
-        check(facts(Some(false), session(), false, false), true, "survives logout: logind leaves processes alone");
-        check(facts(None, session(), false, false), false, "may end");
-        check(facts(Some(true), Home::UserManager, true, false), true, "which lingers");
+        check(facts(Some(true), session(), true, false), false, "DIE at logout: KillUserProcesses=yes ends all of session-3.scope, tmux");
+        check(facts(Some(true), session(), false, true), true, "survive logout: this user is excluded from KillUserProcesses");
+        check(facts(Some(false), session(), false, false), true, "survive logout: KillUserProcesses=no");
+        check(facts(None, session(), false, false), false, "may die");
+        check(facts(Some(true), Home::UserManager, true, false), true, "your service manager lingers");
         check(facts(None, Home::UserManager, false, false), false, "enable-linger");
-        check(facts(Some(true), Home::Elsewhere, false, false), true, "no login session");
-        check(LogoutPolicy { systemd: false, ..facts(None, session(), false, false) }, true, "systemd does not run this host");
+        check(facts(Some(true), Home::Elsewhere, false, false), true, "not a login session");
+        check(LogoutPolicy { systemd: false, ..facts(None, session(), false, false) }, true, "no systemd on this host");
     }
 }

@@ -14,7 +14,6 @@ pub enum At {
     Best,
     /// The latest.
     Last,
-    /// That of a step.
     Step(u64),
 }
 

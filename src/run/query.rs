@@ -48,9 +48,7 @@ pub enum Comparison {
 /// What a run has under a name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
-    /// A text.
     Text(String),
-    /// A number.
     Number(f64),
 }
 
@@ -257,7 +255,7 @@ mod tests {
             "task" => Field::Text("Invoice".into()),
             "status" => Field::Text("finished".into()),
             "config.policy_loss" => Field::Text("dr_grpo".into()),
-            "decode/mean_length" => Field::Number(80.0),
+            "completions/mean_length" => Field::Number(80.0),
             "not" => Field::Number(1.0),
             _ => return None,
         })
@@ -275,7 +273,7 @@ mod tests {
         check("not (status=finished or status=failed)", false);
         check("status:finish and not config.policy_loss=grpo", true);
         check("task=\"invoice\"", true);
-        check("decode/mean_length<100", true);
+        check("completions/mean_length<100", true);
         check("has:valid", true);
         check("has:exact", false);
         // A field that is not known compares with nothing, not even with `!=`.

@@ -37,7 +37,7 @@ pub struct Position {
 /// What one reading found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// RescoreJob events, in the file's order; unknown kinds included.
+    /// Whole events, in the file's order; unknown kinds included.
     pub events: Vec<Event>,
     /// Lines that are no events.
     pub skipped: Vec<Skipped>,
@@ -139,7 +139,7 @@ impl EventReader {
         }
     }
 
-    /// WriteChunk the whole lines of `pending`, of which the last `fresh` bytes are new; returns the bytes taken.
+    /// Take the whole lines of `pending`, of which the last `fresh` bytes are new; returns the bytes taken.
     fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(Found)) -> Result<usize, RunError> {
         let (mut done, mut search) = (0, pending.len() - fresh);
         while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
@@ -161,7 +161,7 @@ impl EventReader {
         Ok(done)
     }
 
-    /// WriteChunk one whole line.
+    /// Take one whole line.
     fn line(&mut self, line: &[u8], take: &mut impl FnMut(Found)) -> Result<(), RunError> {
         let parsed = match std::str::from_utf8(line) {
             Ok(text) if text.trim().is_empty() => Err(BadLine::Malformed("an empty line".to_owned())),

@@ -10,7 +10,7 @@ use super::error::RunError;
 use super::failpoint::{fault, torn_write};
 use crate::files;
 
-/// DraftTarget zstd: fast enough to be unnoticed beside a training step.
+/// Of zstd: fast enough to be unnoticed beside a training step.
 const LEVEL: i32 = 3;
 
 /// A frame that every zstd program skips; the table lies in it.

@@ -13,7 +13,6 @@ use super::lock::RunLock;
 use super::rollout_zst::{compress, compressed, expand, open_step};
 use crate::files;
 
-/// Steps in one file.
 pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 
 /// One group: a line of a rollout file.
@@ -325,7 +324,7 @@ fn count_lines(path: &Path) -> Result<u64, RunError> {
     Ok(lines)
 }
 
-/// RescoreJob lines without their newline, until `take` says false.
+/// Whole lines without their newline, until `take` says false.
 fn for_each_line(
     mut reader: impl BufRead,
     path: &Path,

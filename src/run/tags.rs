@@ -102,7 +102,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         for wrong in ["", " ", "a b", "-a", "a,b", "\u{1b}[1m", &"x".repeat(33)] {
             let error = change_tags(run.path(), &list(&["good", wrong]), &[]).unwrap_err().to_string();
-            assert!(error.contains("is no tag"), "{wrong:?}: {error}");
+            assert!(error.contains("is not a tag"), "{wrong:?}: {error}");
         }
         assert!(!tags_path(run.path()).exists());
         let check = |text: &str, expected: &str| {
@@ -113,7 +113,7 @@ mod tests {
         };
         check("{}", "line 1");
         check("[\"a\",\n3]", "line 2");
-        check("[\"a b\"]", "is no tag");
-        check(&format!("[{}]", " ".repeat(70_000)), "no list of tags");
+        check("[\"a b\"]", "is not a tag");
+        check(&format!("[{}]", " ".repeat(70_000)), "not a list of tags");
     }
 }

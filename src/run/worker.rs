@@ -116,7 +116,7 @@ impl Worker {
         };
         self.controls.lose(lost.to_string());
         self.state.follow(&lost.to_string());
-        // DraftTarget a folder that still is there.
+        // Of a folder that still is there.
         let _ = self.state.turn(Status::Failed, Some(lost.to_string()));
         Err(lost)
     }

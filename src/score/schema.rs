@@ -266,7 +266,7 @@ fn check_against_meta_schema(label: &str, text: &str, schema: &serde_json::Value
     }
 }
 
-/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. TierFilter the deepest of each branch.
+/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each branch.
 pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
         return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];

@@ -257,8 +257,8 @@ mod tests {
         check("{\n  \"type\": \"string\",\n}", &[(2, 19, 1, true, "trailing comma")]);
         check("{\"type\": \"strnig\"}", &[(1, 10, 8, true, "\"strnig\" is not a type")]);
         check("{\"minLength\": -1,\n \"type\": 3}", &[(1, 15, 2, true, "-1"), (2, 10, 1, true, "3")]);
-        check("{\"$ref\": \"#/$defs/none\"}", &[(1, 10, 14, true, "leads nowhere")]);
-        check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "twice")]);
+        check("{\"$ref\": \"#/$defs/none\"}", &[(1, 10, 14, true, "target not found")]);
+        check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "duplicate key")]);
         check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
         check("{\"properties\": {\"requried\": {}}}", &[]);
         check("{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}", &[(1, 45, 3, false, "does not describe it")]);

@@ -155,7 +155,7 @@ impl Scorer {
     }
 }
 
-/// DraftTarget the expected fields, the share that is equal; in [0, 1].
+/// Of the expected fields, the share that is equal; in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() { 0.0 } else { equal as f64 / fields.len() as f64 }

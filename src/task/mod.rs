@@ -35,7 +35,6 @@ pub struct Task {
     pub schema_file: String,
     /// The schema as written.
     pub schema_text: String,
-    /// The schema.
     pub schema: Value,
     /// Other schema files that `$ref` may name: address to file inside the task.
     pub references: BTreeMap<String, String>,
@@ -57,9 +56,8 @@ pub struct Task {
 /// A named set of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PromptSet {
-    /// Trained on.
     Train,
-    /// FollowedRun during training; it chooses the checkpoint.
+    /// Watched during training; it chooses the checkpoint.
     Eval,
     /// Read at step 0 and once at the end; it carries the claim.
     Proof,
@@ -141,7 +139,6 @@ impl Task {
         resolve::resolve_from(text, here)
     }
 
-    /// The task in a folder.
     pub fn load(folder: &Path) -> Result<Self, TaskError> {
         parse::read_task(Home::Folder(folder.to_owned()))
     }

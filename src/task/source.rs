@@ -80,7 +80,6 @@ impl Home {
         String::from_utf8(bytes).map_err(|error| TaskError::Encoding { label: self.label(file), offset: error.utf8_error().valid_up_to() })
     }
 
-    /// A file's text as JSON.
     pub(super) fn parse_json(&self, file: &str, text: &str) -> Read<Value> {
         serde_json::from_str(text).map_err(|error| {
             let whole = error.to_string();

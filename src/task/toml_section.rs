@@ -102,7 +102,6 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table of this one.
     pub(super) fn table(&self, key: &str) -> Read<Option<&'a DeTable<'a>>> {
         match self.get(key) {
             None => Ok(None),

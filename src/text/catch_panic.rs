@@ -13,7 +13,7 @@ thread_local! {
 /// One for the whole program: a hook that is taken while another is set would be lost.
 static HOOK: Once = Once::new();
 
-/// Returns what `work` returns, or what it panicked with. TierFilter panics of this thread are caught.
+/// Returns what `work` returns, or what it panicked with. Only panics of this thread are caught.
 ///
 /// The first call wraps the panic hook of that moment, which still hears every other panic. A hook that is set later replaces the wrapper: set it before.
 pub(crate) fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {

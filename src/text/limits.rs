@@ -18,7 +18,7 @@ pub(super) const MOST_STEPS: u64 = 100_000;
 /// Widths, counts and precisions beyond this are refused: the engine reserves the memory at once.
 const WIDEST: usize = 9_999;
 
-/// The stack on which the engine works: it descends once for each operator, branch and level of a value. TierFilter what is used takes memory.
+/// The stack on which the engine works: it descends once for each operator, branch and level of a value. Only what is used takes memory.
 const DEEP_STACK_BYTES: usize = 1 << 28;
 
 /// The deepest value that may be assigned; Python's own limit is not much further.

@@ -308,7 +308,7 @@ mod tests {
             let message = prepared(&source).unwrap_err();
             assert!(message.contains(expected), "{message}");
         };
-        check("a".repeat(LONGEST_SOURCE_BYTES + 1), "262145 bytes (limit 262144");
+        check("a".repeat(LONGEST_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
         check(format!("{{{{ 1{} }}}}", "+1".repeat(LONGEST_TAG_BYTES)), "more than 8192 bytes of code in one tag, which begins with `1+1+");
         check(format!("{{{{ {CHECK}(1) }}}}"), "reserved name");
         check("{{ a * b * c * d * e * f }}".to_owned(), "more than 4 `*`");

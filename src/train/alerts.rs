@@ -119,7 +119,7 @@ impl Alerts {
     pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
         for step in 1..=last {
-            // DraftTarget early steps only what the windows are made of.
+            // Of early steps only what the windows are made of.
             let is_late = step + WINDOW as u64 > last;
             let values =
                 state.metrics.iter().filter(|(name, _)| if is_late { *name != "seconds" } else { WINDOWED.contains(&name.as_str()) });
@@ -359,9 +359,9 @@ mod tests {
         expect(&run(&[], &[best, best, best, best, mixed]), &[(3, "all_best", "info", false), (5, "all_best", "info", true)]);
         let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
         expect(&run(&[], &[worst; 5]), &[(3, "all_worst", "warning", false)]);
-        let cut: &[(&str, f64)] = &[("decode/clipped_ratio", 0.06)];
-        expect(&run(&[], &[cut, &[]]), &[(1, "clipped_decode", "warning", false), (2, "clipped_decode", "warning", true)]);
-        expect(&run(&[], &[&[("decode/clipped_ratio", 0.05)]]), &[]);
+        let cut: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
+        expect(&run(&[], &[cut, &[]]), &[(1, "clipped_completions", "warning", false), (2, "clipped_completions", "warning", true)]);
+        expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
         let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
         expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
         let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN)];
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_resumed_run_goes_on_with_what_stood() {
-        let cut = |share: f64| Metrics::from([("decode/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
+        let cut = |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
         let steps = [cut(0.0), cut(0.3), cut(0.3), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.9)];
         let config = config(&[]);
         let told = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {

@@ -61,7 +61,7 @@ pub fn train(
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
     let result = work(run, places, engine, worker, &mut recorder, &mut reached);
-    // DraftTarget a folder that is lost there is nothing more to say in it.
+    // Of a folder that is lost there is nothing more to say in it.
     worker.check()?;
     let unsaved = leave(&mut recorder);
     let result = match result {
@@ -123,7 +123,7 @@ fn work(
     recorder.phase(*reached, "load")?;
     let mut job = Job::load(run, outline, engine, recorder.history()?)?;
     recorder.saver.prepare(&job);
-    // TierFilter now: where a checkpoint turns out to be damaged, everything stays as it was.
+    // Only now: where a checkpoint turns out to be damaged, everything stays as it was.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
     apply_settings(&mut job, &mut settings);
     recorder.status(Status::Running, job.state.step, None)?;
@@ -141,7 +141,7 @@ fn work(
             save(run, &mut job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
         }
-        // TierFilter now: what was asked during the last step may have moved the end.
+        // Only now: what was asked during the last step may have moved the end.
         if job.state.step >= job.total_steps {
             break "all steps done".to_owned();
         }
@@ -233,7 +233,7 @@ struct Batch {
     groups: StepRollout,
     policy: Vec<PolicyGroup>,
     totals: StepTotals,
-    /// DraftTarget the forward for the old log-probs.
+    /// Of the forward for the old log-probs.
     forward_seconds: f64,
 }
 

@@ -22,7 +22,6 @@ pub struct Measurement {
     pub batch: usize,
     /// The figure; not a number (in JSON null) where `missing` says why there is none.
     pub value: f64,
-    /// Its unit.
     pub unit: String,
     /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None where there is no such limit.
     pub of_limit: Option<f64>,

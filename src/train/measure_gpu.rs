@@ -22,7 +22,6 @@ use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, polic
 /// What is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuBench {
-    /// Tokens of a prompt.
     pub prompt_tokens: usize,
     /// New tokens of a completion.
     pub new_tokens: usize,
@@ -298,7 +297,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// RescoreJob steps: rollout, random rewards, gradient, optimizer.
+    /// Whole steps: rollout, random rewards, gradient, optimizer.
     fn step(&self, prompts: usize, completions: usize, planned: StepShape, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let recompute = planned.recompute;
         let settings = policy_settings(self.bench.new_tokens, planned.tokens_per_micro_batch, recompute);

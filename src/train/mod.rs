@@ -50,8 +50,8 @@ pub enum TrainError {
     DoesNotFit(#[from] crate::plan::DoesNotFit),
     /// Memory ran out in the middle, and nothing smaller is left to try.
     #[error(
-        "the GPU's memory does not hold the gradient of one sequence of {tokens} tokens ({error}): lower max_completion_tokens, shorten the longest \
-         prompts, lower lora_rank, or free what other processes hold there"
+        "the gradient of one sequence of {tokens} tokens does not fit in GPU memory ({error}): lower max_completion_tokens, shorten the longest \
+         prompts, lower lora_rank, or free the memory that other processes use there"
     )]
     OutOfMemory {
         /// Tokens of the longest prompt and completion.
@@ -68,10 +68,8 @@ pub enum TrainError {
     /// Prompts.
     #[error("{0}")]
     Dataset(#[from] crate::dataset::DatasetError),
-    /// The task.
     #[error("{0}")]
     Task(#[from] crate::task::TaskError),
-    /// The scorer.
     #[error("{0}")]
     Score(#[from] crate::score::ScoreError),
     /// Prompts that do not fit.
@@ -100,7 +98,6 @@ pub enum TrainError {
     NoAnswer {
         /// The row.
         id: String,
-        /// Its line.
         line: usize,
     },
     /// The model under the run's name is another one than at its start.
@@ -109,13 +106,11 @@ pub enum TrainError {
         /// The name.
         base_model: String,
     },
-    /// Checkpoints.
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// A request without a task to a worker that has none.
     #[error("{model} belongs to no run, so the request must name a `task`")]
     NoTask {
-        /// The model.
         model: String,
     },
     /// A task's own configuration.
@@ -141,7 +136,6 @@ pub enum TrainError {
     /// Numbers that are not finite.
     #[error("step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint")]
     NotFinite {
-        /// The step.
         step: u64,
         /// Loss or gradient.
         what: String,

@@ -26,7 +26,6 @@ pub(super) struct Recorder<'a> {
     state: StateWriter,
     room: Room,
     listener: Listener<'a>,
-    /// Writes the checkpoints.
     pub(super) saver: CheckpointWriter,
 }
 

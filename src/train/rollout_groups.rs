@@ -104,7 +104,7 @@ fn draw(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRollout>, TrainEr
             });
         }
     }
-    // SamplingJob changes nothing and always gives the same, so it may be done again.
+    // Drawing changes nothing and always gives the same, so it may be done again.
     let drawn =
         retry_once(|| _ = job.engine.trim_memory(), || generate(&job.model, Adapters::On, &requests, &job.sampling(), &job.threads))?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;

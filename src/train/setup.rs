@@ -20,7 +20,7 @@ use crate::text::Tokenizer;
 pub(super) struct PromptSets {
     /// At least one; cut to `max_rows`.
     pub(super) train: Vec<Prompt>,
-    /// FollowedRun during training; may be empty.
+    /// Watched during training; may be empty.
     pub(super) eval: Vec<Prompt>,
     /// Carries the claim; may be empty.
     pub(super) proof: Vec<Prompt>,

@@ -13,7 +13,6 @@ const RATIO_CAP: f64 = 2.0;
 /// Which loss, and its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSettings {
-    /// The loss.
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` stop teaching when the advantage is negative.
     pub clip_low: f64,
@@ -23,7 +22,6 @@ pub struct LossSettings {
     pub cispo_cap: f64,
     /// Weight of the KL to the reference.
     pub kl_beta: f64,
-    /// How that KL is estimated.
     pub kl_estimator: KlEstimator,
     /// Whether each KL term is weighted by its token's ratio, which makes the gradient of k1 and k3 the KL's own.
     pub kl_importance: bool,

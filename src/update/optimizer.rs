@@ -22,7 +22,6 @@ pub struct OptimizerSettings {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Weight decay.
     pub weight_decay: f64,
     /// Whether one-dimensional tensors decay too.
     pub decay_norms_and_biases: bool,

@@ -23,7 +23,6 @@ pub struct PolicySample {
     pub old_log_probs: Option<Vec<f32>>,
     /// The reference's log-probs, where `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
-    /// Its advantage.
     pub advantage: f64,
 }
 
@@ -39,7 +38,6 @@ pub struct PolicyGroup {
 /// How a gradient is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicySettings {
-    /// The loss.
     pub loss: LossSettings,
     /// As in the rollout.
     pub temperature: f64,

@@ -32,7 +32,6 @@ pub struct Action {
 pub enum Place {
     /// On every screen.
     Everywhere,
-    /// On one screen.
     On(Screen),
     /// In one pane of a screen, while it has the focus.
     In(Screen, &'static str),

@@ -47,7 +47,6 @@ pub struct Appearance {
     pub depth: ColourDepth,
     /// At most one picture in two seconds.
     pub low_bandwidth: bool,
-    /// Which notifications.
     pub notifications: Notifications,
     /// Whether the mouse is taken.
     pub mouse: bool,
@@ -58,7 +57,7 @@ pub struct Appearance {
 }
 
 impl Given {
-    /// DraftTarget this process, with nothing on the command line.
+    /// Of this process, with nothing on the command line.
     pub fn look() -> Self {
         Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
     }

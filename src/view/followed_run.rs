@@ -95,7 +95,7 @@ impl FollowedRun {
         self.history.alerts.values().filter(|alert| !alert.cleared)
     }
 
-    /// WriteChunk events that are older than what is followed, such as [`latest_events`] finds.
+    /// Take events that are older than what is followed, such as [`latest_events`] finds.
     pub fn remember(&mut self, events: Vec<Event>) {
         let (first, first_ms) = (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
         let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());

@@ -7,7 +7,6 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 /// One key press. Letters with shift are written as the letter that they give: `G`, not `shift-g`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Chord {
-    /// The key.
     pub code: KeyCode,
     /// Control, alt and, for keys that are no characters, shift.
     pub modifiers: KeyModifiers,

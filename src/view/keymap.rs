@@ -31,7 +31,6 @@ impl Keymap {
         self.changed.contains_key(id)
     }
 
-    /// The keys of an action.
     pub fn keys(&self, action: &Action) -> Vec<Chord> {
         match self.changed.get(action.id) {
             Some(keys) => keys.clone(),

@@ -25,7 +25,6 @@ pub fn parse(name: &str, text: &str) -> KeymapRead {
     read(&UserFile::new(name, text))
 }
 
-/// The keymap of a file.
 pub(super) fn read(file: &UserFile) -> KeymapRead {
     let mut found = KeymapRead::default();
     let table = match file.table() {
@@ -45,7 +44,8 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
         }
         let Some(action) = action::find(id_text) else {
             let meant = meant(id_text, action::all().map(|action| action.id));
-            let what = format!("unknown action `{id_text}`{meant}; `grpo-tui keys` lists all");
+            let link = if meant.is_empty() { ";" } else { "" };
+            let what = format!("unknown action `{id_text}`{meant}{link} `grpo-tui keys` lists all");
             found.errors.push(file.problem(id.span().start, &what));
             continue;
         };
@@ -114,15 +114,15 @@ mod tests {
         check("\"help\" = [\"f12\", \"alt-h\"]", "help", &["f12", "alt-h"], &[], &[]);
         check("help = \"f12\"", "help", &["f12"], &[], &[]);
         check("help = []", "help", &[], &[], &[]);
-        check("\nhepl = \"f12\"", "help", &["?"], &["keys.toml line 2: unknown action `hepl`; `help`?"], &[]);
+        check("\nhepl = \"f12\"", "help", &["?"], &["keys.toml line 2: unknown action `hepl`; did you mean `help`? `grpo-tui keys` lists all"], &[]);
         check("help = [\"f13\"]", "help", &["?"], &["keys.toml line 1: unknown key `f13`"], &[]);
-        check("help = 3", "help", &["?"], &["keys.toml line 1: a key is a text"], &[]);
+        check("help = 3", "help", &["?"], &["keys.toml line 1: a key is a string"], &[]);
         check("[help\n", "help", &["?"], &["keys.toml line 1: "], &[]);
-        check("[runs]\npause = \"p\"", "help", &["?"], &["keys.toml line 1: an action is named in quotes"], &[]);
+        check("[runs]\npause = \"p\"", "help", &["?"], &["keys.toml line 1: write action ids in quotes"], &[]);
         check("help = \"q\"", "help", &["?"], &["keys.toml line 1: `q` is bound to both `help` and `quit`"], &[]);
         check("help = \"q\"\nquit = \"f12\"", "help", &["q"], &[], &[]);
         check("help = \"ctrl-b\"", "help", &["ctrl-b"], &[], &["keys.toml line 1: `ctrl-b` of `help`: tmux"]);
-        check("help = \"ctrl-w\"", "help", &["ctrl-w"], &[], &["`ctrl-w` of `help`: text fields"]);
+        check("help = \"ctrl-w\"", "help", &["ctrl-w"], &[], &["`ctrl-w` of `help`: edits text in fields"]);
         check("quit = []", "quit", &["q", "ctrl-c"], &["no key left for `quit`"], &[]);
     }
 }

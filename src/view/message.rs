@@ -51,7 +51,7 @@ pub enum Command {
     Quit,
     /// Stop this process as the shell's job control does, until it is continued.
     Suspend,
-    /// DeviceChoice something beside the view.
+    /// Compute something beside the view.
     Work(Work),
     /// Follow a run: its news come as messages.
     Watch(PathBuf),
@@ -82,7 +82,7 @@ pub enum Command {
 /// Changes the model by what work brought.
 pub type ModelUpdate = Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>;
 
-/// Work beside the view. DraftTarget one key only the newest counts: what older work still brings is dropped.
+/// Work beside the view. Of one key only the newest counts: what older work still brings is dropped.
 pub struct Work {
     /// What it is, such as `score` or `runs`.
     pub key: &'static str,

@@ -38,7 +38,6 @@ pub struct Notice {
     pub time_ms: u64,
     /// The sentence.
     pub text: String,
-    /// What it is.
     pub level: Level,
 }
 

@@ -1,4 +1,4 @@
-//! ForecastJob a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
+//! Asking a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

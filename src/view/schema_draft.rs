@@ -51,7 +51,6 @@ pub struct Draft {
 /// An unsaved text that a crash has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The text.
     pub text: String,
     /// When it was kept, milliseconds since 1970.
     pub time_ms: u64,
@@ -60,7 +59,7 @@ pub struct Offer {
 type Stamp = (Option<SystemTime>, u64);
 
 impl Draft {
-    /// WriteChunk a task's schema. A text that is unsaved here stays, where it is the same task read again; one of an earlier session is offered.
+    /// Take a task's schema. A text that is unsaved here stays, where it is the same task read again; one of an earlier session is offered.
     pub(super) fn open(&mut self, task: &Task, data: &Path) -> Vec<Command> {
         let recovery = recovery_file(task, data);
         let again = self.recovery.as_ref() == Some(&recovery);
@@ -370,7 +369,7 @@ pub fn revert(model: &mut Model) -> Vec<Command> {
     commands
 }
 
-/// WriteChunk the draft of the earlier session.
+/// Take the draft of the earlier session.
 pub fn take_offer(model: &mut Model) -> Vec<Command> {
     let Some(offer) = model.workbench.draft.offer.take() else { return Vec::new() };
     model.workbench.draft.kept = Some(offer.text.clone());
@@ -397,7 +396,7 @@ pub fn keep_own_version(model: &mut Model) -> Vec<Command> {
     commands
 }
 
-/// WriteChunk the text on disk instead of the own one.
+/// Take the text on disk instead of the own one.
 pub fn load_from_disk(model: &mut Model) -> Vec<Command> {
     let draft = &mut model.workbench.draft;
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };

@@ -47,7 +47,7 @@ pub struct ScreenDef {
     pub entered: fn(&mut Model) -> Vec<Command>,
     /// Something that screens share has changed; also told while another screen is in front.
     pub changed: fn(&mut Model, &Change) -> Vec<Command>,
-    /// Draws the screen. TierFilter reads.
+    /// Draws the screen. Only reads.
     pub draw: fn(&Model, &mut Frame<'_>, Rect),
 }
 

@@ -14,7 +14,6 @@ pub enum Notifications {
     All,
     /// The bell alone.
     Bell,
-    /// None.
     None,
 }
 
@@ -29,7 +28,6 @@ pub struct Settings {
     pub ascii: Option<bool>,
     /// At most one picture in two seconds.
     pub low_bandwidth: bool,
-    /// Which notifications.
     pub notifications: Notifications,
     /// Whether the mouse is taken; without it the terminal's own selection works as ever.
     pub mouse: bool,
@@ -54,7 +52,6 @@ pub struct Key {
     take: fn(&mut Settings, &DeValue<'_>) -> bool,
 }
 
-/// All keys.
 pub const KEYS: [Key; 6] = [
     Key {
         name: "theme",
@@ -130,7 +127,7 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
             continue;
         };
         if !(key.take)(&mut settings, value.get_ref()) {
-            let what = format!("`{}` is {}, not {}: using the default", key.name, key.values, said(value));
+            let what = format!("`{}` must be {}, not {}: using the default", key.name, key.values, said(value));
             notes.push(file.problem_at(value, &what));
         }
     }
@@ -166,9 +163,9 @@ mod tests {
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
-        check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; `mouse`?"]);
+        check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"]);
         check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` must be true or false, not an integer: using the default"]);
-        let colour = "config.toml line 1: `colour` is \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
+        let colour = "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
         let (found, told) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());

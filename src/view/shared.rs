@@ -179,7 +179,6 @@ pub fn show_run(model: &mut Model, run: PathBuf) -> Vec<Command> {
     commands
 }
 
-/// Follow a run.
 pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
     if model.workbench.watched.contains_key(&run) {
         return Vec::new();
@@ -197,7 +196,7 @@ pub fn let_go(model: &mut Model) -> Vec<Command> {
     over.into_iter().map(Command::Unwatch).collect()
 }
 
-/// WriteChunk what is new of a followed run.
+/// Take what is new of a followed run.
 pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
@@ -213,7 +212,6 @@ pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<
     commands
 }
 
-/// Go to a screen.
 pub fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
     model.screen = screen;
     model.zoomed = false;

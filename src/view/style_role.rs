@@ -56,9 +56,8 @@ roles! {
     Warning = "warning",
     /// Failed, broken, an error.
     Bad = "bad",
-    /// DraftTarget the base.
     Base = "base",
-    /// DraftTarget the trained model.
+    /// Of the trained model.
     Trained = "trained",
     /// A curve as measured, behind its smoothed one.
     Raw = "raw",
@@ -78,7 +77,6 @@ roles! {
     JsonKey = "json_key",
     /// JSON: strings.
     JsonString = "json_string",
-    /// JSON: numbers.
     JsonNumber = "json_number",
     /// JSON: true, false, null.
     JsonWord = "json_word",

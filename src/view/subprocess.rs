@@ -41,11 +41,9 @@ impl CancelToken {
 /// One call of this program.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The program.
     pub program: PathBuf,
     /// The folder in which it runs.
     pub here: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
 }
 
@@ -224,7 +222,7 @@ fn read_lines(from: impl Read + Send + 'static, tell: Sender<Said>, kind: fn(Str
                 _ => return,
             }
             let text = String::from_utf8_lossy(&line);
-            // DraftTarget what was written over itself only the last is of interest.
+            // Of what was written over itself only the last is of interest.
             let text = text.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default();
             let text: String = text.chars().filter(|letter| !letter.is_control() || *letter == '\t').collect();
             if !text.trim().is_empty() && tell.send(kind(text)).is_err() {
@@ -268,7 +266,7 @@ mod tests {
         };
         check("printf '{\n\"run\":\n\"a\"}'", Ok(serde_json::json!({"run": "a"})));
         check("echo progress >&2; echo 'error: no such run' >&2; exit 1", Err("no such run"));
-        check("echo nothing", Err("no JSON"));
+        check("echo nothing", Err("printed invalid JSON"));
     }
 
     #[test]

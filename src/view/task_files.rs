@@ -12,7 +12,6 @@ use crate::task::Task;
 pub struct Home {
     /// The task, in a folder.
     pub task: Task,
-    /// The folder.
     pub folder: PathBuf,
     /// Whether it was made just now, as a copy of a task that is a part of the program.
     pub is_copy: bool,

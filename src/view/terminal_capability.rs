@@ -16,27 +16,22 @@ pub enum ColourDepth {
 /// Whether the terminal's ground is dark or light.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ground {
-    /// Dark.
     Dark,
-    /// Light.
     Light,
 }
 
 /// A program between the terminal and this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multiplexer {
-    /// tmux.
     Tmux,
     /// GNU screen.
     Screen,
-    /// Zellij.
     Zellij,
 }
 
 /// What is known without asking the terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
-    /// Colours.
     pub depth: ColourDepth,
     /// Whether letters beyond ASCII can be drawn.
     pub unicode: bool,
@@ -69,7 +64,6 @@ impl ColourDepth {
 }
 
 impl Multiplexer {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tmux => "tmux",
@@ -80,12 +74,12 @@ impl Multiplexer {
 }
 
 impl Capability {
-    /// DraftTarget this process.
+    /// Of this process.
     pub fn look() -> Self {
         Self::of(|name| std::env::var(name).ok())
     }
 
-    /// DraftTarget an environment.
+    /// Of an environment.
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let read = |name: &str| variable(name).unwrap_or_default().to_lowercase();
         let is_set = |name: &str| !read(name).is_empty();

@@ -28,7 +28,6 @@ impl Theme {
         Self { ascii: true, ..self }
     }
 
-    /// The style of a role.
     pub fn style(&self, role: Role) -> Style {
         self.styles.get(role as usize).copied().unwrap_or_default()
     }
@@ -66,7 +65,6 @@ impl Theme {
         }
     }
 
-    /// The role of a tier.
     pub fn tier_role(tier: &str) -> Role {
         match tier {
             "valid" => Role::Valid,

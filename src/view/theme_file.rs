@@ -54,7 +54,6 @@ impl Default for Theme {
 /// A theme that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThemeRead {
-    /// The theme.
     pub theme: Theme,
     /// What is wrong in its files, as sentences with file and line.
     pub notes: Vec<String>,
@@ -89,7 +88,7 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         Ok(None) => {
             let known = names(folder);
             let meant = meant(name, known.iter().map(String::as_str));
-            found.notes.push(format!("unknown theme `{name}`{meant}; available: {}; using dark", known.join(", ")));
+            found.notes.push(format!("unknown theme `{name}`, using dark; available: {}{meant}", known.join(", ")));
             return take("dark", None, above, found);
         }
         Err(error) => {
@@ -256,12 +255,12 @@ mod tests {
             "[roles]\nacent = \"red\"\nbad = 9",
             Role::Bad,
             Style::new().fg(Color::Indexed(9)),
-            &["mine.toml line 2: unknown role `acent`; `accent`?"],
+            &["mine.toml line 2: unknown role `acent`; did you mean `accent`?"],
         );
-        check("[roles]\naccent = \"rot\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `rot` is no colour"]);
+        check("[roles]\naccent = \"rot\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `rot` is not a colour"]);
         check("[palette]\nsea = \"wet\"\n[roles]\naccent = \"sea\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `wet`"]);
         check("[roles]\naccent = { bold = 3 }", Role::Accent, dark(Role::Accent), &["line 2: `bold` must be true or false"]);
-        check("[roles]\naccent = { blink = true }", Role::Accent, dark(Role::Accent), &["line 2: a style has"]);
+        check("[roles]\naccent = { blink = true }", Role::Accent, dark(Role::Accent), &["line 2: unknown style key `blink`"]);
         check("[roles\n", Role::Accent, dark(Role::Accent), &["mine.toml line 1: "]);
         check("roles = 3", Role::Accent, dark(Role::Accent), &["line 1: `roles` must be a table"]);
         check("inherits = \"mine\"", Role::Accent, dark(Role::Accent), &["unknown theme `mine`"]);
@@ -277,7 +276,7 @@ mod tests {
         }
         let found = read("one", Some(folder.path()));
         assert_eq!(found.theme.style(Role::Bad), Theme::default().style(Role::Bad));
-        assert!(found.notes.iter().any(|note| note.contains("two.toml line 1: `inherits` goes round")), "{:?}", found.notes);
+        assert!(found.notes.iter().any(|note| note.contains("two.toml line 1: `inherits` loops at `one`")), "{:?}", found.notes);
         // A user's theme of the program's name stands on the program's.
         std::fs::write(folder.path().join("dark.toml"), "inherits = \"dark\"\n[roles]\nbad = \"red\"").unwrap();
         let found = read("dark", Some(folder.path()));

@@ -7,7 +7,7 @@ use super::message::{Command, Message, Worked};
 use super::model::{Model, Running, Screen};
 use super::{popup, screens, shared};
 
-/// WriteChunk a message that came at `now_ms`, milliseconds since 1970.
+/// Take a message that came at `now_ms`, milliseconds since 1970.
 pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> {
     model.now_ms = now_ms;
     let commands = match message {

@@ -31,7 +31,7 @@ impl UserFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(problem(format!("cannot be read: {error}"))),
             Ok(found) if !found.is_file() => return Err(problem("is not a file".to_owned())),
-            Ok(found) if found.len() > LONGEST => return Err(problem(format!("is too large: {} bytes (limit {LONGEST})", found.len()))),
+            Ok(found) if found.len() > LONGEST => return Err(problem(format!("too large: {} bytes (limit {LONGEST})", found.len()))),
             Ok(_) => {}
         }
         let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
@@ -59,7 +59,6 @@ impl UserFile {
     }
 }
 
-/// A value as a text.
 pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
     value.get_ref().as_str()
 }

@@ -10,7 +10,7 @@ pub(super) struct ModelArguments {
     pub(super) model: String,
     #[command(flatten)]
     device: DeviceArguments,
-    /// DeviceChoice in f32 on a GPU too (default bf16): stricter, twice the memory
+    /// Compute in f32 on a GPU too (default bf16): stricter, twice the memory
     #[arg(long = "f32")]
     in_f32: bool,
     /// One JSON document on stdout

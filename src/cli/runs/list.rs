@@ -12,7 +12,7 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// TierFilter runs for which this holds, such as `valid>0.9 and task:invoice`: fields of a run, config.KEY or metrics; >= <= != > < = :, and, or, not, has:NAME
+    /// Only runs for which this holds, such as `valid>0.9 and task:invoice`: fields of a run, config.KEY or metrics; >= <= != > < = :, and, or, not, has:NAME
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
     /// Sort by a field, config.KEY or the last value of a metric, and show it

@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
                 .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
             None => base_and_trained(directory.path())?,
         };
-        // DraftTarget several runs only the results count.
+        // Of several runs only the results count.
         passes.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
     }
     let versus = match &arguments.rescore {

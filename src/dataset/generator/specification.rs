@@ -37,7 +37,7 @@ pub(crate) struct Specification {
     pub(crate) currencies: BTreeMap<String, String>,
     /// Templates of the document by layout; one is drawn per row.
     pub(crate) layouts: BTreeMap<String, Vec<String>>,
-    /// WordPools that templates pick from.
+    /// Lists that templates pick from.
     pub(crate) pools: BTreeMap<String, Vec<String>>,
 }
 

@@ -69,7 +69,6 @@ impl Duplicates {
         Repeat { set, line: self.lines.get(number as usize).map_or(0, |&line| line as usize), likeness, exact }
     }
 
-    /// Bytes held.
     #[cfg(test)]
     fn held_bytes(&self) -> usize {
         // A hash table holds an entry and a byte of control a place, and leaves an eighth of the places free.

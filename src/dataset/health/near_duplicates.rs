@@ -10,7 +10,6 @@ const BANDS: usize = 10;
 const BAND_WIDTH: usize = 6;
 /// Entries of a group's table; a newer text overwrites an older one, so that the memory is the same for any number of texts.
 const TABLE_ENTRIES: usize = 1 << 20;
-/// Bytes of a shingle.
 const SHINGLE_BYTES: usize = 8;
 /// Texts with fewer shingles say too little about likeness.
 const FEWEST_SHINGLES: usize = 40;
@@ -55,7 +54,6 @@ impl NearIndex {
         best
     }
 
-    /// Bytes held.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.table.capacity() * size_of::<u32>() + self.sketches.capacity() * BINS

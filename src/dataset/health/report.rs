@@ -60,7 +60,6 @@ impl FindingKind {
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// What kind.
     pub kind: FindingKind,
     /// How much it matters.
     pub level: Level,

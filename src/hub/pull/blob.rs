@@ -121,7 +121,7 @@ impl Hasher {
 struct Partial {
     path: PathBuf,
     file: File,
-    /// DraftTarget all its bytes; `fresh` of none.
+    /// Of all its bytes; `fresh` of none.
     hasher: Hasher,
     fresh: Hasher,
     length: u64,

@@ -87,7 +87,7 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
     // SAFETY: the bytes are only ever copied out as numbers, for which every bit pattern is valid. A file that someone shortens while it is mapped ends
     // the process with SIGBUS; that is documented at `Weights::open`.
     let mapped = unsafe { Mmap::map(&opened) }.map_err(refused)?;
-    // TierFilter a hint: tensors are taken nearly in the order of the file.
+    // Only a hint: tensors are taken nearly in the order of the file.
     let _ = mapped.advise(Advice::Sequential);
     Ok(Bytes::Mapped(mapped))
 }

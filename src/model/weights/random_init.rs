@@ -27,7 +27,6 @@ struct Draw {
 enum Numbers {
     /// All the same.
     Constant(f64),
-    /// Uniform in [-bound, bound).
     Uniform { bound: f64 },
 }
 

@@ -11,7 +11,6 @@ pub(super) enum Stage {
     Accepted,
     /// A part of the result; more follows.
     Part,
-    /// All done.
     Done,
     /// Not done, and will not be.
     Refused,

@@ -1,4 +1,4 @@
-//! ForecastJob a worker: by its socket where it can be reached, else by a file, and in words why neither when nobody is there.
+//! Asking a worker: by its socket where it can be reached, else by a file, and in words why neither when nobody is there.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -89,7 +89,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn by_socket(&mut self, mut stream: UnixStream, id: &str, request: &Value) -> Result<Answered, RunError> {
-        let failed = RunError::io("(deleted with the socket)", self.run);
+        let failed = RunError::io("talk to the worker of", self.run);
         let mut line = request.to_string().into_bytes();
         line.push(b'\n');
         let begun = Instant::now();

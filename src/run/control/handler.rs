@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn goals_that_lie_behind() {
-        assert!(possible(&Verb::set(["max_steps=4"]).unwrap(), 5).unwrap_err().contains("lies behind step 5"));
+        assert!(possible(&Verb::set(["max_steps=4"]).unwrap(), 5).unwrap_err().contains("is below the current step 5"));
         for fine in ["max_steps=5", "max_steps=0", "learning_rate=1"] {
             assert_eq!(possible(&Verb::set([fine]).unwrap(), 5), Ok(()), "{fine}");
         }

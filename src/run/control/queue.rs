@@ -250,7 +250,7 @@ impl RequestQueue {
         self.queue().waiting.len()
     }
 
-    /// WriteChunk no more requests, and tell whoever still waits for an answer that none will come.
+    /// Take no more requests, and tell whoever still waits for an answer that none will come.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();
@@ -411,7 +411,7 @@ mod tests {
         controls.answer(first, &done);
         controls.close();
         assert_eq!(heard.lock().unwrap().len(), 3);
-        assert!(heard.lock().unwrap()[2].text.contains("before it came to this"));
+        assert!(heard.lock().unwrap()[2].text.contains("before it handled this request"));
         assert!(controls.put(Verb::Eval, 0, reply).is_err());
     }
 
@@ -428,6 +428,6 @@ mod tests {
     fn the_queue_has_an_end() {
         let controls = RequestQueue::default();
         (0..MOST_WAITING).for_each(|_| _ = controls.put(Verb::Eval, 0, silent()).unwrap());
-        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests wait already"));
+        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests are queued"));
     }
 }

@@ -75,7 +75,7 @@ fn clear(path: &Path) -> Result<(), RunError> {
     std::fs::remove_file(path).map_err(RunError::io("remove", path))
 }
 
-/// Remove sockets that nobody listens to any more: their workers died without a last word. Returns how many there were. TierFilter this user's own sockets in
+/// Remove sockets that nobody listens to any more: their workers died without a last word. Returns how many there were. Only this user's own sockets in
 /// private folders are looked at.
 pub fn remove_dead_sockets(folders: &[PathBuf]) -> usize {
     let entries =
@@ -101,7 +101,7 @@ fn check_socket(path: &Path, found: &std::fs::Metadata) -> Result<(), RunError> 
     let why = if kind.is_symlink() {
         "is a symlink where a socket should be".to_owned()
     } else if !kind.is_socket() {
-        "is no socket".to_owned()
+        "is not a socket".to_owned()
     } else if found.uid() != user_id() {
         format!("belongs to user {}, not to user {}", found.uid(), user_id())
     } else {

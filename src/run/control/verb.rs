@@ -294,19 +294,19 @@ mod tests {
         check("halt", json!({}), "unknown verb `halt`");
         check("pause", json!({"now": true}), "unknown argument `now`; it takes no arguments");
         check("stop", json!({"now": 1}), "`now` must be true or false");
-        check("annotate", json!({"text": "\u{1b}\u{7}  "}), "the remark is empty");
+        check("annotate", json!({"text": "\u{1b}\u{7}  "}), "the note is empty");
         check("annotate", json!({"text": "x".repeat(5000)}), "5000 characters (limit 4096");
         check("set", json!({}), "name a key");
-        check("set", json!({"learning_rate": 11}), "learning_rate = 11 does not fit; must be a number from 0 to 10");
+        check("set", json!({"learning_rate": 11}), "learning_rate = 11 does not fit; it must be a number from 0 to 10");
         check("set", json!({"learning_rate": "1e-5"}), "must be a number from 0 to 10");
         check("set", json!({"max_steps": 1.5}), "must be a whole number");
         check("set", json!({"seed": 1}), "`seed` cannot change while the run is active; these can: learning_rate");
         check("set", json!({"learning_rat": 1}), "`learning_rat` is not a configuration key");
         check("sample", json!({"n": 1}), "`row` must be");
         for n in [0, 65] {
-            check("sample", json!({"row": "p", "n": n}), "`n` must be must be a whole number from 1 to 64");
+            check("sample", json!({"row": "p", "n": n}), "`n` must be a whole number from 1 to 64");
         }
-        check("sample", json!({"row": "p", "max_tokens": 0}), "`max_tokens` must be must be a whole number from 1 to");
+        check("sample", json!({"row": "p", "max_tokens": 0}), "`max_tokens` must be a whole number from 1 to");
         check("sample", json!({"row": "p", "target": "best"}), "`target` must be base or trained");
         check("sample", json!({"row": "p", "temperature": -1}), "a number from 0 to 10");
     }
@@ -318,7 +318,7 @@ mod tests {
             set,
             Ok(Verb::Set { changes: BTreeMap::from([("learning_rate".into(), json!(1e-5)), ("max_steps".into(), json!(40))]) })
         );
-        for (typed, expected) in [("learning_rate", "no KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")] {
+        for (typed, expected) in [("learning_rate", "is not KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")] {
             let error = Verb::set([typed]).err().unwrap_or_default();
             assert!(error.contains(expected), "{typed}: {error}");
         }

@@ -1,4 +1,4 @@
-//! ForecastJob for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one that is started for it.
+//! Asking for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one that is started for it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub struct SamplingRequest {
     /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and RUN@last of a live run are the
     /// weights that it has now.
     pub model: String,
-    /// DraftTarget which prompt, and how drawn.
+    /// Of which prompt, and how drawn.
     pub sample: Sample,
 }
 
@@ -81,7 +81,7 @@ pub fn sample(
     }
 }
 
-/// See to it that a worker is there. DraftTarget two that are started at once, the one that comes second finds the folder taken, which is as good.
+/// See to it that a worker is there. Of two that are started at once, the one that comes second finds the folder taken, which is as good.
 fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     // One that has said its last word is gone in an instant.
     let deadline = Instant::now() + LEAVING;

@@ -116,7 +116,7 @@ mod tests {
         );
         check("[{\"a\":{\"b\":{\"c\":1}}}]", Ok("[\n  {\n    \"a\": { \"b\": { \"c\": 1 } }\n  }\n]\n"));
         check("7", Ok("7\n"));
-        check("{\"a\":1,\n\"a\":2}", Err("line 2 column 1: the key \"a\": one of them would be lost"));
+        check("{\"a\":1,\n\"a\":2}", Err("line 2 column 1: duplicate key \"a\": one of them would be lost"));
         check("{", Err("line 1 column 2: the text ends inside the JSON value"));
     }
 

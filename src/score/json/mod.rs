@@ -21,7 +21,6 @@ pub struct Value<'t> {
     pub start: usize,
     /// Byte offset just after the value.
     pub end: usize,
-    /// What it is.
     pub kind: Kind<'t>,
 }
 
@@ -42,7 +41,7 @@ pub enum Kind<'t> {
     Object(Object<'t>),
 }
 
-/// The members of an object in the order written. DraftTarget equal keys the last one stands.
+/// The members of an object in the order written. Of equal keys the last one stands.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Object<'t> {
     members: Vec<Member<'t>>,
@@ -57,7 +56,6 @@ pub struct Member<'t> {
     pub key: Cow<'t, str>,
     /// Byte offset of the key's opening quote.
     pub key_start: usize,
-    /// The value.
     pub value: Value<'t>,
 }
 
@@ -70,7 +68,6 @@ impl<'t> Object<'t> {
         &self.members
     }
 
-    /// The member of this key.
     pub fn get(&self, key: &str) -> Option<&Member<'t>> {
         if self.by_key.is_empty() {
             return self.members.iter().find(|member| member.key == key);

@@ -8,7 +8,6 @@ use super::{Kind, Member, Number, Object, SMALL_OBJECT, Value};
 /// A text that is one JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document<'t> {
-    /// The value.
     pub root: Value<'t>,
     /// Keys written more than once in one object; the last one stands in the value.
     pub duplicates: Vec<Duplicate<'t>>,
@@ -17,7 +16,6 @@ pub struct Document<'t> {
 /// A key that replaced an earlier one of the same object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Duplicate<'t> {
-    /// The key.
     pub key: Cow<'t, str>,
     /// Byte offset of the later key, which counts.
     pub offset: usize,

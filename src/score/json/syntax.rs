@@ -19,7 +19,6 @@ pub struct SyntaxError {
 pub enum Syntax {
     /// Nothing but white space.
     Empty,
-    /// A byte order mark.
     ByteOrderMark,
     /// A Markdown fence before the value.
     Fence,

@@ -77,7 +77,7 @@ fn recursive_alternatives_cost_what_their_size_is() {
                     let found = check(&schema, &expression(depth, 2, leaf), false);
                     assert_eq!((found.len(), found[0].instance_path.as_str()), (1, ""));
                     assert_eq!(found[0].schema_path, format!("/{definitions}/e/{combine}"), "{draft}");
-                    assert!(found[0].message.ends_with(&format!("is not valid under any of schemas listed in the '{combine}' keyword")));
+                    assert!(found[0].message.ends_with(&format!("is not valid under any of the schemas listed in the '{combine}' keyword")));
                 }
             }
         }
@@ -143,7 +143,7 @@ fn what_costs_more_is_ended_and_says_so() {
     // Decided at once; the reasons are without end.
     let twice = json!({"properties": {"a": {"$ref": "#"}, "b": {"type": "string"}}});
     let deep = format!("{}1{}", r#"{"b":1,"a":"#.repeat(60), "}".repeat(60));
-    ended(json!({"allOf": [twice, twice]}), &deep, "schema does not accept this value; ");
+    ended(json!({"allOf": [twice, twice]}), &deep, "the schema does not accept this value; ");
     ended(json!({"items": {"type": "string"}}), &format!("[{}1]", "1,".repeat(200_000)), "too many to list");
 }
 

@@ -1,5 +1,7 @@
 //! The palette: every action there is, found by a few of its letters; those that cannot be done now say why.
 
+use std::collections::HashMap;
+
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
@@ -83,6 +85,16 @@ impl Palette {
                 found.push(action);
             }
         }
+        // Of one title the screen's own action is enough; elsewhere, the first that is available.
+        let preference = |action: &Action| (!action.is_here(model), (action.blocked)(model).is_some());
+        let mut first: HashMap<&str, &'static Action> = HashMap::new();
+        for &action in &found {
+            let known = first.entry(action.title).or_insert(action);
+            if preference(action) < preference(known) {
+                *known = action;
+            }
+        }
+        found.retain(|action| first[action.title].id == action.id || action.is_here(model));
         found
     }
 

@@ -43,7 +43,7 @@ pub struct Eval {
     passes_seen: usize,
     /// Which two passes the difference, the matrix and the answers are of.
     pair: usize,
-    /// TierFilter prompts with this outcome.
+    /// Only prompts with this outcome.
     only: Option<Outcome>,
     filter: Field,
     typing: bool,
@@ -118,7 +118,6 @@ impl Default for Eval {
     }
 }
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Eval",
     help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",

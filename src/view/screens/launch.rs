@@ -39,7 +39,7 @@ pub struct Launch {
     pub filter: Field,
     /// Whether the filter is being typed.
     pub filtering: bool,
-    /// TierFilter keys that are not at the table's default.
+    /// Only keys that are not at the table's default.
     pub only_different: bool,
     /// The value under edit.
     pub edit: Option<Field>,
@@ -78,11 +78,10 @@ const FORECAST: &str = "forecast";
 /// Devices are looked at anew so often while the screen is in front, seconds.
 const LOOK_SECONDS: u64 = 5;
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Launch",
-    help: "The form of a new run: every setting with its meaning and where its value comes from. A forecast says what the run would take before \
-           anything is spent. The run goes on when this program ends.",
+    help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
+           starts. The run continues after you quit.",
     panes: &[FORM, FORECAST],
     actions: actions::ACTIONS,
     pane: |model| if model.launch.in_forecast { FORECAST } else { FORM },

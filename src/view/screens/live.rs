@@ -78,7 +78,6 @@ const LOG: &str = "log";
 /// Not among the panes that the tab key visits: it lies over the chart while runs are chosen.
 const OVERLAY: &str = "overlay";
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Live",
     help: "A run as it goes: its curves, the groups of a step with the completions behind them, and what its worker can be asked. Letters below the \

@@ -56,7 +56,6 @@ pub struct Prompts {
     pub chat: Option<Chat>,
     /// The health of the sets, or why it cannot be told.
     pub health: Option<Result<Health, String>>,
-    /// The cursor of the findings.
     pub finding: Cursor,
     /// What is being written.
     pub editing: Option<Editing>,
@@ -72,7 +71,6 @@ pub struct Prompts {
     offers: DraftOffers,
 }
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Prompts",
     help: "Prompt sets: every row, and the selected row exactly as the model sees it.",

@@ -92,7 +92,6 @@ impl Default for Runs {
     }
 }
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Runs",
     help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, open, compare, export.",

@@ -68,7 +68,6 @@ impl Default for Schema {
     }
 }
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Schema",
     help: "JSON Schema of a correct answer. Samples are re-scored as you type; enter edits, esc leaves.",

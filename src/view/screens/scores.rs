@@ -73,13 +73,12 @@ pub struct Scores {
     pub cursor: Cursor,
     /// Which completions are shown.
     pub only: TierFilter,
-    /// TierFilter this kind of failure.
+    /// Only this kind of failure.
     pub class: Option<FailureClass>,
-    /// TierFilter those that hold a text.
+    /// Only those that hold a text.
     pub filter: Field,
     /// Whether that text is being typed.
     pub filtering: bool,
-    /// In which order.
     pub order: Order,
     /// One after the other instead of in groups.
     pub is_flat: bool,
@@ -147,11 +146,10 @@ const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
 
-/// The screen.
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Scores",
-    help: "Completions against the schema as it stands in the editor: the task's samples, written or pasted ones, stored steps of a run, or drawn \
-           from a model. A change of the schema is seen here at once, and what it would have changed in the run.",
+    help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
+           Edits to the schema re-score them at once and show what would change in the run.",
     panes: &[LIST, COMPLETION, SUMMARY],
     actions: actions::ACTIONS,
     pane: |model| model.scores.pane.unwrap_or(LIST),

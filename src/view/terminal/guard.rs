@@ -23,7 +23,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(super) struct Terminal(());
 
 impl Terminal {
-    /// WriteChunk the terminal.
+    /// Take the terminal.
     ///
     /// # Errors
     /// Where standard output is no terminal.

@@ -1,4 +1,4 @@
-//! FrameRenderer are written by a thread of their own: a slow link holds up neither keys nor runs, and gets the latest picture when it is ready for one.
+//! Pictures are written by a thread of their own: a slow link holds up neither keys nor runs, and gets the latest picture when it is ready for one.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -32,9 +32,9 @@ pub enum Kind {
     Same,
     /// Both have something else there.
     Changed,
-    /// TierFilter the first has it.
+    /// Only the first has it.
     Missing,
-    /// TierFilter the second has it.
+    /// Only the second has it.
     Extra,
 }
 

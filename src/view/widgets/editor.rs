@@ -21,7 +21,7 @@ const INDENT: usize = 2;
 pub enum Effect {
     /// The text changed.
     Edited,
-    /// TierFilter the cursor or the selection moved.
+    /// Only the cursor or the selection moved.
     Moved,
     /// Nothing: the key is not the editor's.
     None,
@@ -32,7 +32,6 @@ pub enum Effect {
 enum Step {
     /// Letters of a word.
     Word,
-    /// Blanks.
     Blank,
     /// Letters taken away.
     Erase,
@@ -81,7 +80,6 @@ impl Editor {
         self.area.lines().join(self.line_end)
     }
 
-    /// Its lines.
     pub fn lines(&self) -> &[String] {
         self.area.lines()
     }
@@ -165,7 +163,7 @@ impl Editor {
         self.go_to(row, column);
     }
 
-    /// WriteChunk a key of a user who types; `rows` of the window are a page.
+    /// Take a key of a user who types; `rows` of the window are a page.
     pub fn key(&mut self, event: KeyEvent, rows: usize) -> Effect {
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
         let alt = event.modifiers.contains(KeyModifiers::ALT);
@@ -285,7 +283,7 @@ impl Editor {
         self.edit(Step::Single, |area| inserted(area, &text))
     }
 
-    /// WriteChunk the last step back.
+    /// Take the last step back.
     pub fn undo(&mut self) -> bool {
         let Some(edits) = self.done.pop() else { return false };
         let undone = (0..edits).filter(|_| self.area.undo()).count();

@@ -29,12 +29,11 @@ impl Field {
         Self { is_selected: true, ..Self::new(text) }
     }
 
-    /// The text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// WriteChunk a key; true where the text changed.
+    /// Take a key; true where the text changed.
     pub fn key(&mut self, event: KeyEvent) -> bool {
         let before = self.text.len();
         let control = event.modifiers.contains(KeyModifiers::CONTROL);

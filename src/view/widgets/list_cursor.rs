@@ -21,7 +21,7 @@ impl Cursor {
         self.index = self.index.min(last).saturating_add_signed(rows).min(last);
     }
 
-    /// WriteChunk a key that moves: arrows, j k, page keys, g G, home and end. `page`: rows that are seen at once. False where the key means something else.
+    /// Take a key that moves: arrows, j k, page keys, g G, home and end. `page`: rows that are seen at once. False where the key means something else.
     pub fn key(&mut self, event: KeyEvent, page: usize, length: usize) -> bool {
         if event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
             return false;

@@ -12,7 +12,6 @@ use crate::view::theme::Theme;
 pub struct Band<'a> {
     /// Its share at each step.
     pub series: Option<&'a Series>,
-    /// Its sign.
     pub sign: &'static str,
     /// Its colour.
     pub role: Role,

@@ -94,7 +94,7 @@ fn nothing(model: &Model) -> Option<String> {
     }
 }
 
-/// TierFilter prompts of which this became; the same again takes the filter away.
+/// Only prompts of which this became; the same again takes the filter away.
 pub(super) fn only(model: &mut Model, outcome: Option<Outcome>) -> Vec<Command> {
     model.eval.only = if model.eval.only == outcome { None } else { outcome };
     model.eval.arrange();

@@ -54,7 +54,7 @@ pub(super) fn progress(model: &Model) -> Option<String> {
     model.eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
 }
 
-/// DraftTarget a live run its worker is asked; else the prompts are asked for.
+/// Of a live run its worker is asked; else the prompts are asked for.
 pub(super) fn ask(model: &mut Model) -> Vec<Command> {
     let Some(run) = model.workbench.current_run() else { return Vec::new() };
     let status = run.status();

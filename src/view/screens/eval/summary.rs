@@ -15,7 +15,6 @@ use crate::view::widgets::text_width::{fitted, padded, wrapped};
 
 /// Rows of the whole summary with its frame, where there is room.
 pub(super) const FULL_ROWS: u16 = 16;
-/// Rows of the short one.
 pub(super) const SHORT_ROWS: u16 = 7;
 
 /// Columns of the matrix and the tiers beside the rates.

@@ -19,7 +19,6 @@ use crate::view::widgets::list_cursor::Cursor;
 pub enum What {
     /// The model to start from.
     BaseModel,
-    /// The task.
     Task,
 }
 

@@ -39,7 +39,6 @@ pub struct Start {
 /// The latest run of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LastRun {
-    /// Its id.
     pub id: String,
     /// Its configuration.
     pub values: Values,

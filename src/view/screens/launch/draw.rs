@@ -1,4 +1,4 @@
-//! SamplingJob the launch screen: the form, what its row means, and the forecast; side by side where there is room.
+//! Drawing the launch screen: the form, what its row means, and the forecast; side by side where there is room.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

@@ -15,7 +15,6 @@ pub struct Form {
     pub changed: BTreeMap<&'static str, String>,
     /// A name for the run.
     pub name: String,
-    /// On what it computes.
     pub compute: DeviceChoice,
 }
 
@@ -27,13 +26,10 @@ pub type Values = BTreeMap<String, String>;
 pub enum Row {
     /// Starts the run.
     Start,
-    /// The preset.
     Preset,
-    /// The task.
     Task,
     /// The run's name.
     Name,
-    /// The device.
     Device,
     /// A configuration key.
     Key(&'static Key),
@@ -142,7 +138,6 @@ pub fn value(model: &Model, key: &Key) -> String {
     model.launch.values.get(key.name).cloned().unwrap_or_else(|| key.default.to_owned())
 }
 
-/// The values of a configuration.
 pub fn values_of(config: &TrainConfig) -> Values {
     config.values().into_iter().map(|(name, value)| (name, written(&value))).collect()
 }

@@ -48,7 +48,7 @@ mod tests {
         check(&[0.0, 1.0, 1.0, 1.0], 0, Standardized, "(0.000 - 0.750) / (0.500 + 0.0001) = -1.500");
         check(&[0.0, 1.0, 1.0, 1.0], 0, Centered, "0.000 - 0.750 = -0.750");
         check(&[0.0, 1.0, 1.0, 1.0], 0, LeaveOneOut, "(0.000 - 0.750) * 4 / 3 = -1.000");
-        check(&[1.0; 8], 3, Standardized, "all 8 decode earn 1.000: zero variance, advantage 0");
+        check(&[1.0; 8], 3, Standardized, "all 8 completions earn 1.000: zero variance, advantage 0");
         check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "not scored: advantage 0, excluded from the mean");
         check(&[0.0, 1.0], 9, Standardized, "");
         assert_eq!(Dead::default(), Dead::No);

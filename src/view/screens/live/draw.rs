@@ -53,7 +53,7 @@ pub(super) fn pane_at(model: &Model, run: &FollowedRun, column: u16, row: u16) -
     found.map(|(area, slot)| (shown_in(model, &slot), area))
 }
 
-/// DraftTarget the panes that share a place, the one that has the focus, else the first.
+/// Of the panes that share a place, the one that has the focus, else the first.
 fn shown_in(model: &Model, slot: &[&'static str]) -> &'static str {
     slot.iter().find(|pane| **pane == model.live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
 }

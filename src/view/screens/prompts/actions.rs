@@ -43,7 +43,7 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(no_row),
     Action::new("prompts.finding", "Go to finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
     Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
-    Action::new("prompts.filter", "Filter the rows: move to the filter field's placeholder", "filter", &["/"], HERE, |model| {
+    Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |model| {
         model.prompts.pane = Some(ROWS);
         model.prompts.filtering = true;
         Vec::new()

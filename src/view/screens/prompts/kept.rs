@@ -22,13 +22,11 @@ const UNSAVED: &str = "draft";
 pub(super) struct Kept {
     /// The task's file, as the task lay when the text was kept.
     pub(super) task: String,
-    /// What it is.
     pub(super) of: DraftTarget,
     /// Row and column of the cursor.
     pub(super) cursor: (usize, usize),
     /// When it was kept, milliseconds since 1970.
     pub(super) time_ms: u64,
-    /// The text.
     pub(super) text: String,
 }
 
@@ -42,7 +40,6 @@ pub(super) enum DraftTarget {
     Expected(Origin),
     /// A new row.
     New {
-        /// Its set.
         set: String,
         /// The line that it comes after.
         after: usize,
@@ -57,9 +54,7 @@ pub(super) enum DraftTarget {
 /// A row as it was when writing began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
-    /// Its set.
     pub(super) set: String,
-    /// Its id.
     pub(super) id: String,
     /// The whole row.
     pub(super) fields: Map<String, Value>,
@@ -72,7 +67,6 @@ pub(super) struct Place {
     pub(super) task: String,
     /// Stands for the task in names of files.
     pub(super) mark: String,
-    /// The file.
     pub(super) file: PathBuf,
     /// The text that the file holds; `None` where there is no file.
     pub(super) text: Option<String>,

@@ -74,8 +74,8 @@ mod tests {
     fn what_is_wrong_has_its_line() {
         let check = |text: &str, part: &str| assert!(read(text).unwrap_err().contains(part), "{text:?}");
         check("hello", "line 1");
-        check("=== user\nx\n=== boss\ny", "line 3: \"boss\"");
-        check("=== system\nx", "no user turn");
-        check("", "no user turn");
+        check("=== user\nx\n=== boss\ny", "line 3: unknown role \"boss\"");
+        check("=== system\nx", "no user message");
+        check("", "no user message");
     }
 }

@@ -36,7 +36,6 @@ pub enum What {
 /// A text that is being written.
 #[derive(Debug)]
 pub struct Editing {
-    /// What it is.
     pub what: What,
     /// The text.
     pub editor: Editor,

@@ -18,7 +18,6 @@ pub(super) const SEARCHED_LETTERS: usize = 2_000;
 /// A row by its set and its place there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Its set.
     pub set: PromptSet,
     /// Its place in the set, from 0.
     pub index: u32,
@@ -36,7 +35,6 @@ pub enum Column {
     Tokens,
     /// Whether there is an expected answer.
     Expected,
-    /// Tags.
     Tags,
     /// First words.
     Words,
@@ -65,7 +63,6 @@ impl Column {
     }
 }
 
-/// The row of an entry.
 pub(super) fn row(open: &OpenTask, entry: Entry) -> Option<&PromptRow> {
     open.rows.get(&entry.set)?.as_ref().ok()?.get(entry.index as usize)
 }

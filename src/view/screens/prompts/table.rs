@@ -44,6 +44,9 @@ pub(super) fn heading(model: &Model, columns: usize) -> Vec<Line<'static>> {
     if is_filtered(model) {
         let mut line = model.prompts.filter.line(theme, columns.saturating_sub(3), model.prompts.filtering);
         line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
+        if model.prompts.filter.text().is_empty() {
+            line.spans.push(Span::styled(" filter: text, tag:messy, set:eval, id:7, expected:no", theme.style(Role::Faint)));
+        }
         lines.push(line);
     }
     for (set, error) in bad_sets(model) {
@@ -222,7 +225,6 @@ pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
     lines
 }
 
-/// A finding on one line.
 pub(super) fn finding_line(model: &Model, finding: &Finding, here: bool) -> Line<'static> {
     let theme = &model.theme;
     let (mark, role) = match finding.level {

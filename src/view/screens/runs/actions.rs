@@ -212,7 +212,7 @@ fn versus(model: &mut Model) -> Vec<Command> {
         "runs.versus",
         move || {
             let passes = runs.iter().map(|run| base_and_trained(run)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-            // DraftTarget several runs only the results count.
+            // Of several runs only the results count.
             let skipped = usize::from(runs.len() > 1);
             Ok::<_, String>(passes.into_iter().flat_map(|passes| passes.into_iter().skip(skipped)).collect::<Vec<_>>())
         },

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn columns_fit_at_every_width() {
         for width in 0..220 {
-            for sort in ["created", "decode/mean_length", "config.learning_rate"] {
+            for sort in ["created", "completions/mean_length", "config.learning_rate"] {
                 let columns = columns(width, sort, false);
                 let total: usize = columns.iter().map(|column| column.width + 1).sum();
                 assert!(total <= width || columns.len() == 1, "{width} {sort}: {total}");

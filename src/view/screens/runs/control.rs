@@ -1,4 +1,4 @@
-//! ForecastJob the run under the cursor: verbs to its worker, and a new worker where there is none.
+//! Asking the run under the cursor: verbs to its worker, and a new worker where there is none.
 
 use std::path::PathBuf;
 

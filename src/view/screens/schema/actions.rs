@@ -157,7 +157,7 @@ fn find_next(model: &mut Model, forward: bool) -> Vec<Command> {
 }
 
 fn go_to_line(model: &mut Model) -> Vec<Command> {
-    let ask = Ask::new("Go to a line", "Line:", "", |model, line| {
+    let ask = Ask::new("Go to line", "Line:", "", |model, line| {
         let line: usize = line.trim().parse().unwrap_or(1);
         model.schema.editor.go_to(line.saturating_sub(1), 0);
         follow(model);

@@ -5,11 +5,9 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use crate::view::model::Model;
 use crate::view::widgets::editor;
 
-/// The editor.
 pub const EDITOR: &str = "editor";
 /// What the schema accepts, in words.
 pub const ACCEPTS: &str = "accepts";
-/// How the samples score.
 pub const SCORES: &str = "sample scores";
 /// What lazy answers would earn.
 pub const LAZY: &str = "degenerate answers";

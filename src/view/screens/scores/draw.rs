@@ -1,4 +1,4 @@
-//! SamplingJob the scores screen: the list, the completion, the summary; beside each other where there is room.
+//! Drawing the scores screen: the list, the completion, the summary; beside each other where there is room.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

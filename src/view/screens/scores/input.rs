@@ -126,7 +126,7 @@ pub(super) fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     source::turn_to(model, Source::Written)
 }
 
-/// WriteChunk the written completion under the cursor away.
+/// Take the written completion under the cursor away.
 pub(super) fn remove(model: &mut Model) -> Vec<Command> {
     if let Some(place) = listing::selected(model).filter(|place| *place < model.scores.written.len()) {
         model.scores.written.remove(place);

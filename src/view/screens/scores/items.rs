@@ -58,7 +58,6 @@ pub struct Stored {
 /// A completion that was written or pasted here, or drawn from a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
-    /// The text.
     pub text: String,
     /// The row that it answers.
     pub prompt_id: Option<String>,

@@ -7,7 +7,6 @@ use crate::view::model::Model;
 /// Which completions are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TierFilter {
-    /// All.
     #[default]
     All,
     /// Those of one tier.
@@ -83,7 +82,7 @@ impl Order {
     }
 }
 
-/// Make the lines of the list anew: after every change of the scores, the filters or the order. SamplingJob and moving only read them.
+/// Make the lines of the list anew: after every change of the scores, the filters or the order. Drawing and moving only read them.
 pub(super) fn arrange(model: &mut Model) {
     model.scores.shown = lines(model);
 }

@@ -1,4 +1,4 @@
-//! SamplingJob completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
+//! Drawing completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
 
 use super::items::Written;
 use super::{SamplingJob, Source, listing, source};

@@ -31,7 +31,7 @@ pub struct Scored {
 pub struct Group {
     /// Its completions, by their place.
     pub members: Vec<usize>,
-    /// DraftTarget the rewards.
+    /// Of the rewards.
     pub mean: f64,
     /// Sample standard deviation of the rewards; 0 of fewer than two.
     pub deviation: f64,
@@ -59,7 +59,6 @@ pub struct Tally {
 pub struct Impact {
     /// The step; of a sum, the last one.
     pub step: u64,
-    /// Completions.
     pub completions: usize,
     /// Rewards that differ from those recorded.
     pub rewards: usize,

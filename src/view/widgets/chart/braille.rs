@@ -137,7 +137,6 @@ impl Raster {
         }
     }
 
-    /// One row as a line.
     pub(super) fn row(&self, theme: &Theme, row: usize) -> Line<'static> {
         let cells = self.cells.get(row * self.columns..(row + 1) * self.columns).unwrap_or_default();
         let mut spans: Vec<Span<'static>> = Vec::new();
