@@ -28,7 +28,7 @@ impl DeviceArguments {
             None if self.cpu => Ok(Engine::cpu()),
             None if Engine::gpus() == 0 => {
                 if let Some(why) = Engine::why_no_gpu() {
-                    say(&format!("using the CPU: no usable GPU: {why}"));
+                    say(&format!("using the CPU, no usable GPU: {why}"));
                 }
                 Ok(Engine::cpu())
             }

@@ -17,7 +17,7 @@ pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
         DeviceChoice::Cpu => Ok(vec![Device::Cpu]),
         DeviceChoice::Any if gpus == 0 => {
             if let Some(why) = Engine::why_no_gpu() {
-                say(&format!("using the CPU: no usable GPU: {why}"));
+                say(&format!("using the CPU, no usable GPU: {why}"));
             }
             Ok(vec![Device::Cpu])
         }

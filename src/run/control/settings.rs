@@ -20,7 +20,7 @@ pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     let mut settings = Settings::new();
     for control in history.controls.iter().filter(|control| control.verb == "set") {
         let malformed = |message| {
-            let message = format!("set for step {}: {message}", control.step);
+            let message = format!("step {}: {message}", control.step);
             RunError::Malformed { path: run.join("events.jsonl"), line: None, message }
         };
         if let Verb::Set { changes } = Verb::parse("set", &control.arguments.clone().into_iter().collect()).map_err(malformed)? {

@@ -80,8 +80,8 @@ const OVERLAY: &str = "overlay";
 
 pub const PARTS: ScreenDef = ScreenDef {
     title: "Live",
-    help: "A run as it goes: its curves, the groups of a step with the completions behind them, and what its worker can be asked. Letters below the \
-           chart: e an eval, c a checkpoint, n a note, s something asked of the worker. [ and ] go back and on through the steps.",
+    help: "A run in progress: curves, the groups of a step with their completions, alerts, and controls. Letters below the chart: e eval, c checkpoint, \
+           n note, s other request. [ and ] go to the previous and the next step.",
     panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG],
     actions: actions::ACTIONS,
     pane: |model| model.live.pane,

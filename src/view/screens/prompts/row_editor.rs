@@ -198,7 +198,8 @@ pub(super) fn check(model: &mut Model) {
             (Ok(value), Some(scorer)) => {
                 let score = scorer.score(&value.to_string(), None);
                 match score.errors.first() {
-                    Some(error) => Said::Odd(format!("schema violation: {} {}", error.instance_path, error.message)),
+                    // The path of the whole answer is empty.
+                    Some(error) => Said::Odd(format!("schema violation: {}", format!("{} {}", error.instance_path, error.message).trim())),
                     None => Said::Fine("valid (schema in the editor)".to_owned()),
                 }
             }
