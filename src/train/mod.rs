@@ -110,9 +110,7 @@ pub enum TrainError {
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// A request without a task to a worker that has none.
     #[error("{model} belongs to no run, so the request must name a `task`")]
-    NoTask {
-        model: String,
-    },
+    NoTask { model: String },
     /// A task's own configuration.
     #[error("{0}")]
     Config(#[from] crate::config::ConfigError),

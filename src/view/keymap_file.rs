@@ -114,7 +114,13 @@ mod tests {
         check("\"help\" = [\"f12\", \"alt-h\"]", "help", &["f12", "alt-h"], &[], &[]);
         check("help = \"f12\"", "help", &["f12"], &[], &[]);
         check("help = []", "help", &[], &[], &[]);
-        check("\nhepl = \"f12\"", "help", &["?"], &["keys.toml line 2: unknown action `hepl`; did you mean `help`? `grpo-tui keys` lists all"], &[]);
+        check(
+            "\nhepl = \"f12\"",
+            "help",
+            &["?"],
+            &["keys.toml line 2: unknown action `hepl`; did you mean `help`? `grpo-tui keys` lists all"],
+            &[],
+        );
         check("help = [\"f13\"]", "help", &["?"], &["keys.toml line 1: unknown key `f13`"], &[]);
         check("help = 3", "help", &["?"], &["keys.toml line 1: a key is a string"], &[]);
         check("[help\n", "help", &["?"], &["keys.toml line 1: "], &[]);

@@ -165,7 +165,8 @@ mod tests {
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
         check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"]);
         check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` must be true or false, not an integer: using the default"]);
-        let colour = "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
+        let colour =
+            "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
         let (found, told) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());

@@ -27,7 +27,9 @@ struct Draw {
 enum Numbers {
     /// All the same.
     Constant(f64),
-    Uniform { bound: f64 },
+    Uniform {
+        bound: f64,
+    },
 }
 
 impl Fresh {

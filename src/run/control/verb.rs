@@ -318,7 +318,9 @@ mod tests {
             set,
             Ok(Verb::Set { changes: BTreeMap::from([("learning_rate".into(), json!(1e-5)), ("max_steps".into(), json!(40))]) })
         );
-        for (typed, expected) in [("learning_rate", "is not KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")] {
+        for (typed, expected) in
+            [("learning_rate", "is not KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")]
+        {
             let error = Verb::set([typed]).err().unwrap_or_default();
             assert!(error.contains(expected), "{typed}: {error}");
         }

@@ -77,7 +77,9 @@ fn recursive_alternatives_cost_what_their_size_is() {
                     let found = check(&schema, &expression(depth, 2, leaf), false);
                     assert_eq!((found.len(), found[0].instance_path.as_str()), (1, ""));
                     assert_eq!(found[0].schema_path, format!("/{definitions}/e/{combine}"), "{draft}");
-                    assert!(found[0].message.ends_with(&format!("is not valid under any of the schemas listed in the '{combine}' keyword")));
+                    assert!(
+                        found[0].message.ends_with(&format!("is not valid under any of the schemas listed in the '{combine}' keyword"))
+                    );
                 }
             }
         }
