@@ -84,7 +84,7 @@ fn a_task_with_something_wrong_in_it() {
             1,
             &["task/eval-large.jsonl line 1: missing `messages` (it has `prompt`)", "write {"],
         ),
-        (&write("train.jsonl", "[]"), 1, &["task/train.jsonl line 1: `[]` where an object must stand", "write {"]),
+        (&write("train.jsonl", "[]"), 1, &["task/train.jsonl line 1: expected an object, found `[]`", "write {"]),
         (&write("schema.json", "{\n\"type\": }"), 1, &["task/schema.json line 2"]),
         (&replace("task.toml", "train = \"train.jsonl\"", "train ="), 1, &["task/task.toml line 8 column"]),
         // Empty sets.
@@ -147,7 +147,7 @@ fn a_model_with_something_wrong_in_it() {
     let cases: [(Damage<'_>, &[&str]); 8] = [
         (
             &|| truncate("model.safetensors", 1_000_000),
-            &["model/model.safetensors: cut short", "the file now has 1000000", "copy the file again"],
+            &["model/model.safetensors: truncated", "the file has 1000000", "copy the file again"],
         ),
         (&|| truncate("model.safetensors", 5), &["model/model.safetensors: 5 bytes are too few", "copy the file again"]),
         (
@@ -190,20 +190,20 @@ fn a_configuration_with_something_wrong_in_it() {
     let set = |assignment: &str, parts: &[&str]| check(folder.path(), &training(&["--set", assignment]), 2, parts);
     set("learning_rat=1e-4", &["--set: unknown key `learning_rat`; did you mean `learning_rate`?"]);
     set("zzz=1", &["--set: unknown key `zzz`; `grpo-tui train --help` lists all keys"]);
-    set("learning_rate=fast", &["--set: `learning_rate` is `fast`; must be a number from 0 to 10"]);
-    set("learning_rate=-1", &["`learning_rate` is `-1`; must be a number from 0 to 10"]);
-    set("max_steps=1.5", &["`max_steps` is `1.5`; must be a whole number"]);
-    set("policy_loss=grp", &["`policy_loss` is `grp`; must be one of grpo, "]);
+    set("learning_rate=fast", &["--set: `learning_rate` is `fast`; it must be a number from 0 to 10"]);
+    set("learning_rate=-1", &["`learning_rate` is `-1`; it must be a number from 0 to 10"]);
+    set("max_steps=1.5", &["`max_steps` is `1.5`; it must be a whole number"]);
+    set("policy_loss=grp", &["`policy_loss` is `grp`; it must be one of grpo, "]);
     set("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]);
     set("max_steps", &["--set max_steps: write it as key=value"]);
-    set("completions_per_prompt=1", &["completions_per_prompt is 1", "set it to 2 or more"]);
+    set("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]);
     set("max_completion_tokens=5000", &["max_completion_tokens (5000) leaves no room", "raise max_seq_len or lower"]);
     let file = |text: &str, parts: &[&str]| {
         fs::write(folder.path().join("more.toml"), text).unwrap();
         check(folder.path(), &training(&["--config", "more.toml"]), 2, parts);
     };
     file("seed = 1\nlearnin_rate = 1\n", &["more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?"]);
-    file("learning_rate = true\n", &["more.toml line 1: `learning_rate` is boolean `true`; must be a number from 0 to 10"]);
+    file("learning_rate = true\n", &["more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10"]);
     file("seed = 1\nlearning_rate =\n", &["more.toml line 2: "]);
     check(folder.path(), &training(&["--config", "none.toml"]), 2, &["--config none.toml: No such file", "name a TOML file"]);
 }
@@ -214,7 +214,7 @@ fn a_disk_that_takes_no_more() {
     small_task(folder.path());
     // A file where the folder should be.
     fs::write(folder.path().join("runs"), "mine").unwrap();
-    check(folder.path(), &training(&[]), 1, &["cannot create runs: File exists", "remove it, or choose another place with --runs DIR"]);
+    check(folder.path(), &training(&[]), 1, &["cannot create runs: File exists", "remove it, or choose another folder with --runs DIR"]);
     fs::remove_file(folder.path().join("runs")).unwrap();
     // No file larger than 1 MB, and no signal about it: the first checkpoint cannot be written, whoever asks.
     let program = command(folder.path(), &[]);
@@ -231,7 +231,7 @@ fn a_disk_that_takes_no_more() {
     assert_said(
         &output,
         1,
-        &["checkpoints/.step-000000.partial/model.safetensors: File too large", "Free space", "go on with: grpo-tui train --resume "],
+        &["checkpoints/.step-000000.partial/model.safetensors: File too large", "Free space", "then resume: grpo-tui train --resume "],
     );
     let run = fs::read_dir(folder.path().join("runs")).unwrap().next().unwrap().unwrap().path();
     assert!(fs::read_dir(run.join("checkpoints")).unwrap().next().is_none(), "a part of a checkpoint is left");
@@ -272,7 +272,7 @@ fn a_full_or_read_only_file_system() {
     drop(full);
     let _read_only = Mount::new(&folder.path().join("ro"), "ro").unwrap();
     let arguments = [&["train", "task", "--runs", "ro"], &SHORT[..]].concat();
-    check(folder.path(), &arguments, 1, &["cannot create ro/.", "Read-only file system", "choose another place with --runs DIR"]);
+    check(folder.path(), &arguments, 1, &["cannot create ro/.", "Read-only file system", "use another folder with --runs DIR"]);
 }
 
 /// A copy of the finished run in `folder/runs`, without its last word where `open`, so that a resume has something to do.
@@ -312,7 +312,7 @@ fn a_run_that_cannot_be_resumed() {
     let run = copied_run(folder.path(), true);
     let lock = RunLock::acquire(&run).unwrap();
     let holder = format!("is in use by process {} on ", std::process::id());
-    check(folder.path(), &resume, 1, &["the run ", &holder, "end that process"]);
+    check(folder.path(), &resume, 1, &["the run ", &holder, "or stop it first"]);
     drop(lock);
     // Damaged: what else is there stays, and the log only grows.
     for (file, bytes, problem) in [
@@ -329,7 +329,7 @@ fn a_run_that_cannot_be_resumed() {
         assert_said(
             &output,
             1,
-            &["checkpoints/step-000002/", problem, "remove this one's folder: a resume then goes on from the one before"],
+            &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"],
         );
         let mut after = snapshot(folder.path());
         for (path, bytes) in before {
@@ -356,7 +356,7 @@ fn a_finished_run_is_shown_again_and_left_alone() {
     copied_run(folder.path(), false);
     let before = snapshot(folder.path());
     let output = call(folder.path(), &["train", "--runs", "runs", "--resume", "short", "--json"]);
-    assert!(output.status.success() && stderr(&output).contains("nothing was done; to train its result further: "), "{}", stderr(&output));
+    assert!(output.status.success() && stderr(&output).contains("run is finished, nothing to do: to train further, "), "{}", stderr(&output));
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for key in ["base", "trained", "mcnemar_p", "fixed", "broken", "steps", "best_step", "set"] {
         assert_eq!(shown[key], report[key], "{key}");
@@ -370,10 +370,10 @@ fn a_run_without_the_checkpoint_asked_for() {
     small_task(folder.path());
     let run = copied_run(folder.path(), false);
     let eval = |model: &str, parts: &[&str]| check(folder.path(), &["eval", "task", "--runs", "runs", "--model", model], 1, parts);
-    eval("short@7", &["has no checkpoint `7`: use those of steps 0, 2"]);
+    eval("short@7", &["has no checkpoint `7`; there are those of steps 0, 2"]);
     eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` shows"]);
     fs::write(run.join("checkpoints/step-000002/model.safetensors"), "").unwrap();
-    eval("short@2", &["step-000002/model.safetensors: not a whole safetensors file", "take another checkpoint (RUN@STEP)"]);
+    eval("short@2", &["step-000002/model.safetensors: not a whole safetensors file", "use another checkpoint (RUN@STEP)"]);
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     eval("short", &["has no checkpoint `best`; it has none yet"]);
 }

@@ -181,7 +181,7 @@ fn base_against_a_run() {
     let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
     let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
-    assert!(text.contains(same), "checkpoint of step 0 is the base: {text}");
+    assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn usage_errors_are_2() {
     for (arguments, complaint) in [
         (&["eval", "task"][..], "--model <NAME=M>"),
         (&["eval", "task", "--model", "=tiny"], "--model =tiny: write NAME=M, for example base=tiny"),
-        (&["eval", "task", "--model", "a=tiny", "--model", "a=tiny"], "--model a=tiny: duplicate name `a` is taken"),
+        (&["eval", "task", "--model", "a=tiny", "--model", "a=tiny"], "--model a=tiny: duplicate name `a`: write NAME=M"),
         (&["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"], "4 models: at most 3"),
         (&["eval", "task", "--model", "tiny", "--samples", "2"], "add --temperature 1"),
         (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
@@ -303,8 +303,8 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
     assert_eq!((output.status.code(), &base["n"], &base["with_expected"]), (Some(3), &8.into(), &2.into()));
     // Wilson's 95 % interval of 0 of 2 ends at 65.8 %, that of 0 of 8 at 32.4 %.
     let message = stderr(&output);
-    assert!(message.contains("base: exact is 0.0 % [0.0, 65.8] of 2, 100.0 points below the 100.0 %"), "{message}");
-    assert!(message.contains("base: valid is 0.0 % [0.0, 32.4] of 8, 100.0 points under"), "{message}");
+    assert!(message.contains("base: exact 0.0% [0.0, 65.8], n = 2, is 100.0 points below the 100.0%"), "{message}");
+    assert!(message.contains("base: valid 0.0% [0.0, 32.4], n = 8, is 100.0 points below"), "{message}");
 }
 
 /// What a run's `run.toml` says of a key, and where it came from.
@@ -383,9 +383,9 @@ fn task_without(folder: &Path, sets: &[&str]) {
 #[test]
 fn training_without_held_out_sets_says_what_it_cannot_show() {
     for (missing, set, n, note) in [
-        (&["eval", "proof"][..], "eval", 0, "nothing was read before or after: the task has no held-out prompts"),
-        (&["proof"], "eval", 4, "note: the task has no proof set, so these prompts also chose the checkpoint"),
-        (&["eval"], "proof", 8, "note: the task has no eval set to choose a checkpoint by, so this is the last one"),
+        (&["eval", "proof"][..], "eval", 0, "no held-out prompts: nothing was measured"),
+        (&["proof"], "eval", 4, "note: no test set: these prompts also chose the checkpoint"),
+        (&["eval"], "proof", 8, "note: no eval set to choose a checkpoint: this is the last one"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         task_without(folder.path(), missing);
@@ -401,7 +401,7 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
                 let refused = train(&["--set", goal]);
                 assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
                 let expected = format!(
-                    "error: {shown} reads the eval set, and task/task.toml names none; add `eval = \"FILE.jsonl\"` under [prompts]\n"
+                    "error: {shown} needs an eval set, and task/task.toml has none: add `eval = \"FILE.jsonl\"` under [prompts]\n"
                 );
                 assert_eq!(stderr(&refused), expected);
             }
@@ -444,10 +444,10 @@ fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
     let last = lines.last().unwrap();
     let output = worker.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(130), &b""[..]));
-    assert!(last.starts_with("stopped after step ") && last.contains("Go on with: grpo-tui train --resume "), "{last}");
+    assert!(last.starts_with("stopped after step ") && last.contains("Resume: grpo-tui train --resume "), "{last}");
     let run = Path::new(last.rsplit(' ').next().unwrap());
     let shown = json(&call(folder.path(), &["runs", "show", run.to_str().unwrap(), "--json"]));
     let step = shown["step"].as_u64().unwrap();
     assert_eq!((&shown["status"], shown["checkpoints"].as_array().unwrap().last().unwrap()), (&"interrupted".into(), &step.into()));
-    assert!(last.contains(&format!("after step {step};")), "{last}");
+    assert!(last.contains(&format!("after step {step},")), "{last}");
 }

@@ -32,7 +32,7 @@ fn a_plan_is_one_document_and_creates_nothing() {
 
     let text = grpo_tui(&[["train", "invoice", "--plan", "--runs", runs].as_slice(), &small].concat());
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    for part in ["6 training prompts", "AdamW moments (f32)", "peak", "just measured here", "disk", "max_rows = 6  (--set)"] {
+    for part in ["6 training prompts", "AdamW moments (f32)", "peak", "measured just now", "disk", "max_rows = 6  (--set)"] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
 }
@@ -59,13 +59,13 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     );
     let text = plan(&["--set", "max_completion_tokens=256"]);
     for part in
-        ["completions of at most 256", "a step at most ", ", at least ", "the run at most ", "completions at the limit", "disk, at most "]
+        ["completions at most 256", "\n  at most ", ", at least ", " per step", "total at most ", "assumes max_completion_tokens", "disk at most "]
     {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
     // Up to the limit everything is measured: the seconds are an estimate.
     let text = plan(&["--set", "max_completion_tokens=32"]);
-    assert!(text.contains("a step about ") && !text.contains("at least"), "{text}");
+    assert!(text.contains("\n  about ") && !text.contains("at least"), "{text}");
 }
 
 #[test]

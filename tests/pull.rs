@@ -24,7 +24,7 @@ enum Reply {
     Status(u16),
     Redirect(String),
     /// The whole file, whatever part was asked for.
-    RescoreJob,
+    Whole,
     /// A byte now and then.
     Trickle,
 }
@@ -144,7 +144,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     };
     let Some(file) = file else { return send("404 Not Found\r\nContent-Length: 0".to_owned(), b"") };
     let head = match (start, &reply) {
-        (0, _) | (_, Some(Reply::RescoreJob)) => format!("200 OK\r\nContent-Length: {}", file.len()),
+        (0, _) | (_, Some(Reply::Whole)) => format!("200 OK\r\nContent-Length: {}", file.len()),
         _ => {
             let (end, total) = (file.len() - 1, file.len());
             format!("206 Partial Content\r\nContent-Range: bytes {start}-{end}/{total}\r\nContent-Length: {}", total as u64 - start)
@@ -153,7 +153,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let body = &file[start as usize..];
     match reply {
         None => send(head, body),
-        Some(Reply::RescoreJob) => send(head, &file),
+        Some(Reply::Whole) => send(head, &file),
         Some(Reply::HangUp(bytes)) => send(head, &body[..bytes]),
         Some(Reply::Stall(bytes)) => {
             send(head, &body[..bytes]);
@@ -221,7 +221,7 @@ fn a_later_command_goes_on_where_the_first_gave_up() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
     server.reply(WEIGHTS, &[vec![Reply::HangUp(2000)], vec![Reply::HangUp(0); 20]].concat());
     let message = pulled(&server.settings(cache.path())).unwrap_err();
-    assert!(message.contains(WEIGHTS) && message.contains("run the same command again to go on from there"), "{message}");
+    assert!(message.contains(WEIGHTS) && message.contains("run the same command again to continue"), "{message}");
     assert!(server.asked(WEIGHTS).iter().skip(1).all(|&start| start == 2000), "{:?}", server.asked(WEIGHTS));
     assert!(!cache.path().join("models--org--small/refs").exists(), "half a model is none");
     server.reply(WEIGHTS, &[]);
@@ -234,7 +234,7 @@ fn a_later_command_goes_on_where_the_first_gave_up() {
 #[test]
 fn a_server_that_cannot_go_on_in_the_middle_begins_anew() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
-    server.reply(WEIGHTS, &[Reply::HangUp(1000), Reply::RescoreJob]);
+    server.reply(WEIGHTS, &[Reply::HangUp(1000), Reply::Whole]);
     let (folder, _) = pulled(&server.settings(cache.path())).unwrap();
     assert_eq!(std::fs::read(folder.join(WEIGHTS)).unwrap(), find_model("tiny").unwrap().read(WEIGHTS).unwrap().as_ref());
 }
@@ -327,7 +327,7 @@ fn a_token_never_travels_in_the_clear() {
         assert!(!message.contains("unencrypted"), "{message}");
     }
     for endpoint in ["http://user:word@127.0.0.1", "ftp://mirror.invalid", "mirror"] {
-        assert!(pulled(&settings(endpoint, None)).unwrap_err().contains("is no server's address"), "{endpoint}");
+        assert!(pulled(&settings(endpoint, None)).unwrap_err().contains("is not a server address"), "{endpoint}");
     }
     assert!(server.state.lock().unwrap().requests.is_empty());
 }
@@ -392,7 +392,7 @@ fn what_the_server_refuses_is_said_with_the_remedy() {
     let message = pulled(&settings).unwrap_err();
     assert!(message.contains("HF_ENDPOINT names another server"), "{message}");
     let nameless = pull("../secret", &settings, &mut |_| ()).unwrap_err().to_string();
-    assert!(nameless.contains("is no model"), "{nameless}");
+    assert!(nameless.contains("is not a model name"), "{nameless}");
 }
 
 #[test]

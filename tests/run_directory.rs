@@ -105,7 +105,7 @@ fn a_task_file_outside_its_folder_is_refused_and_nothing_is_left() {
         let mut new = new_run("invoice");
         new.task_files.push((name.into(), Vec::new()));
         let error = RunDirectory::create(&folder.path().join("runs"), new).unwrap_err().to_string();
-        assert!(error.contains("lies outside the task's folder"), "{error}");
+        assert!(error.contains("is outside the task's folder"), "{error}");
         assert_eq!(std::fs::read_dir(folder.path().join("runs")).unwrap().count(), 0);
     }
 }
@@ -158,7 +158,7 @@ fn a_worker_gone_without_a_last_word_is_interrupted() {
     drop(lock);
     let gone = State::observe(run.path()).unwrap();
     assert_eq!((gone.status, gone.step), (Status::Interrupted, 3));
-    assert!(gone.cause.unwrap().ends_with("is gone without a last word"));
+    assert!(gone.cause.unwrap().ends_with("died"));
     let lock = RunLock::acquire(run.path()).unwrap();
     StateWriter::start(&lock).unwrap().status(Status::Finished, 9, None).unwrap();
     drop(lock);
@@ -443,7 +443,7 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
     assert_eq!(at("@last").unwrap(), 20);
     assert_eq!(at("@10").unwrap(), 10);
     let missing = at("@25").unwrap_err().to_string();
-    assert!(missing.ends_with("has no checkpoint `25`: use those of steps 5, 10, 15, 20"), "{missing}");
+    assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
     assert_eq!(RunState::read(run.path()).unwrap().best_step(&[0, 5]), Some(5));
     assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
 }

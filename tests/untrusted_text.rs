@@ -280,7 +280,7 @@ fn no_control_character_of_others_reaches_the_terminal() {
     assert!(!here.join("new").exists(), "a run was made");
     let [scores, _] = calls.call(&["score", task, "--json"]);
     let warning = serde_json::from_str::<Value>(scores.lines().nth(1).unwrap()).unwrap()["warnings"][0].clone();
-    assert_eq!(warning, json!(format!("no prompt row has the id {HOSTILE:?}, so there is nothing expected to compare with")));
+    assert_eq!(warning, json!(format!("unknown prompt_id {HOSTILE:?}: no expected answer to compare with")));
 
     // A new subcommand gets its line above.
     let [help, _] = calls.call(&["help"]);
@@ -361,7 +361,7 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         fs::write(here.join("o.html"), "mine").unwrap();
         let refused = with(&[]);
         assert_eq!(refused.status.code(), Some(2));
-        assert_eq!(shown(&refused), ["", "error: o.html exists and is left as it is; name another file, or add --force to replace it\n"]);
+        assert_eq!(shown(&refused), ["", "error: o.html exists: name another file, or add --force to replace it\n"]);
         assert_eq!(fs::read_to_string(here.join("o.html")).unwrap(), "mine");
         assert!(with(&["--force"]).status.success());
         assert_eq!(fs::read_to_string(here.join("o.html")).unwrap(), page);

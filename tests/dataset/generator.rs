@@ -149,7 +149,7 @@ fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
     check("first = \"2018-01-01\"", "first = \"2018-13-01\"", "`2018-13-01` is not a date: write it like \"2026-03-12\"");
     check("first = \"2018-01-01\"", "first = \"2030-01-01\"", "first 2030-01-01 must not come after last 2029-12-31");
     check("digits = [2, 3, 3, 4, 4, 4, 5]", "digits = [0]", "digits is [0]; write a list of numbers between 1 and 15");
-    check("\"onset\", \"middle\"", "\"onsets\", \"middle\"", "[words] `stem`: unknown pool `onsets` under [pools]");
+    check("\"onset\", \"middle\"", "\"onsets\", \"middle\"", "[words] `stem`: unknown pool `onsets`; [pools] has chatter, due");
     check(
         "suffix = [\"GmbH\", \"Ltd\", \"Inc.\", \"S.A.\", \"AG\", \"LLC\", \"B.V.\", \"Oy\", \"AB\", \"plc\"]",
         "suffix = []",

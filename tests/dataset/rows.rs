@@ -17,14 +17,14 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
     check(br#"{"prompt":"x"}"#, r#"missing `messages` (it has `prompt`); write {"messages": [{"role": "user", "content": "…"}]}"#);
     check(b"{}", r#"missing `messages`; write {"messages": [{"role": "user", "content": "…"}]}"#);
     check(br#"{"messages":[]}"#, "`messages` is empty; it needs at least one user turn");
-    check(br#"{"messages":"hi"}"#, "`messages` is `\"hi\"`; must be a list of {\"role\", \"content\"}");
+    check(br#"{"messages":"hi"}"#, "`messages` is `\"hi\"`; it must be a list of {\"role\", \"content\"}");
     check(
         br#"{"messages":[{"role":"robot","content":"x"}]}"#,
         "turn 1: role `robot` is unknown; write one of system, user, assistant, tool, developer",
     );
     check(br#"{"messages":[{"role":"user"}]}"#, r#"turn 1 has no `content`: `{"role":"user"}`; write {"role": "user", "content": "…"}"#);
     check(br#"{"messages":[{"content":"x"}]}"#, r#"turn 1 has no `role`: `{"content":"x"}`; write {"role": "user", "content": "…"}"#);
-    check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; must be a string");
+    check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; it must be a string");
     check(br#"{"messages":[7]}"#, r#"turn 1 has no `role`: `7`; write {"role": "user", "content": "…"}"#);
     check(b"[1]", "`[1]`; write {\"messages\": […]}");
     check(br#"{"messages":[}"#, "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object a line");

@@ -13,7 +13,7 @@ use grpo_tui::run::EventReader;
 
 /// What was told.
 #[derive(Debug, Default)]
-pub(super) struct SignalFlags {
+pub(super) struct Observed {
     /// Events that a reader saw, by number.
     pub(super) events: BTreeMap<u64, Vec<u8>>,
     /// Remarks of which the worker said that it had taken them.
@@ -25,7 +25,7 @@ pub(super) struct SignalFlags {
 /// A reader and a client at work.
 pub(super) struct Listener {
     over: Arc<AtomicBool>,
-    reader: JoinHandle<SignalFlags>,
+    reader: JoinHandle<Observed>,
     client: JoinHandle<Vec<String>>,
 }
 
@@ -38,15 +38,15 @@ impl Listener {
         Self { over, reader, client }
     }
 
-    pub(super) fn stop(self) -> SignalFlags {
+    pub(super) fn stop(self) -> Observed {
         self.over.store(true, Ordering::Relaxed);
         let accepted = self.client.join().unwrap();
-        SignalFlags { accepted, ..self.reader.join().unwrap() }
+        Observed { accepted, ..self.reader.join().unwrap() }
     }
 }
 
-fn read(run: &Path, over: &AtomicBool) -> SignalFlags {
-    let mut heard = SignalFlags::default();
+fn read(run: &Path, over: &AtomicBool) -> Observed {
+    let mut heard = Observed::default();
     let mut reader = EventReader::new(&run.join("events.jsonl"));
     loop {
         let last = over.load(Ordering::Relaxed);

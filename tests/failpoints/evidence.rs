@@ -22,7 +22,7 @@ pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
             found.insert(relative(run, &path), bytes);
         }
         if every_checkpoint {
-            let told = state.checkpoints.get(&step).unwrap_or_else(|| panic!("the log lacks checkpoint of step {step}"));
+            let told = state.checkpoints.get(&step).unwrap_or_else(|| panic!("the log lacks the checkpoint of step {step}"));
             found.insert(format!("checkpoint event {step}"), told.path.clone().into_bytes());
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::run::{EventReader, State, Status};
 
-use super::clients::{Listener, SignalFlags};
+use super::clients::{Listener, Observed};
 use super::evidence::{self, Evidence};
 use crate::training::small_task;
 
@@ -122,7 +122,7 @@ pub(super) struct Outcome {
     pub(super) records: usize,
     /// Events that readers were told, and requests that clients were told had been accepted.
     pub(super) acknowledged: usize,
-    /// DraftTarget these, not there at the end.
+    /// Of these, not there at the end.
     pub(super) lost: Vec<String>,
     /// In what the run differs from the uninterrupted one.
     pub(super) differences: Vec<String>,
@@ -193,7 +193,7 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
 }
 
 /// Everything that a reader or a client was told is in the log.
-fn check_heard(run: &Path, heard: &SignalFlags, outcome: &mut Outcome) {
+fn check_heard(run: &Path, heard: &Observed, outcome: &mut Outcome) {
     let log = EventReader::new(&run.join("events.jsonl")).read().unwrap().events;
     let lines: BTreeMap<u64, Vec<u8>> = log.iter().map(|event| (event.seq, event.to_line().unwrap())).collect();
     outcome.acknowledged += heard.events.len() + heard.accepted.len();

@@ -1,4 +1,4 @@
-//! RescoreJob models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says of it.
+//! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says of it.
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{KlEstimator, PolicyLoss};

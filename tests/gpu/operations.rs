@@ -236,7 +236,7 @@ fn both_devices_draw_the_same_tokens() {
     for (rows, vocabulary) in [(40, 9), (40, 1), (20, 33), (20, 1024), (30, 5003), (64, 151_936)] {
         for temperature in [1.0, 0.6, 0.0] {
             let logits = random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
-            // RescoreJob numbers have ties, of which the lowest id wins.
+            // Whole numbers have ties, of which the lowest id wins.
             let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
             let uniforms: Vec<f64> = (0..rows as u32).map(|sample| uniform(8, Place { step: 0, prompt: 0, sample, position: 0 })).collect();
             let found = sample_tokens(&on_gpu(&logits, DType::F32), temperature, &uniforms).unwrap();

@@ -73,7 +73,7 @@ impl Plain<'_> {
             let heads_of = |part: &str, count: usize| self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap();
             let rotated = |part: &str, norm: &str, count: usize| {
                 let x = heads_of(part, count);
-                // TierFilter Qwen3 has norms of heads.
+                // Only Qwen3 has norms of heads.
                 let x = if self.weights.contains_key(&name(norm)) { self.norm(&x.contiguous().unwrap(), &name(norm)) } else { x };
                 self.rope(&x).reshape((time, count * heads.dimension)).unwrap()
             };

@@ -70,7 +70,7 @@ fn a_request_that_is_recorded_is_kept_no_longer_and_one_that_cannot_be_kept_is_r
     // Without its folder nothing can be promised, but a run can still be stopped.
     std::fs::remove_dir_all(run.path().join("control")).unwrap();
     let refused = ask_now(&run, &Verb::set(["temperature=0.5"]).unwrap()).unwrap_err().to_string();
-    assert!(refused.contains("not accepted, since it cannot be written down"), "{refused}");
+    assert!(refused.contains("not accepted: cannot be written to disk"), "{refused}");
     ask_now(&run, &Verb::Stop { now: false }).unwrap();
     worker.end(Status::Interrupted, "stopped").unwrap();
     assert_eq!(recorded(&run), [("stop".to_owned(), 1)]);

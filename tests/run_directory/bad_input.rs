@@ -63,9 +63,9 @@ fn a_run_that_others_may_write_to_is_read_but_not_acted_in() {
     let error = run.check_private().unwrap_err();
     assert!(matches!(error, RunError::Loose { mode: 0o770, .. }) && error.to_string().contains("(mode 0770)"), "{error}");
     let (code, text, _) = runs_command(&root, &["show", run.id()]);
-    assert!(code == 0 && text.contains("warning") && text.contains("may be written by other users"), "{text}");
+    assert!(code == 0 && text.contains("warning") && text.contains("is writable by other users"), "{text}");
     let (code, _, error) = runs_command(&root, &["remove", run.id(), "--yes"]);
-    assert!(code == 1 && error.contains("may be written by other users") && run.path().exists(), "{error}");
+    assert!(code == 1 && error.contains("is writable by other users") && run.path().exists(), "{error}");
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
 
     if rustix::process::geteuid().is_root() {

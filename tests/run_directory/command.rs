@@ -52,7 +52,7 @@ fn the_runs_command_tells_what_the_files_say() {
     assert_eq!(code, 0);
     for expected in [
         "interrupted, step 2 of 5",
-        "is gone without a last word",
+        ") died",
         "grpo-tui train --resume",
         "valid  82.0 % [69.2, 90.2]",
         "checkpoints  none",
@@ -132,5 +132,5 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
         }
     }
     let (code, text) = attached(&root, &create(folder.path()));
-    assert!(code == 130 && text.contains("created: no worker has started yet"), "{code}\n{text}");
+    assert!(code == 130 && text.contains("created: no worker yet: start one with grpo-tui train --resume "), "{code}\n{text}");
 }

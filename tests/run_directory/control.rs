@@ -123,7 +123,7 @@ fn a_pause_holds_the_loop_until_it_is_told_to_go_on() {
     state.status(Status::Paused, 5, None).unwrap();
     let controls = worker.controls().clone();
     let waiting = std::thread::spawn(move || controls.wait_while_paused());
-    assert_eq!(ask_now(&run, &Verb::Resume).unwrap().text, "goes on");
+    assert_eq!(ask_now(&run, &Verb::Resume).unwrap().text, "resumes");
     waiting.join().unwrap();
     assert!(!worker.controls().pause_requested());
     assert_eq!(
@@ -196,11 +196,11 @@ fn only_a_private_folder_of_our_own_may_hold_the_socket() {
     check(link, "is a symlink");
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    check(file, "no folder");
+    check(file, "not a folder");
     check(folder.path().join("not/there"), "cannot create");
     check(folder.path().join("x".repeat(120)), "cannot bind the control socket");
     std::fs::set_permissions(&loose, std::fs::Permissions::from_mode(0o700)).unwrap();
-    // TierFilter root can give a folder away.
+    // Only root can give a folder away.
     if std::os::unix::fs::chown(&loose, Some(65_534), None).is_ok() {
         check(loose, "belongs to user 65534");
     }
@@ -403,12 +403,12 @@ fn the_runs_command_asks() {
         assert!(code == expected.0 && told.contains(expected.1), "{arguments:?}: {code} {text} {error} lacks {expected:?}");
     };
     check(&["runs", "pause", run.id()], (0, "pauses when the run starts"));
-    check(&["runs", "resume", run.id()], (0, "it goes on"));
+    check(&["runs", "resume", run.id()], (0, "not paused"));
     check(&["runs", "checkpoint", run.id()], (0, ": done\n"));
     check(&["runs", "eval", run.id(), "--timeout", "0"], (0, "runs an eval when the run starts"));
     check(&["runs", "set", run.id(), "temperature=0.5", "max_steps=7"], (0, "sets max_steps = 7, temperature = 0.5"));
-    check(&["runs", "set", run.id(), "temperature=50"], (2, "temperature = 50 does not fit; must be a number from 0.01 to 10"));
-    check(&["runs", "annotate", run.id(), " "], (2, "the remark is empty"));
+    check(&["runs", "set", run.id(), "temperature=50"], (2, "temperature = 50 does not fit; it must be a number from 0.01 to 10"));
+    check(&["runs", "annotate", run.id(), " "], (2, "the note is empty"));
     check(&["runs", "annotate", run.id(), "fine"], (0, "noted"));
     let (_, text, _) = program(folder.path(), &["runs", "checkpoint", run.id(), "--json"]);
     let document: Value = serde_json::from_str(&text).unwrap();
@@ -418,7 +418,7 @@ fn the_runs_command_asks() {
     serving.join().unwrap();
     worker.end(Status::Finished, "all steps done").unwrap();
     drop(worker);
-    check(&["runs", "resume", run.id()], (1, "has come to its end (it is finished: all steps done)"));
+    check(&["runs", "resume", run.id()], (1, "is finished (it is finished: all steps done)"));
     // A note needs no worker; it is no work of the run.
     let before = RunState::read(run.path()).unwrap();
     check(&["runs", "annotate", run.id(), "kept for the paper"], (0, "noted"));
@@ -437,10 +437,10 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     let (code, text, error) = program(folder.path(), &["doctor", "--json"]);
     assert_eq!((code, error.as_str()), (0, ""));
     let document: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(document["slots"][0], json!({"device": "the CPU", "is": "", "holder": null, "in_use": null}));
+    assert_eq!(document["slots"][0], json!({"device": "CPU", "is": "", "holder": null, "in_use": null}));
     let used: Vec<&str> = document["folders"].as_array().unwrap().iter().map(|folder| folder["used_for"].as_str().unwrap()).collect();
     assert_eq!(used, ["runs", "data", "config", "cache", "sockets", "slots"]);
     assert_eq!(std::fs::metadata(folder.path().join("slots")).unwrap().permissions().mode() & 0o7777, 0o1777);
     let (_, page, _) = program(folder.path(), &["doctor"]);
-    assert!(page.contains("a detached run") && page.contains("the CPU   free") && page.contains("GB free"), "{page}");
+    assert!(page.contains("detached runs ") && page.contains("CPU   free") && page.contains("GB free"), "{page}");
 }

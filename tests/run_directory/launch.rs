@@ -49,7 +49,7 @@ fn a_worker_that_dies_or_says_nothing() {
     let folder = memory_folder();
     let run = create(folder.path());
     let error = launch_script(&run, "echo first >&2; echo out of memory >&2; exit 3\n", Duration::from_secs(60)).unwrap_err().to_string();
-    assert!(error.contains("ended before it was ready (exit status: 3)") && error.ends_with("worker.log: out of memory"), "{error}");
+    assert!(error.contains("exited before it was ready (exit status: 3)") && error.ends_with("worker.log: out of memory"), "{error}");
     let error = launch_script(&run, "exit 0\n", Duration::from_secs(60)).unwrap_err().to_string();
     assert!(error.ends_with("worker.log is empty"), "{error}");
     let launched = launch_script(&run, "exec sleep 1000\n", Duration::ZERO).unwrap();
@@ -91,7 +91,7 @@ fn only_ones_own_folder_is_worked_on() {
     let run = create(folder.path());
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
     let error = launch(&run, &this_program()).unwrap_err().to_string();
-    assert!(error.contains("may be written by other users (mode 0770)") && error.contains("chmod"), "{error}");
+    assert!(error.contains("is writable by other users (mode 0770)") && error.contains("chmod"), "{error}");
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "to look is no harm");
     // Where others can reach them, what lies in it must not be theirs to change: a worker does what run.toml says.
@@ -106,7 +106,7 @@ fn only_ones_own_folder_is_worked_on() {
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(&path, before).unwrap();
     }
-    // TierFilter root can give a folder away.
+    // Only root can give a folder away.
     if std::os::unix::fs::chown(run.path(), Some(65_534), None).is_ok() {
         let error = launch(&run, &this_program()).unwrap_err().to_string();
         assert!(error.contains("belongs to user 65534"), "{error}");
@@ -145,7 +145,7 @@ fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 fn a_signal_reaches_the_worker_and_nobody_else() {
     let folder = memory_folder();
     let run = create(folder.path());
-    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("no worker has begun"));
+    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("no worker has started yet"));
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::of(run.path()), Liveness::Alive);
     let kept = std::fs::read(run.path().join("state.json")).unwrap();
@@ -162,6 +162,6 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     assert!(child.try_wait().unwrap().is_none());
     signal_worker(run.path(), WorkerSignal::Stop).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    assert!(matches!(Liveness::of(run.path()), Liveness::Gone(words) if words.contains("is gone without a last word")));
+    assert!(matches!(Liveness::of(run.path()), Liveness::Gone(words) if words.contains("died")));
     assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("is gone"));
 }

@@ -64,9 +64,9 @@ fn first_come_first_served() {
         }
         let waiting = place(&slots, &[Device::Cpu]).unwrap();
         assert_eq!(waiting.ahead, 4);
-        let expected = format!("waits for the CPU, held by process {} of user", std::process::id());
+        let expected = format!("waiting for CPU, in use by process {} of user", std::process::id());
         assert!(
-            waiting.described().starts_with(&expected) && waiting.described().ends_with("place 5 in the queue"),
+            waiting.described().starts_with(&expected) && waiting.described().ends_with("position 5 in the queue"),
             "{}",
             waiting.described()
         );
@@ -177,7 +177,7 @@ fn traps_are_refused() {
         check(&slots, "is a symlink");
         std::fs::remove_file(slots.join(name)).unwrap();
         std::fs::hard_link(&victim, slots.join(name)).unwrap();
-        check(&slots, "has a second name");
+        check(&slots, "has other hard links");
         std::fs::remove_file(slots.join(name)).unwrap();
     }
     // A trap among the tickets is nobody who waits.
@@ -218,7 +218,7 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
         loop {
             let state = State::observe(run.path()).unwrap();
             if state.status == Status::Waiting {
-                assert!(state.cause.unwrap().starts_with("waits for the CPU, held by process"));
+                assert!(state.cause.unwrap().starts_with("waiting for CPU, in use by process"));
                 break;
             }
             std::thread::park_timeout(std::time::Duration::from_millis(10));

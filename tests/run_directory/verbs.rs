@@ -152,7 +152,7 @@ fn attach_follows_to_the_end() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let left = leaving.wait_with_output().unwrap();
     assert_eq!(left.status.code(), Some(130));
-    assert!(String::from_utf8(left.stderr).unwrap().contains("it goes on"));
+    assert!(String::from_utf8(left.stderr).unwrap().contains("it continues"));
 
     events.append(End { status: "failed".into(), cause: "no space".into(), step: 1, seconds: 1.0 }).unwrap();
     assert!(next().starts_with("end  failed after step 1: no space"));
@@ -211,7 +211,7 @@ fn remove_takes_only_what_has_ended() {
     let link = root.join("link");
     std::os::unix::fs::symlink(run.path(), &link).unwrap();
     let (code, _, error) = runs_command(&root, &["remove", link.to_str().unwrap(), "--yes"]);
-    assert!(code == 1 && error.contains("is a link"), "{error}");
+    assert!(code == 1 && error.contains("is a symlink"), "{error}");
     std::fs::remove_file(&link).unwrap();
     let (code, text, _) = runs_command(&root, &["remove", run.id(), "--yes", "--json"]);
     assert_eq!((code, lines(&text)[0]["started_from_it"][0].as_str()), (0, Some(user.id())));

@@ -46,7 +46,7 @@ fn the_samples_show_each_tier_from_any_folder() {
     let human = call(folder.path(), &["score", "invoice"], "");
     let text = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
-        text.contains("21 completions, mean reward 0.357") && text.contains("exact match          4 of 21 with an expected answer"),
+        text.contains("21 completions, mean reward 0.357") && text.contains("exact match                  4 of 21 with an expected answer"),
         "{text}"
     );
 }
@@ -182,7 +182,7 @@ fn a_task_is_checked() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text.contains("schema refuses expected answer of ")
+        text.contains("the schema refuses the expected answer of ")
             && text.contains("/amount expected integer, found number")
             && text.contains("completions.jsonl: No such file"),
         "{text}"

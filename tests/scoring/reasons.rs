@@ -40,7 +40,7 @@ fn reasons_have_places() {
     check("```json\n{}\n```", ("Markdown fence before the JSON value", "", "", 1, 1), 1);
     check("Sure! {}", ("text before the JSON value", "", "", 1, 1), 1);
     check("{}\n\nDone é.", ("text after the JSON value", "", "", 3, 1), 1);
-    check("I cannot.", ("the text has no JSON value", "", "", 1, 1), 1);
+    check("I cannot.", ("no JSON value in the text", "", "", 1, 1), 1);
     check("{\"vendor\": \"é", ("the text ends inside the JSON value", "", "", 1, 14), 1);
     check("{\"é\":1,}", ("trailing comma", "", "", 1, 7), 1);
     check("<think> hm {}", ("a think block begins here and never ends", "", "", 1, 1), 1);

@@ -112,7 +112,7 @@ fn complaints_about_schemas() {
     check_schema(r#"{"$ref":"other"}"#, "line 1 column 9 (/$ref): `$ref` to other: the task has no such file");
     check_schema(
         r##"{"a":{"$ref":"#/x"}, "$ref":"#/$defs/b"}"##,
-        "line 1 column 29 (/$ref): `$ref` target not found: /$defs/b is not is not in schema",
+        "line 1 column 29 (/$ref): `$ref` target not found: /$defs/b is not in the schema",
     );
     check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a \"regex\"");
 }

@@ -37,7 +37,7 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// WriteChunk all but so many bytes.
+    /// Take all but so many bytes.
     fn fill(&self, leave: u64) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -160,7 +160,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
     });
     let cause = seen.into_inner().unwrap();
     println!("{cause}");
-    assert!(cause.starts_with("the disk is full: the rest of memory: peak "), "{cause}");
+    assert!(cause.starts_with("the disk is full: the rest of the run needs "), "{cause}");
     assert!(matches!(ended, Ended::Finished(_)), "{ended:?}");
 }
 
@@ -177,7 +177,7 @@ fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
     let ended = filled(&disk, &run, 0, at, |_| {
         ask(&path, &Verb::Stop { now: false }, LONG, &mut |_| {}).unwrap();
     });
-    assert!(matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waited for room")), "{ended:?}");
+    assert!(matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waiting for disk space")), "{ended:?}");
     let state = State::observe(run.path()).unwrap();
     assert_eq!(state.status, Status::Interrupted, "{state:?}");
     std::fs::remove_file(disk.path().join("filler")).unwrap();

@@ -273,5 +273,5 @@ fn sft_then_grpo() {
         let state = RunState::read(run.path()).unwrap();
         state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
     };
-    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "second run starts where the first ended");
+    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
 }

@@ -237,7 +237,7 @@ fn a_stop_at_once_is_quick_and_costs_what_came_after_the_last_checkpoint() {
         assert_eq!(goes_on_from, checkpoints.last().copied());
         let state = State::observe(run.path()).unwrap();
         assert!(
-            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped now, as requested; it "),
+            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped now, as requested; resume "),
             "{state:?}"
         );
         let controls = RunState::read(run.path()).unwrap().controls;

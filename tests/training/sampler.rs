@@ -63,7 +63,7 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     assert_eq!(State::observe(&worker).unwrap().pid, first.pid);
     // A question that cannot be answered is refused in words, and the worker stays.
     let output = program(folder, 600, &["sample", "task", "--model", "tiny", "--worker", "--n", "65"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("`n` must be must be a whole number from 1 to 64"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`n` must be a whole number from 1 to 64"), "{output:?}");
     // A run on the same device does not wait for long.
     let set = ["max_steps=1", "prompt_groups_per_step=2", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
     let mut train = program(folder, 600, &["train", "task", "--model", "tiny", "--runs", "runs", "--name", "short"]);
