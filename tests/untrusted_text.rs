@@ -345,9 +345,9 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
     let eval = ["eval", "task", "--model", "tiny", "--on", "eval", "--max-completion-tokens", "4"];
     for (arguments, titles) in [
         (&["runs", "export", run][..], &["<h1>invoices, small adapters</h1>"][..]),
-        (&["runs", "versus", run], &["<h1>base against step 30</h1>"]),
+        (&["runs", "versus", run], &["<h1>base vs step 30</h1>"]),
         (&eval, &["<h1>tiny</h1>", "4 answers</p>", "<h2>not valid: 4 of 4 shown</h2>"]),
-        (&[&eval[..], &["--model", "other=tiny"]].concat(), &["<h1>tiny against other</h1>", "4 answers side by side</p>"]),
+        (&[&eval[..], &["--model", "other=tiny"]].concat(), &["<h1>tiny vs other</h1>", "4 answers side by side</p>"]),
     ] {
         let _ = fs::remove_file(here.join("o.html"));
         let with = |more: &[&str]| call(here, &[arguments, &["--html", "o.html"], more].concat());

@@ -37,7 +37,7 @@ impl LogProbAgreement {
 ///
 /// # Errors
 /// [`StartError`] for weights that do not fit the configuration.
-pub fn candle_parity(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Option<LogProbAgreement>, StartError> {
+pub fn parity_with_candle(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Option<LogProbAgreement>, StartError> {
     if !is_computed_there(&model.config) {
         return Ok(None);
     }

@@ -11,7 +11,7 @@ use crate::run::EvalRecord;
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 
-pub use candle_parity::{LogProbAgreement, candle_parity};
+pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 
 /// What a pass is made with.

@@ -52,15 +52,15 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 same prompt as line 1: duplicate: remove one"]);
     check(
         with_train(&row(&text(0).replacen(' ', "  ", 3).to_uppercase())),
-        &["near_duplicate train.jsonl:2 about 99% the same as line 1; near-duplicate: remove one, unless they ask different things"],
+        &["near_duplicate train.jsonl:2 about 99% the same as line 1: near-duplicate: remove one, unless they ask different things"],
     );
     check(
         [row(&text(0)), row(&text(1)), row(&text(0))],
-        &["leak proof.jsonl:1 same prompt as train.jsonl line 1; data leak: keep it in one set"],
+        &["leak proof.jsonl:1 same prompt as train.jsonl line 1: data leak: keep it in one set"],
     );
     check(
         [row(&text(0)), row(&text(1)), row(&(text(1) + "!"))],
-        &["near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1; near-duplicate across sets: keep such rows in one set"],
+        &["near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1: near-duplicate across sets: keep such rows in one set"],
     );
     let turnless = r#"{"messages":[{"role":"system","content":"be brief"}]}"#;
     check(
@@ -136,7 +136,7 @@ fn the_longest_prompt_follows_from_the_configuration() {
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let found = text.lines().find_map(|line| line.split_once(" tokens, limit ")).map(|(_, rest)| rest.split(' ').next().unwrap());
+        let found = text.lines().find_map(|line| line.split_once(" tokens, limit ")).map(|(_, rest)| rest.split(':').next().unwrap());
         assert_eq!(found, expected, "{own} {more:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     };
     check("", &[], None);

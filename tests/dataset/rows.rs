@@ -26,7 +26,7 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
     check(br#"{"messages":[{"content":"x"}]}"#, r#"turn 1 has no `role`: `{"content":"x"}`; write {"role": "user", "content": "…"}"#);
     check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; it must be a string");
     check(br#"{"messages":[7]}"#, r#"turn 1 has no `role`: `7`; write {"role": "user", "content": "…"}"#);
-    check(b"[1]", "`[1]`; write {\"messages\": […]}");
+    check(b"[1]", "expected an object, found `[1]`; write {\"messages\": […]}");
     check(br#"{"messages":[}"#, "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object a line");
     check(br#"{"messages""#, "not JSON at column 11 (EOF while parsing an object): `{\"messages\"`; write one whole JSON object a line");
     check(b"{\"a\": \"\xff\"}", "not UTF-8 from byte 8 of the line; save the file as UTF-8");

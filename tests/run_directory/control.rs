@@ -133,7 +133,7 @@ fn a_pause_holds_the_loop_until_it_is_told_to_go_on() {
     let refused = ask_now(&run, &Verb::set(["max_steps=4"]).unwrap()).unwrap_err();
     assert_eq!(refused.to_string(), "set: max_steps = 4 is below the current step 5: to end the run, stop it");
     let at_once = ask_now(&run, &Verb::Stop { now: true }).unwrap();
-    assert!(at_once.text.contains("at once") && worker.controls().stop_requested() == Some(Stop::Now));
+    assert!(at_once.text.contains("stops now") && worker.controls().stop_requested() == Some(Stop::Now));
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn the_runs_command_asks() {
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&document["run"], &document["result"], &document["done"]), (&json!(run.id()), &json!({"step": 3}), &json!(true)));
     let (code, text, _) = program(folder.path(), &["runs", "stop", run.id(), "--wait", "0"]);
-    assert!(code == 1 && text.contains("it has not ended within 0 s"), "{text}");
+    assert!(code == 1 && text.contains("still active after 0 s"), "{text}");
     serving.join().unwrap();
     worker.end(Status::Finished, "all steps done").unwrap();
     drop(worker);
@@ -442,5 +442,5 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     assert_eq!(used, ["runs", "data", "config", "cache", "sockets", "slots"]);
     assert_eq!(std::fs::metadata(folder.path().join("slots")).unwrap().permissions().mode() & 0o7777, 0o1777);
     let (_, page, _) = program(folder.path(), &["doctor"]);
-    assert!(page.contains("detached runs ") && page.contains("CPU   free") && page.contains("GB free"), "{page}");
+    assert!(page.contains("detached runs ") && page.contains("CPU       free") && page.contains("GB free"), "{page}");
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::args::{ModelArguments, check_vocabulary};
 use super::open;
 use crate::cli::{Failure, Outcome, print_json};
-use crate::eval::candle_parity;
+use crate::eval::parity_with_candle;
 use crate::secrets::visible;
 use crate::text::Tokenizer;
 
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let engine = arguments.compared.engine()?;
     let model = open(name)?;
     let token_ids = token_ids(arguments, &model)?;
-    let Some(found) = candle_parity(&model, &token_ids, &engine)? else {
+    let Some(found) = parity_with_candle(&model, &token_ids, &engine)? else {
         return Err(Failure::failed(format!(
             "{name}: candle-transformers does not compute such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
              there is nothing to compare with; scripts/golden compares with transformers"
