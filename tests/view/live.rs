@@ -50,22 +50,22 @@ fn every_size_of_the_recorded_run() {
 fn without_a_run_and_with_one_that_cannot_be_read() {
     let mut stage = Stage::new(120, 36);
     stage.keys("f6");
-    for expected in ["No run is chosen", "1  the runs there are", "5  start one"] {
+    for expected in ["No run is open", "1  list runs", "5  start a run"] {
         assert!(stage.shows(expected), "{}", stage.picture());
     }
     for key in ["[", "p", "c", "v", "y"] {
         stage.keys(key);
         let last = stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
-        assert!(last.contains("no run is chosen"), "{key}: {last}");
+        assert!(last.contains("no run is open"), "{key}: {last}");
     }
     let missing = stage.folder.path().join("runs/gone");
     show(&mut stage, missing.clone());
-    assert!(stage.shows("cannot be read") && stage.shows("choose another run"), "{}", stage.picture());
+    assert!(stage.shows("cannot read gone") && stage.shows("choose another run"), "{}", stage.picture());
     // A run that has vanished while it is watched stays on the screen, with a word.
     show(&mut stage, finished_run());
     let batch = grpo_tui::run::Batch { gone: true, ..Default::default() };
     stage.send(Message::Run(finished_run(), RunNews::Events(batch)));
-    assert!(stage.shows("is not there any more") && stage.shows("groups of step 40"), "{}", stage.picture());
+    assert!(stage.shows("no longer exists") && stage.shows("groups of step 40"), "{}", stage.picture());
     // The word is there wherever the run lies and however narrow the screen is: a long path is cut, not the word.
     let long = stage.folder.path().join("a-folder-with-a-long-name/".repeat(8)).join("run");
     std::fs::create_dir_all(&long).unwrap();
@@ -76,7 +76,7 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     stage.send(Message::Run(long, RunNews::Events(grpo_tui::run::Batch { gone: true, ..Default::default() })));
     for columns in [160, 80, 60] {
         stage.send(Message::Resize(columns, 24));
-        assert!(stage.shows("is not there any more"), "{columns}: {}", stage.picture());
+        assert!(stage.shows("no longer exists"), "{columns}: {}", stage.picture());
     }
 }
 
@@ -93,7 +93,7 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "home", &["groups of step 1 ", "train-012 1 of 8", "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474", "trailing comma"]);
     check(&mut stage, "l", &["train-012 2 of 8", "(1.000 - 0.875)"]);
     check(&mut stage, "j", &["train-033 2 of 8"]);
-    check(&mut stage, "G", &["train-078 2 of 8", "this group zero variance"]);
+    check(&mut stage, "G", &["train-078 2 of 8", "zero variance, advantage 0"]);
     check(&mut stage, "g enter", &["▸ train-012 2 of 8"]);
     check(&mut stage, "enter", &["▸ train-012 across steps", "<|im_start|>system"]);
     check(&mut stage, "esc esc", &["▸ groups of step 1"]);
@@ -102,14 +102,14 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "end", &["groups of step 40, the latest"]);
     check(&mut stage, "c H h", &["▸ reward and valid rate", "step 29 ", "groups of step 29 ", "±"]);
     check(&mut stage, "l", &["step 30 ", "eval 1"]);
-    check(&mut stage, "w", &["log axis"]);
+    check(&mut stage, "w", &["log scale"]);
     check(&mut stage, "w j", &["▸ loss", "near 0 is normal"]);
     check(&mut stage, "k s s s s", &["reward and valid rate", "not smoothed"]);
     check(&mut stage, "c tab tab tab", &["▸ train-"]);
     check(&mut stage, "tab", &["▸ tiers, failures"]);
     check(&mut stage, "tab l", &["▸ KL to reference 2/10"]);
-    check(&mut stage, "h h", &["speed 10/10"]);
-    check(&mut stage, "tab", &["▸ time and device", "CPU run"]);
+    check(&mut stage, "h h", &["step time 10/10"]);
+    check(&mut stage, "tab", &["▸ time and device", "temperature are measured on GPUs only"]);
     check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
     check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
     check(&mut stage, "z G", &["finished after step 40"]);
@@ -118,7 +118,7 @@ fn keys_go_through_panes_groups_and_completions() {
     for key in ["p", "x", "a", "r"] {
         stage.keys(key);
         let last = stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
-        assert!(last.contains("finished") || last.contains("come to its end"), "{key}: {last}");
+        assert!(last.contains("is finished"), "{key}: {last}");
     }
 }
 
@@ -147,7 +147,7 @@ fn zoom_pan_and_the_whole_again() {
 fn other_runs_lie_over_the_chart() {
     let mut stage = finished(120, 36);
     stage.keys("v");
-    assert!(stage.shows("unknown other run"), "{}", stage.picture());
+    assert!(stage.shows("no other runs"), "{}", stage.picture());
     stage.keys("esc");
     let written = super::synthetic_run::Written::begin(stage.folder.path());
     let other = written.path();
@@ -218,5 +218,5 @@ fn every_pane_fills_the_screen_at_every_size() {
     }
     stage.send(Message::Resize(100, 30));
     stage.keys("backtab backtab");
-    assert!(stage.shows("reward"), "{}", stage.picture());
+    assert!(stage.shows("loss 1/10") && stage.shows("KL to reference 2/10"), "{}", stage.picture());
 }

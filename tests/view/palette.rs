@@ -56,11 +56,11 @@ fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kep
     session.wait_text("CODE 101");
     assert!(session.is_cooked() && !session.on_other_screen() && session.shows_cursor(), "{}", session.picture());
     let picture = session.picture().replace('\n', "");
-    assert!(picture.contains("grpo-tui hit a bug and ends") && picture.contains("runs go on"), "{picture}");
+    assert!(picture.contains("grpo-tui crashed: ") && picture.contains("runs continue"), "{picture}");
     let reports = home.path().join("data/grpo-tui/reports");
     let report = std::fs::read_dir(&reports).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(report).unwrap();
     assert!(text.contains("the bug that GRPO_TUI_FAULT asks for at view.key") && text.contains("event_loop"), "{text}");
     let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.take_up("2", "an unsaved draft", "t");
+    session.take_up("2", "unsaved draft from", "t");
 }

@@ -143,7 +143,7 @@ fn a_row_is_edited_and_all_other_lines_stay() {
         stage.keys("down");
     }
     stage.keys("ctrl-home").types("[").keys("ctrl-end").types("]");
-    assert!(stage.shows("schema refuses it"), "{}", stage.picture());
+    assert!(stage.shows("schema violation: expected object"), "{}", stage.picture());
     stage.keys("ctrl-o");
     assert!(lines(&folder, "train.jsonl")[0].contains("\"expected\":[{\"vendor\""));
     assert!(lines(&folder, "train.jsonl")[0].contains("\"weight\": 1.50, "));
@@ -192,7 +192,7 @@ fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
     stage.keys("ctrl-o");
     assert_eq!(std::fs::read_to_string(folder.join("train.jsonl")).unwrap(), moved);
     let said = &stage.model.notices.all().last().unwrap().text;
-    assert!(said.contains("another row now"), "{said}");
+    assert!(said.contains("changed on disk: reloaded, nothing written"), "{said}");
     assert!(stage.model.prompts.editing.is_some(), "what was written is still here");
     stage.keys("ctrl-o");
     assert_eq!(

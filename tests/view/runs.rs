@@ -99,7 +99,7 @@ fn no_runs_yet_says_what_to_do() {
     assert!(stage.shows("no run selected"));
     let with_recording = |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut stage = Stage::with(80, 24, with_recording);
-    assert!(stage.shows("D  opens a recorded run"), "{}", stage.picture());
+    assert!(stage.shows("D  opens a recorded sample run"), "{}", stage.picture());
     stage.keys("D");
     assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Live, Some(finished_run())));
 }
@@ -125,7 +125,7 @@ fn filters_find_by_words_and_conditions() {
     check(stage, "status=failed", "Runs 1 of 5", &["aaaaaa"], &["bbbbbb"]);
     check(stage, "invoice config.learning_rate>0.1", "Runs 1 of 5", &["aaaaaa"], &["6sx3dn", "cccccc"]);
     check(stage, "valid>0.9 and not status:fail", "Runs 2 of 5", &["6sx3dn", "bbbbbb"], &["aaaaaa"]);
-    check(stage, "nothing of the kind", "Runs 0 of 5", &["no run fits the filter"], &["6sx3dn"]);
+    check(stage, "nothing of the kind", "Runs 0 of 5", &["no runs match filter"], &["6sx3dn"]);
     check(stage, "valdi>0.9", "did you mean", &[], &[]);
     // Half a condition leaves the list as it was and says what is missing.
     check(stage, "status=failed and valid>", "expected a value", &["aaaaaa"], &["bbbbbb"]);
@@ -231,7 +231,7 @@ fn tags_are_given_and_found() {
     assert_eq!(read_tags(&run).unwrap(), ["kept"]);
     assert!(stage.shows("tags of 1 run saved") && stage.shows("tags        kept"), "{}", stage.picture());
     stage.keys("t").types("two words,").keys("enter");
-    assert!(stage.shows("is no tag"), "the question stays until it is right");
+    assert!(stage.shows("is not a tag"), "the question stays until it is right");
     stage.keys("esc / ").types("tags:kept").keys("enter");
     assert!(stage.shows("Runs 1 of 5"));
     stage.keys("t").types("-kept").keys("enter");
@@ -251,7 +251,7 @@ fn exports_promotion_and_copies() {
     stage.keys("W ctrl-u").types("run.csv").keys("enter");
     assert!(std::fs::read_to_string(at(&stage, "run.csv")).unwrap().lines().count() == 41, "a line a step, and the names");
     stage.keys("P ctrl-u").types("worst adapter").keys("enter");
-    assert!(stage.shows("write it as `best FOLDER`"));
+    assert!(stage.shows("write `best FOLDER`"));
     stage.keys("ctrl-u").types("best adapter").keys("enter");
     assert!(at(&stage, "adapter/provenance.json").is_file() && stage.shows("checkpoint of step 30"), "{}", stage.picture());
     stage.keys("P ctrl-u").types("40 adapter").keys("enter");
@@ -265,13 +265,13 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
     let mut stage = stage_with(120, 36, several);
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
     stage.keys("d");
-    assert!(stage.shows("99.0 % valid, 3") && stage.shows("deleted for good"), "{}", stage.picture());
+    assert!(stage.shows("99.0 % valid, 3") && stage.shows("This cannot be undone."), "{}", stage.picture());
     stage.keys("n");
     assert!(run.exists());
     stage.keys("d y");
     assert!(!run.exists() && stage.shows("deleted 20261120-143041-invoice-6sx3dn") && stage.shows("Runs 4"), "{}", stage.picture());
     stage.keys("G d");
-    assert!(stage.shows("cannot be read"), "an unreadable run is not removed from here");
+    assert!(stage.shows("cannot read the run"), "an unreadable run is not removed from here");
 }
 
 #[test]
@@ -284,9 +284,9 @@ fn what_cannot_be_done_says_why() {
         stage.keys("esc");
     };
     for key in ["p", "C", "E", "x", "X"] {
-        check(&mut stage, key, "the run is finished: no worker lives");
+        check(&mut stage, key, "the run is finished: no worker to ask");
     }
-    check(&mut stage, "r", "has come to its end");
+    check(&mut stage, "r", "is finished: to train further");
     stage.keys("G");
     for key in ["enter", "p", "r", "t", "w", "P"] {
         check(&mut stage, key, "this run");
@@ -310,7 +310,7 @@ fn a_run_that_has_ended_takes_a_note() {
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
     stage.keys("a").types("once more").keys("enter");
     let said = stage.model.notices.all().last().unwrap().text.clone();
-    assert!(said.contains("may be written by other users") && said.contains("the note was not written: once more"), "{said}");
+    assert!(said.contains("is writable by other users") && said.contains("note not saved: once more"), "{said}");
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn a_live_run_is_asked() {
     assert!(stage.shows("6sx3dn: it is done"), "{}", stage.picture());
     stage.keys("a").types("a remark").keys("enter p");
     stage.keys("x");
-    assert!(stage.shows("ends after the current step"));
+    assert!(stage.shows("stops after the current step"));
     stage.keys("y");
     let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     drop(worker);

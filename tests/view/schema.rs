@@ -66,7 +66,7 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
     assert!(stage.model.schema.lazy.as_ref().unwrap().iter().any(|finding| finding.weak), "an open schema is easy");
     stage.types("x");
-    assert!(stage.model.workbench.draft.stale.is_some() && stage.shows("STALE how the samples"));
+    assert!(stage.model.workbench.draft.stale.is_some() && stage.shows("STALE sample scores"));
     assert_eq!(stage.model.schema.effects.as_ref(), Some(&open), "the last good schema keeps scoring");
     stage.keys("ctrl-u ctrl-u");
     assert_eq!(stage.model.workbench.draft.text, text);
@@ -96,7 +96,7 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
     assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
     assert!(!stage.model.workbench.draft.is_changed());
     let said: Vec<&str> = stage.model.notices.all().iter().map(|notice| notice.text.as_str()).collect();
-    assert!(said.iter().any(|text| text.contains("this copy is saved") && text.contains("data/tasks/invoice")), "{said:?}");
+    assert!(said.iter().any(|text| text.contains("embedded task copied to") && text.contains("edits are saved there") && text.contains("data/tasks/invoice")), "{said:?}");
     assert_eq!(grpo_tui::task::Task::load(&copy).unwrap().files().unwrap().len(), 7);
     // A second save stays in the copy, and the next start opens it.
     stage.keys("enter").types(" ").keys("esc w");
@@ -142,7 +142,7 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     };
     // Leaving it undecided loses nothing, also over a change of the screen and a second.
     let mut next = start();
-    assert!(next.shows("an unsaved draft of"));
+    assert!(next.shows("unsaved draft from"));
     next.keys("d");
     assert!(next.shows("+ { {"), "{}", next.picture());
     next.keys("esc enter");
@@ -161,12 +161,12 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     std::fs::write(&kept, &text).unwrap();
     let mut next = start();
     let lines: Vec<String> = next.picture().lines().map(str::to_owned).collect();
-    for hint in ["t take", "x discard draft", "d difference"] {
+    for hint in ["t use other", "x discard draft", "d diff"] {
         assert!(lines[2].contains(hint) && lines[35].contains(hint), "{hint}: {}", next.picture());
     }
     assert!(!lines[2].contains("keep mine") && !lines[35].contains("keep mine"));
     next.keys("o x n");
-    assert!(kept.exists() && next.shows("an unsaved draft of"));
+    assert!(kept.exists() && next.shows("unsaved draft from"));
     next.keys("x y");
     assert!(!kept.exists());
     assert_eq!(next.model.workbench.draft.text, schema_of(&folder));
@@ -188,7 +188,7 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
     second(&mut stage);
     assert!(stage.shows("changed on disk"));
-    assert!(stage.shows("esc, then t take  o keep mine  d difference"), "{}", stage.picture());
+    assert!(stage.shows("esc, then t use other  o keep mine  d diff"), "{}", stage.picture());
     stage.keys("esc w d");
     assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.picture());
     stage.keys("esc o");
@@ -246,7 +246,7 @@ fn search_lines_faults_and_layout() {
     assert_eq!(stage.model.schema.editor.cursor(), (0, 1));
     stage.keys("]");
     assert_eq!(stage.model.schema.editor.cursor(), (0, 14));
-    assert!(stage.shows("`tipe` is no keyword"), "{}", stage.picture());
+    assert!(stage.shows("`tipe` is not a keyword"), "{}", stage.picture());
     stage.keys("=");
     assert!(stage.model.schema.editor.text().starts_with("{\n  \"requried\": 1,\n  \"tipe\": 2,\n"));
     stage.keys("u alt-a y");

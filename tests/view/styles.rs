@@ -81,7 +81,11 @@ fn snapshots(screen: &str, keys: &str, roles: &[(&str, Role)]) {
 
 #[test]
 fn runs() {
-    snapshots("runs", "f1 space", &[("✓ finished", Role::Good), ("6sx3dn", Role::Accent)]);
+    snapshots(
+        "runs",
+        "f1 space",
+        &[("✓ finished", Role::Good), ("6sx3dn invoice", Role::Accent), ("state  ", Role::Faint), ("99.0 % [94.6", Role::Trained)],
+    );
 }
 
 #[test]
@@ -91,7 +95,7 @@ fn schema() {
 
 #[test]
 fn prompts() {
-    snapshots("prompts", "f3 j", &[]);
+    snapshots("prompts", "f3 j", &[("98 ✓", Role::JsonNumber), ("✓   Turn", Role::Good), ("<|im_start|>", Role::Special)]);
 }
 
 #[test]
@@ -101,23 +105,37 @@ fn scores() {
 
 #[test]
 fn launch() {
-    snapshots("launch", "f5 j f", &[]);
+    snapshots("launch", "f5 j f", &[("model and length", Role::Title), ("more below", Role::Faint)]);
 }
 
 #[test]
 fn live() {
-    snapshots("live", "f6 home c", &[]);
+    snapshots(
+        "live",
+        "f6 home c",
+        &[
+            ("✓ finished", Role::Good),
+            ("█ valid  ▄", Role::Valid),
+            ("▄ invalid  ·", Role::Invalid),
+            ("· unparsable", Role::Unparsable),
+            ("✗ line 1", Role::Bad),
+        ],
+    );
 }
 
 #[test]
 fn eval() {
-    snapshots("eval", "f7 j", &[]);
+    snapshots(
+        "eval",
+        "f7 j",
+        &[("60.0 %", Role::Base), ("99.0 %", Role::Trained), ("- proof-045", Role::Bad), ("= proof-001", Role::Faint)],
+    );
 }
 
 #[test]
 fn the_help_and_the_palette() {
-    snapshots("help", "f6 ?", &[]);
-    snapshots("palette", "f6 ctrl-p s", &[]);
+    snapshots("help", "f6 ?", &[("Previous step", Role::Text)]);
+    snapshots("palette", "f6 ctrl-p s", &[("▸ Show completion", Role::Accent), (" (unavailable)", Role::Faint)]);
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn the_view_opens_on_the_run_that_is_live() {
     drop((stage, written));
     stage = Stage::new(120, 36);
     stage.keys("f6");
-    assert!(stage.shows("No run is chosen"), "{}", stage.picture());
+    assert!(stage.shows("No run is open"), "{}", stage.picture());
     let written = Written::begin(stage.folder.path());
     stage.now_ms += 3_000;
     stage.send(Message::Tick);
@@ -405,11 +405,11 @@ fn texts_that_could_not_be_read_come_once_they_can() {
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, [&whole[..whole.len() / 2], b"\n"].concat()).unwrap();
     written.tell(&mut stage);
-    assert!(stage.shows("cannot be read") && !stage.shows("Nordhaven"), "{}", stage.picture());
+    assert!(stage.shows("cannot read completions of step 1") && !stage.shows("Nordhaven"), "{}", stage.picture());
     std::fs::write(&file, &whole).unwrap();
     stage.now_ms += 1_000;
     stage.send(Message::Tick);
-    assert!(stage.shows("Nordhaven") && !stage.shows("cannot be read"), "{}", stage.picture());
+    assert!(stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"), "{}", stage.picture());
 }
 
 /// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log tells none.
@@ -421,7 +421,7 @@ fn steps_long_past_are_read_from_the_rollouts() {
     assert!(!stage.model.workbench.watched.get(&written.path()).unwrap().history.groups.contains_key(&1));
     stage.keys("home");
     let picture = stage.picture();
-    for expected in ["groups of step 1 ", "p001", "teaches nothing", "Nordhaven", "wrong type", "prose"] {
+    for expected in ["groups of step 1 ", "p001", "zero variance", "Nordhaven", "wrong type", "prose"] {
         assert!(picture.contains(expected), "{expected} is missing:\n{picture}");
     }
 }

@@ -76,7 +76,7 @@ fn without_a_shell_above_it_does_not_stop() {
     let mut session = Session::start(home.path(), &Start::PLAIN);
     session.wait_text("[1 Runs]");
     session.send("\x1a");
-    session.wait_text("no shell started this program");
+    session.wait_text("cannot suspend: not started from a shell with job control");
     assert!(session.on_other_screen() && state_of(session.process()) != Some('T'));
 }
 
@@ -125,13 +125,13 @@ fn leaving_tells_of_runs_that_go_on() {
     session.wait_text("[1 Runs]");
     session.send("\x03");
     assert_eq!(session.wait_end(), 0);
-    session.wait_text("20261120-120000-invoice-live01 goes on");
+    session.wait_text("20261120-120000-invoice-live01 continues in the background");
     run.end();
     let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
     session.wait_text("[1 Runs]");
     session.send("\x03");
     session.wait_end();
-    assert!(!session.picture().contains("goes on"), "{}", session.picture());
+    assert!(!session.picture().contains("continues in the background"), "{}", session.picture());
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn what_is_unsaved_outlives_the_terminal() {
         session.send("\x03");
         assert_eq!(session.wait_end(), 0);
     };
-    check(["2", "\"vendor\"", "\r", "esc leave", "an unsaved draft", "t"]);
+    check(["2", "\"vendor\"", "\r", "esc leave", "unsaved draft from", "t"]);
     check(["3", "train-001", "i", "messages", "messages of train-001", "y"]);
 }
 

@@ -92,7 +92,7 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     stage.types("y");
     assert!(run.exists() && stage.shows("key"), "{}", stage.picture());
     stage.keys("esc d");
-    assert!(stage.shows("deleted for good"), "{}", stage.picture());
+    assert!(stage.shows("This cannot be undone."), "{}", stage.picture());
     stage.keys("n");
     copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "finished");
     stage.now_ms += 2_000;

@@ -19,7 +19,7 @@ pub(super) const SHORT_ROWS: u16 = 7;
 
 /// Columns of the matrix and the tiers beside the rates.
 const BESIDE: u16 = 40;
-const LABEL: usize = 19;
+const LABEL: usize = 22;
 const CELL: usize = 21;
 
 /// Draws the summary, all of it or what fits.
