@@ -96,7 +96,12 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
     assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
     assert!(!stage.model.workbench.draft.is_changed());
     let said: Vec<&str> = stage.model.notices.all().iter().map(|notice| notice.text.as_str()).collect();
-    assert!(said.iter().any(|text| text.contains("embedded task copied to") && text.contains("edits are saved there") && text.contains("data/tasks/invoice")), "{said:?}");
+    assert!(
+        said.iter().any(|text| text.contains("embedded task copied to")
+            && text.contains("edits are saved there")
+            && text.contains("data/tasks/invoice")),
+        "{said:?}"
+    );
     assert_eq!(grpo_tui::task::Task::load(&copy).unwrap().files().unwrap().len(), 7);
     // A second save stays in the copy, and the next start opens it.
     stage.keys("enter").types(" ").keys("esc w");
