@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows (`proof` = test)
-    #[arg(long, value_name = "SET", default_value = "proof")]
+    #[arg(long, value_name = "SET", default_value = "test")]
     on: String,
     /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = temperature)]

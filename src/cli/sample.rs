@@ -114,7 +114,7 @@ fn chosen(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
     if let Some(on) = &arguments.on {
         return Ok(vec![Rows::on(task, on)?]);
     }
-    let sets = [PromptSet::Eval, PromptSet::Proof, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
+    let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
     let sets: Vec<Rows> = if arguments.prompts.is_empty() { sets.take(1).collect() } else { sets.collect::<Vec<_>>() }
         .into_iter()
         .map(|set| Rows::of_set(task, set))

@@ -72,7 +72,7 @@ pub(super) struct Rows {
 impl Rows {
     /// The rows of `--on proof|eval|train|FILE`.
     pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
-        if let Some(set) = PromptSet::ALL.into_iter().find(|set| set.name() == on) {
+        if let Some(set) = PromptSet::from_name(on) {
             return Self::of_set(task, set);
         }
         let path = Path::new(on);

@@ -58,7 +58,7 @@ fn run_check(choice: &Choice) -> Outcome {
             (_, Some(Err(error))) => problems.push(error.to_string()),
             (PromptSet::Train, None) => problems.push(missing("training needs it")),
             (PromptSet::Eval, None) => warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set")),
-            (PromptSet::Proof, None) => warnings.push(missing("no held-out result")),
+            (PromptSet::Test, None) => warnings.push(missing("no held-out result")),
         }
     }
     problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));

@@ -244,7 +244,7 @@ fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainE
 fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
     let task = Task::load(&run.task_path())?;
     let has = |set| task.set_file(set).is_some();
-    let missing = match (has(PromptSet::Eval), has(PromptSet::Proof)) {
+    let missing = match (has(PromptSet::Eval), has(PromptSet::Test)) {
         (true, true) => "",
         _ if report.base.n == 0 => {
             "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"
@@ -253,7 +253,7 @@ fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
         _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
     };
     let problems = repeated_prompts(&task, &load_sets(&task)?);
-    let known = problems.iter().filter(|problem| problem.set == PromptSet::Proof).map(|problem| format!("note: {}\n", problem.message));
+    let known = problems.iter().filter(|problem| problem.set == PromptSet::Test).map(|problem| format!("note: {}\n", problem.message));
     Ok(missing.to_owned() + &known.collect::<String>())
 }
 

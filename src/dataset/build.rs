@@ -39,7 +39,7 @@ impl Builder {
     /// Reads the task's generator.
     pub fn new(task: &Task) -> Result<Self, DatasetError> {
         let generator = Generator::load(task)?;
-        let streams = [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Proof, Stream::Proof)];
+        let streams = [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Test, Stream::Test)];
         let sets = streams.into_iter().filter_map(|(set, stream)| {
             Some(BuiltSet { file: task.set_file(set)?.to_owned(), stream, rows: generator.rows(stream).unwrap_or(0) })
         });

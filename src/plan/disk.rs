@@ -104,7 +104,7 @@ pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
     let step = config.prompt_groups_per_step as f64 * group;
     let events = steps as f64 * (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * BYTES_PER_COMPLETION_EVENT;
     let rollouts = step * (COMPRESSED_SHARE * kept.rollout_steps_at_end as f64 + kept.plain_rollout_steps as f64) + events;
-    let records = kept.eval_passes as f64 * data.eval_rows as f64 + 2.0 * data.proof_rows as f64;
+    let records = kept.eval_passes as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
     let (rollouts_bytes, evals_bytes) =
         (rollouts as u64, (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64);
     let (checkpoints, checkpoints_bytes) = (kept.checkpoints_at_once, kept.checkpoints_at_once * checkpoint_bytes);

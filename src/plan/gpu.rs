@@ -192,7 +192,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
     };
     let steps_together = config.weight_sync_interval as usize;
     let draws =
-        [draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt), draw(data.eval_rows.max(data.proof_rows), 1)];
+        [draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt), draw(data.eval_rows.max(data.test_rows), 1)];
     let size = |parts: &[Part]| parts.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
     draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()
 }
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn the_shape_follows_the_memory() {
         // Without held-out prompts, whose prefill would be the peak.
-        let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, proof_rows: 0, ..DATA });
+        let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, test_rows: 0, ..DATA });
         let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
             let gpu = GpuMemory { usable_bytes: gigabytes * 1_000_000_000, total_bytes: gigabytes * 1_000_000_000, number_bytes: 2 };
             let found = fit(&model, &config(set), &data, gpu).unwrap();

@@ -38,7 +38,8 @@ pub struct DataShape {
     /// Prompts of the eval set.
     pub eval_rows: usize,
     /// Prompts of the proof set.
-    pub proof_rows: usize,
+    #[serde(alias = "proof_rows")]
+    pub test_rows: usize,
     /// Mean length of a completion as the forecast counts it: measured, or `max_completion_tokens` where that is not known.
     pub mean_completion_tokens: f64,
     /// The least that it can be: below the other where not every completion that was drawn came to its end, 0 where none was drawn.

@@ -81,7 +81,7 @@ pub(super) mod tests {
         mean_prompt_tokens: 120.0,
         longest_prompt_tokens: 250,
         eval_rows: 50,
-        proof_rows: 500,
+        test_rows: 500,
         mean_completion_tokens: 60.0,
         least_completion_tokens: 60.0,
     };

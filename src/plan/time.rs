@@ -100,7 +100,7 @@ fn counted(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u
     let training = training_operations(model, config, data, recompute) / speed.training_per_second;
     let evals = evals(config, steps);
     let greedy = |rows: usize| prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed);
-    let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.proof_rows);
+    let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.test_rows);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
     Time {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     /// Nothing held out.
-    const TRAINING: DataShape = DataShape { eval_rows: 0, proof_rows: 0, ..DATA };
+    const TRAINING: DataShape = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
 
     /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, 8 x 8 completions of 60 tokens to prompts of 120: the published physical limits.
     #[test]

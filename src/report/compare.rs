@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::summary_table::rates;
 use super::{MetricComparison, Report, RunRow, shown};
 use crate::run::events::Eval;
-use crate::run::{eval_file, read_evals};
+use crate::run::{eval_path, read_evals};
 use crate::secrets::visible;
 
 /// Step, set and target of a held-out pass.
@@ -142,10 +142,10 @@ fn changed_files(runs: &[Report]) -> Vec<String> {
 
 /// The results of both on the same prompts, where both were read on a set.
 fn result(first: &Report, second: &Report) -> Option<(&'static str, Vec<MetricComparison>)> {
-    ["proof", "eval"].into_iter().find_map(|set| {
+    ["test", "eval"].into_iter().find_map(|set| {
         let records = |run: &Report| {
             let Eval { step, target, .. } = run.history.result(set, run.best())?;
-            read_evals(&run.directory.path().join(eval_file(*step, set, target))).ok()
+            read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()
         };
         let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?);
         (valid.comparison.pairs() > 0).then(|| (set, std::iter::once(valid).chain(exact).collect()))

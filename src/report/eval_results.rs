@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{ReportError, short_id};
 use crate::dataset::{self, PromptRow};
-use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_file, list_checkpoints, read_evals, sha256};
+use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals, sha256};
 use crate::score::Scorer;
-use crate::task::{PromptSet, Task};
+use crate::task::{PromptSet, Task, current_set_name};
 
 /// The prompts of an eval of its own, beside its passes: they may come from a file that is no set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
@@ -51,14 +51,14 @@ pub struct Pass {
 impl EvalId {
     /// Its file.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(eval_file(self.step, &self.set, &self.target))
+        eval_path(&self.folder, self.step, &self.set, &self.target)
     }
 
     /// The name of a file in `evals/`: `step-000050-proof-trained.jsonl`.
     fn of_file(folder: &Path, name: &str) -> Option<Self> {
         let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
         let (set, target) = rest.rsplit_once('-')?;
-        Some(Self { folder: folder.to_owned(), step: step.parse().ok()?, set: set.to_owned(), target: target.to_owned() })
+        Some(Self { folder: folder.to_owned(), step: step.parse().ok()?, set: current_set_name(set).to_owned(), target: target.to_owned() })
     }
 
     /// The end of its folder's name, which tells runs apart.
@@ -94,7 +94,7 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         // In a run the trained model at step 0 is the base, which has a pass of its own.
         found.retain(|pass| pass.step > 0 || pass.target != "trained");
     }
-    found.sort_by(|a, b| (b.set == "proof", &a.set, a.step, &a.target).cmp(&(a.set == "proof", &b.set, b.step, &b.target)));
+    found.sort_by(|a, b| (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target)));
     Ok(found)
 }
 
@@ -103,7 +103,7 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
 /// # Errors
 /// [`ReportError`] saying what is missing.
 pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
-    base_and_trained_on(run, &["proof", "eval"])
+    base_and_trained_on(run, &["test", "eval"])
 }
 
 /// The start and the result on the first of the sets where both were read. The result is [`RunState::result`]'s: where the best checkpoint is the start,
@@ -126,7 +126,7 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, Rep
         let trained = trained().find(of_result).or_else(|| trained().rfind(|pass| pass.target == "trained"))?;
         Some(vec![base.clone(), trained.clone()])
     };
-    sets.iter().find_map(of_set).ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+    sets.iter().map(|set| current_set_name(set)).find_map(|set| of_set(&set)).ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
 }
 
 impl Pass {
@@ -191,7 +191,7 @@ mod tests {
                 assert_eq!(found.short_folder(), "6sx3dn");
             }
         };
-        check("step-000030-proof-trained.jsonl", Some((30, "proof", "trained")));
+        check("step-000030-proof-trained.jsonl", Some((30, "test", "trained")));
         check("step-000000-eval-base.jsonl", Some((0, "eval", "base")));
         check("step-000000-my-file-second_model.jsonl", Some((0, "my-file", "second_model")));
         check("step-000000-eval-base.jsonl.12.tmp", None);

@@ -7,7 +7,7 @@ use super::svg::{Chart, Line, chart};
 use super::{MetricComparison, Report, SMOOTHING, percent, shown};
 use crate::config::Source;
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, EvalSummary, eval_file, read_evals};
+use crate::run::{EvalRecord, EvalSummary, eval_path, read_evals};
 use crate::statistics::smooth;
 
 /// The file's text.
@@ -89,10 +89,10 @@ impl Pair {
     fn read(report: &Report) -> Option<Self> {
         let of = |set: &'static str| {
             let result = report.history.result(set, report.best())?;
-            let read = |step, target| read_evals(&report.directory.path().join(eval_file(step, set, target))).ok();
+            let read = |step, target| read_evals(&eval_path(report.directory.path(), step, set, target)).ok();
             Some(Self { set, after_name: result_name(result), before: read(0, "base")?, after: read(result.step, &result.target)? })
         };
-        of("proof").or_else(|| of("eval"))
+        of("test").or_else(|| of("eval"))
     }
 }
 
@@ -144,7 +144,7 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
 fn charts(page: &mut Writer, report: &Report) {
     let mut drawn = String::new();
     let marks: Vec<(u64, &str)> = report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
-    for (set, title) in [("eval", "Eval set, 95% CI"), ("proof", "Test set, 95% CI")] {
+    for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
         let passes: Vec<_> =
             report.history.evals.values().filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0)).collect();
         if passes.len() < 2 {

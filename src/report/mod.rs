@@ -87,7 +87,7 @@ impl Report {
     /// The pass that says how good the run's model is, on the proof set where it was read, else on the eval set; see [`RunState::result`].
     pub fn result(&self) -> Option<&Eval> {
         let best = self.best();
-        ["proof", "eval"].into_iter().find_map(|set| self.history.result(set, best))
+        ["test", "eval"].into_iter().find_map(|set| self.history.result(set, best))
     }
 
     /// A metric at the last step; `smoothed`: of its moving average. `None` where the last step did not measure it.

@@ -111,7 +111,7 @@ impl RunRow {
             last_step: history.last_step,
             total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
             seconds: report.computed_seconds(),
-            held_out: ["proof", "eval"].into_iter().filter_map(|set| held_out(report, set)).collect(),
+            held_out: ["test", "eval"].into_iter().filter_map(|set| held_out(report, set)).collect(),
             metrics: metrics.collect(),
             valid_rates: if evals.len() > 1 { spread(&evals, CURVE) } else { series("tiers/valid") },
             rewards: series("reward"),

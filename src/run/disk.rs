@@ -108,7 +108,7 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
         per_step(passes.iter().sum(), passes.len() as u64)
     };
     let to_come = Kept::of(config, total_steps).eval_passes.saturating_sub(Kept::of(config, state.last_step + 1).eval_passes - 1);
-    of_set("eval") * to_come as f64 + of_set("proof")
+    of_set("eval") * to_come as f64 + of_set("test")
 }
 
 /// How many checkpoints there are, and the bytes of the latest one that has moments.

@@ -1,7 +1,7 @@
 //! Held-out passes: one record a prompt, the summary E, and the paired comparison of two passes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -248,7 +248,13 @@ impl Comparison {
     }
 }
 
-/// The file of a pass, relative to the run: `evals/step-000050-proof-trained.jsonl`.
+/// Where the results of an eval are read: in their file, or in the one that older programs called `proof`.
+pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
+    let old = folder.join(eval_file(step, "proof", target));
+    if set == "test" && old.exists() { old } else { folder.join(eval_file(step, set, target)) }
+}
+
+/// The file of an eval's results, relative to the run: `evals/step-000050-test-trained.jsonl`.
 pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }

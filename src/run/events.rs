@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::evals::EvalSummary;
 use crate::advantage::Dead;
+use crate::task::current_set_name;
 
 /// The version of an event line that this program writes and the newest that it reads.
 pub const EVENT_VERSION: u64 = 1;
@@ -186,7 +187,8 @@ pub struct Group {
 pub struct Eval {
     /// The step whose weights were read; 0 is the base.
     pub step: u64,
-    /// `eval` or `proof`, or a file's name.
+    /// `eval`, `test` (which older programs called `proof`), or a file's name.
+    #[serde(deserialize_with = "set_name")]
     pub set: String,
     /// `base` or `trained`.
     pub target: String,
@@ -196,6 +198,10 @@ pub struct Eval {
     pub file: String,
     /// Wall-clock time of the pass.
     pub seconds: f64,
+}
+
+fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    String::deserialize(text).map(|name| current_set_name(&name).to_owned())
 }
 
 impl Eval {

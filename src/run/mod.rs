@@ -50,7 +50,7 @@ pub use disk_guard::{Held, Room};
 pub use durable::{check_export, free_path, replace_file, sync_folder, write_export};
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
-pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, read_evals, write_evals};
+pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, eval_path, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use failpoint::{bug, fault, torn_write};
 pub use filesystem::FileSystem;

@@ -75,7 +75,7 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
             let repeated: Vec<(usize, usize)> = rows.iter().filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?))).collect();
             let Some((line, there)) = repeated.first() else { continue };
             let effect = match set {
-                PromptSet::Proof => "data leak",
+                PromptSet::Test => "data leak",
                 _ => "the checkpoint is chosen on training prompts",
             };
             problems.push(DataProblem {

@@ -60,21 +60,31 @@ pub enum PromptSet {
     /// Watched during training; it chooses the checkpoint.
     Eval,
     /// Read at step 0 and once at the end; it carries the claim.
-    Proof,
+    Test,
 }
 
 impl PromptSet {
     /// All sets.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Eval, Self::Proof];
+    pub const ALL: [Self; 3] = [Self::Train, Self::Eval, Self::Test];
+
+    /// The set of a name; `proof` is what older programs called the test set.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.name() == current_set_name(name))
+    }
 
     /// Its key in `task.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
-            Self::Proof => "proof",
+            Self::Test => "test",
         }
     }
+}
+
+/// The name of a set as it is written today: `proof`, of older tasks and runs, is `test`.
+pub fn current_set_name(name: &str) -> &str {
+    if name == "proof" { "test" } else { name }
 }
 
 /// File names of `[prompts]`, inside the task.
@@ -84,8 +94,8 @@ pub struct PromptFiles {
     pub train: Option<String>,
     /// Prompts of the eval set.
     pub eval: Option<String>,
-    /// Prompts of the proof set.
-    pub proof: Option<String>,
+    /// Prompts of the test set.
+    pub test: Option<String>,
     /// Sample completions for the preview.
     pub completions: Option<String>,
     /// Recipe of a prompt generator.
@@ -184,7 +194,7 @@ impl Task {
         match set {
             PromptSet::Train => self.prompts.train.as_deref(),
             PromptSet::Eval => self.prompts.eval.as_deref(),
-            PromptSet::Proof => self.prompts.proof.as_deref(),
+            PromptSet::Test => self.prompts.test.as_deref(),
         }
     }
 
@@ -217,7 +227,7 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.schema_file];
         names.extend(self.references.values().map(String::as_str));
         names.extend(
-            [&prompts.train, &prompts.eval, &prompts.proof, &prompts.completions, &prompts.generator]
+            [&prompts.train, &prompts.eval, &prompts.test, &prompts.completions, &prompts.generator]
                 .into_iter()
                 .filter_map(Option::as_deref),
         );

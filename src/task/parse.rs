@@ -64,14 +64,17 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
 }
 
 fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
-    let Some(prompts) = top.section("prompts", &["train", "eval", "proof", "completions", "generator"])? else {
+    let Some(prompts) = top.section("prompts", &["train", "eval", "test", "proof", "completions", "generator"])? else {
         return Ok(PromptFiles::default());
     };
     let file = |key: &str| prompts.string(key)?.map(|file| home.name(file)).transpose();
+    if let (Some(_), Some((_, offset))) = (prompts.get("test"), prompts.get("proof")) {
+        return Err(prompts.error("proof", offset, "is the old name of `test`, which is set too: remove one"));
+    }
     Ok(PromptFiles {
         train: file("train")?,
         eval: file("eval")?,
-        proof: file("proof")?,
+        test: file("test")?.or(file("proof")?),
         completions: file("completions")?,
         generator: file("generator")?,
     })

@@ -14,7 +14,7 @@ use crate::model::Adapters;
 use crate::rollout::Sampling;
 use crate::run::events::Eval;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, read_evals, resolve_checkpoint, write_evals,
+    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals, resolve_checkpoint, write_evals,
 };
 
 /// What a finished run shows.
@@ -53,7 +53,7 @@ pub(super) fn pass(
     target: &str,
     step: u64,
 ) -> Result<Option<EvalSummary>, TrainError> {
-    let prompts = if set == "proof" { &job.prompts.proof } else { &job.prompts.eval };
+    let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
     if prompts.is_empty() {
         return Ok(None);
     }
@@ -67,7 +67,7 @@ pub(super) fn pass(
 }
 
 fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, target: &str, step: u64) -> Result<Eval, TrainError> {
-    let prompts = if set == "proof" { &job.prompts.proof } else { &job.prompts.eval };
+    let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
     recorder.phase(step, "eval")?;
     let start = Instant::now();
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
@@ -93,9 +93,9 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
     if best_step != job.state.step {
         checkpoint::load_parameters(&checkpoint_path(run.path(), best_step), job.model.parameters())?;
     }
-    let set = if job.prompts.proof.is_empty() { "eval" } else { "proof" };
-    let trained = if set == "proof" && best_step > 0 {
-        pass(run, job, recorder, "proof", "trained", best_step)?
+    let set = if job.prompts.test.is_empty() { "eval" } else { "test" };
+    let trained = if set == "test" && best_step > 0 {
+        pass(run, job, recorder, "test", "trained", best_step)?
     } else {
         // The eval set was read at that step already; at step 0 the trained model is the base.
         let mut evals = recorder.history()?.evals.values();
@@ -113,7 +113,7 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
 /// [`TrainError`] naming a file that is missing or unreadable.
 pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError> {
     let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else { return Ok(None) };
-    let set = if run.path().join(eval_file(0, "proof", "base")).exists() { "proof" } else { "eval" };
+    let set = if eval_path(run.path(), 0, "test", "base").exists() { "test" } else { "eval" };
     let report = recorded(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
     Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
 }
@@ -121,9 +121,9 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
 /// The passes before and after, as they were recorded.
 fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
     let read = |step, target: &str| {
-        let files = [eval_file(step, set, target), eval_file(0, set, "base")];
+        let files = [eval_path(run.path(), step, set, target), eval_path(run.path(), 0, set, "base")];
         // A task without held-out prompts has neither.
-        files.iter().map(|file| run.path().join(file)).find(|path| path.exists()).map_or_else(|| Ok(Vec::new()), |path| read_evals(&path))
+        files.iter().find(|path| path.exists()).map_or_else(|| Ok(Vec::new()), |path| read_evals(path))
     };
     let (before, after) = (read(0, "base")?, read(best_step, "trained")?);
     Ok(Report {

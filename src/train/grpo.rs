@@ -131,7 +131,7 @@ fn work(
         probe_memory(&mut job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
     if job.resumed_from.is_none() {
-        pass(run, &mut job, recorder, "proof", "base", 0)?;
+        pass(run, &mut job, recorder, "test", "base", 0)?;
         pass(run, &mut job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }

@@ -137,7 +137,7 @@ impl GpuBench {
             mean_prompt_tokens: self.prompt_tokens as f64,
             longest_prompt_tokens: self.prompt_tokens,
             eval_rows: 0,
-            proof_rows: 0,
+            test_rows: 0,
             mean_completion_tokens: self.new_tokens as f64,
             least_completion_tokens: self.new_tokens as f64,
         };

@@ -102,7 +102,7 @@ fn find_row(task: &Task, wanted: &serde_json::Value) -> Result<(String, PromptRo
         return Ok((label, row));
     };
     let mut files = Vec::new();
-    for set in [PromptSet::Eval, PromptSet::Proof, PromptSet::Train] {
+    for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
         let Some(file) = task.set_file(set) else { continue };
         if let Some(row) = load(task, set)?.into_iter().find(|row| row.id == id) {
             return Ok((task.label(file), row));

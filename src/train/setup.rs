@@ -23,7 +23,7 @@ pub(super) struct PromptSets {
     /// Watched during training; may be empty.
     pub(super) eval: Vec<Prompt>,
     /// Carries the claim; may be empty.
-    pub(super) proof: Vec<Prompt>,
+    pub(super) test: Vec<Prompt>,
 }
 
 /// What a run is, weights and optimizer aside.
@@ -136,7 +136,7 @@ impl PromptSets {
             mean_prompt_tokens: lengths().sum::<usize>() as f64 / self.train.len().max(1) as f64,
             longest_prompt_tokens: lengths().max().unwrap_or(0),
             eval_rows: self.eval.len(),
-            proof_rows: self.proof.len(),
+            test_rows: self.test.len(),
             mean_completion_tokens: config.max_completion_tokens as f64,
             least_completion_tokens: 0.0,
         }
@@ -168,5 +168,5 @@ pub(super) fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfi
     if train.is_empty() {
         return Err(TrainError::NoPrompts { task: task.label("task.toml") });
     }
-    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, proof: set(PromptSet::Proof)? })
+    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, test: set(PromptSet::Test)? })
 }

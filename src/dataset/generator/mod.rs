@@ -25,7 +25,7 @@ pub enum Stream {
     /// `eval`.
     Eval,
     /// `proof`.
-    Proof,
+    Test,
     /// Unlimited rows, none of which is in a set.
     Pretrain,
 }
@@ -36,7 +36,7 @@ impl Stream {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
-            Self::Proof => "proof",
+            Self::Test => "proof",
             Self::Pretrain => "pretrain",
         }
     }
@@ -92,7 +92,7 @@ impl Generator {
         let lists = Arc::new(WordPools {
             pools: specification.pools.clone(),
             words: specification.words.clone(),
-            word_shares: [shares.train, shares.eval, shares.proof, shares.pretrain],
+            word_shares: [shares.train, shares.eval, shares.test, shares.pretrain],
         });
         let total_share = specification.styles.iter().map(|style| u64::from(style.share)).sum();
         Ok(Self { label: label.to_owned(), specification, templates, lists, total_share })
@@ -104,7 +104,7 @@ impl Generator {
         match stream {
             Stream::Train => Some(rows.train),
             Stream::Eval => Some(rows.eval),
-            Stream::Proof => Some(rows.proof),
+            Stream::Test => Some(rows.test),
             Stream::Pretrain => None,
         }
     }

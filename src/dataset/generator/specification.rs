@@ -71,7 +71,8 @@ impl Style {
 pub(crate) struct Rows {
     pub(crate) train: u64,
     pub(crate) eval: u64,
-    pub(crate) proof: u64,
+    #[serde(alias = "proof")]
+    pub(crate) test: u64,
 }
 
 /// Each set's part of the words, in relative numbers.
@@ -80,7 +81,8 @@ pub(crate) struct Rows {
 pub(crate) struct WordShares {
     pub(crate) train: u32,
     pub(crate) eval: u32,
-    pub(crate) proof: u32,
+    #[serde(alias = "proof")]
+    pub(crate) test: u32,
     pub(crate) pretrain: u32,
 }
 
@@ -155,8 +157,8 @@ impl Specification {
         if self.amounts.digits.is_empty() || self.amounts.digits.iter().any(|digits| !(1..=15).contains(digits)) {
             return Some(format!("[amounts]: digits is {:?}; write a list of numbers between 1 and 15", self.amounts.digits));
         }
-        let WordShares { train, eval, proof, pretrain } = self.word_shares;
-        if [train, eval, proof, pretrain].contains(&0) {
+        let WordShares { train, eval, test, pretrain } = self.word_shares;
+        if [train, eval, test, pretrain].contains(&0) {
             return Some("[word_shares]: each of train, eval, test and pretrain must be at least 1".into());
         }
         self.currencies.is_empty().then(|| "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into())

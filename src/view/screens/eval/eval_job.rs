@@ -61,7 +61,7 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(model);
     }
-    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "proof", |model, on| {
+    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "test", |model, on| {
         confirm(model, on.trim().to_owned());
         Vec::new()
     });

@@ -89,7 +89,7 @@ impl Text<'_> {
             format!(" of {} ({:.0} %)", human_bytes(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
         });
         lines.push(self.title("memory"));
-        let verdict = if fits { String::new() } else { ", does not fit".to_owned() };
+        let verdict = if fits { String::new() } else { ", too big".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
             Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),

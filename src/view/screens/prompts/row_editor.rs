@@ -199,7 +199,10 @@ pub(super) fn check(model: &mut Model) {
                 let score = scorer.score(&value.to_string(), None);
                 match score.errors.first() {
                     // The path of the whole answer is empty.
-                    Some(error) => Said::Odd(format!("schema violation: {}", format!("{} {}", error.instance_path, error.message).trim())),
+                    Some(error) => {
+                        let what = format!("{} {}", error.instance_path, error.message);
+                        Said::Odd(format!("schema violation: {}", what.trim()))
+                    }
                     None => Said::Fine("valid (schema in the editor)".to_owned()),
                 }
             }

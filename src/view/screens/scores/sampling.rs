@@ -63,7 +63,7 @@ fn row(model: &Model) -> Option<&PromptRow> {
     let here = listing::selected(model).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
     let open = model.workbench.task.as_ref()?;
     let first = || {
-        let sets = [PromptSet::Eval, PromptSet::Proof, PromptSet::Train];
+        let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train];
         sets.into_iter().find_map(|set| open.rows.get(&set)?.as_ref().ok()?.first())
     };
     here.and_then(|id| model.workbench.row(&id)).or_else(first)
