@@ -14,7 +14,7 @@ fn part(name: &str) -> String {
             let mut last = None;
             for action in action::all() {
                 let place = match action.place {
-                    Place::Everywhere => "Everywhere".to_owned(),
+                    Place::Everywhere => "Global".to_owned(),
                     Place::On(screen) => screens::of(screen).title.to_owned(),
                     Place::In(screen, pane) => format!("{}, in the pane {pane}", screens::of(screen).title),
                 };

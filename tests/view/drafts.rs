@@ -85,7 +85,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     let text = written(&first);
     // Undecided or declined it stays, and is offered once a session.
     let mut next = again(&first);
-    assert!(next.shows("It is expected answer of train-002.") && next.shows("7 lines, kept on 2027-01-15 "), "{}", next.picture());
+    assert!(next.shows("Draft: expected answer of train-002.") && next.shows("7 lines, saved 2027-01-15 "), "{}", next.picture());
     next.keys("n");
     assert!(said(&next).contains(file.to_str().unwrap()), "{}", said(&next));
     next.keys("f1 f3");
@@ -213,7 +213,7 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     std::fs::write(folder.join("train.jsonl"), "{\n").unwrap();
     let mut next = again(&first);
     next.keys("n");
-    assert!(said(&next).contains("messages of train-001 is unsaved in") && said(&next).contains("train.jsonl line 1"), "{}", said(&next));
+    assert!(said(&next).contains("messages of train-001 has a draft in") && said(&next).contains("train.jsonl line 1"), "{}", said(&next));
     assert_eq!(kept(&first).len(), 3);
 }
 
@@ -238,7 +238,7 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     last.keys("n");
     // Another task is opened while a text is unsaved, and the first one again.
     next.act(|model| grpo_tui::view::shared::open_task(model, Some("invoice".to_owned())));
-    assert!(next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: it is kept in"), "{}", said(&next));
+    assert!(next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: draft kept in"), "{}", said(&next));
     let copy = first.folder.path().join("data/tasks/invoice");
     next.act(|model| grpo_tui::view::shared::open_task(model, Some(copy.display().to_string())));
     assert!(next.shows("expected answer of train-001"), "{}", next.picture());

@@ -39,7 +39,7 @@ fn pictures_of_base_and_trained() {
         assert!(stage.shows("▸ base → step 30"), "{}", stage.picture());
     }
     let mut small = stage(40, 14);
-    assert!(small.shows("base → step 30"), "{}", small.picture());
+    assert!(small.shows("▸ prompts 100 of 100") && small.shows("▸- proof-045"), "{}", small.picture());
     small.keys("enter");
     assert!(small.shows("base: "), "{}", small.picture());
     let mut narrow = stage(60, 20);
@@ -51,7 +51,7 @@ fn pictures_of_base_and_trained() {
     empty.keys("7");
     insta::assert_snapshot!("eval_nothing_80x24", empty.picture());
     empty.keys("o");
-    assert!(empty.shows("There are no runs yet"));
+    assert!(empty.shows("No runs yet: press 5 to start one"));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_numbers_are_those_of_the_run() {
     let history = RunState::read(&run).unwrap();
     let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
     assert_eq!(names, ["base", "step 30"], "the best step, on the proof set");
-    for (pass, key) in versus.passes.iter().zip([(0, "proof", "base"), (30, "proof", "trained")]) {
+    for (pass, key) in versus.passes.iter().zip([(0, "test", "base"), (30, "test", "trained")]) {
         let recorded = &history.evals[&(key.0, key.1.to_owned(), key.2.to_owned())].summary;
         assert_eq!((pass.summary.n, pass.summary.valid, pass.summary.exact), (recorded.n, recorded.valid, recorded.exact));
     }
@@ -94,10 +94,10 @@ fn a_base_that_stayed_the_best_is_called_the_base() {
     stage.keys("7");
     let picture = stage.picture();
     assert!(picture.contains("base → base") && !picture.contains("step 30"), "{picture}");
-    assert!(picture.contains("the best checkpoint is step 0, the base itself"), "{picture}");
+    assert!(picture.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"), "{picture}");
     assert!(picture.contains("valid: no difference found (p = 1.0000)"), "{picture}");
     stage.keys("E enter y");
-    assert!(stage.shows("the best checkpoint of"), "unknown trained model to read: {}", stage.picture());
+    assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.picture());
 }
 
 /// An older version read the proof set with the weights of step 0 and called them trained.
@@ -111,7 +111,7 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
         stage.keys("enter");
         stage.keys("6");
         let picture = stage.picture();
-        ["proof of trained", "proof of base"].map(|text| picture.contains(text))
+        ["eval on test (trained)", "eval on test (base)"].map(|text| picture.contains(text))
     };
     assert_eq!((told("30"), told("0")), ([true, false], [false, true]));
 }
@@ -253,7 +253,7 @@ fn three_passes_of_any_runs_are_chosen() {
     stage.keys("c");
     assert!(stage.shows("select two or three evals first (space)"));
     stage.keys("enter");
-    assert!(stage.shows("proof    base"), "{}", stage.picture());
+    assert!(stage.shows("test     base"), "{}", stage.picture());
     stage.keys("space j space esc");
     stage.keys("j enter j space c");
     let picture = stage.picture();
@@ -263,7 +263,7 @@ fn three_passes_of_any_runs_are_chosen() {
     assert!(stage.shows("valid: no difference found"), "the same pass of two copies: {}", stage.picture());
     // What was chosen is left with esc; without a current run nothing is shown.
     stage.keys("esc");
-    assert!(stage.shows("Nothing is compared yet"), "{}", stage.picture());
+    assert!(stage.shows("nothing to compare yet"), "{}", stage.picture());
 }
 
 #[test]
@@ -277,21 +277,21 @@ fn unlike_passes_are_refused_with_the_reason() {
     let first = copy_run(folder.path(), ID, "one", "finished");
     let pass = |run: &Path, set: &str| EvalId { folder: run.to_owned(), step: 30, set: set.to_owned(), target: "trained".to_owned() };
     let check = |second: &Path, set: &str, expected: &str| {
-        let error = Versus::read(&[pass(&first, "proof"), pass(second, set)]).unwrap_err();
+        let error = Versus::read(&[pass(&first, "test"), pass(second, set)]).unwrap_err();
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
     };
-    check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "proof", "their prompts differ");
+    check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "test", "their prompts differ");
     let schema =
-        Versus::read(&[pass(&first, "proof"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "proof")]).unwrap_err();
-    assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("other schemas")), "{schema}");
-    check(&other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""), "proof", "one is of task invoice, the other of receipt");
+        Versus::read(&[pass(&first, "test"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")]).unwrap_err();
+    assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("different schemas")), "{schema}");
+    check(&other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""), "test", "one is of the task invoice, the other of receipt");
     check(&first, "eval", "their prompts differ");
     // Other rules of the task are only worth a remark.
     let rules = other("rules", "task.toml", "title = \"", "title = \"Other ");
-    let versus = Versus::read(&[pass(&first, "proof"), pass(&rules, "proof")]).unwrap();
+    let versus = Versus::read(&[pass(&first, "test"), pass(&rules, "test")]).unwrap();
     assert!(versus.warnings.iter().any(|warning| warning.contains("task.toml")), "{:?}", versus.warnings);
     let missing = base_and_trained(folder.path()).unwrap_err();
-    assert!(missing.to_string().contains("has no pass of its base"), "{missing}");
+    assert!(missing.to_string().contains("has no base and trained eval on one set yet"), "{missing}");
     std::fs::write(first.join("evals/step-000030-proof-trained.jsonl"), "{\"prompt_id\":\"a\"}\nno json\n").unwrap();
     let torn = Versus::read(&base_and_trained(&first).unwrap()).unwrap_err();
     assert!(torn.to_string().contains("step-000030-proof-trained.jsonl line 2"), "{torn}");
@@ -307,19 +307,19 @@ fn passes_of_other_schemas_are_scored_again() {
         change(&run.join("task/schema.json"), &[("\"type\"", " \"type\"")]);
     });
     stage.keys("space space v");
-    assert!(stage.shows("were scored by other schemas") && stage.shows("r  re-scores both sides"), "{}", stage.picture());
+    assert!(stage.shows("were scored with different schemas") && stage.shows("r  re-score both sides"), "{}", stage.picture());
     stage.keys("r");
     let picture = stage.picture();
     assert!(picture.contains("second step 30 → 6sx3dn step 30") && picture.contains("both 99"), "{picture}");
-    assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scored again schema in the editor")));
+    assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scores: schema in the editor")));
     // A schema that asks for more is counted at once: nothing is valid any more.
     stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");
     let picture = stage.picture();
     assert!(picture.contains("neither 100") && picture.contains("both 0"), "{picture}");
     stage.keys("n j enter");
-    assert!(stage.shows("total"), "the reasons are those of schema: {}", stage.picture());
+    assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.picture());
     stage.keys("esc r");
-    assert!(stage.shows("were scored by other schemas"), "as recorded they cannot be compared: {}", stage.picture());
+    assert!(stage.shows("were scored with different schemas"), "as recorded they cannot be compared: {}", stage.picture());
     let runs = stage.folder.path().join("runs");
     let command = |more: &[&str]| {
         let arguments = [&["runs", "versus", ID, OTHER, "--runs", runs.to_str().unwrap()], more].concat();
@@ -330,7 +330,7 @@ fn passes_of_other_schemas_are_scored_again() {
     assert!(code == 1 && error.contains("add --rescore TASK"), "{error}");
     let task = runs.join(ID).join("task");
     let (code, text, error) = command(&["--rescore", task.to_str().unwrap()]);
-    assert!(code == 0 && text.contains("0 improvements, 0 regressions in 100 prompts") && text.contains("scored again"), "{text} {error}");
+    assert!(code == 0 && text.contains("0 improvements, 0 regressions in 100 prompts") && text.contains("re-scored with one schema"), "{text} {error}");
 }
 
 /// Every number of the matrix is seen, however many digits it has.
@@ -359,7 +359,7 @@ fn a_run_without_passes_says_so_and_new_passes_are_read() {
         std::fs::remove_dir_all(run.join("evals")).unwrap();
     });
     stage.keys("enter 7");
-    assert!(stage.shows("has no pass of its base and of its trained model"), "{}", stage.picture());
+    assert!(stage.shows("has no base and trained eval on one set yet"), "{}", stage.picture());
     let run = stage.folder.path().join("runs").join(ID);
     std::fs::create_dir(run.join("evals")).unwrap();
     for entry in std::fs::read_dir(finished_run().join("evals")).unwrap() {
@@ -396,15 +396,15 @@ fn an_eval_is_started_and_its_result_comes() {
     );
     stage.model.options.program = program(&copy);
     stage.keys("E");
-    assert!(stage.shows("The prompts to read"));
+    assert!(stage.shows("Prompt set: "));
     stage.keys("enter");
-    assert!(stage.shows("100 prompts with two models") && stage.shows("up to"), "what it costs is said first: {}", stage.picture());
+    assert!(stage.shows("100 prompts, two models") && stage.shows("up to"), "what it costs is said first: {}", stage.picture());
     stage.keys("y");
-    wait(&mut stage, "the eval is done");
+    wait(&mut stage, "eval finished");
     let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
     let run = folder.join("runs").join(ID);
     let expected = format!(
-        "eval {0}/task --model base=tiny --model trained={0}@best --on proof --json --out {1}/data/evals/",
+        "eval {0}/task --model base=tiny --model trained={0}@best --on test --json --out {1}/data/evals/",
         run.display(),
         folder.display()
     );
@@ -436,10 +436,10 @@ fn an_eval_of_an_earlier_session_is_found_and_watched() {
     second(&mut stage.0);
     assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.picture());
     stage.0.keys("E");
-    assert!(stage.0.shows("an eval goes on already"), "{}", stage.0.picture());
+    assert!(stage.0.shows("an eval is already running"), "{}", stage.0.picture());
     drop(stage.1.take());
     second(&mut stage.0);
-    assert!(stage.0.shows("eval failed: it ended without a result"), "{}", stage.0.picture());
+    assert!(stage.0.shows("eval failed: no result; last line of "), "{}", stage.0.picture());
 }
 
 #[test]
