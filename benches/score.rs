@@ -12,7 +12,7 @@ const SECONDS: f64 = 2.0;
 fn main() {
     let task = Task::embedded("invoice").unwrap_or_else(|error| fail(&error));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
-    let rows = dataset::load(&task, PromptSet::Proof).unwrap_or_else(|error| fail(&error));
+    let rows = dataset::load(&task, PromptSet::Test).unwrap_or_else(|error| fail(&error));
     let valid: Vec<String> = rows.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
     // What an unaligned model writes: six valid of ten, else an amount as a string, a fence, prose, a trailing comma.
     let mixed: Vec<String> = valid

@@ -173,11 +173,11 @@ fn base_against_a_run() {
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
         assert_eq!(comparison[key], report[key], "{key}");
     }
-    assert!(stderr(&output).contains("trained: short on 8 proof prompts"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("trained: short on 8 test prompts"), "{}", stderr(&output));
     let three =
         call(folder, &["eval", "task", "--runs", "runs", "--model", "tiny", "--model", "first=short@0", "--model", "last=short@last"]);
     let text = stdout(&three);
-    assert!(text.starts_with("proof set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
+    assert!(text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
     let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
     let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
@@ -383,9 +383,9 @@ fn task_without(folder: &Path, sets: &[&str]) {
 #[test]
 fn training_without_held_out_sets_says_what_it_cannot_show() {
     for (missing, set, n, note) in [
-        (&["eval", "proof"][..], "eval", 0, "no held-out prompts: nothing was measured"),
-        (&["proof"], "eval", 4, "note: no test set: these prompts also chose the checkpoint"),
-        (&["eval"], "proof", 8, "note: no eval set to choose a checkpoint: this is the last one"),
+        (&["eval", "test"][..], "eval", 0, "no held-out prompts: nothing was measured"),
+        (&["test"], "eval", 4, "note: no test set: these prompts also chose the checkpoint"),
+        (&["eval"], "test", 8, "note: no eval set to choose a checkpoint: this is the last one"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         task_without(folder.path(), missing);
@@ -396,7 +396,7 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
         assert!(stderr(&output).contains(note), "{missing:?}: {}", stderr(&output));
         assert_eq!(stderr(&output).contains("set, n = "), n > 0, "{missing:?}: {}", stderr(&output));
         if missing.contains(&"eval") {
-            assert!(["eval", "proof"].contains(&set) && report["best_step"] == 2, "{report}");
+            assert!(["eval", "test"].contains(&set) && report["best_step"] == 2, "{report}");
             for (goal, shown) in [("stop_when=valid>=0.9", "stop_when = valid>=0.9"), ("patience=2", "patience = 2")] {
                 let refused = train(&["--set", goal]);
                 assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));

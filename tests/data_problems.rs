@@ -65,13 +65,13 @@ fn sets_that_training_can_do_without_are_no_problem() {
         fs::write(task.join("task.toml"), lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
         call(folder.path(), &["task", "check", "task"])
     };
-    let output = without(&["proof"]);
+    let output = without(&["test"]);
     assert!(
-        output.status.success() && stdout(&output).contains("warning: task/task.toml: no `proof` under [prompts]"),
+        output.status.success() && stdout(&output).contains("warning: task/task.toml: no `test` under [prompts]"),
         "{}",
         stdout(&output)
     );
-    let output = without(&["proof", "eval"]);
+    let output = without(&["test", "eval"]);
     assert!(output.status.success() && stdout(&output).contains("no `eval` under [prompts]"), "{}", stdout(&output));
     let output = without(&["train"]);
     assert_eq!(output.status.code(), Some(1));

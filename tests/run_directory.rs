@@ -429,7 +429,7 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
         writer.append(Eval { step, set: "eval".into(), target: target.into(), summary, ..Eval::default() }).unwrap();
     }
     let proof = EvalSummary { n: 500, valid: 1.0, ..EvalSummary::default() };
-    writer.append(Eval { step: 5, set: "proof".into(), target: "trained".into(), summary: proof, ..Eval::default() }).unwrap();
+    writer.append(Eval { step: 5, set: "test".into(), target: "trained".into(), summary: proof, ..Eval::default() }).unwrap();
     for step in [5u64, 10, 15, 20] {
         let path = grpo_tui::run::checkpoint_path(run.path(), step);
         std::fs::create_dir(&path).unwrap();

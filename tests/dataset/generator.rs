@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use grpo_tui::dataset::{DatasetError, GeneratedRow, Generator, Stream};
 use serde_json::Value;
 
-const SETS: [Stream; 4] = [Stream::Train, Stream::Eval, Stream::Proof, Stream::Pretrain];
+const SETS: [Stream; 4] = [Stream::Train, Stream::Eval, Stream::Test, Stream::Pretrain];
 
 fn generator() -> Generator {
     Generator::load(&super::invoice()).unwrap()
@@ -21,7 +21,7 @@ fn user_text(row: &GeneratedRow) -> &str {
 
 #[test]
 fn the_base_model_is_meant_to_be_valid_in_sixty_of_a_hundred() {
-    let proof = rows(&generator(), Stream::Proof, 500);
+    let proof = rows(&generator(), Stream::Test, 500);
     let sampled = proof.iter().map(|row| 1.0 - row.habit_frequency).sum::<f64>() / 5.0;
     let greedy = proof.iter().filter(|row| row.habit_frequency < 0.5).count() as f64 / 5.0;
     assert!((59.5..=61.5).contains(&sampled), "valid at temperature 1: {sampled:.1} %");
@@ -93,7 +93,7 @@ fn answers_hold_the_values_that_stand_in_the_text() {
 fn habits_spoil_the_form_and_keep_the_values() {
     let generator = generator();
     let mut seen = BTreeSet::new();
-    for row in rows(&generator, Stream::Proof, 200) {
+    for row in rows(&generator, Stream::Test, 200) {
         let (habit, text) = row.habit_answer.unwrap();
         let expected = row.row.expected.unwrap();
         let parsed = serde_json::from_str::<Value>(&text);

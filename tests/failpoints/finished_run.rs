@@ -34,7 +34,7 @@ fn it_has_something_for_every_screen() {
     let groups = |dead| state.groups.values().flat_map(|groups| groups.values()).filter(|group| group.dead == dead).count();
     assert!(groups(Dead::No) > 20 && groups(Dead::Best) > 20 && groups(Dead::Worst) > 0);
     assert!(state.alerts.len() >= 2 && !state.notes.is_empty() && !state.controls.is_empty());
-    let (base, trained) = (state.latest_eval("proof", "base").unwrap(), state.latest_eval("proof", "trained").unwrap());
+    let (base, trained) = (state.latest_eval("test", "base").unwrap(), state.latest_eval("test", "trained").unwrap());
     assert!(trained.summary.valid > base.summary.valid + 0.2, "it learns visibly");
     for eval in state.evals.values() {
         assert_eq!(read_evals(&run.join(&eval.file)).unwrap().len(), eval.summary.n, "{}", eval.file);

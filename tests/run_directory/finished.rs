@@ -40,7 +40,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     let mut rollouts = RolloutWriter::resume(&lock, 0).unwrap();
     let mut noise = Noise(7);
     events.append(Run { id: run.id().into(), device: "cpu <made up>".into(), total_steps: 40, ..Run::default() }).unwrap();
-    pass(&run, &mut events, "proof", "base", 0, 0.3);
+    pass(&run, &mut events, "test", "base", 0, 0.3);
     pass(&run, &mut events, "eval", "base", 0, 0.3);
     checkpoint(&run, &mut events, 0);
     for step in 1..=40u64 {
@@ -67,7 +67,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
             checkpoint(&run, &mut events, step);
         }
     }
-    pass(&run, &mut events, "proof", "trained", 40, made.valid);
+    pass(&run, &mut events, "test", "trained", 40, made.valid);
     let arguments = BTreeMap::from([("learning_rate".to_owned(), serde_json::json!(1e-5))]);
     events.append(Control { verb: "set".into(), arguments, user_id: 1000, step: 12, ..Control::default() }).unwrap();
     events.append(Note { text: "looks <good> & steady".into() }).unwrap();

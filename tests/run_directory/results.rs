@@ -29,16 +29,16 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     assert!(page.contains("best checkpoint: step 0 (the base)") && !page.contains("<th class=\"right\">trained"), "{page}");
     let (_, shown, _) = runs_command(&root, &["show", worse.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((shown["best"].as_u64(), shown["valid_set"].as_str(), shown["valid"].as_f64()), (Some(0), Some("proof"), Some(0.3)));
+    assert_eq!((shown["best"].as_u64(), shown["valid_set"].as_str(), shown["valid"].as_f64()), (Some(0), Some("test"), Some(0.3)));
     let (_, compared, _) = runs_command(&root, &["compare", worse.id(), better.id()]);
     assert!(compared.contains("30 improvements, 0 regressions in 50 prompts"), "base against trained: {compared}");
 
     // An older version read the proof set with the weights of step 0 as the trained model's.
-    std::fs::copy(worse.path().join(eval_file(0, "proof", "base")), worse.path().join(eval_file(0, "proof", "trained"))).unwrap();
+    std::fs::copy(worse.path().join(eval_file(0, "test", "base")), worse.path().join(eval_file(0, "test", "trained"))).unwrap();
     let lock = RunLock::acquire(worse.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
     let summary = EvalSummary { n: 50, valid: 0.3, ..EvalSummary::default() };
-    writer.append(Eval { step: 0, set: "proof".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
+    writer.append(Eval { step: 0, set: "test".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
     drop((writer, lock));
     assert!(passes_of(worse.path()).unwrap().iter().all(|pass| pass.step > 0 || pass.target == "base"));
     assert_eq!(result(&worse), (0, "base".to_owned(), 30.0));

@@ -170,7 +170,7 @@ fn a_task_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let check = &lines(&call(folder.path(), &["task", "check", "invoice", "--json"], ""))[0];
     assert_eq!(
-        (&check["ok"], &check["sets"]["train"]["rows"], &check["sets"]["proof"]["expected"]),
+        (&check["ok"], &check["sets"]["train"]["rows"], &check["sets"]["test"]["expected"]),
         (&true.into(), &200.into(), &500.into())
     );
     call(folder.path(), &["init", "w"], "");

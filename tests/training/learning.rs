@@ -271,7 +271,7 @@ fn sft_then_grpo() {
     work(&second, |_| false).unwrap();
     let proof = |run: &grpo_tui::run::RunDirectory, target: &str| {
         let state = RunState::read(run.path()).unwrap();
-        state.evals.into_values().find(|eval| eval.set == "proof" && eval.target == target).unwrap().summary
+        state.evals.into_values().find(|eval| eval.set == "test" && eval.target == target).unwrap().summary
     };
     assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
 }

@@ -118,7 +118,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     let whole = create(&folder.path().join("whole"), &[]);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
-    for kill_at in ["base on 8 proof", "step   1/", "step   3/", "step 3 on 6 eval", "step   5/", "step 6 on 6 eval"] {
+    for kill_at in ["base on 8 test", "step   1/", "step   3/", "step 3 on 6 eval", "step   5/", "step 6 on 6 eval"] {
         let run = create(&folder.path().join(kill_at.replace([' ', '/'], "-")), &[]);
         kill_when(&run, kill_at);
         let before = list_checkpoints(run.path()).unwrap();

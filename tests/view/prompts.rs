@@ -22,7 +22,7 @@ fn in_folder(change: impl FnOnce(&Path)) -> (Stage, PathBuf) {
         let folder = options.here.join("tasks/invoice");
         std::fs::create_dir_all(&folder).unwrap();
         for (name, bytes) in Task::embedded_files("invoice").unwrap() {
-            // A short proof set: every edit counts all rows anew.
+            // A short test set: every edit counts all rows anew.
             let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
             let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
             std::fs::write(folder.join(name), text).unwrap();
@@ -89,7 +89,7 @@ fn the_filter_takes_words_and_fields() {
         assert_eq!(stage.model.prompts.shown.len(), 750, "esc drops the filter");
     };
     check("set:eval", 50, 50);
-    check("set:proof", 500, 500);
+    check("set:test", 500, 500);
     check("set:train tag:messy", 1, 199);
     check("expected:no", 0, 0);
     check("expected:yes", 750, 750);
@@ -247,7 +247,7 @@ fn bad_sets_and_findings_lead_to_their_lines() {
         std::fs::write(folder.join("eval.jsonl"), "{\"messages\": []}\n").unwrap();
     });
     assert!(stage.shows("eval.jsonl line 1"), "{}", stage.picture());
-    stage.keys("/").types("set:proof").keys("enter H");
+    stage.keys("/").types("set:test").keys("enter H");
     let findings = &stage.model.prompts.health.as_ref().unwrap().as_ref().unwrap().findings;
     let place = findings.iter().position(|finding| finding.line == Some(201)).unwrap();
     for _ in 0..place {
