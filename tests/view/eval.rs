@@ -281,10 +281,13 @@ fn unlike_passes_are_refused_with_the_reason() {
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
     };
     check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "test", "their prompts differ");
-    let schema =
-        Versus::read(&[pass(&first, "test"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")]).unwrap_err();
+    let schema = Versus::read(&[pass(&first, "test"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")]).unwrap_err();
     assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("different schemas")), "{schema}");
-    check(&other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""), "test", "one is of the task invoice, the other of receipt");
+    check(
+        &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
+        "test",
+        "one is of the task invoice, the other of receipt",
+    );
     check(&first, "eval", "their prompts differ");
     // Other rules of the task are only worth a remark.
     let rules = other("rules", "task.toml", "title = \"", "title = \"Other ");
@@ -330,7 +333,10 @@ fn passes_of_other_schemas_are_scored_again() {
     assert!(code == 1 && error.contains("add --rescore TASK"), "{error}");
     let task = runs.join(ID).join("task");
     let (code, text, error) = command(&["--rescore", task.to_str().unwrap()]);
-    assert!(code == 0 && text.contains("0 improvements, 0 regressions in 100 prompts") && text.contains("re-scored with one schema"), "{text} {error}");
+    assert!(
+        code == 0 && text.contains("0 improvements, 0 regressions in 100 prompts") && text.contains("re-scored with one schema"),
+        "{text} {error}"
+    );
 }
 
 /// Every number of the matrix is seen, however many digits it has.

@@ -241,6 +241,6 @@ fn standing(folder: &Path, ended: &AtomicBool) -> Standing {
     match (goes, last.strip_prefix("error:")) {
         (true, _) => Standing::Goes(if last.is_empty() { "loading".to_owned() } else { last }),
         (false, Some(why)) => Standing::Failed(why.trim().to_owned()),
-        (false, None) => Standing::Failed(format!("eval ended without a result; last line of {}: {last}", folder.join("log").display())),
+        (false, None) => Standing::Failed(format!("no result; last line of {}: {last}", folder.join("log").display())),
     }
 }

@@ -102,7 +102,7 @@ pub(super) const ACTIONS: &[Action] = &[
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     // What the worker can be asked.
-    Action::new("live.pause", "Toggle pause", "pause", &["p"], HERE, pause).also(&["hold"]).unless(no_worker),
+    Action::new("live.pause", "Toggle pause", "pause", &["p"], HERE, pause).also(&["pause", "hold"]).unless(no_worker),
     quiet("live.resume", "Resume run", &["r"], HERE, resume).also(&["continue", "unpause", "restart"]).unless(no_resume),
     quiet("live.checkpoint", "Save checkpoint", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
     quiet("live.eval", "Run eval", &["E"], HERE, |m| ask(m, Verb::Eval)).also(&["run eval"]).unless(no_worker),
