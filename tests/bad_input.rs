@@ -125,7 +125,7 @@ fn a_prompt_that_is_too_long() {
     let long = format!("{{\"id\":\"long\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}\n", "7".repeat(1500));
     fs::write(task.join("eval.jsonl"), long).unwrap();
     let place = "task/eval.jsonl line 1 (`long`): the prompt has 1";
-    let limit = "the most is 416 (max_seq_len 512 less max_completion_tokens 96); shorten it, or raise max_seq_len";
+    let limit = "limit 416 (max_seq_len 512 less max_completion_tokens 96); shorten it, or raise max_seq_len";
     check(folder.path(), &training(&[]), 1, &[place, limit]);
     let limit = "the most is 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
     check(folder.path(), &training(&["--set", "max_seq_len=100000"]), 1, &[place, limit]);
@@ -197,7 +197,7 @@ fn a_configuration_with_something_wrong_in_it() {
     set("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]);
     set("max_steps", &["--set max_steps: write it as key=value"]);
     set("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]);
-    set("max_completion_tokens=5000", &["max_completion_tokens (5000) leaves no room", "raise max_seq_len or lower"]);
+    set("max_completion_tokens=5000", &["max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)", "raise max_seq_len or lower"]);
     let file = |text: &str, parts: &[&str]| {
         fs::write(folder.path().join("more.toml"), text).unwrap();
         check(folder.path(), &training(&["--config", "more.toml"]), 2, parts);

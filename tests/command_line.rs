@@ -225,7 +225,7 @@ fn usage_errors_are_2() {
         (&["eval", "task", "--model", "tiny", "--samples", "2"], "add --temperature 1"),
         (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
         (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "must be a number >= 0"),
-        (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file; name one of the sets train, eval and proof"),
+        (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file: use train, eval, test, or a file of prompt rows"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90 % write valid=0.9"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no row of that id in task/eval.jsonl"),

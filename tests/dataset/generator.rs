@@ -159,5 +159,5 @@ fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
     check("{{ instruction }}", "{{ instructions }}", "prompt: undefined value");
     check("{{ instruction }}", "{{ instruction", "prompt: syntax error");
     check("\"amount\": {{ decimal }}, \"currency\": \"{{ code }}\"}'", "\"amount\": }'", "answer: not JSON");
-    check("eval = 5\nproof", "eval = 0\nproof", "[word_shares]: each of train, eval, test and pretrain must be at least 1");
+    check("eval = 5\ntest", "eval = 0\ntest", "[word_shares]: each of train, eval, test and pretrain must be at least 1");
 }

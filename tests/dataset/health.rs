@@ -73,7 +73,7 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     );
     check(
         with_train(&row(&text(7)).replace("}]}", "}],\"expected\":{\"total\":1}}")),
-        &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or schema"],
+        &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or the schema"],
     );
     check(with_train(&row(&(text(7) + " " + &text(8)))), &["too_long train.jsonl:2 24 tokens, limit 20: shorten it or raise max_seq_len"]);
     let token = format!("ghp_{}", "aB3dE5fG7hJ9".repeat(3));
