@@ -68,7 +68,13 @@ impl Judged {
         Self::tested(metric, comparison, 1, paired_counts(fixed, broken, pairs), || required_n(share(fixed), share(broken), POWER))
     }
 
-    fn tested(metric: &'static str, comparison: Comparison, samples: usize, test: PairedTest, needed: impl FnOnce() -> Option<usize>) -> Self {
+    fn tested(
+        metric: &'static str,
+        comparison: Comparison,
+        samples: usize,
+        test: PairedTest,
+        needed: impl FnOnce() -> Option<usize>,
+    ) -> Self {
         let PairedTest { difference, p } = test;
         let needed = if p < SIGNIFICANT { None } else { needed().filter(|needed| *needed > comparison.pairs()) };
         Self { metric, comparison, difference, p, samples, needed }

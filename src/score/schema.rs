@@ -131,8 +131,7 @@ impl Schema {
             Err(exhausted) => Err(exhausted_violation(root, &exhausted, "")),
             Ok(_) => {
                 let prefix = "the schema does not accept this value; ";
-                self.explain(text, root, &mut self.error_budget(root))
-                    .map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
+                self.explain(text, root, &mut self.error_budget(root)).map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
             }
         }
     }

@@ -1,6 +1,5 @@
 //! What can be wrong with a task, as the user reads it.
 
-
 use crate::files::Outside;
 
 pub(super) type Read<T> = Result<T, TaskError>;

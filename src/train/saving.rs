@@ -138,8 +138,9 @@ impl Work {
         }
         if !self.told {
             let (before, since) = self.blocked;
-            self.event.seconds = Some(self.begun.elapsed().as_secs_f64());
-            self.event.blocked_seconds = Some(before + since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+            let now = Instant::now();
+            self.event.seconds = Some((now - self.begun).as_secs_f64());
+            self.event.blocked_seconds = Some(before + since.map_or(0.0, |since| (now - since).as_secs_f64()));
             self.log.lock().unwrap_or_else(PoisonError::into_inner).append(self.event.clone())?;
             self.told = true;
         }
