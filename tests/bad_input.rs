@@ -197,7 +197,10 @@ fn a_configuration_with_something_wrong_in_it() {
     set("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]);
     set("max_steps", &["--set max_steps: write it as key=value"]);
     set("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]);
-    set("max_completion_tokens=5000", &["max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)", "raise max_seq_len or lower"]);
+    set(
+        "max_completion_tokens=5000",
+        &["max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)", "raise max_seq_len or lower"],
+    );
     let file = |text: &str, parts: &[&str]| {
         fs::write(folder.path().join("more.toml"), text).unwrap();
         check(folder.path(), &training(&["--config", "more.toml"]), 2, parts);
@@ -326,11 +329,7 @@ fn a_run_that_cannot_be_resumed() {
         fs::write(&path, &whole[..bytes]).unwrap();
         let before = snapshot(folder.path());
         let output = call(folder.path(), &resume);
-        assert_said(
-            &output,
-            1,
-            &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"],
-        );
+        assert_said(&output, 1, &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"]);
         let mut after = snapshot(folder.path());
         for (path, bytes) in before {
             let now = after.remove(&path).unwrap_or_else(|| panic!("{} is gone", path.display()));
@@ -356,7 +355,11 @@ fn a_finished_run_is_shown_again_and_left_alone() {
     copied_run(folder.path(), false);
     let before = snapshot(folder.path());
     let output = call(folder.path(), &["train", "--runs", "runs", "--resume", "short", "--json"]);
-    assert!(output.status.success() && stderr(&output).contains("run is finished, nothing to do: to train further, "), "{}", stderr(&output));
+    assert!(
+        output.status.success() && stderr(&output).contains("run is finished, nothing to do: to train further, "),
+        "{}",
+        stderr(&output)
+    );
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for key in ["base", "trained", "mcnemar_p", "fixed", "broken", "steps", "best_step", "set"] {
         assert_eq!(shown[key], report[key], "{key}");

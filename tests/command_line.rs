@@ -400,9 +400,8 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
             for (goal, shown) in [("stop_when=valid>=0.9", "stop_when = valid>=0.9"), ("patience=2", "patience = 2")] {
                 let refused = train(&["--set", goal]);
                 assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
-                let expected = format!(
-                    "error: {shown} needs an eval set, and task/task.toml has none: add `eval = \"FILE.jsonl\"` under [prompts]\n"
-                );
+                let expected =
+                    format!("error: {shown} needs an eval set, and task/task.toml has none: add `eval = \"FILE.jsonl\"` under [prompts]\n");
                 assert_eq!(stderr(&refused), expected);
             }
         }

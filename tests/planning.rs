@@ -58,9 +58,15 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
         "{time}"
     );
     let text = plan(&["--set", "max_completion_tokens=256"]);
-    for part in
-        ["completions at most 256", "\n  at most ", ", at least ", " per step", "total at most ", "assumes max_completion_tokens", "disk at most "]
-    {
+    for part in [
+        "completions at most 256",
+        "\n  at most ",
+        ", at least ",
+        " per step",
+        "total at most ",
+        "assumes max_completion_tokens",
+        "disk at most ",
+    ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
     // Up to the limit everything is measured: the seconds are an estimate.

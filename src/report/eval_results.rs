@@ -126,7 +126,10 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, Rep
         let trained = trained().find(of_result).or_else(|| trained().rfind(|pass| pass.target == "trained"))?;
         Some(vec![base.clone(), trained.clone()])
     };
-    sets.iter().map(|set| current_set_name(set)).find_map(|set| of_set(&set)).ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+    sets.iter()
+        .map(|set| current_set_name(set))
+        .find_map(|set| of_set(&set))
+        .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
 }
 
 impl Pass {

@@ -14,7 +14,8 @@ use crate::model::Adapters;
 use crate::rollout::Sampling;
 use crate::run::events::Eval;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals, resolve_checkpoint, write_evals,
+    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals, resolve_checkpoint,
+    write_evals,
 };
 
 /// What a finished run shows.

@@ -141,7 +141,9 @@ fn an_adapter_that_does_not_fit_is_refused_with_its_file() {
     check(&["adapter_model.safetensors", query, "incomplete"], &|tensors, _| drop(tensors.remove(query)));
     check(&[query, "[32, 5]", "`r` = 3", "different adapters"], &|tensors, _| drop(tensors.insert(query.to_owned(), zeros((32, 5)))));
     check(&[query, "[48, 3]", "[32, 3]", "another base model"], &|tensors, _| drop(tensors.insert(query.to_owned(), zeros((48, 3)))));
-    check(&["layers.9", "does not exist in this model"], &|tensors, _| drop(tensors.insert(query.replace("layers.1", "layers.9"), zeros((32, 3)))));
+    check(&["layers.9", "does not exist in this model"], &|tensors, _| {
+        drop(tensors.insert(query.replace("layers.1", "layers.9"), zeros((32, 3))))
+    });
     check(&["lm_head.weight", "not a LoRA matrix"], &|tensors, _| {
         drop(tensors.insert("base_model.model.lm_head.weight".to_owned(), zeros((4, 4))));
     });

@@ -418,7 +418,10 @@ fn the_runs_command_asks() {
     serving.join().unwrap();
     worker.end(Status::Finished, "all steps done").unwrap();
     drop(worker);
-    check(&["runs", "resume", run.id()], (1, "cannot resume: it is finished: all steps done; to train further: grpo-tui train TASK --model "));
+    check(
+        &["runs", "resume", run.id()],
+        (1, "cannot resume: it is finished: all steps done; to train further: grpo-tui train TASK --model "),
+    );
     // A note needs no worker; it is no work of the run.
     let before = RunState::read(run.path()).unwrap();
     check(&["runs", "annotate", run.id(), "kept for the paper"], (0, "noted"));
