@@ -127,7 +127,7 @@ fn a_prompt_that_is_too_long() {
     let place = "task/eval.jsonl line 1 (`long`): the prompt has 1";
     let limit = "limit 416 (max_seq_len 512 less max_completion_tokens 96); shorten it, or raise max_seq_len";
     check(folder.path(), &training(&[]), 1, &[place, limit]);
-    let limit = "the most is 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
+    let limit = "limit 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
     check(folder.path(), &training(&["--set", "max_seq_len=100000"]), 1, &[place, limit]);
     check(folder.path(), &["eval", "task", "--model", "tiny", "--on", "eval"], 1, &[place, limit]);
     check(folder.path(), &["sample", "task", "--model", "tiny"], 1, &[place, limit]);
@@ -345,7 +345,7 @@ fn a_run_that_cannot_be_resumed() {
     // The remedy is true.
     fs::remove_dir_all(run.join("checkpoints/step-000002")).unwrap();
     let again = call(folder.path(), &resume);
-    assert!(again.status.success() && stderr(&again).contains("resumed from checkpoint of step 0"), "{}", stderr(&again));
+    assert!(again.status.success() && stderr(&again).contains("resumed from the checkpoint of step 0"), "{}", stderr(&again));
 }
 
 #[test]

@@ -206,8 +206,8 @@ fn a_missed_threshold_is_3() {
     let missed = eval("valid=1");
     assert_eq!(missed.status.code(), Some(3));
     let valid = report["base"]["valid"].as_f64().unwrap();
-    let said = format!("error: base: valid is {:.1} % [", 100.0 * valid);
-    let by = format!("] of 8, {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
+    let said = format!("error: base: valid {:.1}% [", 100.0 * valid);
+    let by = format!("], n = 8, is {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
     assert!(stderr(&missed).contains(&said) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
     let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
     assert_eq!(document["targets"]["base"], report["base"]);

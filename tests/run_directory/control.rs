@@ -376,7 +376,7 @@ fn what_was_set_is_read_back_from_the_log() {
             request: String::new(),
         })
         .unwrap();
-    assert!(read().unwrap_err().to_string().contains("for step 8: set: `seed` cannot change"));
+    assert!(read().unwrap_err().to_string().contains("step 8: set: `seed` cannot change"));
 }
 
 /// What the program prints, with its exit code; it finds device slots in `folder` only.

@@ -54,7 +54,7 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let first = State::observe(&worker).unwrap();
     assert_eq!(first.status, Status::Running);
-    assert!(first.cause.as_ref().unwrap().starts_with("serves tiny; exits after 10 minutes"), "{first:?}");
+    assert!(first.cause.as_ref().unwrap().starts_with("serving tiny; exits after 10 minutes idle"), "{first:?}");
     // Two at once find the one that is there.
     std::thread::scope(|scope| {
         let others = [0; 2].map(|_| scope.spawn(|| asked(600)));
@@ -71,7 +71,7 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     assert!(train.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     until("the worker's end", || ended(&worker).is_some());
     let last = ended(&worker).unwrap();
-    assert_eq!((last.status, last.cause.as_deref()), (Status::Finished, Some("gave the CPU to a waiting run")));
+    assert_eq!((last.status, last.cause.as_deref()), (Status::Finished, Some("released CPU to a waiting run")));
     // The result of a run has its worker under the run, and `runs list` shows the run alone.
     let direct = said(program(folder, 600, &[&SAMPLE[..], &["short", "--runs", "runs"]].concat()).output().unwrap());
     assert_eq!(said(program(folder, 1, &[&SAMPLE[..], &["short", "--runs", "runs", "--worker"]].concat()).output().unwrap()), direct);
