@@ -154,7 +154,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
     let ended = filled(&disk, &run, 2_600_000, before, |state| {
         told.lock().unwrap().clone_from(&state.cause.unwrap());
         let answered = ask(&path, &Verb::Resume, LONG, &mut |_| {}).unwrap();
-        assert_eq!(answered.text, "goes on");
+        assert_eq!(answered.text, "resumes");
         // Whatever is held afterwards finds room.
         std::fs::remove_file(disk.path().join("filler")).unwrap();
     });
