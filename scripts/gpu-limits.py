@@ -17,8 +17,8 @@ BENCH = [
     ("decode", 64, ">=", 6000, "tokens/s"),
     ("step: memory held", 64, "<=", 56, "GiB"),
     ("step, activations recomputed: memory held", 64, "<=", 24, "GiB"),
-    ("step: |training - rollout log-prob|", 64, "<=", GAP, "nats"),
-    ("step: |training - rollout log-prob|", 256, "<=", GAP, "nats"),
+    ("step: |trainer - sampler logprob|", 64, "<=", GAP, "nats"),
+    ("step: |trainer - sampler logprob|", 256, "<=", GAP, "nats"),
 ]
 
 
@@ -54,7 +54,7 @@ def learn(report, events):
         ("valid after", trained["valid"], ">=", 0.95, ""),
         ("exact match after, against before", trained["exact"], ">=", base["exact"], ""),
         ("the run", report["seconds"], "<=", 600, "s"),
-        ("|training - rollout log-prob|, mean of the worst step", None if None in gaps else max(gaps, default=None), "<=", GAP, "nats"),
+        ("|trainer - sampler logprob|, mean of the worst step", None if None in gaps else max(gaps, default=None), "<=", GAP, "nats"),
     ], note)
 
 

@@ -2,7 +2,7 @@
 
     python3 scripts/gpu-whole.py BINARY FOLDER OUT      FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm); OUT: the figures, JSON
 
-25 steps of 8 x 8 with 64 new tokens, adapters of rank 16, evals and checkpoints at the defaults, 100 prompts of proof before and after. The weights know
+25 steps of 8 x 8 with 64 new tokens, adapters of rank 16, evals and checkpoints at the defaults, 100 test prompts before and after. The weights know
 nothing, so a small KL keeps groups of equal rewards in the gradient: the update has the reference's forward too. Every second between start and end belongs
 to one part: phases begin with their event, and of a step's phases the metrics say what was rollout, score and update.
 """
@@ -19,8 +19,8 @@ for file in glob.glob(f"{folder}/*.safetensors"):
 work = pathlib.Path(tempfile.mkdtemp(dir=pathlib.Path(out).absolute().parent))
 task = work / "invoice"
 shutil.copytree("sample-data/invoice", task)
-proof = (task / "eval-large.jsonl").read_text().splitlines(keepends=True)[:100]
-(task / "eval-large.jsonl").write_text("".join(proof))
+test = (task / "eval-large.jsonl").read_text().splitlines(keepends=True)[:100]
+(task / "eval-large.jsonl").write_text("".join(test))
 settings = dict(max_steps=25, prompt_groups_per_step=8, completions_per_prompt=8, max_completion_tokens=64, lora_rank=16, kl_beta=0.001)
 arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 start = time.time()

@@ -317,7 +317,7 @@ fn value_drift((best, now): (Level, Level)) -> Finding {
             percent(now.exact),
             percent(now.valid)
         ),
-        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and resume from an earlier checkpoint."
+        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint (--model RUN@STEP)."
             .to_owned(),
     }
 }

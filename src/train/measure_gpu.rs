@@ -343,7 +343,7 @@ impl Work<'_> {
         note(Measurement::new(&format!("{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
         note(Measurement::new(&format!("{kept}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
         if let Some(bytes) = self.engine.memory_in_use() {
-            note(Measurement::new(&format!("{kept}: peak memory"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
+            note(Measurement::new(&format!("{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
         }
         Ok(())
     }
