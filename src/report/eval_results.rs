@@ -181,6 +181,7 @@ impl Pass {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -194,10 +195,14 @@ mod tests {
                 assert_eq!(found.short_folder(), "6sx3dn");
             }
         };
-        check("step-000030-proof-trained.jsonl", Some((30, "test", "trained")));
+        check("step-000030-test-trained.jsonl", Some((30, "test", "trained")));
         check("step-000000-eval-base.jsonl", Some((0, "eval", "base")));
         check("step-000000-my-file-second_model.jsonl", Some((0, "my-file", "second_model")));
         check("step-000000-eval-base.jsonl.12.tmp", None);
         check("notes.txt", None);
+        // A run of an older program.
+        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
+        let old = EvalId::of_file(&run, "step-000000-proof-base.jsonl").unwrap();
+        assert!(old.set == "test" && old.path().ends_with("step-000000-proof-base.jsonl") && old.path().exists(), "{old:?}");
     }
 }
