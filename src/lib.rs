@@ -1,37 +1,37 @@
-//! grpo-tui: make a language model's structured output reliable. The rooms, in the order in which data flows; a room uses only rooms above it.
+//! grpo-tui: make a language model's structured output reliable. The modules, in the order in which data flows; a module uses only modules above it.
 
-// What is true without tensors or a terminal:
-pub mod advantage; // rewards of a group -> advantages
-pub mod config; // the table of keys: type, range, default, meaning, presets
-pub mod dataset; // prompt rows: reading, health, order, generator
+// Without tensors or a terminal:
 pub mod files; // opening what others may have written: regular files only, bounded, inside their folder
-pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
-pub mod plan; // a model's shape and a configuration -> memory, time, disk; can it learn
-pub mod report; // a run as one HTML file, CSV or JSON lines
-pub mod run; // the run directory: the only bridge between a worker and its viewers
-pub mod score; // completion + row -> score
+pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod secrets; // a deterministic scan of what would leave the machine
-pub mod statistics; // Wilson, exact McNemar, paired bootstrap, p^k
+pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
 pub mod text; // tokenizer, chat template, stop ids
+pub mod dataset; // prompt rows: reading, health, order, generator
+pub mod score; // completion + row -> score
+pub mod statistics; // Wilson, exact McNemar, paired bootstrap, p^k
+pub mod advantage; // rewards of a group -> advantages
+pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
+pub mod run; // the run directory: the only bridge between a worker and its viewers
+pub mod report; // a run as one HTML file, CSV or JSON lines
 
 // The engine:
 #[cfg(feature = "engine")]
-pub mod checkpoint; // atomic save and exact resume
-#[cfg(feature = "engine")]
-pub mod eval; // held-out passes
-#[cfg(feature = "engine")]
 pub mod kernels; // fused operations with their backward, one a file
 #[cfg(feature = "engine")]
-pub mod model; // tokens -> logits: the differentiable decoder, adapters, weights
+pub mod model; // tokens -> logits: the decoder, adapters, weights
 #[cfg(feature = "engine")]
 pub mod rollout; // prompts -> groups of completions
 #[cfg(feature = "engine")]
-pub mod train; // the loops, readable aloud
-#[cfg(feature = "engine")]
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
+#[cfg(feature = "engine")]
+pub mod checkpoint; // atomic save and exact resume
+#[cfg(feature = "engine")]
+pub mod eval; // targets on held-out prompts
+#[cfg(feature = "engine")]
+pub mod train; // the loops, readable aloud
 
 // The front:
-pub mod cli; // one file a subcommand
 #[cfg(feature = "view")]
 pub mod view; // the terminal workbench: model, update, draw, screens
+pub mod cli; // one file a subcommand

@@ -19,6 +19,7 @@ macro_rules! println {
 }
 
 /// A line, or lines, on standard error.
+#[allow(unused_macros)] // with neither view nor engine
 macro_rules! eprintln {
     ($($argument:tt)*) => { $crate::cli::output::tell(&format!($($argument)*)) };
 }

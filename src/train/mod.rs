@@ -1,27 +1,27 @@
 //! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
 
-mod alerts; // what a person should look at, from the last steps' numbers
-mod candidate; // a run before it exists: its speed here, and whether its groups would teach
-mod checkpointing; // checkpoints and the room for them
-mod device_monitor; // the device's condition, every few seconds
-mod early_stop; // when a run ends before its last step
-mod evaluation; // base against trained
-mod grpo; // the loop
+mod setup; // a run before its weights are read
 mod job; // everything a run works with
+mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
+mod memory_probe; // the longest gradient, tried before the first step
+mod oom_retry; // the same gradient in less memory
+mod grpo; // the loop
+mod rollout_groups; // one step's groups
+mod sft; // the same loop on the rows' own answers
+mod evaluation; // base against trained
+mod early_stop; // when a run ends before its last step
+mod checkpointing; // checkpoints and the disk space for them
+mod requests; // what users ask between two steps
+mod recorder; // what a run leaves behind
+mod metrics; // a step's numbers
+mod alerts; // what a user should look at, from the last steps' numbers
+mod device_monitor; // the device's condition, every few seconds
+mod sample; // one prompt's completions for a user
+mod sample_server; // a model that stays loaded to be sampled from
+mod pretrain; // a small model from a task's generator
 mod measure; // speed of this machine
 mod measure_gpu; // speed of a GPU
-mod measured_work; // what is made up for the two, and for a plan
-mod memory_probe; // the longest gradient, tried before the first step
-mod metrics; // a step's numbers
-mod oom_retry;
-mod pretrain; // a small model from a task's generator
-mod recorder; // what a run leaves behind
-mod requests; // what people ask between two steps
-mod rollout_groups; // one step's groups
-mod sample; // one prompt's completions for a person
-mod sample_server; // a model that stays loaded to be sampled from
-mod setup; // a run before its weights are read
-mod sft; // imitation of the rows' answers // the same gradient in less memory
+mod measured_work; // synthetic batches for the two, and for a plan
 
 pub use candidate::Candidate;
 pub use evaluation::{Report, finished_report};
