@@ -62,7 +62,7 @@ pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths 
 /// Rows and where they come from.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// `proof`, `eval`, `train`, or the file's name.
+    /// `test`, `eval`, `train`, or the file's name.
     pub(super) set: String,
     /// The file in messages.
     pub(super) label: String,
@@ -70,7 +70,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The rows of `--on proof|eval|train|FILE`.
+    /// The rows of `--on test|eval|train|FILE`.
     pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
         if let Some(set) = PromptSet::from_name(on) {
             return Self::of_set(task, set);

@@ -20,7 +20,7 @@ pub struct EvalId {
     pub folder: PathBuf,
     /// The step whose weights were read; 0 is the start.
     pub step: u64,
-    /// `eval`, `proof`, or a file's name.
+    /// `eval`, `test`, or a file's name.
     pub set: String,
     /// `base`, `trained`, or the name that the model was given.
     pub target: String,
@@ -54,7 +54,7 @@ impl EvalId {
         eval_path(&self.folder, self.step, &self.set, &self.target)
     }
 
-    /// The name of a file in `evals/`: `step-000050-proof-trained.jsonl`.
+    /// The name of a file in `evals/`: `step-000050-test-trained.jsonl`.
     fn of_file(folder: &Path, name: &str) -> Option<Self> {
         let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
         let (set, target) = rest.rsplit_once('-')?;
@@ -95,10 +95,12 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         found.retain(|pass| pass.step > 0 || pass.target != "trained");
     }
     found.sort_by(|a, b| (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target)));
+    // A run that an older program began may have a file of either name.
+    found.dedup();
     Ok(found)
 }
 
-/// What is compared where nobody chose: the start and the result on the proof set, else on the eval set.
+/// What is compared where nobody chose: the start and the result on the test set, else on the eval set.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
@@ -141,7 +143,7 @@ impl Pass {
         let records = read_evals(&id.path())?;
         let task = Task::load(&id.folder.join("task"))?;
         let own = crate::files::read(&id.folder.join(PROMPTS_FILE)).ok();
-        let of_set = || PromptSet::ALL.into_iter().find(|set| set.name() == id.set).and_then(|set| task.set_file(set));
+        let of_set = || PromptSet::from_name(&id.set).and_then(|set| task.set_file(set));
         let (label, bytes) = match (own, of_set()) {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
             (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),

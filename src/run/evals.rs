@@ -250,8 +250,8 @@ impl Comparison {
 
 /// Where the results of an eval are read: in their file, or in the one that older programs called `proof`.
 pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
-    let old = folder.join(eval_file(step, "proof", target));
-    if set == "test" && old.exists() { old } else { folder.join(eval_file(step, set, target)) }
+    let (new, old) = (folder.join(eval_file(step, set, target)), folder.join(eval_file(step, "proof", target)));
+    if set == "test" && !new.exists() && old.exists() { old } else { new }
 }
 
 /// The file of an eval's results, relative to the run: `evals/step-000050-test-trained.jsonl`.

@@ -16,7 +16,7 @@ use super::events::{End, EventBody};
 use super::history::RunState;
 use super::lock::RunLock;
 use super::worker_state::{StateWriter, Status};
-use super::writer::{EventWriter, lost_log};
+use super::writer::{EventWriter, is_gone, lost_log};
 
 /// What a training loop needs of the run that it computes. Dropped, it says no more, and another worker may begin.
 #[derive(Debug)]
@@ -109,8 +109,7 @@ impl Worker {
         let path = self.lock.run();
         let log = path.join("events.jsonl");
         let lost = match self.lock.footing().check() {
-            // A file system that does not answer proves nothing.
-            Ok(()) if !matches!(log.try_exists(), Ok(false)) => return Ok(()),
+            Ok(()) if !is_gone(&log) => return Ok(()),
             Ok(()) => lost_log(&log),
             Err(error) => error,
         };

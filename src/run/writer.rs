@@ -86,6 +86,11 @@ impl EventWriter {
     }
 }
 
+/// Whether there is no such log any more; a file system that does not answer proves nothing.
+pub(super) fn is_gone(log: &Path) -> bool {
+    matches!(log.try_exists(), Ok(false))
+}
+
 /// The log was removed under its worker: what came after would be nowhere.
 pub(super) fn lost_log(path: &Path) -> RunError {
     RunError::Lost { path: path.parent().unwrap_or(path).to_owned(), why: "its events.jsonl was removed or replaced".to_owned() }

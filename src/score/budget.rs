@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::panic::resume_unwind;
 
-use super::guard::guarded;
+use crate::text::catch_panic::catch_panic;
 
 /// Bytes of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
@@ -47,7 +47,7 @@ thread_local! {
 pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, BudgetExceeded> {
     let before = LEFT.replace(*budget);
     REASON.set(None);
-    let result = guarded(work);
+    let result = catch_panic(work).ok();
     *budget = LEFT.replace(before);
     result.ok_or_else(|| REASON.take().unwrap_or(BudgetExceeded::Panic))
 }

@@ -6,7 +6,6 @@ mod budget;
 mod completion_line;
 mod data_problems;
 mod field_compare;
-mod guard;
 mod instance;
 pub mod json;
 mod partial_credit;

@@ -21,7 +21,7 @@ use crate::run::error::RunError;
 use crate::run::liveness::HEARTBEAT;
 use crate::run::lock::{FolderIdentity, RunLock};
 use crate::run::worker_state::{StateWriter, Status};
-use crate::run::writer::lost_log;
+use crate::run::writer::{is_gone, lost_log};
 
 /// How often the drop box, the socket's file and the stop flag are looked at.
 const ROUND: Duration = Duration::from_millis(500);
@@ -173,8 +173,7 @@ impl Keeper {
     /// Whether the worker still has its folder and its log.
     fn stands(&self) -> Result<(), RunError> {
         self.footing.check()?;
-        let gone = |log: &PathBuf| matches!(log.try_exists(), Ok(false));
-        self.log.as_ref().filter(|log| gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
+        self.log.as_ref().filter(|log| is_gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
     }
 
     fn handle_stop(&mut self, stop: Stop) {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::report::{passes_of, short_id};
 use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
+use crate::task::current_set_name;
 use crate::view::message::{Command, Work};
 use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
@@ -80,7 +81,7 @@ fn ask_worker(model: &mut Model) -> Vec<Command> {
 /// Say what it will cost, as far as that was measured, and start it after a yes.
 fn confirm(model: &mut Model, on: String) {
     let Some(run) = model.workbench.current_run() else { return };
-    let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == on).collect();
+    let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
     let cost = match passes.last() {
         Some(pass) => {
             let slowest = passes.iter().map(|pass| pass.seconds).fold(0.0, f64::max);

@@ -108,15 +108,11 @@ fn read(file: &Path) -> Result<Kept, String> {
     let kept: Kept = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     match &kept.of {
         DraftTarget::Messages(Origin { set, .. }) | DraftTarget::Expected(Origin { set, .. }) | DraftTarget::New { set, .. } => {
-            set_called(set).map(|_| ()).ok_or_else(|| format!("unknown prompt set {set:?}"))?;
+            PromptSet::from_name(set).map(|_| ()).ok_or_else(|| format!("unknown prompt set {set:?}"))?;
         }
         DraftTarget::System { .. } => {}
     }
     Ok(kept)
-}
-
-fn set_called(name: &str) -> Option<PromptSet> {
-    PromptSet::ALL.into_iter().find(|set| set.name() == name)
 }
 
 fn is_of_task(model: &Model, mark: &str) -> bool {
@@ -225,7 +221,7 @@ fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
 }
 
 fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), String> {
-    let found = set_called(name).and_then(|set| Some((set, open.task.set_file(set)?)));
+    let found = PromptSet::from_name(name).and_then(|set| Some((set, open.task.set_file(set)?)));
     found.ok_or_else(|| format!("task.toml no longer names {name} prompts"))
 }
 

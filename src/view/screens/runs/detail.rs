@@ -176,7 +176,7 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
     if best == Some(step) { format!("{step}{}", theme.glyph("★", "(best)")) } else { step.to_string() }
 }
 
-/// `proof valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
+/// `test valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
 fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
     let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
     let is_base = trained.is_some_and(|(step, _)| *step == 0);
