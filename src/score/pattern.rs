@@ -6,7 +6,6 @@ use serde_json::{Value as SchemaValue, json};
 use super::budget::{BudgetExceeded, end};
 use super::instance::Completion;
 use super::json::{Kind, Value};
-use super::schema::shorten;
 
 /// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole string.
 pub(super) const BACKTRACK_LIMIT: usize = 100_000;
@@ -107,6 +106,15 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
     fn is_valid(&self, value: &'i Value<'i>) -> bool {
         self.validate(value).is_ok()
     }
+}
+
+/// At most 80 characters of it, in one line.
+pub(super) fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }
 
 #[cfg(test)]

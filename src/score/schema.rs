@@ -9,7 +9,7 @@ use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validato
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
 use super::json::{self, Places, Value};
-use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key};
+use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
 use super::{FailureClass, ScoreError, schema_rewrite};
 use crate::task::{Task, encoded};
 
@@ -437,15 +437,6 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
         Kind::AdditionalItems { limit } => format!("more than {limit} items in {found}"),
         _ => error.masked_with(found).to_string(),
     }
-}
-
-/// At most 80 characters of it, in one line.
-pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }
 
 #[cfg(test)]

@@ -25,7 +25,10 @@ fn complaints_about_task_toml() {
     check("[score]\nstrip_thinkin = true\n", "line 4 column 1: unknown key `score.strip_thinkin`; did you mean `strip_thinking`?");
     check("[score]\nstrip_thinking = \"yes\"\n", "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"");
     check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` must be \"json_schema\", not \"sql\"");
-    check("[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n", "line 5 column 9: `prompts.proof` is the old name of `test`, which is set too: remove one");
+    check(
+        "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
+        "line 5 column 9: `prompts.proof` is the old name of `test`, which is set too: remove one",
+    );
     check("[score]\ntiers = { valid = \"1\" }\n", "line 4 column 19: `score.tiers.valid` must be a number, not the string \"1\"");
     check("[score]\ntiers = { valid = 1e308 }\n", "line 4 column 19: `score.tiers.valid` must be between -1000000 and 1000000, not 1e308");
     check(
