@@ -69,8 +69,8 @@ impl Action {
     pub fn is_here(&self, model: &Model) -> bool {
         match self.place {
             Place::Everywhere => true,
-            Place::On(screen) => screen == model.screen,
-            Place::In(screen, pane) => screen == model.screen && pane == screens::of(screen).pane_of(model),
+            Place::On(screen) => screen == model.shared.screen,
+            Place::In(screen, pane) => screen == model.shared.screen && pane == screens::of(screen).pane_of(model),
         }
     }
 }

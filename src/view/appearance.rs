@@ -135,13 +135,13 @@ impl Appearance {
 
     /// Let the model look like this. What is wrong is told.
     pub fn apply(self, model: &mut Model) {
-        model.theme = self.theme;
-        model.keymap = self.keymap;
-        model.options.low_bandwidth = self.low_bandwidth;
-        model.options.notifications = self.notifications;
-        model.options.mouse = self.mouse;
+        model.shared.theme = self.theme;
+        model.shared.keymap = self.keymap;
+        model.shared.options.low_bandwidth = self.low_bandwidth;
+        model.shared.options.notifications = self.notifications;
+        model.shared.options.mouse = self.mouse;
         for note in self.notes {
-            model.complain(note);
+            model.shared.complain(note);
         }
     }
 }

@@ -24,24 +24,24 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     if area.width == 0 || area.height == 0 {
         return;
     }
-    frame.render_widget(Block::new().style(model.theme.style(Role::Text)), area);
+    frame.render_widget(Block::new().style(model.shared.theme.style(Role::Text)), area);
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         frame.render_widget(Paragraph::new(one_line(model)), Rect { height: 1, ..area });
         return;
     }
     let [top, body, bottom] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
-    frame.render_widget(Paragraph::new(header(model, top.width)).style(model.theme.style(Role::Bar)), top);
-    (screens::of(model.screen).draw)(model, frame, body);
-    frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.theme.style(Role::Bar)), bottom);
+    frame.render_widget(Paragraph::new(header(model, top.width)).style(model.shared.theme.style(Role::Bar)), top);
+    (screens::of(model.shared.screen).draw)(model, frame, body);
+    frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
     popup::draw(model, frame, body);
-    if model.theme.ascii {
+    if model.shared.theme.ascii {
         in_ascii(frame.buffer_mut());
     }
 }
 
 /// All that a very small terminal can say.
 fn one_line(model: &Model) -> String {
-    match model.workbench.current_run() {
+    match model.shared.current_run() {
         Some(run) => {
             let reward = run.history.metric_at("reward", run.history.last_step);
             let reward = reward.map_or_else(String::new, |reward| format!(" reward {reward:.2}"));
@@ -55,7 +55,7 @@ fn one_line(model: &Model) -> String {
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
     let tab = |(index, screen): (usize, Screen), full: bool| {
         let title = screens::of(screen).title;
-        let text = match (screen == model.screen, full) {
+        let text = match (screen == model.shared.screen, full) {
             (true, _) => format!("[{} {title}]", index + 1),
             (false, true) => format!(" {} {title} ", index + 1),
             (false, false) => format!(" {} ", index + 1),
@@ -74,20 +74,20 @@ fn columns_of(tabs: &[(String, Screen)]) -> usize {
 /// The screen whose tab stands at a column of the header.
 pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
     let mut end = 0;
-    tabs(model, model.size.0).into_iter().find_map(|(text, screen)| {
+    tabs(model, model.shared.size.0).into_iter().find_map(|(text, screen)| {
         end += text.width();
         ((column as usize) < end).then_some(screen)
     })
 }
 
 fn header(model: &Model, columns: u16) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let tabs = tabs(model, columns);
     let room = (columns as usize).saturating_sub(columns_of(&tabs));
     let bar = theme.style(Role::Bar);
     let mut spans: Vec<Span<'static>> = tabs
         .into_iter()
-        .map(|(text, screen)| match screen == model.screen {
+        .map(|(text, screen)| match screen == model.shared.screen {
             true => Span::styled(text, bar.patch(theme.style(Role::Accent))),
             false => Span::styled(text, bar),
         })
@@ -101,13 +101,17 @@ fn header(model: &Model, columns: u16) -> Line<'static> {
 
 /// The task, and the current run with its state: the longest words first, then shorter ones for less room.
 fn places(model: &Model) -> Vec<String> {
-    let task = model.workbench.task.as_ref().map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
-    let unsaved = if model.workbench.draft.is_changed() { "*" } else { "" };
+    let task = model.shared.task.as_ref().map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
+    let unsaved = if model.shared.draft.is_changed() { "*" } else { "" };
     let task = format!("{task}{unsaved}");
     // What a slow link costs is worth a word there, and only there.
-    let slow = model.options.low_bandwidth || model.options.remote;
-    let link = if slow && model.bytes_per_second >= 1000 { format!("{} kB/s  ", model.bytes_per_second / 1000) } else { String::new() };
-    let Some(run) = model.workbench.current_run() else { return vec![format!("{link}{task}"), task] };
+    let slow = model.shared.options.low_bandwidth || model.shared.options.remote;
+    let link = if slow && model.shared.bytes_per_second >= 1000 {
+        format!("{} kB/s  ", model.shared.bytes_per_second / 1000)
+    } else {
+        String::new()
+    };
+    let Some(run) = model.shared.current_run() else { return vec![format!("{link}{task}"), task] };
     let (id, status) = (run.id(), run.status().name());
     let short = short_id(&id);
     let step = run.history.last_step;
@@ -123,13 +127,13 @@ fn places(model: &Model) -> Vec<String> {
 
 /// News, else the keys of what can be done here; the way to help is always there.
 fn footer(model: &Model, columns: u16) -> Line<'static> {
-    let theme = &model.theme;
-    if let Some(notice) = model.notices.shown(model.now_ms) {
+    let theme = &model.shared.theme;
+    if let Some(notice) = model.shared.notices.shown(model.shared.now_ms) {
         return news(model, notice, columns as usize);
     }
     let bar = theme.style(Role::Bar);
     let hint = |action: &Action| {
-        let key = model.keymap.keys(action).into_iter().find(|key| !is_for_text(model, *key))?;
+        let key = model.shared.keymap.keys(action).into_iter().find(|key| !is_for_text(model, *key))?;
         Some((format!(" {key}"), format!(" {} ", action.hint)))
     };
     let width = |(key, hint): &(String, String)| key.width() + hint.width();
@@ -158,7 +162,7 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
 
 /// The latest notice; where it is too long, with the way to all of it.
 fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let (mark, role) = notice.level.look(theme);
     let mark = format!(" {mark} ");
     let style = theme.style(Role::Bar).patch(theme.style(role));
@@ -166,7 +170,7 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     if mark.width() + text.width() <= columns {
         return Line::styled(format!("{mark}{text}"), style);
     }
-    let more = action::find("notices").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
+    let more = action::find("notices").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
     let more = more.map_or_else(String::new, |key| format!(" {key} more "));
     let room = columns.saturating_sub(mark.width() + more.width() + 1);
     Line::from(vec![

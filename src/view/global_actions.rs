@@ -10,12 +10,12 @@ use super::{messages, screens};
 /// Their part of the table.
 pub const ACTIONS: &[Action] = &[
     Action::new("help", "Show help", "help", &["?"], Place::Everywhere, |model| {
-        model.popup = Some(Popup::Help(Help::new(model)));
+        model.shared.popup = Some(Popup::Help(Help::new(model)));
         Vec::new()
     })
     .also(&["keys", "shortcuts"]),
     Action::new("palette", "Command palette", "palette", &["ctrl-p", ":"], Place::Everywhere, |model| {
-        model.popup = Some(Popup::Palette(Palette::default()));
+        model.shared.popup = Some(Popup::Palette(Palette::default()));
         Vec::new()
     })
     .also(&["commands", "actions"]),
@@ -31,13 +31,13 @@ pub const ACTIONS: &[Action] = &[
     Action::new("pane.next", "Next pane", "pane", &["tab"], Place::Everywhere, |model| move_focus(model, 1)),
     Action::new("pane.previous", "Previous pane", "", &["backtab"], Place::Everywhere, |model| move_focus(model, -1)),
     Action::new("pane.zoom", "Toggle zoom", "zoom", &["z"], Place::Everywhere, |model| {
-        model.zoomed = !model.zoomed;
+        model.shared.zoomed = !model.shared.zoomed;
         Vec::new()
     })
     .also(&["zoom", "maximize", "fullscreen"]),
     Action::new("notices", "Show messages", "", &["alt-n"], Place::Everywhere, |model| {
-        let lines = model.notices.all().iter().rev().map(|notice| messages::line(&model.theme, notice)).collect();
-        model.popup = Some(Popup::Page(Page::new("Messages", lines)));
+        let lines = model.shared.notices.all().iter().rev().map(|notice| messages::line(&model.shared.theme, notice)).collect();
+        model.shared.popup = Some(Popup::Page(Page::new("Messages", lines)));
         Vec::new()
     })
     .also(&["messages", "notifications", "log"]),
@@ -48,28 +48,28 @@ pub const ACTIONS: &[Action] = &[
 
 /// Leave; what is unsaved is asked about. Asked a second time, by the same key, it is left at once.
 fn quit(model: &mut Model) -> Vec<Command> {
-    let schema = model.workbench.draft.is_changed().then_some("schema");
+    let schema = model.shared.draft.is_changed().then_some("schema");
     let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());
     let unsaved: Vec<&str> = schema.into_iter().chain(prompts).collect();
-    let is_asked = matches!(&model.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));
+    let is_asked = matches!(&model.shared.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));
     if unsaved.is_empty() || is_asked {
         return vec![Command::Quit];
     }
     let text = format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
     // What lay in front comes back after a no.
-    let before = model.popup.take();
+    let before = model.shared.popup.take();
     let question = Confirm::new(LEAVING, text, "quit", |_| vec![Command::Quit]).otherwise(move |model| {
-        model.popup = before;
+        model.shared.popup = before;
         Vec::new()
     });
-    model.popup = Some(Popup::Confirm(question));
+    model.shared.popup = Some(Popup::Confirm(question));
     Vec::new()
 }
 
 const LEAVING: &str = "Quit with unsaved changes?";
 
 fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
-    let screen = screens::of(model.screen);
+    let screen = screens::of(model.shared.screen);
     let panes = screen.panes;
     if panes.is_empty() {
         return Vec::new();

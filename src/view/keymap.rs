@@ -54,7 +54,7 @@ impl Keymap {
 
 /// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions what no text can be.
 pub fn is_for_text(model: &Model, chord: Chord) -> bool {
-    let is_typing = (screens::of(model.screen).is_typing)(model);
+    let is_typing = (screens::of(model.shared.screen).is_typing)(model);
     let is_tab = chord.code == KeyCode::Tab && chord.modifiers.is_empty();
     is_typing && (!chord.is_command() || (is_tab && screens::takes_tab(model)))
 }

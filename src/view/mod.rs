@@ -43,10 +43,10 @@ pub use terminal::{ViewExit, run};
 
 /// The first commands of a model: open the task, list the runs.
 pub fn start(model: &mut Model) -> Vec<Command> {
-    for note in std::mem::take(&mut model.options.notes) {
-        model.complain(note);
+    for note in std::mem::take(&mut model.shared.options.notes) {
+        model.shared.complain(note);
     }
-    let task = model.options.task.clone();
+    let task = model.shared.options.task.clone();
     let mut commands = shared::open_task(model, task);
     commands.extend(shared::go_to(model, Screen::Runs));
     update::numbered(model, commands)

@@ -1,14 +1,8 @@
 //! The model: everything that the view knows, and nothing that it draws with. `update` changes it, `draw` reads it.
 
-use std::collections::HashMap;
-
-use super::keymap::Keymap;
-use super::messages::{Level, Notices};
 use super::options::Options;
-use super::popup::Popup;
 use super::screens::{eval, launch, live, prompts, runs, schema, scores};
-use super::shared::Workbench;
-use super::theme::Theme;
+use super::shared::Shared;
 
 /// One of the seven screens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -38,34 +32,10 @@ impl Screen {
 /// Everything that the view knows.
 #[derive(Debug)]
 pub struct Model {
-    /// How the program was started and what this terminal can do.
-    pub options: Options,
-    /// The screen in front.
-    pub screen: Screen,
-    /// What lies over the screen and takes all keys: help, palette, questions.
-    pub popup: Option<Popup>,
-    /// Columns and rows of the terminal.
-    pub size: (u16, u16),
-    /// Time of the latest message, milliseconds since 1970.
-    pub now_ms: u64,
-    /// Styles.
-    pub theme: Theme,
-    /// Keys.
-    pub keymap: Keymap,
-    /// What all screens share: task, drafts, runs.
-    pub workbench: Workbench,
-    /// Sentences for the user.
-    pub notices: Notices,
-    /// Whether the focused pane fills the screen.
-    pub zoomed: bool,
-    /// Bytes a second to the terminal, lately.
-    pub bytes_per_second: u64,
-    /// Keys pressed so far: work that ends in a question asks it only where none was pressed meanwhile.
-    pub keys: u64,
+    /// What all screens share.
+    pub shared: Shared,
     /// Time and place of the last click, until it was half of a double click.
     pub clicked: Option<(u64, (u16, u16))>,
-    /// The newest work of each key, and whether it still runs.
-    pub work: HashMap<&'static str, Running>,
     /// Screen 1.
     pub runs: runs::Runs,
     /// Screen 2.
@@ -82,33 +52,12 @@ pub struct Model {
     pub eval: eval::Eval,
 }
 
-/// Work of one key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Running {
-    /// Counts the works of this key; only the newest may change the model.
-    pub generation: u64,
-    /// Whether it still runs.
-    pub busy: bool,
-}
-
 impl Model {
     /// The model at the start; `super::start` gives the first commands.
     pub fn new(options: Options) -> Self {
-        let workbench = Workbench::new(&options);
         Self {
-            screen: Screen::default(),
-            popup: None,
-            size: (80, 24),
-            now_ms: 0,
-            theme: options.theme.clone(),
-            keymap: options.keymap.clone(),
-            workbench,
-            notices: Notices::default(),
-            zoomed: false,
-            bytes_per_second: 0,
-            keys: 0,
+            shared: Shared::new(options),
             clicked: None,
-            work: HashMap::new(),
             runs: runs::Runs::default(),
             schema: schema::Schema::default(),
             prompts: prompts::Prompts::default(),
@@ -116,27 +65,11 @@ impl Model {
             launch: launch::Launch::default(),
             live: live::Live::default(),
             eval: eval::Eval::default(),
-            options,
         }
-    }
-
-    /// Whether work of this key runs.
-    pub fn is_busy(&self, key: &str) -> bool {
-        self.work.get(key).is_some_and(|running| running.busy)
     }
 
     /// Whether a popup or a text field takes the keys now.
     pub fn takes_text(&self) -> bool {
-        self.popup.is_some() || (super::screens::of(self.screen).is_typing)(self)
-    }
-
-    /// Tell the user something that went as it should.
-    pub fn say(&mut self, text: impl Into<String>) {
-        self.notices.tell(self.now_ms, Level::Done, text.into());
-    }
-
-    /// Tell the user what went wrong and what to do.
-    pub fn complain(&mut self, text: impl Into<String>) {
-        self.notices.tell(self.now_ms, Level::Complaint, text.into());
+        self.shared.popup.is_some() || (super::screens::of(self.shared.screen).is_typing)(self)
     }
 }

@@ -47,7 +47,7 @@ pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         return (action.perform)(model);
     }
     // The popup is taken out while it works, so that it may change the model; unless it is done it goes back.
-    let Some(mut popup) = model.popup.take() else { return Vec::new() };
+    let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
     let outcome = match &mut popup {
         Popup::Help(help) => help.key(event),
         Popup::Palette(palette) => palette.key(model, event),
@@ -58,7 +58,7 @@ pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     };
     match outcome {
         Outcome::Stay => {
-            model.popup = Some(popup);
+            model.shared.popup = Some(popup);
             Vec::new()
         }
         Outcome::Close => Vec::new(),
@@ -70,13 +70,13 @@ pub fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 fn of_program(model: &Model, event: KeyEvent) -> Option<&'static Action> {
     let chord = Chord::of(event);
     let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
-    let wanted = |action: &&Action| ["quit", "suspend", "redraw"].contains(&action.id) && model.keymap.keys(action).contains(&chord);
+    let wanted = |action: &&Action| ["quit", "suspend", "redraw"].contains(&action.id) && model.shared.keymap.keys(action).contains(&chord);
     global_actions::ACTIONS.iter().filter(|_| modified).find(wanted)
 }
 
 /// Pasted text while a popup is in front.
 pub fn paste(model: &mut Model, text: &str) -> Vec<Command> {
-    match &mut model.popup {
+    match &mut model.shared.popup {
         Some(Popup::Ask(ask)) => ask.paste(text),
         Some(Popup::Palette(palette)) => palette.paste(text),
         _ => {}
@@ -88,11 +88,11 @@ pub fn paste(model: &mut Model, text: &str) -> Vec<Command> {
 pub fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let rows = match event.kind {
         MouseEventKind::Down(MouseButton::Left) => {
-            let row = match &model.popup {
+            let row = match &model.shared.popup {
                 Some(Popup::Palette(palette)) => palette.row_at(model, (event.column, event.row)),
                 _ => None,
             };
-            let (Some(row), Some(Popup::Palette(palette))) = (row, &mut model.popup) else { return Vec::new() };
+            let (Some(row), Some(Popup::Palette(palette))) = (row, &mut model.shared.popup) else { return Vec::new() };
             palette.go_to(row);
             return key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
         }
@@ -100,7 +100,7 @@ pub fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         MouseEventKind::ScrollUp => -3,
         _ => return Vec::new(),
     };
-    match &mut model.popup {
+    match &mut model.shared.popup {
         Some(Popup::Help(help)) => help.page.scroll(rows),
         Some(Popup::Page(page)) => page.scroll(rows),
         Some(Popup::Palette(palette)) => palette.go(rows.signum() as isize),
@@ -111,7 +111,7 @@ pub fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
 
 /// Draws the popup over a screen.
 pub fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    match &model.popup {
+    match &model.shared.popup {
         Some(Popup::Help(help)) => help.draw(model, frame, area),
         Some(Popup::Palette(palette)) => palette.draw(model, frame, area),
         Some(Popup::Ask(ask)) => ask.draw(model, frame, area),
@@ -154,7 +154,7 @@ fn window(model: &Model, frame: &mut Frame<'_>, area: Rect, title: &str, columns
     use ratatui::widgets::Clear;
     let place = place(area, columns, rows);
     frame.render_widget(Clear, place);
-    let pane = super::pane::pane(&model.theme, title, true);
+    let pane = super::pane::pane(&model.shared.theme, title, true);
     let inside = pane.inner(place);
     frame.render_widget(pane, place);
     inside

@@ -58,7 +58,7 @@ impl Keeper {
             move || keeper.carry_out(&path, number, text.as_deref()),
             move |model, done| {
                 if let Err(error) = done {
-                    model.complain(format!("{what}: draft not saved: {error}"));
+                    model.shared.complain(format!("{what}: draft not saved: {error}"));
                 }
                 Vec::new()
             },

@@ -96,8 +96,8 @@ fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
 
 fn told(model: &mut Model, name: &str, answer: Result<String, String>, then: Then) -> Vec<Command> {
     match answer {
-        Ok(text) => model.say(format!("{name}: {text}")),
-        Err(error) => model.complain(error),
+        Ok(text) => model.shared.say(format!("{name}: {text}")),
+        Err(error) => model.shared.complain(error),
     }
     then(model)
 }
@@ -117,7 +117,7 @@ fn key(verb: &Verb) -> &'static str {
 
 /// Let the current run go on.
 pub fn resume_current(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+    let Some(run) = model.shared.current.clone() else { return Vec::new() };
     vec![resume(model, &run, |_| Vec::new())]
 }
 
@@ -130,7 +130,7 @@ pub fn resume(model: &Model, run: &Path, then: Then) -> Command {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
                 outlet.put(move |model| {
-                    model.say(text);
+                    model.shared.say(text);
                     Vec::new()
                 });
                 call.json().map(|_| "resumed by a new worker".to_owned())

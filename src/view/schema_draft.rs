@@ -122,7 +122,7 @@ impl Draft {
             move |_| task.map(|task| diagnose(&task, &text)),
             |model, found| {
                 let Some(found) = found else { return Vec::new() };
-                let draft = &mut model.workbench.draft;
+                let draft = &mut model.shared.draft;
                 draft.faults = found.faults;
                 match (found.scorer, found.task) {
                     (Ok(scorer), Some(task)) => {
@@ -145,7 +145,7 @@ impl Draft {
             "schema.saved",
             move |_| task.and_then(|task| Scorer::new(&task.with_schema_text(&text).ok()?).ok()),
             |model, scorer| {
-                model.workbench.draft.saved_scorer = scorer.map(Arc::new);
+                model.shared.draft.saved_scorer = scorer.map(Arc::new);
                 screens::changed(model, Change::Schema)
             },
         )
@@ -180,34 +180,34 @@ impl Draft {
 
 /// The text was edited: it is compiled beside the view, and kept where a crash does not reach it once typing pauses.
 pub fn edited(model: &mut Model, text: String) -> Vec<Command> {
-    model.workbench.draft.text = text;
-    vec![model.workbench.draft.compile()]
+    model.shared.draft.text = text;
+    vec![model.shared.draft.compile()]
 }
 
 /// Another text from outside the editor: a draft, the file's, an external editor's.
 fn replaced(model: &mut Model, text: String) -> Vec<Command> {
     let mut commands = edited(model, text);
     commands.extend(screens::schema::show_text(model));
-    commands.extend(model.workbench.draft.keep());
+    commands.extend(model.shared.draft.keep());
     commands
 }
 
 /// A second has passed: the unsaved text is kept, and the file is looked at while the screen shows it.
 pub fn second(model: &mut Model) -> Vec<Command> {
-    let shown = model.screen == Screen::Schema;
-    let draft = &mut model.workbench.draft;
+    let shown = model.shared.screen == Screen::Schema;
+    let draft = &mut model.shared.draft;
     let mut commands: Vec<Command> = draft.keep().into_iter().collect();
     if !draft.is_changed() && draft.kept.is_some() {
         commands.extend(draft.forget());
     }
-    if shown && draft.theirs.is_none() && !model.is_busy("draft.disk") && !model.is_busy("task.save") {
+    if shown && draft.theirs.is_none() && !model.shared.is_busy("draft.disk") && !model.shared.is_busy("task.save") {
         commands.extend(look_at_file(model));
     }
     commands
 }
 
 fn look_at_file(model: &Model) -> Option<Command> {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     let (path, seen, base) = (draft.file()?, draft.seen, draft.base.clone()?);
     Some(Work::once(
         "draft.disk",
@@ -218,14 +218,14 @@ fn look_at_file(model: &Model) -> Option<Command> {
             (path, stamp, text)
         },
         |model, (path, stamp, text)| {
-            if model.workbench.draft.file().as_ref() != Some(&path) || model.is_busy("task.save") {
+            if model.shared.draft.file().as_ref() != Some(&path) || model.shared.is_busy("task.save") {
                 return Vec::new();
             }
-            let draft = &mut model.workbench.draft;
+            let draft = &mut model.shared.draft;
             let vanished = draft.seen.is_some() && stamp.is_none();
             draft.seen = stamp;
             if vanished {
-                model.complain(format!("{} was deleted on disk: save to write it again", path.display()));
+                model.shared.complain(format!("{} was deleted on disk: save to write it again", path.display()));
             }
             match text {
                 Some(text) => on_disk(model, text),
@@ -237,7 +237,7 @@ fn look_at_file(model: &Model) -> Option<Command> {
 
 /// What the file holds now. Without unsaved text it is taken; else the user decides.
 fn on_disk(model: &mut Model, text: String) -> Vec<Command> {
-    let draft = &mut model.workbench.draft;
+    let draft = &mut model.shared.draft;
     if text == draft.saved {
         return Vec::new();
     }
@@ -248,12 +248,12 @@ fn on_disk(model: &mut Model, text: String) -> Vec<Command> {
     let name = draft.base.as_ref().map_or_else(String::new, |task| task.schema_file.clone());
     if draft.is_changed() {
         draft.theirs = Some(text);
-        model.complain(format!("{name} changed on disk while you have unsaved edits: choose a version on screen 2"));
+        model.shared.complain(format!("{name} changed on disk while you have unsaved edits: choose a version on screen 2"));
         return Vec::new();
     }
     draft.saved.clone_from(&text);
     let saved = draft.compile_saved();
-    model.say(format!("{name} changed on disk: reloaded"));
+    model.shared.say(format!("{name} changed on disk: reloaded"));
     let mut commands = replaced(model, text);
     commands.push(saved);
     commands
@@ -261,7 +261,7 @@ fn on_disk(model: &mut Model, text: String) -> Vec<Command> {
 
 /// A file was written by an external editor or by this program.
 pub fn file_written(model: &mut Model, path: &Path) -> Vec<Command> {
-    let draft = &mut model.workbench.draft;
+    let draft = &mut model.shared.draft;
     if draft.file().as_deref() == Some(path) {
         draft.seen = None;
         return look_at_file(model).into_iter().collect();
@@ -274,14 +274,14 @@ pub fn file_written(model: &mut Model, path: &Path) -> Vec<Command> {
         "draft.edited",
         move || std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
         |model, text| match text {
-            Ok(text) if text == model.workbench.draft.text => Vec::new(),
+            Ok(text) if text == model.shared.draft.text => Vec::new(),
             Ok(text) => {
-                model.workbench.draft.kept = Some(text.clone());
-                model.say("text loaded from $EDITOR, unsaved");
+                model.shared.draft.kept = Some(text.clone());
+                model.shared.say("text loaded from $EDITOR, unsaved");
                 replaced(model, text)
             }
             Err(error) => {
-                model.complain(error);
+                model.shared.complain(error);
                 Vec::new()
             }
         },
@@ -291,7 +291,7 @@ pub fn file_written(model: &mut Model, path: &Path) -> Vec<Command> {
 
 /// Open the schema in the user's editor: the file where all is saved, else the kept copy of the unsaved text.
 pub fn edit_outside(model: &mut Model, line: usize) -> Vec<Command> {
-    let draft = &mut model.workbench.draft;
+    let draft = &mut model.shared.draft;
     if let Some(path) = draft.file().filter(|_| !draft.is_changed()) {
         return vec![Command::Edit { path, line }];
     }
@@ -304,7 +304,7 @@ pub fn edit_outside(model: &mut Model, line: usize) -> Vec<Command> {
         move |model, written| match written {
             Ok(path) => vec![Command::Edit { path, line }],
             Err(error) => {
-                model.complain(error);
+                model.shared.complain(error);
                 Vec::new()
             }
         },
@@ -314,22 +314,22 @@ pub fn edit_outside(model: &mut Model, line: usize) -> Vec<Command> {
 
 /// Save the text into the task's file; a task that is a part of the program becomes a copy in the data directory first.
 pub fn save(model: &mut Model) -> Vec<Command> {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     let Some(base) = draft.base.clone() else { return Vec::new() };
     let (text, saved, compiles) = (draft.text.clone(), draft.saved.clone(), draft.stale.is_none());
-    let data = model.options.data.clone();
+    let data = model.shared.options.data.clone();
     let written = text.clone();
     let work = Work::once(
         "task.save",
         move || task_files::save_schema(&base, &data, &saved, &text),
         move |model, outcome| match outcome {
             Ok(home) => {
-                model.workbench.draft.saved = written;
+                model.shared.draft.saved = written;
                 let mut commands = switch_to_copy(model, &home);
                 if !home.is_copy {
-                    model.say(format!("saved {}", home.task.label(&home.task.schema_file)));
+                    model.shared.say(format!("saved {}", home.task.label(&home.task.schema_file)));
                 }
-                let draft = &mut model.workbench.draft;
+                let draft = &mut model.shared.draft;
                 if !draft.is_changed() {
                     commands.extend(draft.forget());
                 }
@@ -342,7 +342,7 @@ pub fn save(model: &mut Model) -> Vec<Command> {
             }
             Err(task_files::SaveError::Changed(theirs)) => on_disk(model, theirs),
             Err(task_files::SaveError::Failed(error)) => {
-                model.complain(error);
+                model.shared.complain(error);
                 Vec::new()
             }
         },
@@ -355,56 +355,56 @@ pub fn switch_to_copy(model: &mut Model, home: &task_files::Home) -> Vec<Command
     if !home.is_copy {
         return Vec::new();
     }
-    model.say(format!("embedded task copied to {}: edits are saved there", home.folder.display()));
+    model.shared.say(format!("embedded task copied to {}: edits are saved there", home.folder.display()));
     let mut commands = screens::prompts::moved(model, &home.task);
-    commands.extend(model.workbench.draft.moved(&home.task, &model.options.data));
+    commands.extend(model.shared.draft.moved(&home.task, &model.shared.options.data));
     commands
 }
 
 /// Back to the text as saved. The editor can undo it.
 pub fn revert(model: &mut Model) -> Vec<Command> {
-    let text = model.workbench.draft.saved.clone();
+    let text = model.shared.draft.saved.clone();
     let mut commands = replaced(model, text);
-    commands.extend(model.workbench.draft.forget());
+    commands.extend(model.shared.draft.forget());
     commands
 }
 
 /// Take the draft of the earlier session.
 pub fn take_offer(model: &mut Model) -> Vec<Command> {
-    let Some(offer) = model.workbench.draft.offer.take() else { return Vec::new() };
-    model.workbench.draft.kept = Some(offer.text.clone());
-    model.say("draft restored, unsaved");
+    let Some(offer) = model.shared.draft.offer.take() else { return Vec::new() };
+    model.shared.draft.kept = Some(offer.text.clone());
+    model.shared.say("draft restored, unsaved");
     replaced(model, offer.text)
 }
 
 /// Throw the draft of the earlier session away.
 pub fn discard_offer(model: &mut Model) -> Vec<Command> {
-    if model.workbench.draft.offer.take().is_none() {
+    if model.shared.draft.offer.take().is_none() {
         return Vec::new();
     }
-    model.say("draft discarded");
-    model.workbench.draft.forget().into_iter().collect()
+    model.shared.say("draft discarded");
+    model.shared.draft.forget().into_iter().collect()
 }
 
 /// Keep the own text against the one on disk.
 pub fn keep_own_version(model: &mut Model) -> Vec<Command> {
-    let draft = &mut model.workbench.draft;
+    let draft = &mut model.shared.draft;
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved = theirs;
     let commands = vec![draft.compile_saved()];
-    model.say("keeping your version: saving overwrites the file on disk");
+    model.shared.say("keeping your version: saving overwrites the file on disk");
     commands
 }
 
 /// Take the text on disk instead of the own one.
 pub fn load_from_disk(model: &mut Model) -> Vec<Command> {
-    let draft = &mut model.workbench.draft;
+    let draft = &mut model.shared.draft;
     let Some(theirs) = draft.theirs.take() else { return Vec::new() };
     draft.saved.clone_from(&theirs);
     let mut commands = vec![draft.compile_saved()];
-    model.say("loaded the file from disk (undo restores your text)");
+    model.shared.say("loaded the file from disk (undo restores your text)");
     commands.extend(replaced(model, theirs));
-    commands.extend(model.workbench.draft.forget());
+    commands.extend(model.shared.draft.forget());
     commands
 }
 
@@ -417,14 +417,18 @@ fn look_for_offer(path: PathBuf) -> Command {
             Some((path, Offer { text, time_ms: time.map_or(0, |time| time.as_millis() as u64) }))
         },
         |model, found| {
-            let draft = &mut model.workbench.draft;
+            let draft = &mut model.shared.draft;
             let Some((path, offer)) = found.filter(|(path, _)| draft.recovery.as_ref() == Some(path)) else { return Vec::new() };
             if offer.text == draft.saved {
                 return draft.forget().into_iter().collect();
             }
             if offer.text != draft.text {
-                model.complain(format!("unsaved schema from {}: restore it on screen 2 ({})", super::clock(offer.time_ms), path.display()));
-                model.workbench.draft.offer = Some(offer);
+                model.shared.complain(format!(
+                    "unsaved schema from {}: restore it on screen 2 ({})",
+                    super::clock(offer.time_ms),
+                    path.display()
+                ));
+                model.shared.draft.offer = Some(offer);
             }
             Vec::new()
         },

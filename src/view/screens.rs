@@ -104,7 +104,7 @@ pub fn of(screen: Screen) -> &'static ScreenDef {
 
 /// Whether an editor of several lines has the focus: there the tab key, too, is text.
 pub fn takes_tab(model: &Model) -> bool {
-    match model.screen {
+    match model.shared.screen {
         Screen::Schema => (schema::PARTS.is_typing)(model),
         Screen::Prompts => model.prompts.editing.is_some(),
         _ => false,

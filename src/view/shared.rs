@@ -1,16 +1,20 @@
 //! What all screens share: the task and its rows, the schema as it stands in the editor, the runs that are followed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::followed_run::{FollowedRun, Told};
+use super::keymap::Keymap;
 use super::message::{Command, RunNews, Work};
+use super::messages::{Level, Notices};
 use super::model::{Model, Screen};
 use super::options::Options;
+use super::popup::Popup;
 use super::schema_draft::Draft;
 use super::screens::{self, Change};
 use super::task_files;
+use super::theme::Theme;
 use crate::dataset::{self, PromptRow};
 use crate::run::RunFolders;
 use crate::score::Scorer;
@@ -18,7 +22,31 @@ use crate::task::{PromptSet, Task};
 
 /// The shared part of the model.
 #[derive(Debug)]
-pub struct Workbench {
+pub struct Shared {
+    /// How the program was started and what this terminal can do.
+    pub options: Options,
+    /// The screen in front.
+    pub screen: Screen,
+    /// What lies over the screen and takes all keys: help, palette, questions.
+    pub popup: Option<Popup>,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// Time of the latest message, milliseconds since 1970.
+    pub now_ms: u64,
+    /// Styles.
+    pub theme: Theme,
+    /// Keys.
+    pub keymap: Keymap,
+    /// Sentences for the user.
+    pub notices: Notices,
+    /// Whether the focused pane fills the screen.
+    pub zoomed: bool,
+    /// Bytes a second to the terminal, lately.
+    pub bytes_per_second: u64,
+    /// Keys pressed so far: work that ends in a question asks it only where none was pressed meanwhile.
+    pub keys: u64,
+    /// The newest work of each key, and whether it still runs.
+    pub work: HashMap<&'static str, Running>,
     /// The task that is worked on; `None` while it loads or where it cannot be read.
     pub task: Option<Arc<OpenTask>>,
     /// Why there is no task, as a sentence.
@@ -33,6 +61,15 @@ pub struct Workbench {
     pub current: Option<PathBuf>,
     /// Runs that are drawn beside the current one.
     pub overlay: Vec<PathBuf>,
+}
+
+/// Work of one key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Counts the works of this key; only the newest may change the model.
+    pub generation: u64,
+    /// Whether it still runs.
+    pub busy: bool,
 }
 
 /// A task with all that was read of it.
@@ -59,10 +96,21 @@ pub struct SampleCompletion {
     pub line: usize,
 }
 
-impl Workbench {
+impl Shared {
     /// Nothing read yet.
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: Options) -> Self {
         Self {
+            screen: Screen::default(),
+            popup: None,
+            size: (80, 24),
+            now_ms: 0,
+            theme: options.theme.clone(),
+            keymap: options.keymap.clone(),
+            notices: Notices::default(),
+            zoomed: false,
+            bytes_per_second: 0,
+            keys: 0,
+            work: HashMap::new(),
             task: None,
             task_error: None,
             draft: Draft::default(),
@@ -70,7 +118,23 @@ impl Workbench {
             watched: BTreeMap::new(),
             current: None,
             overlay: Vec::new(),
+            options,
         }
+    }
+
+    /// Whether work of this key runs.
+    pub fn is_busy(&self, key: &str) -> bool {
+        self.work.get(key).is_some_and(|running| running.busy)
+    }
+
+    /// Tell the user something that went as it should.
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.notices.tell(self.now_ms, Level::Done, text.into());
+    }
+
+    /// Tell the user what went wrong and what to do.
+    pub fn complain(&mut self, text: impl Into<String>) {
+        self.notices.tell(self.now_ms, Level::Complaint, text.into());
     }
 
     /// The run of the screens Live, Scores and Eval.
@@ -125,15 +189,15 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
 
 /// Open a task: the one named, else the workspace's first, else the embedded one.
 pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
-    let (here, data) = (model.options.here.clone(), model.options.data.clone());
+    let (here, data) = (model.shared.options.here.clone(), model.shared.options.data.clone());
     let work = Work::once(
         "task",
         move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
         |model, found| match found {
             Ok(task) => opened(model, task),
             Err(error) => {
-                model.workbench.task_error = Some(error.clone());
-                model.complain(error);
+                model.shared.task_error = Some(error.clone());
+                model.shared.complain(error);
                 Vec::new()
             }
         },
@@ -163,9 +227,9 @@ fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, Str
 }
 
 fn opened(model: &mut Model, task: OpenTask) -> Vec<Command> {
-    model.workbench.task_error = None;
-    let mut commands = model.workbench.draft.open(&task.task, &model.options.data);
-    model.workbench.task = Some(Arc::new(task));
+    model.shared.task_error = None;
+    let mut commands = model.shared.draft.open(&task.task, &model.shared.options.data);
+    model.shared.task = Some(Arc::new(task));
     commands.extend(screens::changed(model, Change::Task));
     commands
 }
@@ -173,23 +237,23 @@ fn opened(model: &mut Model, task: OpenTask) -> Vec<Command> {
 /// Follow a run, and make it the one of the screens Live, Scores and Eval.
 pub fn show_run(model: &mut Model, run: PathBuf) -> Vec<Command> {
     let mut commands = follow(model, run.clone());
-    model.workbench.current = Some(run);
+    model.shared.current = Some(run);
     commands.extend(let_go(model));
     commands.extend(screens::changed(model, Change::CurrentRun));
     commands
 }
 
 pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
-    if model.workbench.watched.contains_key(&run) {
+    if model.shared.watched.contains_key(&run) {
         return Vec::new();
     }
-    model.workbench.watched.insert(run.clone(), FollowedRun::new(run.clone()));
+    model.shared.watched.insert(run.clone(), FollowedRun::new(run.clone()));
     vec![Command::Watch(run)]
 }
 
 /// Follow no more what nobody looks at. A run that goes on is followed to its end, which is told.
 pub fn let_go(model: &mut Model) -> Vec<Command> {
-    let Workbench { watched, current, overlay, .. } = &mut model.workbench;
+    let Shared { watched, current, overlay, .. } = &mut model.shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
     let over: Vec<PathBuf> = watched.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
     watched.retain(|path, _| !over.contains(path));
@@ -198,14 +262,14 @@ pub fn let_go(model: &mut Model) -> Vec<Command> {
 
 /// Take what is new of a followed run.
 pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
-    let Some(watched) = model.workbench.watched.get_mut(run) else { return Vec::new() };
+    let Some(watched) = model.shared.watched.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
-    for Told { level, title, text, urgent } in watched.take(news, model.now_ms) {
+    for Told { level, title, text, urgent } in watched.take(news, model.shared.now_ms) {
         let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
-        model.notices.tell(model.now_ms, level, sentence);
+        model.shared.notices.tell(model.shared.now_ms, level, sentence);
         commands.push(Command::Notify { title, text, urgent });
     }
-    if model.workbench.current.as_ref() == Some(run) {
+    if model.shared.current.as_ref() == Some(run) {
         commands.extend(screens::changed(model, Change::RunNews));
     }
     commands.extend(let_go(model));
@@ -213,7 +277,7 @@ pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<
 }
 
 pub fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
-    model.screen = screen;
-    model.zoomed = false;
+    model.shared.screen = screen;
+    model.shared.zoomed = false;
     (screens::of(screen).entered)(model)
 }

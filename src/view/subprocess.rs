@@ -77,14 +77,14 @@ impl Ended {
 
 /// How the open task is named to the program; `None` where none is open.
 pub fn task_argument(model: &Model) -> Option<String> {
-    let task = &model.workbench.task.as_ref()?.task;
-    Some(task.folder().map_or_else(|| task.name.clone(), |folder| model.options.here.join(folder).display().to_string()))
+    let task = &model.shared.task.as_ref()?.task;
+    Some(task.folder().map_or_else(|| task.name.clone(), |folder| model.shared.options.here.join(folder).display().to_string()))
 }
 
 impl Call {
     /// A call from where the view was started.
     pub fn of<A: Into<String>>(model: &Model, arguments: impl IntoIterator<Item = A>) -> Self {
-        let Options { program, here, .. } = &model.options;
+        let Options { program, here, .. } = &model.shared.options;
         Self { program: program.clone(), here: here.clone(), arguments: arguments.into_iter().map(Into::into).collect() }
     }
 

@@ -42,7 +42,7 @@ fn rows(folder: &Path) -> Vec<String> {
 fn selected_id(stage: &Stage) -> String {
     let prompts = &stage.model.prompts;
     let entry = prompts.entries[prompts.shown[prompts.cursor.index] as usize];
-    let open = stage.model.workbench.task.as_ref().unwrap();
+    let open = stage.model.shared.task.as_ref().unwrap();
     open.rows[&entry.set].as_ref().unwrap()[entry.index as usize].id.clone()
 }
 
@@ -70,7 +70,7 @@ fn written(stage: &Stage) -> String {
 }
 
 fn said(stage: &Stage) -> &str {
-    &stage.model.notices.all().last().unwrap().text
+    &stage.model.shared.notices.all().last().unwrap().text
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     assert!(said(&next).contains(file.to_str().unwrap()), "{}", said(&next));
     next.keys("f1 f3");
     second(&mut next);
-    assert!(next.model.popup.is_none() && next.model.prompts.editing.is_none());
+    assert!(next.model.shared.popup.is_none() && next.model.prompts.editing.is_none());
     // What is written then has a file of its own.
     next.keys("j x").types("[");
     second(&mut next);
@@ -112,7 +112,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     next.keys("backspace ctrl-o");
     assert!(next.model.prompts.editing.is_none() && kept(&first).is_empty());
     assert_eq!(rows(&folder).len(), 10);
-    assert!(again(&first).model.popup.is_none());
+    assert!(again(&first).model.shared.popup.is_none());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
     let left = std::fs::read(&file).unwrap();
     next.keys("ctrl-o");
     std::fs::write(&file, left).unwrap();
-    assert!(again(&stage).model.popup.is_none() && kept(&stage).is_empty());
+    assert!(again(&stage).model.shared.popup.is_none() && kept(&stage).is_empty());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
         second(&mut first);
         std::fs::write(folder.join("train.jsonl"), change(rows(&folder)).join("\n") + "\n").unwrap();
         let mut next = again(&first);
-        assert!(next.model.popup.is_some() && next.shows(asked), "{asked}: {}", next.picture());
+        assert!(next.model.shared.popup.is_some() && next.shows(asked), "{asked}: {}", next.picture());
         next.keys("y");
         assert_eq!(written(&next), written(&first));
         second(&mut next);
@@ -198,13 +198,13 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     let bad = files[0].with_file_name(files[0].file_name().unwrap().to_str().unwrap().replace(".json", "0.json"));
     std::fs::write(&bad, "{\"task\":").unwrap();
     let mut next = again(&first);
-    let complaint = next.model.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
+    let complaint = next.model.shared.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
     assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
     assert!(next.shows("system prompt"), "{}", next.picture());
     next.keys("n");
     assert!(next.shows("expected answer of train-001"), "{}", next.picture());
     next.keys("y");
-    assert!(next.model.popup.is_none());
+    assert!(next.model.shared.popup.is_none());
     next.keys("esc y");
     assert!(next.shows("messages of train-001"), "after the one that was taken up: {}", next.picture());
     next.keys("n");
@@ -231,7 +231,7 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     assert_eq!((written(&next), kept(&first).len()), (text, 2));
     second(&mut next);
     let mut last = again(&first);
-    assert!(last.model.workbench.task.as_ref().unwrap().task.folder().is_some());
+    assert!(last.model.shared.task.as_ref().unwrap().task.folder().is_some());
     assert!(last.shows("expected answer of train-001"), "{}", last.picture());
     last.keys("n");
     assert!(last.shows("messages of train-001"), "{}", last.picture());

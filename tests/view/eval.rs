@@ -258,7 +258,7 @@ fn three_passes_of_any_runs_are_chosen() {
     stage.keys("j enter j space c");
     let picture = stage.picture();
     assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
-    assert_eq!(stage.model.screen, Screen::Eval);
+    assert_eq!(stage.model.shared.screen, Screen::Eval);
     stage.keys("p p");
     assert!(stage.shows("valid: no difference found"), "the same pass of two copies: {}", stage.picture());
     // What was chosen is left with esc; without a current run nothing is shown.
@@ -314,7 +314,7 @@ fn passes_of_other_schemas_are_scored_again() {
     stage.keys("r");
     let picture = stage.picture();
     assert!(picture.contains("second step 30 → 6sx3dn step 30") && picture.contains("both 99"), "{picture}");
-    assert!(stage.model.notices.all().iter().any(|notice| notice.text.contains("scores: schema in the editor")));
+    assert!(stage.model.shared.notices.all().iter().any(|notice| notice.text.contains("scores: schema in the editor")));
     // A schema that asks for more is counted at once: nothing is valid any more.
     stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");
     let picture = stage.picture();
@@ -400,7 +400,7 @@ fn an_eval_is_started_and_its_result_comes() {
          && cp {0}/step-000030-proof-trained.jsonl $last/evals/step-000000-proof-trained.jsonl && echo 'trained: 100 prompts' >&2 && echo '{{}}' > $last/eval.json",
         evals.display()
     );
-    stage.model.options.program = program(&copy);
+    stage.model.shared.options.program = program(&copy);
     stage.keys("E");
     assert!(stage.shows("Prompt set: "));
     stage.keys("enter");
@@ -421,7 +421,7 @@ fn an_eval_is_started_and_its_result_comes() {
     assert!(stage.shows("eval  20270115-"), "{}", stage.picture());
     stage.keys("esc");
     stage.now_ms += 5_000;
-    stage.model.options.program = program("echo 'error: no such model' >&2; exit 1");
+    stage.model.shared.options.program = program("echo 'error: no such model' >&2; exit 1");
     stage.keys("E enter y");
     wait(&mut stage, "eval failed: no such model");
 }

@@ -35,7 +35,7 @@ fn stage() -> Stage {
 
 /// What a user could notice.
 fn noticed(stage: &Stage) -> (String, usize, usize) {
-    (stage.picture(), stage.asked.len(), stage.model.notices.all().len())
+    (stage.picture(), stage.asked.len(), stage.model.shared.notices.all().len())
 }
 
 /// Whether anything comes of the action after a preparation; false also where the preparation leads away from it. What cannot be seen at once, such as
@@ -63,7 +63,7 @@ fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
         [key, ..] => _ = stage.keys(key),
     }
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
-    let types = (screens::of(stage.model.screen).is_typing)(&stage.model) || matches!(stage.model.popup, Some(Popup::Ask(_)));
+    let types = (screens::of(stage.model.shared.screen).is_typing)(&stage.model) || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
     let may_type = action.asks || action.id == "launch.open" || typed_before;
     assert!(!types || may_type, "{} begins a text and is not marked so", action.id);
     (noticed(&stage), whole(&stage)) != before

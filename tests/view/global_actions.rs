@@ -7,7 +7,7 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
     let mut stage = Stage::new(120, 36);
     let check = |stage: &mut Stage, key: &str, title: &str| {
         stage.keys(key);
-        assert_eq!(grpo_tui::view::screens::of(stage.model.screen).title, title, "{key}");
+        assert_eq!(grpo_tui::view::screens::of(stage.model.shared.screen).title, title, "{key}");
     };
     for (key, title) in
         [("f2", "Schema"), ("f3", "Prompts"), ("f4", "Scores"), ("f5", "Launch"), ("f6", "Live"), ("f7", "Eval"), ("f1", "Runs")]
@@ -15,7 +15,7 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
         check(&mut stage, key, title);
     }
     stage.click(10, 0);
-    assert_eq!(grpo_tui::view::screens::of(stage.model.screen).title, "Schema");
+    assert_eq!(grpo_tui::view::screens::of(stage.model.shared.screen).title, "Schema");
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn no_hint_names_a_key_that_a_text_field_takes() {
 #[test]
 fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
     let mut stage = Stage::new(120, 36);
-    stage.model.theme.ascii = true;
+    stage.model.shared.theme.ascii = true;
     for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
         stage.keys(screen);
-        stage.model.say("größer → 語 …");
+        stage.model.shared.say("größer → 語 …");
         assert!(stage.picture().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.picture());
     }
 }
@@ -146,7 +146,7 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
         let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
         assert!(bottom(&stage).ends_with("? help"), "{columns}: {}", bottom(&stage));
         assert!(stage.picture().lines().next().unwrap().contains("[1 Runs]"));
-        stage.model.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be told in full, with its cause, its place and what to do next about it");
+        stage.model.shared.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be told in full, with its cause, its place and what to do next about it");
         let told = bottom(&stage);
         assert!(told.contains("✗ a long compl") && told.trim_end().ends_with("alt-n more"), "{columns}: {told}");
         stage.keys("alt-n");
@@ -163,11 +163,11 @@ fn leaving_with_unsaved_texts_is_asked_about() {
     stage.keys("f2 enter").types("!").keys("esc q");
     assert!(quits(&stage) == 1 && stage.shows("Unsaved: schema."), "{}", stage.picture());
     stage.keys("n");
-    assert!(stage.model.popup.is_none() && stage.model.workbench.draft.is_changed());
+    assert!(stage.model.shared.popup.is_none() && stage.model.shared.draft.is_changed());
     stage.keys("q y");
     assert_eq!(quits(&stage), 2);
     // The same key once more insists, also over another question, which is not lost.
-    stage.model.popup = None;
+    stage.model.shared.popup = None;
     stage.keys("ctrl-g").types("7").keys("ctrl-c");
     assert!(quits(&stage) == 2 && stage.shows("Quit with unsaved changes?"));
     stage.keys("n");
@@ -224,7 +224,7 @@ fn the_palette_knows_the_usual_words() {
     // What belongs to another screen and pane is gone to.
     let mut stage = Stage::new(120, 36);
     stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
-    assert!(stage.model.screen == grpo_tui::view::Screen::Schema && !stage.model.workbench.draft.is_changed());
+    assert!(stage.model.shared.screen == grpo_tui::view::Screen::Schema && !stage.model.shared.draft.is_changed());
 }
 
 #[test]
@@ -234,9 +234,9 @@ fn a_click_takes_a_row_of_the_palette() {
     let picture = stage.picture();
     let row = picture.lines().position(|line| line.contains("Go to launch")).unwrap();
     stage.click(40, 2);
-    assert!(stage.model.popup.is_some(), "beside the rows nothing happens");
+    assert!(stage.model.shared.popup.is_some(), "beside the rows nothing happens");
     stage.click(40, row as u16);
-    assert!(stage.model.popup.is_none() && stage.model.screen == grpo_tui::view::Screen::Launch, "{picture}");
+    assert!(stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch, "{picture}");
     // In a list to choose from a click chooses, and on what is chosen takes.
     stage.keys("T");
     let row = stage.picture().lines().position(|line| line.contains("▸ invoice")).unwrap();

@@ -87,7 +87,7 @@ impl Stage {
 
     /// What is drawn, cell by cell.
     pub(super) fn buffer(&self) -> ratatui::buffer::Buffer {
-        let (columns, rows) = self.model.size;
+        let (columns, rows) = self.model.shared.size;
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
         terminal.draw(|frame| draw::draw(&self.model, frame)).unwrap();
         terminal.backend().buffer().clone()

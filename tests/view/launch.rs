@@ -103,7 +103,7 @@ fn a_value_is_checked_while_it_is_typed() {
     stage.keys("enter ctrl-u").types("512");
     assert!(stage.shows("leaves no tokens for"), "{}", stage.picture());
     stage.keys("enter L");
-    assert!(stage.model.notices.all().last().unwrap().text.contains("leaves no tokens for"), "{}", stage.picture());
+    assert!(stage.model.shared.notices.all().last().unwrap().text.contains("leaves no tokens for"), "{}", stage.picture());
     stage.keys("g");
     assert!(stage.shows("cannot start: see right"), "{}", stage.picture());
     assert!(!stage.folder.path().join("arguments").exists(), "a form that does not hold together was started");
@@ -163,7 +163,7 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
         for part in expected {
             assert!(stage.shows(part), "{script}: {part} is not shown\n{}", stage.picture());
         }
-        assert_eq!(stage.model.screen, Screen::Launch);
+        assert_eq!(stage.model.shared.screen, Screen::Launch);
     };
     check("echo 'error: model `x` was not found' >&2; exit 1", "f", &["forecast failed: model `x` was", "not found"]);
     check("echo not-json", "f", &["cannot parse the forecast"]);
@@ -186,8 +186,8 @@ fn enter_starts_a_run_and_goes_to_it() {
     assert_eq!(stage.model.launch.form.compute, DeviceChoice::Cpu);
     stage.keys("g enter");
     assert_eq!(arguments(&stage), ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--name=my first", "--json"]);
-    assert_eq!(stage.model.screen, Screen::Live);
-    assert_eq!(stage.model.workbench.current.as_deref(), Some(Path::new(&run)));
+    assert_eq!(stage.model.shared.screen, Screen::Live);
+    assert_eq!(stage.model.shared.current.as_deref(), Some(Path::new(&run)));
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn printed(stage: &mut Stage) -> String {
 fn the_printed_command_trains_what_the_form_does() {
     let mut stage = stage(120, 36);
     let with_runs = |stage: &Stage| {
-        format!("--runs {}", stage.model.workbench.places.for_new_runs().display())
+        format!("--runs {}", stage.model.shared.places.for_new_runs().display())
             .replace(&stage.folder.path().display().to_string(), "FOLDER")
     };
     let expected = format!("grpo-tui train invoice {} --detach", with_runs(&stage));
@@ -275,7 +275,7 @@ fn files_of_the_task_that_changed_are_differences_to_the_last_run() {
 fn an_unsaved_schema_is_asked_about() {
     let mut stage = Stage::with(120, 36, |options| answering(options, "echo 'error: stop here' >&2; exit 1"));
     stage.keys("f5");
-    stage.model.workbench.draft.text.push(' ');
+    stage.model.shared.draft.text.push(' ');
     stage.keys("L");
     assert!(stage.shows("Schema not saved"), "{}", stage.picture());
     stage.keys("n");
@@ -317,7 +317,7 @@ fn models_and_tasks_are_chosen_from_lists() {
     assert_eq!(value(&stage, "base_model").0, "org/other");
     assert_eq!(value(&stage, "max_steps").0, "0");
     stage.keys("T").types("two").keys("enter");
-    assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.name, "two");
+    assert_eq!(stage.model.shared.task.as_ref().unwrap().task.name, "two");
 }
 
 #[test]
@@ -366,5 +366,5 @@ fn the_program_itself_answers() {
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
     assert!(stage.shows("run not started: `no/such-model` is neither a model"), "{}", stage.picture());
-    assert!(stage.model.workbench.places.list().is_empty());
+    assert!(stage.model.shared.places.list().is_empty());
 }

@@ -16,7 +16,7 @@ fn finished(columns: u16, rows: u16) -> Stage {
 fn show(stage: &mut Stage, run: PathBuf) {
     stage.act(|model| shared::show_run(model, run));
     stage.keys("f6");
-    assert_eq!(stage.model.screen, Screen::Live);
+    assert_eq!(stage.model.shared.screen, Screen::Live);
 }
 
 /// The picture without what depends on the machine: times of day.
@@ -55,7 +55,7 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     }
     for key in ["[", "p", "c", "v", "y"] {
         stage.keys(key);
-        let last = stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        let last = stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
         assert!(last.contains("no run is open"), "{key}: {last}");
     }
     let missing = stage.folder.path().join("runs/gone");
@@ -117,7 +117,7 @@ fn keys_go_through_panes_groups_and_completions() {
     assert!(stage.asked.iter().any(|asked| asked.starts_with("Copy(")), "{:?}", stage.asked);
     for key in ["p", "x", "a", "r"] {
         stage.keys(key);
-        let last = stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        let last = stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
         assert!(last.contains("is finished"), "{key}: {last}");
     }
 }
@@ -157,12 +157,12 @@ fn other_runs_lie_over_the_chart() {
     assert!(stage.shows("overlay runs") && stage.shows("[ ]"), "{}", stage.picture());
     stage.keys("space");
     assert!(stage.shows("[x]"), "{}", stage.picture());
-    assert_eq!(stage.model.workbench.overlay, std::slice::from_ref(&other));
-    assert!(stage.model.workbench.watched.contains_key(&other));
+    assert_eq!(stage.model.shared.overlay, std::slice::from_ref(&other));
+    assert!(stage.model.shared.watched.contains_key(&other));
     stage.keys("esc");
     assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.picture());
     stage.keys("v space esc");
-    assert!(stage.model.workbench.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.picture());
+    assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.picture());
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn the_mouse_chooses_panes_and_groups() {
 #[test]
 fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
     let mut stage = finished(120, 36);
-    stage.model.theme = grpo_tui::view::theme::Theme::monochrome().in_ascii();
+    stage.model.shared.theme = grpo_tui::view::theme::Theme::monochrome().in_ascii();
     stage.keys("home");
     for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24), (60, 20), (40, 14)] {
         stage.send(Message::Resize(columns, rows));

@@ -42,7 +42,7 @@ fn selected_id(stage: &Stage) -> String {
     let prompts = &stage.model.prompts;
     let index = prompts.shown[prompts.cursor.index] as usize;
     let entry = prompts.entries[index];
-    let open = stage.model.workbench.task.as_ref().unwrap();
+    let open = stage.model.shared.task.as_ref().unwrap();
     open.rows[&entry.set].as_ref().unwrap()[entry.index as usize].id.clone()
 }
 
@@ -66,7 +66,7 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
     let prompts = &stage.model.prompts;
     assert_eq!((prompts.entries.len(), prompts.shown.len()), (750, 750));
     let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
-    let open = stage.model.workbench.task.as_ref().unwrap();
+    let open = stage.model.shared.task.as_ref().unwrap();
     let row = &open.rows[&PromptSet::Train].as_ref().unwrap()[0];
     let counted = grpo_tui::score::prompt_tokens(&open.task, &tokenizer, &row.messages).unwrap();
     assert_eq!(prompts.tokens[0] as usize, counted);
@@ -191,7 +191,7 @@ fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
     std::fs::write(folder.join("train.jsonl"), &moved).unwrap();
     stage.keys("ctrl-o");
     assert_eq!(std::fs::read_to_string(folder.join("train.jsonl")).unwrap(), moved);
-    let said = &stage.model.notices.all().last().unwrap().text;
+    let said = &stage.model.shared.notices.all().last().unwrap().text;
     assert!(said.contains("changed on disk: reloaded, nothing written"), "{said}");
     assert!(stage.model.prompts.editing.is_some(), "what was written is still here");
     stage.keys("ctrl-o");
@@ -218,8 +218,8 @@ fn the_embedded_task_becomes_a_copy_and_an_unsaved_schema_survives_that() {
     stage.keys("f2 enter").types(" ").keys("esc f3 p ctrl-end").types("!").keys("ctrl-o");
     let copy = stage.folder.path().join("data/tasks/invoice");
     assert!(std::fs::read_to_string(copy.join("task.toml")).unwrap().contains("Answer with JSON only.!"));
-    assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
-    assert!(stage.model.workbench.draft.text.starts_with(" {") && stage.model.workbench.draft.is_changed());
+    assert_eq!(stage.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    assert!(stage.model.shared.draft.text.starts_with(" {") && stage.model.shared.draft.is_changed());
     stage.keys("f2 w");
     assert!(std::fs::read_to_string(copy.join("schema.json")).unwrap().starts_with(" {"));
     assert!(!stage.folder.path().join("data/tasks/invoice-2").exists());
@@ -283,11 +283,11 @@ fn every_size_holds_with_every_pane() {
 #[ignore = "measures; nothing to fail on a busy machine"]
 fn a_key_over_a_hundred_thousand_rows() {
     let mut stage = stage(160, 48);
-    let open = stage.model.workbench.task.clone().unwrap();
+    let open = stage.model.shared.task.clone().unwrap();
     let mut rows = open.rows.clone();
     let train = rows[&PromptSet::Train].as_ref().unwrap().clone();
     rows.insert(PromptSet::Train, Ok((0..100_000).map(|index| train[index % train.len()].clone()).collect()));
-    stage.model.workbench.task =
+    stage.model.shared.task =
         Some(Arc::new(OpenTask { task: open.task.clone(), typed: open.typed.clone(), rows, samples: open.samples.clone() }));
     // The counting is left out: it runs beside the view.
     drop(screens::changed(&mut stage.model, Change::Task));

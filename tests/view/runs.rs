@@ -101,7 +101,7 @@ fn no_runs_yet_says_what_to_do() {
     let mut stage = Stage::with(80, 24, with_recording);
     assert!(stage.shows("D  opens a recorded sample run"), "{}", stage.picture());
     stage.keys("D");
-    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Live, Some(finished_run())));
+    assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(finished_run())));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn runs_are_ordered_by_columns_and_metrics() {
     let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
     assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
     stage.keys("s").types("no_such_metric").keys("enter");
-    assert!(stage.shows("unknown field `no_such_metric`") && stage.model.popup.is_some(), "the question stays until it is right");
+    assert!(stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(), "the question stays until it is right");
     stage.keys("esc > > > >");
     assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.picture());
 }
@@ -210,17 +210,17 @@ fn marks_overlay_and_comparison() {
     );
     assert!(picture.contains("Run comparison"), "{picture}");
     stage.keys("esc o");
-    assert_eq!(stage.model.screen, Screen::Live);
+    assert_eq!(stage.model.shared.screen, Screen::Live);
     let runs = stage.folder.path().join("runs");
-    assert_eq!(stage.model.workbench.current, Some(runs.join("20261118-090000-receipts-bbbbbb")));
-    assert_eq!(stage.model.workbench.overlay.len(), 2);
+    assert_eq!(stage.model.shared.current, Some(runs.join("20261118-090000-receipts-bbbbbb")));
+    assert_eq!(stage.model.shared.overlay.len(), 2);
     stage.keys("1 g v");
-    assert_eq!(stage.model.screen, Screen::Eval);
+    assert_eq!(stage.model.shared.screen, Screen::Eval);
     assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.picture());
     stage.keys("1 esc");
     assert!(!stage.shows("2 marked"));
     stage.keys("enter");
-    assert_eq!((stage.model.screen, stage.model.workbench.overlay.len()), (Screen::Live, 0));
+    assert_eq!((stage.model.shared.screen, stage.model.shared.overlay.len()), (Screen::Live, 0));
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_run_that_has_ended_takes_a_note() {
     // Where it cannot be written, what was typed is told again.
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
     stage.keys("a").types("once more").keys("enter");
-    let said = stage.model.notices.all().last().unwrap().text.clone();
+    let said = stage.model.shared.notices.all().last().unwrap().text.clone();
     assert!(said.contains("is writable by other users") && said.contains("note not saved: once more"), "{said}");
 }
 
@@ -339,19 +339,19 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     assert!(stage.shows("by status, lowest first"), "{}", stage.picture());
     stage.keys("g");
     stage.click(20, 4);
-    assert_eq!(stage.model.screen, Screen::Runs);
+    assert_eq!(stage.model.shared.screen, Screen::Runs);
     let under = stage.model.clicked;
     stage.now_ms += 100;
     stage.click(20, 4);
-    assert!(under.is_some() && stage.model.screen == Screen::Live && stage.model.workbench.current.is_some(), "{}", stage.picture());
+    assert!(under.is_some() && stage.model.shared.screen == Screen::Live && stage.model.shared.current.is_some(), "{}", stage.picture());
     // Two clicks with time between them are two clicks; the run at the right of the tabs is a way to it, too.
     stage.keys("1");
     stage.click(20, 4);
     stage.now_ms += 600;
     stage.click(20, 4);
-    assert_eq!(stage.model.screen, Screen::Runs);
+    assert_eq!(stage.model.shared.screen, Screen::Runs);
     stage.click(110, 0);
-    assert_eq!(stage.model.screen, Screen::Live);
+    assert_eq!(stage.model.shared.screen, Screen::Live);
 }
 
 /// An interrupted run is started again by this program; what it says is shown.
@@ -362,12 +362,12 @@ fn an_interrupted_run_is_resumed_by_the_program() {
     };
     let mut stage = stage_with(120, 36, several);
     let folder = stage.folder.path().to_owned();
-    stage.model.options.program = program(&folder, "echo '{\"run\": \"x\"}'");
+    stage.model.shared.options.program = program(&folder, "echo '{\"run\": \"x\"}'");
     stage.keys("j j r");
     assert!(stage.shows("resumed by a new worker"), "{}", stage.picture());
     let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
     assert_eq!(said.trim(), format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display()));
-    stage.model.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
+    stage.model.shared.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
     stage.keys("r");
     assert!(stage.shows("no GPU is free"));
 }

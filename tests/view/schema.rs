@@ -61,16 +61,16 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     stage.keys("enter");
     let text = stage.model.schema.editor.text();
     stage.keys("alt-a").types("{}");
-    assert_eq!(stage.model.workbench.draft.text, "{}");
+    assert_eq!(stage.model.shared.draft.text, "{}");
     let open = stage.model.schema.effects.clone().unwrap();
     assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
     assert!(stage.model.schema.lazy.as_ref().unwrap().iter().any(|finding| finding.weak), "an open schema is easy");
     stage.types("x");
-    assert!(stage.model.workbench.draft.stale.is_some() && stage.shows("STALE sample scores"));
+    assert!(stage.model.shared.draft.stale.is_some() && stage.shows("STALE sample scores"));
     assert_eq!(stage.model.schema.effects.as_ref(), Some(&open), "the last good schema keeps scoring");
     stage.keys("ctrl-u ctrl-u");
-    assert_eq!(stage.model.workbench.draft.text, text);
-    assert!(!stage.model.workbench.draft.is_changed() && stage.model.workbench.draft.stale.is_none());
+    assert_eq!(stage.model.shared.draft.text, text);
+    assert!(!stage.model.shared.draft.is_changed() && stage.model.shared.draft.stale.is_none());
     assert_eq!(stage.model.schema.effects.as_ref(), Some(&saved));
 }
 
@@ -78,10 +78,10 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
 fn every_printable_key_types_and_escape_leaves() {
     let mut stage = stage(120, 36);
     stage.keys("enter").types("qz?:1/wendtoRyi[]=u");
-    assert!(stage.model.workbench.draft.text.starts_with("qz?:1/wendtoRyi[]=u{"));
-    assert_eq!(stage.model.screen, grpo_tui::view::Screen::Schema);
+    assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u{"));
+    assert_eq!(stage.model.shared.screen, grpo_tui::view::Screen::Schema);
     stage.keys("tab");
-    assert!(stage.model.workbench.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
+    assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
     assert_eq!((grpo_tui::view::screens::schema::PARTS.pane)(&stage.model), "accepts");
@@ -93,9 +93,9 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
     stage.keys("enter").types(" ").keys("esc w");
     let copy = stage.folder.path().join("data/tasks/invoice");
     assert!(schema_of(&copy).starts_with(" {"));
-    assert_eq!(stage.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
-    assert!(!stage.model.workbench.draft.is_changed());
-    let said: Vec<&str> = stage.model.notices.all().iter().map(|notice| notice.text.as_str()).collect();
+    assert_eq!(stage.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    assert!(!stage.model.shared.draft.is_changed());
+    let said: Vec<&str> = stage.model.shared.notices.all().iter().map(|notice| notice.text.as_str()).collect();
     assert!(
         said.iter().any(|text| text.contains("embedded task copied to")
             && text.contains("edits are saved there")
@@ -107,7 +107,7 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
     stage.keys("enter").types(" ").keys("esc w");
     assert!(schema_of(&copy).starts_with("  {"));
     let again = Stage::with(120, 36, |options| options.data = copy.parent().unwrap().parent().unwrap().to_owned());
-    assert_eq!(again.model.workbench.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    assert_eq!(again.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
 }
 
 #[test]
@@ -117,16 +117,16 @@ fn saving_keeps_the_mode_and_asks_where_the_text_does_not_compile() {
     let before = schema_of(&folder);
     std::fs::set_permissions(folder.join("schema.json"), std::fs::Permissions::from_mode(0o640)).unwrap();
     stage.keys("enter").types("x").keys("ctrl-o");
-    assert!(stage.model.popup.is_some());
+    assert!(stage.model.shared.popup.is_some());
     stage.keys("n");
     assert_eq!(schema_of(&folder), before);
     stage.keys("ctrl-o y");
     assert_eq!(schema_of(&folder), format!("x{before}"));
     assert_eq!(std::fs::metadata(folder.join("schema.json")).unwrap().permissions().mode() & 0o777, 0o640);
-    assert!(!stage.model.workbench.draft.is_changed());
+    assert!(!stage.model.shared.draft.is_changed());
     stage.keys("backspace ctrl-o");
     assert_eq!(schema_of(&folder), before);
-    assert_eq!(stage.model.workbench.task_error, None);
+    assert_eq!(stage.model.shared.task_error, None);
 }
 
 #[test]
@@ -134,11 +134,11 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     let (mut first, folder) = in_folder(120, 36);
     first.keys("enter").types("{ ");
     second(&mut first);
-    let kept = first.model.workbench.draft.recovery_file().unwrap().to_owned();
-    assert_eq!(std::fs::read_to_string(&kept).unwrap(), first.model.workbench.draft.text);
+    let kept = first.model.shared.draft.recovery_file().unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), first.model.shared.draft.text);
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
-    let text = first.model.workbench.draft.text.clone();
+    let text = first.model.shared.draft.text.clone();
     let start = || {
         let (here, data) = (first.folder.path().to_owned(), first.folder.path().join("data"));
         let mut stage = Stage::with(120, 36, move |options| (options.here, options.data) = (here, data));
@@ -157,10 +157,10 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     // Taking it.
     let mut next = start();
     next.keys("t");
-    assert_eq!((next.model.workbench.draft.text.as_str(), next.model.schema.editor.text().as_str()), (text.as_str(), text.as_str()));
-    assert!(next.model.workbench.draft.is_changed() && kept.exists());
+    assert_eq!((next.model.shared.draft.text.as_str(), next.model.schema.editor.text().as_str()), (text.as_str(), text.as_str()));
+    assert!(next.model.shared.draft.is_changed() && kept.exists());
     next.keys("R y");
-    assert!(!next.model.workbench.draft.is_changed());
+    assert!(!next.model.shared.draft.is_changed());
     assert!(!kept.exists(), "no unsaved changes any more");
     // Discarding it is asked about, by the key and the word that banner and bottom line have in common.
     std::fs::write(&kept, &text).unwrap();
@@ -174,7 +174,7 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     assert!(kept.exists() && next.shows("unsaved draft from"));
     next.keys("x y");
     assert!(!kept.exists());
-    assert_eq!(next.model.workbench.draft.text, schema_of(&folder));
+    assert_eq!(next.model.shared.draft.text, schema_of(&folder));
     drop(first);
 }
 
@@ -187,7 +187,7 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{\"type\": \"object\"}\n").unwrap();
     second(&mut stage);
     assert_eq!(stage.model.schema.editor.text(), "{\"type\": \"object\"}\n");
-    assert!(!stage.model.workbench.draft.is_changed());
+    assert!(!stage.model.shared.draft.is_changed());
     // With one the user decides, and saving waits.
     stage.keys("enter").types(" ");
     std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
@@ -197,7 +197,7 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     stage.keys("esc w d");
     assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.picture());
     stage.keys("esc o");
-    assert_eq!(stage.model.workbench.draft.text, " {\"type\": \"object\"}\n");
+    assert_eq!(stage.model.shared.draft.text, " {\"type\": \"object\"}\n");
     stage.keys("w");
     assert_eq!(schema_of(&folder), " {\"type\": \"object\"}\n");
     // Taking theirs; the own text comes back by undo.
@@ -205,9 +205,9 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{}\n").unwrap();
     second(&mut stage);
     stage.keys("esc t");
-    assert_eq!((stage.model.schema.editor.text().as_str(), stage.model.workbench.draft.is_changed()), ("{}\n", false));
+    assert_eq!((stage.model.schema.editor.text().as_str(), stage.model.shared.draft.is_changed()), ("{}\n", false));
     stage.keys("u");
-    assert_eq!(stage.model.workbench.draft.text, " !{\"type\": \"object\"}\n");
+    assert_eq!(stage.model.shared.draft.text, " !{\"type\": \"object\"}\n");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_change_between_two_looks_is_not_overwritten() {
     std::fs::write(folder.join("schema.json"), "{\"const\": 1}\n").unwrap();
     stage.keys("esc w");
     assert_eq!(schema_of(&folder), "{\"const\": 1}\n", "saving looks first");
-    assert!(stage.model.workbench.draft.theirs.is_some() && stage.model.workbench.draft.text.starts_with(" {"));
+    assert!(stage.model.shared.draft.theirs.is_some() && stage.model.shared.draft.text.starts_with(" {"));
 }
 
 #[test]
@@ -229,11 +229,11 @@ fn an_external_editor_gets_the_file_or_the_unsaved_text() {
     stage.send(Message::Edited(folder.join("schema.json")));
     assert_eq!(stage.model.schema.editor.text(), "{\"const\": 2}\n");
     stage.keys("enter").types(" ").keys("esc e");
-    let kept = stage.model.workbench.draft.recovery_file().unwrap().to_owned();
+    let kept = stage.model.shared.draft.recovery_file().unwrap().to_owned();
     assert!(stage.asked.last().unwrap().contains(kept.to_str().unwrap()), "{:?}", stage.asked);
     std::fs::write(&kept, "{\"const\": 3}\n").unwrap();
     stage.send(Message::Edited(kept));
-    assert_eq!(stage.model.workbench.draft.text, "{\"const\": 3}\n");
+    assert_eq!(stage.model.shared.draft.text, "{\"const\": 3}\n");
     assert_eq!(schema_of(&folder), "{\"const\": 2}\n");
 }
 
@@ -282,8 +282,8 @@ fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
 fn an_end_without_time_keeps_the_text_at_once() {
     let mut stage = stage(120, 36);
     stage.keys("enter").types("abc");
-    stage.model.workbench.draft.keep_now().unwrap();
-    let kept = stage.model.workbench.draft.recovery_file().unwrap();
+    stage.model.shared.draft.keep_now().unwrap();
+    let kept = stage.model.shared.draft.recovery_file().unwrap();
     assert!(std::fs::read_to_string(kept).unwrap().starts_with("abc{"));
 }
 

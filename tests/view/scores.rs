@@ -26,7 +26,7 @@ fn with_run(columns: u16, rows: u16) -> Stage {
 }
 
 fn edit_schema(stage: &mut Stage, change: impl FnOnce(&str) -> String) {
-    let text = change(&stage.model.workbench.draft.text);
+    let text = change(&stage.model.shared.draft.text);
     stage.act(|model| schema_draft::edited(model, text));
 }
 
@@ -131,7 +131,7 @@ fn a_completion_is_scored_while_it_is_written() {
 #[test]
 fn stored_steps_are_scored_again() {
     let mut stage = with_run(160, 48);
-    let last = stage.model.workbench.current_run().unwrap().history.last_step;
+    let last = stage.model.shared.current_run().unwrap().history.last_step;
     assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.picture());
     assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.picture());
     assert!(stage.shows("no change: 1280 rewards and advantages as recorded"), "{}", stage.picture());
@@ -149,11 +149,7 @@ fn stored_steps_are_scored_again() {
     edit_schema(&mut stage, |text| {
         text.replacen("\"vendor\": { \"type\": \"string\"", "\"vendor\": { \"type\": \"string\", \"maxLength\": 9", 1)
     });
-    assert!(
-        stage.model.workbench.draft.is_changed() && stage.model.workbench.draft.stale.is_none(),
-        "{}",
-        stage.model.workbench.draft.text
-    );
+    assert!(stage.model.shared.draft.is_changed() && stage.model.shared.draft.stale.is_none(), "{}", stage.model.shared.draft.text);
     assert!(stage.shows("the run's schema is 15841fb1, this one is "), "the digests of run.toml and of the text: {}", stage.picture());
     assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.picture());
     let held = grpo_tui::view::screens::scores::scoring::sum(&stage.model.scores.impacts);

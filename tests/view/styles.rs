@@ -45,7 +45,7 @@ fn colours_are_roles(buffer: &Buffer, theme: &Theme) {
 
 /// The roles of what a screen says: the first cell of the text has the role's colour.
 fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
-    let (buffer, theme) = (stage.buffer(), &stage.model.theme);
+    let (buffer, theme) = (stage.buffer(), &stage.model.shared.theme);
     for (words, role) in expected {
         let symbols: Vec<&str> = words.split("").filter(|symbol| !symbol.is_empty()).collect();
         let at = (0..buffer.content.len())

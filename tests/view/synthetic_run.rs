@@ -158,7 +158,7 @@ fn stable(stage: &Stage, written: &Written) -> String {
 
 /// The clock of the run is that of this machine: the view looks at it when the last event came.
 fn look_now(stage: &mut Stage, written: &Written) {
-    let watched = stage.model.workbench.watched.get(&written.path()).unwrap();
+    let watched = stage.model.shared.watched.get(&written.path()).unwrap();
     stage.now_ms = watched.history.last_ms.unwrap_or(0).max(watched.state.as_ref().map_or(0, |state| state.updated_ms));
     stage.send(Message::Tick);
 }
@@ -172,7 +172,7 @@ fn the_view_opens_on_the_run_that_is_live() {
         written = Some(Written::begin(&options.here));
     });
     let written = written.unwrap();
-    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Live, Some(written.path())));
+    assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(written.path())));
     assert!(stage.shows("● running"), "{}", stage.picture());
     // One that begins later is on the live screen once somebody looks, and takes nobody away from elsewhere.
     drop((stage, written));
@@ -189,7 +189,7 @@ fn the_view_opens_on_the_run_that_is_live() {
     let written = Written::begin(stage.folder.path());
     stage.now_ms += 3_000;
     stage.send(Message::Tick);
-    assert_eq!((stage.model.screen, stage.model.workbench.current.clone()), (Screen::Runs, Some(written.path())));
+    assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Runs, Some(written.path())));
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn keys_reach_the_worker_as_verbs() {
     written.step(1);
     written.tell(&mut stage);
     let serving = serve(&written.worker);
-    let said = |stage: &Stage| stage.model.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+    let said = |stage: &Stage| stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
     let short = written.run.id().rsplit('-').next().unwrap().to_owned();
     stage.keys("p");
     assert!(said(&stage).contains("pauses after step"), "{}", said(&stage));
@@ -310,7 +310,7 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     // The view still believes that it lives: the answer says that it does not.
     stage.keys("p");
     let said = |stage: &Stage| {
-        stage.model.notices.all().last().map(|notice| (notice.level == Level::Complaint, notice.text.clone())).unwrap_or_default()
+        stage.model.shared.notices.all().last().map(|notice| (notice.level == Level::Complaint, notice.text.clone())).unwrap_or_default()
     };
     assert!(said(&stage).0 && said(&stage).1.contains("no worker"), "{:?}", said(&stage));
     stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
@@ -319,16 +319,20 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     for key in ["p", "C", "E", "x", "X", "="] {
         stage.keys("esc").keys(key);
         let is_prompt = key == "=";
-        assert!(said(&stage).1.contains("resume it first (r)") && stage.model.popup.is_some() == is_prompt, "{key}: {:?}", said(&stage));
+        assert!(
+            said(&stage).1.contains("resume it first (r)") && stage.model.shared.popup.is_some() == is_prompt,
+            "{key}: {:?}",
+            said(&stage)
+        );
     }
     // Whoever types on after a refused prompt asks for nothing.
     stage.types("learning_rate=1e-5 rpX\n");
-    assert!(stage.model.popup.is_none() && said(&stage).1.contains("resume it first"), "{:?}", said(&stage));
+    assert!(stage.model.shared.popup.is_none() && said(&stage).1.contains("resume it first"), "{:?}", said(&stage));
     // A note needs no worker.
     stage.keys("a").types("died at night\n");
     assert!(!said(&stage).0 && said(&stage).1.ends_with("noted"), "{:?}", said(&stage));
     // The program of this stage is a test binary's path that says no: its words are shown.
-    stage.model.options.program = PathBuf::from("/bin/false");
+    stage.model.shared.options.program = PathBuf::from("/bin/false");
     stage.keys("r");
     assert!(said(&stage).0, "{:?}", said(&stage));
 }
@@ -348,7 +352,7 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     written.tell(&mut stage);
     let notified = |stage: &Stage| stage.asked.iter().filter(|asked| asked.contains("Notify")).count();
     assert_eq!(notified(&stage), 1);
-    let watched = stage.model.workbench.watched.get(&written.path()).unwrap();
+    let watched = stage.model.shared.watched.get(&written.path()).unwrap();
     assert_eq!(watched.log.len(), 500);
     assert!(watched.conditions.len() <= 240);
     let largest = watched.log.iter().filter_map(|event| match &event.body {
@@ -363,7 +367,7 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     stage.now_ms += 1;
     stage.send(Message::Run(written.path(), RunNews::Events(again)));
     assert_eq!(notified(&stage), 1);
-    assert_eq!(stage.model.workbench.watched.get(&written.path()).unwrap().log.len(), 500);
+    assert_eq!(stage.model.shared.watched.get(&written.path()).unwrap().log.len(), 500);
 }
 
 #[test]
@@ -389,7 +393,7 @@ fn runs_over_the_chart_keep_all_their_curves() {
     (1..=6).for_each(|step| written.step(step));
     written.tell(&mut stage);
     let other = super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
-    stage.model.workbench.overlay.push(other.clone());
+    stage.model.shared.overlay.push(other.clone());
     stage.act(|model| shared::follow(model, other));
     let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
     assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
@@ -418,7 +422,7 @@ fn steps_long_past_are_read_from_the_rollouts() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=70).for_each(|step| written.step(step));
     written.tell(&mut stage);
-    assert!(!stage.model.workbench.watched.get(&written.path()).unwrap().history.groups.contains_key(&1));
+    assert!(!stage.model.shared.watched.get(&written.path()).unwrap().history.groups.contains_key(&1));
     stage.keys("home");
     let picture = stage.picture();
     for expected in ["groups of step 1 ", "p001", "zero variance", "Nordhaven", "wrong type", "prose"] {

@@ -31,15 +31,15 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
             (screens::of(screen).focus)(&mut stage.model, pane);
         }
         stage.keys(action.keys[0]);
-        let (screen, asked) = (stage.model.screen, stage.asked.len());
+        let (screen, asked) = (stage.model.shared.screen, stage.asked.len());
         stage.types(TEXT);
         assert!(stage.model.takes_text(), "{}: its text was taken for commands\n{}", action.id, stage.picture());
-        assert_eq!((stage.model.screen, stage.asked.len()), (screen, asked), "{}", action.id);
-        if matches!(stage.model.popup, Some(Popup::Refusal(_))) {
-            let why = stage.model.notices.all().last().unwrap().text.chars().take(20).collect::<String>();
+        assert_eq!((stage.model.shared.screen, stage.asked.len()), (screen, asked), "{}", action.id);
+        if matches!(stage.model.shared.popup, Some(Popup::Refusal(_))) {
+            let why = stage.model.shared.notices.all().last().unwrap().text.chars().take(20).collect::<String>();
             assert!(stage.shows(action.title.get(..40).unwrap_or(action.title)) && stage.shows(&why), "{}", stage.picture());
             stage.keys("enter");
-            assert!(stage.model.popup.is_none(), "enter ends what was typed");
+            assert!(stage.model.shared.popup.is_none(), "enter ends what was typed");
             refused.push(action.id);
         }
     }
@@ -71,10 +71,10 @@ fn a_launch_that_succeeds_leaves_who_types_alone() {
     stage.keys("f2 enter").types("ab");
     stage.carry_out(work);
     stage.types(TEXT);
-    assert_eq!(stage.model.screen, Screen::Schema);
-    assert!(stage.model.workbench.draft.text.starts_with(&format!("ab{TEXT}")), "{}", stage.model.workbench.draft.text);
-    assert_eq!(stage.model.workbench.current, Some(run));
-    let said = stage.model.notices.all().iter().map(|notice| notice.text.clone()).collect::<Vec<_>>();
+    assert_eq!(stage.model.shared.screen, Screen::Schema);
+    assert!(stage.model.shared.draft.text.starts_with(&format!("ab{TEXT}")), "{}", stage.model.shared.draft.text);
+    assert_eq!(stage.model.shared.current, Some(run));
+    let said = stage.model.shared.notices.all().iter().map(|notice| notice.text.clone()).collect::<Vec<_>>();
     assert!(said.iter().any(|text| text.contains("f6 shows it")), "{said:?}");
 }
 
@@ -101,7 +101,7 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     let work = held(&mut stage, "c");
     stage.keys("/").types("q");
     stage.carry_out(work);
-    assert!(stage.model.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.picture());
+    assert!(stage.model.shared.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.picture());
 }
 
 /// A row that is being saved takes no more letters: they would be lost with its editor.
@@ -124,5 +124,5 @@ fn nothing_is_typed_into_a_text_that_is_being_saved() {
     stage.carry_out(work);
     let rows = std::fs::read_to_string(stage.folder.path().join("tasks/invoice/train.jsonl")).unwrap();
     assert!(rows.contains("FIRST") && stage.model.prompts.editing.is_none());
-    assert!(stage.model.popup.is_none(), "{}", stage.picture());
+    assert!(stage.model.shared.popup.is_none(), "{}", stage.picture());
 }

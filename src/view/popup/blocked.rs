@@ -32,9 +32,9 @@ impl Refusal {
         let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
         let inside = window(model, frame, area, self.title, columns, rows + 5);
         let lines = vec![
-            Line::styled(self.why.clone(), model.theme.style(Role::Bad)),
+            Line::styled(self.why.clone(), model.shared.theme.style(Role::Bad)),
             Line::default(),
-            Line::styled("Cannot type here now. Esc closes.", model.theme.style(Role::Faint)),
+            Line::styled("Cannot type here now. Esc closes.", model.shared.theme.style(Role::Faint)),
         ];
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     }

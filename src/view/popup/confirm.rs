@@ -55,7 +55,7 @@ impl Confirm {
         let columns = 64.min(area.width);
         let rows = (self.text.chars().count() / columns.saturating_sub(6).max(1) as usize + self.text.lines().count()) as u16;
         let inside = window(model, frame, area, &self.title, columns, rows + 5);
-        let key = model.theme.style(Role::Key);
+        let key = model.shared.theme.style(Role::Key);
         let mut lines: Vec<Line<'_>> = self.text.lines().map(Line::from).collect();
         lines.push(Line::default());
         lines.push(Line::from(vec![

@@ -25,21 +25,21 @@ pub struct Help {
 impl Help {
     /// The help as things stand.
     pub fn new(model: &Model) -> Self {
-        let columns = (model.size.0 as usize).saturating_sub(4).clamp(10, WIDEST);
-        let screen = screens::of(model.screen);
+        let columns = (model.shared.size.0 as usize).saturating_sub(4).clamp(10, WIDEST);
+        let screen = screens::of(model.shared.screen);
         let mut lines: Vec<Line<'static>> = wrapped(screen.help, columns).into_iter().map(Line::from).collect();
         let rows: Vec<Row> = action::here(model).into_iter().map(|action| (action, keys(model, action))).collect();
         let widest = if columns < 60 { 9 } else { 16 };
         let of_keys = rows.iter().map(|(_, keys)| keys.width()).max().unwrap_or(0).min(widest);
         for group in groups(&rows) {
             lines.push(Line::default());
-            lines.push(Line::styled(group.heading, model.theme.style(Role::Title)));
+            lines.push(Line::styled(group.heading, model.shared.theme.style(Role::Title)));
             let notes = by_reason(model, &group.rows);
             lines.extend(notes.iter().flat_map(|((action, keys), note)| row(model, (action.title, note), keys, of_keys, columns)));
         }
         lines.push(Line::default());
         let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows and column titles, double-click to open, wheel to scroll.";
-        lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, model.theme.style(Role::Faint))));
+        lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, model.shared.theme.style(Role::Faint))));
         Self { page: Page::new(format!("Help: {}", screen.title), lines) }
     }
 
@@ -81,7 +81,7 @@ fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
 }
 
 fn keys(model: &Model, action: &Action) -> String {
-    model.keymap.keys(action).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    model.shared.keymap.keys(action).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// What can be done now, then what cannot, each with its reason behind it; those of one reason stand together, and the first of them tells it.
@@ -112,7 +112,7 @@ fn by_reason<'a>(model: &Model, rows: &[&'a Row]) -> Vec<(&'a Row, String)> {
 
 /// One action: its keys, its title and why not now, which go on below themselves where they are too long.
 fn row(model: &Model, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let role = if note.is_empty() { Role::Text } else { Role::Faint };
     let indent = of_keys + 4;
     let mut lines = Vec::new();

@@ -60,7 +60,7 @@ impl Ask {
 
     pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let inside = window(model, frame, area, &self.title, 72, 7);
-        let theme = &model.theme;
+        let theme = &model.shared.theme;
         let wrong = (self.check)(model, self.field.text());
         let below = match &wrong {
             Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),

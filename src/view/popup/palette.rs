@@ -53,7 +53,7 @@ impl Palette {
     /// The row of the list at a column and row of the terminal.
     pub(super) fn row_at(&self, model: &Model, at: (u16, u16)) -> Option<usize> {
         let found = self.found(model).len();
-        let body = Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) };
+        let body = Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) };
         let inside = place(body, COLUMNS, box_rows(found)).inner(Margin::new(1, 1));
         let (rows, first) = self.seen(inside, found);
         let line = at.1.checked_sub(inside.y + 2).map(usize::from).filter(|line| *line < rows && inside.contains(at.into()))?;
@@ -110,7 +110,7 @@ impl Palette {
                 let Some(action) = found.get(self.cursor.min(found.len().saturating_sub(1))).copied() else { return Outcome::Stay };
                 return Outcome::Then(Then::new(move |model| {
                     let mut commands = match action.place {
-                        Place::On(screen) | Place::In(screen, _) if screen != model.screen => shared::go_to(model, screen),
+                        Place::On(screen) | Place::In(screen, _) if screen != model.shared.screen => shared::go_to(model, screen),
                         _ => Vec::new(),
                     };
                     if let Place::In(screen, pane) = action.place
@@ -136,7 +136,7 @@ impl Palette {
     pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let found = self.found(model);
         let inside = window(model, frame, area, "Palette", COLUMNS, box_rows(found.len()));
-        let theme = &model.theme;
+        let theme = &model.shared.theme;
         let columns = inside.width as usize;
         let cursor = self.cursor.min(found.len().saturating_sub(1));
         let (rows, first) = self.seen(inside, found.len());
@@ -157,11 +157,11 @@ impl Palette {
 
     /// A row: the title with the letters that were meant, and the key at the right.
     fn row(&self, model: &Model, action: &Action, selected: bool, columns: usize) -> Line<'static> {
-        let theme = &model.theme;
+        let theme = &model.shared.theme;
         let blocked = (action.blocked)(model).is_some();
         let style = theme.style(if blocked { Role::Faint } else { Role::Text });
         let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
-        let keys = model.keymap.shown(action);
+        let keys = model.shared.keymap.shown(action);
         let after = if blocked { " (unavailable)" } else { "" };
         let room = columns.saturating_sub(mark.width() + keys.width() + after.width() + 2);
         let meant = fuzzy::letters(self.field.text(), action.title);
@@ -206,13 +206,13 @@ fn nearness(action: &Action, wanted: &str) -> Option<u8> {
 
 /// Below the list: why the chosen action cannot be done now, else where it works and its name in keymap files.
 fn about(model: &Model, action: &Action, found: usize, cursor: usize) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let count = format!("{}/{found}  ", cursor + 1);
     let (role, text) = match (action.blocked)(model) {
         Some(why) => (Role::Warning, format!("unavailable: {why}")),
         None => {
             let place = match action.place {
-                Place::On(screen) | Place::In(screen, _) if screen != model.screen => {
+                Place::On(screen) | Place::In(screen, _) if screen != model.shared.screen => {
                     format!("on screen {}, ", screens::of(screen).title)
                 }
                 _ => String::new(),

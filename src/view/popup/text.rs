@@ -59,7 +59,7 @@ impl Page {
             let text = format!(" {percent}% ");
             let place =
                 Rect { x: inside.right().saturating_sub(text.len() as u16), y: inside.bottom(), width: text.len() as u16, height: 1 };
-            frame.render_widget(Line::styled(text, model.theme.style(Role::Faint)), place.intersection(frame.area()));
+            frame.render_widget(Line::styled(text, model.shared.theme.style(Role::Faint)), place.intersection(frame.area()));
         }
         let text = Paragraph::new(Text::from(self.lines.clone())).wrap(Wrap { trim: false }).scroll((top as u16, 0));
         frame.render_widget(text, inside);

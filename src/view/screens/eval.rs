@@ -141,10 +141,10 @@ pub const PARTS: ScreenDef = ScreenDef {
     mouse: mouse::mouse,
     opens: mouse::opens,
     entered: |model| {
-        let of_another_run = model.eval.chosen.is_empty() && model.eval.run != model.workbench.current;
+        let of_another_run = model.eval.chosen.is_empty() && model.eval.run != model.shared.current;
         let stale = of_another_run || is_rescored_by_another(model);
         let mut commands = eval_job::find(model);
-        if stale || (model.eval.loaded.is_none() && model.workbench.current.is_some()) {
+        if stale || (model.eval.loaded.is_none() && model.shared.current.is_some()) {
             commands.extend(read(model));
         }
         commands
@@ -218,14 +218,14 @@ fn has_word(versus: &Versus, asked: &Asked, pair: &PairedComparison, word: &str)
 
 /// Whether the schema in the editor has changed since the passes were scored again.
 fn is_rescored_by_another(model: &Model) -> bool {
-    model.eval.rescored.is_some_and(|version| version != model.workbench.draft.version)
+    model.eval.rescored.is_some_and(|version| version != model.shared.draft.version)
 }
 
 /// Score the passes again by the schema in the editor, or show them as the runs recorded them.
 fn rescore(model: &mut Model) -> Vec<Command> {
-    let version = model.workbench.draft.version;
+    let version = model.shared.draft.version;
     model.eval.rescored = if model.eval.rescored.is_some() { None } else { Some(version) };
-    model.say(match model.eval.rescored {
+    model.shared.say(match model.eval.rescored {
         Some(_) => "scores: schema in the editor (r shows recorded scores)",
         None => "scores: as recorded",
     });
@@ -241,14 +241,14 @@ pub fn show(model: &mut Model, passes: Vec<EvalId>) -> Vec<Command> {
 /// Read what is to be shown, beside the view.
 fn read(model: &mut Model) -> Vec<Command> {
     let chosen = model.eval.chosen.clone();
-    let run = model.workbench.current.clone();
+    let run = model.shared.current.clone();
     model.eval.run.clone_from(&run);
-    model.eval.passes_seen = model.workbench.current_run().map_or(0, |run| run.history.evals.len());
+    model.eval.passes_seen = model.shared.current_run().map_or(0, |run| run.history.evals.len());
     if chosen.is_empty() && run.is_none() {
         model.eval.loaded = None;
         return Vec::new();
     }
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| model.eval.rescored.is_some());
     model.eval.rescored = model.eval.rescored.map(|_| draft.version);
     vec![Work::once(
@@ -277,16 +277,16 @@ fn read(model: &mut Model) -> Vec<Command> {
 
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
-        Change::Schema if model.screen == Screen::Eval && is_rescored_by_another(model) => read(model),
+        Change::Schema if model.shared.screen == Screen::Eval && is_rescored_by_another(model) => read(model),
         Change::CurrentRun => {
             model.eval.chosen.clear();
             model.eval.rescored = None;
             model.eval.loaded = None;
             model.eval.run = None;
-            if model.screen == Screen::Eval { read(model) } else { Vec::new() }
+            if model.shared.screen == Screen::Eval { read(model) } else { Vec::new() }
         }
-        Change::RunNews if model.eval.chosen.is_empty() && model.eval.run == model.workbench.current => {
-            let passes = model.workbench.current_run().map_or(0, |run| run.history.evals.len());
+        Change::RunNews if model.eval.chosen.is_empty() && model.eval.run == model.shared.current => {
+            let passes = model.shared.current_run().map_or(0, |run| run.history.evals.len());
             if passes != model.eval.passes_seen && model.eval.run.is_some() { read(model) } else { Vec::new() }
         }
         Change::Second => eval_job::look(model),

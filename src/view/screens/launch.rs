@@ -111,7 +111,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
             (launch.train, launch.around) = (None, None);
             let mut commands = context::read_train(model);
-            if model.screen == Screen::Launch {
+            if model.shared.screen == Screen::Launch {
                 commands.extend(context::look(model));
             }
             commands
@@ -123,7 +123,9 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             Vec::new()
         }
         Change::Second
-            if model.screen == Screen::Launch && (model.now_ms / 1000).is_multiple_of(LOOK_SECONDS) && !model.is_busy("launch.devices") =>
+            if model.shared.screen == Screen::Launch
+                && (model.shared.now_ms / 1000).is_multiple_of(LOOK_SECONDS)
+                && !model.shared.is_busy("launch.devices") =>
         {
             vec![device_choice::look(model)]
         }
@@ -147,7 +149,7 @@ pub fn refresh(model: &mut Model) -> Vec<Command> {
     if model.launch.origin.as_ref().is_some_and(|origin| origin.of == asked) {
         return Vec::new();
     }
-    vec![context::find_origin(model.workbench.places.clone(), asked)]
+    vec![context::find_origin(model.shared.places.clone(), asked)]
 }
 
 /// Give a key a value; one that it has without the form is left to the layers below.
@@ -179,12 +181,12 @@ fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
     if model.launch.in_forecast {
         let mut cursor = Cursor { index: model.launch.scroll };
-        cursor.key(event, model.size.1 as usize, forecast_view::lines(model, 80).len());
+        cursor.key(event, model.shared.size.1 as usize, forecast_view::lines(model, 80).len());
         model.launch.scroll = cursor.index;
         return Vec::new();
     }
     let rows = form::rows(model).len();
-    let page = model.size.1.saturating_sub(4) as usize;
+    let page = model.shared.size.1.saturating_sub(4) as usize;
     model.launch.cursor.key(event, page, rows);
     Vec::new()
 }
@@ -256,7 +258,7 @@ fn open(model: &mut Model) -> Vec<Command> {
 fn start_or_say(model: &mut Model) -> Vec<Command> {
     match start_run::blocked(model) {
         Some(why) => {
-            model.complain(why);
+            model.shared.complain(why);
             Vec::new()
         }
         None => start_run::start(model),

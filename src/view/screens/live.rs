@@ -88,7 +88,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     focus: |model, pane| model.live.pane = pane,
     mouse: navigation::mouse,
     opens: navigation::opens,
-    entered: |model| if model.workbench.current.is_none() { super::runs::look(model) } else { look(model) },
+    entered: |model| if model.shared.current.is_none() { super::runs::look(model) } else { look(model) },
     changed,
     draw: draw::draw,
     ..ScreenDef::PLAIN
@@ -111,14 +111,14 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         Change::CurrentRun => {
             let live = &mut model.live;
             *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
-            let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+            let Some(run) = model.shared.current.clone() else { return Vec::new() };
             let path = run.clone();
             let mut commands = vec![Work::once(
                 "live.log",
                 move || latest_events(&path),
                 move |model, events| {
                     // A run without a log yet has nothing older to tell.
-                    if let (Ok(events), Some(watched)) = (events, model.workbench.watched.get_mut(&run)) {
+                    if let (Ok(events), Some(watched)) = (events, model.shared.watched.get_mut(&run)) {
                         watched.remember(events);
                     }
                     Vec::new()
@@ -128,22 +128,22 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             commands
         }
         Change::RunNews => {
-            let resumed = model.workbench.current_run().map_or(0, |run| run.history.resumed);
+            let resumed = model.shared.current_run().map_or(0, |run| run.history.resumed);
             let live = &mut model.live;
             if live.resumed != resumed {
                 // Its steps may have been redone.
                 (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
             }
-            if model.screen == Screen::Live { look(model) } else { Vec::new() }
+            if model.shared.screen == Screen::Live { look(model) } else { Vec::new() }
         }
-        Change::Second if model.screen == Screen::Live && rollouts::has_failed(model) => look(model),
+        Change::Second if model.shared.screen == Screen::Live && rollouts::has_failed(model) => look(model),
         _ => Vec::new(),
     }
 }
 
 /// Ask for what the picture lacks: the texts of the step that is looked at.
 fn look(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let step = model.live.at(run);
     let mut commands = rollouts::wanted(model, step);
     commands.extend(failures::wanted(model));

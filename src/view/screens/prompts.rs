@@ -91,7 +91,7 @@ pub const PARTS: ScreenDef = ScreenDef {
 /// Rows are counted and checked once somebody looks; what an earlier session has left unsaved is offered.
 fn entered(model: &mut Model) -> Vec<Command> {
     let mut commands = offer::look(model);
-    if !model.prompts.is_counted && model.workbench.task.is_some() {
+    if !model.prompts.is_counted && model.shared.task.is_some() {
         model.prompts.is_counted = true;
         commands.extend(token_count::count(model));
     }
@@ -105,14 +105,14 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             let mut commands = kept::park_draft(model);
             commands.extend(rows::read_again(model));
             model.prompts.is_counted = false;
-            if model.screen == Screen::Prompts {
+            if model.shared.screen == Screen::Prompts {
                 commands.extend(entered(model));
                 commands.extend(preview::show(model));
             }
             commands
         }
         Change::File(path) if is_of_task(model, path) => {
-            let folder = model.workbench.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            let folder = model.shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             model.prompts.wanted = rows::selected_place(model);
             crate::view::shared::open_task(model, folder)
         }
@@ -131,7 +131,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
 
 /// Whether an external editor has written a file that this screen shows.
 fn is_of_task(model: &Model, path: &std::path::Path) -> bool {
-    let Some(open) = &model.workbench.task else { return false };
+    let Some(open) = &model.shared.task else { return false };
     let Some(folder) = open.task.folder() else { return false };
     let sets = PromptSet::ALL.into_iter().filter_map(|set| open.task.set_file(set));
     sets.chain([crate::task::TASK_FILE]).any(|file| folder.join(file) == path)

@@ -112,7 +112,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     opens: |model, (column, row)| draw::row_at(model, column, row).is_some(),
     entered: look,
     changed: |model, change| match change {
-        Change::Second if is_looked_at(model) && model.now_ms.saturating_sub(model.runs.looked_ms) >= LOOK_MS => look(model),
+        Change::Second if is_looked_at(model) && model.shared.now_ms.saturating_sub(model.runs.looked_ms) >= LOOK_MS => look(model),
         _ => Vec::new(),
     },
     draw: draw::draw,
@@ -186,11 +186,11 @@ impl Runs {
 
 /// Look for runs, and read what is new of them, beside the view.
 pub(super) fn look(model: &mut Model) -> Vec<Command> {
-    if model.is_busy("runs") {
+    if model.shared.is_busy("runs") {
         return Vec::new();
     }
-    model.runs.looked_ms = model.now_ms;
-    let (places, before, here) = (model.workbench.places.clone(), model.runs.listing.clone(), model.options.here.clone());
+    model.runs.looked_ms = model.shared.now_ms;
+    let (places, before, here) = (model.shared.places.clone(), model.runs.listing.clone(), model.shared.options.here.clone());
     let first = !model.runs.listed;
     vec![Work::stream("runs", move |outlet| {
         let mut told = Instant::now();
@@ -224,17 +224,17 @@ pub(super) fn look(model: &mut Model) -> Vec<Command> {
 
 /// Whether somebody sees what is found: the list, or the live screen that waits for a run.
 fn is_looked_at(model: &Model) -> bool {
-    model.screen == Screen::Runs || (model.screen == Screen::Live && model.workbench.current.is_none())
+    model.shared.screen == Screen::Runs || (model.shared.screen == Screen::Live && model.shared.current.is_none())
 }
 
 /// Where no run was chosen yet, the newest one that is live is the current one; at the start, before any key, its screen opens.
 fn show_live(model: &mut Model, is_start: bool) -> Vec<Command> {
     let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
     let newest = model.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
-    let Some((path, id)) = newest.filter(|_| model.workbench.current.is_none()) else { return Vec::new() };
+    let Some((path, id)) = newest.filter(|_| model.shared.current.is_none()) else { return Vec::new() };
     let mut commands = shared::show_run(model, path);
-    if is_start && model.keys == 0 && model.screen == Screen::Runs {
-        model.say(format!("{id} is active: f1 lists all runs"));
+    if is_start && model.shared.keys == 0 && model.shared.screen == Screen::Runs {
+        model.shared.say(format!("{id} is active: f1 lists all runs"));
         commands.extend(shared::go_to(model, Screen::Live));
     }
     commands

@@ -105,7 +105,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         }
         Change::Schema => {
             describe(model);
-            model.schema.is_waiting = model.screen != Screen::Schema;
+            model.schema.is_waiting = model.shared.screen != Screen::Schema;
             if model.schema.is_waiting { Vec::new() } else { score_preview::compute(model) }
         }
         Change::Second => schema_draft::second(model),
@@ -115,7 +115,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
 }
 
 fn describe(model: &mut Model) {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     if let Some(task) = draft.task.as_ref().filter(|_| draft.version != model.schema.described) {
         model.schema.accepts = crate::score::describe(&task.schema, task.score.assert_formats);
         model.schema.described = draft.version;
@@ -124,7 +124,7 @@ fn describe(model: &mut Model) {
 
 /// Bring the editor to the draft's text.
 pub fn show_text(model: &mut Model) -> Vec<Command> {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     let place = draft.recovery_file().map(std::path::Path::to_owned);
     let state = &mut model.schema;
     if state.shown != draft.text || state.place.is_none() {
@@ -200,7 +200,7 @@ fn scroll(model: &mut Model, pane: &'static str, go: impl FnOnce(&mut Cursor, us
 
 fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     if !model.schema.typing {
-        model.complain("press enter to edit, then paste");
+        model.shared.complain("press enter to edit, then paste");
         return Vec::new();
     }
     let effect = model.schema.editor.paste(text);

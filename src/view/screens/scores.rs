@@ -172,7 +172,7 @@ fn entered(model: &mut Model) -> Vec<Command> {
 }
 
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
-    let is_here = model.screen == Screen::Scores;
+    let is_here = model.shared.screen == Screen::Scores;
     match change {
         Change::Schema => {
             model.scores.is_old = true;
@@ -190,7 +190,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             if is_here && model.scores.source == Source::Step { source::load(model) } else { Vec::new() }
         }
         Change::RunNews
-            if is_here && model.scores.source == Source::Step && model.scores.scored.is_none() && !model.is_busy("scores.items") =>
+            if is_here && model.scores.source == Source::Step && model.scores.scored.is_none() && !model.shared.is_busy("scores.items") =>
         {
             source::load(model)
         }

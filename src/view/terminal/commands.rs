@@ -62,7 +62,7 @@ impl View {
 
     /// Work on a thread of its own. A bug in it is a complaint, not the end.
     fn begin(&self, work: Work) {
-        let (tell, done, data) = (self.tell.clone(), self.tell.clone(), self.model.options.data.clone());
+        let (tell, done, data) = (self.tell.clone(), self.tell.clone(), self.model.shared.options.data.clone());
         let (key, generation) = (work.key, work.generation);
         let outlet = self.outlets.begin(&work, move |apply| {
             let worked = Worked { key, generation, apply: Some(apply) };
@@ -73,7 +73,7 @@ impl View {
             if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&outlet))) {
                 let text = panic::sentence(&format!("task `{key}`"), &data, panicked.as_ref());
                 outlet.put(move |model| {
-                    model.complain(text);
+                    model.shared.complain(text);
                     Vec::new()
                 });
             }
@@ -82,7 +82,7 @@ impl View {
         if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
             let text = format!("cannot start a thread for `{key}`: {error}");
             let apply: ModelUpdate = Box::new(move |model| {
-                model.complain(text);
+                model.shared.complain(text);
                 Vec::new()
             });
             let tell = |apply| _ = self.tell.send(Told::Message(Message::Worked(Worked { key, generation, apply })));
@@ -92,14 +92,14 @@ impl View {
     }
 
     fn copy(&mut self, text: &str) {
-        match osc::copy(text, &self.model.options.given.capability) {
+        match osc::copy(text, &self.model.shared.options.given.capability) {
             Some(sequence) => {
                 self.besides.extend(sequence);
-                self.model.say(format!("{} copied to clipboard", human_bytes(text.len() as u64)));
+                self.model.shared.say(format!("{} copied to clipboard", human_bytes(text.len() as u64)));
             }
             None => {
                 let (length, most) = (human_bytes(text.len() as u64), human_bytes(osc::LONGEST_COPY_BYTES as u64));
-                self.model.complain(format!("{length} exceed the clipboard limit of {most}"));
+                self.model.shared.complain(format!("{length} exceed the clipboard limit of {most}"));
             }
         }
     }
@@ -107,8 +107,8 @@ impl View {
     fn notify(&mut self, title: &str, text: &str, urgent: bool) {
         let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
         if self.bells.may(Instant::now(), &sentence, urgent) {
-            match self.model.options.notifications {
-                Notifications::All => self.besides.extend(osc::notify(title, text, &self.model.options.given.capability)),
+            match self.model.shared.options.notifications {
+                Notifications::All => self.besides.extend(osc::notify(title, text, &self.model.shared.options.given.capability)),
                 Notifications::Bell => self.besides.push(b'\x07'),
                 Notifications::None => {}
             }
@@ -118,7 +118,7 @@ impl View {
     /// Stop as a job of the shell, with the terminal as it was; go on when continued.
     fn suspend(&mut self) {
         if let Some(why) = guard::cannot_be_suspended() {
-            return self.model.complain(why);
+            return self.model.shared.complain(why);
         }
         self.writer.finish(LAST_PICTURE);
         guard::leave();
@@ -131,8 +131,8 @@ impl View {
 
     /// The terminal is the view's again.
     fn enter(&mut self) {
-        if let Err(error) = guard::enter(self.model.options.mouse) {
-            self.model.complain(format!("cannot restore the terminal: {error}"));
+        if let Err(error) = guard::enter(self.model.shared.options.mouse) {
+            self.model.shared.complain(format!("cannot restore the terminal: {error}"));
         }
         self.redraw();
         self.resize();
@@ -176,14 +176,14 @@ impl View {
             Err(error) => Some(format!("cannot start: {error}")),
         };
         if let Some(how) = how {
-            self.model.complain(format!("the editor `{}` {how}", editor::chosen()));
+            self.model.shared.complain(format!("the editor `{}` {how}", editor::chosen()));
         }
         self.message(Message::Edited(path));
     }
 
     /// Ids of runs that go on without the view.
     pub(super) fn live_runs(&self) -> Vec<String> {
-        let runs = self.model.workbench.places.list().into_iter().take(LOOKED_AT);
+        let runs = self.model.shared.places.list().into_iter().take(LOOKED_AT);
         let live = runs.filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));
         live.filter_map(|(path, _)| path.file_name().map(|name| name.to_string_lossy().into_owned())).collect()
     }

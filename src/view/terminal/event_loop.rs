@@ -120,7 +120,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
 
 /// Keeps every unsaved text; a sentence of what could not be kept.
 fn keep_now(model: &Model) -> Option<String> {
-    let kept = [("unsaved schema", model.workbench.draft.keep_now()), ("draft", prompts::keep_now(model))];
+    let kept = [("unsaved schema", model.shared.draft.keep_now()), ("draft", prompts::keep_now(model))];
     let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("cannot save {what}: {}", kept.err()?));
     kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
 }
@@ -160,8 +160,8 @@ impl View {
     }
 
     async fn go(&mut self) {
-        self.model.size = guard::size().unwrap_or((80, 24));
-        self.model.now_ms = now_ms();
+        self.model.shared.size = guard::size().unwrap_or((80, 24));
+        self.model.shared.now_ms = now_ms();
         let commands = crate::view::start(&mut self.model);
         self.carry_out(commands);
         self.pace.changed(true);
@@ -195,8 +195,8 @@ impl View {
 
     fn picture_due(&self) -> Option<Instant> {
         let allowance = match () {
-            () if self.model.options.low_bandwidth => frame_rate::LOW_BANDWIDTH,
-            () if self.model.options.remote => frame_rate::REMOTE,
+            () if self.model.shared.options.low_bandwidth => frame_rate::LOW_BANDWIDTH,
+            () if self.model.shared.options.remote => frame_rate::REMOTE,
             () => frame_rate::LOCAL,
         };
         self.pace.due(Instant::now(), allowance)
@@ -256,7 +256,7 @@ impl View {
             self.written.pop_front();
         }
         if let (Some(first), Some(last)) = (self.written.front(), self.written.back()) {
-            self.model.bytes_per_second = (last - first) / (self.written.len() as u64 - 1).max(1);
+            self.model.shared.bytes_per_second = (last - first) / (self.written.len() as u64 - 1).max(1);
         }
     }
 

@@ -30,7 +30,7 @@ impl FrameRenderer {
 
     /// The bytes of the model's picture; none where nothing has changed, or where there is no room.
     pub(super) fn draw(&mut self, model: &Model) -> Vec<u8> {
-        let (columns, rows) = model.size;
+        let (columns, rows) = model.shared.size;
         if columns == 0 || rows == 0 {
             return Vec::new();
         }
@@ -110,17 +110,17 @@ mod tests {
     fn only_what_changed_is_written_and_nothing_without_room() {
         let here = std::path::PathBuf::from("/nowhere");
         let mut model = Model::new(Options::at(here.clone(), RunFolders::discover(Some(&here), &here), here));
-        model.size = (80, 24);
+        model.shared.size = (80, 24);
         let mut pictures = FrameRenderer::new();
         let first = pictures.draw(&model).len();
         assert!(first > 500, "{first} bytes");
         assert_eq!(pictures.draw(&model), b"");
-        model.say("something");
+        model.shared.say("something");
         let second = pictures.draw(&model);
         assert!(second.starts_with(BEGIN) && second.ends_with(END) && second.len() < first / 2, "{} of {first} bytes", second.len());
-        model.size = (0, 0);
+        model.shared.size = (0, 0);
         assert_eq!(pictures.draw(&model), b"");
-        model.size = (80, 24);
+        model.shared.size = (80, 24);
         pictures.forget();
         assert!(pictures.draw(&model).len() > first / 2);
     }

@@ -46,7 +46,7 @@ pub(super) const ACTIONS: &[Action] = &[
         model.eval.sort = model.eval.sort.next();
         model.eval.arrange();
         let name = model.eval.sort.name();
-        model.say(format!("prompts: {name}"));
+        model.shared.say(format!("prompts: {name}"));
         Vec::new()
     })
     .unless(nothing),
@@ -81,7 +81,7 @@ pub(super) const ACTIONS: &[Action] = &[
 
 /// Why the passes cannot be scored again.
 fn no_rescoring(model: &Model) -> Option<String> {
-    let no_schema = || model.workbench.scorer().is_none().then(|| "no schema has compiled yet: see Schema (f2)".to_owned());
+    let no_schema = || model.shared.scorer().is_none().then(|| "no schema has compiled yet: see Schema (f2)".to_owned());
     nothing(model).filter(|_| !model.eval.is_of_other_schemas && model.eval.rescored.is_none()).or_else(no_schema)
 }
 
@@ -106,8 +106,8 @@ fn leave(model: &mut Model) -> Vec<Command> {
     let eval = &mut model.eval;
     if eval.typing {
         eval.typing = false;
-    } else if model.zoomed {
-        model.zoomed = false;
+    } else if model.shared.zoomed {
+        model.shared.zoomed = false;
     } else if eval.pane != PROMPTS {
         eval.pane = PROMPTS;
     } else if !eval.filter.text().is_empty() || eval.only.is_some() {
@@ -132,9 +132,9 @@ fn copy(model: &mut Model, second: bool) -> Vec<Command> {
 
 fn html(model: &mut Model) -> Vec<Command> {
     let Some(versus) = model.eval.versus().cloned() else { return Vec::new() };
-    let here = model.options.here.clone();
+    let here = model.shared.options.here.clone();
     let proposed = here.join(format!("{}-comparison.html", versus.passes[0].task)).display().to_string();
-    model.popup = Some(Popup::Ask(Ask::new("Export", "HTML file:", &proposed, move |_, file| {
+    model.shared.popup = Some(Popup::Ask(Ask::new("Export", "HTML file:", &proposed, move |_, file| {
         let file = runs::written_path(&file, &here);
         vec![Work::once(
             "eval.html",

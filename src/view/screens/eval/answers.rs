@@ -30,7 +30,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     let (pair, asked) = (eval.pair(versus), eval.asked(versus));
     let outcome = pair.zip(asked).and_then(|(pair, asked)| versus.outcome(asked, pair));
     let title = asked.map_or_else(|| "answers".to_owned(), |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", Outcome::name)));
-    let frame_of_pane = pane(&model.theme, &title, eval.pane == ANSWERS);
+    let frame_of_pane = pane(&model.shared.theme, &title, eval.pane == ANSWERS);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let (Some(pair), Some(asked)) = (pair, asked) else {
@@ -49,7 +49,7 @@ pub(super) fn rows(model: &Model, versus: &Versus) -> usize {
 }
 
 fn lines(model: &Model, versus: &Versus, pair: &PairedComparison, asked: &Asked, width: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else { return Vec::new() };
     let names = [versus.passes[pair.first].name.as_str(), versus.passes[pair.second].name.as_str()];
     let mut lines = Vec::new();

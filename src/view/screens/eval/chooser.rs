@@ -37,12 +37,12 @@ pub(super) fn open(model: &mut Model) -> Vec<Command> {
     });
     let mut folders: Vec<(PathBuf, String)> = runs.collect();
     // The current run may lie outside of the places where runs are looked for.
-    if let Some(current) = model.workbench.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
+    if let Some(current) = model.shared.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
         folders.insert(0, (current.path().to_owned(), format!("run   {}", current.id())));
     }
-    let at = folders.iter().position(|(path, _)| Some(path) == model.workbench.current.as_ref()).unwrap_or(0);
+    let at = folders.iter().position(|(path, _)| Some(path) == model.shared.current.as_ref()).unwrap_or(0);
     model.eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
-    let own = super::eval_job::evals_folder(&model.options.data);
+    let own = super::eval_job::evals_folder(&model.shared.options.data);
     vec![Work::once(
         "eval.chooser",
         move || evals(&own),
@@ -101,7 +101,7 @@ pub(super) fn pick(model: &mut Model) -> Vec<Command> {
     match chooser.picked.iter().position(|picked| picked == pass) {
         Some(place) => drop(chooser.picked.remove(place)),
         None if chooser.picked.len() < 3 => chooser.picked.push(pass.clone()),
-        None => model.complain("three evals are selected: deselect one with space"),
+        None => model.shared.complain("three evals are selected: deselect one with space"),
     }
     Vec::new()
 }
@@ -171,7 +171,7 @@ pub(super) fn click(model: &mut Model, body: Rect, row: u16) {
 
 /// Draws what is chosen from, and what was chosen.
 pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let title = match &chooser.passes {
         None => "Choose evals: select a run".to_owned(),
         Some(_) => {

@@ -45,7 +45,7 @@ fn places(model: &Model, area: Rect) -> Places {
         prompts: (pane == PROMPTS).then_some(area),
         answers: (pane == ANSWERS).then_some(area),
     };
-    if model.zoomed || area.width < 50 || area.height < 16 {
+    if model.shared.zoomed || area.width < 50 || area.height < 16 {
         return one(pane, area);
     }
     // With its frame: less has no room for the matrix beside the rates.
@@ -71,7 +71,7 @@ fn places(model: &Model, area: Rect) -> Places {
 }
 
 pub(super) fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
 }
 
 /// Rows of the pane that has the focus.
@@ -107,7 +107,7 @@ pub(super) fn answer_columns(model: &Model) -> usize {
 }
 
 fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let frame_of_pane = pane(theme, "Eval", true);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
@@ -124,7 +124,7 @@ fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
             }
             lines.extend([key("o", "choose other evals"), key("R", "reload")]);
         }
-        _ if model.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
+        _ if model.shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
         _ => lines.extend([
             Line::styled(" nothing to compare yet", theme.style(Role::Title)),
             Line::default(),

@@ -44,7 +44,7 @@ pub(super) fn no_start(model: &Model) -> Option<String> {
     if model.eval.started.is_some() {
         return Some("an eval is already running: its result opens here".to_owned());
     }
-    match model.workbench.current_run() {
+    match model.shared.current_run() {
         None => Some("no run is open: open one on screen 1".to_owned()),
         Some(run) => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
     }
@@ -57,7 +57,7 @@ pub(super) fn progress(model: &Model) -> Option<String> {
 
 /// Of a live run its worker is asked; else the prompts are asked for.
 pub(super) fn ask(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let status = run.status();
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(model);
@@ -66,21 +66,21 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
         confirm(model, on.trim().to_owned());
         Vec::new()
     });
-    model.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
     Vec::new()
 }
 
 fn ask_worker(model: &mut Model) -> Vec<Command> {
-    let Some(path) = model.workbench.current.clone() else { return Vec::new() };
+    let Some(path) = model.shared.current.clone() else { return Vec::new() };
     let text = "The run is active: its worker runs the eval after the current step, and training waits.";
     let yes = move |_: &mut Model| vec![run_control::request(&path, Verb::Eval)];
-    model.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
     Vec::new()
 }
 
 /// Say what it will cost, as far as that was measured, and start it after a yes.
 fn confirm(model: &mut Model, on: String) {
-    let Some(run) = model.workbench.current_run() else { return };
+    let Some(run) = model.shared.current_run() else { return };
     let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
     let cost = match passes.last() {
         Some(pass) => {
@@ -93,19 +93,23 @@ fn confirm(model: &mut Model, on: String) {
         }
         None => format!("Duration unknown: the run has no eval on {on}."),
     };
-    let text =
-        format!("{cost}\nContinues after you quit; the run is not changed. Results: {}.", evals_folder(&model.options.data).display());
-    model.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |model| begin(model, &on))));
+    let text = format!(
+        "{cost}\nContinues after you quit; the run is not changed. Results: {}.",
+        evals_folder(&model.shared.options.data).display()
+    );
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |model| begin(model, &on))));
 }
 
 fn begin(model: &mut Model, on: &str) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let Some(directory) = run.directory.clone() else { return Vec::new() };
-    let time = i64::try_from(model.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let time =
-        time.map_or_else(|| model.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
-    let folder = evals_folder(&model.options.data).join(format!("{time}-{}", short_id(&run.id())));
-    let (program, here, on) = (model.options.program.clone(), model.options.here.clone(), on.to_owned());
+    let time = i64::try_from(model.shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time = time.map_or_else(
+        || model.shared.now_ms.to_string(),
+        |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string(),
+    );
+    let folder = evals_folder(&model.shared.options.data).join(format!("{time}-{}", short_id(&run.id())));
+    let (program, here, on) = (model.shared.options.program.clone(), model.shared.options.here.clone(), on.to_owned());
     vec![Work::once(
         "eval.start",
         move || {
@@ -137,10 +141,10 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
         |model, started| {
             match started {
                 Ok(started) => {
-                    model.say("eval started: its result opens here");
+                    model.shared.say("eval started: its result opens here");
                     model.eval.started = Some(started);
                 }
-                Err(error) => model.complain(error),
+                Err(error) => model.shared.complain(error),
             }
             Vec::new()
         },
@@ -170,7 +174,7 @@ pub(super) fn find(model: &mut Model) -> Vec<Command> {
     if std::mem::replace(&mut model.eval.looked, true) {
         return Vec::new();
     }
-    let folder = evals_folder(&model.options.data);
+    let folder = evals_folder(&model.shared.options.data);
     vec![Work::once(
         "eval.find",
         move || {
@@ -191,7 +195,7 @@ pub(super) fn find(model: &mut Model) -> Vec<Command> {
 /// See how the eval stands, once a second while one goes on.
 pub(super) fn look(model: &mut Model) -> Vec<Command> {
     let Some(EvalJob { folder, ended, .. }) = &model.eval.started else { return Vec::new() };
-    if model.is_busy("eval.look") {
+    if model.shared.is_busy("eval.look") {
         return Vec::new();
     }
     let (folder, ended) = (folder.clone(), Arc::clone(ended));
@@ -207,11 +211,11 @@ pub(super) fn look(model: &mut Model) -> Vec<Command> {
                 }
                 Standing::Failed(why) => {
                     model.eval.started = None;
-                    model.complain(format!("eval failed: {why}"));
+                    model.shared.complain(format!("eval failed: {why}"));
                 }
                 Standing::Done => {
                     model.eval.started = None;
-                    model.say("eval finished");
+                    model.shared.say("eval finished");
                     return match passes_of(&folder) {
                         // The base first, as it was asked for.
                         Ok(mut passes) => {
@@ -219,7 +223,7 @@ pub(super) fn look(model: &mut Model) -> Vec<Command> {
                             super::show(model, passes)
                         }
                         Err(error) => {
-                            model.complain(error.to_string());
+                            model.shared.complain(error.to_string());
                             Vec::new()
                         }
                     };

@@ -15,7 +15,7 @@ use crate::view::widgets::text_width::{fitted, padded};
 
 /// Draws the list.
 pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let (eval, theme) = (&model.eval, &model.theme);
+    let (eval, theme) = (&model.eval, &model.shared.theme);
     let what = eval.only.map_or("prompts", Outcome::name);
     let title = format!("{what} {} of {}", eval.shown.len(), versus.prompts.len());
     let frame_of_pane = pane(theme, &title, eval.pane == PROMPTS);
@@ -52,7 +52,7 @@ pub(super) fn at(model: &Model, inside: Rect, place: Position) -> Option<usize> 
 }
 
 fn row(model: &Model, versus: &Versus, asked: &Asked, width: usize, under_cursor: bool) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let pair = model.eval.pair(versus);
     let outcome = pair.and_then(|pair| versus.outcome(asked, pair));
     let (mark, role) = mark(outcome);

@@ -24,7 +24,7 @@ const CELL: usize = 21;
 
 /// Draws the summary, all of it or what fits.
 pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let frame_of_pane = pane(&model.theme, &title(model, versus, area.width as usize), model.eval.pane == SUMMARY);
+    let frame_of_pane = pane(&model.shared.theme, &title(model, versus, area.width as usize), model.eval.pane == SUMMARY);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let Some(pair) = model.eval.pair(versus) else { return };
@@ -35,7 +35,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
 
 /// The cell of the matrix at a place on the screen.
 pub(super) fn outcome_at(model: &Model, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
-    let inside = pane(&model.theme, "", true).inner(area);
+    let inside = pane(&model.shared.theme, "", true).inner(area);
     let pair = model.eval.pair(versus)?;
     let parts = Said { model, versus, pair, width: inside.width as usize }.parts(inside);
     let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
@@ -50,7 +50,7 @@ pub(super) fn outcome_at(model: &Model, versus: &Versus, area: Rect, place: Posi
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(model: &Model, versus: &Versus, area: Rect) -> usize {
-    let inside = pane(&model.theme, "", true).inner(area);
+    let inside = pane(&model.shared.theme, "", true).inner(area);
     let Some(pair) = model.eval.pair(versus) else { return 0 };
     let columns = Said { model, versus, pair, width: inside.width as usize }.columns(inside);
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
@@ -106,7 +106,7 @@ impl Said<'_> {
 
     /// A table: a row a measure, a column a pass, and the difference of the two that are looked at.
     fn rates(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();
         let wide = self.is_wide();
         // Where the columns do not fit with their intervals, the rates stand alone.
@@ -153,7 +153,7 @@ impl Said<'_> {
         if self.is_wide() {
             return Vec::new();
         }
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let told = |judged: &MetricComparison| {
             Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
         };
@@ -162,7 +162,7 @@ impl Said<'_> {
 
     /// What the differences are worth, in words, a metric after the other.
     fn verdict(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
         let which = if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
@@ -180,7 +180,7 @@ impl Said<'_> {
 
     /// What became of the prompts; each cell with its key, the one that filters the list stands out.
     fn matrix(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let wide = Outcome::ALL.into_iter().map(|outcome| self.told(outcome).width() + 2).max().unwrap_or(0).max(12);
         let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
         let row = |text: &str, cells: [Outcome; 2]| {
@@ -202,12 +202,12 @@ impl Said<'_> {
 
     /// What a cell says: `▸fixed 40`.
     fn told(&self, outcome: Outcome) -> String {
-        let mark = if self.model.eval.only == Some(outcome) { self.model.theme.glyph("▸", ">") } else { " " };
+        let mark = if self.model.eval.only == Some(outcome) { self.model.shared.theme.glyph("▸", ">") } else { " " };
         format!("{mark}{} {}", outcome.name(), self.pair.count(outcome))
     }
 
     fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let (key, role) = match outcome {
             Outcome::Fixed => ("f", Role::Good),
             Outcome::Broken => ("b", Role::Bad),
@@ -223,7 +223,7 @@ impl Said<'_> {
 
     /// How many answers went from one tier to another.
     fn tiers(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let heading =
             TIERS.map(|tier| padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true));
         let mut lines = vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
@@ -245,7 +245,7 @@ impl Said<'_> {
 
     /// The valid rate of each tag.
     fn tags(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.passes[place].summary);
         let arrow = theme.glyph("→", "->");
         let texts: Vec<String> =
@@ -269,7 +269,7 @@ impl Said<'_> {
 
     /// What matters most, in five lines.
     fn short(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let (before, after) = (&self.versus.passes[self.pair.first], &self.versus.passes[self.pair.second]);
         let arrow = theme.glyph("→", "->");
         let mut lines = vec![Line::from(vec![

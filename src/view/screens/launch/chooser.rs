@@ -90,7 +90,7 @@ pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         KeyCode::Esc => return Vec::new(),
         KeyCode::Enter => match chooser.cursor.at(found.len()).and_then(|at| found.get(at)) {
             Some(item) if item.usable => return take(model, chooser.what, item.value.clone()),
-            Some(item) => model.complain(format!("{} {}", item.shown, item.about)),
+            Some(item) => model.shared.complain(format!("{} {}", item.shown, item.about)),
             None => {}
         },
         KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right => {
@@ -138,7 +138,7 @@ fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
 
 /// Draws the list over an area.
 pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     frame.render_widget(Clear, area);
     let title = match chooser.what {
         What::BaseModel => "Base model",

@@ -63,7 +63,7 @@ const LONGEST_CHAIN: usize = 32;
 
 /// Read the task's own defaults again.
 pub fn read_train(model: &Model) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     vec![Work::once(
         "launch.train",
         move || train_table(&open.task),
@@ -76,8 +76,8 @@ pub fn read_train(model: &Model) -> Vec<Command> {
 
 /// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
 pub fn look(model: &Model) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
-    let (here, places) = (model.options.here.clone(), model.workbench.places.clone());
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
+    let (here, places) = (model.shared.options.here.clone(), model.shared.places.clone());
     let read = move || LaunchContext {
         tasks: Task::known_names(&here),
         models: models(&open.task, &here, &places),

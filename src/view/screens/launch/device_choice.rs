@@ -35,7 +35,7 @@ impl Choice {
 
 /// Look at the devices again.
 pub fn look(model: &Model) -> Command {
-    let folder = model.options.slots.clone();
+    let folder = model.shared.options.slots.clone();
     Work::once(
         "launch.devices",
         move || choices(folder),

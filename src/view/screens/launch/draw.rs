@@ -26,7 +26,7 @@ const SOURCE_COLUMNS: usize = 8;
 /// The panes that are seen, with their places.
 fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
     let focused = super::PARTS.pane_of(model);
-    if model.zoomed {
+    if model.shared.zoomed {
         return vec![(focused, area)];
     }
     if area.width >= SIDE_BY_SIDE {
@@ -62,14 +62,14 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 fn draw_about(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let title = form::selected(model).map_or("", Row::title);
-    let block = pane(&model.theme, title, false);
+    let block = pane(&model.shared.theme, title, false);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     frame.render_widget(Paragraph::new(key_help::lines(model)).wrap(Wrap { trim: false }), inside);
 }
 
 fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let block = pane(theme, FORECAST, model.launch.in_forecast);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -91,12 +91,12 @@ fn draw_form(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         (false, 0) => "new run".to_owned(),
         (false, changed) => format!("new run: {changed} changed"),
     };
-    let block = pane(&model.theme, &title, !launch.in_forecast);
+    let block = pane(&model.shared.theme, &title, !launch.in_forecast);
     let mut inside = block.inner(area);
     frame.render_widget(block, area);
     if launch.filtering || !launch.filter.text().is_empty() {
-        let mut line = launch.filter.line(&model.theme, inside.width.saturating_sub(2) as usize, launch.filtering);
-        line.spans.insert(0, Span::styled("/ ", model.theme.style(Role::Key)));
+        let mut line = launch.filter.line(&model.shared.theme, inside.width.saturating_sub(2) as usize, launch.filtering);
+        line.spans.insert(0, Span::styled("/ ", model.shared.theme.style(Role::Key)));
         frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
         inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
     }
@@ -108,7 +108,7 @@ fn draw_form(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         .skip(first)
         .take(inside.height as usize)
         .map(|drawn| match drawn {
-            Drawn::Heading(title) => Line::styled(format!("  {title}"), model.theme.style(Role::Title)),
+            Drawn::Heading(title) => Line::styled(format!("  {title}"), model.shared.theme.style(Role::Title)),
             Drawn::Row(index, row) => row_line(model, *row, selected == Some(*index), inside.width as usize),
         })
         .collect();
@@ -148,13 +148,13 @@ fn first_drawn(model: &Model, drawn: &[Drawn], height: usize) -> usize {
 }
 
 fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let line = match row {
         Row::Start => start_line(model, is_here, columns),
         Row::Key(key) => key_line(model, key, is_here, columns),
         Row::Preset => plain_line(model, row, is_here, columns, model.launch.form.preset.map_or("none", Preset::name), true),
         Row::Task => {
-            let name = model.workbench.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
+            let name = model.shared.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
             plain_line(model, row, is_here, columns, &name, false)
         }
         Row::Name => {
@@ -173,12 +173,12 @@ fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'sta
 }
 
 fn mark(model: &Model, is_here: bool) -> &'static str {
-    if is_here { model.theme.glyph("▸ ", "> ") } else { "  " }
+    if is_here { model.shared.theme.glyph("▸ ", "> ") } else { "  " }
 }
 
 fn start_line(model: &Model, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.theme;
-    let (text, role) = if model.is_busy("launch.start") {
+    let theme = &model.shared.theme;
+    let (text, role) = if model.shared.is_busy("launch.start") {
         ("starting: loading the model ...".to_owned(), Role::Accent)
     } else if start_run::blocked(model).is_some() {
         ("cannot start: see right".to_owned(), Role::Bad)
@@ -195,7 +195,7 @@ fn start_line(model: &Model, is_here: bool, columns: usize) -> Line<'static> {
 }
 
 fn plain_line(model: &Model, row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let room = columns.saturating_sub(NAME_COLUMNS + 6);
     let value = clip_start(theme, value, room);
     let value = if cycles && is_here { format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { value };
@@ -203,7 +203,7 @@ fn plain_line(model: &Model, row: Row, is_here: bool, columns: usize, value: &st
 }
 
 fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let source = form::source(model, key);
     let room = columns.saturating_sub(NAME_COLUMNS + SOURCE_COLUMNS + 2);
     let mut spans = vec![Span::raw(mark(model, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", key.name))];
@@ -241,7 +241,7 @@ fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> 
 
 /// The body of the terminal below the header.
 fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
 }
 
 fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {

@@ -75,7 +75,7 @@ pub fn ask(model: &mut Model, samples: bool) -> Vec<Command> {
     let Some(call) = call(model, samples) else { return Vec::new() };
     let cancel = CancelToken::default();
     model.launch.failure = None;
-    model.launch.asking = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: model.now_ms, samples });
+    model.launch.asking = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: model.shared.now_ms, samples });
     let of = model.launch.form.clone();
     vec![Work::stream("launch.forecast", move |outlet| {
         let mut document = String::new();
@@ -111,7 +111,7 @@ fn call(model: &Model, samples: bool) -> Option<Call> {
     if samples {
         arguments.push("--sample".to_owned());
     }
-    Some(Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments })
+    Some(Call { program: model.shared.options.program.clone(), here: model.shared.options.here.clone(), arguments })
 }
 
 fn take(model: &mut Model, of: Form, outcome: Result<Option<Ended>, String>, document: &str) {
@@ -132,6 +132,6 @@ fn take(model: &mut Model, of: Form, outcome: Result<Option<Ended>, String>, doc
         }
     }
     if let Some(failure) = model.launch.failure.clone() {
-        model.complain(failure);
+        model.shared.complain(failure);
     }
 }

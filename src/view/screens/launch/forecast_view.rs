@@ -19,7 +19,7 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
     if let Some(asking) = &launch.asking {
-        let seconds = model.now_ms.saturating_sub(asking.since_ms) / 1000;
+        let seconds = model.shared.now_ms.saturating_sub(asking.since_ms) / 1000;
         let what = if asking.samples { "measuring and sampling" } else { "measuring" };
         lines.push(text.marked(&format!("{what}, {seconds} s; x cancels"), Role::Accent, ("◌ ", ". ")));
         if !asking.told.is_empty() {
@@ -92,9 +92,9 @@ impl Text<'_> {
         let verdict = if fits { String::new() } else { ", too big".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
-            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.theme.style(role)),
+            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.shared.theme.style(role)),
             Span::raw(format!(" peak {}{of}", human_bytes(memory.peak_bytes))),
-            Span::styled(verdict, self.model.theme.style(Role::Bad)),
+            Span::styled(verdict, self.model.shared.theme.style(Role::Bad)),
         ]));
         for part in &memory.parts {
             let when = part.phase.in_words();
@@ -102,9 +102,9 @@ impl Text<'_> {
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
             lines.push(Line::from(vec![
                 Span::raw(format!("{size} ")),
-                Span::styled(bar, self.model.theme.style(Role::SeriesOne)),
+                Span::styled(bar, self.model.shared.theme.style(Role::SeriesOne)),
                 Span::raw(format!(" {}", part.name)),
-                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.model.theme.style(Role::Faint)),
+                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.model.shared.theme.style(Role::Faint)),
             ]));
         }
         if memory.peak_recomputed_bytes < memory.peak_bytes {
@@ -129,7 +129,7 @@ impl Text<'_> {
         ] {
             lines.push(Line::from(vec![
                 Span::raw(format!("{:>9} ", human_seconds(seconds))),
-                Span::styled(self.bar(seconds / step, 6), self.model.theme.style(Role::SeriesTwo)),
+                Span::styled(self.bar(seconds / step, 6), self.model.shared.theme.style(Role::SeriesTwo)),
                 Span::raw(format!(" {name}, {:.0} %", 100.0 * seconds / step)),
             ]));
         }
@@ -143,7 +143,7 @@ impl Text<'_> {
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
         let short = if short { ": does not fit" } else { "" };
-        lines.push(Line::styled(format!("{}{free}{short}", human_bytes(disk.total_bytes)), self.model.theme.style(role)));
+        lines.push(Line::styled(format!("{}{free}{short}", human_bytes(disk.total_bytes)), self.model.shared.theme.style(role)));
         lines.push(self.faint(&format!(
             "{} checkpoints of {}, rollouts {}, evals {}",
             disk.checkpoints,
@@ -172,7 +172,7 @@ impl Text<'_> {
             percent(signal.all_worst)
         )));
         for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
-            let theme = &self.model.theme;
+            let theme = &self.model.shared.theme;
             lines.push(Line::from(vec![
                 Span::styled(self.bar(share, 10), theme.style(crate::view::theme::Theme::tier_role(tier))),
                 Span::raw(format!(" {:>5} {tier}", percent(share))),
@@ -210,12 +210,12 @@ impl Text<'_> {
         for (name, then, now) in differences {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
-                Span::styled(then, self.model.theme.style(Role::Removed)),
-                Span::styled(format!(" {} ", self.model.theme.glyph("→", "->")), self.model.theme.style(Role::Faint)),
-                Span::styled(now, self.model.theme.style(Role::Added)),
+                Span::styled(then, self.model.shared.theme.style(Role::Removed)),
+                Span::styled(format!(" {} ", self.model.shared.theme.glyph("→", "->")), self.model.shared.theme.style(Role::Faint)),
+                Span::styled(now, self.model.shared.theme.style(Role::Added)),
             ]));
         }
-        if self.model.workbench.draft.is_changed() {
+        if self.model.shared.draft.is_changed() {
             lines.push(self.marked("the schema in the editor is not saved: the run uses the saved file", Role::Warning, ("▲ ", "! ")));
         }
     }
@@ -225,7 +225,7 @@ impl Text<'_> {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let columns = columns.min(self.columns / 4).max(1);
         let filled = share.clamp(0.0, 1.0) * columns as f64;
-        let theme = &self.model.theme;
+        let theme = &self.model.shared.theme;
         let (full, rest) = if theme.ascii {
             ((filled.round() as usize).min(columns), "")
         } else {
@@ -237,18 +237,18 @@ impl Text<'_> {
     }
 
     fn title(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.model.theme.style(Role::Title))
+        Line::styled(text.to_owned(), self.model.shared.theme.style(Role::Title))
     }
 
     fn faint(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.model.theme.style(Role::Faint))
+        Line::styled(text.to_owned(), self.model.shared.theme.style(Role::Faint))
     }
 
     fn marked(&self, text: &str, role: Role, marks: (&'static str, &'static str)) -> Line<'static> {
-        Line::styled(format!("{}{text}", self.model.theme.glyph(marks.0, marks.1)), self.model.theme.style(role))
+        Line::styled(format!("{}{text}", self.model.shared.theme.glyph(marks.0, marks.1)), self.model.shared.theme.style(role))
     }
 
     fn keyed(&self, key: &str, text: &str) -> Line<'static> {
-        Line::from(vec![Span::styled(format!("{key}  "), self.model.theme.style(Role::Key)), Span::raw(text.to_owned())])
+        Line::from(vec![Span::styled(format!("{key}  "), self.model.shared.theme.style(Role::Key)), Span::raw(text.to_owned())])
     }
 }

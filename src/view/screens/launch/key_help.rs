@@ -31,7 +31,7 @@ pub(super) fn lines(model: &Model) -> Vec<Line<'static>> {
 }
 
 fn about_start(model: &Model, lines: &mut Vec<Line<'static>>) {
-    if model.is_busy("launch.start") {
+    if model.shared.is_busy("launch.start") {
         lines.push(Line::from("Starting: the worker is loading the model. Live opens when it is ready."));
     } else if let Some(why) = start_run::blocked(model).filter(|_| model.launch.problem.is_none()) {
         lines.push(faint(model, &why));
@@ -53,15 +53,15 @@ fn about_presets(model: &Model, lines: &mut Vec<Line<'static>>) {
     };
     for preset in std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)) {
         let is_it = preset == model.launch.form.preset;
-        let mark = if is_it { model.theme.glyph("● ", "* ") } else { "  " };
+        let mark = if is_it { model.shared.theme.glyph("● ", "* ") } else { "  " };
         let role = if is_it { Role::Text } else { Role::Faint };
-        lines.push(Line::styled(format!("{mark}{}", said(&preset)), model.theme.style(role)));
+        lines.push(Line::styled(format!("{mark}{}", said(&preset)), model.shared.theme.style(role)));
     }
 }
 
 fn about_task(model: &Model, lines: &mut Vec<Line<'static>>) {
-    let Some(open) = &model.workbench.task else {
-        let why = model.workbench.task_error.clone().unwrap_or_else(|| "loading task ...".to_owned());
+    let Some(open) = &model.shared.task else {
+        let why = model.shared.task_error.clone().unwrap_or_else(|| "loading task ...".to_owned());
         lines.push(faint(model, &why));
         return;
     };
@@ -75,9 +75,9 @@ fn about_task(model: &Model, lines: &mut Vec<Line<'static>>) {
             Err(error) => lines.push(bad(model, error)),
         }
     }
-    if let Some(stale) = &model.workbench.draft.stale {
+    if let Some(stale) = &model.shared.draft.stale {
         lines.push(bad(model, &format!("the schema in the editor does not compile: {stale}")));
-    } else if model.workbench.draft.is_changed() {
+    } else if model.shared.draft.is_changed() {
         lines.push(bad(model, "the schema in the editor is not saved: the run uses the saved file"));
     }
 }
@@ -90,7 +90,7 @@ fn about_devices(model: &Model, lines: &mut Vec<Line<'static>>) {
         let is_it = choice.compute == model.launch.form.compute;
         lines.push(chosen_line(model, is_it, &choice.title, &choice.condition));
         let role = if choice.holder.is_empty() && choice.waiting == 0 { Role::Good } else { Role::Warning };
-        lines.push(Line::styled(format!("    {}", choice.queue()), model.theme.style(role)));
+        lines.push(Line::styled(format!("    {}", choice.queue()), model.shared.theme.style(role)));
     }
     if model.launch.devices.is_empty() {
         lines.push(faint(model, "querying devices ..."));
@@ -100,9 +100,9 @@ fn about_devices(model: &Model, lines: &mut Vec<Line<'static>>) {
 }
 
 fn chosen_line(model: &Model, is_it: bool, title: &str, more: &str) -> Line<'static> {
-    let mark = if is_it { model.theme.glyph("● ", "* ") } else { "  " };
+    let mark = if is_it { model.shared.theme.glyph("● ", "* ") } else { "  " };
     let more = if more.is_empty() { String::new() } else { format!("  {more}") };
-    Line::from(vec![Span::raw(format!("{mark}{title}")), Span::styled(more, model.theme.style(Role::Faint))])
+    Line::from(vec![Span::raw(format!("{mark}{title}")), Span::styled(more, model.shared.theme.style(Role::Faint))])
 }
 
 fn about_key(model: &Model, key: &'static Key, lines: &mut Vec<Line<'static>>) {
@@ -113,8 +113,9 @@ fn about_key(model: &Model, key: &'static Key, lines: &mut Vec<Line<'static>>) {
         }
     }
     lines.push(Line::from(key.meaning));
-    let label =
-        |name: &str, text: String| Line::from(vec![Span::styled(format!("{name:<9}"), model.theme.style(Role::Faint)), Span::raw(text)]);
+    let label = |name: &str, text: String| {
+        Line::from(vec![Span::styled(format!("{name:<9}"), model.shared.theme.style(Role::Faint)), Span::raw(text)])
+    };
     let unit = if key.unit.is_empty() { String::new() } else { format!(", {}", key.unit) };
     lines.push(label("range", format!("{}{unit}", key.kind)));
     let rule = key.derived.as_ref().map_or_else(String::new, |derived| format!(" ({})", derived.rule));
@@ -160,9 +161,9 @@ fn shown(text: &str) -> String {
 }
 
 fn faint(model: &Model, text: &str) -> Line<'static> {
-    Line::styled(text.to_owned(), model.theme.style(Role::Faint))
+    Line::styled(text.to_owned(), model.shared.theme.style(Role::Faint))
 }
 
 fn bad(model: &Model, text: &str) -> Line<'static> {
-    Line::styled(format!("{}{text}", model.theme.glyph("✗ ", "! ")), model.theme.style(Role::Bad))
+    Line::styled(format!("{}{text}", model.shared.theme.glyph("✗ ", "! ")), model.shared.theme.style(Role::Bad))
 }

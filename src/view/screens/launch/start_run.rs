@@ -18,7 +18,7 @@ fn arguments(model: &Model, task: String, with_runs: bool) -> Vec<String> {
     let mut arguments = vec!["train".to_owned(), task];
     arguments.extend(model.launch.form.arguments());
     if with_runs {
-        arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string()]);
+        arguments.extend(["--runs".to_owned(), model.shared.places.for_new_runs().display().to_string()]);
     }
     arguments
 }
@@ -32,11 +32,11 @@ fn launching(model: &Model) -> impl Iterator<Item = String> {
 
 /// The same as a person would type it in the shell that started the view: it trains the same task, and makes the run in the same place.
 pub(super) fn command_line(model: &Model) -> String {
-    let Some(open) = &model.workbench.task else { return String::new() };
-    let options = &model.options;
+    let Some(open) = &model.shared.task else { return String::new() };
+    let options = &model.shared.options;
     let there =
         if options.shell == options.here { String::new() } else { format!("cd {} && ", quoted(&options.here.display().to_string())) };
-    let words = arguments(model, open.typed.clone(), model.workbench.places.is_given()).into_iter().chain(launching(model));
+    let words = arguments(model, open.typed.clone(), model.shared.places.is_given()).into_iter().chain(launching(model));
     let words: Vec<String> = words.map(|word| quoted(&word)).collect();
     format!("{there}grpo-tui {}", words.join(" "))
 }
@@ -48,26 +48,26 @@ fn quoted(word: &str) -> String {
 
 /// Why nothing can be started now.
 pub(super) fn blocked(model: &Model) -> Option<String> {
-    if model.workbench.task.is_none() {
-        return Some(model.workbench.task_error.clone().unwrap_or_else(|| "task is still loading".to_owned()));
+    if model.shared.task.is_none() {
+        return Some(model.shared.task_error.clone().unwrap_or_else(|| "task is still loading".to_owned()));
     }
     if let Some(problem) = &model.launch.problem {
         return Some(problem.clone());
     }
-    model.is_busy("launch.start").then(|| "a run is already starting".to_owned())
+    model.shared.is_busy("launch.start").then(|| "a run is already starting".to_owned())
 }
 
 /// Start the run. A schema that is not saved is asked about first: the run takes the file.
 pub(super) fn start(model: &mut Model) -> Vec<Command> {
-    if !model.workbench.draft.is_changed() {
+    if !model.shared.draft.is_changed() {
         return launch(model);
     }
-    let save = action::find("schema.save").map(|action| model.keymap.shown(action)).filter(|key| !key.is_empty());
+    let save = action::find("schema.save").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
     let save = save.map_or_else(String::new, |key| format!(" ({key} on the schema's screen, f2)"));
     let text = format!(
         "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first{save}, or start with the saved file."
     );
-    model.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", launch)));
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", launch)));
     Vec::new()
 }
 
@@ -78,7 +78,7 @@ fn launch(model: &mut Model) -> Vec<Command> {
     // A forecast that is still being made would only slow the run down.
     super::forecast::cancel(model);
     model.launch.failure = None;
-    let call = Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments };
+    let call = Call { program: model.shared.options.program.clone(), here: model.shared.options.here.clone(), arguments };
     vec![Work::once(
         "launch.start",
         move || {
@@ -97,7 +97,7 @@ fn launch(model: &mut Model) -> Vec<Command> {
                 let text = format!("run not started: {reason}");
                 model.launch.failure = Some(text.clone());
                 model.launch.scroll = 0;
-                model.complain(text);
+                model.shared.complain(text);
                 Vec::new()
             }
         },
@@ -127,11 +127,11 @@ fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
     model.launch.form.name.clear();
     let mut commands = shared::show_run(model, run.path);
     // Whoever does something else by now, or types, is not taken away from it.
-    if model.screen == Screen::Launch && !model.takes_text() {
-        model.say(run.text);
+    if model.shared.screen == Screen::Launch && !model.takes_text() {
+        model.shared.say(run.text);
         commands.extend(shared::go_to(model, Screen::Live));
     } else {
-        model.say(format!("{}; f6 shows it", run.text));
+        model.shared.say(format!("{}; f6 shows it", run.text));
     }
     commands
 }
@@ -140,7 +140,7 @@ fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
 pub(super) fn in_words(model: &Model) -> String {
     let Some(resolved) = &model.launch.resolved else { return String::new() };
     let config = &resolved.config;
-    let rows = model.workbench.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
+    let rows = model.shared.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
     let steps = rows.map_or_else(String::new, |rows| format!("{} steps of ", config.total_steps(rows)));
     let device = match model.launch.form.compute {
         DeviceChoice::Any => String::new(),

@@ -90,7 +90,7 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(no_run),
     Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |m| {
         let said = m.live.view.smooth_more();
-        m.say(said);
+        m.shared.say(said);
         Vec::new()
     })
     .also(&["smoothing", "ema"]),
@@ -132,7 +132,7 @@ fn turn_small(model: &mut Model, by: isize) -> Vec<Command> {
 /// Why there is nothing to look at.
 pub(super) fn no_run(model: &Model) -> Option<String> {
     let none = || "no run is open: press 1 to choose one, 5 to start one".to_owned();
-    model.workbench.current_run().is_none().then(none)
+    model.shared.current_run().is_none().then(none)
 }
 
 fn no_text(model: &Model) -> Option<String> {
@@ -140,33 +140,33 @@ fn no_text(model: &Model) -> Option<String> {
 }
 
 fn no_worker(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.workbench.current_run().and_then(run_control::refusal))
+    no_run(model).or_else(|| model.shared.current_run().and_then(run_control::refusal))
 }
 
 fn no_note(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.workbench.current_run().and_then(run_control::no_note))
+    no_run(model).or_else(|| model.shared.current_run().and_then(run_control::no_note))
 }
 
 fn no_resume(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.workbench.current_run().and_then(run_control::no_resume))
+    no_run(model).or_else(|| model.shared.current_run().and_then(run_control::no_resume))
 }
 
 fn copy(model: &mut Model) -> Vec<Command> {
     let Some(text) = completion::selected(model).map(|(_, completion, _)| completion.text.clone()) else { return Vec::new() };
-    model.say("completion copied");
+    model.shared.say("completion copied");
     vec![Command::Copy(text)]
 }
 
 fn ask(model: &mut Model, verb: Verb) -> Vec<Command> {
-    let Some(run) = model.workbench.current.clone() else { return Vec::new() };
+    let Some(run) = model.shared.current.clone() else { return Vec::new() };
     if verb.is_work() {
-        model.say(format!("requested: {}", verb.name()));
+        model.shared.say(format!("requested: {}", verb.name()));
     }
     vec![run_control::request(&run, verb)]
 }
 
 fn pause(model: &mut Model) -> Vec<Command> {
-    let paused = model.workbench.current_run().is_some_and(|run| run.status() == crate::run::Status::Paused);
+    let paused = model.shared.current_run().is_some_and(|run| run.status() == crate::run::Status::Paused);
     ask(model, if paused { Verb::Resume } else { Verb::Pause })
 }
 
@@ -175,18 +175,18 @@ fn resume(model: &mut Model) -> Vec<Command> {
 }
 
 fn stop(model: &mut Model, now: bool) -> Vec<Command> {
-    let id = model.workbench.current_run().map(FollowedRun::id).unwrap_or_default();
+    let id = model.shared.current_run().map(FollowedRun::id).unwrap_or_default();
     let (text, yes) = match now {
         true => ("Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
         false => ("Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };
-    model.popup = Some(Popup::Confirm(Confirm::new(format!("Stop {id}?"), text, yes, move |model| ask(model, Verb::Stop { now }))));
+    model.shared.popup = Some(Popup::Confirm(Confirm::new(format!("Stop {id}?"), text, yes, move |model| ask(model, Verb::Stop { now }))));
     Vec::new()
 }
 
 fn note(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.workbench.current.clone() else { return Vec::new() };
-    model.popup = Some(Popup::Ask(run_control::ask_note(run, |_| Vec::new())));
+    let Some(run) = model.shared.current.clone() else { return Vec::new() };
+    model.shared.popup = Some(Popup::Ask(run_control::ask_note(run, |_| Vec::new())));
     Vec::new()
 }
 
@@ -196,16 +196,16 @@ fn assignments(text: &str) -> Result<Verb, String> {
 }
 
 fn set(model: &mut Model) -> Vec<Command> {
-    let now = model.workbench.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
+    let now = model.shared.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
     let question = Ask::new("Set", label, &text, |model, text| match assignments(&text) {
         Ok(verb) => ask(model, verb),
         Err(error) => {
-            model.complain(error);
+            model.shared.complain(error);
             Vec::new()
         }
     });
-    model.popup = Some(Popup::Ask(question.checked(|_, text| assignments(text).err())));
+    model.shared.popup = Some(Popup::Ask(question.checked(|_, text| assignments(text).err())));
     Vec::new()
 }

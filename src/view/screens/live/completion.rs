@@ -17,7 +17,7 @@ use crate::view::widgets::json::{self, Fault};
 
 /// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
 pub(super) fn selected(model: &Model) -> Option<(&Sampled, &Completion, usize)> {
-    let run = model.workbench.current_run()?;
+    let run = model.shared.current_run()?;
     let groups = model.live.rollouts.of(model.live.at(run))?.as_ref().ok()?;
     let group = groups.get(model.live.group.at(groups.len())?)?;
     let member = model.live.member.at(group.completions.len())?;
@@ -26,7 +26,7 @@ pub(super) fn selected(model: &Model) -> Option<(&Sampled, &Completion, usize)> 
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let step = model.live.at(run);
     let found = selected(model);
     let title = match found {
@@ -54,7 +54,7 @@ fn nothing(model: &Model, step: u64) -> String {
 }
 
 fn lines(model: &Model, run: &FollowedRun, completion: &Completion, member: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
     let rows = group_rows::of_step(model, model.live.at(run));
     let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));

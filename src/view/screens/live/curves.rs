@@ -152,7 +152,7 @@ pub(super) fn draw_large(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>
     let subject = &SUBJECTS[view.large % SUBJECTS.len()];
     let log = if view.log { ", log scale" } else { "" };
     let still = if model.live.frozen.is_some() { ", frozen" } else { "" };
-    let block = pane(&model.theme, &format!("{}{log}{still}", subject.title), focused);
+    let block = pane(&model.shared.theme, &format!("{}{log}{still}", subject.title), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let chart = chart(model, run, subject);
@@ -160,11 +160,11 @@ pub(super) fn draw_large(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>
     let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
     if above > 0 {
-        lines.push(if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) });
+        lines.push(if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.shared.theme, columns) });
     }
-    lines.extend(chart.lines(&model.theme, columns, high));
+    lines.extend(chart.lines(&model.shared.theme, columns, high));
     if above + high < rows {
-        lines.push(Line::styled(note(run, subject), model.theme.style(Role::Faint)));
+        lines.push(Line::styled(note(run, subject), model.shared.theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }
@@ -193,8 +193,8 @@ pub(super) fn step_at(model: &Model, run: &FollowedRun, inside: Rect, column: u1
 /// What the chart of a subject shows of a run, and of those that lie over it.
 fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
     let view = &model.live.view;
-    let others = model.workbench.overlay.iter().filter(|path| *path != run.path());
-    let overlay: Vec<&FollowedRun> = others.filter_map(|path| model.workbench.watched.get(path)).collect();
+    let others = model.shared.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&FollowedRun> = others.filter_map(|path| model.shared.watched.get(path)).collect();
     let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
     let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
     let smoothing = view.weight();
@@ -243,7 +243,7 @@ fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart
 
 /// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left out, the least telling first.
 fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let step = chart.cursor.unwrap_or_default();
     let full = columns >= 60;
     let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
@@ -285,16 +285,17 @@ pub(super) fn draw_small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>
 }
 
 fn small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, subject: &Subject, focused: bool, number: usize) {
-    let block = pane(&model.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
+    let block = pane(&model.shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(model, run, subject) };
     let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };
-    let mut lines = vec![if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.theme, columns) }];
+    let mut lines =
+        vec![if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.shared.theme, columns) }];
     let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
-    lines.extend(chart.lines(&model.theme, columns, rows.saturating_sub(1 + with_note)));
-    lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, model.theme.style(Role::Faint))));
+    lines.extend(chart.lines(&model.shared.theme, columns, rows.saturating_sub(1 + with_note)));
+    lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, model.shared.theme.style(Role::Faint))));
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
@@ -307,7 +308,7 @@ pub(super) fn one_line(model: &Model, run: &FollowedRun, columns: usize) -> Line
     let room = columns.saturating_sub(30).min(40);
     Line::from(vec![
         Span::raw(format!(" reward {} ", said(&rewards))),
-        Span::styled(sparkline(&model.theme, &rewards, room, None), model.theme.style(Role::SeriesOne)),
+        Span::styled(sparkline(&model.shared.theme, &rewards, room, None), model.shared.theme.style(Role::SeriesOne)),
         Span::raw(format!(" valid {}", said(&valid))),
     ])
 }

@@ -26,7 +26,7 @@ const PHASES: [(&str, Role); 5] = [
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let block = pane(&model.theme, "time and device", focused);
+    let block = pane(&model.shared.theme, "time and device", focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let mut lines = phases(model, run, inside.width as usize);
@@ -36,7 +36,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
 
 /// Shares of the step's time.
 fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let step = model.live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
     let parts: Vec<(&str, Role, f64)> =
@@ -59,7 +59,7 @@ fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>
 
 /// The device's condition; a sentence where nobody measures it.
 fn device(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| event_text::one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {

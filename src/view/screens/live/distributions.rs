@@ -18,7 +18,7 @@ use crate::view::widgets::{histogram, sparkline};
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let block = pane(theme, "tiers, failures, advantages", focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -34,7 +34,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
 
 /// The shares of the tiers as a stacked picture, with the shares at the step that is looked at.
 fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     if rows == 0 {
         return Vec::new();
     }
@@ -61,7 +61,7 @@ fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Ve
 
 /// The commonest kinds of failure: a curve and the share at the step that is looked at.
 fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let (_, last) = model.live.view.steps(model.live.last(run));
     let shares = failures::shares(model, run, last, 60);
     let mut sums: Vec<(&str, &Vec<f64>, f64)> =
@@ -83,7 +83,7 @@ fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) ->
 
 /// How the advantages of the step are spread.
 fn of_advantages(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let step = model.live.at(run);
     let all: Vec<f64> =
         group_rows::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();

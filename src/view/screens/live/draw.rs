@@ -14,7 +14,7 @@ use crate::view::style_role::Role;
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let Some(run) = model.workbench.current_run() else {
+    let Some(run) = model.shared.current_run() else {
         let text = "No run is open.\n\n1  list runs\n5  start a run";
         return sentence(model, frame, area, "live", text, Role::Text);
     };
@@ -45,7 +45,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 /// The pane at a place of the screen, with the place of its frame.
 pub(super) fn pane_at(model: &Model, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    let (columns, rows) = model.size;
+    let (columns, rows) = model.shared.size;
     // Below the tabs, above the hints.
     let area = Rect { x: 0, y: 1, width: columns, height: rows.saturating_sub(2) };
     let slots = Places::of(model, run, area).slots;
@@ -98,7 +98,7 @@ struct Places {
 
 impl Places {
     fn of(model: &Model, run: &FollowedRun, area: Rect) -> Self {
-        if model.zoomed {
+        if model.shared.zoomed {
             let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
             return Self { top, slots: vec![(rest, vec![model.live.pane])], ..Self::default() };
         }
@@ -170,9 +170,9 @@ impl Places {
 }
 
 fn sentence(model: &Model, frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, role: Role) {
-    let block = pane(&model.theme, title, true);
+    let block = pane(&model.shared.theme, title, true);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line.to_owned(), model.theme.style(role))).collect();
+    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line.to_owned(), model.shared.theme.style(role))).collect();
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }

@@ -45,7 +45,7 @@ fn is_told(run: &FollowedRun) -> bool {
 
 /// The work that counts what the log does not tell: only where completions failed at all.
 pub(super) fn wanted(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let last = run.history.last_step;
     if !run.loaded || model.live.failures.asked == last || is_told(run) {
         return Vec::new();
@@ -77,7 +77,7 @@ fn count(run: &Path, steps: &[u64], outlet: &Outlet) {
         }
         let of = run.to_owned();
         let wanted = outlet.put(move |model| {
-            if model.workbench.current.as_ref() == Some(&of) {
+            if model.shared.current.as_ref() == Some(&of) {
                 model.live.failures.counted.insert(step, shares.into_iter().collect());
                 while model.live.failures.counted.len() > 2 * STEPS_COUNTED as usize {
                     model.live.failures.counted.pop_first();

@@ -45,7 +45,7 @@ impl Row {
 
 /// The groups of a step in the order of the rollout file; empty where nobody knows them (yet).
 pub(super) fn of_step(model: &Model, step: u64) -> Vec<Row> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     if let Some(groups) = run.history.groups.get(&step) {
         return groups.values().map(from_event).collect();
     }

@@ -17,7 +17,7 @@ use crate::view::widgets::text_width::wrapped;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let (live, theme) = (&model.live, &model.theme);
+    let (live, theme) = (&model.live, &model.shared.theme);
     let step = live.at(run);
     let rows = group_rows::of_step(model, step);
     let latest = if live.step.is_some() { "" } else { ", the latest" };

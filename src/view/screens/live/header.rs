@@ -27,7 +27,7 @@ pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Lin
 /// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model and device. The parts
 /// that matter most stand first; an error is cut rather than left out, however long its path.
 fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let status = run.status();
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
     let (sign, role) = runs::state(theme, status, cause.as_deref());
@@ -62,7 +62,7 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
 
 /// How far the run is, how long it will take, how fast it goes.
 fn progress(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let (done, total) = (run.history.last_step, total_steps(run));
     let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
     let bar = gauge(theme, share, (columns / 5).clamp(6, 30));
@@ -115,7 +115,7 @@ fn silent_seconds(model: &Model, run: &FollowedRun) -> Option<f64> {
         return None;
     }
     let last = run.history.last_ms.max(run.state.as_ref().map(|state| state.updated_ms))?;
-    let silent = model.now_ms.saturating_sub(last);
+    let silent = model.shared.now_ms.saturating_sub(last);
     let step_ms = pace(run).unwrap_or(0.0) * 5000.0;
     (silent >= SILENT_MS && silent as f64 > step_ms).then_some(silent as f64 / 1000.0)
 }

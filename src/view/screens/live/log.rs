@@ -16,7 +16,7 @@ use crate::view::widgets::text_width::wrapped;
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let back = model.live.log_back.min(run.log.len().saturating_sub(1));
     let title = if back > 0 { format!("alerts and log, {back} back") } else { "alerts and log".to_owned() };
-    let block = pane(&model.theme, &title, focused);
+    let block = pane(&model.shared.theme, &title, focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
@@ -29,7 +29,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
 
 /// The alerts that stand, the gravest first.
 pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let grave = |level: &str| match level {
         "error" => 0,
         "warning" => 1,
@@ -53,7 +53,7 @@ pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Li
 
 /// The latest events that fit into so many lines, oldest first; `back` leaves out that many of the latest.
 fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     if run.log.is_empty() && rows > 0 {
         return vec![Line::styled("no events yet", theme.style(Role::Faint))];
     }

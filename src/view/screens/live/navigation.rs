@@ -12,7 +12,7 @@ const WHEEL: isize = 3;
 
 /// Go by steps; past the latest the picture follows the run again.
 pub(super) fn by_steps(model: &mut Model, by: i64) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let last = model.live.last(run);
     let at = model.live.at(run).saturating_add_signed(by).clamp(1.min(last), last);
     to_step(model, (at < last).then_some(at))
@@ -22,7 +22,7 @@ pub(super) fn by_steps(model: &mut Model, by: i64) -> Vec<Command> {
 pub(super) fn to_step(model: &mut Model, step: Option<u64>) -> Vec<Command> {
     model.live.step = step;
     model.live.completion_top = 0;
-    if let Some(run) = model.workbench.current_run() {
+    if let Some(run) = model.shared.current_run() {
         let (last, at) = (model.live.last(run), model.live.at(run));
         model.live.view.hold(last, at);
     }
@@ -47,7 +47,7 @@ pub(super) fn by_members(model: &mut Model, by: isize) -> Vec<Command> {
 }
 
 fn groups(model: &Model) -> Vec<group_rows::Row> {
-    model.workbench.current_run().map(|run| group_rows::of_step(model, model.live.at(run))).unwrap_or_default()
+    model.shared.current_run().map(|run| group_rows::of_step(model, model.live.at(run))).unwrap_or_default()
 }
 
 /// Scroll the completion.
@@ -59,7 +59,7 @@ pub(super) fn scroll_text(model: &mut Model, by: isize) -> Vec<Command> {
 
 /// Scroll the log; up is back in time.
 pub(super) fn scroll_log(model: &mut Model, by: isize) -> Vec<Command> {
-    let most = model.workbench.current_run().map_or(0, |run| run.log.len().saturating_sub(1));
+    let most = model.shared.current_run().map_or(0, |run| run.log.len().saturating_sub(1));
     model.live.log_back = model.live.log_back.saturating_add_signed(-by).min(most);
     Vec::new()
 }
@@ -69,7 +69,7 @@ pub(super) fn sideways(model: &mut Model, by: i64) -> Vec<Command> {
     if model.live.view.cursor {
         return by_steps(model, by);
     }
-    if let Some(run) = model.workbench.current_run() {
+    if let Some(run) = model.shared.current_run() {
         let last = model.live.last(run);
         model.live.view.pan(last, by > 0);
     }
@@ -78,7 +78,7 @@ pub(super) fn sideways(model: &mut Model, by: i64) -> Vec<Command> {
 
 /// Nearer or farther.
 pub(super) fn zoom(model: &mut Model, nearer: bool) -> Vec<Command> {
-    if let Some(run) = model.workbench.current_run() {
+    if let Some(run) = model.shared.current_run() {
         let (last, at) = (model.live.last(run), model.live.at(run));
         model.live.view.zoom(last, at, nearer);
     }
@@ -87,11 +87,11 @@ pub(super) fn zoom(model: &mut Model, nearer: bool) -> Vec<Command> {
 
 /// Let the picture stand still, or follow the run again.
 pub(super) fn freeze(model: &mut Model) -> Vec<Command> {
-    let last = model.workbench.current_run().map(|run| run.history.last_step);
+    let last = model.shared.current_run().map(|run| run.history.last_step);
     model.live.frozen = if model.live.frozen.is_some() { None } else { last };
     match model.live.frozen {
-        Some(step) => model.say(format!("frozen at step {step}; the run continues")),
-        None => model.say("following the run"),
+        Some(step) => model.shared.say(format!("frozen at step {step}; the run continues")),
+        None => model.shared.say("following the run"),
     }
     look(model)
 }
@@ -100,19 +100,19 @@ pub(super) fn freeze(model: &mut Model) -> Vec<Command> {
 fn to_click(model: &mut Model, step: Option<u64>) -> Vec<Command> {
     let Some(step) = step else { return Vec::new() };
     model.live.view.cursor = true;
-    let at = model.workbench.current_run().map_or(0, |run| model.live.at(run));
+    let at = model.shared.current_run().map_or(0, |run| model.live.at(run));
     by_steps(model, step as i64 - at as i64)
 }
 
 /// Whether a double click opens what is under it: a completion of the groups, a small chart.
 pub(super) fn opens(model: &Model, (column, row): (u16, u16)) -> bool {
-    let pane = model.workbench.current_run().and_then(|run| draw::pane_at(model, run, column, row));
+    let pane = model.shared.current_run().and_then(|run| draw::pane_at(model, run, column, row));
     pane.is_some_and(|(pane, _)| pane == GROUPS || pane == METRICS)
 }
 
 /// A click gives a pane the focus; among the groups it chooses one, in the chart that has the focus a step. The wheel moves what is under it.
 pub(super) fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let Some((pane, area)) = draw::pane_at(model, run, event.column, event.row) else { return Vec::new() };
     let by = match event.kind {
         MouseEventKind::ScrollDown => WHEEL,

@@ -18,7 +18,7 @@ use crate::view::style_role::Role;
 
 /// Runs that can be chosen, the newest first: those of the list that can be read, without the one on the screen.
 fn others(model: &Model) -> Vec<(&PathBuf, &RunRow)> {
-    let current = model.workbench.current.as_ref();
+    let current = model.shared.current.as_ref();
     let entries = model.runs.listing().entries().iter().rev().filter(|entry| Some(&entry.path) != current);
     entries.filter_map(|entry| Some((&entry.path, entry.row.as_deref().ok()?))).collect()
 }
@@ -46,7 +46,7 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
     let Some(run) = model.live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone()) else {
         return Vec::new();
     };
-    let overlay = &mut model.workbench.overlay;
+    let overlay = &mut model.shared.overlay;
     if let Some(index) = overlay.iter().position(|other| *other == run) {
         overlay.remove(index);
         return shared::let_go(model);
@@ -57,7 +57,7 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
 
 /// Draws the list in place of the chart.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let block = pane(theme, "overlay runs", true);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -66,7 +66,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let first = model.live.overlay_cursor.first(inside.height as usize, others.len());
     let mut lines = Vec::new();
     for (index, (path, run)) in others.iter().enumerate().skip(first).take(inside.height as usize) {
-        let chosen = if model.workbench.overlay.contains(path) { "[x]" } else { "[ ]" };
+        let chosen = if model.shared.overlay.contains(path) { "[x]" } else { "[ ]" };
         let mark = if at == Some(index) { theme.glyph("▸", ">") } else { " " };
         let file = run.directory.file();
         let line = Line::from(vec![
@@ -77,7 +77,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
     }
     if others.is_empty() {
-        let text = if model.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };
+        let text = if model.shared.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);

@@ -15,7 +15,7 @@ use crate::view::style_role::Role;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let rows = group_rows::of_step(model, model.live.at(run));
     let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
     let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", event_text::one_line(&row.prompt_id)));

@@ -64,9 +64,9 @@ impl Rollouts {
 
 /// The work that reads a step, unless it was read or is being read. One that could not be read is tried again: what was wrong may have been mended.
 pub(super) fn wanted(model: &mut Model, step: u64) -> Vec<Command> {
-    let Some(run) = model.workbench.current_run() else { return Vec::new() };
+    let Some(run) = model.shared.current_run() else { return Vec::new() };
     let rollouts = &model.live.rollouts;
-    let reading = rollouts.reading == Some(step) && model.is_busy("live.rollouts");
+    let reading = rollouts.reading == Some(step) && model.shared.is_busy("live.rollouts");
     if step == 0 || !run.loaded || reading || matches!(rollouts.of(step), Some(Ok(_))) {
         return Vec::new();
     }
@@ -75,7 +75,7 @@ pub(super) fn wanted(model: &mut Model, step: u64) -> Vec<Command> {
     let read =
         move |_: &Outlet| read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
     let work = Work::latest("live.rollouts", read, move |model, groups| {
-        if model.workbench.current.as_ref() == Some(&of) {
+        if model.shared.current.as_ref() == Some(&of) {
             model.live.rollouts.reading = None;
             model.live.rollouts.keep(step, groups);
         }
@@ -86,7 +86,7 @@ pub(super) fn wanted(model: &mut Model, step: u64) -> Vec<Command> {
 
 /// Whether the step that is looked at could not be read.
 pub(super) fn has_failed(model: &Model) -> bool {
-    let found = model.workbench.current_run().and_then(|run| model.live.rollouts.of(model.live.at(run)));
+    let found = model.shared.current_run().and_then(|run| model.live.rollouts.of(model.live.at(run)));
     matches!(found, Some(Err(_)))
 }
 

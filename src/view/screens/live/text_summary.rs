@@ -15,13 +15,13 @@ pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Lin
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
     let number = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), amount);
     let share = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), percent);
-    let (_, role) = runs::state(&model.theme, run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
+    let (_, role) = runs::state(&model.shared.theme, run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
     let total = header::total_steps(run);
     let left = header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
     let eval = run.history.latest_eval("eval", "trained").map_or_else(|| "-".to_owned(), |eval| percent(eval.summary.valid));
     let base = run.history.latest_eval("eval", "base").map_or_else(|| "-".to_owned(), |eval| percent(eval.summary.valid));
     let mut lines = vec![
-        Line::styled(run.status().name(), model.theme.style(role)),
+        Line::styled(run.status().name(), model.shared.theme.style(role)),
         Line::raw(format!("step {step} of {total}")),
         Line::raw(format!("time left {}", left.map_or_else(|| "-".to_owned(), duration))),
         Line::raw(format!("reward {} std {}", number("reward"), number("reward_std"))),
@@ -35,7 +35,7 @@ pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Lin
     ];
     lines.splice(1..1, log::alerts(model, run, columns));
     if let Some(why) = lines.first().filter(|_| run.error.is_some()).and(run.error.as_ref()) {
-        lines.insert(1, Line::styled(why.clone(), model.theme.style(Role::Bad)));
+        lines.insert(1, Line::styled(why.clone(), model.shared.theme.style(Role::Bad)));
     }
     lines
 }

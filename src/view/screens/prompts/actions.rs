@@ -76,7 +76,7 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside).also(&["editor", "vim"]).unless(no_task),
     Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |model| {
         let prompt = model.prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
-        model.say("prompt copied");
+        model.shared.say("prompt copied");
         vec![Command::Copy(prompt)]
     })
     .also(&["yank", "clipboard"])
@@ -89,7 +89,7 @@ pub(super) const ACTIONS: &[Action] = &[
 ];
 
 fn no_task(model: &Model) -> Option<String> {
-    model.workbench.task.is_none().then(|| "no task is open".to_owned())
+    model.shared.task.is_none().then(|| "no task is open".to_owned())
 }
 
 fn no_row(model: &Model) -> Option<String> {
@@ -131,13 +131,13 @@ fn write(model: &mut Model, what: fn(super::Entry) -> What) -> Vec<Command> {
 fn add(model: &mut Model) -> Vec<Command> {
     let place = super::rows::selected_place(model);
     let first = || {
-        let open = model.workbench.task.as_ref()?;
+        let open = model.shared.task.as_ref()?;
         PromptSet::ALL.into_iter().find(|set| open.task.set_file(*set).is_some()).map(|set| (set, 0))
     };
     match place.or_else(first) {
         Some((set, line)) => row_editor::begin(model, What::New(set, line)),
         None => {
-            model.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
+            model.shared.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
             Vec::new()
         }
     }
@@ -150,13 +150,13 @@ fn delete(model: &mut Model) -> Vec<Command> {
         let (set, row) = (entry.set, row.clone());
         move |model| save::delete(model, set, row)
     });
-    model.popup = Some(Popup::Confirm(ask));
+    model.shared.popup = Some(Popup::Confirm(ask));
     Vec::new()
 }
 
 /// The file and line of the finding in the health pane; else of the row; else of the first set that cannot be read.
 fn outside(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let finding = match super::layout::pane(model) {
         HEALTH => table::finding_place(model),
         _ => None,
@@ -174,14 +174,14 @@ fn outside(model: &mut Model) -> Vec<Command> {
 
 fn go_to_finding(model: &mut Model) -> Vec<Command> {
     let Some((set, line)) = table::finding_place(model) else { return Vec::new() };
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let place = model
         .prompts
         .entries
         .iter()
         .position(|entry| entry.set == set && super::rows::row(&open, *entry).is_some_and(|row| row.line == line));
     let Some(place) = place else {
-        model.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
+        model.shared.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
         return Vec::new();
     };
     let shown = model.prompts.shown.iter().position(|index| *index as usize == place);
@@ -208,6 +208,6 @@ fn choose_model(model: &mut Model) -> Vec<Command> {
         model.prompts.tokens.fill(super::UNCOUNTED);
         token_count::count(model)
     });
-    model.popup = Some(Popup::Ask(ask));
+    model.shared.popup = Some(Popup::Ask(ask));
     Vec::new()
 }

@@ -16,15 +16,15 @@ use crate::view::widgets::editor::{Look, paint};
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
-    if model.workbench.task.is_none() {
-        let (role, text) = match &model.workbench.task_error {
+    if model.shared.task.is_none() {
+        let (role, text) = match &model.shared.task_error {
             Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
             None => (Role::Faint, "loading task ...".to_owned()),
         };
-        let frame_of = pane(&model.theme, "prompts", true);
+        let frame_of = pane(&model.shared.theme, "prompts", true);
         let inner = frame_of.inner(body);
         frame.render_widget(frame_of, body);
-        frame.render_widget(Paragraph::new(Line::styled(text, model.theme.style(role))).wrap(Wrap { trim: false }), inner);
+        frame.render_widget(Paragraph::new(Line::styled(text, model.shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
         return;
     }
     for (name, area) in layout::areas(model, body) {
@@ -39,7 +39,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
 }
 
 fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let prompts = &model.prompts;
     let count = match prompts.shown.len() == prompts.entries.len() {
         true => format!("{} rows", prompts.entries.len()),
@@ -49,7 +49,7 @@ fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         (Column::File, false) => String::new(),
         (column, backwards) => format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") }),
     };
-    let busy = if model.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
+    let busy = if model.shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
     let frame_of = pane(theme, &format!("{count}{sort}{busy}"), layout::pane(model) == ROWS);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
@@ -67,7 +67,7 @@ fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn chat(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let id = selected_row(model).map_or_else(String::new, |row| format!("{} ", row.id));
     let tokens = match (model.prompts.chat.as_ref().and_then(|chat| chat.tokens), &model.prompts.counter) {
         (Some(tokens), Some(Ok(counter))) => format!("{tokens} tokens of {}", counter.name),
@@ -83,7 +83,7 @@ fn chat(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn health(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let focused = layout::pane(model) == HEALTH;
     let frame_of = pane(theme, "dataset health", focused);
     let inner = frame_of.inner(area);
@@ -100,7 +100,7 @@ fn health(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let Some(editing) = &model.prompts.editing else { return };
     let (said, role) = match &editing.said {
         Said::Wrong(said) => (format!(" {} {said} ", theme.glyph("✗", "x")), Role::Bad),

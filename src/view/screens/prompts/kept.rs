@@ -136,10 +136,10 @@ fn keep(model: &mut Model) -> Vec<Command> {
         return Vec::new();
     }
     editing.place.text = Some(text);
-    match record(editing, model.now_ms) {
+    match record(editing, model.shared.now_ms) {
         Ok(record) => vec![model.prompts.keeper.keep(KEEPING, UNSAVED, &editing.place.file, record)],
         Err(error) => {
-            model.complain(format!("{UNSAVED} not saved: {error}"));
+            model.shared.complain(format!("{UNSAVED} not saved: {error}"));
             Vec::new()
         }
     }
@@ -165,14 +165,14 @@ pub(super) fn forget_file(model: &Model, file: &Path) -> Command {
 /// A sentence with the file.
 pub fn keep_now(model: &Model) -> Result<(), String> {
     match model.prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
-        Some(editing) => model.prompts.keeper.keep_now(&editing.place.file, &record(editing, model.now_ms)?),
+        Some(editing) => model.prompts.keeper.keep_now(&editing.place.file, &record(editing, model.shared.now_ms)?),
         None => Ok(()),
     }
 }
 
 /// Another task is open: what was written of the one before stays in its file, and is offered with that task.
 pub(super) fn park_draft(model: &mut Model) -> Vec<Command> {
-    let (Some(open), Some(editing)) = (&model.workbench.task, &model.prompts.editing) else { return Vec::new() };
+    let (Some(open), Some(editing)) = (&model.shared.task, &model.prompts.editing) else { return Vec::new() };
     if editing.place.mark == mark(&open.task) {
         return Vec::new();
     }
@@ -180,14 +180,14 @@ pub(super) fn park_draft(model: &mut Model) -> Vec<Command> {
     if let Some(editing) = model.prompts.editing.take().filter(Editing::is_changed) {
         model.prompts.offers.told.remove(&editing.place.file);
         let (title, task, file) = (editing.title(), &editing.place.task, editing.place.file.display());
-        model.complain(format!("{title} of {task} is unsaved: draft kept in {file}, offered when the task is opened again"));
+        model.shared.complain(format!("{title} of {task} is unsaved: draft kept in {file}, offered when the task is opened again"));
     }
     commands
 }
 
 /// The task has moved to a folder of its own, with all of its files: what is kept of it moves too.
 pub fn moved(model: &mut Model, task: &Task) -> Vec<Command> {
-    let Some(open) = &model.workbench.task else { return Vec::new() };
+    let Some(open) = &model.shared.task else { return Vec::new() };
     let (old, new) = (mark(&open.task), mark(task));
     let renamed = {
         let (old, new) = (beginning(&old), beginning(&new));
@@ -203,7 +203,7 @@ pub fn moved(model: &mut Model, task: &Task) -> Vec<Command> {
         }
         commands.extend(second(model));
     }
-    let (keeper, data) = (Arc::clone(&model.prompts.keeper), model.options.data.clone());
+    let (keeper, data) = (Arc::clone(&model.prompts.keeper), model.shared.options.data.clone());
     commands.push(Work::once(
         "prompts.moved",
         move || {
@@ -212,7 +212,7 @@ pub fn moved(model: &mut Model, task: &Task) -> Vec<Command> {
         },
         |model, moved| {
             if let Err(error) = moved {
-                model.complain(format!("drafts of the embedded task were not moved to its copy: {error}"));
+                model.shared.complain(format!("drafts of the embedded task were not moved to its copy: {error}"));
             }
             Vec::new()
         },

@@ -25,7 +25,7 @@ pub(super) fn pane(model: &Model) -> &'static str {
 /// The panes that are seen, with their places.
 pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = pane(model);
-    if model.zoomed {
+    if model.shared.zoomed {
         return vec![(focused, body)];
     }
     if body.width < 100 {
@@ -49,7 +49,7 @@ pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
 }
 
 fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
 }
 
 /// The pane at a place of the terminal.

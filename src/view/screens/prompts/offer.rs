@@ -65,8 +65,8 @@ impl Kept {
 
 /// Look for texts that are left of the open task.
 pub(super) fn look(model: &Model) -> Vec<Command> {
-    let Some(open) = &model.workbench.task else { return Vec::new() };
-    let (mark, data, told) = (kept::mark(&open.task), model.options.data.clone(), model.prompts.offers.told.clone());
+    let Some(open) = &model.shared.task else { return Vec::new() };
+    let (mark, data, told) = (kept::mark(&open.task), model.shared.options.data.clone(), model.prompts.offers.told.clone());
     vec![Work::once(
         "prompts.left",
         move || {
@@ -80,7 +80,7 @@ pub(super) fn look(model: &Model) -> Vec<Command> {
                 Ok(files) if is_of_task(model, &mark) => files,
                 Ok(_) => return Vec::new(),
                 Err(error) => {
-                    model.complain(format!("cannot look for drafts: {error}"));
+                    model.shared.complain(format!("cannot look for drafts: {error}"));
                     return Vec::new();
                 }
             };
@@ -91,7 +91,7 @@ pub(super) fn look(model: &Model) -> Vec<Command> {
                     _ if model.prompts.offers.told.contains(&file) => {}
                     Ok(kept) => waiting.push(Offer { file, kept }),
                     Err(error) => {
-                        model.complain(format!("{}: {error}; draft not offered, file left in place", file.display()));
+                        model.shared.complain(format!("{}: {error}; draft not offered, file left in place", file.display()));
                         model.prompts.offers.told.insert(file);
                     }
                 }
@@ -116,19 +116,19 @@ fn read(file: &Path) -> Result<Kept, String> {
 }
 
 fn is_of_task(model: &Model, mark: &str) -> bool {
-    model.workbench.task.as_ref().is_some_and(|open| kept::mark(&open.task) == mark)
+    model.shared.task.as_ref().is_some_and(|open| kept::mark(&open.task) == mark)
 }
 
 /// Ask about the next text, where the screen is in front and nothing else has the keys.
 pub(super) fn ask(model: &mut Model) -> Vec<Command> {
     let mut commands = Vec::new();
-    let Some(open) = model.workbench.task.clone() else { return commands };
-    let is_free = model.popup.is_none() && model.prompts.editing.is_none() && !model.prompts.filtering;
-    while is_free && model.screen == Screen::Prompts {
+    let Some(open) = model.shared.task.clone() else { return commands };
+    let is_free = model.shared.popup.is_none() && model.prompts.editing.is_none() && !model.prompts.filtering;
+    while is_free && model.shared.screen == Screen::Prompts {
         let Some(offer) = model.prompts.offers.waiting.pop() else { break };
         match find(&open, &offer.kept.of) {
             // A row that cannot be read now may be mended, and then it is looked for again.
-            Err(why) => model.complain(format!("{} has a draft in {}: {why}", offer.kept.title(), offer.file.display())),
+            Err(why) => model.shared.complain(format!("{} has a draft in {}: {why}", offer.kept.title(), offer.file.display())),
             // The program has ended after saving, before it could remove the file.
             Ok(found) if found.start == offer.kept.text => {
                 commands.push(kept::forget_file(model, &offer.file));
@@ -136,7 +136,7 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
             }
             Ok(found) => {
                 model.prompts.offers.told.insert(offer.file.clone());
-                model.popup = Some(Popup::Confirm(question(offer, found.note)));
+                model.shared.popup = Some(Popup::Confirm(question(offer, found.note)));
                 break;
             }
         }
@@ -155,14 +155,14 @@ fn question(offer: Offer, note: Option<String>) -> Confirm {
     );
     let file = offer.file.clone();
     Confirm::new("Restore draft?", text, "restore", move |model| take_up(model, offer)).otherwise(move |model| {
-        model.say(format!("draft stays in {}: offered again next session", file.display()));
+        model.shared.say(format!("draft stays in {}: offered again next session", file.display()));
         ask(model)
     })
 }
 
 /// The editor opens on the text as it was.
 fn take_up(model: &mut Model, offer: Offer) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let mark = kept::mark(&open.task);
     // The task may have been read again since the question came.
     let is_here = offer.file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&kept::beginning(&mark)));
@@ -170,14 +170,14 @@ fn take_up(model: &mut Model, offer: Offer) -> Vec<Command> {
         Ok(found) if is_here => found,
         outcome => {
             let why = outcome.err().unwrap_or_else(|| "another task is open".to_owned());
-            model.complain(format!("draft stays in {}: {why}", offer.file.display()));
+            model.shared.complain(format!("draft stays in {}: {why}", offer.file.display()));
             model.prompts.offers.told.remove(&offer.file);
             return Vec::new();
         }
     };
     match &found.note {
-        Some(note) => model.complain(note.clone()),
-        None => model.say(format!("{} restored, unsaved", offer.kept.title())),
+        Some(note) => model.shared.complain(note.clone()),
+        None => model.shared.say(format!("{} restored, unsaved", offer.kept.title())),
     }
     let place = Place { task: open.task.label(TASK_FILE), mark, file: offer.file, text: Some(offer.kept.text.clone()) };
     row_editor::take_up(model, found, place, &offer.kept)

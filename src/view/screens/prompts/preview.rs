@@ -35,7 +35,7 @@ pub(super) fn show(model: &mut Model) -> Vec<Command> {
     if model.prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
         model.prompts.chat_top = 0;
     }
-    let (Some(open), Some(counter)) = (model.workbench.task.clone(), model.prompts.counter.clone()) else { return Vec::new() };
+    let (Some(open), Some(counter)) = (model.shared.task.clone(), model.prompts.counter.clone()) else { return Vec::new() };
     vec![Work::latest(
         "prompts.chat",
         move |_| {

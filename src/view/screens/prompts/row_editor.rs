@@ -104,15 +104,15 @@ impl Editing {
 
 /// Begin to write.
 pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     if let Some(editing) = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
         let title = editing.title();
-        model.complain(format!("{title} is unsaved: save or discard it first"));
+        model.shared.complain(format!("{title} is unsaved: save or discard it first"));
         return Vec::new();
     }
     let commands = kept::forget(model);
     let (row, start) = current_value(&open, what);
-    let place = Place::new(&open.task, &model.options.data, model.now_ms, &model.prompts.offers.told);
+    let place = Place::new(&open.task, &model.shared.options.data, model.shared.now_ms, &model.prompts.offers.told);
     model.prompts.offers.told.insert(place.file.clone());
     let text = start.clone();
     let mut editing = Editing::new(Found { what, row, gone: None, start, note: None }, place, &text);
@@ -185,7 +185,7 @@ pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String
 
 /// Say whether the text can be saved.
 pub(super) fn check(model: &mut Model) {
-    let scorer = model.workbench.scorer();
+    let scorer = model.shared.scorer();
     let Some(editing) = &mut model.prompts.editing else { return };
     editing.said = match editing.what {
         What::Messages(_) | What::New(..) => match turns_of(editing) {
@@ -229,7 +229,7 @@ fn after(model: &mut Model, effect: Effect) -> Vec<Command> {
 /// Do something with the text.
 pub(super) fn with(model: &mut Model, act: impl FnOnce(&mut Editor) -> Effect) -> Vec<Command> {
     // What was typed while the text is being saved would be lost with the editor.
-    if model.is_busy("task.rows") {
+    if model.shared.is_busy("task.rows") {
         return Vec::new();
     }
     let Some(editing) = &mut model.prompts.editing else { return Vec::new() };
@@ -268,7 +268,7 @@ pub(super) fn leave(model: &mut Model) -> Vec<Command> {
     match &model.prompts.editing {
         Some(editing) if editing.is_changed() => {
             let ask = Confirm::new("Discard changes?", format!("Unsaved: {}.", editing.title()), "discard", close);
-            model.popup = Some(Popup::Confirm(ask));
+            model.shared.popup = Some(Popup::Confirm(ask));
             Vec::new()
         }
         _ => close(model),

@@ -76,7 +76,7 @@ pub(super) fn selected(model: &Model) -> Option<Entry> {
 
 /// The row under the cursor.
 pub(super) fn selected_row(model: &Model) -> Option<&PromptRow> {
-    row(model.workbench.task.as_ref()?, selected(model)?)
+    row(model.shared.task.as_ref()?, selected(model)?)
 }
 
 /// Set and line of the row under the cursor.
@@ -120,7 +120,7 @@ pub(super) fn flat(row: &PromptRow, most: usize) -> String {
 
 /// The task was read: all its rows, and the cursor on the row where it was.
 pub(super) fn read_again(model: &mut Model) -> Vec<Command> {
-    let Some(open) = &model.workbench.task else { return Vec::new() };
+    let Some(open) = &model.shared.task else { return Vec::new() };
     let mut entries = Vec::new();
     for (set, rows) in &open.rows {
         let count = rows.as_ref().map_or(0, Vec::len);
@@ -155,7 +155,7 @@ pub(super) fn arrange(model: &Model) -> Vec<Command> {
 }
 
 fn arrange_to(model: &Model, kept: Option<u32>) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let prompts = &model.prompts;
     let (entries, tokens) = (prompts.entries.clone(), prompts.tokens.clone());
     let (filter, sort) = (prompts.filter.text().to_owned(), prompts.sort);

@@ -25,11 +25,11 @@ type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
 /// Save what is being written.
 pub(super) fn save(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let Some(editing) = &model.prompts.editing else { return Vec::new() };
     if let Said::Wrong(why) = &editing.said {
         let why = format!("not saved: {why}");
-        model.complain(why);
+        model.shared.complain(why);
         return Vec::new();
     }
     let (made, file) = (rewrite_of(&open, editing), editing.place.file.clone());
@@ -110,7 +110,7 @@ fn insert(
 
 /// A copy of a row after it, with an id of its own where rows have ids.
 pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let row = row(&open, entry).cloned().ok_or_else(|| "the row no longer exists".to_owned());
     let made = row.and_then(|row| {
         let id = open.rows.get(&entry.set).and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
@@ -124,7 +124,7 @@ pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
 
 /// The row goes, where it still stands in its line.
 pub(super) fn delete(model: &mut Model, set: PromptSet, row: PromptRow) -> Vec<Command> {
-    let open = model.workbench.task.clone();
+    let open = model.shared.task.clone();
     let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
@@ -147,15 +147,15 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
 
 /// Write it, and close the editor where it still writes into the file that keeps its text.
 fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<PathBuf>) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let (rewrite, wanted) = match made {
         Ok(made) => made,
         Err(error) => {
-            model.complain(error);
+            model.shared.complain(error);
             return Vec::new();
         }
     };
-    let data = model.options.data.clone();
+    let data = model.shared.options.data.clone();
     let wanted = wanted.or_else(|| super::rows::selected_place(model));
     let work = move || -> Result<(Home, PathBuf), String> {
         let home = task_files::home(&open.task, &data)?;
@@ -180,14 +180,14 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
             model.prompts.wanted = wanted;
             commands.extend(schema_draft::switch_to_copy(model, &home));
             if !home.is_copy {
-                model.say(format!("{done}: {}", path.display()));
+                model.shared.say(format!("{done}: {}", path.display()));
             }
             commands.extend(shared::open_task(model, Some(home.folder.display().to_string())));
             commands
         }
         Err(error) => {
-            model.complain(error);
-            let folder = model.workbench.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            model.shared.complain(error);
+            let folder = model.shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             model.prompts.wanted = wanted;
             if folder.is_some() { shared::open_task(model, folder) } else { Vec::new() }
         }
@@ -196,11 +196,11 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
 
 /// Open a file of the task in the user's editor.
 pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     if let Some(folder) = open.task.folder() {
         return vec![Command::Edit { path: folder.join(file), line }];
     }
-    let data = model.options.data.clone();
+    let data = model.shared.options.data.clone();
     model.prompts.wanted = super::rows::selected_place(model);
     vec![Work::once(
         "task.rows",
@@ -213,7 +213,7 @@ pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Comma
                 commands
             }
             Err(error) => {
-                model.complain(error);
+                model.shared.complain(error);
                 Vec::new()
             }
         },

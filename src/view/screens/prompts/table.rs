@@ -23,7 +23,7 @@ fn is_filtered(model: &Model) -> bool {
 }
 
 fn bad_sets(model: &Model) -> impl Iterator<Item = (PromptSet, &str)> {
-    let sets = model.workbench.task.iter().flat_map(|open| open.rows.iter());
+    let sets = model.shared.task.iter().flat_map(|open| open.rows.iter());
     sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
 }
 
@@ -39,7 +39,7 @@ fn widths(columns: usize) -> [usize; 5] {
 
 /// The lines above the rows.
 pub(super) fn heading(model: &Model, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let mut lines = Vec::new();
     if is_filtered(model) {
         let mut line = model.prompts.filter.line(theme, columns.saturating_sub(3), model.prompts.filtering);
@@ -86,8 +86,8 @@ pub(super) fn title_at(columns: usize, at: usize) -> Column {
 
 /// The rows that are seen: only these are made, however many there are.
 pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'static>> {
-    let theme = &model.theme;
-    let Some(open) = &model.workbench.task else { return Vec::new() };
+    let theme = &model.shared.theme;
+    let Some(open) = &model.shared.task else { return Vec::new() };
     let prompts = &model.prompts;
     let first = prompts.cursor.first(count, prompts.shown.len());
     let cursor = prompts.cursor.at(prompts.shown.len());
@@ -123,7 +123,7 @@ pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'sta
 
 /// What the user asks: its first words, or those around what the filter looks for.
 fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
     let filter = model.prompts.filter.text();
     let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
@@ -142,7 +142,7 @@ fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
 
 /// The selected row as the model sees it, and what is expected of it.
 pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
     let Some(row) = selected_row(model) else { return vec![faint("no row is selected")] };
     let Some(chat) = &model.prompts.chat else { return vec![faint("loading tokenizer ...")] };
@@ -190,14 +190,14 @@ pub(super) fn findings(model: &Model) -> &[Finding] {
 pub(super) fn finding_place(model: &Model) -> Option<(PromptSet, usize)> {
     let findings = findings(model);
     let finding = findings.get(model.prompts.finding.at(findings.len())?)?;
-    let task = &model.workbench.task.as_ref()?.task;
+    let task = &model.shared.task.as_ref()?.task;
     let set = PromptSet::ALL.into_iter().find(|set| task.set_file(*set).is_some_and(|file| task.label(file) == finding.file))?;
     Some((set, finding.line.unwrap_or(1)))
 }
 
 /// The head of the health report: what each set holds.
 pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let health = match &model.prompts.health {
         None => return vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
         Some(Err(error)) => return vec![Line::styled(error.clone(), theme.style(Role::Bad))],
@@ -226,7 +226,7 @@ pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
 }
 
 pub(super) fn finding_line(model: &Model, finding: &Finding, here: bool) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let (mark, role) = match finding.level {
         Level::Error => (theme.glyph("✗", "x"), Role::Bad),
         Level::Warning => (theme.glyph("▲", "!"), Role::Warning),

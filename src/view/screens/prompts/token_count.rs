@@ -33,7 +33,7 @@ pub struct Counter {
 
 /// Load the tokenizer, count every row, check the sets; each as soon as it is there.
 pub(super) fn count(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let entries = model.prompts.entries.clone();
     let named = model.prompts.model.clone();
     model.prompts.health = None;

@@ -24,7 +24,7 @@ pub(super) const ACTIONS: &[Action] = &[
     .asking(),
     Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|model| {
         let runs = &model.runs;
-        let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !model.zoomed && runs.pane == LIST;
+        let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !model.shared.zoomed && runs.pane == LIST;
         nothing.then(|| "no filter or marks to clear".to_owned())
     }),
     Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
@@ -72,7 +72,7 @@ pub(super) const ACTIONS: &[Action] = &[
         model.runs.sort.smoothed = !model.runs.sort.smoothed;
         model.runs.arrange();
         let how = if model.runs.sort.smoothed { "moving average (about 10 steps)" } else { "last value" };
-        model.say(format!("metrics sorted by {how}"));
+        model.shared.say(format!("metrics sorted by {how}"));
         Vec::new()
     }),
     Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html).also(&["export", "report"]).asking().unless(no_readable),
@@ -116,7 +116,7 @@ pub(super) fn no_readable(model: &Model) -> Option<String> {
 
 fn open(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
-    model.workbench.overlay.clear();
+    model.shared.overlay.clear();
     let mut commands = shared::show_run(model, path);
     commands.extend(shared::go_to(model, Screen::Live));
     commands
@@ -126,7 +126,7 @@ fn open(model: &mut Model) -> Vec<Command> {
 fn overlay(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
     let others: Vec<_> = model.runs.chosen().into_iter().filter(|other| *other != path).collect();
-    model.workbench.overlay.clone_from(&others);
+    model.shared.overlay.clone_from(&others);
     let mut commands = shared::show_run(model, path);
     for other in others {
         commands.extend(shared::follow(model, other));
@@ -150,8 +150,8 @@ fn leave_filter(model: &mut Model) -> Vec<Command> {
     let runs = &mut model.runs;
     if runs.typing {
         runs.typing = false;
-    } else if model.zoomed {
-        model.zoomed = false;
+    } else if model.shared.zoomed {
+        model.shared.zoomed = false;
     } else if runs.pane != LIST {
         runs.pane = LIST;
     } else if !runs.filter.text().is_empty() {
@@ -200,7 +200,7 @@ fn sort_by(model: &mut Model) -> Vec<Command> {
         model.runs.arrange();
         Vec::new()
     });
-    model.popup = Some(Popup::Ask(question.checked(|model, name| unknown_field(name.trim(), model.runs.rows(), false))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|model, name| unknown_field(name.trim(), model.runs.rows(), false))));
     Vec::new()
 }
 
@@ -219,7 +219,7 @@ fn versus(model: &mut Model) -> Vec<Command> {
         |model, passes| match passes {
             Ok(passes) => eval::show(model, passes),
             Err(error) => {
-                model.complain(error);
+                model.shared.complain(error);
                 Vec::new()
             }
         },
@@ -237,12 +237,12 @@ fn compare(model: &mut Model) -> Vec<Command> {
         },
         |model, page| {
             match page {
-                Ok(_) if model.takes_text() => model.complain("comparison ready: press c again to show it"),
+                Ok(_) if model.takes_text() => model.shared.complain("comparison ready: press c again to show it"),
                 Ok(page) => {
                     let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
-                    model.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
+                    model.shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
                 }
-                Err(error) => model.complain(error.to_string()),
+                Err(error) => model.shared.complain(error.to_string()),
             }
             Vec::new()
         },

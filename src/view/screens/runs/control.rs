@@ -42,7 +42,7 @@ pub(super) fn no_resume(model: &Model) -> Option<String> {
 pub(super) fn tell(model: &mut Model, verb: Verb) -> Vec<Command> {
     let Some(path) = path(model) else { return Vec::new() };
     if verb.is_work() {
-        model.say(format!("requested: {}, runs after the current step", verb.name()));
+        model.shared.say(format!("requested: {}, runs after the current step", verb.name()));
     }
     vec![run_control::request_then(&path, verb, super::look)]
 }
@@ -63,7 +63,7 @@ pub(super) fn stop(model: &mut Model, now: bool) -> Vec<Command> {
     let yes = if now { "kill" } else { "stop" };
     // The question is about this run, wherever the cursor is when it is answered.
     let path = row.directory.path().to_owned();
-    model.popup = Some(Popup::Confirm(Confirm::new("Stop run?", text, yes, move |model| {
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Stop run?", text, yes, move |model| {
         model.runs.under = Some(path);
         model.runs.arrange();
         tell(model, Verb::Stop { now })
@@ -74,6 +74,6 @@ pub(super) fn stop(model: &mut Model, now: bool) -> Vec<Command> {
 /// Write a note into the run's log.
 pub(super) fn note(model: &mut Model) -> Vec<Command> {
     let Some(path) = path(model) else { return Vec::new() };
-    model.popup = Some(Popup::Ask(run_control::ask_note(path, super::look)));
+    model.shared.popup = Some(Popup::Ask(run_control::ask_note(path, super::look)));
     Vec::new()
 }

@@ -28,7 +28,7 @@ const NAME: usize = 11;
 /// Draws the details.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let title = model.runs.entry().map_or_else(|| "Details".to_owned(), Entry::id);
-    let frame_of_pane = pane(&model.theme, &title, model.runs.pane == DETAIL);
+    let frame_of_pane = pane(&model.shared.theme, &title, model.runs.pane == DETAIL);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let Some(entry) = model.runs.entry() else {
@@ -45,7 +45,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(model: &Model, area: Rect) -> usize {
-    let inside = pane(&model.theme, "", true).inner(area);
+    let inside = pane(&model.shared.theme, "", true).inner(area);
     let columns = model.runs.entry().map_or_else(Vec::new, |entry| columns(model, entry, inside));
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
@@ -67,7 +67,7 @@ fn columns(model: &Model, entry: &Entry, inside: Rect) -> Vec<(Vec<Line<'static>
 }
 
 fn unreadable(model: &Model, entry: &Entry, error: &str) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     vec![
         Line::styled(error.to_owned(), theme.style(Role::Bad)),
         Line::default(),
@@ -85,7 +85,7 @@ struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     fn new(model: &'a Model, width: u16) -> Self {
-        Self { model, theme: &model.theme, width: width as usize }
+        Self { model, theme: &model.shared.theme, width: width as usize }
     }
 
     fn fact(&self, name: &str, value: impl AsRef<str>) -> Vec<Line<'static>> {
@@ -127,7 +127,7 @@ impl<'a> Facts<'a> {
         let mut lines = [
             self.fact("steps", format!("{}{planned}, {} computed", row.last_step, duration(row.seconds))),
             self.fact("task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)),
-            self.fact("launched", format!("{} ago on {}", age(self.model.now_ms, file.created_ms), file.host)),
+            self.fact("launched", format!("{} ago on {}", age(self.model.shared.now_ms, file.created_ms), file.host)),
             self.fact("configured", changed),
             self.fact("checkpoints", steps),
         ]

@@ -28,7 +28,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 /// Where list and details are; on a small screen only the one that has the focus.
 fn places(model: &Model, area: Rect) -> (Option<Rect>, Option<Rect>) {
     let runs = &model.runs;
-    if model.zoomed || area.width < 50 || area.height < 14 || runs.listing.entries().is_empty() {
+    if model.shared.zoomed || area.width < 50 || area.height < 14 || runs.listing.entries().is_empty() {
         let focused_detail = runs.pane == DETAIL && !runs.listing.entries().is_empty();
         return if focused_detail { (None, Some(area)) } else { (Some(area), None) };
     }
@@ -40,7 +40,7 @@ fn places(model: &Model, area: Rect) -> (Option<Rect>, Option<Rect>) {
 
 /// The screen's area below the header, as `draw` is given it.
 fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
 }
 
 /// How many rows a page has.
@@ -92,7 +92,7 @@ fn has_filter_line(model: &Model) -> bool {
 }
 
 fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let (runs, theme) = (&model.runs, &model.theme);
+    let (runs, theme) = (&model.runs, &model.shared.theme);
     let all = runs.listing.entries().len();
     let frame_of_pane = pane(theme, &title(model, area.width as usize), runs.pane == LIST);
     let inside = frame_of_pane.inner(area);
@@ -139,12 +139,12 @@ fn title(model: &Model, width: usize) -> String {
         }
     };
     let full = format!("{count}{marked}{reading} · {sort}");
-    let full = if model.theme.ascii { full.replace(" · ", ", ") } else { full };
+    let full = if model.shared.theme.ascii { full.replace(" · ", ", ") } else { full };
     if full.width() + 6 > width { format!("{count}{marked}") } else { full }
 }
 
 fn nothing(model: &Model) -> Vec<Line<'static>> {
-    let (runs, theme) = (&model.runs, &model.theme);
+    let (runs, theme) = (&model.runs, &model.shared.theme);
     if !runs.listed {
         return vec![Line::default(), Line::styled("loading runs ...", theme.style(Role::Faint))];
     }
@@ -159,13 +159,13 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
         lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded sample run")]));
     }
     lines.push(Line::default());
-    let places = format!("Runs folder: {}", model.workbench.places.described());
+    let places = format!("Runs folder: {}", model.shared.places.described());
     lines.push(Line::styled(places, theme.style(Role::Faint)));
     lines
 }
 
 fn filter_line(model: &Model, width: usize) -> Line<'static> {
-    let (runs, theme) = (&model.runs, &model.theme);
+    let (runs, theme) = (&model.runs, &model.shared.theme);
     let mut spans = vec![Span::styled(" / ", theme.style(Role::Key))];
     let wrong = runs.filter_error.clone().unwrap_or_default();
     let room = width.saturating_sub(4);
@@ -182,7 +182,7 @@ fn filter_line(model: &Model, width: usize) -> Line<'static> {
 }
 
 fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
-    let (sort, theme) = (&model.runs.sort, &model.theme);
+    let (sort, theme) = (&model.runs.sort, &model.shared.theme);
     let arrow = if sort.descending { theme.glyph("▾", "v") } else { theme.glyph("▴", "^") };
     let smoothed_column = |column: &Column| column.title == "smooth";
     let mut spans = vec![Span::raw("  ")];
@@ -197,14 +197,14 @@ fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
 }
 
 fn row(model: &Model, entry: &Entry, columns: &[Column], width: usize, under_cursor: bool) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
     let marked = model.runs.marked.contains(&entry.path);
     let mark = if marked { theme.glyph("◆", "+") } else { " " };
     let mut spans = vec![Span::styled(cursor, theme.style(Role::Accent)), Span::styled(mark, theme.style(Role::Marked))];
     match &entry.row {
         Ok(run) => {
-            let look = Look { theme, now_ms: model.now_ms };
+            let look = Look { theme, now_ms: model.shared.now_ms };
             for column in columns {
                 let (text, role) = (column.cell)(&look, run);
                 spans.push(Span::styled(padded(&text, column), theme.style(role)));

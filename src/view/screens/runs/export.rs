@@ -35,14 +35,14 @@ pub(super) fn tag(model: &mut Model) -> Vec<Command> {
             },
             |model, outcome| {
                 match outcome {
-                    Ok(count) => model.say(format!("tags of {count} {} saved", if count == 1 { "run" } else { "runs" })),
-                    Err(error) => model.complain(error),
+                    Ok(count) => model.shared.say(format!("tags of {count} {} saved", if count == 1 { "run" } else { "runs" })),
+                    Err(error) => model.shared.complain(error),
                 }
                 super::look(model)
             },
         )]
     });
-    model.popup = Some(Popup::Ask(question.checked(|_, text| wrong_tags(text))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|_, text| wrong_tags(text))));
     Vec::new()
 }
 
@@ -73,9 +73,9 @@ pub(super) fn csv(model: &mut Model) -> Vec<Command> {
 /// `text_of`: the file's text, and how many secrets are masked in it.
 fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String, usize)) -> Vec<Command> {
     let Some(row) = model.runs.row() else { return Vec::new() };
-    let (directory, here) = (row.directory.clone(), model.options.here.clone());
+    let (directory, here) = (row.directory.clone(), model.shared.options.here.clone());
     let proposed = here.join(format!("{}.{form}", directory.id())).display().to_string();
-    model.popup = Some(Popup::Ask(Ask::new("Export", "File:", &proposed, move |_, file| {
+    model.shared.popup = Some(Popup::Ask(Ask::new("Export", "File:", &proposed, move |_, file| {
         let file = written_path(&file, &here);
         vec![Work::once(
             "runs.export",
@@ -101,8 +101,8 @@ pub(in crate::view::screens) fn written(file: &Path, text: &str, masked: usize) 
 /// What came of it, as a notice.
 pub(in crate::view::screens) fn told(model: &mut Model, outcome: Result<String, String>) -> Vec<Command> {
     match outcome {
-        Ok(text) => model.say(text),
-        Err(error) => model.complain(error),
+        Ok(text) => model.shared.say(text),
+        Err(error) => model.shared.complain(error),
     }
     Vec::new()
 }
@@ -119,7 +119,7 @@ pub(in crate::view::screens) fn written_path(text: &str, here: &Path) -> PathBuf
 /// Copy the best checkpoint, or another, into a folder of its own.
 pub(super) fn promote(model: &mut Model) -> Vec<Command> {
     let Some(row) = model.runs.row() else { return Vec::new() };
-    let (path, here) = (row.directory.path().to_owned(), model.options.here.clone());
+    let (path, here) = (row.directory.path().to_owned(), model.shared.options.here.clone());
     let steps: Vec<String> = row.checkpoints.iter().map(u64::to_string).collect();
     let label = format!("Checkpoint (best, last, or one of {}), then the new folder:", steps.join(" "));
     let proposed = format!("best {}", here.join(format!("{}-adapter", row.directory.file().task)).display());
@@ -137,7 +137,7 @@ pub(super) fn promote(model: &mut Model) -> Vec<Command> {
             told,
         )]
     });
-    model.popup = Some(Popup::Ask(question.checked(|_, text| wrong_promotion(text))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|_, text| wrong_promotion(text))));
     Vec::new()
 }
 
@@ -163,8 +163,8 @@ pub(super) fn no_removal(model: &Model) -> Option<String> {
 /// Say what would be lost, then delete the run after a yes.
 pub(super) fn remove(model: &mut Model) -> Vec<Command> {
     let Some(row) = model.runs.row().cloned() else { return Vec::new() };
-    let (path, places) = (row.directory.path().to_owned(), model.workbench.places.clone());
-    let (measured, asked) = (path.clone(), model.keys);
+    let (path, places) = (row.directory.path().to_owned(), model.shared.places.clone());
+    let (measured, asked) = (path.clone(), model.shared.keys);
     vec![Work::once(
         "runs.remove",
         move || {
@@ -175,9 +175,9 @@ pub(super) fn remove(model: &mut Model) -> Vec<Command> {
         move |model, found| {
             match found {
                 // A `y` on its way to something else must not be the answer.
-                Ok(_) if model.keys != asked => model.complain("delete cancelled: other keys were pressed; press d again"),
+                Ok(_) if model.shared.keys != asked => model.shared.complain("delete cancelled: other keys were pressed; press d again"),
                 Ok((users, disk)) => confirm_removal(model, &row, users, disk.total_bytes, path),
-                Err(error) => model.complain(error),
+                Err(error) => model.shared.complain(error),
             }
             Vec::new()
         },
@@ -196,8 +196,8 @@ fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<St
     if !users.is_empty() {
         text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
     }
-    model.popup = Some(Popup::Confirm(Confirm::new("Delete run?", text, "delete", move |model| {
-        let places = model.workbench.places.clone();
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Delete run?", text, "delete", move |model| {
+        let places = model.shared.places.clone();
         vec![Work::once(
             "runs.remove",
             move || {

@@ -67,22 +67,22 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, confirm::revert)
         .also(&["revert", "reset"])
         .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-    Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| match model.workbench.draft.theirs.is_some() {
+    Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| match model.shared.draft.theirs.is_some() {
         true => schema_draft::load_from_disk(model),
         false => schema_draft::take_offer(model),
     })
     .also(&["restore draft"])
     .unless(decided),
     Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, schema_draft::keep_own_version)
-        .unless(|model| model.workbench.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
+        .unless(|model| model.shared.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
     Action::new("schema.discard", "Discard draft", "discard draft", &["x"], HERE, confirm::discard).unless(|model| {
-        let draft = &model.workbench.draft;
+        let draft = &model.shared.draft;
         (draft.offer.is_none() || draft.theirs.is_some()).then(|| "no draft to discard".to_owned())
     }),
 ];
 
 fn no_text(model: &Model) -> Option<String> {
-    model.workbench.task.is_none().then(|| "no task is open".to_owned())
+    model.shared.task.is_none().then(|| "no task is open".to_owned())
 }
 
 fn typing(model: &Model) -> Option<String> {
@@ -90,7 +90,7 @@ fn typing(model: &Model) -> Option<String> {
 }
 
 fn are_two_texts(model: &Model) -> bool {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     draft.offer.is_some() || draft.theirs.is_some()
 }
 
@@ -103,7 +103,7 @@ fn decided(model: &Model) -> Option<String> {
 }
 
 fn unchanged(model: &Model) -> Option<String> {
-    (!model.workbench.draft.is_changed()).then(|| "no unsaved changes".to_owned())
+    (!model.shared.draft.is_changed()).then(|| "no unsaved changes".to_owned())
 }
 
 fn no_search(model: &Model) -> Option<String> {
@@ -111,7 +111,7 @@ fn no_search(model: &Model) -> Option<String> {
 }
 
 fn no_faults(model: &Model) -> Option<String> {
-    model.workbench.draft.faults.is_empty().then(|| "no problems".to_owned())
+    model.shared.draft.faults.is_empty().then(|| "no problems".to_owned())
 }
 
 fn leave(model: &mut Model) -> Vec<Command> {
@@ -126,7 +126,7 @@ fn leave(model: &mut Model) -> Vec<Command> {
 
 fn done(model: &mut Model, is_done: bool, else_say: &str) -> Vec<Command> {
     if !is_done {
-        model.complain(else_say);
+        model.shared.complain(else_say);
     }
     after(model, if is_done { Effect::Edited } else { Effect::None })
 }
@@ -137,7 +137,7 @@ fn find(model: &mut Model) -> Vec<Command> {
     let ask = Ask::new("Find", "Find text (case-sensitive if it has capitals); n and N jump between matches:", &before, |model, wanted| {
         match model.schema.editor.find(&wanted) {
             0 => {}
-            count => model.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
+            count => model.shared.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
         }
         follow(model);
         Vec::new()
@@ -146,7 +146,7 @@ fn find(model: &mut Model) -> Vec<Command> {
         let is_there = wanted.is_empty() || model.schema.editor.holds(wanted);
         (!is_there).then(|| format!("{wanted:?}: no matches"))
     });
-    model.popup = Some(Popup::Ask(ask));
+    model.shared.popup = Some(Popup::Ask(ask));
     Vec::new()
 }
 
@@ -167,13 +167,13 @@ fn go_to_line(model: &mut Model) -> Vec<Command> {
         Ok(number) if number > 0 => None,
         _ => Some("must be a whole number from 1".to_owned()),
     });
-    model.popup = Some(Popup::Ask(ask));
+    model.shared.popup = Some(Popup::Ask(ask));
     Vec::new()
 }
 
 fn next_fault(model: &mut Model, forward: bool) -> Vec<Command> {
     let (row, column) = model.schema.editor.cursor();
-    let places: Vec<(usize, usize)> = model.workbench.draft.faults.iter().map(|fault| (fault.line - 1, fault.column - 1)).collect();
+    let places: Vec<(usize, usize)> = model.shared.draft.faults.iter().map(|fault| (fault.line - 1, fault.column - 1)).collect();
     let found = match forward {
         true => places.iter().find(|place| **place > (row, column)).or(places.first()),
         false => places.iter().rev().find(|place| **place < (row, column)).or(places.last()),
@@ -186,7 +186,7 @@ fn next_fault(model: &mut Model, forward: bool) -> Vec<Command> {
 }
 
 fn list_faults(model: &mut Model) -> Vec<Command> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let line = |fault: &Fault| {
         let (mark, role) = if fault.is_error { (theme.glyph("✗", "x"), Role::Bad) } else { (theme.glyph("▲", "!"), Role::Warning) };
         let place = format!("line {} column {}: ", fault.line, fault.column);
@@ -196,15 +196,15 @@ fn list_faults(model: &mut Model) -> Vec<Command> {
             Span::raw(fault.message.clone()),
         ])
     };
-    let lines = model.workbench.draft.faults.iter().map(line).collect();
-    model.popup = Some(Popup::Page(Page::new("Problems", lines)));
+    let lines = model.shared.draft.faults.iter().map(line).collect();
+    model.shared.popup = Some(Popup::Page(Page::new("Problems", lines)));
     Vec::new()
 }
 
 fn format(model: &mut Model) -> Vec<Command> {
     match crate::score::json::format(&model.schema.editor.text()) {
         Ok(text) if text == model.schema.editor.text() => {
-            model.say("already formatted");
+            model.shared.say("already formatted");
             Vec::new()
         }
         Ok(text) => {
@@ -212,7 +212,7 @@ fn format(model: &mut Model) -> Vec<Command> {
             after(model, Effect::Edited)
         }
         Err(error) => {
-            model.complain(format!("cannot format: {error}"));
+            model.shared.complain(format!("cannot format: {error}"));
             Vec::new()
         }
     }
@@ -223,6 +223,6 @@ fn copy(model: &mut Model) -> Vec<Command> {
         Some(text) => (text, "selection"),
         None => (model.schema.editor.text(), "schema"),
     };
-    model.say(format!("{what} copied"));
+    model.shared.say(format!("{what} copied"));
     vec![Command::Copy(text)]
 }

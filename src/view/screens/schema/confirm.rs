@@ -13,23 +13,23 @@ use crate::view::style_role::Role;
 
 /// Save; what does not compile only after a confirmation.
 pub(super) fn save(model: &mut Model) -> Vec<Command> {
-    let Some(why) = model.workbench.draft.stale.clone() else { return schema_draft::save(model) };
+    let Some(why) = model.shared.draft.stale.clone() else { return schema_draft::save(model) };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
-    model.popup = Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", schema_draft::save)));
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", schema_draft::save)));
     Vec::new()
 }
 
 /// Back to the saved text, after a confirmation.
 pub(super) fn revert(model: &mut Model) -> Vec<Command> {
     let text = "Unsaved edits are lost (undo restores them in this session).";
-    model.popup = Some(Popup::Confirm(Confirm::new("Revert to saved?", text, "revert", schema_draft::revert)));
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Revert to saved?", text, "revert", schema_draft::revert)));
     Vec::new()
 }
 
 /// Discard the draft of an earlier session, after a confirmation.
 pub(super) fn discard(model: &mut Model) -> Vec<Command> {
     let text = "The unsaved draft of an earlier session is deleted. This cannot be undone.";
-    model.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", schema_draft::discard_offer)));
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", schema_draft::discard_offer)));
     Vec::new()
 }
 
@@ -41,25 +41,25 @@ pub(super) fn keys(model: &Model) -> String {
 /// Keys and words of the actions that decide between two texts now.
 pub(super) fn choices(model: &Model) -> Vec<(String, &'static str)> {
     let decides = ["schema.take", "schema.own", "schema.discard", "schema.difference"].into_iter().filter_map(action::find);
-    decides.filter(|action| (action.blocked)(model).is_none()).map(|action| (model.keymap.shown(action), action.hint)).collect()
+    decides.filter(|action| (action.blocked)(model).is_none()).map(|action| (model.shared.keymap.shown(action), action.hint)).collect()
 }
 
 /// The difference that matters now: against the file's new text, the draft that is offered, else the saved text.
 pub(super) fn difference(model: &mut Model) -> Vec<Command> {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     let (title, old, new) = match (&draft.theirs, &draft.offer) {
         (Some(theirs), _) => ("Yours (-) vs file on disk (+)", &draft.text, theirs),
         (None, Some(offer)) => ("Current (-) vs draft (+)", &draft.text, &offer.text),
         (None, None) => ("Saved (-) vs yours (+)", &draft.saved, &draft.text),
     };
     let lines = lines(model, old, new);
-    model.popup = Some(Popup::Page(Page::new(title, lines)));
+    model.shared.popup = Some(Popup::Page(Page::new(title, lines)));
     Vec::new()
 }
 
 /// A difference of two texts, with three lines around each change.
 fn lines(model: &Model, old: &str, new: &str) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     if old == new {
         return vec![Line::raw("no difference")];
     }

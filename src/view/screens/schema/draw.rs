@@ -14,10 +14,10 @@ use crate::view::widgets::editor::{Look, fault_at, paint};
 
 /// Draws the screen.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
-    if let Some(error) = model.workbench.task_error.as_ref().filter(|_| model.workbench.task.is_none()) {
+    if let Some(error) = model.shared.task_error.as_ref().filter(|_| model.shared.task.is_none()) {
         return nothing(model, frame, body, Role::Bad, &format!("cannot open the task: {error}"));
     }
-    if model.workbench.task.is_none() {
+    if model.shared.task.is_none() {
         return nothing(model, frame, body, Role::Faint, "loading task ...");
     }
     let rows = banner_rows(model).min(body.height);
@@ -33,16 +33,16 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
 }
 
 fn nothing(model: &Model, frame: &mut Frame<'_>, body: Rect, role: Role, text: &str) {
-    let frame_of = pane(&model.theme, "schema", true);
+    let frame_of = pane(&model.shared.theme, "schema", true);
     let inner = frame_of.inner(body);
     frame.render_widget(frame_of, body);
-    frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), model.theme.style(role))).wrap(Wrap { trim: false }), inner);
+    frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), model.shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
 }
 
 /// The question that another text brings.
 fn banner(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
-    let draft = &model.workbench.draft;
+    let theme = &model.shared.theme;
+    let draft = &model.shared.draft;
     let what = match (&draft.theirs, &draft.offer) {
         (Some(_), _) => "file changed on disk while you have unsaved edits".to_owned(),
         (None, Some(offer)) => format!("unsaved draft from {}", crate::view::clock(offer.time_ms)),
@@ -58,10 +58,10 @@ fn banner(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.theme;
-    let draft = &model.workbench.draft;
+    let theme = &model.shared.theme;
+    let draft = &model.shared.draft;
     let focused = model.schema.pane == EDITOR;
-    let name = model.workbench.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
+    let name = model.shared.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
     let typing = if model.schema.typing { "  editing, esc leaves" } else { "" };
     let (row, column) = model.schema.editor.cursor();
@@ -94,8 +94,8 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
-    let theme = &model.theme;
-    let stale = model.workbench.draft.stale.is_some();
+    let theme = &model.shared.theme;
+    let stale = model.shared.draft.stale.is_some();
     let title = match name {
         ACCEPTS => "accepted answers",
         SCORES => "sample scores",

@@ -21,7 +21,7 @@ const SCORE_ROWS: u16 = 9;
 pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = model.schema.pane;
     let rest = below_banner(model, body);
-    if model.zoomed {
+    if model.shared.zoomed {
         return vec![(focused, rest)];
     }
     let beside = if focused == EDITOR { SCORES } else { focused };
@@ -47,7 +47,7 @@ pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
 
 /// Rows that a question about another text takes at the top.
 pub(super) fn banner_rows(model: &Model) -> u16 {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     if draft.offer.is_some() || draft.theirs.is_some() { 2 } else { 0 }
 }
 
@@ -58,7 +58,7 @@ fn below_banner(model: &Model, body: Rect) -> Rect {
 
 /// The screen's place in a terminal of the model's size.
 fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
 }
 
 /// The pane at a place of the terminal.

@@ -37,8 +37,8 @@ impl ScorePreview {
 
 /// Score the samples, then the lazy answers, beside the view.
 pub(super) fn compute(model: &Model) -> Vec<Command> {
-    let draft = &model.workbench.draft;
-    let (Some(open), Some(scorer), Some(task)) = (&model.workbench.task, &draft.scorer, &draft.task) else { return Vec::new() };
+    let draft = &model.shared.draft;
+    let (Some(open), Some(scorer), Some(task)) = (&model.shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
     let (open, scorer, task) = (Arc::clone(open), Arc::clone(scorer), Arc::clone(task));
     let saved = draft.saved_scorer.clone();
     let work = Work::stream("schema.effects", move |outlet| {

@@ -20,7 +20,7 @@ pub(super) fn lines(model: &Model, pane: &str) -> Vec<Line<'static>> {
 }
 
 fn accepts(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     if model.schema.accepts.is_empty() {
         return vec![Line::styled("schema does not compile: see the editor", theme.style(Role::Faint))];
     }
@@ -47,10 +47,10 @@ fn accepts(model: &Model) -> Vec<Line<'static>> {
 }
 
 fn scores(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
-    let Some(open) = &model.workbench.task else { return vec![faint("loading task ...".to_owned())] };
-    let task = model.workbench.draft.task.as_deref().unwrap_or(&open.task);
+    let Some(open) = &model.shared.task else { return vec![faint("loading task ...".to_owned())] };
+    let task = model.shared.draft.task.as_deref().unwrap_or(&open.task);
     let mut lines = Vec::new();
     match (&open.samples, &model.schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
@@ -135,7 +135,7 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
 }
 
 fn lazy(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let Some(findings) = &model.schema.lazy else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();

@@ -38,7 +38,7 @@ pub(super) const ACTIONS: &[Action] = &[
             Ok(plan) => format!("r samples from {}", plan.name),
             Err(why) => why,
         };
-        model.say(text);
+        model.shared.say(text);
         Vec::new()
     }),
     Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |model| {
@@ -105,7 +105,7 @@ fn next_source(model: &Model) -> Source {
     let has = |source: &&Source| match source {
         Source::Samples => true,
         Source::Written => !model.scores.written.is_empty(),
-        Source::Step => model.workbench.current.is_some(),
+        Source::Step => model.shared.current.is_some(),
         Source::Drawn => !model.scores.drawn.is_empty(),
     };
     let now = all.iter().position(|source| *source == model.scores.source).unwrap_or(0);
@@ -113,7 +113,7 @@ fn next_source(model: &Model) -> Source {
 }
 
 fn no_run(model: &Model) -> Option<String> {
-    let Some(run) = model.workbench.current_run() else {
+    let Some(run) = model.shared.current_run() else {
         return Some("no run is open: open one on Runs (f1)".to_owned());
     };
     (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))

@@ -24,7 +24,7 @@ const SIDE_BY_SIDE: u16 = 72;
 /// The panes that are seen, with their places.
 fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
     let focus = PARTS.pane_of(model);
-    if model.zoomed || area.height < 10 {
+    if model.shared.zoomed || area.height < 10 {
         return vec![(focus, area)];
     }
     if area.width >= SIDE_BY_SIDE {
@@ -51,7 +51,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn draw_summary(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let block = pane(&model.theme, &summary_title(model), focused);
+    let block = pane(&model.shared.theme, &summary_title(model), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     scrolled(model, frame, inside, summary::lines(model, inside.width as usize), 1);
@@ -65,7 +65,7 @@ fn scrolled(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'s
 
 /// What the schema is, that all of this is scored with.
 fn summary_title(model: &Model) -> String {
-    let draft = &model.workbench.draft;
+    let draft = &model.shared.draft;
     match (&draft.stale, draft.is_changed()) {
         (Some(_), _) => "last schema that compiled: STALE".to_owned(),
         (None, true) => "schema in the editor, unsaved".to_owned(),
@@ -80,7 +80,7 @@ fn title(model: &Model) -> String {
         Source::Written => "custom".to_owned(),
         Source::Drawn => "sampled".to_owned(),
         Source::Step => {
-            let last = model.workbench.current_run().map_or(0, |run| run.history.last_step);
+            let last = model.shared.current_run().map_or(0, |run| run.history.last_step);
             let step = if scores.step == 0 { last } else { scores.step };
             format!("step {step} of {last}")
         }
@@ -94,7 +94,7 @@ fn title(model: &Model) -> String {
 }
 
 fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let block = pane(theme, &title(model), focused);
     let mut inside = block.inner(area);
     frame.render_widget(block, area);
@@ -128,7 +128,7 @@ fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
 
 /// Lines above the list: the filter, a drawing that goes on, why there was none.
 fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
-    let (scores, theme) = (&model.scores, &model.theme);
+    let (scores, theme) = (&model.scores, &model.shared.theme);
     let mut lines = Vec::new();
     if scores.filtering || !scores.filter.text().is_empty() {
         let mut line = scores.filter.line(theme, columns.saturating_sub(2), scores.filtering);
@@ -136,7 +136,7 @@ fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
         lines.push(line);
     }
     if let Some(drawing) = &scores.drawing {
-        let seconds = model.now_ms.saturating_sub(drawing.since_ms) / 1000;
+        let seconds = model.shared.now_ms.saturating_sub(drawing.since_ms) / 1000;
         let told = if drawing.told.is_empty() { String::new() } else { format!("; {}", drawing.told) };
         let text = format!("sampling {}, {seconds} s; x cancels{told}", drawing.what);
         lines.push(Line::styled(text, theme.style(Role::Accent)));
@@ -146,18 +146,18 @@ fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
 
 /// What stands where there are no completions.
 fn nothing(model: &Model) -> Vec<Line<'static>> {
-    let (scores, theme) = (&model.scores, &model.theme);
+    let (scores, theme) = (&model.scores, &model.shared.theme);
     let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
     let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
-    if let Some(error) = scores.error.as_ref().or(model.workbench.task_error.as_ref()) {
+    if let Some(error) = scores.error.as_ref().or(model.shared.task_error.as_ref()) {
         return vec![bad(error)];
     }
-    if model.workbench.draft.scorer.is_none()
-        && let Some(stale) = &model.workbench.draft.stale
+    if model.shared.draft.scorer.is_none()
+        && let Some(stale) = &model.shared.draft.stale
     {
         return vec![bad(&format!("schema does not compile: {stale}")), plain("f2 opens the editor")];
     }
-    if model.workbench.task.is_none() || model.is_busy("scores.items") || model.is_busy("score") {
+    if model.shared.task.is_none() || model.shared.is_busy("scores.items") || model.shared.is_busy("score") {
         return vec![plain("loading and scoring ...")];
     }
     let hint = match scores.source {
@@ -197,7 +197,7 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
 }
 
 fn row(model: &Model, scored: &Scored, place: usize, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Line::default() };
     let name = score.tier.name();
     let role = Theme::tier_role(name);
@@ -252,7 +252,7 @@ fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
 }
 
 fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let selected = listing::selected(model).and_then(|place| Some((model.scores.scored.as_ref()?, place)));
     if let Some(editor) = &model.scores.editor {
         let score = model
@@ -301,7 +301,7 @@ pub(super) fn length(model: &Model, pane: &str) -> usize {
 }
 
 fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.size.0, height: model.size.1.saturating_sub(2) }
+    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
 }
 
 /// The pane at a place of the terminal.

@@ -20,7 +20,7 @@ pub(super) fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     if model.scores.filtering {
         return filter_key(model, event);
     }
-    let page = model.size.1.saturating_sub(6) as usize;
+    let page = model.shared.size.1.saturating_sub(6) as usize;
     match PARTS.pane_of(model) {
         LIST => {
             let length = listing::length(model);
@@ -71,7 +71,7 @@ fn write_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         model.scores.editor = None;
         return Vec::new();
     }
-    let rows = model.size.1 as usize / 2;
+    let rows = model.shared.size.1 as usize / 2;
     let effect = model.scores.editor.as_mut().map(|editor| editor.key(event, rows));
     if effect == Some(Effect::Edited) { written(model) } else { Vec::new() }
 }
@@ -107,7 +107,7 @@ fn filter_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 /// Pasted text goes where one types; else it is a completion of its own.
 pub(super) fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
     if text.len() > LONGEST_BYTES {
-        model.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
+        model.shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
         return Vec::new();
     }
     if model.scores.filtering {

@@ -34,7 +34,7 @@ pub(super) fn plan(model: &Model) -> Result<Plan, String> {
 }
 
 fn target(model: &Model) -> Result<(String, String), String> {
-    let run = model.workbench.current_run();
+    let run = model.shared.current_run();
     let directory = run.and_then(|run| run.directory.as_ref());
     if model.scores.from_base {
         let of_form = || Key::find("base_model").map(|key| form::value(model, key)).unwrap_or_default();
@@ -61,12 +61,12 @@ fn target(model: &Model) -> Result<(String, String), String> {
 fn row(model: &Model) -> Option<&PromptRow> {
     let scored = model.scores.scored.as_ref();
     let here = listing::selected(model).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
-    let open = model.workbench.task.as_ref()?;
+    let open = model.shared.task.as_ref()?;
     let first = || {
         let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train];
         sets.into_iter().find_map(|set| open.rows.get(&set)?.as_ref().ok()?.first())
     };
-    here.and_then(|id| model.workbench.row(&id)).or_else(first)
+    here.and_then(|id| model.shared.row(&id)).or_else(first)
 }
 
 /// Draw.
@@ -75,7 +75,7 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
     let (plan, task) = match (plan(model), task_argument(model)) {
         (Ok(plan), Some(task)) => (plan, task),
         (Err(why), _) => {
-            model.complain(why);
+            model.shared.complain(why);
             return Vec::new();
         }
         (_, None) => return Vec::new(),
@@ -95,15 +95,15 @@ pub(super) fn draw(model: &mut Model) -> Vec<Command> {
         &seed.to_string(),
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend(["--runs".to_owned(), model.workbench.places.for_new_runs().display().to_string(), "--json".to_owned()]);
+    arguments.extend(["--runs".to_owned(), model.shared.places.for_new_runs().display().to_string(), "--json".to_owned()]);
     // A worker keeps the model loaded for the next drawing, and gives its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(model.launch.form.device_arguments());
-    let call = Call { program: model.options.program.clone(), here: model.options.here.clone(), arguments };
+    let call = Call { program: model.shared.options.program.clone(), here: model.shared.options.here.clone(), arguments };
     let cancel = CancelToken::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
     (model.scores.not_drawn, model.scores.fresh) = (None, true);
-    model.scores.drawing = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: model.now_ms });
+    model.scores.drawing = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: model.shared.now_ms });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
     vec![Work::stream("scores.draw", move |outlet| {
         let outcome = call.run(&cancel, &mut |said| {
@@ -156,7 +156,7 @@ fn ended(model: &mut Model, outcome: Result<Option<Ended>, String>) -> Vec<Comma
         Ok(_) => return Vec::new(),
     };
     let text = format!("sampling failed: {failure}");
-    model.complain(text.clone());
+    model.shared.complain(text.clone());
     model.scores.not_drawn = Some(text);
     Vec::new()
 }

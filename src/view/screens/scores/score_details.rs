@@ -13,7 +13,7 @@ use crate::view::widgets::json::{self, Fault};
 /// The lines of a completion: what it earned, its text, and why.
 pub(super) fn lines(model: &Model, scored: &Scored, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
-    let text = Text { model, theme: &model.theme };
+    let text = Text { model, theme: &model.shared.theme };
     let mut lines = text.head(scored, place, score);
     lines.push(Line::default());
     let faults: Vec<Fault> = score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
@@ -29,7 +29,7 @@ pub(super) fn lines(model: &Model, scored: &Scored, place: usize) -> Vec<Line<'s
 
 /// Why a completion scores as it does: reasons and warnings.
 pub(super) fn verdict(model: &Model, score: &Score) -> Vec<Line<'static>> {
-    let text = Text { model, theme: &model.theme };
+    let text = Text { model, theme: &model.shared.theme };
     let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));

@@ -47,7 +47,7 @@ struct RunStep {
 
 /// Read the completions of the source as it is set.
 pub(super) fn load(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.workbench.task.clone() else { return Vec::new() };
+    let Some(open) = model.shared.task.clone() else { return Vec::new() };
     let scores = &model.scores;
     let rows = scores.rows.as_ref().filter(|(task, _)| Arc::ptr_eq(task, &open)).map(|(_, rows)| Arc::clone(rows));
     let written = match scores.source {
@@ -64,7 +64,7 @@ pub(super) fn load(model: &mut Model) -> Vec<Command> {
 
 /// The step of the current run that is looked at.
 fn run_step(model: &Model) -> Option<RunStep> {
-    let run = model.workbench.current_run()?;
+    let run = model.shared.current_run()?;
     let last = run.history.last_step;
     let directory = run.directory.as_ref()?;
     let step = if model.scores.step == 0 { last } else { model.scores.step.min(last) };
@@ -143,7 +143,7 @@ fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Com
 
 /// Score what is there with the last schema that compiled.
 pub(super) fn rescore(model: &mut Model) -> Vec<Command> {
-    let Some(scorer) = model.workbench.scorer() else { return Vec::new() };
+    let Some(scorer) = model.shared.scorer() else { return Vec::new() };
     let items = Arc::clone(&model.scores.items);
     let held = model.scores.stored.as_ref().filter(|_| model.scores.source == Source::Step);
     let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
@@ -180,7 +180,7 @@ pub(super) fn turn_to(model: &mut Model, source: Source) -> Vec<Command> {
 
 /// Look at another step of the current run; beyond its ends nothing changes.
 pub(super) fn step(model: &mut Model, by: i64) -> Vec<Command> {
-    let last = model.workbench.current_run().map_or(0, |run| run.history.last_step);
+    let last = model.shared.current_run().map_or(0, |run| run.history.last_step);
     let now = if model.scores.step == 0 { last } else { model.scores.step };
     let next = now.saturating_add_signed(by).clamp(1, last.max(1));
     // At the end the latest step is followed.
@@ -208,9 +208,9 @@ pub(super) fn forget_run(model: &mut Model) {
 
 /// Score every stored step of the current run again, piece by piece.
 pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
-    let (Some(run), Some(scorer)) = (run_step(model), model.workbench.scorer()) else { return Vec::new() };
+    let (Some(run), Some(scorer)) = (run_step(model), model.shared.scorer()) else { return Vec::new() };
     let cancel = CancelToken::default();
-    let version = model.workbench.draft.version;
+    let version = model.shared.draft.version;
     if let Some(before) = model.scores.whole.take() {
         before.cancel.now();
     }

@@ -19,7 +19,7 @@ use crate::view::widgets::text_width::wrapped;
 /// The lines, for a width of columns.
 pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
     let Some(scored) = &model.scores.scored else { return Vec::new() };
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let tally = &scored.tally;
     let mut lines = Vec::new();
@@ -86,7 +86,7 @@ fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
 }
 
 fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
-    let theme = &model.theme;
+    let theme = &model.shared.theme;
     lines.push(Line::default());
     let (title, impacts, notes) = match &model.scores.whole {
         Some(whole) => {
@@ -126,8 +126,8 @@ fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
 
 /// What mixes where the run's completions are scored by rules that are not the run's.
 fn other_task(model: &Model) -> Option<String> {
-    let file = model.workbench.current_run()?.directory.as_ref()?.file();
-    let task = model.workbench.draft.task.as_ref()?;
+    let file = model.shared.current_run()?.directory.as_ref()?.file();
+    let task = model.shared.draft.task.as_ref()?;
     if file.task != task.name {
         return Some(format!("run task {} differs from schema task {}: rates are not comparable", file.task, task.name));
     }
@@ -148,7 +148,7 @@ fn of_whole(model: &Model, whole: &RescoreJob) -> (String, Vec<String>) {
         (false, false) => format!("scoring: {scored} of {} steps; x cancels", whole.steps),
     };
     let mut notes = Vec::new();
-    if whole.version != model.workbench.draft.version {
+    if whole.version != model.shared.draft.version {
         notes.push("stale: schema changed; R re-scores the run".to_owned());
     }
     notes.extend(whole.error.clone());
