@@ -1,6 +1,7 @@
 //! Parity with transformers: its numbers and texts lie in tests/parity, beside the names of the scripts that made them.
 
 mod adapters;
+#[cfg(feature = "parity")]
 mod candle_transformers;
 mod decoder;
 mod model_commands;

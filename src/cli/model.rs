@@ -1,13 +1,14 @@
 //! `grpo-tui model`: make, look at and write models.
 
 mod args; // what it and log-probs are both told
+#[cfg(feature = "parity")]
 mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
-mod memory_estimates;
+mod memory_estimates; // memory by what is done with a model
 #[cfg(feature = "download")]
-mod pull; // from the Hugging Face Hub into the cache // memory by what is done with a model
+mod pull; // from the Hugging Face Hub into the cache
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use crate::task::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
 
 #[derive(Debug, clap::Args)]
+#[cfg_attr(not(feature = "parity"), command(after_help = "`model check` needs a build with the feature `parity`."))]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -40,6 +42,7 @@ enum Command {
     /// Show a model: architecture, parameters, tensors, memory
     Inspect(inspect::Arguments),
     /// Compare log-probs with candle-transformers
+    #[cfg(feature = "parity")]
     Check(check::Arguments),
     /// Print log-probs of given tokens
     LogProbs(log_probs::Arguments),
@@ -105,6 +108,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         #[cfg(feature = "download")]
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        #[cfg(feature = "parity")]
         Command::Check(arguments) => check::run(&arguments),
         Command::LogProbs(arguments) => log_probs::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

@@ -1,7 +1,8 @@
 //! Held-out passes: prompts prepared once, completions drawn, scored, one record each.
 
-mod candle_parity;
-mod prompts; // rows as the model reads them // the same log-probs by another implementation
+#[cfg(feature = "parity")]
+mod candle_parity; // the same log-probs by another implementation
+mod prompts; // rows as the model reads them
 
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use crate::run::EvalRecord;
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 
+#[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 

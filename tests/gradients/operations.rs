@@ -1,6 +1,6 @@
 //! Every fused operation against finite differences, and its forward against plain candle operations.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward};
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward};
@@ -9,6 +9,7 @@ use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope,
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
 
 use super::finite_differences::{check, random, seeded};
+use super::plain;
 
 const HEADS: Heads = Heads { query: 4, key_value: 2, dimension: 6 };
 
@@ -21,7 +22,7 @@ fn close(name: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
 fn rms_norm_matches() {
     let (x, weight, seed) = (random(1, &[3, 7]), random(2, &[7]), random(3, &[3, 7]));
     let y = rms_norm(&x, &weight, 1e-6).unwrap();
-    close("rms_norm", &y, &candle_nn::ops::rms_norm_slow(&x, &weight, 1e-6).unwrap(), 1e-12);
+    close("rms_norm", &y, &plain::rms_norm(&x, &weight, 1e-6), 1e-12);
     check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap(), |x| seeded(&rms_norm(x, &weight, 1e-6).unwrap(), &seed));
     check("weight", &weight, &rms_norm_backward_weight(&seed, &x, 1e-6).unwrap(), |w| seeded(&rms_norm(&x, w, 1e-6).unwrap(), &seed));
 }
@@ -29,7 +30,7 @@ fn rms_norm_matches() {
 #[test]
 fn swiglu_matches() {
     let (x, seed) = (random(1, &[3, 10]).affine(3.0, 0.0).unwrap(), random(2, &[3, 5]));
-    let expected = (candle_nn::ops::silu(&x.narrow(1, 0, 5).unwrap()).unwrap() * x.narrow(1, 5, 5).unwrap()).unwrap();
+    let expected = (x.narrow(1, 0, 5).unwrap().silu().unwrap() * x.narrow(1, 5, 5).unwrap()).unwrap();
     close("swiglu", &swiglu(&x).unwrap(), &expected, 1e-12);
     check("gate_up", &x, &swiglu_backward(&seed, &x).unwrap(), |x| seeded(&swiglu(x).unwrap(), &seed));
 }
@@ -71,7 +72,7 @@ fn segment_attention_matches() {
     for (start, rows) in [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])] {
         let rows: Vec<u32> = rows;
         let own = packed.index_select(&Tensor::new(rows.as_slice(), &Device::Cpu).unwrap(), 0).unwrap();
-        let expected = super::plain::attention(&own, HEADS);
+        let expected = plain::attention(&own, HEADS);
         let length = segments.iter().find(|segment| segment.start == start).unwrap().length;
         let expected = expected.narrow(0, rows.len() - length, length).unwrap();
         close("attention", &y.narrow(0, start, length).unwrap(), &expected, 1e-12);
@@ -92,8 +93,7 @@ fn embedding_adds_up_repeated_ids() {
 fn log_probs_match() {
     let (logits, targets, weights) = (random(1, &[4, 9]).affine(4.0, 0.0).unwrap(), [0_u32, 8, 3, 3], [1.0, -2.0, 0.5, 0.0]);
     for temperature in [1.0, 0.6] {
-        let probabilities =
-            candle_nn::ops::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap(), D::Minus1).unwrap().to_vec2::<f64>().unwrap();
+        let probabilities = plain::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap()).to_vec2::<f64>().unwrap();
         for ((token, row), &target) in token_log_probs(&logits, &targets, temperature).unwrap().iter().zip(&probabilities).zip(&targets) {
             assert!((f64::from(token.log_prob) - row[target as usize].ln()).abs() < 1e-6);
             let entropy: f64 = row.iter().map(|p| -p * p.ln()).sum();
@@ -101,7 +101,7 @@ fn log_probs_match() {
         }
         // The loss in f64, by plain operations, since the operation itself returns f32.
         let loss = |logits: &Tensor| {
-            let log_probs = candle_nn::ops::log_softmax(&logits.affine(1.0 / temperature, 0.0).unwrap(), D::Minus1).unwrap();
+            let log_probs = plain::log_softmax(&logits.affine(1.0 / temperature, 0.0).unwrap());
             let rows = log_probs.to_vec2::<f64>().unwrap();
             rows.iter().zip(targets).zip(weights).map(|((row, target), weight)| weight * row[target as usize]).sum()
         };

@@ -6,6 +6,21 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use grpo_tui::hub::{ModelConfig, RopeScaling};
 use grpo_tui::kernels::rope::Heads;
 
+/// Over the last dimension, as are the two below.
+pub(super) fn log_softmax(x: &Tensor) -> Tensor {
+    let x = x.broadcast_sub(&x.max_keepdim(D::Minus1).unwrap()).unwrap();
+    x.broadcast_sub(&x.exp().unwrap().sum_keepdim(D::Minus1).unwrap().log().unwrap()).unwrap()
+}
+
+pub(super) fn softmax(x: &Tensor) -> Tensor {
+    log_softmax(x).exp().unwrap()
+}
+
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
+    let mean_square = x.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
+    x.broadcast_div(&(mean_square + epsilon).unwrap().sqrt().unwrap()).unwrap().broadcast_mul(weight).unwrap()
+}
+
 /// Plain causal attention of one sequence: packed rows [time, row_width], rotated -> [time, query_width].
 pub(super) fn attention(packed: &Tensor, heads: Heads) -> Tensor {
     let time = packed.dims()[0];
@@ -24,7 +39,7 @@ pub(super) fn attention(packed: &Tensor, heads: Heads) -> Tensor {
     let scores = (query.matmul(&key.transpose(1, 2).unwrap()).unwrap() / (heads.dimension as f64).sqrt()).unwrap();
     let mask: Vec<f64> = (0..time * time).map(|i| if i % time > i / time { -1e300 } else { 0.0 }).collect();
     let mask = Tensor::from_vec(mask, (time, time), &Device::Cpu).unwrap().to_dtype(packed.dtype()).unwrap();
-    let probabilities = candle_nn::ops::softmax(&scores.broadcast_add(&mask).unwrap(), D::Minus1).unwrap();
+    let probabilities = softmax(&scores.broadcast_add(&mask).unwrap());
     let mixed = probabilities.matmul(&value).unwrap();
     mixed.transpose(0, 1).unwrap().contiguous().unwrap().reshape((time, heads.query_width())).unwrap()
 }
@@ -57,7 +72,7 @@ impl Plain<'_> {
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Tensor {
-        candle_nn::ops::rms_norm_slow(x, self.get(name), self.config.rms_norm_eps as f32).unwrap()
+        rms_norm(x, self.get(name), self.config.rms_norm_eps)
     }
 
     /// One sequence -> logits [time, vocabulary].
@@ -83,7 +98,7 @@ impl Plain<'_> {
             let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), heads);
             hidden = (hidden + self.linear(&attended, layer, "self_attn.o_proj")).unwrap();
             let x = self.norm(&hidden, &name("post_attention_layernorm"));
-            let gate = candle_nn::ops::silu(&self.linear(&x, layer, "mlp.gate_proj")).unwrap();
+            let gate = self.linear(&x, layer, "mlp.gate_proj").silu().unwrap();
             let inner = (gate * self.linear(&x, layer, "mlp.up_proj")).unwrap();
             hidden = (hidden + self.linear(&inner, layer, "mlp.down_proj")).unwrap();
         }
@@ -132,7 +147,7 @@ impl Plain<'_> {
     pub(super) fn log_probs(&self, prompt: &[u32], completion: &[u32]) -> Tensor {
         let tokens = [prompt, &completion[..completion.len() - 1]].concat();
         let logits = self.logits(&tokens).narrow(0, prompt.len() - 1, completion.len()).unwrap();
-        let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1).unwrap();
+        let log_probs = log_softmax(&logits);
         let targets = Tensor::new(completion, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
         log_probs.gather(&targets, 1).unwrap().squeeze(1).unwrap()
     }

@@ -214,6 +214,7 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
     check(&["log-probs", text(&other), "--adapter", text(&adapter), "--token-ids", "1,2"], 1, "it belongs to another base model");
 }
 
+#[cfg(feature = "parity")]
 #[test]
 fn check_compares_with_another_implementation() {
     let tied = golden_folder().join("tied");
