@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 use super::tensor_file::WriteChunk;
-use crate::run::{fault, torn_write};
+use crate::run::{failpoint, torn_write};
 
 /// As [`write_folder`], wherever the user wants it: parents that are missing are made.
 pub(super) fn write_folder_anywhere(
@@ -40,9 +40,9 @@ pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&AtomicFolder) -> Re
     DirBuilder::new().mode(0o700).create(&partial).map_err(failed(&partial))?;
     let written = fill(&AtomicFolder { path: partial.clone() }).and_then(|()| {
         sync(&partial)?;
-        fault("checkpoint.filled", &name);
+        failpoint("checkpoint.filled", &name);
         fs::rename(&partial, target).map_err(failed(target))?;
-        fault("checkpoint.renamed", &name);
+        failpoint("checkpoint.renamed", &name);
         sync(parent)
     });
     if written.is_err() {

@@ -13,7 +13,7 @@ use super::tensor_file::{Held, Numbers, StreamedTensor, write_slots};
 use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable};
-use crate::run::fault;
+use crate::run::failpoint;
 use crate::update::Optimizer;
 
 /// `trainer.json`: with the tensors beside it, everything that the next step depends on.
@@ -162,7 +162,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
         _ => Ok(()),
     };
     absent_or(std::fs::remove_file(folder.join("trainer.json")))?;
-    fault("checkpoint.unmarked", "");
+    failpoint("checkpoint.unmarked", "");
     absent_or(std::fs::remove_dir_all(folder))
 }
 

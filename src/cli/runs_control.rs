@@ -10,7 +10,8 @@ use super::detach::detach;
 use super::runs::{print, print_json};
 use super::{Failure, Outcome};
 use crate::run::{
-    Answered, DeviceChoice, Launch, Liveness, RunDirectory, RunError, RunFolders, State, Status, Verb, WorkerSignal, ask, signal_worker,
+    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunError, RunFolders, State, Status, Verb, WorkerSignal, ask,
+    signal_worker,
 };
 use crate::secrets::visible;
 
@@ -129,8 +130,8 @@ impl Request<'_> {
         self.tell(verb, &answered, &unfinished)
     }
 
-    fn tell(&self, verb: &Verb, answered: &Answered, more: &str) -> Outcome {
-        let Answered { text, done, result } = answered;
+    fn tell(&self, verb: &Verb, answered: &RequestOutcome, more: &str) -> Outcome {
+        let RequestOutcome { text, done, result } = answered;
         let id = self.run.id();
         let document = json!({"run": id, "path": self.run.path(), "verb": verb.name(), "text": text, "done": done, "result": result});
         self.show(&format!("{id}: {text}{more}"), &document)
@@ -172,10 +173,10 @@ impl Request<'_> {
         self.tell(&verb, &answered, ended)
     }
 
-    fn signal(&self, now: bool, seconds: u64) -> Result<Answered, Failure> {
+    fn signal(&self, now: bool, seconds: u64) -> Result<RequestOutcome, Failure> {
         signal_worker(self.run.path(), if now { WorkerSignal::Kill } else { WorkerSignal::Stop })?;
         let text = format!("no answer for {seconds} s: sent {}", if now { "SIGKILL" } else { "SIGTERM" });
-        Ok(Answered { text, done: false, result: Value::Null })
+        Ok(RequestOutcome { text, done: false, result: Value::Null })
     }
 
     fn wait_for_end(&self, longest: Duration) -> bool {

@@ -154,18 +154,18 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     let begin = || -> Result<_, Failure> {
         let file = SamplerFile::read(folder)?;
         let heard = signals::hear()?;
-        let post = SampleWorker::begin(folder, heard.once, idle())?;
-        post.controls().stop_now_when(heard.twice);
+        let sampler = SampleWorker::begin(folder, heard.once, idle())?;
+        sampler.controls().stop_now_when(heard.twice);
         // From the worker's own folder: a run's model is named by its path.
         let places = RunFolders::discover(None, folder);
         let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
         let ready = found.and_then(|_| super::launch::devices(arguments.compute()));
         if let Err(failure) = &ready {
-            post.end(Status::Failed, &failure.message)?;
+            sampler.end(Status::Failed, &failure.message)?;
         }
-        ready.map(|devices| (file, post, places, devices))
+        ready.map(|devices| (file, sampler, places, devices))
     };
-    let (file, post, places, devices) = match begin() {
+    let (file, sampler, places, devices) = match begin() {
         Ok(ready) => ready,
         Err(failure) => {
             handshake.failed(&failure.message);
@@ -173,18 +173,18 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
         }
     };
     handshake.ready();
-    let Some(slot) = post.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
-    let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &post, &slot)?) };
+    let Some(slot) = sampler.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
+    let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &sampler, &slot)?) };
     let ended =
         std::panic::catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
         Ok(why) => {
             say(&why);
-            post.end(Status::Finished, &why)?;
+            sampler.end(Status::Finished, &why)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) => {
-            post.end(Status::Failed, &failure.message)?;
+            sampler.end(Status::Failed, &failure.message)?;
             Err(failure)
         }
     }

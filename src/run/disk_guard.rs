@@ -21,7 +21,7 @@ const TRY_ANYWAY: Duration = Duration::from_secs(30);
 
 /// The room of a run on its disk.
 #[derive(Debug)]
-pub struct Room {
+pub struct DiskGuard {
     run: PathBuf,
     controls: RequestQueue,
     state: StateWriter,
@@ -29,20 +29,20 @@ pub struct Room {
 
 /// How a hold ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum WaitOutcome {
     /// There is room now, or it is worth another try.
-    Room,
+    Freed,
     /// Somebody said to go on regardless.
     Resumed,
     /// The run should stop.
     Stop,
 }
 
-impl Room {
+impl DiskGuard {
     /// The room of a worker's run. Sets a little of it aside.
     pub fn new(worker: &Worker) -> Self {
         let room = Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
-        room.set_aside();
+        room.reserve_space();
         room
     }
 
@@ -54,10 +54,10 @@ impl Room {
     /// Hold the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
     /// what is wanted and what there is. `what` wants the room, as in "the checkpoint of step 4". `retry`: a write has failed already, so free bytes
     /// alone prove nothing. `told` is called once the run can say something on its disk again.
-    pub fn hold(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> Held {
+    pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> WaitOutcome {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
-        self.controls.hold();
+        self.controls.block();
         // What cannot be written is still told by the socket.
         let _ = self.state.turn(Status::Paused, Some(cause(&self.run, what, needed_bytes, at_first)));
         told();
@@ -68,22 +68,22 @@ impl Room {
         };
         let held = loop {
             if self.controls.stop_requested().is_some() {
-                break Held::Stop;
+                break WaitOutcome::Stop;
             }
-            if !self.controls.wait_while_held(LOOK) {
-                break Held::Resumed;
+            if !self.controls.wait_while_blocked(LOOK) {
+                break WaitOutcome::Resumed;
             }
             let free = self.free_bytes();
             if fits(free) || (retry && since.elapsed() >= TRY_ANYWAY) {
-                break Held::Room;
+                break WaitOutcome::Freed;
             }
         };
-        if held == Held::Stop {
+        if held == WaitOutcome::Stop {
             // The reserve stays free for the last word.
             return held;
         }
         self.controls.unblock();
-        self.set_aside();
+        self.reserve_space();
         let _ = self.state.turn(before.status, before.cause);
         held
     }
@@ -94,7 +94,7 @@ impl Room {
     }
 
     /// Where there is no room for it, there is none.
-    fn set_aside(&self) {
+    fn reserve_space(&self) {
         let path = reserve(&self.run);
         if std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES as u64) {
             return;

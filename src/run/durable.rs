@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::RunError;
-use super::failpoint::{fault, torn_write};
+use super::failpoint::{failpoint, torn_write};
 
 /// Create a new private folder; its parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
@@ -50,10 +50,10 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
             file.write_all(bytes).and_then(|()| file.sync_all())
         })
         .and_then(|()| {
-            fault("replace.written", &known);
+            failpoint("replace.written", &known);
             std::fs::rename(&temporary, path)
         });
-    fault("replace.renamed", &known);
+    failpoint("replace.renamed", &known);
     if let Err(error) = written {
         let _ = std::fs::remove_file(&temporary);
         return Err(RunError::io("write", path)(error));
@@ -102,14 +102,14 @@ pub(super) fn open_append(path: &Path) -> Result<File, RunError> {
 /// Append one line with a single `write`. When the disk takes only a part of it, that part is cut off again, so that the file still ends in whole lines.
 /// `kind` names the line for tests.
 pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
-    fault("line.before", kind);
+    failpoint("line.before", kind);
     torn_write("line.half", kind, line, |half| drop((&mut &*file).write(half)));
     let length = file.metadata().map_err(RunError::io("read", path))?.len();
     let mut rest = line;
     let failure = loop {
         match (&mut &*file).write(rest) {
             Ok(written) if written == rest.len() => {
-                fault("line.after", kind);
+                failpoint("line.after", kind);
                 return Ok(());
             }
             Ok(0) => break std::io::Error::from(std::io::ErrorKind::StorageFull),

@@ -1,12 +1,15 @@
-//! Named places where a test has this process die as by the out-of-memory killer, panic, linger, or its clock jump; without variables in the environment
-//! they do nothing.
+//! Named places where a test has the process die as by the out-of-memory killer, panic, linger, or its clock jump. Development builds only: a release build
+//! leaves this file out.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// `PLACE[=WHAT]:N[+MS]`: die (at a place of a bug: panic) at the Nth visit of a place, or so many milliseconds after it.
+/// `PLACE[=WHAT]:N[+MS]`: die (at a panic point: panic) at the Nth visit of a place, or so many milliseconds after it.
 const DEATH: &str = "GRPO_TUI_FAULT";
+
+/// `PLACE:MS`: every visit of a place takes so many milliseconds longer.
+const DELAY: &str = "GRPO_TUI_FAULT_DELAY";
 
 /// `N:MS`: from the Nth reading on, the wall clock goes wrong by so many milliseconds, which may be negative.
 const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
@@ -21,19 +24,11 @@ struct Armed {
     visits: AtomicU64,
 }
 
-/// `PLACE:MS`: every visit of a place takes so many milliseconds longer.
-const DELAY: &str = "GRPO_TUI_FAULT_DELAY";
-
 /// Dies here, or lingers, where a test asked for it. `place` is one in the program's text, `what` tells its visits apart: a kind of event, a file's name.
-pub fn fault(place: &str, what: &str) {
-    static DELAYED: OnceLock<Option<(String, Duration)>> = OnceLock::new();
-    let asked = || {
-        let text = std::env::var(DELAY).ok()?;
-        let (place, milliseconds) = text.split_once(':')?;
-        Some((place.to_owned(), Duration::from_millis(milliseconds.parse().ok()?)))
-    };
-    if let Some((_, delay)) = DELAYED.get_or_init(asked).as_ref().filter(|(delayed, _)| delayed == place) {
-        std::thread::sleep(*delay);
+pub fn failpoint(place: &str, what: &str) {
+    static DELAYED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    if let Some((_, delay)) = DELAYED.get_or_init(|| pair(DELAY)).as_ref().filter(|(delayed, _)| delayed == place) {
+        std::thread::sleep(Duration::from_millis(*delay));
     }
     if is_armed(place, what) {
         die();
@@ -42,7 +37,7 @@ pub fn fault(place: &str, what: &str) {
 
 /// Panics here, where a test asked for it, as a bug would.
 #[expect(clippy::panic, reason = "a test asks for this panic")]
-pub fn bug(place: &str, what: &str) {
+pub fn panic_point(place: &str, what: &str) {
     if is_armed(place, what) {
         std::panic::panic_any(format!("the bug that {DEATH} asks for at {place}"));
     }
@@ -57,18 +52,20 @@ pub fn torn_write(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8
 }
 
 /// The wall clock's reading as a test wants it.
-pub(super) fn clock(milliseconds: u64) -> u64 {
+pub(super) fn test_clock(milliseconds: u64) -> u64 {
     static JUMP: OnceLock<Option<(u64, i64)>> = OnceLock::new();
     static READINGS: AtomicU64 = AtomicU64::new(0);
-    let asked = || {
-        let text = std::env::var(CLOCK).ok()?;
-        let (reading, jump) = text.split_once(':')?;
-        Some((reading.parse().ok()?, jump.parse().ok()?))
-    };
-    match JUMP.get_or_init(asked) {
+    match JUMP.get_or_init(|| pair(CLOCK)) {
         Some((reading, jump)) if READINGS.fetch_add(1, Ordering::Relaxed) + 1 >= *reading => milliseconds.saturating_add_signed(*jump),
         _ => milliseconds,
     }
+}
+
+/// Both sides of a variable's colon.
+fn pair<A: std::str::FromStr, B: std::str::FromStr>(variable: &str) -> Option<(A, B)> {
+    let text = std::env::var(variable).ok()?;
+    let (first, second) = text.split_once(':')?;
+    Some((first.parse().ok()?, second.parse().ok()?))
 }
 
 /// Whether this visit is the one that was asked for.
@@ -100,17 +97,9 @@ impl Armed {
     fn parse(text: &str) -> Option<Self> {
         let (named, when) = text.rsplit_once(':')?;
         let (visit, delay) = when.split_once('+').unwrap_or((when, "0"));
-        let (place, what) = match named.split_once('=') {
-            Some((place, what)) => (place, Some(what.to_owned())),
-            None => (named, None),
-        };
-        Some(Self {
-            place: place.to_owned(),
-            what,
-            visit: visit.parse().ok()?,
-            delay: Duration::from_millis(delay.parse().ok()?),
-            visits: AtomicU64::new(0),
-        })
+        let (place, what) = named.split_once('=').map_or((named, None), |(place, what)| (place, Some(what.to_owned())));
+        let delay = Duration::from_millis(delay.parse().ok()?);
+        Some(Self { place: place.to_owned(), what, visit: visit.parse().ok()?, delay, visits: AtomicU64::new(0) })
     }
 }
 

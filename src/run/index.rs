@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::sha256;
 use super::durable::ensure_folder;
-use super::failpoint::fault;
+use super::failpoint::failpoint;
 use super::history::{GroupCounts, RunState};
 use super::reader::Position;
 use super::series::Series;
@@ -83,7 +83,7 @@ fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -
     let temporary = path.with_extension(format!("index.{}.{number}.tmp", std::process::id()));
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|file| {
         fill(file, state, position, fingerprint)?;
-        fault("index.written", "");
+        failpoint("index.written", "");
         // Not synced: the checksum tells an index that a power cut left incomplete.
         std::fs::rename(&temporary, path)
     });
@@ -129,7 +129,7 @@ fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> 
             frame.write_all(&bytes)?;
         }
     }
-    fault("index.half", "");
+    failpoint("index.half", "");
     for (step, counts) in &state.group_counts {
         frame.write_all(&step.to_le_bytes())?;
         for count in [counts.mixed, counts.best, counts.worst] {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::RunError;
 use super::history::RunState;
 use super::index;
-use super::reader::{Batch, EventReader, Found};
+use super::reader::{Batch, EventReader, LogItem};
 
 /// A run's state that is kept at hand: each look reads only what came since the one before.
 #[derive(Debug)]
@@ -82,10 +82,10 @@ impl RunState {
     /// As [`EventReader::each`].
     pub fn follow(&mut self, reader: &mut EventReader) -> Result<(), RunError> {
         reader.each(|found| match found {
-            Found::Restarted => *self = Self::default(),
-            Found::Event(event) => self.fold(event),
-            Found::Skipped(_) => self.skipped += 1,
-            Found::Missing(count) => self.gaps = self.gaps.saturating_add(count),
+            LogItem::Restarted => *self = Self::default(),
+            LogItem::Event(event) => self.fold(event),
+            LogItem::Skipped(_) => self.skipped += 1,
+            LogItem::Missing(count) => self.gaps = self.gaps.saturating_add(count),
         })
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Under what this process, and a worker that it starts, lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Home {
+pub enum ProcessScope {
     /// A login session, by its unit's name.
     Session(String),
     /// The user's own service manager.
@@ -33,7 +33,7 @@ pub struct LogoutPolicy {
     /// Whether the user's service manager can be reached.
     pub user_bus: bool,
     /// Where this process lives.
-    pub home: Home,
+    pub home: ProcessScope,
     /// `tmux`, `screen` or `zellij`, if this process is inside.
     pub multiplexer: Option<&'static str>,
 }
@@ -61,9 +61,9 @@ impl LogoutPolicy {
     pub fn survives(&self) -> bool {
         match self.home {
             _ if !self.systemd => true,
-            Home::Session(_) => self.excepted || self.kills == Some(false),
-            Home::UserManager => self.lingers,
-            Home::Elsewhere => true,
+            ProcessScope::Session(_) => self.excepted || self.kills == Some(false),
+            ProcessScope::UserManager => self.lingers,
+            ProcessScope::Elsewhere => true,
         }
     }
 
@@ -73,22 +73,24 @@ impl LogoutPolicy {
         let remedy = "run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`";
         match (&self.home, self.survives()) {
             _ if !self.systemd => "detached runs survive logout: no systemd on this host".to_owned(),
-            (Home::Elsewhere, _) => "detached runs survive logout: not a login session (service, container or batch job)".to_owned(),
-            (Home::UserManager, true) => "detached runs survive logout: your service manager lingers".to_owned(),
-            (Home::UserManager, false) => {
+            (ProcessScope::Elsewhere, _) => {
+                "detached runs survive logout: not a login session (service, container or batch job)".to_owned()
+            }
+            (ProcessScope::UserManager, true) => "detached runs survive logout: your service manager lingers".to_owned(),
+            (ProcessScope::UserManager, false) => {
                 "detached runs DIE at logout: your service manager ends with your last session; enable it with `loginctl enable-linger`"
                     .to_owned()
             }
-            (Home::Session(_), true) if self.excepted => {
+            (ProcessScope::Session(_), true) if self.excepted => {
                 format!("detached runs survive logout: this user is excluded from KillUserProcesses{says}")
             }
-            (Home::Session(_), true) => format!("detached runs survive logout: KillUserProcesses=no{says}"),
-            (Home::Session(session), false) if self.kills == Some(true) => {
+            (ProcessScope::Session(_), true) => format!("detached runs survive logout: KillUserProcesses=no{says}"),
+            (ProcessScope::Session(session), false) if self.kills == Some(true) => {
                 format!(
                     "detached runs DIE at logout: KillUserProcesses=yes ends all of {session}{says}, tmux and screen included; {remedy}"
                 )
             }
-            (Home::Session(_), false) => {
+            (ProcessScope::Session(_), false) => {
                 format!("detached runs may die at logout: logind's KillUserProcesses is unknown here; to be sure, {remedy}")
             }
         }
@@ -162,13 +164,13 @@ fn read_configurations() -> Vec<(PathBuf, String)> {
     files.filter_map(|path| std::fs::read_to_string(&path).ok().map(|text| (path, text))).collect()
 }
 
-fn home(cgroup: &str) -> Home {
+fn home(cgroup: &str) -> ProcessScope {
     let parts = || cgroup.lines().filter_map(|line| line.rsplit(':').next()).flat_map(|path| path.split('/'));
     let session = parts().find(|part| part.starts_with("session-") && part.ends_with(".scope"));
     match session {
-        Some(session) => Home::Session(session.to_owned()),
-        None if parts().any(|part| part.starts_with("user@") && part.ends_with(".service")) => Home::UserManager,
-        None => Home::Elsewhere,
+        Some(session) => ProcessScope::Session(session.to_owned()),
+        None if parts().any(|part| part.starts_with("user@") && part.ends_with(".service")) => ProcessScope::UserManager,
+        None => ProcessScope::Elsewhere,
     }
 }
 
@@ -218,10 +220,10 @@ mod tests {
     #[test]
     fn homes() {
         let check = |cgroup: &str, expected| assert_eq!(home(cgroup), expected, "{cgroup}");
-        check("0::/user.slice/user-1000.slice/session-3.scope\n", Home::Session("session-3.scope".to_owned()));
-        check("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-x.scope\n", Home::UserManager);
-        check("0::/system.slice/slurmd.service\n", Home::Elsewhere);
-        check("", Home::Elsewhere);
+        check("0::/user.slice/user-1000.slice/session-3.scope\n", ProcessScope::Session("session-3.scope".to_owned()));
+        check("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-x.scope\n", ProcessScope::UserManager);
+        check("0::/system.slice/slurmd.service\n", ProcessScope::Elsewhere);
+        check("", ProcessScope::Elsewhere);
     }
 
     #[test]
@@ -236,7 +238,7 @@ mod tests {
             home,
             multiplexer: None,
         };
-        let session = || Home::Session("session-3.scope".to_owned());
+        let session = || ProcessScope::Session("session-3.scope".to_owned());
         let check = |facts: LogoutPolicy, survives: bool, expected: &str| {
             assert!(facts.survives() == survives && facts.sentence().contains(expected), "{facts:?}: {}", facts.sentence());
         };
@@ -244,9 +246,9 @@ mod tests {
         check(facts(Some(true), session(), false, true), true, "survive logout: this user is excluded from KillUserProcesses");
         check(facts(Some(false), session(), false, false), true, "survive logout: KillUserProcesses=no");
         check(facts(None, session(), false, false), false, "may die");
-        check(facts(Some(true), Home::UserManager, true, false), true, "your service manager lingers");
-        check(facts(None, Home::UserManager, false, false), false, "enable-linger");
-        check(facts(Some(true), Home::Elsewhere, false, false), true, "not a login session");
+        check(facts(Some(true), ProcessScope::UserManager, true, false), true, "your service manager lingers");
+        check(facts(None, ProcessScope::UserManager, false, false), false, "enable-linger");
+        check(facts(Some(true), ProcessScope::Elsewhere, false, false), true, "not a login session");
         check(LogoutPolicy { systemd: false, ..facts(None, session(), false, false) }, true, "no systemd on this host");
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod eval_folder;
 mod evals;
 pub mod events;
+#[cfg(debug_assertions)]
 mod failpoint;
 mod filesystem;
 mod follow;
@@ -40,19 +41,19 @@ mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
 pub use control::{
-    Accepted, Answer, Answered, ControlServer, LONGEST_REQUEST, RequestQueue, SETTABLE, Sample, Settings, Stop, Verb, ask,
+    AcceptedRequest, Answer, ControlServer, LONGEST_REQUEST, RequestOutcome, RequestQueue, SETTABLE, Sample, Settings, Stop, Verb, ask,
     remove_dead_sockets, settings, socket_folders,
 };
 pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
-pub use disk_guard::{Held, Room};
+pub use disk_guard::{DiskGuard, WaitOutcome};
 pub use durable::{check_export, free_path, replace_file, sync_folder, write_export};
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, eval_path, read_evals, write_evals};
 pub use events::{Event, EventBody};
-pub use failpoint::{bug, fault, torn_write};
+pub use failpoint::{failpoint, panic_point, torn_write};
 pub use filesystem::FileSystem;
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
@@ -61,14 +62,14 @@ pub use launch::{DeviceChoice, Launch, Launched, ReadyPipe, launch};
 pub use live_state::LiveState;
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
-pub use logout::{Home, LogoutPolicy};
+pub use logout::{LogoutPolicy, ProcessScope};
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint};
 pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
-pub use reader::{Batch, EventReader, Found, Position, Skipped};
+pub use reader::{Batch, EventReader, LogItem, Position, Skipped};
 pub use remove::{Removal, Removed};
 pub use rollouts::{
-    Place, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
+    GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
     rollouts_to_delete,
 };
 pub use sampler::SampledCompletion;
@@ -77,3 +78,18 @@ pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use worker::Worker;
 pub use worker_state::{State, StateWriter, Status};
 pub use writer::EventWriter;
+
+/// A release build has no failpoints, and reads no variable that could set one.
+#[cfg(not(debug_assertions))]
+mod failpoint {
+    #[inline]
+    pub fn failpoint(_: &str, _: &str) {}
+    #[inline]
+    pub fn panic_point(_: &str, _: &str) {}
+    #[inline]
+    pub fn torn_write(_: &str, _: &str, _: &[u8], _: impl FnOnce(&[u8])) {}
+    #[inline]
+    pub(super) fn test_clock(milliseconds: u64) -> u64 {
+        milliseconds
+    }
+}

@@ -93,10 +93,10 @@ impl EventReader {
     pub fn read(&mut self) -> Result<Batch, RunError> {
         let mut batch = Batch::default();
         self.each(|found| match found {
-            Found::Restarted => batch.restarted = true,
-            Found::Event(event) => batch.events.push(event),
-            Found::Skipped(skipped) => batch.skipped.push(skipped),
-            Found::Missing(count) => batch.gaps += count,
+            LogItem::Restarted => batch.restarted = true,
+            LogItem::Event(event) => batch.events.push(event),
+            LogItem::Skipped(skipped) => batch.skipped.push(skipped),
+            LogItem::Missing(count) => batch.gaps += count,
         })?;
         Ok(batch)
     }
@@ -105,7 +105,7 @@ impl EventReader {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn each(&mut self, mut take: impl FnMut(Found)) -> Result<(), RunError> {
+    pub fn each(&mut self, mut take: impl FnMut(LogItem)) -> Result<(), RunError> {
         let path = self.path.clone();
         let mut file = match crate::files::open(&path) {
             Ok(file) => file,
@@ -116,7 +116,7 @@ impl EventReader {
         let replaced = self.inode.is_some_and(|inode| inode != metadata.ino());
         if replaced || metadata.len() < self.position.offset {
             *self = Self::new(&path);
-            take(Found::Restarted);
+            take(LogItem::Restarted);
         }
         self.inode = Some(metadata.ino());
         if metadata.len() == self.position.offset {
@@ -140,13 +140,13 @@ impl EventReader {
     }
 
     /// Take the whole lines of `pending`, of which the last `fresh` bytes are new; returns the bytes taken.
-    fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(Found)) -> Result<usize, RunError> {
+    fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(LogItem)) -> Result<usize, RunError> {
         let (mut done, mut search) = (0, pending.len() - fresh);
         while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
             let end = search + length;
             if std::mem::take(&mut self.overlong) {
                 let reason = format!("a line of more than {} MiB", LONGEST_LINE_BYTES >> 20);
-                take(Found::Skipped(Skipped { line: self.position.line + 1, reason }));
+                take(LogItem::Skipped(Skipped { line: self.position.line + 1, reason }));
             } else {
                 self.line(&pending[done..end], take)?;
             }
@@ -162,7 +162,7 @@ impl EventReader {
     }
 
     /// Take one whole line.
-    fn line(&mut self, line: &[u8], take: &mut impl FnMut(Found)) -> Result<(), RunError> {
+    fn line(&mut self, line: &[u8], take: &mut impl FnMut(LogItem)) -> Result<(), RunError> {
         let parsed = match std::str::from_utf8(line) {
             Ok(text) if text.trim().is_empty() => Err(BadLine::Malformed("an empty line".to_owned())),
             Ok(text) => Event::from_line(text),
@@ -172,13 +172,13 @@ impl EventReader {
             Ok(event) => {
                 let missing = event.seq.saturating_sub(self.position.last_seq.saturating_add(1));
                 if missing > 0 {
-                    take(Found::Missing(missing));
+                    take(LogItem::Missing(missing));
                 }
                 self.position.last_seq = self.position.last_seq.max(event.seq);
-                take(Found::Event(event));
+                take(LogItem::Event(event));
             }
             Err(BadLine::Newer(found)) => return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION }),
-            Err(BadLine::Malformed(reason)) => take(Found::Skipped(Skipped { line: self.position.line + 1, reason })),
+            Err(BadLine::Malformed(reason)) => take(LogItem::Skipped(Skipped { line: self.position.line + 1, reason })),
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ impl EventReader {
 
 /// One thing found while reading.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found {
+pub enum LogItem {
     /// The file shrank or was replaced: everything known from before is void.
     Restarted,
     /// A whole event.

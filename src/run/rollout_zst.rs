@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::durable::sync_folder;
 use super::error::RunError;
-use super::failpoint::{fault, torn_write};
+use super::failpoint::{failpoint, torn_write};
 use crate::files;
 
 /// Of zstd: fast enough to be unnoticed beside a training step.
@@ -38,7 +38,7 @@ fn unfinished(path: &Path) -> PathBuf {
 pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
     let target = compressed(plain);
     replace(&target, |file| write_frames(plain, file, step_of))?;
-    fault("rollouts.both", "compress");
+    failpoint("rollouts.both", "compress");
     std::fs::remove_file(plain).map_err(RunError::io("remove", plain))?;
     sync_folder(plain.parent().unwrap_or(plain))
 }
@@ -60,7 +60,7 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
         }
         target.into_inner().map_err(std::io::IntoInnerError::into_error)
     })?;
-    fault("rollouts.both", "expand");
+    failpoint("rollouts.both", "expand");
     std::fs::remove_file(&source).map_err(RunError::io("remove", &source))?;
     sync_folder(plain.parent().unwrap_or(plain))
 }
@@ -88,7 +88,7 @@ fn replace(path: &Path, fill: impl FnOnce(File) -> std::io::Result<File>) -> Res
         .and_then(fill)
         .and_then(|file| file.sync_all())
         .and_then(|()| {
-            fault("rollouts.written", "");
+            failpoint("rollouts.written", "");
             std::fs::rename(&temporary, path)
         });
     if let Err(error) = written {

@@ -54,7 +54,7 @@ pub struct RolloutCompletion {
 
 /// Where a group stands; goes into its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct GroupLocation {
     /// The file, relative to the run.
     pub file: String,
     /// The line, from 1.
@@ -170,7 +170,7 @@ impl RolloutWriter {
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file; [`RunError::Malformed`] where the step lies before the last one written.
-    pub fn append(&mut self, group: &RolloutGroup) -> Result<Place, RunError> {
+    pub fn append(&mut self, group: &RolloutGroup) -> Result<GroupLocation, RunError> {
         let name = rollout_file(group.step);
         let path = self.run.join(&name);
         let malformed = |message: String| RunError::Malformed { path: path.clone(), line: None, message };
@@ -195,7 +195,7 @@ impl RolloutWriter {
         append_line(&open.file, &open.path, &line, "rollout")?;
         open.lines += 1;
         self.last_step = group.step;
-        Ok(Place { file: open.name.clone(), line: open.lines })
+        Ok(GroupLocation { file: open.name.clone(), line: open.lines })
     }
 
     /// Make everything written so far durable; called before a checkpoint.

@@ -14,7 +14,7 @@ use crate::kernels::pinned_memory::HostBuffer;
 use crate::plan::memory_limit_bytes;
 use crate::run::events::Checkpoint;
 use crate::run::{
-    EventWriter, Held, RunDirectory, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast, list_checkpoints,
+    EventWriter, RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast, list_checkpoints,
 };
 
 /// A checkpoint's bytes for each trained number: itself and two moments, f32.
@@ -256,14 +256,14 @@ fn complete(recorder: &mut Recorder<'_>, mut work: Box<Work>, result: Result<(),
 fn wait_for_room(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, (what, needed): (&str, u64)) -> Result<(), TrainError> {
     if recorder.free_bytes().is_some_and(|free| free < needed) {
         // To stop now is to try it all the same: the write tells, and a checkpoint that fits saves the step.
-        let _ = recorder.hold(what, needed, false);
+        let _ = recorder.wait_for_space(what, needed, false);
     }
     if job.goes_on_regardless {
         return Ok(());
     }
     let forecast = disk_forecast(run.path(), recorder.history()?, &job.config);
     if let (false, Some(rest)) = (forecast.fits(), forecast.needed_bytes) {
-        job.goes_on_regardless = recorder.hold("the rest of the run", rest, false) == Held::Resumed;
+        job.goes_on_regardless = recorder.wait_for_space("the rest of the run", rest, false) == WaitOutcome::Resumed;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use super::job::Job;
 use super::rollout_groups::ScoredGroup;
 use crate::run::events::{End, Group, Phase};
 use crate::run::{
-    EventBody, EventWriter, Gpu, Held, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, Room, RunLock, RunState, StateWriter,
-    Status, Worker,
+    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, RunState, StateWriter,
+    Status, WaitOutcome, Worker,
 };
 
 /// Called with every event once it is in the log.
@@ -24,7 +24,7 @@ pub(super) struct Recorder<'a> {
     rollouts: Option<RolloutWriter>,
     history: LiveState,
     state: StateWriter,
-    room: Room,
+    disk: DiskGuard,
     listener: Listener<'a>,
     pub(super) saver: CheckpointWriter,
 }
@@ -40,7 +40,7 @@ impl<'a> Recorder<'a> {
             rollouts: None,
             history: LiveState::open(worker.lock().run())?,
             state: worker.state(),
-            room: Room::new(worker),
+            disk: DiskGuard::new(worker),
             listener,
             saver: CheckpointWriter::default(),
         })
@@ -65,9 +65,9 @@ impl<'a> Recorder<'a> {
     ) -> Result<R, TrainError> {
         loop {
             match attempt(self).map_err(Into::into) {
-                Err(error) if error.is_full_disk() => match self.hold(what, needed_bytes, true) {
-                    Held::Stop => return Err(TrainError::StoppedWithoutRoom { error: error.to_string() }),
-                    Held::Room | Held::Resumed => {}
+                Err(error) if error.is_full_disk() => match self.wait_for_space(what, needed_bytes, true) {
+                    WaitOutcome::Stop => return Err(TrainError::StoppedWithoutRoom { error: error.to_string() }),
+                    WaitOutcome::Freed | WaitOutcome::Resumed => {}
                 },
                 result => return result,
             }
@@ -75,10 +75,10 @@ impl<'a> Recorder<'a> {
     }
 
     /// Hold the run until there is room; `retry`: a write has failed.
-    pub(super) fn hold(&mut self, what: &str, needed_bytes: u64, retry: bool) -> Held {
+    pub(super) fn wait_for_space(&mut self, what: &str, needed_bytes: u64, retry: bool) -> WaitOutcome {
         let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
         let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });
-        self.room.hold(what, needed_bytes, retry, || {
+        self.disk.wait_for_space(what, needed_bytes, retry, || {
             // Best effort: where not even this fits, `state.json` or the socket tells.
             let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(phase.clone());
             listener(&phase);
@@ -92,7 +92,7 @@ impl<'a> Recorder<'a> {
 
     /// Free on the run's disk.
     pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.room.free_bytes()
+        self.disk.free_bytes()
     }
 
     /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay (0: all).
@@ -110,7 +110,7 @@ impl<'a> Recorder<'a> {
 
     /// The last word. Where there is no room for it, nobody waits.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
-        self.room.release_reserve();
+        self.disk.release_reserve();
         let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
         let body = EventBody::from(end);
         let recorded = self.writer().append(body.clone());

@@ -9,7 +9,7 @@ use super::job::Job;
 use super::recorder::Recorder;
 use super::sample::{Source, draw, resolve_task};
 use crate::run::events::Note;
-use crate::run::{Accepted, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
+use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
 /// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and save first.
 ///
@@ -50,7 +50,7 @@ fn execute_request(
     job: &mut Job,
     recorder: &mut Recorder<'_>,
     controls: &RequestQueue,
-    accepted: Accepted,
+    accepted: AcceptedRequest,
 ) -> Result<(), TrainError> {
     let step = job.state.step;
     let answer = match &accepted.verb {

@@ -8,8 +8,8 @@ use crate::checkpoint::{Located, StartModel};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::ThreadPool;
-use crate::run::sampler::{Rest, SampleWorker, SamplerFile};
-use crate::run::{Accepted, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
+use crate::run::sampler::{NextAction, SampleWorker, SamplerFile};
+use crate::run::{AcceptedRequest, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
 use crate::task::Task;
 use crate::text::Tokenizer;
 
@@ -29,8 +29,8 @@ struct Served {
 ///
 /// # Errors
 /// [`TrainError`] where the model cannot be loaded, or the folder takes no state.
-pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, post: &SampleWorker, slot: &Slot) -> Result<String, TrainError> {
-    let controls = post.controls();
+pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, sampler: &SampleWorker, slot: &Slot) -> Result<String, TrainError> {
+    let controls = sampler.controls();
     let stop = controls.clone();
     let threads = ThreadPool::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
     let located = Located::find(&file.model, places)?;
@@ -38,12 +38,12 @@ pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, post: &Sa
     let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
     let (model, tokenizer) = StartModel::of(located, places)?.into_sampler(engine)?;
     let served = Served { name: file.model.clone(), model, tokenizer, threads, run, origin };
-    post.serve(&served.name)?;
+    sampler.serve(&served.name)?;
     let mut fresh = true;
     loop {
-        match post.rest(slot, fresh) {
-            Rest::End(why) => return Ok(why),
-            Rest::Asked => {}
+        match sampler.next(slot, fresh) {
+            NextAction::End(why) => return Ok(why),
+            NextAction::Request => {}
         }
         fresh = false;
         // One at a time, so that a run which waits for the device comes between two of them.
@@ -55,7 +55,7 @@ pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, post: &Sa
     }
 }
 
-fn answer(served: &Served, accepted: &Accepted, mut tell: impl FnMut(Answer)) -> Answer {
+fn answer(served: &Served, accepted: &AcceptedRequest, mut tell: impl FnMut(Answer)) -> Answer {
     match &accepted.verb {
         Verb::Sample(wanted) => match sample(served, wanted) {
             Ok(completions) => {

@@ -72,6 +72,7 @@ fn a_disk_that_fills_pauses_the_run_and_costs_it_nothing() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_disk_that_cannot_be_written_to_is_read() {
     let stage = Stage::new();
     let Some(disk) = Mount::new(&stage.folder.path().join("disk"), "size=100m,mode=0700") else {

@@ -1,6 +1,6 @@
 //! Killed without warning at named places and at any moment, a run ends bit for bit as an uninterrupted one, and nothing that was told is lost.
 //!
-//! `cargo test --test main faults::kills` kills about twenty times; `GRPO_TUI_FAULTS=200 cargo test --test main faults::kills -- --nocapture` goes on until
+//! `cargo test --test main failpoints::kills` kills about twenty times; `GRPO_TUI_FAULTS=200 cargo test --test main failpoints::kills -- --nocapture` goes on until
 //! 200 workers have died.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use super::places::{Chance, by_chance, short};
 use super::story::{Outcome, Stage, play};
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_killed_run_ends_as_if_nothing_had_happened() {
     let wanted: usize = std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| number.parse().expect("GRPO_TUI_FAULTS is a number"));
     let seed = std::env::var("GRPO_TUI_FAULTS_SEED").ok().map_or(1, |number| number.parse().expect("GRPO_TUI_FAULTS_SEED is a number"));
@@ -51,6 +52,14 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     assert!(total.lost.is_empty(), "lost: {:#?}", total.lost);
     assert!(total.differences.is_empty(), "different: {:#?}", total.differences);
     assert!(kills >= wanted.max(15), "only {kills} workers were killed: {:?}", total.kills);
+}
+
+/// The program under test can be told to die exactly where this build has failpoints: a release binary does not even hold the variable's name.
+#[test]
+fn only_development_builds_have_failpoints() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_grpo-tui")).unwrap();
+    let found = program.windows(14).any(|bytes| bytes == b"GRPO_TUI_FAULT");
+    assert_eq!(found, cfg!(debug_assertions));
 }
 
 fn add(total: &mut Outcome, one: Outcome) {

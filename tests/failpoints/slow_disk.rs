@@ -31,6 +31,7 @@ fn checkpoints(events: &[Event]) -> Vec<(usize, &Checkpoint)> {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn training_goes_on_while_a_checkpoint_is_written() {
     let stage = Stage::new();
     let (_, expected) = stage.expected(&[]);
@@ -54,6 +55,7 @@ fn training_goes_on_while_a_checkpoint_is_written() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_worker_that_dies_while_a_checkpoint_is_written_leaves_none() {
     let stage = Stage::new();
     let (_, expected) = stage.expected(&[]);

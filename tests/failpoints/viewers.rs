@@ -19,6 +19,7 @@ fn viewer(stage: &Stage, run: &Path, output: &Path) -> Child {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
     let stage = Stage::new();
     let (_, expected) = stage.expected(&[]);
@@ -63,6 +64,7 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
     let stage = Stage::new();
     let run = stage.create("long", &[]);

@@ -9,8 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
-    Accepted, Answer, Answered, EventBody, EventReader, EventWriter, Liveness, RequestQueue, RunDirectory, RunError, RunLock, RunState,
-    State, Status, Stop, Verb, Worker, ask, settings,
+    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, Liveness, RequestOutcome, RequestQueue, RunDirectory, RunError, RunLock,
+    RunState, State, Status, Stop, Verb, Worker, ask, settings,
 };
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ pub(super) fn begin(run: &RunDirectory, folders: Vec<PathBuf>) -> Worker {
     Worker::begin_in(run, Arc::default(), folders).unwrap()
 }
 
-pub(super) fn ask_now(run: &RunDirectory, verb: &Verb) -> Result<Answered, RunError> {
+pub(super) fn ask_now(run: &RunDirectory, verb: &Verb) -> Result<RequestOutcome, RunError> {
     ask(run.path(), verb, LONG, &mut |_| {})
 }
 
@@ -47,7 +47,7 @@ pub(super) fn socket_of(run: &RunDirectory) -> PathBuf {
 }
 
 /// A loop that does whatever it is asked until it is to stop, and tells what that was.
-fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<Accepted>> {
+fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>> {
     std::thread::spawn(move || {
         let mut served = Vec::new();
         loop {
@@ -96,7 +96,7 @@ fn several_clients_at_once_by_socket() {
     let served = serving.join().unwrap();
     assert_eq!(served.len(), 8 * 5 * 2 + 1, "every request once, status aside");
     let remarks = |client: &str| -> Vec<String> {
-        let of_client = |accepted: &Accepted| match &accepted.verb {
+        let of_client = |accepted: &AcceptedRequest| match &accepted.verb {
             Verb::Annotate { text } => text.strip_prefix(client).map(str::to_owned),
             _ => None,
         };
@@ -358,7 +358,7 @@ fn what_was_set_is_read_back_from_the_log() {
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut events = EventWriter::open(&lock).unwrap();
     let mut record = |step: u64, verb: Verb| {
-        events.append(Accepted { id: 1, verb, user_id: 0, request: String::new() }.event(step)).unwrap();
+        events.append(AcceptedRequest { id: 1, verb, user_id: 0, request: String::new() }.event(step)).unwrap();
     };
     record(3, Verb::set(["learning_rate=1e-4", "max_steps=9"]).unwrap());
     record(4, Verb::Pause);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::run::sampler::SampledCompletion;
 use grpo_tui::run::{
-    Answered, EventBody, EventReader, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask, list_checkpoints,
+    EventBody, EventReader, RequestOutcome, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask, list_checkpoints,
     read_evals,
 };
 use grpo_tui::train::Ended;
@@ -21,7 +21,7 @@ fn never(_: &EventBody) -> bool {
     false
 }
 
-type Answers = Arc<Mutex<Vec<(Result<Answered, RunError>, Vec<SampledCompletion>)>>>;
+type Answers = Arc<Mutex<Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)>>>;
 
 /// Ask in a thread of its own, as others would, and return once the question waits for the loop.
 fn ask_meanwhile(run: &RunDirectory, controls: &RequestQueue, arguments: Value, answers: &Answers) -> std::thread::JoinHandle<()> {
@@ -41,7 +41,7 @@ fn ask_meanwhile(run: &RunDirectory, controls: &RequestQueue, arguments: Value, 
 }
 
 /// A run that is asked the same after steps 2 and 4; its answers, in order.
-fn asked(run: &RunDirectory, question: &Value) -> Vec<(Result<Answered, RunError>, Vec<SampledCompletion>)> {
+fn asked(run: &RunDirectory, question: &Value) -> Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)> {
     let answers = Answers::default();
     let mut threads = Vec::new();
     let ended = work_asked(run, |event, controls| {

@@ -47,6 +47,7 @@ fn the_end_of_a_watched_run_is_notified() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kept() {
     let home = tempfile::tempdir().unwrap();
     let start = Start { shell: Some("\"$@\"; echo CODE $?"), variables: &[("GRPO_TUI_FAULT", "view.key=F12:1")], ..Start::PLAIN };

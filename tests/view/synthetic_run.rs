@@ -10,8 +10,8 @@ use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Alert, Device, Group, Phase, Run, Step};
 use grpo_tui::run::{
-    Accepted, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, RunState,
-    State, Status, Verb, Worker,
+    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
+    RunState, State, Status, Verb, Worker,
 };
 use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
@@ -254,7 +254,7 @@ fn the_picture_follows_stands_still_and_goes_back() {
 }
 
 /// Serves whatever is asked, and tells what it was.
-pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<Accepted>> {
+pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequest>> {
     let controls = worker.controls().clone();
     std::thread::spawn(move || {
         let mut served = Vec::new();

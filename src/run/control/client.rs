@@ -29,7 +29,7 @@ const LISTEN: Duration = Duration::from_millis(250);
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answered {
+pub struct RequestOutcome {
     /// In words.
     pub text: String,
     /// Whether the work is done; else it was accepted and will be.
@@ -43,12 +43,12 @@ pub struct Answered {
 ///
 /// # Errors
 /// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`] where it does not answer.
-pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Value)) -> Result<Answered, RunError> {
+pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Value)) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
         // A run that no worker has begun with may get one at any moment, which must not find its lock held.
         if matches!(verb, Verb::Annotate { .. }) && State::read(run).is_some() {
             note_without_worker(run, verb)?;
-            return Ok(Answered { text: "noted".to_owned(), done: true, result: Value::Null });
+            return Ok(RequestOutcome { text: "noted".to_owned(), done: true, result: Value::Null });
         }
         return Err(RunError::NoWorker { path: run.to_owned(), standing });
     }
@@ -88,7 +88,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn by_socket(&mut self, mut stream: UnixStream, id: &str, request: &Value) -> Result<Answered, RunError> {
+    fn by_socket(&mut self, mut stream: UnixStream, id: &str, request: &Value) -> Result<RequestOutcome, RunError> {
         let failed = RunError::io("talk to the worker of", self.run);
         let mut line = request.to_string().into_bytes();
         line.push(b'\n');
@@ -120,7 +120,7 @@ impl Asked<'_> {
         }
     }
 
-    fn by_file(&mut self, id: &str, request: &Value) -> Result<Answered, RunError> {
+    fn by_file(&mut self, id: &str, request: &Value) -> Result<RequestOutcome, RunError> {
         let (request_path, answers_path) = (request_file(self.run, id), answers_file(self.run, id));
         replace_file(&request_path, request.to_string().as_bytes())?;
         let begun = Instant::now();
@@ -146,7 +146,7 @@ impl Asked<'_> {
     }
 
     /// One line of an answer. `Some` when there is nothing more to wait for.
-    fn hear(&mut self, line: &[u8], id: &str) -> Result<Option<Answered>, RunError> {
+    fn hear(&mut self, line: &[u8], id: &str) -> Result<Option<RequestOutcome>, RunError> {
         // What is no answer to this request is another one's, or a newer worker's.
         let Ok(AnswerLine { id: to, answer, .. }) = serde_json::from_slice(line) else { return Ok(None) };
         if to != id && !to.is_empty() {
@@ -155,7 +155,7 @@ impl Asked<'_> {
         let Answer { stage, text, result } = answer;
         match stage {
             Stage::Refused => Err(RunError::Refused { path: self.run.to_owned(), message: text }),
-            Stage::Done => Ok(Some(Answered { text, done: true, result })),
+            Stage::Done => Ok(Some(RequestOutcome { text, done: true, result })),
             Stage::Part => {
                 (self.heard)(result);
                 Ok(None)
@@ -164,7 +164,7 @@ impl Asked<'_> {
                 self.accepted = Some((text, Instant::now()));
                 Ok(None)
             }
-            Stage::Accepted => Ok(Some(Answered { text, done: false, result })),
+            Stage::Accepted => Ok(Some(RequestOutcome { text, done: false, result })),
         }
     }
 
@@ -176,9 +176,9 @@ impl Asked<'_> {
     }
 
     /// What is known when no more is waited for: at least that it was accepted, or else that nobody answered.
-    fn timed_out(&mut self, begun: Instant) -> Result<Answered, RunError> {
+    fn timed_out(&mut self, begun: Instant) -> Result<RequestOutcome, RunError> {
         match self.accepted.take() {
-            Some((text, _)) => Ok(Answered { text, done: false, result: Value::Null }),
+            Some((text, _)) => Ok(RequestOutcome { text, done: false, result: Value::Null }),
             None => Err(RunError::NoAnswer { path: self.run.to_owned(), seconds: begun.elapsed().as_secs() }),
         }
     }

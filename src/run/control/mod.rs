@@ -14,8 +14,8 @@ mod verb;
 
 pub(in crate::run) use accepted_files::record_left_over;
 pub use answer::Answer;
-pub use client::{Answered, ask};
-pub use queue::{Accepted, RequestQueue, Stop};
+pub use client::{RequestOutcome, ask};
+pub use queue::{AcceptedRequest, RequestQueue, Stop};
 pub use server::ControlServer;
 pub use settings::{Settings, settings};
 pub use socket::remove_dead_sockets;

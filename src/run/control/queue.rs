@@ -32,7 +32,7 @@ pub enum Stop {
 
 /// A request that passed every check and is now the loop's to record, to do and to answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Accepted {
+pub struct AcceptedRequest {
     /// What to answer it by.
     pub id: u64,
     /// What is asked.
@@ -43,7 +43,7 @@ pub struct Accepted {
     pub request: String,
 }
 
-impl Accepted {
+impl AcceptedRequest {
     /// The event to record. `step`: the one from which it takes effect.
     pub fn event(&self, step: u64) -> events::Control {
         let request = self.request.clone();
@@ -70,11 +70,11 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     last_id: u64,
-    waiting: VecDeque<Accepted>,
+    waiting: VecDeque<AcceptedRequest>,
     replies: BTreeMap<u64, ReplyFn>,
     paused: bool,
     /// Nobody asked, but something is in the way.
-    held: bool,
+    blocked: bool,
     stop: Option<Stop>,
     /// What has become of the worker's folder.
     lost: Option<String>,
@@ -96,17 +96,17 @@ impl RequestQueue {
     }
 
     /// Requests in the order in which they came, each once. Each must be recorded as a `control` event, [`Self::recorded`], and answered.
-    pub fn take(&self) -> Vec<Accepted> {
+    pub fn take(&self) -> Vec<AcceptedRequest> {
         self.queue().waiting.drain(..).collect()
     }
 
     /// The first of the requests that [`Self::take`] would return; the others stay.
-    pub fn take_one(&self) -> Option<Accepted> {
+    pub fn take_one(&self) -> Option<AcceptedRequest> {
         self.queue().waiting.pop_front()
     }
 
     /// As [`Self::take`], for the last time: what comes from now on is refused, so that nothing is accepted that nobody will record.
-    pub fn take_last(&self) -> Vec<Accepted> {
+    pub fn take_last(&self) -> Vec<AcceptedRequest> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
         queue.closed = true;
@@ -130,26 +130,26 @@ impl RequestQueue {
     }
 
     /// The log has it, so it need not be kept any longer.
-    pub fn recorded(&self, accepted: &Accepted) {
+    pub fn recorded(&self, accepted: &AcceptedRequest) {
         if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
             spool.forget(&accepted.request);
         }
     }
 
     /// Hold where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it like any pause.
-    pub fn hold(&self) {
-        self.queue().held = true;
+    pub fn block(&self) {
+        self.queue().blocked = true;
     }
 
     /// What was in the way is gone. A pause that somebody asked for stays.
     pub fn unblock(&self) {
-        self.queue().held = false;
+        self.queue().blocked = false;
         self.0.changed.notify_all();
     }
 
-    /// Blocks while the run is held, for at most `longest`; returns at once when it should stop. True: it is still held.
-    pub fn wait_while_held(&self, longest: Duration) -> bool {
-        self.wait_while(longest, |queue| queue.held).held
+    /// Blocks while something is in the way, for at most `longest`; returns at once when the run should stop. True: it still is.
+    pub fn wait_while_blocked(&self, longest: Duration) -> bool {
+        self.wait_while(longest, |queue| queue.blocked).blocked
     }
 
     /// The worker has lost its folder: whatever it does or waits for ends, as after a stop at once.
@@ -212,7 +212,7 @@ impl RequestQueue {
     pub(super) fn put(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal().map_or(Ok(()), Err)?;
-        let mut accepted = Accepted { id: 0, verb, user_id, request: String::new() };
+        let mut accepted = AcceptedRequest { id: 0, verb, user_id, request: String::new() };
         let computes_until = self.queue().computes_until;
         accepted.request = self.keep(&accepted, computes_until.unwrap_or(0) + 1)?;
         let mut queue = self.queue();
@@ -222,7 +222,7 @@ impl RequestQueue {
         }
         match accepted.verb {
             Verb::Pause => queue.paused = true,
-            Verb::Resume => (queue.paused, queue.held) = (false, false),
+            Verb::Resume => (queue.paused, queue.blocked) = (false, false),
             Verb::Stop { now } => queue.stop = queue.stop.max(Some(if now { Stop::Now } else { Stop::AfterStep })),
             _ => {}
         }
@@ -236,7 +236,7 @@ impl RequestQueue {
 
     /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's pause, or the run, is done even where
     /// it cannot be written down.
-    fn keep(&self, accepted: &Accepted, step: u64) -> Result<String, String> {
+    fn keep(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
         let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
         match (spool.keep(accepted.event(step)), &accepted.verb) {
             (Ok(request), _) => Ok(request),
@@ -296,8 +296,12 @@ impl Queue {
 
 impl fmt::Debug for Queue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waiting, paused, held, stop, closed, .. } = self;
-        write!(formatter, "Queue({} queued, paused: {paused}, waiting for disk: {held}, stop: {stop:?}, closed: {closed})", waiting.len())
+        let Self { waiting, paused, blocked, stop, closed, .. } = self;
+        write!(
+            formatter,
+            "Queue({} queued, paused: {paused}, waiting for disk: {blocked}, stop: {stop:?}, closed: {closed})",
+            waiting.len()
+        )
     }
 }
 
@@ -359,21 +363,21 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_ends_by_release_resume_or_stop_and_is_no_pause() {
+    fn a_block_ends_by_unblock_resume_or_stop_and_is_no_pause() {
         type Wake = fn(&RequestQueue);
         let wakers: [(Wake, bool); 3] = [
             (|controls| controls.unblock(), false),
             (|controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(), false),
             (|controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
         ];
-        for (waker, still_held) in wakers {
+        for (waker, still_blocked) in wakers {
             let controls = RequestQueue::default();
-            controls.hold();
-            assert!(controls.wait_while_held(Duration::ZERO) && !controls.pause_requested());
+            controls.block();
+            assert!(controls.wait_while_blocked(Duration::ZERO) && !controls.pause_requested());
             let waiting = controls.clone();
-            let thread = std::thread::spawn(move || waiting.wait_while_held(Duration::from_secs(60)));
+            let thread = std::thread::spawn(move || waiting.wait_while_blocked(Duration::from_secs(60)));
             waker(&controls);
-            assert_eq!(thread.join().unwrap(), still_held);
+            assert_eq!(thread.join().unwrap(), still_blocked);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::SampledCompletion;
 use super::backend::{SampleBackend, SamplerFile};
-use crate::run::control::{Answered, Sample, Verb, ask};
+use crate::run::control::{RequestOutcome, Sample, Verb, ask};
 use crate::run::error::RunError;
 use crate::run::launch::{Launch, launch_in};
 use crate::run::liveness::Liveness;
@@ -76,7 +76,7 @@ pub fn sample(
             // It has gone between two looks, or before it came to this: for its device's sake, or because it was idle. The next one hears the same.
             Err(RunError::NoWorker { .. } | RunError::NoAnswer { .. }) if parts == 0 && workers < MOST_WORKERS => {}
             Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && goes(answerer.folder()) => {}
-            outcome => return outcome.map(|Answered { text, done, .. }| Sampling { answerer, done, text }),
+            outcome => return outcome.map(|RequestOutcome { text, done, .. }| Sampling { answerer, done, text }),
         }
     }
 }

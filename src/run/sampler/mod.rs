@@ -6,7 +6,7 @@ mod worker;
 
 pub use backend::{SampleBackend, SamplerFile};
 pub use client::{Sampling, SamplingRequest, sample};
-pub use worker::{Rest, SampleWorker};
+pub use worker::{NextAction, SampleWorker};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -29,9 +29,9 @@ pub struct SampleWorker {
 
 /// What there is to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rest {
+pub enum NextAction {
     /// Somebody asks.
-    Asked,
+    Request,
     /// It is time to end, and why.
     End(String),
 }
@@ -88,27 +88,27 @@ impl SampleWorker {
     /// Until there is a request, or it is time to end: nobody asked for long, somebody waits for the device, the folder is gone, or it was told to. While
     /// the worker has answered nobody (`fresh`), a request comes before those who wait: two workers that wait for each other's device would otherwise
     /// both come to nothing.
-    pub fn rest(&self, slot: &Slot, fresh: bool) -> Rest {
+    pub fn next(&self, slot: &Slot, fresh: bool) -> NextAction {
         let since = Instant::now();
         loop {
             if let Some(why) = self.controls.lost() {
-                return Rest::End(why);
+                return NextAction::End(why);
             }
             if self.controls.stop_requested().is_some() {
-                return Rest::End("stopped, as requested".to_owned());
+                return NextAction::End("stopped, as requested".to_owned());
             }
             let asked = self.controls.has_request();
             if asked && fresh {
-                return Rest::Asked;
+                return NextAction::Request;
             }
             if slot.is_wanted() {
-                return Rest::End(format!("released {} to a waiting run", slot.device().described()));
+                return NextAction::End(format!("released {} to a waiting run", slot.device().described()));
             }
             if asked {
-                return Rest::Asked;
+                return NextAction::Request;
             }
             if since.elapsed() >= self.idle {
-                return Rest::End(format!("idle for {}", self.human_idle()));
+                return NextAction::End(format!("idle for {}", self.human_idle()));
             }
             self.controls.wait_for_request(ROUND);
         }
