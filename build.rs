@@ -1,4 +1,5 @@
 //! With the feature `cuda`: compiles every `src/kernels/*.cu` to a fatbin (machine code for one capability, and PTX for later ones) that the binary carries.
+//! Always: says what tests may do on this machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,10 +8,25 @@ fn main() {
     println!("cargo:rerun-if-changed=src/kernels");
     println!("cargo:rerun-if-env-changed=CUDA_COMPUTE_CAP");
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    tell_rights();
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some()
         && let Err(message) = compile_kernels()
     {
         println!("cargo::error={message}");
+    }
+}
+
+/// `cfg(can_chown)` and `cfg(can_mount)`: what this user may do here. Tests that need it are ignored where it is not so.
+fn tell_rights() {
+    // The nearest to "another user".
+    println!("cargo:rerun-if-env-changed=HOME");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    for (name, capability) in [("can_chown", 0), ("can_mount", 21)] {
+        println!("cargo:rustc-check-cfg=cfg({name})");
+        if capabilities.is_some_and(|bits| bits >> capability & 1 == 1) {
+            println!("cargo:rustc-cfg={name}");
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 mod live_run;
 #[path = "../tests/run_directory/long_log.rs"]
 mod long_log;
+#[path = "../tests/program.rs"]
+mod program;
 #[path = "../tests/view/pty_session.rs"]
 mod session;
 

@@ -8,7 +8,9 @@ use std::process::{Command, Output};
 
 use grpo_tui::run::RunLock;
 
-use crate::command_line::{SHORT, call, command, finished, small_task, stderr};
+use crate::command_line::finished;
+use crate::program::{PROGRAM, SHORT, call, copy_tree, sample_data, small_task, started_by, stderr};
+use crate::small_disk::SmallDisk;
 
 /// Every file below a folder with its bytes, and every folder.
 fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
@@ -26,12 +28,37 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { fs::copy(&path, &target).map(|_| ()).unwrap() }
+/// What is wrong with a file.
+pub(crate) enum Damage<'a> {
+    Removed,
+    Truncated(usize),
+    Text(&'a str),
+    Replaced(&'a str, &'a str),
+    LinkTo(&'a str),
+    Fifo,
+}
+
+use Damage::{Fifo, LinkTo, Removed, Replaced, Text, Truncated};
+
+pub(crate) fn damage(path: &Path, damage: &Damage<'_>) {
+    let remove = || fs::remove_file(path).unwrap();
+    match damage {
+        Removed => remove(),
+        Truncated(bytes) => fs::write(path, &fs::read(path).unwrap()[..*bytes]).unwrap(),
+        Text(text) => fs::write(path, text).unwrap(),
+        Replaced(from, to) => {
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.contains(from), "{from}");
+            fs::write(path, text.replacen(from, to, 1)).unwrap();
+        }
+        LinkTo(target) => {
+            remove();
+            std::os::unix::fs::symlink(target, path).unwrap();
+        }
+        Fifo => {
+            let _ = fs::remove_file(path);
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }
     }
 }
 
@@ -60,58 +87,48 @@ fn training<'a>(more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_task_with_something_wrong_in_it() {
     let folder = tempfile::tempdir().unwrap();
-    type Damage<'a> = &'a dyn Fn(&Path);
-    let remove = |file: &'static str| move |task: &Path| fs::remove_file(task.join(file)).unwrap();
-    let write = |file: &'static str, text: &'static str| move |task: &Path| fs::write(task.join(file), text).unwrap();
-    let replace = |file: &'static str, from: &'static str, to: &'static str| {
-        move |task: &Path| {
-            let text = fs::read_to_string(task.join(file)).unwrap();
-            assert!(text.contains(from));
-            fs::write(task.join(file), text.replacen(from, to, 1)).unwrap();
-        }
-    };
-    let cases: [(Damage<'_>, i32, &[&str]); 17] = [
-        // Missing files.
-        (&remove("task.toml"), 1, &["no task \"task\"", "the folder has no task.toml"]),
-        (&remove("schema.json"), 1, &["task/schema.json: No such file", "write the file, or name another one in task.toml"]),
-        (&remove("train.jsonl"), 1, &["task/train.jsonl: No such file", "write the file"]),
-        (&remove("eval.jsonl"), 1, &["task/eval.jsonl: No such file", "write the file"]),
-        (&remove("eval-large.jsonl"), 1, &["task/eval-large.jsonl: No such file", "write the file"]),
-        // Malformed lines.
-        (&write("eval.jsonl", "\n{\"messages\": ["), 1, &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object a line"]),
+    let no_rows = "no prompt rows; write one JSON object a line";
+    for (file, what, code, parts) in [
+        ("task.toml", Removed, 1, &["no task \"task\"", "the folder has no task.toml"][..]),
+        ("schema.json", Removed, 1, &["task/schema.json: No such file", "write the file, or name another one in task.toml"]),
+        ("train.jsonl", Removed, 1, &["task/train.jsonl: No such file", "write the file"]),
+        ("eval.jsonl", Removed, 1, &["task/eval.jsonl: No such file", "write the file"]),
+        ("eval-large.jsonl", Removed, 1, &["task/eval-large.jsonl: No such file", "write the file"]),
+        ("eval.jsonl", Text("\n{\"messages\": ["), 1, &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object a line"]),
         (
-            &write("eval-large.jsonl", "{\"prompt\":\"x\"}"),
+            "eval-large.jsonl",
+            Text("{\"prompt\":\"x\"}"),
             1,
             &["task/eval-large.jsonl line 1: missing `messages` (it has `prompt`)", "write {"],
         ),
-        (&write("train.jsonl", "[]"), 1, &["task/train.jsonl line 1: expected an object, found `[]`", "write {"]),
-        (&write("schema.json", "{\n\"type\": }"), 1, &["task/schema.json line 2"]),
-        (&replace("task.toml", "train = \"train.jsonl\"", "train ="), 1, &["task/task.toml line 8 column"]),
-        // Empty sets.
-        (&write("train.jsonl", ""), 1, &["task/train.jsonl: no prompt rows; write one JSON object a line"]),
-        (&write("eval.jsonl", "\n\n"), 1, &["task/eval.jsonl: no prompt rows; write one JSON object a line"]),
+        ("train.jsonl", Text("[]"), 1, &["task/train.jsonl line 1: expected an object, found `[]`", "write {"]),
+        ("schema.json", Text("{\n\"type\": }"), 1, &["task/schema.json line 2"]),
+        ("task.toml", Replaced("train = \"train.jsonl\"", "train ="), 1, &["task/task.toml line 8 column"]),
+        ("train.jsonl", Text(""), 1, &["task/train.jsonl: ", no_rows]),
+        ("eval.jsonl", Text("\n\n"), 1, &["task/eval.jsonl: ", no_rows]),
         (
-            &replace("task.toml", "train = \"train.jsonl\"", ""),
+            "task.toml",
+            Replaced("train = \"train.jsonl\"", ""),
             1,
             &["task/task.toml: the task has no training prompts; name a file under [prompts] train"],
         ),
-        // Keys of the task's own configuration.
         (
-            &replace("task.toml", "max_steps = 40", "max_step = 40"),
+            "task.toml",
+            Replaced("max_steps = 40", "max_step = 40"),
             2,
             &["task/task.toml line 33: unknown key `max_step`; did you mean `max_steps`?"],
         ),
         (
-            &replace("task.toml", "max_steps = 40", "max_steps = \"x\""),
+            "task.toml",
+            Replaced("max_steps = 40", "max_steps = \"x\""),
             2,
             &["task/task.toml line 33: `max_steps` is string `x`; it must be"],
         ),
-        (&replace("task.toml", "strip_thinking", "strip_thinkin"), 1, &["task/task.toml line 18", "did you mean `strip_thinking`?"]),
-        (&replace("task.toml", "unparsable = 0.0", "unparsable = 2.0"), 1, &["task/task.toml line 16", "must rise"]),
-    ];
-    for (damage, code, parts) in cases {
+        ("task.toml", Replaced("strip_thinking", "strip_thinkin"), 1, &["task/task.toml line 18", "did you mean `strip_thinking`?"]),
+        ("task.toml", Replaced("unparsable = 0.0", "unparsable = 2.0"), 1, &["task/task.toml line 16", "must rise"]),
+    ] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
-        damage(&small_task(folder.path()));
+        damage(&small_task(folder.path()).join(file), &what);
         check(folder.path(), &training(&[]), code, parts);
     }
     check(folder.path(), &["train", "./nonesuch"], 1, &["no task \"./nonesuch\": no such folder; `grpo-tui init DIR` makes"]);
@@ -138,45 +155,28 @@ fn a_model_with_something_wrong_in_it() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     let model = folder.path().join("model");
-    let truncate = |file: &str, bytes: usize| {
-        let path = model.join(file);
-        let whole = fs::read(&path).unwrap();
-        fs::write(path, &whole[..bytes]).unwrap();
-    };
-    type Damage<'a> = &'a dyn Fn();
-    let cases: [(Damage<'_>, &[&str]); 8] = [
+    let template = "\"chat_template\":";
+    for (file, what, parts) in [
+        ("model.safetensors", Truncated(1_000_000), &["safetensors: truncated", "the file has 1000000", "copy the file again"][..]),
+        ("model.safetensors", Truncated(5), &["safetensors: 5 bytes are too few", "copy the file again"]),
+        ("model.safetensors", Removed, &["safetensors: no such file", "fetch the model again"]),
+        ("tokenizer.json", Removed, &["no such file", "copy the file beside its config.json"]),
+        ("tokenizer.json", Truncated(100), &[]),
+        ("config.json", Removed, &["no such file", "check the folder"]),
+        ("config.json", Truncated(10), &["not valid JSON", "fetch the model again"]),
         (
-            &|| truncate("model.safetensors", 1_000_000),
-            &["model/model.safetensors: truncated", "the file has 1000000", "copy the file again"],
+            "tokenizer_config.json",
+            Replaced(template, "\"no_template\":"),
+            &["no chat template", "use an instruct model, or add a `chat_template.jinja`"],
         ),
-        (&|| truncate("model.safetensors", 5), &["model/model.safetensors: 5 bytes are too few", "copy the file again"]),
-        (
-            &|| fs::remove_file(model.join("model.safetensors")).unwrap(),
-            &["model/model.safetensors: no such file", "fetch the model again"],
-        ),
-        (
-            &|| fs::remove_file(model.join("tokenizer.json")).unwrap(),
-            &["model/tokenizer.json: no such file", "copy the file beside its config.json"],
-        ),
-        (&|| truncate("tokenizer.json", 100), &["model/tokenizer.json"]),
-        (&|| fs::remove_file(model.join("config.json")).unwrap(), &["model/config.json: no such file", "check the folder"]),
-        (&|| truncate("config.json", 10), &["model/config.json: not valid JSON", "fetch the model again"]),
-        (
-            &|| {
-                let path = model.join("tokenizer_config.json");
-                let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-                config.as_object_mut().unwrap().remove("chat_template").unwrap();
-                fs::write(path, config.to_string()).unwrap();
-            },
-            &["model/tokenizer_config.json: no chat template", "use an instruct model, or add a `chat_template.jinja`"],
-        ),
-    ];
-    for (damage, parts) in cases {
+    ] {
         let _ = fs::remove_dir_all(&model);
-        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny"), &model);
-        damage();
-        check(folder.path(), &training(&["--model", "model"]), 1, parts);
-        check(folder.path(), &["eval", "task", "--model", "base=model"], 1, parts);
+        copy_tree(&sample_data("models/tiny"), &model);
+        damage(&model.join(file), &what);
+        let place = format!("model/{file}");
+        let parts = [&[place.as_str()], parts].concat();
+        check(folder.path(), &training(&["--model", "model"]), 1, &parts);
+        check(folder.path(), &["eval", "task", "--model", "base=model"], 1, &parts);
     }
     for arguments in [&training(&["--model", "nonesuch"])[..], &["eval", "task", "--model", "nonesuch"]] {
         check(folder.path(), arguments, 1, &["`nonesuch` is neither a model", "`tiny` (embedded)", "nor a run (no run `nonesuch` in "]);
@@ -187,27 +187,31 @@ fn a_model_with_something_wrong_in_it() {
 fn a_configuration_with_something_wrong_in_it() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let set = |assignment: &str, parts: &[&str]| check(folder.path(), &training(&["--set", assignment]), 2, parts);
-    set("learning_rat=1e-4", &["--set: unknown key `learning_rat`; did you mean `learning_rate`?"]);
-    set("zzz=1", &["--set: unknown key `zzz`; `grpo-tui train --help` lists all keys"]);
-    set("learning_rate=fast", &["--set: `learning_rate` is `fast`; it must be a number from 0 to 10"]);
-    set("learning_rate=-1", &["`learning_rate` is `-1`; it must be a number from 0 to 10"]);
-    set("max_steps=1.5", &["`max_steps` is `1.5`; it must be a whole number"]);
-    set("policy_loss=grp", &["`policy_loss` is `grp`; it must be one of grpo, "]);
-    set("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]);
-    set("max_steps", &["--set max_steps: write it as key=value"]);
-    set("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]);
-    set(
-        "max_completion_tokens=5000",
-        &["max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)", "raise max_seq_len or lower"],
-    );
-    let file = |text: &str, parts: &[&str]| {
+    for (assignment, parts) in [
+        ("learning_rat=1e-4", &["--set: unknown key `learning_rat`; did you mean `learning_rate`?"][..]),
+        ("zzz=1", &["--set: unknown key `zzz`; `grpo-tui train --help` lists all keys"]),
+        ("learning_rate=fast", &["--set: `learning_rate` is `fast`; it must be a number from 0 to 10"]),
+        ("learning_rate=-1", &["`learning_rate` is `-1`; it must be a number from 0 to 10"]),
+        ("max_steps=1.5", &["`max_steps` is `1.5`; it must be a whole number"]),
+        ("policy_loss=grp", &["`policy_loss` is `grp`; it must be one of grpo, "]),
+        ("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]),
+        ("max_steps", &["--set max_steps: write it as key=value"]),
+        ("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]),
+        (
+            "max_completion_tokens=5000",
+            &["max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)", "raise max_seq_len or lower"],
+        ),
+    ] {
+        check(folder.path(), &training(&["--set", assignment]), 2, parts);
+    }
+    for (text, part) in [
+        ("seed = 1\nlearnin_rate = 1\n", "more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?"),
+        ("learning_rate = true\n", "more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10"),
+        ("seed = 1\nlearning_rate =\n", "more.toml line 2: "),
+    ] {
         fs::write(folder.path().join("more.toml"), text).unwrap();
-        check(folder.path(), &training(&["--config", "more.toml"]), 2, parts);
-    };
-    file("seed = 1\nlearnin_rate = 1\n", &["more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?"]);
-    file("learning_rate = true\n", &["more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10"]);
-    file("seed = 1\nlearning_rate =\n", &["more.toml line 2: "]);
+        check(folder.path(), &training(&["--config", "more.toml"]), 2, &[part]);
+    }
     check(folder.path(), &training(&["--config", "none.toml"]), 2, &["--config none.toml: No such file", "name a TOML file"]);
 }
 
@@ -220,17 +224,10 @@ fn a_disk_that_takes_no_more() {
     check(folder.path(), &training(&[]), 1, &["cannot create runs: File exists", "remove it, or choose another folder with --runs DIR"]);
     fs::remove_file(folder.path().join("runs")).unwrap();
     // No file larger than 1 MB, and no signal about it: the first checkpoint cannot be written, whoever asks.
-    let program = command(folder.path(), &[]);
-    let limited = format!("trap '' XFSZ; ulimit -f 2000; exec '{}' {}", program.get_program().display(), training(&[]).join(" "));
+    let limited = format!("trap '' XFSZ; ulimit -f 2000; exec '{PROGRAM}' {}", training(&[]).join(" "));
     let mut shell = Command::new("sh");
-    for (name, value) in program.get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value)
-        } else {
-            shell.env_remove(name)
-        };
-    }
-    let output = shell.args(["-c", &limited]).current_dir(folder.path()).output().unwrap();
+    shell.args(["-c", &limited]);
+    let output = started_by(shell, folder.path(), &[]).output().unwrap();
     assert_said(
         &output,
         1,
@@ -245,35 +242,16 @@ fn a_disk_that_takes_no_more() {
     assert!(resumed.status.success(), "{}", stderr(&resumed));
 }
 
-/// A file system that is full or read-only; unmounted again when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(path: &Path, options: &str) -> Option<Self> {
-        fs::create_dir_all(path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
+#[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_full_or_read_only_file_system() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let Some(full) = Mount::new(&folder.path().join("full"), "size=16k") else {
-        eprintln!("skipped: mounting a small file system needs root");
-        return;
-    };
+    let full = SmallDisk::mount(&folder.path().join("full"), "size=16k");
     let arguments = [&["train", "task", "--runs", "full"], &SHORT[..]].concat();
     check(folder.path(), &arguments, 1, &["full/.", "No space left on device", "free some space, then try again"]);
     drop(full);
-    let _read_only = Mount::new(&folder.path().join("ro"), "ro").unwrap();
+    let _read_only = SmallDisk::mount(&folder.path().join("ro"), "ro");
     let arguments = [&["train", "task", "--runs", "ro"], &SHORT[..]].concat();
     check(folder.path(), &arguments, 1, &["cannot create ro/.", "Read-only file system", "use another folder with --runs DIR"]);
 }
@@ -284,15 +262,12 @@ fn copied_run(folder: &Path, open: bool) -> PathBuf {
     let from = Path::new(report["path"].as_str().unwrap());
     let run = folder.join("runs").join(from.file_name().unwrap());
     let _ = fs::remove_dir_all(&run);
-    copy(from, &run);
+    copy_tree(from, &run);
     if open {
         let path = run.join("events.jsonl");
         let events = fs::read_to_string(&path).unwrap();
-        fs::write(
-            &path,
-            events.lines().filter(|line| !line.contains("\"kind\":\"end\"")).map(|line| format!("{line}\n")).collect::<String>(),
-        )
-        .unwrap();
+        let kept: String = events.split_inclusive('\n').filter(|line| !line.contains("\"kind\":\"end\"")).collect();
+        fs::write(&path, kept).unwrap();
     }
     run
 }
@@ -324,9 +299,7 @@ fn a_run_that_cannot_be_resumed() {
         ("optimizer.safetensors", 100_000, "optimizer.safetensors: not a whole safetensors file ("),
     ] {
         let run = copied_run(folder.path(), true);
-        let path = run.join("checkpoints/step-000002").join(file);
-        let whole = fs::read(&path).unwrap();
-        fs::write(&path, &whole[..bytes]).unwrap();
+        damage(&run.join("checkpoints/step-000002").join(file), &Truncated(bytes));
         let before = snapshot(folder.path());
         let output = call(folder.path(), &resume);
         assert_said(&output, 1, &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"]);

@@ -4,69 +4,20 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use serde_json::Value;
+
+use crate::program::{SHORT, call, call_anywhere, json, json_lines, program, sample_data, small_task, stderr, stdout};
 
 /// The keys of E, in order.
 const SUMMARY: [&str; 10] =
     ["n", "parse", "valid", "exact", "tolerant", "valid_interval", "mean_tokens", "truncated", "by_tag", "with_expected"];
 
-/// The program in a folder, with a home of its own below it.
-pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    // Tests side by side do not wait for each other's devices.
-    command.env("GRPO_TUI_SLOTS", folder.join("slots"));
-    command.env("HOME", folder.join("home")).env_remove("HF_HOME").env_remove("HF_HUB_CACHE");
-    for (name, below) in [("XDG_DATA_HOME", "data"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")] {
-        command.env(name, folder.join("home").join(below));
-    }
-    command
-}
-
-pub(crate) fn call(folder: &Path, arguments: &[&str]) -> Output {
-    command(folder, arguments).output().unwrap()
-}
-
-pub(crate) fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Stdout of a command that succeeded.
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", stderr(output));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    let text = stdout(output);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: stdout is not one JSON document: {text}"))
-}
-
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
-
-/// The sample task with a dozen training prompts, in `folder/task`.
-pub(crate) fn small_task(folder: &Path) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice");
-    let task = folder.join("task");
-    fs::create_dir_all(&task).unwrap();
-    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("completions.jsonl", 4)] {
-        let text = fs::read_to_string(from.join(file)).unwrap();
-        fs::write(task.join(file), text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    }
-    for file in ["task.toml", "schema.json", "generator.toml"] {
-        fs::copy(from.join(file), task.join(file)).unwrap();
-    }
-    task
-}
-
-/// What keeps a training short.
-pub(crate) const SHORT: [&str; 8] =
-    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];
 
 /// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json` printed.
 pub(crate) fn finished() -> &'static (PathBuf, Value) {
@@ -84,32 +35,21 @@ pub(crate) fn finished() -> &'static (PathBuf, Value) {
 }
 
 #[test]
-fn a_misspelt_subcommand_is_named_with_the_one_that_is_meant() {
-    let folder = tempfile::tempdir().unwrap();
-    for (arguments, meant) in
-        [(&["trian"] as &[&str], "train"), (&["trian", "invoice", "--plan"], "train"), (&["evall"], "eval"), (&["runz", "list"], "runs")]
-    {
-        let output = call(folder.path(), arguments);
-        let said = stderr(&output);
-        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{said}");
-        assert!(said.contains(arguments[0]) && said.contains(&format!("`grpo-tui {meant}`")), "{said}");
+fn an_unknown_subcommand_is_named_with_the_one_that_is_meant() {
+    for (arguments, expected) in [
+        (&["trian"] as &[&str], "`grpo-tui train`"),
+        (&["trian", "invoice", "--plan"], "`grpo-tui train`"),
+        (&["evall"], "`grpo-tui eval`"),
+        (&["runz", "list"], "`grpo-tui runs`"),
+        (&["nothing-alike"], "neither a subcommand"),
+        (&["x"], "neither a subcommand"),
+    ] {
+        let output = call_anywhere(arguments);
+        let message = stderr(&output);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{message}");
+        assert!(message.contains(arguments[0]) && message.contains(expected), "{message}");
+        assert!(!expected.contains("neither") || !message.contains("similar"), "{message}");
     }
-    for strange in ["nothing-alike", "x"] {
-        let said = stderr(&call(folder.path(), &[strange]));
-        assert!(said.contains("neither a subcommand") && !said.contains("similar"), "{said}");
-    }
-}
-
-#[test]
-fn score_from_any_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = stdout(&call(folder.path(), &["score", "invoice", "--json"]));
-    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-    assert_eq!(keys(&first)[..7], ["reward", "tier", "tolerant", "warnings", "errors", "fields", "exact"]);
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let reason = &lines.iter().find(|line| line["tier"] == "invalid").unwrap()["errors"][0];
-    assert_eq!(keys(reason), ["message", "instance_path", "schema_path", "line", "column"]);
-    assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "score left something behind");
 }
 
 #[test]
@@ -123,7 +63,7 @@ fn the_embedded_task_and_model_train_from_any_folder() {
         (&eval["targets"]["base"]["n"], &eval["set"], &eval["comparisons"]),
         (&8.into(), &"rows.jsonl".into(), &Value::Array(vec![]))
     );
-    let mut training = command(folder.path(), &["train", "invoice", "--json"]);
+    let mut training = program(folder.path(), &["train", "invoice", "--json"]);
     let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
     // Task, model and prompts are read by then; a whole training is the business of other tests.
@@ -246,8 +186,7 @@ fn usage_errors_are_2() {
 fn sample_shows_what_a_model_writes() {
     let (folder, _) = finished();
     let sample = |more: &[&str]| call(folder, &[&["sample", "task", "--runs", "runs", "--model"], more].concat());
-    let lines = |output: &Output| stdout(output).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
-    let of_run = lines(&sample(&["short", "--prompt", "eval-002", "--prompt", "train-001", "--n", "2", "--json"]));
+    let of_run = json_lines(&sample(&["short", "--prompt", "eval-002", "--prompt", "train-001", "--n", "2", "--json"]));
     let place = |line: &Value| (line["prompt_id"].as_str().unwrap().to_owned(), line["sample"].as_u64().unwrap());
     let expected = [("eval-002", 0), ("eval-002", 1), ("train-001", 0), ("train-001", 1)].map(|(id, n)| (id.to_owned(), n));
     assert_eq!(of_run.iter().map(place).collect::<Vec<_>>(), expected);
@@ -260,9 +199,9 @@ fn sample_shows_what_a_model_writes() {
     let of_set = sample(&["tiny", "--on", "eval", "--n", "1", "--temperature", "0", "--json"]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), stdout(&of_set)).unwrap();
-    let scores = lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
+    let scores = json_lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
     assert_eq!(scores.len(), 4);
-    for (score, line) in scores.iter().zip(lines(&of_set)) {
+    for (score, line) in scores.iter().zip(json_lines(&of_set)) {
         assert!(score.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{score} is not in {line}");
     }
     let text = stdout(&sample(&["tiny"]));
@@ -345,7 +284,7 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
         value["base_model_name_or_path"] = base.map_or(Value::Null, Value::from);
         fs::write(&config, value.to_string()).unwrap();
     };
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny");
+    let model = sample_data("models/tiny");
     name_base(model.to_str());
     let by_path = json(&call(here, &["eval", "task", "--model", "adapter", "--json"]));
     assert_eq!(by_path["targets"]["adapter"], eval["targets"]["adapter"]);
@@ -434,7 +373,7 @@ fn a_run_is_the_start_of_another() {
 fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let mut training = command(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
+    let mut training = program(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
     let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("step ")), "it ended before its first step");

@@ -9,13 +9,13 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, policy_gradient,
-    sequence_loss,
+    LossSettings, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term,
+    policy_gradient, sequence_loss,
 };
 use proptest::prelude::*;
 
 /// Each loss with its own clips.
-fn settings(policy_loss: PolicyLoss) -> LossSettings {
+pub(crate) fn loss_settings(policy_loss: PolicyLoss) -> LossSettings {
     let (clip_low, clip_high) = match policy_loss {
         PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo => (0.2, 0.2),
         PolicyLoss::Dapo => (0.2, 0.28),
@@ -33,6 +33,18 @@ fn settings(policy_loss: PolicyLoss) -> LossSettings {
         max_completion_tokens: 10,
     }
 }
+
+pub(crate) const ADAM: OptimizerSettings = OptimizerSettings {
+    learning_rate: 1e-3,
+    warmup_steps: 0,
+    cosine_steps: 0,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.0,
+    decay_norms_and_biases: false,
+    grad_clip_norm: 1.0,
+};
 
 const TOTALS: StepTotals = StepTotals { sequences: 4, tokens: 20 };
 
@@ -102,7 +114,7 @@ fn hand_computed_losses() {
         (Cispo, &[0.1], 1.0, 0.021_512_925, &[-0.005], 0, 0),
     ];
     for (policy_loss, ratios, advantage, loss, weights, low, high) in rows {
-        let found = with_ratios(&settings(*policy_loss), ratios, *advantage);
+        let found = with_ratios(&loss_settings(*policy_loss), ratios, *advantage);
         let row = format!("{policy_loss} {ratios:?} A {advantage}: {found:?}");
         // The ratios pass through f32 log-probs near 2, whose spacing is 2.4e-7.
         assert!((found.loss - loss).abs() < 1e-6, "{row}, expected {loss}");
@@ -114,14 +126,14 @@ fn hand_computed_losses() {
 
 #[test]
 fn bnpo_clips_symmetrically_whatever_the_upper_clip_says() {
-    let wide = LossSettings { clip_high: 0.9, ..settings(PolicyLoss::Bnpo) };
-    assert_eq!(with_ratios(&wide, &[1.25, 1.5], 1.0), with_ratios(&settings(PolicyLoss::Bnpo), &[1.25, 1.5], 1.0));
+    let wide = LossSettings { clip_high: 0.9, ..loss_settings(PolicyLoss::Bnpo) };
+    assert_eq!(with_ratios(&wide, &[1.25, 1.5], 1.0), with_ratios(&loss_settings(PolicyLoss::Bnpo), &[1.25, 1.5], 1.0));
 }
 
 #[test]
 fn a_cap_below_the_clip_holds_too() {
     // Clip at 1 + 1.5, cap at 2: ratio 2.25 counts as 2 and stops: -2 / (4 * 1).
-    let wide = LossSettings { clip_high: 1.5, ..settings(PolicyLoss::Grpo) };
+    let wide = LossSettings { clip_high: 1.5, ..loss_settings(PolicyLoss::Grpo) };
     let found = with_ratios(&wide, &[2.25], 1.0);
     assert!((found.loss + 0.5).abs() < 1e-6 && found.weights == [0.0] && found.clipped_high == 1, "{found:?}");
 }
@@ -156,7 +168,7 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
     let rows: [(PolicyLoss, f64); 4] =
         [(PolicyLoss::Grpo, 1.0 / 8.0), (PolicyLoss::Gspo, 1.0 / 8.0), (PolicyLoss::DrGrpo, 1.0 / 40.0), (PolicyLoss::Dapo, 1.0 / 20.0)];
     for (policy_loss, share) in rows {
-        let settings = LossSettings { kl_beta: 0.1, ..settings(policy_loss) };
+        let settings = LossSettings { kl_beta: 0.1, ..loss_settings(policy_loss) };
         let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
         let found = sequence_loss(&settings, terms, TOTALS);
         assert!((found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9, "{policy_loss} {found:?}");
@@ -174,7 +186,7 @@ const STEP: f32 = 0.000_976_562_5;
 #[test]
 fn the_weighted_kl_has_the_kls_gradient() {
     let check = |kl_estimator, kl_importance, d: f32, slope: f64| {
-        let settings = LossSettings { kl_beta: 1.0, kl_estimator, kl_importance, ..settings(PolicyLoss::Grpo) };
+        let settings = LossSettings { kl_beta: 1.0, kl_estimator, kl_importance, ..loss_settings(PolicyLoss::Grpo) };
         let (log_probs, reference) = ([-2.0_f32], [-2.0 + d]);
         let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
         let found = sequence_loss(&settings, terms, StepTotals { sequences: 1, tokens: 1 });
@@ -231,7 +243,7 @@ fn weights_are_the_derivative_of_the_loss() {
                 for &kl_estimator in KlEstimator::ALL {
                     // CISPO's ratio is held, and these differences hold it; with its KL weighted they would hold too much.
                     for (kl_beta, kl_importance) in [(0.0, false), (0.3, false), (0.3, policy_loss != PolicyLoss::Cispo)] {
-                        let settings = LossSettings { kl_beta, kl_estimator, kl_importance, ..settings(policy_loss) };
+                        let settings = LossSettings { kl_beta, kl_estimator, kl_importance, ..loss_settings(policy_loss) };
                         check_derivative(&settings, cut(&CURRENT), Some(cut(&SAMPLED)), Some(cut(&REFERENCE)), advantage);
                     }
                 }
@@ -241,7 +253,7 @@ fn weights_are_the_derivative_of_the_loss() {
     // Both clips and the cap were active above.
     let count = |advantage| {
         let terms = SequenceTerms { log_probs: &CURRENT, old: Some(&SAMPLED), reference: None, advantage };
-        sequence_loss(&settings(PolicyLoss::Grpo), terms, TOTALS)
+        sequence_loss(&loss_settings(PolicyLoss::Grpo), terms, TOTALS)
     };
     let (up, down) = (count(1.0), count(-1.0));
     assert!(up.clipped_high >= 2 && down.clipped_low >= 1 && down.clipped_high >= 1, "{up:?} {down:?}");
@@ -270,7 +282,7 @@ fn weights_are_the_derivative_on_both_sides_of_the_clips() {
     let sampled = [-2.0, -2.5, -3.25, -2.0, -2.75, -2.5, -4.0, -2.125];
     for &(policy_loss, log_ratio, advantage, teaches, low, high) in rows {
         let log_probs = sampled.map(|sampled| sampled + log_ratio);
-        let settings = settings(policy_loss);
+        let settings = loss_settings(policy_loss);
         check_derivative(&settings, &log_probs, Some(&sampled), None, advantage);
         let terms = SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage };
         let found = sequence_loss(&settings, terms, TOTALS);
@@ -298,7 +310,7 @@ proptest! {
     #[test]
     fn on_policy_every_loss_has_the_policy_gradient(log_probs in prop::collection::vec(-9.0f32..0.0, 1..12), advantage in -3.0f64..3.0, loss in any_loss(),
         sequences in 1usize..50, more_tokens in 0usize..500) {
-        let settings = settings(loss);
+        let settings = loss_settings(loss);
         let totals = StepTotals { sequences, tokens: log_probs.len() + more_tokens };
         let expected = -advantage / denominator(&settings, log_probs.len(), totals);
         for sampled in [None, Some(log_probs.as_slice())] {
@@ -314,7 +326,7 @@ proptest! {
         advantage in -3.0f64..3.0, loss in any_loss()) {
         let column = |pick: fn(&(f32, f32, f32)) -> f32| pairs.iter().map(pick).collect::<Vec<f32>>();
         let (log_probs, sampled, reference) = (column(|p| p.0), column(|p| p.1), column(|p| p.2));
-        let settings = LossSettings { kl_beta: 0.01, ..settings(loss) };
+        let settings = LossSettings { kl_beta: 0.01, ..loss_settings(loss) };
         let terms = |reference| SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference, advantage };
         let with = sequence_loss(&settings, terms(Some(reference.as_slice())), TOTALS);
         prop_assert!(with.loss.is_finite() && with.kl >= 0.0 && with.weights.iter().all(|weight| weight.is_finite()));
@@ -362,7 +374,7 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup> {
 }
 
 fn gradient(groups: &[PolicyGroup], totals: StepTotals, loss: PolicyLoss, off_policy: bool, tokens_per_micro_batch: usize) -> Vec<f32> {
-    let settings = PolicySettings { loss: settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
+    let settings = PolicySettings { loss: loss_settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
     let threads = ThreadPool::new(1).unwrap();
     let mut groups = groups.to_vec();
     for sample in groups.iter_mut().flat_map(|group| &mut group.samples).filter(|_| off_policy) {

@@ -21,6 +21,7 @@ mod losses;
 mod parity;
 #[cfg(feature = "engine")]
 mod planning;
+mod program;
 mod properties;
 #[cfg(feature = "download")]
 mod pull;
@@ -28,6 +29,8 @@ mod pull;
 mod rollout;
 mod run_directory;
 mod scoring;
+#[cfg(feature = "engine")]
+mod small_disk;
 #[cfg(feature = "engine")]
 mod training;
 #[cfg(feature = "engine")]

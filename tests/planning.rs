@@ -1,10 +1,6 @@
 //! Planning from the command line: what it prints, that it creates nothing, and how it refuses.
 
-use std::process::{Command, Output};
-
-fn grpo_tui(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(arguments).output().unwrap()
-}
+use crate::program::call_anywhere as grpo_tui;
 
 #[test]
 fn a_plan_is_one_document_and_creates_nothing() {

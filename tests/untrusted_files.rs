@@ -5,30 +5,11 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
-use crate::command_line::{SHORT, call, command, small_task, stderr};
-
-/// Ends the program where it takes longer than any of these commands should.
-fn timed(folder: &Path, arguments: &[&str]) -> Output {
-    let mut child = command(folder, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > Duration::from_secs(60) {
-            child.kill().unwrap();
-            panic!("{arguments:?} waits: {}", stderr(&child.wait_with_output().unwrap()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.wait_with_output().unwrap()
-}
-
-fn fifo(path: &Path) {
-    let _ = fs::remove_file(path);
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-}
+use crate::bad_input::Damage::{Fifo, LinkTo, Replaced};
+use crate::bad_input::damage;
+use crate::program::{SHORT, call, copy_tree, program, sample_data, small_task, stderr};
 
 /// Everything that was said, which names `parts` and not what the file outside holds.
 fn refused(output: &Output, parts: &[&str]) {
@@ -44,49 +25,31 @@ fn refused(output: &Output, parts: &[&str]) {
 fn a_task_cannot_lead_out_of_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let outside = folder.path().join("secret");
-    let absolute = outside.display().to_string();
-    let by_link = |file: &'static str| {
-        move |task: &Path| {
-            let _ = fs::remove_file(task.join(file));
-            symlink("../secret", task.join(file)).unwrap();
-        }
-    };
-    let written = |from: &'static str, to: String| {
-        move |task: &Path| {
-            let text = fs::read_to_string(task.join("task.toml")).unwrap();
-            assert!(text.contains(from));
-            fs::write(task.join("task.toml"), text.replacen(from, &to, 1)).unwrap();
-        }
-    };
-    type Damage<'a> = &'a dyn Fn(&Path);
-    let link = "is a link to ";
-    let path = "is outside the task's folder";
-    let cases: [(Damage<'_>, &[&str]); 9] = [
-        (&written("\"train.jsonl\"", format!("{absolute:?}")), &[&absolute, path, "copy the file into the folder"]),
-        (&written("\"eval.jsonl\"", "\"../secret\"".to_owned()), &["\"../secret\"", path]),
-        (&written("\"completions.jsonl\"", "\"x/../../secret\"".to_owned()), &["\"x/../../secret\"", path]),
-        (&written("\"generator.toml\"", "\"../secret\"".to_owned()), &["\"../secret\"", path]),
-        (&written("\"schema.json\"", "\"../secret\"".to_owned()), &["\"../secret\"", path]),
-        (&by_link("train.jsonl"), &["\"train.jsonl\"", link, "secret", "replace the link by a copy"]),
-        (&by_link("schema.json"), &["\"schema.json\"", link]),
-        (&by_link("task.toml"), &["\"task.toml\"", link]),
-        (
-            &|task| {
-                symlink("..", task.join("up")).unwrap();
-                written("\"train.jsonl\"", "\"up/secret\"".to_owned())(task);
-            },
-            &["\"up/secret\"", link],
-        ),
-    ];
-    for (damage, parts) in cases {
+    let absolute = outside.to_str().unwrap();
+    let quoted = format!("{absolute:?}");
+    let (link, path) = ("is a link to ", "is outside the task's folder");
+    for (file, what, parts) in [
+        ("task.toml", Replaced("\"train.jsonl\"", &quoted), &[absolute, path, "copy the file into the folder"][..]),
+        ("task.toml", Replaced("\"eval.jsonl\"", "\"../secret\""), &["\"../secret\"", path]),
+        ("task.toml", Replaced("\"completions.jsonl\"", "\"x/../../secret\""), &["\"x/../../secret\"", path]),
+        ("task.toml", Replaced("\"generator.toml\"", "\"../secret\""), &["\"../secret\"", path]),
+        ("task.toml", Replaced("\"schema.json\"", "\"../secret\""), &["\"../secret\"", path]),
+        ("task.toml", Replaced("\"train.jsonl\"", "\"up/secret\""), &["\"up/secret\"", link]),
+        ("train.jsonl", LinkTo("../secret"), &["\"train.jsonl\"", link, "secret", "replace the link by a copy"]),
+        ("schema.json", LinkTo("../secret"), &["\"schema.json\"", link]),
+        ("task.toml", LinkTo("../secret"), &["\"task.toml\"", link]),
+    ] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
         fs::write(&outside, "root-only: first line\n").unwrap();
-        damage(&small_task(folder.path()));
-        for arguments in [&["score", "task"][..], &["task", "check", "task"], &["dataset", "build", "task"], &["dataset", "check", "task"]]
+        let task = small_task(folder.path());
+        symlink("..", task.join("up")).unwrap();
+        damage(&task.join(file), &what);
+        let train = [&["train", "task", "--runs", "runs"], &SHORT[..]].concat();
+        for arguments in
+            [&["score", "task"][..], &["task", "check", "task"], &["dataset", "build", "task"], &["dataset", "check", "task"], &train]
         {
             refused(&call(folder.path(), arguments), parts);
         }
-        refused(&call(folder.path(), &[&["train", "task", "--runs", "runs"], &SHORT[..]].concat()), parts);
         assert_eq!(fs::read_to_string(&outside).unwrap(), "root-only: first line\n", "what is outside was written");
         assert!(!folder.path().join("runs").exists(), "a run was made of it");
     }
@@ -134,23 +97,19 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
     let what = "not a regular file but a FIFO";
     for file in ["schema.json", "train.jsonl", "completions.jsonl"] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
-        fifo(&small_task(folder.path()).join(file));
-        refused(&timed(folder.path(), &["task", "check", "task"]), &[file, what, "put a regular file there"]);
+        damage(&small_task(folder.path()).join(file), &Fifo);
+        refused(&call(folder.path(), &["task", "check", "task"]), &[file, what, "put a regular file there"]);
     }
     fs::remove_dir_all(folder.path().join("task")).unwrap();
     small_task(folder.path());
     let model = folder.path().join("model");
     for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        let _ = fs::remove_dir_all(&model);
-        fs::create_dir(&model).unwrap();
-        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny")).unwrap() {
-            let path = entry.unwrap().path();
-            fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-        }
-        fifo(&model.join(file));
-        let output = timed(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
+        copy_tree(&sample_data("models/tiny"), &model);
+        damage(&model.join(file), &Fifo);
+        let output = call(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
         assert_eq!(output.status.code(), Some(1), "{file}: {}", stderr(&output));
         assert!(stderr(&output).contains(file), "{file}: {}", stderr(&output));
+        fs::remove_dir_all(&model).unwrap();
     }
 }
 
@@ -160,13 +119,9 @@ fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     let model = folder.path().join("model");
-    fs::create_dir(&model).unwrap();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/models/tiny")).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-    }
+    copy_tree(&sample_data("models/tiny"), &model);
     let check = |parts: &[&str]| {
-        let output = timed(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
+        let output = call(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
         refused(&output, parts);
         assert!(!stderr(&output).contains("hit a bug"), "{}", stderr(&output));
     };
@@ -184,29 +139,20 @@ fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
 #[test]
 fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
     let folder = tempfile::tempdir().unwrap();
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
-    let run = |name: &str| {
-        let to = folder.path().join("runs").join(name);
-        assert!(Command::new("cp").arg("-r").arg(&sample).arg(&to).status().unwrap().success() || to.is_dir());
-        to
-    };
-    fs::create_dir(folder.path().join("runs")).unwrap();
-    let whole = run("whole");
-    let id = fs::read_to_string(whole.join("run.toml")).unwrap();
-    let id = id.lines().find_map(|line| line.strip_prefix("id = \"")).unwrap().trim_end_matches('"').to_owned();
-    fs::rename(&whole, folder.path().join("runs").join(&id)).unwrap();
-    let damaged = run("damaged");
+    let (id, damaged) = ("20261120-143041-invoice-6sx3dn", folder.path().join("runs/damaged"));
+    copy_tree(&sample_data("finished-run"), &folder.path().join("runs").join(id));
+    copy_tree(&sample_data("finished-run"), &damaged);
     for file in ["run.toml", "events.jsonl", "events.index", "state.json", "lock", "tags.json", "worker.log", "notes.md", "task/task.toml"]
     {
         let kept = fs::read(damaged.join(file)).ok();
-        fifo(&damaged.join(file));
-        let listed = timed(folder.path(), &["runs", "list", "--runs", "runs"]);
+        damage(&damaged.join(file), &Fifo);
+        let listed = call(folder.path(), &["runs", "list", "--runs", "runs"]);
         let said = String::from_utf8_lossy(&listed.stdout).into_owned();
-        assert!(listed.status.success() && said.contains(&id), "{file}: {said}{}", stderr(&listed));
+        assert!(listed.status.success() && said.contains(id), "{file}: {said}{}", stderr(&listed));
         for verb in ["show", "export", "attach"] {
-            timed(folder.path(), &["runs", verb, "runs/damaged", "--runs", "runs"]);
+            call(folder.path(), &["runs", verb, "runs/damaged", "--runs", "runs"]);
         }
-        timed(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);
+        call(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);
         fs::remove_file(damaged.join(file)).unwrap();
         if let Some(bytes) = kept {
             fs::write(damaged.join(file), bytes).unwrap();
@@ -223,7 +169,7 @@ fn completions_have_lines_that_end_and_may_begin_with_a_mark() {
     fs::write(task.join("completions.jsonl"), ["\u{feff}".as_bytes(), &text].concat()).unwrap();
     let marked = call(folder.path(), &["score", "task", "--json"]);
     assert!(marked.status.success() && marked.stdout == plain.stdout, "{}", stderr(&marked));
-    let endless = timed(folder.path(), &["score", "task", "--completions", "/dev/zero"]);
+    let endless = call(folder.path(), &["score", "task", "--completions", "/dev/zero"]);
     refused(&endless, &["/dev/zero line 1: longer than 64 MiB; write one JSON object a line"]);
 }
 
@@ -232,12 +178,12 @@ fn an_argument_that_is_not_utf8_is_recorded_as_it_can_be() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     let runs = std::ffi::OsStr::from_bytes(b"r\xffns");
-    let mut training = command(folder.path(), &[&["train", "task"], &SHORT[..]].concat());
+    let mut training = program(folder.path(), &[&["train", "task"], &SHORT[..]].concat());
     let output = training.arg("--runs").arg(runs).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let run = fs::read_dir(folder.path().join(runs)).unwrap().next().unwrap().unwrap().path();
     assert!(fs::read_to_string(run.join("run.toml")).unwrap().contains("r\u{fffd}ns"));
     // What names a task, a model or a key is text.
-    let refused = command(folder.path(), &["score"]).arg(runs).output().unwrap();
+    let refused = program(folder.path(), &["score"]).arg(runs).output().unwrap();
     assert!(refused.status.code() == Some(2) && stderr(&refused).contains("UTF-8"), "{}", stderr(&refused));
 }

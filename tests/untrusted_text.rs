@@ -2,28 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
 use grpo_tui::secrets::is_control;
 use serde_json::{Value, json};
 
-use super::command_line::{call, small_task};
+use crate::program::{call, copy_tree, sample_data, small_task, stderr};
 
 /// Clears a screen, rings, colours by C1, goes back to the beginning of the line, turns the reading direction, and forges a line.
 const HOSTILE: &str = "x\u{1b}[2J\u{7}\u{9b}31m\r\u{202e}\u{2066}\u{7f}\nFORGED\ty";
-
-fn sample_data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data").join(name)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
-    }
-}
 
 /// Words that the program itself reads back; whoever writes a hostile file keeps them.
 const KEPT: [&str; 13] =
@@ -54,7 +42,7 @@ fn poison_lines(path: &Path, text: &str) {
 /// The recorded run as `runs/ID`, with `text` in all that others may have written.
 fn run(here: &Path, id: &str, text: &str) {
     let folder = here.join("runs").join(id);
-    copy(&sample_data("finished-run"), &folder);
+    copy_tree(&sample_data("finished-run"), &folder);
     let path = folder.join("run.toml");
     let mut file: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
     for name in ["name", "task", "task_origin", "host", "model_digest", "created"] {
@@ -92,6 +80,33 @@ fn run(here: &Path, id: &str, text: &str) {
     }
 }
 
+const A: &str = "runs/20261120-143041-invoice-aaaaaa";
+const B: &str = "runs/20261120-143041-invoice-bbbbbb";
+
+/// What shows or copies a run, in every form.
+const READERS: [&[&str]; 20] = [
+    &["list"],
+    &["list", "--sort", "host"],
+    &["list", "--json"],
+    &["show", A],
+    &["show", A, "--json"],
+    &["attach", A],
+    &["attach", A, "--json"],
+    &["compare", A, B],
+    &["compare", A, B, "--json"],
+    &["versus", A],
+    &["versus", A, B],
+    &["versus", A, "--json"],
+    &["versus", A, B, "--json"],
+    &["export", A, "--csv"],
+    &["export", A, "--jsonl"],
+    &["export", A, "--json"],
+    &["export", A, "--html", "run.html"],
+    &["versus", A, B, "--html", "versus.html"],
+    &["promote", A, "--out", "promoted"],
+    &["resume", A],
+];
+
 fn shown(output: &Output) -> [String; 2] {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).unwrap())
 }
@@ -106,7 +121,7 @@ impl Calls<'_> {
     fn call(&mut self, arguments: &[&str]) -> [String; 2] {
         self.called.insert(arguments[0].to_owned());
         let output = call(self.here, arguments);
-        assert_ne!(output.status.code(), Some(101), "{arguments:?}: {}", shown(&output)[1]);
+        assert_ne!(output.status.code(), Some(101), "{arguments:?}: {}", stderr(&output));
         shown(&output)
     }
 
@@ -133,42 +148,23 @@ fn no_control_character_of_others_reaches_the_terminal() {
     let unreadable = here.join("runs").join(format!("20261120-143041-{HOSTILE}-cccccc"));
     fs::create_dir(&unreadable).unwrap();
     fs::write(unreadable.join("run.toml"), format!("version = {}\n", json!(HOSTILE))).unwrap();
-    let (a, b) = ("runs/20261120-143041-invoice-aaaaaa", "runs/20261120-143041-invoice-bbbbbb");
-    for arguments in [
-        &["list"][..],
-        &["list", "--sort", "host"],
+    let hostile: [&[&str]; 14] = [
         &["list", "--sort", HOSTILE],
         &["list", "--where", &format!("{HOSTILE}>1")],
-        &["list", "--json"],
-        &["show", a],
-        &["show", a, "--json"],
         &["show", unreadable.to_str().unwrap()],
         &["show", HOSTILE],
-        &["attach", a],
-        &["attach", a, "--json"],
-        &["compare", a, b],
-        &["compare", a, b, "--json"],
-        &["versus", a],
-        &["versus", a, b],
-        &["versus", a, "--json"],
-        &["versus", a, "--on", HOSTILE],
-        &["export", a, "--csv"],
-        &["export", a, "--jsonl"],
-        &["export", a, "--json"],
-        &["export", a, "--html", "run.html"],
-        &["versus", a, b, "--html", "versus.html"],
-        &["tag", a, HOSTILE],
-        &["tag", a, "kept"],
-        &["promote", a, "--out", "promoted"],
-        &["remove", a],
-        &["pause", a],
-        &["resume", a],
-        &["checkpoint", a],
-        &["eval", a],
-        &["stop", a],
-        &["set", a, &format!("learning_rate={HOSTILE}")],
-        &["annotate", a, HOSTILE],
-    ] {
+        &["versus", A, "--on", HOSTILE],
+        &["tag", A, HOSTILE],
+        &["tag", A, "kept"],
+        &["remove", A],
+        &["pause", A],
+        &["checkpoint", A],
+        &["eval", A],
+        &["stop", A],
+        &["set", A, &format!("learning_rate={HOSTILE}")],
+        &["annotate", A, HOSTILE],
+    ];
+    for arguments in READERS.into_iter().chain(hostile) {
         calls.check(&[&["runs", "--runs", "runs"], arguments].concat());
     }
     for file in ["run.html", "versus.html"] {
@@ -176,14 +172,14 @@ fn no_control_character_of_others_reaches_the_terminal() {
         assert!(page.contains("␛[2J") && !page.contains(|letter| !['\n', '\t'].contains(&letter) && is_control(letter)), "{page}");
     }
     // What is shown of a note, on one line; and as JSON it is what it was.
-    let [page, _] = calls.call(&["runs", "show", a]);
+    let [page, _] = calls.call(&["runs", "show", A]);
     assert!(page.contains("note         x␛[2J␇\u{fffd}31m␍\u{fffd}\u{fffd}\u{fffd}␊FORGED y\n"), "{page}");
-    let [document, _] = calls.call(&["runs", "show", a, "--json"]);
+    let [document, _] = calls.call(&["runs", "show", A, "--json"]);
     let document: Value = serde_json::from_str(&document).unwrap();
     // The last note is the one that `annotate` has just taken, without control characters.
     assert!(document["notes"].as_array().unwrap().contains(&json!(HOSTILE)), "{}", document["notes"]);
     assert_eq!(document["host"], json!(format!("workstation{HOSTILE}")));
-    let [csv, _] = calls.call(&["runs", "export", a, "--csv"]);
+    let [csv, _] = calls.call(&["runs", "export", A, "--csv"]);
     assert!(csv.lines().next().unwrap().contains(",\"'=x␛"), "{csv}");
 
     // A task in a folder of such a name.
@@ -220,12 +216,12 @@ fn no_control_character_of_others_reaches_the_terminal() {
     )
     .unwrap();
     let model = here.join(format!("model {HOSTILE}"));
-    copy(&sample_data("models/tiny"), &model);
+    copy_tree(&sample_data("models/tiny"), &model);
     let mut tokenizer: Value = serde_json::from_slice(&fs::read(model.join("tokenizer_config.json")).unwrap()).unwrap();
     tokenizer["chat_template"] = format!("{{{{ raise_exception({}) }}}}", json!(HOSTILE)).into();
     fs::write(model.join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
     let other = here.join(format!("other {HOSTILE}"));
-    copy(&model, &other);
+    copy_tree(&model, &other);
     let config =
         fs::read_to_string(other.join("config.json")).unwrap().replace("Qwen3ForCausalLM", &json!(HOSTILE).to_string().replace('"', ""));
     fs::write(other.join("config.json"), config).unwrap();
@@ -253,7 +249,7 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["train", task, "--model", model, "--runs", "new"],
         &["train", task, "--model", other, "--runs", "new"],
         &["train", task, "--name", HOSTILE, "--runs", "new"],
-        &["train", "--resume", a],
+        &["train", "--resume", A],
         &["train", task, "--set", &format!("learning_rate={HOSTILE}")],
         &["init", "made", "--from", task],
         &["model", "inspect", model],
@@ -264,7 +260,7 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["model", "log-probs", model, "--token-ids", "1,2", "--json"],
         &["model", "export", "--model", other, "--merged", "--out", "exported"],
         &["model", "pull", "bad/name/x"],
-        &["worker", "--run", a],
+        &["worker", "--run", A],
         &["keys", "--check", task],
         &["keys"],
         &["doctor", "--runs", HOSTILE],
@@ -300,29 +296,7 @@ fn secrets_leave_no_run_folder() {
     let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
     run(here, "20261120-143041-invoice-aaaaaa", &format!(" {token} "));
     run(here, "20261120-143041-invoice-bbbbbb", &format!(" {token} "));
-    let (a, b) = ("runs/20261120-143041-invoice-aaaaaa", "runs/20261120-143041-invoice-bbbbbb");
-    for arguments in [
-        &["list"][..],
-        &["list", "--sort", "host"],
-        &["list", "--json"],
-        &["show", a],
-        &["show", a, "--json"],
-        &["attach", a],
-        &["attach", a, "--json"],
-        &["compare", a, b],
-        &["compare", a, b, "--json"],
-        &["versus", a],
-        &["versus", a, b, "--json"],
-        &["export", a, "--csv"],
-        &["export", a, "--jsonl"],
-        &["export", a, "--json"],
-        &["export", a, "--html", "-"],
-        &["export", a, "--html", "run.html"],
-        &["versus", a, b, "--html", "versus.html"],
-        &["promote", a, "--out", "promoted"],
-        &["resume", a],
-        &["annotate", a, "x"],
-    ] {
+    for arguments in READERS.into_iter().chain([&["annotate", A, "x"][..], &["export", A, "--html", "-"]]) {
         let [out, error] = calls.call(&[&["runs", "--runs", "runs"], arguments].concat());
         let whole = format!("{out}{error}");
         // Sixteen characters of it are more than a mask shows.
@@ -340,7 +314,7 @@ fn secrets_leave_no_run_folder() {
 fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
     let work = tempfile::tempdir().unwrap();
     let here = work.path();
-    copy(&sample_data("finished-run"), &here.join("runs/20261120-143041-invoice-6sx3dn"));
+    copy_tree(&sample_data("finished-run"), &here.join("runs/20261120-143041-invoice-6sx3dn"));
     small_task(here);
     let run = "runs/20261120-143041-invoice-6sx3dn";
     let eval = ["eval", "task", "--model", "tiny", "--on", "eval", "--max-completion-tokens", "4"];
@@ -353,8 +327,8 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         let _ = fs::remove_file(here.join("o.html"));
         let with = |more: &[&str]| call(here, &[arguments, &["--html", "o.html"], more].concat());
         let written = with(&[]);
-        assert!(written.status.success(), "{arguments:?}: {}", shown(&written)[1]);
-        assert!(shown(&written)[1].contains("nothing looked like a secret"), "{arguments:?}: {}", shown(&written)[1]);
+        assert!(written.status.success(), "{arguments:?}: {}", stderr(&written));
+        assert!(stderr(&written).contains("nothing looked like a secret"), "{arguments:?}: {}", stderr(&written));
         let page = fs::read_to_string(here.join("o.html")).unwrap();
         for title in titles {
             assert!(page.contains(title), "{title}: {page}");
@@ -381,7 +355,7 @@ fn what_a_run_holds_is_text_in_its_page() {
     fs::write(&evals, text).unwrap();
     for arguments in [["runs", "export", folder.to_str().unwrap()], ["runs", "versus", folder.to_str().unwrap()]] {
         let output = call(here, &[&arguments[..], &["--html", "o.html", "--force"]].concat());
-        assert!(output.status.success(), "{}", shown(&output)[1]);
+        assert!(output.status.success(), "{}", stderr(&output));
         let page = fs::read_to_string(here.join("o.html")).unwrap();
         assert!(page.contains("&lt;i&gt;x") && page.contains("&lt;i&gt;tier") && !page.contains("<i>"), "{arguments:?}");
     }

@@ -269,9 +269,7 @@ fn megabytes_of_beginnings_cost_no_more_than_their_length() {
         "aB3dE5fG7hJ9kLmN1pQrStUv.",
         "0123456789abcdef",
     ] {
-        let text = piece.repeat(200_000 / piece.len());
-        let start = std::time::Instant::now();
-        scan(&text);
-        assert!(start.elapsed().as_secs() < 5, "{piece}: {:?}", start.elapsed());
+        // By the square of its length a scan would take hours.
+        scan(&piece.repeat((2 << 20) / piece.len()));
     }
 }

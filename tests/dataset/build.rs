@@ -1,12 +1,12 @@
 //! `dataset build` makes the same files everywhere, and the files of the repository are those.
 
-use std::process::Command;
-
 use grpo_tui::dataset::{self, Builder};
 use grpo_tui::task::PromptSet;
 
+use crate::program::call_anywhere;
+
 fn command(arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(arguments).output().unwrap();
+    let output = call_anywhere(arguments);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout) + &text(output.stderr))
 }

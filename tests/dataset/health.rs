@@ -1,9 +1,9 @@
 //! `dataset check` names every kind of bad prompt with its place, keeps quiet about good ones, and stays small on large sets.
 
-use std::process::Command;
-
 use grpo_tui::dataset::PromptRow;
 use grpo_tui::dataset::health::{Checks, FindingKind, Health, Level, check};
+
+use crate::program::{call, call_anywhere};
 
 fn row(text: &str) -> String {
     format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]}}\n", serde_json::json!(text))
@@ -98,8 +98,7 @@ fn what_was_found_is_counted_wholly_and_kept_in_part() {
 
 #[test]
 fn the_sample_task_is_healthy() {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["dataset", "check", "invoice", "--json"]).current_dir("/").output().unwrap();
+    let output = call_anywhere(&["dataset", "check", "invoice", "--json"]);
     let health: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(health["findings"], serde_json::json!([]));
     assert_eq!(output.status.code(), Some(0));
@@ -111,7 +110,7 @@ fn the_sample_task_is_healthy() {
 fn the_command_checks_expected_against_the_schema_and_fails() {
     let wrong = row(&text(0)).replace("}]}", "}],\"expected\":{\"amount\":\"12\"}}");
     let (folder, _task) = super::task_with(&[("train.jsonl", &wrong), ("eval.jsonl", &row(&text(1))), ("proof.jsonl", &row(&text(2)))]);
-    let output = Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["dataset", "check"]).arg(folder.path()).output().unwrap();
+    let output = call(folder.path(), &["dataset", "check", "."]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("train.jsonl line 1: `expected` would not be valid: ") && text.ends_with("1 error, 0 warnings\n"), "{text}");
@@ -129,12 +128,7 @@ fn the_longest_prompt_follows_from_the_configuration() {
     let check = |own: &str, more: &[&str], expected: Option<&str>| {
         let (head, _) = settings.split_once("[train]").unwrap();
         std::fs::write(folder.path().join("task.toml"), format!("{head}{own}")).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
-            .args(["dataset", "check", "--model", "tiny"])
-            .args(more)
-            .arg(folder.path())
-            .output()
-            .unwrap();
+        let output = call(folder.path(), &[&["dataset", "check", ".", "--model", "tiny"], more].concat());
         let text = String::from_utf8(output.stdout).unwrap();
         let found = text.lines().find_map(|line| line.split_once(" tokens, limit ")).map(|(_, rest)| rest.split(':').next().unwrap());
         assert_eq!(found, expected, "{own} {more:?}: {text}{}", String::from_utf8_lossy(&output.stderr));

@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use grpo_tui::advantage::Dead;
 use grpo_tui::run::{RunDirectory, RunState, State, Status, list_checkpoints, read_evals, read_step};
 
+use crate::program::{call, sample_data, stdout};
+
 fn recorded() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run")
+    sample_data("finished-run")
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -56,16 +57,7 @@ fn a_clone_is_read_and_not_written_to() {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
     };
     let before = names(&runs.join("finished-run"));
-    let program = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
-            .args(arguments)
-            .current_dir(folder.path())
-            .env("HOME", folder.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let program = |arguments: &[&str]| stdout(&call(folder.path(), arguments));
     assert!(program(&["runs", "show", "runs/finished-run"]).contains("finished, step 40 of 40"));
     assert!(program(&["runs", "list", "--runs", "runs"]).contains("99.0 %"));
     assert_eq!(program(&["runs", "export", "runs/finished-run", "--csv"]).lines().count(), 41);

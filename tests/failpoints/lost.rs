@@ -3,21 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use grpo_tui::run::{Device, Liveness, Slot, State, Status, Verb, ask, queue_length};
 
 use super::story::{Stage, log, slots};
-
-const LONG: Duration = Duration::from_secs(120);
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < LONG, "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+use crate::program::until;
 
 /// How a worker holds when its folder is lost.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,6 +10,7 @@ use grpo_tui::run::{EventReader, State, Status};
 
 use super::clients::{Listener, Observed};
 use super::evidence::{self, Evidence};
+use crate::program::program;
 use crate::training::small_task;
 
 /// How a worker is to die.
@@ -42,11 +43,11 @@ impl Stage {
 
     /// The program with the stage's own sockets and slots.
     pub(super) fn program(&self, run: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
+        let mut command = program(self.folder.path(), &[]);
         let sockets = self.folder.path().join("sockets");
         std::fs::create_dir_all(&sockets).unwrap();
         std::fs::set_permissions(&sockets, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        command.env("GRPO_TUI_SLOTS", slots(run)).env("XDG_RUNTIME_DIR", sockets).stdin(Stdio::null());
+        command.env("GRPO_TUI_SLOTS", slots(run)).env("XDG_RUNTIME_DIR", sockets);
         command.env_remove("GRPO_TUI_FAULT").env_remove("GRPO_TUI_FAULT_CLOCK");
         command
     }

@@ -1,7 +1,7 @@
 //! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says of it.
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::config::{KlEstimator, PolicyLoss};
+use grpo_tui::config::PolicyLoss;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
@@ -12,6 +12,7 @@ use grpo_tui::update::{
 };
 
 use super::assert_close;
+use crate::losses::{ADAM, loss_settings};
 
 const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
 
@@ -69,29 +70,10 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
     };
     let groups: Vec<PolicyGroup> = requests().into_iter().zip(completions).map(group).collect();
     let totals = StepTotals { sequences: 48, tokens: completions.iter().flatten().map(|completion| completion.token_ids.len()).sum() };
-    let loss = LossSettings {
-        policy_loss: PolicyLoss::Grpo,
-        clip_low: 0.2,
-        clip_high: 0.2,
-        cispo_cap: 5.0,
-        kl_beta: 0.0,
-        kl_estimator: KlEstimator::K3,
-        kl_importance: true,
-        max_completion_tokens: 40,
-    };
+    let loss = LossSettings { kl_importance: true, max_completion_tokens: 40, ..loss_settings(PolicyLoss::Grpo) };
     let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
     let (gradients, statistics) = policy_gradient(model, &groups, totals, &settings, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap();
-    let settings = OptimizerSettings {
-        learning_rate: 1e-3,
-        warmup_steps: 0,
-        cosine_steps: 0,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.01,
-        decay_norms_and_biases: false,
-        grad_clip_norm: 1.0,
-    };
+    let settings = OptimizerSettings { weight_decay: 0.01, ..ADAM };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();
     let applied = optimizer.apply(model.parameters(), &gradients).unwrap();
     (gradients.flat().clone(), statistics, applied)

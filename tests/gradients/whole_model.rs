@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::config::{KlEstimator, PolicyLoss};
+use grpo_tui::config::PolicyLoss;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
 use grpo_tui::rollout::ThreadPool;
-use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient,
-};
+use grpo_tui::update::{Applied, LossSettings, Optimizer, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
 
 use super::finite_differences::{noise, random};
 use super::plain::{Plain, leaf};
+use crate::losses::{ADAM, loss_settings};
 
 fn config(tied: bool) -> ModelConfig {
     family(&format!(r#""architectures":["Qwen3ForCausalLM"],"tie_word_embeddings":{tied}"#))
@@ -74,16 +73,7 @@ fn groups() -> Vec<PolicyGroup> {
 }
 
 fn settings(recompute: bool, tokens_per_micro_batch: usize) -> PolicySettings {
-    let loss = LossSettings {
-        policy_loss: PolicyLoss::Grpo,
-        clip_low: 0.2,
-        clip_high: 0.2,
-        cispo_cap: 5.0,
-        kl_beta: 0.0,
-        kl_estimator: KlEstimator::K3,
-        kl_importance: true,
-        max_completion_tokens: 8,
-    };
+    let loss = LossSettings { kl_importance: true, max_completion_tokens: 8, ..loss_settings(PolicyLoss::Grpo) };
     PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }
 }
 
@@ -188,17 +178,7 @@ fn one_step_moves_everything_trainable_and_nothing_frozen() {
             model.parameters().restore(&start).unwrap();
         }
         let before: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
-        let optimizer_settings = OptimizerSettings {
-            learning_rate: 1e-3,
-            warmup_steps: 0,
-            cosine_steps: 0,
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-            decay_norms_and_biases: false,
-            grad_clip_norm: 1.0,
-        };
+        let optimizer_settings = ADAM;
         let mut optimizer = Optimizer::new(optimizer_settings, model.parameters(), &Device::Cpu).unwrap();
         let gradients = gradient(&model, settings(false, 1000), 1);
         assert!(matches!(optimizer.apply(model.parameters(), &gradients).unwrap(), Applied::Moved { .. }));

@@ -14,6 +14,8 @@ use grpo_tui::update::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::ADAM;
+
 fn golden() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/policy_losses.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -124,14 +126,12 @@ fn a_sync_interval_of_two_steps() {
         let mut optimizer = Optimizer::new(
             OptimizerSettings {
                 learning_rate: adam("learning_rate"),
-                warmup_steps: 0,
-                cosine_steps: 0,
                 beta1: adam("beta1"),
                 beta2: adam("beta2"),
                 epsilon: adam("epsilon"),
                 weight_decay: adam("weight_decay"),
-                decay_norms_and_biases: false,
                 grad_clip_norm: adam("grad_clip_norm"),
+                ..ADAM
             },
             model.parameters(),
             &Device::Cpu,

@@ -1,7 +1,7 @@
 //! `model log-probs`, `export` and `inspect` as scripts see them, on the golden checkpoints.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::checkpoint::export_adapter;
@@ -13,9 +13,10 @@ use serde_json::Value;
 use super::adapters::base_of;
 use super::decoder::{Golden, TOLERANCE, checkpoints};
 use super::golden_folder;
+use crate::program::call_anywhere;
 
 fn model(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_grpo-tui")).arg("model").args(arguments).output().unwrap()
+    call_anywhere(&[&["model"], arguments].concat())
 }
 
 fn text(path: &Path) -> &str {
@@ -160,8 +161,7 @@ fn what_a_run_of_all_weights_leaves_is_a_model() {
     assert_eq!((types(&exported), element_type(&exported).as_str()), (["BF16".to_owned()].into(), "bfloat16"));
 
     let promoted = work.path().join("promoted");
-    let promote =
-        Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["runs", "promote", &reference, "--out", text(&promoted)]).output().unwrap();
+    let promote = call_anywhere(&["runs", "promote", &reference, "--out", text(&promoted)]);
     assert!(promote.status.success(), "{}", String::from_utf8_lossy(&promote.stderr));
     assert_eq!((types(&promoted), element_type(&promoted).as_str()), (["F32".to_owned()].into(), "float32"));
     let ids = [5, 100, 17, 9];

@@ -6,11 +6,11 @@ use grpo_tui::run::events::{End, Eval, Run};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::{create, memory_folder, new_run, step};
+use crate::program::call_anywhere;
 
 /// What `grpo-tui runs` prints, with its exit code.
 pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output =
-        std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).arg("runs").args(arguments).arg("--runs").arg(root).output().unwrap();
+    let output = call_anywhere(&[&["runs"], arguments, &["--runs", root.to_str().unwrap()]].concat());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -74,19 +74,8 @@ fn the_runs_command_tells_what_the_files_say() {
 
 /// `runs attach`, which must come to an end by itself.
 fn attached(root: &Path, run: &RunDirectory) -> (i32, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
-    command.args(["runs", "attach", run.id(), "--runs"]).arg(root).stdout(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let start = std::time::Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > std::time::Duration::from_secs(30) {
-            child.kill().unwrap();
-            panic!("it hangs: {}", String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    let (code, text, _) = runs_command(root, &["attach", run.id()]);
+    (code, text)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use grpo_tui::run::{
     AcceptedRequest, Answer, EventBody, EventReader, EventWriter, Liveness, RequestOutcome, RequestQueue, RunDirectory, RunError, RunLock,
@@ -15,17 +15,9 @@ use grpo_tui::run::{
 use serde_json::{Value, json};
 
 use super::{create, memory_folder};
+use crate::program::{call, until};
 
 const LONG: Duration = Duration::from_secs(20);
-
-/// Until something is so; a machine that is busy with other tests may take its time.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-}
 
 pub(super) fn sockets(folder: &Path) -> PathBuf {
     let sockets = folder.join("sockets");
@@ -381,9 +373,7 @@ fn what_was_set_is_read_back_from_the_log() {
 
 /// What the program prints, with its exit code; it finds device slots in `folder` only.
 fn program(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
-    command.args(arguments).arg("--runs").arg(folder.join("runs")).env("GRPO_TUI_SLOTS", folder.join("slots"));
-    let output = command.output().unwrap();
+    let output = call(folder, &[arguments, &["--runs", "runs"]].concat());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }

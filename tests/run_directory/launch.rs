@@ -11,9 +11,10 @@ use grpo_tui::run::{
 };
 
 use super::{create, memory_folder};
+use crate::program::PROGRAM;
 
 fn this_program() -> Launch {
-    Launch { program: Some(env!("CARGO_BIN_EXE_grpo-tui").into()), patience: Duration::from_secs(60), ..Launch::default() }
+    Launch { program: Some(PROGRAM.into()), patience: Duration::from_secs(60), ..Launch::default() }
 }
 
 /// The launch of a shell that runs `script` in the worker's place.
@@ -106,14 +107,19 @@ fn only_ones_own_folder_is_worked_on() {
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(&path, before).unwrap();
     }
-    // Only root can give a folder away.
-    if std::os::unix::fs::chown(run.path(), Some(65_534), None).is_ok() {
-        let error = launch(&run, &this_program()).unwrap_err().to_string();
-        assert!(error.contains("belongs to user 65534"), "{error}");
-    }
     let log_elsewhere = create(folder.path());
     std::os::unix::fs::symlink("/dev/null", log_elsewhere.log_path()).unwrap();
     assert!(launch(&log_elsewhere, &this_program()).unwrap_err().to_string().contains("worker.log"));
+}
+
+#[test]
+#[cfg_attr(not(can_chown), ignore = "needs root, to give a folder away")]
+fn the_folder_of_another_user_is_not_worked_on() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    std::os::unix::fs::chown(run.path(), Some(65_534), None).unwrap();
+    let error = launch(&run, &this_program()).unwrap_err().to_string();
+    assert!(error.contains("belongs to user 65534"), "{error}");
 }
 
 /// A process that holds the run's lock and is its worker, as far as `state.json` goes.

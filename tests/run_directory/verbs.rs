@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use grpo_tui::run::events::{End, Note};
 use grpo_tui::run::{EventWriter, RunLock, StateWriter, Status};
@@ -10,6 +10,7 @@ use grpo_tui::run::{EventWriter, RunLock, StateWriter, Status};
 use super::command::runs_command;
 use super::finished::{Made, made, secret};
 use super::{create, memory_folder, step};
+use crate::program::program;
 
 fn lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -128,8 +129,8 @@ fn attach_follows_to_the_end() {
     let mut events = EventWriter::open(&lock).unwrap();
     state.status(Status::Running, 0, None).unwrap();
     let attach = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
-        command.args(["runs", "attach"]).arg(run.path()).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let mut command = program(folder.path(), &["runs", "attach"]);
+        command.arg(run.path()).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut plain = attach(&[]);
     let json = attach(&["--json"]);

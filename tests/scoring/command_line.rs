@@ -3,17 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
+
+use crate::program::{json_lines, program, sample_data};
 
 fn call(folder: &Path, arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = program(folder, arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut pipe, input) = (child.stdin.take().unwrap(), input.to_owned());
     // A command that fails early may not read its input, and one that writes much must be read meanwhile.
     let writer = std::thread::spawn(move || drop(pipe.write_all(input.as_bytes())));
@@ -22,16 +18,11 @@ fn call(folder: &Path, arguments: &[&str], input: &str) -> Output {
     output
 }
 
-fn lines(output: &Output) -> Vec<serde_json::Value> {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 #[test]
 fn the_samples_show_each_tier_from_any_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let scores = lines(&call(folder.path(), &["score", "invoice", "--json"], ""));
-    let samples = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice/completions.jsonl")).unwrap();
+    let scores = json_lines(&call(folder.path(), &["score", "invoice", "--json"], ""));
+    let samples = fs::read_to_string(sample_data("invoice/completions.jsonl")).unwrap();
     assert_eq!(scores.len(), samples.lines().count());
     for (score, sample) in scores.iter().zip(samples.lines()) {
         let sample: serde_json::Value = serde_json::from_str(sample).unwrap();
@@ -41,8 +32,11 @@ fn the_samples_show_each_tier_from_any_folder() {
         assert_eq!(score["errors"].as_array().unwrap().is_empty(), shows.starts_with("valid"));
         assert_eq!(score["fields"].is_null(), shows.starts_with("unparsable"));
     }
-    let keys: Vec<&String> = scores[0].as_object().unwrap().keys().collect();
-    assert_eq!(keys[..7], ["reward", "tier", "tolerant", "warnings", "errors", "fields", "exact"]);
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&scores[0])[..7], ["reward", "tier", "tolerant", "warnings", "errors", "fields", "exact"]);
+    let invalid = scores.iter().find(|score| score["tier"] == "invalid").unwrap();
+    assert_eq!(keys(&invalid["errors"][0]), ["message", "instance_path", "schema_path", "line", "column"]);
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "score left something behind");
     let human = call(folder.path(), &["score", "invoice"], "");
     let text = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
@@ -61,8 +55,9 @@ fn threads(process: u32) -> Vec<String> {
 fn every_core_scores_or_as_many_as_the_user_allows() {
     let all = std::thread::available_parallelism().unwrap().get();
     for (given, expected) in [(None, all), (Some("3"), 3)] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_grpo-tui"));
-        command.args(["score", "invoice", "--completions", "-", "--json"]).env_remove("RAYON_NUM_THREADS");
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = program(folder.path(), &["score", "invoice", "--completions", "-", "--json"]);
+        command.env_remove("RAYON_NUM_THREADS");
         given.map(|given| command.env("RAYON_NUM_THREADS", given));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
@@ -88,10 +83,10 @@ fn every_core_scores_or_as_many_as_the_user_allows() {
 fn standard_input_is_scored_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let input: String = (0..9_000).map(|index| format!("{{\"completion\":\"{}\"}}\n", if index % 2 == 0 { "{}" } else { "x" })).collect();
-    let scores = lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &input));
+    let scores = json_lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &input));
     assert_eq!(scores.len(), 9_000);
     assert!(scores.iter().enumerate().all(|(index, score)| score["tier"] == if index % 2 == 0 { "invalid" } else { "unparsable" }));
-    let unknown = lines(&call(
+    let unknown = json_lines(&call(
         folder.path(),
         &["score", "invoice", "--completions", "-", "--json"],
         "{\"completion\":\"{}\",\"prompt_id\":\"zzz\",\"more\":1}",
@@ -103,7 +98,7 @@ fn standard_input_is_scored_in_order() {
 fn half_a_surrogate_pair_costs_one_row() {
     let folder = tempfile::tempdir().unwrap();
     let input = "{\"completion\":\"{}\"}\n{\"completion\":\"{\\\"vendor\\\":\\\"\\ud800\\\"}\"}\n{\"completion\":\"{}\"}\n";
-    let scores = lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], input));
+    let scores = json_lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], input));
     let tiers: Vec<&str> = scores.iter().map(|score| score["tier"].as_str().unwrap()).collect();
     assert_eq!(tiers, ["invalid", "unparsable", "invalid"]);
     assert_eq!(scores[1]["errors"][0]["message"], "unpaired surrogate");
@@ -168,7 +163,7 @@ fn a_workspace_is_made_once() {
 #[test]
 fn a_task_is_checked() {
     let folder = tempfile::tempdir().unwrap();
-    let check = &lines(&call(folder.path(), &["task", "check", "invoice", "--json"], ""))[0];
+    let check = &json_lines(&call(folder.path(), &["task", "check", "invoice", "--json"], ""))[0];
     assert_eq!(
         (&check["ok"], &check["sets"]["train"]["rows"], &check["sets"]["test"]["expected"]),
         (&true.into(), &200.into(), &500.into())

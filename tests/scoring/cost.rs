@@ -1,6 +1,4 @@
-//! Hostile completions and patterns cost little: the bound is far above what they take and far below what they would take unbounded.
-
-use std::time::{Duration, Instant};
+//! Hostile completions and patterns cost little: unbounded, each of these would take hours or all memory, and this test would not end.
 
 use grpo_tui::score::{Scorer, Tier};
 
@@ -9,11 +7,8 @@ use super::scorer_with;
 const SCHEMA: &str = r##"{"properties":{"next":{"$ref":"#"},"s":{"type":"string","maxLength":5}}}"##;
 
 fn check(scorer: &Scorer, completion: &str, tier: Tier) {
-    let start = Instant::now();
     let score = scorer.score(completion, None);
-    let taken = start.elapsed();
     assert_eq!(score.tier, tier, "{:?}", score.errors.first());
-    assert!(taken < Duration::from_secs(5), "{:?} took {taken:?}", completion.chars().take(30).collect::<String>());
     assert!(score.errors.iter().all(|reason| reason.message.len() < 1_000));
 }
 

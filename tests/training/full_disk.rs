@@ -1,57 +1,23 @@
 //! A disk that fills holds the run where it is, in a state that says so, and the run then comes to what it would have come to with room.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use grpo_tui::run::{EventBody, RunDirectory, State, Status, Verb, ask};
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, work, work_asked};
+use crate::program::until;
+use crate::small_disk::SmallDisk;
 
 const LONG: Duration = Duration::from_secs(120);
 const SET: [&str; 3] = ["lora_rank=4", "learning_rate=1e-3", "eval_every=2"];
 
-/// A file system in memory of that size; None where this test may not mount one.
-struct SmallDisk {
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn mount(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"]).arg(folder.path()).output();
-        match mount {
-            Ok(output) if output.status.success() => Some(Self { folder }),
-            _ => {
-                println!("skipped: a small file system cannot be mounted here, which takes root");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Take all but so many bytes.
-    fn fill(&self, leave: u64) -> PathBuf {
-        let path = self.path().join("filler");
-        let mut file = File::create(&path).unwrap();
-        let free = || rustix::fs::statvfs(self.path()).map(|found| found.f_frsize * found.f_bavail).unwrap();
-        let block = vec![7u8; 4096];
-        while free() > leave && file.write_all(&block).is_ok() {}
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).output();
-    }
+/// A disk of 24 MB; the field that is dropped last is its folder.
+fn small_disk() -> (tempfile::TempDir, SmallDisk) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(folder.path(), "size=24m,mode=700");
+    (folder, disk)
 }
 
 fn never(_: &EventBody) -> bool {
@@ -60,15 +26,9 @@ fn never(_: &EventBody) -> bool {
 
 /// Until the run is held, then its state.
 fn held(run: &Path) -> State {
-    let deadline = Instant::now() + LONG;
-    loop {
-        let state = State::observe(run);
-        if let Some(state) = state.filter(|state| state.status == Status::Paused) {
-            return state;
-        }
-        assert!(Instant::now() < deadline, "the run was not paused: {:?}", State::observe(run));
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
+    let state = || State::observe(run).filter(|state| state.status == Status::Paused);
+    until("the run is paused", || state().is_some());
+    state().unwrap()
 }
 
 /// Works on a run whose disk is filled at the first event that `at` picks; `meanwhile` runs once the run is held.
@@ -100,12 +60,13 @@ fn filled(
 }
 
 #[test]
+#[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_full_disk_holds_a_run_wherever_it_is() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
-    let whole = create(&disk.path().join("whole"), &SET);
+    let (folder, disk) = small_disk();
+    let whole = create(&folder.path().join("whole"), &SET);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
-    std::fs::remove_dir_all(disk.path().join("whole")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("whole")).unwrap();
     let phase = |name: &'static str, step: u64| move |event: &EventBody| matches!(event, EventBody::Phase(found) if found.phase == name && found.step == step);
     let group = |event: &EventBody| matches!(event, EventBody::Group(group) if group.step == 3);
     type At = Box<dyn Fn(&EventBody) -> bool>;
@@ -117,9 +78,9 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         ("checkpoint", Box::new(phase("checkpoint", 4))),
     ];
     for (name, at) in places {
-        let folder = disk.path().join("run");
-        let run = create(&folder, &SET);
-        let filler = disk.path().join("filler");
+        let parent = folder.path().join("run");
+        let run = create(&parent, &SET);
+        let filler = folder.path().join("filler");
         let seen = std::sync::Mutex::new(String::new());
         let ended = filled(&disk, &run, 0, &at, |state| {
             seen.lock().unwrap().clone_from(&state.cause.unwrap());
@@ -139,14 +100,15 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         let numbers: Vec<u64> =
             lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()).collect();
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{name}: {numbers:?}");
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&parent).unwrap();
     }
 }
 
 #[test]
+#[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
-    let run = create(&disk.path().join("run"), &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat());
+    let (folder, disk) = small_disk();
+    let run = create(&folder.path().join("run"), &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat());
     let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
     // Checkpoints of 0.45 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the rest of the run leaves.
     let seen = std::sync::Mutex::new(String::new());
@@ -156,7 +118,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
         let answered = ask(&path, &Verb::Resume, LONG, &mut |_| {}).unwrap();
         assert_eq!(answered.text, "resumes");
         // Whatever is held afterwards finds room.
-        std::fs::remove_file(disk.path().join("filler")).unwrap();
+        std::fs::remove_file(folder.path().join("filler")).unwrap();
     });
     let cause = seen.into_inner().unwrap();
     println!("{cause}");
@@ -165,13 +127,14 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
 }
 
 #[test]
+#[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
-    let Some(disk) = SmallDisk::mount("24m") else { return };
-    let whole = create(&disk.path().join("whole"), &SET);
+    let (folder, disk) = small_disk();
+    let whole = create(&folder.path().join("whole"), &SET);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
-    std::fs::remove_dir_all(disk.path().join("whole")).unwrap();
-    let run = create(&disk.path().join("run"), &SET);
+    std::fs::remove_dir_all(folder.path().join("whole")).unwrap();
+    let run = create(&folder.path().join("run"), &SET);
     let path = run.path().to_owned();
     let at = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "update" && phase.step == 3);
     let ended = filled(&disk, &run, 0, at, |_| {
@@ -180,7 +143,7 @@ fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
     assert!(matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waiting for disk space")), "{ended:?}");
     let state = State::observe(run.path()).unwrap();
     assert_eq!(state.status, Status::Interrupted, "{state:?}");
-    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    std::fs::remove_file(folder.path().join("filler")).unwrap();
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
     assert!(fingerprint(&run) == expected);
 }

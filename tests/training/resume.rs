@@ -1,12 +1,13 @@
 //! Resume is exact: stopped or killed after any step, a run ends with the very bytes of an uninterrupted one.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use grpo_tui::run::{EventBody, RunDirectory, list_checkpoints};
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, work};
+use crate::program::program;
 
 fn never(_: &EventBody) -> bool {
     false
@@ -129,11 +130,8 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
 }
 
 fn kill_when(run: &RunDirectory, told: &str) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_grpo-tui"))
-        .env("GRPO_TUI_SLOTS", run.path().with_extension("slots"))
-        .args(["train", "--resume"])
+    let mut child = program(run.path().parent().unwrap().parent().unwrap(), &["train", "--resume"])
         .arg(run.path())
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

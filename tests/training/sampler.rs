@@ -1,33 +1,17 @@
 //! The sample worker: loads a model once, answers as `grpo-tui sample` does, is found by a second asker, and goes when a run wants its device.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use grpo_tui::run::{RunLock, State, Status};
 
-use super::super::command_line::{command, small_task};
-
-const LONG: Duration = Duration::from_secs(120);
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
+use crate::program::{self, small_task, stdout, until};
 
 /// The program with a home and sockets of its own; its sample workers stay so many seconds.
 fn program(folder: &Path, idle: u32, arguments: &[&str]) -> Command {
-    let mut command = command(folder, arguments);
+    let mut command = program::program(folder, arguments);
     command.env("GRPO_TUI_SAMPLER_IDLE", idle.to_string());
     command
-}
-
-fn said(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The only folder of a sample worker below `parent`.
@@ -48,8 +32,8 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     small_task(folder);
-    let direct = said(program(folder, 600, &[&SAMPLE[..], &["tiny"]].concat()).output().unwrap());
-    let asked = |idle: u32| said(program(folder, idle, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap());
+    let direct = stdout(&program(folder, 600, &[&SAMPLE[..], &["tiny"]].concat()).output().unwrap());
+    let asked = |idle: u32| stdout(&program(folder, idle, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap());
     assert_eq!(asked(600), direct);
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let first = State::observe(&worker).unwrap();
@@ -73,12 +57,12 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let last = ended(&worker).unwrap();
     assert_eq!((last.status, last.cause.as_deref()), (Status::Finished, Some("released CPU to a waiting run")));
     // The result of a run has its worker under the run, and `runs list` shows the run alone.
-    let direct = said(program(folder, 600, &[&SAMPLE[..], &["short", "--runs", "runs"]].concat()).output().unwrap());
-    assert_eq!(said(program(folder, 1, &[&SAMPLE[..], &["short", "--runs", "runs", "--worker"]].concat()).output().unwrap()), direct);
+    let direct = stdout(&program(folder, 600, &[&SAMPLE[..], &["short", "--runs", "runs"]].concat()).output().unwrap());
+    assert_eq!(stdout(&program(folder, 1, &[&SAMPLE[..], &["short", "--runs", "runs", "--worker"]].concat()).output().unwrap()), direct);
     let run = worker_below(&folder.join("runs"));
     let worker = worker_below(&run.join("samplers"));
     assert!(worker.file_name().unwrap().to_string_lossy().starts_with("step-0000"));
-    let listed = said(program(folder, 1, &["runs", "list", "--runs", "runs", "--json"]).output().unwrap());
+    let listed = stdout(&program(folder, 1, &["runs", "list", "--runs", "runs", "--json"]).output().unwrap());
     assert_eq!(listed.lines().count(), 1, "{listed}");
     until("the idle worker's end", || ended(&worker).is_some());
     assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("idle for 1 s"));
@@ -90,12 +74,12 @@ fn a_worker_that_was_killed_is_replaced_and_a_model_that_is_none_is_said_at_once
     let folder = home.path();
     small_task(folder);
     let asked = || program(folder, 600, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap();
-    let first = said(asked());
+    let first = stdout(&asked());
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let killed = State::observe(&worker).unwrap().pid;
     assert!(Command::new("kill").args(["-9", &killed.to_string()]).status().unwrap().success());
     until("the worker's death", || !RunLock::is_held(&worker));
-    assert_eq!(said(asked()), first);
+    assert_eq!(stdout(&asked()), first);
     let second = State::observe(&worker).unwrap().pid;
     assert_ne!(second, killed);
     assert!(Command::new("kill").arg(second.to_string()).status().unwrap().success());

@@ -9,6 +9,7 @@ use grpo_tui::view::{Message, Screen};
 
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
+use crate::program::call_anywhere;
 
 const ID: &str = "20261120-143041-invoice-6sx3dn";
 
@@ -168,7 +169,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
 #[test]
 fn the_command_line_says_the_same() {
     let command = |arguments: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(["runs", "versus"]).args(arguments).output().unwrap();
+        let output = call_anywhere(&[&["runs", "versus"], arguments].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -326,7 +327,7 @@ fn passes_of_other_schemas_are_scored_again() {
     let runs = stage.folder.path().join("runs");
     let command = |more: &[&str]| {
         let arguments = [&["runs", "versus", ID, OTHER, "--runs", runs.to_str().unwrap()], more].concat();
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_grpo-tui")).args(arguments).output().unwrap();
+        let output = call_anywhere(&arguments);
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, _, error) = command(&[]);

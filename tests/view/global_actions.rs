@@ -98,7 +98,7 @@ fn no_hint_names_a_key_that_a_text_field_takes() {
     // A filter of one line takes enter for itself, an editor the tab key, too.
     for (keys, before, after) in [("f1", "enter ", "/"), ("f2", "enter edit", "enter"), ("f2", "tab pane", "enter")] {
         let mut stage = Stage::with(200, 36, |options| {
-            super::live_run::copy(&super::harness::finished_run(), &options.here.join("runs/20261120-120000-invoice-done01"));
+            crate::program::copy_tree(&super::harness::finished_run(), &options.here.join("runs/20261120-120000-invoice-done01"));
         });
         stage.keys(keys);
         assert!(bottom(&stage).contains(before), "{keys}: {}", bottom(&stage));

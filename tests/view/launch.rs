@@ -354,7 +354,7 @@ fn pictures() {
 #[cfg(feature = "engine")]
 #[test]
 fn the_program_itself_answers() {
-    let mut stage = Stage::with(160, 48, |options| options.program = env!("CARGO_BIN_EXE_grpo-tui").into());
+    let mut stage = Stage::with(160, 48, |options| options.program = crate::program::PROGRAM.into());
     stage.keys("f5");
     go_to(&mut stage, "max_steps");
     stage.keys("enter ctrl-u").types("1").keys("enter f");

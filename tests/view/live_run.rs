@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::run::{RunLock, StateWriter, Status};
 
+use crate::program::{copy_tree, sample_data};
+
 /// A copy of the recorded run whose first events are there, with this process as its worker.
 pub(crate) struct LiveRun {
     pub(crate) path: PathBuf,
@@ -19,7 +21,7 @@ impl LiveRun {
     /// Under `runs`, with the events up to a step.
     pub(crate) fn begin(runs: &Path, step: u64) -> Self {
         let path = runs.join("20261120-120000-invoice-live01");
-        copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/finished-run")), &path);
+        copy_tree(&sample_data("finished-run"), &path);
         let text = std::fs::read_to_string(path.join("events.jsonl")).unwrap();
         let value = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
         let (mut before, mut lines) = (String::new(), Vec::new());
@@ -64,19 +66,5 @@ impl LiveRun {
     /// The run comes to its end.
     pub(crate) fn end(&mut self) {
         self.state.status(Status::Finished, 40, Some("all steps done".to_owned())).unwrap();
-    }
-}
-
-/// A folder with everything in it.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
+use crate::program::PROGRAM;
+
 /// How long something may take that should be there in an instant; the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// So many of the latest bytes are kept as they came.
@@ -56,7 +58,7 @@ impl Session {
     pub(crate) fn start(home: &Path, start: &Start<'_>) -> Self {
         let size = PtySize { rows: start.rows, cols: start.columns, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
-        let program = env!("CARGO_BIN_EXE_grpo-tui");
+        let program = PROGRAM;
         let mut command = CommandBuilder::new(if start.shell.is_some() { "sh" } else { program });
         if let Some(shell) = start.shell {
             command.args(["-c", shell, "sh", program]);

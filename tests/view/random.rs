@@ -6,7 +6,6 @@ use grpo_tui::view::{Message, action, shared};
 use proptest::prelude::*;
 
 use super::harness::{Stage, finished_run};
-use super::live_run::copy;
 
 #[derive(Debug, Clone)]
 enum Input {
@@ -78,7 +77,7 @@ proptest! {
         // Nothing is started: what the view would ask of its own program fails at once.
         let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
         let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
-        copy(&finished_run(), &run);
+        crate::program::copy_tree(&finished_run(), &run);
         let commands = shared::show_run(&mut stage.model, run);
         stage.carry_out(commands);
         for input in inputs {

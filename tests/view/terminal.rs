@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::live_run::{LiveRun, copy};
+use super::live_run::LiveRun;
 use super::pty_session::{Session, Start, state_of};
+use crate::program::{copy_tree, sample_data};
 
 fn home() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -177,7 +178,7 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
     let home = home();
     let draws = "printf EDITING; sleep 0.2; env > \"$HOME/env\"; stty -a > \"$HOME/stty\"";
     let editor = super::harness::script(&home.path().join("editor"), draws).display().to_string();
-    copy(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice"), &home.path().join("invoice"));
+    copy_tree(&sample_data("invoice"), &home.path().join("invoice"));
     let variables = [("VISUAL", editor.as_str()), ("RAYON_NUM_THREADS", "3")];
     let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &variables, ..Start::PLAIN });
     session.wait_text("[1 Runs]");
@@ -240,10 +241,7 @@ fn runs_that_nobody_looks_at_are_followed_no_more() {
     let home = home();
     let runs = home.path().join("runs");
     for number in 1..=4 {
-        copy(
-            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run"),
-            &runs.join(format!("20261120-120000-invoice-over0{number}")),
-        );
+        copy_tree(&sample_data("finished-run"), &runs.join(format!("20261120-120000-invoice-over0{number}")));
     }
     let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
     let program = session.process();

@@ -1,0 +1,122 @@
+//! The program as a user starts it, with a home of its own: every test that starts it does so here, and none reads the home of whoever runs the tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_grpo-tui");
+
+/// Runs before `main`: what the library reads in tests, and what programs that they start inherit, is a home beside the test binary.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LEAVE_HOME: extern "C" fn() = leave_home;
+
+extern "C" fn leave_home() {
+    let home = std::env::current_exe().unwrap().with_extension("home");
+    fs::create_dir_all(&home).unwrap();
+    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    // SAFETY: the process has one thread yet.
+    unsafe {
+        for name in names.iter().filter(|name| name.starts_with("HF_") || name.starts_with("XDG_")) {
+            std::env::remove_var(name);
+        }
+        for (name, folder) in home_variables(&home, &home.join("slots")) {
+            std::env::set_var(name, folder);
+        }
+    }
+}
+
+fn home_variables(home: &Path, slots: &Path) -> [(&'static str, PathBuf); 5] {
+    [
+        ("HOME", home.to_owned()),
+        ("XDG_CONFIG_HOME", home.join("config")),
+        ("XDG_DATA_HOME", home.join("data")),
+        ("XDG_CACHE_HOME", home.join("cache")),
+        ("GRPO_TUI_SLOTS", slots.to_owned()),
+    ]
+}
+
+/// The program in `folder`, with a home and slots for devices below it: tests side by side do not wait for each other.
+pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
+    started_by(Command::new(PROGRAM), folder, arguments)
+}
+
+/// What the program printed, and how it ended: by itself, or after five minutes with code 124.
+pub(crate) fn call(folder: &Path, arguments: &[&str]) -> Output {
+    let mut timeout = Command::new("timeout");
+    timeout.args(["--kill-after=10", "300", PROGRAM]);
+    started_by(timeout, folder, arguments).output().unwrap()
+}
+
+/// `call` in a folder that is gone afterwards.
+pub(crate) fn call_anywhere(arguments: &[&str]) -> Output {
+    call(tempfile::tempdir().unwrap().path(), arguments)
+}
+
+/// A command that ends in the program, with the folders of `program`.
+pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]) -> Command {
+    let variables = home_variables(&folder.join("home"), &folder.join("slots"));
+    command.args(arguments).current_dir(folder).envs(variables).stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Stdout of a command that succeeded.
+pub(crate) fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The only document on stdout of a command that succeeded.
+pub(crate) fn json(output: &Output) -> Value {
+    let text = stdout(output);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: stdout is not one JSON document: {text}"))
+}
+
+/// A document a line.
+pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
+    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Until something is so; a machine that is busy with other tests may take its time.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn sample_data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data").join(name)
+}
+
+/// A folder with everything in it; hard links would share what tests change.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy_tree(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
+    }
+}
+
+/// The sample task with a dozen training prompts, in `folder/task`.
+pub(crate) fn small_task(folder: &Path) -> PathBuf {
+    let (from, task) = (sample_data("invoice"), folder.join("task"));
+    copy_tree(&from, &task);
+    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("completions.jsonl", 4)] {
+        let text = fs::read_to_string(from.join(file)).unwrap();
+        fs::write(task.join(file), text.split_inclusive('\n').take(lines).collect::<String>()).unwrap();
+    }
+    task
+}
+
+/// What keeps a training short.
+pub(crate) const SHORT: [&str; 8] =
+    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];
