@@ -1,6 +1,6 @@
 //! Tests: properties that hold for every input, of advantages, statistics, configuration and records.
 
-use grpo_tui::advantage::{Advantage, Dead, group_advantages, group_signal};
+use grpo_tui::advantage::{Advantage, GroupSignal, group_advantages, group_signal};
 use grpo_tui::config::{KEYS, Layers};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::run::checkpoints_to_delete;
@@ -29,7 +29,7 @@ proptest! {
     #[test]
     fn equal_rewards_give_exactly_zero(reward in prop::num::f64::NORMAL, size in 0usize..40, advantage in any_advantage()) {
         prop_assert!(group_advantages(&vec![reward; size], advantage).iter().all(|value| *value == 0.0));
-        prop_assert_ne!(group_signal(&vec![reward; size], false), Dead::No);
+        prop_assert_ne!(group_signal(&vec![reward; size], false, false), GroupSignal::Mixed);
     }
 
     #[test]
@@ -142,13 +142,13 @@ proptest! {
 
     #[test]
     fn a_verdict_holds_together(rewards in prop::collection::vec(prop::collection::vec(prop::sample::select(vec![0.0, 0.5, 1.0]), 8), 0..50)) {
-        let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), dead: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0)), rewards };
+        let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), signal: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0), rewards.iter().all(|reward| *reward == 0.0)), rewards };
         let signal = Signal { groups: rewards.into_iter().map(group).collect(), ..Signal::default() };
         let settings = SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 64 };
         let report = judge(&signal, &settings);
         let [low, high] = report.informative_interval;
         prop_assert!(low <= report.informative && report.informative <= high);
-        prop_assert!(signal.groups.is_empty() || (report.informative + report.all_best + report.all_worst - 1.0).abs() < 1e-9);
+        prop_assert!(signal.groups.is_empty() || (report.informative + report.all_max + report.all_min + report.all_equal - 1.0).abs() < 1e-9);
         // A larger group is mixed at least as often, and its bound is no lower than what was counted.
         let [smaller, larger] = &report.other_group_sizes[..] else { panic!("{report:?}") };
         prop_assert!(smaller.informative <= report.informative + 1e-9, "{:?}", report);

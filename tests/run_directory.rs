@@ -18,7 +18,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use grpo_tui::advantage::Dead;
+use grpo_tui::advantage::GroupSignal;
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
@@ -54,12 +54,12 @@ fn step(step: u64, reward: f64) -> EventBody {
     Step { step, seconds: 0.5, metrics: BTreeMap::from([("reward".to_owned(), reward)]) }.into()
 }
 
-fn group(step: u64, line: u64, dead: Dead) -> EventBody {
+fn group(step: u64, line: u64, signal: GroupSignal) -> EventBody {
     Group {
         step,
         prompt_id: format!("p{line}"),
         rewards: vec![0.0, 1.0],
-        dead,
+        signal,
         file: "rollouts/000100.jsonl".into(),
         line,
         ..Group::default()
@@ -175,7 +175,7 @@ fn a_tail_torn_at_any_byte_is_sealed() {
         let lock = RunLock::acquire(run.path()).unwrap();
         let mut writer = EventWriter::open(&lock).unwrap();
         writer.append(Run { id: run.id().into(), ..Run::default() }).unwrap();
-        writer.append(group(1, 1, Dead::No)).unwrap();
+        writer.append(group(1, 1, GroupSignal::Mixed)).unwrap();
         writer.append(step(1, f64::NAN)).unwrap();
         writer.append(Note { text: "ünï\n\"line\"".into() }).unwrap();
     }
@@ -285,38 +285,45 @@ fn redone_steps_count_once() {
         })
     };
     let straight = fold(vec![
-        group(1, 1, Dead::No),
+        group(1, 1, GroupSignal::Mixed),
         step(1, 0.1),
         checkpoint(1),
-        group(2, 2, Dead::Best),
+        group(2, 2, GroupSignal::AllMax),
         step(2, 0.2),
         eval(2, 0.5),
-        group(3, 3, Dead::Worst),
+        group(3, 3, GroupSignal::AllEqual),
         step(3, 0.3),
     ]);
     let recovered = |step| EventBody::from(Recovered { resumed_from: Some(step), ..Recovered::default() });
     let redone = fold(vec![
-        group(1, 1, Dead::No),
+        group(1, 1, GroupSignal::Mixed),
         step(1, 0.1),
         checkpoint(1),
-        group(2, 2, Dead::Worst),
+        group(2, 2, GroupSignal::AllEqual),
         step(2, 0.9),
         eval(2, 0.9),
         checkpoint(2),
-        group(3, 3, Dead::No),
+        group(3, 3, GroupSignal::Mixed),
         recovered(1),
-        group(2, 2, Dead::Best),
+        group(2, 2, GroupSignal::AllMax),
         step(2, 0.2),
         eval(2, 0.5),
-        group(3, 3, Dead::Worst),
+        group(3, 3, GroupSignal::AllEqual),
         step(3, 0.3),
     ]);
     assert_eq!(straight, redone);
     assert_eq!(redone.metrics["reward"].values(), [0.1, 0.2, 0.3]);
     // Without the word of a recovery, the later event of the same kind and step still wins.
-    let silent = fold(vec![group(1, 1, Dead::No), step(1, 0.9), group(1, 1, Dead::Best), step(1, 0.1), eval(1, 0.1), eval(1, 0.2)]);
+    let silent = fold(vec![
+        group(1, 1, GroupSignal::Mixed),
+        step(1, 0.9),
+        group(1, 1, GroupSignal::AllMax),
+        step(1, 0.1),
+        eval(1, 0.1),
+        eval(1, 0.2),
+    ]);
     assert_eq!(silent.metrics["reward"].values(), [0.1]);
-    assert_eq!((silent.group_counts[&1].mixed, silent.group_counts[&1].best), (0, 1));
+    assert_eq!(silent.groups[&1].values().map(|group| group.signal).collect::<Vec<_>>(), [GroupSignal::AllMax]);
     assert_eq!(silent.latest_eval("eval", "trained").unwrap().summary.valid, 0.2);
     // During the redo, nothing of the void steps shows.
     let during = fold(vec![step(1, 0.1), step(2, 0.2), step(3, 0.3), recovered(1)]);

@@ -28,29 +28,35 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     rewards.iter().map(|reward| if reward.is_finite() { (reward - mean) * scale } else { 0.0 }).collect()
 }
 
-/// Why a group carries no signal.
+/// Whether a group is informative, and where its rewards lie if they are all equal. The aliases are what older programs wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dead {
+#[serde(rename_all = "snake_case")]
+pub enum GroupSignal {
     /// The rewards differ: the group is informative.
     #[default]
-    No,
+    #[serde(alias = "no")]
+    Mixed,
     /// Every completion earned the full reward: the prompt is solved.
-    Best,
-    /// All equal below that: too hard, or a scorer that cannot tell.
-    Worst,
+    #[serde(alias = "best")]
+    AllMax,
+    /// Every completion earned nothing: too hard as yet.
+    AllMin,
+    /// All equal in between: a scorer that cannot tell.
+    #[serde(alias = "worst")]
+    AllEqual,
 }
 
-/// Whether a group's rewards carry a signal. `solved`: every completion is in the top tier with the full reward (`Score::is_full`); how
-/// large equal rewards are does not tell. A group with fewer than two scored completions is dead; one with none is `Worst`.
-pub fn group_signal(rewards: &[f64], solved: bool) -> Dead {
+/// The signal of a group. `all_max`, `all_min`: every completion is `Score::is_max`, or `Score::is_min`; how large equal rewards are does not
+/// tell. A group with fewer than two scored completions has zero variance; one with none is `AllEqual`.
+pub fn group_signal(rewards: &[f64], all_max: bool, all_min: bool) -> GroupSignal {
     let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
     if scored.len() >= 2 && !all_equal(&scored) {
-        return Dead::No;
+        return GroupSignal::Mixed;
     }
     match scored.first() {
-        Some(_) if solved => Dead::Best,
-        _ => Dead::Worst,
+        Some(_) if all_max => GroupSignal::AllMax,
+        Some(_) if all_min => GroupSignal::AllMin,
+        _ => GroupSignal::AllEqual,
     }
 }
 
@@ -96,15 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn states() {
-        let check = |rewards: &[f64], solved, expected| assert_eq!(group_signal(rewards, solved), expected, "{rewards:?} {solved}");
-        check(&[1.0, 1.0], true, Dead::Best);
-        check(&[0.0, 0.0], false, Dead::Worst);
+    fn signals() {
+        let check = |rewards: &[f64], all_max, expected| {
+            assert_eq!(group_signal(rewards, all_max, rewards.iter().all(|reward| *reward == 0.0)), expected, "{rewards:?} {all_max}");
+        };
+        check(&[1.0, 1.0], true, GroupSignal::AllMax);
+        check(&[0.0, 0.0], false, GroupSignal::AllMin);
         // Nearer to the top than to the bottom, and still no solved prompt.
-        check(&[0.9, 0.9], false, Dead::Worst);
-        check(&[0.5, 1.0], false, Dead::No);
-        check(&[1.0], true, Dead::Best);
-        check(&[], true, Dead::Worst);
-        check(&[f64::NAN, 1.0, 1.0], true, Dead::Best);
+        check(&[0.9, 0.9], false, GroupSignal::AllEqual);
+        check(&[0.5, 1.0], false, GroupSignal::Mixed);
+        check(&[1.0], true, GroupSignal::AllMax);
+        check(&[], true, GroupSignal::AllEqual);
+        check(&[f64::NAN, 1.0, 1.0], true, GroupSignal::AllMax);
+        for (old, signal) in [("no", GroupSignal::Mixed), ("best", GroupSignal::AllMax), ("worst", GroupSignal::AllEqual)] {
+            assert_eq!(serde_json::from_value::<GroupSignal>(old.into()).unwrap(), signal);
+        }
+        assert_eq!(serde_json::to_value(GroupSignal::AllMin).unwrap(), "all_min");
     }
 }

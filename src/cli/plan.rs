@@ -237,12 +237,13 @@ fn signal_text(report: &SignalReport) -> String {
     let mut lines = vec![
         format!("learnability: {} prompts x {} completions of the base:", report.prompts, report.completions_per_prompt),
         format!(
-            "  groups: {} mixed ({} to {}), {} all max, {} all equal; mixed at other group sizes: {}",
+            "  groups: {} mixed ({} to {}), {} all max, {} all min, {} all equal; mixed at other group sizes: {}",
             percent(report.informative),
             percent(report.informative_interval[0]),
             percent(report.informative_interval[1]),
-            percent(report.all_best),
-            percent(report.all_worst),
+            percent(report.all_max),
+            percent(report.all_min),
+            percent(report.all_equal),
             others.join(", ")
         ),
         format!(

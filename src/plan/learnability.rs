@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::Dead;
+use crate::advantage::GroupSignal;
 use crate::score::FailureClass;
 use crate::statistics::wilson;
 
@@ -27,7 +27,7 @@ pub struct GroupOutcome {
     /// Rewards of its completions.
     pub rewards: Vec<f64>,
     /// Whether all are equal, and where.
-    pub dead: Dead,
+    pub signal: GroupSignal,
 }
 
 /// What was sampled.
@@ -121,9 +121,14 @@ pub struct SignalReport {
     /// Its 95 % Wilson interval.
     pub informative_interval: [f64; 2],
     /// Share of groups that earned the full reward throughout.
-    pub all_best: f64,
+    #[serde(alias = "all_best")]
+    pub all_max: f64,
+    /// Share of groups that earned nothing throughout.
+    #[serde(default)]
+    pub all_min: f64,
     /// Share of the other groups with equal rewards.
-    pub all_worst: f64,
+    #[serde(alias = "all_worst")]
+    pub all_equal: f64,
     /// Estimates for a smaller and a larger group.
     pub other_group_sizes: Vec<OtherGroupSize>,
     /// Completions by tier.
@@ -144,8 +149,8 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
     let groups = signal.groups.len();
     let completions = signal.tiers.iter().sum::<usize>();
     let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
-    let dead = |state| signal.groups.iter().filter(|group| group.dead == state).count();
-    let mixed = dead(Dead::No);
+    let count = |signal_of| signal.groups.iter().filter(|group| group.signal == signal_of).count();
+    let mixed = count(GroupSignal::Mixed);
     let (low, high) = wilson(mixed, groups);
     let [unparsable, invalid, valid] = signal.tiers.map(|count| share(count, completions));
     let failures: Vec<(FailureClass, f64)> = FailureClass::ALL
@@ -159,8 +164,9 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
         completions_per_prompt: size,
         informative: share(mixed, groups),
         informative_interval: [low, high],
-        all_best: share(dead(Dead::Best), groups),
-        all_worst: share(dead(Dead::Worst), groups),
+        all_max: share(count(GroupSignal::AllMax), groups),
+        all_min: share(count(GroupSignal::AllMin), groups),
+        all_equal: share(count(GroupSignal::AllEqual), groups),
         other_group_sizes: other_sizes(size).into_iter().map(|size| other_size(signal, size)).collect(),
         tiers: TierShares { unparsable, invalid, valid },
         truncated: share(signal.truncated, completions),
@@ -245,7 +251,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     }
     let verdict = if report.informative >= LEAST_INFORMATIVE {
         Verdict::CanLearn
-    } else if report.all_best >= report.all_worst && report.prompts > 0 {
+    } else if report.all_max >= report.all_min + report.all_equal && report.prompts > 0 {
         Verdict::NothingToLearn
     } else {
         Verdict::CannotLearn
@@ -255,7 +261,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
         Verdict::NothingToLearn => {
             changes.push("train on harder prompts, or score values too ([[reward]] part = \"fields\")".to_owned());
             changes.push("if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`".to_owned());
-            format!("the base already solves the task: {} of the groups earn the full reward, and {informative}", percent(report.all_best))
+            format!("the base already solves the task: {} of the groups earn the full reward, and {informative}", percent(report.all_max))
         }
         Verdict::CannotLearn => {
             if let Some((class, share)) = failures.iter().max_by(|a, b| a.1.total_cmp(&b.1)) {
@@ -267,7 +273,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             changes.push("or show the model the format first: supervised fine-tuning on `expected`, or a larger model".to_owned());
             format!(
                 "{} of the groups have equal rewards below the maximum, and {informative}: zero variance gives no gradient",
-                percent(report.all_worst)
+                percent(report.all_min + report.all_equal)
             )
         }
     };
@@ -326,10 +332,10 @@ mod tests {
 
     /// Groups by kind, 8 completions each; the tiers follow.
     fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
-        let group = |rewards: Vec<f64>, dead| GroupOutcome { prompt_id: String::new(), rewards, dead };
-        let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), Dead::No); mixed];
-        groups.extend(vec![group(vec![1.0; 8], Dead::Best); best]);
-        groups.extend(vec![group(vec![0.0; 8], Dead::Worst); worst]);
+        let group = |rewards: Vec<f64>, signal| GroupOutcome { prompt_id: String::new(), rewards, signal };
+        let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), GroupSignal::Mixed); mixed];
+        groups.extend(vec![group(vec![1.0; 8], GroupSignal::AllMax); best]);
+        groups.extend(vec![group(vec![0.0; 8], GroupSignal::AllMin); worst]);
         let mut failures = [0; 11];
         failures[1] = 8 * worst;
         failures[5] = 4 * mixed;
@@ -400,7 +406,7 @@ mod tests {
         // The solved prompts stay solved: 1/2 (all alike at 8 and at 7).
         check(&half, 16, 0.5);
         // Three rewards, two of them equal: one pair of six is alike.
-        let group = GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], dead: Dead::No };
+        let group = GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], signal: GroupSignal::Mixed };
         check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
         let report = judge(&half, &SETTINGS);
         let sizes: Vec<_> = report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
@@ -418,7 +424,7 @@ mod tests {
                     let rewards = [vec![1.0; good], vec![0.0; drawn - good]].concat();
                     let choices: f64 = (0..good).map(|i| (drawn - i) as f64 / (i + 1) as f64).product();
                     let chance = choices * p.powi(good as i32) * (1.0 - p).powi((drawn - good) as i32);
-                    let group = GroupOutcome { prompt_id: String::new(), rewards, dead: Dead::No };
+                    let group = GroupOutcome { prompt_id: String::new(), rewards, signal: GroupSignal::Mixed };
                     chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
                 })
                 .sum();
@@ -430,7 +436,7 @@ mod tests {
     fn shares_are_of_completions() {
         let report = judge(&signal(16, 16, 32), &SETTINGS);
         assert_eq!((report.tiers.unparsable, report.tiers.invalid, report.tiers.valid), (0.5, 0.125, 0.375));
-        assert_eq!((report.informative, report.all_best, report.all_worst), (0.25, 0.25, 0.5));
+        assert_eq!((report.informative, report.all_max, report.all_min, report.all_equal), (0.25, 0.25, 0.5, 0.0));
         assert_eq!(report.failures, [("prose".to_owned(), 0.5), ("missing key".to_owned(), 0.125)]);
     }
 }

@@ -34,7 +34,7 @@ const CHARTS: [Metrics; 11] = [
     (
         "Informative groups",
         true,
-        &[("groups/frac_mixed", "mixed"), ("groups/frac_all_best", "all max"), ("groups/frac_all_worst", "all equal")],
+        &[("groups/frac_mixed", "mixed"), ("groups/frac_all_best", "all max"), ("groups/frac_all_worst", "all min or all equal")],
     ),
     ("Reward std per group", false, &[("reward_std", "")]),
     ("Completion length, tokens", false, &[("completions/mean_length", "")]),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::evals::EvalSummary;
-use crate::advantage::Dead;
+use crate::advantage::GroupSignal;
 use crate::task::current_set_name;
 
 /// The version of an event line that this program writes and the newest that it reads.
@@ -170,8 +170,9 @@ pub struct Group {
     pub token_counts: Vec<usize>,
     /// Why each ended: `stop`, `length`, ...
     pub stop_reasons: Vec<String>,
-    /// Whether the group carried no signal, and why.
-    pub dead: Dead,
+    /// Whether the group is informative; `dead` in the files of older programs.
+    #[serde(alias = "dead")]
+    pub signal: GroupSignal,
     /// Whether dynamic sampling put others in its place: the step did not learn from it, and its shares do not count it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, Run};
 use super::series::Series;
-use crate::advantage::Dead;
 use crate::config::BestBy;
 
 /// Steps whose groups are kept; earlier ones stay as counts, their events are in the log.
@@ -31,9 +30,6 @@ pub struct RunState {
     pub metrics: BTreeMap<String, Series>,
     /// Groups of the latest steps, by step, then by line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
-    /// Counts of all steps' groups.
-    #[serde(skip)]
-    pub group_counts: BTreeMap<u64, GroupCounts>,
     /// Held-out passes, by step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, String), Eval>,
@@ -65,17 +61,6 @@ pub struct RunState {
     pub skipped: usize,
     /// Missing sequence numbers.
     pub gaps: u64,
-}
-
-/// How the groups that one step learned from fared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GroupCounts {
-    /// With a signal.
-    pub mixed: u32,
-    /// Dead at the best reward.
-    pub best: u32,
-    /// Dead otherwise.
-    pub worst: u32,
 }
 
 impl RunState {
@@ -194,24 +179,8 @@ impl RunState {
     }
 
     fn group(&mut self, group: Group) {
-        let step = group.step;
-        let of_step = self.groups.entry(step).or_default();
-        let counts = self.group_counts.entry(step).or_default();
-        let counter = |counts: &mut GroupCounts, dead: Dead, by: i32| {
-            let field = match dead {
-                Dead::No => &mut counts.mixed,
-                Dead::Best => &mut counts.best,
-                Dead::Worst => &mut counts.worst,
-            };
-            *field = field.saturating_add_signed(by);
-        };
-        if !group.replaced {
-            counter(counts, group.dead, 1);
-        }
         // A redone step writes its groups to the same lines again.
-        if let Some(before) = of_step.insert(group.line, group).filter(|before| !before.replaced) {
-            counter(counts, before.dead, -1);
-        }
+        self.groups.entry(group.step).or_default().insert(group.line, group);
         while self.groups.len() > GROUP_STEPS_KEPT {
             self.groups.pop_first();
         }
@@ -223,7 +192,6 @@ impl RunState {
             series.forget_after(step);
         }
         self.groups.retain(|found, _| *found <= step);
-        self.group_counts.retain(|found, _| *found <= step);
         self.evals.retain(|(found, _, _), _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);
         self.alerts_in_order.retain(|alert| alert.step <= step);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::sha256;
 use super::durable::ensure_folder;
 use super::failpoint::failpoint;
-use super::history::{GroupCounts, RunState};
+use super::history::RunState;
 use super::reader::Position;
 use super::series::Series;
 use crate::files;
@@ -21,7 +21,7 @@ use crate::files;
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
 
 /// The first line. Its number changes whenever the layout changes or the fold means something else.
-const HEAD: &[u8] = b"grpo-tui events.index 2\n";
+const HEAD: &[u8] = b"grpo-tui events.index 3\n";
 
 /// How many bytes before the index's end tell whether the log is still the same one.
 const FINGERPRINT_BYTES: u64 = 4096;
@@ -37,7 +37,6 @@ struct Header<S> {
     fingerprint: String,
     state: S,
     columns: Vec<Column>,
-    counts: usize,
 }
 
 /// The state of the newest index that fits the log, wherever it lies.
@@ -112,8 +111,7 @@ fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> 
         let (stretches, values) = series.parts();
         (name.clone(), stretches.to_vec(), values.len())
     });
-    let header =
-        Header { position, fingerprint: fingerprint.to_owned(), state, columns: columns.collect(), counts: state.group_counts.len() };
+    let header = Header { position, fingerprint: fingerprint.to_owned(), state, columns: columns.collect() };
     let header = serde_json::to_vec(&header)?;
     let mut file = BufWriter::new(file);
     file.write_all(HEAD)?;
@@ -130,12 +128,6 @@ fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> 
         }
     }
     failpoint("index.half", "");
-    for (step, counts) in &state.group_counts {
-        frame.write_all(&step.to_le_bytes())?;
-        for count in [counts.mixed, counts.best, counts.worst] {
-            frame.write_all(&count.to_le_bytes())?;
-        }
-    }
     frame.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     Ok(())
 }
@@ -170,13 +162,12 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     if position.offset > most || fingerprint(log, position.offset)? != header.fingerprint {
         return None;
     }
-    let values: u64 = header.columns.iter().map(|(_, _, count)| *count as u64).fold(header.counts as u64, u64::saturating_add);
+    let values: u64 = header.columns.iter().map(|(_, _, count)| *count as u64).fold(0, u64::saturating_add);
     if values > most {
         return None;
     }
     let mut state = header.state;
     state.metrics = columns(&mut frame, header.columns)?;
-    state.group_counts = counts(&mut frame, header.counts)?;
     // Only at its end does the frame check its sum.
     (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
 }
@@ -197,15 +188,6 @@ fn columns(frame: &mut impl Read, columns: Vec<Column>) -> Option<BTreeMap<Strin
         metrics.insert(name, Series::from_parts(stretches, values)?);
     }
     Some(metrics)
-}
-
-fn counts(frame: &mut impl Read, count: usize) -> Option<BTreeMap<u64, GroupCounts>> {
-    let one = |_| {
-        let step = u64::from_le_bytes(bytes(frame)?);
-        let mut count = || Some(u32::from_le_bytes(bytes(frame)?));
-        Some((step, GroupCounts { mixed: count()?, best: count()?, worst: count()? }))
-    };
-    (0..count).map(one).collect()
 }
 
 fn bytes<const N: usize>(frame: &mut impl Read) -> Option<[u8; N]> {

@@ -57,7 +57,7 @@ pub use failpoint::{failpoint, panic_point, torn_write};
 pub use filesystem::FileSystem;
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
-pub use history::{GROUP_STEPS_KEPT, GroupCounts, RunState, SPARSE};
+pub use history::{GROUP_STEPS_KEPT, RunState, SPARSE};
 pub use launch::{DeviceChoice, Launch, Launched, ReadyPipe, launch};
 pub use live_state::LiveState;
 pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};

@@ -120,7 +120,7 @@ pub struct Score {
 impl Score {
     /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that compare with `expected` are not asked of
     /// a row without it.
-    pub fn is_full(&self) -> bool {
+    pub fn is_max(&self) -> bool {
         let has_fields = self.fields.as_ref().is_some_and(|fields| !fields.is_empty());
         self.tier == Tier::Valid
             && self.parts.iter().all(|(name, value)| match name {
@@ -128,6 +128,11 @@ impl Score {
                 "exact" => self.exact != Some(false),
                 _ => true,
             })
+    }
+
+    /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part.
+    pub fn is_min(&self) -> bool {
+        self.tier == Tier::Unparsable && self.parts.iter().all(|(name, value)| name == "tier" || *value == 0.0)
     }
 }
 
@@ -223,7 +228,8 @@ mod tests {
                 failure: None,
                 parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
             };
-            assert_eq!(score.is_full(), expected, "{score:?}");
+            assert_eq!(score.is_max(), expected, "{score:?}");
+            assert_eq!(score.is_min(), tier == Tier::Unparsable && parts.iter().all(|(_, value)| *value == 0.0), "{score:?}");
         };
         check(Tier::Valid, None, None, &[], true);
         check(Tier::Invalid, None, None, &[], false);
@@ -235,5 +241,7 @@ mod tests {
         // A row without `expected` cannot earn them.
         check(Tier::Valid, None, None, &[("tier", 1.0), ("fields", 0.0), ("exact", 0.0)], true);
         check(Tier::Invalid, Some(false), Some(&[true]), &[("tier", 0.5), ("fields", 1.0)], false);
+        check(Tier::Unparsable, None, None, &[("tolerant", 0.0)], false);
+        check(Tier::Unparsable, None, None, &[("tolerant", 1.0)], false);
     }
 }

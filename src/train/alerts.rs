@@ -15,12 +15,12 @@ const WINDOW: usize = 5;
 /// Metrics of a training window's [`Level`].
 const WINDOWED: [&str; 2] = ["tiers/valid", "exact"];
 /// Steps in a row without a mixed group.
-const DEAD_STEPS: usize = 3;
+const EQUAL_STEPS: usize = 3;
 /// Share of cut completions above which the limit decides rewards.
 const MOST_CLIPPED: f64 = 0.05;
-/// Share of dead groups above which a KL term is the larger part of the work. A grade up from a warning at nine in ten.
-const MANY_DEAD: f64 = 0.5;
-const NEARLY_ALL_DEAD: f64 = 0.9;
+/// Share of zero-variance groups above which a KL term is the larger part of the work. A grade up from a warning at nine in ten.
+const MANY_EQUAL: f64 = 0.5;
+const NEARLY_ALL_EQUAL: f64 = 0.9;
 /// Share of completions whose reasoning reaches the scorer.
 const MOST_THINK_LEAKS: f64 = 0.05;
 /// Share of exact answers from which on they count as all.
@@ -166,7 +166,7 @@ impl Alerts {
         let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
         let drift = if is_evaluated { self.evals.standing() } else { self.windows.standing() };
         let history: &[Metrics] = self.history.make_contiguous();
-        [not_finite(history), dead_groups_with_kl(history, config), all_best(history, drift), all_worst(history)]
+        [not_finite(history), zero_variance_with_kl(history, config), all_max(history, drift), all_below_max(history)]
             .into_iter()
             .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
             .flatten()
@@ -221,18 +221,18 @@ fn not_finite(history: &[Metrics]) -> Option<Finding> {
     })
 }
 
-fn dead_groups_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
-    let dead = mean(latest(history, WINDOW), "frac_reward_zero_std");
-    if config.kl_beta <= 0.0 || dead <= MANY_DEAD || history.len() < WINDOW {
+fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
+    let share = mean(latest(history, WINDOW), "frac_reward_zero_std");
+    if config.kl_beta <= 0.0 || share <= MANY_EQUAL || history.len() < WINDOW {
         return None;
     }
     Some(Finding {
         rule: "dead_groups_with_kl",
-        level: if dead >= NEARLY_ALL_DEAD { "warning" } else { "info" },
-        value: dead,
+        level: if share >= NEARLY_ALL_EQUAL { "warning" } else { "info" },
+        value: share,
         sentence: format!(
             "{} of the groups have zero variance, and kl_beta = {} still forwards them: they contribute KL only.",
-            percent(dead),
+            percent(share),
             config.kl_beta
         ),
         suggestion: "Set kl_beta = 0, or dynamic_sampling = true.".to_owned(),
@@ -240,13 +240,13 @@ fn dead_groups_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Find
 }
 
 fn in_a_row(history: &[Metrics], name: &str) -> bool {
-    let steps = latest(history, DEAD_STEPS);
-    steps.len() == DEAD_STEPS && steps.iter().all(|metrics| get(metrics, name) >= 1.0)
+    let steps = latest(history, EQUAL_STEPS);
+    steps.len() == EQUAL_STEPS && steps.iter().all(|metrics| get(metrics, name) >= 1.0)
 }
 
 /// A reward at its maximum says that nothing is left to learn only where it sees the values too.
-fn all_best(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding> {
-    let exact = latest(history, DEAD_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
+fn all_max(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding> {
+    let exact = latest(history, EQUAL_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
     let exact = drift.map_or(exact, |(_, now)| exact.min(now.exact));
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
@@ -260,17 +260,19 @@ fn all_best(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Findin
         rule: "all_best",
         level: "info",
         value: 1.0,
-        sentence: format!("All groups earn the full reward in the last {DEAD_STEPS} steps: {sentence}"),
+        sentence: format!("All groups earn the full reward in the last {EQUAL_STEPS} steps: {sentence}"),
         suggestion: suggestion.to_owned(),
     })
 }
 
-fn all_worst(history: &[Metrics]) -> Option<Finding> {
+fn all_below_max(history: &[Metrics]) -> Option<Finding> {
     in_a_row(history, "groups/frac_all_worst").then(|| Finding {
         rule: "all_worst",
         level: "warning",
         value: 1.0,
-        sentence: format!("All groups of the last {DEAD_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."),
+        sentence: format!(
+            "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
+        ),
         suggestion: "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."
             .to_owned(),
     })
@@ -393,12 +395,12 @@ mod tests {
     }
 
     #[test]
-    fn dead_groups_matter_with_a_kl_and_by_grade() {
-        let dead: &[(&str, f64)] = &[("frac_reward_zero_std", 0.75)];
+    fn zero_variance_groups_matter_with_a_kl_and_by_grade() {
+        let equal: &[(&str, f64)] = &[("frac_reward_zero_std", 0.75)];
         let all: &[(&str, f64)] = &[("frac_reward_zero_std", 1.0)];
-        expect(&run(&[], &[dead; 9]), &[]);
-        expect(&run(&["kl_beta=0.01"], &[dead; 4]), &[]);
-        let steps = [[dead; 6].as_slice(), &[all; 5]].concat();
+        expect(&run(&[], &[equal; 9]), &[]);
+        expect(&run(&["kl_beta=0.01"], &[equal; 4]), &[]);
+        let steps = [[equal; 6].as_slice(), &[all; 5]].concat();
         let rule = "dead_groups_with_kl";
         expect(&run(&["kl_beta=0.01"], &steps), &[(5, rule, "info", false), (9, rule, "warning", false)]);
     }

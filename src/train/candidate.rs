@@ -160,11 +160,12 @@ impl Candidate {
         for (request, completions) in requests.iter().zip(drawn) {
             let row = &self.prompts.train[request.prompt_number as usize].row;
             let mut rewards = Vec::with_capacity(completions.len());
-            let mut solved = true;
+            let (mut all_max, mut all_min) = (true, true);
             for completion in completions {
                 let score = self.scorer.score(&self.tokenizer.decode(&completion.token_ids, true)?, Some(row));
                 rewards.push(score.reward);
-                solved &= score.is_full();
+                all_max &= score.is_max();
+                all_min &= score.is_min();
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier);
@@ -173,7 +174,7 @@ impl Candidate {
                     *count += usize::from(score.failure == Some(class));
                 }
             }
-            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), dead: group_signal(&rewards, solved), rewards });
+            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), signal: group_signal(&rewards, all_max, all_min), rewards });
         }
         Ok(signal)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::rollout_groups::{ScoredGroup, StepRollout};
-use crate::advantage::Dead;
+use crate::advantage::GroupSignal;
 use crate::rollout::StopReason;
 use crate::score::{FailureClass, Tier};
 use crate::update::{Applied, PolicyStatistics};
@@ -47,10 +47,10 @@ fn rewards(groups: &[ScoredGroup], found: &mut Found) {
     let share = |wanted: &dyn Fn(&ScoredGroup) -> bool| mean(groups.iter().map(|group| f64::from(u8::from(wanted(group)))));
     found.add("reward", mean(groups.iter().flat_map(|group| group.rewards.iter().copied())));
     found.add("reward_std", mean(groups.iter().map(|group| deviation(&group.rewards))));
-    found.add("frac_reward_zero_std", share(&|group| group.dead != Dead::No));
-    found.add("groups/frac_mixed", share(&|group| group.dead == Dead::No));
-    found.add("groups/frac_all_best", share(&|group| group.dead == Dead::Best));
-    found.add("groups/frac_all_worst", share(&|group| group.dead == Dead::Worst));
+    found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
+    found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
+    found.add("groups/frac_all_best", share(&|group| group.signal == GroupSignal::AllMax));
+    found.add("groups/frac_all_worst", share(&|group| matches!(group.signal, GroupSignal::AllMin | GroupSignal::AllEqual)));
     let scores = || groups.iter().flat_map(|group| &group.scores);
     for tier in Tier::ALL {
         found.add(&format!("tiers/{}", tier.name()), mean(scores().map(|score| f64::from(u8::from(score.tier == tier)))));

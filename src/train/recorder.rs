@@ -188,7 +188,7 @@ impl<'a> Recorder<'a> {
             advantages: group.advantages.clone(),
             token_counts: group.completions.iter().map(|completion| completion.token_ids.len()).collect(),
             stop_reasons: group.completions.iter().map(|completion| completion.stop.name().to_owned()).collect(),
-            dead: group.dead,
+            signal: group.signal,
             replaced,
             file: place.file,
             line: place.line,

@@ -1,6 +1,6 @@
 //! One step's groups: prompts in their order, completions, scores, advantages.
 
-use crate::advantage::{Dead, group_advantages, group_signal};
+use crate::advantage::{GroupSignal, group_advantages, group_signal};
 use crate::config::TrainConfig;
 use crate::dataset::order::epoch_order;
 use crate::model::Adapters;
@@ -22,7 +22,7 @@ pub(super) struct ScoredGroup {
     pub(super) scores: Vec<Score>,
     pub(super) rewards: Vec<f64>,
     pub(super) advantages: Vec<f64>,
-    pub(super) dead: Dead,
+    pub(super) signal: GroupSignal,
 }
 
 /// What a step learns from.
@@ -30,14 +30,14 @@ pub(super) struct ScoredGroup {
 pub(super) struct StepRollout {
     /// The groups that count.
     pub(super) groups: Vec<ScoredGroup>,
-    /// Dead groups that others took the place of (`dynamic_sampling`).
+    /// Zero-variance groups that others took the place of (`dynamic_sampling`).
     pub(super) replaced: Vec<ScoredGroup>,
     /// Seconds of drawing and of scoring.
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
 }
 
-/// How often dead groups are replaced before a step goes on with fewer.
+/// How often zero-variance groups are replaced before a step goes on with fewer.
 const REFILL_ROUNDS: usize = 3;
 
 /// The groups of steps `first_step ..= first_step + steps - 1`, all drawn with the weights as they are. Moves the data cursor.
@@ -69,12 +69,12 @@ pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
 
 fn refill(job: &mut Job, step: u64, groups: &mut StepRollout, wanted: usize) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
-        let (alive, dead): (Vec<_>, Vec<_>) = groups.groups.drain(..).partition(|group| group.dead == Dead::No);
-        groups.groups = alive;
-        if dead.is_empty() {
+        let (mixed, zero_variance): (Vec<_>, Vec<_>) = groups.groups.drain(..).partition(|group| group.signal == GroupSignal::Mixed);
+        groups.groups = mixed;
+        if zero_variance.is_empty() {
             return Ok(());
         }
-        groups.replaced.extend(dead);
+        groups.replaced.extend(zero_variance);
         let missing = wanted - groups.groups.len();
         let places = take(job, missing);
         for more in draw(job, &[(step, places)])? {
@@ -152,8 +152,8 @@ fn score(job: &Job, prompts: Vec<usize>, drawn: Vec<Vec<Completion>>) -> Result<
         let scores: Vec<Score> = scores.by_ref().take(texts.len()).collect();
         let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
         let advantages = group_advantages(&rewards, job.config.advantage);
-        let dead = group_signal(&rewards, scores.iter().all(Score::is_full));
-        ScoredGroup { prompt, dead, completions, texts, scores, rewards, advantages }
+        let signal = group_signal(&rewards, scores.iter().all(Score::is_max), scores.iter().all(Score::is_min));
+        ScoredGroup { prompt, signal, completions, texts, scores, rewards, advantages }
     };
     Ok(prompts.into_iter().zip(drawn).zip(texts).map(group).collect())
 }
@@ -163,12 +163,12 @@ pub(super) fn policy_batch(job: &Job, groups: &[ScoredGroup]) -> (Vec<PolicyGrou
     select(&job.config, groups, |prompt| job.prompts.train[prompt].token_ids.clone())
 }
 
-/// Dead groups are left out (their gradient is 0) unless a KL is wanted, but they count; masked completions and replaced groups do not.
+/// Zero-variance groups are left out (their gradient is 0) unless a KL is wanted, but they count; masked completions and replaced groups do not.
 fn select(config: &TrainConfig, groups: &[ScoredGroup], prompt_tokens: impl Fn(usize) -> Vec<u32>) -> (Vec<PolicyGroup>, StepTotals) {
     let counts = |completion: &Completion| !is_masked(config, completion);
     let completions = || groups.iter().flat_map(|group| &group.completions).filter(|completion| counts(completion));
     let totals = StepTotals { sequences: completions().count(), tokens: completions().map(|completion| completion.token_ids.len()).sum() };
-    let wanted = groups.iter().filter(|group| group.dead == Dead::No || config.kl_beta > 0.0);
+    let wanted = groups.iter().filter(|group| group.signal == GroupSignal::Mixed || config.kl_beta > 0.0);
     let policy = wanted.map(|group| PolicyGroup {
         prompt: prompt_tokens(group.prompt),
         samples: group.completions.iter().zip(&group.advantages).filter(|(completion, _)| counts(completion)).map(sample).collect(),
@@ -214,14 +214,14 @@ mod tests {
             texts: Vec::new(),
             scores: Vec::new(),
             advantages: group_advantages(&rewards, crate::advantage::Advantage::Standardized),
-            dead: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
+            signal: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0), false),
             rewards,
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn every_counted_completion_is_learnt_from_once_or_belongs_to_a_dead_group(
+        fn every_counted_completion_is_learnt_from_once_or_belongs_to_a_zero_variance_group(
             shapes in proptest::collection::vec(proptest::collection::vec((1usize..9, proptest::bool::ANY, 0u8..3), 2..5), 1..6),
             masking in proptest::bool::ANY, kl in proptest::bool::ANY,
         ) {
@@ -249,9 +249,9 @@ mod tests {
     }
 
     #[test]
-    fn dead_groups_count_and_masked_completions_do_not() {
+    fn zero_variance_groups_count_and_masked_completions_do_not() {
         let mixed = || group(&[(3, false, 1.0), (5, true, 0.0)]);
-        let dead = || group(&[(2, false, 1.0), (4, false, 1.0)]);
+        let equal = || group(&[(2, false, 1.0), (4, false, 1.0)]);
         let all_cut = || group(&[(7, true, 0.0), (7, true, 0.5)]);
         // (settings, groups) -> (completions of each forwarded group, N, M).
         let check = |set: &[&str], groups: &[ScoredGroup], forwarded: &[usize], sequences, tokens| {
@@ -259,12 +259,12 @@ mod tests {
             let found: Vec<usize> = policy.iter().map(|group| group.samples.len()).collect();
             assert_eq!((found.as_slice(), totals), (forwarded, StepTotals { sequences, tokens }), "{set:?}");
         };
-        check(&[], &[mixed(), dead()], &[2], 4, 14);
-        check(&["kl_beta=0.1"], &[mixed(), dead()], &[2, 2], 4, 14);
-        check(&["overlong_masking=true"], &[mixed(), dead()], &[1], 3, 9);
-        check(&["overlong_masking=true"], &[all_cut(), dead()], &[], 2, 6);
-        check(&["overlong_masking=true", "kl_beta=0.1"], &[all_cut(), dead()], &[2], 2, 6);
-        check(&[], &[dead(), dead()], &[], 4, 12);
+        check(&[], &[mixed(), equal()], &[2], 4, 14);
+        check(&["kl_beta=0.1"], &[mixed(), equal()], &[2, 2], 4, 14);
+        check(&["overlong_masking=true"], &[mixed(), equal()], &[1], 3, 9);
+        check(&["overlong_masking=true"], &[all_cut(), equal()], &[], 2, 6);
+        check(&["overlong_masking=true", "kl_beta=0.1"], &[all_cut(), equal()], &[2], 2, 6);
+        check(&[], &[equal(), equal()], &[], 4, 12);
         // A replaced group is no longer among a step's groups, so it is in neither.
         check(&[], &[mixed()], &[2], 2, 8);
     }

@@ -29,7 +29,7 @@ pub struct LossSettings {
     pub max_completion_tokens: usize,
 }
 
-/// Denominators: those of the whole optimizer step, dead groups included, refilled groups and masked completions not.
+/// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked completions not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTotals {
     /// N.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use grpo_tui::advantage::Dead;
+use grpo_tui::advantage::GroupSignal;
 use grpo_tui::run::{RunDirectory, RunState, State, Status, list_checkpoints, read_evals, read_step};
 
 use crate::program::{call, sample_data, stdout};
@@ -32,8 +32,8 @@ fn it_has_something_for_every_screen() {
     let state = RunState::read(&run).unwrap();
     assert_eq!((state.skipped, state.gaps, state.unknown, state.last_step), (0, 0, 0, 40));
     assert_eq!(State::observe(&run).unwrap().status, Status::Finished);
-    let groups = |dead| state.groups.values().flat_map(|groups| groups.values()).filter(|group| group.dead == dead).count();
-    assert!(groups(Dead::No) > 20 && groups(Dead::Best) > 20 && groups(Dead::Worst) > 0);
+    let groups = |signal| state.groups.values().flat_map(|groups| groups.values()).filter(|group| group.signal == signal).count();
+    assert!(groups(GroupSignal::Mixed) > 20 && groups(GroupSignal::AllMax) > 20 && groups(GroupSignal::AllEqual) > 0);
     assert!(state.alerts.len() >= 2 && !state.notes.is_empty() && !state.controls.is_empty());
     let (base, trained) = (state.latest_eval("test", "base").unwrap(), state.latest_eval("test", "trained").unwrap());
     assert!(trained.summary.valid > base.summary.valid + 0.2, "it learns visibly");

@@ -90,7 +90,7 @@ fn advantages_and_the_share_of_mixed_groups() {
             );
         }
     }
-    let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), dead: group_signal(&rewards, false), rewards };
+    let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), signal: group_signal(&rewards, false, false), rewards };
     let signal = Signal { groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(), ..Signal::default() };
     for (size, expected) in read::<std::collections::BTreeMap<String, f64>>(&golden["informative"]) {
         let size: usize = size.parse().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use grpo_tui::advantage::Dead;
+use grpo_tui::advantage::GroupSignal;
 use grpo_tui::run::events::{Checkpoint, Eval, Group, Phase, Run, Step};
 use grpo_tui::run::{EvalSummary, Event, EventBody, TagSummary};
 
@@ -106,7 +106,7 @@ fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
         rewards,
         token_counts: (0..8).map(|_| (noise.next() * 200.0) as usize).collect(),
         stop_reasons: vec!["stop".into(); 8],
-        dead: [Dead::No, Dead::Best, Dead::Worst][(noise.next() * 3.0) as usize],
+        signal: [GroupSignal::Mixed, GroupSignal::AllMax, GroupSignal::AllMin, GroupSignal::AllEqual][(noise.next() * 4.0) as usize],
         file: format!("rollouts/{:06}.jsonl", step.div_ceil(100) * 100),
         line,
     }

@@ -139,8 +139,6 @@ fn replaced_groups_are_marked() {
     for (step, groups) in &state.groups {
         let replaced = groups.values().filter(|group| group.replaced).count();
         assert_eq!(replaced as f64, state.metrics["groups/replaced"].at(*step).unwrap());
-        let counts = state.group_counts[step];
-        assert_eq!((counts.mixed + counts.best + counts.worst) as usize, groups.len() - replaced);
         let stored = grpo_tui::run::read_step(run.path(), *step).unwrap();
         assert_eq!(stored.iter().filter(|group| group.replaced).count(), replaced);
         all += replaced;

@@ -13,7 +13,7 @@ use grpo_tui::run::{
     AcceptedRequest, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
     RunState, State, Status, Verb, Worker,
 };
-use grpo_tui::score::Scorer;
+use grpo_tui::score::{Score, Scorer};
 use grpo_tui::task::Task;
 use grpo_tui::view::message::RunNews;
 use grpo_tui::view::messages::Level;
@@ -106,7 +106,7 @@ impl Written {
                 replaced: false,
                 step,
                 prompt_id: name.into(),
-                dead: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0)),
+                signal: group_signal(&rewards, scores.iter().all(Score::is_max), scores.iter().all(Score::is_min)),
                 tiers: scores.iter().map(|score| score.tier.name().to_owned()).collect(),
                 rewards,
                 advantages,

@@ -163,13 +163,14 @@ impl Text<'_> {
         };
         lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.in_words(), signal.advice.why), role, marks));
         lines.push(Line::from(format!(
-            "{} of {} groups mixed ({} to {}), {} all max, {} all equal",
+            "{} of {} groups mixed ({} to {}), {} all max, {} all min, {} all equal",
             percent(signal.informative),
             signal.prompts,
             percent(signal.informative_interval[0]),
             percent(signal.informative_interval[1]),
-            percent(signal.all_best),
-            percent(signal.all_worst)
+            percent(signal.all_max),
+            percent(signal.all_min),
+            percent(signal.all_equal)
         )));
         for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
             let theme = &self.model.shared.theme;

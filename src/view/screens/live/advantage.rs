@@ -31,7 +31,7 @@ fn figure(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::advantage::{Dead, group_advantages, group_signal};
+    use crate::advantage::{group_advantages, group_signal};
 
     #[test]
     fn the_formula_gives_what_it_says() {
@@ -39,7 +39,7 @@ mod tests {
             let row = Row {
                 rewards: rewards.to_vec(),
                 advantages: group_advantages(rewards, kind),
-                dead: group_signal(rewards, true),
+                signal: group_signal(rewards, true, false),
                 ..Row::default()
             };
             assert_eq!(explained(&row, member, kind), expected);
@@ -51,6 +51,5 @@ mod tests {
         check(&[1.0; 8], 3, Standardized, "all 8 completions earn 1.000: zero variance, advantage 0");
         check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "not scored: advantage 0, excluded from the mean");
         check(&[0.0, 1.0], 9, Standardized, "");
-        assert_eq!(Dead::default(), Dead::No);
     }
 }

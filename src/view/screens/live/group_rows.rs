@@ -1,7 +1,8 @@
 //! The groups of a step as data: from the run's latest events, else from its rollouts, which reach further back.
 
-use crate::advantage::{Dead, group_signal};
+use crate::advantage::{GroupSignal, group_signal};
 use crate::run::events::Group;
+use crate::score::Score;
 use crate::view::model::Model;
 
 use super::rollouts::Sampled;
@@ -13,7 +14,7 @@ pub(super) struct Row {
     pub(super) rewards: Vec<f64>,
     pub(super) tiers: Vec<String>,
     pub(super) advantages: Vec<f64>,
-    pub(super) dead: Dead,
+    pub(super) signal: GroupSignal,
     /// Dynamic sampling put others in its place.
     pub(super) replaced: bool,
 }
@@ -33,11 +34,14 @@ impl Row {
     /// Why nothing is learned from it, in a few words; `None` where something is.
     pub(super) fn zero_variance_reason(&self) -> Option<String> {
         let first = self.tiers.first().map_or("", String::as_str);
-        let why = match self.dead {
-            Dead::No => return None,
-            Dead::Best => "all max".to_owned(),
-            Dead::Worst if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => format!("all {first}"),
-            Dead::Worst => "all equal".to_owned(),
+        let why = match self.signal {
+            GroupSignal::Mixed => return None,
+            GroupSignal::AllMax => "all max".to_owned(),
+            GroupSignal::AllMin | GroupSignal::AllEqual if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => {
+                format!("all {first}")
+            }
+            GroupSignal::AllMin => "all min".to_owned(),
+            GroupSignal::AllEqual => "all equal".to_owned(),
         };
         Some(if self.replaced { format!("replaced, {why}") } else { why })
     }
@@ -61,24 +65,24 @@ pub(super) fn from_event(group: &Group) -> Row {
         rewards: group.rewards.clone(),
         tiers: group.tiers.clone(),
         advantages: group.advantages.clone(),
-        dead: group.dead,
+        signal: group.signal,
         replaced: group.replaced,
     }
 }
 
 fn from_rollout(group: &Sampled) -> Row {
     let completions = || group.completions.iter();
-    let tier = |score: &Option<crate::score::Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
+    let tier = |score: &Option<Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
-    let solved = completions().all(|completion| completion.score.as_ref().is_some_and(crate::score::Score::is_full));
-    let dead = group_signal(&rewards, solved);
+    let every = |is: fn(&Score) -> bool| completions().all(|completion| completion.score.as_ref().is_some_and(is));
+    let signal = group_signal(&rewards, every(Score::is_max), every(Score::is_min));
     Row {
         prompt_id: group.prompt_id.clone(),
         rewards,
         tiers,
         advantages: completions().map(|one| one.advantage).collect(),
-        dead,
+        signal,
         replaced: group.replaced,
     }
 }

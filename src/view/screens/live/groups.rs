@@ -62,9 +62,9 @@ pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) ->
 /// Lines of the head, and the sentence below.
 fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
-    let (dead, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
+    let (equal, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
     let replaced = if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
-    let footer = if height >= 4 { wrapped(&(zero_variance_text(dead, all) + &replaced), columns) } else { Vec::new() };
+    let footer = if height >= 4 { wrapped(&(zero_variance_text(equal, all) + &replaced), columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
 
@@ -83,12 +83,12 @@ fn nothing(model: &Model, run: &FollowedRun, step: u64) -> String {
     }
 }
 
-fn zero_variance_text(dead: usize, all: usize) -> String {
-    match dead {
+fn zero_variance_text(equal: usize, all: usize) -> String {
+    match equal {
         0 => format!("All {all} groups are mixed."),
-        _ if dead == all => format!("All {all} groups have zero variance: no gradient."),
+        _ if equal == all => format!("All {all} groups have zero variance: no gradient."),
         1 => format!("1 of {all} groups has zero variance ({:.0}%).", 100.0 / all as f64),
-        _ => format!("{dead} of {all} groups have zero variance ({:.0}%).", 100.0 * dead as f64 / all as f64),
+        _ => format!("{equal} of {all} groups have zero variance ({:.0}%).", 100.0 * equal as f64 / all as f64),
     }
 }
 

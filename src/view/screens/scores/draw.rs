@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use super::listing::{self, Shown};
 use super::scoring::Scored;
 use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, score_details, summary};
-use crate::advantage::Dead;
+use crate::advantage::GroupSignal;
 use crate::score::Fault;
 use crate::view::model::Model;
 use crate::view::pane::pane;
@@ -185,9 +185,10 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
         return Line::styled(name.to_owned(), theme.style(Role::Title));
     };
     let (what, role) = match group.state {
-        Dead::No => ("mixed", Role::Good),
-        Dead::Best => ("zero variance: all max", Role::Faint),
-        Dead::Worst => ("zero variance: all equal", Role::Warning),
+        GroupSignal::Mixed => ("mixed", Role::Good),
+        GroupSignal::AllMax => ("zero variance: all max", Role::Faint),
+        GroupSignal::AllMin => ("zero variance: all min", Role::Warning),
+        GroupSignal::AllEqual => ("zero variance: all equal", Role::Warning),
     };
     Line::from(vec![
         Span::styled(format!("{name}  "), theme.style(Role::Title)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::items::{Item, Items};
-use crate::advantage::{Advantage, Dead, STANDARD_DEVIATION_FLOOR, group_advantages, group_signal};
+use crate::advantage::{Advantage, GroupSignal, STANDARD_DEVIATION_FLOOR, group_advantages, group_signal};
 use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
 
 /// Whether somebody still waits for what is computed.
@@ -36,7 +36,7 @@ pub struct Group {
     /// Sample standard deviation of the rewards; 0 of fewer than two.
     pub deviation: f64,
     /// Whether it teaches nothing, and why.
-    pub state: Dead,
+    pub state: GroupSignal,
 }
 
 /// Counts of scored completions.
@@ -76,12 +76,14 @@ pub struct Impact {
 pub fn formula(advantage: Advantage, reward: f64, group: &Group, found: f64) -> String {
     let count = group.members.len();
     match (group.state, advantage) {
-        (Dead::Best | Dead::Worst, _) => format!("0: all {count} rewards are {reward:.3} (zero variance)"),
-        (Dead::No, Advantage::Standardized) => {
+        (GroupSignal::AllMax | GroupSignal::AllMin | GroupSignal::AllEqual, _) => {
+            format!("0: all {count} rewards are {reward:.3} (zero variance)")
+        }
+        (GroupSignal::Mixed, Advantage::Standardized) => {
             format!("({reward:.3} - {:.3}) / ({:.3} + {STANDARD_DEVIATION_FLOOR}) = {found:+.3}", group.mean, group.deviation)
         }
-        (Dead::No, Advantage::Centered) => format!("{reward:.3} - {:.3} = {found:+.3}", group.mean),
-        (Dead::No, Advantage::LeaveOneOut) => {
+        (GroupSignal::Mixed, Advantage::Centered) => format!("{reward:.3} - {:.3} = {found:+.3}", group.mean),
+        (GroupSignal::Mixed, Advantage::LeaveOneOut) => {
             let others = (group.mean * count as f64 - reward) / (count as f64 - 1.0);
             format!("{reward:.3} - {others:.3} (mean of the other {}) = {found:+.3}", count - 1)
         }
@@ -103,8 +105,8 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: Wanted<'_>) -> Option<
     for group in &mut groups {
         let rewards: Vec<f64> = group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
-        let solved = group.members.iter().filter_map(|place| scores.get(*place)).all(Score::is_full);
-        group.state = group_signal(&rewards, solved);
+        let members = || group.members.iter().filter_map(|place| scores.get(*place));
+        group.state = group_signal(&rewards, members().all(Score::is_max), members().all(Score::is_min));
         for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
             if let Some(advantage) = advantages.get_mut(*place) {
                 *advantage = found;
@@ -162,7 +164,7 @@ fn impact(step: u64, scored: &Scored) -> Impact {
     for group in &scored.groups {
         let stored = group.members.iter().filter_map(|place| scored.items.all.get(*place)?.stored);
         let taught = stored.map(|stored| stored.advantage).any(|advantage| advantage != 0.0);
-        match (taught, group.state == Dead::No) {
+        match (taught, group.state == GroupSignal::Mixed) {
             (false, true) => found.revived += 1,
             (true, false) => found.silenced += 1,
             _ => {}
@@ -237,8 +239,8 @@ mod tests {
             Advantage::LeaveOneOut,
             ["1.000 - 0.500 (mean of the other 3) = +0.500", "0.500 - 0.667 (mean of the other 3) = -0.167"],
         );
-        let dead = "0: all 2 rewards are 1.000 (zero variance)";
-        check(&[VALID, VALID], Advantage::Standardized, [dead, dead]);
+        let equal = "0: all 2 rewards are 1.000 (zero variance)";
+        check(&[VALID, VALID], Advantage::Standardized, [equal, equal]);
         let tally = scored(&items(&mixed, Advantage::Centered)).tally;
         assert_eq!((tally.tiers, tally.tolerant, tally.exact), ([1, 1, 2], 2, (0, 0)));
         assert_eq!(tally.failures, [(FailureClass::Prose, 1), (FailureClass::MissingKey, 1)]);
@@ -258,7 +260,7 @@ mod tests {
         };
         let none = Impact { step: 7, completions: 2, ..Impact::default() };
         check([stored(1.0, Tier::Valid, 0.7), stored(0.5, Tier::Invalid, -0.7)], none);
-        // The second was valid: a dead group that would teach.
+        // The second was valid: a zero-variance group that would be informative.
         check(
             [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
             Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, ..none },

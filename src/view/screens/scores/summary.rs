@@ -75,13 +75,19 @@ fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -
 }
 
 fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
-    use crate::advantage::Dead;
+    use crate::advantage::GroupSignal;
     let several: Vec<_> = scored.groups.iter().filter(|group| group.members.len() > 1).collect();
     if several.is_empty() {
         return;
     }
     let count = |state| several.iter().filter(|group| group.state == state).count();
-    let text = format!("groups: {} mixed, {} all max, {} all equal", count(Dead::No), count(Dead::Best), count(Dead::Worst));
+    let text = format!(
+        "groups: {} mixed, {} all max, {} all min, {} all equal",
+        count(GroupSignal::Mixed),
+        count(GroupSignal::AllMax),
+        count(GroupSignal::AllMin),
+        count(GroupSignal::AllEqual)
+    );
     lines.push(Line::styled(text, theme.style(Role::Faint)));
 }
 
