@@ -10,8 +10,17 @@ mod program;
 #[path = "../tests/view/pty_session.rs"]
 mod session;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use grpo_tui::config::Advantage;
+use grpo_tui::run::Series;
+use grpo_tui::score::Scorer;
+use grpo_tui::task::Task;
+use grpo_tui::view::screens::scores::{items, scoring};
+use grpo_tui::view::style_role::Role;
+use grpo_tui::view::theme::Theme;
+use grpo_tui::view::widgets::chart::{Chart, Curve};
 use live_run::LiveRun;
 use session::{Session, Start};
 
@@ -24,6 +33,8 @@ fn main() {
         return;
     }
     println!("{:<58} {:>12} {:>12}", "figure", "median", "p99");
+    charts();
+    scoring_again();
     starts();
     keys_during_a_run();
     bytes(&[], "bytes a second, live run, 120 x 36");
@@ -41,6 +52,41 @@ fn row(figure: &str, mut samples: Vec<f64>, unit: &str) {
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+/// A chart of a long run, in this process.
+fn charts() {
+    let series: Series = (1..=100_000).map(|step| (step, (step % 977) as f64 / 977.0)).collect();
+    for (figure, smoothing, steps) in [
+        ("chart of 100,000 steps, smoothed", 0.9, (1, 100_000)),
+        ("chart of 100,000 steps, raw", 0.0, (1, 100_000)),
+        ("chart of 200 of 100,000 steps, smoothed", 0.9, (50_000, 50_200)),
+    ] {
+        let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &series, smoothing, last: 100_000 };
+        let chart = Chart { curves: vec![curve], steps, ..Chart::default() };
+        let sample = || {
+            let begin = Instant::now();
+            std::hint::black_box(chart.lines(&Theme::default(), 72, 12));
+            milliseconds(begin.elapsed())
+        };
+        row(figure, (0..20).map(|_| sample()).collect(), "ms");
+    }
+}
+
+/// Every stored completion of a run against the text of the schema, as after a keystroke in it.
+fn scoring_again() {
+    let (run, task) = (program::sample_data("finished-run"), Task::embedded("invoice").unwrap());
+    let rows = items::rows_of_run(&run.join("task"));
+    let all: Vec<_> =
+        (0..64).map(|index| (index, Arc::new(items::Items::step(&run, index % 40 + 1, &rows, Advantage::Standardized).unwrap()))).collect();
+    let count: usize = all.iter().map(|(_, items)| items.all.len()).sum();
+    let sample = || {
+        let begin = Instant::now();
+        let scorer = Scorer::new(&task.with_schema_text(&task.schema_text).unwrap()).unwrap();
+        assert_eq!(scoring::sum(&scoring::impacts(&all, &scorer, &|| true).unwrap()).completions, count);
+        milliseconds(begin.elapsed())
+    };
+    row(&format!("{count} completions scored again"), (0..20).map(|_| sample()).collect(), "ms");
 }
 
 /// From the process's start to the first whole picture in the emulator.

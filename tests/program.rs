@@ -106,14 +106,21 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// The sample task with a dozen training prompts, in `folder/task`.
-pub(crate) fn small_task(folder: &Path) -> PathBuf {
-    let (from, task) = (sample_data("invoice"), folder.join("task"));
-    copy_tree(&from, &task);
-    for (file, lines) in [("train.jsonl", 12), ("eval.jsonl", 4), ("eval-large.jsonl", 8), ("completions.jsonl", 4)] {
-        let text = fs::read_to_string(from.join(file)).unwrap();
-        fs::write(task.join(file), text.split_inclusive('\n').take(lines).collect::<String>()).unwrap();
+/// The sample task in `folder`, with so many prompts of its train, eval and test set.
+pub(crate) fn sample_task(folder: &Path, [train, eval, test]: [usize; 3]) {
+    copy_tree(&sample_data("invoice"), folder);
+    for (file, lines) in [("train.jsonl", train), ("eval.jsonl", eval), ("eval-large.jsonl", test)] {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        fs::write(folder.join(file), text.split_inclusive('\n').take(lines).collect::<String>()).unwrap();
     }
+}
+
+pub(crate) const ALL: [usize; 3] = [usize::MAX; 3];
+
+/// The sample task with few prompts, in `folder/task`.
+pub(crate) fn small_task(folder: &Path) -> PathBuf {
+    let task = folder.join("task");
+    sample_task(&task, [12, 4, 8]);
     task
 }
 

@@ -3,7 +3,7 @@
 use grpo_tui::dataset::PromptRow;
 use grpo_tui::dataset::health::{Checks, FindingKind, Health, Level, check};
 
-use crate::program::{call, call_anywhere};
+use crate::program::{ALL, call, call_anywhere, sample_task};
 
 fn row(text: &str) -> String {
     format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]}}\n", serde_json::json!(text))
@@ -121,9 +121,7 @@ fn the_command_checks_expected_against_the_schema_and_fails() {
 fn the_longest_prompt_follows_from_the_configuration() {
     // The sample task's prompts have some 90 tokens; `[train.model.tiny]`, `[train]`, a preset and the option decide in that order from the last.
     let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
-    }
+    sample_task(folder.path(), ALL);
     let settings = std::fs::read_to_string(folder.path().join("task.toml")).unwrap();
     let check = |own: &str, more: &[&str], expected: Option<&str>| {
         let (head, _) = settings.split_once("[train]").unwrap();

@@ -9,21 +9,12 @@ use grpo_tui::run::{EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, R
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
-/// Writes the task with 12 training, 6 eval and 8 proof prompts.
+use crate::program::sample_task;
+
+/// Writes the task with 12 training, 6 eval and 8 test prompts.
 pub(crate) fn write(folder: &Path) -> PathBuf {
     let task = folder.join("small");
-    std::fs::create_dir_all(&task).unwrap();
-    for (name, bytes) in Task::embedded_files("invoice").unwrap() {
-        let keep = match *name {
-            "train.jsonl" => 12,
-            "eval.jsonl" => 6,
-            "eval-large.jsonl" => 8,
-            _ => usize::MAX,
-        };
-        let text = std::str::from_utf8(bytes).unwrap();
-        let lines: String = text.split_inclusive('\n').take(keep).collect();
-        std::fs::write(task.join(name), lines).unwrap();
-    }
+    sample_task(&task, [12, 6, 8]);
     task
 }
 

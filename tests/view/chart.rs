@@ -99,28 +99,6 @@ fn the_cursor_reads_raw_and_smoothed_values() {
     check(9, None, None);
 }
 
-/// How long a chart of 100,000 steps takes to draw. Run with `--nocapture` to read it; it fails only where something grows out of hand.
-#[test]
-fn a_long_run_is_drawn_at_once() {
-    let long = series((0..100_000).map(|step| f64::from(step % 977) / 977.0));
-    let draw = |smoothing: f64, steps: (u64, u64)| {
-        let shown = chart(&long, smoothing, steps);
-        let begun = std::time::Instant::now();
-        let rounds = 20;
-        for _ in 0..rounds {
-            std::hint::black_box(shown.lines(&Theme::default(), 72, 12));
-        }
-        begun.elapsed() / rounds
-    };
-    for (what, smoothing, steps) in
-        [("all, smoothed", 0.9, (1, 100_000)), ("all, raw", 0.0, (1, 100_000)), ("200 steps, smoothed", 0.9, (50_000, 50_200))]
-    {
-        let took = draw(smoothing, steps);
-        println!("chart of 100,000 steps, {what}: {took:?}");
-        assert!(took < std::time::Duration::from_millis(500), "{what}: {took:?}");
-    }
-}
-
 /// Without colours a curve has a sign of its own, the same in the legend and in the chart.
 #[test]
 fn curves_are_told_apart_without_colours() {

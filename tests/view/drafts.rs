@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use grpo_tui::task::Task;
 use grpo_tui::view::Message;
 use grpo_tui::view::messages::Level;
 use grpo_tui::view::screens;
@@ -19,17 +18,7 @@ fn quick(mut stage: Stage) -> Stage {
 /// The screen with a task in a folder of the stage, with ten rows of training and one of the other sets; and that folder.
 fn few_rows() -> (Stage, PathBuf) {
     let stage = Stage::with(120, 36, |options| {
-        let folder = options.here.join("tasks/invoice");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in Task::embedded_files("invoice").unwrap() {
-            let most = match *name {
-                "train.jsonl" => 10,
-                "eval.jsonl" | "eval-large.jsonl" => 1,
-                _ => usize::MAX,
-            };
-            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(most).collect();
-            std::fs::write(folder.join(name), text).unwrap();
-        }
+        crate::program::sample_task(&options.here.join("tasks/invoice"), [10, 1, 1]);
     });
     let folder = stage.folder.path().join("tasks/invoice");
     (quick(stage), folder)

@@ -17,14 +17,7 @@ const PREPARATIONS: [&str; 12] = ["", "j", "G", "l", "home", "space", "down down
 fn stage() -> Stage {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
-        let folder = options.here.join("tasks/invoice");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-            // A short proof set: its rows are counted and checked anew for every action.
-            let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
-            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
-            std::fs::write(folder.join(name), text).unwrap();
-        }
+        crate::program::sample_task(&options.here.join("tasks/invoice"), [usize::MAX, usize::MAX, 20]);
         copy_run(&options.here.join("runs"), "20261119-090000-invoice-aaaaaa", "another", "failed");
         copy_run(&options.here.join("runs"), RUN, "small adapters", "finished");
     });

@@ -10,13 +10,7 @@ const RUN_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The embedded task as a folder below `home`, with a short proof set.
 fn task(home: &Path) {
-    let folder = home.join("tasks/invoice");
-    std::fs::create_dir_all(&folder).unwrap();
-    for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-        let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
-        let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
-        std::fs::write(folder.join(name), text).unwrap();
-    }
+    crate::program::sample_task(&home.join("tasks/invoice"), [usize::MAX, usize::MAX, 20]);
 }
 
 #[test]

@@ -231,11 +231,7 @@ fn the_printed_command_trains_what_the_form_does() {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
         options.shell = "/elsewhere".into();
-        let folder = options.here.join("tasks/invoice");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-            std::fs::write(folder.join(name), bytes).unwrap();
-        }
+        crate::program::sample_task(&options.here.join("tasks/invoice"), crate::program::ALL);
     });
     stage.keys("f5");
     let expected = format!("cd FOLDER && grpo-tui train invoice {} --detach", with_runs(&stage));
@@ -293,11 +289,8 @@ fn models_and_tasks_are_chosen_from_lists() {
         std::fs::write(model.join("model.safetensors"), "").unwrap();
         for name in ["one", "two"] {
             let folder = options.here.join("tasks").join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            for (file, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-                let text = String::from_utf8_lossy(bytes).replace("name = \"invoice\"", &format!("name = \"{name}\""));
-                std::fs::write(folder.join(file), text).unwrap();
-            }
+            crate::program::sample_task(&folder, crate::program::ALL);
+            super::runs::change(&folder.join("task.toml"), &[("name = \"invoice\"", &format!("name = \"{name}\""))]);
         }
         let runs = options.here.join("runs");
         std::fs::create_dir_all(&runs).unwrap();

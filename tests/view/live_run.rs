@@ -11,6 +11,7 @@ use crate::program::{copy_tree, sample_data};
 /// A copy of the recorded run whose first events are there, with this process as its worker.
 pub(crate) struct LiveRun {
     pub(crate) path: PathBuf,
+    #[cfg_attr(test, allow(dead_code, reason = "for benches"))]
     lines: Vec<(u64, String)>,
     state: StateWriter,
     /// Held as long as the run lives.
@@ -45,6 +46,7 @@ impl LiveRun {
     }
 
     /// Write what comes next at the pace at which it was recorded, for so long; the number of lines.
+    #[cfg_attr(test, allow(dead_code, reason = "for benches"))]
     pub(crate) fn go_on(&mut self, how_long: Duration) -> usize {
         let mut file = std::fs::OpenOptions::new().append(true).open(self.path.join("events.jsonl")).unwrap();
         let (start, mut written) = (Instant::now(), 0);

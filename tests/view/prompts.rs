@@ -1,12 +1,9 @@
 //! Tests: the prompts screen on the real embedded task and on its copies.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::task::PromptSet;
 use grpo_tui::view::Message;
-use grpo_tui::view::screens::{self, Change};
-use grpo_tui::view::shared::OpenTask;
 
 use super::harness::Stage;
 
@@ -19,15 +16,8 @@ fn stage(columns: u16, rows: u16) -> Stage {
 /// The screen with a task in a folder of the stage, after `change` had its way with the files.
 fn in_folder(change: impl FnOnce(&Path)) -> (Stage, PathBuf) {
     let mut stage = Stage::with(120, 36, |options| {
-        let folder = options.here.join("tasks/invoice");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in Task::embedded_files("invoice").unwrap() {
-            // A short test set: every edit counts all rows anew.
-            let lines = if *name == "eval-large.jsonl" { 20 } else { usize::MAX };
-            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(lines).collect();
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-        change(&folder);
+        crate::program::sample_task(&options.here.join("tasks/invoice"), [usize::MAX, usize::MAX, 20]);
+        change(&options.here.join("tasks/invoice"));
     });
     stage.keys("f3");
     let folder = stage.folder.path().join("tasks/invoice");
@@ -276,32 +266,4 @@ fn every_size_holds_with_every_pane() {
         }
         stage.keys("esc esc esc");
     }
-}
-
-/// Keys over a hundred thousand rows: run with `--ignored --nocapture` to see the numbers.
-#[test]
-#[ignore = "measures; nothing to fail on a busy machine"]
-fn a_key_over_a_hundred_thousand_rows() {
-    let mut stage = stage(160, 48);
-    let open = stage.model.shared.task.clone().unwrap();
-    let mut rows = open.rows.clone();
-    let train = rows[&PromptSet::Train].as_ref().unwrap().clone();
-    rows.insert(PromptSet::Train, Ok((0..100_000).map(|index| train[index % train.len()].clone()).collect()));
-    stage.model.shared.task =
-        Some(Arc::new(OpenTask { task: open.task.clone(), typed: open.typed.clone(), rows, samples: open.samples.clone() }));
-    // The counting is left out: it runs beside the view.
-    drop(screens::changed(&mut stage.model, Change::Task));
-    assert_eq!(stage.model.prompts.shown.len(), 100_550);
-    let mut took = Vec::new();
-    for key in ["j", "k", "pagedown", "G", "g", "j"].iter().cycle().take(600) {
-        let begin = std::time::Instant::now();
-        stage.keys(key);
-        _ = stage.buffer();
-        took.push(begin.elapsed());
-    }
-    took.sort();
-    println!("key to picture over 100,550 rows: median {:?}, 99th percentile {:?}, worst {:?}", took[300], took[594], took[599]);
-    let begin = std::time::Instant::now();
-    stage.keys("/").types("tag:messy kr").keys("enter");
-    println!("twelve letters of a filter, each filtered at once: {:?}", begin.elapsed());
 }

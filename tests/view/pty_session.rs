@@ -142,6 +142,7 @@ impl Session {
     }
 
     /// Bytes that the program has written so far.
+    #[cfg_attr(test, allow(dead_code, reason = "for benches"))]
     pub(crate) fn bytes(&self) -> u64 {
         self.heard.bytes.load(Ordering::Relaxed)
     }
@@ -211,13 +212,12 @@ impl Session {
     }
 
     /// Wait until a process has ended, whoever takes note of it.
-    pub(crate) fn wait_gone(&self, process: i32) -> Duration {
+    pub(crate) fn wait_gone(&self, process: i32) {
         let start = Instant::now();
         while state_of(process).is_some_and(|state| state != 'Z') {
             assert!(start.elapsed() < PATIENCE, "process {process} still lives");
             std::thread::sleep(LOOK);
         }
-        start.elapsed()
     }
 
     /// The terminal vanishes, as when a connection breaks.

@@ -17,11 +17,7 @@ fn stage(columns: u16, rows: u16) -> Stage {
 /// The screen with a task in a folder of the stage, and that folder.
 fn in_folder(columns: u16, rows: u16) -> (Stage, PathBuf) {
     let mut stage = Stage::with(columns, rows, |options| {
-        let folder = options.here.join("tasks/invoice");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-            std::fs::write(folder.join(name), bytes).unwrap();
-        }
+        crate::program::sample_task(&options.here.join("tasks/invoice"), crate::program::ALL);
     });
     stage.keys("f2");
     let folder = stage.folder.path().join("tasks/invoice");

@@ -108,12 +108,7 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
 #[test]
 fn nothing_is_typed_into_a_text_that_is_being_saved() {
     let mut stage = Stage::with(120, 36, |options| {
-        let folder = options.here.join("tasks/invoice");
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in grpo_tui::task::Task::embedded_files("invoice").unwrap() {
-            let text: String = std::str::from_utf8(bytes).unwrap().split_inclusive('\n').take(10).collect();
-            std::fs::write(folder.join(name), if name.ends_with(".jsonl") { text.as_bytes() } else { bytes }).unwrap();
-        }
+        crate::program::sample_task(&options.here.join("tasks/invoice"), [10; 3]);
     });
     stage.keys("f3 i ctrl-end").types("FIRST");
     let chord = grpo_tui::view::key_chord::Chord::parse("ctrl-o").unwrap();
