@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, print, print_json};
-use crate::view::action::{self, Action, Place};
+use crate::view::action::{ActionInfo, Place};
+use crate::view::app;
 use crate::view::appearance::{Appearance, Given};
 use crate::view::keymap::Keymap;
 use crate::view::keymap_file::{self, KeymapRead};
-use crate::view::screens;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,7 +38,7 @@ fn check(file: &Path, json: bool) -> Outcome {
     if json {
         print_json(&format!("{:#}\n", json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})))?;
     } else {
-        let changed: Vec<&Action> = action::all().filter(|action| keymap.is_changed(action.id)).collect();
+        let changed: Vec<&ActionInfo> = app::actions().filter(|action| keymap.is_changed(action.id)).collect();
         let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
         let told = errors.iter().map(|text| format!("error: {text}\n")).chain(warnings.iter().map(|text| format!("warning: {text}\n")));
         print(&lines.chain(told).collect::<String>())?;
@@ -46,7 +46,7 @@ fn check(file: &Path, json: bool) -> Outcome {
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn keys(keymap: &Keymap, action: &Action) -> Vec<String> {
+fn keys(keymap: &Keymap, action: &ActionInfo) -> Vec<String> {
     keymap.keys(action).iter().map(ToString::to_string).collect()
 }
 
@@ -54,13 +54,13 @@ fn keys(keymap: &Keymap, action: &Action) -> Vec<String> {
 pub(super) fn place(place: Place) -> String {
     match place {
         Place::Everywhere => "everywhere".to_owned(),
-        Place::On(screen) => screens::of(screen).title.to_owned(),
-        Place::In(screen, pane) => format!("{}, {pane}", screens::of(screen).title),
+        Place::On(screen) => app::screen(screen).title().to_owned(),
+        Place::In(screen, pane) => format!("{}, {pane}", app::screen(screen).title()),
     }
 }
 
 fn document(keymap: &Keymap) -> Value {
-    let actions = action::all().map(|action| {
+    let actions = app::actions().map(|action| {
         let changed = keymap.is_changed(action.id);
         json!({"id": action.id, "title": action.title, "keys": keys(keymap, action), "default_keys": action.keys, "where": place(action.place), "changed": changed})
     });
@@ -68,7 +68,7 @@ fn document(keymap: &Keymap) -> Value {
 }
 
 fn table(keymap: &Keymap) -> String {
-    let rows: Vec<[String; 4]> = action::all()
+    let rows: Vec<[String; 4]> = app::actions()
         .map(|action| {
             let mark = if keymap.is_changed(action.id) { "*" } else { "" };
             [format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), place(action.place), action.title.to_owned()]

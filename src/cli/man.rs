@@ -56,7 +56,7 @@ fn actions() -> Roff {
     roff.control("SH", ["KEYS OF THE WORKBENCH"]);
     roff.text([roman("Keys of the program; a keymap file changes them, and "), bold("grpo-tui keys"), roman(" shows those in effect.")]);
     let mut last = None;
-    for action in crate::view::action::all() {
+    for action in crate::view::app::actions() {
         let place = super::keys::place(action.place);
         if last.as_ref() != Some(&place) {
             roff.control("SS", [place.as_str()]);

@@ -1,12 +1,12 @@
-//! The table of actions: what can be done, by which key, where, and why not now. Keys, help, hints, palette, manual and documentation come from it.
+//! What is told of an action: its name, title, keys and place. Keys, help, hints, palette, manual and documentation come from it.
 
+use super::app::Model;
 use super::message::Command;
-use super::model::{Model, Screen};
-use super::screens;
+use super::screens::Screen;
 
 /// One thing that a user can do.
 #[derive(Debug)]
-pub struct Action {
+pub struct ActionInfo {
     /// Its name in keymap files, such as `runs.pause`; unique.
     pub id: &'static str,
     /// In words, as the imperative: `Pause the run after its step`.
@@ -17,10 +17,6 @@ pub struct Action {
     pub keys: &'static [&'static str],
     /// Where it works.
     pub place: Place,
-    /// Why it cannot be done now.
-    pub blocked: fn(&Model) -> Option<String>,
-    /// Does it.
-    pub perform: fn(&mut Model) -> Vec<Command>,
     /// Other words for it, which find it in the palette before anything else.
     pub aliases: &'static [&'static str],
     /// Whether text is typed once it has begun. Where it cannot begin, the keys that follow must not be taken for commands.
@@ -37,6 +33,16 @@ pub enum Place {
     In(Screen, &'static str),
 }
 
+/// An action on the whole model.
+#[derive(Debug)]
+pub struct Action {
+    pub info: ActionInfo,
+    /// Why it cannot be done now.
+    pub blocked: fn(&Model) -> Option<String>,
+    /// Does it.
+    pub perform: fn(&mut Model) -> Vec<Command>,
+}
+
 impl Action {
     /// An action that can always be done.
     pub const fn new(
@@ -47,51 +53,21 @@ impl Action {
         place: Place,
         perform: fn(&mut Model) -> Vec<Command>,
     ) -> Self {
-        Self { id, title, hint, keys, place, blocked: |_| None, perform, aliases: &[], asks: false }
+        Self { info: ActionInfo { id, title, hint, keys, place, aliases: &[], asks: false }, blocked: |_| None, perform }
     }
 
     /// The same, found by other words too.
     pub const fn also(self, aliases: &'static [&'static str]) -> Self {
-        Self { aliases, ..self }
+        Self { info: ActionInfo { aliases, ..self.info }, ..self }
     }
 
     /// The same, with text typed into it.
     pub const fn asking(self) -> Self {
-        Self { asks: true, ..self }
+        Self { info: ActionInfo { asks: true, ..self.info }, ..self }
     }
 
     /// The same, blocked where `why` says a sentence.
     pub const fn unless(self, why: fn(&Model) -> Option<String>) -> Self {
         Self { blocked: why, ..self }
     }
-
-    /// Whether its keys count now, where the focus is.
-    pub fn is_here(&self, model: &Model) -> bool {
-        match self.place {
-            Place::Everywhere => true,
-            Place::On(screen) => screen == model.shared.screen,
-            Place::In(screen, pane) => screen == model.shared.screen && pane == screens::of(screen).pane_of(model),
-        }
-    }
-}
-
-/// Every action: those of the focused pane first, then the screen's, then the program's.
-pub fn all() -> impl Iterator<Item = &'static Action> {
-    screens::ALL.iter().flat_map(|screen| screen.actions.iter()).chain(super::global_actions::ACTIONS)
-}
-
-/// The action of that name.
-pub fn find(id: &str) -> Option<&'static Action> {
-    all().find(|action| action.id == id)
-}
-
-/// What can be done here, the nearest first: pane, screen, everywhere.
-pub fn here(model: &Model) -> Vec<&'static Action> {
-    let mut found: Vec<&Action> = all().filter(|action| action.is_here(model)).collect();
-    found.sort_by_key(|action| match action.place {
-        Place::In(..) => 0,
-        Place::On(_) => 1,
-        Place::Everywhere => 2,
-    });
-    found
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::app::Model;
 use super::keymap::Keymap;
-use super::model::Model;
 use super::settings::{Notifications, Settings};
 use super::terminal_capability::{Capability, ColourDepth, Ground};
 use super::theme::Theme;

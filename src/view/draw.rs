@@ -7,14 +7,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
-use super::action::Action;
+use super::action::ActionInfo;
+use super::app::{self, Model};
 use super::followed_run::short_id;
-use super::keymap::is_for_text;
 use super::messages::Notice;
-use super::model::{Model, Screen};
+use super::screens::Screen;
 use super::style_role::Role;
 use super::widgets::text_width::padded;
-use super::{action, popup, screens};
 
 const SMALLEST: (u16, u16) = (40, 10);
 
@@ -31,9 +30,11 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     }
     let [top, body, bottom] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
     frame.render_widget(Paragraph::new(header(model, top.width)).style(model.shared.theme.style(Role::Bar)), top);
-    (screens::of(model.shared.screen).draw)(model, frame, body);
+    model.screen().draw(model, frame, body);
     frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
-    popup::draw(model, frame, body);
+    if let Some(popup) = &model.shared.popup {
+        popup.draw(&model.palette_entries(), &model.shared.theme, frame, body);
+    }
     if model.shared.theme.ascii {
         in_ascii(frame.buffer_mut());
     }
@@ -54,7 +55,7 @@ fn one_line(model: &Model) -> String {
 /// The tabs, as text with their screen: full titles where they fit, else numbers with the current title. The current one stands in brackets.
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
     let tab = |(index, screen): (usize, Screen), full: bool| {
-        let title = screens::of(screen).title;
+        let title = app::screen(screen).title();
         let text = match (screen == model.shared.screen, full) {
             (true, _) => format!("[{} {title}]", index + 1),
             (false, true) => format!(" {} {title} ", index + 1),
@@ -132,13 +133,13 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
         return news(model, notice, columns as usize);
     }
     let bar = theme.style(Role::Bar);
-    let hint = |action: &Action| {
-        let key = model.shared.keymap.keys(action).into_iter().find(|key| !is_for_text(model, *key))?;
+    let hint = |action: &ActionInfo| {
+        let key = model.shared.keymap.keys(action).into_iter().find(|key| !model.is_for_text(*key))?;
         Some((format!(" {key}"), format!(" {} ", action.hint)))
     };
     let width = |(key, hint): &(String, String)| key.width() + hint.width();
-    let here = action::here(model);
-    let is_help = |action: &&Action| action.id == "help";
+    let here = model.actions_here();
+    let is_help = |action: &&ActionInfo| action.id == "help";
     let help = here.iter().copied().find(is_help).and_then(hint);
     let mut room = (columns as usize).saturating_sub(help.as_ref().map_or(0, width));
     let mut spans = Vec::new();
@@ -146,7 +147,7 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
         spans.push(Span::styled(key, bar.patch(theme.style(Role::Key))));
         spans.push(Span::styled(hint, bar));
     };
-    let hinted = |action: &&Action| !action.hint.is_empty() && !is_help(action) && (action.blocked)(model).is_none();
+    let hinted = |action: &&ActionInfo| !action.hint.is_empty() && !is_help(action) && model.blocked(action).is_none();
     for part in here.iter().copied().filter(hinted).filter_map(hint) {
         if width(&part) <= room {
             room -= width(&part);
@@ -170,7 +171,7 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     if mark.width() + text.width() <= columns {
         return Line::styled(format!("{mark}{text}"), style);
     }
-    let more = action::find("notices").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
+    let more = app::action("notices").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
     let more = more.map_or_else(String::new, |key| format!(" {key} more "));
     let room = columns.saturating_sub(mark.width() + more.width() + 1);
     Line::from(vec![

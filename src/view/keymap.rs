@@ -2,12 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crossterm::event::KeyCode;
-
-use super::action::{self, Action};
+use super::action::ActionInfo;
 use super::key_chord::Chord;
-use super::model::Model;
-use super::screens;
 
 /// Keys by action. Actions that are not named keep those of the table.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,7 +27,7 @@ impl Keymap {
         self.changed.contains_key(id)
     }
 
-    pub fn keys(&self, action: &Action) -> Vec<Chord> {
+    pub fn keys(&self, action: &ActionInfo) -> Vec<Chord> {
         match self.changed.get(action.id) {
             Some(keys) => keys.clone(),
             None => action.keys.iter().filter_map(|key| Chord::parse(key)).collect(),
@@ -39,22 +35,7 @@ impl Keymap {
     }
 
     /// The first key of an action as hints show it; empty where it has none.
-    pub fn shown(&self, action: &Action) -> String {
+    pub fn shown(&self, action: &ActionInfo) -> String {
         self.keys(action).first().map(Chord::to_string).unwrap_or_default()
     }
-
-    /// The action that a chord means where the focus is.
-    pub fn action(&self, model: &Model, chord: Chord) -> Option<&'static Action> {
-        if is_for_text(model, chord) {
-            return None;
-        }
-        action::here(model).into_iter().find(|action| self.keys(action).contains(&chord))
-    }
-}
-
-/// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions what no text can be.
-pub fn is_for_text(model: &Model, chord: Chord) -> bool {
-    let is_typing = (screens::of(model.shared.screen).is_typing)(model);
-    let is_tab = chord.code == KeyCode::Tab && chord.modifiers.is_empty();
-    is_typing && (!chord.is_command() || (is_tab && screens::takes_tab(model)))
 }

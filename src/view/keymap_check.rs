@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crossterm::event::{KeyCode, KeyModifiers};
 
-use super::action::{self, Action, Place};
+use super::action::{ActionInfo, Place};
+use super::app::actions;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
 
@@ -39,10 +40,10 @@ const EDITING: [char; 6] = ['u', 'k', 'w', 'e', 'x', 'v'];
 
 /// Everything that is wrong with a keymap, the worst first.
 pub fn check(keymap: &Keymap) -> Vec<Finding> {
-    let mut by_chord: BTreeMap<String, Vec<&'static Action>> = BTreeMap::new();
+    let mut by_chord: BTreeMap<String, Vec<&'static ActionInfo>> = BTreeMap::new();
     let mut warnings = Vec::new();
     let mut found = Vec::new();
-    for action in action::all() {
+    for action in actions() {
         let chords = keymap.keys(action);
         if chords.is_empty() && NEEDED.contains(&action.id) {
             let sentence = format!("no key left for `{}`", action.id);
@@ -80,7 +81,7 @@ fn meet(one: Place, other: Place) -> bool {
 }
 
 /// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that, such as tab in an editor.
-fn is_meant(keymap: &Keymap, one: &Action, other: &Action) -> bool {
+fn is_meant(keymap: &Keymap, one: &ActionInfo, other: &ActionInfo) -> bool {
     let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
     of_program
         && (matches!(one.place, Place::In(..)) || matches!(other.place, Place::In(..)))
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_program_binds_nothing_that_does_not_arrive() {
-        for action in action::all().filter(|action| action.id != "suspend") {
+        for action in actions().filter(|action| action.id != "suspend") {
             for chord in Keymap::default().keys(action) {
                 let taken =
                     chord.modifiers == KeyModifiers::CONTROL && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));

@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::action;
+use super::app;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
 use super::keymap_check::{Finding, check};
@@ -37,13 +37,13 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
     let mut places = Vec::new();
     for (id, value) in table.iter() {
         let id_text = id.get_ref().as_ref();
-        if value.get_ref().is_table() && action::find(id_text).is_none() {
+        if value.get_ref().is_table() && app::action(id_text).is_none() {
             let what = format!("write action ids in quotes, such as \"help\" = [\"?\"], not as the table [{id_text}]");
             found.errors.push(file.problem(id.span().start, &what));
             continue;
         }
-        let Some(action) = action::find(id_text) else {
-            let meant = meant(id_text, action::all().map(|action| action.id));
+        let Some(action) = app::action(id_text) else {
+            let meant = meant(id_text, app::actions().map(|action| action.id));
             let link = if meant.is_empty() { ";" } else { "" };
             let what = format!("unknown action `{id_text}`{meant}{link} `grpo-tui keys` lists all");
             found.errors.push(file.problem(id.span().start, &what));
@@ -102,7 +102,7 @@ mod tests {
     fn entries_count_unless_they_are_wrong() {
         let check = |text: &str, id: &str, keys: &[&str], errors: &[&str], warnings: &[&str]| {
             let found = read(&UserFile::new("keys.toml", text));
-            let shown: Vec<String> = found.keymap.keys(action::find(id).unwrap()).iter().map(ToString::to_string).collect();
+            let shown: Vec<String> = found.keymap.keys(app::action(id).unwrap()).iter().map(ToString::to_string).collect();
             assert_eq!(shown, keys, "{text}");
             for (told, expected) in [(&found.errors, errors), (&found.warnings, warnings)] {
                 assert_eq!(told.len(), expected.len(), "{text}: {told:?}");

@@ -1,11 +1,16 @@
 //! What happens to the view (messages), what the view asks of the world (commands), and work that runs beside it.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use super::model::Model;
-pub use super::work_sender::{Outlet, Senders};
+use super::app::Model;
+use super::screens::Screen;
+use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
 
 /// Something that happened.
@@ -44,9 +49,17 @@ pub enum RunNews {
     Unreadable(String),
 }
 
-/// What the world is asked to do.
+/// What is asked of the rest of the view, which `update` carries out, or of the terminal.
 #[derive(Debug)]
 pub enum Command {
+    /// Bring another screen to the front.
+    GoTo(Screen),
+    /// Follow a run, and make it the one of the screens Live, Scores and Eval.
+    ShowRun(PathBuf),
+    /// Compare these passes on the screen Eval.
+    Compare(Vec<EvalId>),
+    /// Tell every screen that something shared has changed.
+    Changed(Change),
     /// Leave. Runs go on.
     Quit,
     /// Stop this process as the shell's job control does, until it is continued.
@@ -79,8 +92,67 @@ pub enum Command {
     Redraw,
 }
 
-/// Changes the model by what work brought.
-pub type ModelUpdate = Box<dyn FnOnce(&mut Model) -> Vec<Command> + Send>;
+/// Something that screens share and that has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Another task, or the task read again.
+    Task,
+    /// The schema in the editor was compiled, or could not be.
+    Schema,
+    /// Another run is the current one.
+    CurrentRun,
+    /// There is news of the current run.
+    RunNews,
+    /// A file was written, by an external editor or by this program.
+    File(PathBuf),
+    /// A second has passed.
+    Second,
+}
+
+/// What belongs to one screen alone, or to none (`()`), and can be changed by an [`Update`].
+pub trait Part: Any {
+    /// What all screens share; always the same type, which this file need not know.
+    type Shared: Any;
+}
+
+/// The model, as an [`Update`] sees it.
+pub trait Parts {
+    /// The screen's own part of that type, and what all screens share.
+    fn parts(&mut self, screen: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)>;
+    /// All of it.
+    fn whole(&mut self) -> &mut Model;
+}
+
+/// What a result of work, or the answer to a question, does to one screen and to what all screens share.
+pub struct Update(Box<dyn FnOnce(&mut dyn Parts) -> Vec<Command> + Send>);
+
+impl Update {
+    /// An update of the screen whose own part is an `X`; of none where that is `()`.
+    pub fn new<X: Part>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+        Self(Box::new(move |model| {
+            let Some((screen, shared)) = model.parts(TypeId::of::<X>()) else { return Vec::new() };
+            match (screen.downcast_mut::<X>(), shared.downcast_mut::<X::Shared>()) {
+                (Some(screen), Some(shared)) => apply(screen, shared),
+                _ => Vec::new(),
+            }
+        }))
+    }
+
+    pub fn whole(apply: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {
+        Self(Box::new(move |model| apply(model.whole())))
+    }
+
+    /// Do it.
+    pub fn apply(self, model: &mut dyn Parts) -> Vec<Command> {
+        (self.0)(model)
+    }
+}
+
+impl std::fmt::Debug for Update {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Update")
+    }
+}
 
 /// Work beside the view. Of one key only the newest counts: what older work still brings is dropped.
 pub struct Work {
@@ -106,6 +178,29 @@ impl Work {
                 let result = compute();
                 outlet.put(move |model| apply(model, result));
             }),
+        })
+    }
+
+    pub fn on<X: Part, T: Send + 'static>(
+        key: &'static str,
+        compute: impl FnOnce() -> T + Send + 'static,
+        apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
+    ) -> Command {
+        Self::stream(key, move |outlet| {
+            let result = compute();
+            outlet.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
+        })
+    }
+
+    pub fn latest_on<X: Part, T: Send + 'static>(
+        key: &'static str,
+        compute: impl FnOnce(&Outlet) -> T + Send + 'static,
+        apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
+    ) -> Command {
+        Self::stream(key, move |outlet| {
+            let Some(_turn) = outlet.turn() else { return };
+            let result = compute(outlet);
+            outlet.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
         })
     }
 
@@ -142,11 +237,159 @@ pub struct Worked {
     /// Which work of that key.
     pub generation: u64,
     /// What it does to the model; `None` says that the work is over.
-    pub apply: Option<ModelUpdate>,
+    pub apply: Option<Update>,
 }
 
 impl std::fmt::Debug for Worked {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Worked({} {})", self.key, self.generation)
+    }
+}
+
+/// The generation of no work: nothing is wanted any more.
+const CLOSED: u64 = u64::MAX;
+
+/// The newest work of every key. Clones are the same list.
+#[derive(Debug, Clone, Default)]
+pub struct Senders(Arc<Mutex<HashMap<&'static str, Arc<Key>>>>);
+
+/// The work of one key.
+#[derive(Debug, Default)]
+struct Key {
+    newest: AtomicU64,
+    computing: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// The way of one work to the model.
+#[derive(Clone)]
+pub struct Outlet {
+    key: Arc<Key>,
+    generation: u64,
+    put: Arc<dyn Fn(Update) -> bool + Send + Sync>,
+}
+
+/// The right to compute for a key; given back when dropped.
+#[derive(Debug)]
+pub struct Turn(Arc<Key>);
+
+impl Senders {
+    /// The outlet of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the view is gone.
+    pub fn begin(&self, work: &Work, put: impl Fn(Update) -> bool + Send + Sync + 'static) -> Outlet {
+        let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
+        key.supersede(work.generation);
+        Outlet { key, generation: work.generation, put: Arc::new(put) }
+    }
+
+    /// The view ends: no work is wanted any more.
+    pub fn close(&self) {
+        locked(&self.0).values().for_each(|key| key.supersede(CLOSED));
+    }
+}
+
+impl Key {
+    fn supersede(&self, generation: u64) {
+        // Under the lock, so that whoever waits for its turn does not miss it.
+        let _computing = locked(&self.computing);
+        self.newest.store(generation, Ordering::Release);
+        self.changed.notify_all();
+    }
+}
+
+impl Outlet {
+    /// Whether the model would still take what this work brings: false once newer work of its key has begun, or the view ends.
+    pub fn is_wanted(&self) -> bool {
+        self.key.newest.load(Ordering::Acquire) == self.generation
+    }
+
+    /// Hand over one piece. False where nobody wants it: then stop.
+    pub fn put(&self, apply: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> bool {
+        self.is_wanted() && (self.put)(Update::whole(apply))
+    }
+
+    pub fn send<X: Part>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
+        self.is_wanted() && (self.put)(Update::new(apply))
+    }
+
+    /// Waits until older work of the key has noticed that it is superseded; `None` where this work is by then.
+    pub fn turn(&self) -> Option<Turn> {
+        let mut computing = locked(&self.key.computing);
+        while *computing && self.is_wanted() {
+            computing = self.key.changed.wait(computing).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.is_wanted().then(|| {
+            *computing = true;
+            Turn(Arc::clone(&self.key))
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *locked(&self.0.computing) = false;
+        self.0.changed.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Sender({}, current: {})", self.generation, self.is_wanted())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is a plain assignment, so work that panicked has left nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn newer_work_of_the_key_and_the_end_supersede() {
+        let outlets = Senders::default();
+        let outlet = |key, generation| outlets.begin(&Work { key, generation, job: Box::new(|_| ()) }, |_| true);
+        let (first, other) = (outlet("schema", 1), outlet("runs", 1));
+        assert!(first.is_wanted() && first.put(|_| Vec::new()));
+        let second = outlet("schema", 2);
+        assert!(!first.is_wanted() && !first.put(|_| Vec::new()) && first.turn().is_none());
+        assert!(second.is_wanted() && other.is_wanted());
+        outlets.close();
+        assert!(!second.put(|_| Vec::new()) && !other.is_wanted());
+    }
+
+    /// Forty keystrokes in a schema that takes long: while the first is computed the others end without having begun, but for the last.
+    #[test]
+    fn of_one_key_one_computes_and_what_is_superseded_does_not_begin() {
+        let outlets = Senders::default();
+        let ((tell, told), (open, gate)) = (channel(), channel::<()>());
+        let mut gate = Some(gate);
+        let mut threads = Vec::new();
+        for generation in 1..=40 {
+            let (tell, gate) = (tell.clone(), gate.take());
+            let compute = move |outlet: &Outlet| {
+                tell.send((generation, "begins")).unwrap();
+                if let Some(gate) = gate {
+                    gate.recv().unwrap();
+                    assert!(!outlet.is_wanted(), "it is told that newer work waits");
+                }
+                tell.send((generation, "ends")).unwrap();
+            };
+            let Command::Work(work) = Work::latest("schema", compute, |_, ()| Vec::new()) else { panic!("it is work") };
+            let work = Work { generation, ..work };
+            let outlet = outlets.begin(&work, |_| true);
+            threads.push(std::thread::spawn(move || (work.job)(&outlet)));
+            if generation == 1 {
+                assert_eq!(told.recv().unwrap(), (1, "begins"));
+            }
+        }
+        threads.drain(1..39).for_each(|thread| thread.join().unwrap());
+        open.send(()).unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(tell);
+        assert_eq!(told.into_iter().collect::<Vec<_>>(), [(1, "ends"), (40, "begins"), (40, "ends")]);
     }
 }

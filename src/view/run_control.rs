@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::app::Model;
 use super::followed_run::{FollowedRun, short_id};
 use super::message::{Command, Work};
-use super::model::Model;
 use super::popup::Ask;
 use super::subprocess::Call;
 use crate::run::{Liveness, RunError, Status, Verb, WorkerSignal, ask, signal_worker};
@@ -74,7 +74,7 @@ pub fn request_then(run: &Path, verb: Verb, then: Then) -> Command {
 pub fn ask_note(run: PathBuf, then: Then) -> Ask {
     let question =
         Ask::new("Add note", "Note:", "", move |_, text| note_of(&text).into_iter().map(|verb| request_then(&run, verb, then)).collect());
-    question.checked(|_, text| note_of(text).err())
+    question.checked(|text| note_of(text).err())
 }
 
 fn note_of(text: &str) -> Result<Verb, String> {

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::app::Model;
 use super::message::{Command, Work};
-use super::model::{Model, Screen};
 use super::recovery::{self, Keeper};
+use super::screens::Screen;
 use super::screens::{self, Change};
 use super::{shared, task_files};
 use crate::score::{Fault, Scorer, diagnose};
@@ -134,7 +135,7 @@ impl Draft {
                     (Err(error), _) => draft.stale = Some(error),
                     (Ok(_), None) => {}
                 }
-                screens::changed(model, Change::Schema)
+                vec![Command::Changed(Change::Schema)]
             },
         )
     }
@@ -146,7 +147,7 @@ impl Draft {
             move |_| task.and_then(|task| Scorer::new(&task.with_schema_text(&text).ok()?).ok()),
             |model, scorer| {
                 model.shared.draft.saved_scorer = scorer.map(Arc::new);
-                screens::changed(model, Change::Schema)
+                vec![Command::Changed(Change::Schema)]
             },
         )
     }
@@ -335,9 +336,9 @@ pub fn save(model: &mut Model) -> Vec<Command> {
                 }
                 draft.seen = None;
                 if compiles || home.is_copy {
-                    commands.extend(shared::open_task(model, Some(home.folder.display().to_string())));
+                    commands.extend(shared::open_task(&model.shared, Some(home.folder.display().to_string())));
                 }
-                commands.extend(screens::changed(model, Change::File(home.folder.join(&home.task.schema_file))));
+                commands.extend(vec![Command::Changed(Change::File(home.folder.join(&home.task.schema_file)))]);
                 commands
             }
             Err(task_files::SaveError::Changed(theirs)) => on_disk(model, theirs),

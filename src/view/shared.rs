@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::action::ActionInfo;
 use super::followed_run::{FollowedRun, Told};
 use super::keymap::Keymap;
-use super::message::{Command, RunNews, Work};
+use super::message::{Change, Command, Part, RunNews, Work};
 use super::messages::{Level, Notices};
-use super::model::{Model, Screen};
 use super::options::Options;
 use super::popup::Popup;
 use super::schema_draft::Draft;
-use super::screens::{self, Change};
+use super::screens::Screen;
 use super::task_files;
 use super::theme::Theme;
 use crate::dataset::{self, PromptRow};
@@ -37,10 +37,14 @@ pub struct Shared {
     pub theme: Theme,
     /// Keys.
     pub keymap: Keymap,
+    /// The table of all actions, by their names.
+    find_action: fn(&str) -> Option<&'static ActionInfo>,
     /// Sentences for the user.
     pub notices: Notices,
     /// Whether the focused pane fills the screen.
     pub zoomed: bool,
+    /// Whether a text field had the focus when the latest message came.
+    pub is_typing: bool,
     /// Bytes a second to the terminal, lately.
     pub bytes_per_second: u64,
     /// Keys pressed so far: work that ends in a question asks it only where none was pressed meanwhile.
@@ -96,9 +100,13 @@ pub struct SampleCompletion {
     pub line: usize,
 }
 
+impl Part for () {
+    type Shared = Shared;
+}
+
 impl Shared {
     /// Nothing read yet.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, find_action: fn(&str) -> Option<&'static ActionInfo>) -> Self {
         Self {
             screen: Screen::default(),
             popup: None,
@@ -106,8 +114,10 @@ impl Shared {
             now_ms: 0,
             theme: options.theme.clone(),
             keymap: options.keymap.clone(),
+            find_action,
             notices: Notices::default(),
             zoomed: false,
+            is_typing: false,
             bytes_per_second: 0,
             keys: 0,
             work: HashMap::new(),
@@ -125,6 +135,16 @@ impl Shared {
     /// Whether work of this key runs.
     pub fn is_busy(&self, key: &str) -> bool {
         self.work.get(key).is_some_and(|running| running.busy)
+    }
+
+    /// The first key of the action of that name; `None` where it has none.
+    pub fn key_of(&self, id: &str) -> Option<String> {
+        (self.find_action)(id).map(|action| self.keymap.shown(action)).filter(|key| !key.is_empty())
+    }
+
+    /// Whether a popup or a text field takes the keys now.
+    pub fn takes_text(&self) -> bool {
+        self.popup.is_some() || self.is_typing
     }
 
     /// Tell the user something that went as it should.
@@ -188,16 +208,16 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
 }
 
 /// Open a task: the one named, else the workspace's first, else the embedded one.
-pub fn open_task(model: &mut Model, wanted: Option<String>) -> Vec<Command> {
-    let (here, data) = (model.shared.options.here.clone(), model.shared.options.data.clone());
-    let work = Work::once(
+pub fn open_task(shared: &Shared, wanted: Option<String>) -> Vec<Command> {
+    let (here, data) = (shared.options.here.clone(), shared.options.data.clone());
+    let work = Work::on(
         "task",
         move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
-        |model, found| match found {
-            Ok(task) => opened(model, task),
+        |_: &mut (), shared, found| match found {
+            Ok(task) => opened(shared, task),
             Err(error) => {
-                model.shared.task_error = Some(error.clone());
-                model.shared.complain(error);
+                shared.task_error = Some(error.clone());
+                shared.complain(error);
                 Vec::new()
             }
         },
@@ -226,34 +246,34 @@ fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, Str
     found.map_err(|error| error.to_string())
 }
 
-fn opened(model: &mut Model, task: OpenTask) -> Vec<Command> {
-    model.shared.task_error = None;
-    let mut commands = model.shared.draft.open(&task.task, &model.shared.options.data);
-    model.shared.task = Some(Arc::new(task));
-    commands.extend(screens::changed(model, Change::Task));
+fn opened(shared: &mut Shared, task: OpenTask) -> Vec<Command> {
+    shared.task_error = None;
+    let mut commands = shared.draft.open(&task.task, &shared.options.data);
+    shared.task = Some(Arc::new(task));
+    commands.push(Command::Changed(Change::Task));
     commands
 }
 
 /// Follow a run, and make it the one of the screens Live, Scores and Eval.
-pub fn show_run(model: &mut Model, run: PathBuf) -> Vec<Command> {
-    let mut commands = follow(model, run.clone());
-    model.shared.current = Some(run);
-    commands.extend(let_go(model));
-    commands.extend(screens::changed(model, Change::CurrentRun));
+pub fn show_run(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
+    let mut commands = follow(shared, run.clone());
+    shared.current = Some(run);
+    commands.extend(let_go(shared));
+    commands.push(Command::Changed(Change::CurrentRun));
     commands
 }
 
-pub fn follow(model: &mut Model, run: PathBuf) -> Vec<Command> {
-    if model.shared.watched.contains_key(&run) {
+pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
+    if shared.watched.contains_key(&run) {
         return Vec::new();
     }
-    model.shared.watched.insert(run.clone(), FollowedRun::new(run.clone()));
+    shared.watched.insert(run.clone(), FollowedRun::new(run.clone()));
     vec![Command::Watch(run)]
 }
 
 /// Follow no more what nobody looks at. A run that goes on is followed to its end, which is told.
-pub fn let_go(model: &mut Model) -> Vec<Command> {
-    let Shared { watched, current, overlay, .. } = &mut model.shared;
+pub fn let_go(shared: &mut Shared) -> Vec<Command> {
+    let Shared { watched, current, overlay, .. } = shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
     let over: Vec<PathBuf> = watched.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
     watched.retain(|path, _| !over.contains(path));
@@ -261,23 +281,17 @@ pub fn let_go(model: &mut Model) -> Vec<Command> {
 }
 
 /// Take what is new of a followed run.
-pub fn apply_run_update(model: &mut Model, run: &PathBuf, news: RunNews) -> Vec<Command> {
-    let Some(watched) = model.shared.watched.get_mut(run) else { return Vec::new() };
+pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
+    let Some(watched) = shared.watched.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
-    for Told { level, title, text, urgent } in watched.take(news, model.shared.now_ms) {
+    for Told { level, title, text, urgent } in watched.take(news, shared.now_ms) {
         let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
-        model.shared.notices.tell(model.shared.now_ms, level, sentence);
+        shared.notices.tell(shared.now_ms, level, sentence);
         commands.push(Command::Notify { title, text, urgent });
     }
-    if model.shared.current.as_ref() == Some(run) {
-        commands.extend(screens::changed(model, Change::RunNews));
+    if shared.current.as_ref() == Some(run) {
+        commands.push(Command::Changed(Change::RunNews));
     }
-    commands.extend(let_go(model));
+    commands.extend(let_go(shared));
     commands
-}
-
-pub fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
-    model.shared.screen = screen;
-    model.shared.zoomed = false;
-    (screens::of(screen).entered)(model)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::model::Model;
+use super::app::Model;
 use super::options::Options;
 use crate::score::given_threads;
 

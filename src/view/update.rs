@@ -1,95 +1,199 @@
 //! One message changes the model and asks for commands. No file, no clock, no terminal is touched here.
 
-use crossterm::event::{KeyCode, KeyEventKind, KeyModifiers, MouseButton, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
+use super::action::{ActionInfo, Place};
+use super::app::{self, Model};
+use super::draw::tab_at;
 use super::key_chord::Chord;
-use super::message::{Command, Message, Worked};
-use super::model::{Model, Screen};
-use super::shared::Running;
-use super::{popup, screens, shared};
+use super::message::{Change, Command, Message, Worked};
+use super::popup::{Outcome, Popup, Refusal};
+use super::screens::Screen;
+use super::shared::{self, Running};
+
+/// The first commands of a model: open the task, list the runs.
+pub fn start(model: &mut Model) -> Vec<Command> {
+    for note in std::mem::take(&mut model.shared.options.notes) {
+        model.shared.complain(note);
+    }
+    let task = model.shared.options.task.clone();
+    let mut commands = shared::open_task(&model.shared, task);
+    commands.push(Command::GoTo(Screen::Runs));
+    carry_out(model, commands)
+}
 
 /// Take a message that came at `now_ms`, milliseconds since 1970.
 pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> {
     model.shared.now_ms = now_ms;
+    model.shared.is_typing = model.screen().is_typing(model);
     let commands = match message {
         Message::Key(event) if event.kind == KeyEventKind::Release => Vec::new(),
         Message::Key(event) => {
             model.shared.notices.dismiss();
             model.shared.keys += 1;
-            if model.shared.popup.is_some() { popup::key(model, event) } else { key(model, event) }
+            if model.shared.popup.is_some() { popup_key(model, event) } else { key(model, event) }
         }
         Message::Mouse(event) if matches!(event.kind, MouseEventKind::Moved) => Vec::new(),
-        Message::Mouse(event) if model.shared.popup.is_some() => popup::mouse(model, event),
+        Message::Mouse(event) if model.shared.popup.is_some() => popup_mouse(model, event),
         Message::Mouse(event) => mouse(model, event),
-        Message::Paste(text) if model.shared.popup.is_some() => popup::paste(model, &text),
-        Message::Paste(text) => (screens::of(model.shared.screen).pasted)(model, &text),
+        Message::Paste(text) => match &mut model.shared.popup {
+            Some(popup) => {
+                popup.paste(&text);
+                Vec::new()
+            }
+            None => model.screen().pasted(model, &text),
+        },
         Message::Resize(columns, rows) => {
             model.shared.size = (columns, rows);
             Vec::new()
         }
-        Message::Tick => screens::tick(model),
+        Message::Tick => vec![Command::Changed(Change::Second)],
         Message::Worked(worked) => take_work(model, worked),
-        Message::Run(run, news) => shared::apply_run_update(model, &run, news),
-        Message::Edited(path) => screens::changed(model, screens::Change::File(path)),
+        Message::Run(run, news) => shared::apply_run_update(&mut model.shared, &run, news),
+        Message::Edited(path) => vec![Command::Changed(Change::File(path))],
         Message::Quit => vec![Command::Quit],
     };
-    numbered(model, commands)
+    carry_out(model, commands)
 }
 
-fn key(model: &mut Model, event: crossterm::event::KeyEvent) -> Vec<Command> {
-    match model.shared.keymap.action(model, Chord::of(event)) {
+/// Carries out what can be done within the view; what is left is for the terminal, with works numbered, so that the model knows which is the newest.
+pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
+    let mut left = Vec::new();
+    for command in commands {
+        let more = match command {
+            Command::GoTo(screen) => go_to(model, screen),
+            Command::ShowRun(run) => shared::show_run(&mut model.shared, run),
+            Command::Compare(passes) => model.compare(passes),
+            Command::Changed(change) => Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).changed(model, &change)).collect(),
+            Command::Work(mut work) => {
+                let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
+                running.generation += 1;
+                running.busy = true;
+                work.generation = running.generation;
+                left.push(Command::Work(work));
+                continue;
+            }
+            command => {
+                left.push(command);
+                continue;
+            }
+        };
+        left.extend(carry_out(model, more));
+    }
+    left
+}
+
+fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
+    model.shared.screen = screen;
+    model.shared.zoomed = false;
+    app::screen(screen).entered(model)
+}
+
+fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    match model.action_of(Chord::of(event)) {
         Some(action) => perform(model, action),
-        None => (screens::of(model.shared.screen).typed)(model, event),
+        None => model.screen().typed(model, event),
     }
 }
 
 /// Do an action, or say why it cannot be done now.
-pub fn perform(model: &mut Model, action: &'static super::action::Action) -> Vec<Command> {
-    let commands = match (action.blocked)(model) {
+fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
+    let commands = match model.blocked(action) {
         Some(why) => {
             model.shared.complain(why);
             Vec::new()
         }
-        None => (action.perform)(model),
+        None => model.perform(action),
     };
     // Somebody who was about to type types on: that text goes nowhere.
     if action.asks && commands.is_empty() && !model.takes_text() {
         let why = model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
-        model.shared.popup = Some(popup::Popup::Refusal(popup::Refusal::new(action.title, why)));
+        model.shared.popup = Some(Popup::Refusal(Refusal::new(action.title, why)));
     }
     commands
+}
+
+/// Go to where an action works, and do it.
+fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
+    let mut commands = match action.place {
+        Place::On(screen) | Place::In(screen, _) if screen != model.shared.screen => go_to(model, screen),
+        _ => Vec::new(),
+    };
+    if let Place::In(screen, pane) = action.place
+        && !model.is_here(action)
+    {
+        app::screen(screen).focus(model, pane);
+    }
+    commands.extend(perform(model, action));
+    commands
+}
+
+/// A key while a popup is in front.
+fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    // What works whatever lies over the screen, by keys that no text field takes.
+    let chord = Chord::of(event);
+    let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+    let through = ["quit", "suspend", "redraw"].into_iter().filter_map(app::action);
+    if let Some(action) = through.filter(|_| modified).find(|action| model.shared.keymap.keys(action).contains(&chord)) {
+        return model.perform(action);
+    }
+    let entries = model.palette_entries();
+    // The popup is taken out while it works; unless it is done it goes back.
+    let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
+    match popup.key(&entries, event) {
+        Outcome::Stay => {
+            model.shared.popup = Some(popup);
+            Vec::new()
+        }
+        Outcome::Close => Vec::new(),
+        Outcome::Update(update) => update.apply(model),
+        Outcome::Perform(action) => perform_there(model, action),
+    }
+}
+
+/// The mouse while a popup is in front: the wheel scrolls, a click on a row of the palette takes it.
+fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
+    let (entries, size) = (model.palette_entries(), model.shared.size);
+    let Some(popup) = &mut model.shared.popup else { return Vec::new() };
+    if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
+        popup.wheel(event);
+        return Vec::new();
+    }
+    match popup.click(&entries, size, (event.column, event.row)) {
+        true => popup_key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+        false => Vec::new(),
+    }
 }
 
 /// How long after a click another one at the same place makes it a double click, milliseconds.
 const DOUBLE_CLICK_MS: u64 = 400;
 
 /// A click on a tab goes to its screen, on the run at the right of the tabs to the live one. A double click does what enter does where it fell.
-fn mouse(model: &mut Model, event: crossterm::event::MouseEvent) -> Vec<Command> {
+fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
         let run = model.shared.current.as_ref().map(|_| Screen::Live);
-        return super::draw::tab_at(model, event.column).or(run).map_or_else(Vec::new, |screen| shared::go_to(model, screen));
+        return tab_at(model, event.column).or(run).map(Command::GoTo).into_iter().collect();
     }
-    let screen = screens::of(model.shared.screen);
     if !is_click {
-        return (screen.mouse)(model, event);
+        return model.screen().mouse(model, event);
     }
     let place = (event.column, event.row);
     let is_second =
         model.clicked.take().is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
     // The first click has chosen; the list may have moved under the pointer since.
-    if is_second && (screen.opens)(model, place) {
+    if is_second && model.screen().opens(model, place) {
         let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };
-        return model.shared.keymap.action(model, enter).map_or_else(Vec::new, |action| perform(model, action));
+        return model.action_of(enter).map_or_else(Vec::new, |action| perform(model, action));
     }
     model.clicked = Some((model.shared.now_ms, place));
-    (screen.mouse)(model, event)
+    model.screen().mouse(model, event)
 }
 
 fn take_work(model: &mut Model, worked: Worked) -> Vec<Command> {
     let newest = model.shared.work.get(worked.key).is_some_and(|running| running.generation == worked.generation);
     match worked.apply {
-        Some(apply) if newest => apply(model),
+        Some(update) if newest => update.apply(model),
         Some(_) => Vec::new(),
         None => {
             if newest && let Some(running) = model.shared.work.get_mut(worked.key) {
@@ -98,17 +202,4 @@ fn take_work(model: &mut Model, worked: Worked) -> Vec<Command> {
             Vec::new()
         }
     }
-}
-
-/// Gives work its generation, so that the model knows which is the newest.
-pub fn numbered(model: &mut Model, mut commands: Vec<Command>) -> Vec<Command> {
-    for command in &mut commands {
-        if let Command::Work(work) = command {
-            let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
-            running.generation += 1;
-            running.busy = true;
-            work.generation = running.generation;
-        }
-    }
-    commands
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use grpo_tui::view::action::{self, Place};
+use grpo_tui::view::action::Place;
 use grpo_tui::view::style_role::Role;
-use grpo_tui::view::{screens, settings, theme_file};
+use grpo_tui::view::{app, settings, theme_file};
 
 /// A part of the page between `<!-- NAME -->` and `<!-- end -->`, as it should be.
 fn part(name: &str) -> String {
@@ -12,11 +12,11 @@ fn part(name: &str) -> String {
     match name {
         "keys" => {
             let mut last = None;
-            for action in action::all() {
+            for action in app::actions() {
                 let place = match action.place {
                     Place::Everywhere => "Global".to_owned(),
-                    Place::On(screen) => screens::of(screen).title.to_owned(),
-                    Place::In(screen, pane) => format!("{}, in the pane {pane}", screens::of(screen).title),
+                    Place::On(screen) => app::screen(screen).title().to_owned(),
+                    Place::In(screen, pane) => format!("{}, in the pane {pane}", app::screen(screen).title()),
                 };
                 if last.as_ref() != Some(&place) {
                     let _ = write!(text, "\n### {place}\n\n| keys | does | id |\n|---|---|---|\n");

@@ -226,10 +226,10 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     assert!(last.shows("messages of train-001"), "{}", last.picture());
     last.keys("n");
     // Another task is opened while a text is unsaved, and the first one again.
-    next.act(|model| grpo_tui::view::shared::open_task(model, Some("invoice".to_owned())));
+    next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some("invoice".to_owned())));
     assert!(next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: draft kept in"), "{}", said(&next));
     let copy = first.folder.path().join("data/tasks/invoice");
-    next.act(|model| grpo_tui::view::shared::open_task(model, Some(copy.display().to_string())));
+    next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some(copy.display().to_string())));
     assert!(next.shows("expected answer of train-001"), "{}", next.picture());
     next.keys("y");
     assert!(next.model.prompts.editing.as_ref().unwrap().is_changed());

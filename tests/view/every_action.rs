@@ -1,8 +1,8 @@
 //! Every action of the table, by its first key: it is reached where it says it works, and something comes of it, or it says why not.
 
-use grpo_tui::view::action::{self, Action, Place};
+use grpo_tui::view::action::{ActionInfo, Place};
 use grpo_tui::view::popup::Popup;
-use grpo_tui::view::{Screen, screens, shared};
+use grpo_tui::view::{Screen, app};
 
 use super::harness::Stage;
 use super::launch::forecasting;
@@ -22,7 +22,7 @@ fn stage() -> Stage {
         copy_run(&options.here.join("runs"), RUN, "small adapters", "finished");
     });
     let run = stage.folder.path().join("runs").join(RUN);
-    stage.act(|model| shared::show_run(model, run));
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
     stage
 }
 
@@ -33,19 +33,19 @@ fn noticed(stage: &Stage) -> (String, usize, usize) {
 
 /// Whether anything comes of the action after a preparation; false also where the preparation leads away from it. What cannot be seen at once, such as
 /// a mark below the pane, counts where `unseen`: then the whole model is compared, which is slow.
-fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
+fn works(action: &ActionInfo, preparation: &str, unseen: bool) -> bool {
     let mut stage = stage();
     let (screen, pane) = match action.place {
         Place::Everywhere => (Screen::Live, None),
         Place::On(screen) => (screen, None),
         Place::In(screen, pane) => (screen, Some(pane)),
     };
-    stage.act(|model| shared::go_to(model, screen));
+    stage.act(|_| vec![grpo_tui::view::Command::GoTo(screen)]);
     if let Some(pane) = pane {
-        (screens::of(screen).focus)(&mut stage.model, pane);
+        app::screen(screen).focus(&mut stage.model, pane);
     }
     stage.keys(preparation);
-    if !action.is_here(&stage.model) {
+    if !stage.model.is_here(action) {
         return false;
     }
     let whole = |stage: &Stage| if unseen { format!("{:?}", stage.model) } else { String::new() };
@@ -56,7 +56,7 @@ fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
         [key, ..] => _ = stage.keys(key),
     }
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
-    let types = (screens::of(stage.model.shared.screen).is_typing)(&stage.model) || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
+    let types = stage.model.screen().is_typing(&stage.model) || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
     let may_type = action.asks || action.id == "launch.open" || typed_before;
     assert!(!types || may_type, "{} begins a text and is not marked so", action.id);
     (noticed(&stage), whole(&stage)) != before
@@ -64,11 +64,11 @@ fn works(action: &Action, preparation: &str, unseen: bool) -> bool {
 
 fn check(place: Option<Screen>) {
     let ways = || PREPARATIONS.iter().map(|way| (way, false)).chain(PREPARATIONS.iter().map(|way| (way, true)));
-    let here = |action: &&Action| match action.place {
+    let here = |action: &&ActionInfo| match action.place {
         Place::Everywhere => place.is_none(),
         Place::On(screen) | Place::In(screen, _) => place == Some(screen),
     };
-    let actions: Vec<&Action> = action::all().filter(here).collect();
+    let actions: Vec<&ActionInfo> = app::actions().filter(here).collect();
     assert!(!actions.is_empty());
     let dead: Vec<&str> =
         actions.into_iter().filter(|action| !ways().any(|(way, unseen)| works(action, way, unseen))).map(|action| action.id).collect();

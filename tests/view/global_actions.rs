@@ -7,7 +7,7 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
     let mut stage = Stage::new(120, 36);
     let check = |stage: &mut Stage, key: &str, title: &str| {
         stage.keys(key);
-        assert_eq!(grpo_tui::view::screens::of(stage.model.shared.screen).title, title, "{key}");
+        assert_eq!(stage.model.screen().title(), title, "{key}");
     };
     for (key, title) in
         [("f2", "Schema"), ("f3", "Prompts"), ("f4", "Scores"), ("f5", "Launch"), ("f6", "Live"), ("f7", "Eval"), ("f1", "Runs")]
@@ -15,13 +15,13 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
         check(&mut stage, key, title);
     }
     stage.click(10, 0);
-    assert_eq!(grpo_tui::view::screens::of(stage.model.shared.screen).title, "Schema");
+    assert_eq!(stage.model.screen().title(), "Schema");
 }
 
 #[test]
 fn actions_have_one_name_and_readable_keys() {
     let mut seen = std::collections::BTreeSet::new();
-    for action in grpo_tui::view::action::all() {
+    for action in grpo_tui::view::app::actions() {
         assert!(seen.insert(action.id), "{} stands twice in the table", action.id);
         for key in action.keys {
             let chord = grpo_tui::view::key_chord::Chord::parse(key).unwrap_or_else(|| panic!("{}: no key is called {key}", action.id));
@@ -69,7 +69,7 @@ fn help_names_every_action_of_every_screen_at_every_width() {
             let help = whole(&mut stage);
             let words: String = help.chars().map(|letter| if letter.is_alphanumeric() { letter } else { ' ' }).collect();
             let words: std::collections::BTreeSet<&str> = words.split_whitespace().collect();
-            for action in grpo_tui::view::action::here(&stage.model) {
+            for action in stage.model.actions_here() {
                 for word in action.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()) {
                     assert!(words.contains(word), "{columns} {screen}: `{word}` of {} is missing in\n{help}", action.id);
                 }

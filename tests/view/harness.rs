@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use grpo_tui::run::{RunFolders, RunState, State};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::message::{ModelUpdate, RunNews, Senders, Worked};
+use grpo_tui::view::message::{RunNews, Senders, Update, Worked};
 use grpo_tui::view::{Command, Message, Model, Options, draw, start, update};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -101,7 +101,7 @@ impl Stage {
     /// What a screen does by itself, as if a key had asked for it.
     pub(super) fn act(&mut self, act: impl FnOnce(&mut Model) -> Vec<Command>) {
         let commands = act(&mut self.model);
-        let commands = update::numbered(&mut self.model, commands);
+        let commands = update::carry_out(&mut self.model, commands);
         self.carry_out(commands);
     }
 
@@ -110,7 +110,7 @@ impl Stage {
         while let Some(command) = queue.pop_front() {
             let messages = match command {
                 Command::Work(work) => {
-                    let (put, pieces) = std::sync::mpsc::channel::<ModelUpdate>();
+                    let (put, pieces) = std::sync::mpsc::channel::<Update>();
                     let (key, generation) = (work.key, work.generation);
                     let outlet = self.outlets.begin(&work, move |apply| put.send(apply).is_ok());
                     (work.job)(&outlet);

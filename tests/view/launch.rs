@@ -6,7 +6,7 @@ use std::path::Path;
 use grpo_tui::config::Source;
 use grpo_tui::run::DeviceChoice;
 use grpo_tui::view::Options;
-use grpo_tui::view::model::Screen;
+use grpo_tui::view::Screen;
 use grpo_tui::view::screens::launch::form;
 
 use super::harness::{Stage, finished_run};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use grpo_tui::view::message::RunNews;
-use grpo_tui::view::{Message, Screen, shared};
+use grpo_tui::view::{Message, Screen};
 
 use super::harness::{Stage, finished_run};
 
@@ -14,7 +14,7 @@ fn finished(columns: u16, rows: u16) -> Stage {
 }
 
 fn show(stage: &mut Stage, run: PathBuf) {
-    stage.act(|model| shared::show_run(model, run));
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
     stage.keys("f6");
     assert_eq!(stage.model.shared.screen, Screen::Live);
 }

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::{Message, action, shared};
+use grpo_tui::view::{Command, Message, app};
 use proptest::prelude::*;
 
 use super::harness::{Stage, finished_run};
@@ -19,7 +19,7 @@ enum Input {
 
 fn input() -> impl Strategy<Value = Input> {
     // What would leave or hand over the terminal is only recorded by the stage.
-    let chords: Vec<String> = action::all()
+    let chords: Vec<String> = app::actions()
         .flat_map(|action| action.keys.iter().map(|key| (*key).to_owned()))
         .chain(
             ["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"]
@@ -78,8 +78,7 @@ proptest! {
         let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
         let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
         crate::program::copy_tree(&finished_run(), &run);
-        let commands = shared::show_run(&mut stage.model, run);
-        stage.carry_out(commands);
+        stage.act(|_| vec![Command::ShowRun(run)]);
         for input in inputs {
             take(&mut stage, input);
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use grpo_tui::score::Tier;
 use grpo_tui::view::screens::scores::{Source, TierFilter};
-use grpo_tui::view::{Message, schema_draft, shared};
+use grpo_tui::view::{Message, schema_draft};
 
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
@@ -20,7 +20,7 @@ fn stage(columns: u16, rows: u16) -> Stage {
 /// The same with the recorded run as the current one, at its last step.
 fn with_run(columns: u16, rows: u16) -> Stage {
     let mut stage = stage(columns, rows);
-    stage.act(|model| shared::show_run(model, finished_run()));
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(finished_run())]);
     stage.keys("]");
     stage
 }
@@ -168,7 +168,7 @@ fn a_run_of_another_task_is_not_scored_without_a_word() {
     let mut stage = stage(160, 48);
     let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-receipt-second", "two", "finished");
     change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
-    stage.act(|model| shared::show_run(model, run));
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
     stage.keys("]");
     assert!(stage.shows("run task receipt differs from schema task invoice"), "{}", stage.picture());
 }
@@ -184,7 +184,7 @@ fn completions_are_drawn_from_base_and_trained() {
             let text = format!("printf '%s ' \"$@\" > '{}'\n{script}", options.here.join("arguments").display());
             options.program = super::harness::script(&options.here.join("program"), &text);
         });
-        stage.act(|model| shared::show_run(model, finished_run()));
+        stage.act(|_| vec![grpo_tui::view::Command::ShowRun(finished_run())]);
         stage.keys("f4").keys(keys);
         let arguments = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap_or_default();
         for part in expected {

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use grpo_tui::view::Message;
-use grpo_tui::view::shared;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::theme::Theme;
 use ratatui::buffer::Buffer;
@@ -70,7 +69,7 @@ fn snapshots(screen: &str, keys: &str, roles: &[(&str, Role)]) {
         let shown = |theme| {
             let mut stage = stage(columns, rows, theme);
             let run = stage.folder.path().join("runs").join(RUN);
-            stage.act(|model| shared::show_run(model, run));
+            stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
             stage.keys(keys);
             stage
         };
@@ -144,7 +143,7 @@ fn a_run_that_goes_on() {
         let picture = text(|theme| {
             let mut stage = stage(columns, rows, theme);
             let run = LiveRun::begin(&stage.folder.path().join("runs"), 20);
-            stage.act(|model| shared::show_run(model, run.path.clone()));
+            stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.path.clone())]);
             stage.now_ms = 1_795_185_060_000;
             stage.keys("f6");
             stage.send(Message::Tick);

@@ -145,7 +145,7 @@ fn shown(columns: u16, rows: u16) -> (Stage, Written) {
     let mut written = Written::begin(stage.folder.path());
     let path = written.path();
     written.reader.read().unwrap();
-    stage.act(|model| shared::show_run(model, path));
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(path)]);
     stage.keys("f6");
     (stage, written)
 }
@@ -394,7 +394,7 @@ fn runs_over_the_chart_keep_all_their_curves() {
     written.tell(&mut stage);
     let other = super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
     stage.model.shared.overlay.push(other.clone());
-    stage.act(|model| shared::follow(model, other));
+    stage.act(|model| shared::follow(&mut model.shared, other));
     let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
     assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
     assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));

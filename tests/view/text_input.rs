@@ -1,8 +1,8 @@
 //! What is typed is text: where a text cannot be taken, or something else comes in between, its letters are no commands.
 
-use grpo_tui::view::action::{self, Place};
+use grpo_tui::view::action::Place;
 use grpo_tui::view::popup::Popup;
-use grpo_tui::view::{Command, Message, Screen, screens, shared, update};
+use grpo_tui::view::{Command, Message, Screen, app, update};
 
 use super::harness::{Stage, finished_run};
 use super::launch::forecasting;
@@ -22,13 +22,13 @@ fn held(stage: &mut Stage, key: &str) -> Vec<Command> {
 #[test]
 fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     let mut refused = Vec::new();
-    for action in action::all().filter(|action| action.asks) {
+    for action in app::actions().filter(|action| action.asks) {
         let mut stage = Stage::with(120, 36, |options| options.task = Some("/no/such/task".to_owned()));
         if let Place::On(screen) | Place::In(screen, _) = action.place {
-            stage.act(|model| shared::go_to(model, screen));
+            stage.act(|_| vec![grpo_tui::view::Command::GoTo(screen)]);
         }
         if let Place::In(screen, pane) = action.place {
-            (screens::of(screen).focus)(&mut stage.model, pane);
+            app::screen(screen).focus(&mut stage.model, pane);
         }
         stage.keys(action.keys[0]);
         let (screen, asked) = (stage.model.shared.screen, stage.asked.len());

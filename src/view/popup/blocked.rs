@@ -7,8 +7,8 @@ use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{Outcome, window};
-use crate::view::model::Model;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 
 /// What was wanted, and why it cannot be.
 #[derive(Debug)]
@@ -27,14 +27,14 @@ impl Refusal {
         if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { Outcome::Close } else { Outcome::Stay }
     }
 
-    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         let columns = 64.min(area.width);
         let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
-        let inside = window(model, frame, area, self.title, columns, rows + 5);
+        let inside = window(theme, frame, area, self.title, columns, rows + 5);
         let lines = vec![
-            Line::styled(self.why.clone(), model.shared.theme.style(Role::Bad)),
+            Line::styled(self.why.clone(), theme.style(Role::Bad)),
             Line::default(),
-            Line::styled("Cannot type here now. Esc closes.", model.shared.theme.style(Role::Faint)),
+            Line::styled("Cannot type here now. Esc closes.", theme.style(Role::Faint)),
         ];
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     }

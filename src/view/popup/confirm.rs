@@ -6,10 +6,11 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{Outcome, Then, window};
-use crate::view::message::Command;
-use crate::view::model::Model;
+use super::{Outcome, window};
+use crate::view::app::Model;
+use crate::view::message::{Command, Part, Update};
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 
 /// Yes or no.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub struct Confirm {
     title: String,
     text: String,
     yes: String,
-    then: Option<Then>,
-    otherwise: Option<Then>,
+    then: Option<Update>,
+    otherwise: Option<Update>,
 }
 
 impl Confirm {
@@ -29,13 +30,27 @@ impl Confirm {
         yes: impl Into<String>,
         then: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Then::new(then)), otherwise: None }
+        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::whole(then)), otherwise: None }
+    }
+
+    pub fn on<X: Part>(
+        title: impl Into<String>,
+        text: impl Into<String>,
+        yes: impl Into<String>,
+        then: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::new(then)), otherwise: None }
+    }
+
+    #[must_use]
+    pub fn otherwise_on<X: Part>(self, otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+        Self { otherwise: Some(Update::new(otherwise)), ..self }
     }
 
     /// With something to do after a no.
     #[must_use]
     pub fn otherwise(self, otherwise: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {
-        Self { otherwise: Some(Then::new(otherwise)), ..self }
+        Self { otherwise: Some(Update::whole(otherwise)), ..self }
     }
 
     /// Whether it is the question of that title.
@@ -45,17 +60,17 @@ impl Confirm {
 
     pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
         match event.code {
-            KeyCode::Char('y' | 'Y') => self.then.take().map_or(Outcome::Close, Outcome::Then),
-            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self.otherwise.take().map_or(Outcome::Close, Outcome::Then),
+            KeyCode::Char('y' | 'Y') => self.then.take().map_or(Outcome::Close, Outcome::Update),
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self.otherwise.take().map_or(Outcome::Close, Outcome::Update),
             _ => Outcome::Stay,
         }
     }
 
-    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         let columns = 64.min(area.width);
         let rows = (self.text.chars().count() / columns.saturating_sub(6).max(1) as usize + self.text.lines().count()) as u16;
-        let inside = window(model, frame, area, &self.title, columns, rows + 5);
-        let key = model.shared.theme.style(Role::Key);
+        let inside = window(theme, frame, area, &self.title, columns, rows + 5);
+        let key = theme.style(Role::Key);
         let mut lines: Vec<Line<'_>> = self.text.lines().map(Line::from).collect();
         lines.push(Line::default());
         lines.push(Line::from(vec![

@@ -7,10 +7,9 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::{Outcome, Page};
-use crate::view::action::{self, Action, Place};
-use crate::view::model::Model;
-use crate::view::screens;
+use crate::view::action::{ActionInfo, Place};
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::text_width::wrapped;
 
 /// The widest that help is: longer lines are hard to read.
@@ -22,47 +21,52 @@ pub struct Help {
     pub(super) page: Page,
 }
 
+/// An action as help shows it.
+#[derive(Debug)]
+pub struct HelpRow {
+    pub info: &'static ActionInfo,
+    /// Its keys, as they are now.
+    pub keys: String,
+    /// Why it cannot be done now.
+    pub blocked: Option<String>,
+}
+
 impl Help {
-    /// The help as things stand.
-    pub fn new(model: &Model) -> Self {
-        let columns = (model.shared.size.0 as usize).saturating_sub(4).clamp(10, WIDEST);
-        let screen = screens::of(model.shared.screen);
-        let mut lines: Vec<Line<'static>> = wrapped(screen.help, columns).into_iter().map(Line::from).collect();
-        let rows: Vec<Row> = action::here(model).into_iter().map(|action| (action, keys(model, action))).collect();
+    /// The help of a screen for a terminal of so many columns; `rows`: what can be done there, the nearest first.
+    pub fn new(theme: &Theme, columns: u16, (title, about): (&str, &str), rows: &[HelpRow]) -> Self {
+        let columns = (columns as usize).saturating_sub(4).clamp(10, WIDEST);
+        let mut lines: Vec<Line<'static>> = wrapped(about, columns).into_iter().map(Line::from).collect();
         let widest = if columns < 60 { 9 } else { 16 };
-        let of_keys = rows.iter().map(|(_, keys)| keys.width()).max().unwrap_or(0).min(widest);
-        for group in groups(&rows) {
+        let of_keys = rows.iter().map(|row| row.keys.width()).max().unwrap_or(0).min(widest);
+        for group in groups(rows) {
             lines.push(Line::default());
-            lines.push(Line::styled(group.heading, model.shared.theme.style(Role::Title)));
-            let notes = by_reason(model, &group.rows);
-            lines.extend(notes.iter().flat_map(|((action, keys), note)| row(model, (action.title, note), keys, of_keys, columns)));
+            lines.push(Line::styled(group.heading, theme.style(Role::Title)));
+            let notes = by_reason(&group.rows);
+            lines.extend(notes.iter().flat_map(|(action, note)| row(theme, (action.info.title, note), &action.keys, of_keys, columns)));
         }
         lines.push(Line::default());
         let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows and column titles, double-click to open, wheel to scroll.";
-        lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, model.shared.theme.style(Role::Faint))));
-        Self { page: Page::new(format!("Help: {}", screen.title), lines) }
+        lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, theme.style(Role::Faint))));
+        Self { page: Page::new(format!("Help: {title}"), lines) }
     }
 
     pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
         self.page.key(event)
     }
 
-    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
-        self.page.draw(model, frame, area);
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        self.page.draw(theme, frame, area);
     }
 }
 
-/// An action with its keys.
-type Row = (&'static Action, String);
-
 struct Group<'a> {
     heading: String,
-    rows: Vec<&'a Row>,
+    rows: Vec<&'a HelpRow>,
 }
 
 /// The actions under their headings, in the order in which they come; the way to the other screens last.
-fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
-    let heading = |action: &Action| match action.place {
+fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
+    let heading = |action: &ActionInfo| match action.place {
         Place::In(_, pane) => format!("Pane: {pane}"),
         Place::On(_) => "This screen".to_owned(),
         Place::Everywhere if action.id.starts_with("screen.") => "Screens".to_owned(),
@@ -70,7 +74,7 @@ fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
     };
     let mut found: Vec<Group<'a>> = Vec::new();
     for row in rows {
-        let heading = heading(row.0);
+        let heading = heading(row.info);
         match found.iter_mut().find(|group| group.heading == heading) {
             Some(group) => group.rows.push(row),
             None => found.push(Group { heading, rows: vec![row] }),
@@ -80,16 +84,12 @@ fn groups<'a>(rows: &'a [Row]) -> Vec<Group<'a>> {
     found
 }
 
-fn keys(model: &Model, action: &Action) -> String {
-    model.shared.keymap.keys(action).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-}
-
 /// What can be done now, then what cannot, each with its reason behind it; those of one reason stand together, and the first of them tells it.
-fn by_reason<'a>(model: &Model, rows: &[&'a Row]) -> Vec<(&'a Row, String)> {
+fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(&'a HelpRow, String)> {
     let mut reasons: Vec<Option<String>> = vec![None];
-    let mut placed: Vec<(usize, &Row)> = Vec::new();
+    let mut placed: Vec<(usize, &HelpRow)> = Vec::new();
     for row in rows {
-        let why = (row.0.blocked)(model);
+        let why = row.blocked.clone();
         let place = reasons.iter().position(|reason| *reason == why).unwrap_or(reasons.len());
         if place == reasons.len() {
             reasons.push(why);
@@ -98,7 +98,7 @@ fn by_reason<'a>(model: &Model, rows: &[&'a Row]) -> Vec<(&'a Row, String)> {
     }
     placed.sort_by_key(|(place, _)| *place);
     let mut before = 0;
-    let note = |(place, row): (usize, &'a Row)| {
+    let note = |(place, row): (usize, &'a HelpRow)| {
         let note = match &reasons[place] {
             None => String::new(),
             Some(_) if place == before => "(unavailable, as above)".to_owned(),
@@ -111,8 +111,7 @@ fn by_reason<'a>(model: &Model, rows: &[&'a Row]) -> Vec<(&'a Row, String)> {
 }
 
 /// One action: its keys, its title and why not now, which go on below themselves where they are too long.
-fn row(model: &Model, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn row(theme: &Theme, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
     let role = if note.is_empty() { Role::Text } else { Role::Faint };
     let indent = of_keys + 4;
     let mut lines = Vec::new();

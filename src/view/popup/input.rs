@@ -6,15 +6,16 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{Outcome, Then, window};
-use crate::view::message::Command;
-use crate::view::model::Model;
+use super::{Outcome, window};
+use crate::view::app::Model;
+use crate::view::message::{Command, Part, Update};
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 
 /// What is wrong with an answer; `None` where nothing is.
-type Check = fn(&Model, &str) -> Option<String>;
-type Answer = Box<dyn FnOnce(&mut Model, String) -> Vec<Command> + Send>;
+type Check = Box<dyn Fn(&str) -> Option<String> + Send>;
+type Answer = Box<dyn FnOnce(String) -> Update + Send>;
 
 /// A question.
 pub struct Ask {
@@ -33,21 +34,44 @@ impl Ask {
         text: &str,
         then: impl FnOnce(&mut Model, String) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        Self { title: title.into(), label: label.into(), field: Field::selected(text), check: |_, _| None, then: Some(Box::new(then)) }
+        let then = |text| Update::whole(move |model| then(model, text));
+        Self {
+            title: title.into(),
+            label: label.into(),
+            field: Field::selected(text),
+            check: Box::new(|_| None),
+            then: Some(Box::new(then)),
+        }
+    }
+
+    pub fn on<X: Part>(
+        title: impl Into<String>,
+        label: impl Into<String>,
+        text: &str,
+        then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        let then = |text| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text));
+        Self {
+            title: title.into(),
+            label: label.into(),
+            field: Field::selected(text),
+            check: Box::new(|_| None),
+            then: Some(Box::new(then)),
+        }
     }
 
     /// With a check that says what is wrong while typing; a wrong answer cannot be given.
     #[must_use]
-    pub fn checked(self, check: Check) -> Self {
-        Self { check, ..self }
+    pub fn checked(self, check: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
+        Self { check: Box::new(check), ..self }
     }
 
-    pub(super) fn key(&mut self, model: &Model, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
         match event.code {
             KeyCode::Esc => return Outcome::Close,
-            KeyCode::Enter if (self.check)(model, self.field.text()).is_none() => {
+            KeyCode::Enter if (self.check)(self.field.text()).is_none() => {
                 let (then, text) = (self.then.take(), self.field.text().to_owned());
-                return then.map_or(Outcome::Close, |then| Outcome::Then(Then::new(move |model| then(model, text))));
+                return then.map_or(Outcome::Close, |then| Outcome::Update(then(text)));
             }
             _ => self.field.key(event),
         };
@@ -58,10 +82,9 @@ impl Ask {
         self.field.paste(text);
     }
 
-    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
-        let inside = window(model, frame, area, &self.title, 72, 7);
-        let theme = &model.shared.theme;
-        let wrong = (self.check)(model, self.field.text());
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let inside = window(theme, frame, area, &self.title, 72, 7);
+        let wrong = (self.check)(self.field.text());
         let below = match &wrong {
             Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),
             None => Line::styled("enter accept, esc cancel", theme.style(Role::Faint)),

@@ -10,12 +10,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Outcome, Then, place, window};
-use crate::view::action::{self, Action, Place};
-use crate::view::model::Model;
+use super::{Outcome, place, window};
+use crate::view::action::ActionInfo;
+use crate::view::fuzzy;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
-use crate::view::{fuzzy, screens, shared, update};
 
 /// Rows below the list that tell about the chosen action.
 const ABOUT_ROWS: u16 = 2;
@@ -25,6 +25,20 @@ const COLUMNS: u16 = 84;
 
 fn box_rows(found: usize) -> u16 {
     (found as u16).saturating_add(6).clamp(10, 26)
+}
+
+/// An action as the palette shows it.
+#[derive(Debug, Clone)]
+pub struct PaletteEntry {
+    pub info: &'static ActionInfo,
+    /// Whether its keys count where the focus is.
+    pub is_here: bool,
+    /// The title of the screen on which it works, where that is another one.
+    pub screen: Option<&'static str>,
+    /// Why it cannot be done now.
+    pub blocked: Option<String>,
+    /// Its first key.
+    pub key: String,
 }
 
 /// The palette.
@@ -51,9 +65,9 @@ impl Palette {
     }
 
     /// The row of the list at a column and row of the terminal.
-    pub(super) fn row_at(&self, model: &Model, at: (u16, u16)) -> Option<usize> {
-        let found = self.found(model).len();
-        let body = Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) };
+    pub(super) fn row_at(&self, entries: &[PaletteEntry], size: (u16, u16), at: (u16, u16)) -> Option<usize> {
+        let found = self.found(entries).len();
+        let body = Rect { x: 0, y: 1, width: size.0, height: size.1.saturating_sub(2) };
         let inside = place(body, COLUMNS, box_rows(found)).inner(Margin::new(1, 1));
         let (rows, first) = self.seen(inside, found);
         let line = at.1.checked_sub(inside.y + 2).map(usize::from).filter(|line| *line < rows && inside.contains(at.into()))?;
@@ -66,39 +80,38 @@ impl Palette {
         (rows, self.cursor.min(found.saturating_sub(1)).saturating_sub(rows.saturating_sub(1)))
     }
 
-    fn found(&self, model: &Model) -> Vec<&'static Action> {
-        let mut actions: Vec<&'static Action> = action::here(model);
+    /// What is found of all entries; without a text, what can be done here.
+    fn found<'a>(&self, entries: &'a [PaletteEntry]) -> Vec<&'a PaletteEntry> {
+        let actions: Vec<&PaletteEntry> = entries.iter().collect();
         if self.field.text().is_empty() {
-            return actions;
+            return actions.into_iter().filter(|entry| entry.is_here).collect();
         }
-        // What belongs to another screen or pane is found too, and goes there first.
-        actions.extend(action::all().filter(|action| !action.is_here(model) && can_be_gone_to(action)));
         // A word that names an action finds it first; then letters of its title; the names in keymap files come last.
         let wanted = self.field.text().trim().to_lowercase();
         let mut found = actions.clone();
-        found.retain(|action| nearness(action, &wanted).is_some());
-        found.sort_by_key(|action| nearness(action, &wanted));
-        let by_title = fuzzy::rank(self.field.text(), &actions, |action| action.title.to_owned());
-        let by_id = fuzzy::rank(self.field.text(), &actions, |action| format!("{} {}", action.id, action.title));
-        for action in by_title.into_iter().chain(by_id) {
-            if !found.iter().any(|other| other.id == action.id) {
-                found.push(action);
+        found.retain(|entry| nearness(entry.info, &wanted).is_some());
+        found.sort_by_key(|entry| nearness(entry.info, &wanted));
+        let by_title = fuzzy::rank(self.field.text(), &actions, |entry| entry.info.title.to_owned());
+        let by_id = fuzzy::rank(self.field.text(), &actions, |entry| format!("{} {}", entry.info.id, entry.info.title));
+        for entry in by_title.into_iter().chain(by_id) {
+            if !found.iter().any(|other| other.info.id == entry.info.id) {
+                found.push(entry);
             }
         }
         // Of one title the screen's own action is enough; elsewhere, the first that is available.
-        let preference = |action: &Action| (!action.is_here(model), (action.blocked)(model).is_some());
-        let mut first: HashMap<&str, &'static Action> = HashMap::new();
-        for &action in &found {
-            let known = first.entry(action.title).or_insert(action);
-            if preference(action) < preference(known) {
-                *known = action;
+        let preference = |entry: &PaletteEntry| (!entry.is_here, entry.blocked.is_some());
+        let mut first: HashMap<&str, &PaletteEntry> = HashMap::new();
+        for &entry in &found {
+            let known = first.entry(entry.info.title).or_insert(entry);
+            if preference(entry) < preference(known) {
+                *known = entry;
             }
         }
-        found.retain(|action| first[action.title].id == action.id || action.is_here(model));
+        found.retain(|entry| first[entry.info.title].info.id == entry.info.id || entry.is_here);
         found
     }
 
-    pub(super) fn key(&mut self, model: &mut Model, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> Outcome {
         match event.code {
             KeyCode::Esc => return Outcome::Close,
             KeyCode::Down => self.go(1),
@@ -106,21 +119,9 @@ impl Palette {
             KeyCode::PageDown => self.go(10),
             KeyCode::PageUp => self.go(-10),
             KeyCode::Enter => {
-                let found = self.found(model);
-                let Some(action) = found.get(self.cursor.min(found.len().saturating_sub(1))).copied() else { return Outcome::Stay };
-                return Outcome::Then(Then::new(move |model| {
-                    let mut commands = match action.place {
-                        Place::On(screen) | Place::In(screen, _) if screen != model.shared.screen => shared::go_to(model, screen),
-                        _ => Vec::new(),
-                    };
-                    if let Place::In(screen, pane) = action.place
-                        && !action.is_here(model)
-                    {
-                        (screens::of(screen).focus)(model, pane);
-                    }
-                    commands.extend(update::perform(model, action));
-                    commands
-                }));
+                let found = self.found(entries);
+                let chosen = found.get(self.cursor.min(found.len().saturating_sub(1)));
+                return chosen.map_or(Outcome::Stay, |entry| Outcome::Perform(entry.info));
             }
             _ => {
                 if self.field.key(event) {
@@ -128,21 +129,20 @@ impl Palette {
                 }
             }
         }
-        let last = self.found(model).len().saturating_sub(1);
+        let last = self.found(entries).len().saturating_sub(1);
         self.cursor = self.cursor.min(last);
         Outcome::Stay
     }
 
-    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
-        let found = self.found(model);
-        let inside = window(model, frame, area, "Palette", COLUMNS, box_rows(found.len()));
-        let theme = &model.shared.theme;
+    pub(super) fn draw(&self, entries: &[PaletteEntry], theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let found = self.found(entries);
+        let inside = window(theme, frame, area, "Palette", COLUMNS, box_rows(found.len()));
         let columns = inside.width as usize;
         let cursor = self.cursor.min(found.len().saturating_sub(1));
         let (rows, first) = self.seen(inside, found.len());
         let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
-        for (index, action) in found.iter().enumerate().skip(first).take(rows) {
-            let line = self.row(model, action, index == cursor, columns);
+        for (index, entry) in found.iter().enumerate().skip(first).take(rows) {
+            let line = self.row(theme, entry, index == cursor, columns);
             lines.push(if index == cursor { line.style(theme.style(Role::Selected)) } else { line });
         }
         if found.is_empty() {
@@ -150,18 +150,17 @@ impl Palette {
         }
         let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(ABOUT_ROWS)]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
-        if let Some(action) = found.get(cursor) {
-            frame.render_widget(Paragraph::new(about(model, action, found.len(), cursor)).wrap(Wrap { trim: true }), below);
+        if let Some(entry) = found.get(cursor) {
+            frame.render_widget(Paragraph::new(about(theme, entry, found.len(), cursor)).wrap(Wrap { trim: true }), below);
         }
     }
 
     /// A row: the title with the letters that were meant, and the key at the right.
-    fn row(&self, model: &Model, action: &Action, selected: bool, columns: usize) -> Line<'static> {
-        let theme = &model.shared.theme;
-        let blocked = (action.blocked)(model).is_some();
+    fn row(&self, theme: &Theme, entry: &PaletteEntry, selected: bool, columns: usize) -> Line<'static> {
+        let (action, blocked) = (entry.info, entry.blocked.is_some());
         let style = theme.style(if blocked { Role::Faint } else { Role::Text });
         let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
-        let keys = model.shared.keymap.shown(action);
+        let keys = entry.key.clone();
         let after = if blocked { " (unavailable)" } else { "" };
         let room = columns.saturating_sub(mark.width() + keys.width() + after.width() + 2);
         let meant = fuzzy::letters(self.field.text(), action.title);
@@ -185,16 +184,8 @@ impl Palette {
     }
 }
 
-/// Whether the place of an action is there without something being begun first.
-fn can_be_gone_to(action: &Action) -> bool {
-    match action.place {
-        Place::In(screen, pane) => screens::of(screen).panes.contains(&pane),
-        _ => true,
-    }
-}
-
 /// How near a word, in small letters, is to naming an action: it is a name of it or the first word of one, or the beginning.
-fn nearness(action: &Action, wanted: &str) -> Option<u8> {
+fn nearness(action: &ActionInfo, wanted: &str) -> Option<u8> {
     let title = action.title.to_lowercase();
     let names = || std::iter::once(title.as_str()).chain(action.aliases.iter().copied());
     let rest = || names().filter_map(|name| name.strip_prefix(wanted));
@@ -205,19 +196,13 @@ fn nearness(action: &Action, wanted: &str) -> Option<u8> {
 }
 
 /// Below the list: why the chosen action cannot be done now, else where it works and its name in keymap files.
-fn about(model: &Model, action: &Action, found: usize, cursor: usize) -> Line<'static> {
-    let theme = &model.shared.theme;
+fn about(theme: &Theme, entry: &PaletteEntry, found: usize, cursor: usize) -> Line<'static> {
     let count = format!("{}/{found}  ", cursor + 1);
-    let (role, text) = match (action.blocked)(model) {
+    let (role, text) = match &entry.blocked {
         Some(why) => (Role::Warning, format!("unavailable: {why}")),
         None => {
-            let place = match action.place {
-                Place::On(screen) | Place::In(screen, _) if screen != model.shared.screen => {
-                    format!("on screen {}, ", screens::of(screen).title)
-                }
-                _ => String::new(),
-            };
-            (Role::Faint, format!("{place}{}", action.id))
+            let place = entry.screen.map_or_else(String::new, |title| format!("on screen {title}, "));
+            (Role::Faint, format!("{place}{}", entry.info.id))
         }
     };
     Line::from(vec![Span::styled(count, theme.style(Role::Faint)), Span::styled(text, theme.style(role))])

@@ -8,8 +8,8 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::{Outcome, window};
-use crate::view::model::Model;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 
 /// A page of text.
 #[derive(Debug, Default)]
@@ -45,10 +45,10 @@ impl Page {
         Outcome::Stay
     }
 
-    pub(super) fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         let widest = self.lines.iter().map(Line::width).max().unwrap_or(0).clamp(self.title.width(), self.title.width().max(120)) as u16;
         let rows = (self.lines.len().min(u16::MAX as usize - 2)) as u16;
-        let inside = window(model, frame, area, &self.title, widest + 4, rows + 2);
+        let inside = window(theme, frame, area, &self.title, widest + 4, rows + 2);
         // Where no line is broken the end is known, and nobody scrolls past it.
         let last = if inside.width >= widest { self.lines.len().saturating_sub(inside.height as usize) } else { self.lines.len() };
         let top = self.top.min(last).min(u16::MAX as usize);
@@ -59,7 +59,7 @@ impl Page {
             let text = format!(" {percent}% ");
             let place =
                 Rect { x: inside.right().saturating_sub(text.len() as u16), y: inside.bottom(), width: text.len() as u16, height: 1 };
-            frame.render_widget(Line::styled(text, model.shared.theme.style(Role::Faint)), place.intersection(frame.area()));
+            frame.render_widget(Line::styled(text, theme.style(Role::Faint)), place.intersection(frame.area()));
         }
         let text = Paragraph::new(Text::from(self.lines.clone())).wrap(Wrap { trim: false }).scroll((top as u16, 0));
         frame.render_widget(text, inside);

@@ -16,8 +16,9 @@ use crossterm::event::{KeyCode, KeyEvent};
 
 use super::{Change, ScreenDef};
 use crate::report::{Asked, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
+use crate::view::screens::Screen;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -130,6 +131,7 @@ pub const PARTS: ScreenDef = ScreenDef {
         }
     },
     is_typing: |model| model.eval.typing,
+    takes_tab: |_| false,
     typed,
     pasted: |model, text| {
         if model.eval.typing {

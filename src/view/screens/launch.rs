@@ -17,8 +17,9 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::{Change, ScreenDef};
 use crate::config::{Assignments, Key, Kind, ResolvedConfig};
 use crate::plan::SignalReport;
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
+use crate::view::screens::Screen;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
@@ -87,6 +88,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     pane: |model| if model.launch.in_forecast { FORECAST } else { FORM },
     focus: |model, pane| model.launch.in_forecast = pane == FORECAST,
     is_typing: |model| model.launch.edit.is_some() || model.launch.filtering || model.launch.chooser.is_some(),
+    takes_tab: |_| false,
     typed,
     pasted,
     mouse,

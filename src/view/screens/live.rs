@@ -20,9 +20,10 @@ mod rollouts;
 mod text_summary;
 
 use super::{Change, ScreenDef};
+use crate::view::app::Model;
 use crate::view::followed_run::{FollowedRun, latest_events};
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
+use crate::view::screens::Screen;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// The screen's own part of the model.

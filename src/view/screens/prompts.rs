@@ -20,9 +20,10 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use super::{Change, ScreenDef};
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
 use crate::view::recovery::Keeper;
+use crate::view::screens::Screen;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 pub use kept::{keep_now, moved};
@@ -79,6 +80,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     pane: |model| layout::pane(model),
     focus: |model, pane| model.prompts.pane = Some(pane),
     is_typing: |model| model.prompts.filtering || model.prompts.editing.is_some(),
+    takes_tab: |model| model.prompts.editing.is_some(),
     typed,
     pasted,
     mouse,
@@ -114,7 +116,7 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
         Change::File(path) if is_of_task(model, path) => {
             let folder = model.shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             model.prompts.wanted = rows::selected_place(model);
-            crate::view::shared::open_task(model, folder)
+            crate::view::shared::open_task(&model.shared, folder)
         }
         Change::Schema => {
             row_editor::check(model);

@@ -19,9 +19,9 @@ pub(super) use self::export::{told, written, written_path};
 use super::{Change, ScreenDef};
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, Status, disk_use};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
-use crate::view::shared;
+use crate::view::screens::Screen;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -100,6 +100,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     pane: |model| model.runs.pane,
     focus: |model, pane| model.runs.pane = pane,
     is_typing: |model| model.runs.typing,
+    takes_tab: |_| false,
     typed,
     pasted: |model, text| {
         if model.runs.typing {
@@ -232,10 +233,10 @@ fn show_live(model: &mut Model, is_start: bool) -> Vec<Command> {
     let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
     let newest = model.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
     let Some((path, id)) = newest.filter(|_| model.shared.current.is_none()) else { return Vec::new() };
-    let mut commands = shared::show_run(model, path);
+    let mut commands = vec![Command::ShowRun(path)];
     if is_start && model.shared.keys == 0 && model.shared.screen == Screen::Runs {
         model.shared.say(format!("{id} is active: f1 lists all runs"));
-        commands.extend(shared::go_to(model, Screen::Live));
+        commands.extend(vec![Command::GoTo(Screen::Live)]);
     }
     commands
 }

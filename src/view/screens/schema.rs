@@ -14,9 +14,10 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use super::{Change, ScreenDef};
 use crate::score::Accepted;
 use crate::score::audit::Finding;
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
 use crate::view::schema_draft;
+use crate::view::screens::Screen;
 use crate::view::widgets::editor::{Editor, Effect};
 use crate::view::widgets::list_cursor::Cursor;
 pub use layout::{ACCEPTS, EDITOR, LAZY, SCORES};
@@ -79,6 +80,7 @@ pub const PARTS: ScreenDef = ScreenDef {
         model.schema.typing = false;
     },
     is_typing: |model| model.schema.typing && model.schema.pane == EDITOR,
+    takes_tab: |model| model.schema.typing && model.schema.pane == EDITOR,
     typed,
     pasted,
     mouse,

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use super::{Change, ScreenDef};
 use crate::score::{FailureClass, Tier};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
+use crate::view::screens::Screen;
 use crate::view::shared::OpenTask;
 use crate::view::subprocess::CancelToken;
 use crate::view::widgets::editor::Editor;
@@ -155,6 +156,7 @@ pub const PARTS: ScreenDef = ScreenDef {
     pane: |model| model.scores.pane.unwrap_or(LIST),
     focus: |model, pane| model.scores.pane = Some(pane),
     is_typing: |model| model.scores.editor.is_some() || model.scores.filtering,
+    takes_tab: |_| false,
     typed: input::typed,
     pasted: input::pasted,
     mouse: input::mouse,

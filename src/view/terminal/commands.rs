@@ -13,7 +13,7 @@ use super::signals::Asked;
 use super::{editor, follow, guard, osc, panic};
 use crate::plan::human_bytes;
 use crate::run::State;
-use crate::view::message::{Command, Message, ModelUpdate, Work, Worked};
+use crate::view::message::{Command, Message, Update, Work, Worked};
 use crate::view::settings::Notifications;
 use crate::view::subprocess;
 
@@ -42,6 +42,8 @@ impl View {
                 Command::Notify { title, text, urgent } => self.notify(&title, &text, urgent),
                 Command::Edit { path, line } => self.lend(path, line),
                 Command::Redraw => self.redraw(),
+                // Carried out by `update`, within the view.
+                Command::GoTo(_) | Command::ShowRun(_) | Command::Compare(_) | Command::Changed(_) => {}
             }
         }
     }
@@ -72,8 +74,8 @@ impl View {
         let working = move || {
             if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&outlet))) {
                 let text = panic::sentence(&format!("task `{key}`"), &data, panicked.as_ref());
-                outlet.put(move |model| {
-                    model.shared.complain(text);
+                outlet.send(move |_: &mut (), shared| {
+                    shared.complain(text);
                     Vec::new()
                 });
             }
@@ -81,8 +83,8 @@ impl View {
         };
         if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
             let text = format!("cannot start a thread for `{key}`: {error}");
-            let apply: ModelUpdate = Box::new(move |model| {
-                model.shared.complain(text);
+            let apply = Update::new(move |_: &mut (), shared| {
+                shared.complain(text);
                 Vec::new()
             });
             let tell = |apply| _ = self.tell.send(Told::Message(Message::Worked(Worked { key, generation, apply })));

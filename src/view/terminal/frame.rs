@@ -8,8 +8,8 @@ use ratatui::buffer::Cell;
 use ratatui::layout::{Position, Size};
 
 use super::encode::encode;
+use crate::view::app::Model;
 use crate::view::draw::draw;
-use crate::view::model::Model;
 
 /// Between these a terminal shows nothing (mode 2026); one that does not know them ignores them.
 const BEGIN: &[u8] = b"\x1b[?2026h";

@@ -40,7 +40,7 @@ enum Step {
 }
 
 /// A text under edit. Rows and columns are counted from 0, columns in Unicode scalars.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Editor {
     area: TextArea<'static>,
     is_json: bool,

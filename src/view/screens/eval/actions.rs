@@ -3,9 +3,10 @@
 use super::{ANSWERS, CHOOSER, PROMPTS, chooser, eval_job, read, rescore};
 use crate::report::{Outcome, versus_html};
 use crate::view::action::{Action, Place};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Popup};
+use crate::view::screens::Screen;
 use crate::view::screens::runs;
 use crate::view::widgets::field::Field;
 

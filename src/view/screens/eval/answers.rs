@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{ANSWERS, draw};
 use crate::report::{Asked, Outcome, PairedComparison, Versus};
 use crate::run::EvalRecord;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

@@ -9,8 +9,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use crate::report::{EvalId, passes_of};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{ANSWERS, PROMPTS, SUMMARY, answers, chooser, prompts, summary};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 

@@ -12,8 +12,8 @@ use crate::report::{passes_of, short_id};
 use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
 use crate::task::current_set_name;
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
 
@@ -66,7 +66,7 @@ pub(super) fn ask(model: &mut Model) -> Vec<Command> {
         confirm(model, on.trim().to_owned());
         Vec::new()
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|_, on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
     Vec::new()
 }
 

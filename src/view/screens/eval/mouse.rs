@@ -4,8 +4,8 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::{Margin, Position};
 
 use super::{ANSWERS, PROMPTS, SUMMARY, actions, chooser, draw, go, prompts, summary};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::Model;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Lines that the wheel turns.

@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 
 use super::PROMPTS;
 use crate::report::{Asked, Outcome, Versus};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::SUMMARY;
 use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{fitted, padded, wrapped};

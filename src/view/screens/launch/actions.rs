@@ -5,7 +5,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::form::{self, Row};
 use super::{FORM, chooser, cycle, forecast, open, refresh, start_run};
 use crate::view::action::{Action, Place};
-use crate::view::model::{Model, Screen};
+use crate::view::app::Model;
+use crate::view::screens::Screen;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 

@@ -6,9 +6,9 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 
+use crate::view::app::Model;
 use crate::view::fuzzy;
 use crate::view::message::Command;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::field::Field;
@@ -132,7 +132,7 @@ fn seen(rows: u16) -> usize {
 fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
     match what {
         What::BaseModel => super::set(model, "base_model", &value),
-        What::Task => crate::view::shared::open_task(model, Some(value)),
+        What::Task => crate::view::shared::open_task(&model.shared, Some(value)),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models
 use crate::plan::{ModelShape, human_count};
 use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
 use crate::task::{TASK_FILE, Task};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 
 /// Everything that was read beside the view.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::plan::human_bytes;
 use crate::run::{Device, DeviceChoice, Gpu, holder, queue_length, slots_folder};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 
 /// One choice of the form.
 #[derive(Debug, Clone, PartialEq, Eq)]

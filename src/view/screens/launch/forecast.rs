@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::form::Form;
 use crate::plan::{Disk, Memory, SignalReport, Time};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::subprocess::{Call, CancelToken, Ended, Said};
 
 /// What a run would take.

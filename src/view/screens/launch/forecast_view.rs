@@ -7,7 +7,7 @@ use super::form;
 use super::key_help::last_value;
 use crate::config::KEYS;
 use crate::plan::{Disk, Memory, SignalReport, Time, Verdict, human_bytes, human_count, human_seconds};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::style_role::Role;
 
 /// All lines, for a width of columns.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::{KEYS, Key, Layers, Preset, Source, TrainConfig, Value};
 use crate::run::DeviceChoice;
-use crate::view::model::Model;
+use crate::view::app::Model;
 
 /// What the user chose. Everything else comes from the layers below.
 #[derive(Debug, Clone, Default, PartialEq)]

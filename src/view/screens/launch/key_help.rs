@@ -6,7 +6,7 @@ use super::form::{self, Row};
 use super::start_run;
 use crate::config::{Key, Preset, Source};
 use crate::run::DeviceChoice;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::style_role::Role;
 
 /// The lines, to be wrapped.

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use crate::run::{DeviceChoice, RunDirectory};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Confirm, Popup};
+use crate::view::screens::Screen;
 use crate::view::subprocess::{Call, Ended, Said, task_argument};
-use crate::view::{action, shared};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
 pub(super) fn train_arguments(model: &Model) -> Option<Vec<String>> {
@@ -62,7 +62,7 @@ pub(super) fn start(model: &mut Model) -> Vec<Command> {
     if !model.shared.draft.is_changed() {
         return launch(model);
     }
-    let save = action::find("schema.save").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
+    let save = model.shared.key_of("schema.save");
     let save = save.map_or_else(String::new, |key| format!(" ({key} on the schema's screen, f2)"));
     let text = format!(
         "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first{save}, or start with the saved file."
@@ -125,11 +125,11 @@ fn started(outcome: Result<Ended, String>, document: &str) -> Result<Begun, Stri
 
 fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
     model.launch.form.name.clear();
-    let mut commands = shared::show_run(model, run.path);
+    let mut commands = vec![Command::ShowRun(run.path)];
     // Whoever does something else by now, or types, is not taken away from it.
     if model.shared.screen == Screen::Launch && !model.takes_text() {
         model.shared.say(run.text);
-        commands.extend(shared::go_to(model, Screen::Live));
+        commands.extend(vec![Command::GoTo(Screen::Live)]);
     } else {
         model.shared.say(format!("{}; f6 shows it", run.text));
     }

@@ -4,11 +4,12 @@ use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SI
 use super::{completion, curves, navigation, overlay};
 use crate::run::Verb;
 use crate::view::action::{Action, Place};
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
+use crate::view::screens::Screen;
 
 const HERE: Place = Place::On(Screen::Live);
 const fn within(pane: &'static str) -> Place {
@@ -206,6 +207,6 @@ fn set(model: &mut Model) -> Vec<Command> {
             Vec::new()
         }
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|_, text| assignments(text).err())));
+    model.shared.popup = Some(Popup::Ask(question.checked(|text| assignments(text).err())));
     Vec::new()
 }

@@ -7,8 +7,8 @@ use ratatui::widgets::Paragraph;
 
 use super::{failures, group_rows};
 use crate::score::Tier;
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

@@ -7,8 +7,8 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SIGNAL};
 use super::{completion, curves, device, distributions, groups, header, log, overlay, prompt, text_summary};
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 

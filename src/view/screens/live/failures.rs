@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::run::{read_step, rollout_segments};
 use crate::score::{FailureClass, Score};
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::message::{Command, Outlet, Work};
-use crate::view::model::Model;
 
 /// Steps that are counted from rollouts at most, the latest first.
 const STEPS_COUNTED: u64 = 60;

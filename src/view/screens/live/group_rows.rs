@@ -3,7 +3,7 @@
 use crate::advantage::{GroupSignal, group_signal};
 use crate::run::events::Group;
 use crate::score::Score;
-use crate::view::model::Model;
+use crate::view::app::Model;
 
 use super::rollouts::Sampled;
 

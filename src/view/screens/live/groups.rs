@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::event_text;
 use super::group_rows::{self, Row};
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

@@ -6,8 +6,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::event_text;
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::wrapped;

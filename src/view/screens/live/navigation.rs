@@ -4,8 +4,8 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Margin;
 
 use super::{CHART, COMPLETION, GROUPS, LOG, METRICS, curves, draw, group_rows, look};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::Model;
 
 /// Rows that the wheel turns.
 const WHEEL: isize = 3;

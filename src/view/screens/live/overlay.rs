@@ -9,8 +9,8 @@ use ratatui::widgets::Paragraph;
 
 use super::{CHART, OVERLAY};
 use crate::report::RunRow;
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::screens::runs;
 use crate::view::shared;
@@ -49,10 +49,10 @@ pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
     let overlay = &mut model.shared.overlay;
     if let Some(index) = overlay.iter().position(|other| *other == run) {
         overlay.remove(index);
-        return shared::let_go(model);
+        return shared::let_go(&mut model.shared);
     }
     overlay.push(run.clone());
-    shared::follow(model, run)
+    shared::follow(&mut model.shared, run)
 }
 
 /// Draws the list in place of the chart.

@@ -8,8 +8,8 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::group_rows::{self, Row};
 use super::{completion, event_text, groups};
 use crate::run::GROUP_STEPS_KEPT;
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::model::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::run::{RolloutGroup, read_step};
 use crate::score::Score;
+use crate::view::app::Model;
 use crate::view::message::{Command, Outlet, Work};
-use crate::view::model::Model;
 
 /// Steps whose texts are kept.
 const STEPS_KEPT: usize = 6;

@@ -3,8 +3,8 @@
 use ratatui::text::Line;
 
 use super::{header, log};
+use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::model::Model;
 use crate::view::screens::runs;
 use crate::view::style_role::Role;
 use crate::view::widgets::number_format::{amount, duration, percent};

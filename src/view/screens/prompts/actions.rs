@@ -6,9 +6,10 @@ use super::rows::{Column, arrange, selected, selected_row};
 use super::{preview, save, table, token_count};
 use crate::task::PromptSet;
 use crate::view::action::{Action, Place};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Confirm, Popup};
+use crate::view::screens::Screen;
 use crate::view::widgets::editor::Effect;
 use crate::view::widgets::field::Field;
 

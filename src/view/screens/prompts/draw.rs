@@ -9,7 +9,7 @@ use super::layout::{self, CHAT, EDITOR, HEALTH, ROWS};
 use super::row_editor::Said;
 use super::rows::{Column, selected_row};
 use super::table;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::{Look, paint};

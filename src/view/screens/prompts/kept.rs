@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::row_editor::Editing;
 use crate::task::{TASK_FILE, Task};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::recovery;
 
 /// The work that writes and removes such a file, and what it is of.

@@ -3,7 +3,7 @@
 use ratatui::layout::{Constraint, Layout, Rect};
 
 use super::table;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::widgets::editor;
 
 /// The table of rows.

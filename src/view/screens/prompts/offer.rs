@@ -8,9 +8,10 @@ use super::row_editor::{self, What};
 use super::rows::Entry;
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Confirm, Popup};
+use crate::view::screens::Screen;
 use crate::view::shared::OpenTask;
 
 /// What was found, and what the user has heard of.

@@ -3,8 +3,8 @@
 use super::rows::{Entry, row, selected};
 use crate::score::{json, thinking_of, turns_of};
 use crate::secrets::visible_letter;
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 
 /// Lines of a prompt that are shown.
 const MOST_LINES: usize = 5_000;

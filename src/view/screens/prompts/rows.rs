@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::Prompts;
 use crate::dataset::PromptRow;
 use crate::task::PromptSet;
+use crate::view::app::Model;
 use crate::view::fuzzy;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::shared::OpenTask;
 
 /// Letters of a row that are shown and sorted by.

@@ -10,9 +10,9 @@ use super::row_editor::{self, Editing, Said, What};
 use super::rows::{Entry, row};
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
+use crate::view::app::Model;
 use crate::view::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::schema_draft;
 use crate::view::shared::{self, OpenTask};
 use crate::view::task_files::{self, Home};
@@ -182,14 +182,14 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
             if !home.is_copy {
                 model.shared.say(format!("{done}: {}", path.display()));
             }
-            commands.extend(shared::open_task(model, Some(home.folder.display().to_string())));
+            commands.extend(shared::open_task(&model.shared, Some(home.folder.display().to_string())));
             commands
         }
         Err(error) => {
             model.shared.complain(error);
             let folder = model.shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             model.prompts.wanted = wanted;
-            if folder.is_some() { shared::open_task(model, folder) } else { Vec::new() }
+            if folder.is_some() { shared::open_task(&model.shared, folder) } else { Vec::new() }
         }
     })]
 }
@@ -208,7 +208,7 @@ pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Comma
         move |model, home| match home {
             Ok(home) => {
                 let mut commands = schema_draft::switch_to_copy(model, &home);
-                commands.extend(shared::open_task(model, Some(home.folder.display().to_string())));
+                commands.extend(shared::open_task(&model.shared, Some(home.folder.display().to_string())));
                 commands.push(Command::Edit { path: home.folder.join(file), line });
                 commands
             }

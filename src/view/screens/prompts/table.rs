@@ -8,7 +8,7 @@ use super::{UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::PromptRow;
 use crate::dataset::health::{Finding, Level};
 use crate::task::PromptSet;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::style_role::Role;
 use crate::view::widgets::json;
 use crate::view::widgets::text_width::padded;

@@ -9,8 +9,8 @@ use crate::hub::find_model;
 use crate::score::{Scorer, check_prompts, prompt_tokens};
 use crate::task::Task;
 use crate::text::Tokenizer;
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::screens::launch::context::train_table;
 
 /// A row whose tokens are not counted yet.

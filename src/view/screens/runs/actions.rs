@@ -4,10 +4,10 @@ use super::{LIST, columns, control, export, under_cursor};
 use crate::report::{Report, RunsCompared, base_and_trained, unknown_field};
 use crate::run::{RunDirectory, Verb};
 use crate::view::action::{Action, Place};
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Page, Popup};
-use crate::view::screens::eval;
+use crate::view::screens::Screen;
 use crate::view::shared;
 
 const HERE: Place = Place::On(Screen::Runs);
@@ -93,8 +93,8 @@ pub(super) const ACTIONS: &[Action] = &[
     .unless(no_run),
     Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |model| {
         let Some(run) = model.runs.demonstration.clone() else { return Vec::new() };
-        let mut commands = shared::show_run(model, run);
-        commands.extend(shared::go_to(model, Screen::Live));
+        let mut commands = vec![Command::ShowRun(run)];
+        commands.extend(vec![Command::GoTo(Screen::Live)]);
         commands
     })
     .unless(|model| {
@@ -117,8 +117,8 @@ pub(super) fn no_readable(model: &Model) -> Option<String> {
 fn open(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
     model.shared.overlay.clear();
-    let mut commands = shared::show_run(model, path);
-    commands.extend(shared::go_to(model, Screen::Live));
+    let mut commands = vec![Command::ShowRun(path)];
+    commands.extend(vec![Command::GoTo(Screen::Live)]);
     commands
 }
 
@@ -127,11 +127,11 @@ fn overlay(model: &mut Model) -> Vec<Command> {
     let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
     let others: Vec<_> = model.runs.chosen().into_iter().filter(|other| *other != path).collect();
     model.shared.overlay.clone_from(&others);
-    let mut commands = shared::show_run(model, path);
+    let mut commands = vec![Command::ShowRun(path)];
     for other in others {
-        commands.extend(shared::follow(model, other));
+        commands.extend(shared::follow(&mut model.shared, other));
     }
-    commands.extend(shared::go_to(model, Screen::Live));
+    commands.extend(vec![Command::GoTo(Screen::Live)]);
     commands
 }
 
@@ -192,6 +192,7 @@ pub(super) fn sort_by_title(model: &mut Model, field: &str, smoothed: bool) {
 }
 
 fn sort_by(model: &mut Model) -> Vec<Command> {
+    let listing = model.runs.listing.clone();
     let now = model.runs.sort.field.clone();
     let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, completions/mean_length):";
     let question = Ask::new("Sort runs", label, &now, |model, name| {
@@ -200,14 +201,17 @@ fn sort_by(model: &mut Model) -> Vec<Command> {
         model.runs.arrange();
         Vec::new()
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|model, name| unknown_field(name.trim(), model.runs.rows(), false))));
+    model.shared.popup =
+        Some(Popup::Ask(question.checked(move |name| {
+            unknown_field(name.trim(), listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok()), false)
+        })));
     Vec::new()
 }
 
 /// The answers of the chosen runs on the eval screen: of one its base and its result, of several their results.
 fn versus(model: &mut Model) -> Vec<Command> {
     let runs = model.runs.chosen();
-    let mut commands = shared::go_to(model, Screen::Eval);
+    let mut commands = vec![Command::GoTo(Screen::Eval)];
     commands.push(Work::once(
         "runs.versus",
         move || {
@@ -217,7 +221,7 @@ fn versus(model: &mut Model) -> Vec<Command> {
             Ok::<_, String>(passes.into_iter().flat_map(|passes| passes.into_iter().skip(skipped)).collect::<Vec<_>>())
         },
         |model, passes| match passes {
-            Ok(passes) => eval::show(model, passes),
+            Ok(passes) => vec![Command::Compare(passes)],
             Err(error) => {
                 model.shared.complain(error);
                 Vec::new()

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::actions::no_readable;
 use crate::run::{Status, Verb};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::Model;
 use crate::view::popup::{Confirm, Popup};
 use crate::view::run_control;
 

@@ -12,7 +12,7 @@ use super::DETAIL;
 use super::columns::{age, state};
 use crate::report::{Entry, EvalSeries, RunRow, percent, size, spread};
 use crate::run::{EvalSummary, Status};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

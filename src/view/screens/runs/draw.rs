@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::columns::{self, Column, Look};
 use super::{DETAIL, LIST};
 use crate::report::Entry;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{self, fitted};

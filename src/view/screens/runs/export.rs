@@ -6,8 +6,8 @@ use super::actions::no_run;
 use crate::report::{self, Report, percent, size};
 use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use, free_path, write_export};
 use crate::secrets::redact;
+use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::model::Model;
 use crate::view::popup::{Ask, Confirm, Popup};
 
 /// Ask for tags and give them to the marked runs, or to the one under the cursor.
@@ -42,7 +42,7 @@ pub(super) fn tag(model: &mut Model) -> Vec<Command> {
             },
         )]
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|_, text| wrong_tags(text))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|text| wrong_tags(text))));
     Vec::new()
 }
 
@@ -137,7 +137,7 @@ pub(super) fn promote(model: &mut Model) -> Vec<Command> {
             told,
         )]
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|_, text| wrong_promotion(text))));
+    model.shared.popup = Some(Popup::Ask(question.checked(|text| wrong_promotion(text))));
     Vec::new()
 }
 

@@ -6,10 +6,11 @@ use super::layout::EDITOR;
 use super::{after, confirm, follow};
 use crate::score::Fault;
 use crate::view::action::{Action, Place};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
 use crate::view::popup::{Ask, Page, Popup};
 use crate::view::schema_draft;
+use crate::view::screens::Screen;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::Effect;
 
@@ -142,8 +143,9 @@ fn find(model: &mut Model) -> Vec<Command> {
         follow(model);
         Vec::new()
     });
-    let ask = ask.checked(|model, wanted| {
-        let is_there = wanted.is_empty() || model.schema.editor.holds(wanted);
+    let editor = model.schema.editor.clone();
+    let ask = ask.checked(move |wanted| {
+        let is_there = wanted.is_empty() || editor.holds(wanted);
         (!is_there).then(|| format!("{wanted:?}: no matches"))
     });
     model.shared.popup = Some(Popup::Ask(ask));
@@ -163,7 +165,7 @@ fn go_to_line(model: &mut Model) -> Vec<Command> {
         follow(model);
         Vec::new()
     });
-    let ask = ask.checked(|_, text| match text.trim().parse::<usize>() {
+    let ask = ask.checked(|text| match text.trim().parse::<usize>() {
         Ok(number) if number > 0 => None,
         _ => Some("must be a whole number from 1".to_owned()),
     });

@@ -4,9 +4,8 @@ use ratatui::text::{Line, Span};
 use similar::{ChangeTag, TextDiff};
 
 use crate::secrets::visible;
-use crate::view::action;
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::Model;
 use crate::view::popup::{Confirm, Page, Popup};
 use crate::view::schema_draft;
 use crate::view::style_role::Role;
@@ -40,8 +39,8 @@ pub(super) fn keys(model: &Model) -> String {
 
 /// Keys and words of the actions that decide between two texts now.
 pub(super) fn choices(model: &Model) -> Vec<(String, &'static str)> {
-    let decides = ["schema.take", "schema.own", "schema.discard", "schema.difference"].into_iter().filter_map(action::find);
-    decides.filter(|action| (action.blocked)(model).is_none()).map(|action| (model.shared.keymap.shown(action), action.hint)).collect()
+    let decides = ["schema.take", "schema.own", "schema.discard", "schema.difference"].into_iter().filter_map(crate::view::app::action);
+    decides.filter(|action| model.blocked(action).is_none()).map(|action| (model.shared.keymap.shown(action), action.hint)).collect()
 }
 
 /// The difference that matters now: against the file's new text, the draft that is offered, else the saved text.

@@ -7,7 +7,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::layout::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, areas, banner_rows};
 use super::{confirm, side_panes};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::{Look, fault_at, paint};

@@ -2,7 +2,7 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::widgets::editor;
 
 pub const EDITOR: &str = "editor";

@@ -7,8 +7,8 @@ use crate::dataset::PromptRow;
 use crate::score::audit::audit;
 use crate::score::{Scorer, Tier};
 use crate::task::PromptSet;
+use crate::view::app::Model;
 use crate::view::message::{Command, Outlet, Work};
-use crate::view::model::Model;
 use crate::view::shared::OpenTask;
 
 /// How the task's samples score now.

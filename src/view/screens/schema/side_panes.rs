@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::layout::{ACCEPTS, LAZY, SCORES};
 use crate::score::Tier;
 use crate::task::Task;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 

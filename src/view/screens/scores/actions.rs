@@ -4,8 +4,9 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, input, listing, sampling, source};
 use crate::view::action::{Action, Place};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::{Model, Screen};
+use crate::view::screens::Screen;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 

@@ -12,7 +12,7 @@ use super::scoring::Scored;
 use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, score_details, summary};
 use crate::advantage::GroupSignal;
 use crate::score::Fault;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

@@ -4,8 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 
 use super::items::Written;
 use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, draw, listing, source};
+use crate::view::app::Model;
 use crate::view::message::Command;
-use crate::view::model::Model;
 use crate::view::widgets::editor::{Editor, Effect};
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;

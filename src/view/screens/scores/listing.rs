@@ -2,7 +2,7 @@
 
 use super::scoring::{Scored, holds};
 use crate::score::{FailureClass, Tier};
-use crate::view::model::Model;
+use crate::view::app::Model;
 
 /// Which completions are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

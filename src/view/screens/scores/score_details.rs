@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::scoring::{self, Scored};
 use crate::advantage::Advantage;
 use crate::score::{Reason, Score};
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};

@@ -9,7 +9,7 @@ use super::{RescoreJob, Source};
 use crate::run::sha256;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
-use crate::view::model::Model;
+use crate::view::app::Model;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::gauge::gauge;

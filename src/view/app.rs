@@ -1,0 +1,436 @@
+//! The whole model: what screens share, and each screen's own part. Only this file knows all screens; here stands the table of them, and of all actions.
+
+use std::any::{Any, TypeId};
+
+use crossterm::event::{KeyCode, KeyEvent, MouseEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+
+use super::action::{Action, ActionInfo, Place};
+use super::key_chord::Chord;
+use super::message::{Change, Command, Parts};
+use super::messages;
+use super::options::Options;
+use super::popup::{Confirm, Help, HelpRow, Page, Palette, PaletteEntry, Popup};
+use super::screen::{Definition, OldDef};
+use super::screens::{Screen, eval, launch, live, prompts, runs, schema, scores};
+use super::shared::Shared;
+use crate::report::EvalId;
+
+/// Everything that the view knows.
+#[derive(Debug)]
+pub struct Model {
+    /// What all screens share.
+    pub shared: Shared,
+    /// Time and place of the last click, until it was half of a double click.
+    pub clicked: Option<(u64, (u16, u16))>,
+    /// Screen 1.
+    pub runs: runs::Runs,
+    /// Screen 2.
+    pub schema: schema::Schema,
+    /// Screen 3.
+    pub prompts: prompts::Prompts,
+    /// Screen 4.
+    pub scores: scores::Scores,
+    /// Screen 5.
+    pub launch: launch::Launch,
+    /// Screen 6.
+    pub live: live::Live,
+    /// Screen 7.
+    pub eval: eval::Eval,
+    no_screen: (),
+}
+
+/// All screens, in the order of their keys.
+const SCREENS: [&dyn ScreenParts; 7] =
+    [&runs::PARTS, &schema::PARTS, &prompts::PARTS, &scores::PARTS, &launch::PARTS, &live::PARTS, &eval::PARTS];
+
+/// The parts of a screen.
+pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
+    SCREENS[screen as usize]
+}
+
+/// A screen as the rest of the view sees it: its [`Definition`], applied to its own part of the model.
+pub trait ScreenParts: Sync {
+    fn title(&self) -> &'static str;
+    fn help(&self) -> &'static str;
+    fn panes(&self) -> &'static [&'static str];
+    /// Its part of the table of actions.
+    fn actions(&self) -> Vec<&'static ActionInfo>;
+    fn blocked(&self, model: &Model, id: &str) -> Option<String>;
+    fn perform(&self, model: &mut Model, id: &str) -> Vec<Command>;
+    fn pane(&self, model: &Model) -> &'static str;
+    fn focus(&self, model: &mut Model, pane: &'static str);
+    fn is_typing(&self, model: &Model) -> bool;
+    fn takes_tab(&self, model: &Model) -> bool;
+    fn typed(&self, model: &mut Model, event: KeyEvent) -> Vec<Command>;
+    fn pasted(&self, model: &mut Model, text: &str) -> Vec<Command>;
+    fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command>;
+    fn opens(&self, model: &Model, at: (u16, u16)) -> bool;
+    fn entered(&self, model: &mut Model) -> Vec<Command>;
+    fn changed(&self, model: &mut Model, change: &Change) -> Vec<Command>;
+    fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect);
+    /// Its own part of the model where that is of this type, and what screens share.
+    fn own<'a>(&self, model: &'a mut Model, wanted: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)>;
+}
+
+/// A definition with the place of its part in the model.
+struct In<X: 'static> {
+    definition: &'static Definition<X>,
+    of: fn(&Model) -> &X,
+    split: fn(&mut Model) -> (&mut X, &mut Shared),
+}
+
+impl<X: 'static> ScreenParts for In<X> {
+    fn title(&self) -> &'static str {
+        self.definition.title
+    }
+
+    fn help(&self) -> &'static str {
+        self.definition.help
+    }
+
+    fn panes(&self) -> &'static [&'static str] {
+        self.definition.panes
+    }
+
+    fn actions(&self) -> Vec<&'static ActionInfo> {
+        self.definition.actions.iter().map(|action| &action.info).collect()
+    }
+
+    fn blocked(&self, model: &Model, id: &str) -> Option<String> {
+        let action = self.definition.actions.iter().find(|action| action.info.id == id)?;
+        (action.blocked)((self.of)(model), &model.shared)
+    }
+
+    fn perform(&self, model: &mut Model, id: &str) -> Vec<Command> {
+        let Some(action) = self.definition.actions.iter().find(|action| action.info.id == id) else { return Vec::new() };
+        let (screen, shared) = (self.split)(model);
+        (action.perform)(screen, shared)
+    }
+
+    fn pane(&self, model: &Model) -> &'static str {
+        (self.definition.pane)((self.of)(model))
+    }
+
+    fn focus(&self, model: &mut Model, pane: &'static str) {
+        let (screen, shared) = (self.split)(model);
+        (self.definition.focus)(screen, shared, pane);
+    }
+
+    fn is_typing(&self, model: &Model) -> bool {
+        (self.definition.is_typing)((self.of)(model))
+    }
+
+    fn takes_tab(&self, model: &Model) -> bool {
+        (self.definition.takes_tab)((self.of)(model))
+    }
+
+    fn typed(&self, model: &mut Model, event: KeyEvent) -> Vec<Command> {
+        let (screen, shared) = (self.split)(model);
+        (self.definition.typed)(screen, shared, event)
+    }
+
+    fn pasted(&self, model: &mut Model, text: &str) -> Vec<Command> {
+        let (screen, shared) = (self.split)(model);
+        (self.definition.pasted)(screen, shared, text)
+    }
+
+    fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command> {
+        let (screen, shared) = (self.split)(model);
+        (self.definition.mouse)(screen, shared, event)
+    }
+
+    fn opens(&self, model: &Model, at: (u16, u16)) -> bool {
+        (self.definition.opens)((self.of)(model), &model.shared, at)
+    }
+
+    fn entered(&self, model: &mut Model) -> Vec<Command> {
+        let (screen, shared) = (self.split)(model);
+        (self.definition.entered)(screen, shared)
+    }
+
+    fn changed(&self, model: &mut Model, change: &Change) -> Vec<Command> {
+        let (screen, shared) = (self.split)(model);
+        (self.definition.changed)(screen, shared, change)
+    }
+
+    fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        (self.definition.draw)((self.of)(model), &model.shared, frame, area);
+    }
+
+    fn own<'a>(&self, model: &'a mut Model, wanted: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)> {
+        let (screen, shared) = (self.split)(model);
+        (TypeId::of::<X>() == wanted).then_some((screen, shared))
+    }
+}
+
+impl ScreenParts for OldDef {
+    fn title(&self) -> &'static str {
+        self.title
+    }
+    fn help(&self) -> &'static str {
+        self.help
+    }
+    fn panes(&self) -> &'static [&'static str] {
+        self.panes
+    }
+    fn actions(&self) -> Vec<&'static ActionInfo> {
+        self.actions.iter().map(|action| &action.info).collect()
+    }
+    fn blocked(&self, model: &Model, id: &str) -> Option<String> {
+        self.actions.iter().find(|action| action.info.id == id).and_then(|action| (action.blocked)(model))
+    }
+    fn perform(&self, model: &mut Model, id: &str) -> Vec<Command> {
+        self.actions.iter().find(|action| action.info.id == id).map_or_else(Vec::new, |action| (action.perform)(model))
+    }
+    fn pane(&self, model: &Model) -> &'static str {
+        (self.pane)(model)
+    }
+    fn focus(&self, model: &mut Model, pane: &'static str) {
+        (self.focus)(model, pane);
+    }
+    fn is_typing(&self, model: &Model) -> bool {
+        (self.is_typing)(model)
+    }
+    fn takes_tab(&self, model: &Model) -> bool {
+        (self.takes_tab)(model)
+    }
+    fn typed(&self, model: &mut Model, event: KeyEvent) -> Vec<Command> {
+        (self.typed)(model, event)
+    }
+    fn pasted(&self, model: &mut Model, text: &str) -> Vec<Command> {
+        (self.pasted)(model, text)
+    }
+    fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command> {
+        (self.mouse)(model, event)
+    }
+    fn opens(&self, model: &Model, at: (u16, u16)) -> bool {
+        (self.opens)(model, at)
+    }
+    fn entered(&self, model: &mut Model) -> Vec<Command> {
+        (self.entered)(model)
+    }
+    fn changed(&self, model: &mut Model, change: &Change) -> Vec<Command> {
+        (self.changed)(model, change)
+    }
+    fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        (self.draw)(model, frame, area);
+    }
+    fn own<'a>(&self, _: &'a mut Model, _: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)> {
+        None
+    }
+}
+
+impl Parts for Model {
+    fn parts(&mut self, wanted: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)> {
+        if TypeId::of::<()>() == wanted {
+            return Some((&mut self.no_screen, &mut self.shared));
+        }
+        let found = SCREENS.iter().position(|screen| screen.own(self, wanted).is_some())?;
+        SCREENS[found].own(self, wanted)
+    }
+
+    fn whole(&mut self) -> &mut Model {
+        self
+    }
+}
+
+impl Model {
+    /// The model at the start; `super::start` gives the first commands.
+    pub fn new(options: Options) -> Self {
+        Self {
+            shared: Shared::new(options, action),
+            clicked: None,
+            runs: runs::Runs::default(),
+            schema: schema::Schema::default(),
+            prompts: prompts::Prompts::default(),
+            scores: scores::Scores::default(),
+            launch: launch::Launch::default(),
+            live: live::Live::default(),
+            eval: eval::Eval::default(),
+            no_screen: (),
+        }
+    }
+
+    /// The screen in front.
+    pub fn screen(&self) -> &'static dyn ScreenParts {
+        screen(self.shared.screen)
+    }
+
+    /// Whether a popup or a text field takes the keys now.
+    pub fn takes_text(&self) -> bool {
+        self.shared.popup.is_some() || self.screen().is_typing(self)
+    }
+
+    /// Whether the keys of an action count now, where the focus is.
+    pub fn is_here(&self, action: &ActionInfo) -> bool {
+        match action.place {
+            Place::Everywhere => true,
+            Place::On(screen) => screen == self.shared.screen,
+            Place::In(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(self),
+        }
+    }
+
+    /// What can be done here, the nearest first: pane, screen, everywhere.
+    pub fn actions_here(&self) -> Vec<&'static ActionInfo> {
+        let mut found: Vec<&'static ActionInfo> = actions().filter(|action| self.is_here(action)).collect();
+        found.sort_by_key(|action| match action.place {
+            Place::In(..) => 0,
+            Place::On(_) => 1,
+            Place::Everywhere => 2,
+        });
+        found
+    }
+
+    /// The action that a chord means where the focus is.
+    pub fn action_of(&self, chord: Chord) -> Option<&'static ActionInfo> {
+        if self.is_for_text(chord) {
+            return None;
+        }
+        self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
+    }
+
+    /// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions what no text can be.
+    pub fn is_for_text(&self, chord: Chord) -> bool {
+        let is_tab = chord.code == KeyCode::Tab && chord.modifiers.is_empty();
+        self.screen().is_typing(self) && (!chord.is_command() || (is_tab && self.screen().takes_tab(self)))
+    }
+
+    /// Why an action cannot be done now.
+    pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
+        match action.place {
+            Place::Everywhere => None,
+            Place::On(of) | Place::In(of, _) => screen(of).blocked(self, action.id),
+        }
+    }
+
+    /// Do an action, whatever keeps it from being done.
+    pub fn perform(&mut self, action: &ActionInfo) -> Vec<Command> {
+        match action.place {
+            Place::Everywhere => {
+                let found = GLOBAL.iter().find(|global| global.info.id == action.id);
+                found.map_or_else(Vec::new, |global| (global.perform)(self))
+            }
+            Place::On(of) | Place::In(of, _) => screen(of).perform(self, action.id),
+        }
+    }
+
+    /// What the palette shows: what can be done here, then what belongs to another screen or pane and goes there first. Empty while there is no palette.
+    pub fn palette_entries(&self) -> Vec<PaletteEntry> {
+        if !matches!(self.shared.popup, Some(Popup::Palette(_))) {
+            return Vec::new();
+        }
+        // Not where something would have to be begun first.
+        let can_be_gone_to = |action: &&ActionInfo| match action.place {
+            Place::In(of, pane) => screen(of).panes().contains(&pane),
+            _ => true,
+        };
+        let elsewhere = actions().filter(|action| !self.is_here(action)).filter(can_be_gone_to);
+        let entry = |info: &'static ActionInfo| {
+            let screen = match info.place {
+                Place::On(of) | Place::In(of, _) if of != self.shared.screen => Some(screen(of).title()),
+                _ => None,
+            };
+            PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key: self.shared.keymap.shown(info) }
+        };
+        self.actions_here().into_iter().chain(elsewhere).map(entry).collect()
+    }
+
+    /// Compare passes of evals.
+    pub fn compare(&mut self, passes: Vec<EvalId>) -> Vec<Command> {
+        eval::show(self, passes)
+    }
+
+    fn help(&self) -> Help {
+        let row = |info: &'static ActionInfo| {
+            let keys: Vec<String> = self.shared.keymap.keys(info).iter().map(ToString::to_string).collect();
+            HelpRow { info, keys: keys.join(" "), blocked: self.blocked(info) }
+        };
+        let rows: Vec<HelpRow> = self.actions_here().into_iter().map(row).collect();
+        Help::new(&self.shared.theme, self.shared.size.0, (self.screen().title(), self.screen().help()), &rows)
+    }
+}
+
+/// Every action: those of the screens, then the program's.
+pub fn actions() -> impl Iterator<Item = &'static ActionInfo> {
+    SCREENS.iter().flat_map(|screen| screen.actions()).chain(GLOBAL.iter().map(|action| &action.info))
+}
+
+/// The action of that name.
+pub fn action(id: &str) -> Option<&'static ActionInfo> {
+    actions().find(|action| action.id == id)
+}
+
+/// The actions that work on every screen.
+const GLOBAL: &[Action] = &[
+    Action::new("help", "Show help", "help", &["?"], Place::Everywhere, |model| {
+        model.shared.popup = Some(Popup::Help(model.help()));
+        Vec::new()
+    })
+    .also(&["keys", "shortcuts"]),
+    Action::new("palette", "Command palette", "palette", &["ctrl-p", ":"], Place::Everywhere, |model| {
+        model.shared.popup = Some(Popup::Palette(Palette::default()));
+        Vec::new()
+    })
+    .also(&["commands", "actions"]),
+    Action::new("screen.runs", "Go to runs", "", &["f1", "1"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Runs)]),
+    Action::new("screen.schema", "Go to schema", "", &["f2", "2"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Schema)]),
+    Action::new("screen.prompts", "Go to prompts", "", &["f3", "3"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Prompts)]),
+    Action::new("screen.scores", "Go to scores", "", &["f4", "4"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Scores)]),
+    Action::new("screen.launch", "Go to launch", "", &["f5", "5"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Launch)])
+        .also(&["new run"]),
+    Action::new("screen.live", "Go to live", "", &["f6", "6"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Live)]),
+    Action::new("screen.eval", "Go to eval", "", &["f7", "7"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Eval)])
+        .also(&["comparison", "eval"]),
+    Action::new("pane.next", "Next pane", "pane", &["tab"], Place::Everywhere, |model| move_focus(model, 1)),
+    Action::new("pane.previous", "Previous pane", "", &["backtab"], Place::Everywhere, |model| move_focus(model, -1)),
+    Action::new("pane.zoom", "Toggle zoom", "zoom", &["z"], Place::Everywhere, |model| {
+        model.shared.zoomed = !model.shared.zoomed;
+        Vec::new()
+    })
+    .also(&["zoom", "maximize", "fullscreen"]),
+    Action::new("notices", "Show messages", "", &["alt-n"], Place::Everywhere, |model| {
+        let lines = model.shared.notices.all().iter().rev().map(|notice| messages::line(&model.shared.theme, notice)).collect();
+        model.shared.popup = Some(Popup::Page(Page::new("Messages", lines)));
+        Vec::new()
+    })
+    .also(&["messages", "notifications", "log"]),
+    Action::new("redraw", "Redraw", "", &["ctrl-l"], Place::Everywhere, |_| vec![Command::Redraw]).also(&["refresh"]),
+    Action::new("suspend", "Suspend", "", &["ctrl-z"], Place::Everywhere, |_| vec![Command::Suspend]).also(&["background"]),
+    Action::new("quit", "Quit", "quit", &["q", "ctrl-c"], Place::Everywhere, quit).also(&["quit", "exit", "leave", "close"]),
+];
+
+/// Leave; what is unsaved is asked about. Asked a second time, by the same key, it is left at once.
+fn quit(model: &mut Model) -> Vec<Command> {
+    let schema = model.shared.draft.is_changed().then_some("schema");
+    let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());
+    let unsaved: Vec<&str> = schema.into_iter().chain(prompts).collect();
+    let is_asked = matches!(&model.shared.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));
+    if unsaved.is_empty() || is_asked {
+        return vec![Command::Quit];
+    }
+    let text = format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
+    // What lay in front comes back after a no.
+    let before = model.shared.popup.take();
+    let question = Confirm::on(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise_on(move |_: &mut (), shared| {
+        shared.popup = before;
+        Vec::new()
+    });
+    model.shared.popup = Some(Popup::Confirm(question));
+    Vec::new()
+}
+
+const LEAVING: &str = "Quit with unsaved changes?";
+
+fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
+    let screen = model.screen();
+    let panes = screen.panes();
+    if panes.is_empty() {
+        return Vec::new();
+    }
+    let now = panes.iter().position(|pane| *pane == screen.pane(model)).unwrap_or(0);
+    let next = (now as isize + by).rem_euclid(panes.len() as isize) as usize;
+    screen.focus(model, panes[next]);
+    Vec::new()
+}
