@@ -16,13 +16,13 @@ fn main() {
     }
 }
 
-/// `cfg(can_chown)` and `cfg(can_mount)`: what this user may do here. Tests that need it are ignored where it is not so.
+/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. Tests that need it otherwise are ignored.
 fn tell_rights() {
     // The nearest to "another user".
     println!("cargo:rerun-if-env-changed=HOME");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let capabilities = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
-    for (name, capability) in [("can_chown", 0), ("can_mount", 21)] {
+    for (name, capability) in [("can_chown", 0), ("can_write_anywhere", 1), ("can_mount", 21)] {
         println!("cargo:rustc-check-cfg=cfg({name})");
         if capabilities.is_some_and(|bits| bits >> capability & 1 == 1) {
             println!("cargo:rustc-cfg={name}");

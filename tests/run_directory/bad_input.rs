@@ -66,13 +66,17 @@ fn a_run_that_others_may_write_to_is_read_but_not_acted_in() {
     assert!(code == 0 && text.contains("warning") && text.contains("is writable by other users"), "{text}");
     let (code, _, error) = runs_command(&root, &["remove", run.id(), "--yes"]);
     assert!(code == 1 && error.contains("is writable by other users") && run.path().exists(), "{error}");
-    std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
 
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::chown(run.path(), Some(4242), None).unwrap();
-        let error = run.check_private().unwrap_err().to_string();
-        assert!(error.contains("belongs to user 4242, and you are user 0"), "{error}");
-        assert_eq!(runs_command(&root, &["remove", run.id(), "--yes"]).0, 1);
-        assert_eq!(runs_command(&root, &["show", run.id()]).0, 0);
-    }
+#[test]
+#[cfg_attr(not(can_chown), ignore = "needs root, to give a folder away")]
+fn a_run_of_another_user_is_read_but_not_acted_in() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = create(folder.path());
+    std::os::unix::fs::chown(run.path(), Some(4242), None).unwrap();
+    let error = run.check_private().unwrap_err().to_string();
+    assert!(error.contains("belongs to user 4242, and you are user 0"), "{error}");
+    assert_eq!(runs_command(&root, &["remove", run.id(), "--yes"]).0, 1);
+    assert_eq!(runs_command(&root, &["show", run.id()]).0, 0);
 }
