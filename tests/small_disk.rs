@@ -18,6 +18,11 @@ impl SmallDisk {
         mount(&self.0, &format!("remount,{options}"));
     }
 
+    /// Gives back what [`Self::fill`] took.
+    pub(crate) fn free(&self) -> std::io::Result<()> {
+        std::fs::remove_file(self.0.join("filler"))
+    }
+
     /// Takes all but so many bytes by the file `filler`.
     pub(crate) fn fill(&self, leave: u64) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();

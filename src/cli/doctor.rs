@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Outcome, print, print_json};
 use crate::plan::free_disk_bytes;
-use crate::run::{Device, FileSystem, Gpu, LogoutPolicy, RunFolders, holder, remove_dead_sockets, slots_folder, socket_folders};
+use crate::run::{Device, FileSystem, Gpu, LogoutPolicy, RunFolders, holder, slots_folder};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -29,8 +29,6 @@ struct Findings {
     logout_in_words: String,
     slots: Vec<SlotFound>,
     folders: Vec<Folder>,
-    /// Of workers that died without a last word; they are gone now.
-    dead_sockets_removed: usize,
     terminal: Terminal,
     #[cfg(feature = "view")]
     view: ViewFound,
@@ -110,7 +108,6 @@ fn look(places: &RunFolders) -> Findings {
         folder("data", of(directories::ProjectDirs::data_dir), None),
         folder("config", of(directories::ProjectDirs::config_dir), None),
         folder("cache", of(directories::ProjectDirs::cache_dir), None),
-        folder("sockets", socket_folders().into_iter().next(), None),
         folder("slots", slots.as_ref().ok().cloned(), slots.as_ref().err().map(ToString::to_string)),
     ];
     let slot = |device: Device, is: String, in_use: Option<String>| {
@@ -130,7 +127,6 @@ fn look(places: &RunFolders) -> Findings {
         slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
         logout,
         folders,
-        dead_sockets_removed: remove_dead_sockets(&socket_folders()),
     }
 }
 
@@ -232,9 +228,6 @@ fn page(findings: &Findings) -> String {
         if let Some(error) = &folder.error {
             let _ = writeln!(text, "          {error}");
         }
-    }
-    if findings.dead_sockets_removed > 0 {
-        let _ = writeln!(text, "\nremoved {} control sockets of workers that are gone", findings.dead_sockets_removed);
     }
     let Terminal { output_is_terminal, term, color_term, utf8, ssh, multiplexer } = &findings.terminal;
     let mut facts = vec![if term.is_empty() { "TERM is not set".to_owned() } else { format!("TERM={term}") }];

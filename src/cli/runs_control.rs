@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 use super::detach::detach;
 use super::runs::{print, print_json};
 use super::{Failure, Outcome};
-use crate::run::{
-    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunError, RunFolders, State, Status, Verb, WorkerSignal, ask,
-    signal_worker,
-};
+use crate::run::{DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, State, Status, Verb, ask, stop_worker};
 use crate::secrets::visible;
 
 #[derive(Debug, Subcommand)]
@@ -155,13 +152,9 @@ impl Request<'_> {
         detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.asked.json)
     }
 
-    /// Ask; where nobody answers, signal.
     fn stop(&self, now: bool, wait: Option<Duration>) -> Outcome {
         let verb = Verb::Stop { now };
-        let mut answered = match ask(self.run.path(), &verb, Duration::ZERO, &mut |_| {}) {
-            Err(RunError::NoAnswer { seconds, .. }) => self.signal(now, seconds)?,
-            outcome => outcome?,
-        };
+        let mut answered = stop_worker(self.run.path(), now)?;
         if let Some(wait) = wait {
             answered.done = self.wait_for_end(wait);
             if !answered.done {
@@ -171,12 +164,6 @@ impl Request<'_> {
         }
         let ended = if answered.done { "; stopped" } else { "" };
         self.tell(&verb, &answered, ended)
-    }
-
-    fn signal(&self, now: bool, seconds: u64) -> Result<RequestOutcome, Failure> {
-        signal_worker(self.run.path(), if now { WorkerSignal::Kill } else { WorkerSignal::Stop })?;
-        let text = format!("no answer for {seconds} s: sent {}", if now { "SIGKILL" } else { "SIGTERM" });
-        Ok(RequestOutcome { text, done: false, result: Value::Null })
     }
 
     fn wait_for_end(&self, longest: Duration) -> bool {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
 
-use super::control::user_id;
 use super::error::RunError;
 use super::events::local_now;
+use super::folder::user_id;
 
 /// Names another folder for the locks, for tests and for hosts where the usual ones do not serve.
 pub const SLOTS: &str = "GRPO_TUI_SLOTS";

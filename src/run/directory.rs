@@ -214,11 +214,6 @@ impl RunDirectory {
     pub fn log_path(&self) -> PathBuf {
         self.path.join("worker.log")
     }
-
-    /// The folder of checkpoints.
-    pub fn checkpoints_path(&self) -> PathBuf {
-        self.path.join("checkpoints")
-    }
 }
 
 /// Whether all that lies in a folder is this user's alone to change. Links are as good as where they lie.

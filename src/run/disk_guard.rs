@@ -58,7 +58,7 @@ impl DiskGuard {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
         self.controls.block();
-        // What cannot be written is still told by the socket.
+        // What cannot be written is still in the answer to `status`.
         let _ = self.state.turn(Status::Paused, Some(cause(&self.run, what, needed_bytes, at_first)));
         told();
         let fits = |free: Option<u64>| match free {

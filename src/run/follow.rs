@@ -1,13 +1,10 @@
 //! Following a run live: what is new, as soon as the file system says so, and every two seconds whatever it says.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-
 use super::error::RunError;
-use super::filesystem::FileSystem;
+use super::folder::FolderWatch;
 use super::history::RunState;
 use super::reader::{Batch, EventReader};
 
@@ -25,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(50);
 pub struct Follower {
     run: PathBuf,
     reader: EventReader,
-    wake: Option<(RecommendedWatcher, Receiver<()>)>,
+    watch: FolderWatch,
     last_look: Option<Instant>,
     was_gone: bool,
 }
@@ -42,8 +39,8 @@ impl Follower {
 
     /// Go on where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the log is polled.
     pub fn new(run: &Path, reader: EventReader) -> Self {
-        let wake = if FileSystem::of(run).is_network() { None } else { watch(run) };
-        Self { run: run.to_owned(), reader, wake, last_look: None, was_gone: false }
+        // Of the folder, not of the file: the file may be replaced.
+        Self { run: run.to_owned(), reader, watch: FolderWatch::new(run, |_| true), last_look: None, was_gone: false }
     }
 
     /// What is new. Waits for it, at most `patience`; an empty batch means that nothing came.
@@ -69,8 +66,8 @@ impl Follower {
         let gone = batch.is_empty() && !self.run.is_dir();
         // Said once; a watch on a vanished folder sees nothing of a new one.
         batch.gone = gone && !self.was_gone;
-        if self.was_gone && !gone && !FileSystem::of(&self.run).is_network() {
-            self.wake = watch(&self.run);
+        if self.was_gone && !gone {
+            self.watch.renew(&self.run, |_| true);
         }
         self.was_gone = gone;
         Ok(batch)
@@ -78,32 +75,11 @@ impl Follower {
 
     /// Until something may have changed, at most `left`; what is written at once is gathered.
     fn wait(&mut self, left: Duration) {
-        match &self.wake {
-            None => std::thread::sleep(left.min(POLL)),
-            Some((_, told)) => match told.recv_timeout(left.min(HEARTBEAT)) {
-                Ok(()) => {
-                    let since = self.last_look.map_or(GATHER, |look| look.elapsed());
-                    std::thread::sleep(GATHER.saturating_sub(since).min(left));
-                    while told.try_recv().is_ok() {}
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.wake = None,
-            },
+        let longest = if self.watch.is_announced() { HEARTBEAT } else { POLL };
+        if self.watch.wait(left.min(longest)) {
+            let since = self.last_look.map_or(GATHER, |look| look.elapsed());
+            std::thread::sleep(GATHER.saturating_sub(since).min(left));
+            self.watch.wait(Duration::ZERO);
         }
     }
-}
-
-/// A watch on the folder, not on the file: the file may be replaced. `None` where the system has none to give.
-fn watch(run: &Path) -> Option<(RecommendedWatcher, Receiver<()>)> {
-    let (tell, told) = sync_channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is an event too: were that taken, every look would cause the next.
-        let changed = !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. }));
-        if changed && let Err(TrySendError::Disconnected(())) = tell.try_send(()) {
-            // The follower is gone, and this watch goes with it.
-        }
-    })
-    .ok()?;
-    watcher.watch(run, RecursiveMode::NonRecursive).ok()?;
-    Some((watcher, told))
 }

@@ -8,12 +8,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::directory::host_name;
 use super::error::RunError;
 use super::events::now_ms;
-use super::filesystem::FileSystem;
+use super::folder::FileSystem;
 use super::lock::RunLock;
 use super::worker_state::{State, Status, boot_id, start_ticks};
 
 /// A worker writes its state at least this often.
-pub const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A heartbeat that is older says nothing any more.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// The right to write to a run directory. Released when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct RunLock {
-    footing: FolderIdentity,
+    identity: FolderIdentity,
 }
 
 /// The folder as its worker took it: it stands while the lock file in it is the one that the worker holds.
@@ -89,7 +89,7 @@ impl RunLock {
         file.set_len(0)
             .and_then(|()| file.write_all(format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes()))
             .map_err(RunError::io("write", &path))?;
-        Ok(Self { footing: FolderIdentity { run: run.to_owned(), lock: Arc::new(file) } })
+        Ok(Self { identity: FolderIdentity { run: run.to_owned(), lock: Arc::new(file) } })
     }
 
     /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
@@ -99,19 +99,19 @@ impl RunLock {
 
     /// The run directory.
     pub fn run(&self) -> &Path {
-        &self.footing.run
+        &self.identity.run
     }
 
     /// What tells whether the folder still is what was locked.
-    pub(super) fn footing(&self) -> FolderIdentity {
-        self.footing.clone()
+    pub(super) fn identity(&self) -> FolderIdentity {
+        self.identity.clone()
     }
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
         // Closing would do, but for a child that another thread forks just now: it holds the same lock until it becomes another program.
-        let _ = self.footing.lock.unlock();
+        let _ = self.identity.lock.unlock();
     }
 }
 

@@ -1,9 +1,17 @@
-//! What becomes of a worker when its user logs out of this host: what systemd-logind was told, and under which control group the worker would be.
+//! What becomes of a worker when its user logs out of this host: what systemd-logind answers, and under which control group the worker would be.
 
-use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::Value;
+
+use super::folder::user_id;
+
+/// How long logind may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Under what this process, and a worker that it starts, lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,14 +30,12 @@ pub enum ProcessScope {
 pub struct LogoutPolicy {
     /// Whether systemd runs this host.
     pub systemd: bool,
-    /// Whether logind ends what a user leaves behind; `None` where nothing says so.
+    /// Whether logind ends what a user leaves behind; `None` where it does not answer.
     pub kills: Option<bool>,
-    /// The file that says so.
-    pub says: Option<PathBuf>,
-    /// Whether this user is excepted.
-    pub excepted: bool,
-    /// Whether the user's services go on after logout.
-    pub lingers: bool,
+    /// Whether this user is excepted; `None` where logind does not answer.
+    pub excepted: Option<bool>,
+    /// Whether the user's services go on after logout; `None` where logind does not answer.
+    pub lingers: Option<bool>,
     /// Whether the user's service manager can be reached.
     pub user_bus: bool,
     /// Where this process lives.
@@ -39,20 +45,23 @@ pub struct LogoutPolicy {
 }
 
 impl LogoutPolicy {
-    /// Look at this host.
+    /// Look at this host, and ask its logind.
     pub fn look() -> Self {
-        let user = user_name();
-        let settings = Settings::read(&read_configurations());
+        let systemd = Path::new("/run/systemd/system").is_dir();
         let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let multiplexers = [("TMUX", "tmux"), ("STY", "screen"), ("ZELLIJ", "zellij")];
+        let (manager, properties) = ("org.freedesktop.login1.Manager", ["KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers"]);
+        let bus = ["--json=short", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1", manager];
+        let logind = systemd.then(|| output_of("busctl", &[&bus[..], &properties[..]].concat(), PATIENCE)).flatten();
+        let (kills, excepted) = logind.map_or((None, None), |text| kill_policy(&text, &user_name()));
+        let linger = || output_of("loginctl", &["show-user", &user_id().to_string(), "--property=Linger", "--value"], PATIENCE);
         Self {
-            systemd: Path::new("/run/systemd/system").is_dir(),
-            kills: settings.kills,
-            says: settings.says.clone(),
-            excepted: settings.excepts(&user),
-            lingers: Path::new("/var/lib/systemd/linger").join(&user).exists(),
+            systemd,
+            kills,
+            excepted,
+            lingers: systemd.then(linger).flatten().and_then(|text| yes_or_no(&text)),
             user_bus: session.is_some_and(|folder| folder.join("bus").exists()),
-            home: home(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
+            home: scope(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
             multiplexer: multiplexers.into_iter().find(|(name, _)| std::env::var_os(name).is_some()).map(|(_, name)| name),
         }
     }
@@ -61,110 +70,78 @@ impl LogoutPolicy {
     pub fn survives(&self) -> bool {
         match self.home {
             _ if !self.systemd => true,
-            ProcessScope::Session(_) => self.excepted || self.kills == Some(false),
-            ProcessScope::UserManager => self.lingers,
+            ProcessScope::Session(_) => self.excepted == Some(true) || self.kills == Some(false),
+            ProcessScope::UserManager => self.lingers == Some(true),
             ProcessScope::Elsewhere => true,
         }
     }
 
     /// The same in words, with what to do.
     pub fn sentence(&self) -> String {
-        let says = self.says.as_ref().map_or_else(String::new, |path| format!(" ({})", path.display()));
         let remedy = "run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`";
-        match (&self.home, self.survives()) {
-            _ if !self.systemd => "detached runs survive logout: no systemd on this host".to_owned(),
-            (ProcessScope::Elsewhere, _) => {
-                "detached runs survive logout: not a login session (service, container or batch job)".to_owned()
-            }
-            (ProcessScope::UserManager, true) => "detached runs survive logout: your service manager lingers".to_owned(),
+        let (verdict, why) = match (&self.home, self.survives()) {
+            _ if !self.systemd => ("survive", "no systemd on this host".to_owned()),
+            (ProcessScope::Elsewhere, _) => ("survive", "not a login session (service, container or batch job)".to_owned()),
+            (ProcessScope::UserManager, true) => ("survive", "your service manager lingers".to_owned()),
+            (ProcessScope::UserManager, false) if self.lingers.is_none() => (
+                "may die at",
+                "logind does not say whether your service manager lingers; to be sure, run `loginctl enable-linger`".to_owned(),
+            ),
             (ProcessScope::UserManager, false) => {
-                "detached runs DIE at logout: your service manager ends with your last session; enable it with `loginctl enable-linger`"
-                    .to_owned()
+                ("DIE at", "your service manager ends with your last session; enable it with `loginctl enable-linger`".to_owned())
             }
-            (ProcessScope::Session(_), true) if self.excepted => {
-                format!("detached runs survive logout: this user is excluded from KillUserProcesses{says}")
+            (ProcessScope::Session(_), true) if self.kills == Some(false) => ("survive", "KillUserProcesses=no".to_owned()),
+            (ProcessScope::Session(_), true) => ("survive", "this user is excluded from KillUserProcesses".to_owned()),
+            (ProcessScope::Session(session), false) if self.kills == Some(true) && self.excepted == Some(false) => {
+                ("DIE at", format!("KillUserProcesses=yes ends all of {session}, tmux and screen included; {remedy}"))
             }
-            (ProcessScope::Session(_), true) => format!("detached runs survive logout: KillUserProcesses=no{says}"),
-            (ProcessScope::Session(session), false) if self.kills == Some(true) => {
-                format!(
-                    "detached runs DIE at logout: KillUserProcesses=yes ends all of {session}{says}, tmux and screen included; {remedy}"
-                )
-            }
-            (ProcessScope::Session(_), false) => {
-                format!("detached runs may die at logout: logind's KillUserProcesses is unknown here; to be sure, {remedy}")
-            }
-        }
+            (ProcessScope::Session(_), false) => ("may die at", format!("logind does not say what it kills; to be sure, {remedy}")),
+        };
+        format!("detached runs {verdict} logout: {why}")
     }
 }
 
-/// What logind was told about processes that a user leaves behind.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Settings {
-    kills: Option<bool>,
-    says: Option<PathBuf>,
-    only: Vec<String>,
-    except: Option<Vec<String>>,
+/// From busctl's answer, a line of JSON a property: whether logind kills at logout, and whether it spares this user.
+fn kill_policy(answer: &str, user: &str) -> (Option<bool>, Option<bool>) {
+    let mut data = answer.lines().map(|line| serde_json::from_str::<Value>(line).ok().map(|property| property["data"].clone()));
+    let mut next = || data.next().flatten();
+    let kills = next().and_then(|value| value.as_bool());
+    let mut users = || Some(next()?.as_array()?.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect::<Vec<_>>());
+    let (only, exclude) = (users(), users());
+    let names = |list: &[String]| list.iter().any(|name| name == user);
+    (kills, only.zip(exclude).map(|(only, exclude)| names(&exclude) || (!only.is_empty() && !names(&only))))
 }
 
-impl Settings {
-    /// Files in the order in which later ones win.
-    fn read(files: &[(PathBuf, String)]) -> Self {
-        let mut settings = Self::default();
-        for (path, text) in files {
-            let mut within = false;
-            for line in text.lines().map(str::trim) {
-                if line.starts_with('[') {
-                    within = line == "[Login]";
-                }
-                // The shipped file names the built-in default in a comment.
-                let (line, comment) = line.strip_prefix('#').map_or((line, false), |line| (line, true));
-                let Some((name, value)) = line.split_once('=').filter(|_| within) else { continue };
-                settings.take(path, name.trim(), value.trim(), comment);
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text.trim() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// What a command prints; `None` where there is no such command, it fails, or it takes longer.
+fn output_of(command: &str, arguments: &[&str], longest: Duration) -> Option<String> {
+    let begun = Instant::now();
+    let mut child = Command::new(command).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let status = loop {
+        match child.try_wait() {
+            Ok(None) if begun.elapsed() < longest => std::thread::sleep(Duration::from_millis(5)),
+            Ok(Some(status)) => break status,
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
             }
         }
-        settings
-    }
-
-    fn take(&mut self, path: &Path, name: &str, value: &str, comment: bool) {
-        let users = || value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        match name {
-            "KillUserProcesses" if !comment || self.kills.is_none() => {
-                let kills = match value.to_lowercase().as_str() {
-                    "yes" | "true" | "on" | "1" => true,
-                    "no" | "false" | "off" | "0" => false,
-                    _ => return,
-                };
-                (self.kills, self.says) = (Some(kills), Some(path.to_owned()));
-            }
-            "KillOnlyUsers" if !comment => self.only = users(),
-            "KillExcludeUsers" if !comment => self.except = Some(users()),
-            _ => {}
-        }
-    }
-
-    fn excepts(&self, user: &str) -> bool {
-        let named = |list: &[String]| list.iter().any(|other| other == user);
-        let except = self.except.as_ref().map_or(user == "root", |list| named(list));
-        except || (!self.only.is_empty() && !named(&self.only))
-    }
+    };
+    let mut text = String::new();
+    // A few lines, which its pipe has held.
+    child.stdout.take()?.read_to_string(&mut text).ok()?;
+    status.success().then_some(text)
 }
 
-/// logind's files: the main one, then the drop-ins by name; one in /etc hides one of the same name further down.
-fn read_configurations() -> Vec<(PathBuf, String)> {
-    let folders = ["/usr/lib/systemd", "/run/systemd", "/etc/systemd"].map(PathBuf::from);
-    let main = folders.iter().rev().map(|folder| folder.join("logind.conf")).find(|path| path.is_file());
-    let mut drop_ins = BTreeMap::new();
-    for folder in &folders {
-        let Ok(entries) = std::fs::read_dir(folder.join("logind.conf.d")) else { continue };
-        for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|extension| extension == "conf")) {
-            drop_ins.insert(entry.file_name(), entry.path());
-        }
-    }
-    let files = main.into_iter().chain(drop_ins.into_values());
-    files.filter_map(|path| std::fs::read_to_string(&path).ok().map(|text| (path, text))).collect()
-}
-
-fn home(cgroup: &str) -> ProcessScope {
+fn scope(cgroup: &str) -> ProcessScope {
     let parts = || cgroup.lines().filter_map(|line| line.rsplit(':').next()).flat_map(|path| path.split('/'));
     let session = parts().find(|part| part.starts_with("session-") && part.ends_with(".scope"));
     match session {
@@ -176,8 +153,9 @@ fn home(cgroup: &str) -> ProcessScope {
 
 /// By the user's id, since the environment may name another one.
 fn user_name() -> String {
-    let id = super::control::user_id().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let id = user_id().to_string();
+    let users = crate::files::read(Path::new("/etc/passwd")).unwrap_or_default();
+    let users = String::from_utf8_lossy(&users);
     let named = users.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
@@ -190,36 +168,36 @@ fn user_name() -> String {
 mod tests {
     use super::*;
 
-    fn settings(texts: &[&str]) -> Settings {
-        let files: Vec<_> = texts.iter().enumerate().map(|(index, text)| (PathBuf::from(index.to_string()), (*text).to_owned())).collect();
-        Settings::read(&files)
+    #[test]
+    fn logind_answers() {
+        let answer = |kills: &str, only: &str, exclude: &str| {
+            format!(
+                "{{\"type\":\"b\",\"data\":{kills}}}\n{{\"type\":\"as\",\"data\":[{only}]}}\n{{\"type\":\"as\",\"data\":[{exclude}]}}\n"
+            )
+        };
+        let check = |text: &str, user: &str, expected| assert_eq!(kill_policy(text, user), expected, "{text:?} {user}");
+        check(&answer("false", "", r#""root""#), "ann", (Some(false), Some(false)));
+        check(&answer("true", "", r#""root","ann""#), "ann", (Some(true), Some(true)));
+        check(&answer("true", r#""bob""#, ""), "ann", (Some(true), Some(true)));
+        check(&answer("true", r#""bob""#, ""), "bob", (Some(true), Some(false)));
+        check("", "ann", (None, None));
+        check("Failed to connect to bus\n", "ann", (None, None));
+        check("{\"type\":\"b\",\"data\":true}\n", "ann", (Some(true), None));
+        assert_eq!(["yes\n", "no\n", "", "perhaps"].map(yes_or_no), [Some(true), Some(false), None, None]);
     }
 
     #[test]
-    fn later_files_win_and_comments_are_defaults() {
-        let check = |texts: &[&str], expected| assert_eq!(settings(texts).kills, expected, "{texts:?}");
-        check(&[], None);
-        check(&["[Login]\n#KillUserProcesses=no\n"], Some(false));
-        check(&["[Login]\n#KillUserProcesses=no\n", "[Login]\nKillUserProcesses = yes\n"], Some(true));
-        check(&["[Login]\nKillUserProcesses=yes\n", "[Login]\n#KillUserProcesses=no\n"], Some(true));
-        check(&["[Manager]\nKillUserProcesses=yes\n"], None);
-        check(&["[Login]\nKillUserProcesses=perhaps\n"], None);
+    fn a_command_that_is_missing_fails_or_takes_too_long_answers_nothing() {
+        let shell = |script: &str, longest| output_of("sh", &["-c", script], longest);
+        let long = Duration::from_secs(60);
+        assert_eq!(shell("echo yes", long).as_deref(), Some("yes\n"));
+        assert_eq!((shell("echo yes; false", long), output_of("no-such-command", &[], long)), (None, None));
+        assert_eq!(shell("exec sleep 600", Duration::ZERO), None);
     }
 
     #[test]
-    fn excepted_users() {
-        let check = |text: &str, user: &str, expected| assert_eq!(settings(&[text]).excepts(user), expected, "{text:?} {user}");
-        check("", "root", true);
-        check("", "ann", false);
-        check("[Login]\nKillExcludeUsers=ann bob\n", "root", false);
-        check("[Login]\nKillExcludeUsers=ann bob\n", "bob", true);
-        check("[Login]\nKillOnlyUsers=bob\n", "ann", true);
-        check("[Login]\nKillOnlyUsers=bob\n", "bob", false);
-    }
-
-    #[test]
-    fn homes() {
-        let check = |cgroup: &str, expected| assert_eq!(home(cgroup), expected, "{cgroup}");
+    fn scopes() {
+        let check = |cgroup: &str, expected| assert_eq!(scope(cgroup), expected, "{cgroup}");
         check("0::/user.slice/user-1000.slice/session-3.scope\n", ProcessScope::Session("session-3.scope".to_owned()));
         check("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-x.scope\n", ProcessScope::UserManager);
         check("0::/system.slice/slurmd.service\n", ProcessScope::Elsewhere);
@@ -231,7 +209,6 @@ mod tests {
         let facts = |kills, home, lingers, excepted| LogoutPolicy {
             systemd: true,
             kills,
-            says: None,
             excepted,
             lingers,
             user_bus: true,
@@ -242,13 +219,16 @@ mod tests {
         let check = |facts: LogoutPolicy, survives: bool, expected: &str| {
             assert!(facts.survives() == survives && facts.sentence().contains(expected), "{facts:?}: {}", facts.sentence());
         };
-        check(facts(Some(true), session(), true, false), false, "DIE at logout: KillUserProcesses=yes ends all of session-3.scope, tmux");
-        check(facts(Some(true), session(), false, true), true, "survive logout: this user is excluded from KillUserProcesses");
-        check(facts(Some(false), session(), false, false), true, "survive logout: KillUserProcesses=no");
-        check(facts(None, session(), false, false), false, "may die");
-        check(facts(Some(true), ProcessScope::UserManager, true, false), true, "your service manager lingers");
-        check(facts(None, ProcessScope::UserManager, false, false), false, "enable-linger");
-        check(facts(Some(true), ProcessScope::Elsewhere, false, false), true, "not a login session");
-        check(LogoutPolicy { systemd: false, ..facts(None, session(), false, false) }, true, "no systemd on this host");
+        let (yes, no) = (Some(true), Some(false));
+        check(facts(yes, session(), yes, no), false, "DIE at logout: KillUserProcesses=yes ends all of session-3.scope, tmux");
+        check(facts(yes, session(), no, yes), true, "survive logout: this user is excluded from KillUserProcesses");
+        check(facts(no, session(), no, no), true, "survive logout: KillUserProcesses=no");
+        check(facts(None, session(), no, None), false, "may die at logout: logind does not say");
+        check(facts(yes, session(), no, None), false, "may die at logout: logind does not say");
+        check(facts(yes, ProcessScope::UserManager, yes, no), true, "your service manager lingers");
+        check(facts(None, ProcessScope::UserManager, no, no), false, "DIE at logout: your service manager ends");
+        check(facts(None, ProcessScope::UserManager, None, no), false, "may die at logout: logind does not say");
+        check(facts(yes, ProcessScope::Elsewhere, no, no), true, "not a login session");
+        check(LogoutPolicy { systemd: false, ..facts(None, session(), no, None) }, true, "no systemd on this host");
     }
 }

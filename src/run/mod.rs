@@ -14,7 +14,7 @@ mod evals;
 pub mod events;
 #[cfg(debug_assertions)]
 mod failpoint;
-mod filesystem;
+mod folder;
 mod follow;
 mod gpu;
 mod history;
@@ -40,10 +40,7 @@ mod worker_state;
 mod writer;
 
 pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
-pub use control::{
-    AcceptedRequest, Answer, ControlServer, LONGEST_REQUEST, RequestOutcome, RequestQueue, SETTABLE, Sample, Settings, Stop, Verb, ask,
-    remove_dead_sockets, settings, socket_folders,
-};
+pub use control::{AcceptedRequest, Answer, RequestOutcome, RequestQueue, Sample, Settings, Stop, Verb, ask, settings, stop_worker};
 pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
@@ -54,13 +51,13 @@ pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, eval_path, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use failpoint::{failpoint, panic_point, torn_write};
-pub use filesystem::FileSystem;
+pub use folder::FileSystem;
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
 pub use history::{GROUP_STEPS_KEPT, RunState, SPARSE};
 pub use launch::{DeviceChoice, Launch, Launched, ReadyPipe, launch};
 pub use live_state::LiveState;
-pub use liveness::{HEARTBEAT, Liveness, WorkerSignal, signal_worker};
+pub use liveness::{Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
 pub use logout::{LogoutPolicy, ProcessScope};
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint};

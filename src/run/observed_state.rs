@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::directory::FORMAT_VERSION;
 use super::events::{End, Event, EventBody};
-use super::filesystem::FileSystem;
+use super::folder::FileSystem;
 use super::liveness::{SILENCE, remote_heartbeat};
 use super::lock::RunLock;
 use super::worker_state::{State, Status};
@@ -44,18 +44,7 @@ fn from_log(run: &Path) -> Option<State> {
         }
     };
     let (boot_id, host) = (String::new(), String::new());
-    let state = State {
-        version: FORMAT_VERSION,
-        status,
-        pid: 0,
-        start_ticks: 0,
-        boot_id,
-        host,
-        step,
-        cause: Some(cause),
-        socket: None,
-        updated_ms: 0,
-    };
+    let state = State { version: FORMAT_VERSION, status, pid: 0, start_ticks: 0, boot_id, host, step, cause: Some(cause), updated_ms: 0 };
     Some(state)
 }
 

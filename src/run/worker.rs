@@ -1,13 +1,13 @@
 //! The worker around the work: holds the run's lock, keeps its state, hears requests, and waits for its device.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::checkpoints::list_checkpoints;
 use super::cleanup;
-use super::control::{ControlServer, RequestQueue, record_left_over, socket_folders};
+use super::control::{RequestListener, RequestQueue, record_left_over};
 use super::device_slots::{Device, Slot, slots_folder};
 use super::directory::RunDirectory;
 use super::durable::open_append;
@@ -22,7 +22,7 @@ use super::writer::{EventWriter, is_gone, lost_log};
 #[derive(Debug)]
 pub struct Worker {
     // Dropped in this order: nobody is heard once the lock is free.
-    server: ControlServer,
+    listener: RequestListener,
     controls: RequestQueue,
     state: StateWriter,
     lock: RunLock,
@@ -35,14 +35,6 @@ impl Worker {
     /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder is not this user's alone to change,
     /// [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
-        Self::begin_in(run, interrupted, socket_folders())
-    }
-
-    /// As [`Self::begin`], with the folders in which the control socket may be.
-    ///
-    /// # Errors
-    /// As [`Self::begin`].
-    pub fn begin_in(run: &RunDirectory, interrupted: Arc<AtomicBool>, folders: Vec<PathBuf>) -> Result<Self, RunError> {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
         cleanup::clear(&lock)?;
@@ -54,8 +46,8 @@ impl Worker {
         controls.persist_in(run.path());
         // Where the loop will begin.
         controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
-        let server = ControlServer::start(&lock, state.clone(), controls.clone(), folders)?;
-        Ok(Self { server, controls, state, lock })
+        let listener = RequestListener::start(&lock, state.clone(), controls.clone())?;
+        Ok(Self { listener, controls, state, lock })
     }
 
     /// The right to write to the run.
@@ -75,7 +67,7 @@ impl Worker {
 
     /// What could not be set up, as sentences for the log.
     pub fn notes(&self) -> &[String] {
-        self.server.notes()
+        self.listener.notes()
     }
 
     /// Wait for a device, and say so in the run's state; `told` hears the same sentence each time that it changes. `None`: the run was asked to stop
@@ -108,12 +100,12 @@ impl Worker {
     pub fn check(&self) -> Result<(), RunError> {
         let path = self.lock.run();
         let log = path.join("events.jsonl");
-        let lost = match self.lock.footing().check() {
+        let lost = match self.lock.identity().check() {
             Ok(()) if !is_gone(&log) => return Ok(()),
             Ok(()) => lost_log(&log),
             Err(error) => error,
         };
-        self.controls.lose(lost.to_string());
+        self.controls.mark_lost(lost.to_string());
         self.state.follow(&lost.to_string());
         // Of a folder that still is there.
         let _ = self.state.turn(Status::Failed, Some(lost.to_string()));

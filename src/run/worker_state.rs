@@ -89,9 +89,6 @@ pub struct State {
     /// Why the run ended or waits, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The control socket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub socket: Option<PathBuf>,
     /// When this was written, milliseconds since 1970.
     pub updated_ms: u64,
 }
@@ -104,16 +101,16 @@ impl State {
 }
 
 /// The worker's side: keeps `state.json` current. Changes of status are durable at once; mere progress is written at most once a second. Clones write
-/// the same state, one at a time, so that the loop, the control desk and the worker around them never contradict each other.
+/// the same state, one at a time, so that the loop, the request listener and the worker around them never contradict each other.
 #[derive(Debug, Clone)]
 pub struct StateWriter {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<Written>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Written {
     path: PathBuf,
-    footing: FolderIdentity,
+    identity: FolderIdentity,
     state: State,
     written: Option<Instant>,
 }
@@ -135,10 +132,9 @@ impl StateWriter {
             // So that a run that waits to go on does not look like a new one.
             step: State::read(lock.run()).map_or(0, |state| state.step),
             cause: None,
-            socket: None,
             updated_ms: 0,
         };
-        let writer = Self { kept: Arc::new(Mutex::new(Kept { path, footing: lock.footing(), state, written: None })) };
+        let writer = Self { kept: Arc::new(Mutex::new(Written { path, identity: lock.identity(), state, written: None })) };
         writer.kept().write()?;
         Ok(writer)
     }
@@ -179,19 +175,6 @@ impl StateWriter {
         kept.write_after(Duration::from_secs(1))
     }
 
-    /// Name the control socket.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] naming the file.
-    pub fn socket(&mut self, socket: Option<PathBuf>) -> Result<(), RunError> {
-        let mut kept = self.kept();
-        if kept.state.socket == socket {
-            return Ok(());
-        }
-        kept.state.socket = socket;
-        kept.write()
-    }
-
     /// Show that the worker lives, where nothing was written for `interval`. An ended run is left alone.
     ///
     /// # Errors
@@ -204,13 +187,13 @@ impl StateWriter {
     /// Say the last word of a worker that has lost its folder, where that is now; whatever stands under its path is another's.
     pub(super) fn follow(&self, cause: &str) {
         let mut kept = self.kept();
-        if kept.footing.check().is_ok() || kept.state.status.is_ended() {
+        if kept.identity.check().is_ok() || kept.state.status.is_ended() {
             return;
         }
-        if let Some(folder) = kept.footing.moved_to() {
-            (kept.state.status, kept.state.cause, kept.state.socket) = (Status::Interrupted, Some(cause.to_owned()), None);
+        if let Some(folder) = kept.identity.moved_to() {
+            (kept.state.status, kept.state.cause) = (Status::Interrupted, Some(cause.to_owned()));
             kept.path = folder.join("state.json");
-            kept.footing.release_to(folder);
+            kept.identity.release_to(folder);
             // Where it cannot be said, the log of the worker has it.
             let _ = kept.write();
         }
@@ -221,13 +204,13 @@ impl StateWriter {
         self.kept().state.clone()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Written> {
         // Every change is a plain assignment, so a thread that panicked has left nothing half-said.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl Written {
     fn write_after(&mut self, interval: Duration) -> Result<(), RunError> {
         match self.written {
             Some(written) if written.elapsed() < interval => Ok(()),
@@ -236,7 +219,7 @@ impl Kept {
     }
 
     fn write(&mut self) -> Result<(), RunError> {
-        self.footing.check()?;
+        self.identity.check()?;
         self.state.updated_ms = super::events::now_ms();
         let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
         let mut text = serde_json::to_vec_pretty(&self.state).map_err(malformed)?;

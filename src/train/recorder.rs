@@ -79,7 +79,7 @@ impl<'a> Recorder<'a> {
         let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
         let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });
         self.disk.wait_for_space(what, needed_bytes, retry, || {
-            // Best effort: where not even this fits, `state.json` or the socket tells.
+            // Best effort: where not even this fits, `state.json` or the answer to `status` tells.
             let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(phase.clone());
             listener(&phase);
         })

@@ -8,7 +8,7 @@ use super::followed_run::{FollowedRun, short_id};
 use super::message::{Command, Work};
 use super::popup::Ask;
 use super::subprocess::Call;
-use crate::run::{Liveness, RunError, Status, Verb, WorkerSignal, ask, signal_worker};
+use crate::run::{Liveness, Status, Verb, ask, stop_worker};
 
 /// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -81,14 +81,13 @@ fn note_of(text: &str) -> Result<Verb, String> {
     Verb::parse("annotate", &[("text".to_owned(), text.into())].into_iter().collect())
 }
 
-/// The worker's answer in words. One that should stop and does not answer is signalled, as `runs stop` does.
+/// The worker's answer in words.
 fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
-    match (ask(run, verb, PATIENCE, &mut |_| {}), verb) {
-        (Err(RunError::NoAnswer { seconds, .. }), Verb::Stop { now }) => {
-            let (signal, name) = if *now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
-            signal_worker(run, signal).map_err(|error| error.to_string())?;
-            Ok(format!("no answer for {seconds} s: sent {name}"))
-        }
+    let answered = match verb {
+        Verb::Stop { now } => stop_worker(run, *now),
+        _ => ask(run, verb, PATIENCE, &mut |_| {}),
+    };
+    match (answered, verb) {
         (Err(error), Verb::Annotate { text }) => Err(format!("{error}; note not saved: {text}")),
         (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
     }

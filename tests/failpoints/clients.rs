@@ -1,8 +1,9 @@
 //! Whoever looks at a run and speaks to it while its workers die: a reader that notes every event, and a client that notes every promise.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,43 +63,40 @@ fn read(run: &Path, over: &AtomicBool) -> Observed {
     }
 }
 
-/// Remarks, one after the other, over the socket that `state.json` names; a promise counts once its line has come.
+/// Remarks, one after the other, as docs/control.md has it; a promise counts once its line has come.
 fn speak(run: &Path, over: &AtomicBool) -> Vec<String> {
     let mut accepted = Vec::new();
-    let mut number = 0;
-    while !over.load(Ordering::Relaxed) {
-        if let Some(stream) = connect(run) {
-            // Until the worker ends or dies, which closes the connection.
-            let _ = converse(&stream, &mut number, over, &mut accepted);
+    for number in 1.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        // Before the first worker, and where one has just begun or died, there may be no folder.
+        if request(run, number, over).is_ok_and(|is_accepted| is_accepted) {
+            accepted.push(format!("remark {number}."));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     accepted
 }
 
-fn connect(run: &Path) -> Option<UnixStream> {
-    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("state.json")).ok()?).ok()?;
-    UnixStream::connect(state["socket"].as_str()?).ok()
-}
-
-fn converse(stream: &UnixStream, number: &mut usize, over: &AtomicBool, accepted: &mut Vec<String>) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut answers = BufReader::new(stream.try_clone()?);
-    while !over.load(Ordering::Relaxed) {
-        *number += 1;
-        let mark = format!("remark {number}.");
-        let request = serde_json::json!({"v": 1, "id": format!("r{number}"), "verb": "annotate", "arguments": {"text": mark}});
-        writeln!(&*stream, "{request}")?;
-        let mut line = String::new();
-        if answers.read_line(&mut line)? == 0 {
-            break;
-        }
-        // Each request has two answers, so this one may be of an earlier request.
-        if line.ends_with('\n') && line.contains("\"stage\":\"accepted\"") {
-            let answer: serde_json::Value = serde_json::from_str(&line)?;
-            accepted.push(format!("remark {}.", answer["id"].as_str().unwrap_or_default().trim_start_matches('r')));
-        }
-        std::thread::sleep(Duration::from_millis(60));
+/// Asks once, and waits until it is answered, or until nobody can any more.
+fn request(run: &Path, number: usize, over: &AtomicBool) -> std::io::Result<bool> {
+    let file = |ending: &str| run.join("control").join(format!("r{number}.{ending}"));
+    let (temporary, request, answers) = (file("request.tmp"), file("request.json"), file("answers.jsonl"));
+    let arguments = serde_json::json!({"text": format!("remark {number}.")});
+    let body = serde_json::json!({"v": 1, "id": format!("r{number}"), "verb": "annotate", "arguments": arguments});
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?.write_all(body.to_string().as_bytes())?;
+    std::fs::rename(&temporary, &request)?;
+    let mut is_accepted = false;
+    let mut waited = 0;
+    // Once it is taken the answer comes soon, or its worker has died.
+    while !is_accepted && waited < 200 && !over.load(Ordering::Relaxed) {
+        waited += usize::from(!request.exists());
+        std::thread::sleep(Duration::from_millis(2));
+        is_accepted = std::fs::read_to_string(&answers).is_ok_and(|text| text.lines().any(|line| line.contains("\"stage\":\"accepted\"")));
     }
-    Ok(())
+    for path in [&request, &answers] {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(is_accepted)
 }

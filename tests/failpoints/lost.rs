@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::time::Instant;
 
 use grpo_tui::run::{Device, Liveness, Slot, State, Status, Verb, ask, queue_length};
 
@@ -30,7 +29,7 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
     let taken =
         (how == Holding::Waits).then(|| Slot::wait_in(&slots, &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
     let child = stage.worker(run).spawn().unwrap();
-    until("a worker that hears", || State::observe(run).is_some_and(|state| state.socket.is_some()));
+    until("a worker that hears", || status(run).is_some());
     let wanted = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
     if how == Holding::Paused {
         ask(run, &Verb::Pause, Duration::ZERO, &mut |_| {}).unwrap();
@@ -57,9 +56,7 @@ fn lose(how: Holding, take: impl Fn(&Path, &Path)) -> (Stage, PathBuf, PathBuf, 
     let (mut child, taken) = holding(&stage, &run, how);
     let before = log(&run).len();
     take(&run, &elsewhere);
-    let begun = Instant::now();
     until("its end", || child.try_wait().unwrap().is_some());
-    assert!(begun.elapsed() < Duration::from_secs(8), "{how:?}: {:?}", begun.elapsed());
     assert_eq!(child.wait().unwrap().code(), Some(1), "{}", log(&run));
     assert_eq!(queue_length(&slots(&run), &Device::Cpu), 0);
     drop(taken);
@@ -80,7 +77,6 @@ fn a_worker_whose_folder_is_removed_or_moved_stops_and_leaves_the_old_path_alone
         assert!(said.contains(&expected) && !run.exists(), "{how:?}: {said}");
         let state = State::observe(&elsewhere).unwrap();
         assert!(state.status == Status::Interrupted && state.cause.clone().unwrap().contains(&expected), "{how:?}: {state:?}");
-        assert_eq!(state.socket, None);
     }
 }
 

@@ -41,13 +41,10 @@ impl Stage {
         small_task::create(&self.folder.path().join(name), &set).path().to_owned()
     }
 
-    /// The program with the stage's own sockets and slots.
+    /// The program with the stage's own slots.
     pub(super) fn program(&self, run: &Path) -> Command {
         let mut command = program(self.folder.path(), &[]);
-        let sockets = self.folder.path().join("sockets");
-        std::fs::create_dir_all(&sockets).unwrap();
-        std::fs::set_permissions(&sockets, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        command.env("GRPO_TUI_SLOTS", slots(run)).env("XDG_RUNTIME_DIR", sockets);
+        command.env("GRPO_TUI_SLOTS", slots(run));
         command.env_remove("GRPO_TUI_FAULT").env_remove("GRPO_TUI_FAULT_CLOCK");
         command
     }

@@ -211,7 +211,7 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let folder = memory_folder();
     let (slots, run) = (shared(folder.path()), create(folder.path()));
     let _held = take(&slots, &[Device::Cpu]);
-    let worker = Worker::begin_in(&run, Arc::new(AtomicBool::new(false)), Vec::new()).unwrap();
+    let worker = Worker::begin(&run, Arc::new(AtomicBool::new(false))).unwrap();
     let asked = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], |_| {}).unwrap().is_none());

@@ -20,6 +20,17 @@ fn small_disk() -> (tempfile::TempDir, SmallDisk) {
     (folder, disk)
 }
 
+/// Frees the disk where its test has failed: a run that is held would never end, and the test would hang instead of failing.
+struct FreedOnPanic<'a>(&'a SmallDisk);
+
+impl Drop for FreedOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.free();
+        }
+    }
+}
+
 fn never(_: &EventBody) -> bool {
     false
 }
@@ -42,6 +53,7 @@ fn filled(
     std::thread::scope(|scope| {
         let (filled, full) = std::sync::mpsc::channel();
         scope.spawn(move || {
+            let _freed = FreedOnPanic(disk);
             if full.recv().is_ok() {
                 meanwhile(held(run.path()));
             }
@@ -80,11 +92,10 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
     for (name, at) in places {
         let parent = folder.path().join("run");
         let run = create(&parent, &SET);
-        let filler = folder.path().join("filler");
         let seen = std::sync::Mutex::new(String::new());
         let ended = filled(&disk, &run, 0, &at, |state| {
             seen.lock().unwrap().clone_from(&state.cause.unwrap());
-            std::fs::remove_file(&filler).unwrap();
+            disk.free().unwrap();
         });
         let cause = seen.into_inner().unwrap();
         println!("{name}: {cause}");
@@ -118,7 +129,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
         let answered = ask(&path, &Verb::Resume, LONG, &mut |_| {}).unwrap();
         assert_eq!(answered.text, "resumes");
         // Whatever is held afterwards finds room.
-        std::fs::remove_file(folder.path().join("filler")).unwrap();
+        disk.free().unwrap();
     });
     let cause = seen.into_inner().unwrap();
     println!("{cause}");
@@ -143,7 +154,7 @@ fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
     assert!(matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waiting for disk space")), "{ended:?}");
     let state = State::observe(run.path()).unwrap();
     assert_eq!(state.status, Status::Interrupted, "{state:?}");
-    std::fs::remove_file(folder.path().join("filler")).unwrap();
+    disk.free().unwrap();
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
     assert!(fingerprint(&run) == expected);
 }

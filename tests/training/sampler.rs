@@ -7,7 +7,7 @@ use grpo_tui::run::{RunLock, State, Status};
 
 use crate::program::{self, small_task, stdout, until};
 
-/// The program with a home and sockets of its own; its sample workers stay so many seconds.
+/// The program with a home of its own; its sample workers stay so many seconds.
 fn program(folder: &Path, idle: u32, arguments: &[&str]) -> Command {
     let mut command = program::program(folder, arguments);
     command.env("GRPO_TUI_SAMPLER_IDLE", idle.to_string());

@@ -379,10 +379,7 @@ fn a_live_run_is_asked() {
         copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
     });
     let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
-    let sockets = stage.folder.path().join("sockets");
-    std::fs::create_dir(&sockets).unwrap();
-    std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let worker = Worker::begin_in(&run, Arc::default(), vec![sockets]).unwrap();
+    let worker = Worker::begin(&run, Arc::default()).unwrap();
     let serving = serve(&worker);
     stage.now_ms += 2_000;
     stage.send(Message::Tick);

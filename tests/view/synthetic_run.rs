@@ -1,7 +1,6 @@
 //! The live screen while a run is written: what comes is shown, what is asked reaches the worker, and nothing grows with the events.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +53,7 @@ impl Written {
             model_digest: String::new(),
         };
         let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
-        let sockets = folder.join("sockets");
-        let _ = std::fs::create_dir(&sockets);
-        std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let worker = Worker::begin_in(&run, Arc::default(), vec![sockets]).unwrap();
+        let worker = Worker::begin(&run, Arc::default()).unwrap();
         let mut events = EventWriter::open(worker.lock()).unwrap();
         let begun = Run { id: run.id().into(), job: "train".into(), device: "NVIDIA H200".into(), total_steps: 50, ..Run::default() };
         events.append(begun).unwrap();

@@ -41,7 +41,8 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
         let mut printed = Ok(ExitCode::SUCCESS);
         let mut heard = |completion: SampledCompletion| {
             if printed.is_ok() {
-                printed = if arguments.json { print_json(&format!("{}\n", document(&completion))) } else { print(&told(&completion)) };
+                printed =
+                    if arguments.json { print_json(&format!("{}\n", document(&completion))) } else { print(&completion_text(&completion)) };
             }
         };
         with_status_output(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
@@ -61,10 +62,10 @@ fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T)
                     Ok(another) => answerer = Some(another),
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {
-                        let fares = answerer.as_ref().and_then(in_words);
-                        if let Some(words) = fares.filter(|words| last.as_ref() != Some(words)) {
-                            progress::say(&words);
-                            last = Some(words);
+                        let status = answerer.as_ref().and_then(status_text);
+                        if let Some(text) = status.filter(|text| last.as_ref() != Some(text)) {
+                            progress::say(&text);
+                            last = Some(text);
                         }
                     }
                 }
@@ -74,7 +75,7 @@ fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T)
     })
 }
 
-fn in_words(answerer: &SampleBackend) -> Option<String> {
+fn status_text(answerer: &SampleBackend) -> Option<String> {
     let state = State::observe(answerer.folder()).filter(|state| !state.status.is_ended())?;
     let cause = state.cause.map_or_else(String::new, |cause| format!(": {cause}"));
     Some(match answerer {
@@ -97,7 +98,7 @@ fn document(completion: &SampledCompletion) -> Value {
     value
 }
 
-fn told(completion: &SampledCompletion) -> String {
+fn completion_text(completion: &SampledCompletion) -> String {
     let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
     let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
     let (prompt_id, tier) = (visible(prompt_id), visible(tier));

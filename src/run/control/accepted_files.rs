@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::socket_path::{FOLDER, private_folder, user_id};
+use super::request_folder::FOLDER;
 use super::verb::Verb;
 use crate::run::directory::RunDirectory;
 use crate::run::durable::{create_file, sync_folder};
 use crate::run::error::RunError;
 use crate::run::events::{Control, Note, now_ms};
+use crate::run::folder::user_id;
 use crate::run::history::RunState;
 use crate::run::lock::RunLock;
 use crate::run::worker_state::State;
@@ -25,15 +26,13 @@ pub(super) struct AcceptedFiles {
 }
 
 impl AcceptedFiles {
-    /// Make sure of the folder, which the drop box shares.
-    pub(super) fn open(run: &Path) -> Result<Self, RunError> {
-        let folder = run.join(FOLDER);
-        private_folder(&folder)?;
-        Ok(Self { folder, kept: AtomicU64::new(0) })
+    /// Of the folder that requests come from, which is private when one comes.
+    pub(super) fn of(run: &Path) -> Self {
+        Self { folder: run.join(FOLDER), kept: AtomicU64::new(0) }
     }
 
     /// Keep a promise over whatever may happen to this process; returns the name under which it is kept.
-    pub(super) fn keep(&self, mut control: Control) -> Result<String, RunError> {
+    pub(super) fn write(&self, mut control: Control) -> Result<String, RunError> {
         // In the order of acceptance, and like no other worker's.
         let number = self.kept.fetch_add(1, Ordering::Relaxed);
         control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
@@ -49,7 +48,7 @@ impl AcceptedFiles {
     }
 
     /// The log has it. Where the file cannot go, the next worker finds the request in the log and removes it.
-    pub(super) fn forget(&self, request: &str) {
+    pub(super) fn remove(&self, request: &str) {
         let _ = std::fs::remove_file(self.path(request));
     }
 

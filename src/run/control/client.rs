@@ -1,31 +1,27 @@
-//! Asking a worker: by its socket where it can be reached, else by a file, and in words why neither when nobody is there.
+//! Asking a worker, by a file that it is told of or finds; and in words why not, where nobody is there.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::accepted_files::note_without_worker;
-use super::answer::{Answer, AnswerLine, Stage};
-use super::file_queue::{answers_file, request_file};
-use super::socket_path::{socket_folders, socket_name};
+use super::protocol::{Answer, AnswerLine, PROTOCOL_VERSION, Request, Stage};
+use super::request_folder::{FOLDER, answers_file, request_file};
 use super::verb::Verb;
-use super::{PROTOCOL_VERSION, socket};
-use crate::run::directory::host_name;
-use crate::run::durable::replace_file;
-use crate::run::error::RunError;
-use crate::run::liveness::Liveness;
+use crate::run::error::{RunError, is_full_disk};
+use crate::run::folder::{FolderWatch, private_folder};
+use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
 use crate::run::worker_state::State;
 
 /// How long a living worker may take to say that it has heard.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a file is looked for.
+/// How often answers are looked for although nothing was announced.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long one look at the socket lasts.
-const LISTEN: Duration = Duration::from_millis(250);
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,11 +34,12 @@ pub struct RequestOutcome {
     pub result: Value,
 }
 
-/// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not.
-/// `heard` is given each part of a result as it comes.
+/// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work (checkpoint, eval, sample) are waited
+/// for up to `timeout` once they are accepted, the others are not. `heard` is given each part of a result as it comes.
 ///
 /// # Errors
-/// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`] where it does not answer.
+/// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`] where it does not answer,
+/// [`RunError::Unsafe`] and [`RunError::Io`] where the request cannot be written.
 pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Value)) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
         // A run that no worker has begun with may get one at any moment, which must not find its lock held.
@@ -52,23 +49,101 @@ pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Val
         }
         return Err(RunError::NoWorker { path: run.to_owned(), standing });
     }
-    let id = request_id();
-    let request = json!({"v": PROTOCOL_VERSION, "id": id, "verb": verb.name(), "arguments": verb.arguments()});
-    let mut asked = Asked { run, verb, timeout, heard, accepted: None };
-    match sockets(run).iter().find_map(|path| socket::connect(path).ok()) {
-        Some(stream) => asked.by_socket(stream, &id, &request),
-        None => asked.by_file(&id, &request),
+    let mut posted = PostedRequest::post(run, verb)?;
+    let begun = Instant::now();
+    let mut accepted: Option<(String, Instant)> = None;
+    loop {
+        // Asked before the answers are read: a worker answers before it goes.
+        let liveness = Liveness::of(run);
+        for Answer { stage, text, result } in posted.new_answers() {
+            match stage {
+                Stage::Refused => return Err(RunError::Refused { path: run.to_owned(), message: text }),
+                Stage::Done => return Ok(RequestOutcome { text, done: true, result }),
+                Stage::Part => heard(result),
+                Stage::Accepted if verb.is_work() && !timeout.is_zero() => accepted = Some((text, Instant::now())),
+                Stage::Accepted => return Ok(RequestOutcome { text, done: false, result }),
+            }
+        }
+        let is_over = accepted.as_ref().map_or(begun.elapsed() >= PATIENCE, |(_, since)| since.elapsed() >= timeout);
+        match (liveness, accepted) {
+            // What is known when no more is waited for: at least that it was accepted.
+            (Liveness::Gone(_), Some((text, _))) => return Ok(RequestOutcome { text, done: false, result: Value::Null }),
+            (_, Some((text, _))) if is_over => return Ok(RequestOutcome { text, done: false, result: Value::Null }),
+            (Liveness::Gone(standing), None) => return Err(RunError::NoWorker { path: run.to_owned(), standing }),
+            (_, None) if is_over => return Err(RunError::NoAnswer { path: run.to_owned(), seconds: begun.elapsed().as_secs() }),
+            (_, waited) => accepted = waited,
+        }
+        posted.watch.wait(LOOK);
     }
 }
 
-/// Where the socket may be: where the worker said, else where it would be by its name. On another host, nowhere.
-fn sockets(run: &Path) -> Vec<PathBuf> {
-    let state = State::read(run);
-    if state.as_ref().is_some_and(|state| state.host != host_name()) {
-        return Vec::new();
+/// Ask for a stop; a worker that does not answer, or whose disk has no room for the request, is signalled.
+///
+/// # Errors
+/// As [`ask`] and [`signal_worker`].
+pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
+    let why = match ask(run, &Verb::Stop { now }, Duration::ZERO, &mut |_| {}) {
+        Err(RunError::NoAnswer { seconds, .. }) => format!("no answer for {seconds} s"),
+        Err(RunError::Io { source, .. }) if is_full_disk(&source) => "no room on the disk for a request".to_owned(),
+        outcome => return outcome,
+    };
+    let (signal, name) = if now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
+    signal_worker(run, signal)?;
+    Ok(RequestOutcome { text: format!("{why}: sent {name}"), done: false, result: Value::Null })
+}
+
+/// A request that lies in the folder, or was taken; withdrawn when dropped.
+struct PostedRequest {
+    request: PathBuf,
+    answers: PathBuf,
+    watch: FolderWatch,
+    /// How far the answers were read: always the end of a line.
+    read_bytes: u64,
+}
+
+impl PostedRequest {
+    fn post(run: &Path, verb: &Verb) -> Result<Self, RunError> {
+        let folder = run.join(FOLDER);
+        private_folder(&folder)?;
+        let id = request_id();
+        let (request, answers) = (request_file(run, &id), answers_file(run, &id));
+        let of_this = answers.clone();
+        let watch = FolderWatch::new(&folder, move |path| path == of_this);
+        let posted = Self { request, answers, watch, read_bytes: 0 };
+        let arguments = verb.arguments().into_iter().collect();
+        let body = Request { v: PROTOCOL_VERSION, id, verb: verb.name().to_owned(), arguments };
+        // Nothing here must outlast a crash: what is promised is on the disk before the worker says so.
+        let temporary = posted.request.with_extension("tmp");
+        let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        // The answers' file comes first: a network file system may remember for long that there was none.
+        let written = create(&posted.answers)
+            .and_then(|_| create(&temporary)?.write_all(&serde_json::to_vec(&body)?))
+            .and_then(|()| std::fs::rename(&temporary, &posted.request));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written.map_err(RunError::io("write", &posted.request)).map(|()| posted)
     }
-    let name = socket_name(run);
-    state.and_then(|state| state.socket).into_iter().chain(socket_folders().into_iter().map(|folder| folder.join(&name))).collect()
+
+    /// What came since the last look; a line that is not whole is left for the next one. What a newer worker says besides is no answer to this program.
+    fn new_answers(&mut self) -> Vec<Answer> {
+        let mut bytes = Vec::new();
+        let open = crate::files::open(&self.answers);
+        // What was read before an error counts; the rest comes at the next look.
+        let _ = open.and_then(|mut file| file.seek(SeekFrom::Start(self.read_bytes)).and_then(|_| file.read_to_end(&mut bytes)));
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.read_bytes += whole as u64;
+        let lines = bytes[..whole].split(|byte| *byte == b'\n');
+        lines.filter_map(|line| serde_json::from_slice::<AnswerLine>(line).ok()).map(|line| line.answer).collect()
+    }
+}
+
+impl Drop for PostedRequest {
+    fn drop(&mut self) {
+        for path in [&self.request, &self.answers] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Told from the ids of other clients, and of this one's other requests.
@@ -76,110 +151,4 @@ fn request_id() -> String {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{}-{:x}-{}", std::process::id(), since.as_micros(), ASKED.fetch_add(1, Ordering::Relaxed))
-}
-
-struct Asked<'a> {
-    run: &'a Path,
-    verb: &'a Verb,
-    timeout: Duration,
-    heard: &'a mut dyn FnMut(Value),
-    /// What was promised, and when.
-    accepted: Option<(String, Instant)>,
-}
-
-impl Asked<'_> {
-    fn by_socket(&mut self, mut stream: UnixStream, id: &str, request: &Value) -> Result<RequestOutcome, RunError> {
-        let failed = RunError::io("talk to the worker of", self.run);
-        let mut line = request.to_string().into_bytes();
-        line.push(b'\n');
-        let begun = Instant::now();
-        if let Err(error) = stream
-            .set_read_timeout(Some(LISTEN))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-            .and_then(|()| stream.write_all(&line))
-        {
-            return Err(failed(error));
-        }
-        let (mut buffer, mut chunk) = (Vec::new(), vec![0u8; 64 * 1024]);
-        loop {
-            match stream.read(&mut chunk) {
-                Ok(0) => return self.timed_out(begun),
-                Ok(length) => buffer.extend_from_slice(&chunk[..length]),
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
-                Err(_) => return self.timed_out(begun),
-            }
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
-                if let Some(answered) = self.hear(&line, id)? {
-                    return Ok(answered);
-                }
-            }
-            if self.is_over(begun) {
-                return self.timed_out(begun);
-            }
-        }
-    }
-
-    fn by_file(&mut self, id: &str, request: &Value) -> Result<RequestOutcome, RunError> {
-        let (request_path, answers_path) = (request_file(self.run, id), answers_file(self.run, id));
-        replace_file(&request_path, request.to_string().as_bytes())?;
-        let begun = Instant::now();
-        let mut seen = 0;
-        let answered = loop {
-            let answers = crate::files::read(&answers_path).unwrap_or_default();
-            let lines: Vec<&[u8]> = answers.split_inclusive(|byte| *byte == b'\n').collect();
-            let new = lines.get(seen..).unwrap_or_default();
-            seen = lines.len().max(seen);
-            let outcome = new.iter().find_map(|line| self.hear(line, id).transpose());
-            if let Some(outcome) = outcome {
-                break outcome;
-            }
-            if self.is_over(begun) || (self.accepted.is_some() && !Liveness::of(self.run).may_live()) {
-                break self.timed_out(begun);
-            }
-            std::thread::sleep(LOOK);
-        };
-        for path in [request_path, answers_path] {
-            let _ = std::fs::remove_file(path);
-        }
-        answered
-    }
-
-    /// One line of an answer. `Some` when there is nothing more to wait for.
-    fn hear(&mut self, line: &[u8], id: &str) -> Result<Option<RequestOutcome>, RunError> {
-        // What is no answer to this request is another one's, or a newer worker's.
-        let Ok(AnswerLine { id: to, answer, .. }) = serde_json::from_slice(line) else { return Ok(None) };
-        if to != id && !to.is_empty() {
-            return Ok(None);
-        }
-        let Answer { stage, text, result } = answer;
-        match stage {
-            Stage::Refused => Err(RunError::Refused { path: self.run.to_owned(), message: text }),
-            Stage::Done => Ok(Some(RequestOutcome { text, done: true, result })),
-            Stage::Part => {
-                (self.heard)(result);
-                Ok(None)
-            }
-            Stage::Accepted if self.verb.is_work() && !self.timeout.is_zero() => {
-                self.accepted = Some((text, Instant::now()));
-                Ok(None)
-            }
-            Stage::Accepted => Ok(Some(RequestOutcome { text, done: false, result })),
-        }
-    }
-
-    fn is_over(&self, begun: Instant) -> bool {
-        match &self.accepted {
-            Some((_, since)) => since.elapsed() >= self.timeout,
-            None => begun.elapsed() >= PATIENCE,
-        }
-    }
-
-    /// What is known when no more is waited for: at least that it was accepted, or else that nobody answered.
-    fn timed_out(&mut self, begun: Instant) -> Result<RequestOutcome, RunError> {
-        match self.accepted.take() {
-            Some((text, _)) => Ok(RequestOutcome { text, done: false, result: Value::Null }),
-            None => Err(RunError::NoAnswer { path: self.run.to_owned(), seconds: begun.elapsed().as_secs() }),
-        }
-    }
 }

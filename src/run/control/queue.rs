@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::accepted_files::AcceptedFiles;
-use super::answer::Answer;
+use super::protocol::Answer;
 use super::verb::Verb;
 use crate::run::events;
 
@@ -132,7 +132,7 @@ impl RequestQueue {
     /// The log has it, so it need not be kept any longer.
     pub fn recorded(&self, accepted: &AcceptedRequest) {
         if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
-            spool.forget(&accepted.request);
+            spool.remove(&accepted.request);
         }
     }
 
@@ -153,7 +153,7 @@ impl RequestQueue {
     }
 
     /// The worker has lost its folder: whatever it does or waits for ends, as after a stop at once.
-    pub(in crate::run) fn lose(&self, why: String) {
+    pub(in crate::run) fn mark_lost(&self, why: String) {
         let mut queue = self.queue();
         queue.stop = Some(Stop::Now);
         queue.lost.get_or_insert(why);
@@ -200,21 +200,19 @@ impl RequestQueue {
         }
     }
 
-    /// From now on, what is accepted is kept beside the run's log until the log has it. Without a folder for that, it lives as long as this process.
+    /// From now on, what is accepted is kept beside the run's log until the log has it.
     pub(in crate::run) fn persist_in(&self, run: &Path) {
-        if let Ok(spool) = AcceptedFiles::open(run) {
-            let _ = self.0.spool.set(spool);
-        }
+        let _ = self.0.spool.set(AcceptedFiles::of(run));
     }
 
     /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen at once, before the loop has taken
     /// them. Returns the step after which the loop will look at it; None where there is no loop.
-    pub(super) fn put(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
+    pub(super) fn push(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal().map_or(Ok(()), Err)?;
         let mut accepted = AcceptedRequest { id: 0, verb, user_id, request: String::new() };
         let computes_until = self.queue().computes_until;
-        accepted.request = self.keep(&accepted, computes_until.unwrap_or(0) + 1)?;
+        accepted.request = self.persist(&accepted, computes_until.unwrap_or(0) + 1)?;
         let mut queue = self.queue();
         if let Some(refusal) = queue.refusal() {
             self.recorded(&accepted);
@@ -236,9 +234,9 @@ impl RequestQueue {
 
     /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's pause, or the run, is done even where
     /// it cannot be written down.
-    fn keep(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
+    fn persist(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
         let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
-        match (spool.keep(accepted.event(step)), &accepted.verb) {
+        match (spool.write(accepted.event(step)), &accepted.verb) {
             (Ok(request), _) => Ok(request),
             (Err(_), Verb::Pause | Verb::Resume | Verb::Stop { .. }) => Ok(String::new()),
             (Err(error), _) => Err(format!("not accepted: cannot be written to disk: {error}")),
@@ -317,8 +315,8 @@ mod tests {
     #[test]
     fn requests_come_out_once_and_in_order() {
         let controls = RequestQueue::default();
-        controls.put(Verb::Pause, 7, silent()).unwrap();
-        controls.put(Verb::Checkpoint, 8, silent()).unwrap();
+        controls.push(Verb::Pause, 7, silent()).unwrap();
+        controls.push(Verb::Checkpoint, 8, silent()).unwrap();
         assert!(controls.pause_requested() && controls.stop_requested().is_none());
         let taken = controls.take();
         assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
@@ -329,22 +327,22 @@ mod tests {
     #[test]
     fn what_waits_before_a_step_is_looked_at_before_it() {
         let controls = RequestQueue::default();
-        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(None));
+        assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(None));
         controls.take();
         assert!(controls.compute_until(4));
-        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(4)));
+        assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(4)));
         assert!(!controls.compute_until(6));
-        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(4)), "the loop has yet to look after step 4");
+        assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(4)), "the loop has yet to look after step 4");
         controls.take();
         assert!(controls.compute_until(6));
-        assert_eq!(controls.put(Verb::Eval, 0, silent()), Ok(Some(6)));
+        assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(6)));
     }
 
     #[test]
     fn a_stop_is_never_softened() {
         let controls = RequestQueue::default();
-        controls.put(Verb::Stop { now: true }, 0, silent()).unwrap();
-        controls.put(Verb::Stop { now: false }, 0, silent()).unwrap();
+        controls.push(Verb::Stop { now: true }, 0, silent()).unwrap();
+        controls.push(Verb::Stop { now: false }, 0, silent()).unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::Now));
         let interrupted = Arc::new(AtomicBool::new(false));
         let controls = RequestQueue::new(Arc::clone(&interrupted));
@@ -367,8 +365,8 @@ mod tests {
         type Wake = fn(&RequestQueue);
         let wakers: [(Wake, bool); 3] = [
             (|controls| controls.unblock(), false),
-            (|controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(), false),
-            (|controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
+            (|controls| _ = controls.push(Verb::Resume, 0, silent()).unwrap(), false),
+            (|controls| _ = controls.push(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
         ];
         for (waker, still_blocked) in wakers {
             let controls = RequestQueue::default();
@@ -384,14 +382,14 @@ mod tests {
     #[test]
     fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
         let wakers: [fn(&RequestQueue); 4] = [
-            |controls| _ = controls.put(Verb::Resume, 0, silent()).unwrap(),
-            |controls| _ = controls.put(Verb::Stop { now: false }, 0, silent()).unwrap(),
+            |controls| _ = controls.push(Verb::Resume, 0, silent()).unwrap(),
+            |controls| _ = controls.push(Verb::Stop { now: false }, 0, silent()).unwrap(),
             |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
-            |controls| _ = controls.put(Verb::Eval, 0, silent()).unwrap(),
+            |controls| _ = controls.push(Verb::Eval, 0, silent()).unwrap(),
         ];
         for waker in wakers {
             let controls = RequestQueue::default();
-            controls.put(Verb::Pause, 0, silent()).unwrap();
+            controls.push(Verb::Pause, 0, silent()).unwrap();
             controls.take();
             let waiting = controls.clone();
             let thread = std::thread::spawn(move || waiting.wait_while_paused());
@@ -406,8 +404,8 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = Arc::clone(&heard);
         let reply: ReplyFn = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
-        controls.put(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
-        controls.put(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
+        controls.push(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
+        controls.push(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
         let first = controls.take().remove(0).id;
         let done = Answer::done("read", serde_json::json!({"n": 1}));
         controls.answer(first, &Answer::part(serde_json::json!(1)));
@@ -416,22 +414,35 @@ mod tests {
         controls.close();
         assert_eq!(heard.lock().unwrap().len(), 3);
         assert!(heard.lock().unwrap()[2].text.contains("before it handled this request"));
-        assert!(controls.put(Verb::Eval, 0, reply).is_err());
+        assert!(controls.push(Verb::Eval, 0, reply).is_err());
     }
 
     #[test]
     fn nothing_is_accepted_after_the_last_look() {
         let controls = RequestQueue::default();
-        controls.put(Verb::Eval, 0, silent()).unwrap();
+        controls.push(Verb::Eval, 0, silent()).unwrap();
         assert_eq!(controls.take_last().len(), 1);
-        assert_eq!(controls.put(Verb::Checkpoint, 0, silent()).unwrap_err(), "run has ended");
+        assert_eq!(controls.push(Verb::Checkpoint, 0, silent()).unwrap_err(), "run has ended");
         assert!(controls.take_last().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused_unless_it_ends_a_wait() {
+        let run = tempfile::tempdir().unwrap();
+        let controls = RequestQueue::default();
+        controls.persist_in(&run.path().join("gone"));
+        let refused = controls.push(Verb::Eval, 0, silent()).unwrap_err();
+        assert!(refused.contains("not accepted: cannot be written to disk"), "{refused}");
+        for verb in [Verb::Pause, Verb::Resume, Verb::Stop { now: false }] {
+            controls.push(verb, 0, silent()).unwrap();
+        }
+        assert_eq!(controls.take().len(), 3);
     }
 
     #[test]
     fn the_queue_has_an_end() {
         let controls = RequestQueue::default();
-        (0..MOST_WAITING).for_each(|_| _ = controls.put(Verb::Eval, 0, silent()).unwrap());
-        assert!(controls.put(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests are queued"));
+        (0..MOST_WAITING).for_each(|_| _ = controls.push(Verb::Eval, 0, silent()).unwrap());
+        assert!(controls.push(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests are queued"));
     }
 }

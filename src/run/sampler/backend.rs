@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::hub::find_model;
-use crate::run::control::private_folder;
 use crate::run::directory::{RunDirectory, sha256};
 use crate::run::durable::{ensure_folder, replace_file};
 use crate::run::error::RunError;
+use crate::run::folder::{private_folder, user_id};
 use crate::run::liveness::Liveness;
 use crate::run::lookup::{At, RunFolders, RunReference, resolve_checkpoint};
 
@@ -77,7 +77,7 @@ impl SampleBackend {
         let model = format!("{}@{step}", run.path().display());
         let own = run.path().join("samplers");
         // In a run of another user, or one that others may change, nothing of ours is safe.
-        let folder = match run.check_private().and_then(|()| private_folder(&own)) {
+        let folder = match run.check_private().and_then(|()| private_folder(&own).map(drop)) {
             Ok(()) => own.join(format!("step-{step:06}")),
             Err(_) => in_cache(&model)?,
         };
@@ -124,7 +124,7 @@ impl SamplerFile {
 /// The folder in the user's cache for a model that belongs to no run.
 fn in_cache(key: &str) -> Result<PathBuf, RunError> {
     let cache = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.cache_dir().join("samplers"));
-    let cache = cache.unwrap_or_else(|| std::env::temp_dir().join(format!("grpo-tui-{}", crate::run::control::user_id())).join("samplers"));
+    let cache = cache.unwrap_or_else(|| std::env::temp_dir().join(format!("grpo-tui-{}", user_id())).join("samplers"));
     Ok(cache.join(&sha256(key.as_bytes())[..12]))
 }
 

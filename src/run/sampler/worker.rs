@@ -1,14 +1,15 @@
 //! A sample worker's post: its folder's lock, state and ear, and when it is time to go.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::run::cleanup;
-use crate::run::control::{ControlServer, RequestQueue, private_folder, socket_folders};
+use crate::run::control::{RequestListener, RequestQueue};
 use crate::run::device_slots::{Device, Slot, slots_folder};
 use crate::run::error::RunError;
+use crate::run::folder::private_folder;
 use crate::run::lock::RunLock;
 use crate::run::worker::wait_for_slot;
 use crate::run::worker_state::{StateWriter, Status};
@@ -20,7 +21,7 @@ const ROUND: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct SampleWorker {
     // Dropped in this order: nobody is heard once the lock is free.
-    _server: ControlServer,
+    _listener: RequestListener,
     controls: RequestQueue,
     state: StateWriter,
     _lock: RunLock,
@@ -42,21 +43,13 @@ impl SampleWorker {
     /// # Errors
     /// [`RunError::InUse`] where another worker is there, [`RunError::Unsafe`] where the folder is not this user's alone, [`RunError::Io`].
     pub fn begin(folder: &Path, interrupted: Arc<AtomicBool>, idle: Duration) -> Result<Self, RunError> {
-        Self::begin_in(folder, interrupted, idle, socket_folders())
-    }
-
-    /// As [`Self::begin`], with the folders in which the control socket may be.
-    ///
-    /// # Errors
-    /// As [`Self::begin`].
-    pub fn begin_in(folder: &Path, interrupted: Arc<AtomicBool>, idle: Duration, sockets: Vec<PathBuf>) -> Result<Self, RunError> {
         private_folder(folder)?;
         let lock = RunLock::acquire(folder)?;
         cleanup::clear(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = RequestQueue::new(interrupted);
-        let server = ControlServer::start(&lock, state.clone(), controls.clone(), sockets)?;
-        Ok(Self { _server: server, controls, state, _lock: lock, idle })
+        let listener = RequestListener::start(&lock, state.clone(), controls.clone())?;
+        Ok(Self { _listener: listener, controls, state, _lock: lock, idle })
     }
 
     /// What the worker is asked.

@@ -1,0 +1,129 @@
+//! The worker's thread beside the loop: takes requests out of the folder, shows that the worker lives, and sees to it that a stop comes about.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::handler::RequestHandler;
+use super::queue::{RequestQueue, Stop};
+use super::request_folder::RequestFolder;
+use crate::run::error::RunError;
+use crate::run::liveness::HEARTBEAT;
+use crate::run::lock::{FolderIdentity, RunLock};
+use crate::run::worker_state::{StateWriter, Status};
+use crate::run::writer::{is_gone, lost_log};
+
+/// How often requests are looked for although nothing was announced, and the run's folder and the stop flag are looked at.
+const ROUND: Duration = Duration::from_millis(500);
+/// How long a loop that was told to stop at once may take before the process is ended over its head.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Takes requests for as long as it lives. Dropping it tells everyone who still waits.
+#[derive(Debug)]
+pub(in crate::run) struct RequestListener {
+    controls: RequestQueue,
+    closing: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+    thread: Option<JoinHandle<()>>,
+    notes: Vec<String>,
+}
+
+impl RequestListener {
+    /// Begin to take requests for the run whose lock this process holds. Where its folder for requests is not this user's alone, none are taken until it
+    /// is, and [`Self::notes`] says so.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] where the system has no thread left.
+    pub(in crate::run) fn start(lock: &RunLock, state: StateWriter, controls: RequestQueue) -> Result<Self, RunError> {
+        let (folder, refusal) = RequestFolder::open(lock.run());
+        let (closing, wake) = (Arc::new(AtomicBool::new(false)), folder.watch.waker());
+        let mut thread = ListenerThread {
+            identity: lock.identity(),
+            log: Some(lock.run().join("events.jsonl")).filter(|log| log.exists()),
+            handler: RequestHandler { controls: controls.clone(), state },
+            folder,
+            stop_since: None,
+        };
+        let closes = Arc::clone(&closing);
+        let listen = move || {
+            while !closes.load(Ordering::Relaxed) {
+                thread.round();
+                thread.folder.watch.wait(ROUND);
+            }
+        };
+        let failed = |error| RunError::io("listen for requests in", lock.run())(error);
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(listen).map_err(failed)?;
+        let notes = refusal.err().map(|error| format!("cannot accept requests: {error}")).into_iter().collect();
+        Ok(Self { controls, closing, wake, thread: Some(thread), notes })
+    }
+
+    /// What could not be set up, as sentences.
+    pub(in crate::run) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+impl Drop for RequestListener {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.controls.close();
+        // Where a message waits already, the thread wakes by that.
+        let _ = self.wake.try_send(());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct ListenerThread {
+    identity: FolderIdentity,
+    /// The log, of a worker that has one.
+    log: Option<PathBuf>,
+    handler: RequestHandler,
+    folder: RequestFolder,
+    /// Since when the loop has been told to stop at once.
+    stop_since: Option<Instant>,
+}
+
+impl ListenerThread {
+    fn round(&mut self) {
+        if let Err(error) = self.stands() {
+            self.handler.controls.mark_lost(error.to_string());
+            return self.handle_stop(Stop::Now);
+        }
+        self.folder.poll(&self.handler);
+        let _ = self.handler.state.beat(HEARTBEAT);
+        if let Some(stop) = self.handler.controls.stop_requested() {
+            self.handle_stop(stop);
+        }
+    }
+
+    /// Whether the worker still has its folder and its log.
+    fn stands(&self) -> Result<(), RunError> {
+        self.identity.check()?;
+        self.log.as_ref().filter(|log| is_gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
+    }
+
+    fn handle_stop(&mut self, stop: Stop) {
+        let (state, lost) = (&self.handler.state, self.handler.controls.lost());
+        if !matches!(state.now().status, Status::Stopping) {
+            let _ = state.turn(Status::Stopping, Some(lost.clone().unwrap_or_else(|| "stop requested".to_owned())));
+        }
+        if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+            if let Some(why) = &lost {
+                // Into the worker's own log, on the way to `_exit`.
+                eprintln!("error: {}", crate::secrets::visible(why));
+                state.follow(why);
+            }
+            // What was accepted is kept, and the next worker records it.
+            let why = lost.unwrap_or_else(|| "stopped now, as requested; resume continues from the last checkpoint".to_owned());
+            let _ = state.turn(Status::Interrupted, Some(why));
+            // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel
+            // releases the run's lock. `std::process::exit` would run a driver's exit handlers while the loop still computes.
+            unsafe { libc::_exit(130) };
+        }
+    }
+}

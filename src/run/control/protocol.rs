@@ -1,0 +1,137 @@
+//! Requests and answers as they lie in files: one JSON object a request, one a line of its answers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::verb::Verb;
+
+/// The longest request, in bytes.
+pub(super) const LONGEST_REQUEST: usize = 64 * 1024;
+
+/// The version of requests and answers.
+pub(super) const PROTOCOL_VERSION: u64 = 1;
+
+/// The longest request id.
+const LONGEST_ID: usize = 64;
+
+/// One request as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    #[serde(default)]
+    pub(super) v: u64,
+    pub(super) id: String,
+    pub(super) verb: String,
+    #[serde(default)]
+    pub(super) arguments: Map<String, Value>,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// Will be done.
+    Accepted,
+    /// A part of the result; more follows.
+    Part,
+    Done,
+    /// Not done, and will not be.
+    Refused,
+}
+
+/// One answer, without the request's id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub(super) stage: Stage,
+    /// For people.
+    pub(super) text: String,
+    /// What the work brought.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(super) result: Value,
+}
+
+/// One line of answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct AnswerLine {
+    pub(super) v: u64,
+    /// The request's id; empty where the request had none that could be read.
+    pub(super) id: String,
+    #[serde(flatten)]
+    pub(super) answer: Answer,
+}
+
+impl Request {
+    /// The request's id and verb; else what is wrong, with the id as far as it could be read.
+    pub(super) fn parse(bytes: &[u8]) -> Result<(String, Verb), (String, String)> {
+        let nameless = |error: String| (String::new(), error);
+        if bytes.len() > LONGEST_REQUEST {
+            return Err(nameless(format!("the request is longer than {LONGEST_REQUEST} bytes")));
+        }
+        let request: Self = serde_json::from_slice(bytes).map_err(|error| nameless(format!("the request is malformed: {error}")))?;
+        if !is_id(&request.id) {
+            return Err(nameless(format!("a request's id is 1 to {LONGEST_ID} letters, digits, hyphens or underscores")));
+        }
+        if request.v > PROTOCOL_VERSION {
+            let error = format!("the request has version {}, newer than this worker's {PROTOCOL_VERSION}", request.v);
+            return Err((request.id, error));
+        }
+        match Verb::parse(&request.verb, &request.arguments) {
+            Ok(verb) => Ok((request.id, verb)),
+            Err(error) => Err((request.id, error)),
+        }
+    }
+}
+
+/// Ids become file names, so they hold nothing that means something in one.
+pub(super) fn is_id(id: &str) -> bool {
+    (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+impl Answer {
+    pub(super) fn accepted(text: impl Into<String>) -> Self {
+        Self { stage: Stage::Accepted, text: text.into(), result: Value::Null }
+    }
+
+    /// A part of a result, such as one completion; more follows.
+    pub fn part(result: Value) -> Self {
+        Self { stage: Stage::Part, text: String::new(), result }
+    }
+
+    /// The work is done. `result`: what it brought, or null.
+    pub fn done(text: impl Into<String>, result: Value) -> Self {
+        Self { stage: Stage::Done, text: text.into(), result }
+    }
+
+    /// The work could not be done, and why.
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self { stage: Stage::Refused, text: text.into(), result: Value::Null }
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.stage, Stage::Done | Stage::Refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn malformed_requests_are_refused_with_their_id_where_there_is_one() {
+        let check = |request: &[u8], id: &str, expected: &str| {
+            let (found, error) = Request::parse(request).unwrap_err();
+            assert!(found == id && error.contains(expected), "{found:?} {error:?} lacks {expected:?}");
+        };
+        check(b"", "", "malformed");
+        check(b"\xff\xfe", "", "malformed");
+        check(b"[]", "", "malformed");
+        check(br#"{"id":"a"}"#, "", "missing field `verb`");
+        check(br#"{"id":"../x","verb":"pause"}"#, "", "letters, digits");
+        check(br#"{"id":"","verb":"pause"}"#, "", "letters, digits");
+        check(br#"{"id":"a","v":2,"verb":"pause"}"#, "a", "version 2, newer");
+        check(br#"{"id":"a","verb":"pause","arguments":[]}"#, "", "malformed");
+        check(br#"{"id":"a","verb":"dance"}"#, "a", "unknown verb");
+        check(&b" ".repeat(LONGEST_REQUEST + 1), "", "longer than 65536 bytes");
+        assert_eq!(Request::parse(br#"{"v":1,"id":"a","verb":"pause"}"#).unwrap(), ("a".to_owned(), Verb::Pause));
+    }
+}

@@ -1,0 +1,174 @@
+//! Folders: on what kind of file system one lies, when something changes in it, and whether it is this user's alone.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::OFlags;
+
+use super::error::RunError;
+
+/// A kind of file system, by the number that the kernel gives it. On one that is shared over a network, changes are not announced and locks may not be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem(Option<u32>);
+
+/// Number, name, and whether it is shared over a network. FUSE may be anything, and is taken for the worst.
+const KINDS: &[(u32, &str, bool)] = &[
+    (0x0000_6969, "nfs", true),
+    (0x0000_517b, "smb", true),
+    (0xff53_4d42, "cifs", true),
+    (0xfe53_4d42, "smb2", true),
+    (0x6573_5546, "fuse", true),
+    (0x0102_1997, "9p", true),
+    (0x0bd0_0bd0, "lustre", true),
+    (0x00c3_6400, "ceph", true),
+    (0x5346_414f, "afs", true),
+    (0x6b41_4653, "kafs", true),
+    (0x4750_4653, "gpfs", true),
+    (0x1983_0326, "beegfs", true),
+    (0x7461_636f, "ocfs2", true),
+    (0x0116_1970, "gfs2", true),
+    (0x7375_7245, "coda", true),
+    (0x0000_ef53, "ext4", false),
+    (0x5846_5342, "xfs", false),
+    (0x9123_683e, "btrfs", false),
+    (0x2fc1_2fc1, "zfs", false),
+    (0x0102_1994, "tmpfs", false),
+    (0x794c_7630, "overlay", false),
+    (0xf2f5_2010, "f2fs", false),
+    (0xca45_1a4e, "bcachefs", false),
+];
+
+impl FileSystem {
+    /// The kind under a path; unknown where the path cannot be looked at.
+    pub fn of(path: &Path) -> Self {
+        // The number is a word of the kernel's, and only its low half means anything.
+        Self(rustix::fs::statfs(path).ok().map(|found| found.f_type as u32))
+    }
+
+    /// Its name, or its number in hex.
+    pub fn name(self) -> String {
+        match (self.known(), self.0) {
+            (Some((_, name, _)), _) => (*name).to_owned(),
+            (None, Some(number)) => format!("{number:#x}"),
+            (None, None) => "unknown".to_owned(),
+        }
+    }
+
+    /// Whether it is shared with other hosts: watch it by polling, and do not rely on locks.
+    pub fn is_network(self) -> bool {
+        self.known().is_some_and(|(_, _, network)| *network)
+    }
+
+    fn known(self) -> Option<&'static (u32, &'static str, bool)> {
+        KINDS.iter().find(|(number, ..)| Some(*number) == self.0)
+    }
+}
+
+/// Wakes when something changes in a folder; where the file system announces nothing, or the system has no watch to give, whoever waits has to look.
+#[derive(Debug)]
+pub(super) struct FolderWatch {
+    watcher: Option<RecommendedWatcher>,
+    tell: SyncSender<()>,
+    told: Receiver<()>,
+}
+
+impl FolderWatch {
+    /// A watch for changes of the paths that `concerns` picks.
+    pub(super) fn new(folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) -> Self {
+        let (tell, told) = sync_channel(1);
+        let mut watch = Self { watcher: None, tell, told };
+        watch.renew(folder, concerns);
+        watch
+    }
+
+    /// Watch anew: a watch on a folder that was removed sees nothing of a new one.
+    pub(super) fn renew(&mut self, folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) {
+        self.watcher = None;
+        if FileSystem::of(folder).is_network() {
+            return;
+        }
+        let tell = self.tell.clone();
+        let heard = move |event: notify::Result<notify::Event>| {
+            // Reading a file is an event too: were that taken, every look would cause the next.
+            let changed = event.map_or(true, |event| {
+                event.need_rescan() || (!matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| concerns(path)))
+            });
+            if changed {
+                // One that nobody has taken yet tells as much.
+                let _ = tell.try_send(());
+            }
+        };
+        self.watcher = notify::recommended_watcher(heard)
+            .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher))
+            .ok();
+    }
+
+    /// Whether changes are announced.
+    pub(super) fn is_announced(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// What wakes whoever waits, from another thread.
+    pub(super) fn waker(&self) -> SyncSender<()> {
+        self.tell.clone()
+    }
+
+    /// Blocks until something changes, for at most `longest`; returns whether it did.
+    pub(super) fn wait(&self, longest: Duration) -> bool {
+        self.told.recv_timeout(longest).is_ok()
+    }
+}
+
+/// The user that this process acts as.
+pub(super) fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Make sure of a folder that only this user can look into: created 0700 where it is missing, else refused unless it is one. Returns whether it was created.
+pub(super) fn private_folder(path: &Path) -> Result<bool, RunError> {
+    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
+    let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let mut created = false;
+    let opened = match open() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            match DirBuilder::new().mode(0o700).create(path) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                outcome => created = outcome.map(|()| true).map_err(RunError::io("create", path))?,
+            }
+            open()
+        }
+        opened => opened,
+    };
+    let unsafe_because = |why: String| RunError::Unsafe { path: path.to_owned(), why };
+    let folder = opened.map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => unsafe_because("is a symlink".to_owned()),
+        Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => unsafe_because("is a symlink or not a folder".to_owned()),
+        _ => RunError::io("open", path)(error),
+    })?;
+    let found = folder.metadata().map_err(RunError::io("read", path))?;
+    if found.uid() != user_id() {
+        return Err(unsafe_because(format!("belongs to user {}, not to user {}", found.uid(), user_id())));
+    }
+    match found.mode() & 0o777 {
+        0o700 => Ok(created),
+        mode => Err(unsafe_because(format!("has mode {mode:04o} instead of 0700"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds() {
+        assert_eq!((FileSystem(Some(0x6969)).name(), FileSystem(Some(0x6969)).is_network()), ("nfs".to_owned(), true));
+        assert_eq!((FileSystem(Some(0x12)).name(), FileSystem(Some(0x12)).is_network()), ("0x12".to_owned(), false));
+        assert_eq!(FileSystem::of(Path::new("/proc/none/such")), FileSystem(None));
+        assert!(!FileSystem::of(Path::new("/proc")).is_network());
+    }
+}
