@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::action::ActionInfo;
+use super::drafts::Drafts;
 use super::followed_run::{FollowedRun, Told};
 use super::keymap::Keymap;
 use super::message::{Change, Command, Part, RunNews, Work};
@@ -57,6 +58,8 @@ pub struct Shared {
     pub task_error: Option<String>,
     /// The schema as it stands in the editor, and the last scorer that it made.
     pub draft: Draft,
+    /// Unsaved texts of earlier sessions, and the files of those of this one.
+    pub drafts: Drafts,
     /// Where runs are.
     pub places: RunFolders,
     /// Runs that are followed, by folder.
@@ -124,6 +127,7 @@ impl Shared {
             task: None,
             task_error: None,
             draft: Draft::default(),
+            drafts: Drafts::default(),
             places: options.places.clone(),
             watched: BTreeMap::new(),
             current: None,
@@ -248,10 +252,8 @@ fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, Str
 
 fn opened(shared: &mut Shared, task: OpenTask) -> Vec<Command> {
     shared.task_error = None;
-    let mut commands = shared.draft.open(&task.task, &shared.options.data);
     shared.task = Some(Arc::new(task));
-    commands.push(Command::Changed(Change::Task));
-    commands
+    vec![Command::Changed(Change::Task)]
 }
 
 /// Follow a run, and make it the one of the screens Live, Scores and Eval.

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use grpo_tui::view::Message;
+use grpo_tui::view::drafts::store_now;
 use grpo_tui::view::messages::Level;
-use grpo_tui::view::screens;
+use grpo_tui::view::screens::prompts::Prompts;
+use grpo_tui::view::screens::schema::Schema;
 
 use super::harness::Stage;
 
@@ -74,21 +76,23 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     let text = written(&first);
     // Undecided or declined it stays, and is offered once a session.
     let mut next = again(&first);
-    assert!(next.shows("Draft: expected answer of train-002.") && next.shows("7 lines, saved 2027-01-15 "), "{}", next.picture());
-    next.keys("n");
+    assert!(next.shows("unsaved draft from 2027-01-15 ") && next.shows("expected answer of train-002, 7 lines"), "{}", next.picture());
+    next.keys("o");
     assert!(said(&next).contains(file.to_str().unwrap()), "{}", said(&next));
     next.keys("f1 f3");
     second(&mut next);
-    assert!(next.model.shared.popup.is_none() && next.model.prompts.editing.is_none());
+    assert!(!next.shows("unsaved draft") && next.model.prompts.editing.is_none());
     // What is written then has a file of its own.
     next.keys("j x").types("[");
     second(&mut next);
     assert_eq!(kept(&first).len(), 2);
     next.keys("esc y");
     assert_eq!(kept(&first), std::slice::from_ref(&file));
-    // Taken up it is as it was, and its file goes once it is saved.
+    // Restored it is as it was, in a file of this session: the other one, if it still runs, goes on in its own.
     let mut next = again(&first);
-    next.keys("y");
+    next.keys("t");
+    assert!(!file.exists());
+    let file = kept(&first).remove(0);
     let editing = next.model.prompts.editing.as_ref().unwrap();
     assert_eq!((editing.editor.text(), editing.editor.cursor()), (text, first.model.prompts.editing.as_ref().unwrap().editor.cursor()));
     assert!(editing.is_changed() && editing.editor.is_json() && file.exists());
@@ -101,7 +105,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     next.keys("backspace ctrl-o");
     assert!(next.model.prompts.editing.is_none() && kept(&first).is_empty());
     assert_eq!(rows(&folder).len(), 10);
-    assert!(again(&first).model.shared.popup.is_none());
+    assert!(!again(&first).shows("unsaved draft"));
 }
 
 #[test]
@@ -125,16 +129,16 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
     assert!(kept(&stage).is_empty(), "as it was, no unsaved changes");
     // An end without time.
     stage.types("?");
-    screens::prompts::keep_now(&stage.model).unwrap();
+    store_now::<Prompts>(&mut stage.model).unwrap();
     let mut next = again(&stage);
     assert!(next.shows("messages of train-001"), "{}", next.picture());
     // Saved, but the file outlived it.
     let file = kept(&stage).remove(0);
-    next.keys("y");
-    let left = std::fs::read(&file).unwrap();
+    next.keys("t");
+    let left = std::fs::read(kept(&stage).remove(0)).unwrap();
     next.keys("ctrl-o");
     std::fs::write(&file, left).unwrap();
-    assert!(again(&stage).model.shared.popup.is_none() && kept(&stage).is_empty());
+    assert!(!again(&stage).shows("unsaved draft") && kept(&stage).is_empty());
 }
 
 #[test]
@@ -145,13 +149,13 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
         second(&mut first);
         std::fs::write(folder.join("train.jsonl"), change(rows(&folder)).join("\n") + "\n").unwrap();
         let mut next = again(&first);
-        assert!(next.model.shared.popup.is_some() && next.shows(asked), "{asked}: {}", next.picture());
-        next.keys("y");
+        assert!(next.shows("unsaved draft") && next.shows(asked), "{asked}: {}", next.picture());
+        next.keys("t");
         assert_eq!(written(&next), written(&first));
         second(&mut next);
         // Once more, as after a second crash.
         let mut next = again(&first);
-        next.keys("y ctrl-o");
+        next.keys("t ctrl-o");
         assert!(kept(&first).is_empty(), "{asked}: {}", said(&next));
         saved(&rows(&folder));
     };
@@ -180,7 +184,7 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
         let mut stage = again(&first);
         first.now_ms += 5000;
         stage.now_ms = first.now_ms;
-        stage.keys("n n n").keys(keys).types(" ");
+        stage.keys("o o o").keys(keys).types(" ");
         second(&mut stage);
     }
     let files = kept(&first);
@@ -190,19 +194,20 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     let complaint = next.model.shared.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
     assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
     assert!(next.shows("system prompt"), "{}", next.picture());
-    next.keys("n");
+    next.keys("o");
     assert!(next.shows("expected answer of train-001"), "{}", next.picture());
-    next.keys("y");
-    assert!(next.model.shared.popup.is_none());
+    next.keys("t");
+    assert!(!next.shows("unsaved draft"));
     next.keys("esc y");
-    assert!(next.shows("messages of train-001"), "after the one that was taken up: {}", next.picture());
-    next.keys("n");
+    assert!(next.shows("messages of train-001"), "after the one that was restored: {}", next.picture());
+    next.keys("o");
     assert_eq!((kept(&first).len(), bad.exists()), (3, true));
     // A set that cannot be read now, and one that the task has no more.
     std::fs::write(folder.join("train.jsonl"), "{\n").unwrap();
-    let mut next = again(&first);
-    next.keys("n");
-    assert!(said(&next).contains("messages of train-001 has a draft in") && said(&next).contains("train.jsonl line 1"), "{}", said(&next));
+    let next = again(&first);
+    let told =
+        |notice: &&grpo_tui::view::messages::Notice| notice.text.contains("not offered") && notice.text.contains("train.jsonl line 1");
+    assert_eq!(next.model.shared.notices.all().iter().filter(told).count(), 1, "{}", next.picture());
     assert_eq!(kept(&first).len(), 3);
 }
 
@@ -212,7 +217,8 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     first.keys("i ctrl-end").types("!");
     second(&mut first);
     let mut next = again(&first);
-    next.keys("n x ctrl-home").types(" ");
+    next.now_ms += 5000;
+    next.keys("o x ctrl-home").types(" ");
     second(&mut next);
     let text = written(&next);
     // Saving the schema makes the copy while a row is being written.
@@ -222,15 +228,83 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     let mut last = again(&first);
     assert!(last.model.shared.task.as_ref().unwrap().task.folder().is_some());
     assert!(last.shows("expected answer of train-001"), "{}", last.picture());
-    last.keys("n");
+    last.keys("o");
     assert!(last.shows("messages of train-001"), "{}", last.picture());
-    last.keys("n");
+    last.keys("o");
     // Another task is opened while a text is unsaved, and the first one again.
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some("invoice".to_owned())));
     assert!(next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: draft kept in"), "{}", said(&next));
     let copy = first.folder.path().join("data/tasks/invoice");
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some(copy.display().to_string())));
     assert!(next.shows("expected answer of train-001"), "{}", next.picture());
-    next.keys("y");
+    next.keys("t");
     assert!(next.model.prompts.editing.as_ref().unwrap().is_changed());
+}
+
+#[test]
+fn both_screens_ask_by_the_same_keys_and_words() {
+    let check = |screen: &str, edit: &str, [file, old, new]: [&str; 3]| {
+        let (mut first, folder) = few_rows();
+        first.keys(screen).keys(edit).types(" !");
+        second(&mut first);
+        // Discarding asks.
+        let mut next = again(&first);
+        next.keys(screen);
+        let lines: Vec<String> = next.picture().lines().map(str::to_owned).collect();
+        for hint in ["t use other", "o keep mine", "X discard draft", "d diff"] {
+            assert!(lines[2].contains(hint) && lines[35].contains(hint), "{hint}: {}", next.picture());
+        }
+        next.keys("d");
+        assert!(next.shows("Current (-) vs draft (+)") && next.shows(" !"), "{}", next.picture());
+        next.keys("esc X n");
+        assert_eq!(kept(&first).len(), 1);
+        next.keys("X y");
+        assert!(kept(&first).is_empty() && !next.shows("unsaved draft"));
+        // The file changes on disk while a text is unsaved: letters are still typed, and nothing is saved before the user has decided.
+        for (keys, is_own) in [("alt-t", false), ("alt-t ctrl-u", true), ("alt-o", true)] {
+            let mut stage = again(&first);
+            let file = folder.join(file);
+            let before = std::fs::read_to_string(&file).unwrap();
+            stage.keys(screen).keys(edit).types(" !");
+            std::fs::write(&file, before.replace(old, new)).unwrap();
+            stage.act(|model| grpo_tui::view::shared::open_task(&model.shared, None));
+            second(&mut stage);
+            assert!(stage.shows("file changed on disk while you have unsaved edits"), "{keys}: {}", stage.picture());
+            assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{keys}: {}", stage.picture());
+            stage.types("t").keys("ctrl-o");
+            assert!(said(&stage).contains("two versions exist: alt-t use other, alt-o keep mine, alt-d diff"), "{}", said(&stage));
+            stage.keys("alt-d");
+            assert!(stage.shows("Yours (-) vs file on disk (+)"), "{}", stage.picture());
+            stage.keys("esc").keys(keys);
+            let text = if screen == "f2" { stage.model.shared.draft.text.clone() } else { written(&stage) };
+            assert_eq!((text.contains(" !t"), text.contains("NEW")), (is_own, !is_own), "{screen} {keys}: {text}");
+            std::fs::write(&file, before).unwrap();
+        }
+    };
+    check("f2", "enter", ["schema.json", "\"vendor\"", "\"NEW\""]);
+    check("f3", "i ctrl-end", ["train.jsonl", "\"user\",\"content\":\"", "\"user\",\"content\":\"NEW "]);
+}
+
+#[test]
+fn sessions_do_not_overwrite_each_other_and_drafts_of_earlier_versions_are_read() {
+    let (mut one, folder) = few_rows();
+    one.keys("f2 enter").types("one ");
+    second(&mut one);
+    let mut other = again(&one);
+    other.keys("f2 o enter").types("other ");
+    store_now::<Schema>(&mut other.model).unwrap();
+    one.types("more ");
+    second(&mut one);
+    let texts: Vec<String> = kept(&one).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    assert!(
+        texts.len() == 2 && texts.iter().any(|text| text.starts_with("one more ")) && texts.iter().any(|text| text.starts_with("other "))
+    );
+    kept(&one).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    // One file for all sessions, named for the task and marked by the schema's path.
+    let mark = &grpo_tui::run::sha256(folder.join("schema.json").display().to_string().as_bytes())[..12];
+    let earlier = one.folder.path().join(format!("data/drafts/invoice-{mark}.json"));
+    std::fs::write(&earlier, "{\"earlier\": 1}").unwrap();
+    let mut next = again(&one);
+    next.keys("f2 t");
+    assert!(next.model.shared.draft.text == "{\"earlier\": 1}" && !earlier.exists() && kept(&one).len() == 1);
 }

@@ -2,18 +2,15 @@
 
 mod actions;
 mod draw;
-mod kept;
 mod layout;
 mod messages_text;
-mod offer;
 mod preview;
+mod recovery;
 mod row_editor;
 mod rows;
 mod save;
 mod table;
 mod token_count;
-
-use std::sync::Arc;
 
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
@@ -21,14 +18,12 @@ use super::{Change, ScreenDef};
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
 use crate::view::app::Model;
+use crate::view::drafts;
 use crate::view::message::Command;
-use crate::view::recovery::Keeper;
 use crate::view::screens::Screen;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
-pub use kept::{keep_now, moved};
 pub use layout::{CHAT, EDITOR, HEALTH, ROWS};
-use offer::DraftOffers;
 pub use preview::Chat;
 pub use row_editor::{Editing, What};
 pub use rows::{Column, Entry};
@@ -68,8 +63,6 @@ pub struct Prompts {
     chat_top: usize,
     /// The row to select once the task has been read again.
     wanted: Option<(PromptSet, usize)>,
-    keeper: Arc<Keeper>,
-    offers: DraftOffers,
 }
 
 pub const PARTS: ScreenDef = ScreenDef {
@@ -90,22 +83,22 @@ pub const PARTS: ScreenDef = ScreenDef {
     draw: draw::draw,
 };
 
-/// Rows are counted and checked once somebody looks; what an earlier session has left unsaved is offered.
+/// Rows are counted and checked once somebody looks.
 fn entered(model: &mut Model) -> Vec<Command> {
-    let mut commands = offer::look(model);
-    if !model.prompts.is_counted && model.shared.task.is_some() {
-        model.prompts.is_counted = true;
-        commands.extend(token_count::count(model));
+    if model.prompts.is_counted || model.shared.task.is_none() {
+        return Vec::new();
     }
-    commands
+    model.prompts.is_counted = true;
+    token_count::count(model)
 }
 
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
-            model.prompts.offers.begin_anew();
-            let mut commands = kept::park_draft(model);
+            let mut commands = park_draft(model);
             commands.extend(rows::read_again(model));
+            commands.extend(row_editor::follow_task(model));
+            commands.extend(drafts::look::<Prompts>(model));
             model.prompts.is_counted = false;
             if model.shared.screen == Screen::Prompts {
                 commands.extend(entered(model));
@@ -122,13 +115,20 @@ fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
             row_editor::check(model);
             Vec::new()
         }
-        Change::Second => {
-            let mut commands = kept::second(model);
-            commands.extend(offer::ask(model));
-            commands
-        }
+        Change::Second => drafts::store::<Prompts>(model),
         _ => Vec::new(),
     }
+}
+
+/// Where another task is open now, what was written of the one before is put aside.
+fn park_draft(model: &mut Model) -> Vec<Command> {
+    let Some(open) = &model.shared.task else { return Vec::new() };
+    if model.prompts.editing.as_ref().is_none_or(|editing| editing.file.is_of(&open.task)) {
+        return Vec::new();
+    }
+    let commands = drafts::park::<Prompts>(model);
+    model.prompts.editing = None;
+    commands
 }
 
 /// Whether an external editor has written a file that this screen shows.

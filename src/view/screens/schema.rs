@@ -1,13 +1,10 @@
 //! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and what lazy answers would earn.
 
 mod actions;
-mod confirm;
 mod draw;
 mod layout;
 mod score_preview;
 mod side_panes;
-
-use std::path::PathBuf;
 
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
@@ -15,6 +12,7 @@ use super::{Change, ScreenDef};
 use crate::score::Accepted;
 use crate::score::audit::Finding;
 use crate::view::app::Model;
+use crate::view::drafts;
 use crate::view::message::Command;
 use crate::view::schema_draft;
 use crate::view::screens::Screen;
@@ -43,9 +41,7 @@ pub struct Schema {
     /// First lines of the panes beside the editor, by their place.
     tops: [Cursor; 4],
     /// The text that was last given to the editor or came from it.
-    shown: String,
-    /// Whose text it is.
-    place: Option<PathBuf>,
+    shown: Option<String>,
     described: u64,
     /// Whether samples and lazy answers wait to be scored until somebody looks.
     is_waiting: bool,
@@ -61,8 +57,7 @@ impl Default for Schema {
             lazy: None,
             pane: EDITOR,
             tops: [Cursor::default(); 4],
-            shown: String::new(),
-            place: None,
+            shown: None,
             described: 0,
             is_waiting: false,
         }
@@ -101,8 +96,10 @@ fn entered(model: &mut Model) -> Vec<Command> {
 fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
-            let commands = show_text(model);
+            let mut commands = schema_draft::open(model);
+            commands.extend(show_text(model));
             model.schema.described = 0;
+            commands.extend(drafts::look::<Schema>(model));
             commands
         }
         Change::Schema => {
@@ -126,17 +123,15 @@ fn describe(model: &mut Model) {
 
 /// Bring the editor to the draft's text.
 pub fn show_text(model: &mut Model) -> Vec<Command> {
-    let draft = &model.shared.draft;
-    let place = draft.recovery_file().map(std::path::Path::to_owned);
+    let text = &model.shared.draft.text;
     let state = &mut model.schema;
-    if state.shown != draft.text || state.place.is_none() {
-        match state.place.is_none() || state.editor.lines() == [String::new()] {
-            true => state.editor = Editor::new(&draft.text, true),
-            false => state.editor.replace(&draft.text),
+    if state.shown.as_ref() != Some(text) {
+        match state.shown.is_none() || state.editor.lines() == [String::new()] {
+            true => state.editor = Editor::new(text, true),
+            false => state.editor.replace(text),
         }
-        state.shown.clone_from(&draft.text);
+        state.shown = Some(text.clone());
     }
-    state.place = place;
     follow(model);
     Vec::new()
 }
@@ -150,7 +145,7 @@ fn after(model: &mut Model, effect: Effect) -> Vec<Command> {
         return Vec::new();
     }
     let text = model.schema.editor.text();
-    model.schema.shown.clone_from(&text);
+    model.schema.shown = Some(text.clone());
     schema_draft::edited(model, text)
 }
 

@@ -22,9 +22,11 @@ use super::writer::Writer;
 use super::{guard, hangup, panic, signals};
 use crate::view::app::Model;
 use crate::view::appearance::{self, Appearance};
+use crate::view::drafts;
 use crate::view::message::{Message, Senders};
 use crate::view::options::Options;
-use crate::view::screens::prompts;
+use crate::view::screens::prompts::Prompts;
+use crate::view::screens::schema::Schema;
 use crate::view::subprocess;
 use crate::view::update::update;
 
@@ -108,7 +110,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     view.outlets.close();
     subprocess::end_children();
     // However it ends, what is unsaved is kept.
-    let unkept = keep_now(&view.model);
+    let unkept = keep_now(&mut view.model);
     // A terminal that takes nothing more must not keep the process.
     std::thread::spawn(move || hangup::end_after(LEAVING, code));
     if code != hangup::LOST {
@@ -119,9 +121,9 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
 }
 
 /// Keeps every unsaved text; a sentence of what could not be kept.
-fn keep_now(model: &Model) -> Option<String> {
-    let kept = [("unsaved schema", model.shared.draft.keep_now()), ("draft", prompts::keep_now(model))];
-    let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("cannot save {what}: {}", kept.err()?));
+fn keep_now(model: &mut Model) -> Option<String> {
+    let kept = [("schema", drafts::store_now::<Schema>(model)), ("prompts", drafts::store_now::<Prompts>(model))];
+    let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", kept.err()?));
     kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
 }
 

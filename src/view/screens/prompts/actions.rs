@@ -3,10 +3,11 @@
 use super::layout::{CHAT, EDITOR, HEALTH, ROWS};
 use super::row_editor::{self, What};
 use super::rows::{Column, arrange, selected, selected_row};
-use super::{preview, save, table, token_count};
+use super::{Prompts, preview, save, table, token_count};
 use crate::task::PromptSet;
 use crate::view::action::{Action, Place};
 use crate::view::app::Model;
+use crate::view::drafts::choice::{self, undecided};
 use crate::view::message::Command;
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::screens::Screen;
@@ -20,7 +21,7 @@ const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
 
 /// Everything that can be done with prompts.
 pub(super) const ACTIONS: &[Action] = &[
-    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save),
+    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save).unless(undecided::<Prompts>),
     Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |model| {
         row_editor::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
@@ -43,6 +44,10 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(no_row),
     Action::new("prompts.finding", "Go to finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
+    choice::take_action::<Prompts>(),
+    choice::keep_action::<Prompts>(),
+    choice::discard_action::<Prompts>(),
+    choice::difference_action::<Prompts>(),
     Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
     Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |model| {
         model.prompts.pane = Some(ROWS);

@@ -8,8 +8,9 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::layout::{self, CHAT, EDITOR, HEALTH, ROWS};
 use super::row_editor::Said;
 use super::rows::{Column, selected_row};
-use super::table;
+use super::{Prompts, table};
 use crate::view::app::Model;
+use crate::view::drafts::choice;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::{Look, paint};
@@ -27,6 +28,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
         frame.render_widget(Paragraph::new(Line::styled(text, model.shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
         return;
     }
+    choice::draw::<Prompts>(model, frame, body);
     for (name, area) in layout::areas(model, body) {
         match name {
             ROWS => rows(model, frame, area),

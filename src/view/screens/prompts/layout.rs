@@ -2,8 +2,9 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::table;
+use super::{Prompts, table};
 use crate::view::app::Model;
+use crate::view::drafts::choice;
 use crate::view::widgets::editor;
 
 /// The table of rows.
@@ -25,6 +26,7 @@ pub(super) fn pane(model: &Model) -> &'static str {
 /// The panes that are seen, with their places.
 pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = pane(model);
+    let body = choice::below::<Prompts>(model, body);
     if model.shared.zoomed {
         return vec![(focused, body)];
     }

@@ -3,16 +3,15 @@
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
 
-use super::kept::{self, DraftTarget, Kept, Origin, Place};
-use super::messages_text;
-use super::offer::{self, Found};
+use super::recovery::{self, DraftTarget, Found, Origin};
 use super::rows::{Entry, row};
-use super::{layout, preview};
+use super::{Prompts, layout, messages_text};
 use crate::dataset::PromptRow;
 use crate::score::json;
 use crate::task::PromptSet;
 use crate::text::Message;
 use crate::view::app::Model;
+use crate::view::drafts::{self, DraftFile};
 use crate::view::message::Command;
 use crate::view::popup::{Confirm, Popup};
 use crate::view::shared::OpenTask;
@@ -45,9 +44,11 @@ pub struct Editing {
     pub row: Option<PromptRow>,
     /// The row as it once was, where it is gone from its file: the new row is that one with what is written.
     pub(super) gone: Option<Origin>,
-    /// Where the text is kept.
-    pub(super) place: Place,
-    start: String,
+    pub(super) file: DraftFile,
+    /// The text as saved.
+    pub(super) start: String,
+    /// Where the text belongs and what is there now, where that changed on disk and the user has not decided.
+    pub(super) theirs: Option<Found>,
 }
 
 /// What is to be known of the text.
@@ -62,14 +63,8 @@ pub enum Said {
 }
 
 impl Editing {
-    fn new(found: Found, place: Place, text: &str) -> Self {
-        let Found { what, row, gone, start, .. } = found;
-        let editor = Editor::new(text, matches!(what, What::Expected(_) | What::NewExpected(..)));
-        Self { what, editor, said: Said::Fine(String::new()), row, gone, place, start }
-    }
-
-    /// What it is, for the file that keeps it.
-    pub(super) fn of(&self) -> DraftTarget {
+    /// What it is, for its draft.
+    pub(super) fn target(&self) -> DraftTarget {
         let origin = |set: PromptSet| {
             let row = || self.row.as_ref().map(|row| (row.id.clone(), row.fields.clone()));
             let (id, fields) = row().unwrap_or_default();
@@ -83,6 +78,11 @@ impl Editing {
             What::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
             What::System => DraftTarget::System { was: self.start.clone() },
         }
+    }
+
+    fn follow(&mut self, found: Found) {
+        let Found { what, row, gone, start, .. } = found;
+        (self.what, self.row, self.gone, self.start, self.theirs) = (what, row, gone, start, None);
     }
 
     /// Whether anything was changed.
@@ -102,52 +102,77 @@ impl Editing {
     }
 }
 
+impl What {
+    /// The row of the table that it is of.
+    pub(super) fn entry(self) -> Option<Entry> {
+        match self {
+            Self::Messages(entry) | Self::Expected(entry) => Some(entry),
+            Self::New(..) | Self::NewExpected(..) | Self::System => None,
+        }
+    }
+}
+
 /// Begin to write.
 pub(super) fn begin(model: &mut Model, what: What) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
+    let Some(task) = model.shared.task.clone() else { return Vec::new() };
     if let Some(editing) = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
         let title = editing.title();
         model.shared.complain(format!("{title} is unsaved: save or discard it first"));
         return Vec::new();
     }
-    let commands = kept::forget(model);
-    let (row, start) = current_value(&open, what);
-    let place = Place::new(&open.task, &model.shared.options.data, model.shared.now_ms, &model.prompts.offers.told);
-    model.prompts.offers.told.insert(place.file.clone());
+    let commands = drafts::store::<Prompts>(model);
+    let (row, start) = current_value(&task, what);
     let text = start.clone();
-    let mut editing = Editing::new(Found { what, row, gone: None, start, note: None }, place, &text);
-    if matches!(what, What::New(..)) {
-        editing.editor.go_to(1, 0);
-    }
-    show(model, editing);
+    let cursor = (usize::from(matches!(what, What::New(..))), 0);
+    open(model, Found { what, row, gone: None, start, note: None }, &text, cursor);
     commands
 }
 
-/// Go on with a text that was kept.
-pub(super) fn take_up(model: &mut Model, found: Found, place: Place, kept: &Kept) -> Vec<Command> {
-    let entry = match found.what {
-        What::Messages(entry) | What::Expected(entry) => Some(entry),
-        What::New(..) | What::NewExpected(..) | What::System => None,
-    };
-    let mut editing = Editing::new(found, place, &kept.text);
-    editing.editor.go_to(kept.cursor.0, kept.cursor.1);
-    show(model, editing);
-    with(model, |_| Effect::Moved);
-    let prompts = &mut model.prompts;
-    let is_row = |index: &u32| entry.is_some() && prompts.entries.get(*index as usize).copied() == entry;
-    match prompts.shown.iter().position(is_row) {
-        Some(place) => {
-            prompts.cursor.index = place;
-            preview::show(model)
-        }
-        None => Vec::new(),
+/// Opens the editor on a text.
+pub(super) fn open(model: &mut Model, found: Found, text: &str, cursor: (usize, usize)) {
+    let Some(task) = model.shared.task.clone() else { return };
+    let Found { what, row, gone, start, .. } = found;
+    let mut editor = Editor::new(text, matches!(what, What::Expected(_) | What::NewExpected(..)));
+    editor.go_to(cursor.0, cursor.1);
+    let file = DraftFile::new::<Prompts>(model, &task.task);
+    let said = Said::Fine(String::new());
+    model.prompts.editing = Some(Editing { what, editor, said, row, gone, file, start, theirs: None });
+    model.prompts.filtering = false;
+    check(model);
+    after(model, Effect::Moved);
+}
+
+/// The task was read again: what is being written goes on where its row is now. Where somebody else changed the text itself, the user decides.
+pub(super) fn follow_task(model: &mut Model) -> Vec<Command> {
+    let (Some(open), Some(editing)) = (&model.shared.task, &mut model.prompts.editing) else { return Vec::new() };
+    let Ok(found) = recovery::find(open, &editing.target()) else { return Vec::new() };
+    if found.gone == editing.gone && (found.start == editing.start || found.start == editing.editor.text()) {
+        editing.follow(found);
+        return Vec::new();
+    }
+    let (is_changed, is_gone) = (editing.is_changed(), found.gone.is_some());
+    editing.theirs = Some(found);
+    match (is_changed, is_gone) {
+        (true, _) => Vec::new(),
+        (false, true) => close(model),
+        (false, false) => settle(model, true),
     }
 }
 
-fn show(model: &mut Model, editing: Editing) {
-    model.prompts.editing = Some(editing);
-    model.prompts.filtering = false;
-    check(model);
+/// The user has decided between the text on disk and the own one, which stays in the editor's history.
+pub(super) fn settle(model: &mut Model, load: bool) -> Vec<Command> {
+    let Some(editing) = &mut model.prompts.editing else { return Vec::new() };
+    let Some(found) = editing.theirs.take() else { return Vec::new() };
+    let text = found.start.clone();
+    // Of a row that is gone it is said what saving does.
+    let kept = found.note.clone().filter(|_| found.gone.is_some()).unwrap_or_else(|| drafts::KEPT.to_owned());
+    editing.follow(found);
+    if load {
+        editing.editor.replace(&text);
+    }
+    model.shared.say(if load { drafts::LOADED.to_owned() } else { kept });
+    after(model, Effect::Edited);
+    drafts::store::<Prompts>(model)
 }
 
 /// The row of what is to be written, and the text as it is now.
@@ -275,10 +300,7 @@ pub(super) fn leave(model: &mut Model) -> Vec<Command> {
     }
 }
 
-/// The text is given up, or is as it was: nothing of it is kept, and the next one that is left is offered.
+/// The text is discarded, or is as it was.
 fn close(model: &mut Model) -> Vec<Command> {
-    let mut commands = kept::forget(model);
-    model.prompts.editing = None;
-    commands.extend(offer::ask(model));
-    commands
+    model.prompts.editing.take().and_then(|editing| editing.file.remove(model)).into_iter().collect()
 }

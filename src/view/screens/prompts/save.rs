@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::kept;
 use super::row_editor::{self, Editing, Said, What};
 use super::rows::{Entry, row};
 use crate::dataset::PromptRow;
@@ -32,7 +31,7 @@ pub(super) fn save(model: &mut Model) -> Vec<Command> {
         model.shared.complain(why);
         return Vec::new();
     }
-    let (made, file) = (rewrite_of(&open, editing), editing.place.file.clone());
+    let (made, file) = (rewrite_of(&open, editing), editing.file.path.clone());
     write(model, made, "saved", Some(file))
 }
 
@@ -171,11 +170,10 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
     };
     vec![Work::once("task.rows", work, move |model, outcome| match outcome {
         Ok((home, path)) => {
-            let is_saved = model.prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.place.file));
+            let is_saved = model.prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.file.path));
             let mut commands = Vec::new();
-            if is_saved {
-                commands.extend(kept::forget(model));
-                model.prompts.editing = None;
+            if let Some(editing) = model.prompts.editing.take_if(|_| is_saved) {
+                commands.extend(editing.file.remove(model));
             }
             model.prompts.wanted = wanted;
             commands.extend(schema_draft::switch_to_copy(model, &home));

@@ -3,12 +3,13 @@
 use ratatui::text::{Line, Span};
 
 use super::layout::EDITOR;
-use super::{after, confirm, follow};
+use super::{Schema, after, follow};
 use crate::score::Fault;
 use crate::view::action::{Action, Place};
 use crate::view::app::Model;
+use crate::view::drafts::choice::{self, undecided};
 use crate::view::message::Command;
-use crate::view::popup::{Ask, Page, Popup};
+use crate::view::popup::{Ask, Confirm, Page, Popup};
 use crate::view::schema_draft;
 use crate::view::screens::Screen;
 use crate::view::style_role::Role;
@@ -25,7 +26,7 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .also(&["edit", "insert"])
     .asking()
-    .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| typing(model))),
+    .unless(|model| no_text(model).or_else(|| undecided::<Schema>(model)).or_else(|| typing(model))),
     Action::new("schema.leave", "Leave editor", "leave", &["esc"], IN_EDITOR, leave),
     Action::new("schema.undo", "Undo", "undo", &["ctrl-u", "u"], IN_EDITOR, |model| {
         let undone = model.schema.editor.undo();
@@ -51,9 +52,9 @@ pub(super) const ACTIONS: &[Action] = &[
         model.schema.editor.select_all();
         Vec::new()
     }),
-    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, confirm::save)
+    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save)
         .also(&["write"])
-        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
+        .unless(|model| no_text(model).or_else(|| undecided::<Schema>(model)).or_else(|| unchanged(model))),
     Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |model| {
         let line = model.schema.editor.cursor().0 + 1;
@@ -61,25 +62,14 @@ pub(super) const ACTIONS: &[Action] = &[
         schema_draft::edit_outside(model, line)
     })
     .also(&["editor", "vim"])
-    .unless(|model| no_text(model).or_else(|| undecided(model))),
-    Action::new("schema.difference", "Show diff", "diff", &["d"], HERE, confirm::difference)
-        .also(&["diff", "changes"])
-        .unless(|model| no_text(model).or_else(|| if are_two_texts(model) { None } else { unchanged(model) })),
-    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, confirm::revert)
+    .unless(|model| no_text(model).or_else(|| undecided::<Schema>(model))),
+    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, revert)
         .also(&["revert", "reset"])
-        .unless(|model| no_text(model).or_else(|| undecided(model)).or_else(|| unchanged(model))),
-    Action::new("schema.take", "Use other version", "use other", &["t"], HERE, |model| match model.shared.draft.theirs.is_some() {
-        true => schema_draft::load_from_disk(model),
-        false => schema_draft::take_offer(model),
-    })
-    .also(&["restore draft"])
-    .unless(decided),
-    Action::new("schema.own", "Keep own version", "keep mine", &["o"], HERE, schema_draft::keep_own_version)
-        .unless(|model| model.shared.draft.theirs.is_none().then(|| "the file did not change on disk".to_owned())),
-    Action::new("schema.discard", "Discard draft", "discard draft", &["x"], HERE, confirm::discard).unless(|model| {
-        let draft = &model.shared.draft;
-        (draft.offer.is_none() || draft.theirs.is_some()).then(|| "no draft to discard".to_owned())
-    }),
+        .unless(|model| no_text(model).or_else(|| undecided::<Schema>(model)).or_else(|| unchanged(model))),
+    choice::take_action::<Schema>(),
+    choice::keep_action::<Schema>(),
+    choice::discard_action::<Schema>(),
+    choice::difference_action::<Schema>(),
 ];
 
 fn no_text(model: &Model) -> Option<String> {
@@ -88,19 +78,6 @@ fn no_text(model: &Model) -> Option<String> {
 
 fn typing(model: &Model) -> Option<String> {
     model.schema.typing.then(|| "already editing".to_owned())
-}
-
-fn are_two_texts(model: &Model) -> bool {
-    let draft = &model.shared.draft;
-    draft.offer.is_some() || draft.theirs.is_some()
-}
-
-fn undecided(model: &Model) -> Option<String> {
-    are_two_texts(model).then(|| format!("two versions exist: {}", confirm::keys(model)))
-}
-
-fn decided(model: &Model) -> Option<String> {
-    (!are_two_texts(model)).then(|| "no other version".to_owned())
 }
 
 fn unchanged(model: &Model) -> Option<String> {
@@ -113,6 +90,20 @@ fn no_search(model: &Model) -> Option<String> {
 
 fn no_faults(model: &Model) -> Option<String> {
     model.shared.draft.faults.is_empty().then(|| "no problems".to_owned())
+}
+
+/// Save; what does not compile only after a confirmation.
+fn save(model: &mut Model) -> Vec<Command> {
+    let Some(why) = model.shared.draft.stale.clone() else { return schema_draft::save(model) };
+    let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", schema_draft::save)));
+    Vec::new()
+}
+
+fn revert(model: &mut Model) -> Vec<Command> {
+    let text = "Unsaved edits are lost (undo restores them in this session).";
+    model.shared.popup = Some(Popup::Confirm(Confirm::new("Revert to saved?", text, "revert", schema_draft::revert)));
+    Vec::new()
 }
 
 fn leave(model: &mut Model) -> Vec<Command> {

@@ -5,9 +5,10 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, areas, banner_rows};
-use super::{confirm, side_panes};
+use super::layout::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, areas};
+use super::{Schema, side_panes};
 use crate::view::app::Model;
+use crate::view::drafts::choice;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::{Look, fault_at, paint};
@@ -20,10 +21,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
     if model.shared.task.is_none() {
         return nothing(model, frame, body, Role::Faint, "loading task ...");
     }
-    let rows = banner_rows(model).min(body.height);
-    if rows > 0 {
-        banner(model, frame, Rect { height: rows, ..body });
-    }
+    choice::draw::<Schema>(model, frame, body);
     for (name, area) in areas(model, body) {
         match name {
             EDITOR => editor(model, frame, area),
@@ -37,24 +35,6 @@ fn nothing(model: &Model, frame: &mut Frame<'_>, body: Rect, role: Role, text: &
     let inner = frame_of.inner(body);
     frame.render_widget(frame_of, body);
     frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), model.shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
-}
-
-/// The question that another text brings.
-fn banner(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let draft = &model.shared.draft;
-    let what = match (&draft.theirs, &draft.offer) {
-        (Some(_), _) => "file changed on disk while you have unsaved edits".to_owned(),
-        (None, Some(offer)) => format!("unsaved draft from {}", crate::view::clock(offer.time_ms)),
-        (None, None) => return,
-    };
-    // While letters are typed they decide nothing.
-    let mut keys = vec![Span::raw(if model.schema.typing { "  esc, then " } else { "  " })];
-    for (key, hint) in confirm::choices(model) {
-        keys.extend([Span::styled(key, theme.style(Role::Key)), Span::raw(format!(" {hint}  "))]);
-    }
-    let lines = vec![Line::styled(format!("{} {what}", theme.glyph("▲", "!")), theme.style(Role::Warning)), Line::from(keys)];
-    frame.render_widget(Paragraph::new(lines), area);
 }
 
 fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {

@@ -3,6 +3,8 @@
 use ratatui::layout::{Constraint, Layout, Rect};
 
 use crate::view::app::Model;
+use crate::view::drafts::choice;
+use crate::view::screens::schema::Schema;
 use crate::view::widgets::editor;
 
 pub const EDITOR: &str = "editor";
@@ -20,7 +22,7 @@ const SCORE_ROWS: u16 = 9;
 /// The panes that are seen, with their places.
 pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = model.schema.pane;
-    let rest = below_banner(model, body);
+    let rest = choice::below::<Schema>(model, body);
     if model.shared.zoomed {
         return vec![(focused, rest)];
     }
@@ -43,17 +45,6 @@ pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
     let [accepts, scores, lazy] =
         Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS + 2), Constraint::Fill(1)]).areas(side);
     vec![(EDITOR, editor), (ACCEPTS, accepts), (SCORES, scores), (LAZY, lazy)]
-}
-
-/// Rows that a question about another text takes at the top.
-pub(super) fn banner_rows(model: &Model) -> u16 {
-    let draft = &model.shared.draft;
-    if draft.offer.is_some() || draft.theirs.is_some() { 2 } else { 0 }
-}
-
-fn below_banner(model: &Model, body: Rect) -> Rect {
-    let taken = banner_rows(model).min(body.height);
-    Rect { y: body.y + taken, height: body.height - taken, ..body }
 }
 
 /// The screen's place in a terminal of the model's size.
