@@ -71,7 +71,7 @@ fn follow(run: &Path, seconds: u64) {
     }
     let share = 100.0 * (processor_seconds() - before) / start.elapsed().as_secs_f64();
     let steps = state.last_step - first;
-    println!("{share:.2} % of a core, {batches} batches, {steps} steps, {:.1} MB at most", peak_megabytes());
+    println!("{share:.2}% of a core, {batches} batches, {steps} steps, {:.1} MB at most", peak_megabytes());
 }
 
 fn peak_megabytes() -> f64 {

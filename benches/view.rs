@@ -163,7 +163,7 @@ fn idle(figure: &str, with_run: bool) {
         None => std::thread::sleep(how_long),
     }
     let used = processor_seconds(session.process()) - before;
-    println!("{figure:<58} {:>10.2} %", used / how_long.as_secs_f64() * 100.0);
+    println!("{figure:<58} {:>10.2}%", used / how_long.as_secs_f64() * 100.0);
     println!("{:<58} {}", "  its memory", memory(session.process(), "VmRSS"));
 }
 

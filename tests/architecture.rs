@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order in which data flows: a room uses only rooms before it.
-const FIRST_BLOCK: [&str; 13] =
-    ["files", "config", "secrets", "hub", "task", "text", "dataset", "score", "statistics", "advantage", "plan", "run", "report"];
+const FIRST_BLOCK: [&str; 14] =
+    ["format", "files", "config", "secrets", "hub", "task", "text", "dataset", "score", "statistics", "advantage", "plan", "run", "report"];
 const ENGINE: [&str; 7] = ["kernels", "model", "rollout", "update", "checkpoint", "eval", "train"];
 const FRONT: [&str; 3] = ["serve", "view", "cli"];
 

@@ -166,7 +166,7 @@ fn usage_errors_are_2() {
         (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
         (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "must be a number >= 0"),
         (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file: use train, eval, test, or a file of prompt rows"),
-        (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90 % write valid=0.9"),
+        (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90% write valid=0.9"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no row of that id in task/eval.jsonl"),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
@@ -240,7 +240,7 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     let base = &document["targets"]["base"];
     assert_eq!((output.status.code(), &base["n"], &base["with_expected"]), (Some(3), &8.into(), &2.into()));
-    // Wilson's 95 % interval of 0 of 2 ends at 65.8 %, that of 0 of 8 at 32.4 %.
+    // Wilson's 95% interval of 0 of 2 ends at 65.8%, that of 0 of 8 at 32.4%.
     let message = stderr(&output);
     assert!(message.contains("base: exact 0.0% [0.0, 65.8], n = 2, is 100.0 points below the 100.0%"), "{message}");
     assert!(message.contains("base: valid 0.0% [0.0, 32.4], n = 8, is 100.0 points below"), "{message}");

@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
+use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
@@ -138,7 +139,7 @@ fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Mea
     if let Some(why) = missing {
         return format!("{what} not measured: {why}");
     }
-    let share = of_limit.map_or_else(String::new, |share| format!("{:3.0}% of the measured peak", 100.0 * share));
+    let share = of_limit.map_or_else(String::new, |share| format!("{:>4} of the measured peak", percent_short(share)));
     let digits = if value.abs() < 10.0 { 3 } else { 0 };
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }

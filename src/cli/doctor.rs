@@ -221,7 +221,7 @@ fn page(findings: &Findings) -> String {
     text.push('\n');
     for folder in &findings.folders {
         let path = folder.path.as_ref().map_or_else(|| "none".to_owned(), |path| visible(&path.to_string_lossy()).into_owned());
-        let free = folder.free_bytes.map_or_else(String::new, |bytes| format!(", {:.1} GB free", bytes as f64 / 1e9));
+        let free = folder.free_bytes.map_or_else(String::new, |bytes| format!(", {} free", crate::format::bytes(bytes)));
         let missing = if folder.exists { "" } else { ", created on demand" };
         let network = if folder.network { ", network file system: polled" } else { "" };
         let _ = writeln!(text, "{:<9} {path} ({}{free}{missing}{network})", folder.used_for, folder.file_system);

@@ -11,6 +11,7 @@ use super::runs::masked;
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, print_json, progress};
 use crate::eval::{Pass, evaluate, prepare_rows};
+use crate::format::{bytes, duration, percent, percent_interval};
 use crate::model::Adapters;
 use crate::report::{self, PairedComparison};
 use crate::rollout::{Sampling, ThreadPool};
@@ -108,7 +109,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let pass = Pass { model: &model, adapters: Adapters::On, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
         let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
         let summary = EvalSummary::from_records(&records);
-        progress::say(&format!("{}: valid {:.1} %  ({:.1} s)", target.name, 100.0 * summary.valid, start.elapsed().as_secs_f64()));
+        progress::say(&format!("{}: valid {}  ({})", target.name, percent(summary.valid), duration(start.elapsed().as_secs_f64())));
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
@@ -181,7 +182,7 @@ fn write_html(file: &Path, force: bool, task: &Task, rows: &Rows, passes: &[Done
     let versus = if passes.len() == 1 { report::Versus::alone(passes.remove(0)) } else { report::Versus::of(passes)? };
     let page = report::versus_html(&versus);
     write_export(file, page.text.as_bytes(), force)?;
-    progress::say(&format!("wrote {} ({}); {}", file.display(), report::size(page.text.len() as u64), masked(page.masked)));
+    progress::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
     Ok(())
 }
 
@@ -228,15 +229,13 @@ fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
         let rate = summary.metric(metric);
         // A rate that is not there misses every threshold.
         if rate.is_nan() || rate < *lowest {
-            let (rows, [low, high]) = (summary.rows_of(metric), summary.interval(metric));
+            let (rows, interval) = (summary.rows_of(metric), summary.interval(metric));
             missed.push(format!(
-                "{}: {metric} {:.1}% [{:.1}, {:.1}], n = {rows}, is {:.1} points below the {:.1}% of --fail-under",
+                "{}: {metric} {}, n = {rows}, is {:.1} points below the {} of --fail-under",
                 target.name,
-                100.0 * rate,
-                100.0 * low,
-                100.0 * high,
+                percent_interval(rate, interval),
                 100.0 * (lowest - rate),
-                100.0 * lowest
+                percent(*lowest)
             ));
         }
     }
@@ -253,7 +252,7 @@ impl Threshold {
         match lowest.parse::<f64>() {
             Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self { metric: metric.to_owned(), lowest }),
             Ok(percent) if percent > 1.0 && percent <= 100.0 => {
-                Err(format!("a rate is a number from 0 to 1; for {percent} % write {metric}={}", percent / 100.0))
+                Err(format!("a rate is a number from 0 to 1; for {percent}% write {metric}={}", percent / 100.0))
             }
             _ => Err(format!("`{lowest}` is not a number from 0 to 1")),
         }

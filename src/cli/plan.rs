@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use super::output::say;
 use super::{Failure, Outcome, print_json};
 use crate::config::ResolvedConfig;
+use crate::format::{bytes, count, duration, percent, percent_short};
 use crate::plan::{
     DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, differences, disk, free_disk_bytes,
-    human_bytes as bytes, human_count as count, human_seconds as duration, judge, time, trainable_parameters,
+    judge, time, trainable_parameters,
 };
 use crate::run::RunFolders;
 use crate::score::{Scorer, data_problems, load_sets};
@@ -109,10 +110,10 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String
 
 fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
     let data = &plan.data;
-    let share = 100.0 * plan.trainable as f64 / plan.parameters.max(1) as f64;
+    let share = percent(plan.trainable as f64 / plan.parameters.max(1) as f64);
     vec![
         format!(
-            "{} with {}: {} weights, {} trained ({share:.1} %), on {}",
+            "{} with {}: {} weights, {} trained ({share}), on {}",
             plan.task,
             plan.model,
             count(plan.parameters),
@@ -135,7 +136,7 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
 
 fn time_lines(time: &Time) -> [String; 3] {
     let step = time.seconds_per_step.max(1e-12);
-    let part = |seconds: f64| format!("{} ({:.0} %)", duration(seconds), 100.0 * seconds / step);
+    let part = |seconds: f64| format!("{} ({})", duration(seconds), percent_short(seconds / step));
     let (at_most, basis) = match time.is_upper_bound {
         true => ("at most ", "; assumes max_completion_tokens: some sampled completions were truncated"),
         false => ("about ", ""),
@@ -198,7 +199,7 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
     let machine = match memory.machine_bytes {
         None => String::new(),
         Some(machine) if machine >= memory.peak_bytes => {
-            format!(" of {} ({:.0} %)", bytes(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
+            format!(" of {} ({})", bytes(machine), percent_short(memory.peak_bytes as f64 / machine as f64))
         }
         Some(machine) => format!(" of {}: it does not fit{}", bytes(machine), remedy(memory, machine)),
     };
@@ -224,7 +225,6 @@ fn remedy(memory: &Memory, machine: u64) -> &'static str {
 }
 
 fn signal_text(report: &SignalReport) -> String {
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let others: Vec<String> = report
         .other_group_sizes
         .iter()

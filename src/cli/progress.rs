@@ -4,7 +4,8 @@ use std::time::Instant;
 
 pub(super) use super::output::say;
 use super::plan::shape_line;
-use crate::plan::{StepShape, human_bytes as bytes};
+use crate::format::{bytes, duration, percent, percent_short};
+use crate::plan::StepShape;
 use crate::run::EventBody;
 use crate::run::events::{Eval, Memory, Step};
 
@@ -51,33 +52,25 @@ impl Progress {
         let left = each * self.total_steps.saturating_sub(step.step) as f64;
         if !step.metrics.contains_key("reward") {
             let (loss, rate) = (metric("loss"), metric("tokens_per_second/train"));
-            say(&format!("step {:>3}/{}  loss {loss:.4}  {rate:>6.0} tok/s  ETA {}", step.step, self.total_steps, clock(left)));
+            say(&format!("step {:>3}/{}  loss {loss:.4}  {rate:>6.0} tok/s  ETA {}", step.step, self.total_steps, duration(left)));
             return;
         }
         let applied = if step.metrics.contains_key("grad_norm") { "" } else { "  (no update: no mixed groups)" };
         say(&format!(
-            "step {:>3}/{}  reward {:.3}  valid {:>5.1} %  informative {:>3.0} %  {:>6.0} tok/s  ETA {}{applied}",
+            "step {:>3}/{}  reward {:.3}  valid {:>6}  informative {:>4}  {:>6.0} tok/s  ETA {}{applied}",
             step.step,
             self.total_steps,
             metric("reward"),
-            100.0 * metric("tiers/valid"),
-            100.0 * metric("groups/frac_mixed"),
+            percent(metric("tiers/valid")),
+            percent_short(metric("groups/frac_mixed")),
             metric("tokens_per_second/rollout"),
-            clock(left),
+            duration(left),
         ));
     }
 }
 
 fn eval_line(eval: &Eval) -> String {
-    let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {:.1} %", 100.0 * exact));
+    let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
     let (who, n) = (if eval.who() == "base" { "base".to_owned() } else { format!("step {}", eval.step) }, eval.summary.n);
-    format!("{who} on {n} {} prompts: valid {:.1} %{exact}  ({:.1} s)", eval.set, 100.0 * eval.summary.valid, eval.seconds)
-}
-
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match seconds / 3600 {
-        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
-        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
-    }
+    format!("{who} on {n} {} prompts: valid {}{exact}  ({})", eval.set, percent(eval.summary.valid), duration(eval.seconds))
 }

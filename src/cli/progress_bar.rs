@@ -1,5 +1,6 @@
 //! A bar on stderr for work on bytes that takes over a second: loading weights, fetching files.
 
+use crate::format::{bytes, duration, percent_short};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -47,9 +48,9 @@ impl Bar {
     pub(super) fn finish(&mut self, done_bytes: u64) {
         if self.start.elapsed() >= PATIENCE {
             let seconds = self.start.elapsed().as_secs_f64();
-            let (read, speed) = (size(done_bytes.saturating_sub(self.skipped_bytes)), size(self.speed(done_bytes) as u64));
+            let (read, speed) = (bytes(done_bytes.saturating_sub(self.skipped_bytes)), bytes(self.speed(done_bytes) as u64));
             self.clear();
-            say(&format!("{} {}: {read} in {seconds:.1} s, {speed}/s", self.verb, self.name));
+            say(&format!("{} {}: {read} in {}, {speed}/s", self.verb, self.name, duration(seconds)));
         }
         self.drawn = None;
     }
@@ -71,18 +72,8 @@ fn line(verb: &str, name: &str, done_bytes: u64, total_bytes: u64, bytes_per_sec
     let filled = (share * WIDTH as f64) as usize;
     let seconds = total_bytes.saturating_sub(done_bytes) as f64 / bytes_per_second.max(1.0);
     let bar = format!("{}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
-    let speed = size(bytes_per_second as u64);
-    format!("{verb} {name} [{bar}] {:3.0} % of {}, {speed}/s, {seconds:.0} s left", 100.0 * share, size(total_bytes))
-}
-
-/// Bytes in decimal units: 16.4 GB.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes as f64 {
-        b if b < 1e3 => format!("{b:.0} B"),
-        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
-        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.1} GB", b / 1e9),
-    }
+    let speed = bytes(bytes_per_second as u64);
+    format!("{verb} {name} [{bar}] {:>4} of {}, {speed}/s, {} left", percent_short(share), bytes(total_bytes), duration(seconds))
 }
 
 /// Draws the loading of weights from now on.
@@ -109,10 +100,10 @@ mod tests {
     #[test]
     fn a_line_says_how_far_it_is_and_how_long_it_takes() {
         let check = |done, total, speed, expected: &str| assert_eq!(line("loading", "m", done, total, speed), expected);
-        check(0, 16_000_000_000, 2e9, "loading m [..............................]   0 % of 16.0 GB, 2.0 GB/s, 8 s left");
-        check(1_500_000, 3_000_000, 500_000.0, "loading m [###############...............]  50 % of 3.0 MB, 500.0 kB/s, 3 s left");
-        check(7, 7, 7.0, "loading m [##############################] 100 % of 7 B, 7 B/s, 0 s left");
+        check(0, 16_000_000_000, 2e9, "loading m [..............................]   0% of 16.0 GB, 2.00 GB/s, 8.0 s left");
+        check(1_500_000, 3_000_000, 500_000.0, "loading m [###############...............]  50% of 3.00 MB, 500 kB/s, 3.0 s left");
+        check(7, 7, 7.0, "loading m [##############################] 100% of 7 B, 7 B/s, 0.0 s left");
         // A file without bytes is all there.
-        check(0, 0, 0.0, "loading m [##############################] 100 % of 0 B, 0 B/s, 0 s left");
+        check(0, 0, 0.0, "loading m [##############################] 100% of 0 B, 0 B/s, 0.0 s left");
     }
 }

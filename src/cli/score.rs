@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use super::output::Stream;
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
+use crate::format::percent;
 use crate::score::{FailureClass, Score, Scorer, Tier, completion_line, score_stream};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
@@ -207,7 +208,7 @@ impl Summary {
         if self.count == 0 {
             return Ok(());
         }
-        let share = |part: usize| format!("{part} ({:.1} %)", 100.0 * part as f64 / self.count as f64);
+        let share = |part: usize| format!("{part} ({})", percent(part as f64 / self.count as f64));
         let tier = |tier: Tier| share(self.tiers.get(&tier).copied().unwrap_or(0));
         writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.count as f64)?;
         for name in Tier::ALL.into_iter().rev() {

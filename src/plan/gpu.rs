@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::memory::{HEAD_ROWS, Memory, MemoryPart, Phase, peak};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{Recompute, TrainConfig};
+use crate::format::bytes;
 use crate::hub::ModelConfig;
 
 /// What the driver takes for a process that computes: its context, the loaded kernels, cuBLAS's own. To be calibrated where the driver changes.
@@ -235,7 +236,7 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
     let sum = |phases: &[Phase]| memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>();
     let mut parts: Vec<&MemoryPart> = memory.parts.iter().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
-    let largest: Vec<String> = parts.iter().take(4).map(|part| format!("{} {}", part.name, gigabytes(part.bytes))).collect();
+    let largest: Vec<String> = parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
     let mut changes = Vec::new();
     if config.lora_rank == 0 {
         changes.push("train adapters instead of every weight (lora_rank = 16)");
@@ -259,17 +260,12 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
     changes.push("take a smaller model or a larger GPU");
     format!(
         "the run needs {} of GPU memory, and {} of {} are free, even at the smallest micro-batch: {}; {}",
-        gigabytes(memory.peak_bytes),
-        gigabytes(gpu.usable_bytes),
-        gigabytes(gpu.total_bytes),
+        bytes(memory.peak_bytes),
+        bytes(gpu.usable_bytes),
+        bytes(gpu.total_bytes),
         largest.join(", "),
         changes.join(", or ")
     )
-}
-
-/// 16,381,470,720 as "16.4 GB".
-pub fn gigabytes(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 #[cfg(test)]

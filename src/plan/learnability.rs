@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::GroupSignal;
+use crate::format::percent_short;
 use crate::score::FailureClass;
 use crate::statistics::wilson;
 
@@ -118,7 +119,7 @@ pub struct SignalReport {
     pub completions_per_prompt: usize,
     /// Share of groups whose rewards differ, counted.
     pub informative: f64,
-    /// Its 95 % Wilson interval.
+    /// Its 95% Wilson interval.
     pub informative_interval: [f64; 2],
     /// Share of groups that earned the full reward throughout.
     #[serde(alias = "all_best")]
@@ -218,16 +219,12 @@ fn alike(signal: &Signal, size: usize) -> f64 {
     signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
-}
-
 fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &SignalSettings) -> Advice {
     let informative = format!(
         "{} of the groups are mixed ({} to {}, {} prompts x {})",
-        percent(report.informative),
-        percent(report.informative_interval[0]),
-        percent(report.informative_interval[1]),
+        percent_short(report.informative),
+        percent_short(report.informative_interval[0]),
+        percent_short(report.informative_interval[1]),
         report.prompts,
         report.completions_per_prompt
     );
@@ -238,14 +235,14 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     if report.think_leaks > MOST_THINK_LEAKS {
         changes.push(format!(
             "{} of the completions hand unfinished reasoning to the scorer: set thinking = false in task.toml, or raise max_completion_tokens until the block closes",
-            percent(report.think_leaks)
+            percent_short(report.think_leaks)
         ));
     }
     if report.truncated > MOST_TRUNCATED {
         let limit = settings.max_completion_tokens;
         changes.push(format!(
             "{} of the completions are truncated at max_completion_tokens = {limit}: try {}",
-            percent(report.truncated),
+            percent_short(report.truncated),
             2 * limit
         ));
     }
@@ -261,11 +258,19 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
         Verdict::NothingToLearn => {
             changes.push("train on harder prompts, or score values too ([[reward]] part = \"fields\")".to_owned());
             changes.push("if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`".to_owned());
-            format!("the base already solves the task: {} of the groups earn the full reward, and {informative}", percent(report.all_max))
+            format!(
+                "the base already solves the task: {} of the groups earn the full reward, and {informative}",
+                percent_short(report.all_max)
+            )
         }
         Verdict::CannotLearn => {
             if let Some((class, share)) = failures.iter().max_by(|a, b| a.1.total_cmp(&b.1)) {
-                changes.push(format!("most common failure: {} ({} of the completions); {}", class.name(), percent(*share), remedy(*class)));
+                changes.push(format!(
+                    "most common failure: {} ({} of the completions); {}",
+                    class.name(),
+                    percent_short(*share),
+                    remedy(*class)
+                ));
             }
             if report.tiers.invalid > report.tiers.unparsable {
                 changes.push("set graded = true under [score], so that near misses earn partial credit".to_owned());
@@ -273,7 +278,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             changes.push("or show the model the format first: supervised fine-tuning on `expected`, or a larger model".to_owned());
             format!(
                 "{} of the groups have equal rewards below the maximum, and {informative}: zero variance gives no gradient",
-                percent(report.all_min + report.all_equal)
+                percent_short(report.all_min + report.all_equal)
             )
         }
     };
@@ -296,7 +301,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
         changes.push(format!(
             "with completions_per_prompt = {} up to {} would be mixed",
             larger.completions_per_prompt,
-            percent(larger.informative)
+            percent_short(larger.informative)
         ));
     }
     if report.tiers.valid >= MOSTLY_VALID {
@@ -359,22 +364,22 @@ mod tests {
             &signal(24, 4, 4),
             SETTINGS,
             CanLearn,
-            &["75 % of the groups are mixed (58 % to 87 %, 32 prompts x 8)", "about 6.0 of 8 groups"],
+            &["75% of the groups are mixed (58% to 87%, 32 prompts x 8)", "about 6.0 of 8 groups"],
         );
         check(
             &signal(0, 32, 0),
             SETTINGS,
             NothingToLearn,
-            &["100 % of the groups earn the full reward", "0 % to 11 %", "harder prompts", "good enough"],
+            &["100% of the groups earn the full reward", "0% to 11%", "harder prompts", "good enough"],
         );
         check(
             &signal(0, 0, 32),
             SETTINGS,
             CannotLearn,
-            &["equal rewards below the maximum", "most common failure: prose (100 %", "JSON and nothing else", "larger model"],
+            &["equal rewards below the maximum", "most common failure: prose (100%", "JSON and nothing else", "larger model"],
         );
-        check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6 % of the groups are mixed"]);
-        check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12 %", "too small to be sure"]);
+        check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6% of the groups are mixed"]);
+        check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12%", "too small to be sure"]);
         check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
         check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
         let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
@@ -383,11 +388,11 @@ mod tests {
         let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
         check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has zero variance"]);
         let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
-        check(&cut, SETTINGS, CannotLearn, &["39 % of the completions are truncated at max_completion_tokens = 96", "try 192"]);
+        check(&cut, SETTINGS, CannotLearn, &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"]);
         let mut leaks = signal(0, 0, 32);
         leaks.failures = [0; 11];
         leaks.failures[4] = 256;
-        check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100 %"]);
+        check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100%"]);
         let mut invalid = signal(0, 0, 32);
         invalid.tiers = [0, 256, 0];
         check(&invalid, SETTINGS, CannotLearn, &["graded = true"]);

@@ -7,7 +7,6 @@ mod machine; // the memory and disk that there are
 mod memory; // bytes by part
 mod shape; // parameters and operations of a model
 mod time; // operations and seconds
-mod units; // numbers for people
 
 use serde::Serialize;
 
@@ -16,15 +15,14 @@ use crate::hub::ModelConfig;
 
 pub use disk::{COMPRESSED_SHARE, Disk, Kept, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gigabytes, gpu_decode_rows,
-    gpu_memory, longest_sequence, step_tokens,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_decode_rows, gpu_memory,
+    longest_sequence, step_tokens,
 };
 pub use learnability::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
 pub use machine::{free_disk_bytes, memory_limit_bytes};
 pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
-pub use units::{human_bytes, human_count, human_seconds};
 
 /// What the task's data look like to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

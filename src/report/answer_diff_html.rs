@@ -23,7 +23,7 @@ pub fn versus_html(versus: &Versus) -> Page {
     let summaries: Vec<_> = versus.passes.iter().map(|pass| &pass.summary).collect();
     let titles: Vec<String> = std::iter::once(String::new()).chain(names.iter().map(|name| format!("{name}>"))).collect();
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    page.heading("Rates, with 95 % intervals");
+    page.heading("Rates, with 95% intervals");
     let rows: Vec<Vec<String>> = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat()).collect();
     page.table(&titles, &rows);
     for pair in &versus.pairs {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::summary_table::rates;
 use super::{MetricComparison, Report, RunRow, shown};
+use crate::format::or_na;
 use crate::run::events::Eval;
 use crate::run::{eval_path, read_evals};
 use crate::secrets::visible;
@@ -111,7 +112,7 @@ impl RunsCompared {
         for ((step, set, target), found) in &self.evals {
             let _ = writeln!(text, "step {step} {} {}", visible(set), visible(target));
             for eval in found {
-                let _ = writeln!(text, "  {}", eval.as_ref().map_or_else(|| "-".to_owned(), |eval| rates(&eval.summary)));
+                let _ = writeln!(text, "  {}", or_na(eval.as_ref(), |eval| rates(&eval.summary)));
             }
         }
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {

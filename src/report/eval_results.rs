@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use super::{ReportError, short_id};
+use super::ReportError;
 use crate::dataset::{self, PromptRow};
+use crate::format::short_id;
 use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task, current_set_name};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::html_page::Writer;
 use super::svg::{Chart, Line, chart};
-use super::{MetricComparison, Report, SMOOTHING, percent, shown};
+use super::{MetricComparison, Report, SMOOTHING, shown};
 use crate::config::Source;
+use crate::format::{or_na, percent};
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, EvalSummary, eval_path, read_evals};
 use crate::statistics::smooth;
@@ -115,7 +116,7 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
             summary.n.to_string(),
             percent(summary.valid),
             format!("{} to {}", percent(low), percent(high)),
-            summary.exact.map_or_else(|| "–".to_owned(), percent),
+            or_na(summary.exact, percent),
             percent(summary.parse),
             percent(summary.tolerant),
             format!("{:.1}", summary.mean_tokens),
@@ -133,7 +134,7 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
     if let [(_, before), (name, after)] = rows.as_slice()
         && !after.by_tag.is_empty()
     {
-        let rate = |summary: &EvalSummary, tag: &str| summary.by_tag.get(tag).map_or_else(|| "–".to_owned(), |found| percent(found.valid));
+        let rate = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |found| percent(found.valid));
         let rows: Vec<Vec<String>> =
             after.by_tag.iter().map(|(tag, found)| vec![tag.clone(), found.n.to_string(), rate(before, tag), rate(after, tag)]).collect();
         page.raw("<h3>Valid by tag</h3>");
@@ -242,7 +243,7 @@ fn evals(page: &mut Writer, report: &Report) {
                 eval.who().to_owned(),
                 summary.n.to_string(),
                 percent(summary.valid),
-                summary.exact.map_or_else(|| "–".to_owned(), percent),
+                or_na(summary.exact, percent),
                 percent(summary.parse),
                 format!("{:.1}", eval.seconds),
             ]

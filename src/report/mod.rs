@@ -28,7 +28,6 @@ pub use significance::{MetricComparison, Verdict, points};
 pub use summary_table::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift};
 pub use tables::{csv, json_lines};
 
-pub use crate::plan::human_bytes as size;
 use crate::run::events::Eval;
 use crate::run::{RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_tags};
 use crate::statistics::Smoothing;
@@ -113,16 +112,6 @@ impl Report {
 /// A configuration value without quotes.
 pub fn shown(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// The last part of a run's id, which tells runs apart.
-pub fn short_id(id: &str) -> &str {
-    id.rsplit('-').next().unwrap_or(id)
-}
-
-/// A share as a table has it: `97.5 %`.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 /// At most so many of the values, spread evenly; the first and the last are among them.

@@ -123,7 +123,7 @@ impl MetricComparison {
     }
 }
 
-/// A difference of rates in points of a hundred, with its 95 % interval.
+/// A difference of rates in points of a hundred, with its 95% interval.
 pub fn points(interval: &Interval) -> String {
     format!("{:+.1} points [{:+.1}, {:+.1}]", 100.0 * interval.estimate, 100.0 * interval.low, 100.0 * interval.high)
 }

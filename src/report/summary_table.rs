@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::percent;
 use super::significance::MetricComparison;
+use crate::format::{or_na, percent, percent_interval};
 use crate::run::EvalSummary;
 use crate::secrets::{redact, visible};
 use crate::statistics::compound;
@@ -39,10 +39,10 @@ pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
 pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
-        ("parse", |e| with_interval(e.parse, e.interval("parse"))),
-        ("valid", |e| with_interval(e.valid, e.valid_interval)),
-        ("exact match", |e| e.exact.map_or_else(|| "-".to_owned(), |exact| with_interval(exact, e.interval("exact")))),
-        ("valid after unwrapping", |e| with_interval(e.tolerant, e.interval("tolerant"))),
+        ("parse", |e| percent_interval(e.parse, e.interval("parse"))),
+        ("valid", |e| percent_interval(e.valid, e.valid_interval)),
+        ("exact match", |e| or_na(e.exact, |exact| percent_interval(exact, e.interval("exact")))),
+        ("valid after unwrapping", |e| percent_interval(e.tolerant, e.interval("tolerant"))),
         ("mean tokens", |e| format!("{:.1}", e.mean_tokens)),
         ("truncated", |e| percent(e.truncated)),
         ("P(10 calls valid)", |e| in_a_row(e, 10)),
@@ -54,7 +54,7 @@ pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
 /// The valid rate of each tag of the first pass, with its rows there.
 pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
     let Some(first) = passes.first() else { return Vec::new() };
-    let cell = |summary: &EvalSummary, tag: &str| summary.by_tag.get(tag).map_or_else(|| "-".to_owned(), |tagged| percent(tagged.valid));
+    let cell = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |tagged| percent(tagged.valid));
     let rows = first.by_tag.iter().map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
     rows.collect()
 }
@@ -76,14 +76,9 @@ pub fn value_drift(trained: &EvalSummary) -> String {
     }
 }
 
-/// A rate and its 95 % interval.
-fn with_interval(rate: f64, [low, high]: [f64; 2]) -> String {
-    format!("{:.1} % [{:.1}, {:.1}]", 100.0 * rate, 100.0 * low, 100.0 * high)
-}
-
 /// The chance that so many independent calls are all valid, with what the interval of the rate makes of it.
 fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
-    with_interval(compound(summary.valid, calls), summary.valid_interval.map(|rate| compound(rate, calls)))
+    percent_interval(compound(summary.valid, calls), summary.valid_interval.map(|rate| compound(rate, calls)))
 }
 
 /// A heading that fits its column; the end of a path or a run's name tells more than its beginning.
@@ -95,8 +90,7 @@ fn shortened(name: &str) -> String {
 
 /// The rates of a pass in one line.
 pub fn rates(summary: &EvalSummary) -> String {
-    let [low, high] = summary.valid_interval;
-    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:5.1} %", 100.0 * exact));
-    let (valid, low, high, parse) = (100.0 * summary.valid, 100.0 * low, 100.0 * high, 100.0 * summary.parse);
-    format!("n {:<5} valid {valid:5.1} % [{low:.1}, {high:.1}]{exact}  parse {parse:5.1} %", summary.n)
+    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:>6}", percent(exact)));
+    let valid = percent_interval(summary.valid, summary.valid_interval);
+    format!("n {:<5} valid {valid:>21}{exact}  parse {:>6}", summary.n, percent(summary.parse))
 }

@@ -1,5 +1,6 @@
 //! A line chart as SVG: axes with round numbers, values that are not finite marked at the top, long series thinned without losing their spikes.
 
+use crate::format::percent_short;
 use std::fmt::Write;
 
 /// A chart over steps.
@@ -119,7 +120,7 @@ fn axes(text: &mut String, chart: &Chart<'_>, frame: &Frame) {
     for index in 0..=count {
         let value = frame.low + index as f64 * step;
         let y = frame.y(value);
-        let label = if chart.shares { format!("{:.0} %", 100.0 * value) } else { number(value, step) };
+        let label = if chart.shares { percent_short(value) } else { number(value, step) };
         let _ = write!(
             text,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",

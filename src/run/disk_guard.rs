@@ -10,7 +10,8 @@ use super::cleanup::RESERVE;
 use super::control::RequestQueue;
 use super::worker::Worker;
 use super::worker_state::{StateWriter, Status};
-use crate::plan::{free_disk_bytes, human_bytes};
+use crate::format::bytes;
+use crate::plan::free_disk_bytes;
 
 /// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
 const RESERVE_BYTES: usize = 256 * 1024;
@@ -120,12 +121,12 @@ fn reserve(run: &Path) -> PathBuf {
 }
 
 fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {
-    let free = free.map_or_else(|| "an unknown amount".to_owned(), human_bytes);
+    let free = free.map_or_else(|| "an unknown amount".to_owned(), bytes);
     let id = run.file_name().unwrap_or_default().to_string_lossy();
     format!(
         "the disk is full: {what} needs {}, and {free} are free on the disk of {}; free some space there. The run resumes by itself once there is space, or \
          with `grpo-tui runs resume {id}`",
-        human_bytes(needed_bytes),
+        bytes(needed_bytes),
         run.display()
     )
 }

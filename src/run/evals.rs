@@ -64,7 +64,7 @@ pub struct EvalSummary {
     pub exact: Option<f64>,
     /// Share that is valid, or would be without a fence or text around it.
     pub tolerant: f64,
-    /// 95 % interval of `valid`, as [`Self::interval`] has it.
+    /// 95% interval of `valid`, as [`Self::interval`] has it.
     pub valid_interval: [f64; 2],
     /// Mean tokens of a completion.
     pub mean_tokens: f64,
@@ -74,7 +74,7 @@ pub struct EvalSummary {
     pub by_tag: BTreeMap<String, TagSummary>,
     /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the summary.
     pub with_expected: usize,
-    /// 95 % intervals of the rates by name, clustered by prompt; `None` where each prompt has one completion. Boxed, since events are moved often.
+    /// 95% intervals of the rates by name, clustered by prompt; `None` where each prompt has one completion. Boxed, since events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
 }
@@ -127,7 +127,7 @@ impl EvalSummary {
         summary
     }
 
-    /// The 95 % interval of a rate by its name: Wilson's, clustered by prompt where a prompt has several completions.
+    /// The 95% interval of a rate by its name: Wilson's, clustered by prompt where a prompt has several completions.
     pub fn interval(&self, name: &str) -> [f64; 2] {
         let rows = self.rows_of(name);
         let alone = || <[f64; 2]>::from(wilson((self.metric(name) * rows as f64).round() as usize, rows));

@@ -3,14 +3,14 @@
 use super::beta::{binomial_cdf, clopper_pearson, incomplete_beta, log_choose};
 use super::rates::normal_quantile;
 
-/// An estimate with its 95 % interval.
+/// An estimate with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
     /// The estimate itself.
     pub estimate: f64,
-    /// Lower end of the 95 % interval.
+    /// Lower end of the 95% interval.
     pub low: f64,
-    /// Upper end of the 95 % interval.
+    /// Upper end of the 95% interval.
     pub high: f64,
 }
 
@@ -98,8 +98,8 @@ fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
     product(0.5 * (left + right)).min(product(best))
 }
 
-/// Prompts needed so that the exact McNemar test at 5 % sees a true difference with chance `power`. `fixed` and `broken`: the shares of prompts that
-/// the second model would fix and break, in [0, 1]. Where thousands of prompts change it is Connor's approximation (1987), within 1 % of it. `None`
+/// Prompts needed so that the exact McNemar test at 5% sees a true difference with chance `power`. `fixed` and `broken`: the shares of prompts that
+/// the second model would fix and break, in [0, 1]. Where thousands of prompts change it is Connor's approximation (1987), within 1% of it. `None`
 /// where the shares are equal or impossible, since then no n suffices.
 pub fn required_n(fixed: f64, broken: f64, power: f64) -> Option<usize> {
     const MOST_CHANGED: f64 = 5000.0;

@@ -1,9 +1,9 @@
 //! One rate: its interval, and what it means for a chain of calls.
 
-/// The z of a 95 % interval.
+/// The z of a 95% interval.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// 95 % Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1). More successes than `n`
+/// 95% Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1). More successes than `n`
 /// count as `n`.
 pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
     if n == 0 { (0.0, 1.0) } else { wilson_of(successes.min(n) as f64 / n as f64, n as f64, Z) }

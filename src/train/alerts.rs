@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::TrainConfig;
+use crate::format::percent_short;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval};
 use crate::statistics::wilson;
@@ -206,10 +207,6 @@ fn latest(history: &[Metrics], steps: usize) -> &[Metrics] {
     &history[history.len().saturating_sub(steps)..]
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
-}
-
 fn not_finite(history: &[Metrics]) -> Option<Finding> {
     let (name, value) = history.last()?.iter().find(|(_, value)| !value.is_finite())?;
     Some(Finding {
@@ -232,7 +229,7 @@ fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Fi
         value: share,
         sentence: format!(
             "{} of the groups have zero variance, and kl_beta = {} still forwards them: they contribute KL only.",
-            percent(share),
+            percent_short(share),
             config.kl_beta
         ),
         suggestion: "Set kl_beta = 0, or dynamic_sampling = true.".to_owned(),
@@ -250,7 +247,7 @@ fn all_max(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding
     let exact = drift.map_or(exact, |(_, now)| exact.min(now.exact));
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
-            format!("only {} of the answers are exact: the reward no longer separates right values from wrong ones.", percent(exact)),
+            format!("only {} of the answers are exact: the reward no longer separates right values from wrong ones.", percent_short(exact)),
             "Give values a weight: [[reward]] part = \"fields\".",
         )
     } else {
@@ -286,7 +283,7 @@ fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
         value: cut,
         sentence: format!(
             "{} of the completions are truncated at {} tokens and scored as they are.",
-            percent(cut),
+            percent_short(cut),
             config.max_completion_tokens
         ),
         suggestion: "Raise max_completion_tokens, or set overlong_masking = true.".to_owned(),
@@ -301,7 +298,7 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
         value: leaks,
         sentence: format!(
             "{} of the completions hand reasoning to the scorer: their reward says nothing about the answer.",
-            percent(leaks)
+            percent_short(leaks)
         ),
         suggestion: "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.".to_owned(),
     })
@@ -315,9 +312,9 @@ fn value_drift((best, now): (Level, Level)) -> Finding {
         value: now.exact,
         sentence: format!(
             "Exact match fell from {} at its best to {} while {} of the answers are valid: the model learns the form at the expense of the values.",
-            percent(best.exact),
-            percent(now.exact),
-            percent(now.valid)
+            percent_short(best.exact),
+            percent_short(now.exact),
+            percent_short(now.valid)
         ),
         suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint (--model RUN@STEP)."
             .to_owned(),
@@ -475,7 +472,7 @@ mod tests {
         let said =
             |evals: &[(f64, f64)]| evaluated(evals).into_iter().filter(|(_, text, _)| text.starts_with("all_best")).collect::<Vec<_>>();
         let wrong = said(&[(0.9, 0.9), (1.0, 0.1), (1.0, 0.03), (1.0, 0.03)]);
-        assert!(matches!(&wrong[..], [(3, text, false)] if text.contains("only 3 %") && !text.contains("nothing left")), "{wrong:?}");
+        assert!(matches!(&wrong[..], [(3, text, false)] if text.contains("only 3%") && !text.contains("nothing left")), "{wrong:?}");
         let right = said(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
         assert!(matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")), "{right:?}");
     }

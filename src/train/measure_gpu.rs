@@ -10,12 +10,13 @@ use super::TrainError;
 use super::measure::Measurement;
 use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
 use crate::config::{Layers, Recompute, TrainConfig};
+use crate::format::bytes;
 use crate::hub::ModelConfig;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::kernels::matmul::product;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit, gigabytes};
+use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit};
 use crate::rollout::{Request, ThreadPool, generate};
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
@@ -240,7 +241,7 @@ impl Work<'_> {
             Err(error) if is_out_of_memory(&error.to_string()) => {
                 self.engine.trim_memory()?;
                 let (free, total) = self.engine.memory().unwrap_or_default();
-                let why = format!("GPU out of memory ({} of {} are used without it)", gigabytes(total - free), gigabytes(total));
+                let why = format!("GPU out of memory ({} of {} are used without it)", bytes(total - free), bytes(total));
                 note(Measurement::missing(name, shape, batch, &why));
                 Ok(())
             }

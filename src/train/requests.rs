@@ -8,6 +8,7 @@ use super::evaluation::pass;
 use super::job::Job;
 use super::recorder::Recorder;
 use super::sample::{Source, draw, resolve_task};
+use crate::format::percent;
 use crate::run::events::Note;
 use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
@@ -60,7 +61,7 @@ fn execute_request(
         }
         Verb::Eval => match pass(run, job, recorder, "eval", "trained", step)? {
             Some(summary) => {
-                let text = format!("step {step}: valid {:.1} % of {}", 100.0 * summary.valid, summary.n);
+                let text = format!("step {step}: valid {} of {}", percent(summary.valid), summary.n);
                 Answer::done(text, json!({"step": step, "summary": summary}))
             }
             None => Answer::refused("the task has no eval set"),

@@ -236,7 +236,7 @@ fn offer_all<T: Drafted>(model: &mut Model, mut found: Vec<(Result<Record, Strin
             Ok((Ok(location), record)) if location.current == record.text => done.push((file, None)),
             Ok((Ok(location), record)) => {
                 if !old.iter().any(|offer| offer.file == file) {
-                    let (title, time, number) = (&location.title, super::day_and_clock(record.time_ms), T::SCREEN as usize + 1);
+                    let (title, time, number) = (&location.title, crate::format::date_time(record.time_ms), T::SCREEN as usize + 1);
                     model.shared.complain(format!("unsaved draft from {time}: {title}, restore it on screen {number} ({path})"));
                 }
                 offers.push(Offer { file, record, location, screen: T::SCREEN });

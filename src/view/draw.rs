@@ -1,5 +1,6 @@
 //! The whole picture: tabs at the top, the screen, and one line of hints or news at the bottom. Only reads.
 
+use crate::format::short_id;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -9,7 +10,6 @@ use unicode_width::UnicodeWidthStr;
 
 use super::action::ActionInfo;
 use super::app::{self, Model};
-use super::followed_run::short_id;
 use super::messages::Notice;
 use super::screens::Screen;
 use super::style_role::Role;

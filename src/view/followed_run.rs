@@ -185,11 +185,6 @@ impl FollowedRun {
     }
 }
 
-/// The last part of a run's id, which tells runs apart where there is little room.
-pub fn short_id(id: &str) -> &str {
-    id.rsplit('-').next().unwrap_or(id)
-}
-
 /// An event as it is kept to be read; `None` for those that nobody reads one by one.
 fn readable(mut event: Event) -> Option<Event> {
     match &mut event.body {

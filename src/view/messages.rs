@@ -86,7 +86,7 @@ pub fn line(theme: &Theme, notice: &Notice) -> Line<'static> {
         level => (format!("{} ", level.look(theme).0), level.look(theme).1),
     };
     Line::from(vec![
-        Span::styled(super::clock(notice.time_ms), theme.style(Role::Faint)),
+        Span::styled(crate::format::clock(notice.time_ms), theme.style(Role::Faint)),
         Span::styled(format!("  {mark}{}", notice.text), theme.style(role)),
     ])
 }

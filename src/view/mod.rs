@@ -41,18 +41,3 @@ pub use options::Options;
 pub use screens::Screen;
 pub use terminal::{ViewExit, run};
 pub use update::start;
-
-/// A time of day, `14:03:59`, in the machine's time zone.
-pub fn clock(time_ms: u64) -> String {
-    local(time_ms, "%H:%M:%S")
-}
-
-/// A day and its time, `2026-11-20 14:03:59`, in the machine's time zone.
-pub fn day_and_clock(time_ms: u64) -> String {
-    local(time_ms, "%Y-%m-%d %H:%M:%S")
-}
-
-fn local(time_ms: u64, format: &str) -> String {
-    let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(String::new, |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
-}

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::app::Model;
-use super::followed_run::{FollowedRun, short_id};
+use super::followed_run::FollowedRun;
 use super::message::{Command, Work};
 use super::popup::Ask;
 use super::subprocess::Call;
+use crate::format::short_id;
 use crate::run::{Liveness, Status, Verb, ask, stop_worker};
 
 /// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.

@@ -8,7 +8,6 @@ pub mod gauge;
 pub mod histogram;
 pub mod json;
 pub mod list_cursor;
-pub mod number_format;
 pub mod sparkline;
 pub mod stacked_bar;
 pub mod text_width;

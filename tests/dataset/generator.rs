@@ -24,8 +24,8 @@ fn the_base_model_is_meant_to_be_valid_in_sixty_of_a_hundred() {
     let proof = rows(&generator(), Stream::Test, 500);
     let sampled = proof.iter().map(|row| 1.0 - row.habit_frequency).sum::<f64>() / 5.0;
     let greedy = proof.iter().filter(|row| row.habit_frequency < 0.5).count() as f64 / 5.0;
-    assert!((59.5..=61.5).contains(&sampled), "valid at temperature 1: {sampled:.1} %");
-    assert!((57.0..=62.0).contains(&greedy), "valid greedily: {greedy:.1} %");
+    assert!((59.5..=61.5).contains(&sampled), "valid at temperature 1: {sampled:.1}%");
+    assert!((57.0..=62.0).contains(&greedy), "valid greedily: {greedy:.1}%");
     let frequencies = |tag: &str| proof.iter().filter(|row| row.row.tags[0] == tag).map(|row| row.habit_frequency).collect::<Vec<_>>();
     assert!(frequencies("clean").iter().all(|frequency| (0.05..=0.25).contains(frequency)));
     assert!(frequencies("messy").iter().all(|frequency| (0.55..=0.85).contains(frequency)));

@@ -144,7 +144,7 @@ fn both_metrics_are_judged_on_their_own() {
     );
     // What 50 calls come to has an interval too: 100 of 100 is not a promise.
     let line = text.lines().find(|line| line.starts_with("P(50 calls valid)")).unwrap();
-    assert!(line.contains("100.0 % [15.") && line.contains("0.0 % [0.0,"), "{line}");
+    assert!(line.contains("100.0% [15.") && line.contains("0.0% [0.0,"), "{line}");
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
     check("echo 'error: the worker ended: no GPU 3' >&2; exit 1", "L", &["run not started: the worker ended: no GPU 3"]);
     check("echo '{}'", "L", &["returned no run id"]);
     let too_large = r#"echo '{"fits":false,"why":"weights of 16 GB do not fit","memory":{"parts":[{"name":"weights","phase":"always","bytes":16000000000}],"peak_bytes":16000000000,"peak_recomputed_bytes":16000000000,"machine_bytes":8000000000}}'; exit 1"#;
-    check(too_large, "f", &["weights of 16 GB do not fit", "(200 %), too big"]);
+    check(too_large, "f", &["weights of 16 GB do not fit", "(200%), too big"]);
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
     let mut stage = stage_with(120, 36, several);
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
     stage.keys("d");
-    assert!(stage.shows("99.0 % valid, 3") && stage.shows("This cannot be undone."), "{}", stage.picture());
+    assert!(stage.shows("99.0% valid, 3") && stage.shows("This cannot be undone."), "{}", stage.picture());
     stage.keys("n");
     assert!(run.exists());
     stage.keys("d y");

@@ -83,7 +83,7 @@ fn runs() {
     snapshots(
         "runs",
         "f1 space",
-        &[("✓ finished", Role::Good), ("6sx3dn invoice", Role::Accent), ("state  ", Role::Faint), ("99.0 % [94.6", Role::Trained)],
+        &[("✓ finished", Role::Good), ("6sx3dn invoice", Role::Accent), ("state  ", Role::Faint), ("99.0% [94.6", Role::Trained)],
     );
 }
 
@@ -124,11 +124,7 @@ fn live() {
 
 #[test]
 fn eval() {
-    snapshots(
-        "eval",
-        "f7 j",
-        &[("60.0 %", Role::Base), ("99.0 %", Role::Trained), ("- proof-045", Role::Bad), ("= proof-001", Role::Faint)],
-    );
+    snapshots("eval", "f7 j", &[("60.0%", Role::Base), ("99.0%", Role::Trained), ("- proof-045", Role::Bad), ("= proof-001", Role::Faint)]);
 }
 
 #[test]

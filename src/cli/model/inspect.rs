@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
+use crate::format::{bytes, grouped, percent};
 use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
 use crate::model::tensor_names;
 use crate::secrets::visible;
@@ -144,18 +145,17 @@ impl Inspection {
             grouped(config.vocab_size as u64),
             grouped(config.max_position_embeddings as u64),
             config.rope_theta,
-            size(self.stored_bytes),
+            bytes(self.stored_bytes),
             self.files.join(", "),
             types.join(", "),
         );
         for (kind, tensors, parameters) in self.kinds.iter().filter(|kind| kind.1 > 0) {
-            let share = 100.0 * *parameters as f64 / self.parameters() as f64;
-            text +=
-                &format!("  {:<13} {tensors:>5} tensors {:>16} parameters {share:5.1} %\n", kind.replace('_', "-"), grouped(*parameters));
+            let share = percent(*parameters as f64 / self.parameters() as f64);
+            text += &format!("  {:<13} {tensors:>5} tensors {:>16} parameters {share:>6}\n", kind.replace('_', "-"), grouped(*parameters));
         }
         let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
-        text += &format!("\n  memory        weights {} in f32, {} in bf16; ", size(4 * weights), size(2 * weights));
-        text += &format!("KV cache {} per token in f32, {} in bf16\n", size(4 * cache), size(2 * cache));
+        text += &format!("\n  memory        weights {} in f32, {} in bf16; ", bytes(4 * weights), bytes(2 * weights));
+        text += &format!("KV cache {} per token in f32, {} in bf16\n", bytes(4 * cache), bytes(2 * cache));
         text += &uses_text(uses);
         for problem in &self.problems {
             text += &format!("  problem       {}; the checkpoint is incomplete or of another architecture\n", visible(problem));
@@ -167,7 +167,7 @@ impl Inspection {
 fn uses_text(uses: &ByDevice) -> String {
     let mut text = format!("\n  by use, {SEQUENCES} sequences of {} tokens            GPU, bf16     CPU, f32\n", grouped(TOKENS as u64));
     let mut row = |name: &str, of: fn(&MemoryEstimates) -> u64| {
-        text += &format!("  {name:<48} {:>12} {:>12}\n", size(of(&uses.gpu)), size(of(&uses.cpu)));
+        text += &format!("  {name:<48} {:>12} {:>12}\n", bytes(of(&uses.gpu)), bytes(of(&uses.cpu)));
     };
     row("sampling", |uses| uses.sampling);
     row("training adapters, at the defaults", |uses| uses.lora);
@@ -175,35 +175,4 @@ fn uses_text(uses: &ByDevice) -> String {
     row("training every weight (lora_rank = 0)", |uses| uses.full);
     row("  with recompute_activations = always", |uses| uses.full_recomputed);
     text
-}
-
-/// 1134240 -> 1,134,240.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} B"),
-        1_024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_read_well() {
-        for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_134_240, "1,134,240")] {
-            assert_eq!(grouped(number), expected);
-        }
-        for (bytes, expected) in [(12, "12 B"), (2048, "2.0 KiB"), (3 << 20, "3.0 MiB"), (16_400_000_000, "15.3 GiB")] {
-            assert_eq!(size(bytes), expected);
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::output::{self, Stream};
 use super::{Failure, Outcome};
+use crate::format::bytes;
 use crate::report::{Report, rates};
 use crate::run::events::{Control, Step};
 use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
@@ -166,7 +167,7 @@ fn line(event: &Event, state: &RunState) -> Option<String> {
         EventBody::Step(step) => step_line(step, &total(state)),
         EventBody::Eval(eval) => format!("eval  step {} {} {}: {}", eval.step, eval.set, eval.who(), rates(&eval.summary)),
         EventBody::Checkpoint(checkpoint) => {
-            format!("checkpoint  step {} ({}), {}", checkpoint.step, checkpoint.why, super::size(checkpoint.bytes))
+            format!("checkpoint  step {} ({}), {}", checkpoint.step, checkpoint.why, bytes(checkpoint.bytes))
         }
         EventBody::Alert(alert) if alert.cleared => format!("resolved  {}", alert.sentence),
         EventBody::Alert(alert) => format!("alert  {} {}", alert.sentence, alert.suggestion),

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, show, size, tell_masked};
+use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, show, tell_masked};
+use crate::format::bytes;
 use crate::report::{Report, csv, html, json_lines};
 use crate::run::{RunFolders, check_export, write_export};
 
@@ -64,6 +65,6 @@ fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
         let (run, bytes) = (seen.directory.id(), page.text.len());
         return print_json_lines(vec![json!({"run": run, "file": file, "bytes": bytes, "masked": page.masked})]);
     }
-    output::say(&format!("wrote {} ({}); {}", file.display(), size(page.text.len() as u64), masked(page.masked)));
+    output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
     Ok(ExitCode::SUCCESS)
 }

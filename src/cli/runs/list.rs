@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Failure, Outcome, print, print_json_lines};
+use crate::format::or_na;
 use crate::report::{Report, RunRow, order, unknown_field};
 use crate::run::{Field, Query, RunFolders};
 use crate::secrets::visible;
@@ -91,7 +92,7 @@ fn table(text: &mut String, seen: &[RunRow], arguments: &Arguments) {
     let (status, step, valid, exact) = ("status", "step", "valid", "exact");
     let _ = writeln!(text, "{:<40} {status:<11} {step:>6} {valid:>9} {exact:>9}{}  model", "run", column(&title));
     for run in seen {
-        let percent = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1} %", 100.0 * rate));
+        let percent = |rate: Option<f64>| or_na(rate, crate::format::percent);
         let summary = run.latest_valid().map(|(_, summary)| summary);
         let (valid, exact) = (percent(summary.map(|summary| summary.valid)), percent(summary.and_then(|summary| summary.exact)));
         let (id, status, step) = (visible(run.directory.id()), run.status.name(), run.last_step);

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Failure, Outcome, output};
-use crate::report::{Report, RunsCompared, shown, size};
+use crate::report::{Report, RunsCompared, shown};
 use crate::run::RunFolders;
 use crate::secrets::{redact, redact_json};
 

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, output, print_json_lines, size};
+use super::{Failure, Outcome, output, print_json_lines};
+use crate::format::bytes;
 use crate::report::Report;
 use crate::run::{Removal, Removed, RunFolders};
 use crate::secrets::visible;
@@ -33,15 +34,15 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
             format!(", {}, {} steps, checkpoints of {}", seen.status().name(), seen.history.last_step, seen.checkpoints.len())
         });
         let used = if users.is_empty() { String::new() } else { format!("\nUsed as base by: {}", visible(&users.join(", "))) };
-        if !ask(&format!("{} ({}{what}){used}\nDelete it for good? [y/N] ", visible(removal.id()), size(removal.bytes)))? {
+        if !ask(&format!("{} ({}{what}){used}\nDelete it for good? [y/N] ", visible(removal.id()), bytes(removal.bytes)))? {
             return Err(Failure::failed("nothing was deleted"));
         }
     }
-    let Removed { id, bytes } = removal.carry_out()?;
+    let Removed { id, bytes: size } = removal.carry_out()?;
     if arguments.json {
-        return print_json_lines(vec![json!({"removed": id, "bytes": bytes, "started_from_it": users})]);
+        return print_json_lines(vec![json!({"removed": id, "bytes": size, "started_from_it": users})]);
     }
-    output::say(&format!("deleted {id} ({})", size(bytes)));
+    output::say(&format!("deleted {id} ({})", bytes(size)));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::size;
+use crate::format::bytes;
 use crate::report::{Report, RunRow, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
@@ -111,12 +111,12 @@ fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
 
 fn disk(seen: &Report) -> String {
     let forecast = disk_forecast(seen.directory.path(), &seen.history, &seen.directory.file().config);
-    let mut text = size(forecast.now.total_bytes);
+    let mut text = bytes(forecast.now.total_bytes);
     let ended = seen.status().is_ended() && seen.status() != Status::Interrupted;
     if let (Some(at_end), Some(free), false) = (forecast.at_end_bytes, forecast.free_bytes, ended) {
-        let _ = write!(text, ", about {} at the end; {} free", size(at_end), size(free));
+        let _ = write!(text, ", about {} at the end; {} free", bytes(at_end), bytes(free));
         if !forecast.fits() {
-            let _ = write!(text, ", not enough for the {} still needed", size(forecast.needed_bytes.unwrap_or(0)));
+            let _ = write!(text, ", not enough for the {} still needed", bytes(forecast.needed_bytes.unwrap_or(0)));
         }
     }
     text

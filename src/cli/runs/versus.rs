@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, size};
+use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines};
+use crate::format::bytes;
 use crate::report::{ReportError, Versus, base_and_trained, base_and_trained_on, versus_html};
 use crate::run::{RunFolders, check_export, write_export};
 use crate::score::Scorer;
@@ -68,7 +69,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         if arguments.json {
             return print_json_lines(vec![json!({"file": file, "bytes": page.text.len(), "masked": page.masked})]);
         }
-        output::say(&format!("wrote {} ({}); {}", file.display(), size(page.text.len() as u64), masked(page.masked)));
+        output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.json { print_json(versus.document()) } else { print(&versus.page()) }

@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind, State};
 
 use crate::dataset::random::{CounterRandom, scale, text_hash};
 
-/// How often a composed word is drawn again until it belongs to the set; with a share of 1 % this misses once in 10^43 rows.
+/// How often a composed word is drawn again until it belongs to the set; with a share of 1% this misses once in 10^43 rows.
 const WORD_ATTEMPTS: usize = 10_000;
 
 /// Pools and words, shared by all rows.

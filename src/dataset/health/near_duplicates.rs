@@ -4,7 +4,7 @@ use crate::dataset::random::{GOLDEN, mix};
 
 /// Minima of a sketch.
 const BINS: usize = 64;
-/// Groups of minima that must agree wholly for two texts to be compared: texts that are 80 % the same are met in 95 of 100 cases, at 90 % in all.
+/// Groups of minima that must agree wholly for two texts to be compared: texts that are 80% the same are met in 95 of 100 cases, at 90% in all.
 const BANDS: usize = 10;
 /// Minima of a group.
 const BAND_WIDTH: usize = 6;

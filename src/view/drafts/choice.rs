@@ -7,10 +7,10 @@ use ratatui::widgets::Paragraph;
 use similar::{ChangeTag, TextDiff};
 
 use super::{Drafted, Offer, due, unsaved};
+use crate::format::date_time;
 use crate::secrets::visible;
 use crate::view::action::{Action, ActionInfo, Place};
 use crate::view::app::{self, Model};
-use crate::view::day_and_clock;
 use crate::view::message::Command;
 use crate::view::popup::{Confirm, Page, Popup};
 use crate::view::style_role::Role;
@@ -86,7 +86,7 @@ fn rows<T: Drafted>(model: &Model) -> u16 {
 fn describe(offer: &Offer) -> String {
     let lines = offer.record.text.split('\n').count();
     let plural = if lines == 1 { "" } else { "s" };
-    format!("unsaved draft from {}: {}, {lines} line{plural}", day_and_clock(offer.record.time_ms), offer.location.title)
+    format!("unsaved draft from {}: {}, {lines} line{plural}", date_time(offer.record.time_ms), offer.location.title)
 }
 
 fn are_two<T: Drafted>(model: &Model) -> bool {

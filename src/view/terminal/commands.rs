@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::event_loop::{LAST_PICTURE, Told, View};
 use super::signals::Asked;
 use super::{editor, follow, guard, osc, panic};
-use crate::plan::human_bytes;
+use crate::format::bytes;
 use crate::run::State;
 use crate::view::message::{Command, Message, Update, Work, Worked};
 use crate::view::settings::Notifications;
@@ -97,10 +97,10 @@ impl View {
         match osc::copy(text, &self.model.shared.options.given.capability) {
             Some(sequence) => {
                 self.besides.extend(sequence);
-                self.model.shared.say(format!("{} copied to clipboard", human_bytes(text.len() as u64)));
+                self.model.shared.say(format!("{} copied to clipboard", bytes(text.len() as u64)));
             }
             None => {
-                let (length, most) = (human_bytes(text.len() as u64), human_bytes(osc::LONGEST_COPY_BYTES as u64));
+                let (length, most) = (bytes(text.len() as u64), bytes(osc::LONGEST_COPY_BYTES as u64));
                 self.model.shared.complain(format!("{length} exceed the clipboard limit of {most}"));
             }
         }

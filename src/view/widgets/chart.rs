@@ -10,10 +10,10 @@ use unicode_width::UnicodeWidthStr;
 use self::axis::Axis;
 use self::braille::{Pen, Raster};
 use self::buckets::{Bucket, buckets};
+use crate::format::{amount, or_na};
 use crate::run::Series;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::number_format::amount;
 
 /// What a chart shows.
 #[derive(Debug, Default)]
@@ -290,7 +290,7 @@ pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
 }
 
 fn said(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), amount)
+    or_na(value, amount)
 }
 
 fn entry(theme: &Theme, spans: &mut Vec<Span<'static>>, used: &mut usize, columns: usize, sign: &'static str, role: Role, text: String) {

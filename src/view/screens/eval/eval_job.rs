@@ -8,7 +8,8 @@ use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::report::{passes_of, short_id};
+use crate::format::short_id;
+use crate::report::passes_of;
 use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
 use crate::task::current_set_name;

@@ -7,7 +7,8 @@ use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::SUMMARY;
-use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, percent, points, rate_rows, tag_rows};
+use crate::format::{or_na, percent};
+use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, points, rate_rows, tag_rows};
 use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
@@ -279,7 +280,7 @@ impl Said<'_> {
             Span::styled(percent(after.summary.valid), theme.style(Role::Trained)),
             Span::styled(format!("   {}", points(&self.pair.valid.difference)), theme.style(role_of(&self.pair.valid))),
         ])];
-        let exact = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), percent);
+        let exact = |rate: Option<f64>| or_na(rate, percent);
         let (a, b) = (&before.summary, &after.summary);
         lines.push(Line::from(vec![
             Span::styled("exact  ", theme.style(Role::Faint)),

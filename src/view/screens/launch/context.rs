@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::form::{Values, values_of};
 use crate::config::{Assignments, ConfigError};
+use crate::format::count;
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
-use crate::plan::{ModelShape, human_count};
+use crate::plan::ModelShape;
 use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
 use crate::task::{TASK_FILE, Task};
 use crate::view::app::Model;
@@ -175,7 +176,7 @@ fn described(source: &ModelSource) -> (String, bool) {
                 Architecture::Qwen2 => "Qwen2",
                 Architecture::Llama => "Llama",
             };
-            let weights = human_count(ModelShape::of(&config).parameters);
+            let weights = count(ModelShape::of(&config).parameters);
             (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
         }
         Err(error) => (format!("unusable: {error}"), false),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::plan::human_bytes;
+use crate::format::{bytes, percent_short};
 use crate::run::{Device, DeviceChoice, Gpu, holder, queue_length, slots_folder};
 use crate::view::app::Model;
 use crate::view::message::{Command, Work};
@@ -69,8 +69,8 @@ fn cores() -> String {
 fn condition(gpu: &Gpu) -> String {
     let now = gpu.condition();
     let memory = now.memory_used_bytes.zip(now.memory_total_bytes);
-    let memory = memory.map(|(used, total)| format!("{} of {} in use", human_bytes(used), human_bytes(total)));
-    let busy = now.utilisation.map(|share| format!("{:.0}% utilization", 100.0 * share));
+    let memory = memory.map(|(used, total)| format!("{} of {} in use", bytes(used), bytes(total)));
+    let busy = now.utilisation.map(|share| format!("{} utilization", percent_short(share)));
     let strangers = gpu.others().len();
     let strangers = (strangers > 0).then(|| format!("{strangers} other processes"));
     memory.into_iter().chain(busy).chain(strangers).collect::<Vec<_>>().join(", ")

@@ -6,7 +6,8 @@ use super::forecast::Forecast;
 use super::form;
 use super::key_help::last_value;
 use crate::config::KEYS;
-use crate::plan::{Disk, Memory, SignalReport, Time, Verdict, human_bytes, human_count, human_seconds};
+use crate::format::{bytes, count, duration, percent, percent_short};
+use crate::plan::{Disk, Memory, SignalReport, Time, Verdict};
 use crate::view::app::Model;
 use crate::view::style_role::Role;
 
@@ -63,12 +64,12 @@ impl Text<'_> {
         if let Some(why) = &forecast.why {
             lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
         } else {
-            let share = 100.0 * forecast.trainable as f64 / forecast.parameters.max(1) as f64;
+            let share = percent(forecast.trainable as f64 / forecast.parameters.max(1) as f64);
             lines.push(Line::from(format!(
-                "{} steps on {}; {} weights, {share:.1} % trained",
+                "{} steps on {}; {} weights, {share} trained",
                 forecast.steps,
                 forecast.device,
-                human_count(forecast.parameters)
+                count(forecast.parameters)
             )));
         }
         lines.extend(forecast.data_problems.iter().map(|problem| self.marked(problem, Role::Warning, ("▲ ", "! "))));
@@ -86,19 +87,19 @@ impl Text<'_> {
         let whole = memory.machine_bytes.unwrap_or(memory.peak_bytes).max(1);
         let fits = memory.machine_bytes.is_none_or(|machine| memory.peak_bytes <= machine);
         let of = memory.machine_bytes.map_or_else(String::new, |machine| {
-            format!(" of {} ({:.0} %)", human_bytes(machine), 100.0 * memory.peak_bytes as f64 / machine as f64)
+            format!(" of {} ({})", bytes(machine), percent_short(memory.peak_bytes as f64 / machine as f64))
         });
         lines.push(self.title("memory"));
         let verdict = if fits { String::new() } else { ", too big".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
             Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.shared.theme.style(role)),
-            Span::raw(format!(" peak {}{of}", human_bytes(memory.peak_bytes))),
+            Span::raw(format!(" peak {}{of}", bytes(memory.peak_bytes))),
             Span::styled(verdict, self.model.shared.theme.style(Role::Bad)),
         ]));
         for part in &memory.parts {
             let when = part.phase.in_words();
-            let size = format!("{:>9}", human_bytes(part.bytes));
+            let size = format!("{:>9}", bytes(part.bytes));
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
             lines.push(Line::from(vec![
                 Span::raw(format!("{size} ")),
@@ -108,14 +109,14 @@ impl Text<'_> {
             ]));
         }
         if memory.peak_recomputed_bytes < memory.peak_bytes {
-            lines.push(self.faint(&format!("{:>9} peak with recompute_activations = always", human_bytes(memory.peak_recomputed_bytes))));
+            lines.push(self.faint(&format!("{:>9} peak with recompute_activations = always", bytes(memory.peak_recomputed_bytes))));
         }
     }
 
     fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
         let title = if time.is_upper_bound { "time, at most" } else { "time, about" };
         lines.push(self.title(&format!("{title}, if all groups are mixed")));
-        let in_all = |step: f64, total: f64| format!("{} per step, {} total", human_seconds(step), human_seconds(total));
+        let in_all = |step: f64, total: f64| format!("{} per step, {} total", duration(step), duration(total));
         lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
         if time.is_upper_bound {
             lines.push(self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))));
@@ -128,33 +129,32 @@ impl Text<'_> {
             ("gradient", time.training_seconds_per_step),
         ] {
             lines.push(Line::from(vec![
-                Span::raw(format!("{:>9} ", human_seconds(seconds))),
+                Span::raw(format!("{:>9} ", duration(seconds))),
                 Span::styled(self.bar(seconds / step, 6), self.model.shared.theme.style(Role::SeriesTwo)),
-                Span::raw(format!(" {name}, {:.0} %", 100.0 * seconds / step)),
+                Span::raw(format!(" {name}, {}", percent_short(seconds / step))),
             ]));
         }
-        let evals = format!("{:>9} {} evals, and the test set before and after", human_seconds(time.eval_seconds), time.evals);
+        let evals = format!("{:>9} {} evals, and the test set before and after", duration(time.eval_seconds), time.evals);
         lines.push(self.faint(&evals));
     }
 
     fn disk(&self, disk: &Disk, title: &str, lines: &mut Vec<Line<'static>>) {
         lines.push(self.title(title));
-        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", human_bytes(free)));
+        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes(free)));
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
         let short = if short { ": does not fit" } else { "" };
-        lines.push(Line::styled(format!("{}{free}{short}", human_bytes(disk.total_bytes)), self.model.shared.theme.style(role)));
+        lines.push(Line::styled(format!("{}{free}{short}", bytes(disk.total_bytes)), self.model.shared.theme.style(role)));
         lines.push(self.faint(&format!(
             "{} checkpoints of {}, rollouts {}, evals {}",
             disk.checkpoints,
-            human_bytes(disk.checkpoint_bytes),
-            human_bytes(disk.rollouts_bytes),
-            human_bytes(disk.evals_bytes)
+            bytes(disk.checkpoint_bytes),
+            bytes(disk.rollouts_bytes),
+            bytes(disk.evals_bytes)
         )));
     }
 
     fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
-        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         lines.push(self.title("learnability"));
         let (role, marks) = match signal.advice.verdict {
             Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
@@ -164,24 +164,24 @@ impl Text<'_> {
         lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.in_words(), signal.advice.why), role, marks));
         lines.push(Line::from(format!(
             "{} of {} groups mixed ({} to {}), {} all max, {} all min, {} all equal",
-            percent(signal.informative),
+            percent_short(signal.informative),
             signal.prompts,
-            percent(signal.informative_interval[0]),
-            percent(signal.informative_interval[1]),
-            percent(signal.all_max),
-            percent(signal.all_min),
-            percent(signal.all_equal)
+            percent_short(signal.informative_interval[0]),
+            percent_short(signal.informative_interval[1]),
+            percent_short(signal.all_max),
+            percent_short(signal.all_min),
+            percent_short(signal.all_equal)
         )));
         for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
             let theme = &self.model.shared.theme;
             lines.push(Line::from(vec![
                 Span::styled(self.bar(share, 10), theme.style(crate::view::theme::Theme::tier_role(tier))),
-                Span::raw(format!(" {:>5} {tier}", percent(share))),
+                Span::raw(format!(" {:>5} {tier}", percent_short(share))),
             ]));
         }
-        let failures: Vec<String> = signal.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
+        let failures: Vec<String> = signal.failures.iter().map(|(class, share)| format!("{class} {}", percent_short(*share))).collect();
         if !failures.is_empty() {
-            lines.push(self.faint(&format!("failures: {}; {} truncated", failures.join(", "), percent(signal.truncated))));
+            lines.push(self.faint(&format!("failures: {}; {} truncated", failures.join(", "), percent_short(signal.truncated))));
         }
         lines.extend(signal.advice.changes.iter().map(|change| Line::from(format!("- {change}"))));
     }

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::event_text;
-use crate::report::short_id;
+use crate::format::{amount, or_na, short_id};
 use crate::run::Series;
 use crate::run::events::Eval;
 use crate::view::app::Model;
@@ -14,7 +14,6 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
-use crate::view::widgets::number_format::amount;
 use crate::view::widgets::sparkline::sparkline;
 use crate::view::widgets::text_width::wrapped;
 
@@ -246,7 +245,7 @@ fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) 
     let theme = &model.shared.theme;
     let step = chart.cursor.unwrap_or_default();
     let full = columns >= 60;
-    let said = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), amount);
+    let said = |value: Option<f64>| or_na(value, amount);
     let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
     let curves = chart.curves.iter().enumerate();
     for (index, curve) in curves.clone().skip(chart.under).chain(curves.take(chart.under)) {
@@ -303,7 +302,7 @@ fn small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, su
 pub(super) fn one_line(model: &Model, run: &FollowedRun, columns: usize) -> Line<'static> {
     let values = |name: &str| run.history.metrics.get(name).map(|series| up_to(series, model.live.last(run), 40)).unwrap_or_default();
     let rewards = values("reward");
-    let said = |values: &[f64]| values.last().map_or_else(|| "-".to_owned(), |value| amount(*value));
+    let said = |values: &[f64]| or_na(values.last(), |value| amount(*value));
     let valid = values("tiers/valid");
     let room = columns.saturating_sub(30).min(40);
     Line::from(vec![

@@ -6,14 +6,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::event_text;
-use crate::report::size;
+use crate::format::{bytes, duration, percent_short};
 use crate::run::events::Device;
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
-use crate::view::widgets::number_format::{duration, percent};
 use crate::view::widgets::sparkline::sparkline;
 
 const PHASES: [(&str, Role); 5] = [
@@ -52,7 +51,7 @@ fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>
         let width = (share * columns as f64).round() as usize;
         let sign = name.chars().next().map_or_else(String::new, |letter| letter.to_string());
         bar.push(Span::styled(sign.repeat(width), theme.style(*role)));
-        text.push_str(&format!("{} {name} {}", if text.contains(':') { "," } else { ":" }, percent(share)));
+        text.push_str(&format!("{} {name} {}", if text.contains(':') { "," } else { ":" }, percent_short(share)));
     }
     vec![Line::from(bar), Line::raw(text)]
 }
@@ -79,13 +78,13 @@ fn device(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>
         lines.push(Line::raw(format!(
             "utilization {} {:>5}  {}",
             gauge(theme, share, wide),
-            percent(share),
+            percent_short(share),
             history(|device| device.utilisation)
         )));
     }
     if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
         let share = used as f64 / all as f64;
-        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), size(used), size(all))));
+        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), bytes(used), bytes(all))));
     }
     let power = now.power_watts.map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
     let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));

@@ -6,13 +6,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{failures, group_rows};
+use crate::format::{or_na, percent_short};
 use crate::score::Tier;
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::number_format::percent;
 use crate::view::widgets::stacked_bar::{Band, stack};
 use crate::view::widgets::{histogram, sparkline};
 
@@ -41,15 +41,14 @@ fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Ve
     let at = model.live.at(run);
     let series = |tier: Tier| run.history.metrics.get(&format!("tiers/{}", tier.name()));
     let falling = || Tier::ALL.into_iter().rev();
-    let head = |blank: &'static str| {
+    let head = {
         let parts = falling().flat_map(|tier| {
-            let share = series(tier).and_then(|series| series.at(at)).map_or_else(|| "-".to_owned(), percent);
+            let share = or_na(series(tier).and_then(|series| series.at(at)), percent_short);
             let sign = Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name())));
-            [sign, Span::raw(format!("{} {} ", tier.name(), share.replace(' ', blank)))]
+            [sign, Span::raw(format!("{} {} ", tier.name(), share))]
         });
         Line::from(parts.collect::<Vec<_>>())
     };
-    let head = if head(" ").width() <= columns + 1 { head(" ") } else { head("") };
     let bands: Vec<Band<'_>> = falling()
         .map(|tier| Band { series: series(tier), sign: theme.tier_glyph(tier.name()), role: Theme::tier_role(tier.name()) })
         .collect();
@@ -75,7 +74,7 @@ fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) ->
     let line = |(name, values, _): (&str, &Vec<f64>, f64)| {
         let curve = sparkline::sparkline(theme, values, columns.saturating_sub(20), Some((0.0, 1.0)));
         let now = values.last().copied().unwrap_or(f64::NAN);
-        let share = if now.is_nan() { "-".to_owned() } else { percent(now) };
+        let share = percent_short(now);
         Line::from(vec![Span::raw(format!("{name:<11} {share:>6} ")), Span::styled(curve, theme.style(Role::Invalid))])
     };
     sums.into_iter().take(most).map(line).collect()

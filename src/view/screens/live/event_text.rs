@@ -1,11 +1,10 @@
 //! Events in words, and the letters that stand for them on a chart.
 
-use crate::report::size;
+use crate::format::{amount, bytes, duration, percent_short};
 use crate::run::events::{Control, EventBody};
 use crate::run::{Event, Status};
 use crate::view::followed_run::FollowedRun;
 use crate::view::style_role::Role;
-use crate::view::widgets::number_format::{amount, duration, percent};
 
 /// What happened at which step, as letters for the axis; a rarer thing covers a commoner one.
 pub(super) fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
@@ -48,22 +47,22 @@ pub(super) fn told(event: &Event) -> Option<(Role, String)> {
     let text = |text: String| Some((Role::Text, text));
     match &event.body {
         EventBody::Run(run) => text(format!("{} started on {}, {} steps planned", run.job, run.device, run.total_steps)),
-        EventBody::Memory(memory) => text(format!("needs {} of {} GPU memory", size(memory.peak_bytes), size(memory.usable_bytes))),
+        EventBody::Memory(memory) => text(format!("needs {} of {} GPU memory", bytes(memory.peak_bytes), bytes(memory.usable_bytes))),
         EventBody::Step(step) => {
             let value = |name: &str| step.metrics.get(name).copied().unwrap_or(f64::NAN);
-            let (reward, valid) = (amount(value("reward")), percent(value("tiers/valid")));
+            let (reward, valid) = (amount(value("reward")), percent_short(value("tiers/valid")));
             Some((Role::Faint, format!("step {}: reward {reward}, valid {valid}, {}", step.step, duration(step.seconds))))
         }
         EventBody::Eval(eval) => {
-            let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
-            let valid = percent(eval.summary.valid);
+            let exact = eval.summary.exact.map_or_else(String::new, |exact| format!(", exact {}", percent_short(exact)));
+            let valid = percent_short(eval.summary.valid);
             Some((
                 if eval.who() == "base" { Role::Base } else { Role::Trained },
                 format!("step {}: eval on {} ({}): valid {valid}{exact}, n = {}", eval.step, eval.set, eval.who(), eval.summary.n),
             ))
         }
         EventBody::Checkpoint(checkpoint) => {
-            text(format!("step {}: checkpoint saved ({}), {}", checkpoint.step, checkpoint.why, size(checkpoint.bytes)))
+            text(format!("step {}: checkpoint saved ({}), {}", checkpoint.step, checkpoint.why, bytes(checkpoint.bytes)))
         }
         EventBody::Alert(alert) if alert.cleared => Some((Role::Good, format!("step {}: {}", alert.step, alert.sentence))),
         EventBody::Alert(alert) => {

@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::event_text;
 use super::group_rows::{self, Row};
+use crate::format::percent_short;
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
@@ -87,8 +88,8 @@ fn zero_variance_text(equal: usize, all: usize) -> String {
     match equal {
         0 => format!("All {all} groups are mixed."),
         _ if equal == all => format!("All {all} groups have zero variance: no gradient."),
-        1 => format!("1 of {all} groups has zero variance ({:.0}%).", 100.0 / all as f64),
-        _ => format!("{equal} of {all} groups have zero variance ({:.0}%).", 100.0 * equal as f64 / all as f64),
+        1 => format!("1 of {all} groups has zero variance ({}).", percent_short(1.0 / all as f64)),
+        _ => format!("{equal} of {all} groups have zero variance ({}).", percent_short(equal as f64 / all as f64)),
     }
 }
 

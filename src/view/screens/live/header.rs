@@ -4,14 +4,13 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::event_text;
-use crate::report::short_id;
+use crate::format::{amount, duration, percent_short, short_id};
 use crate::run::Status;
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::screens::runs;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
-use crate::view::widgets::number_format::{amount, duration};
 use crate::view::widgets::text_width::fitted as cut;
 
 /// Steps that the pace is taken from.
@@ -69,7 +68,7 @@ fn progress(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'stati
     let mut spans = vec![Span::raw(format!(" step {done}")), Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() })];
     if total > 0 {
         spans.push(Span::styled(bar, theme.style(Role::Accent)));
-        spans.push(Span::raw(format!(" {:.0} %", 100.0 * share)));
+        spans.push(Span::raw(format!(" {}", percent_short(share))));
     }
     if let Some(seconds) = pace(run) {
         if !run.status().is_ended() && total > done {

@@ -66,7 +66,7 @@ fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: u
         if used > rows && !blocks.is_empty() {
             break;
         }
-        let clock = crate::view::clock(event.time_ms);
+        let clock = crate::format::clock(event.time_ms);
         let line = |(index, text): (usize, String)| {
             let time = if index == 0 { clock.clone() } else { " ".repeat(clock.len()) };
             Line::from(vec![Span::styled(format!("{time}  "), theme.style(Role::Faint)), Span::styled(text, theme.style(role))])

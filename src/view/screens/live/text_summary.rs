@@ -3,27 +3,27 @@
 use ratatui::text::Line;
 
 use super::{header, log};
+use crate::format::{amount, duration, or_na, percent_short};
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::screens::runs;
 use crate::view::style_role::Role;
-use crate::view::widgets::number_format::{amount, duration, percent};
 
 /// One fact a line.
 pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let step = model.live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
-    let number = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), amount);
-    let share = |name: &str| value(name).map_or_else(|| "n/a".to_owned(), percent);
+    let number = |name: &str| or_na(value(name), amount);
+    let share = |name: &str| or_na(value(name), percent_short);
     let (_, role) = runs::state(&model.shared.theme, run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
     let total = header::total_steps(run);
     let left = header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
-    let eval = run.history.latest_eval("eval", "trained").map_or_else(|| "-".to_owned(), |eval| percent(eval.summary.valid));
-    let base = run.history.latest_eval("eval", "base").map_or_else(|| "-".to_owned(), |eval| percent(eval.summary.valid));
+    let eval = or_na(run.history.latest_eval("eval", "trained"), |eval| percent_short(eval.summary.valid));
+    let base = or_na(run.history.latest_eval("eval", "base"), |eval| percent_short(eval.summary.valid));
     let mut lines = vec![
         Line::styled(run.status().name(), model.shared.theme.style(role)),
         Line::raw(format!("step {step} of {total}")),
-        Line::raw(format!("time left {}", left.map_or_else(|| "-".to_owned(), duration))),
+        Line::raw(format!("time left {}", or_na(left, duration))),
         Line::raw(format!("reward {} std {}", number("reward"), number("reward_std"))),
         Line::raw(format!("valid {} invalid {}", share("tiers/valid"), share("tiers/invalid"))),
         Line::raw(format!("unparsable {}", share("tiers/unparsable"))),

@@ -1,7 +1,7 @@
 //! The columns of the list of runs: what each shows, how wide it is, and which give way first where there is no room.
 
-pub(super) use crate::report::short_id;
-use crate::report::{RunRow, percent, spread};
+use crate::format::{age, percent, short_id};
+use crate::report::{RunRow, spread};
 use crate::run::{Field, Status};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -46,7 +46,7 @@ pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
         let cell: Cell = Box::new(move |_, row| match row.field(&field, smoothed) {
             Some(Field::Number(number)) => (format!("{number:.4}"), Role::Text),
             Some(Field::Text(text)) => (text, Role::Text),
-            None => ("-".to_owned(), Role::Faint),
+            None => ("n/a".to_owned(), Role::Faint),
         });
         let at = all.iter().position(|(_, column)| column.field == "created").unwrap_or(0);
         let width = title.chars().count().clamp(9, 14);
@@ -98,7 +98,7 @@ fn all() -> Vec<(u8, Column)> {
         column(9, "smooth", "reward", 6, true, |_, row| number(row.metric("reward", true))),
         column(2, "valid", "valid", 7, true, |_, row| match row.valid() {
             Some(valid) => (percent(valid), Role::Text),
-            None => ("-".to_owned(), Role::Faint),
+            None => ("n/a".to_owned(), Role::Faint),
         }),
         column(5, "trend", "valid", 10, false, |look, row| {
             (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne)
@@ -113,7 +113,7 @@ fn number(value: Option<f64>) -> (String, Role) {
     match value {
         Some(value) if value.is_finite() => (format!("{value:.2}"), Role::Text),
         Some(_) => ("nan".to_owned(), Role::Bad),
-        None => ("-".to_owned(), Role::Faint),
+        None => ("n/a".to_owned(), Role::Faint),
     }
 }
 
@@ -138,30 +138,9 @@ fn model_name(model: &str) -> &str {
     model.trim_end_matches('/').rsplit('/').next().unwrap_or(model)
 }
 
-/// How long ago, in the largest unit that is filled.
-pub(super) fn age(now_ms: u64, then_ms: u64) -> String {
-    let seconds = now_ms.saturating_sub(then_ms) / 1000;
-    let units = [(604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "min")];
-    let found = units.into_iter().find(|(unit, _)| seconds >= *unit);
-    found.map_or_else(|| format!("{seconds} s"), |(unit, name)| format!("{}{}{name}", seconds / unit, if name == "min" { "" } else { " " }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_are_short() {
-        let check = |seconds: u64, expected: &str| assert_eq!(age(seconds * 1000 + 5, 5), expected);
-        check(0, "0 s");
-        check(59, "59 s");
-        check(60, "1min");
-        check(3_599, "59min");
-        check(3_600, "1 h");
-        check(90_000, "1 d");
-        check(604_800 * 3, "3 w");
-        assert_eq!(age(0, 10), "0 s");
-    }
 
     #[test]
     fn columns_fit_at_every_width() {

@@ -9,14 +9,14 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::DETAIL;
-use super::columns::{age, state};
-use crate::report::{Entry, EvalSeries, RunRow, percent, size, spread};
+use super::columns::state;
+use crate::format::{age, bytes, duration, percent, percent_interval};
+use crate::report::{Entry, EvalSeries, RunRow, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::app::Model;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::number_format::duration;
 use crate::view::widgets::sparkline::sparkline;
 use crate::view::widgets::text_width::wrapped;
 
@@ -138,8 +138,8 @@ impl<'a> Facts<'a> {
         if let Some((_, disk)) = self.model.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
             let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
             let parts: Vec<String> =
-                parts.iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
-            lines.extend(self.fact("disk", format!("{} ({})", size(disk.total_bytes), parts.join(", "))));
+                parts.iter().filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
+            lines.extend(self.fact("disk", format!("{} ({})", bytes(disk.total_bytes), parts.join(", "))));
         }
         lines.extend(self.fact("folder", end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1))));
         lines.extend(row.warnings.iter().flat_map(|warning| self.said("warning", warning, Role::Warning)));
@@ -176,7 +176,7 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
     if best == Some(step) { format!("{step}{}", theme.glyph("★", "(best)")) } else { step.to_string() }
 }
 
-/// `test valid  60.0 % [50.2, 69.1]  →  99.0 % [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
+/// `test valid  60.0% [50.2, 69.1]  →  99.0% [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
 fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
     let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
     let is_base = trained.is_some_and(|(step, _)| *step == 0);
@@ -193,10 +193,7 @@ fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'stati
         let fits = line.width() + more.width() <= width;
         if fits { Line::from([line.spans, vec![Span::styled(more, theme.style(Role::Faint))]].concat()) } else { line }
     };
-    let valid = |summary: &EvalSummary| {
-        let [low, high] = summary.valid_interval;
-        format!("{:.1} % [{:.1}, {:.1}]", 100.0 * summary.valid, 100.0 * low, 100.0 * high)
-    };
+    let valid = |summary: &EvalSummary| percent_interval(summary.valid, summary.valid_interval);
     let n = trained.map(|(_, summary)| summary).or(base).map_or(0, |summary| summary.n);
     let of = trained.map_or_else(
         || format!("  n {n}"),

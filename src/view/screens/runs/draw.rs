@@ -212,7 +212,7 @@ fn row(model: &Model, entry: &Entry, columns: &[Column], width: usize, under_cur
         }
         Err(error) => {
             let error = error.replace(&format!("{}/", entry.path.display()), "");
-            let text = format!("{} unreadable  {} {error}", theme.glyph("✗", "x"), columns::short_id(&entry.id()));
+            let text = format!("{} unreadable  {} {error}", theme.glyph("✗", "x"), crate::format::short_id(&entry.id()));
             spans.push(Span::styled(fitted(&text, width.saturating_sub(2)), theme.style(Role::Bad)));
         }
     }

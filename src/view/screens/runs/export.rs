@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::actions::no_run;
-use crate::report::{self, Report, percent, size};
+use crate::format::{bytes, percent};
+use crate::report::{self, Report};
 use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use, free_path, write_export};
 use crate::secrets::redact;
 use crate::view::app::Model;
@@ -95,7 +96,7 @@ pub(in crate::view::screens) fn written(file: &Path, text: &str, masked: usize) 
     let free = free_path(file);
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
     let taken = if free == file { String::new() } else { format!("; {} exists, not overwritten", file.display()) };
-    Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), size(text.len() as u64)))
+    Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), bytes(text.len() as u64)))
 }
 
 /// What came of it, as a notice.
@@ -184,14 +185,14 @@ pub(super) fn remove(model: &mut Model) -> Vec<Command> {
     )]
 }
 
-fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<String>, bytes: u64, path: PathBuf) {
+fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<String>, size: u64, path: PathBuf) {
     let rate = row.valid().map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
     let mut text = format!(
         "{}: {} steps{rate}, {} checkpoints, {} total. This cannot be undone.",
         row.directory.id(),
         row.last_step,
         row.checkpoints.len(),
-        size(bytes)
+        bytes(size)
     );
     if !users.is_empty() {
         text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
@@ -202,7 +203,7 @@ fn confirm_removal(model: &mut Model, row: &crate::report::RunRow, users: Vec<St
             "runs.remove",
             move || {
                 let removed = RunDirectory::open(&path).and_then(|directory| Removal::prepare(directory, &places)?.carry_out());
-                removed.map(|removed| format!("deleted {} ({})", removed.id, size(removed.bytes))).map_err(|error| error.to_string())
+                removed.map(|removed| format!("deleted {} ({})", removed.id, bytes(removed.bytes))).map_err(|error| error.to_string())
             },
             |model, outcome| {
                 told(model, outcome);
@@ -221,9 +222,9 @@ mod tests {
     fn an_export_takes_a_free_name_and_says_what_was_masked() {
         let folder = tempfile::tempdir().unwrap();
         let (file, second) = (folder.path().join("run.html"), folder.path().join("run-2.html"));
-        assert_eq!(written(&file, "one", 2).unwrap(), format!("wrote {} ({}), 2 secrets masked", file.display(), size(3)));
+        assert_eq!(written(&file, "one", 2).unwrap(), format!("wrote {} ({}), 2 secrets masked", file.display(), bytes(3)));
         let left = format!("{} exists, not overwritten", file.display());
-        let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), size(5));
+        let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), bytes(5));
         assert_eq!(written(&file, "other", 0).unwrap(), said);
         assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()), (b"one".to_vec(), b"other".to_vec()));
     }

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 
 use super::scoring::{Impact, Scored, sum};
 use super::{RescoreJob, Source};
+use crate::format::percent_short;
 use crate::run::sha256;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
@@ -13,7 +14,6 @@ use crate::view::app::Model;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::gauge::gauge;
-use crate::view::widgets::number_format::percent;
 use crate::view::widgets::text_width::wrapped;
 
 /// The lines, for a width of columns.
@@ -29,7 +29,7 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
         lines.push(Line::from(vec![
             Span::styled(format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()), theme.style(Theme::tier_role(tier.name()))),
             Span::styled(gauge(theme, share, columns.saturating_sub(30).clamp(4, 24)), theme.style(Theme::tier_role(tier.name()))),
-            Span::raw(format!(" {count:>5} {:>6}", percent(share))),
+            Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
         ]));
     }
     lines.push(rate(theme, "strict", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
@@ -60,16 +60,16 @@ fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, 
     prompts.into_values().collect()
 }
 
-/// A rate with its 95 % interval, clustered by prompt, in words where there is room.
+/// A rate with its 95% interval, clustered by prompt, in words where there is room.
 fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -> Line<'static> {
     let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| (count + found, all + of));
     let (low, high) = wilson_by_prompt(prompts);
     let interval = match columns {
-        44.. => format!("  95 %: {} to {}, {count} of {all}", percent(low), percent(high)),
-        _ => format!("  {} to {}  {count}/{all}", percent(low), percent(high)),
+        44.. => format!("  95% CI {} to {}, {count} of {all}", percent_short(low), percent_short(high)),
+        _ => format!("  {} to {}  {count}/{all}", percent_short(low), percent_short(high)),
     };
     Line::from(vec![
-        Span::raw(format!("{name:<9}{:>6}", percent(count as f64 / all.max(1) as f64))),
+        Span::raw(format!("{name:<9}{:>6}", percent_short(count as f64 / all.max(1) as f64))),
         Span::styled(interval, theme.style(Role::Faint)),
     ])
 }
@@ -120,7 +120,7 @@ fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
             (all.signs, all.completions, "advantages change sign"),
         ] {
             let role = if count > 0 { Role::Accent } else { Role::Faint };
-            let share = percent(count as f64 / of as f64);
+            let share = percent_short(count as f64 / of as f64);
             lines.push(Line::styled(format!("{count:>6} of {of} {what} ({share})"), theme.style(role)));
         }
         lines

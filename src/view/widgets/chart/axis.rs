@@ -1,6 +1,6 @@
 //! An axis: its range, where its ticks stand, and what is written at them.
 
-use crate::view::widgets::number_format::amount;
+use crate::format::amount;
 
 /// A range of values, linear or by logarithm.
 #[derive(Debug, Clone, Copy, PartialEq)]

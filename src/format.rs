@@ -1,0 +1,163 @@
+//! Numbers as a person reads them: shares, bytes, counts, times, ids. What is not known is `n/a`.
+
+/// The value as text, `n/a` where there is none.
+pub fn or_na<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| "n/a".to_owned(), show)
+}
+
+/// Three significant digits in at most eight columns: `0.731`, `12.4`, `184`, `1.5e-5`. `nan` is a value that was measured.
+pub fn amount(value: f64) -> String {
+    let size = value.abs();
+    match size {
+        _ if value.is_nan() => "nan".to_owned(),
+        _ if !value.is_finite() => if value > 0.0 { "inf" } else { "-inf" }.to_owned(),
+        0.0 => "0".to_owned(),
+        // What rounding leaves of a sum that is nought.
+        _ if size < 1e-12 => "~0".to_owned(),
+        _ if !(0.000_95..999_950.0).contains(&size) => format!("{value:.1e}").replace(".0e", "e"),
+        _ if size < 0.1 => trimmed(&format!("{value:.4}")),
+        _ if size < 9.9995 => trimmed(&format!("{value:.3}")),
+        _ if size < 99.95 => trimmed(&format!("{value:.1}")),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// `59.4%`
+pub fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1}%", 100.0 * share) } else { "n/a".to_owned() }
+}
+
+/// Two significant digits: `97%`, `2.5%`.
+pub fn percent_short(share: f64) -> String {
+    let value = 100.0 * share;
+    match value.abs() {
+        size if size < 9.95 && (value - value.round()).abs() >= 0.05 => percent(share),
+        size if size.is_finite() => format!("{value:.0}%"),
+        _ => "n/a".to_owned(),
+    }
+}
+
+/// A rate with its 95% interval: `59.4% [55.0, 63.6]`.
+pub fn percent_interval(rate: f64, [low, high]: [f64; 2]) -> String {
+    format!("{} [{:.1}, {:.1}]", percent(rate), 100.0 * low, 100.0 * high)
+}
+
+/// Decimal units, as disks and accelerators are sold: `16.4 GB`.
+pub fn bytes(number: u64) -> String {
+    scaled(number as f64, &[" B", " kB", " MB", " GB", " TB"])
+}
+
+/// `1.23M`
+pub fn count(number: usize) -> String {
+    scaled(number as f64, &["", "k", "M", "G", "T"])
+}
+
+/// `1,134,240`
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+/// `24 ms`, `0.4 s`, `12 s`, `3m 20s`, `1h 26m`, `2d 3h`.
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "n/a".to_owned();
+    }
+    if seconds > 0.0 && seconds < 0.0995 {
+        return format!("{:.0} ms", (seconds * 1000.0).max(1.0));
+    }
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3_600 => format!("{}m {}s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{}h {}m", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{}d {}h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+/// How long ago, in the largest unit that is filled: `59s`, `3h`, `2w`.
+pub fn age(now_ms: u64, then_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    let units = [(604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= *unit).unwrap_or((1, "s"));
+    format!("{}{name}", seconds / unit)
+}
+
+/// `14:03:59`, in the machine's time zone.
+pub fn clock(time_ms: u64) -> String {
+    local(time_ms, "%H:%M:%S")
+}
+
+/// `2026-11-20 14:03:59`, in the machine's time zone.
+pub fn date_time(time_ms: u64) -> String {
+    local(time_ms, "%Y-%m-%d %H:%M:%S")
+}
+
+/// The last part of a run's id, which tells runs apart.
+pub fn short_id(id: &str) -> &str {
+    id.rsplit('-').next().unwrap_or(id)
+}
+
+fn local(time_ms: u64, format: &str) -> String {
+    let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    or_na(time, |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
+}
+
+fn trimmed(text: &str) -> String {
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn scaled(mut number: f64, units: &[&str]) -> String {
+    let mut index = 0;
+    while number >= 999.5 && index + 1 < units.len() {
+        number /= 1000.0;
+        index += 1;
+    }
+    let digits = match number {
+        _ if index == 0 => 0,
+        number if number >= 99.5 => 0,
+        number if number >= 9.95 => 1,
+        _ => 2,
+    };
+    format!("{number:.digits$}{}", units[index])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: Copy + std::fmt::Debug>(show: impl Fn(T) -> String, cases: &[(T, &str)]) {
+        for (value, expected) in cases {
+            assert_eq!(show(*value), *expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let small = [(0.0, "0"), (1.0, "1"), (0.7312, "0.731"), (0.02314, "0.0231"), (-2.4749, "-2.475"), (1.5e-5, "1.5e-5")];
+        let large = [(12.44, "12.4"), (9800.0, "9800"), (2e9, "2e9"), (f64::NAN, "nan"), (f64::NEG_INFINITY, "-inf"), (-1.4e-17, "~0")];
+        check(amount, &small);
+        check(amount, &large);
+        check(percent, &[(0.594, "59.4%"), (1.0, "100.0%"), (f64::NAN, "n/a")]);
+        check(percent_short, &[(0.0, "0%"), (0.025, "2.5%"), (0.03, "3%"), (0.9721, "97%"), (f64::NAN, "n/a")]);
+        assert_eq!(percent_interval(0.594, [0.55, 0.636]), "59.4% [55.0, 63.6]");
+        check(count, &[(999, "999"), (1_103_232, "1.10M")]);
+        check(bytes, &[(12, "12 B"), (16_381_470_720, "16.4 GB"), (999_600, "1.00 MB"), (150_800_000_000, "151 GB")]);
+        check(grouped, &[(0, "0"), (999, "999"), (1000, "1,000"), (1_134_240, "1,134,240")]);
+    }
+
+    #[test]
+    fn times_are_short() {
+        let seconds = [(0.0, "0.0 s"), (0.0002, "1 ms"), (0.0241, "24 ms"), (0.0998, "0.1 s"), (0.42, "0.4 s"), (12.4, "12 s")];
+        let hours = [(200.0, "3m 20s"), (5160.0, "1h 26m"), (90_000.0, "1d 1h"), (f64::INFINITY, "n/a"), (-1.0, "n/a")];
+        check(duration, &seconds);
+        check(duration, &hours);
+        let ages = [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (3_600, "1h"), (90_000, "1d"), (604_800 * 3, "3w")];
+        check(|seconds: u64| age(seconds * 1000 + 5, 5), &ages);
+        assert_eq!(age(0, 10), "0s");
+    }
+}
