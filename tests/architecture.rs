@@ -21,7 +21,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("num_traits", &ENGINE),
     ("safetensors", &ENGINE),
     ("tokenizers", &["text"]),
-    ("minijinja", &["text", "dataset"]),
+    ("minijinja", &["text", "dataset", "report"]),
     ("minijinja_contrib", &["text", "dataset"]),
     ("jsonschema", &["task", "score"]),
     ("jsonc_parser", &["task", "score"]),

@@ -168,7 +168,7 @@ fn usage_errors_are_2() {
         (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file: use train, eval, test, or a file of prompt rows"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90% write valid=0.9"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
-        (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no row of that id in task/eval.jsonl"),
+        (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no prompt of that id in task/eval.jsonl"),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
         (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),
         (&["train", "task", "--preset", "quik"], "--preset quik: unknown preset, use quick, seed, recommended"),

@@ -25,16 +25,16 @@ pub(super) struct Arguments {
 enum Command {
     /// Measure matmul, prefill, decode and training of the embedded model's shape on the CPU
     Cpu {
-        /// Another model's shape: a folder or a Hugging Face name
+        /// Model shape: a folder or a Hugging Face name
         #[arg(long, default_value = "tiny")]
         shape: String,
-        /// CPU threads (0: all cores)
+        /// CPU threads; 0: all cores
         #[arg(long, default_value_t = 0)]
         threads: usize,
         /// Skip the full run of the embedded task (about a minute)
         #[arg(long)]
         no_run: bool,
-        /// One JSON document on stdout
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -44,7 +44,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct GpuArguments {
-    /// A known shape (qwen3-0.6b, -1.7b, -4b, -8b, -14b, -32b), or a model's folder or Hugging Face name, of which only config.json is read
+    /// Model shape: qwen3-0.6b, -1.7b, -4b, -8b, -14b, -32b, or a model folder or Hugging Face name (only config.json is read)
     #[arg(long, default_value = "qwen3-8b")]
     shape: String,
     /// Prompts x completions of a step; repeatable [default: 1x4, 8x8, 32x8]
@@ -67,7 +67,7 @@ struct GpuArguments {
     tokens_per_micro_batch: usize,
     #[command(flatten)]
     device: DeviceArguments,
-    /// One JSON document on stdout
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -31,7 +31,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Build {
-    /// A task's folder or name
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
     /// Write into this folder instead of the task's own
     #[arg(long, value_name = "DIR")]
@@ -43,18 +43,18 @@ struct Build {
 
 #[derive(Debug, clap::Args)]
 struct Check {
-    /// A task's folder or name
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
     /// Count prompt lengths with this model's tokenizer and chat template
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// Longest prompt and answer together, in tokens [default: what `train` would take with this model and preset]
+    /// Maximum tokens of prompt and completion together [default: as `train` with this model and preset]
     #[arg(long, value_name = "N", requires = "model")]
     max_seq_len: Option<usize>,
-    /// The preset whose max_seq_len counts: quick, seed or recommended
+    /// Preset that sets max_seq_len: quick, seed or recommended
     #[arg(long, requires = "model")]
     preset: Option<String>,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -1,13 +1,13 @@
-//! Where a command computes: `--gpu N`, the CPU where there is none.
+//! Where a command computes: `--gpu N`, the CPU where there is none; and the devices of which a worker takes one.
 
 use super::Failure;
-use super::progress::say;
+use super::output::say;
 use crate::kernels::device::Engine;
-use crate::run::{DeviceChoice, Gpu};
+use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot};
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct DeviceArguments {
-    /// GPU to use, as CUDA numbers it (needs the feature `cuda`) [default: 0, if there is one]
+    /// GPU index as CUDA numbers them; needs a build with CUDA [default: 0, else the CPU]
     #[arg(long, value_name = "N", conflicts_with = "cpu")]
     gpu: Option<usize>,
     /// Use the CPU
@@ -49,4 +49,40 @@ impl DeviceArguments {
     pub(super) fn gpu_or_asked(self) -> Result<Engine, Failure> {
         if self.cpu { Ok(Engine::cpu()) } else { Ok(Engine::gpu(self.gpu.unwrap_or(0))?) }
     }
+}
+
+/// Where a worker finds the models that its run names: from the run's own folder, whatever the folder of whoever started it.
+pub(super) fn places(run: &RunDirectory) -> RunFolders {
+    RunFolders::discover(None, run.path())
+}
+
+/// The devices of which the run may take one. Nothing is opened on them yet: they may be another run's.
+pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
+    let gpus = Engine::gpus();
+    match compute {
+        DeviceChoice::Cpu => Ok(vec![Device::Cpu]),
+        DeviceChoice::Any if gpus == 0 => {
+            if let Some(why) = Engine::why_no_gpu() {
+                say(&format!("using the CPU, no usable GPU: {why}"));
+            }
+            Ok(vec![Device::Cpu])
+        }
+        DeviceChoice::Any => Ok((0..gpus).map(gpu).collect()),
+        DeviceChoice::Gpu(ordinal) if ordinal < gpus => Ok(vec![gpu(ordinal)]),
+        // The engine says best why there is no such GPU.
+        DeviceChoice::Gpu(ordinal) => Engine::gpu(ordinal).map(|_| vec![gpu(ordinal)]).map_err(Failure::from),
+    }
+}
+
+/// The engine on a device that was waited for.
+pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
+    match slot.device() {
+        Device::Cpu => Ok(Engine::cpu()),
+        Device::Gpu { ordinal, .. } => Ok(Engine::gpu(*ordinal)?),
+    }
+}
+
+fn gpu(ordinal: usize) -> Device {
+    // Where the driver's library is missing, the number stands for the GPU: all users of the host must then see its GPUs in one order.
+    Device::Gpu { ordinal, uuid: Gpu::of_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
 }

@@ -7,27 +7,28 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
-use super::runs::masked;
+use super::output::say;
+use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
-use super::{Failure, Outcome, print, print_json, progress};
+use super::{Failure, Outcome, print, print_json};
 use crate::eval::{Pass, evaluate, prepare_rows};
-use crate::format::{bytes, duration, percent, percent_interval};
+use crate::format::{duration, percent, percent_interval};
 use crate::model::Adapters;
-use crate::report::{self, PairedComparison};
+use crate::report::{self, EvalId, Versus, versus_html};
 use crate::rollout::{Sampling, ThreadPool};
-use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, check_export, sha256, write_export};
+use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
-    /// A model and its name in the results; one to three times. M is a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run:
-    /// RUN, RUN@STEP, RUN@best, RUN@last
+    /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, the embedded `tiny`, or RUN, RUN@STEP,
+    /// RUN@best, RUN@last
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
-    /// Prompt set: test, eval, train, or a file of prompt rows (`proof` = test)
+    /// Prompt set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", default_value = "test")]
     on: String,
     /// Sampling temperature; 0: greedy
@@ -42,27 +43,27 @@ pub(super) struct Arguments {
     /// Maximum completion tokens, for all models [default: the run's own, else the task's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
-    /// Exit with 3 if the last model's rate is lower, e.g. valid=0.9; also parse, exact, tolerant
+    /// Exit with 3 if a rate of the last model is lower, such as valid=0.9; rates: parse, valid, exact, tolerant
     #[arg(long, value_name = "RATE=X", value_parser = Threshold::parse)]
     fail_under: Vec<Threshold>,
-    /// Runs folder [default: the workspace's runs/, then the user's data directory]
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Threads (0 takes every core)
+    /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Save every answer, the task and the result in this folder
+    /// Folder to create with every answer, the task and the result
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write the result as one self-contained HTML file; secrets are masked
+    /// Write one self-contained HTML file; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Overwrite the HTML file
+    /// Overwrite FILE
     #[arg(long, requires = "html")]
     force: bool,
-    /// One JSON document on stdout
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -77,11 +78,7 @@ struct Threshold {
 const MOST_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    arguments
-        .html
-        .as_deref()
-        .map_or(Ok(()), |file| check_export(file, arguments.force))
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    check_page(arguments.html.as_deref(), arguments.force)?;
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -105,33 +102,32 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             seed: arguments.seed,
         };
         let start = Instant::now();
-        progress::say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
+        say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
         let pass = Pass { model: &model, adapters: Adapters::On, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
         let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
-        let summary = EvalSummary::from_records(&records);
-        progress::say(&format!("{}: valid {}  ({})", target.name, percent(summary.valid), duration(start.elapsed().as_secs_f64())));
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
-        passes.push((target, records, summary));
+        let result = result(&task, &rows, &target.name, records);
+        let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
+        say(&format!("{}: valid {valid}  ({time})", target.name));
+        passes.push(result);
     }
-    let pairs = compared(&passes);
-    let document = document(&arguments, &task, limit, &passes, &pairs);
+    let versus = if passes.len() == 1 { Versus::alone(passes.remove(0)) } else { Versus::of(passes)? };
+    let document = document(&arguments, &targets, limit, &versus);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
     if let Some(file) = &arguments.html {
-        write_html(file, arguments.force, &task, &rows, &passes)?;
+        write_page(file, &versus_html(&versus)?, arguments.force)?;
     }
     if arguments.json {
         print_json(&format!("{document}\n"))?;
     } else {
-        print(&text(&rows.set, arguments.samples, &passes, &pairs))?;
+        print(&versus.page())?;
     }
-    judge(&arguments.fail_under, &passes)
+    judge(&arguments.fail_under, versus.passes.last())
 }
-
-type Done<'a> = (&'a Target, Vec<EvalRecord>, EvalSummary);
 
 fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {
     if arguments.models.len() > MOST_TARGETS {
@@ -165,65 +161,32 @@ fn lines(rows: &Rows) -> String {
     rows.rows.iter().map(|row| format!("{}\n", whole(row))).collect()
 }
 
-fn write_html(file: &Path, force: bool, task: &Task, rows: &Rows, passes: &[Done<'_>]) -> Result<(), Failure> {
-    let prompts = lines(rows);
-    let passes = passes.iter().map(|(target, records, summary)| report::Pass {
-        id: report::EvalId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: target.name.clone() },
-        name: target.name.clone(),
-        records: records.clone(),
-        summary: summary.clone(),
+fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> report::Pass {
+    report::Pass {
+        id: EvalId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: name.to_owned() },
+        name: name.to_owned(),
+        summary: EvalSummary::from_records(&records),
+        records,
         task: task.name.clone(),
-        prompts_digest: sha256(prompts.as_bytes()),
+        prompts_digest: sha256(lines(rows).as_bytes()),
         schema_digest: sha256(task.schema_text.as_bytes()),
         task_digest: task.digest(),
         rows: rows.rows.iter().map(|row| (row.id.clone(), row.clone())).collect(),
-    });
-    let mut passes: Vec<report::Pass> = passes.collect();
-    let versus = if passes.len() == 1 { report::Versus::alone(passes.remove(0)) } else { report::Versus::of(passes)? };
-    let page = report::versus_html(&versus);
-    write_export(file, page.text.as_bytes(), force)?;
-    progress::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
-    Ok(())
+    }
 }
 
-/// Every pair of passes, the earlier one first.
-fn compared(passes: &[Done<'_>]) -> Vec<PairedComparison> {
-    let pairs = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
-    pairs.map(|(a, b)| PairedComparison::of((a, &passes[a].1), (b, &passes[b].1))).collect()
-}
-
-fn document(arguments: &Arguments, task: &Task, limit: usize, passes: &[Done<'_>], pairs: &[PairedComparison]) -> Value {
-    let targets: Map<String, Value> = passes.iter().map(|(target, _, summary)| (target.name.clone(), json!(summary))).collect();
-    let comparisons: Vec<Value> =
-        pairs.iter().map(|pair| pair.document([&passes[pair.first].0.name, &passes[pair.second].0.name])).collect();
-    let models: Map<String, Value> = passes.iter().map(|(target, ..)| (target.name.clone(), json!(target.model))).collect();
+fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Versus) -> Value {
+    let summaries: Map<String, Value> = versus.passes.iter().map(|pass| (pass.name.clone(), json!(pass.summary))).collect();
+    let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
     json!({
-        "targets": targets, "comparisons": comparisons, "models": models, "task": task.name, "set": arguments.on,
+        "targets": summaries, "comparisons": versus.comparisons(), "models": models, "task": versus.passes[0].task, "set": arguments.on,
         "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
     })
 }
 
-fn text(set: &str, samples: u32, passes: &[Done<'_>], pairs: &[PairedComparison]) -> String {
-    let columns: Vec<(&str, &EvalSummary)> = passes.iter().map(|(target, _, summary)| (target.name.as_str(), summary)).collect();
-    let mut text = report::columns(set, &columns);
-    for pair in pairs {
-        if pairs.len() > 1 {
-            text.push_str(&format!("{} to {}:\n", columns[pair.first].0, columns[pair.second].0));
-        }
-        text.extend(pair.judged().map(report::MetricComparison::line));
-    }
-    if samples > 1 {
-        text.push_str("intervals and p-values are clustered by prompt\n");
-    }
-    if let Some((_, last)) = columns.last() {
-        text.push_str(&report::value_drift(last));
-    }
-    text
-}
-
 /// Exit code 3 where the last model misses a threshold.
-fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
-    let Some((target, _, summary)) = passes.last() else { return Ok(ExitCode::SUCCESS) };
+fn judge(thresholds: &[Threshold], last: Option<&report::Pass>) -> Outcome {
+    let Some(report::Pass { name, summary, .. }) = last else { return Ok(ExitCode::SUCCESS) };
     let mut missed = Vec::new();
     for Threshold { metric, lowest } in thresholds {
         let rate = summary.metric(metric);
@@ -231,8 +194,7 @@ fn judge(thresholds: &[Threshold], passes: &[Done<'_>]) -> Outcome {
         if rate.is_nan() || rate < *lowest {
             let (rows, interval) = (summary.rows_of(metric), summary.interval(metric));
             missed.push(format!(
-                "{}: {metric} {}, n = {rows}, is {:.1} points below the {} of --fail-under",
-                target.name,
+                "{name}: {metric} {}, n = {rows}, is {:.1} points below the {} of --fail-under",
                 percent_interval(rate, interval),
                 100.0 * (lowest - rate),
                 percent(*lowest)

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, print, print_json};
+use crate::report::text_table;
 use crate::view::action::{ActionInfo, Place};
 use crate::view::app;
 use crate::view::appearance::{Appearance, Given};
@@ -14,10 +15,10 @@ use crate::view::keymap_file::{self, KeymapRead};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Check this keymap file; exit code 1 if an entry is invalid
+    /// Check a keymap file; exit code 1 if an entry is invalid
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }
@@ -68,13 +69,9 @@ fn document(keymap: &Keymap) -> Value {
 }
 
 fn table(keymap: &Keymap) -> String {
-    let rows: Vec<[String; 4]> = app::actions()
-        .map(|action| {
-            let mark = if keymap.is_changed(action.id) { "*" } else { "" };
-            [format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), place(action.place), action.title.to_owned()]
-        })
-        .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (of_keys, of_id, of_place) = (width(0), width(1), width(2));
-    rows.iter().map(|[keys, id, place, title]| format!("{keys:<of_keys$}  {id:<of_id$}  {place:<of_place$}  {title}\n")).collect()
+    let row = |action: &ActionInfo| {
+        let mark = if keymap.is_changed(action.id) { "*" } else { "" };
+        vec![format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), place(action.place), action.title.to_owned()]
+    };
+    text_table(&app::actions().map(row).collect::<Vec<_>>(), "l")
 }

@@ -7,7 +7,6 @@ mod output;
 mod bench;
 mod completions;
 mod dataset;
-mod detach;
 #[cfg(feature = "engine")]
 mod device;
 mod doctor;
@@ -16,8 +15,6 @@ mod eval;
 mod init;
 #[cfg(feature = "view")]
 mod keys;
-#[cfg(feature = "engine")]
-mod launch;
 mod man;
 #[cfg(feature = "engine")]
 mod model;
@@ -28,11 +25,9 @@ mod progress;
 #[cfg(feature = "engine")]
 mod progress_bar;
 mod runs;
-mod runs_control;
 #[cfg(feature = "engine")]
 mod sample;
 mod score;
-mod signals;
 #[cfg(feature = "engine")]
 mod targets;
 mod task;
@@ -80,7 +75,7 @@ enum Command {
     /// Fetch, inspect, check, pretrain and export models
     #[cfg(feature = "engine")]
     Model(model::Arguments),
-    /// List and inspect runs
+    /// List, inspect, compare, control and export runs
     Runs(runs::Arguments),
     /// Report what a run can rely on here: logout, GPUs, folders, disk, terminal
     Doctor(doctor::Arguments),
@@ -102,7 +97,6 @@ enum Command {
 /// Why a command ended early: the sentence for the user and the exit code (1 failed, 2 bad usage, 3 threshold missed, 130 interrupted).
 #[derive(Debug)]
 pub struct Failure {
-    /// Exit code.
     pub code: u8,
     /// What happened, where, and what to do next.
     pub message: String,

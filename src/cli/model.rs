@@ -1,6 +1,5 @@
 //! `grpo-tui model`: make, look at and write models.
 
-mod args; // what it and log-probs are both told
 #[cfg(feature = "parity")]
 mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
@@ -22,6 +21,7 @@ use super::output::say;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
 use crate::task::Task;
@@ -96,11 +96,26 @@ struct Pretrain {
     /// Tokens per micro-batch; changes memory and speed
     #[arg(long, default_value_t = 1280)]
     tokens_per_micro_batch: usize,
-    /// Threads (0 takes every core)
+    /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
     #[command(flatten)]
     device: DeviceArguments,
+}
+
+/// What `check` and `log-probs` are both told.
+#[derive(Debug, clap::Args)]
+struct ModelArguments {
+    /// Model: a folder, a Hugging Face name, `tiny`, or a run
+    model: String,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Compute in f32 on a GPU too instead of bf16: stricter, twice the memory
+    #[arg(long = "f32")]
+    in_f32: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -122,9 +137,24 @@ fn open(name: &str) -> Result<OpenModel, Failure> {
     Ok(OpenModel::find(name, &places)?)
 }
 
+impl ModelArguments {
+    fn engine(&self) -> Result<Engine, Failure> {
+        let engine = self.device.engine()?;
+        Ok(if self.in_f32 { engine.in_f32() } else { engine })
+    }
+}
+
+/// Refuses the first token that a model with so many does not have.
+fn check_vocabulary(token_ids: &[u32], vocabulary: usize) -> Result<(), Failure> {
+    match token_ids.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(id) => Err(Failure::usage(format!("token {id} is outside the model's vocabulary; its ids are 0 to {}", vocabulary - 1))),
+        None => Ok(()),
+    }
+}
+
 fn run_pretrain(arguments: &Pretrain) -> Outcome {
     if arguments.out.exists() {
-        return Err(Failure::usage(format!("{} exists; name a folder that does not", arguments.out.display())));
+        return Err(Failure::usage(format!("{} exists: choose a new folder", arguments.out.display())));
     }
     let task = Task::resolve(&arguments.task)?;
     let config = ModelConfig {

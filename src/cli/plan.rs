@@ -98,7 +98,7 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String
     lines.push(String::new());
     lines.extend(memory_lines(&plan.memory));
     if shape != StepShape::of(&resolved.config) {
-        lines.push(shape_line(shape));
+        lines.push(shape.to_string());
     }
     lines.push(String::new());
     lines.extend(time_lines(&plan.time));
@@ -211,11 +211,6 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
 }
 
 /// How the gradient will be computed, where memory decided it.
-pub(super) fn shape_line(shape: StepShape) -> String {
-    let kept = if shape.recompute { "recomputed" } else { "kept" };
-    format!("to fit, activations are {kept} and micro-batches have at most {} tokens", shape.tokens_per_micro_batch)
-}
-
 fn remedy(memory: &Memory, machine: u64) -> &'static str {
     if memory.peak_recomputed_bytes <= machine {
         "; set recompute_activations = always"

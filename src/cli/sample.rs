@@ -19,15 +19,15 @@ use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
-    /// A model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run: RUN, RUN@STEP, RUN@best, RUN@last
+    /// Model: a model or adapter folder, a Hugging Face name, the embedded `tiny`, or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
-    /// Prompt id from any of the task's sets; repeatable [default: the first one of the eval set]
+    /// Prompt id in any of the task's sets; repeatable [default: the eval set's first]
     #[arg(long = "prompt", value_name = "ID")]
     prompts: Vec<String>,
-    /// Every prompt of test, eval, train, or of a file (`proof` = test)
+    /// Every prompt of a set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", conflicts_with = "prompts")]
     on: Option<String>,
     /// Completions per prompt
@@ -42,19 +42,18 @@ pub(super) struct Arguments {
     /// Maximum completion tokens [default: the run's own, else the task's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
-    /// The folder in which runs are looked for [default: the workspace's runs/, then the user's data directory]
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Threads (0 takes every core)
+    /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Ask a worker that keeps the model loaded for the next time, and start it where there is none; of a run that is being computed, its own worker
-    /// answers between its steps
+    /// Use a worker that keeps the model loaded, started if needed; a live run's own worker samples between its steps
     #[arg(long, conflicts_with = "threads")]
     worker: bool,
-    /// One JSON object a completion
+    /// Print one JSON object per completion
     #[arg(long)]
     json: bool,
 }
@@ -137,7 +136,7 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
     let nearest = ids.min_by_key(|other| strsim::levenshtein(other, id));
     let files: Vec<&str> = sets.iter().map(|rows| rows.label.as_str()).collect();
     let advice = nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-    Failure::usage(format!("--prompt {id}: no row of that id in {}{advice}", files.join(", ")))
+    Failure::usage(format!("--prompt {id}: no prompt of that id in {}{advice}", files.join(", ")))
 }
 
 fn document(prompt: &Prompt, sample: usize, text: &str, completion: &Completion, score: &Score) -> Result<Value, Failure> {

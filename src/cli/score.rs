@@ -15,12 +15,12 @@ use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
-    /// Completions as JSONL, `{"completion":"…","prompt_id":"…"?}` a line; `-` reads standard input [default: the task's own samples]
+    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional); `-`: standard input [default: the task's samples]
     #[arg(long, value_name = "FILE")]
     completions: Option<String>,
-    /// One JSON object a completion, in order
+    /// Print one JSON object per completion
     #[arg(long)]
     json: bool,
 }

@@ -27,9 +27,9 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Choice {
-    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
-    /// One JSON document on standard output
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::detach::detach;
 use super::device::DeviceArguments;
-use super::progress::{Progress, say};
+use super::output::say;
+use super::progress::Progress;
 use super::{Failure, Outcome, preset, print_json};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
@@ -19,25 +19,25 @@ use crate::train::{Ended, Report, TrainError, check, finished_report, train};
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
-    /// A task's folder, or its name in the workspace above, or an embedded task (`invoice`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     #[arg(required_unless_present = "resume")]
     pub(super) task: Option<String>,
     /// Resume a run from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
-    /// The model to start from: a model's or an adapter's folder, a Hugging Face name, `tiny` (embedded), or a run's result
+    /// Model to start from: a model or adapter folder, a Hugging Face name, the embedded `tiny`, or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// grpo or sft
+    /// Training method: grpo or sft
     #[arg(long)]
     method: Option<String>,
-    /// quick, seed or recommended
+    /// Preset: quick, seed or recommended
     #[arg(long)]
     preset: Option<String>,
-    /// A TOML file of configuration keys
+    /// TOML file of configuration keys
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One configuration key; may be repeated
+    /// Set a configuration key; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     /// Forecast memory, time and disk, measured with this model; nothing is created
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
-    /// With --plan: sample groups of the base and check learnability
+    /// With --plan: sample groups from the base model and check learnability
     #[arg(long, requires = "plan")]
     sample: bool,
     /// Run in the background, independent of this terminal
@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     detach: bool,
     #[command(flatten)]
     device: DeviceArguments,
-    /// One JSON document on stdout at the end
+    /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
 }
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     // A GPU that cannot be used is said before a run is made.
     let compute = arguments.device.compute();
-    let devices = super::launch::devices(compute)?;
+    let devices = super::device::devices(compute)?;
     let run = match (&arguments.resume, &arguments.task) {
         (Some(wanted), _) => places.find(wanted)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
@@ -93,15 +93,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     if arguments.detach {
         let how = Launch { compute, resume: arguments.resume.is_some(), ..Launch::default() };
-        return detach(&run, &how, "train", arguments.json).map_err(|failure| removed(&run, &arguments, failure));
+        return super::worker::detach(&run, &how, "train", arguments.json).map_err(|failure| removed(&run, &arguments, failure));
     }
-    let heard = super::signals::hear()?;
+    let heard = super::worker::hear_signals()?;
     let worker = Worker::begin(&run, heard.once)?;
     worker.controls().stop_now_when(heard.twice);
     let Some(slot) = worker.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
     arguments.device.warn_if_in_use();
     let mut progress = Progress::new();
-    let engine = super::launch::engine(&slot)?;
+    let engine = super::device::engine(&slot)?;
     match train(&run, &places, &engine, &worker, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;

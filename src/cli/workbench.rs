@@ -20,10 +20,10 @@ const LOST: u8 = 129;
 pub(super) struct Arguments {
     /// Workspace or task folder [default: the workspace around the current folder, else the embedded task]
     workspace: Option<PathBuf>,
-    /// Runs folder
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// For slow links: run updates at most every two seconds
+    /// Update runs at most every two seconds, for slow links
     #[arg(long)]
     low_bandwidth: bool,
     /// Theme: auto, dark, light, high-contrast, monochrome, or your own

@@ -3,10 +3,14 @@
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
 
 use super::output::say;
-use super::{Failure, Outcome, signals};
-use crate::run::{Device, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker};
+use super::{Failure, Outcome, print, print_json};
+use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -57,7 +61,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 /// Everything that can be found wrong in an instant, so that whoever started the worker hears of it.
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), Failure> {
     let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
-    let heard = signals::hear()?;
+    let heard = hear_signals()?;
     let worker = Worker::begin(&run, heard.once)?;
     worker.controls().stop_now_when(heard.twice);
     for note in worker.notes() {
@@ -115,17 +119,16 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
         return Err(Failure::usage("run has already started: add --resume"));
     }
     crate::task::Task::load(&run.task_path())?;
-    crate::checkpoint::Located::find(&run.file().config.base_model, &super::launch::places(run))?;
-    super::launch::devices(arguments.compute())
+    crate::checkpoint::Located::find(&run.file().config.base_model, &super::device::places(run))?;
+    super::device::devices(arguments.compute())
 }
 
-/// The training itself.
 #[cfg(feature = "engine")]
 fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
     use crate::train::Ended::{CutShort, Finished, Interrupted};
-    let engine = super::launch::engine(slot)?;
+    let engine = super::device::engine(slot)?;
     let mut progress = super::progress::Progress::new();
-    Ok(match crate::train::train(run, &super::launch::places(run), &engine, worker, &mut |event| progress.event(event))? {
+    Ok(match crate::train::train(run, &super::device::places(run), &engine, worker, &mut |event| progress.event(event))? {
         Finished(report) => (Status::Finished, report.cause.clone()),
         Interrupted { .. } => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
         CutShort { cause, .. } => (Status::Interrupted, cause),
@@ -153,13 +156,13 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     use crate::run::sampler::{SampleWorker, SamplerFile};
     let begin = || -> Result<_, Failure> {
         let file = SamplerFile::read(folder)?;
-        let heard = signals::hear()?;
+        let heard = hear_signals()?;
         let sampler = SampleWorker::begin(folder, heard.once, idle())?;
         sampler.controls().stop_now_when(heard.twice);
         // From the worker's own folder: a run's model is named by its path.
         let places = RunFolders::discover(None, folder);
         let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
-        let ready = found.and_then(|_| super::launch::devices(arguments.compute()));
+        let ready = found.and_then(|_| super::device::devices(arguments.compute()));
         if let Err(failure) = &ready {
             sampler.end(Status::Failed, &failure.message)?;
         }
@@ -174,7 +177,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     };
     handshake.ready();
     let Some(slot) = sampler.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
-    let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::launch::engine(&slot)?, &sampler, &slot)?) };
+    let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?) };
     let ended =
         std::panic::catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
@@ -188,4 +191,42 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
             Err(failure)
         }
     }
+}
+
+/// Launch and tell. `verb`: what the user asked for, in the JSON document.
+pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -> Outcome {
+    let launched = launch(run, how)?;
+    let (id, pid) = (run.id(), launched.pid);
+    let ready = if launched.ready { "" } else { "; not ready yet, see worker.log" };
+    let does = if how.resume { "continues" } else { "runs" };
+    let text = format!("{id} {does} in the background (pid {pid}){ready}; follow it with `grpo-tui runs attach {id}`");
+    let document =
+        json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
+    if json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
+}
+
+/// What signals have been heard.
+#[derive(Debug, Default)]
+pub(super) struct SignalFlags {
+    /// Set by the first one.
+    pub(super) once: Arc<AtomicBool>,
+    /// Set by the second one.
+    pub(super) twice: Arc<AtomicBool>,
+}
+
+/// From now on Ctrl-C and SIGTERM stop the work after the step, twice at once. The third one ends the process with code 130: the last checkpoint is whole.
+pub(super) fn hear_signals() -> Result<SignalFlags, Failure> {
+    let heard = SignalFlags::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&heard.twice))?;
+        let (once, twice) = (Arc::clone(&heard.once), Arc::clone(&heard.twice));
+        let count = move || {
+            if once.swap(true, Ordering::SeqCst) {
+                twice.store(true, Ordering::SeqCst);
+            }
+        };
+        // SAFETY: the action only changes two atomic flags, which a signal handler may do.
+        unsafe { signal_hook::low_level::register(signal, count)? };
+    }
+    Ok(heard)
 }

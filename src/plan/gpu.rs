@@ -39,6 +39,13 @@ pub struct StepShape {
     pub recompute: bool,
 }
 
+impl std::fmt::Display for StepShape {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kept = if self.recompute { "recomputed" } else { "kept" };
+        write!(formatter, "to fit, activations are {kept} and micro-batches have at most {} tokens", self.tokens_per_micro_batch)
+    }
+}
+
 impl StepShape {
     /// What the configuration says, where nobody asks the memory: on a CPU.
     pub fn of(config: &TrainConfig) -> Self {

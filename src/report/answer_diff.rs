@@ -72,11 +72,11 @@ impl Outcome {
     /// All, in the order of the matrix.
     pub const ALL: [Self; 4] = [Self::Both, Self::Broken, Self::Fixed, Self::Neither];
 
-    /// As one word.
+    /// As screens and pages have it; JSON has `fixed` and `broken`.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Fixed => "fixed",
-            Self::Broken => "broken",
+            Self::Fixed => "improvements",
+            Self::Broken => "regressions",
             Self::Both => "both",
             Self::Neither => "neither",
         }
@@ -173,11 +173,16 @@ impl Versus {
                 "in_a_row_interval": {"10": ten_interval, "50": fifty_interval},
             })
         };
-        let pair = |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
         json!({
             "task": self.passes[0].task, "set": self.passes[0].id.set, "passes": self.passes.iter().map(pass).collect::<Vec<_>>(),
-            "comparisons": self.pairs.iter().map(pair).collect::<Vec<_>>(), "warnings": self.warnings,
+            "comparisons": self.comparisons(), "warnings": self.warnings,
         })
+    }
+
+    /// The comparisons as `runs versus --json` and `eval --json` write them.
+    pub fn comparisons(&self) -> Vec<Value> {
+        let document = |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
+        self.pairs.iter().map(document).collect()
     }
 
     /// As `runs versus` prints it.
@@ -190,6 +195,9 @@ impl Versus {
                 text.push_str(&format!("{} to {}:\n", names[0], names[1]));
             }
             text.extend(pair.judged().map(MetricComparison::line));
+        }
+        if self.passes.iter().any(|pass| pass.records.iter().any(|record| record.sample > 0)) {
+            text.push_str("intervals and p-values are clustered by prompt\n");
         }
         if let Some((_, last)) = columns.last() {
             text.push_str(&summary_table::value_drift(last));
@@ -229,15 +237,15 @@ impl PairedComparison {
     }
 
     /// As JSON, with the names of the two: the numbers of `valid` on the top level, those of `exact` under their name.
-    pub fn document(&self, names: [&str; 2]) -> Value {
-        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = self.valid.comparison;
+    fn document(&self, names: [&str; 2]) -> Value {
+        let MetricComparison { n, comparison, difference, p, verdict, needed, .. } = &self.valid;
+        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = comparison;
         json!({
-            "first": names[0], "second": names[1], "n": self.valid.comparison.pairs(), "fixed": fixed, "broken": broken, "both": both,
-            "neither": neither, "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": self.valid.difference,
+            "first": names[0], "second": names[1], "n": n, "fixed": fixed, "broken": broken, "both": both, "neither": neither,
+            "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": difference,
             "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
             "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
-            "clear": self.valid.verdict() != Verdict::NoDifference, "required_n": self.valid.needed,
-            "p": self.valid.p, "verdict": self.valid.verdict(), "exact": self.exact.as_ref().map(MetricComparison::document),
+            "clear": *verdict != Verdict::NoDifference, "required_n": needed, "p": p, "verdict": verdict, "exact": self.exact,
         })
     }
 }

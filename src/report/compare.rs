@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::summary_table::rates;
 use super::{MetricComparison, Report, RunRow, shown};
 use crate::format::or_na;
 use crate::run::events::Eval;
-use crate::run::{eval_path, read_evals};
+use crate::run::{Comparison, eval_path, read_evals};
 use crate::secrets::visible;
 
 /// Step, set and target of a held-out pass.
@@ -26,8 +26,17 @@ pub struct RunsCompared {
     /// Each metric that one of them has, at each run's last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
     evals: Vec<(PassKey, Vec<Option<Eval>>)>,
-    /// For each run but the first: the set, and its result against the first run's there, by metric.
-    pub results: Vec<Option<(&'static str, Vec<MetricComparison>)>>,
+    /// For each run but the first: its result against the first run's, where both were evaluated on a set.
+    pub results: Vec<Option<ResultComparison>>,
+}
+
+/// The results of two runs on the prompts of one set.
+#[derive(Debug, serde::Serialize)]
+pub struct ResultComparison {
+    set: &'static str,
+    comparison: Comparison,
+    valid: MetricComparison,
+    exact: Option<MetricComparison>,
 }
 
 impl RunsCompared {
@@ -50,36 +59,17 @@ impl RunsCompared {
 
     /// As `runs compare --json` writes it; `second` and `results` are those of the second run.
     pub fn document(&self) -> Value {
-        let config: serde_json::Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
-        let metrics: serde_json::Map<String, Value> = self.metrics.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
-        let summary = |eval: Option<&Option<Eval>>| eval.and_then(Option::as_ref).map(|eval| json!(eval.summary));
-        let evals: Vec<Value> = self
-            .evals
-            .iter()
-            .map(|(key, found)| {
-                let all: Vec<_> = found.iter().map(|eval| summary(Some(eval))).collect();
-                json!({"step": key.0, "set": key.1, "target": key.2, "first": summary(found.first()), "second": summary(found.get(1)), "all": all})
-            })
-            .collect();
-        let results: Vec<Value> = self
-            .results
-            .iter()
-            .map(|result| {
-                let document = |(set, judged): &(&str, Vec<MetricComparison>)| {
-                    let judged_of = |metric| judged.iter().find(|judged| judged.metric == metric);
-                    json!({
-                        "set": set, "comparison": judged_of("valid").map(|judged| judged.comparison),
-                        "valid": judged_of("valid").map(MetricComparison::document), "exact": judged_of("exact").map(MetricComparison::document),
-                    })
-                };
-                json!(result.as_ref().map(document))
-            })
-            .collect();
+        let config: Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
+        let metrics: Map<String, Value> = self.metrics.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
+        let eval = |((step, set, target), found): &(PassKey, Vec<Option<Eval>>)| {
+            let all: Vec<_> = found.iter().map(|eval| eval.as_ref().map(|eval| &eval.summary)).collect();
+            json!({"step": step, "set": set, "target": target, "first": all.first(), "second": all.get(1), "all": all})
+        };
+        let (evals, rows): (Vec<_>, Vec<_>) = (self.evals.iter().map(eval).collect(), self.rows.iter().map(RunRow::document).collect());
         json!({
-            "first": self.rows.first().map(RunRow::document), "second": self.rows.get(1).map(RunRow::document),
-            "runs": self.rows.iter().map(RunRow::document).collect::<Vec<_>>(),
+            "first": rows.first(), "second": rows.get(1), "runs": rows,
             "config": config, "task_files": self.task_files, "metrics": metrics, "evals": evals,
-            "results": results.first().cloned().unwrap_or(Value::Null), "all_results": results,
+            "results": self.results.first(), "all_results": self.results,
         })
     }
 
@@ -116,10 +106,10 @@ impl RunsCompared {
             }
         }
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
-            let Some((set, judged)) = result else { continue };
+            let Some(ResultComparison { set, valid, exact, .. }) = result else { continue };
             let second = if self.rows.len() == 2 { "second run".into() } else { visible(row.directory.id()) };
             let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
-            text.extend(judged.iter().map(MetricComparison::line));
+            text.extend(std::iter::once(valid).chain(exact).map(MetricComparison::line));
         }
         text
     }
@@ -142,13 +132,13 @@ fn changed_files(runs: &[Report]) -> Vec<String> {
 }
 
 /// The results of both on the same prompts, where both were read on a set.
-fn result(first: &Report, second: &Report) -> Option<(&'static str, Vec<MetricComparison>)> {
+fn result(first: &Report, second: &Report) -> Option<ResultComparison> {
     ["test", "eval"].into_iter().find_map(|set| {
         let records = |run: &Report| {
             let Eval { step, target, .. } = run.history.result(set, run.best())?;
             read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()
         };
         let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?);
-        (valid.comparison.pairs() > 0).then(|| (set, std::iter::once(valid).chain(exact).collect()))
+        (valid.n > 0).then(|| ResultComparison { set, comparison: valid.comparison, valid, exact })
     })
 }

@@ -9,15 +9,15 @@ use crate::task::TaskError;
 /// Something could not be compared or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// A run's files.
     #[error("{0}")]
     Run(#[from] RunError),
-    /// The frozen task.
     #[error("{0}")]
     Task(#[from] TaskError),
-    /// The prompts.
     #[error("{0}")]
     Dataset(#[from] DatasetError),
+    /// A template of a page that does not fit what it is given: a defect of the program.
+    #[error("cannot render HTML: {0}")]
+    Template(#[from] minijinja::Error),
     /// Passes that are not of the same prompts and the same task.
     #[error("{0}")]
     Unlike(String),
@@ -26,10 +26,7 @@ pub enum ReportError {
     OtherSchemas(String),
     /// A folder without a pass of the base and one of the trained model on the same set.
     #[error("{} has no base and trained eval on one set yet: evals run at the start, every eval_every steps and at the end", .folder.display())]
-    NothingToCompare {
-        /// The run.
-        folder: PathBuf,
-    },
+    NothingToCompare { folder: PathBuf },
     /// A pass on prompts that were not kept.
     #[error("prompts of {set} are missing in {}: answers cannot be compared", .folder.display())]
     NoPrompts {

@@ -37,7 +37,6 @@ pub struct Pass {
     pub records: Vec<EvalRecord>,
     /// What they come to.
     pub summary: EvalSummary,
-    /// The task's name.
     pub task: String,
     /// SHA-256 of the prompts.
     pub prompts_digest: String,
@@ -50,7 +49,6 @@ pub struct Pass {
 }
 
 impl EvalId {
-    /// Its file.
     pub fn path(&self) -> PathBuf {
         eval_path(&self.folder, self.step, &self.set, &self.target)
     }

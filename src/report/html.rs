@@ -1,14 +1,23 @@
-//! A run as one self-contained HTML file: what it shows, its charts and tables, and examples of what changed.
+//! A run, or answers side by side, as one self-contained HTML file. The markup is in `templates/`; every text in it is masked and escaped here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::html_page::Writer;
+use minijinja::value::Serde;
+use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
+use serde_json::json;
+
+use super::answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
+use super::event_text::{alert_text, event_text};
+use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::svg::{Chart, Line, chart};
-use super::{MetricComparison, Report, SMOOTHING, shown};
+use super::{MetricComparison, Report, ReportError, SMOOTHING, shown};
 use crate::config::Source;
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, EvalSummary, eval_path, read_evals};
+use crate::run::{EvalRecord, EvalSummary, EventBody, eval_path, read_evals};
+use crate::secrets::{redact, visible_letter};
 use crate::statistics::smooth;
 
 /// The file's text.
@@ -20,11 +29,13 @@ pub struct Page {
     pub masked: usize,
 }
 
-/// Examples of each kind that are shown.
-const EXAMPLES: usize = 5;
-
-/// A longer completion is cut in an example.
-const EXAMPLE_CHARACTERS: usize = 1500;
+const TEMPLATES: [(&str, &str); 5] = [
+    ("page.html", include_str!("templates/page.html")),
+    ("page.css", include_str!("templates/page.css")),
+    ("parts.html", include_str!("templates/parts.html")),
+    ("run.html", include_str!("templates/run.html")),
+    ("answers.html", include_str!("templates/answers.html")),
+];
 
 /// A chart of metrics: title, whether shares, and each metric with its label.
 type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
@@ -47,38 +58,110 @@ const CHARTS: [Metrics; 11] = [
     ("Step time, s", false, &[("seconds", "")]),
 ];
 
-/// The run as a page. Texts from prompts, completions, notes and command lines have their secrets masked.
-pub fn html(report: &Report) -> Page {
-    let mut page = Writer::begin(&format!("{} · {}", report.directory.id(), report.directory.file().task));
-    head(&mut page, report);
+/// The run as a page.
+///
+/// # Errors
+/// [`ReportError::Template`].
+pub fn html(report: &Report) -> Result<Page, ReportError> {
+    let (file, history) = (report.directory.file(), &report.history);
     let pair = Pair::read(report);
-    result(&mut page, report, pair.as_ref());
-    charts(&mut page, report);
-    if let Some(pair) = &pair {
-        examples(&mut page, pair);
-    }
-    evals(&mut page, report);
-    timeline(&mut page, report);
-    configuration(&mut page, report);
-    origin(&mut page, report);
-    let page = page.finish();
-    Page { text: page.text, masked: page.masked }
-}
-
-fn head(page: &mut Writer, report: &Report) {
-    let file = report.directory.file();
-    let title = page.safe(if file.name.is_empty() { &file.id } else { &file.name });
-    page.raw(&format!("<h1>{title}</h1>"));
-    let total = report.history.run.as_ref().map_or_else(String::new, |run| format!(" of {}", run.total_steps));
     let cause = report.cause().map_or_else(String::new, |cause| format!(": {cause}"));
-    page.paragraph("soft", &format!("{} · task {} · from {} · launched {}", file.id, file.task, file.config.base_model, file.created));
-    page.paragraph("", &format!("{}, step {}{total}{cause}", report.status().name(), report.history.last_step));
-    for alert in report.history.alerts.values().filter(|alert| !alert.cleared) {
-        page.paragraph("bad", &format!("{} {}", alert.sentence, alert.suggestion));
-    }
+    let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
+    let keys = keys(report);
+    let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
+    render(
+        "run.html",
+        context! {
+            title => format!("{} · {}", report.directory.id(), file.task),
+            run => Serde(file),
+            standing => report.progress() + &cause,
+            alerts => Serde(alerts),
+            result => Serde(report.result().map(|result| result_section(report, result, pair.as_ref()))),
+            charts => charts(report),
+            measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
+            examples => Serde(pair.as_ref().map(changed_answers).unwrap_or_default()),
+            evals => Serde(history.evals.values().map(eval_row).collect::<Vec<_>>()),
+            happenings => Serde(happenings(report)),
+            checkpoints => steps.join(", "),
+            best => report.best(),
+            changed_keys => Serde(keys.iter().filter(|(source, _)| *source != Source::Default).map(|(_, row)| row).collect::<Vec<_>>()),
+            all_keys => Serde(keys.iter().map(|(_, row)| row).collect::<Vec<_>>()),
+            provenance => Serde(provenance(report)),
+        },
+    )
 }
 
-/// The passes before and after training on the prompts that carry the claim.
+/// The comparison, or the one eval, as a page.
+///
+/// # Errors
+/// [`ReportError::Template`].
+pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
+    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
+    let summaries: Vec<_> = versus.passes.iter().map(|pass| &pass.summary).collect();
+    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
+    let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| [vec![format!("{tag} ({n})")], cells].concat());
+    let examples = match versus.pairs.first() {
+        Some(pair) => [Outcome::Broken, Outcome::Fixed, Outcome::Neither]
+            .into_iter()
+            .filter_map(|outcome| {
+                let found = versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome));
+                answers(versus, outcome.name(), &[pair.first, pair.second], found.collect())
+            })
+            .collect(),
+        None => {
+            let fails = |asked: &&Asked| versus.record(asked, 0).is_some_and(|record| !record.is_valid());
+            Vec::from_iter(answers(versus, "not valid", &[0], versus.prompts.iter().filter(fails).collect()))
+        }
+    };
+    render(
+        "answers.html",
+        context! {
+            title => format!("{} · {}", names.join(" vs "), versus.passes[0].task),
+            heading => names.join(" vs "),
+            titles => Serde([&[""], names.as_slice()].concat()),
+            task => &versus.passes[0].task,
+            set => &versus.passes[0].id.set,
+            n => versus.prompts.len(),
+            warnings => Serde(&versus.warnings),
+            rates => Serde(rates.collect::<Vec<_>>()),
+            pairs => Serde(versus.pairs.iter().map(|pair| pair_section(&names, pair)).collect::<Vec<_>>()),
+            drift => summaries.last().map(|last| value_drift(last).trim().to_owned()),
+            tags => Serde(tags.collect::<Vec<_>>()),
+            examples => Serde(examples),
+        },
+    )
+}
+
+/// Whatever a template prints goes through the formatter below: masked, made visible, escaped. Only what a macro returned and charts are markup already.
+fn render(template: &str, context: Value) -> Result<Page, ReportError> {
+    let masked = Arc::new(AtomicUsize::new(0));
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    for (name, source) in TEMPLATES {
+        environment.add_template(name, source)?;
+    }
+    let count = Arc::clone(&masked);
+    environment.set_formatter(move |output, _, value| {
+        let markup = if value.is_safe() { value.to_string() } else { escaped(&value.to_string(), usize::MAX, &count) };
+        Ok(output.write_str(&markup)?)
+    });
+    let count = Arc::clone(&masked);
+    environment.add_filter("shorten", move |text: &str, most: usize| Value::from_safe_string(escaped(text, most, &count)));
+    let text = environment.get_template(template)?.render(context)?;
+    Ok(Page { text, masked: masked.load(Ordering::Relaxed) })
+}
+
+/// Text from anywhere as HTML: its secrets masked and counted, cut after `most` characters, its control characters made visible.
+fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
+    let (clean, secrets) = redact(text);
+    masked.fetch_add(secrets, Ordering::Relaxed);
+    // Controls mean nothing in HTML, and some of them turn the reading direction around.
+    let visible = clean.chars().take(most).map(|letter| if ['\n', '\t'].contains(&letter) { letter } else { visible_letter(letter) });
+    let cut = if clean.chars().nth(most).is_some() { "…" } else { "" };
+    format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
+}
+
+/// The evals before and after training on the prompts that carry the claim.
 struct Pair {
     set: &'static str,
     after_name: String,
@@ -97,23 +180,19 @@ impl Pair {
     }
 }
 
-/// How the pass that stands for the trained model is called.
+/// How the eval that stands for the trained model is called.
 fn result_name(result: &Eval) -> String {
     if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
 }
 
-fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
-    let Some(result) = report.result() else { return };
-    let set = &result.set;
-    page.heading(&format!("Result on the {set} set"));
-    let start = report.history.evals.get(&(0, set.clone(), "base".to_owned()));
-    let start = start.map(|eval| ("base".to_owned(), &eval.summary));
-    let rows: Vec<(String, &EvalSummary)> = start.into_iter().chain([(result_name(result), &result.summary)]).collect();
-    let cells = |(name, summary): &(String, &EvalSummary)| {
+fn result_section(report: &Report, result: &Eval, pair: Option<&Pair>) -> serde_json::Value {
+    let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
+    let (name, after) = (result_name(result), &result.summary);
+    let row = |name: &str, summary: &EvalSummary| {
         let [low, high] = summary.valid_interval;
-        vec![
-            name.clone(),
-            summary.n.to_string(),
+        json!([
+            name,
+            summary.n,
             percent(summary.valid),
             format!("{} to {}", percent(low), percent(high)),
             or_na(summary.exact, percent),
@@ -121,29 +200,20 @@ fn result(page: &mut Writer, report: &Report, pair: Option<&Pair>) {
             percent(summary.tolerant),
             format!("{:.1}", summary.mean_tokens),
             percent(summary.truncated),
-        ]
+        ])
     };
-    let titles = ["", "n>", "valid>", "95% CI>", "exact>", "parse>", "unwrapped>", "tokens>", "truncated>"];
-    page.table(&titles, &rows.iter().map(cells).collect::<Vec<_>>());
-    if let Some(pair) = pair {
-        let (valid, exact) = MetricComparison::both(&pair.before, &pair.after);
-        for judged in std::iter::once(&valid).chain(&exact) {
-            page.paragraph("", judged.line().trim());
-        }
-    }
-    if let [(_, before), (name, after)] = rows.as_slice()
-        && !after.by_tag.is_empty()
-    {
-        let rate = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |found| percent(found.valid));
-        let rows: Vec<Vec<String>> =
-            after.by_tag.iter().map(|(tag, found)| vec![tag.clone(), found.n.to_string(), rate(before, tag), rate(after, tag)]).collect();
-        page.raw("<h3>Valid by tag</h3>");
-        page.table(&["tag", "n>", "base>", &format!("{name}>")], &rows);
-    }
+    let rows: Vec<_> = base.map(|base| row("base", base)).into_iter().chain([row(&name, after)]).collect();
+    let judged = pair.map(|pair| MetricComparison::both(&pair.before, &pair.after));
+    let judged = judged.iter().flat_map(|(valid, exact)| std::iter::once(valid).chain(exact));
+    let sentences: Vec<_> = judged.map(|judged| judged.line().trim().to_owned()).collect();
+    let tags = base.map(|base| tag_rows(&[after, base])).unwrap_or_default();
+    let tags: Vec<_> = tags.into_iter().map(|(tag, n, rates)| json!([tag, n, rates[1], rates[0]])).collect();
+    json!({"set": result.set, "name": name, "rows": rows, "sentences": sentences, "tags": tags})
 }
 
-fn charts(page: &mut Writer, report: &Report) {
-    let mut drawn = String::new();
+fn charts(report: &Report) -> Vec<Value> {
+    let mut drawn = Vec::new();
+    let mut draw = |made: &Chart<'_>| drawn.push(Value::from_safe_string(chart(made)));
     let marks: Vec<(u64, &str)> = report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
     for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
         let passes: Vec<_> =
@@ -164,7 +234,7 @@ fn charts(page: &mut Writer, report: &Report) {
         if passes.iter().any(|eval| eval.summary.exact.is_some()) {
             lines.push(line(2, "exact", &|summary| summary.exact.unwrap_or(f64::NAN)));
         }
-        drawn.push_str(&chart(&Chart { title, lines, shares: true, marks: marks.clone() }));
+        draw(&Chart { title, lines, shares: true, marks: marks.clone() });
     }
     for (title, shares, metrics) in CHARTS {
         let known: Vec<_> = metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
@@ -181,151 +251,137 @@ fn charts(page: &mut Writer, report: &Report) {
             let points = series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
             lines.push(Line { label, color, points, ..Line::default() });
         }
-        drawn.push_str(&chart(&Chart { title, lines, shares, marks: Vec::new() }));
+        draw(&Chart { title, lines, shares, marks: Vec::new() });
     }
-    if !drawn.is_empty() {
-        page.heading("Charts");
-        if report.directory.file().config.kl_beta == 0.0 && !report.history.metrics.contains_key("kl") {
-            page.paragraph("soft", "KL to reference: not measured (kl_beta = 0).");
-        }
-        page.paragraph("soft", "Bold lines are moving averages over about 10 steps; marks at the top edge are non-finite values.");
-        page.raw(&format!("<div class=\"charts\">{drawn}</div>"));
-    }
+    drawn
 }
 
-/// Prompts whose validity changed, base beside trained.
-fn examples(page: &mut Writer, pair: &Pair) {
+/// The first answers whose validity changed, base beside trained.
+fn changed_answers(pair: &Pair) -> Vec<serde_json::Value> {
+    const SHOWN: usize = 5;
     let before: BTreeMap<(&str, usize), &EvalRecord> =
         pair.before.iter().map(|record| ((record.prompt_id.as_str(), record.sample), record)).collect();
-    let changed = |valid: bool| {
-        let other = pair.after.iter().filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
-        other.filter(|(before, after)| before.is_valid() != after.is_valid() && after.is_valid() == valid).collect::<Vec<_>>()
+    let kind = |(is_valid, title): (bool, &str)| {
+        let pairs = pair.after.iter().filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
+        let found: Vec<_> = pairs.filter(|(before, after)| before.is_valid() != is_valid && after.is_valid() == is_valid).collect();
+        let shown = found
+            .iter()
+            .take(SHOWN)
+            .map(|(before, after)| json!({"id": after.prompt_id, "answers": [answer("base", before), answer(&pair.after_name, after)]}));
+        let title = format!("{title}: {} of {} shown, {} prompts", found.len().min(SHOWN), found.len(), pair.set);
+        (!found.is_empty()).then(|| json!({"title": title, "prompts": shown.collect::<Vec<_>>()}))
     };
-    for (valid, title) in [(true, "Improvements"), (false, "Regressions")] {
-        let found = changed(valid);
-        if found.is_empty() {
-            continue;
-        }
-        page.heading(&format!("{title}: {} of {} shown, {} prompts", found.len().min(EXAMPLES), found.len(), pair.set));
-        for (before, after) in found.into_iter().take(EXAMPLES) {
-            let id = page.safe(&after.prompt_id);
-            let mut html = format!("<h3>{id}</h3><div class=\"pair\">");
-            for (name, record) in [("base", before), (pair.after_name.as_str(), after)] {
-                html.push_str(&answer(page, name, record, EXAMPLE_CHARACTERS));
-            }
-            page.raw(&format!("{html}</div>"));
-        }
-    }
+    [(true, "Improvements"), (false, "Regressions")].into_iter().filter_map(kind).collect()
 }
 
-/// One answer among examples, under the name of who gave it: its tier, the first error that the scorer gave, its text up to a length.
-pub(super) fn answer(page: &mut Writer, name: &str, record: &EvalRecord, most: usize) -> String {
-    let class = if record.is_valid() { "good" } else { "bad" };
+/// The first answers of these, each under the name of its eval.
+fn answers(versus: &Versus, title: &str, passes: &[usize], found: Vec<&Asked>) -> Option<serde_json::Value> {
+    const SHOWN: usize = 20;
+    let title = format!("{title}: {} of {} shown", found.len().min(SHOWN), found.len());
+    let of = |asked: &Asked, pass: usize| Some(answer(&versus.passes[pass].name, versus.record(asked, pass)?));
+    let prompt =
+        |asked: &&Asked| json!({"id": asked.prompt_id, "answers": passes.iter().filter_map(|pass| of(asked, *pass)).collect::<Vec<_>>()});
+    (!found.is_empty()).then(|| json!({"title": title, "prompts": found.iter().take(SHOWN).map(prompt).collect::<Vec<_>>()}))
+}
+
+fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
-    let (name, tier, reason, text) =
-        (page.safe(name), page.safe(&record.tier), page.safe(reason), page.shortened(&record.completion, most));
-    format!("<div><span class=\"soft\">{name}</span> <span class=\"{class}\">{tier}</span> {reason}<pre>{text}</pre></div>")
+    json!({"name": name, "tier": record.tier, "reason": reason, "completion": record.completion})
 }
 
-fn evals(page: &mut Writer, report: &Report) {
-    if report.history.evals.is_empty() {
-        return;
-    }
-    let rows: Vec<Vec<String>> = report
-        .history
-        .evals
-        .values()
-        .map(|eval| {
-            let summary = &eval.summary;
-            vec![
-                eval.step.to_string(),
-                eval.set.clone(),
-                eval.who().to_owned(),
-                summary.n.to_string(),
-                percent(summary.valid),
-                or_na(summary.exact, percent),
-                percent(summary.parse),
-                format!("{:.1}", eval.seconds),
-            ]
-        })
-        .collect();
-    page.heading("Evals");
-    let many = rows.len() > 30;
-    page.raw(if many { "<details><summary>all evals</summary>" } else { "" });
-    page.table(&["step>", "set", "target", "n>", "valid>", "exact>", "parse>", "seconds>"], &rows);
-    page.raw(if many { "</details>" } else { "" });
+fn eval_row(eval: &Eval) -> serde_json::Value {
+    let summary = &eval.summary;
+    let exact = or_na(summary.exact, percent);
+    let (valid, parse, seconds) = (percent(summary.valid), percent(summary.parse), format!("{:.1}", eval.seconds));
+    json!([eval.step, eval.set, eval.who(), summary.n, valid, exact, parse, seconds])
 }
 
 /// What people and the worker did besides training.
-fn timeline(page: &mut Writer, report: &Report) {
+fn happenings(report: &Report) -> Vec<String> {
     let history = &report.history;
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for control in &history.controls {
-        let arguments: Vec<String> = control.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        rows.push(vec![control.step.to_string(), "control".to_owned(), format!("{} {}", control.verb, arguments.join(" "))]);
-    }
-    for alert in history.alerts.values() {
-        let state = if alert.cleared { "resolved: " } else { "" };
-        rows.push(vec![
-            alert.step.to_string(),
-            format!("alert ({})", alert.level),
-            format!("{state}{} {}", alert.sentence, alert.suggestion),
-        ]);
-    }
-    for (_, note) in &history.notes {
-        rows.push(vec![String::new(), "note".to_owned(), note.text.clone()]);
-    }
-    if !rows.is_empty() {
-        page.heading("Alerts, requests and notes");
-        page.table(&["step>", "kind", ""], &rows);
-    }
-    let kept: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
-    let best = report.best().map_or_else(String::new, |step| format!("; the best on the eval set is step {step}"));
-    if !kept.is_empty() {
-        page.heading("Checkpoints");
-        page.paragraph("", &format!("Steps {}{best}.", kept.join(", ")));
-    }
+    let controls = history.controls.iter().cloned().map(EventBody::Control);
+    let alerts = history.alerts.values().cloned().map(EventBody::Alert);
+    let notes = history.notes.iter().map(|(_, note)| EventBody::Note(note.clone()));
+    controls.chain(alerts).chain(notes).filter_map(|event| Some(event_text(&event, 0)?.1)).collect()
 }
 
-fn configuration(page: &mut Writer, report: &Report) {
+fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
+    let tiers: Vec<_> = TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
+    let sentences: Vec<_> = pair.judged().map(|judged| judged.line().trim().to_owned()).collect();
+    json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
+}
+
+/// Each key of the configuration with its value, and who set it.
+fn keys(report: &Report) -> Vec<(Source, [String; 3])> {
     let file = report.directory.file();
-    let rows = |wanted: &dyn Fn(&Source) -> bool| -> Vec<Vec<String>> {
-        let source = |key: &str| file.sources.get(key).cloned().unwrap_or(Source::Default);
-        let values = file.config.values().into_iter().filter(|(key, _)| wanted(&source(key)));
-        values.map(|(key, value)| vec![key.clone(), shown(&value), source(&key).to_string()]).collect()
+    let row = |(key, value): (String, serde_json::Value)| {
+        let source = file.sources.get(&key).cloned().unwrap_or(Source::Default);
+        let cells = [key, shown(&value), source.to_string()];
+        (source, cells)
     };
-    page.heading("Configuration");
-    let changed = rows(&|source| *source != Source::Default);
-    if changed.is_empty() {
-        page.paragraph("", "All keys at their defaults.");
-    } else {
-        page.table(&["key", "value", "set by"], &changed);
-    }
-    page.raw("<details><summary>all keys</summary>");
-    page.table(&["key", "value", "set by"], &rows(&|_| true));
-    page.raw("</details>");
+    file.config.values().into_iter().map(row).collect()
 }
 
-fn origin(page: &mut Writer, report: &Report) {
-    let file = report.directory.file();
-    let history = &report.history;
-    page.heading("Provenance");
-    let device = history.run.as_ref().map_or_else(String::new, |run| run.device.clone());
+fn provenance(report: &Report) -> Vec<(&str, String)> {
+    let (file, history) = (report.directory.file(), &report.history);
     let mut rows = vec![
         ("command", file.argv.join(" ")),
         ("program", format!("grpo-tui {} ({})", file.binary_version, file.features.join(", "))),
         ("host", file.host.clone()),
-        ("device", device),
+        ("device", history.run.as_ref().map_or_else(String::new, |run| run.device.clone())),
         ("total step time", format!("{:.0} s", report.computed_seconds())),
         ("resumed", format!("{}x", history.resumed)),
         ("configuration", file.config_digest.clone()),
         ("base model", file.model_digest.clone()),
     ];
-    let lost = (history.dropped_bytes, history.skipped, history.gaps);
-    if lost != (0, 0, 0) {
-        rows.push(("log", format!("{} torn bytes dropped, {} unreadable lines, {} events missing", lost.0, lost.1, lost.2)));
+    rows.extend(report.log_damage().map(|damage| ("log", damage)));
+    rows.extend(file.task_files.iter().map(|(name, digest)| (name.as_str(), digest.clone())));
+    rows
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_masked_cut_and_escaped() {
+        // Made up, and put together here so that no scanner takes it for a real one.
+        let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
+        let check = |text: &str, most: usize, expected: &str, secrets: usize| {
+            let masked = AtomicUsize::new(0);
+            assert_eq!((escaped(text, most, &masked).as_str(), masked.load(Ordering::Relaxed)), (expected, secrets), "{text}");
+        };
+        check("<a b=\"x\" c='y'>&", usize::MAX, "&lt;a b=&quot;x&quot; c=&#x27;y&#x27;&gt;&amp;", 0);
+        check("a\u{202E}b\u{1b}[31m\n\t", usize::MAX, "a\u{FFFD}b␛[31m\n\t", 0);
+        // Cut in its middle, a token is masked all the same, and one that came with its end cut off is too.
+        check(&format!("<key> {token}"), 30, "&lt;key&gt; ghp_…(40 characters)", 1);
+        check(&format!("<key> {token}"), 12, "&lt;key&gt; ghp_…(…", 1);
+        check(&format!("no {}…", &token[..30]), usize::MAX, "no ghp_…(30 characters)…", 1);
     }
-    let files = file.task_files.iter().map(|(name, digest)| (name.as_str(), digest.clone()));
-    let rows: Vec<Vec<String>> = rows.into_iter().chain(files).map(|(name, value)| vec![name.to_owned(), value]).collect();
-    page.table(&["", ""], &rows);
+
+    #[test]
+    fn no_template_prints_a_text_as_it_is() {
+        let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
+        let text = format!("<i>{token}</i>");
+        let examples = json!([{"title": text, "prompts": [{"id": text, "answers": [
+            {"name": text, "tier": text, "reason": text, "completion": text}]}]}]);
+        let table = json!([[text, text, text]]);
+        let pair = json!({"title": text, "sentences": [text], "tiers": table});
+        let page = render(
+            "answers.html",
+            context! {
+                title => &text, heading => &text, titles => Serde([&text]), task => &text, set => &text, n => 1, warnings => Serde([&text]),
+                rates => Serde(&table), pairs => Serde([pair]), drift => &text, tags => Serde(&table), examples => Serde(&examples),
+            },
+        );
+        let page = page.unwrap();
+        assert!(
+            page.text.contains("&lt;i&gt;ghp_…(40 characters)&lt;") && !page.text.contains("<i>") && !page.text.contains(&token[4..20])
+        );
+        // Every text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of columns, cells, the example's six.
+        assert_eq!(page.masked, page.text.matches("ghp_…(40 characters)").count());
+        // A name that a template gets wrong is an error, not an empty place.
+        assert!(matches!(render("answers.html", context! { title => "x" }), Err(ReportError::Template(_))));
+    }
 }

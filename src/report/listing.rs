@@ -19,7 +19,6 @@ pub struct Listing {
 /// One run of a listing.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its folder.
     pub path: PathBuf,
     /// What is known of it, or why it cannot be read.
     pub row: Result<Arc<RunRow>, String>,
@@ -37,7 +36,6 @@ struct Stamp {
 }
 
 impl Listing {
-    /// The runs.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }

@@ -1,13 +1,12 @@
 //! What runs come to: one read whole, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
 
 mod answer_diff;
-mod answer_diff_html;
 mod compare;
 mod error;
 mod eval_results;
+mod event_text;
 mod filter;
 mod html;
-mod html_page;
 mod listing;
 mod run_row;
 mod significance;
@@ -16,17 +15,17 @@ mod svg;
 mod tables;
 
 pub use answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
-pub use answer_diff_html::versus_html;
 pub use compare::RunsCompared;
 pub use error::ReportError;
 pub use eval_results::{EvalId, PROMPTS_FILE, Pass, base_and_trained, base_and_trained_on, passes_of};
+pub use event_text::{Level, STEP_METRICS, alert_text, control_text, event_text};
 pub use filter::Filter;
-pub use html::{Page, html};
+pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, order, unknown_field};
 pub use significance::{MetricComparison, Verdict, points};
 pub use summary_table::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift};
-pub use tables::{csv, json_lines};
+pub use tables::{csv, json_lines, text_table};
 
 use crate::run::events::Eval;
 use crate::run::{RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_tags};
@@ -78,12 +77,27 @@ impl Report {
         said.or_else(|| self.history.end.as_ref().map(|end| end.cause.clone()))
     }
 
+    /// Status and step: `finished, step 40 of 40`.
+    pub fn progress(&self) -> String {
+        let total = self.history.run.as_ref().map(|run| run.total_steps).filter(|total| *total > 0);
+        let total = total.map_or_else(String::new, |total| format!(" of {total}"));
+        format!("{}, step {}{total}", self.status().name(), self.history.last_step)
+    }
+
+    /// What the log lacks; `None` where it is whole.
+    pub fn log_damage(&self) -> Option<String> {
+        let RunState { dropped_bytes, skipped, gaps, unknown, .. } = self.history;
+        let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
+        let is_whole = (dropped_bytes, skipped, gaps, unknown) == (0, 0, 0, 0);
+        (!is_whole).then(|| format!("{dropped_bytes} torn bytes dropped, {skipped} unreadable lines, {gaps} events missing{newer}"))
+    }
+
     /// The best of its checkpoints, by its own rule.
     pub fn best(&self) -> Option<u64> {
         self.history.best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
     }
 
-    /// The pass that says how good the run's model is, on the proof set where it was read, else on the eval set; see [`RunState::result`].
+    /// The eval that says how good the run's model is, on the test set where it was read, else on the eval set; see [`RunState::result`].
     pub fn result(&self) -> Option<&Eval> {
         let best = self.best();
         ["test", "eval"].into_iter().find_map(|set| self.history.result(set, best))

@@ -48,7 +48,7 @@ pub struct RunRow {
     pub total_steps: Option<u64>,
     /// Time of all steps.
     pub seconds: f64,
-    /// Held-out passes by set: `proof` first, then `eval`.
+    /// Held-out evals by set: `test` first, then `eval`.
     pub held_out: Vec<EvalSeries>,
     /// Each metric that the run has: its value at the last step, and that of its moving average.
     pub metrics: BTreeMap<String, LastValue>,
@@ -62,9 +62,8 @@ pub struct RunRow {
     pub best: Option<u64>,
     /// Alerts that still hold.
     pub alerts: Vec<Alert>,
-    /// Remarks of people.
+    /// Notes of people.
     pub notes: Vec<String>,
-    /// Tags, sorted.
     pub tags: Vec<String>,
     /// What is not as it should be, in sentences.
     pub warnings: Vec<String>,
@@ -72,10 +71,10 @@ pub struct RunRow {
     pub last_ms: Option<u64>,
 }
 
-/// The passes over one set.
+/// The evals on one set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSeries {
-    /// `proof` or `eval`.
+    /// `test` or `eval`.
     pub set: &'static str,
     /// The model that the run started from. Without tags.
     pub base: Option<EvalSummary>,
@@ -117,7 +116,7 @@ impl RunRow {
             rewards: series("reward"),
             checkpoints: report.checkpoints.clone(),
             best: report.best(),
-            alerts: history.alerts.values().filter(|alert| !alert.cleared).cloned().collect(),
+            alerts: history.standing_alerts().cloned().collect(),
             notes: history.notes.iter().map(|(_, note)| note.text.clone()).collect(),
             tags: report.tags.clone(),
             warnings: report.warnings.clone(),

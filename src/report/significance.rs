@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::summary_table::p_value;
 use crate::run::{Comparison, EvalRecord};
@@ -14,31 +14,36 @@ const SIGNIFICANT: f64 = 0.05;
 const POWER: f64 = 0.8;
 
 /// What the test says of the second pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Significantly better.
     Better,
-    /// Significantly worse.
     Worse,
     /// No difference was found, which does not say that there is none.
     NoDifference,
 }
 
-/// A metric of two passes, judged.
-#[derive(Debug, Clone, PartialEq)]
+/// A metric of two passes, judged. Its JSON has the counts of `comparison` on its own level.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetricComparison {
     /// `valid` or `exact`.
+    #[serde(skip)]
     pub metric: &'static str,
+    /// Prompts that both passes have.
+    pub n: usize,
     /// Prompt by prompt, of the first completion of each.
+    #[serde(flatten)]
     pub comparison: Comparison,
     /// Second minus first, over all completions, paired by prompt.
     pub difference: Interval,
     /// Two-sided: of the exact McNemar test; where prompts have several completions, of its form for their mean rates.
     pub p: f64,
+    pub verdict: Verdict,
     /// Completions a prompt; of several, the counts are those of the first.
+    #[serde(skip)]
     pub samples: usize,
     /// Where no difference was found: prompts that would show one like this in four of five tries; `None` where one was found, or no number would.
+    #[serde(rename = "required_n")]
     pub needed: Option<usize>,
 }
 
@@ -76,22 +81,19 @@ impl MetricComparison {
         needed: impl FnOnce() -> Option<usize>,
     ) -> Self {
         let PairedTest { difference, p } = test;
-        let needed = if p < SIGNIFICANT { None } else { needed().filter(|needed| *needed > comparison.pairs()) };
-        Self { metric, comparison, difference, p, samples, needed }
-    }
-
-    /// What the test says.
-    pub fn verdict(&self) -> Verdict {
-        match self.p < SIGNIFICANT {
-            true if self.difference.estimate > 0.0 => Verdict::Better,
+        let (n, is_significant) = (comparison.pairs(), p < SIGNIFICANT);
+        let verdict = match is_significant {
+            true if difference.estimate > 0.0 => Verdict::Better,
             true => Verdict::Worse,
             false => Verdict::NoDifference,
-        }
+        };
+        let needed = if is_significant { None } else { needed().filter(|needed| *needed > n) };
+        Self { metric, n, comparison, difference, p, verdict, samples, needed }
     }
 
     /// `significantly better (p = 1.6e-61)`.
     pub fn in_words(&self) -> String {
-        let words = match self.verdict() {
+        let words = match self.verdict {
             Verdict::Better => "significantly better",
             Verdict::Worse => "significantly worse",
             Verdict::NoDifference => "no difference found",
@@ -108,18 +110,9 @@ impl MetricComparison {
     /// The sentence with the difference and its counts, as tables of plain text have it.
     pub fn line(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
-        let (difference, pairs) = (points(&self.difference), self.comparison.pairs());
+        let (difference, pairs) = (points(&self.difference), self.n);
         let firsts = if self.samples > 1 { " (first completions)" } else { "" };
         format!("{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}\n", self.sentence())
-    }
-
-    /// As JSON.
-    pub fn document(&self) -> Value {
-        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = self.comparison;
-        json!({
-            "n": self.comparison.pairs(), "fixed": fixed, "broken": broken, "both": both, "neither": neither, "unmatched": unmatched,
-            "mcnemar_p": mcnemar_p, "difference": self.difference, "p": self.p, "verdict": self.verdict(), "required_n": self.needed,
-        })
     }
 }
 
@@ -156,7 +149,7 @@ mod tests {
     fn the_sentence_and_the_interval_never_disagree() {
         let check = |(fixed, broken, pairs), verdict, expected: &str| {
             let judged = counted(fixed, broken, pairs);
-            assert_eq!((judged.verdict(), judged.line().as_str()), (verdict, expected));
+            assert_eq!((judged.verdict, judged.line().as_str()), (verdict, expected));
             let Interval { low, high, .. } = judged.difference;
             assert_eq!(low <= 0.0 && 0.0 <= high, verdict == Verdict::NoDifference, "{expected}");
         };
@@ -186,9 +179,9 @@ mod tests {
         };
         for samples in [1, 4] {
             let (valid, exact) = MetricComparison::both(&pass(samples, 20, 20), &pass(samples, 95, 5));
-            let exact = exact.as_ref().map(|exact| (exact.verdict(), exact.comparison.broken));
+            let exact = exact.as_ref().map(|exact| (exact.verdict, exact.comparison.broken));
             assert_eq!(
-                (valid.verdict(), valid.comparison.fixed, exact),
+                (valid.verdict, valid.comparison.fixed, exact),
                 (Verdict::Better, 75, Some((Verdict::Worse, 15))),
                 "{samples} samples"
             );

@@ -1,8 +1,7 @@
 //! Held-out passes as a table: rates with intervals, the paired tests, compounding, tags.
 
-use std::fmt::Write;
-
 use super::significance::MetricComparison;
+use super::tables::text_table;
 use crate::format::{or_na, percent, percent_interval};
 use crate::run::EvalSummary;
 use crate::secrets::{redact, visible};
@@ -17,22 +16,12 @@ pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[Me
 /// Passes on one set side by side, each under its name.
 pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = passes.first() else { return String::new() };
-    let mut text = String::new();
-    let mut line = |label: &str, cells: &[String]| {
-        let cells: String = cells.iter().map(|cell| format!(" {cell:>22}")).collect();
-        // Writing into a String cannot fail.
-        let _ = writeln!(text, "{:22}{cells}", visible(label));
-    };
-    let names: Vec<String> = passes.iter().map(|(name, _)| shortened(name)).collect();
-    line(&format!("{set} set, n = {}", first.n), &names);
     let summaries: Vec<&EvalSummary> = passes.iter().map(|(_, summary)| *summary).collect();
-    for (label, cells) in rate_rows(&summaries) {
-        line(label, &cells);
-    }
-    for (tag, n, cells) in tag_rows(&summaries) {
-        line(&format!("valid, {tag} ({n})"), &cells);
-    }
-    text
+    let names = passes.iter().map(|(name, _)| shortened(name)).collect();
+    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
+    let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| (format!("valid, {tag} ({n})"), cells));
+    let rows = std::iter::once((format!("{set} set, n = {}", first.n), names)).chain(rates).chain(tags);
+    text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
 }
 
 /// What is told of each pass, a row a measure.

@@ -1,5 +1,6 @@
-//! Metrics as text that other programs read: a line a step.
+//! Aligned columns for people, and metrics as text that other programs read: a line a step.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -7,6 +8,21 @@ use serde_json::{Value, json};
 
 use crate::run::RunState;
 use crate::secrets::visible;
+
+/// Rows as aligned columns, two blanks between them, each cell on one line. `align` has a letter for each column, `r` for right; its last is that of all
+/// further columns.
+pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
+    let shown: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
+    let width = |column: usize| shown.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
+    let is_right = |column: usize| align.chars().nth(column).or(align.chars().last()) == Some('r');
+    let aligned = |(column, cell): (usize, &Cow<'_, str>)| {
+        let width = widths[column];
+        if is_right(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+    };
+    let line = |row: &Vec<Cow<'_, str>>| row.iter().enumerate().map(aligned).collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n";
+    shown.iter().map(line).collect()
+}
 
 /// One line a step, one column a metric; an empty field where a step has no value or one that is not finite.
 pub fn csv(history: &RunState) -> String {
@@ -54,6 +70,14 @@ fn field(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [["", "a", "b"], ["long\tname", "1", "22%"], ["x", "10", "5%"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(text_table(&rows, "lr"), "            a    b\nlong name   1  22%\nx          10   5%\n");
+        assert_eq!(text_table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"), "a\nb  c\n");
+        assert_eq!(text_table(&[], "l"), "");
+    }
 
     #[test]
     fn a_name_is_one_field_and_no_formula() {

@@ -59,7 +59,7 @@ pub enum RunError {
         problem: String,
     },
     /// A folder that is to be created and cannot be.
-    #[error("{} exists; name a folder that does not", .path.display())]
+    #[error("{} exists: choose a new folder", .path.display())]
     Taken {
         /// The folder.
         path: PathBuf,

@@ -64,6 +64,11 @@ pub struct RunState {
 }
 
 impl RunState {
+    /// Alerts that are not resolved, the latest of each rule.
+    pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
+        self.alerts.values().filter(|alert| !alert.cleared)
+    }
+
     /// Take the next event of the log.
     pub fn fold(&mut self, event: Event) {
         self.first_ms.get_or_insert(event.time_ms);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::message::RunNews;
 use super::messages::Level;
+use crate::report::STEP_METRICS;
 use crate::run::events::{Alert, Device};
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
@@ -15,8 +16,6 @@ const LOG_KEPT: usize = 500;
 const CONDITIONS_KEPT: usize = 240;
 /// How much of a log's end is read for its latest events.
 const TAIL_BYTES: u64 = 1 << 20;
-/// What is kept of a step beside its number; its other values are in the fold.
-const TOLD_OF_A_STEP: [&str; 2] = ["reward", "tiers/valid"];
 
 /// A followed run.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ impl FollowedRun {
 
     /// Alerts whose matter has not passed.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
-        self.history.alerts.values().filter(|alert| !alert.cleared)
+        self.history.standing_alerts()
     }
 
     /// Take events that are older than what is followed, such as [`latest_events`] finds.
@@ -189,7 +188,7 @@ impl FollowedRun {
 fn readable(mut event: Event) -> Option<Event> {
     match &mut event.body {
         EventBody::Group(_) | EventBody::Phase(_) | EventBody::Device(_) | EventBody::Unknown(_) => return None,
-        EventBody::Step(step) => step.metrics.retain(|name, _| TOLD_OF_A_STEP.contains(&name.as_str())),
+        EventBody::Step(step) => step.metrics.retain(|name, _| STEP_METRICS.iter().any(|(told, _)| name == told)),
         _ => {}
     }
     Some(event)

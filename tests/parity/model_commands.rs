@@ -69,7 +69,7 @@ fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
         assert_near(name, &printed_log_probs(&[text(&out)], sequence), &expected);
         let again = export(&["--merged"], &out);
         assert_eq!(again.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&again.stderr).contains("exists; name a folder that does not"));
+        assert!(String::from_utf8_lossy(&again.stderr).contains("exists: choose a new folder"));
 
         let alone = work.path().join(format!("{name}-adapter"));
         assert!(export(&[], &alone).status.success());

@@ -25,7 +25,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     let names = |run: &RunDirectory| base_and_trained(run.path()).unwrap().iter().map(|pass| pass.name(false)).collect::<Vec<_>>();
     assert_eq!((names(&better), names(&worse)), (vec!["base".into(), "step 40".into()], vec!["base".to_owned(), "base".to_owned()]));
 
-    let page = html(&Report::read(worse.clone()).unwrap()).text;
+    let page = html(&Report::read(worse.clone()).unwrap()).unwrap().text;
     assert!(page.contains("best checkpoint: step 0 (the base)") && !page.contains("<th class=\"right\">trained"), "{page}");
     let (_, shown, _) = runs_command(&root, &["show", worse.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();

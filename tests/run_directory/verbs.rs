@@ -90,7 +90,7 @@ fn exports() {
     assert_eq!(code, 0, "{error}");
     let told: serde_json::Value = serde_json::from_str(&text).unwrap();
     let page = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(told["bytes"].as_u64(), Some(page.len() as u64));
+    assert_eq!((told["bytes"].as_u64(), told["path"].as_str()), (Some(page.len() as u64), run.path().to_str()));
     assert!(told["masked"].as_u64().unwrap() > 0 && !page.contains(&secret()), "secrets are masked");
     // Self-contained and harmless: nothing is loaded, nothing runs, nothing breaks out.
     for forbidden in ["<script", "http://", "https://", "src=", "href=", "@import", "url(", "NaN"] {
@@ -142,9 +142,9 @@ fn attach_follows_to_the_end() {
     };
     assert!(next().contains("running, step 0"));
     events.append(step(1, 0.25)).unwrap();
-    assert!(next().starts_with("step 1  reward 0.2500  0.5 s"));
+    assert!(next().starts_with("step 1  reward 0.250  no update (no mixed groups)  0.5 s"));
     events.append(Note { text: "hello".into() }).unwrap();
-    assert_eq!(next(), "note  hello\n");
+    assert_eq!(next(), "note: hello\n");
 
     // Ctrl-C leaves; the run goes on.
     let mut leaving = attach(&["--json"]);
@@ -156,7 +156,7 @@ fn attach_follows_to_the_end() {
     assert!(String::from_utf8(left.stderr).unwrap().contains("it continues"));
 
     events.append(End { status: "failed".into(), cause: "no space".into(), step: 1, seconds: 1.0 }).unwrap();
-    assert!(next().starts_with("end  failed after step 1: no space"));
+    assert!(next().starts_with("failed after step 1: no space (1.0 s)"));
     state.status(Status::Failed, 1, Some("no space".into())).unwrap();
     drop((events, lock));
     assert_eq!(next(), "failed: no space\n");
@@ -188,7 +188,7 @@ fn promote_copies_what_a_server_needs() {
     assert_eq!(written["files"]["adapter_config.json"], grpo_tui::run::sha256(b"adapter_config.json of step 20"));
     let (code, _, error) = runs_command(&root, &["promote", run.id(), "--out", out.to_str().unwrap()]);
     assert_eq!(code, 2);
-    assert!(error.contains("exists; name a folder that does not"), "{error}");
+    assert!(error.contains("exists: choose a new folder"), "{error}");
     let (code, _, error) = runs_command(&root, &["promote", &format!("{}@30", run.id()), "--out", "/dev/shm/nothing"]);
     assert_eq!(code, 1);
     assert!(error.contains("there are those of steps 0, 20, 40"), "{error}");

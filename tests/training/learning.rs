@@ -67,8 +67,9 @@ fn a_kl_that_is_not_computed_is_not_a_zero() {
     work(&run, |_| false).unwrap();
     let state = RunState::read(run.path()).unwrap();
     assert!(state.metrics.contains_key("entropy") && !state.metrics.contains_key("kl"), "{:?}", state.metrics.keys());
-    let page =
-        grpo_tui::report::html(&grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap()).text;
+    let page = grpo_tui::report::html(&grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap())
+        .unwrap()
+        .text;
     assert!(page.contains("KL to reference: not measured (kl_beta = 0)") && !page.contains("KL to reference, nats/token"));
 }
 

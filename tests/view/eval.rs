@@ -35,7 +35,7 @@ fn pictures_of_base_and_trained() {
     for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
         let mut stage = stage(columns, rows);
         stage.keys("f");
-        assert!(stage.shows("fixed 40 of 100"), "{}", stage.picture());
+        assert!(stage.shows("improvements 40 of 100"), "{}", stage.picture());
         stage.keys("tab tab");
         assert!(stage.shows("▸ base → step 30"), "{}", stage.picture());
     }
@@ -78,7 +78,7 @@ fn the_numbers_are_those_of_the_run() {
     let difference = pair.valid.difference;
     assert!((difference.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
     assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{difference:?}");
-    assert_eq!((pair.valid.verdict(), pair.valid.needed), (Verdict::Better, None));
+    assert_eq!((pair.valid.verdict, pair.valid.needed), (Verdict::Better, None));
 }
 
 /// Where no checkpoint did better than the start, the result is the start: it isn't shown as a trained model, and no later step takes its place.
@@ -133,7 +133,7 @@ fn both_metrics_are_judged_on_their_own() {
     }
     let page = Versus::of(passes).unwrap();
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
-    assert_eq!((valid.verdict(), exact.verdict()), (Verdict::Better, Verdict::Worse));
+    assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();
     assert!(text.contains("valid: significantly better (p = ") && text.contains("exact: significantly worse (p = 1.9e-9)"), "{text}");
     assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
@@ -154,7 +154,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
     let check = |before, after, (fixed, broken), needed, expected: &str| {
         let versus = Versus::read(&[pass(before), pass(after)]).unwrap();
         let valid = &versus.pairs[0].valid;
-        assert_eq!((valid.verdict(), valid.comparison.fixed, valid.comparison.broken), (Verdict::NoDifference, fixed, broken));
+        assert_eq!((valid.verdict, valid.comparison.fixed, valid.comparison.broken), (Verdict::NoDifference, fixed, broken));
         assert_eq!((valid.needed, valid.sentence().as_str()), (needed, expected));
     };
     let many = "valid: no difference found (p = 0.2891); one like this needs about 210 prompts for 80% power";
@@ -194,7 +194,7 @@ fn the_matrix_filters_the_list() {
     }
     stage.keys("v");
     assert!(stage.shows("prompts 100 of 100"), "the same key takes it away");
-    stage.keys("/").types("messy fixed").keys("enter");
+    stage.keys("/").types("messy improvements").keys("enter");
     let picture = stage.picture();
     let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     let messy = |asked: &&grpo_tui::report::Asked| versus.record(asked, 0).unwrap().tags.contains(&"messy".to_owned());
@@ -211,7 +211,8 @@ fn answers_are_read_copied_and_exported() {
     let mut stage = stage(160, 48);
     stage.keys("f j enter");
     let picture = stage.picture();
-    for expected in ["proof-003 fixed", "/amount: expected number, found string \"1315.62\" (line 1 column 63)", "expected (base, step 30)"]
+    for expected in
+        ["proof-003 improvement", "/amount: expected number, found string \"1315.62\" (line 1 column 63)", "expected (base, step 30)"]
     {
         assert!(picture.contains(expected), "{expected}: {picture}");
     }
@@ -231,8 +232,8 @@ fn answers_are_read_copied_and_exported() {
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
     assert!(
-        html.contains("base against step 30")
-            && html.contains("fixed: ")
+        html.contains("base vs step 30")
+            && html.contains("improvements: ")
             && html.contains("exact: ")
             && html.contains("regressions in 100 prompts"),
         "{}",
@@ -351,7 +352,7 @@ fn the_matrix_hides_no_number() {
             }
         });
         stage.keys("enter 7");
-        for cell in ["neither 100 n", "both 0 v", "fixed 0 f", "broken 0 b"] {
+        for cell in ["neither 100 n", "both 0 v", "improvements 0 f", "regressions 0 b"] {
             assert!(stage.shows(cell), "{columns}x{rows} {cell}:\n{}", stage.picture());
         }
         stage.keys("n");
@@ -472,9 +473,9 @@ fn the_mouse_chooses_cells_prompts_and_panes() {
             let (row, line) = picture.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
             (line[..line.find(text).unwrap()].chars().count() as u16, row as u16)
         };
-        let (column, row) = place(&stage, "fixed 40");
+        let (column, row) = place(&stage, "improvements 40");
         stage.click(column + 2, row);
-        assert!(stage.shows("fixed 40 of 100"), "{}", stage.picture());
+        assert!(stage.shows("improvements 40 of 100"), "{}", stage.picture());
         stage.click(column + 2, row);
         assert!(stage.shows("prompts 100 of 100"), "{}", stage.picture());
         // The third row of the list; its answers are shown beside it.

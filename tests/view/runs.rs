@@ -255,7 +255,7 @@ fn exports_promotion_and_copies() {
     stage.keys("ctrl-u").types("best adapter").keys("enter");
     assert!(at(&stage, "adapter/provenance.json").is_file() && stage.shows("checkpoint of step 30"), "{}", stage.picture());
     stage.keys("P ctrl-u").types("40 adapter").keys("enter");
-    assert!(stage.shows("exists; name a folder that does not"));
+    assert!(stage.shows("exists: choose a new folder"));
     stage.keys("y");
     assert!(stage.asked.iter().any(|asked| asked.contains("20261120-143041-invoice-6sx3dn")), "{:?}", stage.asked);
 }

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::args::{ModelArguments, check_vocabulary};
-use super::open;
+use super::{ModelArguments, check_vocabulary, open};
 use crate::cli::{Failure, Outcome, print_json};
 use crate::eval::parity_with_candle;
 use crate::secrets::visible;

@@ -10,7 +10,7 @@ use crate::model::{Trainable, fresh_adapters};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The base model: a folder, a Hugging Face name, `tiny`, or a run
+    /// Base model: a folder, a Hugging Face name, `tiny`, or a run
     #[arg(long, value_name = "M")]
     model: String,
     /// Adapter folder (PEFT's, or a run's checkpoint) [default: the adapter of M]
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let out = &arguments.out;
     if out.exists() {
-        return Err(Failure::usage(format!("{} exists; name a folder that does not", out.display())));
+        return Err(Failure::usage(format!("{} exists: choose a new folder", out.display())));
     }
     let loaded = open(&arguments.model)?;
     if arguments.merged {

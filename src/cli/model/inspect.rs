@@ -14,9 +14,9 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A model: a folder, a Hugging Face name, or `tiny`
+    /// Model: a folder, a Hugging Face name, or `tiny`
     model: String,
-    /// One JSON document on stdout
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::args::{ModelArguments, check_vocabulary};
-use super::open;
+use super::{ModelArguments, check_vocabulary, open};
 use crate::cli::{Failure, Outcome, print_json};
 use crate::model::Adapters;
 use crate::update::{log_probs, pack};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Folder of a PEFT adapter to use with it
+    /// PEFT adapter folder to apply
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Token ids, such as 1,2,3

@@ -8,12 +8,12 @@ use crate::hub::{PullSettings, pull};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A model's name there, such as Qwen/Qwen3-8B
+    /// Model name on the Hub, such as Qwen/Qwen3-8B
     name: String,
-    /// A branch, tag or commit
+    /// Branch, tag or commit
     #[arg(long, default_value = "main")]
     revision: String,
-    /// One JSON document on stdout
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

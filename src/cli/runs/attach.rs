@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::output::{self, Stream};
 use super::{Failure, Outcome};
-use crate::format::bytes;
-use crate::report::{Report, rates};
-use crate::run::events::{Control, Step};
-use crate::run::{Batch, Event, EventBody, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
+use crate::report::{Report, alert_text, event_text, rates};
+use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
 use crate::secrets::{redact, redact_json, visible};
 
 /// How long to wait for news before the run's state is looked at again.
@@ -22,7 +20,7 @@ const FIRST_WORKER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's path, id, name, or a unique beginning of its id
+    /// Run: a path, name, id, or unique id prefix
     run: String,
     /// Print every event as one JSON object per line, from the first
     #[arg(long)]
@@ -109,25 +107,15 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
 
 /// Where the run stands, in a few lines.
 fn summary(seen: &Report) -> String {
-    let total = total(&seen.history);
-    let mut text = format!(
-        "run {}  {}  {}, step {}{total}\n",
-        visible(seen.directory.id()),
-        visible(&seen.directory.file().task),
-        seen.status().name(),
-        seen.history.last_step
-    );
+    let (id, task) = (visible(seen.directory.id()), visible(&seen.directory.file().task));
+    let mut text = format!("run {id}  {task}  {}\n", seen.progress());
     if let Some(eval) = seen.result() {
         text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
     }
-    for alert in seen.history.alerts.values().filter(|alert| !alert.cleared) {
-        text.push_str(&format!("alert: {}\n", visible(&format!("{} {}", alert.sentence, alert.suggestion))));
+    for alert in seen.history.standing_alerts() {
+        text.push_str(&format!("{}\n", visible(&alert_text(alert))));
     }
     text
-}
-
-fn total(state: &RunState) -> String {
-    state.run.as_ref().filter(|run| run.total_steps > 0).map_or_else(String::new, |run| format!(" of {}", run.total_steps))
 }
 
 fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> std::io::Result<()> {
@@ -139,8 +127,8 @@ fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> st
             let mut document: serde_json::Value = serde_json::from_slice(&event.to_line().map_err(std::io::Error::from)?)?;
             redact_json(&mut document);
             writeln!(out, "{document}")?;
-        } else if let Some(line) = line(event, state) {
-            writeln!(out, "{}", shown(&line))?;
+        } else if let Some((_, text)) = event_text(&event.body, state.run.as_ref().map_or(0, |run| run.total_steps)) {
+            writeln!(out, "{}", shown(&text))?;
         }
     }
     if json {
@@ -160,57 +148,12 @@ fn shown(line: &str) -> String {
     visible(&redact(line).0).into_owned()
 }
 
-/// What a person wants to read of an event; groups, phases and device readings are left out.
-fn line(event: &Event, state: &RunState) -> Option<String> {
-    Some(match &event.body {
-        EventBody::Run(run) => format!("worker on {}, {} steps planned", run.device, run.total_steps),
-        EventBody::Step(step) => step_line(step, &total(state)),
-        EventBody::Eval(eval) => format!("eval  step {} {} {}: {}", eval.step, eval.set, eval.who(), rates(&eval.summary)),
-        EventBody::Checkpoint(checkpoint) => {
-            format!("checkpoint  step {} ({}), {}", checkpoint.step, checkpoint.why, bytes(checkpoint.bytes))
-        }
-        EventBody::Alert(alert) if alert.cleared => format!("resolved  {}", alert.sentence),
-        EventBody::Alert(alert) => format!("alert  {} {}", alert.sentence, alert.suggestion),
-        EventBody::Control(control) => control_line(control),
-        EventBody::Note(note) => format!("note  {}", note.text),
-        EventBody::Recovered(recovered) => format!("recovered  {}", recovered.text),
-        EventBody::End(end) => format!("end  {} after step {}: {}", end.status, end.step, end.cause),
-        EventBody::Phase(phase) if ["paused", "waiting"].contains(&phase.phase.as_str()) => phase.phase.clone(),
-        _ => return None,
-    })
-}
-
-fn step_line(step: &Step, total: &str) -> String {
-    let mut text = format!("step {}{total}", step.step);
-    let shown = [
-        ("reward", "reward"),
-        ("reward_std", "std"),
-        ("tiers/valid", "valid"),
-        ("groups/frac_mixed", "mixed"),
-        ("completions/mean_length", "tokens"),
-        ("kl", "kl"),
-        ("loss", "loss"),
-        ("grad_norm", "grad"),
-    ];
-    for (name, label) in shown {
-        if let Some(value) = step.metrics.get(name) {
-            text.push_str(&format!("  {label} {value:.4}"));
-        }
-    }
-    text.push_str(&format!("  {:.1} s", step.seconds));
-    text
-}
-
-fn control_line(control: &Control) -> String {
-    let arguments: Vec<String> = control.arguments.iter().map(|(name, value)| format!("{name}={}", super::shown(value))).collect();
-    format!("control  {} {} (user {}, from step {})", control.verb, arguments.join(" "), control.user_id, control.step)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::run::events::{Alert, Note, Run};
+    use crate::run::{Event, EventBody};
 
     #[test]
     fn what_an_event_says_is_one_line_that_no_terminal_obeys() {
@@ -219,7 +162,7 @@ mod tests {
         let text = format!("x\u{1b}[2J\nFORGED {token}");
         let bodies: [EventBody; 3] = [
             Note { text: text.clone() }.into(),
-            Alert { sentence: text.clone(), ..Alert::default() }.into(),
+            Alert { rule: "kl".into(), level: "warning".into(), sentence: text.clone(), ..Alert::default() }.into(),
             Run { device: text.clone(), ..Run::default() }.into(),
         ];
         let events: Vec<Event> = bodies.into_iter().map(|body| Event { seq: 1, time_ms: 1, body }).collect();
@@ -230,7 +173,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let safe = "x␛[2J␊FORGED ghp_…(40 characters)";
-        assert_eq!(told(false), format!("note  {safe}\nalert  {safe} \nworker on {safe}, 0 steps planned\n"));
+        assert_eq!(told(false), format!("note: {safe}\nstep 0: warning (kl): {safe}\nrun  on {safe}, 0 steps\n"));
         let note: serde_json::Value = serde_json::from_str(told(true).lines().next().unwrap()).unwrap();
         assert_eq!(note["text"], "x\u{1b}[2J\nFORGED ghp_…(40 characters)");
     }

@@ -5,26 +5,25 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines, show, tell_masked};
-use crate::format::bytes;
+use super::{Outcome, check_page, output, print, print_json, print_json_lines, show, tell_masked, write_page};
 use crate::report::{Report, csv, html, json_lines};
-use crate::run::{RunFolders, check_export, write_export};
+use crate::run::RunFolders;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
 pub(super) struct Arguments {
-    /// The run
+    /// Run: a path, name, id, or unique id prefix
     run: String,
-    /// CSV: one line per step, one column per metric
+    /// Print CSV: one line per step, one column per metric
     #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html"])]
     csv: bool,
-    /// JSON lines: one object per step
+    /// Print JSON lines: one object per step
     #[arg(long, group = "form", conflicts_with = "html")]
     jsonl: bool,
-    /// One self-contained HTML file; secrets are masked; `-` writes to standard output
+    /// Write one self-contained HTML file; secrets are masked; `-`: standard output
     #[arg(long, group = "form", value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Everything as one JSON document; with --html, what was written
+    /// Print everything as one JSON document; with --html, what was written
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl"])]
     json: bool,
     /// Overwrite FILE
@@ -34,7 +33,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let file = arguments.html.as_deref().filter(|file| *file != Path::new("-"));
-    file.map_or(Ok(()), |file| check_export(file, arguments.force)).map_err(|error| Failure::usage(error.to_string()))?;
+    check_page(file, arguments.force)?;
     let seen = Report::read(places.find(&arguments.run)?)?;
     if let Some(file) = &arguments.html {
         return write_html(&seen, file, arguments);
@@ -55,16 +54,13 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 }
 
 fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
-    let page = html(seen);
+    let page = html(seen)?;
     if file == Path::new("-") {
         tell_masked(page.masked);
         return output::print_exact(&page.text);
     }
-    write_export(file, page.text.as_bytes(), arguments.force)?;
-    if arguments.json {
-        let (run, bytes) = (seen.directory.id(), page.text.len());
-        return print_json_lines(vec![json!({"run": run, "file": file, "bytes": bytes, "masked": page.masked})]);
-    }
-    output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
-    Ok(ExitCode::SUCCESS)
+    write_page(file, &page, arguments.force)?;
+    let (run, path, bytes) = (seen.directory.id(), seen.directory.path(), page.text.len());
+    let document = json!({"run": run, "path": path, "file": file, "bytes": bytes, "masked": page.masked});
+    if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) }
 }

@@ -6,26 +6,26 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Failure, Outcome, print, print_json_lines};
-use crate::format::or_na;
-use crate::report::{Report, RunRow, order, unknown_field};
+use crate::format::{or_na, percent};
+use crate::report::{Report, RunRow, order, text_table, unknown_field};
 use crate::run::{Field, Query, RunFolders};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Only runs for which this holds, such as `valid>0.9 and task:invoice`: fields of a run, config.KEY or metrics; >= <= != > < = :, and, or, not, has:NAME
+    /// Filter by run fields, config.KEY and metrics, such as `valid>0.9 and task:invoice`; operators: >= <= != > < = :, and, or, not, has:NAME
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
     /// Sort by a field, config.KEY or the last value of a metric, and show it
     #[arg(long, value_name = "NAME")]
     sort: Option<String>,
-    /// Descending; runs without a value come last
+    /// Sort in descending order; runs without a value come last
     #[arg(long)]
     descending: bool,
-    /// Smooth metrics over about ten steps
+    /// Use smoothed metrics (EMA over about 10 steps)
     #[arg(long)]
     smoothed: bool,
-    /// One JSON object a run
+    /// Print one JSON object per run
     #[arg(long)]
     json: bool,
 }
@@ -63,8 +63,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         });
         return print_json_lines(unreadable.chain(rows).collect());
     }
-    let mut text = String::new();
-    table(&mut text, &seen, arguments);
+    let mut text = table(&seen, arguments);
     for (path, message) in &unreadable {
         let _ = writeln!(text, "{:<40} unreadable: {}", visible(&id(path)), visible(message));
     }
@@ -85,25 +84,24 @@ fn value(field: &Field) -> serde_json::Value {
     }
 }
 
-fn table(text: &mut String, seen: &[RunRow], arguments: &Arguments) {
+fn table(seen: &[RunRow], arguments: &Arguments) -> String {
     let extra = arguments.sort.as_deref().filter(|name| !["id", "run", "status", "step", "valid", "exact", "model"].contains(name));
-    let column = |title: &str| extra.map_or_else(String::new, |_| format!("  {title:>14}"));
-    let title = visible(extra.map_or("", |name| name.rsplit('/').next().unwrap_or(name)));
-    let (status, step, valid, exact) = ("status", "step", "valid", "exact");
-    let _ = writeln!(text, "{:<40} {status:<11} {step:>6} {valid:>9} {exact:>9}{}  model", "run", column(&title));
+    let row = |cells: [String; 5], sorted: Option<String>, model: &str| {
+        [cells.to_vec(), sorted.into_iter().collect(), vec![model.to_owned()]].concat()
+    };
+    let title = extra.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
+    let mut rows = vec![row(["run", "status", "step", "valid", "exact"].map(str::to_owned), title, "model")];
     for run in seen {
-        let percent = |rate: Option<f64>| or_na(rate, crate::format::percent);
+        let share = |rate: Option<f64>| or_na(rate, percent);
         let summary = run.latest_valid().map(|(_, summary)| summary);
-        let (valid, exact) = (percent(summary.map(|summary| summary.valid)), percent(summary.and_then(|summary| summary.exact)));
-        let (id, status, step) = (visible(run.directory.id()), run.status.name(), run.last_step);
-        let sorted = extra.and_then(|name| run.field(name, arguments.smoothed)).map_or_else(
-            || "-".to_owned(),
-            |field| match field {
-                Field::Number(number) => format!("{number:.4}"),
-                Field::Text(text) => visible(&text).into_owned(),
-            },
-        );
-        let model = visible(&run.directory.file().config.base_model);
-        let _ = writeln!(text, "{id:<40} {status:<11} {step:>6} {valid:>9} {exact:>9}{}  {model}", column(&sorted));
+        let (valid, exact) = (share(summary.map(|summary| summary.valid)), share(summary.and_then(|summary| summary.exact)));
+        let cells = [run.directory.id().to_owned(), run.status.name().to_owned(), run.last_step.to_string(), valid, exact];
+        let sorted = extra.map(|name| match run.field(name, arguments.smoothed) {
+            Some(Field::Number(number)) => format!("{number:.4}"),
+            Some(Field::Text(text)) => text,
+            None => "-".to_owned(),
+        });
+        rows.push(row(cells, sorted, &run.directory.file().config.base_model));
     }
+    text_table(&rows, if extra.is_some() { "llrrrrl" } else { "llrrrl" })
 }

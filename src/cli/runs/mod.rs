@@ -1,6 +1,7 @@
 //! `grpo-tui runs`: what there is, one run in full or live, two side by side, and what can be done with a run that has ended.
 
 mod attach;
+mod control;
 mod export;
 mod list;
 mod promote;
@@ -9,21 +10,22 @@ mod show;
 mod tag;
 mod versus;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Failure, Outcome, output};
-use crate::report::{Report, RunsCompared, shown};
-use crate::run::RunFolders;
+use crate::format::bytes;
+use crate::report::{Page, Report, RunsCompared};
+use crate::run::{RunFolders, check_export, write_export};
 use crate::secrets::{redact, redact_json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Runs folder
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, global = true, value_name = "DIR")]
     runs: Option<PathBuf>,
 }
@@ -34,9 +36,9 @@ enum Command {
     List(list::Arguments),
     /// Show one run: state, configuration, progress, evals, checkpoints
     Show {
-        /// A run's path, id, name, or a unique beginning of its id
+        /// Run: a path, name, id, or unique id prefix
         run: String,
-        /// One JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -44,12 +46,12 @@ enum Command {
     Attach(attach::Arguments),
     /// Compare runs: configuration, metrics, evals
     Compare {
-        /// The first run
+        /// First run
         first: String,
-        /// The second run, and more
+        /// Runs to compare it with
         #[arg(required = true)]
         others: Vec<String>,
-        /// One JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -64,7 +66,7 @@ enum Command {
     /// Delete a run that has ended
     Remove(remove::Arguments),
     #[command(flatten)]
-    Control(super::runs_control::Command),
+    Control(control::Command),
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -88,19 +90,19 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Promote(arguments) => promote::run(&arguments, &places),
         Command::Tag(arguments) => tag::run(&arguments, &places),
         Command::Remove(arguments) => remove::run(&arguments, &places),
-        Command::Control(command) => super::runs_control::run(command, &places),
+        Command::Control(command) => control::run(command, &places),
     }
 }
 
 /// Text out of a run's folder. Whatever leaves one goes through here or through [`print_json`] and [`print_json_lines`]: its secrets are masked.
-pub(super) fn print(text: &str) -> Outcome {
+fn print(text: &str) -> Outcome {
     let (text, masked) = redact(text);
     tell_masked(masked);
     output::print(&text)
 }
 
 /// A document out of a run's folder.
-pub(super) fn print_json(mut document: Value) -> Outcome {
+fn print_json(mut document: Value) -> Outcome {
     tell_masked(redact_json(&mut document));
     output::print_json(&format!("{document:#}\n"))
 }
@@ -118,8 +120,19 @@ fn tell_masked(count: usize) {
     }
 }
 
-/// How many secrets a file that was written has masked.
-pub(super) fn masked(count: usize) -> String {
+/// Refuses a file that is there already, before anything is computed.
+pub(super) fn check_page(file: Option<&Path>, force: bool) -> Result<(), Failure> {
+    file.map_or(Ok(()), |file| check_export(file, force)).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Writes a page, and says so on standard error.
+pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Failure> {
+    write_export(file, page.text.as_bytes(), force)?;
+    output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
+    Ok(())
+}
+
+fn masked(count: usize) -> String {
     match count {
         0 => "nothing looked like a secret".to_owned(),
         1 => "1 secret is masked".to_owned(),

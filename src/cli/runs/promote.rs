@@ -8,12 +8,12 @@ use crate::run::{RunError, RunFolders, RunReference, promote};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// RUN, RUN@best, RUN@last or RUN@STEP; RUN alone means RUN@best
+    /// Checkpoint: RUN@best (also RUN alone), RUN@last or RUN@STEP
     run: String,
     /// Folder to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What was written, as one JSON document
+    /// Print what was written as one JSON document
     #[arg(long)]
     json: bool,
 }

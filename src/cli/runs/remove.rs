@@ -13,12 +13,12 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's path, id, name, or a unique beginning of its id
+    /// Run: a path, name, id, or unique id prefix
     run: String,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// What was deleted, as one JSON document; needs --yes
+    /// Print what was deleted as one JSON document; needs --yes
     #[arg(long, requires = "yes")]
     json: bool,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::format::bytes;
-use crate::report::{Report, RunRow, rates};
+use crate::report::{Report, RunRow, alert_text, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
 use crate::secrets::visible;
@@ -24,7 +24,7 @@ pub(super) fn document(seen: &Report) -> Value {
         "cause": seen.cause(),
         "host": file.host, "argv": file.argv, "binary_version": file.binary_version, "config_digest": file.config_digest,
         "config": file.config, "sources": file.sources, "metrics": last, "evals": evals, "checkpoints": seen.checkpoints,
-        "best": seen.best(), "alerts": seen.history.alerts.values().filter(|alert| !alert.cleared).collect::<Vec<_>>(),
+        "best": seen.best(), "alerts": seen.history.standing_alerts().collect::<Vec<_>>(),
         "notes": seen.history.notes.iter().map(|(_, note)| &note.text).collect::<Vec<_>>(), "resumed": seen.history.resumed,
         "controls": seen.history.controls, "disk": forecast, "fits": forecast.fits(),
         "log": {
@@ -50,13 +50,12 @@ pub(super) fn page(seen: &Report) -> String {
     line("folder", seen.directory.path().display().to_string());
     line("task", format!("{} ({})", file.task, file.job));
     line("launched", format!("{} on {}", file.created, file.host));
-    let planned = seen.history.run.as_ref().map_or_else(String::new, |run| format!(" of {}", run.total_steps));
-    line("status", format!("{}, step {}{planned}", seen.status().name(), seen.history.last_step));
+    line("status", seen.progress());
     if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
         line("cause", cause.clone());
     }
     if seen.status() == Status::Interrupted {
-        line("go on", format!("grpo-tui train --resume {}", file.id));
+        line("resume", format!("grpo-tui train --resume {}", file.id));
     }
     if !seen.tags.is_empty() {
         line("tags", seen.tags.join(" "));
@@ -80,17 +79,14 @@ pub(super) fn page(seen: &Report) -> String {
     let best = seen.best().map_or_else(String::new, |step| format!(" (best: {step})"));
     line("checkpoints", if steps.is_empty() { "none".to_owned() } else { format!("steps {}{best}", steps.join(", ")) });
     line("disk", disk(seen));
-    for alert in seen.history.alerts.values().filter(|alert| !alert.cleared) {
-        line("alert", format!("{} {}", alert.sentence, alert.suggestion));
+    for alert in seen.history.standing_alerts() {
+        line("alert", alert_text(alert));
     }
     for (_, note) in &seen.history.notes {
         line("note", note.text.clone());
     }
-    let history = &seen.history;
-    if history.dropped_bytes > 0 || history.skipped > 0 || history.gaps > 0 || history.unknown > 0 {
-        let (bytes, lines, gaps, unknown) = (history.dropped_bytes, history.skipped, history.gaps, history.unknown);
-        let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
-        line("log", format!("{bytes} torn bytes dropped, {lines} unreadable lines, {gaps} events missing{newer}"));
+    if let Some(damage) = seen.log_damage() {
+        line("log", damage);
     }
     for warning in &seen.warnings {
         line("warning", warning.clone());

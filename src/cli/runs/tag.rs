@@ -8,14 +8,14 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run's path, id, name, or a unique beginning of its id
+    /// Run: a path, name, id, or unique id prefix
     run: String,
     /// Tags to add; without any, prints the run's tags
     tags: Vec<String>,
     /// Tags to remove
     #[arg(long, value_name = "TAG")]
     remove: Vec<String>,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -5,16 +5,15 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, Outcome, masked, output, print, print_json, print_json_lines};
-use crate::format::bytes;
+use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
 use crate::report::{ReportError, Versus, base_and_trained, base_and_trained_on, versus_html};
-use crate::run::{RunFolders, check_export, write_export};
+use crate::run::RunFolders;
 use crate::score::Scorer;
 use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One run: its base against its result. Two or three: their results
+    /// One run: base vs result. Two or three: their results
     #[arg(required = true, num_args = 1..=3, value_name = "RUN")]
     these: Vec<String>,
     /// Prompt set [default: test if evaluated, else eval]
@@ -23,7 +22,7 @@ pub(super) struct Arguments {
     /// Re-score all answers with this task's current schema
     #[arg(long, value_name = "TASK")]
     rescore: Option<String>,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
     /// Write one self-contained HTML file; secrets are masked
@@ -35,11 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    arguments
-        .html
-        .as_deref()
-        .map_or(Ok(()), |file| check_export(file, arguments.force))
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    check_page(arguments.html.as_deref(), arguments.force)?;
     let mut passes = Vec::new();
     for run in &arguments.these {
         let directory = places.find(run)?;
@@ -64,13 +59,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         })?,
     };
     if let Some(file) = &arguments.html {
-        let page = versus_html(&versus);
-        write_export(file, page.text.as_bytes(), arguments.force)?;
-        if arguments.json {
-            return print_json_lines(vec![json!({"file": file, "bytes": page.text.len(), "masked": page.masked})]);
-        }
-        output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
-        return Ok(ExitCode::SUCCESS);
+        let page = versus_html(&versus)?;
+        write_page(file, &page, arguments.force)?;
+        let document = json!({"file": file, "bytes": page.text.len(), "masked": page.masked});
+        return if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) };
     }
     if arguments.json { print_json(versus.document()) } else { print(&versus.page()) }
 }

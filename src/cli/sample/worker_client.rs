@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Arguments;
+use crate::cli::output::say;
 use crate::cli::targets::{Rows, whole};
-use crate::cli::{Outcome, print, print_json, progress};
+use crate::cli::{Outcome, print, print_json};
 use crate::run::sampler::{self, SampleBackend, SamplingRequest};
 use crate::run::{Launch, RunFolders, Sample, SampledCompletion, State};
 use crate::secrets::visible;
@@ -64,7 +65,7 @@ fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T)
                     Err(RecvTimeoutError::Timeout) => {
                         let status = answerer.as_ref().and_then(status_text);
                         if let Some(text) = status.filter(|text| last.as_ref() != Some(text)) {
-                            progress::say(&text);
+                            say(&text);
                             last = Some(text);
                         }
                     }

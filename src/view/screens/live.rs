@@ -7,7 +7,6 @@ mod curves;
 mod device;
 mod distributions;
 mod draw;
-mod event_text;
 mod failures;
 mod group_rows;
 mod groups;

@@ -26,8 +26,8 @@ pub(super) const ACTIONS: &[Action] = &[
     })
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
-    Action::new("eval.fixed", "Show improvements", "improved", &["f"], HERE, |model| only(model, Some(Outcome::Fixed))).unless(nothing),
-    Action::new("eval.broken", "Show regressions", "regressed", &["b"], HERE, |model| only(model, Some(Outcome::Broken))).unless(nothing),
+    Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |model| only(model, Some(Outcome::Fixed))).unless(nothing),
+    Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |model| only(model, Some(Outcome::Broken))).unless(nothing),
     Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |model| only(model, Some(Outcome::Neither))).unless(nothing),
     Action::new("eval.both", "Show both valid", "", &["v"], HERE, |model| only(model, Some(Outcome::Both))).unless(nothing),
     Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |model| {
@@ -137,14 +137,7 @@ fn html(model: &mut Model) -> Vec<Command> {
     let proposed = here.join(format!("{}-comparison.html", versus.passes[0].task)).display().to_string();
     model.shared.popup = Some(Popup::Ask(Ask::new("Export", "HTML file:", &proposed, move |_, file| {
         let file = runs::written_path(&file, &here);
-        vec![Work::once(
-            "eval.html",
-            move || {
-                let page = versus_html(&versus);
-                runs::written(&file, &page.text, page.masked)
-            },
-            runs::told,
-        )]
+        vec![Work::once("eval.html", move || runs::written(&file, versus_html(&versus)), runs::told)]
     })));
     Vec::new()
 }

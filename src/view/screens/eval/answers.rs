@@ -29,7 +29,10 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     let eval = &model.eval;
     let (pair, asked) = (eval.pair(versus), eval.asked(versus));
     let outcome = pair.zip(asked).and_then(|(pair, asked)| versus.outcome(asked, pair));
-    let title = asked.map_or_else(|| "answers".to_owned(), |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", Outcome::name)));
+    let title = asked.map_or_else(
+        || "answers".to_owned(),
+        |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", |outcome| outcome.name().trim_end_matches('s'))),
+    );
     let frame_of_pane = pane(&model.shared.theme, &title, eval.pane == ANSWERS);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);

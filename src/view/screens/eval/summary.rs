@@ -303,7 +303,7 @@ impl Said<'_> {
 }
 
 fn role_of(judged: &MetricComparison) -> Role {
-    match judged.verdict() {
+    match judged.verdict {
         Verdict::Better => Role::Good,
         Verdict::Worse => Role::Bad,
         Verdict::NoDifference => Role::Warning,

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::rollouts::{Completion, Sampled};
-use super::{advantage, event_text, group_rows};
+use super::{advantage, group_rows};
 use crate::advantage::Advantage;
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
@@ -14,6 +14,7 @@ use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
+use crate::view::widgets::text_width::one_line;
 
 /// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
 pub(super) fn selected(model: &Model) -> Option<(&Sampled, &Completion, usize)> {
@@ -30,7 +31,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     let step = model.live.at(run);
     let found = selected(model);
     let title = match found {
-        Some((group, _, member)) => format!("{} {} of {}", event_text::one_line(&group.prompt_id), member + 1, group.completions.len()),
+        Some((group, _, member)) => format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len()),
         None => "completion".to_owned(),
     };
     let block = pane(theme, &title, focused);
@@ -67,16 +68,14 @@ fn lines(model: &Model, run: &FollowedRun, completion: &Completion, member: usiz
     let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(theme, &completion.text, &faults));
     for reason in errors {
-        let place =
-            if reason.instance_path.is_empty() { String::new() } else { format!("{}: ", event_text::one_line(&reason.instance_path)) };
-        let message = event_text::one_line(&reason.message);
+        let place = if reason.instance_path.is_empty() { String::new() } else { format!("{}: ", one_line(&reason.instance_path)) };
+        let message = one_line(&reason.message);
         let text = format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }
     if let Some(score) = &completion.score {
-        lines.extend(score.warnings.iter().map(|warning| Line::styled(event_text::one_line(warning), theme.style(Role::Warning))));
-        let wrong =
-            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| event_text::one_line(name));
+        lines.extend(score.warnings.iter().map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))));
+        let wrong = score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| one_line(name));
         let wrong: Vec<String> = wrong.collect();
         if !wrong.is_empty() {
             lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
@@ -90,7 +89,7 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let tier = completion.score.as_ref().map_or("not scored", |score| score.tier.name());
     let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
     let cut = completion.stop_reason == "length";
-    let stopped = if cut { "truncated".to_owned() } else { event_text::one_line(&completion.stop_reason) };
+    let stopped = if cut { "truncated".to_owned() } else { one_line(&completion.stop_reason) };
     let exact = match completion.score.as_ref().and_then(|score| score.exact) {
         Some(true) => "  matches expected",
         _ => "",

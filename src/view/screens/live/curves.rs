@@ -5,8 +5,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::event_text;
 use crate::format::{amount, or_na, short_id};
+use crate::report::control_text;
 use crate::run::Series;
 use crate::run::events::Eval;
 use crate::view::app::Model;
@@ -15,7 +15,7 @@ use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
 use crate::view::widgets::sparkline::sparkline;
-use crate::view::widgets::text_width::wrapped;
+use crate::view::widgets::text_width::{self, wrapped};
 
 /// Curves that belong on one chart.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart
             .take(1)
             .map(|eval| (eval.summary.valid, Role::Base, "base"))
             .collect(),
-        marks: event_text::marks(run),
+        marks: marks(run),
         steps,
         values,
         log: view.log,
@@ -260,7 +260,7 @@ fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) 
         let sign = Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role));
         parts.push(vec![sign, Span::raw(format!("eval {}", amount(dot.value)))]);
     }
-    parts.extend(event_text::at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
+    parts.extend(at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
     let mut line = Line::default();
     for part in parts {
         let width: usize = part.iter().map(Span::width).sum();
@@ -271,6 +271,25 @@ fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) 
         }
     }
     line
+}
+
+/// What happened at which step, as letters for the axis; a rarer thing covers a commoner one.
+fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
+    let history = &run.history;
+    let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
+    let checkpoints = history.checkpoints.keys().map(|step| (*step, "c"));
+    let of = |notes: bool| history.controls.iter().filter(move |control| (control.verb == "annotate") == notes).map(|control| control.step);
+    evals.chain(checkpoints).chain(of(false).map(|step| (step, "s"))).chain(of(true).map(|step| (step, "n"))).collect()
+}
+
+/// What the marks of a step mean; `None` where there is none.
+fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
+    let history = &run.history;
+    let checkpoint = history.checkpoints.contains_key(&step).then(|| "checkpoint".to_owned());
+    let requests =
+        history.controls.iter().filter(|control| control.step == step).map(|control| text_width::one_line(&control_text(control)));
+    let found: Vec<String> = checkpoint.into_iter().chain(requests).collect();
+    (!found.is_empty()).then(|| found.join(", "))
 }
 
 /// Draws as many small charts beside each other as fit, beginning with the carousel's.

@@ -5,7 +5,6 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::event_text;
 use crate::format::{bytes, duration, percent_short};
 use crate::run::events::Device;
 use crate::view::app::Model;
@@ -14,6 +13,7 @@ use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
 use crate::view::widgets::sparkline::sparkline;
+use crate::view::widgets::text_width::one_line;
 
 const PHASES: [(&str, Role); 5] = [
     ("rollout", Role::SeriesOne),
@@ -60,7 +60,7 @@ fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>
 fn device(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &model.shared.theme;
     let Some(now) = &run.history.device else {
-        let name = run.history.run.as_ref().map(|run| event_text::one_line(&run.device)).filter(|name| !name.is_empty());
+        let name = run.history.run.as_ref().map(|run| one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {
             Some(name) if name.starts_with("cpu") => format!("{name}: memory, power and temperature are measured on GPUs only"),
             Some(name) => format!("{name}: no readings yet"),

@@ -6,7 +6,6 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::event_text;
 use super::group_rows::{self, Row};
 use crate::format::percent_short;
 use crate::view::app::Model;
@@ -14,7 +13,7 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::text_width::wrapped;
+use crate::view::widgets::text_width::{one_line, wrapped};
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
@@ -129,7 +128,7 @@ impl Plan {
     }
 
     fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
-        let prompt: String = event_text::one_line(&row.prompt_id).chars().take(self.prompt).collect();
+        let prompt: String = one_line(&row.prompt_id).chars().take(self.prompt).collect();
         let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
         let mut spans = vec![Span::styled(mark, theme.style(Role::Accent)), Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
         let chosen = member.min(row.tiers.len().saturating_sub(1));

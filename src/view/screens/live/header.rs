@@ -3,7 +3,6 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::event_text;
 use crate::format::{amount, duration, percent_short, short_id};
 use crate::run::Status;
 use crate::view::app::Model;
@@ -11,7 +10,7 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::screens::runs;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
-use crate::view::widgets::text_width::fitted as cut;
+use crate::view::widgets::text_width::{fitted as cut, one_line};
 
 /// Steps that the pace is taken from.
 const PACE_STEPS: u64 = 10;
@@ -36,9 +35,9 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
         spans.push(Span::styled(cut(&format!("  {error}"), room), theme.style(Role::Bad)));
     }
     if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
-        spans.push(Span::styled(format!(": {}", event_text::one_line(&cause)), theme.style(role)));
+        spans.push(Span::styled(format!(": {}", one_line(&cause)), theme.style(role)));
     } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
-        spans.push(Span::styled(format!(": {}", event_text::one_line(&phase.phase)), theme.style(Role::Faint)));
+        spans.push(Span::styled(format!(": {}", one_line(&phase.phase)), theme.style(Role::Faint)));
     }
     if let Some(silent) = silent_seconds(model, run) {
         spans.push(Span::styled(format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
@@ -50,11 +49,11 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
     }
     if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
         let name = if file.name.is_empty() { short_id(&file.id).to_owned() } else { file.name.clone() };
-        spans.push(Span::styled(format!("  {}", event_text::one_line(&name)), theme.style(Role::Title)));
-        spans.push(Span::styled(format!("  {} on {}", file.task, event_text::one_line(&file.config.base_model)), theme.style(Role::Text)));
+        spans.push(Span::styled(format!("  {}", one_line(&name)), theme.style(Role::Title)));
+        spans.push(Span::styled(format!("  {} on {}", file.task, one_line(&file.config.base_model)), theme.style(Role::Text)));
     }
     if let Some(begun) = &run.history.run {
-        spans.push(Span::styled(format!("  {}", event_text::one_line(&begun.device)), theme.style(Role::Faint)));
+        spans.push(Span::styled(format!("  {}", one_line(&begun.device)), theme.style(Role::Faint)));
     }
     spans
 }

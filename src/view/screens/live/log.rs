@@ -5,12 +5,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::event_text;
+use crate::report::{Level, event_text};
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
-use crate::view::widgets::text_width::wrapped;
+use crate::view::widgets::text_width::{fitted, one_line, wrapped};
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
@@ -41,9 +41,9 @@ pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Li
     for alert in standing {
         let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
         let rule = alert.rule.replace('_', " ");
-        let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, event_text::one_line(&alert.sentence));
+        let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, one_line(&alert.sentence));
         lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
-        let what = format!("  {} {}", theme.glyph("→", "->"), event_text::one_line(&alert.suggestion));
+        let what = format!("  {} {}", theme.glyph("→", "->"), one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {
             lines.extend(wrapped(&what, columns).into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))));
         }
@@ -57,11 +57,14 @@ fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: u
     if run.log.is_empty() && rows > 0 {
         return vec![Line::styled("no events yet", theme.style(Role::Faint))];
     }
+    let total_steps = run.history.run.as_ref().map_or(0, |run| run.total_steps);
     let mut blocks: Vec<Vec<Line<'static>>> = Vec::new();
     let mut used = 0;
     for event in run.log.iter().rev().skip(back) {
-        let Some((role, text)) = event_text::told(event) else { continue };
-        let rows_of_event = wrapped(&event_text::one_line(&text), columns.saturating_sub(10).max(10));
+        let Some((level, text)) = event_text(&event.body, total_steps) else { continue };
+        let (role, room) = (role(level), columns.saturating_sub(10).max(10));
+        // A step's other values are in the charts.
+        let rows_of_event = if level == Level::Step { vec![fitted(&text, room)] } else { wrapped(&one_line(&text), room) };
         used += rows_of_event.len();
         if used > rows && !blocks.is_empty() {
             break;
@@ -79,4 +82,17 @@ fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: u
     let mut lines: Vec<Line<'static>> = blocks.into_iter().rev().flatten().collect();
     lines.truncate(rows);
     lines
+}
+
+fn role(level: Level) -> Role {
+    match level {
+        Level::Step => Role::Faint,
+        Level::Info => Role::Text,
+        Level::Base => Role::Base,
+        Level::Trained => Role::Trained,
+        Level::Request => Role::Accent,
+        Level::Good => Role::Good,
+        Level::Warning => Role::Warning,
+        Level::Error => Role::Bad,
+    }
 }

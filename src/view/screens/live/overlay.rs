@@ -15,6 +15,7 @@ use crate::view::pane::pane;
 use crate::view::screens::runs;
 use crate::view::shared;
 use crate::view::style_role::Role;
+use crate::view::widgets::text_width::one_line;
 
 /// Runs that can be chosen, the newest first: those of the list that can be read, without the one on the screen.
 fn others(model: &Model) -> Vec<(&PathBuf, &RunRow)> {
@@ -72,7 +73,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         let line = Line::from(vec![
             Span::styled(format!("{mark} {chosen} "), theme.style(Role::Accent)),
             Span::raw(file.id.clone()),
-            Span::styled(format!("  step {}  {}", run.last_step, super::event_text::one_line(&file.name)), theme.style(Role::Faint)),
+            Span::styled(format!("  step {}  {}", run.last_step, one_line(&file.name)), theme.style(Role::Faint)),
         ]);
         lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
     }

@@ -6,19 +6,20 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::group_rows::{self, Row};
-use super::{completion, event_text, groups};
+use super::{completion, groups};
 use crate::run::GROUP_STEPS_KEPT;
 use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
 use crate::view::style_role::Role;
+use crate::view::widgets::text_width::one_line;
 
 /// Draws the pane.
 pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &model.shared.theme;
     let rows = group_rows::of_step(model, model.live.at(run));
     let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
-    let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", event_text::one_line(&row.prompt_id)));
+    let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", one_line(&row.prompt_id)));
     let block = pane(theme, &title, focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -41,7 +42,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     lines.push(Line::styled(text, theme.style(Role::Faint)));
     if let Some((group, ..)) = completion::selected(model) {
         lines.push(Line::styled("Prompt:", theme.style(Role::Faint)));
-        lines.extend(group.prompt.lines().map(|line| Line::raw(event_text::one_line(line))));
+        lines.extend(group.prompt.lines().map(|line| Line::raw(one_line(line))));
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }

@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use super::DETAIL;
 use super::columns::state;
 use crate::format::{age, bytes, duration, percent, percent_interval};
-use crate::report::{Entry, EvalSeries, RunRow, spread};
+use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::app::Model;
 use crate::view::pane::pane;
@@ -164,7 +164,7 @@ impl<'a> Facts<'a> {
         }
         for alert in &row.alerts {
             let mark = theme.glyph("▲", "!");
-            let text = format!("{mark} step {}: {} {}", alert.step, alert.sentence, alert.suggestion);
+            let text = format!("{mark} {}", alert_text(alert));
             lines.extend(self.said("alert", &text, Role::Warning));
         }
         lines.extend(row.notes.iter().flat_map(|note| self.fact("note", note)));

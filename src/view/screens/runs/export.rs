@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::actions::no_run;
 use crate::format::{bytes, percent};
-use crate::report::{self, Report};
+use crate::report::{self, Page, Report, ReportError};
 use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use, free_path, write_export};
 use crate::secrets::redact;
 use crate::view::app::Model;
@@ -56,10 +56,7 @@ fn wrong_tags(text: &str) -> Option<String> {
 
 /// Write the run as HTML where the user says.
 pub(super) fn html(model: &mut Model) -> Vec<Command> {
-    export(model, "html", |report| {
-        let page = report::html(report);
-        (page.text, page.masked)
-    })
+    export(model, "html", report::html)
 }
 
 /// Write the run's metrics as CSV where the user says.
@@ -67,12 +64,11 @@ pub(super) fn csv(model: &mut Model) -> Vec<Command> {
     export(model, "csv", |report| {
         let text = report::csv(&report.history);
         let (text, masked) = redact(&text);
-        (text.into_owned(), masked)
+        Ok(Page { text: text.into_owned(), masked })
     })
 }
 
-/// `text_of`: the file's text, and how many secrets are masked in it.
-fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String, usize)) -> Vec<Command> {
+fn export(model: &mut Model, form: &'static str, page: fn(&Report) -> Result<Page, ReportError>) -> Vec<Command> {
     let Some(row) = model.runs.row() else { return Vec::new() };
     let (directory, here) = (row.directory.clone(), model.shared.options.here.clone());
     let proposed = here.join(format!("{}.{form}", directory.id())).display().to_string();
@@ -82,8 +78,7 @@ fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String
             "runs.export",
             move || -> Result<String, String> {
                 let report = Report::read(directory).map_err(|error| error.to_string())?;
-                let (text, masked) = text_of(&report);
-                written(&file, &text, masked)
+                written(&file, page(&report))
             },
             told,
         )]
@@ -92,8 +87,8 @@ fn export(model: &mut Model, form: &'static str, text_of: fn(&Report) -> (String
 }
 
 /// Writes an export, under a numbered name where the file exists; what is said of it.
-pub(in crate::view::screens) fn written(file: &Path, text: &str, masked: usize) -> Result<String, String> {
-    let free = free_path(file);
+pub(in crate::view::screens) fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
+    let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
     let taken = if free == file { String::new() } else { format!("; {} exists, not overwritten", file.display()) };
     Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), bytes(text.len() as u64)))
@@ -222,10 +217,13 @@ mod tests {
     fn an_export_takes_a_free_name_and_says_what_was_masked() {
         let folder = tempfile::tempdir().unwrap();
         let (file, second) = (folder.path().join("run.html"), folder.path().join("run-2.html"));
-        assert_eq!(written(&file, "one", 2).unwrap(), format!("wrote {} ({}), 2 secrets masked", file.display(), bytes(3)));
+        assert_eq!(
+            written(&file, Ok(Page { text: "one".into(), masked: 2 })).unwrap(),
+            format!("wrote {} ({}), 2 secrets masked", file.display(), bytes(3))
+        );
         let left = format!("{} exists, not overwritten", file.display());
         let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), bytes(5));
-        assert_eq!(written(&file, "other", 0).unwrap(), said);
+        assert_eq!(written(&file, Ok(Page { text: "other".into(), masked: 0 })).unwrap(), said);
         assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()), (b"one".to_vec(), b"other".to_vec()));
     }
 }

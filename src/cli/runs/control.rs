@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::detach::detach;
-use super::runs::{print, print_json};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print, print_json};
+use crate::cli::worker::detach;
 use crate::run::{DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, State, Status, Verb, ask, stop_worker};
 use crate::secrets::visible;
 
@@ -51,7 +50,7 @@ pub(super) enum Command {
         /// Stop now; the current step is lost
         #[arg(long)]
         now: bool,
-        /// Wait until the worker has ended, at most so many seconds
+        /// Wait up to SECONDS for the worker to end
         #[arg(long, value_name = "SECONDS")]
         wait: Option<u64>,
     },
@@ -59,7 +58,7 @@ pub(super) enum Command {
     Set {
         #[command(flatten)]
         asked: Asked,
-        /// One or more assignments
+        /// Assignments, such as temperature=0.9
         #[arg(required = true, value_name = "KEY=VALUE")]
         assignments: Vec<String>,
     },
@@ -67,23 +66,23 @@ pub(super) enum Command {
     Annotate {
         #[command(flatten)]
         asked: Asked,
-        /// Text
+        /// The note
         text: String,
     },
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Asked {
-    /// A run's path, id, name, or a unique beginning of its id
+    /// Run: a path, name, id, or unique id prefix
     run: String,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct TimeoutArguments {
-    /// Wait so many seconds for the result; 0: return once accepted
+    /// Wait up to SECONDS for the result; 0: return once accepted
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 }

@@ -1,0 +1,181 @@
+//! An event as one line of text, the same in the output of `train`, in `runs attach`, on the Live screen and in the HTML report.
+
+use serde_json::Value;
+
+use super::{shown, summary_table};
+use crate::format::{bytes, duration, percent, percent_short};
+use crate::plan::StepShape;
+use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Memory, Step};
+use crate::run::{EventBody, Status};
+use crate::secrets::redact;
+
+/// What an event means for whoever follows the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Step,
+    Info,
+    /// An eval of the base model.
+    Base,
+    /// An eval of the trained model.
+    Trained,
+    /// A request or a note of a person.
+    Request,
+    Good,
+    Warning,
+    Error,
+}
+
+/// Metrics of a step that [`event_text`] reads, each with its text.
+pub const STEP_METRICS: [(&str, fn(f64) -> String); 9] = [
+    ("reward", |reward| format!("reward {reward:.3}")),
+    ("tiers/valid", |share| format!("valid {:>6}", percent(share))),
+    ("groups/frac_mixed", |share| format!("mixed {:>4}", percent_short(share))),
+    ("kl", |kl| format!("KL {kl:.4}")),
+    ("loss", |loss| format!("loss {loss:.4}")),
+    ("grad_norm", |norm| format!("grad norm {norm:.3}")),
+    ("completions/mean_length", |tokens| format!("{tokens:.0} tokens")),
+    ("tokens_per_second/rollout", |rate| format!("{rate:.0} tok/s")),
+    ("tokens_per_second/train", |rate| format!("{rate:.0} tok/s trained")),
+];
+
+/// The level and text of an event; `None` where it is data and no news, such as a group or a reading of the device. `total_steps` is 0 where it is unknown.
+/// The text may hold what others wrote: whoever shows it masks secrets and control characters.
+pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)> {
+    let info = |text: String| Some((Level::Info, text));
+    match event {
+        EventBody::Run(run) => info(format!("run {} on {}, {} steps", run.id, run.device, run.total_steps)),
+        EventBody::Memory(memory) => info(memory_text(memory)),
+        EventBody::Step(step) => Some((Level::Step, step_text(step, total_steps))),
+        EventBody::Eval(eval) => Some((if eval.who() == "base" { Level::Base } else { Level::Trained }, eval_text(eval))),
+        EventBody::Checkpoint(Checkpoint { step, why, bytes: size, .. }) => {
+            info(format!("step {step}: checkpoint saved ({why}), {}", bytes(*size)))
+        }
+        EventBody::Alert(alert) => Some((alert_level(alert), alert_text(alert))),
+        // The note that follows says the same.
+        EventBody::Control(control) if control.verb == "annotate" => None,
+        EventBody::Control(control) => {
+            Some((Level::Request, format!("step {}: requested: {} (user {})", control.step, control_text(control), control.user_id)))
+        }
+        EventBody::Note(note) => Some((Level::Request, format!("note: {}", note.text))),
+        EventBody::Recovered(recovered) => Some((Level::Warning, format!("recovered: {}", recovered.text))),
+        EventBody::End(end) => {
+            Some((end_level(end), format!("{} after step {}: {} ({})", end.status, end.step, end.cause, duration(end.seconds))))
+        }
+        EventBody::Phase(phase) if ["paused", "waiting"].contains(&phase.phase.as_str()) => info(phase.phase.clone()),
+        _ => None,
+    }
+}
+
+/// `step 12: warning (zero variance groups): SENTENCE SUGGESTION`.
+pub fn alert_text(alert: &Alert) -> String {
+    let Alert { rule, level, step, sentence, suggestion, cleared, .. } = alert;
+    // A mask that comes later finds no secret whose underscores are gone.
+    let rule = redact(rule).0.replace('_', " ");
+    let text = if *cleared { format!("resolved: {rule}") } else { format!("{level} ({rule}): {sentence} {suggestion}") };
+    format!("step {step}: {}", text.trim_end())
+}
+
+/// A request as its command: `set learning_rate = 1e-5`.
+pub fn control_text(control: &Control) -> String {
+    let Control { verb, arguments, .. } = control;
+    let flag = |name: &str| arguments.get(name) == Some(&Value::Bool(true));
+    match verb.as_str() {
+        "annotate" => format!("note: {}", arguments.get("text").map(shown).unwrap_or_default()),
+        "stop" if flag("now") => "stop now".to_owned(),
+        "stop" => "stop after the current step".to_owned(),
+        _ => {
+            let arguments: Vec<String> = arguments.iter().map(|(name, value)| format!("{name} = {}", shown(value))).collect();
+            format!("{verb} {}", arguments.join(", ")).trim_end().to_owned()
+        }
+    }
+}
+
+fn alert_level(alert: &Alert) -> Level {
+    match alert.level.as_str() {
+        _ if alert.cleared => Level::Good,
+        "error" => Level::Error,
+        _ => Level::Warning,
+    }
+}
+
+fn end_level(end: &End) -> Level {
+    match Status::from_name(&end.status) {
+        Status::Finished => Level::Good,
+        Status::Failed => Level::Error,
+        status if status.was_asked_for(Some(&end.cause)) => Level::Info,
+        _ => Level::Warning,
+    }
+}
+
+fn memory_text(memory: &Memory) -> String {
+    let shape = StepShape { tokens_per_micro_batch: memory.tokens_per_micro_batch, recompute: memory.recompute_activations };
+    let [peak, usable, total] = [memory.peak_bytes, memory.usable_bytes, memory.total_bytes].map(bytes);
+    format!("memory: peak {peak}, {usable} of {total} free; {shape}")
+}
+
+fn step_text(step: &Step, total_steps: u64) -> String {
+    let width = total_steps.to_string().len();
+    let total = if total_steps > 0 { format!("/{total_steps}") } else { String::new() };
+    let mut parts = vec![format!("step {:>width$}{total}", step.step)];
+    parts.extend(STEP_METRICS.iter().filter_map(|(name, text)| step.metrics.get(*name).map(|value| text(*value))));
+    if step.metrics.contains_key("reward") && !step.metrics.contains_key("grad_norm") {
+        parts.push("no update (no mixed groups)".to_owned());
+    }
+    parts.push(duration(step.seconds));
+    parts.join("  ")
+}
+
+fn eval_text(eval: &Eval) -> String {
+    format!("step {}: eval on {} ({}): {}", eval.step, eval.set, eval.who(), summary_table::rates(&eval.summary))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::run::events::{Note, Phase};
+
+    #[test]
+    fn each_kind_of_event() {
+        let check = |event: EventBody, expected: Option<(Level, &str)>| {
+            let found = event_text(&event, 120);
+            assert_eq!(found.as_ref().map(|(level, text)| (*level, text.as_str())), expected, "{event:?}");
+        };
+        let metrics = |values: &[(&str, f64)]| values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<BTreeMap<_, _>>();
+        let all = [("reward", 0.5), ("tiers/valid", 0.25), ("groups/frac_mixed", 1.0), ("kl", 0.0012), ("grad_norm", 0.5), ("other", 1.0)];
+        let step = |values| Step { step: 12, seconds: 1.25, metrics: metrics(values) }.into();
+        check(step(&all), Some((Level::Step, "step  12/120  reward 0.500  valid  25.0%  mixed 100%  KL 0.0012  grad norm 0.500  1.2 s")));
+        let none = "step  12/120  reward 0.500  no update (no mixed groups)  1.2 s";
+        check(step(&all[..1]), Some((Level::Step, none)));
+        check(step(&[("loss", 0.25)]), Some((Level::Step, "step  12/120  loss 0.2500  1.2 s")));
+        let alert = |cleared| Alert {
+            rule: "zero_variance".into(),
+            level: "warning".into(),
+            step: 3,
+            sentence: "No group is mixed.".into(),
+            suggestion: if cleared { "" } else { "Raise temperature." }.into(),
+            cleared,
+            ..Alert::default()
+        };
+        check(alert(false).into(), Some((Level::Warning, "step 3: warning (zero variance): No group is mixed. Raise temperature.")));
+        check(alert(true).into(), Some((Level::Good, "step 3: resolved: zero variance")));
+        let control = |verb: &str, arguments: &[(&str, Value)]| Control {
+            verb: verb.into(),
+            arguments: arguments.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            user_id: 1000,
+            step: 3,
+            ..Control::default()
+        };
+        check(control("pause", &[]).into(), Some((Level::Request, "step 3: requested: pause (user 1000)")));
+        check(control("stop", &[("now", true.into())]).into(), Some((Level::Request, "step 3: requested: stop now (user 1000)")));
+        let set = control("set", &[("learning_rate", "1e-5".into()), ("max_steps", 9.into())]);
+        check(set.into(), Some((Level::Request, "step 3: requested: set learning_rate = 1e-5, max_steps = 9 (user 1000)")));
+        check(control("annotate", &[("text", "x".into())]).into(), None);
+        check(Note { text: "x".into() }.into(), Some((Level::Request, "note: x")));
+        check(Phase { step: 1, phase: "paused".into() }.into(), Some((Level::Info, "paused")));
+        check(Phase { step: 1, phase: "rollout".into() }.into(), None);
+        let end = End { status: "failed".into(), cause: "out of memory".into(), step: 3, seconds: 4.0 };
+        check(end.into(), Some((Level::Error, "failed after step 3: out of memory (4.0 s)")));
+    }
+}
