@@ -1,6 +1,5 @@
 //! The whole picture: tabs at the top, the screen, and one line of hints or news at the bottom. Only reads.
 
-use crate::format::short_id;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -14,6 +13,7 @@ use super::messages::Notice;
 use super::screens::Screen;
 use super::style_role::Role;
 use super::widgets::text_width::padded;
+use crate::format::short_id;
 
 const SMALLEST: (u16, u16) = (40, 10);
 

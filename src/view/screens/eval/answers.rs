@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
 use super::{ANSWERS, draw};
-use crate::report::{Asked, Outcome, PairedComparison, Versus};
+use crate::report::{Asked, PairedComparison, Versus};
 use crate::run::EvalRecord;
 use crate::view::app::Model;
 use crate::view::pane::pane;
