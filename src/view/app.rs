@@ -42,8 +42,15 @@ pub struct Model {
 }
 
 /// All screens, in the order of their keys.
-const SCREENS: [&dyn ScreenParts; 7] =
-    [&runs::PARTS, &schema::PARTS, &prompts::PARTS, &scores::PARTS, &launch::PARTS, &live::PARTS, &eval::PARTS];
+const SCREENS: [&dyn ScreenParts; 7] = [
+    &In { definition: &runs::actions::SCREEN, of: |model| &model.runs, split: |model| (&mut model.runs, &mut model.shared) },
+    &schema::PARTS,
+    &prompts::PARTS,
+    &In { definition: &scores::actions::SCREEN, of: |model| &model.scores, split: |model| (&mut model.scores, &mut model.shared) },
+    &In { definition: &launch::actions::SCREEN, of: |model| &model.launch, split: |model| (&mut model.launch, &mut model.shared) },
+    &In { definition: &live::actions::SCREEN, of: |model| &model.live, split: |model| (&mut model.live, &mut model.shared) },
+    &In { definition: &eval::actions::SCREEN, of: |model| &model.eval, split: |model| (&mut model.eval, &mut model.shared) },
+];
 
 /// The parts of a screen.
 pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
@@ -339,7 +346,7 @@ impl Model {
 
     /// Compare passes of evals.
     pub fn compare(&mut self, passes: Vec<EvalId>) -> Vec<Command> {
-        eval::show(self, passes)
+        eval::show(&mut self.eval, &mut self.shared, passes)
     }
 
     fn help(&self) -> Help {

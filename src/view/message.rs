@@ -99,6 +99,13 @@ pub enum Change {
     Task,
     /// The schema in the editor was compiled, or could not be.
     Schema,
+    /// The runs that there are were looked for.
+    Runs {
+        /// For the first time.
+        first: bool,
+        /// Whether anything was read of them.
+        news: bool,
+    },
     /// Another run is the current one.
     CurrentRun,
     /// There is news of the current run.

@@ -6,6 +6,7 @@ pub mod appearance;
 mod colour;
 pub mod drafts;
 pub mod draw;
+pub mod export;
 pub mod followed_run;
 pub mod fuzzy;
 pub mod jsonl_edit;

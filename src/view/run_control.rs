@@ -3,19 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::app::Model;
 use super::followed_run::FollowedRun;
 use super::message::{Command, Work};
 use super::popup::Ask;
+use super::shared::Shared;
 use super::subprocess::Call;
 use crate::format::short_id;
 use crate::run::{Liveness, Status, Verb, ask, stop_worker};
 
 /// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// What follows an answer.
-type Then = fn(&mut Model) -> Vec<Command>;
 
 /// Why a followed run's worker cannot be asked anything; `None` where one should be there.
 pub fn refusal(run: &FollowedRun) -> Option<String> {
@@ -60,22 +57,17 @@ pub fn no_resume_from(name: &str, status: Status) -> Option<String> {
     }
 }
 
-/// Ask a run's worker; what it answers becomes a notice.
+/// Ask a run's worker; what it answers becomes a notice, and the runs are looked at again.
 pub fn request(run: &Path, verb: Verb) -> Command {
-    request_then(run, verb, |_| Vec::new())
-}
-
-/// Ask a run's worker; what it answers becomes a notice, and `then` follows.
-pub fn request_then(run: &Path, verb: Verb, then: Then) -> Command {
     let path = run.to_owned();
-    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), move |model, (answer, name)| told(model, &name, answer, then))
+    let asked = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| told(shared, &name, answer);
+    Work::on(key(&verb), move || (answer(&path, &verb), name(&path)), asked)
 }
 
-/// The question for a note; what was typed is told again where it could not be written. `then` follows.
-pub fn ask_note(run: PathBuf, then: Then) -> Ask {
-    let question =
-        Ask::new("Add note", "Note:", "", move |_, text| note_of(&text).into_iter().map(|verb| request_then(&run, verb, then)).collect());
-    question.checked(|text| note_of(text).err())
+/// The question for a note; what was typed is told again where it could not be written.
+pub fn ask_note(run: PathBuf) -> Ask {
+    let ask = move |_: &mut (), _: &mut Shared, text: String| note_of(&text).into_iter().map(|verb| request(&run, verb)).collect();
+    Ask::on("Add note", "Note:", "", ask).checked(|text| note_of(text).err())
 }
 
 fn note_of(text: &str) -> Result<Verb, String> {
@@ -94,12 +86,12 @@ fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
     }
 }
 
-fn told(model: &mut Model, name: &str, answer: Result<String, String>, then: Then) -> Vec<Command> {
+fn told(shared: &mut Shared, name: &str, answer: Result<String, String>) -> Vec<Command> {
     match answer {
-        Ok(text) => model.shared.say(format!("{name}: {text}")),
-        Err(error) => model.shared.complain(error),
+        Ok(text) => shared.say(format!("{name}: {text}")),
+        Err(error) => shared.complain(error),
     }
-    then(model)
+    shared.look_for_runs()
 }
 
 /// Requests of different kinds do not displace each other's answers.
@@ -115,29 +107,23 @@ fn key(verb: &Verb) -> &'static str {
     }
 }
 
-/// Let the current run go on.
-pub fn resume_current(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.shared.current.clone() else { return Vec::new() };
-    vec![resume(model, &run, |_| Vec::new())]
-}
-
-/// Let a run go on: its worker where one lives, else a new one, started by our own program. `then` follows.
-pub fn resume(model: &Model, run: &Path, then: Then) -> Command {
+/// Let a run go on: its worker where one lives, else a new one, started by our own program.
+pub fn resume(shared: &Shared, run: &Path) -> Command {
     let (path, name) = (run.to_owned(), name(run));
-    let call = Call::of(model, ["runs", "resume", &run.display().to_string(), "--json"]);
+    let call = Call::of(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
     Work::stream("control.resume", move |outlet| {
         let answer = match Liveness::of(&path) {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
-                outlet.put(move |model| {
-                    model.shared.say(text);
+                outlet.send(move |_: &mut (), shared: &mut Shared| {
+                    shared.say(text);
                     Vec::new()
                 });
                 call.json().map(|_| "resumed by a new worker".to_owned())
             }
             _ => answer(&path, &Verb::Resume),
         };
-        outlet.put(move |model| told(model, &name, answer, then));
+        outlet.send(move |_: &mut (), shared: &mut Shared| told(shared, &name, answer));
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::action::ActionInfo;
 use super::drafts::Drafts;
@@ -16,7 +17,9 @@ use super::schema_draft::Draft;
 use super::screens::Screen;
 use super::task_files;
 use super::theme::Theme;
+use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
+use crate::report::Listing;
 use crate::run::RunFolders;
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
@@ -62,12 +65,42 @@ pub struct Shared {
     pub drafts: Drafts,
     /// Where runs are.
     pub places: RunFolders,
+    /// The runs there are.
+    pub runs: RunList,
+    /// What a new run would be made of, as the form of Launch stands.
+    pub new_run: NewRun,
     /// Runs that are followed, by folder.
     pub watched: BTreeMap<PathBuf, FollowedRun>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
     /// Runs that are drawn beside the current one.
     pub overlay: Vec<PathBuf>,
+}
+
+/// How often the runs found so far are shown while many are read for the first time.
+const PIECE: Duration = Duration::from_millis(150);
+
+/// The runs there are, oldest first.
+#[derive(Debug, Default)]
+pub struct RunList {
+    pub listing: Listing,
+    /// Whether all have been looked at once.
+    pub listed: bool,
+    /// When that was last begun.
+    pub looked_ms: u64,
+    /// The recorded run that comes with the source, where it is found.
+    pub demonstration: Option<PathBuf>,
+}
+
+/// What a new run would be made of.
+#[derive(Debug, Default)]
+pub struct NewRun {
+    /// The model to start from.
+    pub base_model: String,
+    /// How rewards become advantages; `None` before the form was resolved once.
+    pub advantage: Option<Advantage>,
+    /// The arguments that choose the device.
+    pub device: Vec<String>,
 }
 
 /// Work of one key.
@@ -129,6 +162,8 @@ impl Shared {
             draft: Draft::default(),
             drafts: Drafts::default(),
             places: options.places.clone(),
+            runs: RunList::default(),
+            new_run: NewRun::default(),
             watched: BTreeMap::new(),
             current: None,
             overlay: Vec::new(),
@@ -159,6 +194,37 @@ impl Shared {
     /// Tell the user what went wrong and what to do.
     pub fn complain(&mut self, text: impl Into<String>) {
         self.notices.tell(self.now_ms, Level::Complaint, text.into());
+    }
+
+    /// Look for runs, and read what is new of them, beside the view.
+    pub fn look_for_runs(&mut self) -> Vec<Command> {
+        if self.is_busy("runs") {
+            return Vec::new();
+        }
+        self.runs.looked_ms = self.now_ms;
+        let (places, before, here) = (self.places.clone(), self.runs.listing.clone(), self.options.here.clone());
+        let first = !self.runs.listed;
+        vec![Work::stream("runs", move |outlet| {
+            let mut told = Instant::now();
+            let listing = before.refreshed(&places, &mut |so_far| {
+                if !first || told.elapsed() < PIECE {
+                    return true;
+                }
+                told = Instant::now();
+                let so_far = so_far.clone();
+                outlet.send(move |_: &mut (), shared: &mut Self| {
+                    shared.runs.listing = so_far;
+                    vec![Command::Changed(Change::Runs { first: false, news: false })]
+                })
+            });
+            let demonstration =
+                here.ancestors().map(|folder| folder.join("sample-data/finished-run")).find(|run| run.join("run.toml").is_file());
+            outlet.send(move |_: &mut (), shared: &mut Self| {
+                let news = listing.read > 0;
+                (shared.runs.listed, shared.runs.demonstration, shared.runs.listing) = (true, demonstration, listing);
+                vec![Command::Changed(Change::Runs { first, news })]
+            });
+        })]
     }
 
     /// The run of the screens Live, Scores and Eval.

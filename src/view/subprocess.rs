@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::app::Model;
 use super::options::Options;
+use super::shared::Shared;
 use crate::score::given_threads;
 
 /// How often a running program looks whether it is still wanted.
@@ -76,15 +76,15 @@ impl Ended {
 }
 
 /// How the open task is named to the program; `None` where none is open.
-pub fn task_argument(model: &Model) -> Option<String> {
-    let task = &model.shared.task.as_ref()?.task;
-    Some(task.folder().map_or_else(|| task.name.clone(), |folder| model.shared.options.here.join(folder).display().to_string()))
+pub fn task_argument(shared: &Shared) -> Option<String> {
+    let task = &shared.task.as_ref()?.task;
+    Some(task.folder().map_or_else(|| task.name.clone(), |folder| shared.options.here.join(folder).display().to_string()))
 }
 
 impl Call {
     /// A call from where the view was started.
-    pub fn of<A: Into<String>>(model: &Model, arguments: impl IntoIterator<Item = A>) -> Self {
-        let Options { program, here, .. } = &model.shared.options;
+    pub fn of<A: Into<String>>(options: &Options, arguments: impl IntoIterator<Item = A>) -> Self {
+        let Options { program, here, .. } = options;
         Self { program: program.clone(), here: here.clone(), arguments: arguments.into_iter().map(Into::into).collect() }
     }
 

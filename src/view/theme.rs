@@ -5,6 +5,7 @@ use ratatui::style::{Color, Style};
 use super::colour;
 use super::style_role::Role;
 use super::terminal_capability::ColourDepth;
+use crate::run::Status;
 
 /// Styles by role. Meaning never hangs on colour alone: whoever draws adds a word or a glyph.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +71,22 @@ impl Theme {
             "valid" => Role::Valid,
             "invalid" => Role::Invalid,
             _ => Role::Unparsable,
+        }
+    }
+
+    /// A state's mark and role, by its cause; the word stands beside it.
+    pub fn status_mark(&self, status: Status, cause: Option<&str>) -> (&'static str, Role) {
+        match status {
+            status if status.was_asked_for(cause) => (self.glyph("■", "#"), Role::Text),
+            Status::Created => (self.glyph("○", "o"), Role::Faint),
+            Status::Waiting => (self.glyph("◌", "~"), Role::Warning),
+            Status::Starting => (self.glyph("◐", "+"), Role::Accent),
+            Status::Running => (self.glyph("●", "*"), Role::Accent),
+            Status::Paused => (self.glyph("‖", "="), Role::Warning),
+            Status::Stopping => (self.glyph("◑", "-"), Role::Accent),
+            Status::Finished => (self.glyph("✓", "v"), Role::Good),
+            Status::Failed => (self.glyph("✗", "x"), Role::Bad),
+            Status::Interrupted => (self.glyph("▲", "!"), Role::Warning),
         }
     }
 }

@@ -1,24 +1,20 @@
 //! Screen 7: base and trained, or any two or three passes, side by side on the same prompts.
 
-mod actions;
+pub mod actions;
 mod answers;
 mod chooser;
 mod draw;
 mod eval_job;
-mod mouse;
 mod prompts;
 mod summary;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use crossterm::event::{KeyCode, KeyEvent};
-
-use super::{Change, ScreenDef};
 use crate::report::{Asked, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
-use crate::view::app::Model;
-use crate::view::message::{Command, Work};
-use crate::view::screens::Screen;
+use crate::view::message::{Command, Part, Work};
+use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -57,10 +53,32 @@ pub struct Eval {
     summary_top: usize,
     /// Side by side or one below the other; `None`: as the width allows.
     side_by_side: Option<bool>,
-    chooser: Option<chooser::Chooser>,
-    started: Option<eval_job::EvalJob>,
+    chooser: Option<Chooser>,
+    started: Option<EvalJob>,
     /// Whether evals of earlier sessions were looked for.
     looked: bool,
+}
+
+/// What is chosen from.
+#[derive(Debug, Default)]
+struct Chooser {
+    /// Runs, newest first, then evals that were started on their own.
+    folders: Vec<(PathBuf, String)>,
+    folder: Cursor,
+    /// The passes of the folder that is open.
+    passes: Option<Result<Vec<EvalId>, String>>,
+    pass: Cursor,
+    picked: Vec<EvalId>,
+}
+
+/// An eval that goes on, started in this session or in an earlier one.
+#[derive(Debug)]
+struct EvalJob {
+    folder: PathBuf,
+    /// Whether its process, where it is one of this session, has ended.
+    ended: Arc<AtomicBool>,
+    /// What it said last.
+    told: String,
 }
 
 /// In which order prompts stand.
@@ -119,41 +137,9 @@ impl Default for Eval {
     }
 }
 
-pub const PARTS: ScreenDef = ScreenDef {
-    title: "Eval",
-    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",
-    panes: &[SUMMARY, PROMPTS, ANSWERS],
-    actions: actions::ACTIONS,
-    pane: |model| if model.eval.chooser.is_some() { CHOOSER } else { model.eval.pane },
-    focus: |model, pane| {
-        if model.eval.chooser.is_none() {
-            model.eval.pane = pane;
-        }
-    },
-    is_typing: |model| model.eval.typing,
-    takes_tab: |_| false,
-    typed,
-    pasted: |model, text| {
-        if model.eval.typing {
-            model.eval.filter.paste(text);
-            model.eval.arrange();
-        }
-        Vec::new()
-    },
-    mouse: mouse::mouse,
-    opens: mouse::opens,
-    entered: |model| {
-        let of_another_run = model.eval.chosen.is_empty() && model.eval.run != model.shared.current;
-        let stale = of_another_run || is_rescored_by_another(model);
-        let mut commands = eval_job::find(model);
-        if stale || (model.eval.loaded.is_none() && model.shared.current.is_some()) {
-            commands.extend(read(model));
-        }
-        commands
-    },
-    changed,
-    draw: draw::draw,
-};
+impl Part for Eval {
+    type Shared = Shared;
+}
 
 impl Eval {
     fn versus(&self) -> Option<&Arc<Versus>> {
@@ -219,41 +205,41 @@ fn has_word(versus: &Versus, asked: &Asked, pair: &PairedComparison, word: &str)
 }
 
 /// Whether the schema in the editor has changed since the passes were scored again.
-fn is_rescored_by_another(model: &Model) -> bool {
-    model.eval.rescored.is_some_and(|version| version != model.shared.draft.version)
+fn is_rescored_by_another(eval: &Eval, shared: &Shared) -> bool {
+    eval.rescored.is_some_and(|version| version != shared.draft.version)
 }
 
 /// Score the passes again by the schema in the editor, or show them as the runs recorded them.
-fn rescore(model: &mut Model) -> Vec<Command> {
-    let version = model.shared.draft.version;
-    model.eval.rescored = if model.eval.rescored.is_some() { None } else { Some(version) };
-    model.shared.say(match model.eval.rescored {
+fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let version = shared.draft.version;
+    eval.rescored = if eval.rescored.is_some() { None } else { Some(version) };
+    shared.say(match eval.rescored {
         Some(_) => "scores: schema in the editor (r shows recorded scores)",
         None => "scores: as recorded",
     });
-    read(model)
+    read(eval, shared)
 }
 
 /// Compare passes that somebody chose, and show them.
-pub fn show(model: &mut Model, passes: Vec<EvalId>) -> Vec<Command> {
-    model.eval.chosen = passes;
-    read(model)
+pub fn show(eval: &mut Eval, shared: &mut Shared, passes: Vec<EvalId>) -> Vec<Command> {
+    eval.chosen = passes;
+    read(eval, shared)
 }
 
 /// Read what is to be shown, beside the view.
-fn read(model: &mut Model) -> Vec<Command> {
-    let chosen = model.eval.chosen.clone();
-    let run = model.shared.current.clone();
-    model.eval.run.clone_from(&run);
-    model.eval.passes_seen = model.shared.current_run().map_or(0, |run| run.history.evals.len());
+fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let chosen = eval.chosen.clone();
+    let run = shared.current.clone();
+    eval.run.clone_from(&run);
+    eval.passes_seen = shared.current_run().map_or(0, |run| run.history.evals.len());
     if chosen.is_empty() && run.is_none() {
-        model.eval.loaded = None;
+        eval.loaded = None;
         return Vec::new();
     }
-    let draft = &model.shared.draft;
-    let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| model.eval.rescored.is_some());
-    model.eval.rescored = model.eval.rescored.map(|_| draft.version);
-    vec![Work::once(
+    let draft = &shared.draft;
+    let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| eval.rescored.is_some());
+    eval.rescored = eval.rescored.map(|_| draft.version);
+    vec![Work::on(
         "eval",
         move || -> Result<Versus, ReportError> {
             let passes = match (chosen.is_empty(), run) {
@@ -265,77 +251,14 @@ fn read(model: &mut Model) -> Vec<Command> {
                 None => Versus::read(&passes),
             }
         },
-        |model, versus| {
-            model.eval.is_of_other_schemas = matches!(versus, Err(ReportError::OtherSchemas(_)));
+        |eval: &mut Eval, _, versus| {
+            eval.is_of_other_schemas = matches!(versus, Err(ReportError::OtherSchemas(_)));
             let versus = versus.map_err(|error| error.to_string());
             let pairs = versus.as_ref().map_or(1, |versus| versus.pairs.len());
-            model.eval.pair = model.eval.pair.min(pairs.saturating_sub(1));
-            model.eval.loaded = Some(versus.map(Arc::new));
-            model.eval.arrange();
+            eval.pair = eval.pair.min(pairs.saturating_sub(1));
+            eval.loaded = Some(versus.map(Arc::new));
+            eval.arrange();
             Vec::new()
         },
     )]
-}
-
-fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
-    match change {
-        Change::Schema if model.shared.screen == Screen::Eval && is_rescored_by_another(model) => read(model),
-        Change::CurrentRun => {
-            model.eval.chosen.clear();
-            model.eval.rescored = None;
-            model.eval.loaded = None;
-            model.eval.run = None;
-            if model.shared.screen == Screen::Eval { read(model) } else { Vec::new() }
-        }
-        Change::RunNews if model.eval.chosen.is_empty() && model.eval.run == model.shared.current => {
-            let passes = model.shared.current_run().map_or(0, |run| run.history.evals.len());
-            if passes != model.eval.passes_seen && model.eval.run.is_some() { read(model) } else { Vec::new() }
-        }
-        Change::Second => eval_job::look(model),
-        _ => Vec::new(),
-    }
-}
-
-fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    if model.eval.typing {
-        match event.code {
-            KeyCode::Enter | KeyCode::Down => model.eval.typing = false,
-            _ if model.eval.filter.key(event) => model.eval.arrange(),
-            _ => {}
-        }
-        return Vec::new();
-    }
-    let page = draw::page_rows(model);
-    if model.eval.chooser.is_some() {
-        return chooser::key(model, event, page);
-    }
-    let length = model.eval.shown.len();
-    let eval = &mut model.eval;
-    match eval.pane {
-        PROMPTS => {
-            if eval.cursor.key(event, page, length) {
-                eval.top = 0;
-            }
-        }
-        pane => match event.code {
-            KeyCode::Right | KeyCode::Char('l') => go(model, 1),
-            KeyCode::Left | KeyCode::Char('h') => go(model, -1),
-            _ => {
-                let lines = draw::lines_of(model, pane);
-                let top = if pane == ANSWERS { &mut model.eval.top } else { &mut model.eval.summary_top };
-                let mut scroll = Cursor { index: *top };
-                if scroll.key(event, page, lines) {
-                    *top = scroll.index;
-                }
-            }
-        },
-    }
-    Vec::new()
-}
-
-/// To another prompt of the list.
-fn go(model: &mut Model, by: isize) {
-    let length = model.eval.shown.len();
-    model.eval.cursor.go(by, length);
-    model.eval.top = 0;
 }

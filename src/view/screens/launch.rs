@@ -1,6 +1,6 @@
 //! Screen: the form of a new run, what the run would take, and its start.
 
-mod actions;
+pub mod actions;
 mod chooser;
 pub mod context;
 pub mod device_choice;
@@ -11,23 +11,21 @@ pub mod form;
 mod key_help;
 mod start_run;
 
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Change, ScreenDef};
-use crate::config::{Assignments, Key, Kind, ResolvedConfig};
+use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
 use crate::plan::SignalReport;
-use crate::view::app::Model;
-use crate::view::message::Command;
-use crate::view::screens::Screen;
+use crate::run::{DeviceChoice, RunFolders};
+use crate::task::Task;
+use crate::view::message::{Command, Part, Work};
+use crate::view::shared::{NewRun, Shared};
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
-use chooser::Chooser;
 use context::{LaunchContext, Origin};
 use device_choice::Choice;
 use forecast::{Forecast, ForecastJob, ForecastResult};
-use form::{Form, Row, Values};
+use form::{Form, Row, Values, group_of, values_of};
 
 /// The screen's own part of the model.
 #[derive(Debug, Default)]
@@ -74,224 +72,90 @@ pub struct Launch {
     pub failure: Option<String>,
 }
 
-const FORM: &str = "form";
-const FORECAST: &str = "forecast";
-/// Devices are looked at anew so often while the screen is in front, seconds.
-const LOOK_SECONDS: u64 = 5;
-
-pub const PARTS: ScreenDef = ScreenDef {
-    title: "Launch",
-    help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
-           starts. The run continues after you quit.",
-    panes: &[FORM, FORECAST],
-    actions: actions::ACTIONS,
-    pane: |model| if model.launch.in_forecast { FORECAST } else { FORM },
-    focus: |model, pane| model.launch.in_forecast = pane == FORECAST,
-    is_typing: |model| model.launch.edit.is_some() || model.launch.filtering || model.launch.chooser.is_some(),
-    takes_tab: |_| false,
-    typed,
-    pasted,
-    mouse,
-    opens: |model, (column, row)| draw::is_over_form(model, column, row),
-    entered,
-    changed,
-    draw: draw::draw,
-};
-
-fn entered(model: &mut Model) -> Vec<Command> {
-    let mut commands = vec![device_choice::look(model)];
-    commands.extend(context::read_train(model));
-    commands.extend(context::look(model));
-    commands
+/// What is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The model to start from.
+    BaseModel,
+    Task,
 }
 
-fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
-    match change {
-        Change::Task => {
-            forecast::cancel(model);
-            let launch = &mut model.launch;
-            (launch.forecast, launch.signal, launch.failure) = (None, None, None);
-            (launch.train, launch.around) = (None, None);
-            let mut commands = context::read_train(model);
-            if model.shared.screen == Screen::Launch {
-                commands.extend(context::look(model));
-            }
-            commands
-        }
-        Change::File(_) => {
-            let launch = &mut model.launch;
-            launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
-            launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
-            Vec::new()
-        }
-        Change::Second
-            if model.shared.screen == Screen::Launch
-                && (model.shared.now_ms / 1000).is_multiple_of(LOOK_SECONDS)
-                && !model.shared.is_busy("launch.devices") =>
-        {
-            vec![device_choice::look(model)]
-        }
-        _ => Vec::new(),
+/// The open list.
+#[derive(Debug, Clone)]
+pub struct Chooser {
+    /// What is chosen.
+    pub what: What,
+    /// What was typed.
+    pub field: Field,
+    /// Where the cursor stands.
+    pub cursor: Cursor,
+}
+
+impl Chooser {
+    /// An open list, nothing typed.
+    pub fn new(what: What) -> Self {
+        Self { what, field: Field::default(), cursor: Cursor::default() }
     }
+}
+
+const FORM: &str = "form";
+const FORECAST: &str = "forecast";
+
+impl Launch {
+    /// The pane that has the focus.
+    fn focus(&self) -> &'static str {
+        if self.in_forecast { FORECAST } else { FORM }
+    }
+}
+
+impl Part for Launch {
+    type Shared = Shared;
 }
 
 /// Make the configuration of the form as it stands.
-pub fn refresh(model: &mut Model) -> Vec<Command> {
-    let layers = form::layers(model, &model.launch.form);
+pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    let layers = layers(launch, shared, &launch.form);
     let asked = layers.asked_base_model();
-    let task_problem = model.launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
+    let task_problem = launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
     match layers.resolve() {
         Ok(resolved) => {
-            model.launch.values = form::values_of(&resolved.config);
-            model.launch.resolved = Some(resolved);
-            model.launch.problem = task_problem;
+            launch.values = values_of(&resolved.config);
+            launch.resolved = Some(resolved);
+            launch.problem = task_problem;
         }
-        Err(error) => model.launch.problem = Some(task_problem.unwrap_or_else(|| error.to_string())),
+        Err(error) => launch.problem = Some(task_problem.unwrap_or_else(|| error.to_string())),
     }
-    if model.launch.origin.as_ref().is_some_and(|origin| origin.of == asked) {
+    publish(launch, shared);
+    if launch.origin.as_ref().is_some_and(|origin| origin.of == asked) {
         return Vec::new();
     }
-    vec![context::find_origin(model.shared.places.clone(), asked)]
+    vec![find_origin(shared.places.clone(), asked)]
 }
 
 /// Give a key a value; one that it has without the form is left to the layers below.
-pub fn set(model: &mut Model, name: &str, text: &str) -> Vec<Command> {
+pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> Vec<Command> {
     let Some(key) = Key::find(name) else { return Vec::new() };
     let text = text.trim();
-    let mut without = model.launch.form.clone();
+    let mut without = launch.form.clone();
     without.changed.remove(key.name);
-    let below = form::layers(model, &without).resolve().ok().and_then(|resolved| form::values_of(&resolved.config).remove(key.name));
+    let below = layers(launch, shared, &without).resolve().ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
     let is_below = below.is_some_and(|below| {
         key.kind.parse(text).ok().map(|value| value.to_string()) == key.kind.parse(&below).ok().map(|value| value.to_string())
     });
-    model.launch.form = without;
+    launch.form = without;
     if !is_below {
-        model.launch.form.changed.insert(key.name, text.to_owned());
+        launch.form.changed.insert(key.name, text.to_owned());
     }
-    refresh(model)
+    refresh(launch, shared)
 }
 
-fn typed(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    if model.launch.chooser.is_some() {
-        return chooser::key(model, event);
-    }
-    if model.launch.edit.is_some() {
-        return edit_key(model, event);
-    }
-    if model.launch.filtering {
-        return filter_key(model, event);
-    }
-    if model.launch.in_forecast {
-        let mut cursor = Cursor { index: model.launch.scroll };
-        cursor.key(event, model.shared.size.1 as usize, forecast_view::lines(model, 80).len());
-        model.launch.scroll = cursor.index;
-        return Vec::new();
-    }
-    let rows = form::rows(model).len();
-    let page = model.shared.size.1.saturating_sub(4) as usize;
-    model.launch.cursor.key(event, page, rows);
-    Vec::new()
-}
-
-fn edit_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    let (Some(mut field), Some(row)) = (model.launch.edit.take(), form::selected(model)) else { return Vec::new() };
-    match (event.code, row) {
-        (KeyCode::Esc, _) => return Vec::new(),
-        (KeyCode::Enter, Row::Name) => {
-            field.text().trim().clone_into(&mut model.launch.form.name);
-            return Vec::new();
-        }
-        // What does not fit the key itself is not taken; what does not go with another key is, since that may be what is set next.
-        (KeyCode::Enter, Row::Key(key)) if key.kind.parse(field.text()).is_ok() => return set(model, key.name, field.text()),
-        (KeyCode::Enter, _) => {}
-        _ => {
-            field.key(event);
-        }
-    }
-    model.launch.edit = Some(field);
-    Vec::new()
-}
-
-fn filter_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    match event.code {
-        KeyCode::Enter | KeyCode::Down | KeyCode::Up => model.launch.filtering = false,
-        KeyCode::Esc => {
-            model.launch.filtering = false;
-            model.launch.filter = Field::default();
-        }
-        _ => {
-            if model.launch.filter.key(event) {
-                model.launch.cursor = Cursor::default();
-            }
-        }
-    }
-    Vec::new()
-}
-
-fn pasted(model: &mut Model, text: &str) -> Vec<Command> {
-    let launch = &mut model.launch;
-    if let Some(chooser) = &mut launch.chooser {
-        chooser.field.paste(text);
-    } else if let Some(field) = &mut launch.edit {
-        field.paste(text);
-    } else if launch.filtering {
-        launch.filter.paste(text);
-    }
-    Vec::new()
-}
-
-/// Begin to change the row under the cursor.
-fn open(model: &mut Model) -> Vec<Command> {
-    match form::selected(model) {
-        None => {}
-        Some(Row::Start) => return start_or_say(model),
-        Some(Row::Preset | Row::Device) => return cycle(model, 1),
-        Some(Row::Task) => model.launch.chooser = Some(Chooser::new(chooser::What::Task)),
-        Some(Row::Name) => model.launch.edit = Some(Field::selected(&model.launch.form.name)),
-        Some(Row::Key(key)) => match key.kind {
-            _ if key.name == "base_model" => model.launch.chooser = Some(Chooser::new(chooser::What::BaseModel)),
-            Kind::Choice(_) | Kind::Flag => return cycle(model, 1),
-            _ => model.launch.edit = Some(Field::selected(&form::value(model, key))),
-        },
-    }
-    Vec::new()
-}
-
-fn start_or_say(model: &mut Model) -> Vec<Command> {
-    match start_run::blocked(model) {
-        Some(why) => {
-            model.shared.complain(why);
-            Vec::new()
-        }
-        None => start_run::start(model),
-    }
-}
-
-/// The next value of the row under the cursor; `by` is 1 or -1.
-fn cycle(model: &mut Model, by: isize) -> Vec<Command> {
-    match form::selected(model) {
-        Some(Row::Preset) => {
-            use crate::config::Preset;
-            let all: Vec<Option<Preset>> = std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)).collect();
-            model.launch.form.preset = stepped(&all, &model.launch.form.preset, by);
-            refresh(model)
-        }
-        Some(Row::Device) => {
-            model.launch.form.compute = device_choice::next(model, by);
-            Vec::new()
-        }
-        Some(Row::Key(key)) => {
-            let names: &[&str] = match key.kind {
-                Kind::Choice(names) => names,
-                Kind::Flag => &["false", "true"],
-                _ => return Vec::new(),
-            };
-            let now = form::value(model, key);
-            let next = stepped(names, &now.as_str(), by);
-            set(model, key.name, next)
-        }
-        _ => Vec::new(),
-    }
+/// Tell other screens of what a new run would be made.
+fn publish(launch: &Launch, shared: &mut Shared) {
+    shared.new_run = NewRun {
+        base_model: Key::find("base_model").map(|key| value(launch, shared, key)).unwrap_or_default(),
+        advantage: launch.resolved.as_ref().map(|resolved| resolved.config.advantage),
+        device: launch.form.device_arguments(),
+    };
 }
 
 fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
@@ -300,20 +164,118 @@ fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
     all.get(next).copied().unwrap_or_default()
 }
 
-fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
-    let rows = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(_) => return draw::clicked(model, event.column, event.row),
-        _ => return Vec::new(),
+/// The rows as they are shown: all, those that the filter finds, or only keys that are not at the table's default.
+fn rows(launch: &Launch, shared: &Shared) -> Vec<Row> {
+    let wanted = launch.filter.text().to_lowercase();
+    let found = |row: &Row| match row {
+        _ if wanted.is_empty() => true,
+        Row::Key(key) => key.name.contains(&wanted) || key.meaning.to_lowercase().contains(&wanted) || group_of(key).contains(&wanted),
+        other => other.title().contains(&wanted),
     };
-    if draw::is_over_forecast(model, event.column, event.row) {
-        model.launch.scroll = model.launch.scroll.saturating_add_signed(rows).min(forecast_view::lines(model, 80).len());
-    } else {
-        let length = form::rows(model).len();
-        model.launch.cursor.go(rows, length);
+    let differs = |row: &Row| match row {
+        Row::Key(key) if launch.only_different => source(launch, shared, key) != Source::Default,
+        _ => true,
+    };
+    let all = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device].into_iter().chain(KEYS.iter().map(Row::Key));
+    all.filter(found).filter(differs).collect()
+}
+
+/// The row under the cursor.
+fn selected(launch: &Launch, shared: &Shared) -> Option<Row> {
+    let rows = rows(launch, shared);
+    rows.get(launch.cursor.at(rows.len())?).copied()
+}
+
+/// The layers of which the run's configuration would be made.
+fn layers(launch: &Launch, _: &Shared, form: &Form) -> Layers {
+    let task = launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
+    let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
+    let asked = layers.asked_base_model();
+    layers.origin = launch.origin.as_ref().filter(|origin| origin.of == asked).and_then(|origin| origin.model.clone());
+    layers
+}
+
+/// The value that a key would have, as text; where the form does not resolve, the last that it had.
+fn value(launch: &Launch, _: &Shared, key: &Key) -> String {
+    if let Some(text) = launch.form.changed.get(key.name) {
+        return text.clone();
     }
-    Vec::new()
+    launch.values.get(key.name).cloned().unwrap_or_else(|| key.default.to_owned())
+}
+
+/// The layer that a key's value comes from.
+fn source(launch: &Launch, _: &Shared, key: &Key) -> Source {
+    if launch.form.changed.contains_key(key.name) {
+        return Source::Set;
+    }
+    let sources = launch.resolved.as_ref().map(|resolved| &resolved.sources);
+    sources.and_then(|sources| sources.get(key.name).cloned()).unwrap_or(Source::Default)
+}
+
+/// What is wrong with a text for a key: the key's own check, else what does not go together with the rest of the form.
+fn complaint(launch: &Launch, shared: &Shared, key: &'static Key, text: &str) -> Option<String> {
+    if let Err(expected) = key.kind.parse(text) {
+        return Some(format!("must be {expected}"));
+    }
+    let mut form = launch.form.clone();
+    form.changed.insert(key.name, text.trim().to_owned());
+    layers(launch, shared, &form).resolve().err().map(|error| error.to_string())
+}
+
+/// Read the task's own defaults again.
+pub(super) fn read_train(_: &Launch, shared: &Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    vec![Work::on(
+        "launch.train",
+        move || context::train_table(&open.task),
+        |launch: &mut Launch, shared, train| {
+            launch.train = Some(train);
+            refresh(launch, shared)
+        },
+    )]
+}
+
+/// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
+pub(super) fn look_around(_: &Launch, shared: &Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let (here, places) = (shared.options.here.clone(), shared.places.clone());
+    let read = move || context::LaunchContext {
+        tasks: Task::known_names(&here),
+        models: context::models(&open.task, &here, &places),
+        last: context::last_run(&open.task, &places),
+    };
+    vec![Work::on("launch.around", read, |launch: &mut Launch, _, around| {
+        launch.around = Some(around);
+        Vec::new()
+    })]
+}
+
+/// Find out where a base model came from.
+fn find_origin(places: RunFolders, base_model: String) -> Command {
+    let find = move || {
+        let model = context::origin(&base_model, &places);
+        Origin { of: base_model, model }
+    };
+    Work::on("launch.origin", find, |launch: &mut Launch, shared, origin| {
+        launch.origin = Some(origin);
+        refresh(launch, shared)
+    })
+}
+
+/// The choice of the form in words.
+fn chosen_device(launch: &Launch, _: &Shared) -> String {
+    let compute = launch.form.compute;
+    if compute == DeviceChoice::Any {
+        return "any GPU, else CPU".to_owned();
+    }
+    let known = launch.devices.iter().find(|choice| choice.compute == compute);
+    known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
+}
+
+/// The form's next device; `by` is 1 or -1.
+fn next_device(launch: &Launch, _: &Shared, by: isize) -> DeviceChoice {
+    let all: Vec<DeviceChoice> = std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute)).collect();
+    stepped(&all, &launch.form.compute, by)
 }
 
 /// The end of a text in a width of columns: of a path it says more than the beginning.

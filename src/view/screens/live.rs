@@ -1,6 +1,6 @@
 //! Screen: a run as it goes. What is looked at (step, group, completion, stretch of steps) is here; its folder draws it and acts on it.
 
-mod actions;
+pub mod actions;
 mod advantage;
 mod completion;
 mod curves;
@@ -18,11 +18,12 @@ mod prompt;
 mod rollouts;
 mod text_summary;
 
-use super::{Change, ScreenDef};
-use crate::view::app::Model;
-use crate::view::followed_run::{FollowedRun, latest_events};
-use crate::view::message::{Command, Work};
-use crate::view::screens::Screen;
+use std::collections::BTreeMap;
+
+use crate::score::Score;
+use crate::view::followed_run::FollowedRun;
+use crate::view::message::Part;
+use crate::view::shared::Shared;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// The screen's own part of the model.
@@ -36,9 +37,9 @@ pub struct Live {
     frozen: Option<u64>,
     group: Cursor,
     member: Cursor,
-    view: curves::View,
-    rollouts: rollouts::Rollouts,
-    failures: failures::Failures,
+    view: ChartView,
+    rollouts: Rollouts,
+    failures: Failures,
     /// How often the run had been resumed when these two were read.
     resumed: usize,
     overlay_cursor: Cursor,
@@ -56,9 +57,9 @@ impl Default for Live {
             frozen: None,
             group: Cursor::default(),
             member: Cursor::default(),
-            view: curves::View::default(),
-            rollouts: rollouts::Rollouts::default(),
-            failures: failures::Failures::default(),
+            view: ChartView::default(),
+            rollouts: Rollouts::default(),
+            failures: Failures::default(),
             resumed: 0,
             overlay_cursor: Cursor::default(),
             completion_top: 0,
@@ -78,21 +79,9 @@ const LOG: &str = "log";
 /// Not among the panes that the tab key visits: it lies over the chart while runs are chosen.
 const OVERLAY: &str = "overlay";
 
-pub const PARTS: ScreenDef = ScreenDef {
-    title: "Live",
-    help: "A run in progress: curves, the groups of a step with their completions, alerts, and controls. Letters below the chart: e eval, c checkpoint, \
-           n note, s other request. [ and ] go to the previous and the next step.",
-    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG],
-    actions: actions::ACTIONS,
-    pane: |model| model.live.pane,
-    focus: |model, pane| model.live.pane = pane,
-    mouse: navigation::mouse,
-    opens: navigation::opens,
-    entered: |model| if model.shared.current.is_none() { super::runs::look(model) } else { look(model) },
-    changed,
-    draw: draw::draw,
-    ..ScreenDef::PLAIN
-};
+impl Part for Live {
+    type Shared = Shared;
+}
 
 impl Live {
     /// The last step of a run that is shown.
@@ -106,46 +95,156 @@ impl Live {
     }
 }
 
-fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
-    match change {
-        Change::CurrentRun => {
-            let live = &mut model.live;
-            *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
-            let Some(run) = model.shared.current.clone() else { return Vec::new() };
-            let path = run.clone();
-            let mut commands = vec![Work::once(
-                "live.log",
-                move || latest_events(&path),
-                move |model, events| {
-                    // A run without a log yet has nothing older to tell.
-                    if let (Ok(events), Some(watched)) = (events, model.shared.watched.get_mut(&run)) {
-                        watched.remember(events);
-                    }
-                    Vec::new()
-                },
-            )];
-            commands.extend(look(model));
-            commands
-        }
-        Change::RunNews => {
-            let resumed = model.shared.current_run().map_or(0, |run| run.history.resumed);
-            let live = &mut model.live;
-            if live.resumed != resumed {
-                // Its steps may have been redone.
-                (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
-            }
-            if model.shared.screen == Screen::Live { look(model) } else { Vec::new() }
-        }
-        Change::Second if model.shared.screen == Screen::Live && rollouts::has_failed(model) => look(model),
-        _ => Vec::new(),
+/// Weights of the past, weakest first.
+const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
+/// The narrowest stretch of steps.
+const NARROWEST: u64 = 8;
+
+/// How the curves are looked at.
+#[derive(Debug, Clone)]
+struct ChartView {
+    /// Whether a cursor stands on the chart.
+    cursor: bool,
+    smoothing: usize,
+    log: bool,
+    /// Steps that are shown at once; `None` shows all.
+    width: Option<u64>,
+    /// The last of them; `None` is the latest.
+    end: Option<u64>,
+    /// What the large chart shows, among the subjects.
+    large: usize,
+    /// The first small chart.
+    small: usize,
+}
+
+impl Default for ChartView {
+    fn default() -> Self {
+        Self { cursor: false, smoothing: 1, log: false, width: None, end: None, large: 0, small: 1 }
     }
 }
 
-/// Ask for what the picture lacks: the texts of the step that is looked at.
-fn look(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.shared.current_run() else { return Vec::new() };
-    let step = model.live.at(run);
-    let mut commands = rollouts::wanted(model, step);
-    commands.extend(failures::wanted(model));
-    commands
+impl ChartView {
+    /// The same way of looking, at all steps of another run.
+    fn of_another_run(&self) -> Self {
+        Self { cursor: false, width: None, end: None, ..self.clone() }
+    }
+
+    /// First and last step that are shown of a run whose last is `last`.
+    fn steps(&self, last: u64) -> (u64, u64) {
+        let Some(width) = self.width else { return (0, last.max(1)) };
+        let end = self.end.unwrap_or(last).min(last).max(width.min(last));
+        (end.saturating_sub(width), end.max(1))
+    }
+
+    /// Half or twice as many steps, around `at`.
+    fn zoom(&mut self, last: u64, at: u64, nearer: bool) {
+        let (first, end) = self.steps(last);
+        let now = end - first;
+        let width = if nearer { (now / 2).max(NARROWEST.min(last.max(1))) } else { now.saturating_mul(2) };
+        if width >= last {
+            (self.width, self.end) = (None, None);
+            return;
+        }
+        self.width = Some(width);
+        self.end = if at >= last { None } else { Some((at + width / 2).clamp(width, last)) };
+    }
+
+    /// Everything again.
+    fn whole(&mut self) {
+        (self.width, self.end) = (None, None);
+    }
+
+    /// Half a width back or on.
+    fn pan(&mut self, last: u64, on: bool) {
+        let Some(width) = self.width else { return };
+        let (_, end) = self.steps(last);
+        let half = (width / 2).max(1);
+        let end = if on { end.saturating_add(half) } else { end.saturating_sub(half).max(width) };
+        self.end = (end < last).then_some(end);
+    }
+
+    /// Move the stretch so that a step is in it.
+    fn hold(&mut self, last: u64, at: u64) {
+        let (first, end) = self.steps(last);
+        if let Some(width) = self.width.filter(|_| !(first..=end).contains(&at)) {
+            let end = if at < first { at + width } else { at };
+            self.end = (end < last).then_some(end);
+        }
+    }
+
+    /// The next strength of smoothing, in words.
+    fn smooth_more(&mut self) -> String {
+        self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
+        match self.weight() {
+            weight if weight > 0.0 => format!("smoothed over about {:.0} steps (raw values behind)", 1.0 / (1.0 - weight)),
+            _ => "not smoothed".to_owned(),
+        }
+    }
+
+    fn weight(&self) -> f64 {
+        SMOOTHINGS[self.smoothing % SMOOTHINGS.len()]
+    }
+}
+
+/// Steps whose texts are kept.
+const STEPS_KEPT: usize = 6;
+
+/// What was read.
+#[derive(Debug, Default)]
+struct Rollouts {
+    /// By step; the texts, or why they cannot be read.
+    steps: BTreeMap<u64, Result<Vec<Sampled>, String>>,
+    /// Steps in the order in which they were read.
+    order: Vec<u64>,
+    /// The step that is being read.
+    reading: Option<u64>,
+}
+
+/// One group, without the tokens.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Sampled {
+    /// The prompt row's id.
+    prompt_id: String,
+    /// The prompt as the model read it.
+    prompt: String,
+    replaced: bool,
+    /// What the model wrote.
+    completions: Vec<Completion>,
+}
+
+/// One completion, without the tokens.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Completion {
+    text: String,
+    tokens: usize,
+    stop_reason: String,
+    reward: Option<f64>,
+    advantage: f64,
+    /// `None` where the run's scorer wrote something else.
+    score: Option<Score>,
+}
+
+impl Rollouts {
+    /// The groups of a step; `None` while they are read.
+    fn of(&self, step: u64) -> Option<&Result<Vec<Sampled>, String>> {
+        self.steps.get(&step)
+    }
+
+    fn keep(&mut self, step: u64, groups: Result<Vec<Sampled>, String>) {
+        if self.steps.insert(step, groups).is_none() {
+            self.order.push(step);
+        }
+        if self.order.len() > STEPS_KEPT {
+            let oldest = self.order.remove(0);
+            self.steps.remove(&oldest);
+        }
+    }
+}
+
+/// Shares of the kinds by step, as far as they were counted.
+#[derive(Debug, Default)]
+struct Failures {
+    counted: BTreeMap<u64, Vec<(&'static str, f64)>>,
+    /// The last step that was asked for.
+    asked: u64,
 }

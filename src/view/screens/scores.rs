@@ -1,10 +1,8 @@
 //! Screen: how completions score against the schema as it stands in the editor, alone, in groups, and over the stored steps of a run.
 
-mod actions;
+pub mod actions;
 mod draw;
-mod input;
 pub mod items;
-mod listing;
 mod sampling;
 mod score_details;
 pub mod scoring;
@@ -14,20 +12,16 @@ mod summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Change, ScreenDef};
 use crate::score::{FailureClass, Tier};
-use crate::view::app::Model;
-use crate::view::message::Command;
-use crate::view::screens::Screen;
+use crate::view::message::Part;
 use crate::view::shared::OpenTask;
+use crate::view::shared::Shared;
 use crate::view::subprocess::CancelToken;
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 use items::{Items, Rows, Written};
-use listing::Shown;
-pub use listing::{Order, TierFilter};
-use scoring::{Impact, Scored};
+use scoring::{Impact, Scored, holds};
 
 /// Where completions come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,55 +141,164 @@ const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
 
-pub const PARTS: ScreenDef = ScreenDef {
-    title: "Scores",
-    help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
-           Edits to the schema re-score them at once and show what would change in the run.",
-    panes: &[LIST, COMPLETION, SUMMARY],
-    actions: actions::ACTIONS,
-    pane: |model| model.scores.pane.unwrap_or(LIST),
-    focus: |model, pane| model.scores.pane = Some(pane),
-    is_typing: |model| model.scores.editor.is_some() || model.scores.filtering,
-    takes_tab: |_| false,
-    typed: input::typed,
-    pasted: input::pasted,
-    mouse: input::mouse,
-    opens: |model, (column, row)| draw::pane_at(model, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y),
-    entered,
-    changed,
-    draw: draw::draw,
-};
-
-fn entered(model: &mut Model) -> Vec<Command> {
-    if model.scores.is_old && !model.scores.items.all.is_empty() {
-        return source::rescore(model);
-    }
-    if model.scores.scored.is_none() { source::load(model) } else { Vec::new() }
+impl Part for Scores {
+    type Shared = Shared;
 }
 
-fn changed(model: &mut Model, change: &Change) -> Vec<Command> {
-    let is_here = model.shared.screen == Screen::Scores;
-    match change {
-        Change::Schema => {
-            model.scores.is_old = true;
-            if is_here { source::rescore(model) } else { Vec::new() }
+impl Scores {
+    /// The pane that has the focus.
+    fn focus(&self) -> &'static str {
+        self.pane.unwrap_or(LIST)
+    }
+}
+
+/// Which completions are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TierFilter {
+    #[default]
+    All,
+    /// Those of one tier.
+    Tier(Tier),
+    /// Those whose tier the schema's last change moved.
+    Moved,
+}
+
+/// In which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// As they come.
+    #[default]
+    Source,
+    /// The worst first.
+    Worst,
+    /// The best first.
+    Best,
+    /// The longest first.
+    Longest,
+}
+
+/// One line of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// The head of a group.
+    Group(usize),
+    /// A completion, by its place among all, and its number among those shown.
+    Completion(usize, usize),
+}
+
+impl TierFilter {
+    /// The next filter.
+    fn next(self) -> Self {
+        match self {
+            Self::All => Self::Tier(Tier::Unparsable),
+            Self::Tier(Tier::Unparsable) => Self::Tier(Tier::Invalid),
+            Self::Tier(Tier::Invalid) => Self::Tier(Tier::Valid),
+            Self::Tier(Tier::Valid) => Self::Moved,
+            Self::Moved => Self::All,
         }
-        Change::Task => {
-            let scores = &mut model.scores;
-            (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
-            scores.moved.clear();
-            listing::arrange(model);
-            if is_here { source::load(model) } else { Vec::new() }
+    }
+
+    /// In words; empty where all are shown.
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Tier(tier) => tier.name(),
+            Self::Moved => "changed by schema",
         }
-        Change::CurrentRun => {
-            source::forget_run(model);
-            if is_here && model.scores.source == Source::Step { source::load(model) } else { Vec::new() }
+    }
+}
+
+impl Order {
+    /// The next order.
+    fn next(self) -> Self {
+        match self {
+            Self::Source => Self::Worst,
+            Self::Worst => Self::Best,
+            Self::Best => Self::Longest,
+            Self::Longest => Self::Source,
         }
-        Change::RunNews
-            if is_here && model.scores.source == Source::Step && model.scores.scored.is_none() && !model.shared.is_busy("scores.items") =>
-        {
-            source::load(model)
+    }
+
+    /// In words; empty where they stand as they come.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "",
+            Self::Worst => "worst first",
+            Self::Best => "best first",
+            Self::Longest => "longest first",
         }
-        _ => Vec::new(),
+    }
+}
+
+/// Make the lines of the list anew: after every change of the scores, the filters or the order. Drawing and moving only read them.
+fn arrange(scores: &mut Scores, shared: &mut Shared) {
+    scores.shown = lines(scores, shared);
+}
+
+fn lines(scores: &Scores, _: &Shared) -> Vec<Shown> {
+    let Some(scored) = &scores.scored else { return Vec::new() };
+    let text = scores.filter.text().to_lowercase();
+    let mut places: Vec<usize> = (0..scored.scores.len()).filter(|place| is_wanted(scores, scored, &text, *place)).collect();
+    let reward = |place: &usize| scored.scores.get(*place).map_or(0.0, |score| score.reward);
+    let length = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.text.len());
+    match scores.order {
+        Order::Source => {}
+        Order::Worst => places.sort_by(|a, b| reward(a).total_cmp(&reward(b))),
+        Order::Best => places.sort_by(|a, b| reward(b).total_cmp(&reward(a))),
+        Order::Longest => places.sort_by_key(|place| std::cmp::Reverse(length(place))),
+    }
+    // Sorting is stable, so groups stay together in the order in which their first completion comes.
+    let group = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.group);
+    if !scores.is_flat {
+        places.sort_by_key(group);
+    }
+    let mut lines = Vec::new();
+    let mut last = None;
+    for (number, place) in places.into_iter().enumerate() {
+        let group = group(&place);
+        if !scores.is_flat && last != Some(group) {
+            lines.push(Shown::Group(group));
+            last = Some(group);
+        }
+        lines.push(Shown::Completion(place, number));
+    }
+    lines
+}
+
+fn is_wanted(scores: &Scores, scored: &Scored, text: &str, place: usize) -> bool {
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return false };
+    let tier = match scores.only {
+        TierFilter::All => true,
+        TierFilter::Tier(tier) => score.tier == tier,
+        TierFilter::Moved => scores.moved.get(place).is_some_and(Option::is_some),
+    };
+    let name = scored.items.groups.get(item.group).map_or("", String::as_str);
+    tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, text)
+}
+
+/// How many completions the list shows.
+fn length(scores: &Scores, _: &Shared) -> usize {
+    // The last line is a completion: no group is shown without one.
+    match scores.shown.last() {
+        Some(Shown::Completion(_, number)) => number + 1,
+        _ => 0,
+    }
+}
+
+/// The place among all of the completion under the cursor.
+fn selected(scores: &Scores, shared: &Shared) -> Option<usize> {
+    let at = scores.cursor.at(length(scores, shared))?;
+    scores.shown.iter().find_map(|line| match line {
+        Shown::Completion(place, number) if *number == at => Some(*place),
+        _ => None,
+    })
+}
+
+/// The next kind of failure among those that occur; after the last, all.
+fn next_class(scores: &Scores) -> Option<FailureClass> {
+    let failures = &scores.scored.as_ref()?.tally.failures;
+    match scores.class {
+        None => failures.first().map(|(class, _)| *class),
+        Some(now) => failures.iter().map(|(class, _)| *class).find(|class| *class > now),
     }
 }

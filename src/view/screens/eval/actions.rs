@@ -1,77 +1,123 @@
 //! The actions of the comparison.
 
-use super::{ANSWERS, CHOOSER, PROMPTS, chooser, eval_job, read, rescore};
+use super::{
+    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, prompts, read, rescore, summary,
+};
 use crate::report::{Outcome, versus_html};
-use crate::view::action::{Action, Place};
-use crate::view::app::Model;
-use crate::view::message::{Command, Work};
-use crate::view::popup::{Ask, Popup};
+use crate::view::action::Place;
+use crate::view::export;
+use crate::view::message::{Change, Command};
+use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
-use crate::view::screens::runs;
+use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
+use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::layout::{Margin, Position};
+
+type Action = screen::Action<Eval>;
+
+/// The screen.
+pub const SCREEN: Definition<Eval> = Definition {
+    title: "Eval",
+    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",
+    panes: &[SUMMARY, PROMPTS, ANSWERS],
+    actions: ACTIONS,
+    pane: |eval| if eval.chooser.is_some() { CHOOSER } else { eval.pane },
+    focus: |eval, _, pane| {
+        if eval.chooser.is_none() {
+            eval.pane = pane;
+        }
+    },
+    is_typing: |eval| eval.typing,
+    typed,
+    pasted: |eval, _, text| {
+        if eval.typing {
+            eval.filter.paste(text);
+            eval.arrange();
+        }
+        Vec::new()
+    },
+    mouse,
+    opens,
+    entered: |eval, shared| {
+        let of_another_run = eval.chosen.is_empty() && eval.run != shared.current;
+        let stale = of_another_run || is_rescored_by_another(eval, shared);
+        let mut commands = eval_job::find(eval, shared);
+        if stale || (eval.loaded.is_none() && shared.current.is_some()) {
+            commands.extend(read(eval, shared));
+        }
+        commands
+    },
+    changed,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
 
 const HERE: Place = Place::On(Screen::Eval);
 const CHOOSING: Place = Place::In(Screen::Eval, CHOOSER);
 
 /// The screen's part of the table.
-pub(super) const ACTIONS: &[Action] = &[
+const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.open", "Open", "open", &["enter", "right", "l"], CHOOSING, chooser::enter),
     Action::new("eval.chooser.pick", "Toggle selection", "select", &["space"], CHOOSING, chooser::pick),
     Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare).unless(chooser::no_compare),
     Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
-    Action::new("eval.read", "Show answers", "read", &["enter"], Place::In(Screen::Eval, PROMPTS), |model| {
-        model.eval.pane = ANSWERS;
-        model.eval.top = 0;
+    Action::new("eval.read", "Show answers", "read", &["enter"], Place::In(Screen::Eval, PROMPTS), |eval, _| {
+        eval.pane = ANSWERS;
+        eval.top = 0;
         Vec::new()
     })
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
-    Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |model| only(model, Some(Outcome::Fixed))).unless(nothing),
-    Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |model| only(model, Some(Outcome::Broken))).unless(nothing),
-    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |model| only(model, Some(Outcome::Neither))).unless(nothing),
-    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |model| only(model, Some(Outcome::Both))).unless(nothing),
-    Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |model| {
-        model.eval.filter = Field::default();
-        only(model, None)
+    Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| only(eval, Some(Outcome::Fixed)))
+        .unless(nothing),
+    Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |eval, _| only(eval, Some(Outcome::Broken)))
+        .unless(nothing),
+    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |eval, _| only(eval, Some(Outcome::Neither))).unless(nothing),
+    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |eval, _| only(eval, Some(Outcome::Both))).unless(nothing),
+    Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |eval, _| {
+        eval.filter = Field::default();
+        only(eval, None)
     })
     .unless(nothing),
-    Action::new("eval.filter", "Filter prompts", "filter", &["/"], HERE, |model| {
-        model.eval.typing = true;
-        model.eval.pane = PROMPTS;
+    Action::new("eval.filter", "Filter prompts", "filter", &["/"], HERE, |eval, _| {
+        eval.typing = true;
+        eval.pane = PROMPTS;
         Vec::new()
     })
     .also(&["find", "search"])
     .asking()
     .unless(nothing),
-    Action::new("eval.sort", "Cycle sort order", "sort", &["s"], HERE, |model| {
-        model.eval.sort = model.eval.sort.next();
-        model.eval.arrange();
-        let name = model.eval.sort.name();
-        model.shared.say(format!("prompts: {name}"));
+    Action::new("eval.sort", "Cycle sort order", "sort", &["s"], HERE, |eval, shared| {
+        eval.sort = eval.sort.next();
+        eval.arrange();
+        let name = eval.sort.name();
+        shared.say(format!("prompts: {name}"));
         Vec::new()
     })
     .unless(nothing),
     Action::new("eval.choose", "Choose evals", "choose", &["o"], HERE, chooser::open),
-    Action::new("eval.pair", "Next pair", "pair", &["p"], HERE, |model| {
-        let pairs = model.eval.versus().map_or(1, |versus| versus.pairs.len());
-        model.eval.pair = (model.eval.pair + 1) % pairs.max(1);
-        model.eval.arrange();
+    Action::new("eval.pair", "Next pair", "pair", &["p"], HERE, |eval, _| {
+        let pairs = eval.versus().map_or(1, |versus| versus.pairs.len());
+        eval.pair = (eval.pair + 1) % pairs.max(1);
+        eval.arrange();
         Vec::new()
     })
-    .unless(|model| {
-        let several = model.eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
-        nothing(model).or_else(|| (!several).then(|| "only two evals are compared: choose three with o".to_owned()))
+    .unless(|eval, shared| {
+        let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
+        nothing(eval, shared).or_else(|| (!several).then(|| "only two evals are compared: choose three with o".to_owned()))
     }),
-    Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |model| {
-        let now = super::answers::is_side_by_side(model);
-        model.eval.side_by_side = Some(!now);
+    Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
+        let now = answers::is_side_by_side(eval, shared);
+        eval.side_by_side = Some(!now);
         Vec::new()
     })
     .unless(nothing),
-    Action::new("eval.copy", "Copy second answer", "copy", &["y"], HERE, |model| copy(model, true))
+    Action::new("eval.copy", "Copy second answer", "copy", &["y"], HERE, |eval, _| copy(eval, true))
         .also(&["yank", "clipboard"])
         .unless(nothing),
-    Action::new("eval.copy_first", "Copy first answer", "", &["Y"], HERE, |model| copy(model, false)).unless(nothing),
+    Action::new("eval.copy_first", "Copy first answer", "", &["Y"], HERE, |eval, _| copy(eval, false)).unless(nothing),
     Action::new("eval.html", "Export HTML", "", &["w"], HERE, html).also(&["export", "report"]).asking().unless(nothing),
     Action::new("eval.start", "Run eval", "eval", &["E"], HERE, eval_job::ask).also(&["run eval"]).asking().unless(eval_job::no_start),
     Action::new("eval.rescore", "Re-score with editor schema", "", &["r"], HERE, rescore)
@@ -81,14 +127,14 @@ pub(super) const ACTIONS: &[Action] = &[
 ];
 
 /// Why the passes cannot be scored again.
-fn no_rescoring(model: &Model) -> Option<String> {
-    let no_schema = || model.shared.scorer().is_none().then(|| "no schema has compiled yet: see Schema (f2)".to_owned());
-    nothing(model).filter(|_| !model.eval.is_of_other_schemas && model.eval.rescored.is_none()).or_else(no_schema)
+fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
+    let no_schema = || shared.scorer().is_none().then(|| "no schema has compiled yet: see Schema (f2)".to_owned());
+    nothing(eval, shared).filter(|_| !eval.is_of_other_schemas && eval.rescored.is_none()).or_else(no_schema)
 }
 
 /// Why there is nothing to act on.
-fn nothing(model: &Model) -> Option<String> {
-    match &model.eval.loaded {
+fn nothing(eval: &Eval, _: &Shared) -> Option<String> {
+    match &eval.loaded {
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(error.clone()),
         None => Some("nothing to compare: open a run on screen 1, or choose evals with o".to_owned()),
@@ -96,19 +142,18 @@ fn nothing(model: &Model) -> Option<String> {
 }
 
 /// Only prompts of which this became; the same again takes the filter away.
-pub(super) fn only(model: &mut Model, outcome: Option<Outcome>) -> Vec<Command> {
-    model.eval.only = if model.eval.only == outcome { None } else { outcome };
-    model.eval.arrange();
+fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
+    eval.only = if eval.only == outcome { None } else { outcome };
+    eval.arrange();
     Vec::new()
 }
 
 /// The nearest thing that can be left.
-fn leave(model: &mut Model) -> Vec<Command> {
-    let eval = &mut model.eval;
+fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if eval.typing {
         eval.typing = false;
-    } else if model.shared.zoomed {
-        model.shared.zoomed = false;
+    } else if shared.zoomed {
+        shared.zoomed = false;
     } else if eval.pane != PROMPTS {
         eval.pane = PROMPTS;
     } else if !eval.filter.text().is_empty() || eval.only.is_some() {
@@ -117,13 +162,12 @@ fn leave(model: &mut Model) -> Vec<Command> {
         eval.arrange();
     } else if !eval.chosen.is_empty() {
         eval.chosen.clear();
-        return read(model);
+        return read(eval, shared);
     }
     Vec::new()
 }
 
-fn copy(model: &mut Model, second: bool) -> Vec<Command> {
-    let eval = &model.eval;
+fn copy(eval: &mut Eval, second: bool) -> Vec<Command> {
     let text = eval.versus().and_then(|versus| {
         let (pair, asked) = (eval.pair(versus)?, eval.asked(versus)?);
         Some(versus.record(asked, if second { pair.second } else { pair.first })?.completion.clone())
@@ -131,13 +175,128 @@ fn copy(model: &mut Model, second: bool) -> Vec<Command> {
     text.into_iter().map(Command::Copy).collect()
 }
 
-fn html(model: &mut Model) -> Vec<Command> {
-    let Some(versus) = model.eval.versus().cloned() else { return Vec::new() };
-    let here = model.shared.options.here.clone();
-    let proposed = here.join(format!("{}-comparison.html", versus.passes[0].task)).display().to_string();
-    model.shared.popup = Some(Popup::Ask(Ask::new("Export", "HTML file:", &proposed, move |_, file| {
-        let file = runs::written_path(&file, &here);
-        vec![Work::once("eval.html", move || runs::written(&file, versus_html(&versus)), runs::told)]
-    })));
+fn html(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(versus) = eval.versus().cloned() else { return Vec::new() };
+    let name = format!("{}-comparison.html", versus.passes[0].task);
+    shared.popup = Some(export::ask(shared, "HTML file:", &name, "eval.html", move || versus_html(&versus)));
+    Vec::new()
+}
+
+fn changed(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Schema if shared.screen == Screen::Eval && is_rescored_by_another(eval, shared) => read(eval, shared),
+        Change::CurrentRun => {
+            eval.chosen.clear();
+            eval.rescored = None;
+            eval.loaded = None;
+            eval.run = None;
+            if shared.screen == Screen::Eval { read(eval, shared) } else { Vec::new() }
+        }
+        Change::RunNews if eval.chosen.is_empty() && eval.run == shared.current => {
+            let passes = shared.current_run().map_or(0, |run| run.history.evals.len());
+            if passes != eval.passes_seen && eval.run.is_some() { read(eval, shared) } else { Vec::new() }
+        }
+        Change::Second => eval_job::look(eval, shared),
+        _ => Vec::new(),
+    }
+}
+
+fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if eval.typing {
+        match event.code {
+            KeyCode::Enter | KeyCode::Down => eval.typing = false,
+            _ if eval.filter.key(event) => eval.arrange(),
+            _ => {}
+        }
+        return Vec::new();
+    }
+    let page = draw::page_rows(eval, shared);
+    if eval.chooser.is_some() {
+        return chooser::key(eval, event, page);
+    }
+    let length = eval.shown.len();
+    match eval.pane {
+        PROMPTS => {
+            if eval.cursor.key(event, page, length) {
+                eval.top = 0;
+            }
+        }
+        pane => match event.code {
+            KeyCode::Right | KeyCode::Char('l') => go(eval, 1),
+            KeyCode::Left | KeyCode::Char('h') => go(eval, -1),
+            _ => {
+                let lines = draw::lines_of(eval, shared, pane);
+                let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
+                let mut scroll = Cursor { index: *top };
+                if scroll.key(event, page, lines) {
+                    *top = scroll.index;
+                }
+            }
+        },
+    }
+    Vec::new()
+}
+
+/// To another prompt of the list.
+fn go(eval: &mut Eval, by: isize) {
+    let length = eval.shown.len();
+    eval.cursor.go(by, length);
+    eval.top = 0;
+}
+
+/// Lines that the wheel turns.
+const WHEEL: isize = 3;
+
+fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let by = match event.kind {
+        MouseEventKind::ScrollDown => 1,
+        MouseEventKind::ScrollUp => -1,
+        MouseEventKind::Down(_) => return click(eval, shared, Position { x: event.column, y: event.row }),
+        _ => return Vec::new(),
+    };
+    if eval.chooser.is_some() {
+        chooser::go(eval, by);
+        return Vec::new();
+    }
+    let pane = draw::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
+    if pane == PROMPTS {
+        go(eval, by);
+        return Vec::new();
+    }
+    let lines = draw::lines_of(eval, shared, pane);
+    let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
+    let mut scroll = Cursor { index: *top };
+    scroll.go(by * WHEEL, lines);
+    *top = scroll.index;
+    Vec::new()
+}
+
+/// Whether a double click opens what is under it.
+fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
+    match eval.chooser {
+        Some(_) => chooser::row_at(eval, draw::body(shared), row).is_some(),
+        None => draw::pane_at(eval, shared, (column, row).into()).is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
+    }
+}
+
+fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> {
+    if eval.chooser.is_some() {
+        chooser::click(eval, draw::body(shared), place.y);
+        return Vec::new();
+    }
+    let (Some((pane, area)), Some(versus)) = (draw::pane_at(eval, shared, place), eval.versus().cloned()) else { return Vec::new() };
+    if pane == SUMMARY {
+        // The focus would give the short summary the whole screen, and take the cell away from under the pointer.
+        if let Some(outcome) = summary::outcome_at(eval, shared, &versus, area, place) {
+            return only(eval, Some(outcome));
+        }
+    }
+    if pane == PROMPTS
+        && let Some(index) = prompts::at(eval, area.inner(Margin::new(1, 1)), place)
+    {
+        eval.cursor.index = index;
+        eval.top = 0;
+    }
+    eval.pane = pane;
     Vec::new()
 }

@@ -6,11 +6,11 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
-use super::{ANSWERS, draw};
+use super::{ANSWERS, Eval, draw};
 use crate::report::{Asked, PairedComparison, Versus};
 use crate::run::EvalRecord;
-use crate::view::app::Model;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::diff::{difference, headings, side_by_side, unified};
@@ -20,39 +20,38 @@ use crate::view::widgets::text_width::wrapped;
 const SIDES: usize = 76;
 
 /// Whether the answers stand side by side.
-pub(super) fn is_side_by_side(model: &Model) -> bool {
-    model.eval.side_by_side.unwrap_or(draw::answer_columns(model) >= SIDES)
+pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
+    eval.side_by_side.unwrap_or(draw::answer_columns(eval, shared) >= SIDES)
 }
 
 /// Draws the answers.
-pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let eval = &model.eval;
+pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let (pair, asked) = (eval.pair(versus), eval.asked(versus));
     let outcome = pair.zip(asked).and_then(|(pair, asked)| versus.outcome(asked, pair));
     let title = asked.map_or_else(
         || "answers".to_owned(),
         |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", |outcome| outcome.name().trim_end_matches('s'))),
     );
-    let frame_of_pane = pane(&model.shared.theme, &title, eval.pane == ANSWERS);
+    let frame_of_pane = pane(&shared.theme, &title, eval.pane == ANSWERS);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     let (Some(pair), Some(asked)) = (pair, asked) else {
         frame.render_widget(Paragraph::new("no prompt selected"), inside);
         return;
     };
-    let lines = lines(model, versus, pair, asked, inside.width as usize);
+    let lines = lines(eval, shared, versus, pair, asked, inside.width as usize);
     let top = eval.top.min(lines.len().saturating_sub(1));
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
 }
 
 /// How many lines there are to scroll through.
-pub(super) fn rows(model: &Model, versus: &Versus) -> usize {
-    let found = model.eval.pair(versus).zip(model.eval.asked(versus));
-    found.map_or(0, |(pair, asked)| lines(model, versus, pair, asked, draw::answer_columns(model)).len())
+pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus) -> usize {
+    let found = eval.pair(versus).zip(eval.asked(versus));
+    found.map_or(0, |(pair, asked)| lines(eval, shared, versus, pair, asked, draw::answer_columns(eval, shared)).len())
 }
 
-fn lines(model: &Model, versus: &Versus, pair: &PairedComparison, asked: &Asked, width: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn lines(eval: &Eval, shared: &Shared, versus: &Versus, pair: &PairedComparison, asked: &Asked, width: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else { return Vec::new() };
     let names = [versus.passes[pair.first].name.as_str(), versus.passes[pair.second].name.as_str()];
     let mut lines = Vec::new();
@@ -69,7 +68,7 @@ fn lines(model: &Model, versus: &Versus, pair: &PairedComparison, asked: &Asked,
     if before.completion == after.completion {
         lines.push(Line::styled("both answers are identical", theme.style(Role::Faint)));
     }
-    if is_side_by_side(model) {
+    if is_side_by_side(eval, shared) {
         lines.push(headings(theme, names[0], names[1], width));
         lines.extend(side_by_side(theme, &rows, width));
     } else {

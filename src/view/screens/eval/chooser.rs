@@ -8,46 +8,35 @@ use ratatui::layout::{Margin, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use crate::report::{EvalId, passes_of};
-use crate::view::app::Model;
+use super::{Chooser, Eval};
+use crate::report::passes_of;
 use crate::view::message::{Command, Work};
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
 use crate::view::widgets::text_width::fitted;
 
-/// What is chosen from.
-#[derive(Debug, Default)]
-pub(super) struct Chooser {
-    /// Runs, newest first, then evals that were started on their own.
-    folders: Vec<(PathBuf, String)>,
-    folder: Cursor,
-    /// The passes of the folder that is open.
-    passes: Option<Result<Vec<EvalId>, String>>,
-    pass: Cursor,
-    picked: Vec<EvalId>,
-}
-
 /// Begin to choose.
-pub(super) fn open(model: &mut Model) -> Vec<Command> {
-    let runs = model.runs.listing().entries().iter().rev().map(|entry| {
+pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let runs = shared.runs.listing.entries().iter().rev().map(|entry| {
         let row = entry.row.as_ref().ok();
         let name = row.map_or_else(String::new, |row| format!("  {} {}", row.directory.file().name, row.status.name()));
         (entry.path.clone(), format!("run   {}{name}", entry.id()))
     });
     let mut folders: Vec<(PathBuf, String)> = runs.collect();
     // The current run may lie outside of the places where runs are looked for.
-    if let Some(current) = model.shared.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
+    if let Some(current) = shared.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
         folders.insert(0, (current.path().to_owned(), format!("run   {}", current.id())));
     }
-    let at = folders.iter().position(|(path, _)| Some(path) == model.shared.current.as_ref()).unwrap_or(0);
-    model.eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
-    let own = super::eval_job::evals_folder(&model.shared.options.data);
-    vec![Work::once(
+    let at = folders.iter().position(|(path, _)| Some(path) == shared.current.as_ref()).unwrap_or(0);
+    eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
+    let own = super::eval_job::evals_folder(&shared.options.data);
+    vec![Work::on(
         "eval.chooser",
         move || evals(&own),
-        |model, found| {
-            if let Some(chooser) = &mut model.eval.chooser {
+        |eval: &mut Eval, _, found| {
+            if let Some(chooser) = &mut eval.chooser {
                 chooser.folders.extend(found);
             }
             Vec::new()
@@ -71,18 +60,18 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// Open the run under the cursor, or choose the pass.
-pub(super) fn enter(model: &mut Model) -> Vec<Command> {
-    let Some(chooser) = &mut model.eval.chooser else { return Vec::new() };
+pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(chooser) = &mut eval.chooser else { return Vec::new() };
     if chooser.passes.is_some() {
-        return pick(model);
+        return pick(eval, shared);
     }
     let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else { return Vec::new() };
     let folder = folder.clone();
-    vec![Work::once(
+    vec![Work::on(
         "eval.chooser",
         move || passes_of(&folder).map_err(|error| error.to_string()),
-        |model, passes| {
-            if let Some(chooser) = &mut model.eval.chooser {
+        |eval: &mut Eval, _, passes| {
+            if let Some(chooser) = &mut eval.chooser {
                 chooser.passes = Some(passes);
                 chooser.pass = Cursor::default();
             }
@@ -92,44 +81,44 @@ pub(super) fn enter(model: &mut Model) -> Vec<Command> {
 }
 
 /// Choose the pass under the cursor, or take it back.
-pub(super) fn pick(model: &mut Model) -> Vec<Command> {
-    let Some(chooser) = &mut model.eval.chooser else { return Vec::new() };
+pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(chooser) = &mut eval.chooser else { return Vec::new() };
     let Some(Ok(passes)) = &chooser.passes else {
-        return enter(model);
+        return enter(eval, shared);
     };
     let Some(pass) = chooser.pass.at(passes.len()).and_then(|at| passes.get(at)) else { return Vec::new() };
     match chooser.picked.iter().position(|picked| picked == pass) {
         Some(place) => drop(chooser.picked.remove(place)),
         None if chooser.picked.len() < 3 => chooser.picked.push(pass.clone()),
-        None => model.shared.complain("three evals are selected: deselect one with space"),
+        None => shared.complain("three evals are selected: deselect one with space"),
     }
     Vec::new()
 }
 
 /// Why the chosen passes cannot be compared yet.
-pub(super) fn no_compare(model: &Model) -> Option<String> {
-    let picked = model.eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
+pub(super) fn no_compare(eval: &Eval, _: &Shared) -> Option<String> {
+    let picked = eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
     (picked < 2).then(|| "select two or three evals first (space)".to_owned())
 }
 
 /// Compare what was chosen.
-pub(super) fn compare(model: &mut Model) -> Vec<Command> {
-    let picked = model.eval.chooser.take().map_or_else(Vec::new, |chooser| chooser.picked);
-    super::show(model, picked)
+pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let picked = eval.chooser.take().map_or_else(Vec::new, |chooser| chooser.picked);
+    super::show(eval, shared, picked)
 }
 
 /// Back to the runs, or leave.
-pub(super) fn back(model: &mut Model) -> Vec<Command> {
-    match &mut model.eval.chooser {
+pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
+    match &mut eval.chooser {
         Some(chooser) if chooser.passes.is_some() => chooser.passes = None,
-        _ => model.eval.chooser = None,
+        _ => eval.chooser = None,
     }
     Vec::new()
 }
 
 /// A key that is no action.
-pub(super) fn key(model: &mut Model, event: KeyEvent, page: usize) -> Vec<Command> {
-    if let Some(chooser) = &mut model.eval.chooser {
+pub(super) fn key(eval: &mut Eval, event: KeyEvent, page: usize) -> Vec<Command> {
+    if let Some(chooser) = &mut eval.chooser {
         match &chooser.passes {
             Some(passes) => chooser.pass.key(event, page, passes.as_ref().map_or(0, Vec::len)),
             None => chooser.folder.key(event, page, chooser.folders.len()),
@@ -139,8 +128,8 @@ pub(super) fn key(model: &mut Model, event: KeyEvent, page: usize) -> Vec<Comman
 }
 
 /// Go by rows in the list that is shown.
-pub(super) fn go(model: &mut Model, by: isize) {
-    if let Some(chooser) = &mut model.eval.chooser {
+pub(super) fn go(eval: &mut Eval, by: isize) {
+    if let Some(chooser) = &mut eval.chooser {
         match &chooser.passes {
             Some(passes) => chooser.pass.go(by, passes.as_ref().map_or(0, Vec::len)),
             None => chooser.folder.go(by, chooser.folders.len()),
@@ -149,8 +138,8 @@ pub(super) fn go(model: &mut Model, by: isize) {
 }
 
 /// The row of the list that stands on a row of the terminal.
-pub(super) fn row_at(model: &Model, body: Rect, row: u16) -> Option<usize> {
-    let chooser = model.eval.chooser.as_ref()?;
+pub(super) fn row_at(eval: &Eval, body: Rect, row: u16) -> Option<usize> {
+    let chooser = eval.chooser.as_ref()?;
     let inside = body.inner(Margin::new(1, 1));
     let line = row.checked_sub(inside.y + 2).filter(|_| row < inside.bottom())?;
     let (cursor, length) = match &chooser.passes {
@@ -161,17 +150,17 @@ pub(super) fn row_at(model: &Model, body: Rect, row: u16) -> Option<usize> {
 }
 
 /// A click puts the cursor on a row.
-pub(super) fn click(model: &mut Model, body: Rect, row: u16) {
-    let row = row_at(model, body, row);
-    if let (Some(row), Some(chooser)) = (row, &mut model.eval.chooser) {
+pub(super) fn click(eval: &mut Eval, body: Rect, row: u16) {
+    let row = row_at(eval, body, row);
+    if let (Some(row), Some(chooser)) = (row, &mut eval.chooser) {
         let cursor = if chooser.passes.is_some() { &mut chooser.pass } else { &mut chooser.folder };
         cursor.index = row;
     }
 }
 
 /// Draws what is chosen from, and what was chosen.
-pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
+pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
     let title = match &chooser.passes {
         None => "Choose evals: select a run".to_owned(),
         Some(_) => {

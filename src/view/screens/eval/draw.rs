@@ -5,9 +5,9 @@ use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{ANSWERS, PROMPTS, SUMMARY, answers, chooser, prompts, summary};
-use crate::view::app::Model;
+use super::{ANSWERS, Eval, PROMPTS, SUMMARY, answers, chooser, prompts, summary};
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
 /// Which panes are drawn, and where.
@@ -19,33 +19,33 @@ struct Places {
 }
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    if let Some(chooser) = &model.eval.chooser {
-        return chooser::draw(model, chooser, frame, area);
+pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    if let Some(chooser) = &eval.chooser {
+        return chooser::draw(shared, chooser, frame, area);
     }
-    let Some(versus) = model.eval.versus() else {
-        return nothing(model, frame, area);
+    let Some(versus) = eval.versus() else {
+        return nothing(eval, shared, frame, area);
     };
-    let places = places(model, area);
+    let places = places(eval, shared, area);
     if let Some(area) = places.summary {
-        summary::draw(model, versus, frame, area);
+        summary::draw(eval, shared, versus, frame, area);
     }
     if let Some(area) = places.prompts {
-        prompts::draw(model, versus, frame, area);
+        prompts::draw(eval, shared, versus, frame, area);
     }
     if let Some(area) = places.answers {
-        answers::draw(model, versus, frame, area);
+        answers::draw(eval, shared, versus, frame, area);
     }
 }
 
-fn places(model: &Model, area: Rect) -> Places {
-    let pane = model.eval.pane;
+fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
+    let pane = eval.pane;
     let one = |pane: &str, area: Rect| Places {
         summary: (pane == SUMMARY).then_some(area),
         prompts: (pane == PROMPTS).then_some(area),
         answers: (pane == ANSWERS).then_some(area),
     };
-    if model.shared.zoomed || area.width < 50 || area.height < 16 {
+    if shared.zoomed || area.width < 50 || area.height < 16 {
         return one(pane, area);
     }
     // With its frame: less has no room for the matrix beside the rates.
@@ -70,14 +70,14 @@ fn places(model: &Model, area: Rect) -> Places {
     Places { summary: Some(top), prompts: Some(list), answers: Some(answers) }
 }
 
-pub(super) fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
+pub(super) fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
 }
 
 /// Rows of the pane that has the focus.
-pub(super) fn page_rows(model: &Model) -> usize {
-    let places = places(model, body(model));
-    let area = match model.eval.pane {
+pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
+    let places = places(eval, shared, body(shared));
+    let area = match eval.pane {
         SUMMARY => places.summary,
         PROMPTS => places.prompts,
         _ => places.answers,
@@ -86,28 +86,28 @@ pub(super) fn page_rows(model: &Model) -> usize {
 }
 
 /// How many lines a pane has: the answers, else the summary.
-pub(super) fn lines_of(model: &Model, pane: &str) -> usize {
-    match model.eval.versus() {
-        Some(versus) if pane == ANSWERS => answers::rows(model, versus),
-        Some(versus) => places(model, body(model)).summary.map_or(0, |area| summary::rows(model, versus, area)),
+pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
+    match eval.versus() {
+        Some(versus) if pane == ANSWERS => answers::rows(eval, shared, versus),
+        Some(versus) => places(eval, shared, body(shared)).summary.map_or(0, |area| summary::rows(eval, shared, versus, area)),
         None => 0,
     }
 }
 
 /// The pane at a place on the screen.
-pub(super) fn pane_at(model: &Model, place: Position) -> Option<(&'static str, Rect)> {
-    let places = places(model, body(model));
+pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(&'static str, Rect)> {
+    let places = places(eval, shared, body(shared));
     let all = [(SUMMARY, places.summary), (PROMPTS, places.prompts), (ANSWERS, places.answers)];
     all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
 }
 
 /// How wide the answers are inside of their frame.
-pub(super) fn answer_columns(model: &Model) -> usize {
-    places(model, body(model)).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
+pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
+    places(eval, shared, body(shared)).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
 }
 
-fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
+fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
     let frame_of_pane = pane(theme, "Eval", true);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
@@ -115,16 +115,16 @@ fn nothing(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         Line::from(vec![Span::styled(format!(" {key}  "), theme.style(Role::Key)), Span::raw(text)])
     };
     let mut lines = vec![Line::default()];
-    match &model.eval.loaded {
+    match &eval.loaded {
         Some(Err(error)) => {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
             lines.push(Line::default());
-            if model.eval.is_of_other_schemas {
+            if eval.is_of_other_schemas {
                 lines.push(key("r", "re-score both sides with the schema in the editor"));
             }
             lines.extend([key("o", "choose other evals"), key("R", "reload")]);
         }
-        _ if model.shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
+        _ if shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
         _ => lines.extend([
             Line::styled(" nothing to compare yet", theme.style(Role::Title)),
             Line::default(),

@@ -8,25 +8,16 @@ use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::{Eval, EvalJob};
 use crate::format::short_id;
 use crate::report::passes_of;
 use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
 use crate::task::current_set_name;
-use crate::view::app::Model;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
-
-/// An eval that goes on, started in this session or in an earlier one.
-#[derive(Debug)]
-pub(super) struct EvalJob {
-    folder: PathBuf,
-    /// Whether its process, where it is one of this session, has ended.
-    ended: Arc<AtomicBool>,
-    /// What it said last.
-    told: String,
-}
+use crate::view::shared::Shared;
 
 /// How an eval stands.
 enum Standing {
@@ -41,47 +32,47 @@ pub(super) fn evals_folder(data: &Path) -> PathBuf {
 }
 
 /// Why none can be started.
-pub(super) fn no_start(model: &Model) -> Option<String> {
-    if model.eval.started.is_some() {
+pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
+    if eval.started.is_some() {
         return Some("an eval is already running: its result opens here".to_owned());
     }
-    match model.shared.current_run() {
+    match shared.current_run() {
         None => Some("no run is open: open one on screen 1".to_owned()),
         Some(run) => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
     }
 }
 
 /// What goes on, in a few words.
-pub(super) fn progress(model: &Model) -> Option<String> {
-    model.eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
+pub(super) fn progress(eval: &Eval) -> Option<String> {
+    eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
 }
 
 /// Of a live run its worker is asked; else the prompts are asked for.
-pub(super) fn ask(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.shared.current_run() else { return Vec::new() };
+pub(super) fn ask(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(run) = shared.current_run() else { return Vec::new() };
     let status = run.status();
     if !status.is_ended() && status != crate::run::Status::Created {
-        return ask_worker(model);
+        return ask_worker(shared);
     }
-    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "test", |model, on| {
-        confirm(model, on.trim().to_owned());
+    let question = Ask::on("Run eval", "Prompt set: test, eval, train, or a file", "test", |_: &mut Eval, shared, on| {
+        confirm(shared, on.trim().to_owned());
         Vec::new()
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
+    shared.popup = Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
     Vec::new()
 }
 
-fn ask_worker(model: &mut Model) -> Vec<Command> {
-    let Some(path) = model.shared.current.clone() else { return Vec::new() };
+fn ask_worker(shared: &mut Shared) -> Vec<Command> {
+    let Some(path) = shared.current.clone() else { return Vec::new() };
     let text = "The run is active: its worker runs the eval after the current step, and training waits.";
-    let yes = move |_: &mut Model| vec![run_control::request(&path, Verb::Eval)];
-    model.shared.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
+    let yes = move |_: &mut (), _: &mut Shared| vec![run_control::request(&path, Verb::Eval)];
+    shared.popup = Some(Popup::Confirm(Confirm::on("Run eval now?", text, "run eval", yes)));
     Vec::new()
 }
 
 /// Say what it will cost, as far as that was measured, and start it after a yes.
-fn confirm(model: &mut Model, on: String) {
-    let Some(run) = model.shared.current_run() else { return };
+fn confirm(shared: &mut Shared, on: String) {
+    let Some(run) = shared.current_run() else { return };
     let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
     let cost = match passes.last() {
         Some(pass) => {
@@ -94,24 +85,20 @@ fn confirm(model: &mut Model, on: String) {
         }
         None => format!("Duration unknown: the run has no eval on {on}."),
     };
-    let text = format!(
-        "{cost}\nContinues after you quit; the run is not changed. Results: {}.",
-        evals_folder(&model.shared.options.data).display()
-    );
-    model.shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |model| begin(model, &on))));
+    let text =
+        format!("{cost}\nContinues after you quit; the run is not changed. Results: {}.", evals_folder(&shared.options.data).display());
+    shared.popup = Some(Popup::Confirm(Confirm::on("Run eval?", text, "run eval", move |_: &mut Eval, shared| begin(shared, &on))));
 }
 
-fn begin(model: &mut Model, on: &str) -> Vec<Command> {
-    let Some(run) = model.shared.current_run() else { return Vec::new() };
+fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
+    let Some(run) = shared.current_run() else { return Vec::new() };
     let Some(directory) = run.directory.clone() else { return Vec::new() };
-    let time = i64::try_from(model.shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let time = time.map_or_else(
-        || model.shared.now_ms.to_string(),
-        |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string(),
-    );
-    let folder = evals_folder(&model.shared.options.data).join(format!("{time}-{}", short_id(&run.id())));
-    let (program, here, on) = (model.shared.options.program.clone(), model.shared.options.here.clone(), on.to_owned());
-    vec![Work::once(
+    let time = i64::try_from(shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time =
+        time.map_or_else(|| shared.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
+    let folder = evals_folder(&shared.options.data).join(format!("{time}-{}", short_id(&run.id())));
+    let (program, here, on) = (shared.options.program.clone(), shared.options.here.clone(), on.to_owned());
+    vec![Work::on(
         "eval.start",
         move || {
             let kept = list_checkpoints(directory.path()).unwrap_or_default();
@@ -139,13 +126,13 @@ fn begin(model: &mut Model, on: &str) -> Vec<Command> {
             process.arg(&folder).current_dir(here);
             detached(process, &folder).map(|ended| EvalJob { folder, ended, told: "loading".to_owned() })
         },
-        |model, started| {
+        |eval: &mut Eval, shared, started| {
             match started {
                 Ok(started) => {
-                    model.shared.say("eval started: its result opens here");
-                    model.eval.started = Some(started);
+                    shared.say("eval started: its result opens here");
+                    eval.started = Some(started);
                 }
-                Err(error) => model.shared.complain(error),
+                Err(error) => shared.complain(error),
             }
             Vec::new()
         },
@@ -171,12 +158,12 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
 }
 
 /// Look once for an eval that an earlier session started and that goes on.
-pub(super) fn find(model: &mut Model) -> Vec<Command> {
-    if std::mem::replace(&mut model.eval.looked, true) {
+pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    if std::mem::replace(&mut eval.looked, true) {
         return Vec::new();
     }
-    let folder = evals_folder(&model.shared.options.data);
-    vec![Work::once(
+    let folder = evals_folder(&shared.options.data);
+    vec![Work::on(
         "eval.find",
         move || {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -184,9 +171,9 @@ pub(super) fn find(model: &mut Model) -> Vec<Command> {
             folders.sort();
             folders.into_iter().rev().find(|folder| RunLock::is_held(folder))
         },
-        |model, found| {
-            if let (Some(folder), None) = (found, &model.eval.started) {
-                model.eval.started = Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
+        |eval: &mut Eval, _, found| {
+            if let (Some(folder), None) = (found, &eval.started) {
+                eval.started = Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
             }
             Vec::new()
         },
@@ -194,37 +181,37 @@ pub(super) fn find(model: &mut Model) -> Vec<Command> {
 }
 
 /// See how the eval stands, once a second while one goes on.
-pub(super) fn look(model: &mut Model) -> Vec<Command> {
-    let Some(EvalJob { folder, ended, .. }) = &model.eval.started else { return Vec::new() };
-    if model.shared.is_busy("eval.look") {
+pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(EvalJob { folder, ended, .. }) = &eval.started else { return Vec::new() };
+    if shared.is_busy("eval.look") {
         return Vec::new();
     }
     let (folder, ended) = (folder.clone(), Arc::clone(ended));
-    vec![Work::once(
+    vec![Work::on(
         "eval.look",
         move || (standing(&folder, &ended), folder),
-        |model, (standing, folder)| {
+        |eval: &mut Eval, shared, (standing, folder)| {
             match standing {
                 Standing::Goes(told) => {
-                    if let Some(started) = &mut model.eval.started {
+                    if let Some(started) = &mut eval.started {
                         started.told = told;
                     }
                 }
                 Standing::Failed(why) => {
-                    model.eval.started = None;
-                    model.shared.complain(format!("eval failed: {why}"));
+                    eval.started = None;
+                    shared.complain(format!("eval failed: {why}"));
                 }
                 Standing::Done => {
-                    model.eval.started = None;
-                    model.shared.say("eval finished");
+                    eval.started = None;
+                    shared.say("eval finished");
                     return match passes_of(&folder) {
                         // The base first, as it was asked for.
                         Ok(mut passes) => {
                             passes.sort_by_key(|pass| pass.target != "base");
-                            super::show(model, passes)
+                            super::show(eval, shared, passes)
                         }
                         Err(error) => {
-                            model.shared.complain(error.to_string());
+                            shared.complain(error.to_string());
                             Vec::new()
                         }
                     };

@@ -5,17 +5,18 @@ use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::Eval;
 use super::PROMPTS;
 use crate::report::{Asked, Outcome, Versus};
-use crate::view::app::Model;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{fitted, padded};
 
 /// Draws the list.
-pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let (eval, theme) = (&model.eval, &model.shared.theme);
+pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
     let what = eval.only.map_or("prompts", Outcome::name);
     let title = format!("{what} {} of {}", eval.shown.len(), versus.prompts.len());
     let frame_of_pane = pane(theme, &title, eval.pane == PROMPTS);
@@ -23,7 +24,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     frame.render_widget(frame_of_pane, area);
     let width = inside.width as usize;
     let mut lines = Vec::new();
-    if has_filter(model) {
+    if has_filter(eval) {
         let field = eval.filter.line(theme, width.saturating_sub(3), eval.typing);
         lines.push(Line::from([vec![Span::styled(" / ", theme.style(Role::Key))], field.spans].concat()));
     }
@@ -31,7 +32,7 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     let first = eval.cursor.first(rows, eval.shown.len());
     for (place, index) in eval.shown.iter().enumerate().skip(first).take(rows) {
         let Some(asked) = versus.prompts.get(*index) else { continue };
-        lines.push(row(model, versus, asked, width, eval.cursor.at(eval.shown.len()) == Some(place)));
+        lines.push(row(eval, shared, versus, asked, width, eval.cursor.at(eval.shown.len()) == Some(place)));
     }
     if eval.shown.is_empty() {
         lines.push(Line::styled(" no prompts match; a shows all", theme.style(Role::Faint)));
@@ -39,21 +40,21 @@ pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: 
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-fn has_filter(model: &Model) -> bool {
-    model.eval.typing || !model.eval.filter.text().is_empty()
+fn has_filter(eval: &Eval) -> bool {
+    eval.typing || !eval.filter.text().is_empty()
 }
 
 /// The place in the list of the prompt that stands at a place inside of the pane.
-pub(super) fn at(model: &Model, inside: Rect, place: Position) -> Option<usize> {
-    let above = u16::from(has_filter(model));
+pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
+    let above = u16::from(has_filter(eval));
     let row = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
-    let first = model.eval.cursor.first((inside.height - above) as usize, model.eval.shown.len());
-    Some(first + row as usize).filter(|index| *index < model.eval.shown.len())
+    let first = eval.cursor.first((inside.height - above) as usize, eval.shown.len());
+    Some(first + row as usize).filter(|index| *index < eval.shown.len())
 }
 
-fn row(model: &Model, versus: &Versus, asked: &Asked, width: usize, under_cursor: bool) -> Line<'static> {
-    let theme = &model.shared.theme;
-    let pair = model.eval.pair(versus);
+fn row(eval: &Eval, shared: &Shared, versus: &Versus, asked: &Asked, width: usize, under_cursor: bool) -> Line<'static> {
+    let theme = &shared.theme;
+    let pair = eval.pair(versus);
     let outcome = pair.and_then(|pair| versus.outcome(asked, pair));
     let (mark, role) = mark(outcome);
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };

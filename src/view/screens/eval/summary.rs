@@ -6,11 +6,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
+use super::Eval;
 use super::SUMMARY;
 use crate::format::{or_na, percent};
 use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, points, rate_rows, tag_rows};
-use crate::view::app::Model;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{fitted, padded, wrapped};
 
@@ -24,21 +25,21 @@ const LABEL: usize = 22;
 const CELL: usize = 21;
 
 /// Draws the summary, all of it or what fits.
-pub(super) fn draw(model: &Model, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let frame_of_pane = pane(&model.shared.theme, &title(model, versus, area.width as usize), model.eval.pane == SUMMARY);
+pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+    let frame_of_pane = pane(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
-    let Some(pair) = model.eval.pair(versus) else { return };
-    for (lines, area) in (Said { model, versus, pair, width: inside.width as usize }).parts(inside) {
+    let Some(pair) = eval.pair(versus) else { return };
+    for (lines, area) in (Said { eval, shared, versus, pair, width: inside.width as usize }).parts(inside) {
         frame.render_widget(Paragraph::new(lines), area);
     }
 }
 
 /// The cell of the matrix at a place on the screen.
-pub(super) fn outcome_at(model: &Model, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
-    let inside = pane(&model.shared.theme, "", true).inner(area);
-    let pair = model.eval.pair(versus)?;
-    let parts = Said { model, versus, pair, width: inside.width as usize }.parts(inside);
+pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
+    let inside = pane(&shared.theme, "", true).inner(area);
+    let pair = eval.pair(versus)?;
+    let parts = Said { eval, shared, versus, pair, width: inside.width as usize }.parts(inside);
     let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
     let line = lines.into_iter().nth((place.y - part.y) as usize)?;
     let mut right = part.x as usize;
@@ -50,23 +51,24 @@ pub(super) fn outcome_at(model: &Model, versus: &Versus, area: Rect, place: Posi
 }
 
 /// How many lines there are to scroll through.
-pub(super) fn rows(model: &Model, versus: &Versus, area: Rect) -> usize {
-    let inside = pane(&model.shared.theme, "", true).inner(area);
-    let Some(pair) = model.eval.pair(versus) else { return 0 };
-    let columns = Said { model, versus, pair, width: inside.width as usize }.columns(inside);
+pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
+    let inside = pane(&shared.theme, "", true).inner(area);
+    let Some(pair) = eval.pair(versus) else { return 0 };
+    let columns = Said { eval, shared, versus, pair, width: inside.width as usize }.columns(inside);
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
-fn title(model: &Model, versus: &Versus, width: usize) -> String {
+fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
     let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
     let (set, task) = (&versus.passes[0].id.set, &versus.passes[0].task);
-    let started = super::eval_job::progress(model).map_or_else(String::new, |text| format!(" · {text}"));
+    let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
     let run = versus.passes[0].id.short_folder();
     fitted(&format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()), width.saturating_sub(6))
 }
 
 struct Said<'a> {
-    model: &'a Model,
+    eval: &'a Eval,
+    shared: &'a Shared,
     versus: &'a Versus,
     pair: &'a PairedComparison,
     width: usize,
@@ -79,7 +81,7 @@ impl Said<'_> {
         if inside.height + 2 <= SHORT_ROWS {
             return vec![(self.short(), inside)];
         }
-        let top = self.model.eval.summary_top;
+        let top = self.eval.summary_top;
         let from = |lines: Vec<Line<'static>>| {
             let top = top.min(lines.len().saturating_sub(1));
             lines.into_iter().skip(top).collect()
@@ -107,7 +109,7 @@ impl Said<'_> {
 
     /// A table: a row a measure, a column a pass, and the difference of the two that are looked at.
     fn rates(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();
         let wide = self.is_wide();
         // Where the columns do not fit with their intervals, the rates stand alone.
@@ -154,7 +156,7 @@ impl Said<'_> {
         if self.is_wide() {
             return Vec::new();
         }
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let told = |judged: &MetricComparison| {
             Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
         };
@@ -163,7 +165,7 @@ impl Said<'_> {
 
     /// What the differences are worth, in words, a metric after the other.
     fn verdict(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
         let which = if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
@@ -181,7 +183,7 @@ impl Said<'_> {
 
     /// What became of the prompts; each cell with its key, the one that filters the list stands out.
     fn matrix(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let wide = Outcome::ALL.into_iter().map(|outcome| self.told(outcome).width() + 2).max().unwrap_or(0).max(12);
         let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
         let row = |text: &str, cells: [Outcome; 2]| {
@@ -203,19 +205,19 @@ impl Said<'_> {
 
     /// What a cell says: `▸fixed 40`.
     fn told(&self, outcome: Outcome) -> String {
-        let mark = if self.model.eval.only == Some(outcome) { self.model.shared.theme.glyph("▸", ">") } else { " " };
+        let mark = if self.eval.only == Some(outcome) { self.shared.theme.glyph("▸", ">") } else { " " };
         format!("{mark}{} {}", outcome.name(), self.pair.count(outcome))
     }
 
     fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let (key, role) = match outcome {
             Outcome::Fixed => ("f", Role::Good),
             Outcome::Broken => ("b", Role::Bad),
             Outcome::Both => ("v", Role::Text),
             Outcome::Neither => ("n", Role::Text),
         };
-        let chosen = self.model.eval.only == Some(outcome);
+        let chosen = self.eval.only == Some(outcome);
         let style = if chosen { theme.style(role).patch(theme.style(Role::Selected)) } else { theme.style(role) };
         let text = self.told(outcome);
         let width = width.saturating_sub(2).max(text.width());
@@ -224,7 +226,7 @@ impl Said<'_> {
 
     /// How many answers went from one tier to another.
     fn tiers(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let heading =
             TIERS.map(|tier| padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true));
         let mut lines = vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
@@ -246,7 +248,7 @@ impl Said<'_> {
 
     /// The valid rate of each tag.
     fn tags(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.passes[place].summary);
         let arrow = theme.glyph("→", "->");
         let texts: Vec<String> =
@@ -270,7 +272,7 @@ impl Said<'_> {
 
     /// What matters most, in five lines.
     fn short(&self) -> Vec<Line<'static>> {
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let (before, after) = (&self.versus.passes[self.pair.first], &self.versus.passes[self.pair.second]);
         let arrow = theme.glyph("→", "->");
         let mut lines = vec![Line::from(vec![

@@ -1,115 +1,150 @@
 //! The launch screen's part of the table of actions.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 
 use super::form::{self, Row};
-use super::{FORM, chooser, cycle, forecast, open, refresh, start_run};
-use crate::view::action::{Action, Place};
-use crate::view::app::Model;
+use super::{
+    Chooser, FORECAST, FORM, Launch, What, chooser, device_choice, draw, forecast_view, look_around, next_device, publish, read_train,
+    refresh, rows, selected, set, start_run, stepped, value,
+};
+use crate::config::Kind;
+use crate::view::action::Place;
+use crate::view::message::{Change, Command, Work};
+use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
+use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
+
+/// Devices are looked at anew so often while the screen is in front, seconds.
+const LOOK_SECONDS: u64 = 5;
+
+type Action = screen::Action<Launch>;
+
+/// The screen.
+pub const SCREEN: Definition<Launch> = Definition {
+    title: "Launch",
+    help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
+           starts. The run continues after you quit.",
+    panes: &[FORM, FORECAST],
+    actions: ACTIONS,
+    pane: Launch::focus,
+    focus: |launch, _, pane| launch.in_forecast = pane == FORECAST,
+    is_typing,
+    typed,
+    pasted,
+    mouse,
+    opens: |launch, shared, (column, row)| draw::is_over_form(launch, shared, column, row),
+    entered,
+    changed,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
 
 const HERE: Place = Place::On(Screen::Launch);
 const IN_FORM: Place = Place::In(Screen::Launch, FORM);
 
-pub(super) const ACTIONS: &[Action] = &[
+const ACTIONS: &[Action] = &[
     Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open).unless(nothing_here),
     Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_run::start)
         .also(&["train", "launch"])
         .unless(start_run::blocked),
-    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |model| cycle(model, 1)).unless(no_choice),
-    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |model| cycle(model, -1)).unless(no_choice),
-    Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |model| {
-        match form::selected(model) {
-            Some(Row::Key(key)) => _ = model.launch.form.changed.remove(key.name),
-            Some(Row::Preset) => model.launch.form.preset = None,
-            Some(Row::Device) => model.launch.form.compute = crate::run::DeviceChoice::Any,
-            Some(Row::Name) => model.launch.form.name.clear(),
+    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |launch, shared| cycle(launch, shared, 1))
+        .unless(no_choice),
+    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |launch, shared| cycle(launch, shared, -1))
+        .unless(no_choice),
+    Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |launch, shared| {
+        match selected(launch, shared) {
+            Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
+            Some(Row::Preset) => launch.form.preset = None,
+            Some(Row::Device) => launch.form.compute = crate::run::DeviceChoice::Any,
+            Some(Row::Name) => launch.form.name.clear(),
             _ => {}
         }
-        refresh(model)
+        refresh(launch, shared)
     })
     .also(&["default", "reset"])
     .unless(nothing_set_here),
-    Action::new("launch.reset_all", "Reset form", "", &["U"], HERE, |model| {
-        model.launch.form = form::Form::default();
-        refresh(model)
+    Action::new("launch.reset_all", "Reset form", "", &["U"], HERE, |launch, shared| {
+        launch.form = form::Form::default();
+        refresh(launch, shared)
     }),
-    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |model| forecast::ask(model, false))
+    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |launch, shared| start_run::forecast(launch, shared, false))
         .also(&["plan", "estimate"])
         .unless(start_run::blocked),
-    Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |model| forecast::ask(model, true))
-        .also(&["sample"])
-        .unless(start_run::blocked),
-    Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |model| {
-        forecast::cancel(model);
+    Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |launch, shared| {
+        start_run::forecast(launch, shared, true)
+    })
+    .also(&["sample"])
+    .unless(start_run::blocked),
+    Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |launch, _| {
+        start_run::cancel(launch);
         Vec::new()
     })
-    .unless(|model| model.launch.asking.is_none().then(|| "no forecast is running".to_owned())),
-    Action::new("launch.models", "Choose model", "models", &["m"], HERE, |model| {
-        model.launch.in_forecast = false;
-        model.launch.chooser = Some(chooser::Chooser::new(chooser::What::BaseModel));
-        Vec::new()
-    })
-    .asking(),
-    Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |model| {
-        model.launch.in_forecast = false;
-        model.launch.chooser = Some(chooser::Chooser::new(chooser::What::Task));
+    .unless(|launch, _| launch.asking.is_none().then(|| "no forecast is running".to_owned())),
+    Action::new("launch.models", "Choose model", "models", &["m"], HERE, |launch, _| {
+        launch.in_forecast = false;
+        launch.chooser = Some(Chooser::new(What::BaseModel));
         Vec::new()
     })
     .asking(),
-    Action::new("launch.preset", "Next preset", "preset", &["p"], HERE, |model| {
-        let cursor = model.launch.cursor;
-        model.launch.filter = Field::default();
+    Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |launch, _| {
+        launch.in_forecast = false;
+        launch.chooser = Some(Chooser::new(What::Task));
+        Vec::new()
+    })
+    .asking(),
+    Action::new("launch.preset", "Next preset", "preset", &["p"], HERE, |launch, shared| {
+        let cursor = launch.cursor;
+        launch.filter = Field::default();
         // The preset's row, wherever the cursor was.
-        model.launch.cursor = Cursor { index: 1 };
-        let commands = cycle(model, 1);
-        model.launch.cursor = cursor;
+        launch.cursor = Cursor { index: 1 };
+        let commands = cycle(launch, shared, 1);
+        launch.cursor = cursor;
         commands
     }),
-    Action::new("launch.filter", "Find setting", "find", &["/"], HERE, |model| {
-        model.launch.in_forecast = false;
-        model.launch.filtering = true;
+    Action::new("launch.filter", "Find setting", "find", &["/"], HERE, |launch, _| {
+        launch.in_forecast = false;
+        launch.filtering = true;
         Vec::new()
     })
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new("launch.only_different", "Toggle changed only", "changed", &["o"], HERE, |model| {
-        model.launch.only_different = !model.launch.only_different;
-        model.launch.cursor = Cursor::default();
+    Action::new("launch.only_different", "Toggle changed only", "changed", &["o"], HERE, |launch, _| {
+        launch.only_different = !launch.only_different;
+        launch.cursor = Cursor::default();
         Vec::new()
     }),
-    Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |model| {
+    Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
         // In a text field escape belongs to the field.
-        if is_typing(model) {
-            return super::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        if is_typing(launch) {
+            return typed(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
-        model.launch.filter = Field::default();
-        model.launch.only_different = false;
+        launch.filter = Field::default();
+        launch.only_different = false;
         Vec::new()
     })
-    .unless(|model| {
-        let shows_all = model.launch.filter.text().is_empty() && !model.launch.only_different;
-        (shows_all && !is_typing(model)).then(|| "no filter is active".to_owned())
+    .unless(|launch, _| {
+        let shows_all = launch.filter.text().is_empty() && !launch.only_different;
+        (shows_all && !is_typing(launch)).then(|| "no filter is active".to_owned())
     }),
 ];
 
-fn is_typing(model: &Model) -> bool {
-    (super::PARTS.is_typing)(model)
+fn is_typing(launch: &Launch) -> bool {
+    launch.edit.is_some() || launch.filtering || launch.chooser.is_some()
 }
 
-fn nothing_here(model: &Model) -> Option<String> {
-    match form::selected(model) {
+fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
+    match selected(launch, shared) {
         None => Some("no setting shown: esc clears the filter".to_owned()),
-        Some(Row::Start) => start_run::blocked(model),
+        Some(Row::Start) => start_run::blocked(launch, shared),
         Some(_) => None,
     }
 }
 
-fn no_choice(model: &Model) -> Option<String> {
+fn no_choice(launch: &Launch, shared: &Shared) -> Option<String> {
     use crate::config::Kind;
-    match form::selected(model) {
+    match selected(launch, shared) {
         Some(Row::Preset | Row::Device) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
         Some(Row::Start) => Some("press enter to start".to_owned()),
@@ -117,9 +152,9 @@ fn no_choice(model: &Model) -> Option<String> {
     }
 }
 
-fn nothing_set_here(model: &Model) -> Option<String> {
-    let form = &model.launch.form;
-    let is_set = match form::selected(model) {
+fn nothing_set_here(launch: &Launch, shared: &Shared) -> Option<String> {
+    let form = &launch.form;
+    let is_set = match selected(launch, shared) {
         Some(Row::Key(key)) => form.changed.contains_key(key.name),
         Some(Row::Preset) => form.preset.is_some(),
         Some(Row::Device) => form.compute != crate::run::DeviceChoice::Any,
@@ -127,4 +162,191 @@ fn nothing_set_here(model: &Model) -> Option<String> {
         _ => false,
     };
     (!is_set).then(|| "not set in this form".to_owned())
+}
+
+fn entered(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    let mut commands = vec![look_at_devices(shared)];
+    commands.extend(read_train(launch, shared));
+    commands.extend(look_around(launch, shared));
+    commands
+}
+
+fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Task => {
+            start_run::cancel(launch);
+            (launch.forecast, launch.signal, launch.failure) = (None, None, None);
+            (launch.train, launch.around) = (None, None);
+            let mut commands = read_train(launch, shared);
+            if shared.screen == Screen::Launch {
+                commands.extend(look_around(launch, shared));
+            }
+            commands
+        }
+        Change::File(_) => {
+            launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
+            launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
+            Vec::new()
+        }
+        Change::Second
+            if shared.screen == Screen::Launch
+                && (shared.now_ms / 1000).is_multiple_of(LOOK_SECONDS)
+                && !shared.is_busy("launch.devices") =>
+        {
+            vec![look_at_devices(shared)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Look at the devices again.
+fn look_at_devices(shared: &Shared) -> Command {
+    let folder = shared.options.slots.clone();
+    Work::on(
+        "launch.devices",
+        move || device_choice::choices(folder),
+        |launch: &mut Launch, _, found| {
+            launch.devices = found;
+            Vec::new()
+        },
+    )
+}
+
+fn typed(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if launch.chooser.is_some() {
+        return chooser::key(launch, shared, event);
+    }
+    if launch.edit.is_some() {
+        return edit_key(launch, shared, event);
+    }
+    if launch.filtering {
+        return filter_key(launch, event);
+    }
+    if launch.in_forecast {
+        let mut cursor = Cursor { index: launch.scroll };
+        cursor.key(event, shared.size.1 as usize, forecast_view::lines(launch, shared, 80).len());
+        launch.scroll = cursor.index;
+        return Vec::new();
+    }
+    let rows = rows(launch, shared).len();
+    let page = shared.size.1.saturating_sub(4) as usize;
+    launch.cursor.key(event, page, rows);
+    Vec::new()
+}
+
+fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch, shared)) else { return Vec::new() };
+    match (event.code, row) {
+        (KeyCode::Esc, _) => return Vec::new(),
+        (KeyCode::Enter, Row::Name) => {
+            field.text().trim().clone_into(&mut launch.form.name);
+            return Vec::new();
+        }
+        // What does not fit the key itself is not taken; what does not go with another key is, since that may be what is set next.
+        (KeyCode::Enter, Row::Key(key)) if key.kind.parse(field.text()).is_ok() => return set(launch, shared, key.name, field.text()),
+        (KeyCode::Enter, _) => {}
+        _ => {
+            field.key(event);
+        }
+    }
+    launch.edit = Some(field);
+    Vec::new()
+}
+
+fn filter_key(launch: &mut Launch, event: KeyEvent) -> Vec<Command> {
+    match event.code {
+        KeyCode::Enter | KeyCode::Down | KeyCode::Up => launch.filtering = false,
+        KeyCode::Esc => {
+            launch.filtering = false;
+            launch.filter = Field::default();
+        }
+        _ => {
+            if launch.filter.key(event) {
+                launch.cursor = Cursor::default();
+            }
+        }
+    }
+    Vec::new()
+}
+
+fn pasted(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
+    if let Some(chooser) = &mut launch.chooser {
+        chooser.field.paste(text);
+    } else if let Some(field) = &mut launch.edit {
+        field.paste(text);
+    } else if launch.filtering {
+        launch.filter.paste(text);
+    }
+    Vec::new()
+}
+
+/// Begin to change the row under the cursor.
+fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    match selected(launch, shared) {
+        None => {}
+        Some(Row::Start) => return start_or_say(launch, shared),
+        Some(Row::Preset | Row::Device) => return cycle(launch, shared, 1),
+        Some(Row::Task) => launch.chooser = Some(Chooser::new(What::Task)),
+        Some(Row::Name) => launch.edit = Some(Field::selected(&launch.form.name)),
+        Some(Row::Key(key)) => match key.kind {
+            _ if key.name == "base_model" => launch.chooser = Some(Chooser::new(What::BaseModel)),
+            Kind::Choice(_) | Kind::Flag => return cycle(launch, shared, 1),
+            _ => launch.edit = Some(Field::selected(&value(launch, shared, key))),
+        },
+    }
+    Vec::new()
+}
+
+fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    match start_run::blocked(launch, shared) {
+        Some(why) => {
+            shared.complain(why);
+            Vec::new()
+        }
+        None => start_run::start(launch, shared),
+    }
+}
+
+/// The next value of the row under the cursor; `by` is 1 or -1.
+fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
+    match selected(launch, shared) {
+        Some(Row::Preset) => {
+            use crate::config::Preset;
+            let all: Vec<Option<Preset>> = std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)).collect();
+            launch.form.preset = stepped(&all, &launch.form.preset, by);
+            refresh(launch, shared)
+        }
+        Some(Row::Device) => {
+            launch.form.compute = next_device(launch, shared, by);
+            publish(launch, shared);
+            Vec::new()
+        }
+        Some(Row::Key(key)) => {
+            let names: &[&str] = match key.kind {
+                Kind::Choice(names) => names,
+                Kind::Flag => &["false", "true"],
+                _ => return Vec::new(),
+            };
+            let now = value(launch, shared, key);
+            let next = stepped(names, &now.as_str(), by);
+            set(launch, shared, key.name, next)
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn mouse(launch: &mut Launch, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let by = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(_) => return draw::clicked(launch, shared, event.column, event.row),
+        _ => return Vec::new(),
+    };
+    if draw::is_over_forecast(launch, shared, event.column, event.row) {
+        launch.scroll = launch.scroll.saturating_add_signed(by).min(forecast_view::lines(launch, shared, 80).len());
+    } else {
+        let length = rows(launch, shared).len();
+        launch.cursor.go(by, length);
+    }
+    Vec::new()
 }

@@ -6,32 +6,13 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 
-use crate::view::app::Model;
+use super::{Chooser, Launch, What};
 use crate::view::fuzzy;
 use crate::view::message::Command;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
-
-/// What is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// The model to start from.
-    BaseModel,
-    Task,
-}
-
-/// The open list.
-#[derive(Debug, Clone)]
-pub struct Chooser {
-    /// What is chosen.
-    pub what: What,
-    /// What was typed.
-    pub field: Field,
-    /// Where the cursor stands.
-    pub cursor: Cursor,
-}
 
 /// One line of the list.
 #[derive(Debug, Clone)]
@@ -42,15 +23,8 @@ struct Item {
     usable: bool,
 }
 
-impl Chooser {
-    /// An open list, nothing typed.
-    pub fn new(what: What) -> Self {
-        Self { what, field: Field::default(), cursor: Cursor::default() }
-    }
-}
-
-fn items(model: &Model, chooser: &Chooser) -> Vec<Item> {
-    let Some(around) = &model.launch.around else { return Vec::new() };
+fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
+    let Some(around) = &launch.around else { return Vec::new() };
     let typed = chooser.field.text().trim();
     let all: Vec<Item> = match chooser.what {
         What::BaseModel => {
@@ -83,14 +57,14 @@ fn items(model: &Model, chooser: &Chooser) -> Vec<Item> {
 }
 
 /// A key while the list is open.
-pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    let Some(mut chooser) = model.launch.chooser.take() else { return Vec::new() };
-    let found = items(model, &chooser);
+pub(super) fn key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    let Some(mut chooser) = launch.chooser.take() else { return Vec::new() };
+    let found = items(launch, &chooser);
     match event.code {
         KeyCode::Esc => return Vec::new(),
         KeyCode::Enter => match chooser.cursor.at(found.len()).and_then(|at| found.get(at)) {
-            Some(item) if item.usable => return take(model, chooser.what, item.value.clone()),
-            Some(item) => model.shared.complain(format!("{} {}", item.shown, item.about)),
+            Some(item) if item.usable => return take(launch, shared, chooser.what, item.value.clone()),
+            Some(item) => shared.complain(format!("{} {}", item.shown, item.about)),
             None => {}
         },
         KeyCode::Char(_) | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right => {
@@ -102,20 +76,22 @@ pub(super) fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
             chooser.cursor.key(event, 10, found.len());
         }
     }
-    model.launch.chooser = Some(chooser);
+    launch.chooser = Some(chooser);
     Vec::new()
 }
 
 /// A click chooses a line of the list that is drawn over an area; on the chosen one it takes it.
-pub(super) fn clicked(model: &mut Model, area: Rect, row: u16) -> Vec<Command> {
-    let Some(chooser) = &model.launch.chooser else { return Vec::new() };
-    let found = items(model, chooser);
+pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, area: Rect, row: u16) -> Vec<Command> {
+    let Some(chooser) = &launch.chooser else { return Vec::new() };
+    let found = items(launch, chooser);
     let seen = seen(area.height.saturating_sub(2));
     let index = row.checked_sub(area.y + 2).map(|line| chooser.cursor.first(seen, found.len()) + line as usize / 2);
     match index.filter(|index| *index < found.len() && row + 2 < area.bottom()) {
-        Some(index) if chooser.cursor.at(found.len()) == Some(index) => key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+        Some(index) if chooser.cursor.at(found.len()) == Some(index) => {
+            key(launch, shared, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE))
+        }
         Some(index) => {
-            if let Some(chooser) = &mut model.launch.chooser {
+            if let Some(chooser) = &mut launch.chooser {
                 chooser.cursor.index = index;
             }
             Vec::new()
@@ -129,16 +105,16 @@ fn seen(rows: u16) -> usize {
     (rows.saturating_sub(2) as usize / 2).max(1)
 }
 
-fn take(model: &mut Model, what: What, value: String) -> Vec<Command> {
+fn take(launch: &mut Launch, shared: &mut Shared, what: What, value: String) -> Vec<Command> {
     match what {
-        What::BaseModel => super::set(model, "base_model", &value),
-        What::Task => crate::view::shared::open_task(&model.shared, Some(value)),
+        What::BaseModel => super::set(launch, shared, "base_model", &value),
+        What::Task => crate::view::shared::open_task(shared, Some(value)),
     }
 }
 
 /// Draws the list over an area.
-pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
+pub(super) fn draw(launch: &Launch, shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
     frame.render_widget(Clear, area);
     let title = match chooser.what {
         What::BaseModel => "Base model",
@@ -148,10 +124,10 @@ pub(super) fn draw(model: &Model, chooser: &Chooser, frame: &mut Frame<'_>, area
     let inside = frame_of.inner(area);
     frame.render_widget(frame_of, area);
     let columns = inside.width as usize;
-    let found = items(model, chooser);
+    let found = items(launch, chooser);
     let at = chooser.cursor.at(found.len());
     let mut lines = vec![chooser.field.line(theme, columns, true)];
-    if model.launch.around.is_none() {
+    if launch.around.is_none() {
         lines.push(Line::styled("searching ...", theme.style(Role::Faint)));
     }
     let seen = seen(inside.height);

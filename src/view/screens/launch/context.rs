@@ -10,8 +10,6 @@ use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models
 use crate::plan::ModelShape;
 use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
 use crate::task::{TASK_FILE, Task};
-use crate::view::app::Model;
-use crate::view::message::{Command, Work};
 
 /// Everything that was read beside the view.
 #[derive(Debug)]
@@ -62,47 +60,7 @@ pub struct Origin {
 /// Chains of runs longer than this are not followed.
 const LONGEST_CHAIN: usize = 32;
 
-/// Read the task's own defaults again.
-pub fn read_train(model: &Model) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    vec![Work::once(
-        "launch.train",
-        move || train_table(&open.task),
-        |model, train| {
-            model.launch.train = Some(train);
-            super::refresh(model)
-        },
-    )]
-}
-
-/// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
-pub fn look(model: &Model) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    let (here, places) = (model.shared.options.here.clone(), model.shared.places.clone());
-    let read = move || LaunchContext {
-        tasks: Task::known_names(&here),
-        models: models(&open.task, &here, &places),
-        last: last_run(&open.task, &places),
-    };
-    vec![Work::once("launch.around", read, |model, around| {
-        model.launch.around = Some(around);
-        Vec::new()
-    })]
-}
-
-/// Find out where a base model came from.
-pub fn find_origin(places: RunFolders, base_model: String) -> Command {
-    let find = move || {
-        let model = origin(&base_model, &places);
-        Origin { of: base_model, model }
-    };
-    Work::once("launch.origin", find, |model, origin| {
-        model.launch.origin = Some(origin);
-        super::refresh(model)
-    })
-}
-
-fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
+pub(super) fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
     let mut name = base_model.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let adapter = Path::new(&name).join("adapter_config.json");
@@ -126,7 +84,7 @@ pub fn train_table(task: &Task) -> Result<Assignments, String> {
 }
 
 /// What was trained here comes first, the latest before the others: it is what a next training most often starts from.
-fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start> {
+pub(super) fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start> {
     let workspace = here.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| vec![folder.to_owned()]);
     // Without a workspace, only the folder `models` beside the user: everything below a home is not searched.
     let folders = workspace.unwrap_or_else(|| vec![here.join("models")]);
@@ -183,7 +141,7 @@ fn described(source: &ModelSource) -> (String, bool) {
     }
 }
 
-fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
+pub(super) fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
     let trains = |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
     let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
     let run = runs.into_iter().find(trains)?;

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use crate::format::{bytes, percent_short};
 use crate::run::{Device, DeviceChoice, Gpu, holder, queue_length, slots_folder};
-use crate::view::app::Model;
-use crate::view::message::{Command, Work};
 
 /// One choice of the form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,20 +31,7 @@ impl Choice {
     }
 }
 
-/// Look at the devices again.
-pub fn look(model: &Model) -> Command {
-    let folder = model.shared.options.slots.clone();
-    Work::once(
-        "launch.devices",
-        move || choices(folder),
-        |model, found| {
-            model.launch.devices = found;
-            Vec::new()
-        },
-    )
-}
-
-fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
+pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     // Without a folder of locks nobody can hold anything; a launch says what is wrong with it.
     let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
     let mut found = vec![choice(&folder, DeviceChoice::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
@@ -74,23 +59,6 @@ fn condition(gpu: &Gpu) -> String {
     let strangers = gpu.others().len();
     let strangers = (strangers > 0).then(|| format!("{strangers} other processes"));
     memory.into_iter().chain(busy).chain(strangers).collect::<Vec<_>>().join(", ")
-}
-
-/// The choice of the form in words.
-pub fn chosen(model: &Model) -> String {
-    let compute = model.launch.form.compute;
-    if compute == DeviceChoice::Any {
-        return "any GPU, else CPU".to_owned();
-    }
-    let known = model.launch.devices.iter().find(|choice| choice.compute == compute);
-    known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
-}
-
-/// The form's next device; `by` is 1 or -1.
-pub fn next(model: &Model, by: isize) -> DeviceChoice {
-    let all: Vec<DeviceChoice> =
-        std::iter::once(DeviceChoice::Any).chain(model.launch.devices.iter().map(|choice| choice.compute)).collect();
-    super::stepped(&all, &model.launch.form.compute, by)
 }
 
 #[cfg(test)]

@@ -7,11 +7,14 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::form::{self, Row};
-use super::{FORECAST, FORM, chooser, clip_start, device_choice, forecast_view, key_help, start_run};
+use super::{
+    FORECAST, FORM, Launch, chooser, chosen_device, clip_start, complaint, forecast_view, key_help, rows, selected, source, start_run,
+    value,
+};
 use crate::config::{Key, Kind, Preset, Source};
-use crate::view::app::Model;
 use crate::view::message::Command;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -24,9 +27,9 @@ const NAME_COLUMNS: usize = 23;
 const SOURCE_COLUMNS: usize = 8;
 
 /// The panes that are seen, with their places.
-fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
-    let focused = super::PARTS.pane_of(model);
-    if model.shared.zoomed {
+fn areas(launch: &Launch, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = launch.focus();
+    if shared.zoomed {
         return vec![(focused, area)];
     }
     if area.width >= SIDE_BY_SIDE {
@@ -45,36 +48,36 @@ fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
 }
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let areas = areas(model, area);
+pub(super) fn draw(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let areas = areas(launch, shared, area);
     for (name, area) in areas.iter().copied().filter(|(_, area)| area.height > 2) {
         match name {
-            FORM => draw_form(model, frame, area),
-            FORECAST => draw_forecast(model, frame, area),
-            _ => draw_about(model, frame, area),
+            FORM => draw_form(launch, shared, frame, area),
+            FORECAST => draw_forecast(launch, shared, frame, area),
+            _ => draw_about(launch, shared, frame, area),
         }
     }
-    if let Some(open) = &model.launch.chooser {
+    if let Some(open) = &launch.chooser {
         let form = areas.iter().find(|(name, area)| *name == FORM && area.height > 4);
-        chooser::draw(model, open, frame, form.map_or(area, |(_, form)| *form));
+        chooser::draw(launch, shared, open, frame, form.map_or(area, |(_, form)| *form));
     }
 }
 
-fn draw_about(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let title = form::selected(model).map_or("", Row::title);
-    let block = pane(&model.shared.theme, title, false);
+fn draw_about(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let title = selected(launch, shared).map_or("", Row::title);
+    let block = pane(&shared.theme, title, false);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    frame.render_widget(Paragraph::new(key_help::lines(model)).wrap(Wrap { trim: false }), inside);
+    frame.render_widget(Paragraph::new(key_help::lines(launch, shared)).wrap(Wrap { trim: false }), inside);
 }
 
-fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let block = pane(theme, FORECAST, model.launch.in_forecast);
+fn draw_forecast(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let block = pane(theme, FORECAST, launch.in_forecast);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let lines = forecast_view::lines(model, inside.width as usize);
-    let top = model.launch.scroll.min(lines.len().saturating_sub(1));
+    let lines = forecast_view::lines(launch, shared, inside.width as usize);
+    let top = launch.scroll.min(lines.len().saturating_sub(1));
     let below = lines.len().saturating_sub(top + inside.height as usize);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
     if below > 0 && area.width > 24 {
@@ -84,32 +87,31 @@ fn draw_forecast(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-fn draw_form(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let launch = &model.launch;
+fn draw_form(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let title = match (launch.only_different, launch.form.changed.len()) {
         (true, _) => "new run: changed settings".to_owned(),
         (false, 0) => "new run".to_owned(),
         (false, changed) => format!("new run: {changed} changed"),
     };
-    let block = pane(&model.shared.theme, &title, !launch.in_forecast);
+    let block = pane(&shared.theme, &title, !launch.in_forecast);
     let mut inside = block.inner(area);
     frame.render_widget(block, area);
     if launch.filtering || !launch.filter.text().is_empty() {
-        let mut line = launch.filter.line(&model.shared.theme, inside.width.saturating_sub(2) as usize, launch.filtering);
-        line.spans.insert(0, Span::styled("/ ", model.shared.theme.style(Role::Key)));
+        let mut line = launch.filter.line(&shared.theme, inside.width.saturating_sub(2) as usize, launch.filtering);
+        line.spans.insert(0, Span::styled("/ ", shared.theme.style(Role::Key)));
         frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
         inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
     }
-    let drawn = drawn_rows(model);
-    let first = first_drawn(model, &drawn, inside.height as usize);
+    let drawn = drawn_rows(launch, shared);
+    let first = first_drawn(launch, &drawn, inside.height as usize);
     let selected = launch.cursor.at(rows_of(&drawn));
     let lines: Vec<Line<'_>> = drawn
         .iter()
         .skip(first)
         .take(inside.height as usize)
         .map(|drawn| match drawn {
-            Drawn::Heading(title) => Line::styled(format!("  {title}"), model.shared.theme.style(Role::Title)),
-            Drawn::Row(index, row) => row_line(model, *row, selected == Some(*index), inside.width as usize),
+            Drawn::Heading(title) => Line::styled(format!("  {title}"), shared.theme.style(Role::Title)),
+            Drawn::Row(index, row) => row_line(launch, shared, *row, selected == Some(*index), inside.width as usize),
         })
         .collect();
     frame.render_widget(Paragraph::new(lines), inside);
@@ -121,10 +123,10 @@ enum Drawn {
 }
 
 /// Rows with the titles of their groups between them; a title stands before the first row of its group that is shown.
-fn drawn_rows(model: &Model) -> Vec<Drawn> {
+fn drawn_rows(launch: &Launch, shared: &Shared) -> Vec<Drawn> {
     let mut drawn = Vec::new();
     let mut group = "";
-    for (index, row) in form::rows(model).into_iter().enumerate() {
+    for (index, row) in rows(launch, shared).into_iter().enumerate() {
         if let Row::Key(key) = row {
             let title = form::group_of(key);
             if title != group {
@@ -141,80 +143,80 @@ fn rows_of(drawn: &[Drawn]) -> usize {
     drawn.iter().filter(|drawn| matches!(drawn, Drawn::Row(..))).count()
 }
 
-fn first_drawn(model: &Model, drawn: &[Drawn], height: usize) -> usize {
-    let selected = model.launch.cursor.at(rows_of(drawn));
+fn first_drawn(launch: &Launch, drawn: &[Drawn], height: usize) -> usize {
+    let selected = launch.cursor.at(rows_of(drawn));
     let line = drawn.iter().position(|drawn| matches!(drawn, Drawn::Row(index, _) if Some(*index) == selected));
     Cursor { index: line.unwrap_or(0) }.first(height, drawn.len())
 }
 
-fn row_line(model: &Model, row: Row, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.shared.theme;
+fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
     let line = match row {
-        Row::Start => start_line(model, is_here, columns),
-        Row::Key(key) => key_line(model, key, is_here, columns),
-        Row::Preset => plain_line(model, row, is_here, columns, model.launch.form.preset.map_or("none", Preset::name), true),
+        Row::Start => start_line(launch, shared, is_here, columns),
+        Row::Key(key) => key_line(launch, shared, key, is_here, columns),
+        Row::Preset => plain_line(shared, row, is_here, columns, launch.form.preset.map_or("none", Preset::name), true),
         Row::Task => {
-            let name = model.shared.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
-            plain_line(model, row, is_here, columns, &name, false)
+            let name = shared.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
+            plain_line(shared, row, is_here, columns, &name, false)
         }
         Row::Name => {
-            if let Some(field) = model.launch.edit.as_ref().filter(|_| is_here) {
+            if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
                 let mut line = field.line(theme, columns.saturating_sub(NAME_COLUMNS + 2), true);
-                line.spans.insert(0, Span::raw(format!("{}{:<NAME_COLUMNS$}", mark(model, is_here), row.title())));
+                line.spans.insert(0, Span::raw(format!("{}{:<NAME_COLUMNS$}", mark(shared, is_here), row.title())));
                 line
             } else {
-                let name = if model.launch.form.name.is_empty() { "none" } else { &model.launch.form.name };
-                plain_line(model, row, is_here, columns, name, false)
+                let name = if launch.form.name.is_empty() { "none" } else { &launch.form.name };
+                plain_line(shared, row, is_here, columns, name, false)
             }
         }
-        Row::Device => plain_line(model, row, is_here, columns, &device_choice::chosen(model), true),
+        Row::Device => plain_line(shared, row, is_here, columns, &chosen_device(launch, shared), true),
     };
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
 }
 
-fn mark(model: &Model, is_here: bool) -> &'static str {
-    if is_here { model.shared.theme.glyph("▸ ", "> ") } else { "  " }
+fn mark(shared: &Shared, is_here: bool) -> &'static str {
+    if is_here { shared.theme.glyph("▸ ", "> ") } else { "  " }
 }
 
-fn start_line(model: &Model, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.shared.theme;
-    let (text, role) = if model.shared.is_busy("launch.start") {
+fn start_line(launch: &Launch, shared: &Shared, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
+    let (text, role) = if shared.is_busy("launch.start") {
         ("starting: loading the model ...".to_owned(), Role::Accent)
-    } else if start_run::blocked(model).is_some() {
+    } else if start_run::blocked(launch, shared).is_some() {
         ("cannot start: see right".to_owned(), Role::Bad)
     } else {
-        (start_run::in_words(model), Role::Text)
+        (start_run::in_words(launch, shared), Role::Text)
     };
     let button = theme.glyph("▶ START ", "=> START ");
     let room = columns.saturating_sub(button.width() + 3);
     Line::from(vec![
-        Span::raw(mark(model, is_here)),
+        Span::raw(mark(shared, is_here)),
         Span::styled(button, theme.style(Role::Good)),
         Span::styled(clip_start(theme, &text, room), theme.style(role)),
     ])
 }
 
-fn plain_line(model: &Model, row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
-    let theme = &model.shared.theme;
+fn plain_line(shared: &Shared, row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
+    let theme = &shared.theme;
     let room = columns.saturating_sub(NAME_COLUMNS + 6);
     let value = clip_start(theme, value, room);
     let value = if cycles && is_here { format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { value };
-    Line::from(vec![Span::raw(mark(model, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", row.title())), Span::raw(value)])
+    Line::from(vec![Span::raw(mark(shared, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", row.title())), Span::raw(value)])
 }
 
-fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.shared.theme;
-    let source = form::source(model, key);
+fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
+    let source = source(launch, shared, key);
     let room = columns.saturating_sub(NAME_COLUMNS + SOURCE_COLUMNS + 2);
-    let mut spans = vec![Span::raw(mark(model, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", key.name))];
-    if let Some(field) = model.launch.edit.as_ref().filter(|_| is_here) {
-        let wrong = form::complaint(model, key, field.text()).is_some();
+    let mut spans = vec![Span::raw(mark(shared, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", key.name))];
+    if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
+        let wrong = complaint(launch, shared, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
         let said = if wrong { theme.glyph(" ✗ invalid", " ! invalid") } else { theme.glyph(" ✓", " ok") };
         spans.push(Span::styled(said, theme.style(if wrong { Role::Bad } else { Role::Good })));
         return Line::from(spans);
     }
-    let value = form::value(model, key);
+    let value = value(launch, shared, key);
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
     let shown = if value.is_empty() { "empty".to_owned() } else { super::context::short_name(&value) };
     let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
@@ -230,7 +232,7 @@ fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> 
     spans.push(Span::styled(shown, theme.style(value_role)));
     spans.push(Span::styled(unit, theme.style(Role::Faint)));
     spans.push(Span::raw(" ".repeat(blanks)));
-    let differs = key_help::last_value(model, key).is_some_and(|last| last != value);
+    let differs = key_help::last_value(launch, key).is_some_and(|last| last != value);
     let word = form::source_word(&source);
     spans.push(Span::styled(word, theme.style(if source == Source::Set { Role::Marked } else { Role::Faint })));
     if differs && word.width() < SOURCE_COLUMNS {
@@ -240,44 +242,44 @@ fn key_line(model: &Model, key: &'static Key, is_here: bool, columns: usize) -> 
 }
 
 /// The body of the terminal below the header.
-fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
+fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
 }
 
-fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+fn pane_at(launch: &Launch, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(launch, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// Whether a place is over the forecast.
-pub(super) fn is_over_forecast(model: &Model, column: u16, row: u16) -> bool {
-    pane_at(model, column, row).is_some_and(|(pane, _)| pane == FORECAST)
+pub(super) fn is_over_forecast(launch: &Launch, shared: &Shared, column: u16, row: u16) -> bool {
+    pane_at(launch, shared, column, row).is_some_and(|(pane, _)| pane == FORECAST)
 }
 
 /// Whether a place is over a row of the form.
-pub(super) fn is_over_form(model: &Model, column: u16, row: u16) -> bool {
-    pane_at(model, column, row).is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
+pub(super) fn is_over_form(launch: &Launch, shared: &Shared, column: u16, row: u16) -> bool {
+    pane_at(launch, shared, column, row).is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
 }
 
 /// A click: it gives a pane the focus and puts the cursor on the row under it.
-pub(super) fn clicked(model: &mut Model, column: u16, row: u16) -> Vec<Command> {
-    if model.launch.chooser.is_some() {
-        let form = areas(model, body(model)).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
-        return chooser::clicked(model, form.map_or(body(model), |(_, form)| form), row);
+pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row: u16) -> Vec<Command> {
+    if launch.chooser.is_some() {
+        let form = areas(launch, shared, body(shared)).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
+        return chooser::clicked(launch, shared, form.map_or(body(shared), |(_, form)| form), row);
     }
-    if model.launch.edit.is_some() {
+    if launch.edit.is_some() {
         return Vec::new();
     }
-    let Some((pane, area)) = pane_at(model, column, row).filter(|(pane, _)| *pane != ABOUT) else { return Vec::new() };
-    (super::PARTS.focus)(model, pane);
+    let Some((pane, area)) = pane_at(launch, shared, column, row).filter(|(pane, _)| *pane != ABOUT) else { return Vec::new() };
+    launch.in_forecast = pane == FORECAST;
     if pane != FORM {
         return Vec::new();
     }
-    let filter_rows = u16::from(model.launch.filtering || !model.launch.filter.text().is_empty());
+    let filter_rows = u16::from(launch.filtering || !launch.filter.text().is_empty());
     let (top, height) = (area.y + 1 + filter_rows, area.height.saturating_sub(2 + filter_rows));
-    let drawn = drawn_rows(model);
+    let drawn = drawn_rows(launch, shared);
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };
-    if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(model, &drawn, height as usize) + line as usize) {
-        model.launch.cursor = Cursor { index: *index };
+    if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(launch, &drawn, height as usize) + line as usize) {
+        launch.cursor = Cursor { index: *index };
     }
     Vec::new()
 }

@@ -3,24 +3,23 @@
 use ratatui::text::{Line, Span};
 
 use super::forecast::Forecast;
-use super::form;
 use super::key_help::last_value;
+use super::{Launch, value};
 use crate::config::KEYS;
 use crate::format::{bytes, count, duration, percent, percent_short};
 use crate::plan::{Disk, Memory, SignalReport, Time, Verdict};
-use crate::view::app::Model;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
 /// All lines, for a width of columns.
-pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
-    let text = Text { model, columns };
-    let launch = &model.launch;
+pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
+    let text = Text { launch, shared, columns };
     let mut lines = Vec::new();
     if let Some(failure) = &launch.failure {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
     if let Some(asking) = &launch.asking {
-        let seconds = model.shared.now_ms.saturating_sub(asking.since_ms) / 1000;
+        let seconds = shared.now_ms.saturating_sub(asking.since_ms) / 1000;
         let what = if asking.samples { "measuring and sampling" } else { "measuring" };
         lines.push(text.marked(&format!("{what}, {seconds} s; x cancels"), Role::Accent, ("◌ ", ". ")));
         if !asking.told.is_empty() {
@@ -55,7 +54,8 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
 }
 
 struct Text<'a> {
-    model: &'a Model,
+    launch: &'a Launch,
+    shared: &'a Shared,
     columns: usize,
 }
 
@@ -93,9 +93,9 @@ impl Text<'_> {
         let verdict = if fits { String::new() } else { ", too big".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
-            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.model.shared.theme.style(role)),
+            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.shared.theme.style(role)),
             Span::raw(format!(" peak {}{of}", bytes(memory.peak_bytes))),
-            Span::styled(verdict, self.model.shared.theme.style(Role::Bad)),
+            Span::styled(verdict, self.shared.theme.style(Role::Bad)),
         ]));
         for part in &memory.parts {
             let when = part.phase.in_words();
@@ -103,9 +103,9 @@ impl Text<'_> {
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
             lines.push(Line::from(vec![
                 Span::raw(format!("{size} ")),
-                Span::styled(bar, self.model.shared.theme.style(Role::SeriesOne)),
+                Span::styled(bar, self.shared.theme.style(Role::SeriesOne)),
                 Span::raw(format!(" {}", part.name)),
-                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.model.shared.theme.style(Role::Faint)),
+                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.shared.theme.style(Role::Faint)),
             ]));
         }
         if memory.peak_recomputed_bytes < memory.peak_bytes {
@@ -130,7 +130,7 @@ impl Text<'_> {
         ] {
             lines.push(Line::from(vec![
                 Span::raw(format!("{:>9} ", duration(seconds))),
-                Span::styled(self.bar(seconds / step, 6), self.model.shared.theme.style(Role::SeriesTwo)),
+                Span::styled(self.bar(seconds / step, 6), self.shared.theme.style(Role::SeriesTwo)),
                 Span::raw(format!(" {name}, {}", percent_short(seconds / step))),
             ]));
         }
@@ -144,7 +144,7 @@ impl Text<'_> {
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
         let short = if short { ": does not fit" } else { "" };
-        lines.push(Line::styled(format!("{}{free}{short}", bytes(disk.total_bytes)), self.model.shared.theme.style(role)));
+        lines.push(Line::styled(format!("{}{free}{short}", bytes(disk.total_bytes)), self.shared.theme.style(role)));
         lines.push(self.faint(&format!(
             "{} checkpoints of {}, rollouts {}, evals {}",
             disk.checkpoints,
@@ -173,7 +173,7 @@ impl Text<'_> {
             percent_short(signal.all_equal)
         )));
         for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
-            let theme = &self.model.shared.theme;
+            let theme = &self.shared.theme;
             lines.push(Line::from(vec![
                 Span::styled(self.bar(share, 10), theme.style(crate::view::theme::Theme::tier_role(tier))),
                 Span::raw(format!(" {:>5} {tier}", percent_short(share))),
@@ -187,7 +187,7 @@ impl Text<'_> {
     }
 
     fn differences(&self, lines: &mut Vec<Line<'static>>) {
-        let Some(around) = &self.model.launch.around else {
+        let Some(around) = &self.launch.around else {
             lines.push(self.faint("loading the last run ..."));
             return;
         };
@@ -198,7 +198,7 @@ impl Text<'_> {
         };
         lines.push(self.title(&format!("diff to last run, {}", last.id)));
         let keys = KEYS.iter().filter_map(|key| {
-            let (now, then) = (form::value(self.model, key), last_value(self.model, key).unwrap_or_default());
+            let (now, then) = (value(self.launch, self.shared, key), last_value(self.launch, key).unwrap_or_default());
             let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
             (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
         });
@@ -211,12 +211,12 @@ impl Text<'_> {
         for (name, then, now) in differences {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
-                Span::styled(then, self.model.shared.theme.style(Role::Removed)),
-                Span::styled(format!(" {} ", self.model.shared.theme.glyph("→", "->")), self.model.shared.theme.style(Role::Faint)),
-                Span::styled(now, self.model.shared.theme.style(Role::Added)),
+                Span::styled(then, self.shared.theme.style(Role::Removed)),
+                Span::styled(format!(" {} ", self.shared.theme.glyph("→", "->")), self.shared.theme.style(Role::Faint)),
+                Span::styled(now, self.shared.theme.style(Role::Added)),
             ]));
         }
-        if self.model.shared.draft.is_changed() {
+        if self.shared.draft.is_changed() {
             lines.push(self.marked("the schema in the editor is not saved: the run uses the saved file", Role::Warning, ("▲ ", "! ")));
         }
     }
@@ -226,7 +226,7 @@ impl Text<'_> {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let columns = columns.min(self.columns / 4).max(1);
         let filled = share.clamp(0.0, 1.0) * columns as f64;
-        let theme = &self.model.shared.theme;
+        let theme = &self.shared.theme;
         let (full, rest) = if theme.ascii {
             ((filled.round() as usize).min(columns), "")
         } else {
@@ -238,18 +238,18 @@ impl Text<'_> {
     }
 
     fn title(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.model.shared.theme.style(Role::Title))
+        Line::styled(text.to_owned(), self.shared.theme.style(Role::Title))
     }
 
     fn faint(&self, text: &str) -> Line<'static> {
-        Line::styled(text.to_owned(), self.model.shared.theme.style(Role::Faint))
+        Line::styled(text.to_owned(), self.shared.theme.style(Role::Faint))
     }
 
     fn marked(&self, text: &str, role: Role, marks: (&'static str, &'static str)) -> Line<'static> {
-        Line::styled(format!("{}{text}", self.model.shared.theme.glyph(marks.0, marks.1)), self.model.shared.theme.style(role))
+        Line::styled(format!("{}{text}", self.shared.theme.glyph(marks.0, marks.1)), self.shared.theme.style(role))
     }
 
     fn keyed(&self, key: &str, text: &str) -> Line<'static> {
-        Line::from(vec![Span::styled(format!("{key}  "), self.model.shared.theme.style(Role::Key)), Span::raw(text.to_owned())])
+        Line::from(vec![Span::styled(format!("{key}  "), self.shared.theme.style(Role::Key)), Span::raw(text.to_owned())])
     }
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{KEYS, Key, Layers, Preset, Source, TrainConfig, Value};
+use crate::config::{KEYS, Key, Preset, Source, TrainConfig, Value};
 use crate::run::DeviceChoice;
-use crate::view::app::Model;
 
 /// What the user chose. Everything else comes from the layers below.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,46 +97,6 @@ pub fn group_of(key: &Key) -> &'static str {
     GROUPS.iter().rev().find(|(_, first)| place(first) <= place(key.name)).map_or("", |(title, _)| *title)
 }
 
-/// The rows as they are shown: all, those that the filter finds, or only keys that are not at the table's default.
-pub fn rows(model: &Model) -> Vec<Row> {
-    let launch = &model.launch;
-    let wanted = launch.filter.text().to_lowercase();
-    let found = |row: &Row| match row {
-        _ if wanted.is_empty() => true,
-        Row::Key(key) => key.name.contains(&wanted) || key.meaning.to_lowercase().contains(&wanted) || group_of(key).contains(&wanted),
-        other => other.title().contains(&wanted),
-    };
-    let differs = |row: &Row| match row {
-        Row::Key(key) if launch.only_different => source(model, key) != Source::Default,
-        _ => true,
-    };
-    let all = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device].into_iter().chain(KEYS.iter().map(Row::Key));
-    all.filter(found).filter(differs).collect()
-}
-
-/// The row under the cursor.
-pub fn selected(model: &Model) -> Option<Row> {
-    let rows = rows(model);
-    rows.get(model.launch.cursor.at(rows.len())?).copied()
-}
-
-/// The layers of which the run's configuration would be made.
-pub fn layers(model: &Model, form: &Form) -> Layers {
-    let task = model.launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
-    let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
-    let asked = layers.asked_base_model();
-    layers.origin = model.launch.origin.as_ref().filter(|origin| origin.of == asked).and_then(|origin| origin.model.clone());
-    layers
-}
-
-/// The value that a key would have, as text; where the form does not resolve, the last that it had.
-pub fn value(model: &Model, key: &Key) -> String {
-    if let Some(text) = model.launch.form.changed.get(key.name) {
-        return text.clone();
-    }
-    model.launch.values.get(key.name).cloned().unwrap_or_else(|| key.default.to_owned())
-}
-
 pub fn values_of(config: &TrainConfig) -> Values {
     config.values().into_iter().map(|(name, value)| (name, written(&value))).collect()
 }
@@ -153,15 +112,6 @@ fn written(value: &serde_json::Value) -> String {
     }
 }
 
-/// The layer that a key's value comes from.
-pub fn source(model: &Model, key: &Key) -> Source {
-    if model.launch.form.changed.contains_key(key.name) {
-        return Source::Set;
-    }
-    let sources = model.launch.resolved.as_ref().map(|resolved| &resolved.sources);
-    sources.and_then(|sources| sources.get(key.name).cloned()).unwrap_or(Source::Default)
-}
-
 /// A layer in one word, as the form shows it.
 pub fn source_word(source: &Source) -> &'static str {
     match source {
@@ -172,16 +122,6 @@ pub fn source_word(source: &Source) -> &'static str {
         Source::File => "file",
         Source::Set => "form",
     }
-}
-
-/// What is wrong with a text for a key: the key's own check, else what does not go together with the rest of the form.
-pub fn complaint(model: &Model, key: &'static Key, text: &str) -> Option<String> {
-    if let Err(expected) = key.kind.parse(text) {
-        return Some(format!("must be {expected}"));
-    }
-    let mut form = model.launch.form.clone();
-    form.changed.insert(key.name, text.trim().to_owned());
-    layers(model, &form).resolve().err().map(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -2,41 +2,45 @@
 
 use std::path::PathBuf;
 
+use super::Launch;
+use super::context::short_name;
+use super::forecast::{Forecast, ForecastJob, ForecastResult};
+use super::form::Form;
 use crate::run::{DeviceChoice, RunDirectory};
-use crate::view::app::Model;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Confirm, Popup};
 use crate::view::screens::Screen;
-use crate::view::subprocess::{Call, Ended, Said, task_argument};
+use crate::view::shared::Shared;
+use crate::view::subprocess::{Call, CancelToken, Ended, Said, task_argument};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
-pub(super) fn train_arguments(model: &Model) -> Option<Vec<String>> {
-    Some(arguments(model, task_argument(model)?, true))
+pub(super) fn train_arguments(launch: &Launch, shared: &Shared) -> Option<Vec<String>> {
+    Some(arguments(launch, shared, task_argument(shared)?, true))
 }
 
-fn arguments(model: &Model, task: String, with_runs: bool) -> Vec<String> {
+fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) -> Vec<String> {
     let mut arguments = vec!["train".to_owned(), task];
-    arguments.extend(model.launch.form.arguments());
+    arguments.extend(launch.form.arguments());
     if with_runs {
-        arguments.extend(["--runs".to_owned(), model.shared.places.for_new_runs().display().to_string()]);
+        arguments.extend(["--runs".to_owned(), shared.places.for_new_runs().display().to_string()]);
     }
     arguments
 }
 
 /// What a launch adds to the arguments of a forecast.
-fn launching(model: &Model) -> impl Iterator<Item = String> {
-    let name = &model.launch.form.name;
+fn launching(launch: &Launch) -> impl Iterator<Item = String> {
+    let name = &launch.form.name;
     let name = (!name.is_empty()).then(|| format!("--name={name}"));
     std::iter::once("--detach".to_owned()).chain(name)
 }
 
 /// The same as a person would type it in the shell that started the view: it trains the same task, and makes the run in the same place.
-pub(super) fn command_line(model: &Model) -> String {
-    let Some(open) = &model.shared.task else { return String::new() };
-    let options = &model.shared.options;
+pub(super) fn command_line(launch: &Launch, shared: &Shared) -> String {
+    let Some(open) = &shared.task else { return String::new() };
+    let options = &shared.options;
     let there =
         if options.shell == options.here { String::new() } else { format!("cd {} && ", quoted(&options.here.display().to_string())) };
-    let words = arguments(model, open.typed.clone(), model.shared.places.is_given()).into_iter().chain(launching(model));
+    let words = arguments(launch, shared, open.typed.clone(), shared.places.is_given()).into_iter().chain(launching(launch));
     let words: Vec<String> = words.map(|word| quoted(&word)).collect();
     format!("{there}grpo-tui {}", words.join(" "))
 }
@@ -47,39 +51,39 @@ fn quoted(word: &str) -> String {
 }
 
 /// Why nothing can be started now.
-pub(super) fn blocked(model: &Model) -> Option<String> {
-    if model.shared.task.is_none() {
-        return Some(model.shared.task_error.clone().unwrap_or_else(|| "task is still loading".to_owned()));
+pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
+    if shared.task.is_none() {
+        return Some(shared.task_error.clone().unwrap_or_else(|| "task is still loading".to_owned()));
     }
-    if let Some(problem) = &model.launch.problem {
+    if let Some(problem) = &launch.problem {
         return Some(problem.clone());
     }
-    model.shared.is_busy("launch.start").then(|| "a run is already starting".to_owned())
+    shared.is_busy("launch.start").then(|| "a run is already starting".to_owned())
 }
 
 /// Start the run. A schema that is not saved is asked about first: the run takes the file.
-pub(super) fn start(model: &mut Model) -> Vec<Command> {
-    if !model.shared.draft.is_changed() {
-        return launch(model);
+pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    if !shared.draft.is_changed() {
+        return start_now(launch, shared);
     }
-    let save = model.shared.key_of("schema.save");
+    let save = shared.key_of("schema.save");
     let save = save.map_or_else(String::new, |key| format!(" ({key} on the schema's screen, f2)"));
     let text = format!(
         "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first{save}, or start with the saved file."
     );
-    model.shared.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", launch)));
+    shared.popup = Some(Popup::Confirm(Confirm::on("Schema not saved", text, "start with saved file", start_now)));
     Vec::new()
 }
 
-fn launch(model: &mut Model) -> Vec<Command> {
-    let Some(mut arguments) = train_arguments(model) else { return Vec::new() };
-    arguments.extend(launching(model));
+fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    let Some(mut arguments) = train_arguments(launch, shared) else { return Vec::new() };
+    arguments.extend(launching(launch));
     arguments.push("--json".to_owned());
     // A forecast that is still being made would only slow the run down.
-    super::forecast::cancel(model);
-    model.launch.failure = None;
-    let call = Call { program: model.shared.options.program.clone(), here: model.shared.options.here.clone(), arguments };
-    vec![Work::once(
+    cancel(launch);
+    launch.failure = None;
+    let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
+    vec![Work::on(
         "launch.start",
         move || {
             let mut document = String::new();
@@ -91,13 +95,13 @@ fn launch(model: &mut Model) -> Vec<Command> {
             });
             started(outcome, &document)
         },
-        |model, outcome| match outcome {
-            Ok(run) => begun(model, run),
+        |launch: &mut Launch, shared, outcome| match outcome {
+            Ok(run) => begun(launch, shared, run),
             Err(reason) => {
                 let text = format!("run not started: {reason}");
-                model.launch.failure = Some(text.clone());
-                model.launch.scroll = 0;
-                model.shared.complain(text);
+                launch.failure = Some(text.clone());
+                launch.scroll = 0;
+                shared.complain(text);
                 Vec::new()
             }
         },
@@ -123,32 +127,99 @@ fn started(outcome: Result<Ended, String>, document: &str) -> Result<Begun, Stri
     Ok(Begun { path, text: format!("{id} started in the background{ready}") })
 }
 
-fn begun(model: &mut Model, run: Begun) -> Vec<Command> {
-    model.launch.form.name.clear();
+fn begun(launch: &mut Launch, shared: &mut Shared, run: Begun) -> Vec<Command> {
+    launch.form.name.clear();
     let mut commands = vec![Command::ShowRun(run.path)];
     // Whoever does something else by now, or types, is not taken away from it.
-    if model.shared.screen == Screen::Launch && !model.takes_text() {
-        model.shared.say(run.text);
+    if shared.screen == Screen::Launch && !shared.takes_text() {
+        shared.say(run.text);
         commands.extend(vec![Command::GoTo(Screen::Live)]);
     } else {
-        model.shared.say(format!("{}; f6 shows it", run.text));
+        shared.say(format!("{}; f6 shows it", run.text));
     }
     commands
 }
 
 /// What the form would start, in a few words.
-pub(super) fn in_words(model: &Model) -> String {
-    let Some(resolved) = &model.launch.resolved else { return String::new() };
+pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
+    let Some(resolved) = &launch.resolved else { return String::new() };
     let config = &resolved.config;
-    let rows = model.shared.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
+    let rows = shared.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
     let steps = rows.map_or_else(String::new, |rows| format!("{} steps of ", config.total_steps(rows)));
-    let device = match model.launch.form.compute {
+    let device = match launch.form.compute {
         DeviceChoice::Any => String::new(),
         DeviceChoice::Cpu => ", CPU".to_owned(),
         DeviceChoice::Gpu(ordinal) => format!(", GPU {ordinal}"),
     };
-    let model_name = super::context::short_name(&config.base_model);
+    let model_name = short_name(&config.base_model);
     format!("{steps}{} x {}, {model_name}{device}", config.prompt_groups_per_step, config.completions_per_prompt)
+}
+
+/// Ask for the forecast of the form as it stands; `samples`: draw groups of the base too.
+pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) -> Vec<Command> {
+    cancel(launch);
+    let Some(call) = call(launch, shared, samples) else { return Vec::new() };
+    let cancel = CancelToken::default();
+    launch.failure = None;
+    launch.asking = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
+    let of = launch.form.clone();
+    vec![Work::stream("launch.forecast", move |outlet| {
+        let mut document = String::new();
+        let outcome = call.run(&cancel, &mut |said| match said {
+            Said::Result(line) => document.push_str(&line),
+            Said::Progress(line) => {
+                outlet.send(move |launch: &mut Launch, _| {
+                    if let Some(asking) = &mut launch.asking {
+                        asking.told = line;
+                    }
+                    Vec::new()
+                });
+            }
+        });
+        outlet.send(move |launch: &mut Launch, shared| {
+            launch.asking = None;
+            take(launch, shared, of, outcome, &document);
+            Vec::new()
+        });
+    })]
+}
+
+/// End the question that is being answered.
+pub(super) fn cancel(launch: &mut Launch) {
+    if let Some(asking) = launch.asking.take() {
+        asking.cancel.now();
+    }
+}
+
+fn call(launch: &Launch, shared: &Shared, samples: bool) -> Option<Call> {
+    let mut arguments = train_arguments(launch, shared)?;
+    arguments.extend(["--plan".to_owned(), "--json".to_owned()]);
+    if samples {
+        arguments.push("--sample".to_owned());
+    }
+    Some(Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments })
+}
+
+fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Option<Ended>, String>, document: &str) {
+    let failed = |reason: String| format!("forecast failed: {reason}");
+    match (outcome, serde_json::from_str::<Forecast>(document)) {
+        (Ok(None), _) => {}
+        (Err(error), _) => launch.failure = Some(failed(error)),
+        // A run that does not fit is told as a forecast, though the program ends with a failure.
+        (Ok(Some(_)), Ok(mut forecast)) => {
+            if let Some(signal) = forecast.signal.take() {
+                launch.signal = Some(ForecastResult { of: of.clone(), value: signal, is_old: false });
+            }
+            launch.forecast = Some(ForecastResult { of, value: forecast, is_old: false });
+        }
+        (Ok(Some(ended)), Err(error)) => {
+            let reason = if ended.success { format!("cannot parse the forecast: {error}") } else { ended.reason() };
+            launch.failure = Some(failed(reason));
+        }
+    }
+    if let Some(failure) = launch.failure.clone() {
+        shared.complain(failure);
+    }
 }
 
 #[cfg(test)]

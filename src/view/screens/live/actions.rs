@@ -1,102 +1,130 @@
 //! What can be done on this screen: its part of the table of actions.
 
-use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SIGNAL};
-use super::{completion, curves, navigation, overlay};
+use super::navigation::look;
+use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
+use super::{completion, curves, draw, navigation, overlay, rollouts};
 use crate::run::Verb;
-use crate::view::action::{Action, Place};
-use crate::view::app::Model;
-use crate::view::followed_run::FollowedRun;
-use crate::view::message::Command;
+use crate::view::action::Place;
+use crate::view::followed_run::{FollowedRun, latest_events};
+use crate::view::message::{Change, Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
+use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
+use crate::view::shared::Shared;
+
+type Action = screen::Action<Live>;
+
+/// The screen.
+pub const SCREEN: Definition<Live> = Definition {
+    title: "Live",
+    help: "A run in progress: curves, the groups of a step with their completions, alerts, and controls. Letters below the chart: e eval, c checkpoint, \
+           n note, s other request. [ and ] go to the previous and the next step.",
+    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG],
+    actions: ACTIONS,
+    pane: |live| live.pane,
+    focus: |live, _, pane| live.pane = pane,
+    mouse: navigation::mouse,
+    opens: navigation::opens,
+    entered: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
+    changed,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
 
 const HERE: Place = Place::On(Screen::Live);
 const fn within(pane: &'static str) -> Place {
     Place::In(Screen::Live, pane)
 }
 
-type Perform = fn(&mut Model) -> Vec<Command>;
+type Perform = fn(&mut Live, &mut Shared) -> Vec<Command>;
 const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static str], place: Place, perform: Perform) -> Action {
     Action::new(id, title, "", keys, place, perform)
 }
 
 /// The table.
-pub(super) const ACTIONS: &[Action] = &[
+const ACTIONS: &[Action] = &[
     // The chart.
-    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |m| navigation::sideways(m, -1)),
-    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |m| navigation::sideways(m, 1)),
-    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |m| navigation::sideways(m, -10)),
-    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |m| navigation::sideways(m, 10)),
-    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |m| navigation::zoom(m, true)),
-    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |m| navigation::zoom(m, false)),
-    quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |m| {
-        m.live.view.whole();
+    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| navigation::sideways(live, shared, -1)),
+    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |live, shared| navigation::sideways(live, shared, 1)),
+    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |live, shared| navigation::sideways(live, shared, -10)),
+    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |live, shared| navigation::sideways(live, shared, 10)),
+    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| navigation::zoom(live, shared, true)),
+    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |live, shared| navigation::zoom(live, shared, false)),
+    quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |live, _| {
+        live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |m| turn_large(m, 1)),
-    quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |m| turn_large(m, -1)),
+    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |live, _| turn_large(live, 1)),
+    quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |live, _| turn_large(live, -1)),
     // The runs over it.
-    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |m| overlay::go(m, 1)),
-    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |m| overlay::go(m, -1)),
+    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| overlay::go(live, shared, 1)),
+    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |live, shared| overlay::go(live, shared, -1)),
     Action::new("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
     // The groups.
-    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |m| navigation::by_groups(m, 1)),
-    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |m| navigation::by_groups(m, -1)),
-    quiet("live.group.first", "First group", &["g"], within(GROUPS), |m| navigation::by_groups(m, isize::MIN)),
-    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |m| navigation::by_groups(m, isize::MAX)),
-    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |m| navigation::by_members(m, 1)),
-    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |m| navigation::by_members(m, -1)),
-    Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |m| focus(m, COMPLETION)),
+    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, 1)),
+    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, -1)),
+    quiet("live.group.first", "First group", &["g"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, isize::MIN)),
+    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, isize::MAX)),
+    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |live, shared| navigation::by_members(live, shared, 1)),
+    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |live, shared| {
+        navigation::by_members(live, shared, -1)
+    }),
+    Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| focus(live, COMPLETION)),
     // The completion.
-    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |m| navigation::scroll_text(m, 1)),
-    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |m| navigation::scroll_text(m, -1)),
-    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |m| navigation::scroll_text(m, 10)),
-    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |m| navigation::scroll_text(m, -10)),
-    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |m| navigation::by_members(m, 1)),
-    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |m| navigation::by_members(m, -1)),
-    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |m| focus(m, PROMPT)),
-    Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |m| focus(m, GROUPS)),
-    quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |m| focus(m, COMPLETION)),
-    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |m| navigation::by_groups(m, 1)),
-    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |m| navigation::by_groups(m, -1)),
-    quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |m| focus(m, GROUPS)),
-    quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |m| focus(m, GROUPS)),
+    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, 1)),
+    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, -1)),
+    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, 10)),
+    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, -10)),
+    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |live, shared| navigation::by_members(live, shared, 1)),
+    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |live, shared| {
+        navigation::by_members(live, shared, -1)
+    }),
+    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| focus(live, PROMPT)),
+    Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |live, _| focus(live, GROUPS)),
+    quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |live, _| focus(live, COMPLETION)),
+    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| navigation::by_groups(live, shared, 1)),
+    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| navigation::by_groups(live, shared, -1)),
+    quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
+    quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
     // The small charts.
-    Action::new("live.small.next", "Next small charts", "charts", &["l", "right", "j", "down"], within(METRICS), |m| turn_small(m, 1)),
-    quiet("live.small.previous", "Previous small charts", &["h", "left", "k", "up"], within(METRICS), |m| turn_small(m, -1)),
-    quiet("live.small.enlarge", "Enlarge chart", &["enter"], within(METRICS), |m| {
-        m.live.view.large = m.live.view.small;
-        focus(m, CHART)
+    Action::new("live.small.next", "Next small charts", "charts", &["l", "right", "j", "down"], within(METRICS), |live, _| {
+        turn_small(live, 1)
+    }),
+    quiet("live.small.previous", "Previous small charts", &["h", "left", "k", "up"], within(METRICS), |live, _| turn_small(live, -1)),
+    quiet("live.small.enlarge", "Enlarge chart", &["enter"], within(METRICS), |live, _| {
+        live.view.large = live.view.small;
+        focus(live, CHART)
     }),
     // The log.
-    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |m| navigation::scroll_log(m, 1)),
-    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |m| navigation::scroll_log(m, -1)),
-    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |m| navigation::scroll_log(m, 10)),
-    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |m| navigation::scroll_log(m, -10)),
-    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |m| navigation::scroll_log(m, isize::MAX)),
+    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| navigation::scroll_log(live, shared, 1)),
+    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| navigation::scroll_log(live, shared, -1)),
+    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| navigation::scroll_log(live, shared, 10)),
+    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| navigation::scroll_log(live, shared, -10)),
+    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| navigation::scroll_log(live, shared, isize::MAX)),
     // Steps.
-    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |m| navigation::by_steps(m, -1)).unless(no_run),
-    quiet("live.step.next", "Next step", &["]"], HERE, |m| navigation::by_steps(m, 1)).unless(no_run),
-    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |m| navigation::by_steps(m, -10)).unless(no_run),
-    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |m| navigation::by_steps(m, 10)).unless(no_run),
-    quiet("live.step.first", "First step", &["home"], HERE, |m| navigation::to_step(m, Some(1))).unless(no_run),
-    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |m| navigation::to_step(m, None)).unless(no_run),
+    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| navigation::by_steps(live, shared, -1))
+        .unless(no_run),
+    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1)).unless(no_run),
+    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10)).unless(no_run),
+    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10)).unless(no_run),
+    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1))).unless(no_run),
+    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| navigation::to_step(live, shared, None)).unless(no_run),
     // How curves are drawn.
-    Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |m| {
-        m.live.view.cursor = !m.live.view.cursor;
-        if m.live.view.cursor { focus(m, CHART) } else { navigation::to_step(m, None) }
+    Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
+        live.view.cursor = !live.view.cursor;
+        if live.view.cursor { focus(live, CHART) } else { navigation::to_step(live, shared, None) }
     })
     .unless(no_run),
-    Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |m| {
-        let said = m.live.view.smooth_more();
-        m.shared.say(said);
+    Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
+        let said = live.view.smooth_more();
+        shared.say(said);
         Vec::new()
     })
     .also(&["smoothing", "ema"]),
-    quiet("live.log_axis", "Toggle log scale", &["w"], HERE, |m| {
-        m.live.view.log = !m.live.view.log;
+    quiet("live.log_axis", "Toggle log scale", &["w"], HERE, |live, _| {
+        live.view.log = !live.view.log;
         Vec::new()
     }),
     quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).unless(no_run),
@@ -105,89 +133,90 @@ pub(super) const ACTIONS: &[Action] = &[
     // What the worker can be asked.
     Action::new("live.pause", "Toggle pause", "pause", &["p"], HERE, pause).also(&["pause", "hold"]).unless(no_worker),
     quiet("live.resume", "Resume run", &["r"], HERE, resume).also(&["continue", "unpause", "restart"]).unless(no_resume),
-    quiet("live.checkpoint", "Save checkpoint", &["C"], HERE, |m| ask(m, Verb::Checkpoint)).unless(no_worker),
-    quiet("live.eval", "Run eval", &["E"], HERE, |m| ask(m, Verb::Eval)).also(&["run eval"]).unless(no_worker),
-    quiet("live.stop", "Stop run", &["x"], HERE, |m| stop(m, false)).also(&["end", "cancel"]).unless(no_worker),
-    quiet("live.stop_now", "Kill run", &["X"], HERE, |m| stop(m, true)).also(&["kill", "abort"]).unless(no_worker),
+    quiet("live.checkpoint", "Save checkpoint", &["C"], HERE, |_, shared| ask(shared, Verb::Checkpoint)).unless(no_worker),
+    quiet("live.eval", "Run eval", &["E"], HERE, |_, shared| ask(shared, Verb::Eval)).also(&["run eval"]).unless(no_worker),
+    quiet("live.stop", "Stop run", &["x"], HERE, |_, shared| stop(shared, false)).also(&["end", "cancel"]).unless(no_worker),
+    quiet("live.stop_now", "Kill run", &["X"], HERE, |_, shared| stop(shared, true)).also(&["kill", "abort"]).unless(no_worker),
     Action::new("live.annotate", "Add note", "note", &["a"], HERE, note).also(&["note", "annotate", "comment"]).asking().unless(no_note),
     quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(no_worker),
 ];
 
-fn focus(model: &mut Model, pane: &'static str) -> Vec<Command> {
-    model.live.pane = pane;
+fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
+    live.pane = pane;
     Vec::new()
 }
 
-fn turn_large(model: &mut Model, by: isize) -> Vec<Command> {
+fn turn_large(live: &mut Live, by: isize) -> Vec<Command> {
     let count = curves::SUBJECTS.len() as isize;
-    model.live.view.large = (model.live.view.large as isize + by).rem_euclid(count) as usize;
+    live.view.large = (live.view.large as isize + by).rem_euclid(count) as usize;
     Vec::new()
 }
 
-fn turn_small(model: &mut Model, by: isize) -> Vec<Command> {
+fn turn_small(live: &mut Live, by: isize) -> Vec<Command> {
     let count = curves::SUBJECTS.len() as isize - 1;
-    model.live.view.small = ((model.live.view.small as isize - 1 + by).rem_euclid(count) + 1) as usize;
+    live.view.small = ((live.view.small as isize - 1 + by).rem_euclid(count) + 1) as usize;
     Vec::new()
 }
 
 /// Why there is nothing to look at.
-pub(super) fn no_run(model: &Model) -> Option<String> {
+pub(super) fn no_run(_: &Live, shared: &Shared) -> Option<String> {
     let none = || "no run is open: press 1 to choose one, 5 to start one".to_owned();
-    model.shared.current_run().is_none().then(none)
+    shared.current_run().is_none().then(none)
 }
 
-fn no_text(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| completion::selected(model).is_none().then(|| "no completion selected".to_owned()))
+fn no_text(live: &Live, shared: &Shared) -> Option<String> {
+    no_run(live, shared).or_else(|| completion::selected(live, shared).is_none().then(|| "no completion selected".to_owned()))
 }
 
-fn no_worker(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.shared.current_run().and_then(run_control::refusal))
+fn no_worker(live: &Live, shared: &Shared) -> Option<String> {
+    no_run(live, shared).or_else(|| shared.current_run().and_then(run_control::refusal))
 }
 
-fn no_note(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.shared.current_run().and_then(run_control::no_note))
+fn no_note(live: &Live, shared: &Shared) -> Option<String> {
+    no_run(live, shared).or_else(|| shared.current_run().and_then(run_control::no_note))
 }
 
-fn no_resume(model: &Model) -> Option<String> {
-    no_run(model).or_else(|| model.shared.current_run().and_then(run_control::no_resume))
+fn no_resume(live: &Live, shared: &Shared) -> Option<String> {
+    no_run(live, shared).or_else(|| shared.current_run().and_then(run_control::no_resume))
 }
 
-fn copy(model: &mut Model) -> Vec<Command> {
-    let Some(text) = completion::selected(model).map(|(_, completion, _)| completion.text.clone()) else { return Vec::new() };
-    model.shared.say("completion copied");
+fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let Some(text) = completion::selected(live, shared).map(|(_, completion, _)| completion.text.clone()) else { return Vec::new() };
+    shared.say("completion copied");
     vec![Command::Copy(text)]
 }
 
-fn ask(model: &mut Model, verb: Verb) -> Vec<Command> {
-    let Some(run) = model.shared.current.clone() else { return Vec::new() };
+fn ask(shared: &mut Shared, verb: Verb) -> Vec<Command> {
+    let Some(run) = shared.current.clone() else { return Vec::new() };
     if verb.is_work() {
-        model.shared.say(format!("requested: {}", verb.name()));
+        shared.say(format!("requested: {}", verb.name()));
     }
     vec![run_control::request(&run, verb)]
 }
 
-fn pause(model: &mut Model) -> Vec<Command> {
-    let paused = model.shared.current_run().is_some_and(|run| run.status() == crate::run::Status::Paused);
-    ask(model, if paused { Verb::Resume } else { Verb::Pause })
+fn pause(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let paused = shared.current_run().is_some_and(|run| run.status() == crate::run::Status::Paused);
+    ask(shared, if paused { Verb::Resume } else { Verb::Pause })
 }
 
-fn resume(model: &mut Model) -> Vec<Command> {
-    run_control::resume_current(model)
+fn resume(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    shared.current.as_ref().map(|run| run_control::resume(shared, run)).into_iter().collect()
 }
 
-fn stop(model: &mut Model, now: bool) -> Vec<Command> {
-    let id = model.shared.current_run().map(FollowedRun::id).unwrap_or_default();
+fn stop(shared: &mut Shared, now: bool) -> Vec<Command> {
+    let id = shared.current_run().map(FollowedRun::id).unwrap_or_default();
     let (text, yes) = match now {
         true => ("Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
         false => ("Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };
-    model.shared.popup = Some(Popup::Confirm(Confirm::new(format!("Stop {id}?"), text, yes, move |model| ask(model, Verb::Stop { now }))));
+    shared.popup =
+        Some(Popup::Confirm(Confirm::on(format!("Stop {id}?"), text, yes, move |_: &mut Live, shared| ask(shared, Verb::Stop { now }))));
     Vec::new()
 }
 
-fn note(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.shared.current.clone() else { return Vec::new() };
-    model.shared.popup = Some(Popup::Ask(run_control::ask_note(run, |_| Vec::new())));
+fn note(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let Some(run) = shared.current.clone() else { return Vec::new() };
+    shared.popup = Some(Popup::Ask(run_control::ask_note(run)));
     Vec::new()
 }
 
@@ -196,17 +225,50 @@ fn assignments(text: &str) -> Result<Verb, String> {
     Verb::set(text.split_whitespace())
 }
 
-fn set(model: &mut Model) -> Vec<Command> {
-    let now = model.shared.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
+fn set(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let now = shared.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
-    let question = Ask::new("Set", label, &text, |model, text| match assignments(&text) {
-        Ok(verb) => ask(model, verb),
+    let question = Ask::on("Set", label, &text, |_: &mut Live, shared, text| match assignments(&text) {
+        Ok(verb) => ask(shared, verb),
         Err(error) => {
-            model.shared.complain(error);
+            shared.complain(error);
             Vec::new()
         }
     });
-    model.shared.popup = Some(Popup::Ask(question.checked(|text| assignments(text).err())));
+    shared.popup = Some(Popup::Ask(question.checked(|text| assignments(text).err())));
     Vec::new()
+}
+
+fn changed(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::CurrentRun => {
+            *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
+            let Some(run) = shared.current.clone() else { return Vec::new() };
+            let path = run.clone();
+            let mut commands = vec![Work::on(
+                "live.log",
+                move || latest_events(&path),
+                move |_: &mut Live, shared, events| {
+                    // A run without a log yet has nothing older to tell.
+                    if let (Ok(events), Some(watched)) = (events, shared.watched.get_mut(&run)) {
+                        watched.remember(events);
+                    }
+                    Vec::new()
+                },
+            )];
+            commands.extend(look(live, shared));
+            commands
+        }
+        Change::RunNews => {
+            let resumed = shared.current_run().map_or(0, |run| run.history.resumed);
+            if live.resumed != resumed {
+                // Its steps may have been redone.
+                (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
+            }
+            if shared.screen == Screen::Live { look(live, shared) } else { Vec::new() }
+        }
+        Change::Second if shared.screen == Screen::Live && rollouts::has_failed(live, shared) => look(live, shared),
+        _ => Vec::new(),
+    }
 }

@@ -5,31 +5,31 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::rollouts::{Completion, Sampled};
-use super::{advantage, group_rows};
+use super::{Completion, Sampled};
+use super::{Live, advantage, group_rows};
 use crate::advantage::Advantage;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
 use crate::view::widgets::text_width::one_line;
 
 /// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
-pub(super) fn selected(model: &Model) -> Option<(&Sampled, &Completion, usize)> {
-    let run = model.shared.current_run()?;
-    let groups = model.live.rollouts.of(model.live.at(run))?.as_ref().ok()?;
-    let group = groups.get(model.live.group.at(groups.len())?)?;
-    let member = model.live.member.at(group.completions.len())?;
+pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampled, &'a Completion, usize)> {
+    let run = shared.current_run()?;
+    let groups = live.rollouts.of(live.at(run))?.as_ref().ok()?;
+    let group = groups.get(live.group.at(groups.len())?)?;
+    let member = live.member.at(group.completions.len())?;
     Some((group, group.completions.get(member)?, member))
 }
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.shared.theme;
-    let step = model.live.at(run);
-    let found = selected(model);
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let step = live.at(run);
+    let found = selected(live, shared);
     let title = match found {
         Some((group, _, member)) => format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len()),
         None => "completion".to_owned(),
@@ -38,15 +38,15 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let lines = match found {
-        Some((_, completion, member)) => lines(model, run, completion, member),
-        None => vec![Line::styled(nothing(model, step), theme.style(Role::Faint))],
+        Some((_, completion, member)) => lines(live, shared, run, completion, member),
+        None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
-    let top = model.live.completion_top.min(lines.len().saturating_sub(1));
+    let top = live.completion_top.min(lines.len().saturating_sub(1));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((u16::try_from(top).unwrap_or(u16::MAX), 0)), inside);
 }
 
-fn nothing(model: &Model, step: u64) -> String {
-    match model.live.rollouts.of(step) {
+fn nothing(live: &Live, step: u64) -> String {
+    match live.rollouts.of(step) {
         _ if step == 0 => "No completions before the first step.".to_owned(),
         Some(Err(error)) => format!("cannot read completions of step {step}: {error}"),
         Some(Ok(_)) => format!("Completions of step {step} were not stored."),
@@ -54,11 +54,11 @@ fn nothing(model: &Model, step: u64) -> String {
     }
 }
 
-fn lines(model: &Model, run: &FollowedRun, completion: &Completion, member: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn lines(live: &Live, shared: &Shared, run: &FollowedRun, completion: &Completion, member: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
-    let rows = group_rows::of_step(model, model.live.at(run));
-    let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
+    let rows = group_rows::of_step(live, shared, live.at(run));
+    let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let mut lines = vec![head(theme, completion)];
     if let Some(row) = row {
         let text = format!("advantage {}", advantage::explained(row, member, kind));

@@ -5,13 +5,14 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::Live;
 use crate::format::{amount, or_na, short_id};
 use crate::report::control_text;
 use crate::run::Series;
 use crate::run::events::Eval;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
 use crate::view::widgets::sparkline::sparkline;
@@ -54,116 +55,25 @@ pub(super) const SUBJECTS: [Subject; 11] = [
 ];
 
 const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
-/// Weights of the past, weakest first.
-const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
-/// The narrowest stretch of steps.
-const NARROWEST: u64 = 8;
-
-/// How the curves are looked at.
-#[derive(Debug, Clone)]
-pub(super) struct View {
-    /// Whether a cursor stands on the chart.
-    pub(super) cursor: bool,
-    smoothing: usize,
-    pub(super) log: bool,
-    /// Steps that are shown at once; `None` shows all.
-    width: Option<u64>,
-    /// The last of them; `None` is the latest.
-    end: Option<u64>,
-    /// What the large chart shows, among [`SUBJECTS`].
-    pub(super) large: usize,
-    /// The first small chart.
-    pub(super) small: usize,
-}
-
-impl Default for View {
-    fn default() -> Self {
-        Self { cursor: false, smoothing: 1, log: false, width: None, end: None, large: 0, small: 1 }
-    }
-}
-
-impl View {
-    /// The same way of looking, at all steps of another run.
-    pub(super) fn of_another_run(&self) -> Self {
-        Self { cursor: false, width: None, end: None, ..self.clone() }
-    }
-
-    /// First and last step that are shown of a run whose last is `last`.
-    pub(super) fn steps(&self, last: u64) -> (u64, u64) {
-        let Some(width) = self.width else { return (0, last.max(1)) };
-        let end = self.end.unwrap_or(last).min(last).max(width.min(last));
-        (end.saturating_sub(width), end.max(1))
-    }
-
-    /// Half or twice as many steps, around `at`.
-    pub(super) fn zoom(&mut self, last: u64, at: u64, nearer: bool) {
-        let (first, end) = self.steps(last);
-        let now = end - first;
-        let width = if nearer { (now / 2).max(NARROWEST.min(last.max(1))) } else { now.saturating_mul(2) };
-        if width >= last {
-            (self.width, self.end) = (None, None);
-            return;
-        }
-        self.width = Some(width);
-        self.end = if at >= last { None } else { Some((at + width / 2).clamp(width, last)) };
-    }
-
-    /// Everything again.
-    pub(super) fn whole(&mut self) {
-        (self.width, self.end) = (None, None);
-    }
-
-    /// Half a width back or on.
-    pub(super) fn pan(&mut self, last: u64, on: bool) {
-        let Some(width) = self.width else { return };
-        let (_, end) = self.steps(last);
-        let half = (width / 2).max(1);
-        let end = if on { end.saturating_add(half) } else { end.saturating_sub(half).max(width) };
-        self.end = (end < last).then_some(end);
-    }
-
-    /// Move the stretch so that a step is in it.
-    pub(super) fn hold(&mut self, last: u64, at: u64) {
-        let (first, end) = self.steps(last);
-        if let Some(width) = self.width.filter(|_| !(first..=end).contains(&at)) {
-            let end = if at < first { at + width } else { at };
-            self.end = (end < last).then_some(end);
-        }
-    }
-
-    /// The next strength of smoothing, in words.
-    pub(super) fn smooth_more(&mut self) -> String {
-        self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
-        match self.weight() {
-            weight if weight > 0.0 => format!("smoothed over about {:.0} steps (raw values behind)", 1.0 / (1.0 - weight)),
-            _ => "not smoothed".to_owned(),
-        }
-    }
-
-    pub(super) fn weight(&self) -> f64 {
-        SMOOTHINGS[self.smoothing % SMOOTHINGS.len()]
-    }
-}
-
 /// Draws the large chart.
-pub(super) fn draw_large(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let view = &model.live.view;
+pub(super) fn draw_large(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let view = &live.view;
     let subject = &SUBJECTS[view.large % SUBJECTS.len()];
     let log = if view.log { ", log scale" } else { "" };
-    let still = if model.live.frozen.is_some() { ", frozen" } else { "" };
-    let block = pane(&model.shared.theme, &format!("{}{log}{still}", subject.title), focused);
+    let still = if live.frozen.is_some() { ", frozen" } else { "" };
+    let block = pane(&shared.theme, &format!("{}{log}{still}", subject.title), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let chart = chart(model, run, subject);
+    let chart = chart(live, shared, run, subject);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
     if above > 0 {
-        lines.push(if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.shared.theme, columns) });
+        lines.push(if chart.cursor.is_some() { readout(shared, run, &chart, columns) } else { chart.legend(&shared.theme, columns) });
     }
-    lines.extend(chart.lines(&model.shared.theme, columns, high));
+    lines.extend(chart.lines(&shared.theme, columns, high));
     if above + high < rows {
-        lines.push(Line::styled(note(run, subject), model.shared.theme.style(Role::Faint)));
+        lines.push(Line::styled(note(run, subject), shared.theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }
@@ -183,19 +93,19 @@ fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
 }
 
 /// The step that a place inside the large chart shows.
-pub(super) fn step_at(model: &Model, run: &FollowedRun, inside: Rect, column: u16) -> Option<u64> {
-    let subject = &SUBJECTS[model.live.view.large % SUBJECTS.len()];
+pub(super) fn step_at(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect, column: u16) -> Option<u64> {
+    let subject = &SUBJECTS[live.view.large % SUBJECTS.len()];
     let (_, high) = rows_of_chart(subject, inside.height as usize);
-    chart(model, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
+    chart(live, shared, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
 }
 
 /// What the chart of a subject shows of a run, and of those that lie over it.
-fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
-    let view = &model.live.view;
-    let others = model.shared.overlay.iter().filter(|path| *path != run.path());
-    let overlay: Vec<&FollowedRun> = others.filter_map(|path| model.shared.watched.get(path)).collect();
-    let last = overlay.iter().map(|other| other.history.last_step).fold(model.live.last(run), u64::max);
-    let steps = view.steps(if view.width.is_some() { model.live.last(run) } else { last });
+fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
+    let view = &live.view;
+    let others = shared.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&FollowedRun> = others.filter_map(|path| shared.watched.get(path)).collect();
+    let last = overlay.iter().map(|other| other.history.last_step).fold(live.last(run), u64::max);
+    let steps = view.steps(if view.width.is_some() { live.last(run) } else { last });
     let smoothing = view.weight();
     let mut curves = Vec::new();
     for (index, other) in overlay.iter().enumerate() {
@@ -210,7 +120,7 @@ fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart
     let under = curves.len();
     for (metric, (label, name)) in subject.metrics.iter().enumerate() {
         if let Some(series) = run.history.metrics.get(*name) {
-            let (role, last) = (ROLES[metric % ROLES.len()], model.live.last(run));
+            let (role, last) = (ROLES[metric % ROLES.len()], live.last(run));
             curves.push(Curve { label: (*label).to_owned(), role, series, smoothing, last });
         }
     }
@@ -236,13 +146,13 @@ fn chart<'a>(model: &'a Model, run: &'a FollowedRun, subject: &Subject) -> Chart
         steps,
         values,
         log: view.log,
-        cursor: (view.cursor || model.live.step.is_some()).then(|| model.live.at(run)),
+        cursor: (view.cursor || live.step.is_some()).then(|| live.at(run)),
     }
 }
 
 /// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left out, the least telling first.
-fn readout(model: &Model, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
-    let theme = &model.shared.theme;
+fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
     let step = chart.cursor.unwrap_or_default();
     let full = columns >= 60;
     let said = |value: Option<f64>| or_na(value, amount);
@@ -293,40 +203,48 @@ fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
 }
 
 /// Draws as many small charts beside each other as fit, beginning with the carousel's.
-pub(super) fn draw_small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw_small(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let count = (area.width / 34).clamp(1, 4);
     let places = Layout::horizontal(vec![Constraint::Fill(1); count as usize]).split(area);
     for (index, place) in places.iter().enumerate() {
-        let turn = (model.live.view.small.max(1) - 1 + index) % (SUBJECTS.len() - 1);
-        small(model, run, frame, *place, &SUBJECTS[turn + 1], focused && index == 0, turn + 1);
+        let turn = (live.view.small.max(1) - 1 + index) % (SUBJECTS.len() - 1);
+        small(live, shared, run, frame, *place, &SUBJECTS[turn + 1], focused && index == 0, turn + 1);
     }
 }
 
-fn small(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, subject: &Subject, focused: bool, number: usize) {
-    let block = pane(&model.shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
+fn small(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    subject: &Subject,
+    focused: bool,
+    number: usize,
+) {
+    let block = pane(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
-    let chart = Chart { marks: Vec::new(), ..chart(model, run, subject) };
+    let chart = Chart { marks: Vec::new(), ..chart(live, shared, run, subject) };
     let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };
-    let mut lines =
-        vec![if chart.cursor.is_some() { readout(model, run, &chart, columns) } else { chart.legend(&model.shared.theme, columns) }];
+    let mut lines = vec![if chart.cursor.is_some() { readout(shared, run, &chart, columns) } else { chart.legend(&shared.theme, columns) }];
     let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
-    lines.extend(chart.lines(&model.shared.theme, columns, rows.saturating_sub(1 + with_note)));
-    lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, model.shared.theme.style(Role::Faint))));
+    lines.extend(chart.lines(&shared.theme, columns, rows.saturating_sub(1 + with_note)));
+    lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, shared.theme.style(Role::Faint))));
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
 /// One line: the reward as a sparkline, for narrow terminals.
-pub(super) fn one_line(model: &Model, run: &FollowedRun, columns: usize) -> Line<'static> {
-    let values = |name: &str| run.history.metrics.get(name).map(|series| up_to(series, model.live.last(run), 40)).unwrap_or_default();
+pub(super) fn one_line(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Line<'static> {
+    let values = |name: &str| run.history.metrics.get(name).map(|series| up_to(series, live.last(run), 40)).unwrap_or_default();
     let rewards = values("reward");
     let said = |values: &[f64]| or_na(values.last(), |value| amount(*value));
     let valid = values("tiers/valid");
     let room = columns.saturating_sub(30).min(40);
     Line::from(vec![
         Span::raw(format!(" reward {} ", said(&rewards))),
-        Span::styled(sparkline(&model.shared.theme, &rewards, room, None), model.shared.theme.style(Role::SeriesOne)),
+        Span::styled(sparkline(&shared.theme, &rewards, room, None), shared.theme.style(Role::SeriesOne)),
         Span::raw(format!(" valid {}", said(&valid))),
     ])
 }

@@ -5,11 +5,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
+use super::Live;
 use crate::format::{bytes, duration, percent_short};
 use crate::run::events::Device;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
 use crate::view::widgets::sparkline::sparkline;
@@ -24,19 +25,19 @@ const PHASES: [(&str, Role); 5] = [
 ];
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let block = pane(&model.shared.theme, "time and device", focused);
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let block = pane(&shared.theme, "time and device", focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let mut lines = phases(model, run, inside.width as usize);
-    lines.extend(device(model, run, inside.width as usize));
+    let mut lines = phases(live, shared, run, inside.width as usize);
+    lines.extend(device(live, shared, run, inside.width as usize));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }
 
 /// Shares of the step's time.
-fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    let step = model.live.at(run);
+fn phases(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let step = live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
     let parts: Vec<(&str, Role, f64)> =
         PHASES.iter().filter_map(|(name, role)| Some((*name, *role, value(&format!("time/{name}"))?))).collect();
@@ -57,8 +58,8 @@ fn phases(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>
 }
 
 /// The device's condition; a sentence where nobody measures it.
-fn device(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn device(_: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {

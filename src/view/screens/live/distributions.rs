@@ -5,40 +5,40 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::{failures, group_rows};
+use super::{Live, failures, group_rows};
 use crate::format::{or_na, percent_short};
 use crate::score::Tier;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::stacked_bar::{Band, stack};
 use crate::view::widgets::{histogram, sparkline};
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.shared.theme;
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
     let block = pane(theme, "tiers, failures, advantages", focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
-    let advantages = if rows >= 3 { of_advantages(model, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
+    let advantages = if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
     let room = rows.saturating_sub(advantages.len());
-    let failing = of_failures(model, run, columns, room.saturating_sub(3) / 2);
-    let mut lines = of_tiers(model, run, columns, room.saturating_sub(failing.len()));
+    let failing = of_failures(live, shared, run, columns, room.saturating_sub(3) / 2);
+    let mut lines = of_tiers(live, shared, run, columns, room.saturating_sub(failing.len()));
     lines.extend(failing);
     lines.extend(advantages);
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
 /// The shares of the tiers as a stacked picture, with the shares at the step that is looked at.
-fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     if rows == 0 {
         return Vec::new();
     }
-    let at = model.live.at(run);
+    let at = live.at(run);
     let series = |tier: Tier| run.history.metrics.get(&format!("tiers/{}", tier.name()));
     let falling = || Tier::ALL.into_iter().rev();
     let head = {
@@ -52,17 +52,17 @@ fn of_tiers(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Ve
     let bands: Vec<Band<'_>> = falling()
         .map(|tier| Band { series: series(tier), sign: theme.tier_glyph(tier.name()), role: Theme::tier_role(tier.name()) })
         .collect();
-    let (first, last) = model.live.view.steps(model.live.last(run));
+    let (first, last) = live.view.steps(live.last(run));
     let mut lines = vec![head];
     lines.extend(stack(theme, &bands, (first.max(1), last), columns, rows - 1));
     lines
 }
 
 /// The commonest kinds of failure: a curve and the share at the step that is looked at.
-fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    let (_, last) = model.live.view.steps(model.live.last(run));
-    let shares = failures::shares(model, run, last, 60);
+fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let (_, last) = live.view.steps(live.last(run));
+    let shares = failures::shares(live, run, last, 60);
     let mut sums: Vec<(&str, &Vec<f64>, f64)> =
         shares.iter().map(|(name, values)| (*name, values, values.iter().filter(|value| value.is_finite()).sum())).collect();
     sums.retain(|(_, _, sum)| *sum > 0.0);
@@ -81,11 +81,11 @@ fn of_failures(model: &Model, run: &FollowedRun, columns: usize, most: usize) ->
 }
 
 /// How the advantages of the step are spread.
-fn of_advantages(model: &Model, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    let step = model.live.at(run);
+fn of_advantages(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let step = live.at(run);
     let all: Vec<f64> =
-        group_rows::of_step(model, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
+        group_rows::of_step(live, shared, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
     let widest = all.iter().fold(0.0, |widest: f64, value| widest.max(value.abs()));
     if all.is_empty() || widest == 0.0 {
         let text = if all.is_empty() { "" } else { "advantages: all 0 (zero-variance groups only)" };

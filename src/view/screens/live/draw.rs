@@ -5,18 +5,18 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, METRICS, OVERLAY, PROMPT, SIGNAL};
+use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
 use super::{completion, curves, device, distributions, groups, header, log, overlay, prompt, text_summary};
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let Some(run) = model.shared.current_run() else {
+pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let Some(run) = shared.current_run() else {
         let text = "No run is open.\n\n1  list runs\n5  start a run";
-        return sentence(model, frame, area, "live", text, Role::Text);
+        return sentence(shared, frame, area, "live", text, Role::Text);
     };
     // A folder without `run.toml` and without a first event is no run, however readable.
     let is_no_run = run.directory.is_none() && run.history.run.is_none();
@@ -24,61 +24,61 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         return match &run.error {
             Some(error) => {
                 let text = format!("cannot read {}\n\n{error}\n\n1  choose another run\n5  start a run", run.id());
-                sentence(model, frame, area, "live", &text, Role::Bad)
+                sentence(shared, frame, area, "live", &text, Role::Bad)
             }
-            None => sentence(model, frame, area, "live", &format!("loading {} ...", run.id()), Role::Faint),
+            None => sentence(shared, frame, area, "live", &format!("loading {} ...", run.id()), Role::Faint),
         };
     }
-    let layout = Places::of(model, run, area);
-    frame.render_widget(Paragraph::new(header::lines(model, run, layout.top.width as usize)), layout.top);
+    let layout = Places::of(live, shared, run, area);
+    frame.render_widget(Paragraph::new(header::lines(shared, run, layout.top.width as usize)), layout.top);
     if layout.numbers.width > 0 {
-        let lines = text_summary::lines(model, run, area.width as usize);
+        let lines = text_summary::lines(live, shared, run, area.width as usize);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), layout.numbers);
     }
-    frame.render_widget(Paragraph::new(curves::one_line(model, run, layout.reward.width as usize)), layout.reward);
+    frame.render_widget(Paragraph::new(curves::one_line(live, shared, run, layout.reward.width as usize)), layout.reward);
     for (area, slot) in &layout.slots {
-        one_of(model, run, frame, *area, shown_in(model, slot));
+        one_of(live, shared, run, frame, *area, shown_in(live, slot));
     }
-    let alerts: Vec<Line<'_>> = log::alerts(model, run, area.width as usize).into_iter().take(1).collect();
+    let alerts: Vec<Line<'_>> = log::alerts(shared, run, area.width as usize).into_iter().take(1).collect();
     frame.render_widget(Paragraph::new(alerts), layout.alert);
 }
 
 /// The pane at a place of the screen, with the place of its frame.
-pub(super) fn pane_at(model: &Model, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    let (columns, rows) = model.shared.size;
+pub(super) fn pane_at(live: &Live, shared: &Shared, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    let (columns, rows) = shared.size;
     // Below the tabs, above the hints.
     let area = Rect { x: 0, y: 1, width: columns, height: rows.saturating_sub(2) };
-    let slots = Places::of(model, run, area).slots;
+    let slots = Places::of(live, shared, run, area).slots;
     let found = slots.into_iter().find(|(area, _)| area.contains(ratatui::layout::Position { x: column, y: row }));
-    found.map(|(area, slot)| (shown_in(model, &slot), area))
+    found.map(|(area, slot)| (shown_in(live, &slot), area))
 }
 
 /// Of the panes that share a place, the one that has the focus, else the first.
-fn shown_in(model: &Model, slot: &[&'static str]) -> &'static str {
-    slot.iter().find(|pane| **pane == model.live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
+fn shown_in(live: &Live, slot: &[&'static str]) -> &'static str {
+    slot.iter().find(|pane| **pane == live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
 }
 
-fn one_of(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, pane: &'static str) {
+fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, pane: &'static str) {
     if area.width == 0 || area.height == 0 {
         return;
     }
-    let focused = pane == model.live.pane;
+    let focused = pane == live.pane;
     match pane {
-        CHART => curves::draw_large(model, run, frame, area, focused),
-        OVERLAY => overlay::draw(model, frame, area),
-        COMPLETION => completion::draw(model, run, frame, area, focused),
-        PROMPT => prompt::draw(model, run, frame, area, focused),
-        SIGNAL => distributions::draw(model, run, frame, area, focused),
-        METRICS => curves::draw_small(model, run, frame, area, focused),
-        DEVICE => device::draw(model, run, frame, area, focused),
-        LOG => log::draw(model, run, frame, area, focused),
-        _ => groups::draw(model, run, frame, area, focused),
+        CHART => curves::draw_large(live, shared, run, frame, area, focused),
+        OVERLAY => overlay::draw(live, shared, frame, area),
+        COMPLETION => completion::draw(live, shared, run, frame, area, focused),
+        PROMPT => prompt::draw(live, shared, run, frame, area, focused),
+        SIGNAL => distributions::draw(live, shared, run, frame, area, focused),
+        METRICS => curves::draw_small(live, shared, run, frame, area, focused),
+        DEVICE => device::draw(live, shared, run, frame, area, focused),
+        LOG => log::draw(live, shared, run, frame, area, focused),
+        _ => groups::draw(live, shared, run, frame, area, focused),
     }
 }
 
 /// Rows that the groups of the step want: one each, the frame, a head and a sentence.
-fn rows_of_groups(model: &Model, run: &FollowedRun) -> u16 {
-    let groups = super::group_rows::of_step(model, model.live.at(run)).len();
+fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
+    let groups = super::group_rows::of_step(live, shared, live.at(run)).len();
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
 }
 
@@ -97,25 +97,25 @@ struct Places {
 }
 
 impl Places {
-    fn of(model: &Model, run: &FollowedRun, area: Rect) -> Self {
-        if model.shared.zoomed {
+    fn of(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
+        if shared.zoomed {
             let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
-            return Self { top, slots: vec![(rest, vec![model.live.pane])], ..Self::default() };
+            return Self { top, slots: vec![(rest, vec![live.pane])], ..Self::default() };
         }
         match (area.width, area.height) {
             (0..60, _) => Self { numbers: area, ..Self::default() },
-            (60..80, _) | (_, 0..16) => Self::one_column(model, run, area),
+            (60..80, _) | (_, 0..16) => Self::one_column(live, shared, run, area),
             (80..100, _) | (_, 16..25) => Self::two_columns(run, area),
             (_, 25..32) | (100..120, _) => Self::medium(area),
-            _ => Self::full(model, run, area),
+            _ => Self::full(live, shared, run, area),
         }
     }
 
-    fn full(model: &Model, run: &FollowedRun, area: Rect) -> Self {
+    fn full(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let both = rest - charts - events;
-        let upper = (both.div_ceil(2) + 1).max(rows_of_groups(model, run).min(both * 2 / 3));
+        let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));
         let rows =
             [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
         let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
@@ -160,8 +160,8 @@ impl Places {
         Self { top, alert, slots: vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS]), (second, rest)], ..Self::default() }
     }
 
-    fn one_column(model: &Model, run: &FollowedRun, area: Rect) -> Self {
-        let board = rows_of_groups(model, run).min(area.height.saturating_sub(3) / 2).max(3);
+    fn one_column(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
+        let board = rows_of_groups(live, shared, run).min(area.height.saturating_sub(3) / 2).max(3);
         let rows = [Constraint::Length(2), Constraint::Length(1), Constraint::Length(board), Constraint::Fill(1)];
         let [top, reward, groups, rest] = Layout::vertical(rows).areas(area);
         let others = vec![COMPLETION, CHART, OVERLAY, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
@@ -169,10 +169,10 @@ impl Places {
     }
 }
 
-fn sentence(model: &Model, frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, role: Role) {
-    let block = pane(&model.shared.theme, title, true);
+fn sentence(shared: &Shared, frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, role: Role) {
+    let block = pane(&shared.theme, title, true);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line.to_owned(), model.shared.theme.style(role))).collect();
+    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line.to_owned(), shared.theme.style(role))).collect();
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }

@@ -3,25 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::Live;
 use crate::run::{read_step, rollout_segments};
 use crate::score::{FailureClass, Score};
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::message::{Command, Outlet, Work};
+use crate::view::shared::Shared;
 
 /// Steps that are counted from rollouts at most, the latest first.
 const STEPS_COUNTED: u64 = 60;
 
-/// Shares of the kinds by step, as far as they were counted.
-#[derive(Debug, Default)]
-pub(super) struct Failures {
-    counted: BTreeMap<u64, Vec<(&'static str, f64)>>,
-    /// The last step that was asked for.
-    asked: u64,
-}
-
 /// The shares of each kind at the last `count` steps up to `last`, oldest first; NaN where a step is unknown.
-pub(super) fn shares(model: &Model, run: &FollowedRun, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
+pub(super) fn shares(live: &Live, run: &FollowedRun, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
     let first = (last + 1).saturating_sub(count).max(1);
     let told = is_told(run);
     let shares_of = |class: &'static str| {
@@ -30,7 +23,7 @@ pub(super) fn shares(model: &Model, run: &FollowedRun, last: u64, count: u64) ->
             if told {
                 return run.history.metric_at(&name, step);
             }
-            let counted = model.live.failures.counted.get(&step)?;
+            let counted = live.failures.counted.get(&step)?;
             Some(counted.iter().find(|(name, _)| *name == class).map_or(0.0, |(_, share)| *share))
         };
         (class, (first..=last).map(|step| share(step).unwrap_or(f64::NAN)).collect())
@@ -44,10 +37,10 @@ fn is_told(run: &FollowedRun) -> bool {
 }
 
 /// The work that counts what the log does not tell: only where completions failed at all.
-pub(super) fn wanted(model: &mut Model) -> Vec<Command> {
-    let Some(run) = model.shared.current_run() else { return Vec::new() };
+pub(super) fn wanted(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let Some(run) = shared.current_run() else { return Vec::new() };
     let last = run.history.last_step;
-    if !run.loaded || model.live.failures.asked == last || is_told(run) {
+    if !run.loaded || live.failures.asked == last || is_told(run) {
         return Vec::new();
     }
     let failed = run.history.metrics.get("tiers/valid").is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
@@ -55,10 +48,10 @@ pub(super) fn wanted(model: &mut Model) -> Vec<Command> {
         return Vec::new();
     }
     let path = run.path().to_owned();
-    let known = &model.live.failures.counted;
+    let known = &live.failures.counted;
     let steps = (last + 1).saturating_sub(STEPS_COUNTED).max(1)..=last;
     let missing: Vec<u64> = steps.rev().filter(|step| !known.contains_key(step)).collect();
-    model.live.failures.asked = last;
+    live.failures.asked = last;
     vec![Work::stream("live.failures", move |outlet| count(&path, &missing, outlet))]
 }
 
@@ -76,11 +69,11 @@ fn count(run: &Path, steps: &[u64], outlet: &Outlet) {
             *shares.entry(class.name()).or_default() += 1.0 / found.len() as f64;
         }
         let of = run.to_owned();
-        let wanted = outlet.put(move |model| {
-            if model.shared.current.as_ref() == Some(&of) {
-                model.live.failures.counted.insert(step, shares.into_iter().collect());
-                while model.live.failures.counted.len() > 2 * STEPS_COUNTED as usize {
-                    model.live.failures.counted.pop_first();
+        let wanted = outlet.send(move |live: &mut Live, shared| {
+            if shared.current.as_ref() == Some(&of) {
+                live.failures.counted.insert(step, shares.into_iter().collect());
+                while live.failures.counted.len() > 2 * STEPS_COUNTED as usize {
+                    live.failures.counted.pop_first();
                 }
             }
             Vec::new()

@@ -1,11 +1,12 @@
 //! The groups of a step as data: from the run's latest events, else from its rollouts, which reach further back.
 
+use super::Live;
 use crate::advantage::{GroupSignal, group_signal};
 use crate::run::events::Group;
 use crate::score::Score;
-use crate::view::app::Model;
+use crate::view::shared::Shared;
 
-use super::rollouts::Sampled;
+use super::Sampled;
 
 /// One group: lists over its completions.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -48,12 +49,12 @@ impl Row {
 }
 
 /// The groups of a step in the order of the rollout file; empty where nobody knows them (yet).
-pub(super) fn of_step(model: &Model, step: u64) -> Vec<Row> {
-    let Some(run) = model.shared.current_run() else { return Vec::new() };
+pub(super) fn of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> {
+    let Some(run) = shared.current_run() else { return Vec::new() };
     if let Some(groups) = run.history.groups.get(&step) {
         return groups.values().map(from_event).collect();
     }
-    match model.live.rollouts.of(step) {
+    match live.rollouts.of(step) {
         Some(Ok(groups)) => groups.iter().map(from_rollout).collect(),
         _ => Vec::new(),
     }

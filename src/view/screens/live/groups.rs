@@ -6,20 +6,21 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
+use super::Live;
 use super::group_rows::{self, Row};
 use crate::format::percent_short;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{one_line, wrapped};
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let (live, theme) = (&model.live, &model.shared.theme);
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
     let step = live.at(run);
-    let rows = group_rows::of_step(model, step);
+    let rows = group_rows::of_step(live, shared, step);
     let latest = if live.step.is_some() { "" } else { ", the latest" };
     let block = pane(theme, &format!("groups of step {step}{latest}"), focused);
     let inside = block.inner(area);
@@ -27,7 +28,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
         frame.render_widget(
-            Paragraph::new(Line::styled(nothing(model, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }),
+            Paragraph::new(Line::styled(nothing(live, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }),
             inside,
         );
         return;
@@ -52,10 +53,10 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
 }
 
 /// The group at a line of the pane's inside.
-pub(super) fn at_line(model: &Model, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
+pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
     let (head, footer) = around(rows, inside.width as usize, inside.height as usize);
     let room = (inside.height as usize).saturating_sub(footer.len() + head);
-    let index = model.live.group.first(room, rows.len()) + line.checked_sub(head)?;
+    let index = live.group.first(room, rows.len()) + line.checked_sub(head)?;
     (line < head + room && index < rows.len()).then_some(index)
 }
 
@@ -69,9 +70,9 @@ fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
 }
 
 /// Why there are no groups, in words.
-fn nothing(model: &Model, run: &FollowedRun, step: u64) -> String {
+fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
-    match (step, model.live.rollouts.of(step)) {
+    match (step, live.rollouts.of(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
         (0, _) => format!("Step 1 is not finished{}.", if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }),
         (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),

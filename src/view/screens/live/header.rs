@@ -5,9 +5,8 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::format::{amount, duration, percent_short, short_id};
 use crate::run::Status;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::screens::runs;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
 use crate::view::widgets::text_width::{fitted as cut, one_line};
@@ -18,17 +17,17 @@ const PACE_STEPS: u64 = 10;
 const SILENT_MS: u64 = 60_000;
 
 /// The lines, at most `columns` wide.
-pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    vec![fitted(state(model, run, columns), columns), fitted(progress(model, run, columns), columns)]
+pub(super) fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+    vec![fitted(state(shared, run, columns), columns), fitted(progress(shared, run, columns), columns)]
 }
 
 /// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model and device. The parts
 /// that matter most stand first; an error is cut rather than left out, however long its path.
-fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
-    let theme = &model.shared.theme;
+fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
+    let theme = &shared.theme;
     let status = run.status();
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
-    let (sign, role) = runs::state(theme, status, cause.as_deref());
+    let (sign, role) = theme.status_mark(status, cause.as_deref());
     let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
     if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
         let room = columns.saturating_sub(spans.iter().map(|span| span.content.width()).sum());
@@ -39,7 +38,7 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
     } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
         spans.push(Span::styled(format!(": {}", one_line(&phase.phase)), theme.style(Role::Faint)));
     }
-    if let Some(silent) = silent_seconds(model, run) {
+    if let Some(silent) = silent_seconds(shared, run) {
         spans.push(Span::styled(format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
     }
     match run.standing_alerts().count() {
@@ -59,8 +58,8 @@ fn state(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>>
 }
 
 /// How far the run is, how long it will take, how fast it goes.
-fn progress(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
-    let theme = &model.shared.theme;
+fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
+    let theme = &shared.theme;
     let (done, total) = (run.history.last_step, total_steps(run));
     let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
     let bar = gauge(theme, share, (columns / 5).clamp(6, 30));
@@ -107,13 +106,13 @@ pub(super) fn pace(run: &FollowedRun) -> Option<f64> {
 }
 
 /// How long a worker that should compute has said nothing, seconds; `None` where that is as it should be.
-fn silent_seconds(model: &Model, run: &FollowedRun) -> Option<f64> {
+fn silent_seconds(shared: &Shared, run: &FollowedRun) -> Option<f64> {
     let status = run.status();
     if !matches!(status, Status::Running | Status::Starting | Status::Stopping) {
         return None;
     }
     let last = run.history.last_ms.max(run.state.as_ref().map(|state| state.updated_ms))?;
-    let silent = model.shared.now_ms.saturating_sub(last);
+    let silent = shared.now_ms.saturating_sub(last);
     let step_ms = pace(run).unwrap_or(0.0) * 5000.0;
     (silent >= SILENT_MS && silent as f64 > step_ms).then_some(silent as f64 / 1000.0)
 }

@@ -5,31 +5,32 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::Live;
 use crate::report::{Level, event_text};
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{fitted, one_line, wrapped};
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let back = model.live.log_back.min(run.log.len().saturating_sub(1));
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let back = live.log_back.min(run.log.len().saturating_sub(1));
     let title = if back > 0 { format!("alerts and log, {back} back") } else { "alerts and log".to_owned() };
-    let block = pane(&model.shared.theme, &title, focused);
+    let block = pane(&shared.theme, &title, focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
-    let mut lines: Vec<Line<'static>> = alerts(model, run, columns);
+    let mut lines: Vec<Line<'static>> = alerts(shared, run, columns);
     lines.truncate(rows.saturating_sub(1).max(1));
     let room = rows.saturating_sub(lines.len());
-    lines.extend(events(model, run, columns, back, room));
+    lines.extend(events(shared, run, columns, back, room));
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
 /// The alerts that stand, the gravest first.
-pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let grave = |level: &str| match level {
         "error" => 0,
         "warning" => 1,
@@ -52,8 +53,8 @@ pub(super) fn alerts(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Li
 }
 
 /// The latest events that fit into so many lines, oldest first; `back` leaves out that many of the latest.
-fn events(model: &Model, run: &FollowedRun, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     if run.log.is_empty() && rows > 0 {
         return vec![Line::styled("no events yet", theme.style(Role::Faint))];
     }

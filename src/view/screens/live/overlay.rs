@@ -7,67 +7,65 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::{CHART, OVERLAY};
+use super::{CHART, Live, OVERLAY};
 use crate::report::RunRow;
-use crate::view::app::Model;
 use crate::view::message::Command;
 use crate::view::pane::pane;
-use crate::view::screens::runs;
-use crate::view::shared;
+use crate::view::shared::{self, Shared};
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::one_line;
 
 /// Runs that can be chosen, the newest first: those of the list that can be read, without the one on the screen.
-fn others(model: &Model) -> Vec<(&PathBuf, &RunRow)> {
-    let current = model.shared.current.as_ref();
-    let entries = model.runs.listing().entries().iter().rev().filter(|entry| Some(&entry.path) != current);
+fn others(shared: &Shared) -> Vec<(&PathBuf, &RunRow)> {
+    let current = shared.current.as_ref();
+    let entries = shared.runs.listing.entries().iter().rev().filter(|entry| Some(&entry.path) != current);
     entries.filter_map(|entry| Some((&entry.path, entry.row.as_deref().ok()?))).collect()
 }
 
 /// Begin to choose, or end it.
-pub(super) fn open(model: &mut Model) -> Vec<Command> {
-    if model.live.pane == OVERLAY {
-        model.live.pane = CHART;
+pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    if live.pane == OVERLAY {
+        live.pane = CHART;
         return Vec::new();
     }
-    model.live.pane = OVERLAY;
-    runs::look(model)
+    live.pane = OVERLAY;
+    shared.look_for_runs()
 }
 
 /// Move in the list.
-pub(super) fn go(model: &mut Model, by: isize) -> Vec<Command> {
-    let count = others(model).len();
-    model.live.overlay_cursor.go(by, count);
+pub(super) fn go(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
+    let count = others(shared).len();
+    live.overlay_cursor.go(by, count);
     Vec::new()
 }
 
 /// Lay the run under the cursor over the chart, or take it away.
-pub(super) fn toggle(model: &mut Model) -> Vec<Command> {
-    let others = others(model);
-    let Some(run) = model.live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone()) else {
+pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let others = others(shared);
+    let Some(run) = live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone()) else {
         return Vec::new();
     };
-    let overlay = &mut model.shared.overlay;
+    let overlay = &mut shared.overlay;
     if let Some(index) = overlay.iter().position(|other| *other == run) {
         overlay.remove(index);
-        return shared::let_go(&mut model.shared);
+        return shared::let_go(shared);
     }
     overlay.push(run.clone());
-    shared::follow(&mut model.shared, run)
+    shared::follow(shared, run)
 }
 
 /// Draws the list in place of the chart.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
+pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
     let block = pane(theme, "overlay runs", true);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    let others = others(model);
-    let at = model.live.overlay_cursor.at(others.len());
-    let first = model.live.overlay_cursor.first(inside.height as usize, others.len());
+    let others = others(shared);
+    let at = live.overlay_cursor.at(others.len());
+    let first = live.overlay_cursor.first(inside.height as usize, others.len());
     let mut lines = Vec::new();
     for (index, (path, run)) in others.iter().enumerate().skip(first).take(inside.height as usize) {
-        let chosen = if model.shared.overlay.contains(path) { "[x]" } else { "[ ]" };
+        let chosen = if shared.overlay.contains(path) { "[x]" } else { "[ ]" };
         let mark = if at == Some(index) { theme.glyph("▸", ">") } else { " " };
         let file = run.directory.file();
         let line = Line::from(vec![
@@ -78,7 +76,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
     }
     if others.is_empty() {
-        let text = if model.shared.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };
+        let text = if shared.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);

@@ -6,19 +6,19 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::group_rows::{self, Row};
-use super::{completion, groups};
+use super::{Live, completion, groups};
 use crate::run::GROUP_STEPS_KEPT;
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::one_line;
 
 /// Draws the pane.
-pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.shared.theme;
-    let rows = group_rows::of_step(model, model.live.at(run));
-    let row = model.live.group.at(rows.len()).and_then(|index| rows.get(index));
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let rows = group_rows::of_step(live, shared, live.at(run));
+    let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", one_line(&row.prompt_id)));
     let block = pane(theme, &title, focused);
     let inside = block.inner(area);
@@ -29,7 +29,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
     let room = (inside.height as usize).saturating_sub(4).max(1);
     for (step, of_step) in found.iter().rev().take(room).rev() {
         let (mean, _) = of_step.spread();
-        let here = if *step == model.live.at(run) { theme.glyph("▸", ">") } else { " " };
+        let here = if *step == live.at(run) { theme.glyph("▸", ">") } else { " " };
         let mut spans = vec![Span::raw(format!("{here}step {step:>5} "))];
         spans.extend(groups::tiers(theme, &of_step.tiers, 1, (inside.width as usize).saturating_sub(19), None));
         spans.push(Span::raw(format!(" {mean:.2}")));
@@ -40,7 +40,7 @@ pub(super) fn draw(model: &Model, run: &FollowedRun, frame: &mut Frame<'_>, area
         count => format!("Sampled {count} times in the last {GROUP_STEPS_KEPT} steps."),
     };
     lines.push(Line::styled(text, theme.style(Role::Faint)));
-    if let Some((group, ..)) = completion::selected(model) {
+    if let Some((group, ..)) = completion::selected(live, shared) {
         lines.push(Line::styled("Prompt:", theme.style(Role::Faint)));
         lines.extend(group.prompt.lines().map(|line| Line::raw(one_line(line))));
     }

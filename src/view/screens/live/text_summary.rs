@@ -2,26 +2,25 @@
 
 use ratatui::text::Line;
 
-use super::{header, log};
+use super::{Live, header, log};
 use crate::format::{amount, duration, or_na, percent_short};
-use crate::view::app::Model;
 use crate::view::followed_run::FollowedRun;
-use crate::view::screens::runs;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
 /// One fact a line.
-pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let step = model.live.at(run);
+pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+    let step = live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
     let number = |name: &str| or_na(value(name), amount);
     let share = |name: &str| or_na(value(name), percent_short);
-    let (_, role) = runs::state(&model.shared.theme, run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
+    let (_, role) = shared.theme.status_mark(run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
     let total = header::total_steps(run);
     let left = header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
     let eval = or_na(run.history.latest_eval("eval", "trained"), |eval| percent_short(eval.summary.valid));
     let base = or_na(run.history.latest_eval("eval", "base"), |eval| percent_short(eval.summary.valid));
     let mut lines = vec![
-        Line::styled(run.status().name(), model.shared.theme.style(role)),
+        Line::styled(run.status().name(), shared.theme.style(role)),
         Line::raw(format!("step {step} of {total}")),
         Line::raw(format!("time left {}", or_na(left, duration))),
         Line::raw(format!("reward {} std {}", number("reward"), number("reward_std"))),
@@ -33,9 +32,9 @@ pub(super) fn lines(model: &Model, run: &FollowedRun, columns: usize) -> Vec<Lin
         Line::raw(format!("kl {} entropy {}", number("kl"), number("entropy"))),
         Line::raw(format!("loss {} grad norm {}", number("loss"), number("grad_norm"))),
     ];
-    lines.splice(1..1, log::alerts(model, run, columns));
+    lines.splice(1..1, log::alerts(shared, run, columns));
     if let Some(why) = lines.first().filter(|_| run.error.is_some()).and(run.error.as_ref()) {
-        lines.insert(1, Line::styled(why.clone(), model.shared.theme.style(Role::Bad)));
+        lines.insert(1, Line::styled(why.clone(), shared.theme.style(Role::Bad)));
     }
     lines
 }

@@ -1,58 +1,90 @@
-//! The actions of the list of runs.
+//! The list of runs as a screen: its table of actions, keys and mouse, and what it does when something shared has changed.
 
-use super::{LIST, columns, control, export, under_cursor};
-use crate::report::{Report, RunsCompared, base_and_trained, unknown_field};
-use crate::run::{RunDirectory, Verb};
-use crate::view::action::{Action, Place};
-use crate::view::app::Model;
-use crate::view::message::{Command, Work};
+use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+
+use super::{DETAIL, LIST, Runs, columns, control, draw, export, measure, no_readable, no_run, under_cursor};
+use crate::report::{Entry, Report, RunsCompared, base_and_trained, unknown_field};
+use crate::run::{RunDirectory, Status, Verb};
+use crate::view::action::Place;
+use crate::view::message::{Change, Command, Work};
 use crate::view::popup::{Ask, Page, Popup};
+use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
-use crate::view::shared;
+use crate::view::shared::{self, Shared};
+use crate::view::widgets::list_cursor::Cursor;
+
+/// How often the runs are looked for while the screen is in front, milliseconds.
+const LOOK_MS: u64 = 2_000;
+
+type Action = screen::Action<Runs>;
+
+/// The screen.
+pub const SCREEN: Definition<Runs> = Definition {
+    title: "Runs",
+    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, open, compare, export.",
+    panes: &[LIST, DETAIL],
+    actions: ACTIONS,
+    pane: |runs| runs.pane,
+    focus: |runs, _, pane| runs.pane = pane,
+    is_typing: |runs| runs.typing,
+    typed,
+    pasted: |runs, shared, text| {
+        if runs.typing {
+            runs.filter.paste(text);
+            runs.arrange(shared);
+        }
+        under_cursor(runs, shared)
+    },
+    mouse,
+    opens: |runs, shared, (column, row)| draw::row_at(runs, shared, column, row).is_some(),
+    entered: |_, shared| shared.look_for_runs(),
+    changed,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
 
 const HERE: Place = Place::On(Screen::Runs);
 
-/// The screen's part of the table.
-pub(super) const ACTIONS: &[Action] = &[
+/// Its part of the table.
+const ACTIONS: &[Action] = &[
     Action::new("runs.open", "Open run", "open", &["enter"], HERE, open).unless(no_readable),
-    Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |model| {
-        model.runs.typing = true;
-        model.runs.pane = LIST;
+    Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
+        runs.typing = true;
+        runs.pane = LIST;
         Vec::new()
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|model| {
-        let runs = &model.runs;
-        let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !model.shared.zoomed && runs.pane == LIST;
+    Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|runs, shared| {
+        let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !shared.zoomed && runs.pane == LIST;
         nothing.then(|| "no filter or marks to clear".to_owned())
     }),
     Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(|model| {
-        let several = model.runs.chosen().len() > 1;
+    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(|runs, shared| {
+        let several = runs.chosen(shared).len() > 1;
         (!several).then(|| "mark two or more runs first (space)".to_owned())
     }),
-    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus)
-        .also(&["answers"])
-        .unless(|model| no_readable(model).or_else(|| (model.runs.chosen().len() > 3).then(|| "mark at most three runs".to_owned()))),
-    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|model| {
-        no_readable(model).or_else(|| model.runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
+    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus).also(&["answers"]).unless(|runs, shared| {
+        no_readable(runs, shared).or_else(|| (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned()))
     }),
-    Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |model| control::tell(model, Verb::Pause))
+    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|runs, shared| {
+        no_readable(runs, shared).or_else(|| runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
+    }),
+    Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |runs, shared| control::tell(runs, shared, Verb::Pause))
         .also(&["hold"])
         .unless(control::no_pause),
     Action::new("runs.resume", "Resume run", "resume", &["r"], HERE, control::resume)
         .also(&["continue", "unpause", "restart"])
         .unless(control::no_resume),
-    Action::new("runs.checkpoint", "Save checkpoint", "", &["C"], HERE, |model| control::tell(model, Verb::Checkpoint))
+    Action::new("runs.checkpoint", "Save checkpoint", "", &["C"], HERE, |runs, shared| control::tell(runs, shared, Verb::Checkpoint))
         .unless(control::no_worker),
-    Action::new("runs.eval", "Run eval", "", &["E"], HERE, |model| control::tell(model, Verb::Eval))
+    Action::new("runs.eval", "Run eval", "", &["E"], HERE, |runs, shared| control::tell(runs, shared, Verb::Eval))
         .also(&["run eval"])
         .unless(control::no_worker),
-    Action::new("runs.stop", "Stop run", "stop", &["x"], HERE, |model| control::stop(model, false))
+    Action::new("runs.stop", "Stop run", "stop", &["x"], HERE, |runs, shared| control::stop(runs, shared, false))
         .also(&["end", "cancel"])
         .unless(control::no_worker),
-    Action::new("runs.stop_now", "Kill run", "", &["X"], HERE, |model| control::stop(model, true))
+    Action::new("runs.stop_now", "Kill run", "", &["X"], HERE, |runs, shared| control::stop(runs, shared, true))
         .also(&["kill", "abort"])
         .unless(control::no_worker),
     Action::new("runs.annotate", "Add note", "", &["a"], HERE, control::note)
@@ -60,19 +92,19 @@ pub(super) const ACTIONS: &[Action] = &[
         .asking()
         .unless(control::no_note),
     Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag).also(&["tag", "label", "rename"]).asking().unless(no_readable),
-    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |model| sort_by_column(model, 1)),
-    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |model| sort_by_column(model, -1)),
-    Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |model| {
-        model.runs.sort.descending = !model.runs.sort.descending;
-        model.runs.arrange();
+    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| sort_by_column(runs, shared, 1)),
+    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| sort_by_column(runs, shared, -1)),
+    Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |runs, shared| {
+        runs.sort.descending = !runs.sort.descending;
+        runs.arrange(shared);
         Vec::new()
     }),
     Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, sort_by).also(&["order"]).asking(),
-    Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |model| {
-        model.runs.sort.smoothed = !model.runs.sort.smoothed;
-        model.runs.arrange();
-        let how = if model.runs.sort.smoothed { "moving average (about 10 steps)" } else { "last value" };
-        model.shared.say(format!("metrics sorted by {how}"));
+    Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |runs, shared| {
+        runs.sort.smoothed = !runs.sort.smoothed;
+        runs.arrange(shared);
+        let how = if runs.sort.smoothed { "moving average (about 10 steps)" } else { "last value" };
+        shared.say(format!("metrics sorted by {how}"));
         Vec::new()
     }),
     Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html).also(&["export", "report"]).asking().unless(no_readable),
@@ -80,97 +112,85 @@ pub(super) const ACTIONS: &[Action] = &[
     Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, export::promote)
         .also(&["promote", "export checkpoint", "export adapter"])
         .asking()
-        .unless(|model| {
-            let none = || model.runs.row().filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
-            no_readable(model).or_else(none)
+        .unless(|runs, shared| {
+            let none = || runs.row(shared).filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
+            no_readable(runs, shared).or_else(none)
         }),
     Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, export::remove).also(&["remove"]).unless(export::no_removal),
-    Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |model| {
-        let id = model.runs.entry().map(crate::report::Entry::id);
+    Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |runs, shared| {
+        let id = runs.entry(shared).map(crate::report::Entry::id);
         id.into_iter().map(Command::Copy).collect()
     })
     .also(&["yank", "clipboard"])
     .unless(no_run),
-    Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |model| {
-        let Some(run) = model.runs.demonstration.clone() else { return Vec::new() };
+    Action::new("shared.runs.demonstration", "Open sample run", "", &["D"], HERE, |_, shared| {
+        let Some(run) = shared.runs.demonstration.clone() else { return Vec::new() };
         let mut commands = vec![Command::ShowRun(run)];
         commands.extend(vec![Command::GoTo(Screen::Live)]);
         commands
     })
-    .unless(|model| {
-        let there = model.runs.demonstration.is_some();
+    .unless(|_, shared| {
+        let there = shared.runs.demonstration.is_some();
         (!there).then(|| "sample-data/finished-run not found above this folder".to_owned())
     }),
 ];
 
-/// Why nothing can be done with the run under the cursor.
-pub(super) fn no_run(model: &Model) -> Option<String> {
-    model.runs.entry().is_none().then(|| "no run selected".to_owned())
-}
-
-/// The same, also where it cannot be read.
-pub(super) fn no_readable(model: &Model) -> Option<String> {
-    let error = || model.runs.entry().and_then(|entry| entry.row.as_ref().err()).map(|error| format!("cannot read this run: {error}"));
-    no_run(model).or_else(error)
-}
-
-fn open(model: &mut Model) -> Vec<Command> {
-    let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
-    model.shared.overlay.clear();
+fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
+    shared.overlay.clear();
     let mut commands = vec![Command::ShowRun(path)];
     commands.extend(vec![Command::GoTo(Screen::Live)]);
     commands
 }
 
 /// The run under the cursor becomes the current one, the marked ones are drawn over it.
-fn overlay(model: &mut Model) -> Vec<Command> {
-    let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
-    let others: Vec<_> = model.runs.chosen().into_iter().filter(|other| *other != path).collect();
-    model.shared.overlay.clone_from(&others);
+fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
+    let others: Vec<_> = runs.chosen(shared).into_iter().filter(|other| *other != path).collect();
+    shared.overlay.clone_from(&others);
     let mut commands = vec![Command::ShowRun(path)];
     for other in others {
-        commands.extend(shared::follow(&mut model.shared, other));
+        commands.extend(shared::follow(shared, other));
     }
     commands.extend(vec![Command::GoTo(Screen::Live)]);
     commands
 }
 
-fn mark(model: &mut Model) -> Vec<Command> {
-    let Some(path) = model.runs.entry().map(|entry| entry.path.clone()) else { return Vec::new() };
-    if !model.runs.marked.remove(&path) {
-        model.runs.marked.insert(path);
+fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
+    if !runs.marked.remove(&path) {
+        runs.marked.insert(path);
     }
-    let length = model.runs.shown.len();
-    model.runs.cursor.go(1, length);
-    under_cursor(model)
+    let length = runs.shown.len();
+    runs.cursor.go(1, length);
+    under_cursor(runs, shared)
 }
 
 /// The nearest thing that can be left: typing, zoom, the details, the filter, the marks.
-fn leave_filter(model: &mut Model) -> Vec<Command> {
-    let runs = &mut model.runs;
+fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if runs.typing {
         runs.typing = false;
-    } else if model.shared.zoomed {
-        model.shared.zoomed = false;
+    } else if shared.zoomed {
+        shared.zoomed = false;
     } else if runs.pane != LIST {
         runs.pane = LIST;
     } else if !runs.filter.text().is_empty() {
         runs.filter = crate::view::widgets::field::Field::default();
-        runs.arrange();
+        runs.arrange(shared);
     } else {
         runs.marked.clear();
     }
-    under_cursor(model)
+    under_cursor(runs, shared)
 }
 
-fn sort_by_column(model: &mut Model, by: isize) -> Vec<Command> {
-    let sort = &mut model.runs.sort;
+fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
+    let sort = &mut runs.sort;
     let fields = columns::SORTED;
     let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
     let next = fields[(now as isize + by).rem_euclid(fields.len() as isize) as usize];
     sort.field = next.to_owned();
     sort.descending = is_wanted_from_the_top(next);
-    model.runs.arrange();
+    runs.arrange(shared);
     Vec::new()
 }
 
@@ -180,28 +200,28 @@ fn is_wanted_from_the_top(field: &str) -> bool {
 }
 
 /// Sort by the column whose title was clicked; the same once more turns the order round.
-pub(super) fn sort_by_title(model: &mut Model, field: &str, smoothed: bool) {
-    let sort = &mut model.runs.sort;
+pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str, smoothed: bool) {
+    let sort = &mut runs.sort;
     let is_same = sort.field == field && (field != "reward" || sort.smoothed == smoothed);
     sort.descending = if is_same { !sort.descending } else { is_wanted_from_the_top(field) };
     if field == "reward" {
         sort.smoothed = smoothed;
     }
     field.clone_into(&mut sort.field);
-    model.runs.arrange();
+    runs.arrange(shared);
 }
 
-fn sort_by(model: &mut Model) -> Vec<Command> {
-    let listing = model.runs.listing.clone();
-    let now = model.runs.sort.field.clone();
+fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let listing = shared.runs.listing.clone();
+    let now = runs.sort.field.clone();
     let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, completions/mean_length):";
-    let question = Ask::new("Sort runs", label, &now, |model, name| {
-        name.trim().clone_into(&mut model.runs.sort.field);
-        model.runs.sort.descending = true;
-        model.runs.arrange();
+    let question = Ask::on("Sort runs", label, &now, |runs: &mut Runs, shared, name| {
+        name.trim().clone_into(&mut runs.sort.field);
+        runs.sort.descending = true;
+        runs.arrange(shared);
         Vec::new()
     });
-    model.shared.popup =
+    shared.popup =
         Some(Popup::Ask(question.checked(move |name| {
             unknown_field(name.trim(), listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok()), false)
         })));
@@ -209,10 +229,10 @@ fn sort_by(model: &mut Model) -> Vec<Command> {
 }
 
 /// The answers of the chosen runs on the eval screen: of one its base and its result, of several their results.
-fn versus(model: &mut Model) -> Vec<Command> {
-    let runs = model.runs.chosen();
+fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let runs = runs.chosen(shared);
     let mut commands = vec![Command::GoTo(Screen::Eval)];
-    commands.push(Work::once(
+    commands.push(Work::on(
         "runs.versus",
         move || {
             let passes = runs.iter().map(|run| base_and_trained(run)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
@@ -220,10 +240,10 @@ fn versus(model: &mut Model) -> Vec<Command> {
             let skipped = usize::from(runs.len() > 1);
             Ok::<_, String>(passes.into_iter().flat_map(|passes| passes.into_iter().skip(skipped)).collect::<Vec<_>>())
         },
-        |model, passes| match passes {
+        |_: &mut Runs, shared, passes| match passes {
             Ok(passes) => vec![Command::Compare(passes)],
             Err(error) => {
-                model.shared.complain(error);
+                shared.complain(error);
                 Vec::new()
             }
         },
@@ -231,25 +251,103 @@ fn versus(model: &mut Model) -> Vec<Command> {
     commands
 }
 
-fn compare(model: &mut Model) -> Vec<Command> {
-    let paths = model.runs.chosen();
-    let work = Work::once(
+fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let paths = runs.chosen(shared);
+    let work = Work::on(
         "runs.compare",
         move || -> Result<String, crate::run::RunError> {
             let reports = paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
             Ok(RunsCompared::of(&reports).page())
         },
-        |model, page| {
+        |_: &mut Runs, shared, page| {
             match page {
-                Ok(_) if model.takes_text() => model.shared.complain("comparison ready: press c again to show it"),
+                Ok(_) if shared.takes_text() => shared.complain("comparison ready: press c again to show it"),
                 Ok(page) => {
                     let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
-                    model.shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
+                    shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
                 }
-                Err(error) => model.shared.complain(error.to_string()),
+                Err(error) => shared.complain(error.to_string()),
             }
             Vec::new()
         },
     );
     vec![work]
+}
+
+fn changed(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => shared.look_for_runs(),
+        Change::Runs { first, news } => {
+            runs.arrange(shared);
+            if !shared.runs.listed {
+                return Vec::new();
+            }
+            let mut commands = under_cursor(runs, shared);
+            if *news && commands.is_empty() {
+                commands = measure(runs);
+            }
+            commands.extend(show_live(shared, *first));
+            commands
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether somebody sees what is found: the list, or the live screen that waits for a run.
+fn is_looked_at(shared: &Shared) -> bool {
+    shared.screen == Screen::Runs || (shared.screen == Screen::Live && shared.current.is_none())
+}
+
+/// Where no run was chosen yet, the newest one that is live is the current one; at the start, before any key, its screen opens.
+fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
+    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
+    let newest = shared.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
+    let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else { return Vec::new() };
+    let mut commands = vec![Command::ShowRun(path)];
+    if is_start && shared.keys == 0 && shared.screen == Screen::Runs {
+        shared.say(format!("{id} is active: f1 lists all runs"));
+        commands.extend(vec![Command::GoTo(Screen::Live)]);
+    }
+    commands
+}
+
+fn typed(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if runs.typing {
+        match event.code {
+            KeyCode::Enter | KeyCode::Down => runs.typing = false,
+            _ if runs.filter.key(event) => runs.arrange(shared),
+            _ => {}
+        }
+        return under_cursor(runs, shared);
+    }
+    let page = draw::page_rows(runs, shared);
+    if runs.pane == DETAIL {
+        let mut top = Cursor { index: runs.detail_top };
+        if top.key(event, page, draw::detail_rows(runs, shared)) {
+            runs.detail_top = top.index;
+        }
+        return Vec::new();
+    }
+    let length = runs.shown.len();
+    if runs.cursor.key(event, page, length) { under_cursor(runs, shared) } else { Vec::new() }
+}
+
+fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let length = runs.shown.len();
+    match event.kind {
+        MouseEventKind::ScrollDown => runs.cursor.go(1, length),
+        MouseEventKind::ScrollUp => runs.cursor.go(-1, length),
+        MouseEventKind::Down(MouseButton::Left) => match draw::row_at(runs, shared, event.column, event.row) {
+            Some(row) => runs.cursor.index = row,
+            None => {
+                if let Some((field, smoothed)) = draw::title_at(runs, shared, event.column, event.row) {
+                    sort_by_title(runs, shared, &field, smoothed);
+                }
+                return Vec::new();
+            }
+        },
+        _ => return Vec::new(),
+    }
+    runs.pane = LIST;
+    under_cursor(runs, shared)
 }

@@ -2,7 +2,7 @@
 
 use crate::format::{age, percent, short_id};
 use crate::report::{RunRow, spread};
-use crate::run::{Field, Status};
+use crate::run::Field;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::sparkline::sparkline;
@@ -85,7 +85,7 @@ fn all() -> Vec<(u8, Column)> {
     let text = |text: &str| (text.to_owned(), Role::Text);
     vec![
         column(0, "state", "status", 13, false, |look, row| {
-            let (glyph, role) = state(look.theme, row.status, row.cause.as_deref());
+            let (glyph, role) = look.theme.status_mark(row.status, row.cause.as_deref());
             (format!("{glyph} {}", row.status.name()), role)
         }),
         column(1, "run", "run", 6, false, |_, row| (short_id(row.directory.id()).to_owned(), Role::Accent)),
@@ -114,22 +114,6 @@ fn number(value: Option<f64>) -> (String, Role) {
         Some(value) if value.is_finite() => (format!("{value:.2}"), Role::Text),
         Some(_) => ("nan".to_owned(), Role::Bad),
         None => ("n/a".to_owned(), Role::Faint),
-    }
-}
-
-/// A state's mark and role, by its cause; the word stands beside it.
-pub(in crate::view::screens) fn state(theme: &Theme, status: Status, cause: Option<&str>) -> (&'static str, Role) {
-    match status {
-        status if status.was_asked_for(cause) => (theme.glyph("■", "#"), Role::Text),
-        Status::Created => (theme.glyph("○", "o"), Role::Faint),
-        Status::Waiting => (theme.glyph("◌", "~"), Role::Warning),
-        Status::Starting => (theme.glyph("◐", "+"), Role::Accent),
-        Status::Running => (theme.glyph("●", "*"), Role::Accent),
-        Status::Paused => (theme.glyph("‖", "="), Role::Warning),
-        Status::Stopping => (theme.glyph("◑", "-"), Role::Accent),
-        Status::Finished => (theme.glyph("✓", "v"), Role::Good),
-        Status::Failed => (theme.glyph("✗", "x"), Role::Bad),
-        Status::Interrupted => (theme.glyph("▲", "!"), Role::Warning),
     }
 }
 

@@ -9,12 +9,12 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::DETAIL;
-use super::columns::state;
+use super::Runs;
 use crate::format::{age, bytes, duration, percent, percent_interval};
 use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
 use crate::run::{EvalSummary, Status};
-use crate::view::app::Model;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::sparkline::sparkline;
@@ -26,48 +26,48 @@ const TWO_COLUMNS: u16 = 100;
 const NAME: usize = 11;
 
 /// Draws the details.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let title = model.runs.entry().map_or_else(|| "Details".to_owned(), Entry::id);
-    let frame_of_pane = pane(&model.shared.theme, &title, model.runs.pane == DETAIL);
+pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let title = runs.entry(shared).map_or_else(|| "Details".to_owned(), Entry::id);
+    let frame_of_pane = pane(&shared.theme, &title, runs.pane == DETAIL);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
-    let Some(entry) = model.runs.entry() else {
+    let Some(entry) = runs.entry(shared) else {
         frame.render_widget(Paragraph::new("no run selected"), inside);
         return;
     };
-    let top = u16::try_from(model.runs.detail_top).unwrap_or(u16::MAX);
+    let top = u16::try_from(runs.detail_top).unwrap_or(u16::MAX);
     let mut show = |lines: Vec<Line<'static>>, area: Rect| {
         let last = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(1);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top.min(last), 0)), area);
     };
-    columns(model, entry, inside).into_iter().for_each(|(lines, area)| show(lines, area));
+    columns(runs, shared, entry, inside).into_iter().for_each(|(lines, area)| show(lines, area));
 }
 
 /// How many lines there are to scroll through.
-pub(super) fn rows(model: &Model, area: Rect) -> usize {
-    let inside = pane(&model.shared.theme, "", true).inner(area);
-    let columns = model.runs.entry().map_or_else(Vec::new, |entry| columns(model, entry, inside));
+pub(super) fn rows(runs: &Runs, shared: &Shared, area: Rect) -> usize {
+    let inside = pane(&shared.theme, "", true).inner(area);
+    let columns = runs.entry(shared).map_or_else(Vec::new, |entry| columns(runs, shared, entry, inside));
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
-fn columns(model: &Model, entry: &Entry, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+fn columns(runs: &Runs, shared: &Shared, entry: &Entry, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
     match &entry.row {
-        Err(error) => vec![(unreadable(model, entry, error), inside)],
+        Err(error) => vec![(unreadable(shared, entry, error), inside)],
         Ok(row) if inside.width >= TWO_COLUMNS => {
             let [left, _, right] =
                 Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
-            let (of_left, of_right) = (Facts::new(model, left.width), Facts::new(model, right.width));
+            let (of_left, of_right) = (Facts::new(runs, shared, left.width), Facts::new(runs, shared, right.width));
             vec![([of_left.state(row), of_left.asked(row)].concat(), left), (of_right.results(row), right)]
         }
         Ok(row) => {
-            let facts = Facts::new(model, inside.width);
+            let facts = Facts::new(runs, shared, inside.width);
             vec![([facts.state(row), facts.results(row), facts.asked(row)].concat(), inside)]
         }
     }
 }
 
-fn unreadable(model: &Model, entry: &Entry, error: &str) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn unreadable(shared: &Shared, entry: &Entry, error: &str) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     vec![
         Line::styled(error.to_owned(), theme.style(Role::Bad)),
         Line::default(),
@@ -78,14 +78,15 @@ fn unreadable(model: &Model, entry: &Entry, error: &str) -> Vec<Line<'static>> {
 
 /// Lines of a name and its value, as wide as a pane.
 struct Facts<'a> {
-    model: &'a Model,
+    runs: &'a Runs,
+    shared: &'a Shared,
     theme: &'a Theme,
     width: usize,
 }
 
 impl<'a> Facts<'a> {
-    fn new(model: &'a Model, width: u16) -> Self {
-        Self { model, theme: &model.shared.theme, width: width as usize }
+    fn new(runs: &'a Runs, shared: &'a Shared, width: u16) -> Self {
+        Self { runs, shared, theme: &shared.theme, width: width as usize }
     }
 
     fn fact(&self, name: &str, value: impl AsRef<str>) -> Vec<Line<'static>> {
@@ -104,7 +105,7 @@ impl<'a> Facts<'a> {
     }
 
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
-        let (glyph, role) = state(self.theme, row.status, row.cause.as_deref());
+        let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref());
         let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
         let next = match row.status {
             Status::Interrupted => "; resume with r",
@@ -127,7 +128,7 @@ impl<'a> Facts<'a> {
         let mut lines = [
             self.fact("steps", format!("{}{planned}, {} computed", row.last_step, duration(row.seconds))),
             self.fact("task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)),
-            self.fact("launched", format!("{} ago on {}", age(self.model.shared.now_ms, file.created_ms), file.host)),
+            self.fact("launched", format!("{} ago on {}", age(self.shared.now_ms, file.created_ms), file.host)),
             self.fact("configured", changed),
             self.fact("checkpoints", steps),
         ]
@@ -135,7 +136,7 @@ impl<'a> Facts<'a> {
         if !row.tags.is_empty() {
             lines.extend(self.said("tags", &row.tags.join(" "), Role::Marked));
         }
-        if let Some((_, disk)) = self.model.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
+        if let Some((_, disk)) = self.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
             let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
             let parts: Vec<String> =
                 parts.iter().filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {}", bytes(*size))).collect();

@@ -7,71 +7,70 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{DETAIL, LIST};
+use super::{DETAIL, LIST, Runs};
 use crate::report::Entry;
-use crate::view::app::Model;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{self, fitted};
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let (list, detail) = places(model, area);
+pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let (list, detail) = places(runs, shared, area);
     if let Some(list) = list {
-        draw_list(model, frame, list);
+        draw_list(runs, shared, frame, list);
     }
     if let Some(detail) = detail {
-        super::detail::draw(model, frame, detail);
+        super::detail::draw(runs, shared, frame, detail);
     }
 }
 
 /// Where list and details are; on a small screen only the one that has the focus.
-fn places(model: &Model, area: Rect) -> (Option<Rect>, Option<Rect>) {
-    let runs = &model.runs;
-    if model.shared.zoomed || area.width < 50 || area.height < 14 || runs.listing.entries().is_empty() {
-        let focused_detail = runs.pane == DETAIL && !runs.listing.entries().is_empty();
+fn places(runs: &Runs, shared: &Shared, area: Rect) -> (Option<Rect>, Option<Rect>) {
+    if shared.zoomed || area.width < 50 || area.height < 14 || shared.runs.listing.entries().is_empty() {
+        let focused_detail = runs.pane == DETAIL && !shared.runs.listing.entries().is_empty();
         return if focused_detail { (None, Some(area)) } else { (Some(area), None) };
     }
-    let wanted = runs.listing.entries().len() as u16 + 4;
+    let wanted = shared.runs.listing.entries().len() as u16 + 4;
     let most = area.height * 11 / 20;
     let [list, detail] = Layout::vertical([Constraint::Length(wanted.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
     (Some(list), Some(detail))
 }
 
 /// The screen's area below the header, as `draw` is given it.
-fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
+fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
 }
 
 /// How many rows a page has.
-pub(super) fn page_rows(model: &Model) -> usize {
-    let (list, detail) = places(model, body(model));
-    let shown = if model.runs.pane == DETAIL { detail } else { list };
+pub(super) fn page_rows(runs: &Runs, shared: &Shared) -> usize {
+    let (list, detail) = places(runs, shared, body(shared));
+    let shown = if runs.pane == DETAIL { detail } else { list };
     shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
 }
 
 /// How many lines the details have.
-pub(super) fn detail_rows(model: &Model) -> usize {
-    places(model, body(model)).1.map_or(0, |area| super::detail::rows(model, area))
+pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
+    places(runs, shared, body(shared)).1.map_or(0, |area| super::detail::rows(runs, shared, area))
 }
 
 /// The row of the list at a place on the terminal.
-pub(super) fn row_at(model: &Model, column: u16, row: u16) -> Option<usize> {
-    let list = places(model, body(model)).0?;
-    let inside = list_rows(model, list);
+pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<usize> {
+    let list = places(runs, shared, body(shared)).0?;
+    let inside = list_rows(runs, list);
     if !inside.contains(ratatui::layout::Position { x: column, y: row }) {
         return None;
     }
-    let index = model.runs.cursor.first(inside.height as usize, model.runs.shown.len()) + (row - inside.y) as usize;
-    (index < model.runs.shown.len()).then_some(index)
+    let index = runs.cursor.first(inside.height as usize, runs.shown.len()) + (row - inside.y) as usize;
+    (index < runs.shown.len()).then_some(index)
 }
 
 /// The field of the column whose title stands at a place on the terminal, and whether it is its moving average.
-pub(super) fn title_at(model: &Model, column: u16, row: u16) -> Option<(String, bool)> {
-    let list = places(model, body(model)).0?;
-    let rows = list_rows(model, list);
+pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<(String, bool)> {
+    let list = places(runs, shared, body(shared)).0?;
+    let rows = list_rows(runs, list);
     let mut at = column.checked_sub(rows.x + 2).filter(|_| row + 1 == rows.y)? as usize;
-    let sort = &model.runs.sort;
+    let sort = &runs.sort;
     let columns = columns::columns((rows.width as usize).saturating_sub(2), &sort.field, sort.smoothed);
     let column = columns.into_iter().find(|column| {
         let is_here = at <= column.width;
@@ -82,40 +81,40 @@ pub(super) fn title_at(model: &Model, column: u16, row: u16) -> Option<(String, 
 }
 
 /// The rows below frame, filter and titles.
-fn list_rows(model: &Model, area: Rect) -> Rect {
-    let above = 2 + u16::from(has_filter_line(model));
+fn list_rows(runs: &Runs, area: Rect) -> Rect {
+    let above = 2 + u16::from(has_filter_line(runs));
     Rect { x: area.x + 1, y: area.y + above, width: area.width.saturating_sub(2), height: area.height.saturating_sub(above + 1) }
 }
 
-fn has_filter_line(model: &Model) -> bool {
-    model.runs.typing || !model.runs.filter.text().is_empty()
+fn has_filter_line(runs: &Runs) -> bool {
+    runs.typing || !runs.filter.text().is_empty()
 }
 
-fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let (runs, theme) = (&model.runs, &model.shared.theme);
-    let all = runs.listing.entries().len();
-    let frame_of_pane = pane(theme, &title(model, area.width as usize), runs.pane == LIST);
+fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let all = shared.runs.listing.entries().len();
+    let frame_of_pane = pane(theme, &title(runs, shared, area.width as usize), runs.pane == LIST);
     let inside = frame_of_pane.inner(area);
     frame.render_widget(frame_of_pane, area);
     if inside.height == 0 || inside.width == 0 {
         return;
     }
     if all == 0 {
-        let text = Paragraph::new(nothing(model)).wrap(Wrap { trim: false });
+        let text = Paragraph::new(nothing(shared)).wrap(Wrap { trim: false });
         frame.render_widget(text, Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside });
         return;
     }
     let mut lines = Vec::new();
-    if has_filter_line(model) {
-        lines.push(filter_line(model, inside.width as usize));
+    if has_filter_line(runs) {
+        lines.push(filter_line(runs, shared, inside.width as usize));
     }
     let columns = columns::columns((inside.width as usize).saturating_sub(2), &runs.sort.field, runs.sort.smoothed);
-    lines.push(titles(model, &columns));
-    let rows = list_rows(model, area).height as usize;
+    lines.push(titles(runs, shared, &columns));
+    let rows = list_rows(runs, area).height as usize;
     let first = runs.cursor.first(rows, runs.shown.len());
     for (place, index) in runs.shown.iter().enumerate().skip(first).take(rows) {
-        let Some(entry) = runs.listing.entries().get(*index) else { continue };
-        let line = row(model, entry, &columns, inside.width as usize, runs.cursor.at(runs.shown.len()) == Some(place));
+        let Some(entry) = shared.runs.listing.entries().get(*index) else { continue };
+        let line = row(runs, shared, entry, &columns, inside.width as usize, runs.cursor.at(runs.shown.len()) == Some(place));
         lines.push(line);
     }
     if runs.shown.is_empty() {
@@ -124,12 +123,11 @@ fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-fn title(model: &Model, width: usize) -> String {
-    let runs = &model.runs;
-    let (shown, all) = (runs.shown.len(), runs.listing.entries().len());
+fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
+    let (shown, all) = (runs.shown.len(), shared.runs.listing.entries().len());
     let count = if shown == all { format!("Runs {all}") } else { format!("Runs {shown} of {all}") };
     let marked = if runs.marked.is_empty() { String::new() } else { format!(", {} marked", runs.marked.len()) };
-    let reading = if runs.listed { "" } else { ", loading" };
+    let reading = if shared.runs.listed { "" } else { ", loading" };
     let sort = match (runs.sort.field.as_str(), runs.sort.descending) {
         ("created", true) => "newest first".to_owned(),
         ("created", false) => "oldest first".to_owned(),
@@ -139,13 +137,13 @@ fn title(model: &Model, width: usize) -> String {
         }
     };
     let full = format!("{count}{marked}{reading} · {sort}");
-    let full = if model.shared.theme.ascii { full.replace(" · ", ", ") } else { full };
+    let full = if shared.theme.ascii { full.replace(" · ", ", ") } else { full };
     if full.width() + 6 > width { format!("{count}{marked}") } else { full }
 }
 
-fn nothing(model: &Model) -> Vec<Line<'static>> {
-    let (runs, theme) = (&model.runs, &model.shared.theme);
-    if !runs.listed {
+fn nothing(shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    if !shared.runs.listed {
         return vec![Line::default(), Line::styled("loading runs ...", theme.style(Role::Faint))];
     }
     let key = |text: &'static str| Span::styled(text, theme.style(Role::Key));
@@ -155,17 +153,17 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
         Line::default(),
         Line::from(vec![key("5"), Span::raw("  opens Launch; enter starts a run on this machine")]),
     ];
-    if runs.demonstration.is_some() {
+    if shared.runs.demonstration.is_some() {
         lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded sample run")]));
     }
     lines.push(Line::default());
-    let places = format!("Runs folder: {}", model.shared.places.described());
+    let places = format!("Runs folder: {}", shared.places.described());
     lines.push(Line::styled(places, theme.style(Role::Faint)));
     lines
 }
 
-fn filter_line(model: &Model, width: usize) -> Line<'static> {
-    let (runs, theme) = (&model.runs, &model.shared.theme);
+fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
+    let theme = &shared.theme;
     let mut spans = vec![Span::styled(" / ", theme.style(Role::Key))];
     let wrong = runs.filter_error.clone().unwrap_or_default();
     let room = width.saturating_sub(4);
@@ -181,8 +179,8 @@ fn filter_line(model: &Model, width: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
-    let (sort, theme) = (&model.runs.sort, &model.shared.theme);
+fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Line<'static> {
+    let (sort, theme) = (&runs.sort, &shared.theme);
     let arrow = if sort.descending { theme.glyph("▾", "v") } else { theme.glyph("▴", "^") };
     let smoothed_column = |column: &Column| column.title == "smooth";
     let mut spans = vec![Span::raw("  ")];
@@ -196,15 +194,15 @@ fn titles(model: &Model, columns: &[Column]) -> Line<'static> {
     Line::from(spans)
 }
 
-fn row(model: &Model, entry: &Entry, columns: &[Column], width: usize, under_cursor: bool) -> Line<'static> {
-    let theme = &model.shared.theme;
+fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column], width: usize, under_cursor: bool) -> Line<'static> {
+    let theme = &shared.theme;
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
-    let marked = model.runs.marked.contains(&entry.path);
+    let marked = runs.marked.contains(&entry.path);
     let mark = if marked { theme.glyph("◆", "+") } else { " " };
     let mut spans = vec![Span::styled(cursor, theme.style(Role::Accent)), Span::styled(mark, theme.style(Role::Marked))];
     match &entry.row {
         Ok(run) => {
-            let look = Look { theme, now_ms: model.shared.now_ms };
+            let look = Look { theme, now_ms: shared.now_ms };
             for column in columns {
                 let (text, role) = (column.cell)(&look, run);
                 spans.push(Span::styled(padded(&text, column), theme.style(role)));

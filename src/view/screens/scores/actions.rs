@@ -1,129 +1,342 @@
 //! The scores screen's part of the table of actions.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::sync::Arc;
 
-use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, input, listing, sampling, source};
-use crate::view::action::{Action, Place};
-use crate::view::app::Model;
-use crate::view::message::Command;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+
+use super::items::Written;
+use super::{COMPLETION, LIST, SUMMARY, Scores, Source, arrange, draw, length, next_class, sampling, selected, source};
+use crate::view::action::Place;
+use crate::view::message::{Change, Command};
+use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
+use crate::view::shared::Shared;
+use crate::view::widgets::editor::{Editor, Effect};
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
 
+type Action = screen::Action<Scores>;
+
+/// The screen.
+pub const SCREEN: Definition<Scores> = Definition {
+    title: "Scores",
+    help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
+           Edits to the schema re-score them at once and show what would change in the run.",
+    panes: &[LIST, COMPLETION, SUMMARY],
+    actions: ACTIONS,
+    pane: Scores::focus,
+    focus: |scores, _, pane| scores.pane = Some(pane),
+    is_typing,
+    typed,
+    pasted,
+    mouse,
+    opens: |scores, shared, (column, row)| {
+        draw::pane_at(scores, shared, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y)
+    },
+    entered,
+    changed,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
+
+fn is_typing(scores: &Scores) -> bool {
+    scores.editor.is_some() || scores.filtering
+}
+
 const HERE: Place = Place::On(Screen::Scores);
 
-pub(super) const ACTIONS: &[Action] = &[
-    Action::new("scores.open", "Show completion", "", &["enter"], Place::In(Screen::Scores, LIST), |model| {
-        model.scores.pane = Some(COMPLETION);
+const ACTIONS: &[Action] = &[
+    Action::new("scores.open", "Show completion", "", &["enter"], Place::In(Screen::Scores, LIST), |scores, _| {
+        scores.pane = Some(COMPLETION);
         Vec::new()
     }),
-    Action::new("scores.source", "Next source", "source", &["s"], HERE, |model| {
-        let next = next_source(model);
-        source::turn_to(model, next)
+    Action::new("scores.source", "Next source", "source", &["s"], HERE, |scores, shared| {
+        let next = next_source(scores, shared);
+        source::turn_to(scores, shared, next)
     }),
-    Action::new("scores.samples", "Show task samples", "", &[], HERE, |model| source::turn_to(model, Source::Samples)),
-    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |model| source::step(model, 1)).unless(no_run),
-    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |model| source::step(model, -1)).unless(no_run),
-    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |model| source::step(model, 10)).unless(no_run),
-    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |model| source::step(model, -10)).unless(no_run),
-    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |model| input::write(model, false)).asking(),
-    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |model| input::write(model, true)).also(&["new"]).asking(),
-    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, input::remove)
-        .unless(|model| (model.scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())),
+    Action::new("scores.samples", "Show task samples", "", &[], HERE, |scores, shared| source::turn_to(scores, shared, Source::Samples)),
+    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |scores, shared| source::step(scores, shared, 1)).unless(no_run),
+    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |scores, shared| source::step(scores, shared, -1)).unless(no_run),
+    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |scores, shared| source::step(scores, shared, 10)).unless(no_run),
+    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |scores, shared| source::step(scores, shared, -10)).unless(no_run),
+    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false)).asking(),
+    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |scores, shared| write(scores, shared, true))
+        .also(&["new"])
+        .asking(),
+    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove)
+        .unless(|scores, _| (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())),
     Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::draw)
         .also(&["sample"])
-        .unless(|model| sampling::plan(model).err()),
-    Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |model| {
-        model.scores.from_base = !model.scores.from_base;
-        let text = match sampling::plan(model) {
+        .unless(|scores, shared| sampling::plan(scores, shared).err()),
+    Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |scores, shared| {
+        scores.from_base = !scores.from_base;
+        let text = match sampling::plan(scores, shared) {
             Ok(plan) => format!("r samples from {}", plan.name),
             Err(why) => why,
         };
-        model.shared.say(text);
+        shared.say(text);
         Vec::new()
     }),
-    Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |model| {
-        sampling::cancel(model);
-        if let Some(whole) = &model.scores.whole {
+    Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |scores, _| {
+        sampling::cancel(scores);
+        if let Some(whole) = &scores.whole {
             whole.cancel.now();
         }
         Vec::new()
     })
-    .unless(|model| {
-        let scores = &model.scores;
+    .unless(|scores, _| {
         let is_busy = scores.drawing.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
         (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
     Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run).unless(no_run),
-    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |model| {
-        model.scores.only = model.scores.only.next();
-        to_the_top(model)
+    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, shared| {
+        scores.only = scores.only.next();
+        to_the_top(scores, shared)
     }),
-    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |model| {
-        model.scores.class = listing::next_class(model);
-        to_the_top(model)
+    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |scores, shared| {
+        scores.class = next_class(scores);
+        to_the_top(scores, shared)
     }),
-    Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |model| {
-        model.scores.filtering = true;
-        model.scores.pane = Some(LIST);
+    Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |scores, _| {
+        scores.filtering = true;
+        scores.pane = Some(LIST);
         Vec::new()
     })
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |model| {
-        model.scores.order = model.scores.order.next();
-        to_the_top(model)
+    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |scores, shared| {
+        scores.order = scores.order.next();
+        to_the_top(scores, shared)
     })
     .also(&["sort"]),
-    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |model| {
-        model.scores.is_flat = !model.scores.is_flat;
-        to_the_top(model)
+    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |scores, shared| {
+        scores.is_flat = !scores.is_flat;
+        to_the_top(scores, shared)
     }),
-    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |model| {
-        let place = listing::selected(model);
-        let item = place.and_then(|place| model.scores.scored.as_ref()?.items.all.get(place));
+    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, shared| {
+        let place = selected(scores, shared);
+        let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
         item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
     })
     .also(&["yank", "clipboard"]),
-    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |model| {
+    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, shared| {
         // In a text field escape belongs to the field.
-        if (PARTS.is_typing)(model) {
-            return input::typed(model, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        if is_typing(scores) {
+            return typed(scores, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
-        if matches!(PARTS.pane_of(model), COMPLETION | SUMMARY) {
-            model.scores.pane = Some(LIST);
+        if matches!(scores.focus(), COMPLETION | SUMMARY) {
+            scores.pane = Some(LIST);
             return Vec::new();
         }
-        (model.scores.only, model.scores.class) = Default::default();
-        model.scores.filter = Field::default();
-        listing::arrange(model);
+        (scores.only, scores.class) = Default::default();
+        scores.filter = Field::default();
+        arrange(scores, shared);
         Vec::new()
     }),
 ];
 
-fn next_source(model: &Model) -> Source {
+fn next_source(scores: &Scores, shared: &Shared) -> Source {
     let all = [Source::Samples, Source::Written, Source::Step, Source::Drawn];
     let has = |source: &&Source| match source {
         Source::Samples => true,
-        Source::Written => !model.scores.written.is_empty(),
-        Source::Step => model.shared.current.is_some(),
-        Source::Drawn => !model.scores.drawn.is_empty(),
+        Source::Written => !scores.written.is_empty(),
+        Source::Step => shared.current.is_some(),
+        Source::Drawn => !scores.drawn.is_empty(),
     };
-    let now = all.iter().position(|source| *source == model.scores.source).unwrap_or(0);
+    let now = all.iter().position(|source| *source == scores.source).unwrap_or(0);
     all.iter().cycle().skip(now + 1).find(has).copied().unwrap_or_default()
 }
 
-fn no_run(model: &Model) -> Option<String> {
-    let Some(run) = model.shared.current_run() else {
+fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
+    let Some(run) = shared.current_run() else {
         return Some("no run is open: open one on Runs (f1)".to_owned());
     };
     (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))
 }
 
 /// The list was filtered or sorted otherwise.
-fn to_the_top(model: &mut Model) -> Vec<Command> {
-    listing::arrange(model);
-    model.scores.cursor = Cursor::default();
-    model.scores.tops[0] = 0;
+fn to_the_top(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    arrange(scores, shared);
+    scores.cursor = Cursor::default();
+    scores.tops[0] = 0;
+    Vec::new()
+}
+
+fn entered(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    if scores.is_old && !scores.items.all.is_empty() {
+        return source::rescore(scores, shared);
+    }
+    if scores.scored.is_none() { source::load(scores, shared) } else { Vec::new() }
+}
+
+fn changed(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    let is_here = shared.screen == Screen::Scores;
+    match change {
+        Change::Schema => {
+            scores.is_old = true;
+            if is_here { source::rescore(scores, shared) } else { Vec::new() }
+        }
+        Change::Task => {
+            (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
+            scores.moved.clear();
+            arrange(scores, shared);
+            if is_here { source::load(scores, shared) } else { Vec::new() }
+        }
+        Change::CurrentRun => {
+            source::forget_run(scores, shared);
+            if is_here && scores.source == Source::Step { source::load(scores, shared) } else { Vec::new() }
+        }
+        Change::RunNews if is_here && scores.source == Source::Step && scores.scored.is_none() && !shared.is_busy("scores.items") => {
+            source::load(scores, shared)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A longer text is not taken from the clipboard.
+const LONGEST_BYTES: usize = 4 << 20;
+
+fn typed(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if scores.editor.is_some() {
+        return write_key(scores, shared, event);
+    }
+    if scores.filtering {
+        return filter_key(scores, shared, event);
+    }
+    let page = shared.size.1.saturating_sub(6) as usize;
+    match scores.focus() {
+        LIST => {
+            let length = length(scores, shared);
+            if scores.cursor.key(event, page, length) {
+                scores.tops[0] = 0;
+            }
+        }
+        pane => {
+            let which = usize::from(pane == SUMMARY);
+            let mut cursor = Cursor { index: scores.tops[which] };
+            cursor.key(event, page, draw::length(scores, shared, pane));
+            scores.tops[which] = cursor.index;
+        }
+    }
+    Vec::new()
+}
+
+/// Write a completion: a new one, or a copy of the one under the cursor.
+fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
+    let here = selected(scores, shared);
+    let item = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
+    let prompt_id = item.and_then(|item| item.row.as_ref()).map(|row| row.id.clone());
+    let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
+    match here.filter(|_| scores.source == Source::Written && !is_new) {
+        Some(place) => scores.editing = place,
+        None => add(scores, shared, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
+    }
+    scores.editor = Some(Editor::new(&text, false));
+    scores.pane = Some(COMPLETION);
+    source::turn_to(scores, shared, Source::Written)
+}
+
+/// Another written completion, with the cursor on it.
+fn add(scores: &mut Scores, shared: &mut Shared, written: Written) {
+    scores.written.push(written);
+    scores.editing = scores.written.len() - 1;
+    (scores.only, scores.class, scores.filter, scores.order) = Default::default();
+    // Groups are in the order of their first completion, so that a list in groups may have it elsewhere; alone it is the last.
+    scores.is_flat = true;
+    scores.source = Source::Written;
+    scores.cursor = Cursor { index: scores.editing };
+    arrange(scores, shared);
+}
+
+fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if event.code == KeyCode::Esc {
+        scores.editor = None;
+        return Vec::new();
+    }
+    let rows = shared.size.1 as usize / 2;
+    let effect = scores.editor.as_mut().map(|editor| editor.key(event, rows));
+    if effect == Some(Effect::Edited) { written(scores, shared) } else { Vec::new() }
+}
+
+/// The editor's text is scored as it stands.
+fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let Some(text) = scores.editor.as_ref().map(Editor::text) else { return Vec::new() };
+    let editing = scores.editing;
+    if let Some(written) = scores.written.get_mut(editing) {
+        written.text = text;
+    }
+    source::load(scores, shared)
+}
+
+fn filter_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    match event.code {
+        KeyCode::Enter | KeyCode::Up | KeyCode::Down => scores.filtering = false,
+        KeyCode::Esc => {
+            scores.filtering = false;
+            scores.filter = Field::default();
+            arrange(scores, shared);
+        }
+        _ => {
+            if scores.filter.key(event) {
+                scores.cursor = Cursor::default();
+                arrange(scores, shared);
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// Pasted text goes where one types; else it is a completion of its own.
+fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
+    if text.len() > LONGEST_BYTES {
+        shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
+        return Vec::new();
+    }
+    if scores.filtering {
+        scores.filter.paste(text);
+        arrange(scores, shared);
+        return Vec::new();
+    }
+    if let Some(editor) = &mut scores.editor {
+        return if editor.paste(text) == Effect::Edited { written(scores, shared) } else { Vec::new() };
+    }
+    let here = selected(scores, shared);
+    let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
+    // Terminals end pasted lines with carriage returns.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    add(scores, shared, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
+    source::turn_to(scores, shared, Source::Written)
+}
+
+/// Take the written completion under the cursor away.
+fn remove(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    if let Some(place) = selected(scores, shared).filter(|place| *place < scores.written.len()) {
+        scores.written.remove(place);
+    }
+    source::load(scores, shared)
+}
+
+fn mouse(scores: &mut Scores, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let rows: isize = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(_) => {
+            draw::clicked(scores, shared, event.column, event.row);
+            return Vec::new();
+        }
+        _ => return Vec::new(),
+    };
+    match draw::pane_at(scores, shared, event.column, event.row) {
+        Some((LIST, _)) => {
+            let length = length(scores, shared);
+            scores.cursor.go(rows, length);
+        }
+        Some((pane, _)) => {
+            let which = usize::from(pane == SUMMARY);
+            let last = draw::length(scores, shared, pane).saturating_sub(1);
+            scores.tops[which] = scores.tops[which].saturating_add_signed(rows).min(last);
+        }
+        None => {}
+    }
     Vec::new()
 }

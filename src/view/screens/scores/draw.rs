@@ -7,13 +7,13 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use super::listing::{self, Shown};
 use super::scoring::Scored;
-use super::{COMPLETION, LIST, PARTS, SUMMARY, Source, score_details, summary};
+use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, summary};
+use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::score::Fault;
-use crate::view::app::Model;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::editor::{Look, paint};
@@ -22,9 +22,9 @@ use crate::view::widgets::list_cursor::Cursor;
 const SIDE_BY_SIDE: u16 = 72;
 
 /// The panes that are seen, with their places.
-fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
-    let focus = PARTS.pane_of(model);
-    if model.shared.zoomed || area.height < 10 {
+fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
+    let focus = scores.focus();
+    if shared.zoomed || area.height < 10 {
         return vec![(focus, area)];
     }
     if area.width >= SIDE_BY_SIDE {
@@ -39,33 +39,33 @@ fn areas(model: &Model, area: Rect) -> Vec<(&'static str, Rect)> {
 }
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let focus = PARTS.pane_of(model);
-    for (name, area) in areas(model, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
+pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let focus = scores.focus();
+    for (name, area) in areas(scores, shared, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
         match name {
-            LIST => draw_list(model, frame, area, focus == LIST),
-            SUMMARY => draw_summary(model, frame, area, focus == SUMMARY),
-            _ => draw_completion(model, frame, area, focus == COMPLETION),
+            LIST => draw_list(scores, shared, frame, area, focus == LIST),
+            SUMMARY => draw_summary(scores, shared, frame, area, focus == SUMMARY),
+            _ => draw_completion(scores, shared, frame, area, focus == COMPLETION),
         }
     }
 }
 
-fn draw_summary(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let block = pane(&model.shared.theme, &summary_title(model), focused);
+fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let block = pane(&shared.theme, &summary_title(shared), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);
-    scrolled(model, frame, inside, summary::lines(model, inside.width as usize), 1);
+    scrolled(scores, frame, inside, summary::lines(scores, shared, inside.width as usize), 1);
 }
 
-fn scrolled(model: &Model, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, which: usize) {
-    let top = model.scores.tops[which].min(lines.len().saturating_sub(1));
+fn scrolled(scores: &Scores, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, which: usize) {
+    let top = scores.tops[which].min(lines.len().saturating_sub(1));
     let lines: Vec<Line<'_>> = lines.into_iter().skip(top).collect();
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
 }
 
 /// What the schema is, that all of this is scored with.
-fn summary_title(model: &Model) -> String {
-    let draft = &model.shared.draft;
+fn summary_title(shared: &Shared) -> String {
+    let draft = &shared.draft;
     match (&draft.stale, draft.is_changed()) {
         (Some(_), _) => "last schema that compiled: STALE".to_owned(),
         (None, true) => "schema in the editor, unsaved".to_owned(),
@@ -73,62 +73,61 @@ fn summary_title(model: &Model) -> String {
     }
 }
 
-fn title(model: &Model) -> String {
-    let scores = &model.scores;
+fn title(scores: &Scores, shared: &Shared) -> String {
     let source = match scores.source {
         Source::Samples => "samples".to_owned(),
         Source::Written => "custom".to_owned(),
         Source::Drawn => "sampled".to_owned(),
         Source::Step => {
-            let last = model.shared.current_run().map_or(0, |run| run.history.last_step);
+            let last = shared.current_run().map_or(0, |run| run.history.last_step);
             let step = if scores.step == 0 { last } else { scores.step };
             format!("step {step} of {last}")
         }
     };
     let all = scores.items.all.len();
-    let shown = listing::length(model);
+    let shown = shown_length(scores, shared);
     let count = if shown == all { format!("{all}") } else { format!("{shown} of {all}") };
     let class = scores.class.map_or("", |class| class.name());
     let filters = [scores.only.name(), class, scores.order.name()].into_iter().filter(|name| !name.is_empty());
     std::iter::once(format!("{source}: {count}")).chain(filters.map(str::to_owned)).collect::<Vec<_>>().join(", ")
 }
 
-fn draw_list(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.shared.theme;
-    let block = pane(theme, &title(model), focused);
+fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let block = pane(theme, &title(scores, shared), focused);
     let mut inside = block.inner(area);
     frame.render_widget(block, area);
-    for line in above(model, inside.width as usize) {
+    for line in above(scores, shared, inside.width as usize) {
         frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
         inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
     }
-    let Some(scored) = model.scores.scored.as_ref().filter(|scored| !scored.scores.is_empty()) else {
-        frame.render_widget(Paragraph::new(nothing(model)).wrap(Wrap { trim: false }), inside);
+    let Some(scored) = scores.scored.as_ref().filter(|scored| !scored.scores.is_empty()) else {
+        frame.render_widget(Paragraph::new(nothing(scores, shared)).wrap(Wrap { trim: false }), inside);
         return;
     };
-    let at = model.scores.cursor.at(listing::length(model));
+    let at = scores.cursor.at(shown_length(scores, shared));
     if at.is_none() {
         let text = Line::styled("No completions match. Esc clears the filters.", theme.style(Role::Faint));
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
         return;
     }
-    let first = first_drawn(model, inside.height as usize);
-    let shown = &model.scores.shown;
+    let first = first_drawn(scores, shared, inside.height as usize);
+    let shown = &scores.shown;
     let drawn: Vec<Line<'_>> = shown
         .iter()
         .skip(first)
         .take(inside.height as usize)
         .map(|line| match line {
             Shown::Group(group) => group_line(theme, scored, *group),
-            Shown::Completion(place, number) => row(model, scored, *place, at == Some(*number), inside.width as usize),
+            Shown::Completion(place, number) => row(scores, shared, scored, *place, at == Some(*number), inside.width as usize),
         })
         .collect();
     frame.render_widget(Paragraph::new(drawn), inside);
 }
 
 /// Lines above the list: the filter, a drawing that goes on, why there was none.
-fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
-    let (scores, theme) = (&model.scores, &model.shared.theme);
+fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let mut lines = Vec::new();
     if scores.filtering || !scores.filter.text().is_empty() {
         let mut line = scores.filter.line(theme, columns.saturating_sub(2), scores.filtering);
@@ -136,7 +135,7 @@ fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
         lines.push(line);
     }
     if let Some(drawing) = &scores.drawing {
-        let seconds = model.shared.now_ms.saturating_sub(drawing.since_ms) / 1000;
+        let seconds = shared.now_ms.saturating_sub(drawing.since_ms) / 1000;
         let told = if drawing.told.is_empty() { String::new() } else { format!("; {}", drawing.told) };
         let text = format!("sampling {}, {seconds} s; x cancels{told}", drawing.what);
         lines.push(Line::styled(text, theme.style(Role::Accent)));
@@ -145,19 +144,19 @@ fn above(model: &Model, columns: usize) -> Vec<Line<'static>> {
 }
 
 /// What stands where there are no completions.
-fn nothing(model: &Model) -> Vec<Line<'static>> {
-    let (scores, theme) = (&model.scores, &model.shared.theme);
+fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
     let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
-    if let Some(error) = scores.error.as_ref().or(model.shared.task_error.as_ref()) {
+    if let Some(error) = scores.error.as_ref().or(shared.task_error.as_ref()) {
         return vec![bad(error)];
     }
-    if model.shared.draft.scorer.is_none()
-        && let Some(stale) = &model.shared.draft.stale
+    if shared.draft.scorer.is_none()
+        && let Some(stale) = &shared.draft.stale
     {
         return vec![bad(&format!("schema does not compile: {stale}")), plain("f2 opens the editor")];
     }
-    if model.shared.task.is_none() || model.shared.is_busy("scores.items") || model.shared.is_busy("score") {
+    if shared.task.is_none() || shared.is_busy("scores.items") || shared.is_busy("score") {
         return vec![plain("loading and scoring ...")];
     }
     let hint = match scores.source {
@@ -171,9 +170,9 @@ fn nothing(model: &Model) -> Vec<Line<'static>> {
     lines
 }
 
-fn first_drawn(model: &Model, height: usize) -> usize {
-    let shown = &model.scores.shown;
-    let at = model.scores.cursor.at(listing::length(model));
+fn first_drawn(scores: &Scores, shared: &Shared, height: usize) -> usize {
+    let shown = &scores.shown;
+    let at = scores.cursor.at(shown_length(scores, shared));
     let line = shown.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
     Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
 }
@@ -197,12 +196,12 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
     ])
 }
 
-fn row(model: &Model, scored: &Scored, place: usize, is_here: bool, columns: usize) -> Line<'static> {
-    let theme = &model.shared.theme;
+fn row(scores: &Scores, shared: &Shared, scored: &Scored, place: usize, is_here: bool, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Line::default() };
     let name = score.tier.name();
     let role = Theme::tier_role(name);
-    let moved = match model.scores.moved.get(place).copied().flatten() {
+    let moved = match scores.moved.get(place).copied().flatten() {
         Some(before) if before < score.tier => theme.glyph("↑", "^"),
         Some(_) => theme.glyph("↓", "v"),
         None => " ",
@@ -252,16 +251,12 @@ fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
     line
 }
 
-fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &model.shared.theme;
-    let selected = listing::selected(model).and_then(|place| Some((model.scores.scored.as_ref()?, place)));
-    if let Some(editor) = &model.scores.editor {
-        let score = model
-            .scores
-            .scored
-            .as_ref()
-            .filter(|_| model.scores.source == Source::Written)
-            .and_then(|scored| scored.scores.get(model.scores.editing));
+fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let selected = selected(scores, shared).and_then(|place| Some((scores.scored.as_ref()?, place)));
+    if let Some(editor) = &scores.editor {
+        let score =
+            scores.scored.as_ref().filter(|_| scores.source == Source::Written).and_then(|scored| scored.scores.get(scores.editing));
         let block = pane(theme, "editing: scored as you type; esc leaves", focused);
         let inside = block.inner(area);
         frame.render_widget(block, area);
@@ -270,7 +265,7 @@ fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bo
         let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
         if let Some(score) = score {
             frame.render_widget(Paragraph::new(Line::from(score_details::tier_and_reward(theme, score))), head);
-            frame.render_widget(Paragraph::new(score_details::verdict(model, score)).wrap(Wrap { trim: false }), why);
+            frame.render_widget(Paragraph::new(score_details::verdict(scores, shared, score)).wrap(Wrap { trim: false }), why);
         }
         paint(editor, Look { theme, typing: true, focused, faults: &faults }, frame, text);
         return;
@@ -283,7 +278,7 @@ fn draw_completion(model: &Model, frame: &mut Frame<'_>, area: Rect, focused: bo
     let inside = block.inner(area);
     frame.render_widget(block, area);
     match selected {
-        Some((scored, place)) => scrolled(model, frame, inside, score_details::lines(model, scored, place), 0),
+        Some((scored, place)) => scrolled(scores, frame, inside, score_details::lines(scores, shared, scored, place), 0),
         None => frame.render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
     }
 }
@@ -293,38 +288,38 @@ fn fault(reason: &crate::score::Reason) -> Fault {
 }
 
 /// How many lines a pane has to scroll.
-pub(super) fn length(model: &Model, pane: &str) -> usize {
-    let Some(scored) = &model.scores.scored else { return 0 };
+pub(super) fn length(scores: &Scores, shared: &Shared, pane: &str) -> usize {
+    let Some(scored) = &scores.scored else { return 0 };
     match pane {
-        SUMMARY => summary::lines(model, 60).len(),
-        _ => listing::selected(model).map_or(0, |place| score_details::lines(model, scored, place).len()),
+        SUMMARY => summary::lines(scores, shared, 60).len(),
+        _ => selected(scores, shared).map_or(0, |place| score_details::lines(scores, shared, scored, place).len()),
     }
 }
 
-fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
+fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
 }
 
 /// The pane at a place of the terminal.
-pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+pub(super) fn pane_at(scores: &Scores, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(scores, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// A click: it gives a pane the focus, and puts the cursor on the completion under it.
-pub(super) fn clicked(model: &mut Model, column: u16, row: u16) {
-    if model.scores.editor.is_some() {
+pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row: u16) {
+    if scores.editor.is_some() {
         return;
     }
-    let Some((pane, area)) = pane_at(model, column, row) else { return };
-    model.scores.pane = Some(pane);
+    let Some((pane, area)) = pane_at(scores, shared, column, row) else { return };
+    scores.pane = Some(pane);
     if pane != LIST {
         return;
     }
-    let above = above(model, area.width as usize).len() as u16;
+    let above = above(scores, shared, area.width as usize).len() as u16;
     let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
-    if let Some(Shown::Completion(_, number)) = model.scores.shown.get(first_drawn(model, height as usize) + line as usize) {
-        model.scores.cursor = Cursor { index: *number };
-        model.scores.tops[0] = 0;
+    if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, shared, height as usize) + line as usize) {
+        scores.cursor = Cursor { index: *number };
+        scores.tops[0] = 0;
     }
 }

@@ -2,24 +2,25 @@
 
 use ratatui::text::{Line, Span};
 
+use super::Scores;
 use super::scoring::{self, Scored};
 use crate::advantage::Advantage;
 use crate::score::{Reason, Score};
-use crate::view::app::Model;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
 
 /// The lines of a completion: what it earned, its text, and why.
-pub(super) fn lines(model: &Model, scored: &Scored, place: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
-    let text = Text { model, theme: &model.shared.theme };
+    let text = Text { scores, shared, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
     lines.push(Line::default());
     let faults: Vec<Fault> = score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(text.theme, &item.text, &faults));
     lines.push(Line::default());
-    lines.extend(verdict(model, score));
+    lines.extend(verdict(scores, shared, score));
     lines.extend(text.fields(score));
     if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
         lines.push(text.faint(&format!("expected {expected}")));
@@ -28,8 +29,8 @@ pub(super) fn lines(model: &Model, scored: &Scored, place: usize) -> Vec<Line<'s
 }
 
 /// Why a completion scores as it does: reasons and warnings.
-pub(super) fn verdict(model: &Model, score: &Score) -> Vec<Line<'static>> {
-    let text = Text { model, theme: &model.shared.theme };
+pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Line<'static>> {
+    let text = Text { scores, shared, theme: &shared.theme };
     let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
@@ -46,7 +47,8 @@ pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>
 }
 
 struct Text<'a> {
-    model: &'a Model,
+    scores: &'a Scores,
+    shared: &'a Shared,
     theme: &'a Theme,
 }
 
@@ -57,7 +59,7 @@ impl Text<'_> {
             first.push(Span::styled(format!("  {}", class.name()), self.theme.style(Role::Warning)));
         }
         let mut lines = vec![Line::from(first)];
-        if let Some(before) = self.model.scores.moved.get(place).copied().flatten() {
+        if let Some(before) = self.scores.moved.get(place).copied().flatten() {
             let sentence = format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scoring::{Impact, Scored, impacts, moved, score};
-use super::{RescoreJob, Source, Stored, listing};
+use super::{RescoreJob, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
-use crate::view::app::Model;
 use crate::view::message::{Command, Outlet, Work};
 use crate::view::shared::OpenTask;
+use crate::view::shared::Shared;
 use crate::view::subprocess::CancelToken;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -46,28 +46,27 @@ struct RunStep {
 }
 
 /// Read the completions of the source as it is set.
-pub(super) fn load(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    let scores = &model.scores;
+pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
     let rows = scores.rows.as_ref().filter(|(task, _)| Arc::ptr_eq(task, &open)).map(|(_, rows)| Arc::clone(rows));
     let written = match scores.source {
         Source::Written => scores.written.clone(),
         Source::Drawn => scores.drawn.clone(),
         _ => Vec::new(),
     };
-    let advantage = model.launch.resolved.as_ref().map(|resolved| resolved.config.advantage);
-    let (run, stored) = (run_step(model), scores.stored.clone());
+    let advantage = shared.new_run.advantage;
+    let (run, stored) = (run_step(scores, shared), scores.stored.clone());
     let wanted = Wanted { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
     let compute = move |outlet: &Outlet| read(wanted, outlet);
-    vec![Work::latest("scores.items", compute, move |model, loaded| take_items(model, open, loaded))]
+    vec![Work::latest_on("scores.items", compute, move |scores: &mut Scores, shared, loaded| take_items(scores, shared, open, loaded))]
 }
 
 /// The step of the current run that is looked at.
-fn run_step(model: &Model) -> Option<RunStep> {
-    let run = model.shared.current_run()?;
+fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
+    let run = shared.current_run()?;
     let last = run.history.last_step;
     let directory = run.directory.as_ref()?;
-    let step = if model.scores.step == 0 { last } else { model.scores.step.min(last) };
+    let step = if scores.step == 0 { last } else { scores.step.min(last) };
     let advantage = directory.file().config.advantage;
     Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
 }
@@ -121,8 +120,7 @@ fn hold(run: &RunStep, before: Option<Stored>, outlet: &Outlet) -> Stored {
     Stored { run: run.run.clone(), rows, steps: Arc::new(steps) }
 }
 
-fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Command> {
-    let scores = &mut model.scores;
+fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Command> {
     scores.rows = Some((open, loaded.rows));
     scores.stored = loaded.stored;
     if loaded.source != scores.source {
@@ -131,32 +129,33 @@ fn take_items(model: &mut Model, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Com
     match loaded.items {
         Ok(items) => {
             (scores.items, scores.error) = (Arc::new(items), None);
-            rescore(model)
+            rescore(scores, shared)
         }
         Err(error) => {
             (scores.items, scores.scored, scores.error) = (Arc::default(), None, Some(error));
-            listing::arrange(model);
+            arrange(scores, shared);
             Vec::new()
         }
     }
 }
 
 /// Score what is there with the last schema that compiled.
-pub(super) fn rescore(model: &mut Model) -> Vec<Command> {
-    let Some(scorer) = model.shared.scorer() else { return Vec::new() };
-    let items = Arc::clone(&model.scores.items);
-    let held = model.scores.stored.as_ref().filter(|_| model.scores.source == Source::Step);
+pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let Some(scorer) = shared.scorer() else { return Vec::new() };
+    let items = Arc::clone(&scores.items);
+    let held = scores.stored.as_ref().filter(|_| scores.source == Source::Step);
     let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
-    model.scores.is_old = false;
+    scores.is_old = false;
     let compute = move |outlet: &Outlet| {
         let wanted = || outlet.is_wanted();
         score(&items, &scorer, &wanted).zip(impacts(&steps, &scorer, &wanted))
     };
-    vec![Work::latest("score", compute, |model, scores| scores.map_or_else(Vec::new, |scores| take_scores(model, scores)))]
+    vec![Work::latest_on("score", compute, |scores: &mut Scores, shared, scored| {
+        scored.map_or_else(Vec::new, |scored| take_scores(scores, shared, scored))
+    })]
 }
 
-fn take_scores(model: &mut Model, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
-    let scores = &mut model.scores;
+fn take_scores(scores: &mut Scores, shared: &mut Shared, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
     match scores.scored.as_ref().and_then(|before| moved(before, &scored)) {
         // What moved stays marked until something moves again.
         Some(now) if now.iter().any(Option::is_some) => scores.moved = now,
@@ -164,37 +163,36 @@ fn take_scores(model: &mut Model, (scored, impacts): (Scored, Vec<Impact>)) -> V
         None => scores.moved = vec![None; scored.scores.len()],
     }
     (scores.scored, scores.impacts) = (Some(scored), impacts);
-    listing::arrange(model);
+    arrange(scores, shared);
     Vec::new()
 }
 
 /// Look at completions of another source.
-pub(super) fn turn_to(model: &mut Model, source: Source) -> Vec<Command> {
-    if model.scores.source != source {
-        model.scores.source = source;
-        model.scores.cursor = Cursor::default();
-        model.scores.tops = [0; 2];
+pub(super) fn turn_to(scores: &mut Scores, shared: &mut Shared, source: Source) -> Vec<Command> {
+    if scores.source != source {
+        scores.source = source;
+        scores.cursor = Cursor::default();
+        scores.tops = [0; 2];
     }
-    load(model)
+    load(scores, shared)
 }
 
 /// Look at another step of the current run; beyond its ends nothing changes.
-pub(super) fn step(model: &mut Model, by: i64) -> Vec<Command> {
-    let last = model.shared.current_run().map_or(0, |run| run.history.last_step);
-    let now = if model.scores.step == 0 { last } else { model.scores.step };
+pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Command> {
+    let last = shared.current_run().map_or(0, |run| run.history.last_step);
+    let now = if scores.step == 0 { last } else { scores.step };
     let next = now.saturating_add_signed(by).clamp(1, last.max(1));
     // At the end the latest step is followed.
-    model.scores.step = if next >= last { 0 } else { next };
-    if model.scores.source != Source::Step {
+    scores.step = if next >= last { 0 } else { next };
+    if scores.source != Source::Step {
         // The first press shows the step at hand, the next ones move.
-        model.scores.step = 0;
+        scores.step = 0;
     }
-    turn_to(model, Source::Step)
+    turn_to(scores, shared, Source::Step)
 }
 
 /// The run is another one: nothing of the last one holds.
-pub(super) fn forget_run(model: &mut Model) {
-    let scores = &mut model.scores;
+pub(super) fn forget_run(scores: &mut Scores, shared: &mut Shared) {
     if let Some(whole) = scores.whole.take() {
         whole.cancel.now();
     }
@@ -203,18 +201,18 @@ pub(super) fn forget_run(model: &mut Model) {
     if scores.source == Source::Step {
         (scores.items, scores.scored) = (Arc::default(), None);
     }
-    listing::arrange(model);
+    arrange(scores, shared);
 }
 
 /// Score every stored step of the current run again, piece by piece.
-pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
-    let (Some(run), Some(scorer)) = (run_step(model), model.shared.scorer()) else { return Vec::new() };
+pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let (Some(run), Some(scorer)) = (run_step(scores, shared), shared.scorer()) else { return Vec::new() };
     let cancel = CancelToken::default();
-    let version = model.shared.draft.version;
-    if let Some(before) = model.scores.whole.take() {
+    let version = shared.draft.version;
+    if let Some(before) = scores.whole.take() {
         before.cancel.now();
     }
-    model.scores.whole = Some(RescoreJob { cancel: cancel.clone(), steps: run.last, version, ..RescoreJob::default() });
+    scores.whole = Some(RescoreJob { cancel: cancel.clone(), steps: run.last, version, ..RescoreJob::default() });
     vec![Work::stream("scores.whole", move |outlet| {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
@@ -229,8 +227,8 @@ pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
                 Err(error) => (Vec::new(), Some(error)),
             };
             let Some(found) = impacts(&steps, &scorer, &wanted) else { return };
-            let wanted = outlet.put(move |model| {
-                if let Some(whole) = &mut model.scores.whole {
+            let wanted = outlet.send(move |scores: &mut Scores, _| {
+                if let Some(whole) = &mut scores.whole {
                     whole.impacts.extend(found);
                     whole.error = whole.error.take().or(error);
                 }
@@ -240,8 +238,8 @@ pub(super) fn rescore_run(model: &mut Model) -> Vec<Command> {
                 return;
             }
         }
-        outlet.put(|model| {
-            if let Some(whole) = &mut model.scores.whole {
+        outlet.send(|scores: &mut Scores, _| {
+            if let Some(whole) = &mut scores.whole {
                 whole.is_done = true;
             }
             Vec::new()

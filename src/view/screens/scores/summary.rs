@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use ratatui::text::{Line, Span};
 
 use super::scoring::{Impact, Scored, sum};
-use super::{RescoreJob, Source};
+use super::{RescoreJob, Scores, Source};
 use crate::format::percent_short;
 use crate::run::sha256;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
-use crate::view::app::Model;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::gauge::gauge;
 use crate::view::widgets::text_width::wrapped;
 
 /// The lines, for a width of columns.
-pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
-    let Some(scored) = &model.scores.scored else { return Vec::new() };
-    let theme = &model.shared.theme;
+pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
+    let Some(scored) = &scores.scored else { return Vec::new() };
+    let theme = &shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let tally = &scored.tally;
     let mut lines = Vec::new();
@@ -40,8 +40,8 @@ pub(super) fn lines(model: &Model, columns: usize) -> Vec<Line<'static>> {
     let failures: Vec<String> = tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
     lines.push(faint(if failures.is_empty() { "no failures".to_owned() } else { format!("failures: {}", failures.join(", ")) }));
     groups(theme, scored, &mut lines);
-    if model.scores.source == Source::Step {
-        run(model, columns, &mut lines);
+    if scores.source == Source::Step {
+        run(scores, shared, columns, &mut lines);
     }
     lines
 }
@@ -91,21 +91,21 @@ fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
     lines.push(Line::styled(text, theme.style(Role::Faint)));
 }
 
-fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
-    let theme = &model.shared.theme;
+fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'static>>) {
+    let theme = &shared.theme;
     lines.push(Line::default());
-    let (title, impacts, notes) = match &model.scores.whole {
+    let (title, impacts, notes) = match &scores.whole {
         Some(whole) => {
-            let (title, notes) = of_whole(model, whole);
+            let (title, notes) = of_whole(shared, whole);
             (title, &whole.impacts, notes)
         }
         None => {
-            let steps = model.scores.impacts.len();
-            (format!("this schema on the last {steps} steps"), &model.scores.impacts, vec!["R re-scores the whole run".to_owned()])
+            let steps = scores.impacts.len();
+            (format!("this schema on the last {steps} steps"), &scores.impacts, vec!["R re-scores the whole run".to_owned()])
         }
     };
     let all = sum(impacts);
-    let warning = other_task(model).map(|text| wrapped(&text, columns)).unwrap_or_default();
+    let warning = other_task(shared).map(|text| wrapped(&text, columns)).unwrap_or_default();
     lines.extend(warning.into_iter().map(|text| Line::styled(text, theme.style(Role::Warning))));
     lines.push(Line::styled(title, theme.style(Role::Title)));
     lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
@@ -131,9 +131,9 @@ fn run(model: &Model, columns: usize, lines: &mut Vec<Line<'static>>) {
 }
 
 /// What mixes where the run's completions are scored by rules that are not the run's.
-fn other_task(model: &Model) -> Option<String> {
-    let file = model.shared.current_run()?.directory.as_ref()?.file();
-    let task = model.shared.draft.task.as_ref()?;
+fn other_task(shared: &Shared) -> Option<String> {
+    let file = shared.current_run()?.directory.as_ref()?.file();
+    let task = shared.draft.task.as_ref()?;
     if file.task != task.name {
         return Some(format!("run task {} differs from schema task {}: rates are not comparable", file.task, task.name));
     }
@@ -146,7 +146,7 @@ fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
     Line::styled(format!("{:>6} {:>9} {:>7} {:>7}", one.step, one.rewards, one.tiers, one.signs), theme.style(Role::Text))
 }
 
-fn of_whole(model: &Model, whole: &RescoreJob) -> (String, Vec<String>) {
+fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
     let title = match (whole.is_done, whole.cancel.is_asked()) {
         (true, _) => format!("this schema on the whole run, {scored} stored steps"),
@@ -154,7 +154,7 @@ fn of_whole(model: &Model, whole: &RescoreJob) -> (String, Vec<String>) {
         (false, false) => format!("scoring: {scored} of {} steps; x cancels", whole.steps),
     };
     let mut notes = Vec::new();
-    if whole.version != model.shared.draft.version {
+    if whole.version != shared.draft.version {
         notes.push("stale: schema changed; R re-scores the run".to_owned());
     }
     notes.extend(whole.error.clone());
