@@ -165,7 +165,7 @@ fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
 }
 
 /// The rows as they are shown: all, those that the filter finds, or only keys that are not at the table's default.
-fn rows(launch: &Launch, shared: &Shared) -> Vec<Row> {
+pub fn rows(launch: &Launch, shared: &Shared) -> Vec<Row> {
     let wanted = launch.filter.text().to_lowercase();
     let found = |row: &Row| match row {
         _ if wanted.is_empty() => true,
@@ -196,7 +196,7 @@ fn layers(launch: &Launch, _: &Shared, form: &Form) -> Layers {
 }
 
 /// The value that a key would have, as text; where the form does not resolve, the last that it had.
-fn value(launch: &Launch, _: &Shared, key: &Key) -> String {
+pub fn value(launch: &Launch, _: &Shared, key: &Key) -> String {
     if let Some(text) = launch.form.changed.get(key.name) {
         return text.clone();
     }
@@ -204,7 +204,7 @@ fn value(launch: &Launch, _: &Shared, key: &Key) -> String {
 }
 
 /// The layer that a key's value comes from.
-fn source(launch: &Launch, _: &Shared, key: &Key) -> Source {
+pub fn source(launch: &Launch, _: &Shared, key: &Key) -> Source {
     if launch.form.changed.contains_key(key.name) {
         return Source::Set;
     }

@@ -14,7 +14,7 @@ use crate::view::widgets::json::{self, Fault};
 /// The lines of a completion: what it earned, its text, and why.
 pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
-    let text = Text { scores, shared, theme: &shared.theme };
+    let text = Text { scores, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
     lines.push(Line::default());
     let faults: Vec<Fault> = score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
@@ -30,7 +30,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: us
 
 /// Why a completion scores as it does: reasons and warnings.
 pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Line<'static>> {
-    let text = Text { scores, shared, theme: &shared.theme };
+    let text = Text { scores, theme: &shared.theme };
     let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
@@ -48,7 +48,6 @@ pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>
 
 struct Text<'a> {
     scores: &'a Scores,
-    shared: &'a Shared,
     theme: &'a Theme,
 }
 
