@@ -9,35 +9,8 @@ use serde_json::Value;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_grpo-tui");
 
-/// Runs before `main`: what the library reads in tests, and what programs that they start inherit, is a home beside the test binary.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LEAVE_HOME: extern "C" fn() = leave_home;
-
-extern "C" fn leave_home() {
-    let home = std::env::current_exe().unwrap().with_extension("home");
-    fs::create_dir_all(&home).unwrap();
-    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-    // SAFETY: the process has one thread yet.
-    unsafe {
-        for name in names.iter().filter(|name| name.starts_with("HF_") || name.starts_with("XDG_")) {
-            std::env::remove_var(name);
-        }
-        for (name, folder) in home_variables(&home, &home.join("slots")) {
-            std::env::set_var(name, folder);
-        }
-    }
-}
-
-fn home_variables(home: &Path, slots: &Path) -> [(&'static str, PathBuf); 5] {
-    [
-        ("HOME", home.to_owned()),
-        ("XDG_CONFIG_HOME", home.join("config")),
-        ("XDG_DATA_HOME", home.join("data")),
-        ("XDG_CACHE_HOME", home.join("cache")),
-        ("GRPO_TUI_SLOTS", slots.to_owned()),
-    ]
-}
+#[path = "own_home.rs"]
+mod own_home;
 
 /// The program in `folder`, with a home and slots for devices below it: tests side by side do not wait for each other.
 pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
@@ -58,7 +31,7 @@ pub(crate) fn call_anywhere(arguments: &[&str]) -> Output {
 
 /// A command that ends in the program, with the folders of `program`.
 pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]) -> Command {
-    let variables = home_variables(&folder.join("home"), &folder.join("slots"));
+    let variables = own_home::variables(&folder.join("home"), &folder.join("slots"));
     command.args(arguments).current_dir(folder).envs(variables).stdin(Stdio::null());
     command
 }

@@ -90,3 +90,7 @@ mod failpoint {
         milliseconds
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/own_home.rs"]
+mod own_home;

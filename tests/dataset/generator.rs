@@ -35,7 +35,7 @@ fn the_base_model_is_meant_to_be_valid_in_sixty_of_a_hundred() {
 fn pretraining_examples_show_each_habit_as_often_as_its_style_says() {
     let generator = generator();
     let mut styles = BTreeMap::<String, (f64, f64, f64)>::new();
-    for index in 0..24_000 {
+    for index in 0..8_000 {
         let row = generator.row(Stream::Pretrain, index).unwrap();
         let (messages, completion) = generator.pretrain_example(index).unwrap();
         assert_eq!(messages, row.row.messages);

@@ -50,12 +50,12 @@ fn an_index_gives_what_the_whole_log_gives() {
 
     // Damage of any kind costs time, never truth.
     let mut rng = 1usize;
-    for length in [0, 1, 23, 24, 25, 60, second.len() / 2, second.len() - 1] {
+    for length in [0, 23, 25, second.len() / 2, second.len() - 1] {
         std::fs::write(&index, &second[..length]).unwrap();
         assert!(RunState::read(run.path()).unwrap() == whole, "cut to {length}");
         assert!(std::fs::read(&index).unwrap() == second, "made anew");
     }
-    for _ in 0..12 {
+    for _ in 0..4 {
         rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut damaged = second.clone();
         damaged[rng % second.len()] ^= 0x20;

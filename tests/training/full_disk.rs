@@ -11,7 +11,7 @@ use crate::program::until;
 use crate::small_disk::SmallDisk;
 
 const LONG: Duration = Duration::from_secs(120);
-const SET: [&str; 3] = ["lora_rank=4", "learning_rate=1e-3", "eval_every=2"];
+const SET: [&str; 4] = ["lora_rank=4", "learning_rate=1e-3", "eval_every=2", "max_steps=4"];
 
 /// A disk of 24 MB; the field that is dropped last is its folder.
 fn small_disk() -> (tempfile::TempDir, SmallDisk) {

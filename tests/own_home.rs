@@ -1,0 +1,35 @@
+//! No test reads the home of whoever runs it: a test binary has one beside itself, which the programs that it starts inherit.
+
+use std::path::{Path, PathBuf};
+
+/// Runs before `main`, when nothing has read the environment yet.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LEAVE_HOME: extern "C" fn() = leave_home;
+
+extern "C" fn leave_home() {
+    let home = std::env::current_exe().unwrap().with_extension("home");
+    std::fs::create_dir_all(&home).unwrap();
+    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    // SAFETY: the process has one thread yet.
+    unsafe {
+        for name in names.iter().filter(|name| name.starts_with("HF_") || name.starts_with("XDG_")) {
+            std::env::remove_var(name);
+        }
+        for (name, folder) in variables(&home, &home.join("slots")) {
+            std::env::set_var(name, folder);
+        }
+        // Else snapshots ask cargo, and cargo its home.
+        std::env::set_var("INSTA_WORKSPACE_ROOT", env!("CARGO_MANIFEST_DIR"));
+    }
+}
+
+pub(crate) fn variables(home: &Path, slots: &Path) -> [(&'static str, PathBuf); 5] {
+    [
+        ("HOME", home.to_owned()),
+        ("XDG_CONFIG_HOME", home.join("config")),
+        ("XDG_DATA_HOME", home.join("data")),
+        ("XDG_CACHE_HOME", home.join("cache")),
+        ("GRPO_TUI_SLOTS", slots.to_owned()),
+    ]
+}
