@@ -57,7 +57,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
 /// The program under test can be told to die exactly where this build has failpoints: a release binary does not even hold the variable's name.
 #[test]
 fn only_development_builds_have_failpoints() {
-    let program = std::fs::read(env!("CARGO_BIN_EXE_grpo-tui")).unwrap();
+    let program = std::fs::read(crate::program::PROGRAM).unwrap();
     let found = program.windows(14).any(|bytes| bytes == b"GRPO_TUI_FAULT");
     assert_eq!(found, cfg!(debug_assertions));
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use grpo_tui::run::events::Checkpoint;
 use grpo_tui::run::{Event, EventBody, EventReader, list_checkpoints};
 
 use super::evidence;
 use super::story::{Stage, log, signal};
+use crate::program::until;
 
 /// Every checkpoint takes two seconds longer, between its last file and its name.
 fn slow(stage: &Stage, run: &Path) -> Command {
@@ -78,11 +78,10 @@ fn a_stop_waits_for_its_checkpoint() {
     let stage = Stage::new();
     let run = stage.create("stopped", &[]);
     let mut worker = slow(&stage, &run).spawn().unwrap();
-    let begun = Instant::now();
-    while !events(&run).iter().any(|event| matches!(&event.body, EventBody::Step(step) if step.step == 1)) {
-        assert!(worker.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120), "{}", log(&run));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("the first step", || {
+        assert!(worker.try_wait().unwrap().is_none(), "{}", log(&run));
+        events(&run).iter().any(|event| matches!(&event.body, EventBody::Step(step) if step.step == 1))
+    });
     signal(&worker, "TERM");
     assert_eq!(worker.wait().unwrap().code(), Some(130), "{}", log(&run));
     let events = events(&run);

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use grpo_tui::run::sampler::SampledCompletion;
 use grpo_tui::run::{
@@ -14,6 +14,7 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{create, fingerprint, work, work_asked};
+use crate::program::until;
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -32,11 +33,10 @@ fn ask_meanwhile(run: &RunDirectory, controls: &RequestQueue, arguments: Value, 
         let answered = ask(&path, &verb, LONG, &mut |part| parts.push(serde_json::from_value(part).unwrap()));
         answers.lock().unwrap().push((answered, parts));
     });
-    let deadline = Instant::now() + LONG;
-    while !controls.has_request() {
-        assert!(Instant::now() < deadline && !thread.is_finished(), "the question was not accepted");
-        std::thread::yield_now();
-    }
+    until("the question is accepted", || {
+        assert!(!thread.is_finished(), "the question was not accepted");
+        controls.has_request()
+    });
     thread
 }
 

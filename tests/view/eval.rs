@@ -1,7 +1,6 @@
 //! The comparison: passes of the recorded run side by side, found, filtered, read, chosen, refused, exported and started by keys.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use grpo_tui::report::{EvalId, Outcome, Pass, ReportError, Verdict, Versus, base_and_trained};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
@@ -9,7 +8,7 @@ use grpo_tui::view::{Message, Screen};
 
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
-use crate::program::call_anywhere;
+use crate::program::{call_anywhere, until};
 
 const ID: &str = "20261120-143041-invoice-6sx3dn";
 
@@ -388,13 +387,14 @@ fn an_eval_is_started_and_its_result_comes() {
         super::harness::script(&folder.join("program"), &text)
     };
     let wait = |stage: &mut Stage, expected: &str| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !stage.shows(expected) {
-            assert!(Instant::now() < deadline, "{expected}: {}", stage.picture());
-            std::thread::park_timeout(Duration::from_millis(10));
-            stage.now_ms += 1_000;
-            stage.send(Message::Tick);
-        }
+        until(expected, || {
+            let is_shown = stage.shows(expected);
+            if !is_shown {
+                stage.now_ms += 1_000;
+                stage.send(Message::Tick);
+            }
+            is_shown
+        });
     };
     let evals = finished_run().join("evals");
     let copy = format!(
