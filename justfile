@@ -7,6 +7,15 @@ default:
 train *arguments:
     cargo run --release -- train sample-data/invoice {{arguments}}
 
+# The program into Cargo's bin folder, its manual page and completions below ~/.local. With a CUDA toolkit: just install --features cuda
+install *arguments:
+    cargo install --locked --path . {{arguments}}
+    scripts/shell-files "${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin/grpo-tui" "$HOME/.local"
+
+# An archive of the program, tried in an empty root; for GPUs: just release --cuda
+release *arguments:
+    scripts/release {{arguments}}
+
 # All tests.
 test *arguments:
     cargo test {{arguments}}

@@ -38,8 +38,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio", &["run", "view", "eval", "serve"]),
     ("directories", &["run", "view", "cli"]),
     ("rustix", &["files", "plan", "run", "view"]),
-    // close_range for launched workers, _exit where a loop or a lost terminal will not let go.
-    ("libc", &["run", "view"]),
+    // close_range for launched workers, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's libraries.
+    ("libc", &["run", "view", "kernels"]),
     ("base64", &["view"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),

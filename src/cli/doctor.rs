@@ -1,4 +1,4 @@
-//! `grpo-tui doctor`: what a run can rely on here, in words: logout, GPUs, folders, disk, terminal.
+//! `grpo-tui doctor`: what a run can rely on here, in words: logout, engine, GPUs, folders, disk, terminal.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -27,11 +27,22 @@ struct Findings {
     survives_logout: bool,
     logout: LogoutPolicy,
     logout_in_words: String,
+    engine: EngineFound,
     slots: Vec<SlotFound>,
     folders: Vec<Folder>,
     terminal: Terminal,
     #[cfg(feature = "view")]
     view: ViewFound,
+}
+
+/// What computes here where `--gpu` and `--cpu` are not given, and why.
+#[derive(Serialize)]
+struct EngineFound {
+    /// `gpu`, `cpu`, or `none` in a build without the engine.
+    uses: &'static str,
+    why: String,
+    /// NVIDIA's libraries that were opened: the file of each.
+    libraries: Vec<String>,
 }
 
 /// How the workbench would look here, and from which of the user's files.
@@ -120,6 +131,7 @@ fn look(places: &RunFolders) -> Findings {
     };
     Findings {
         survives_logout: logout.survives(),
+        engine: engine(),
         logout_in_words: logout.sentence(),
         terminal: terminal(&logout),
         #[cfg(feature = "view")]
@@ -128,6 +140,26 @@ fn look(places: &RunFolders) -> Findings {
         logout,
         folders,
     }
+}
+
+#[cfg(feature = "engine")]
+fn engine() -> EngineFound {
+    use crate::kernels::cuda_libraries::{CudaLibraries, version};
+    let found = CudaLibraries::found();
+    let (uses, why) = match crate::kernels::device::Engine::usable_gpus() {
+        Err(why) => ("cpu", why),
+        Ok(0) => ("cpu", "CUDA shows this process no GPU".to_owned()),
+        Ok(count) => {
+            let versions = [found.built_with, found.driver].map(|number| number.map_or_else(|| "n/a".to_owned(), version));
+            ("gpu", format!("{count} usable; built with CUDA {}, the driver serves {}", versions[0], versions[1]))
+        }
+    };
+    EngineFound { uses, why, libraries: found.files.iter().filter_map(|(_, file)| file.clone()).collect() }
+}
+
+#[cfg(not(feature = "engine"))]
+fn engine() -> EngineFound {
+    EngineFound { uses: "none", why: "built without the feature `engine`".to_owned(), libraries: Vec::new() }
 }
 
 /// The GPUs that CUDA shows this process, as the driver's library tells of them.
@@ -211,7 +243,12 @@ fn view_page(found: &ViewFound) -> String {
 }
 
 fn page(findings: &Findings) -> String {
-    let mut text = format!("{}\n\n", findings.logout_in_words);
+    let EngineFound { uses, why, libraries } = &findings.engine;
+    let mut text = format!("{}\n\nengine    {}: {why}\n", findings.logout_in_words, uses.to_uppercase());
+    for file in libraries {
+        let _ = writeln!(text, "          {file}");
+    }
+    text.push('\n');
     for slot in &findings.slots {
         let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));
         let is = if slot.is.is_empty() { String::new() } else { format!(" ({})", slot.is) };

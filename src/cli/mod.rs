@@ -77,7 +77,7 @@ enum Command {
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs
     Runs(runs::Arguments),
-    /// Report what a run can rely on here: logout, GPUs, folders, disk, terminal
+    /// Report what a run can rely on here: logout, engine, GPUs, folders, disk, terminal
     Doctor(doctor::Arguments),
     /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result};
 
 #[cfg(feature = "cuda")]
 use super::cuda_errors::explained;
+use super::cuda_libraries::CudaLibraries;
 
 /// Where the work is done and in which numbers.
 #[derive(Clone, Debug)]
@@ -26,8 +27,7 @@ impl Engine {
     /// When this build has no CUDA, or the GPU cannot be opened.
     #[cfg(not(feature = "cuda"))]
     pub fn gpu(_ordinal: usize) -> Result<Self> {
-        let text = "this build has no CUDA: build with `cargo build --release --features cuda` (docs/gpu.md), or compute with --cpu";
-        Err(candle_core::Error::Msg(text.to_owned()))
+        Err(candle_core::Error::Msg(CudaLibraries::found().problem().unwrap_or_default() + ", or compute with --cpu"))
     }
 
     /// GPU `ordinal` of those that CUDA shows this process, in bf16.
@@ -40,20 +40,25 @@ impl Engine {
         Ok(Self { device: cuda::open(ordinal).map_err(explained)?, number_type: DType::BF16 })
     }
 
+    /// How many GPUs this process may use, or why none.
+    ///
+    /// # Errors
+    /// What a person can do about it, in a sentence.
+    pub fn usable_gpus() -> std::result::Result<usize, String> {
+        #[cfg(feature = "cuda")]
+        return cuda::count().map_err(|error| explained(&error.to_string()));
+        #[cfg(not(feature = "cuda"))]
+        CudaLibraries::found().problem().map_or(Ok(0), Err)
+    }
+
     /// Why this build, which could use a GPU, finds none; None where there is one, or in a build without CUDA.
     pub fn why_no_gpu() -> Option<String> {
-        #[cfg(feature = "cuda")]
-        return cuda::count().err().map(|error| explained(&error.to_string()));
-        #[cfg(not(feature = "cuda"))]
-        None
+        Self::usable_gpus().err().filter(|_| cfg!(feature = "cuda"))
     }
 
     /// How many GPUs this process may use; 0 in a build without CUDA.
     pub fn gpus() -> usize {
-        #[cfg(feature = "cuda")]
-        return cuda::count().unwrap_or(0);
-        #[cfg(not(feature = "cuda"))]
-        0
+        Self::usable_gpus().unwrap_or(0)
     }
 
     /// The same device in f32, for comparisons.
@@ -128,12 +133,17 @@ mod cuda {
     use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
     use crate::kernels::cuda::{address, failed};
+    use crate::kernels::cuda_libraries::CudaLibraries;
     use crate::plan::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
 
     /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without any order to the first.
     static OPENED: LazyLock<Mutex<Vec<(usize, Device, Tensor)>>> = LazyLock::new(Mutex::default);
 
+    /// The first call of all into CUDA.
     pub(super) fn count() -> Result<usize> {
+        if let Some(problem) = CudaLibraries::found().problem() {
+            bail!("{problem}")
+        }
         let count = CudaContext::device_count().map_err(|error| failed("the number of GPUs", error))?;
         Ok(count.max(0) as usize)
     }

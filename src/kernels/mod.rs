@@ -7,6 +7,7 @@ pub mod adamw; // one optimizer update of a flat buffer
 pub mod attention; // causal attention over packed segments that share prefixes
 pub mod bias; // a bias added to every row
 pub mod cuda_errors; // what a CUDA error means, and what to do
+pub mod cuda_libraries; // NVIDIA's libraries, looked up at run time
 pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient

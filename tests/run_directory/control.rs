@@ -394,7 +394,14 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     assert_eq!(document["slots"][0], json!({"device": "CPU", "is": "", "holder": null, "in_use": null}));
     let used: Vec<&str> = document["folders"].as_array().unwrap().iter().map(|folder| folder["used_for"].as_str().unwrap()).collect();
     assert_eq!(used, ["runs", "data", "config", "cache", "slots"]);
+    if cfg!(not(feature = "cuda")) {
+        let engine = json!({"uses": "cpu", "why": "this build has no CUDA: build with `--features cuda` (docs/gpu.md)", "libraries": []});
+        assert_eq!(document["engine"], engine);
+    }
     assert_eq!(std::fs::metadata(folder.path().join("slots")).unwrap().permissions().mode() & 0o7777, 0o1777);
     let (_, page, _) = program(folder.path(), &["doctor"]);
-    assert!(page.contains("detached runs ") && page.contains("CPU       free") && page.contains("GB free"), "{page}");
+    assert!(
+        page.contains("detached runs ") && page.contains("engine    ") && page.contains("CPU       free") && page.contains("GB free"),
+        "{page}"
+    );
 }
