@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Result};
 
 #[cfg(feature = "cuda")]
 use super::cuda_errors::explained;
+#[cfg(not(feature = "cuda"))]
 use super::cuda_libraries::CudaLibraries;
 
 /// Where the work is done and in which numbers.
