@@ -214,7 +214,7 @@ fn leaves_room(path: &str, line: &str) -> Option<String> {
 /// `println!` and `eprintln!` are `output`'s own.
 fn other_way_out(path: &str, line: &str) -> Option<String> {
     // A worker that has lost its folder ends at once and says why in its own log, made visible there.
-    let own = ["src/cli/output.rs", "src/run/control/server.rs"].contains(&path) || path.starts_with("src/view/terminal/");
+    let own = ["src/cli/output.rs", "src/run/control/listener.rs"].contains(&path) || path.starts_with("src/view/terminal/");
     let words = line.split(|character: char| !(character.is_alphanumeric() || "_!().:".contains(character)));
     let is_way = |word: &str| {
         let is_call = |name: &str| word.starts_with(name) || word.contains(&format!("::{name}"));
