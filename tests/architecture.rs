@@ -1,5 +1,6 @@
 //! The arrows between rooms, the crates each room may name, and the shape of every file, read from the source text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order in which data flows: a room uses only rooms before it.
@@ -343,4 +344,148 @@ fn each_rule_can_fail() {
     check("src/hub/mod.rs", &with("// crate::train and candle_core::Tensor"), &[]);
     check("src/hub/mod.rs", &with("let x = \"crate::train candle_core::Tensor\";"), &[]);
     check("src/hub/mod.rs", &with("#[cfg(test)]\nmod tests { use crate::train; }"), &[]);
+}
+
+/// Files of the view that are still in a circle, mostly since Schema, Prompts and their drafts know the whole model. None may join them.
+const VIEW_CIRCLE: &str = "action app appearance drafts drafts/choice draw followed_run keymap keymap_check keymap_file message mod options popup \
+    popup/blocked popup/confirm popup/help popup/input popup/palette popup/text popup/window schema_draft screen screens screens/eval \
+    screens/launch screens/launch/forecast screens/live screens/prompts screens/prompts/actions screens/prompts/draw \
+    screens/prompts/layout screens/prompts/preview screens/prompts/recovery screens/prompts/row_editor screens/prompts/rows \
+    screens/prompts/save screens/prompts/table screens/prompts/token_count screens/runs screens/schema screens/schema/actions \
+    screens/schema/draw screens/schema/layout screens/schema/score_preview screens/schema/side_panes screens/scores \
+    screens/scores/items screens/scores/scoring shared subprocess terminal terminal/event_loop terminal/follow terminal/frame \
+    terminal/input update widgets/editor widgets/editor/paint";
+
+/// The files that a file of the view names, in `use` and in paths, test code aside; `modules` are all files by their module's path.
+fn files_named<'a>(module: &[&str], text: &str, modules: &'a BTreeMap<Vec<String>, String>) -> BTreeSet<&'a str> {
+    let lines = code_lines(text).join(" ");
+    // What stands in braces behind a path is a path each.
+    let mut paths = Vec::new();
+    let (mut stack, mut word) = (vec![String::new()], String::new());
+    for character in lines.chars() {
+        match character {
+            _ if character.is_alphanumeric() || character == '_' || character == ':' => word.push(character),
+            '{' if word.ends_with("::") => stack.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word))),
+            _ => {
+                paths.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)));
+                if character == '}' && stack.len() > 1 {
+                    stack.pop();
+                }
+                if character == ';' {
+                    stack.truncate(1);
+                }
+            }
+        }
+    }
+    paths.iter().filter(|path| path.contains("::")).filter_map(|path| file_of(module, path, modules)).collect()
+}
+
+/// The file of the longest beginning of a path that is a module.
+fn file_of<'a>(module: &[&str], path: &str, modules: &'a BTreeMap<Vec<String>, String>) -> Option<&'a str> {
+    let mut parts = path.split("::").peekable();
+    let mut place: Vec<String> = match parts.peek()? {
+        &"crate" => Vec::new(),
+        &"super" | &"self" => module.iter().map(|part| (*part).to_owned()).collect(),
+        first => {
+            let child: Vec<String> = module.iter().chain([first]).map(|part| (*part).to_owned()).collect();
+            modules.contains_key(&child).then(|| module.iter().map(|part| (*part).to_owned()).collect())?
+        }
+    };
+    while let Some(part) = parts.next_if(|part| ["crate", "super", "self"].contains(part)) {
+        if part == "super" {
+            place.pop();
+        }
+    }
+    for part in parts {
+        place.push(part.to_owned());
+        if !modules.contains_key(&place) {
+            place.pop();
+            break;
+        }
+    }
+    modules.get(&place).map(String::as_str)
+}
+
+/// Files that name each other, directly or through others, each with the others of its circle.
+fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'a str>> {
+    let reach = |from: &'a str| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = open.pop() {
+            open.extend(arrows.get(file).into_iter().flatten().filter(|next| seen.insert(**next)));
+        }
+        seen
+    };
+    let reached: BTreeMap<&str, BTreeSet<&str>> = arrows.keys().map(|file| (*file, reach(file))).collect();
+    let circle = |file: &&'a str| -> BTreeSet<&'a str> {
+        reached[file].iter().filter(|other| reached.get(**other).is_some_and(|back| back.contains(file))).copied().collect()
+    };
+    let found: BTreeSet<BTreeSet<&str>> = arrows.keys().map(|file| circle(file)).filter(|circle| circle.len() > 1).collect();
+    found.into_iter().collect()
+}
+
+/// All modules of the library, by their paths.
+fn modules() -> BTreeMap<Vec<String>, String> {
+    let (mut files, source) = (Vec::new(), package().join("src"));
+    rust_files(&source, &mut files);
+    let module = |file: &PathBuf| {
+        let path = file.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
+        let name = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let parts = if name == "lib" { Vec::new() } else { name.split('/').map(str::to_owned).collect() };
+        (parts, path)
+    };
+    files.iter().map(module).filter(|(_, path)| path != "main.rs").collect()
+}
+
+#[test]
+fn files_of_the_view_name_each_other_in_no_circle() {
+    let modules = modules();
+    let of_view = |path: &&str| path.starts_with("view/");
+    let mut arrows = BTreeMap::new();
+    for (module, path) in modules.iter().filter(|(_, path)| path.starts_with("view/")) {
+        let module: Vec<&str> = module.iter().map(String::as_str).collect();
+        let text = std::fs::read_to_string(package().join("src").join(path)).unwrap();
+        let named: BTreeSet<&str> =
+            files_named(&module, &text, &modules).into_iter().filter(of_view).filter(|other| other != path).collect();
+        arrows.insert(path.as_str(), named);
+    }
+    assert!(arrows.len() > 100 && arrows["view/update.rs"].contains("view/app.rs"), "the arrows are not read: {arrows:?}");
+    let known: BTreeSet<String> = VIEW_CIRCLE.split_whitespace().map(|file| format!("view/{file}.rs")).collect();
+    let new: Vec<BTreeSet<&str>> = circles(&arrows).into_iter().filter(|circle| circle.iter().any(|file| !known.contains(*file))).collect();
+    assert!(new.is_empty(), "files that name each other in a circle: {new:#?}");
+}
+
+#[test]
+fn no_screen_names_another() {
+    let modules = modules();
+    let screen = |path: &str| path.strip_prefix("view/screens/").map(|rest| rest.split(['/', '.']).next().unwrap_or_default().to_owned());
+    let mut found = Vec::new();
+    for (module, path) in &modules {
+        let Some(own) = screen(path) else { continue };
+        let module: Vec<&str> = module.iter().map(String::as_str).collect();
+        let text = std::fs::read_to_string(package().join("src").join(path)).unwrap();
+        let others = files_named(&module, &text, &modules).into_iter().filter(|other| screen(other).is_some_and(|other| other != own));
+        found.extend(others.map(|other| format!("{path} names {other}")));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_circle_is_found() {
+    let modules: BTreeMap<Vec<String>, String> = [("a", "a.rs"), ("a::b", "a/b.rs"), ("c", "c.rs")]
+        .map(|(module, file)| (module.split("::").map(str::to_owned).collect(), file.to_owned()))
+        .into();
+    let check = |module: &[&str], text: &str, expected: &[&str]| {
+        assert_eq!(files_named(module, text, &modules).into_iter().collect::<Vec<_>>(), expected, "{text}");
+    };
+    check(&["a"], "use crate::{c::X, a::b::{Y, Z}};", &["a/b.rs", "c.rs"]);
+    check(&["a"], "let x = b::y(); // crate::c::z", &["a/b.rs"]);
+    check(&["a", "b"], "use super::X;\n#[cfg(test)]\nmod tests { use crate::c::X; }", &["a.rs"]);
+    check(&["c"], "use std::fmt;\nlet x = other::y;", &[]);
+    let arrows = |pairs: &[(&'static str, &'static str)]| {
+        let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        pairs.iter().for_each(|(from, to)| _ = arrows.entry(from).or_default().insert(to));
+        circles(&arrows)
+    };
+    assert_eq!(arrows(&[("a", "b"), ("b", "c"), ("a", "c")]).len(), 0);
+    assert_eq!(arrows(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]), [BTreeSet::from(["a", "b", "c"])]);
 }

@@ -197,7 +197,8 @@ fn terminal(logout: &LogoutPolicy) -> Terminal {
 
 #[cfg(feature = "view")]
 fn view() -> ViewFound {
-    use crate::view::appearance::{Appearance, Given};
+    use crate::view::appearance::Appearance;
+    use crate::view::options::Given;
     let given = Given::look();
     let looks = Appearance::load(&given);
     let asks = Appearance::asks_for_ground(&given);

@@ -9,9 +9,10 @@ use super::{Failure, Outcome, print, print_json};
 use crate::report::text_table;
 use crate::view::action::{ActionInfo, Place};
 use crate::view::app;
-use crate::view::appearance::{Appearance, Given};
+use crate::view::appearance::Appearance;
 use crate::view::keymap::Keymap;
 use crate::view::keymap_file::{self, KeymapRead};
+use crate::view::options::Given;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -8,7 +8,8 @@ use clap::CommandFactory;
 
 use super::{Failure, Outcome, print};
 use crate::run::RunFolders;
-use crate::view::appearance::Given;
+use crate::view::appearance::Appearance;
+use crate::view::options::Given;
 use crate::view::terminal_capability::ColourDepth;
 use crate::view::{self, Options, ViewExit};
 
@@ -111,5 +112,5 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
     let mut options = Options::at(here, places, data);
     options.shell = std::env::current_dir()?;
     options.task = is_task.then(|| options.here.display().to_string());
-    Ok(options.looking(arguments.given()))
+    Ok(Appearance::options(options, arguments.given()))
 }

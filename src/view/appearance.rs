@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::app::Model;
 use super::keymap::Keymap;
+use super::options::{Given, Options};
 use super::settings::{Notifications, Settings};
-use super::terminal_capability::{Capability, ColourDepth, Ground};
+use super::terminal_capability::{ColourDepth, Ground};
 use super::theme::Theme;
 use super::user_file::UserFile;
 use super::{keymap_file, settings, theme_file};
@@ -16,25 +17,6 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// The theme that follows the terminal's ground.
 pub const AUTO: &str = "auto";
-
-/// What the appearance is made of, besides the files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// The folder of the user's files; `None` where there is none.
-    pub folder: Option<PathBuf>,
-    /// What the terminal can do.
-    pub capability: Capability,
-    /// The terminal's ground, as it said itself.
-    pub ground: Option<Ground>,
-    /// `--theme`.
-    pub theme: Option<String>,
-    /// `--colour`.
-    pub colour: Option<ColourDepth>,
-    /// `--ascii`.
-    pub ascii: bool,
-    /// `--low-bandwidth`.
-    pub low_bandwidth: bool,
-}
 
 /// How the view looks.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,34 +36,6 @@ pub struct Appearance {
     pub notes: Vec<String>,
     /// The files that it was read from.
     pub files: Vec<PathBuf>,
-}
-
-impl Given {
-    /// Of this process, with nothing on the command line.
-    pub fn look() -> Self {
-        Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
-    }
-
-    /// No files, no wishes, a terminal that can do everything. For tests.
-    pub fn nothing() -> Self {
-        let capability = Capability { depth: ColourDepth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
-        Self { folder: None, capability, ground: None, theme: None, colour: None, ascii: false, low_bandwidth: false }
-    }
-
-    /// Where `config.toml` is.
-    pub fn config_file(&self) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join("config.toml"))
-    }
-
-    /// Where the keymap is.
-    pub fn keymap_file(&self) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join("keys.toml"))
-    }
-
-    /// Where themes are.
-    pub fn themes_folder(&self) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join("themes"))
-    }
 }
 
 impl Appearance {
@@ -131,6 +85,14 @@ impl Appearance {
         let depth = given.colour.or(settings.colour).unwrap_or(given.capability.depth);
         let unknown = given.ground.or(given.capability.ground).is_none();
         depth != ColourDepth::None && unknown && given.capability.answers && given.theme.as_ref().unwrap_or(&settings.theme) == AUTO
+    }
+
+    /// The options with the appearance of a terminal and a user.
+    #[must_use]
+    pub fn options(options: Options, given: Given) -> Options {
+        let Self { theme, keymap, low_bandwidth, notifications, mouse, notes, .. } = Self::load(&given);
+        let remote = given.capability.remote;
+        Options { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, given, ..options }
     }
 
     /// Let the model look like this. What is wrong is told.

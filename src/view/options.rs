@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::appearance::{Appearance, Given};
 use super::keymap::Keymap;
 use super::settings::Notifications;
+use super::terminal_capability::{Capability, ColourDepth, Ground};
 use super::theme::Theme;
 use crate::run::RunFolders;
 
@@ -64,12 +64,51 @@ impl Options {
             notes: Vec::new(),
         }
     }
+}
 
-    /// The same with the appearance of a terminal and a user.
-    #[must_use]
-    pub fn looking(self, given: Given) -> Self {
-        let Appearance { theme, keymap, low_bandwidth, notifications, mouse, notes, .. } = Appearance::load(&given);
-        let remote = given.capability.remote;
-        Self { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, given, ..self }
+/// What the appearance is made of, besides the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The folder of the user's files; `None` where there is none.
+    pub folder: Option<PathBuf>,
+    /// What the terminal can do.
+    pub capability: Capability,
+    /// The terminal's ground, as it said itself.
+    pub ground: Option<Ground>,
+    /// `--theme`.
+    pub theme: Option<String>,
+    /// `--colour`.
+    pub colour: Option<ColourDepth>,
+    /// `--ascii`.
+    pub ascii: bool,
+    /// `--low-bandwidth`.
+    pub low_bandwidth: bool,
+}
+
+impl Given {
+    /// Of this process, with nothing on the command line.
+    pub fn look() -> Self {
+        Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
+    }
+
+    /// No files, no wishes, a terminal that can do everything. For tests.
+    pub fn nothing() -> Self {
+        let capability = Capability { depth: ColourDepth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
+        Self { folder: None, capability, ground: None, theme: None, colour: None, ascii: false, low_bandwidth: false }
+    }
+
+    /// Where `config.toml` is.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("config.toml"))
+    }
+
+    /// Where the keymap is.
+    pub fn keymap_file(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("keys.toml"))
+    }
+
+    /// Where themes are.
+    pub fn themes_folder(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join("themes"))
     }
 }

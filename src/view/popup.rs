@@ -6,6 +6,7 @@ mod help;
 mod input;
 mod palette;
 mod text;
+mod window;
 
 pub use blocked::Refusal;
 pub use confirm::Confirm;
@@ -13,13 +14,12 @@ pub use help::{Help, HelpRow};
 pub use input::Ask;
 pub use palette::{Palette, PaletteEntry};
 pub use text::Page;
+pub use window::Outcome;
 
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
-use super::action::ActionInfo;
-use super::message::Update;
 use super::theme::Theme;
 
 /// The popup in front.
@@ -37,17 +37,6 @@ pub enum Popup {
     Page(Page),
     /// Why text cannot be typed now.
     Refusal(Refusal),
-}
-
-/// What a key did to a popup.
-#[derive(Debug)]
-pub enum Outcome {
-    Stay,
-    Close,
-    /// It is answered, and this follows.
-    Update(Update),
-    /// An action was chosen.
-    Perform(&'static ActionInfo),
 }
 
 impl Popup {
@@ -105,21 +94,4 @@ impl Popup {
             Self::Refusal(refusal) => refusal.draw(theme, frame, area),
         }
     }
-}
-
-/// A box of at most this size in the middle of an area, emptied; the inside of its frame.
-fn window(theme: &Theme, frame: &mut Frame<'_>, area: Rect, title: &str, columns: u16, rows: u16) -> Rect {
-    use ratatui::widgets::Clear;
-    let place = place(area, columns, rows);
-    frame.render_widget(Clear, place);
-    let pane = super::pane::pane(theme, title, true);
-    let inside = pane.inner(place);
-    frame.render_widget(pane, place);
-    inside
-}
-
-/// Where a box of at most this size stands in an area, with its frame.
-fn place(area: Rect, columns: u16, rows: u16) -> Rect {
-    let (width, height) = (columns.min(area.width), rows.min(area.height));
-    Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height }
 }

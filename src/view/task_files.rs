@@ -4,8 +4,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::config::{Assignments, ConfigError};
 use crate::run::replace_file;
-use crate::task::Task;
+use crate::task::{TASK_FILE, Task};
 
 /// Where a task can be written.
 #[derive(Debug)]
@@ -59,6 +60,13 @@ pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
 pub fn copy_of(name: &str, data: &Path) -> Option<PathBuf> {
     let folder = data.join("tasks").join(name);
     folder.join(crate::task::TASK_FILE).is_file().then_some(folder)
+}
+
+/// The task's `[train]`, or why it cannot be read.
+pub fn train_table(task: &Task) -> Result<Assignments, String> {
+    let bytes = task.read(TASK_FILE).map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
+    Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
 }
 
 /// Writes the schema's text, where the file still holds what was `saved`.

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{Outcome, window};
+use super::window::{Outcome, window};
 use crate::view::app::Model;
 use crate::view::message::{Command, Part, Update};
 use crate::view::style_role::Role;

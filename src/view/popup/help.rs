@@ -6,7 +6,8 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Outcome, Page};
+use super::text::Page;
+use super::window::Outcome;
 use crate::view::action::{ActionInfo, Place};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;

@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{Outcome, place, window};
+use super::window::{Outcome, place, window};
 use crate::view::action::ActionInfo;
 use crate::view::fuzzy;
 use crate::view::style_role::Role;

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Outcome, window};
+use super::window::{Outcome, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 

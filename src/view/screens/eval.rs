@@ -5,6 +5,7 @@ mod answers;
 mod chooser;
 mod draw;
 mod eval_job;
+mod layout;
 mod prompts;
 mod summary;
 

@@ -19,6 +19,7 @@ use crate::run::{DeviceChoice, RunFolders};
 use crate::task::Task;
 use crate::view::message::{Command, Part, Work};
 use crate::view::shared::{NewRun, Shared};
+use crate::view::task_files;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
@@ -227,7 +228,7 @@ pub(super) fn read_train(_: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     vec![Work::on(
         "launch.train",
-        move || context::train_table(&open.task),
+        move || task_files::train_table(&open.task),
         |launch: &mut Launch, shared, train| {
             launch.train = Some(train);
             refresh(launch, shared)

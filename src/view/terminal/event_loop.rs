@@ -28,7 +28,7 @@ use crate::view::options::Options;
 use crate::view::screens::prompts::Prompts;
 use crate::view::screens::schema::Schema;
 use crate::view::subprocess;
-use crate::view::update::update;
+use crate::view::update::{start, update};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -164,7 +164,7 @@ impl View {
     async fn go(&mut self) {
         self.model.shared.size = guard::size().unwrap_or((80, 24));
         self.model.shared.now_ms = now_ms();
-        let commands = crate::view::start(&mut self.model);
+        let commands = start(&mut self.model);
         self.carry_out(commands);
         self.pace.changed(true);
         let mut tick = interval_at(tokio::time::Instant::now() + SECOND, SECOND);

@@ -1,7 +1,8 @@
 //! The actions of the comparison.
 
 use super::{
-    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, prompts, read, rescore, summary,
+    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, layout, prompts, read, rescore,
+    summary,
 };
 use crate::report::{Outcome, versus_html};
 use crate::view::action::Place;
@@ -210,7 +211,7 @@ fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> 
         }
         return Vec::new();
     }
-    let page = draw::page_rows(eval, shared);
+    let page = layout::page_rows(eval, shared);
     if eval.chooser.is_some() {
         return chooser::key(eval, event, page);
     }
@@ -258,7 +259,7 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
         chooser::go(eval, by);
         return Vec::new();
     }
-    let pane = draw::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
+    let pane = layout::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
     if pane == PROMPTS {
         go(eval, by);
         return Vec::new();
@@ -274,17 +275,17 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
 /// Whether a double click opens what is under it.
 fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
     match eval.chooser {
-        Some(_) => chooser::row_at(eval, draw::body(shared), row).is_some(),
-        None => draw::pane_at(eval, shared, (column, row).into()).is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
+        Some(_) => chooser::row_at(eval, layout::body(shared), row).is_some(),
+        None => layout::pane_at(eval, shared, (column, row).into()).is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
     }
 }
 
 fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> {
     if eval.chooser.is_some() {
-        chooser::click(eval, draw::body(shared), place.y);
+        chooser::click(eval, layout::body(shared), place.y);
         return Vec::new();
     }
-    let (Some((pane, area)), Some(versus)) = (draw::pane_at(eval, shared, place), eval.versus().cloned()) else { return Vec::new() };
+    let (Some((pane, area)), Some(versus)) = (layout::pane_at(eval, shared, place), eval.versus().cloned()) else { return Vec::new() };
     if pane == SUMMARY {
         // The focus would give the short summary the whole screen, and take the cell away from under the pointer.
         if let Some(outcome) = summary::outcome_at(eval, shared, &versus, area, place) {

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
-use super::{ANSWERS, Eval, draw};
+use super::{ANSWERS, Eval, layout};
 use crate::report::{Asked, PairedComparison, Versus};
 use crate::run::EvalRecord;
 use crate::view::pane::pane;
@@ -21,7 +21,7 @@ const SIDES: usize = 76;
 
 /// Whether the answers stand side by side.
 pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
-    eval.side_by_side.unwrap_or(draw::answer_columns(eval, shared) >= SIDES)
+    eval.side_by_side.unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
 }
 
 /// Draws the answers.
@@ -47,7 +47,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus) -> usize {
     let found = eval.pair(versus).zip(eval.asked(versus));
-    found.map_or(0, |(pair, asked)| lines(eval, shared, versus, pair, asked, draw::answer_columns(eval, shared)).len())
+    found.map_or(0, |(pair, asked)| lines(eval, shared, versus, pair, asked, layout::answer_columns(eval, shared)).len())
 }
 
 fn lines(eval: &Eval, shared: &Shared, versus: &Versus, pair: &PairedComparison, asked: &Asked, width: usize) -> Vec<Line<'static>> {

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::form::{Values, values_of};
-use crate::config::{Assignments, ConfigError};
 use crate::format::count;
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::ModelShape;
 use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
-use crate::task::{TASK_FILE, Task};
+use crate::task::Task;
 
 /// Everything that was read beside the view.
 #[derive(Debug)]
@@ -74,13 +73,6 @@ pub(super) fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
         }
     }
     None
-}
-
-/// The task's `[train]`, or why it cannot be read.
-pub fn train_table(task: &Task) -> Result<Assignments, String> {
-    let bytes = task.read(TASK_FILE).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&bytes);
-    Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
 }
 
 /// What was trained here comes first, the latest before the others: it is what a next training most often starts from.

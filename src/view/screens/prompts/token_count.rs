@@ -11,7 +11,7 @@ use crate::task::Task;
 use crate::text::Tokenizer;
 use crate::view::app::Model;
 use crate::view::message::{Command, Work};
-use crate::view::screens::launch::context::train_table;
+use crate::view::task_files::train_table;
 
 /// A row whose tokens are not counted yet.
 pub const UNCOUNTED: u32 = u32::MAX;

@@ -1,0 +1,73 @@
+//! Where summary, prompts and answers stand on terminals of every size.
+
+use ratatui::layout::{Constraint, Layout, Position, Rect};
+
+use super::{ANSWERS, Eval, PROMPTS, SUMMARY, summary};
+use crate::view::shared::Shared;
+
+/// Which panes are drawn, and where.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Places {
+    pub(super) summary: Option<Rect>,
+    pub(super) prompts: Option<Rect>,
+    pub(super) answers: Option<Rect>,
+}
+
+pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
+    let pane = eval.pane;
+    let one = |pane: &str, area: Rect| Places {
+        summary: (pane == SUMMARY).then_some(area),
+        prompts: (pane == PROMPTS).then_some(area),
+        answers: (pane == ANSWERS).then_some(area),
+    };
+    if shared.zoomed || area.width < 50 || area.height < 16 {
+        return one(pane, area);
+    }
+    // With its frame: less has no room for the matrix beside the rates.
+    let full = area.width >= 102 && area.height >= 28;
+    if !full && pane == SUMMARY {
+        // The short summary is not all of it: where it has the focus it takes the screen.
+        return one(pane, area);
+    }
+    let of_summary = if full { summary::FULL_ROWS.min(area.height / 2) } else { summary::SHORT_ROWS };
+    let [top, rest] = Layout::vertical([Constraint::Length(of_summary), Constraint::Fill(1)]).areas(area);
+    if area.width < 72 {
+        return Places { summary: Some(top), ..one(pane, rest) };
+    }
+    let list = if area.width >= 140 {
+        46
+    } else if full {
+        38
+    } else {
+        28
+    };
+    let [list, answers] = Layout::horizontal([Constraint::Length(list), Constraint::Fill(1)]).areas(rest);
+    Places { summary: Some(top), prompts: Some(list), answers: Some(answers) }
+}
+
+pub(super) fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
+}
+
+/// Rows of the pane that has the focus.
+pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
+    let places = places(eval, shared, body(shared));
+    let area = match eval.pane {
+        SUMMARY => places.summary,
+        PROMPTS => places.prompts,
+        _ => places.answers,
+    };
+    area.map_or(10, |area| area.height.saturating_sub(2) as usize)
+}
+
+/// The pane at a place on the screen.
+pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(&'static str, Rect)> {
+    let places = places(eval, shared, body(shared));
+    let all = [(SUMMARY, places.summary), (PROMPTS, places.prompts), (ANSWERS, places.answers)];
+    all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
+}
+
+/// How wide the answers are inside of their frame.
+pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
+    places(eval, shared, body(shared)).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
+}
