@@ -4,35 +4,9 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::terminal_capability::ColourDepth;
 
-const NAMED: [(&str, Color); 17] = [
-    ("default", Color::Reset),
-    ("black", Color::Black),
-    ("red", Color::Red),
-    ("green", Color::Green),
-    ("yellow", Color::Yellow),
-    ("blue", Color::Blue),
-    ("magenta", Color::Magenta),
-    ("cyan", Color::Cyan),
-    ("grey", Color::Gray),
-    ("dark_grey", Color::DarkGray),
-    ("light_red", Color::LightRed),
-    ("light_green", Color::LightGreen),
-    ("light_yellow", Color::LightYellow),
-    ("light_blue", Color::LightBlue),
-    ("light_magenta", Color::LightMagenta),
-    ("light_cyan", Color::LightCyan),
-    ("white", Color::White),
-];
-
 /// Read `#rrggbb`, a name of the terminal's own colours such as `light_red`, `default`, or a number of the palette of 256.
 pub(super) fn parse(text: &str) -> Option<Color> {
-    if let Some(digits) = text.strip_prefix('#') {
-        let value = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 6 && digits.is_ascii())?;
-        let [_, red, green, blue] = value.to_be_bytes();
-        return Some(Color::Rgb(red, green, blue));
-    }
-    let named = NAMED.iter().find(|(name, _)| *name == text).map(|(_, colour)| *colour);
-    named.or_else(|| text.parse().ok().map(Color::Indexed))
+    if text == "default" { Some(Color::Reset) } else { text.parse().ok() }
 }
 
 /// A style for a terminal with that many colours.
