@@ -1,4 +1,4 @@
-//! Numbers as a person reads them: shares, bytes, counts, times, ids. What is not known is `n/a`.
+//! Numbers and names as a person reads them: shares, bytes, times, counts, ids, misspelt names. What is not known is `n/a`.
 
 /// The value as text, `n/a` where there is none.
 pub fn or_na<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
@@ -102,6 +102,30 @@ pub fn short_id(id: &str) -> &str {
     id.rsplit('-').next().unwrap_or(id)
 }
 
+/// Two lower-case digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The known name most like a misspelt one, where one is like enough.
+pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let plain = |name: &str| name.to_lowercase().replace('-', "_");
+    let wanted = plain(name);
+    let likeness = |known: &str| {
+        let known = plain(known);
+        let contained = wanted.len() >= 4 && (known.contains(&wanted) || wanted.contains(&known));
+        let distance = strsim::normalized_damerau_levenshtein(&wanted, &known);
+        strsim::jaro_winkler(&wanted, &known).max(distance) + if contained { 0.3 } else { 0.0 }
+    };
+    let ranked = known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= 0.75);
+    ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+/// The end of a message about a misspelt name, ``; did you mean `x`?``; empty where no known name is like it.
+pub fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    nearest(name, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
 fn local(time_ms: u64, format: &str) -> String {
     let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     or_na(time, |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
@@ -148,6 +172,16 @@ mod tests {
         check(count, &[(999, "999"), (1_103_232, "1.10M")]);
         check(bytes, &[(12, "12 B"), (16_381_470_720, "16.4 GB"), (999_600, "1.00 MB"), (150_800_000_000, "151 GB")]);
         check(grouped, &[(0, "0"), (999, "999"), (1000, "1,000"), (1_134_240, "1,134,240")]);
+    }
+
+    #[test]
+    fn a_misspelt_name_finds_its_neighbour() {
+        let known = ["learning_rate", "max_steps", "kl_beta"];
+        let check = |name: &str, expected: &str| assert_eq!(did_you_mean(name, known), expected, "{name}");
+        check("learning-rat", "; did you mean `learning_rate`?");
+        check("STEPS", "; did you mean `max_steps`?");
+        check("zzz", "");
+        assert_eq!(hex(&[0, 10, 255]), "000aff");
     }
 
     #[test]

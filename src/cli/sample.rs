@@ -133,9 +133,8 @@ fn chosen(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
 
 fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
     let ids = sets.iter().flat_map(|rows| &rows.rows).map(|row| row.id.as_str());
-    let nearest = ids.min_by_key(|other| strsim::levenshtein(other, id));
     let files: Vec<&str> = sets.iter().map(|rows| rows.label.as_str()).collect();
-    let advice = nearest.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let advice = crate::format::did_you_mean(id, ids);
     Failure::usage(format!("--prompt {id}: no prompt of that id in {}{advice}", files.join(", ")))
 }
 

@@ -42,14 +42,7 @@ impl Key {
 
     /// The key whose name is nearest to a misspelt one, if any is near.
     pub fn nearest(name: &str) -> Option<&'static Self> {
-        let wanted = name.to_lowercase().replace('-', "_");
-        let score = |key: &Self| {
-            let contained = wanted.len() >= 4 && (key.name.contains(&wanted) || wanted.contains(key.name));
-            strsim::jaro_winkler(&wanted, key.name).max(strsim::normalized_damerau_levenshtein(&wanted, key.name))
-                + if contained { 0.3 } else { 0.0 }
-        };
-        let best = KEYS.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
-        (score(best) >= 0.75).then_some(best)
+        crate::format::nearest(name, KEYS.iter().map(|key| key.name)).and_then(Self::find)
     }
 
     /// What `preset` sets it to; `None` leaves the default.

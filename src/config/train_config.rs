@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::format::hex;
+
 use super::choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Recompute};
 use super::value::StopCondition;
 
@@ -83,7 +85,7 @@ impl TrainConfig {
         for (name, value) in sorted {
             hash.update(format!("{name} = {value}\n"));
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     /// Name and JSON value of every key, in the table's order.

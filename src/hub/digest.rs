@@ -51,7 +51,7 @@ fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, Hub
             hash_range(&mut opened, start, length, &mut hasher).map_err(refused)?;
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::format::hex(&hasher.finalize()))
 }
 
 /// The header, and [`BLOCKS`] blocks of the bytes behind it: (first byte, length).

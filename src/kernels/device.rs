@@ -185,7 +185,7 @@ mod cuda {
 
     pub(super) fn uuid(device: &CudaDevice) -> Option<String> {
         let bytes = device.cuda_stream().context().uuid().ok()?.bytes.map(|byte| byte as u8);
-        let hex = |range: std::ops::Range<usize>| bytes[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |range: std::ops::Range<usize>| crate::format::hex(&bytes[range]);
         Some(format!("GPU-{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16)))
     }
 

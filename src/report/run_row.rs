@@ -226,9 +226,13 @@ pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Cl
     let metrics: BTreeSet<&String> = rows.flat_map(|run| run.metrics.keys()).collect();
     let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
     let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics.into_iter().cloned()).chain(keys);
-    let near = known.map(|known| (strsim::jaro_winkler(name, &known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = near.filter(|(near, _)| *near > 0.8).map_or_else(|| ".".to_owned(), |(_, known)| format!("; did you mean `{known}`?"));
-    Some(format!("unknown field `{name}`{hint} Fields: {}, config.KEY, and every metric", FIELDS.join(", ")))
+    let known: Vec<String> = known.collect();
+    let hint = crate::format::did_you_mean(name, known.iter().map(String::as_str));
+    Some(format!(
+        "unknown field `{name}`{hint}{} Fields: {}, config.KEY, and every metric",
+        if hint.is_empty() { "." } else { "" },
+        FIELDS.join(", ")
+    ))
 }
 
 #[cfg(test)]

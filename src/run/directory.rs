@@ -10,6 +10,7 @@ use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
 use super::error::RunError;
 use super::events::local_now;
 use crate::config::{KEYS, Source, TrainConfig};
+use crate::format::hex;
 
 /// The newest format of a run directory that this program reads and the one it writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -296,7 +297,7 @@ pub(super) fn host_name() -> String {
 /// SHA-256 in hex.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&sha2::Sha256::digest(bytes))
 }
 
 /// SHA-256 of a file in hex; the file may be larger than memory.
@@ -310,7 +311,7 @@ pub fn sha256_file(path: &Path) -> Result<String, RunError> {
     let (mut hash, mut buffer) = (sha2::Sha256::new(), vec![0u8; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(RunError::io("read", path))? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex(&hash.finalize())),
             count => hash.update(&buffer[..count]),
         }
     }

@@ -250,6 +250,6 @@ impl Task {
             hash.update(bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
             hash.update(bytes.as_deref().unwrap_or_default());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::format::hex(&hash.finalize())
     }
 }

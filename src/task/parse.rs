@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::Read;
 use super::references::follow_references;
-use super::toml_section::{Section, Source, nearest};
+use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
 
 /// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount inside,
@@ -148,7 +148,7 @@ fn read_normalise(fields: &Section<'_>) -> Read<BTreeMap<String, String>> {
         };
         for name in &names {
             if !NORMALISATIONS.contains(&name.as_str()) {
-                let near = nearest(name, NORMALISATIONS.into_iter()).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                let near = crate::format::did_you_mean(name, NORMALISATIONS);
                 return Err(fields.error(field, offset, format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", "))));
             }
         }

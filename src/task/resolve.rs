@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::toml_section::nearest;
 use super::{Home, TASK_FILE, Task, TaskError, embedded, parse};
+use crate::format::nearest;
 
 /// A path first, then a name in the nearest workspace above `here`, then an embedded task.
 pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {

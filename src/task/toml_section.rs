@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::TaskError;
 use super::error::Read;
+use crate::format::nearest;
 
 /// A file's name and text, for places in errors.
 #[derive(Debug, Clone, Copy)]
@@ -118,16 +119,6 @@ impl<'a> Section<'a> {
     pub(super) fn wrong_type(&self, key: &str, offset: usize, wanted: &str, found: &DeValue<'_>) -> TaskError {
         self.error(key, offset, format!("must be {wanted}, not {}", described(found)))
     }
-}
-
-/// The known name most like a mistaken one, when it is like enough.
-pub(super) fn nearest<'n>(mistaken: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let like = |name: &str| strsim::jaro_winkler(&mistaken.to_lowercase(), name);
-    known
-        .map(|name| (like(name), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, name)| name)
 }
 
 fn described(value: &DeValue<'_>) -> String {

@@ -7,7 +7,7 @@ use super::app;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
 use super::keymap_check::{Finding, check};
-use super::user_file::{UserFile, meant, text};
+use super::user_file::{UserFile, text};
 
 /// A keymap that was read.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,7 +43,7 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
             continue;
         }
         let Some(action) = app::action(id_text) else {
-            let meant = meant(id_text, app::actions().map(|action| action.id));
+            let meant = crate::format::did_you_mean(id_text, app::actions().map(|action| action.id));
             let link = if meant.is_empty() { ";" } else { "" };
             let what = format!("unknown action `{id_text}`{meant}{link} `grpo-tui keys` lists all");
             found.errors.push(file.problem(id.span().start, &what));

@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::terminal_capability::ColourDepth;
-use super::user_file::{UserFile, meant, text};
+use super::user_file::{UserFile, text};
 
 /// Which notifications the terminal is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,7 +122,7 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut notes = Vec::new();
     for (name, value) in table.iter() {
         let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
-            let meant = meant(name.get_ref(), KEYS.iter().map(|key| key.name));
+            let meant = crate::format::did_you_mean(name.get_ref(), KEYS.iter().map(|key| key.name));
             notes.push(file.problem(name.span().start, &format!("unknown key `{}`{meant}", name.get_ref())));
             continue;
         };

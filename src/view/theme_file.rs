@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::colour;
 use super::style_role::Role;
 use super::theme::Theme;
-use super::user_file::{UserFile, meant, text};
+use super::user_file::{UserFile, text};
 
 /// Themes that come with the program.
 pub const EMBEDDED: [(&str, &str); 4] = [
@@ -87,7 +87,7 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         Ok(Some((file, path))) => (file, path),
         Ok(None) => {
             let known = names(folder);
-            let meant = meant(name, known.iter().map(String::as_str));
+            let meant = crate::format::did_you_mean(name, known.iter().map(String::as_str));
             found.notes.push(format!("unknown theme `{name}`, using dark; available: {}{meant}", known.join(", ")));
             return take("dark", None, above, found);
         }
@@ -150,7 +150,7 @@ fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
     let palette = part("palette");
     for (key, value) in part("roles").into_iter().flat_map(DeTable::iter) {
         let Some(role) = Role::from_name(key.get_ref()) else {
-            let meant = meant(key.get_ref(), Role::ALL.iter().map(|role| role.name()));
+            let meant = crate::format::did_you_mean(key.get_ref(), Role::ALL.iter().map(|role| role.name()));
             found.notes.push(file.problem(key.span().start, &format!("unknown role `{}`{meant}", key.get_ref())));
             continue;
         };

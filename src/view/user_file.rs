@@ -63,12 +63,6 @@ pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
     value.get_ref().as_str()
 }
 
-/// What of `known` a mistaken name may have meant, as the end of a sentence.
-pub(super) fn meant<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let near = known.map(|name| (strsim::jaro_winkler(wrong, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    near.filter(|(near, _)| *near > 0.8).map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
-}
-
 /// The folder of the user's own files.
 pub(super) fn folder() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().to_owned())

@@ -109,11 +109,10 @@ impl Hasher {
     }
 
     fn hex(&self) -> String {
-        let bytes = match self {
-            Self::Sha256(hash) => hash.clone().finalize().to_vec(),
-            Self::GitBlob(hash) => hash.clone().finalize().to_vec(),
-        };
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        match self {
+            Self::Sha256(hash) => crate::format::hex(&hash.clone().finalize()),
+            Self::GitBlob(hash) => crate::format::hex(&hash.clone().finalize()),
+        }
     }
 }
 
