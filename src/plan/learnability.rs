@@ -378,7 +378,7 @@ mod tests {
             CannotLearn,
             &["equal rewards below the maximum", "most common failure: prose (100%", "JSON and nothing else", "larger model"],
         );
-        check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6% of the groups are mixed"]);
+        check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6.2% of the groups are mixed"]);
         check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12%", "too small to be sure"]);
         check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
         check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);

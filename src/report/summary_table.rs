@@ -80,6 +80,7 @@ fn shortened(name: &str) -> String {
 /// The rates of a pass in one line.
 pub fn rates(summary: &EvalSummary) -> String {
     let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:>6}", percent(exact)));
-    let valid = percent_interval(summary.valid, summary.valid_interval);
-    format!("n {:<5} valid {valid:>21}{exact}  parse {:>6}", summary.n, percent(summary.parse))
+    let [low, high] = summary.valid_interval.map(|rate| 100.0 * rate);
+    let (valid, parse) = (percent(summary.valid), percent(summary.parse));
+    format!("n {:<5} valid {valid:>6} [{low:.1}, {high:.1}]{exact}  parse {parse:>6}", summary.n)
 }
