@@ -111,7 +111,7 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "h h", &["step time 10/10"]);
     check(&mut stage, "tab", &["▸ time and device", "temperature are measured on GPUs only"]);
     check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
-    check(&mut stage, "z", &["value drift", "exact ones fell to 84%"]);
+    check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
     check(&mut stage, "z G", &["finished after step 40"]);
     stage.keys("home backtab y");
     assert!(stage.asked.iter().any(|asked| asked.starts_with("Copy(")), "{:?}", stage.asked);
