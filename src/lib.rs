@@ -31,6 +31,8 @@ pub mod checkpoint; // atomic save and exact resume
 pub mod eval; // targets on held-out prompts
 #[cfg(feature = "engine")]
 pub mod train; // the loops, readable aloud
+#[cfg(feature = "engine")]
+pub mod bench; // the speed of a machine
 
 // The front:
 #[cfg(feature = "view")]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Rooms in the order in which data flows: a room uses only rooms before it.
 const FIRST_BLOCK: [&str; 14] =
     ["format", "files", "config", "secrets", "hub", "task", "text", "dataset", "score", "statistics", "advantage", "plan", "run", "report"];
-const ENGINE: [&str; 7] = ["kernels", "model", "rollout", "update", "checkpoint", "eval", "train"];
+const ENGINE: [&str; 8] = ["kernels", "model", "rollout", "update", "checkpoint", "eval", "train", "bench"];
 const FRONT: [&str; 3] = ["serve", "view", "cli"];
 
 /// Which rooms may name a crate; no rooms means all. Every dependency has its line.
@@ -62,7 +62,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 10] = ["hub", "task", "text", "dataset", "score", "run", "report", "model", "checkpoint", "train"];
+const READERS: [&str; 11] = ["hub", "task", "text", "dataset", "score", "run", "report", "model", "checkpoint", "eval", "train"];
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 /// Files of these rooms that open something else: a folder to sync or lock, the user's own certificates, the system's files, a copy just made.

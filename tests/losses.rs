@@ -355,25 +355,25 @@ fn model() -> Decoder {
 }
 
 /// Groups by their rewards; tokens follow from the places.
-fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup> {
+fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
     let group = |(place, rewards): (usize, &&[f64])| {
         let advantages = group_advantages(rewards, Advantage::Standardized);
         let sample = |(index, advantage): (usize, f64)| {
             let token_ids: Vec<u32> = (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
             PolicySample {
-                sampled_log_probs: vec![-2.9; token_ids.len()],
+                sampled_log_probs: vec![-2.9; token_ids.len()].into(),
                 old_log_probs: None,
-                token_ids,
+                token_ids: token_ids.into(),
                 reference_log_probs: None,
                 advantage,
             }
         };
-        PolicyGroup { prompt: vec![3, place as u32, 4], samples: advantages.into_iter().enumerate().map(sample).collect() }
+        PolicyGroup { prompt: vec![3, place as u32, 4].into(), samples: advantages.into_iter().enumerate().map(sample).collect() }
     };
     rewards.iter().enumerate().map(group).collect()
 }
 
-fn gradient(groups: &[PolicyGroup], totals: StepTotals, loss: PolicyLoss, off_policy: bool, tokens_per_micro_batch: usize) -> Vec<f32> {
+fn gradient(groups: &[PolicyGroup<'_>], totals: StepTotals, loss: PolicyLoss, off_policy: bool, tokens_per_micro_batch: usize) -> Vec<f32> {
     let settings = PolicySettings { loss: loss_settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
     let threads = ThreadPool::new(1).unwrap();
     let mut groups = groups.to_vec();
@@ -392,7 +392,7 @@ fn assert_close(a: &[f32], b: &[f32], what: &str) {
 
 const MIXED_AND_DEAD: [&[f64]; 4] = [&[1.0, 0.5, 0.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.5, 0.5, 0.5], &[0.5, 0.5, 0.5, 0.5]];
 
-fn totals(groups: &[PolicyGroup]) -> StepTotals {
+fn totals(groups: &[PolicyGroup<'_>]) -> StepTotals {
     let samples = || groups.iter().flat_map(|group| &group.samples);
     StepTotals { sequences: samples().count(), tokens: samples().map(|sample| sample.token_ids.len()).sum() }
 }

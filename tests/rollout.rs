@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::hub::ModelConfig;
-use grpo_tui::kernels::philox::{Place, uniform};
+use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::sample_tokens;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
@@ -105,7 +105,7 @@ fn sampler_follows_its_distribution() {
         let row = Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap();
         let batch = row.repeat((50, 1)).unwrap();
         for chunk in 0..draws / 50 {
-            let place = |i: usize| Place { step: 0, prompt: chunk as u32, sample: i as u32, position: 0 };
+            let place = |i: usize| SampleKey { step: 0, prompt: chunk as u32, sample: i as u32, position: 0 };
             let uniforms: Vec<f64> = (0..50).map(|i| uniform(42, place(i))).collect();
             for drawn in sample_tokens(&batch, temperature, &uniforms).unwrap() {
                 let id = drawn.token_id as usize;

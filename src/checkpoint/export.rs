@@ -35,13 +35,13 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// model stays as large as it was, and every other file of `source` as it is. One tensor at a time is in memory. The folder must not exist.
 pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, weights: &Weights) -> Result<(), CheckpointError> {
     let described = |(name, shape): (String, Vec<usize>)| {
-        let number_type = base.number_type(&name).or_else(|| weights.number_type(&name)).unwrap_or(DType::F32);
-        Described { name, number_type, shape }
+        let dtype = base.dtype(&name).or_else(|| weights.dtype(&name)).unwrap_or(DType::F32);
+        Described { name, dtype, shape }
     };
     let tensors: Vec<Described> = tensor_names(&source.config()?).into_iter().map(described).collect();
     write_folder(folder, |new| {
         source.companions()?.iter().try_for_each(|(file, bytes)| new.file(file, bytes))?;
-        write_shards(new, tensors, SHARD_BYTES, |tensor| Ok(weights.get(&tensor.name, &tensor.shape, tensor.number_type, &Device::Cpu)?))
+        write_shards(new, tensors, SHARD_BYTES, |tensor| Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?))
     })
 }
 
@@ -93,7 +93,7 @@ pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, 
 pub(super) fn write_adapter(
     new: &AtomicFolder,
     slots: &[ParameterSlot],
-    number_type: DType,
+    dtype: DType,
     numbers: &mut dyn Numbers,
     (base_model, rank, alpha): (&str, usize, f64),
 ) -> Result<(), CheckpointError> {
@@ -112,7 +112,7 @@ pub(super) fn write_adapter(
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     });
     new.file("adapter_config.json", format!("{config:#}\n").as_bytes())?;
-    write_slots(new, "adapter_model.safetensors", slots, number_type, numbers)
+    write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
     fn what_is_too_large_for_one_file_is_split_with_an_index() {
         let work = tempfile::tempdir().unwrap();
         let tensors: Vec<Described> =
-            ["a", "b", "c", "d"].map(|name| Described { name: name.to_owned(), number_type: DType::F32, shape: vec![2] }).into();
+            ["a", "b", "c", "d"].map(|name| Described { name: name.to_owned(), dtype: DType::F32, shape: vec![2] }).into();
         let folder = work.path().join("out");
         let get = |tensor: &Described| Ok(Tensor::new(&[tensor.name.as_bytes()[0] as f32, 1.0], &Device::Cpu)?);
         write_folder(&folder, |new| write_shards(new, tensors, 20, get)).unwrap();

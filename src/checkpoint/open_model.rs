@@ -125,7 +125,7 @@ impl OpenModel {
             None => (self.weights.clone(), self.adapter.as_ref()),
         };
         let trainable = adapter.map_or(Trainable::Frozen, PeftAdapter::trainable);
-        let model = Decoder::new(&self.config, &weights, trainable, 0, engine.number_type, &engine.device)?;
+        let model = Decoder::new(&self.config, &weights, trainable, 0, engine.dtype, &engine.device)?;
         if let Some(adapter) = adapter {
             adapter.apply(model.parameters())?;
         }

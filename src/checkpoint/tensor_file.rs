@@ -18,13 +18,13 @@ pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError>
 #[derive(Clone, Debug)]
 pub(super) struct Described {
     pub(super) name: String,
-    pub(super) number_type: DType,
+    pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
 }
 
 impl Described {
     pub(super) fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.number_type.size_in_bytes()
+        self.shape.iter().product::<usize>() * self.dtype.size_in_bytes()
     }
 }
 
@@ -37,14 +37,14 @@ pub(super) fn write_tensors(
 ) -> Result<(), CheckpointError> {
     // In the order of `safetensors::serialize`: the widest numbers first, so that all are aligned; then by name.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
-    let key = |at: usize| (Dtype::from(tensors[at].number_type), &tensors[at].name);
+    let key = |at: usize| (Dtype::from(tensors[at].dtype), &tensors[at].name);
     order.sort_by(|&one, &other| key(other).0.cmp(&key(one).0).then_with(|| key(one).1.cmp(key(other).1)));
     let mut end = 0;
     let infos = order.iter().map(|&at| {
         let tensor = &tensors[at];
         let start = end;
         end += tensor.bytes();
-        (tensor.name.clone(), TensorInfo { dtype: tensor.number_type.into(), shape: tensor.shape.clone(), data_offsets: (start, end) })
+        (tensor.name.clone(), TensorInfo { dtype: tensor.dtype.into(), shape: tensor.shape.clone(), data_offsets: (start, end) })
     });
     let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
     let metadata = Metadata::new(about, infos.collect()).map_err(candle_core::Error::wrap)?;
@@ -64,12 +64,12 @@ pub(super) trait Numbers {
 }
 
 /// Numbers in this machine's memory.
-pub(super) struct Held<'a> {
+pub(super) struct TensorBytes<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) number_bytes: usize,
 }
 
-impl Numbers for Held<'_> {
+impl Numbers for TensorBytes<'_> {
     fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
         take(&self.bytes[range.start * self.number_bytes..range.end * self.number_bytes])
     }
@@ -112,10 +112,10 @@ pub(super) fn write_slots(
     new: &AtomicFolder,
     file: &str,
     slots: &[ParameterSlot],
-    number_type: DType,
+    dtype: DType,
     numbers: &mut dyn Numbers,
 ) -> Result<(), CheckpointError> {
-    let described = |slot: &ParameterSlot| Described { name: slot.name.clone(), number_type, shape: slot.shape.clone() };
+    let described = |slot: &ParameterSlot| Described { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
     let tensors: Vec<Described> = slots.iter().map(described).collect();
     write_tensors(new, file, &tensors, |at, take| numbers.give(slots[at].range(), take))
 }
@@ -143,7 +143,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let described: Vec<Described> = tensors
             .iter()
-            .map(|(name, tensor)| Described { name: (*name).to_owned(), number_type: tensor.dtype(), shape: tensor.dims().to_vec() })
+            .map(|(name, tensor)| Described { name: (*name).to_owned(), dtype: tensor.dtype(), shape: tensor.dims().to_vec() })
             .collect();
         write_folder(&work.path().join("out"), |new| {
             write_tensors(new, "x.safetensors", &described, |at, take| take(&safetensors::View::data(&&tensors[at].1)))
@@ -168,6 +168,6 @@ mod tests {
             write_folder(&folder, |new| write_slots(new, "x", &slots, DType::F32, numbers)).unwrap();
             std::fs::read(folder.join("x")).unwrap()
         };
-        assert!(write("streamed", &mut StreamedTensor::new(&flat)) == write("held", &mut Held { bytes: &held, number_bytes: 4 }));
+        assert!(write("streamed", &mut StreamedTensor::new(&flat)) == write("held", &mut TensorBytes { bytes: &held, number_bytes: 4 }));
     }
 }

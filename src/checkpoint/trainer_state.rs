@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use super::atomic::write_folder;
 use super::export::write_adapter;
-use super::tensor_file::{Held, Numbers, StreamedTensor, write_slots};
+use super::tensor_file::{Numbers, StreamedTensor, TensorBytes, write_slots};
 use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable};
@@ -49,7 +49,7 @@ impl TrainerState {
 #[derive(Clone, Debug)]
 struct Contents {
     slots: Vec<ParameterSlot>,
-    number_type: DType,
+    dtype: DType,
     state: TrainerState,
     trainable: Trainable,
     base_model: String,
@@ -59,7 +59,7 @@ impl Contents {
     fn of(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
         Self {
             slots: parameters.slots().to_vec(),
-            number_type: parameters.flat().dtype(),
+            dtype: parameters.flat().dtype(),
             state: state.clone(),
             trainable,
             base_model: base_model.to_owned(),
@@ -74,9 +74,9 @@ impl Contents {
         write_folder(folder, |new| {
             match self.trainable {
                 Trainable::Lora { rank, alpha } => {
-                    write_adapter(new, &self.slots, self.number_type, parameters, (&self.base_model, rank, alpha))?
+                    write_adapter(new, &self.slots, self.dtype, parameters, (&self.base_model, rank, alpha))?
                 }
-                Trainable::Full | Trainable::Frozen => write_slots(new, "model.safetensors", &self.slots, self.number_type, parameters)?,
+                Trainable::Full | Trainable::Frozen => write_slots(new, "model.safetensors", &self.slots, self.dtype, parameters)?,
             }
             let count = 2 * self.slots.last().map_or(0, |slot| slot.range().end);
             let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![count] };
@@ -131,7 +131,7 @@ impl Snapshot {
         base_model: &str,
     ) -> Result<Self, CheckpointError> {
         let contents = Contents::of(parameters, state, trainable, base_model);
-        let (flat, moments) = buffer.bytes_mut().split_at_mut(parameters.count() * contents.number_type.size_in_bytes());
+        let (flat, moments) = buffer.bytes_mut().split_at_mut(parameters.count() * contents.dtype.size_in_bytes());
         copy_to_host(parameters.flat(), flat)?;
         copy_to_host(optimizer.moments(), moments)?;
         Ok(Self { contents, buffer })
@@ -142,10 +142,10 @@ impl Snapshot {
     /// # Errors
     /// [`CheckpointError::Write`] naming the file that could not be written.
     pub fn write(&self, folder: &Path) -> Result<u64, CheckpointError> {
-        let number_bytes = self.contents.number_type.size_in_bytes();
+        let number_bytes = self.contents.dtype.size_in_bytes();
         let count = self.contents.slots.last().map_or(0, |slot| slot.range().end);
         let (flat, moments) = self.buffer.bytes().split_at(count * number_bytes);
-        let held = |bytes, number_bytes| Held { bytes, number_bytes };
+        let held = |bytes, number_bytes| TensorBytes { bytes, number_bytes };
         self.contents.write(folder, &mut held(flat, number_bytes), &mut held(moments, DType::F32.size_in_bytes()))
     }
 

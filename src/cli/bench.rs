@@ -7,13 +7,14 @@ use clap::Subcommand;
 
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
+use crate::bench::{GpuBench, Measurement, measure_cpu, measure_gpu};
 use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
 use crate::task::Task;
-use crate::train::{Ended, GpuBench, Measurement, Report, measure_cpu, measure_gpu};
+use crate::train::{Ended, Report};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -11,11 +11,11 @@ use super::output::say;
 use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, print_json};
-use crate::eval::{Pass, evaluate, prepare_rows};
+use crate::eval::{evaluate, prepare_rows};
 use crate::format::{duration, percent, percent_interval};
 use crate::model::Adapters;
 use crate::report::{self, EvalId, Versus, versus_html};
-use crate::rollout::{Sampling, ThreadPool};
+use crate::rollout::{RolloutContext, Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
@@ -95,16 +95,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     for target in &targets {
         let (model, tokenizer) = target.load(&places, &engine)?;
         let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
-        let sampling = Sampling {
-            temperature: arguments.temperature,
-            max_completion_tokens: limit,
-            stop_ids: tokenizer.stop_ids().to_vec(),
-            seed: arguments.seed,
-        };
+        let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
         let start = Instant::now();
         say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
-        let pass = Pass { model: &model, adapters: Adapters::On, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
-        let records = evaluate(pass, &prompts, &sampling, arguments.samples as usize)?;
+        let adapters = Adapters::On;
+        let context =
+            RolloutContext { engine: &engine, model: &model, adapters, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
+        let records = evaluate(context, &prompts, &sampling, arguments.samples as usize)?;
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }

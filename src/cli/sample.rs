@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::device::DeviceArguments;
 use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
-use crate::eval::{Prompt, prepare_rows};
+use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::model::Adapters;
-use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
-use crate::run::RunFolders;
-use crate::score::{Score, Scorer};
+use crate::rollout::{RolloutContext, Sampling, ScoredCompletion, StopReason, ThreadPool};
+use crate::run::{RunFolders, SampledCompletion};
+use crate::score::Scorer;
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
@@ -75,33 +75,20 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     for rows in chosen {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
     }
-    let sampling = Sampling {
-        temperature: arguments.temperature,
-        max_completion_tokens: limit,
-        stop_ids: tokenizer.stop_ids().to_vec(),
-        seed: arguments.seed,
-    };
-    // Step 0 is no step of a training, so that a sample never repeats a rollout's randomness.
-    let request = |(number, prompt): (usize, &Prompt)| Request {
-        prompt: prompt.token_ids.clone(),
-        prompt_number: number as u32,
-        step: 0,
-        samples: arguments.n as usize,
-    };
-    let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
-    let drawn = generate(&model, Adapters::On, &requests, &sampling, &threads)?;
+    let adapters = Adapters::On;
+    let context = RolloutContext { engine: &engine, model: &model, adapters, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
+    let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
+    let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, arguments.n as usize), &sampling)?;
     let mut output = String::new();
-    for (prompt, completions) in prompts.iter().zip(drawn) {
+    for (prompt, completions) in prompts.iter().zip(context.score(completions, prompts.iter().map(|prompt| &prompt.row))?) {
         if !arguments.json {
             output.push_str(&heading(prompt));
         }
-        for (sample, completion) in completions.iter().enumerate() {
-            let text = tokenizer.decode(&completion.token_ids, true)?;
-            let score = scorer.score(&text, Some(&prompt.row));
+        for (sample, scored) in completions.into_iter().enumerate() {
             output.push_str(&if arguments.json {
-                format!("{}\n", document(prompt, sample, &text, completion, &score)?)
+                format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
             } else {
-                shown(sample, &text, completion, &score)
+                shown(sample, &scored)
             });
         }
     }
@@ -138,15 +125,16 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
     Failure::usage(format!("--prompt {id}: no prompt of that id in {}{advice}", files.join(", ")))
 }
 
-fn document(prompt: &Prompt, sample: usize, text: &str, completion: &Completion, score: &Score) -> Result<Value, Failure> {
+/// The same with and without a worker.
+fn document(completion: &SampledCompletion) -> Value {
+    let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
     let mut value = json!({
-        "prompt_id": prompt.row.id, "sample": sample, "completion": text, "token_ids": completion.token_ids,
-        "log_probs": completion.log_probs, "stop_reason": completion.stop,
+        "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
     });
-    if let (Value::Object(value), Value::Object(score)) = (&mut value, serde_json::to_value(score)?) {
-        value.extend(score);
+    if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
+        value.extend(score.clone());
     }
-    Ok(value)
+    value
 }
 
 fn heading(prompt: &Prompt) -> String {
@@ -154,10 +142,11 @@ fn heading(prompt: &Prompt) -> String {
     format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
 }
 
-fn shown(sample: usize, text: &str, completion: &Completion, score: &Score) -> String {
-    let cut = if completion.stop == StopReason::Length { ", truncated" } else { "" };
+fn shown(sample: usize, scored: &ScoredCompletion) -> String {
+    let ScoredCompletion { completion, text, score } = scored;
+    let truncated = if completion.stop == StopReason::Length { ", truncated" } else { "" };
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
     let tokens = completion.token_ids.len();
-    format!("[{}] {}  reward {:.3}  {tokens} tokens{cut}{why}\n{text}\n\n", sample + 1, score.tier.name(), score.reward)
+    format!("[{}] {}  reward {:.3}  {tokens} tokens{truncated}{why}\n{text}\n\n", sample + 1, score.tier.name(), score.reward)
 }

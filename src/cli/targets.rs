@@ -7,13 +7,12 @@ use std::path::Path;
 use super::Failure;
 use crate::checkpoint::{Located, StartModel};
 use crate::dataset::{self, PromptRow};
-use crate::eval::Lengths;
+use crate::eval::{Lengths, task_limit};
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::run::RunFolders;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
-use crate::train::task_limit;
 
 /// A model under the name that results carry.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     };
     handshake.ready();
     let Some(slot) = sampler.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
-    let serve = || -> Result<String, Failure> { Ok(crate::train::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?) };
+    let serve = || -> Result<String, Failure> { Ok(crate::eval::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?) };
     let ended =
         std::panic::catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {

@@ -47,7 +47,7 @@ pub fn parity_with_candle(model: &OpenModel, token_ids: &[u32], engine: &Engine)
     // Not `max`, which would pass over a NaN.
     let max_difference = differences.iter().fold(0.0, |max, &difference| if difference <= max { max } else { difference });
     // In bf16 their logits are rounded to one in 256 of their size, which for those of a large model is an eighth.
-    let (max_allowed, mean_allowed) = if engine.number_type == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
+    let (max_allowed, mean_allowed) = if engine.dtype == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
     let mean_difference = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
     Ok(Some(LogProbAgreement { tokens: differences.len(), max_difference, mean_difference, max_allowed, mean_allowed }))
 }
@@ -65,17 +65,17 @@ fn our_log_probs(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Resul
 
 /// Plain files are read by candle's own reader; a result's adapters are merged by ours.
 fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'static>, StartError> {
-    let Engine { device, number_type } = engine;
+    let Engine { device, dtype } = engine;
     if model.is_plain()
         && let Some(folder) = model.source.folder()
     {
         let files: Vec<_> = model.source.weight_files()?.into_iter().map(|file| folder.join(file)).collect();
         // SAFETY: as in `Weights::open`: nobody may shorten the files meanwhile.
-        let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files, *number_type, device) };
+        let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files, *dtype, device) };
         return Ok(weights.map_err(ModelError::from)?);
     }
     let tensors = model.merged()?.stored(&model.config)?;
-    Ok(VarBuilder::from_tensors(tensors.into_iter().collect(), *number_type, device))
+    Ok(VarBuilder::from_tensors(tensors.into_iter().collect(), *dtype, device))
 }
 
 /// A token at a time through its cache: what it returns is of the last token only.
@@ -130,7 +130,7 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
         }
         Architecture::Llama => {
             let theirs = llama_config(config);
-            let mut cache = llama::Cache::new(true, engine.number_type, &theirs, &engine.device)?;
+            let mut cache = llama::Cache::new(true, engine.dtype, &theirs, &engine.device)?;
             let model = llama::Llama::load(weights, &theirs)?;
             Box::new(move |token, position| model.forward(token, position, &mut cache))
         }

@@ -1,33 +1,21 @@
-//! Held-out passes: prompts prepared once, completions drawn, scored, one record each.
+//! Held-out passes, and completions that a person asks for: prompts prepared once, completions sampled and scored, one record each.
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
 mod prompts; // rows as the model reads them
+mod sample; // one prompt's completions for a user
+mod sample_server; // a model that stays loaded to be sampled from
 
 use std::time::Instant;
 
-use crate::model::{Adapters, Decoder};
-use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
+use crate::rollout::{Request, RolloutContext, Sampling, StopReason};
 use crate::run::EvalRecord;
-use crate::score::Scorer;
-use crate::text::Tokenizer;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
-
-/// What a pass is made with.
-#[derive(Clone, Copy, Debug)]
-pub struct Pass<'a> {
-    pub model: &'a Decoder,
-    /// Adapters on: the trained model; off: the base.
-    pub adapters: Adapters,
-    pub tokenizer: &'a Tokenizer,
-    /// The task's scorer.
-    pub scorer: &'a Scorer,
-    /// Where it is computed.
-    pub threads: &'a ThreadPool,
-}
+pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
+pub use sample_server::serve;
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -43,27 +31,32 @@ pub enum EvalError {
     Json(#[from] serde_json::Error),
 }
 
+/// The step that names an eval's random numbers: no step of a training is this one, so an eval never repeats a rollout's.
+const EVAL_STEP: u32 = u32::MAX;
+/// The same for what a person samples: a training begins with step 1.
+pub const SAMPLE_STEP: u32 = 0;
+
+/// Requests for `samples` completions of each prompt, numbered in their order.
+pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
+    let request = |(prompt_number, prompt): (u32, &Prompt)| Request { prompt: prompt.token_ids.clone(), prompt_number, step, samples };
+    (0..).zip(prompts).map(request).collect()
+}
+
 /// `samples` completions of every prompt, scored; the records in the order of the prompts.
-pub fn evaluate(pass: Pass<'_>, prompts: &[Prompt], sampling: &Sampling, samples: usize) -> Result<Vec<EvalRecord>, EvalError> {
+pub fn evaluate(
+    context: RolloutContext<'_>,
+    prompts: &[Prompt],
+    sampling: &Sampling,
+    samples: usize,
+) -> Result<Vec<EvalRecord>, EvalError> {
     let start = Instant::now();
-    let request = |(number, prompt): (usize, &Prompt)| Request {
-        prompt: prompt.token_ids.clone(),
-        prompt_number: number as u32,
-        // No step of a training draws from this place, so that an eval never repeats a rollout's randomness.
-        step: u32::MAX,
-        samples,
-    };
-    let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
-    let drawn = generate(pass.model, pass.adapters, &requests, sampling, pass.threads)?;
-    let share = start.elapsed().as_secs_f64() / (prompts.len() * samples).max(1) as f64;
+    let completions = context.rollout(&requests(prompts, EVAL_STEP, samples), sampling)?;
+    let seconds = start.elapsed().as_secs_f64() / (prompts.len() * samples).max(1) as f64;
+    let scored = context.score(completions, prompts.iter().map(|prompt| &prompt.row))?;
     let mut records = Vec::with_capacity(prompts.len() * samples);
-    let decode = |completion: &Completion| pass.tokenizer.decode(&completion.token_ids, true);
-    let texts = drawn.iter().flatten().map(decode).collect::<Result<Vec<_>, _>>()?;
-    let rows = prompts.iter().zip(&drawn).flat_map(|(prompt, drawn)| drawn.iter().map(|_| Some(&prompt.row)));
-    let scores = pass.scorer.score_all(&texts.iter().map(String::as_str).zip(rows).collect::<Vec<_>>());
-    let mut scored = texts.into_iter().zip(scores);
-    for (prompt, completions) in prompts.iter().zip(drawn) {
-        for ((sample, completion), (text, score)) in completions.into_iter().enumerate().zip(scored.by_ref()) {
+    for (prompt, completions) in prompts.iter().zip(scored) {
+        for (sample, scored) in completions.into_iter().enumerate() {
+            let score = scored.score;
             records.push(EvalRecord {
                 prompt_id: prompt.row.id.clone(),
                 sample,
@@ -73,10 +66,10 @@ pub fn evaluate(pass: Pass<'_>, prompts: &[Prompt], sampling: &Sampling, samples
                 tolerant: score.tolerant,
                 exact: score.exact,
                 score: serde_json::to_value(&score)?,
-                tokens: completion.token_ids.len(),
-                truncated: completion.stop == StopReason::Length,
-                seconds: share,
-                completion: text,
+                tokens: scored.completion.token_ids.len(),
+                truncated: scored.completion.stop == StopReason::Length,
+                seconds,
+                completion: scored.text,
             });
         }
     }

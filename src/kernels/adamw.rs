@@ -47,11 +47,11 @@ pub fn adamw(
     first.inplace_op2(gradient, &Decay { keep: step.beta1, power: 1, scale: step.gradient_scale })?;
     second.inplace_op2(gradient, &Decay { keep: step.beta2, power: 2, scale: step.gradient_scale })?;
     // The two halves share one storage; the parameters are written, both are only read.
-    parameters.inplace_op3(&first, &second, &Move(step))?;
+    parameters.inplace_op3(&first, &second, &AdamWUpdate(step))?;
     working.map_or(Ok(()), |working| cast_into(parameters, &working))
 }
 
-/// Writes `source` into `target`, `[n]` each, in the target's number type; bf16 on a GPU.
+/// Writes `source` into `target`, `[n]` each, in the target's dtype; bf16 on a GPU.
 pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if source.device().is_cuda() {
@@ -119,9 +119,9 @@ impl candle_core::InplaceOp2 for Decay {
     }
 }
 
-struct Move(AdamWStep);
+struct AdamWUpdate(AdamWStep);
 
-impl InplaceOp3 for Move {
+impl InplaceOp3 for AdamWUpdate {
     fn name(&self) -> &'static str {
         "adamw"
     }
@@ -227,9 +227,9 @@ mod gpu {
         Ok(sum.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
     }
 
-    fn check(tensor: &Tensor, number_type: DType, count: usize) -> Result<()> {
-        if tensor.dtype() != number_type || tensor.elem_count() != count {
-            bail!("an update needs {count} values of {number_type:?}, not {:?} {:?}", tensor.dtype(), tensor.shape())
+    fn check(tensor: &Tensor, dtype: DType, count: usize) -> Result<()> {
+        if tensor.dtype() != dtype || tensor.elem_count() != count {
+            bail!("an update needs {count} values of {dtype:?}, not {:?} {:?}", tensor.dtype(), tensor.shape())
         }
         Ok(())
     }

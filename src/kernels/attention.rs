@@ -77,8 +77,8 @@ fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
     Ok(())
 }
 
-/// The places of one head of one segment inside a packed row-major matrix.
-struct Place {
+/// Where the parts of one head lie of one segment, inside a packed row-major matrix.
+struct HeadViews {
     query: View,
     key: View,
     value: View,
@@ -86,14 +86,14 @@ struct Place {
     prefix_value: View,
 }
 
-fn place(heads: Heads, segment: Segment, head: usize) -> Place {
+fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
     let (width, size) = (heads.row_width(), heads.dimension);
     let key_column = heads.query_width() + head / (heads.query / heads.key_value) * size;
     let value_column = key_column + heads.key_width();
     let (prefix_start, prefix_length) = segment.prefix;
     let own = |column| View::rows(segment.start * width + column, segment.length, size, width);
     let prefix = |column| View::rows(prefix_start * width + column, prefix_length, size, width);
-    Place {
+    HeadViews {
         query: own(head * size),
         key: own(key_column),
         value: own(value_column),
@@ -103,18 +103,18 @@ fn place(heads: Heads, segment: Segment, head: usize) -> Place {
 }
 
 /// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place is 0.
-fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, place: &Place, scores: &mut [T]) {
+fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, views: &HeadViews, scores: &mut [T]) {
     let (length, prefix) = (segment.length, segment.prefix.1);
     let width = prefix + length;
     let scale = T::of(1.0 / (heads.dimension as f64).sqrt());
     multiply(
         (scores, View::rows(0, length, prefix, width)),
-        (numbers, place.query),
-        (numbers, place.prefix_key.transposed()),
+        (numbers, views.query),
+        (numbers, views.prefix_key.transposed()),
         scale,
         false,
     );
-    multiply((scores, View::rows(prefix, length, length, width)), (numbers, place.query), (numbers, place.key.transposed()), scale, false);
+    multiply((scores, View::rows(prefix, length, length, width)), (numbers, views.query), (numbers, views.key.transposed()), scale, false);
     vectorised(|| {
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
@@ -155,19 +155,19 @@ fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Resu
         let width = prefix + length;
         scores.resize(length * width, T::of(0.0));
         for head in 0..heads.query {
-            let place = place(heads, segment, head);
-            probabilities(numbers, heads, segment, &place, &mut scores);
+            let views = head_views(heads, segment, head);
+            probabilities(numbers, heads, segment, &views, &mut scores);
             let target = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             multiply(
                 (&mut output, target),
                 (&scores, View::rows(prefix, length, length, width)),
-                (numbers, place.value),
+                (numbers, views.value),
                 T::of(1.0),
                 false,
             );
             if prefix > 0 {
                 let shared = View::rows(0, length, prefix, width);
-                multiply((&mut output, target), (&scores, shared), (numbers, place.prefix_value), T::of(1.0), true);
+                multiply((&mut output, target), (&scores, shared), (numbers, views.prefix_value), T::of(1.0), true);
             }
         }
     }
@@ -188,22 +188,22 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, heads: Heads, segments:
         changes.resize(length * width, T::of(0.0));
         let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
         for head in 0..heads.query {
-            let place = place(heads, segment, head);
-            probabilities(numbers, heads, segment, &place, &mut scores);
+            let views = head_views(heads, segment, head);
+            probabilities(numbers, heads, segment, &views, &mut scores);
             let out_width = heads.query_width();
             let incoming = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             // values: dV += P^T dO
-            multiply((&mut output, place.value), (&scores, own.transposed()), (gradients, incoming), one, true);
-            multiply((&mut output, place.prefix_value), (&scores, shared.transposed()), (gradients, incoming), one, true);
+            multiply((&mut output, views.value), (&scores, own.transposed()), (gradients, incoming), one, true);
+            multiply((&mut output, views.prefix_value), (&scores, shared.transposed()), (gradients, incoming), one, true);
             // probabilities: dP = dO V^T, then through the softmax
-            multiply((&mut changes, shared), (gradients, incoming), (numbers, place.prefix_value.transposed()), one, false);
-            multiply((&mut changes, own), (gradients, incoming), (numbers, place.value.transposed()), one, false);
+            multiply((&mut changes, shared), (gradients, incoming), (numbers, views.prefix_value.transposed()), one, false);
+            multiply((&mut changes, own), (gradients, incoming), (numbers, views.value.transposed()), one, false);
             softmax_backward(&scores, &mut changes, width, prefix);
             // queries and keys: dQ = dS K, dK += dS^T Q
-            multiply((&mut output, place.query), (&changes, own), (numbers, place.key), scale, true);
-            multiply((&mut output, place.query), (&changes, shared), (numbers, place.prefix_key), scale, true);
-            multiply((&mut output, place.key), (&changes, own.transposed()), (numbers, place.query), scale, true);
-            multiply((&mut output, place.prefix_key), (&changes, shared.transposed()), (numbers, place.query), scale, true);
+            multiply((&mut output, views.query), (&changes, own), (numbers, views.key), scale, true);
+            multiply((&mut output, views.query), (&changes, shared), (numbers, views.prefix_key), scale, true);
+            multiply((&mut output, views.key), (&changes, own.transposed()), (numbers, views.query), scale, true);
+            multiply((&mut output, views.prefix_key), (&changes, shared.transposed()), (numbers, views.query), scale, true);
         }
     }
     Tensor::from_vec(output, packed.shape(), packed.device())

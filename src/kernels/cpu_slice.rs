@@ -30,7 +30,7 @@ impl<Guard: Deref<Target = Storage>> Reading<Guard> {
     }
 }
 
-/// Calls the function for the tensor's number type.
+/// Calls the function for the tensor's dtype.
 macro_rules! by_number_type {
     ($tensor:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $tensor.dtype() {

@@ -10,6 +10,8 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail};
 
+use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
+
 /// The kernels of one `.cu` file, compiled by build.rs.
 pub(super) struct Module {
     /// The file's name without its ending.
@@ -111,7 +113,7 @@ pub(super) fn device(tensor: &Tensor) -> Result<&CudaDevice> {
 }
 
 /// A tensor whose numbers are not written yet: a kernel must write all of them.
-pub(super) fn empty(shape: impl Into<Shape>, number_type: DType, device: &CudaDevice) -> Result<Tensor> {
+pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Tensor> {
     let shape = shape.into();
     let count = shape.elem_count();
     macro_rules! allocate {
@@ -120,7 +122,7 @@ pub(super) fn empty(shape: impl Into<Shape>, number_type: DType, device: &CudaDe
             CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$number>(count)? }, device.clone())
         };
     }
-    let storage = match number_type {
+    let storage = match dtype {
         DType::BF16 => allocate!(half::bf16),
         DType::F32 => allocate!(f32),
         DType::F64 => allocate!(f64),
@@ -130,12 +132,12 @@ pub(super) fn empty(shape: impl Into<Shape>, number_type: DType, device: &CudaDe
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
 }
 
-/// Starts `name` of `module`; with a number type, the variant `name_f32` or `name_bf16`.
+/// Starts `name` of `module`; with a dtype, the variant `name_f32` or `name_bf16`.
 pub(super) fn launch(
     device: &CudaDevice,
     module: &'static Module,
     name: &'static str,
-    number_type: Option<DType>,
+    dtype: Option<DType>,
     grid: Grid,
     arguments: &[Argument],
 ) -> Result<()> {
@@ -143,7 +145,7 @@ pub(super) fn launch(
     if x == 0 || y == 0 || z == 0 {
         return Ok(());
     }
-    let function = function(device, module, name, number_type, grid.shared_bytes)?;
+    let function = function(device, module, name, dtype, grid.shared_bytes)?;
     let stream = device.cuda_stream();
     let mut builder = stream.launch_builder(&function);
     for argument in arguments {
@@ -175,15 +177,15 @@ fn function(
     device: &CudaDevice,
     module: &'static Module,
     name: &'static str,
-    number_type: Option<DType>,
+    dtype: Option<DType>,
     shared_bytes: usize,
 ) -> Result<CudaFunction> {
     let ordinal = device.cuda_stream().context().ordinal();
     let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(function) = functions.get(&(ordinal, module.name, name, number_type)) {
+    if let Some(function) = functions.get(&(ordinal, module.name, name, dtype)) {
         return Ok(function.clone());
     }
-    let full_name = match number_type {
+    let full_name = match dtype {
         None => name.to_owned(),
         Some(DType::F32) => format!("{name}_f32"),
         Some(DType::BF16) => format!("{name}_bf16"),
@@ -198,10 +200,12 @@ fn function(
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(attribute, bytes).map_err(|error| failed(name, error))?;
     }
-    functions.insert((ordinal, module.name, name, number_type), function.clone());
+    functions.insert((ordinal, module.name, name, dtype), function.clone());
     Ok(function)
 }
 
-pub(super) fn failed(what: &str, error: impl std::fmt::Display) -> Error {
-    Error::Msg(format!("{what} on the GPU: {error}"))
+pub(super) fn failed(operation: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let cause = error.into();
+    let is_out_of_memory = is_out_of_memory_code(&*cause);
+    Error::Cuda(Box::new(GpuFailure { operation: operation.to_owned(), cause: cause.to_string(), is_out_of_memory }))
 }

@@ -1,20 +1,62 @@
 //! What a CUDA error means for the person who meets it, and what to do about it.
 
+use candle_core::Error;
+
 /// The compute capability that the kernels of this build were compiled for; empty without the feature `cuda`.
 const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
     Some(capability) => capability,
     None => "",
 };
 
-/// Whether the error says that a GPU's memory is used up: then nothing is broken, and the same work may be tried in smaller pieces.
-pub fn is_out_of_memory(error: &str) -> bool {
-    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"].iter().any(|name| error.contains(name))
+/// A call of the driver or of cuBLAS that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} on the GPU: {cause}")]
+pub struct GpuFailure {
+    pub operation: String,
+    /// The code and its meaning, as the library gives them.
+    pub cause: String,
+    /// Nothing is broken, and the same work may be tried in smaller pieces.
+    pub is_out_of_memory: bool,
+}
+
+/// Whether the error is that a GPU's memory is used up, in one of our kernels or in candle's.
+pub fn is_out_of_memory(error: &Error) -> bool {
+    match error {
+        Error::Cuda(error) => match error.downcast_ref::<GpuFailure>() {
+            Some(failure) => failure.is_out_of_memory,
+            None => is_out_of_memory_code(&**error),
+        },
+        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => is_out_of_memory(inner),
+        _ => false,
+    }
+}
+
+/// Whether an error of cudarc, or candle's around it, has the code for memory that is used up.
+#[cfg(feature = "cuda")]
+pub(super) fn is_out_of_memory_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    use candle_core::cuda_backend::CudaError;
+    use candle_core::cuda_backend::cudarc::cublas::{result::CublasError, sys::cublasStatus_t};
+    use candle_core::cuda_backend::cudarc::driver::{result::DriverError, sys::CUresult};
+
+    let driver = |error: &DriverError| error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+    let cublas = |error: &CublasError| error.0 == cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED;
+    match error.downcast_ref::<CudaError>() {
+        Some(CudaError::Cuda(error) | CudaError::Load { cuda: error, .. }) => driver(error),
+        Some(CudaError::Cublas(error)) => cublas(error),
+        Some(_) => false,
+        None => error.downcast_ref().is_some_and(driver) || error.downcast_ref().is_some_and(cublas),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn is_out_of_memory_code(_: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    false
 }
 
 /// What to do about an error's text; None where it is no known fault of a GPU.
 pub fn advice(error: &str) -> Option<String> {
     let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
-    let text = if is_out_of_memory(error) {
+    let text = if has(&["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]) {
         "GPU out of memory: lower max_completion_tokens, prompt_groups_per_step or lora_rank, or see `nvidia-smi` for other processes; \
          `train TASK --plan` forecasts what a run needs"
     } else if has(&["CUDA_ERROR_NO_DEVICE"]) {
@@ -108,10 +150,23 @@ mod tests {
 
     #[test]
     fn only_used_up_memory_may_be_tried_again() {
-        let check = |error, expected| assert_eq!(is_out_of_memory(error), expected, "{error}");
-        check("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")", true);
-        check("CublasError(CUBLAS_STATUS_ALLOC_FAILED)", true);
-        check("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")", false);
-        check("the step's numbers are not finite", false);
+        let failure = |is_out_of_memory| {
+            let (operation, cause) = ("matmul".to_owned(), "DriverError(...)".to_owned());
+            Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory }))
+        };
+        assert!(is_out_of_memory(&failure(true)) && is_out_of_memory(&failure(true).context("layer 3")));
+        assert!(!is_out_of_memory(&failure(false)));
+        // Words do not tell.
+        assert!(!is_out_of_memory(&Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".to_owned())));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn candle_s_errors_are_known_by_their_code() {
+        use candle_core::cuda_backend::CudaError;
+        use candle_core::cuda_backend::cudarc::driver::{result::DriverError, sys::CUresult};
+        let error = |code| Error::from(CudaError::Cuda(DriverError(code)));
+        assert!(is_out_of_memory(&error(CUresult::CUDA_ERROR_OUT_OF_MEMORY)));
+        assert!(!is_out_of_memory(&error(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS)));
     }
 }

@@ -106,7 +106,7 @@ __device__ void finish(const Step<T> &step, const Work<T, HEADS> &work, const Fo
   }
 }
 
-// Any number type and head size up to 256: one query head a block, one key a warp at a time, a lane has every 32nd number.
+// Any dtype and head size up to 256: one query head a block, one key a warp at a time, a lane has every 32nd number.
 template <typename T> __device__ void attend(const Step<T> step, T *output, float *partial) {
   constexpr int PIECES = 8;
   extern __shared__ __align__(16) float memory[];

@@ -12,14 +12,14 @@ use super::cuda_libraries::CudaLibraries;
 pub struct Engine {
     /// Where the tensors are.
     pub device: Device,
-    /// Number type of weights and activations: f32 on the CPU, bf16 on a GPU. What is trained is kept in f32 beside it.
-    pub number_type: DType,
+    /// Dtype of weights and activations: f32 on the CPU, bf16 on a GPU. What is trained is kept in f32 beside it.
+    pub dtype: DType,
 }
 
 impl Engine {
     /// The CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, number_type: DType::F32 }
+        Self { device: Device::Cpu, dtype: DType::F32 }
     }
 
     /// GPU `ordinal` of those that CUDA shows this process, in bf16.
@@ -38,7 +38,7 @@ impl Engine {
     #[cfg(feature = "cuda")]
     pub fn gpu(ordinal: usize) -> Result<Self> {
         let explained = |error: candle_core::Error| candle_core::Error::Msg(format!("GPU {ordinal}: {}", explained(&error.to_string())));
-        Ok(Self { device: cuda::open(ordinal).map_err(explained)?, number_type: DType::BF16 })
+        Ok(Self { device: cuda::open(ordinal).map_err(explained)?, dtype: DType::BF16 })
     }
 
     /// How many GPUs this process may use, or why none.
@@ -65,7 +65,7 @@ impl Engine {
     /// The same device in f32, for comparisons.
     #[must_use]
     pub fn in_f32(self) -> Self {
-        Self { number_type: DType::F32, ..self }
+        Self { dtype: DType::F32, ..self }
     }
 
     /// The device in words, as a run's record names it.

@@ -24,7 +24,7 @@ pub fn embedding_backward(gradient: &Tensor, token_ids: &[u32], vocabulary: usiz
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
 
-/// Row i of `gradient` [n, width] added to row `rows[i]` of zeros, in that order -> [count, width] in the gradient's number type.
+/// Row i of `gradient` [n, width] added to row `rows[i]` of zeros, in that order -> [count, width] in the gradient's dtype.
 pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
@@ -75,11 +75,11 @@ mod gpu {
         if token_ids.dtype() != DType::U32 {
             bail!("token ids are u32, not {:?}", token_ids.dtype())
         }
-        let (device, number_type) = (device(table)?, table.dtype());
-        let output = empty((count, width), number_type, device)?;
-        let threads = (width * number_type.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 256);
+        let (device, dtype) = (device(table)?, table.dtype());
+        let output = empty((count, width), dtype, device)?;
+        let threads = (width * dtype.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 256);
         let arguments = [at(table)?, at(token_ids)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "embedding", Some(number_type), Grid::rows(count, threads), &arguments)?;
+        launch(device, &MODULE, "embedding", Some(dtype), Grid::rows(count, threads), &arguments)?;
         Ok(output)
     }
 

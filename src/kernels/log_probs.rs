@@ -31,23 +31,17 @@ pub fn token_log_probs_backward(logits: &Tensor, targets: &[u32], weights: &[f64
     token_log_probs_backward_as(logits, targets, weights, temperature, logits.dtype())
 }
 
-/// As [`token_log_probs_backward`], written in the number type that the next product reads.
-pub fn token_log_probs_backward_as(
-    logits: &Tensor,
-    targets: &[u32],
-    weights: &[f64],
-    temperature: f64,
-    number_type: DType,
-) -> Result<Tensor> {
+/// As [`token_log_probs_backward`], written in the dtype that the next product reads.
+pub fn token_log_probs_backward_as(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64, dtype: DType) -> Result<Tensor> {
     check_targets(logits, targets)?;
     if weights.len() != targets.len() {
         bail!("{} weights for {} rows", weights.len(), targets.len())
     }
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::backward(logits, targets, weights, temperature, number_type);
+        return gpu::backward(logits, targets, weights, temperature, dtype);
     }
-    by_number_type!(logits, backward(logits, targets, weights, temperature))?.to_dtype(number_type)
+    by_number_type!(logits, backward(logits, targets, weights, temperature))?.to_dtype(dtype)
 }
 
 fn check_targets(logits: &Tensor, targets: &[u32]) -> Result<()> {
@@ -151,14 +145,14 @@ mod gpu {
         Ok(found.iter().map(|row| TokenLogProb { log_prob: row[0], entropy: row[1] }).collect())
     }
 
-    pub(super) fn backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64, number_type: DType) -> Result<Tensor> {
+    pub(super) fn backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64, dtype: DType) -> Result<Tensor> {
         let (rows, vocabulary) = dimensions(logits)?;
         let device = device(logits)?;
-        let output = empty((rows, vocabulary), number_type, device)?;
+        let output = empty((rows, vocabulary), dtype, device)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
         let weights = Tensor::from_slice(weights, rows, logits.device())?;
         let arguments = [at(logits)?, at(&targets)?, at(&weights)?, at(&output)?, int(vocabulary), Argument::Double(temperature)];
-        launch(device, &MODULE, "token_log_probs_backward", Some(number_type), Grid::rows(rows, THREADS), &arguments)?;
+        launch(device, &MODULE, "token_log_probs_backward", Some(dtype), Grid::rows(rows, THREADS), &arguments)?;
         Ok(output)
     }
 }

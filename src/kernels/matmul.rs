@@ -1,41 +1,41 @@
-//! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any number type, and added to what stands there if wanted.
+//! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what stands there if wanted.
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 
 use super::gemm::{View, multiply};
 
-/// `left`: [m, k], `right`: [k, n] -> [m, n] in `left`'s number type.
-pub fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+/// `left`: [m, k], `right`: [k, n] -> [m, n] in `left`'s dtype.
+pub fn matmul(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
-        return gpu::product(left, right, left.dtype());
+        return gpu::matmul(left, right, left.dtype());
     }
     left.matmul(right)
 }
 
-/// As [`product`], in f32 (f64 for f64): for logits, whose rounding to bf16 would be the largest error of the model.
+/// As [`matmul`], in f32 (f64 for f64): for logits, whose rounding to bf16 would be the largest error of the model.
 pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
-        return gpu::product(left, right, candle_core::DType::F32);
+        return gpu::matmul(left, right, candle_core::DType::F32);
     }
     left.matmul(right)
 }
 
-/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix), of any number type on a GPU.
-pub fn add_product(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
+/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix), of any dtype on a GPU.
+pub fn matmul_add(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
-        return gpu::product_into(target, left, right, scale, 1.0);
+        return gpu::matmul_into(target, left, right, scale, 1.0);
     }
-    target.inplace_op3(left, right, &AddProduct { scale })
+    target.inplace_op3(left, right, &MatmulAdd { scale })
 }
 
-struct AddProduct {
+struct MatmulAdd {
     scale: f64,
 }
 
-impl InplaceOp3 for AddProduct {
+impl InplaceOp3 for MatmulAdd {
     fn name(&self) -> &'static str {
         "matmul_add"
     }
@@ -81,7 +81,7 @@ mod gpu {
     /// A matrix as cuBLAS sees it, column by column: ours transposed.
     struct Operand {
         address: u64,
-        number_type: sys::cudaDataType,
+        dtype: sys::cudaDataType,
         stride: c_int,
         operation: sys::cublasOperation_t,
     }
@@ -96,25 +96,25 @@ mod gpu {
             [_, column] if rows == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column),
             ref other => bail!("matmul of a tensor of shape [{rows}, {columns}] with strides {other:?}"),
         };
-        Ok(Operand { address: address(tensor)?, number_type: number_type(tensor.dtype())?, stride: stride as c_int, operation })
+        Ok(Operand { address: address(tensor)?, dtype: cuda_type(tensor.dtype())?, stride: stride as c_int, operation })
     }
 
-    fn number_type(number_type: DType) -> Result<sys::cudaDataType> {
-        Ok(match number_type {
+    fn cuda_type(dtype: DType) -> Result<sys::cudaDataType> {
+        Ok(match dtype {
             DType::F32 => sys::cudaDataType::CUDA_R_32F,
             DType::BF16 => sys::cudaDataType::CUDA_R_16BF,
             other => bail!("matmul on a GPU works on f32 and bf16, not {other:?}"),
         })
     }
 
-    pub(super) fn product(left: &Tensor, right: &Tensor, number_type: DType) -> Result<Tensor> {
-        let target = empty((left.dims2()?.0, right.dims2()?.1), number_type, device(left)?)?;
-        product_into(&target, left, right, 1.0, 0.0)?;
+    pub(super) fn matmul(left: &Tensor, right: &Tensor, dtype: DType) -> Result<Tensor> {
+        let target = empty((left.dims2()?.0, right.dims2()?.1), dtype, device(left)?)?;
+        matmul_into(&target, left, right, 1.0, 0.0)?;
         Ok(target)
     }
 
     /// `target = keep * target + scale * left x right`.
-    pub(super) fn product_into(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64, keep: f64) -> Result<()> {
+    pub(super) fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64, keep: f64) -> Result<()> {
         let ((m, k), (inner, n)) = (left.dims2()?, right.dims2()?);
         if k != inner || target.dims2()? != (m, n) || left.dtype() != right.dtype() {
             let (left, right, target) = ((left.shape(), left.dtype()), (right.shape(), right.dtype()), target.shape());
@@ -140,14 +140,14 @@ mod gpu {
                 k as c_int,
                 std::ptr::from_ref(&scale).cast::<c_void>(),
                 a.address as *const c_void,
-                a.number_type,
+                a.dtype,
                 a.stride,
                 b.address as *const c_void,
-                b.number_type,
+                b.dtype,
                 b.stride,
                 std::ptr::from_ref(&keep).cast::<c_void>(),
                 c.address as *mut c_void,
-                c.number_type,
+                c.dtype,
                 c.stride,
                 sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-/// What a number is drawn for; two different places never share numbers.
+/// What a number is drawn for; two different keys never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct SampleKey {
     /// Optimizer step, or another count of passes.
     pub step: u32,
     pub prompt: u32,
@@ -28,27 +28,20 @@ pub fn philox(seed: u64, counter: [u32; 4]) -> [u32; 4] {
 }
 
 /// A number in [0, 1) with 53 random bits.
-pub fn uniform(seed: u64, place: Place) -> f64 {
-    let [a, b, _, _] = philox(seed, [place.step, place.prompt, place.sample, place.position]);
+pub fn uniform(seed: u64, key: SampleKey) -> f64 {
+    let [a, b, _, _] = philox(seed, [key.step, key.prompt, key.sample, key.position]);
     ((u64::from(a) << 21) | u64::from(b >> 11)) as f64 / (1_u64 << 53) as f64
 }
 
 /// `n` numbers in [-bound, bound), of stream `stream` of the seed: what fresh weights are drawn from.
 pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64> {
     (0..n as u32)
-        .map(|index| bound * (2.0 * uniform(seed, Place { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0))
+        .map(|index| bound * (2.0 * uniform(seed, SampleKey { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0))
         .collect()
 }
 
-/// The same weights as a tensor on `device`, rounded to f32 and then to `number_type`. A GPU draws its own: on the CPU an 8B model would take minutes.
-pub fn uniform_weights_on(
-    device: &Device,
-    seed: u64,
-    stream: u32,
-    shape: impl Into<Shape>,
-    bound: f64,
-    number_type: DType,
-) -> Result<Tensor> {
+/// The same weights as a tensor on `device`, rounded to f32 and then to `dtype`. A GPU draws its own: on the CPU an 8B model would take minutes.
+pub fn uniform_weights_on(device: &Device, seed: u64, stream: u32, shape: impl Into<Shape>, bound: f64, dtype: DType) -> Result<Tensor> {
     let shape = shape.into();
     let count = shape.elem_count();
     if count > u32::MAX as usize {
@@ -56,9 +49,9 @@ pub fn uniform_weights_on(
     }
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
-        return gpu::uniform_weights(device, seed, stream, shape, bound, number_type);
+        return gpu::uniform_weights(device, seed, stream, shape, bound, dtype);
     }
-    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?.to_dtype(DType::F32)?.to_dtype(number_type)
+    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?.to_dtype(DType::F32)?.to_dtype(dtype)
 }
 
 #[cfg(feature = "cuda")]
@@ -69,19 +62,12 @@ mod gpu {
 
     static MODULE: Module = module!("philox");
 
-    pub(super) fn uniform_weights(
-        device: &CudaDevice,
-        seed: u64,
-        stream: u32,
-        shape: Shape,
-        bound: f64,
-        number_type: DType,
-    ) -> Result<Tensor> {
+    pub(super) fn uniform_weights(device: &CudaDevice, seed: u64, stream: u32, shape: Shape, bound: f64, dtype: DType) -> Result<Tensor> {
         let count = shape.elem_count();
-        let output = empty(shape, number_type, device)?;
+        let output = empty(shape, dtype, device)?;
         let arguments =
             [at(&output)?, Argument::Long(seed), Argument::Unsigned(stream), Argument::Double(bound), Argument::Long(count as u64)];
-        launch(device, &MODULE, "uniform_weights", Some(number_type), Grid::elements(count), &arguments)?;
+        launch(device, &MODULE, "uniform_weights", Some(dtype), Grid::elements(count), &arguments)?;
         Ok(output)
     }
 }
@@ -106,7 +92,7 @@ mod tests {
     #[test]
     fn uniform_stays_below_one() {
         for position in 0..10_000 {
-            let x = uniform(7, Place { step: 1, prompt: 2, sample: 3, position });
+            let x = uniform(7, SampleKey { step: 1, prompt: 2, sample: 3, position });
             assert!((0.0..1.0).contains(&x));
         }
     }

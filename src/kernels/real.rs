@@ -1,4 +1,4 @@
-//! The number types that the kernels compute in, and the exponential that lets their loops use vector registers.
+//! The dtypes that the kernels compute in, and the exponential that lets their loops use vector registers.
 
 use candle_core::WithDType;
 

@@ -131,8 +131,8 @@ mod gpu {
     static MODULE: Module = module!("rms_norm");
 
     /// One block a row, a thread for each 16 bytes of it.
-    fn grid(rows: usize, width: usize, number_type: DType) -> Grid {
-        Grid::rows(rows, (width * number_type.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 512))
+    fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
+        Grid::rows(rows, (width * dtype.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 512))
     }
 
     /// The names of a kernel by what the stream and what the rest is kept in.
@@ -158,21 +158,21 @@ mod gpu {
 
     pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
         let (rows, width) = check(x, &[], weight)?;
-        let (device, number_type) = (device(x)?, weight.dtype());
-        let y = empty((rows, width), number_type, device)?;
+        let (device, dtype) = (device(x)?, weight.dtype());
+        let y = empty((rows, width), dtype, device)?;
         let arguments = [at(x)?, at(weight)?, at(&y)?, int(width), float(epsilon)];
-        let name = variant!(x.dtype(), number_type, "rms_norm");
-        launch(device, &MODULE, name, None, grid(rows, width, number_type), &arguments)?;
+        let name = variant!(x.dtype(), dtype, "rms_norm");
+        launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok(y)
     }
 
     pub(super) fn add_forward(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(x, &[addend], weight)?;
-        let (device, number_type) = (device(x)?, weight.dtype());
-        let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width), number_type, device)?);
+        let (device, dtype) = (device(x)?, weight.dtype());
+        let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width), dtype, device)?);
         let arguments = [at(x)?, at(addend)?, at(weight)?, at(&sum)?, at(&y)?, int(width), float(epsilon)];
-        let name = variant!(x.dtype(), number_type, "add_rms_norm");
-        launch(device, &MODULE, name, None, grid(rows, width, number_type), &arguments)?;
+        let name = variant!(x.dtype(), dtype, "add_rms_norm");
+        launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok((sum, y))
     }
 
@@ -196,11 +196,11 @@ mod gpu {
 
     pub(super) fn backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
         let (rows, width) = check(x, &[gradient], weight)?;
-        let (device, number_type) = (device(x)?, weight.dtype());
-        let dx = empty((rows, width), number_type, device)?;
+        let (device, dtype) = (device(x)?, weight.dtype());
+        let dx = empty((rows, width), dtype, device)?;
         let arguments = [at(gradient)?, at(x)?, at(weight)?, at(&dx)?, int(width), float(epsilon)];
-        let name = variant!(x.dtype(), number_type, "rms_norm_backward");
-        launch(device, &MODULE, name, None, grid(rows, width, number_type), &arguments)?;
+        let name = variant!(x.dtype(), dtype, "rms_norm_backward");
+        launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok(dx)
     }
 

@@ -45,17 +45,17 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// Angles `position * theta^(-2i / dimension)`, computed in f64.
-    pub fn new(positions: usize, dimension: usize, theta: f64, number_type: DType, device: &Device) -> Result<Self> {
-        Self::of_frequencies(positions, &rope_frequencies(dimension, theta, RopeScaling::Unscaled), number_type, device)
+    pub fn new(positions: usize, dimension: usize, theta: f64, dtype: DType, device: &Device) -> Result<Self> {
+        Self::of_frequencies(positions, &rope_frequencies(dimension, theta, RopeScaling::Unscaled), dtype, device)
     }
 
     /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token, from [`rope_frequencies`].
-    pub fn of_frequencies(positions: usize, frequencies: &[f64], number_type: DType, device: &Device) -> Result<Self> {
+    pub fn of_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
         let half = frequencies.len();
         let angle = |p: usize, i: usize| p as f64 * frequencies[i];
         let table = |function: fn(f64) -> f64| -> Result<Tensor> {
             let numbers: Vec<f64> = (0..positions * half).map(|n| function(angle(n / half, n % half))).collect();
-            Tensor::from_vec(numbers, (positions, half), device)?.to_dtype(number_type)
+            Tensor::from_vec(numbers, (positions, half), device)?.to_dtype(dtype)
         };
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
@@ -270,33 +270,33 @@ mod gpu {
     }
 
     pub(super) fn forward(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
-        let (device, number_type) = (device(packed)?, packed.dtype());
-        let output = empty(packed.shape(), number_type, device)?;
+        let (device, dtype) = (device(packed)?, packed.dtype());
+        let output = empty(packed.shape(), dtype, device)?;
         let (grid, count) = grid(packed, context.heads);
         let [query_norm, key_norm] = norms(packed, context)?;
         let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([Argument::Long(count), float(context.epsilon)]);
-        launch(device, &MODULE, "query_key_rope", Some(number_type), grid, &arguments)?;
+        launch(device, &MODULE, "query_key_rope", Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 
     pub(super) fn backward(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
-        let (device, number_type) = (device(packed)?, packed.dtype());
+        let (device, dtype) = (device(packed)?, packed.dtype());
         check_gradient(gradient, packed)?;
-        let output = empty(packed.shape(), number_type, device)?;
+        let output = empty(packed.shape(), dtype, device)?;
         let (grid, count) = grid(packed, context.heads);
         let [query_norm, key_norm] = norms(packed, context)?;
         let mut arguments = vec![at(gradient)?, at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([Argument::Long(count), float(context.epsilon)]);
-        launch(device, &MODULE, "query_key_rope_backward", Some(number_type), grid, &arguments)?;
+        launch(device, &MODULE, "query_key_rope_backward", Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 
     pub(super) fn backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
         let packed_gradient = backward(gradient, packed, context)?;
-        let (device, number_type, dimension) = (device(packed)?, packed.dtype(), context.heads.dimension);
+        let (device, dtype, dimension) = (device(packed)?, packed.dtype(), context.heads.dimension);
         let rows = packed.dims2()?.0;
         let heads = rows * context.heads.query.max(context.heads.key_value);
         if context.norms.is_none() || heads == 0 {
@@ -310,7 +310,7 @@ mod gpu {
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([Argument::Long(rows as u64), Argument::Long(heads_a_part), float(context.epsilon)]);
         let grid = Grid { blocks: (parts, 2, 1), threads: WARPS * 32, shared_bytes: WARPS * dimension * size_of::<f32>() };
-        launch(device, &MODULE, "norm_parts", Some(number_type), grid, &arguments)?;
+        launch(device, &MODULE, "norm_parts", Some(dtype), grid, &arguments)?;
         let sums = empty(2 * dimension, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
         launch(device, &MODULE, "norm_sums", None, Grid::rows((2 * dimension).div_ceil(32), 256), &arguments)?;

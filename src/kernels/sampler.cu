@@ -33,7 +33,7 @@ struct Weigher {
   __device__ __forceinline__ double weight(float logit) const { return (double)exponential(shifted(logit)); }
 };
 
-struct Drawn {
+struct SampledToken {
   uint32_t token;
   float log_prob;
 };
@@ -105,7 +105,7 @@ __device__ uint32_t invert(const Weigher &weigher, const double *sums, int tiles
 }
 
 // All threads of the block take part; the result stands in warp 0. Dynamic shared memory: a double a tile.
-__device__ Drawn draw(const float *row, int vocabulary, double temperature, double uniform) {
+__device__ SampledToken draw(const float *row, int vocabulary, double temperature, double uniform) {
   extern __shared__ double sums[];
   __shared__ uint32_t likeliest;
   const bool greedy = temperature == 0.0, wide = rows_aligned<4>(vocabulary, row);
@@ -143,7 +143,7 @@ __device__ Drawn draw(const float *row, int vocabulary, double temperature, doub
 
 extern "C" __global__ void sample(const float *logits, const double *uniforms, uint32_t *token_ids, float *log_probs, int vocabulary,
                                   double temperature) {
-  const Drawn drawn = draw(logits + (size_t)blockIdx.x * vocabulary, vocabulary, temperature, uniforms[blockIdx.x]);
+  const SampledToken drawn = draw(logits + (size_t)blockIdx.x * vocabulary, vocabulary, temperature, uniforms[blockIdx.x]);
   if (threadIdx.x > 0) return;
   token_ids[blockIdx.x] = drawn.token;
   log_probs[blockIdx.x] = drawn.log_prob;
@@ -163,7 +163,7 @@ extern "C" __global__ void sample_step(const float *logits, int vocabulary, doub
   uint32_t *row = rows + index * 4;
   const uint32_t slot = row[0], position = lengths[slot];
   const uint32_t *place = places + index * 3;
-  const Drawn drawn =
+  const SampledToken drawn =
       draw(logits + index * vocabulary, vocabulary, temperature, uniform(seed, {place[0], place[1], place[2], position}));
   if (threadIdx.x > 0) return;
   if (position >= (uint32_t)most) {

@@ -9,7 +9,7 @@ use super::real::vectorised;
 
 /// A drawn token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Drawn {
+pub struct SampledToken {
     pub token_id: u32,
     /// `log softmax(logits / temperature)[token_id]`.
     pub log_prob: f32,
@@ -19,7 +19,7 @@ pub struct Drawn {
 ///
 /// # Errors
 /// When a row's logits are not finite.
-pub fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<Drawn>> {
+pub fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
         return gpu::sample_tokens(logits, temperature, uniforms);
@@ -95,7 +95,7 @@ pub fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleSta
 /// Probabilities are summed in blocks of this many, so that finding the drawn token reads few of them.
 const BLOCK: usize = 64;
 
-fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<Drawn>> {
+fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
     let (rows, vocabulary) = logits.dims2()?;
     if rows != uniforms.len() {
         bail!("{} random numbers for {rows} rows", uniforms.len())
@@ -125,7 +125,7 @@ fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<
         let token =
             if greedy { scaled.iter().position(|&s| s == largest).unwrap_or(0) } else { invert(&weights, &blocks, uniform * total) };
         let log_prob = (scaled[token] - largest).double() - total.ln();
-        drawn.push(Drawn { token_id: token as u32, log_prob: log_prob as f32 });
+        drawn.push(SampledToken { token_id: token as u32, log_prob: log_prob as f32 });
     }
     Ok(drawn)
 }
@@ -159,7 +159,7 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::{Drawn, SampleSettings, SampleState};
+    use super::{SampleSettings, SampleState, SampledToken};
     use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
 
     static MODULE: Module = module!("sampler");
@@ -180,7 +180,7 @@ mod gpu {
         Ok((rows, vocabulary))
     }
 
-    pub(super) fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<Drawn>> {
+    pub(super) fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
         let (rows, vocabulary) = dimensions(logits)?;
         if rows != uniforms.len() {
             bail!("{} random numbers for {rows} rows", uniforms.len())
@@ -197,7 +197,7 @@ mod gpu {
         if token_ids.contains(&u32::MAX) {
             bail!("the model's logits are not finite")
         }
-        Ok(token_ids.into_iter().zip(log_probs).map(|(token_id, log_prob)| Drawn { token_id, log_prob }).collect())
+        Ok(token_ids.into_iter().zip(log_probs).map(|(token_id, log_prob)| SampledToken { token_id, log_prob }).collect())
     }
 
     pub(super) fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleState) -> Result<()> {
@@ -215,9 +215,9 @@ mod gpu {
             ("lengths", &state.lengths, DType::U32, &[slots]),
             ("stop_ids", &settings.stop_ids, DType::U32, &[settings.stop_ids.elem_count()]),
         ];
-        for (name, tensor, number_type, dims) in expected {
-            if tensor.dtype() != number_type || tensor.dims() != dims {
-                bail!("{name} is {:?} {:?}, not {number_type:?} {dims:?}", tensor.dtype(), tensor.shape())
+        for (name, tensor, dtype, dims) in expected {
+            if tensor.dtype() != dtype || tensor.dims() != dims {
+                bail!("{name} is {:?} {:?}, not {dtype:?} {dims:?}", tensor.dtype(), tensor.shape())
             }
         }
         let arguments = [

@@ -75,29 +75,29 @@ mod gpu {
     static MODULE: Module = module!("swiglu");
 
     /// A row, by shares of 16 bytes a thread.
-    fn grid(rows: usize, width: usize, number_type: DType) -> Grid {
-        let threads = (width * number_type.size_in_bytes()).div_ceil(16);
+    fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
+        let threads = (width * dtype.size_in_bytes()).div_ceil(16);
         Grid { blocks: (rows, threads.div_ceil(256), 1), threads: threads.next_multiple_of(32).min(256), shared_bytes: 0 }
     }
 
     pub(super) fn forward(gate_up: &Tensor) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
-        let (device, number_type, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
-        let output = empty((rows, width), number_type, device)?;
+        let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
+        let output = empty((rows, width), dtype, device)?;
         let arguments = [at(gate_up)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "swiglu", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        launch(device, &MODULE, "swiglu", Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 
     pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
-        let (device, number_type, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
-        if gradient.dims2()? != (rows, width) || gradient.dtype() != number_type {
-            bail!("a gradient of {:?} {:?} for {number_type:?} {:?}", gradient.dtype(), gradient.shape(), gate_up.shape())
+        let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
+        if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
+            bail!("a gradient of {:?} {:?} for {dtype:?} {:?}", gradient.dtype(), gradient.shape(), gate_up.shape())
         }
-        let output = empty((rows, double), number_type, device)?;
+        let output = empty((rows, double), dtype, device)?;
         let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "swiglu_backward", Some(number_type), grid(rows, width, number_type), &arguments)?;
+        launch(device, &MODULE, "swiglu_backward", Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 }

@@ -15,15 +15,15 @@ impl Uploader {
     ///
     /// # Errors
     /// When the device has no room, or the copy fails.
-    pub fn tensor(&self, bytes: &[u8], number_type: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
+    pub fn tensor(&self, bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device
             && bytes.len() >= gpu::LEAST_BYTES
-            && matches!(number_type, DType::BF16 | DType::F32)
+            && matches!(dtype, DType::BF16 | DType::F32)
         {
-            return gpu::tensor(self, bytes, number_type, shape, device);
+            return gpu::tensor(self, bytes, dtype, shape, device);
         }
-        Tensor::from_raw_buffer(bytes, number_type, shape, device)
+        Tensor::from_raw_buffer(bytes, dtype, shape, device)
     }
 }
 
@@ -49,10 +49,10 @@ mod gpu {
     /// Page-locked memory of one thread.
     pub(super) type Stage = HostBuffer;
 
-    pub(super) fn tensor(uploader: &Uploader, bytes: &[u8], number_type: DType, shape: &[usize], device: &CudaDevice) -> Result<Tensor> {
-        let target = empty(shape, number_type, device)?;
-        if bytes.len() != target.elem_count() * number_type.size_in_bytes() {
-            bail!("{} bytes for a tensor of shape {shape:?} and dtype {number_type:?}", bytes.len())
+    pub(super) fn tensor(uploader: &Uploader, bytes: &[u8], dtype: DType, shape: &[usize], device: &CudaDevice) -> Result<Tensor> {
+        let target = empty(shape, dtype, device)?;
+        if bytes.len() != target.elem_count() * dtype.size_in_bytes() {
+            bail!("{} bytes for a tensor of shape {shape:?} and dtype {dtype:?}", bytes.len())
         }
         let mut stages = uploader.stages.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);

@@ -45,7 +45,7 @@ enum Saved {
 }
 
 impl Decoder {
-    /// Puts a model together on `device`, in `number_type`; `seed` draws fresh adapters.
+    /// Puts a model together on `device`, in `dtype`; `seed` draws fresh adapters.
     ///
     /// # Errors
     /// Weights that lack a tensor or hold one of another shape, or a failed tensor operation.
@@ -54,10 +54,10 @@ impl Decoder {
         weights: &Weights,
         trainable: Trainable,
         seed: u64,
-        number_type: DType,
+        dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        let assembly = ModelLoader { config, weights, trainable, number_type, device };
+        let assembly = ModelLoader { config, weights, trainable, dtype, device };
         let parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
         let (embedding, embedding_range) = assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
@@ -71,7 +71,7 @@ impl Decoder {
             layers: (0..config.num_hidden_layers).map(|index| assembly.layer(index, &parameters)).collect::<std::result::Result<_, _>>()?,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
-            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(number_type), device)?,
+            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(dtype), device)?,
             config: config.clone(),
             device: device.clone(),
             parameters,
@@ -100,7 +100,7 @@ impl Decoder {
     }
 
     /// What weights and activations are numbers of; what is trained is kept in f32 beside bf16.
-    pub fn number_type(&self) -> DType {
+    pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
     }
 
@@ -188,7 +188,7 @@ impl Decoder {
         Ok((caches, self.norm(&hidden)?))
     }
 
-    /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`, in the model's number type.
+    /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`, in the model's dtype.
     pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
         let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
         for (index, layer) in self.layers.iter().enumerate() {

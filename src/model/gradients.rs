@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::Parameters;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::norm;
-use crate::kernels::matmul::add_product;
+use crate::kernels::matmul::matmul_add;
 
 /// Sums of gradients over the micro-batches seen so far.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ impl Gradients {
     }
 
     /// Adds `scale * left x right`, which has the tensor's shape, at its place: a weight's gradient without a tensor of its own.
-    pub(super) fn add_product(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
+    pub(super) fn matmul_add(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
         let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
-        add_product(&target, left, right, scale)
+        matmul_add(&target, left, right, scale)
     }
 
     /// Adds another buffer.

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::adapter::{AdapterSet, Adapters};
 use super::gradients::Gradients;
 use crate::kernels::bias::add_bias;
-use crate::kernels::matmul::product;
+use crate::kernels::matmul::matmul;
 
 /// What is added to every row of a result.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Linear {
 impl Linear {
     /// `x`: [rows, inputs] -> [rows, outputs].
     pub(super) fn forward(&self, x: &Tensor, adapters: Adapters) -> Result<Tensor> {
-        let mut y = product(x, &self.weight.t()?)?;
+        let mut y = matmul(x, &self.weight.t()?)?;
         if let Some(bias) = &self.bias {
             y = add_bias(y, &bias.vector)?;
         }
@@ -66,12 +66,12 @@ impl Linear {
     /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here, returns the input's.
     pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         if let Some(range) = &self.trained {
-            gradients.add_product(range, &gradient.t()?, x, 1.0)?;
+            gradients.matmul_add(range, &gradient.t()?, x, 1.0)?;
         }
         if let Some(range) = self.bias.as_ref().and_then(|bias| bias.trained.as_ref()) {
             gradients.add(range, &gradient.sum(0)?)?;
         }
-        let x_gradient = product(gradient, &self.weight)?;
+        let x_gradient = matmul(gradient, &self.weight)?;
         if let Some(set) = &self.adapters {
             set.backward(gradient, x, &x_gradient, gradients)?;
         }

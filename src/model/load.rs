@@ -18,7 +18,7 @@ pub(super) struct ModelLoader<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
     pub(super) trainable: Trainable,
-    pub(super) number_type: DType,
+    pub(super) dtype: DType,
     pub(super) device: &'a Device,
 }
 
@@ -85,11 +85,11 @@ impl ModelLoader<'_> {
             Trainable::Frozen => Vec::new(),
             Trainable::Full => tensor_names(self.config)
                 .into_iter()
-                .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.number_type, self.device)?)))
+                .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.dtype, self.device)?)))
                 .collect::<Result<_, ModelError>>()?,
             Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
         };
-        Ok(Parameters::new(tensors, self.number_type, self.device)?)
+        Ok(Parameters::new(tensors, self.dtype, self.device)?)
     }
 
     pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {
@@ -127,7 +127,7 @@ impl ModelLoader<'_> {
         if let Some((view, range)) = parameters.view(names)? {
             return Ok((view, Some(range)));
         }
-        let parts = names.iter().zip(shapes).map(|(name, shape)| self.weights.get(name, shape, self.number_type, self.device));
+        let parts = names.iter().zip(shapes).map(|(name, shape)| self.weights.get(name, shape, self.dtype, self.device));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         Ok((if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? }, None))
     }
@@ -156,16 +156,16 @@ impl ModelLoader<'_> {
             let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();
             parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
         };
-        let (down, down_range) = view(parts, "A")?;
+        let (a, a_range) = view(parts, "A")?;
         let mut column = 0;
         let part = |part: &&str| {
-            let (up, up_range) = view(&[*part], "B")?;
+            let (b, b_range) = view(&[*part], "B")?;
             let columns = column..column + self.shape(part)[0];
             column = columns.end;
-            Ok(AdapterPart { columns, up, up_range })
+            Ok(AdapterPart { columns, b, b_range })
         };
         let parts = parts.iter().map(part).collect::<Result<Vec<_>, ModelError>>()?;
-        Ok(Some(AdapterSet { down, down_range, parts, rank, scale: alpha / rank as f64 }))
+        Ok(Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64 }))
     }
 
     /// [outputs, inputs] of a layer's matrix.

@@ -22,8 +22,8 @@ pub enum Trainable {
 
 /// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model computes in bf16, else what it computes
 /// in (f64 in gradient checks).
-pub(super) fn exact_type(number_type: DType) -> DType {
-    if number_type == DType::BF16 { DType::F32 } else { number_type }
+pub(super) fn exact_type(dtype: DType) -> DType {
+    if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
 
 /// One trained tensor's place in the flat buffer.
@@ -53,10 +53,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Lays the tensors end to end, as exact numbers. `number_type`: what the model computes in; where that is bf16, a copy in bf16 stands beside the flat
+    /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy in bf16 stands beside the flat
     /// buffer.
-    pub fn new(tensors: Vec<(String, Tensor)>, number_type: DType, device: &Device) -> Result<Self> {
-        let kept = exact_type(number_type);
+    pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
+        let kept = exact_type(dtype);
         let mut slots = Vec::with_capacity(tensors.len());
         let mut pieces = Vec::with_capacity(tensors.len());
         let mut offset = 0;
@@ -66,7 +66,7 @@ impl Parameters {
             pieces.push(tensor.to_device(device)?.to_dtype(kept)?.flatten_all()?);
         }
         let flat = if pieces.is_empty() { Tensor::zeros(0, kept, device)? } else { Tensor::cat(&pieces, 0)? };
-        let working = if kept == number_type || slots.is_empty() { None } else { Some(flat.to_dtype(number_type)?) };
+        let working = if kept == dtype || slots.is_empty() { None } else { Some(flat.to_dtype(dtype)?) };
         Ok(Self { flat, working, slots })
     }
 

@@ -1,4 +1,4 @@
-//! A checkpoint's tensors under their Hugging Face names, each made when it is asked for: on the device and in the number type that it is wanted in.
+//! A checkpoint's tensors under their Hugging Face names, each made when it is asked for: on the device and in the dtype that it is wanted in.
 
 mod files;
 mod load_progress;
@@ -54,27 +54,27 @@ impl Weights {
         Self { origin: Origin::Fresh(Arc::new(Fresh::new(config, seed))), source: "fresh weights".to_owned() }
     }
 
-    /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and rounded to the number type that W is
+    /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and rounded to the dtype that W is
     /// stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs, rank] under PEFT's names.
     pub fn merging(self, adapters: HashMap<String, Tensor>, scale: f64, source: &str) -> Self {
         Self { origin: Origin::Merged(Arc::new(Merge { base: self, adapters, scale })), source: source.to_owned() }
     }
 
     /// The element type in which `name` is stored; None when there is no such tensor.
-    pub fn number_type(&self, name: &str) -> Option<DType> {
+    pub fn dtype(&self, name: &str) -> Option<DType> {
         match &self.origin {
-            Origin::Files(files) => files.number_type(name),
+            Origin::Files(files) => files.dtype(name),
             Origin::Memory(tensors) => tensors.get(name).map(Tensor::dtype),
             Origin::Fresh(fresh) => fresh.has(name).then_some(DType::F32),
-            Origin::Merged(merge) => merge.base.number_type(name),
+            Origin::Merged(merge) => merge.base.dtype(name),
         }
     }
 
-    /// The tensor `name`, which must have `shape`, in `number_type` on `device`. What is stored otherwise is converted there.
+    /// The tensor `name`, which must have `shape`, in `dtype` on `device`. What is stored otherwise is converted there.
     ///
     /// # Errors
     /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
-    pub fn get(&self, name: &str, shape: &[usize], number_type: DType, device: &Device) -> Result<Tensor, ModelError> {
+    pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
         let found = self.shape(name).ok_or_else(|| {
             ModelError::Weights(format!("{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture", self.source))
         })?;
@@ -82,21 +82,21 @@ impl Weights {
             return Err(ModelError::Weights(format!("{}: `{name}` has shape {found:?}, config.json asks for {shape:?}", self.source)));
         }
         match &self.origin {
-            Origin::Files(files) => files.get(name, number_type, device),
-            Origin::Memory(tensors) => Ok(tensors[name].to_device(device)?.to_dtype(number_type)?.contiguous()?),
-            Origin::Fresh(fresh) => Ok(fresh.get(name, number_type, device)?),
-            Origin::Merged(merge) => merge.get(name, shape, number_type, device),
+            Origin::Files(files) => files.get(name, dtype, device),
+            Origin::Memory(tensors) => Ok(tensors[name].to_device(device)?.to_dtype(dtype)?.contiguous()?),
+            Origin::Fresh(fresh) => Ok(fresh.get(name, dtype, device)?),
+            Origin::Merged(merge) => merge.get(name, shape, dtype, device),
         }
     }
 
-    /// Every tensor of the model on the CPU, in the number type that it is stored in.
+    /// Every tensor of the model on the CPU, in the dtype that it is stored in.
     ///
     /// # Errors
     /// As [`Weights::get`].
     pub fn stored(&self, config: &ModelConfig) -> Result<Vec<(String, Tensor)>, ModelError> {
         let stored = |(name, shape): (String, Vec<usize>)| {
-            let number_type = self.number_type(&name).unwrap_or(DType::F32);
-            let tensor = self.get(&name, &shape, number_type, &Device::Cpu)?;
+            let dtype = self.dtype(&name).unwrap_or(DType::F32);
+            let tensor = self.get(&name, &shape, dtype, &Device::Cpu)?;
             Ok((name, tensor))
         };
         tensor_names(config).into_iter().map(stored).collect()
@@ -196,7 +196,7 @@ mod tests {
         let weights = Weights::open(&source).unwrap();
         assert_eq!(numbers(&weights.get("x", &[2, 3], DType::F32, &Device::Cpu).unwrap()), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(weights.get("y", &[4], DType::BF16, &Device::Cpu).unwrap().dtype(), DType::BF16);
-        assert_eq!((weights.number_type("x"), weights.number_type("absent")), (Some(DType::BF16), None));
+        assert_eq!((weights.dtype("x"), weights.dtype("absent")), (Some(DType::BF16), None));
         let refused = |name: &str, shape: &[usize], expected: &str| {
             let message = weights.get(name, shape, DType::F32, &Device::Cpu).unwrap_err().to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
@@ -229,6 +229,6 @@ mod tests {
         // 1 + 0.0005 is 1 in bf16.
         assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);
         assert_eq!(get(&names[1]), numbers(&plain));
-        assert_eq!(weights.number_type(&names[0]), Some(DType::BF16));
+        assert_eq!(weights.dtype(&names[0]), Some(DType::BF16));
     }
 }

@@ -1,4 +1,4 @@
-//! "Can it learn": from groups that the base drew, what share of them would teach, and what that says in words.
+//! "Can it learn": from groups of the base, what share of them are informative, and what that says in words.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,9 +7,9 @@ use crate::format::percent_short;
 use crate::score::FailureClass;
 use crate::statistics::wilson;
 
-/// Below this share of informative groups training hardly moves: of ten groups drawn, nine are paid for and teach nothing.
+/// Below this share of informative groups training hardly moves: of ten groups sampled, nine are paid for and give no gradient.
 const LEAST_INFORMATIVE: f64 = 0.10;
-/// From this share of valid completions on there is little left to teach, and only the rare failures do.
+/// From this share of valid completions on there is little left to learn, and only the rare failures do.
 const MOSTLY_VALID: f64 = 0.95;
 /// More truncated completions than this and the limit, not the model, decides rewards: half a JSON text is unparsable, whatever it would have become.
 const MOST_TRUNCATED: f64 = 0.05;
@@ -38,7 +38,7 @@ pub struct Signal {
     pub groups: Vec<GroupOutcome>,
     /// Completions by tier, in the order of [`crate::score::Tier::ALL`].
     pub tiers: [usize; 3],
-    /// Completions cut at the token limit.
+    /// Completions truncated at the token limit.
     pub truncated: usize,
     /// Failed completions by class, in the order of [`FailureClass::ALL`].
     pub failures: [usize; 11],
@@ -50,7 +50,7 @@ pub struct SignalSettings {
     /// Completions in a group.
     pub completions_per_prompt: usize,
     pub prompt_groups_per_step: usize,
-    /// Where completions are cut.
+    /// Where completions are truncated.
     pub max_completion_tokens: usize,
 }
 
@@ -99,14 +99,14 @@ pub struct TierShares {
     pub valid: f64,
 }
 
-/// An estimate for a group size that was not drawn.
+/// An estimate for a group size that was not sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OtherGroupSize {
     /// Completions in a group.
     pub completions_per_prompt: usize,
     /// Mean over the prompts of the chance that such a group is mixed.
     pub informative: f64,
-    /// Whether that is the most it can be: so for groups larger than those drawn.
+    /// Whether that is the most it can be: so for groups larger than those sampled.
     pub is_bound: bool,
 }
 
@@ -134,7 +134,7 @@ pub struct SignalReport {
     pub other_group_sizes: Vec<OtherGroupSize>,
     /// Completions by tier.
     pub tiers: TierShares,
-    /// Share of completions cut at the limit.
+    /// Share of completions truncated at the limit.
     pub truncated: f64,
     /// Share of completions whose reasoning reached the scorer.
     pub think_leaks: f64,
@@ -190,20 +190,20 @@ fn other_sizes(size: usize) -> Vec<usize> {
 
 /// The share of groups of `size` that would be mixed, each prompt for itself: prompts differ, and a pooled rate overstates it.
 ///
-/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size drawn, p^G is estimated without bias by the share
-/// of the drawn completions' subsets of that size which are all alike. Beyond it, the mean chance of being alike is carried on at the rate of its last
+/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size sampled, p^G is estimated without bias by the share
+/// of the sampled completions' subsets of that size which are all alike. Beyond it, the mean chance of being alike is carried on at the rate of its last
 /// two sizes; it falls ever more slowly with the size, so the result for a larger group is a bound from above, and the counted share one from below.
 fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
-    let drawn = signal.groups.iter().map(|group| group.rewards.len()).max().unwrap_or(0);
-    let alike = if drawn == 0 {
+    let sampled = signal.groups.iter().map(|group| group.rewards.len()).max().unwrap_or(0);
+    let alike = if sampled == 0 {
         1.0
-    } else if size <= drawn {
+    } else if size <= sampled {
         alike(signal, size)
     } else {
-        let (last, before) = (alike(signal, drawn), alike(signal, drawn.saturating_sub(1)));
-        last * (last / before.max(f64::MIN_POSITIVE)).powi((size - drawn) as i32)
+        let (last, before) = (alike(signal, sampled), alike(signal, sampled.saturating_sub(1)));
+        last * (last / before.max(f64::MIN_POSITIVE)).powi((size - sampled) as i32)
     };
-    OtherGroupSize { completions_per_prompt: size, informative: (1.0 - alike).clamp(0.0, 1.0), is_bound: size > drawn }
+    OtherGroupSize { completions_per_prompt: size, informative: (1.0 - alike).clamp(0.0, 1.0), is_bound: size > sampled }
 }
 
 /// Mean over the prompts of the share of subsets of `size` completions whose rewards are all equal.
@@ -421,14 +421,14 @@ mod tests {
     /// Over every possible outcome of one prompt's draw, weighted by its chance, the estimate is 1 - p^G - (1-p)^G.
     #[test]
     fn the_estimate_for_a_smaller_group_has_no_bias() {
-        let (p, drawn): (f64, usize) = (0.62, 8);
-        for size in 2..=drawn {
+        let (p, sampled): (f64, usize) = (0.62, 8);
+        for size in 2..=sampled {
             let expected = crate::statistics::informative_probability(p, size as u32);
-            let mean: f64 = (0..=drawn)
+            let mean: f64 = (0..=sampled)
                 .map(|good| {
-                    let rewards = [vec![1.0; good], vec![0.0; drawn - good]].concat();
-                    let choices: f64 = (0..good).map(|i| (drawn - i) as f64 / (i + 1) as f64).product();
-                    let chance = choices * p.powi(good as i32) * (1.0 - p).powi((drawn - good) as i32);
+                    let rewards = [vec![1.0; good], vec![0.0; sampled - good]].concat();
+                    let choices: f64 = (0..good).map(|i| (sampled - i) as f64 / (i + 1) as f64).product();
+                    let chance = choices * p.powi(good as i32) * (1.0 - p).powi((sampled - good) as i32);
                     let group = GroupOutcome { prompt_id: String::new(), rewards, signal: GroupSignal::Mixed };
                     chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
                 })

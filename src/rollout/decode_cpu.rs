@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor, bail};
 
 use super::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows, append_keys_values, decode_attention};
-use crate::kernels::philox::{Place, uniform};
-use crate::kernels::sampler::{Drawn, sample_tokens};
+use crate::kernels::philox::{SampleKey, uniform};
+use crate::kernels::sampler::{SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
 
 /// A completion being written.
@@ -51,10 +51,10 @@ pub(super) fn decode(
     let mut ended = Vec::with_capacity(rows.len());
     loop {
         threads.check()?;
-        let drawn = draw(&logits, &rows, requests, sampling)?;
-        for (row, drawn) in rows.iter_mut().zip(drawn) {
-            row.completion.token_ids.push(drawn.token_id);
-            row.completion.log_probs.push(drawn.log_prob);
+        let tokens = sample(&logits, &rows, requests, sampling)?;
+        for (row, token) in rows.iter_mut().zip(tokens) {
+            row.completion.token_ids.push(token.token_id);
+            row.completion.log_probs.push(token.log_prob);
         }
         ended.extend(rows.extract_if(.., |row| has_ended(row, sampling)));
         if rows.is_empty() {
@@ -111,13 +111,13 @@ pub(super) fn prefill_batch(requests: &[Request]) -> (PackedBatch, Vec<(usize, u
     (batch, prefixes, last_rows)
 }
 
-fn draw(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampling) -> Result<Vec<Drawn>> {
+fn sample(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampling) -> Result<Vec<SampledToken>> {
     let uniforms: Vec<f64> = rows
         .iter()
         .map(|row| {
             let position = row.completion.token_ids.len() as u32;
             let request = &requests[row.request];
-            uniform(sampling.seed, Place { step: request.step, prompt: request.prompt_number, sample: row.sample, position })
+            uniform(sampling.seed, SampleKey { step: request.step, prompt: request.prompt_number, sample: row.sample, position })
         })
         .collect();
     sample_tokens(logits, sampling.temperature, &uniforms)

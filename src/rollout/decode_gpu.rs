@@ -17,7 +17,7 @@ const FEWEST_ROWS_TO_SHRINK: usize = 32;
 
 /// How many rows to decode together.
 pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
-    gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.number_type().size_in_bytes())
+    gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.dtype().size_in_bytes())
 }
 
 /// The completions of each request, in order. `threads` may call the work off whenever the host looks.
@@ -52,7 +52,7 @@ pub(super) fn decode(
         max_completion_tokens: sampling.max_completion_tokens,
     };
     let state = first_state(model, &rows, &prefixes, sampling)?;
-    let mut work = Work { model, adapters, caches, settings, state, ended: vec![0; rows.len()] };
+    let mut work = DecodeBatch { model, adapters, caches, settings, state, ended: vec![0; rows.len()] };
     sample_step(&logits, &work.settings, &work.state)?;
     drop(logits);
     work.run(sampling.max_completion_tokens - 1, threads)?;
@@ -60,7 +60,7 @@ pub(super) fn decode(
 }
 
 /// Everything that a decode step reads and writes.
-struct Work<'a> {
+struct DecodeBatch<'a> {
     model: &'a Decoder,
     adapters: Adapters,
     caches: KvCache,
@@ -87,7 +87,7 @@ fn first_state(model: &Decoder, places: &[[u32; 3]], prefixes: &[(usize, usize)]
     })
 }
 
-impl Work<'_> {
+impl DecodeBatch<'_> {
     /// At most `steps` more tokens a row.
     fn run(&mut self, steps: usize, threads: &ThreadPool) -> Result<()> {
         let mut left = steps;

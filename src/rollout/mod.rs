@@ -3,13 +3,16 @@
 mod decode_cpu; // some prompts decoded together
 #[cfg(feature = "cuda")]
 mod decode_gpu; // a rollout's rows decoded together on a GPU
+mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
 use candle_core::Result;
 
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
+use crate::text::Tokenizer;
 
+pub use scored::{RolloutContext, ScoredCompletion, signal_of};
 pub use thread_pool::ThreadPool;
 
 /// A prompt, and how many completions of it are wanted.
@@ -25,7 +28,7 @@ pub struct Request {
     pub samples: usize,
 }
 
-/// How completions are drawn. There is no top-p and no top-k: what is trained on must come from the model's own distribution.
+/// How completions are sampled. There is no top-p and no top-k: what is trained on must come from the model's own distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by this; 0 takes the likeliest token.
@@ -36,6 +39,13 @@ pub struct Sampling {
     pub stop_ids: Vec<u32>,
     /// With a request's step and prompt number, the sample's number and the position, decides every random number.
     pub seed: u64,
+}
+
+impl Sampling {
+    /// Completions end at the tokenizer's stop tokens.
+    pub fn new(tokenizer: &Tokenizer, temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
+        Self { temperature, max_completion_tokens, stop_ids: tokenizer.stop_ids().to_vec(), seed }
+    }
 }
 
 /// Why a completion ended.
@@ -58,12 +68,12 @@ impl StopReason {
     }
 }
 
-/// One completion as it was drawn.
+/// One completion as it was sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
     /// The tokens, the stop token included.
     pub token_ids: Vec<u32>,
-    /// The log-probability of each under the distribution it was drawn from, nats.
+    /// The log-probability of each under the distribution it was sampled from, nats.
     pub log_probs: Vec<f32>,
     /// Why it ended.
     pub stop: StopReason,
@@ -72,7 +82,7 @@ pub struct Completion {
 /// The completions of each request, in order.
 ///
 /// # Errors
-/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was called off.
+/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was cancelled.
 pub fn generate(
     model: &Decoder,
     adapters: Adapters,

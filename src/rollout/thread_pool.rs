@@ -2,24 +2,26 @@
 
 use std::fmt;
 
-use candle_core::{Error, Result, bail};
+use candle_core::{Error, Result};
 use rayon::prelude::*;
 
 use crate::kernels::device::Engine;
 
 /// A pool of worker threads for shards of a rollout and micro-batches of an update. Each piece of work runs on one thread from start to end. Work that
-/// is wanted no more can be called off in the middle.
+/// is wanted no more can be cancelled in the middle.
 pub struct ThreadPool {
     /// None: everything on the calling thread.
     pool: Option<rayon::ThreadPool>,
-    called_off: Option<CalledOff>,
+    is_cancelled: Option<IsCancelled>,
 }
 
 /// Says that the work is wanted no more; asked often, from several threads.
-type CalledOff = Box<dyn Fn() -> bool + Send + Sync>;
+type IsCancelled = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The words of the error that work ends with once it was called off.
-const CALLED_OFF: &str = "cancelled";
+/// What work ends with once it was cancelled.
+#[derive(Debug, thiserror::Error)]
+#[error("cancelled")]
+struct Cancelled;
 
 /// A deep model's drop and recursion are modest, but tapes in tests are not.
 const STACK_BYTES: usize = 64 << 20;
@@ -29,29 +31,34 @@ impl ThreadPool {
     pub fn new(count: usize) -> Result<Self> {
         let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK_BYTES).build().map_err(Error::wrap)?;
-        Ok(Self { pool: Some(pool), called_off: None })
+        Ok(Self { pool: Some(pool), is_cancelled: None })
     }
 
     /// For an engine: a GPU's work is started by the calling thread alone, one piece after the other.
     pub fn of_engine(engine: &Engine, count: usize) -> Result<Self> {
-        if engine.device.is_cpu() { Self::new(count) } else { Ok(Self { pool: None, called_off: None }) }
+        if engine.device.is_cpu() { Self::new(count) } else { Ok(Self { pool: None, is_cancelled: None }) }
     }
 
-    /// Work ends with an error soon after `called_off` says so: within a decode step, a micro-batch or a prompt's prefill.
+    /// Work ends with an error soon after `is_cancelled` says so: within a decode step, a micro-batch or a prompt's prefill.
     #[must_use]
-    pub fn until(self, called_off: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { called_off: Some(Box::new(called_off)), ..self }
+    pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
     }
 
-    /// Whether an error, by its words, is that of work that was called off.
-    pub fn is_called_off(error: &str) -> bool {
-        error.contains(CALLED_OFF)
+    /// Whether an error is that of work that was cancelled.
+    pub fn is_cancellation(error: &Error) -> bool {
+        match error {
+            Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<Cancelled>()),
+            Error::Context { inner, .. } | Error::WithBacktrace { inner, .. } => Self::is_cancellation(inner),
+            _ => false,
+        }
     }
 
-    /// An error once the work was called off; to be asked between its pieces.
+    /// An error once the work was cancelled; to be asked between its pieces.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.called_off.as_ref().is_some_and(|called_off| called_off()) {
-            bail!("{CALLED_OFF}")
+        if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
+            // Of candle's errors this one carries a typed cause.
+            return Err(Error::Io(std::io::Error::other(Cancelled)));
         }
         Ok(())
     }
@@ -73,7 +80,7 @@ impl ThreadPool {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Threads({}, cancellable: {})", self.count(), self.called_off.is_some())
+        write!(formatter, "Threads({}, cancellable: {})", self.count(), self.is_cancelled.is_some())
     }
 }
 
@@ -86,12 +93,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_that_was_called_off_is_not_begun() {
+    fn work_that_was_cancelled_is_not_begun() {
         let begun = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&begun);
         let threads = ThreadPool::new(1).unwrap().until(move || seen.load(Ordering::Relaxed) >= 3);
-        let error = threads.map(&[(); 10], |()| Ok(begun.fetch_add(1, Ordering::Relaxed))).unwrap_err().to_string();
-        assert!(ThreadPool::is_called_off(&error) && !ThreadPool::is_called_off("out of memory"), "{error}");
+        let error = threads.map(&[(); 10], |()| Ok(begun.fetch_add(1, Ordering::Relaxed))).unwrap_err();
+        assert!(ThreadPool::is_cancellation(&error) && !ThreadPool::is_cancellation(&Error::Msg(error.to_string())), "{error}");
         assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }

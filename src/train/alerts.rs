@@ -17,7 +17,7 @@ const WINDOW: usize = 5;
 const WINDOWED: [&str; 2] = ["tiers/valid", "exact"];
 /// Steps in a row without a mixed group.
 const EQUAL_STEPS: usize = 3;
-/// Share of cut completions above which the limit decides rewards.
+/// Share of truncated completions above which the limit decides rewards.
 const MOST_CLIPPED: f64 = 0.05;
 /// Share of zero-variance groups above which a KL term is the larger part of the work. A grade up from a warning at nine in ten.
 const MANY_EQUAL: f64 = 0.5;
@@ -276,14 +276,14 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
 }
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
-    let cut = mean(latest(history, WINDOW), "completions/clipped_ratio");
-    (cut > MOST_CLIPPED).then(|| Finding {
+    let truncated = mean(latest(history, WINDOW), "completions/clipped_ratio");
+    (truncated > MOST_CLIPPED).then(|| Finding {
         rule: "clipped_completions",
         level: "warning",
-        value: cut,
+        value: truncated,
         sentence: format!(
             "{} of the completions are truncated at {} tokens and scored as they are.",
-            percent_short(cut),
+            percent_short(truncated),
             config.max_completion_tokens
         ),
         suggestion: "Raise max_completion_tokens, or set overlong_masking = true.".to_owned(),
@@ -358,8 +358,8 @@ mod tests {
         expect(&run(&[], &[best, best, best, best, mixed]), &[(3, "all_best", "info", false), (5, "all_best", "info", true)]);
         let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
         expect(&run(&[], &[worst; 5]), &[(3, "all_worst", "warning", false)]);
-        let cut: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
-        expect(&run(&[], &[cut, &[]]), &[(1, "clipped_completions", "warning", false), (2, "clipped_completions", "warning", true)]);
+        let truncated: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
+        expect(&run(&[], &[truncated, &[]]), &[(1, "clipped_completions", "warning", false), (2, "clipped_completions", "warning", true)]);
         expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
         let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
         expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
@@ -369,8 +369,18 @@ mod tests {
 
     #[test]
     fn a_resumed_run_goes_on_with_what_stood() {
-        let cut = |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
-        let steps = [cut(0.0), cut(0.3), cut(0.3), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.0), cut(0.9)];
+        let truncated = |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
+        let steps = [
+            truncated(0.0),
+            truncated(0.3),
+            truncated(0.3),
+            truncated(0.0),
+            truncated(0.0),
+            truncated(0.0),
+            truncated(0.0),
+            truncated(0.0),
+            truncated(0.9),
+        ];
         let config = config(&[]);
         let told = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
             (from..steps.len()).flat_map(|at| alerts.observe(at as u64 + 1, &steps[at], &config)).collect()

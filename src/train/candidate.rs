@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::job::policy_settings;
-use super::measured_work::group;
 use super::setup::{PromptSets, device_name, fit_device, prompt_sets};
-use crate::advantage::group_signal;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
@@ -16,12 +14,12 @@ use crate::plan::{
     CPU_DECODE_ROWS, DataShape, GpuPlan, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
     memory_limit_bytes, training_operations,
 };
-use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
+use crate::rollout::{Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, ThreadPool, generate, signal_of};
 use crate::run::{Gpu, RunFolders};
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::task::Task;
 use crate::text::Tokenizer;
-use crate::update::{PolicyGroup, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
 /// What a configuration would train. Nothing of it is written anywhere.
 #[derive(Debug)]
@@ -62,7 +60,7 @@ impl Candidate {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
-        let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device)?;
+        let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device)?;
         Ok(Self {
             config: config.clone(),
             model_config: start.config,
@@ -105,7 +103,7 @@ impl Candidate {
         self.prompts.shape(&self.config)
     }
 
-    /// Times one small prefill, one small draw and one small gradient of the real model on real prompts; the mean completion length that it saw goes
+    /// Times one small prefill, one small rollout and one small gradient of the real model on real prompts; the mean completion length that it saw goes
     /// into the returned shape of the data.
     ///
     /// # Errors
@@ -121,14 +119,14 @@ impl Candidate {
             generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
         }
         let start = Instant::now();
-        let drawn = generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
-        let drawing = start.elapsed().as_secs_f64();
-        let lengths: Vec<usize> = drawn.iter().flatten().map(|completion| completion.token_ids.len()).collect();
+        let sampled = generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+        let sampling_seconds = start.elapsed().as_secs_f64();
+        let lengths: Vec<usize> = sampled.iter().flatten().map(|completion| completion.token_ids.len()).collect();
         let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
         data.least_completion_tokens = seen;
         // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe answer.
-        let is_cut = drawn.iter().flatten().any(|completion| completion.stop == StopReason::Length);
-        if !(is_cut && limit < self.config.max_completion_tokens) {
+        let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
+        if !(is_truncated && limit < self.config.max_completion_tokens) {
             data.mean_completion_tokens = seen;
         }
         let shape = ModelShape::of(&self.model_config);
@@ -137,13 +135,13 @@ impl Candidate {
         let tokens = lengths.iter().sum::<usize>() as f64;
         let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
         let decode_operations = shape.forward_operations(tokens, mean_prompt + seen / 2.0, tokens);
-        let training_per_second = self.measure_training(&requests, &drawn, mean_prompt, seen)?;
+        let training_per_second = self.measure_training(&requests, &sampled, mean_prompt, seen)?;
         let speed = Speed {
             prefill_per_second,
-            decode_per_second: decode_operations / (drawing - prefill_seconds).max(0.05 * drawing),
+            decode_per_second: decode_operations / (sampling_seconds - prefill_seconds).max(0.05 * sampling_seconds),
             training_per_second,
             bandwidth_bytes_per_second: None,
-            number_bytes: self.engine.number_type.size_in_bytes(),
+            number_bytes: self.engine.dtype.size_in_bytes(),
             decode_rows: self.decode_rows(),
         };
         Ok((speed, data))
@@ -155,17 +153,19 @@ impl Candidate {
     /// When a tensor operation fails or tokens cannot become text.
     pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
         let requests = self.requests(prompts, self.config.completions_per_prompt);
-        let drawn = generate(&self.model, Adapters::Off, &requests, &self.sampling(), &self.threads)?;
+        let context = RolloutContext {
+            engine: &self.engine,
+            model: &self.model,
+            adapters: Adapters::Off,
+            tokenizer: &self.tokenizer,
+            scorer: &self.scorer,
+            threads: &self.threads,
+        };
+        let rows: Vec<_> = requests.iter().map(|request| &self.prompts.train[request.prompt_number as usize].row).collect();
+        let groups = context.score(context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
         let mut signal = Signal::default();
-        for (request, completions) in requests.iter().zip(drawn) {
-            let row = &self.prompts.train[request.prompt_number as usize].row;
-            let mut rewards = Vec::with_capacity(completions.len());
-            let (mut all_max, mut all_min) = (true, true);
-            for completion in completions {
-                let score = self.scorer.score(&self.tokenizer.decode(&completion.token_ids, true)?, Some(row));
-                rewards.push(score.reward);
-                all_max &= score.is_max();
-                all_min &= score.is_min();
+        for (row, completions) in rows.into_iter().zip(groups) {
+            for ScoredCompletion { completion, score, .. } in &completions {
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier);
@@ -174,21 +174,17 @@ impl Candidate {
                     *count += usize::from(score.failure == Some(class));
                 }
             }
-            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), signal: group_signal(&rewards, all_max, all_min), rewards });
+            let rewards = completions.iter().map(|scored| scored.score.reward).collect();
+            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), signal: signal_of(&completions), rewards });
         }
         Ok(signal)
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling {
-            temperature: self.config.temperature,
-            max_completion_tokens: self.config.max_completion_tokens,
-            stop_ids: self.tokenizer.stop_ids().to_vec(),
-            seed: self.config.seed,
-        }
+        Sampling::new(&self.tokenizer, self.config.temperature, self.config.max_completion_tokens, self.config.seed)
     }
 
-    /// Two shards on a CPU; on a GPU as many completions together as the run would draw.
+    /// Two shards on a CPU; on a GPU as many completions together as the run would sample.
     fn measured_requests(&self) -> Vec<Request> {
         let samples = self.config.completions_per_prompt;
         if self.engine.device.is_cpu() {
@@ -203,7 +199,7 @@ impl Candidate {
         if self.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        gpu_decode_rows(&self.model_config, self.config.max_completion_tokens, self.engine.number_type.size_in_bytes())
+        gpu_decode_rows(&self.model_config, self.config.max_completion_tokens, self.engine.dtype.size_in_bytes())
     }
 
     /// The first prompts of the first epoch's order; each is numbered by its row.
@@ -240,19 +236,23 @@ impl Candidate {
         Ok(operations / seconds.max(1e-9))
     }
 
-    /// Operations a second of a gradient over what was drawn.
-    fn measure_training(
+    /// Operations a second of a gradient over what was sampled.
+    fn measure_training<'d>(
         &self,
-        requests: &[Request],
-        drawn: &[Vec<Completion>],
+        requests: &'d [Request],
+        sampled: &'d [Vec<Completion>],
         mean_prompt: f64,
         mean_completion: f64,
     ) -> Result<f64, TrainError> {
-        let copied = |completion: &Completion| (completion.token_ids.clone(), completion.log_probs.clone());
-        let groups: Vec<PolicyGroup> =
-            requests.iter().zip(drawn).map(|(request, drawn)| group(request.prompt.clone(), drawn.iter().map(copied))).collect();
-        let completions = drawn.iter().flatten().count();
-        let totals = StepTotals { sequences: completions, tokens: drawn.iter().flatten().map(|c| c.token_ids.len()).sum() };
+        // No advantage is 0, so that no group is left out.
+        let sample = |(index, completion)| PolicySample::on_policy(completion, if index % 2 == 0 { 1.0 } else { -1.0 });
+        let group = |(request, completions): (&'d Request, &'d Vec<Completion>)| PolicyGroup {
+            prompt: (&request.prompt).into(),
+            samples: completions.iter().enumerate().map(sample).collect(),
+        };
+        let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
+        let completions = sampled.iter().flatten().count();
+        let totals = StepTotals { sequences: completions, tokens: sampled.iter().flatten().map(|c| c.token_ids.len()).sum() };
         let mut settings = policy_settings(&self.config, self.shape());
         settings.loss.kl_beta = 0.0;
         let gradient = || {

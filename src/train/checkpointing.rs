@@ -36,15 +36,15 @@ pub(super) struct CheckpointWriter {
     busy: Option<PathBuf>,
 }
 
-/// Work that the thread has come to the end of, and how.
-type Done = (Box<Work>, Result<(), TrainError>);
+/// PendingCheckpoint that the thread has come to the end of, and how.
+type Done = (Box<PendingCheckpoint>, Result<(), TrainError>);
 
 /// The thread that writes.
 #[derive(Debug)]
 struct Writer {
     buffer: Receiver<HostBuffer>,
     /// None once no more comes.
-    work: Option<Sender<Box<Work>>>,
+    work: Option<Sender<Box<PendingCheckpoint>>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,7 +59,7 @@ impl Drop for Writer {
 
 /// A checkpoint on its way: its files, then its line in the log, then what the keep rules take away. What was done is not done again.
 #[derive(Debug)]
-struct Work {
+struct PendingCheckpoint {
     run: PathBuf,
     /// None where the files were written from the device.
     snapshot: Option<Snapshot>,
@@ -83,7 +83,7 @@ impl CheckpointWriter {
         if bytes as u64 > most {
             return;
         }
-        let ((made, buffer), (work, works), (finished, done)) = (channel(), channel::<Box<Work>>(), channel());
+        let ((made, buffer), (work, works), (finished, done)) = (channel(), channel::<Box<PendingCheckpoint>>(), channel());
         let device = job.engine.device.clone();
         let write = move || {
             let _ = made.send(HostBuffer::new(bytes, &device));
@@ -105,7 +105,7 @@ impl CheckpointWriter {
     }
 
     /// Has the thread do it; gives it back where there is no thread any more.
-    fn hand_over(&mut self, work: Box<Work>) -> Result<(), Box<Work>> {
+    fn hand_over(&mut self, work: Box<PendingCheckpoint>) -> Result<(), Box<PendingCheckpoint>> {
         let folder = checkpoint_path(&work.run, work.event.step);
         let Some(sender) = self.writer.as_ref().and_then(|writer| writer.work.as_ref()) else { return Err(work) };
         sender.send(work).map_err(|error| error.0)?;
@@ -129,7 +129,7 @@ impl CheckpointWriter {
     }
 }
 
-impl Work {
+impl PendingCheckpoint {
     /// Does what is left to do.
     fn proceed(&mut self) -> Result<(), TrainError> {
         if let (false, Some(snapshot)) = (self.written, &self.snapshot) {
@@ -184,7 +184,7 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     let end = (step == job.total_steps).then_some(step);
     event.removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
     let waits = snapshot.is_none() || !matches!(why, "start" | "interval" | "eval");
-    let work = Box::new(Work {
+    let work = Box::new(PendingCheckpoint {
         run: run.path().to_owned(),
         written: snapshot.is_none(),
         blocked: if waits { (0.0, Some(begun)) } else { (begun.elapsed().as_secs_f64(), None) },
@@ -236,7 +236,7 @@ pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
 }
 
 /// The thread is done: what found no room is tried again once there is some, from the same copy.
-fn complete(recorder: &mut Recorder<'_>, mut work: Box<Work>, result: Result<(), TrainError>) -> Result<(), TrainError> {
+fn complete(recorder: &mut Recorder<'_>, mut work: Box<PendingCheckpoint>, result: Result<(), TrainError>) -> Result<(), TrainError> {
     // What found the disk full may be long ago: space may have been freed since.
     let result = match result {
         Err(error) if error.is_full_disk() => {

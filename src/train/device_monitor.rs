@@ -13,12 +13,12 @@ pub(super) const EVERY: Duration = Duration::from_secs(5);
 
 /// The thread; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct DeviceMonitor {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl DeviceMonitor {
     /// Writes what `condition` says at once, and then `every` so often.
     pub(super) fn start(events: Arc<Mutex<EventWriter>>, every: Duration, mut condition: impl FnMut() -> Device + Send + 'static) -> Self {
         let (stop, stopped) = channel::<()>();
@@ -36,7 +36,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for DeviceMonitor {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
@@ -58,7 +58,7 @@ mod tests {
         let events = Arc::new(Mutex::new(EventWriter::open(&lock).unwrap()));
         let (told, heard) = channel();
         let mut count = 0;
-        let watch = Watch::start(Arc::clone(&events), Duration::from_millis(1), move || {
+        let watch = DeviceMonitor::start(Arc::clone(&events), Duration::from_millis(1), move || {
             count += 1;
             let _ = told.send(count);
             Device { device: "a GPU".to_owned(), power_watts: Some(f64::from(count)), ..Device::default() }

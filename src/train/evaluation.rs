@@ -6,12 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::job::Job;
-use super::oom_retry::retry_once;
 use super::recorder::Recorder;
 use crate::checkpoint;
-use crate::eval::{Pass, evaluate};
+use crate::eval::evaluate;
 use crate::model::Adapters;
-use crate::rollout::Sampling;
+use crate::rollout::{RolloutContext, Sampling};
 use crate::run::events::Eval;
 use crate::run::{
     At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals, resolve_checkpoint,
@@ -72,9 +71,9 @@ fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, t
     recorder.phase(step, "eval")?;
     let start = Instant::now();
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
-    let pass = Pass { model: &job.model, adapters, tokenizer: &job.tokenizer, scorer: &job.scorer, threads: &job.threads };
+    let context = RolloutContext { adapters, ..job.rollout_context() };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
-    let records = retry_once(|| _ = job.engine.trim_memory(), || evaluate(pass, prompts, &sampling, 1))?;
+    let records = evaluate(context, prompts, &sampling, 1)?;
     // Such a pass decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);

@@ -1,15 +1,17 @@
 //! Everything that a training run works with, put together from its run directory: fresh, or exactly as the last checkpoint left it.
 
+use std::cell::Cell;
+
 use super::TrainError;
 use super::alerts::Alerts;
-use super::oom_retry::Extent;
+use super::oom_retry::{Extent, retry_smaller};
 use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::rollout::{Sampling, ThreadPool};
+use crate::rollout::{RolloutContext, Sampling, ThreadPool};
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::Task;
@@ -31,7 +33,7 @@ pub(super) struct Job {
     pub(super) threads: ThreadPool,
     pub(super) engine: Engine,
     /// How gradients are computed; it becomes smaller where memory runs out.
-    pub(super) shape: StepShape,
+    pub(super) shape: Cell<StepShape>,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
     pub(super) alerts: Alerts,
@@ -51,15 +53,15 @@ impl Job {
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
-    pub(super) fn load(run: &RunDirectory, outline: Setup, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
-        let shape = outline.shape();
-        let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = outline;
+    pub(super) fn load(run: &RunDirectory, setup: Setup, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
+        let shape = setup.shape();
+        let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
         let weights = start.weights()?;
         let trainable = match config.lora_rank {
             0 => Trainable::Full,
             rank => Trainable::Lora { rank, alpha: config.lora_alpha },
         };
-        let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.number_type, &engine.device);
+        let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
@@ -71,7 +73,7 @@ impl Job {
             task,
             threads,
             engine: engine.clone(),
-            shape,
+            shape: Cell::new(shape),
             tokenizer: start.tokenizer,
             config,
             trainable,
@@ -85,19 +87,30 @@ impl Job {
         })
     }
 
-    /// How rollouts are drawn.
+    /// As training samples.
     pub(super) fn sampling(&self) -> Sampling {
-        Sampling {
-            temperature: self.config.temperature,
-            max_completion_tokens: self.config.max_completion_tokens,
-            stop_ids: self.tokenizer.stop_ids().to_vec(),
-            seed: self.config.seed,
+        Sampling::new(&self.tokenizer, self.config.temperature, self.config.max_completion_tokens, self.config.seed)
+    }
+
+    pub(super) fn rollout_context(&self) -> RolloutContext<'_> {
+        RolloutContext {
+            engine: &self.engine,
+            model: &self.model,
+            adapters: Adapters::On,
+            tokenizer: &self.tokenizer,
+            scorer: &self.scorer,
+            threads: &self.threads,
         }
     }
 
-    /// How the gradient is computed.
+    /// How the gradient is computed now.
     pub(super) fn policy_settings(&self) -> PolicySettings {
-        policy_settings(&self.config, self.shape)
+        policy_settings(&self.config, self.shape.get())
+    }
+
+    /// Computes a gradient that holds `extent` in the job's shape, and in smaller ones where memory runs out: `shape` is then the one that worked.
+    pub(super) fn retry_smaller<R>(&self, extent: Extent, attempt: impl FnMut() -> candle_core::Result<R>) -> Result<R, TrainError> {
+        retry_smaller(&self.shape, extent, || _ = self.engine.trim_memory(), attempt)
     }
 
     /// What a step's gradient has to hold at once, at the least and at the most.

@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::job::Job;
-use super::oom_retry::{retry_smaller, shrunk};
+use super::oom_retry::shrunk;
 use crate::run::events::Alert;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
@@ -11,42 +11,36 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] where not even one sequence fits.
-pub(super) fn probe_memory(job: &mut Job) -> Result<Option<Alert>, TrainError> {
-    let before = job.shape;
+pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
+    let before = job.shape.get();
     let extent = job.extent();
     let prompt = job.prompts.train.iter().map(|prompt| &prompt.token_ids).max_by_key(|ids| ids.len()).cloned().unwrap_or_default();
     let (completion, together) = (job.config.max_completion_tokens, job.config.completions_per_prompt);
-    let (model, threads, settings, engine) = (&job.model, &job.threads, job.policy_settings(), &job.engine);
-    retry_smaller(
-        &mut job.shape,
-        extent,
-        || _ = engine.trim_memory(),
-        |shape| {
-            let groups = full_micro_batch(&prompt, completion, together, shape.tokens_per_micro_batch.min(extent.all));
-            let sequences = groups.iter().map(|group| group.samples.len()).sum();
-            let totals = StepTotals { sequences, tokens: sequences * completion };
-            let mut settings = settings.in_shape(shape);
-            settings.loss.kl_beta = 0.0;
-            policy_gradient(model, &groups, totals, &settings, threads)?;
-            // What was started shows its errors here, and gives its memory back.
-            engine.synchronize()
-        },
-    )?;
-    engine.trim_memory()?;
-    Ok(shrunk(job.state.step + 1, before, job.shape))
+    job.retry_smaller(extent, || {
+        let mut settings = job.policy_settings();
+        settings.loss.kl_beta = 0.0;
+        let groups = full_micro_batch(&prompt, completion, together, settings.tokens_per_micro_batch.min(extent.all));
+        let sequences = groups.iter().map(|group| group.samples.len()).sum();
+        let totals = StepTotals { sequences, tokens: sequences * completion };
+        policy_gradient(&job.model, &groups, totals, &settings, &job.threads)?;
+        // What was started shows its errors here, and gives its memory back.
+        job.engine.synchronize()
+    })?;
+    job.engine.trim_memory()?;
+    Ok(shrunk(job.state.step + 1, before, job.shape.get()))
 }
 
 /// As many completions of the prompt, in groups of `together`, as `tokens` allow; at least one.
-fn full_micro_batch(prompt: &[u32], completion_tokens: usize, together: usize, tokens: usize) -> Vec<PolicyGroup> {
+fn full_micro_batch(prompt: &[u32], completion_tokens: usize, together: usize, tokens: usize) -> Vec<PolicyGroup<'_>> {
     let token = prompt.first().copied().unwrap_or(0);
     let sample = |advantage| PolicySample {
-        token_ids: vec![token; completion_tokens],
-        sampled_log_probs: vec![-1.0; completion_tokens],
+        token_ids: vec![token; completion_tokens].into(),
+        sampled_log_probs: vec![-1.0; completion_tokens].into(),
         old_log_probs: None,
         reference_log_probs: None,
         advantage,
     };
-    let mut groups = vec![PolicyGroup { prompt: prompt.to_vec(), samples: vec![sample(1.0)] }];
+    let mut groups = vec![PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }];
     let mut rows = prompt.len() + completion_tokens;
     loop {
         let is_full = groups.last().is_none_or(|group| group.samples.len() >= together);
@@ -56,7 +50,7 @@ fn full_micro_batch(prompt: &[u32], completion_tokens: usize, together: usize, t
         }
         match groups.last_mut().filter(|_| !is_full) {
             Some(group) => group.samples.push(sample(if group.samples.len() % 2 == 0 { 1.0 } else { -1.0 })),
-            None => groups.push(PolicyGroup { prompt: prompt.to_vec(), samples: vec![sample(1.0)] }),
+            None => groups.push(PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }),
         }
     }
 }
@@ -73,9 +67,8 @@ mod tests {
             let groups = full_micro_batch(&prompt, 20, together, tokens);
             let sizes: Vec<usize> = groups.iter().map(|group| group.samples.len()).collect();
             assert_eq!(sizes, expected, "{together} {tokens}");
-            let parts = groups
-                .iter()
-                .map(|group| (group.prompt.as_slice(), group.samples.iter().map(|sample| sample.token_ids.as_slice()).collect::<Vec<_>>()));
+            let parts =
+                groups.iter().map(|group| (&*group.prompt, group.samples.iter().map(|sample| &*sample.token_ids).collect::<Vec<_>>()));
             assert_eq!(pack(parts, tokens.max(30)).len(), 1, "{together} {tokens}");
         };
         check(8, 0, &[1]);

@@ -5,9 +5,9 @@ mod job; // everything a run works with
 mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
 mod memory_probe; // the longest gradient, tried before the first step
 mod oom_retry; // the same gradient in less memory
-mod grpo; // the loop
+mod run_loop; // a run from its start to its report
+mod grpo; // the loop, and the same on the rows' own answers
 mod rollout_groups; // one step's groups
-mod sft; // the same loop on the rows' own answers
 mod evaluation; // base against trained
 mod early_stop; // when a run ends before its last step
 mod checkpointing; // checkpoints and the disk space for them
@@ -16,25 +16,17 @@ mod recorder; // what a run leaves behind
 mod metrics; // a step's numbers
 mod alerts; // what a user should look at, from the last steps' numbers
 mod device_monitor; // the device's condition, every few seconds
-mod sample; // one prompt's completions for a user
-mod sample_server; // a model that stays loaded to be sampled from
 mod pretrain; // a small model from a task's generator
-mod measure; // speed of this machine
-mod measure_gpu; // speed of a GPU
-mod measured_work; // synthetic batches for the two, and for a plan
 
 pub use candidate::Candidate;
 pub use evaluation::{Report, finished_report};
-pub use grpo::{Ended, train};
-pub use measure::{Measurement, measure_cpu};
-pub use measure_gpu::{GpuBench, measure_gpu};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use recorder::Listener;
-pub use sample::task_limit;
-pub use sample_server::serve;
+pub use run_loop::{Ended, train};
 pub use setup::check;
 
 use crate::checkpoint::CheckpointError;
+use crate::eval::EvalError;
 use crate::kernels::cuda_errors::explained;
 use crate::rollout::ThreadPool;
 use crate::run::is_full_disk;
@@ -108,20 +100,6 @@ pub enum TrainError {
     },
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
-    /// A request without a task to a worker that has none.
-    #[error("{model} belongs to no run, so the request must name a `task`")]
-    NoTask { model: String },
-    /// A task's own configuration.
-    #[error("{0}")]
-    Config(#[from] crate::config::ConfigError),
-    /// No row of that id.
-    #[error("no row `{id}` in {files}")]
-    NoSuchRow {
-        /// What was asked for.
-        id: String,
-        /// Where it was looked for.
-        files: String,
-    },
     /// Told to stop without saving.
     #[error("stopped now, as requested")]
     StoppedAtOnce,
@@ -154,7 +132,9 @@ impl TrainError {
     fn interruption(&self) -> Option<String> {
         match self {
             Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
-            error if ThreadPool::is_called_off(&error.to_string()) => Some(Self::StoppedAtOnce.to_string()),
+            Self::Tensor(error) | Self::Eval(EvalError::Tensor(error)) if ThreadPool::is_cancellation(error) => {
+                Some(Self::StoppedAtOnce.to_string())
+            }
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! A gradient within the memory that there is: where it runs out, the same gradient is computed again in a smaller shape.
 
+use std::cell::Cell;
+
 use super::TrainError;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::plan::StepShape;
@@ -14,43 +16,29 @@ pub(super) struct Extent {
     pub(super) all: usize,
 }
 
-/// Computes a gradient in `shape`, and in ever smaller ones while memory runs out; `free` gives back what no tensor holds. `shape` is then the one
-/// that worked. What `attempt` did before it failed must have changed nothing.
+/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free` gives back what no tensor holds.
+/// `shape` stays the one that worked. What `attempt` did before it failed must have changed nothing.
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] where the smallest shape does not fit; every other error as it is.
 pub(super) fn retry_smaller<R>(
-    shape: &mut StepShape,
+    shape: &Cell<StepShape>,
     extent: Extent,
     mut free: impl FnMut(),
-    mut attempt: impl FnMut(StepShape) -> candle_core::Result<R>,
+    mut attempt: impl FnMut() -> candle_core::Result<R>,
 ) -> Result<R, TrainError> {
     loop {
-        let error = match attempt(*shape) {
+        let error = match attempt() {
             Ok(result) => return Ok(result),
-            Err(error) if is_out_of_memory(&error.to_string()) => error,
+            Err(error) if is_out_of_memory(&error) => error,
             Err(error) => return Err(error.into()),
         };
         free();
-        let tokens_per_micro_batch = shape.tokens_per_micro_batch.min(extent.all);
-        *shape = match (StepShape { tokens_per_micro_batch, ..*shape }).smaller(extent.longest_sequence) {
-            Some(smaller) => smaller,
+        let tokens_per_micro_batch = shape.get().tokens_per_micro_batch.min(extent.all);
+        match (StepShape { tokens_per_micro_batch, ..shape.get() }).smaller(extent.longest_sequence) {
+            Some(smaller) => shape.set(smaller),
             None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error: error.to_string() }),
         };
-    }
-}
-
-/// For work that has one shape only, such as a rollout: where memory runs out, `free` gives back what no tensor holds, and it is tried once more.
-///
-/// # Errors
-/// Those of the last attempt.
-pub(super) fn retry_once<R, E: std::fmt::Display>(mut free: impl FnMut(), mut attempt: impl FnMut() -> Result<R, E>) -> Result<R, E> {
-    match attempt() {
-        Err(error) if is_out_of_memory(&error.to_string()) => {
-            free();
-            attempt()
-        }
-        result => result,
     }
 }
 
@@ -82,27 +70,29 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::kernels::cuda_errors::GpuFailure;
 
     const EXTENT: Extent = Extent { longest_sequence: 900, all: 5000 };
 
     fn out_of_memory() -> candle_core::Error {
-        candle_core::Error::Msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".to_owned())
+        let (operation, cause) = ("swiglu".to_owned(), "out of memory".to_owned());
+        candle_core::Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory: true }))
     }
 
     /// The shapes that were tried when memory runs out `failures` times, and what came of it.
     fn tried(start: StepShape, failures: usize) -> (Vec<(usize, bool)>, usize, Result<StepShape, TrainError>) {
-        let (mut shape, mut seen, mut freed) = (start, Vec::new(), 0);
+        let (shape, mut seen, mut freed) = (Cell::new(start), Vec::new(), 0);
         let result = retry_smaller(
-            &mut shape,
+            &shape,
             EXTENT,
             || freed += 1,
-            |shape| {
-                seen.push((shape.tokens_per_micro_batch, shape.recompute));
-                if seen.len() <= failures { Err(out_of_memory()) } else { Ok(shape) }
+            || {
+                seen.push((shape.get().tokens_per_micro_batch, shape.get().recompute));
+                if seen.len() <= failures { Err(out_of_memory()) } else { Ok(shape.get()) }
             },
         );
         if let Ok(found) = result {
-            assert_eq!(found, shape, "the shape that worked stays");
+            assert_eq!(found, shape.get(), "the shape that worked stays");
         }
         (seen, freed, result)
     }
@@ -126,39 +116,20 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_is_tried_once_more() {
-        let check = |failures: usize, error: &str, expected: (usize, usize, bool)| {
-            let (mut attempts, mut freed) = (0, 0);
-            let result = retry_once(
-                || freed += 1,
-                || {
-                    attempts += 1;
-                    if attempts <= failures { Err(error.to_owned()) } else { Ok(()) }
-                },
-            );
-            assert_eq!((attempts, freed, result.is_ok()), expected, "{failures} {error}");
-        };
-        check(0, "", (1, 0, true));
-        check(1, "CUDA_ERROR_OUT_OF_MEMORY", (2, 1, true));
-        check(2, "CUDA_ERROR_OUT_OF_MEMORY", (2, 1, false));
-        check(1, "CUDA_ERROR_LAUNCH_FAILED", (1, 0, false));
-    }
-
-    #[test]
     fn other_errors_end_it_at_once() {
-        let mut shape = StepShape { tokens_per_micro_batch: 8192, recompute: false };
+        let shape = Cell::new(StepShape { tokens_per_micro_batch: 8192, recompute: false });
         let mut count = 0;
         let result: Result<(), _> = retry_smaller(
-            &mut shape,
+            &shape,
             EXTENT,
             || {},
-            |_| {
+            || {
                 count += 1;
                 Err(candle_core::Error::Msg("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"...\")".to_owned()))
             },
         );
         assert!(result.unwrap_err().to_string().contains("ILLEGAL_ADDRESS") && count == 1);
-        assert_eq!(shape, StepShape { tokens_per_micro_batch: 8192, recompute: false });
+        assert_eq!(shape.get(), StepShape { tokens_per_micro_batch: 8192, recompute: false });
     }
 
     #[test]

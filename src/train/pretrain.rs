@@ -60,7 +60,7 @@ pub fn pretrain(
     let tokenizer = Tokenizer::from_files(&files)?;
     let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
     let weights = Weights::fresh(&config, settings.seed);
-    let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, engine.number_type, &engine.device)?;
+    let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, engine.dtype, &engine.device)?;
     let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &engine.device)?;
     let mut tokens = 0;
     for update in 0..settings.updates {

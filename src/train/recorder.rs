@@ -1,17 +1,23 @@
 //! What a run leaves behind while it works: events, rollouts, evals, state; and whoever listens in this process.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TrainError;
 use super::checkpointing::CheckpointWriter;
-use super::device_monitor::{self, Watch};
+use super::device_monitor::{self, DeviceMonitor};
 use super::job::Job;
-use super::rollout_groups::ScoredGroup;
-use crate::run::events::{End, Group, Phase};
+use super::metrics::{StepUpdate, rollout_metrics, update_metrics};
+use super::oom_retry::shrunk;
+use super::rollout_groups::{ScoredGroup, StepRollout};
+use crate::config::Method;
+use crate::rollout::ScoredCompletion;
+use crate::run::events::{End, Group, Phase, Step};
 use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, RunState, StateWriter,
     Status, WaitOutcome, Worker,
 };
+use crate::update::Applied;
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
@@ -20,7 +26,7 @@ pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
 pub(super) struct Recorder<'a> {
     /// Shared with the thread that watches the device.
     events: Arc<Mutex<EventWriter>>,
-    watch: Option<Watch>,
+    monitor: Option<DeviceMonitor>,
     rollouts: Option<RolloutWriter>,
     history: LiveState,
     state: StateWriter,
@@ -36,7 +42,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn open(worker: &Worker, listener: Listener<'a>) -> Result<Self, TrainError> {
         Ok(Self {
             events: Arc::new(Mutex::new(EventWriter::open(worker.lock())?)),
-            watch: None,
+            monitor: None,
             rollouts: None,
             history: LiveState::open(worker.lock().run())?,
             state: worker.state(),
@@ -123,12 +129,12 @@ impl<'a> Recorder<'a> {
 
     /// From now on the GPU's condition is an event every few seconds.
     pub(super) fn watch(&mut self, gpu: Gpu) {
-        self.watch = Some(Watch::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
+        self.monitor = Some(DeviceMonitor::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
     }
 
     /// No condition comes after this.
     pub(super) fn stop_watching(&mut self) {
-        self.watch = None;
+        self.monitor = None;
     }
 
     /// Nothing more is sampled: the last rollouts are compressed.
@@ -149,10 +155,6 @@ impl<'a> Recorder<'a> {
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.status(status, step, cause.clone()))
     }
 
-    pub(super) fn step_done(&mut self, step: u64) -> Result<(), TrainError> {
-        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))
-    }
-
     /// Everything written so far is on disk when this returns; called before a checkpoint claims its step.
     pub(super) fn sync(&mut self) -> Result<(), TrainError> {
         if let Some(rollouts) = &mut self.rollouts {
@@ -161,37 +163,73 @@ impl<'a> Recorder<'a> {
         Ok(self.writer().sync()?)
     }
 
-    /// One group: its texts into the rollouts, its numbers into the events.
-    /// `replaced`: others took its place, and the step did not learn from it.
-    pub(super) fn group(&mut self, job: &Job, step: u64, group: &ScoredGroup, replaced: bool) -> Result<(), TrainError> {
-        let prompt = &job.prompts.train[group.prompt];
-        let mut completions = Vec::with_capacity(group.completions.len());
-        for (index, completion) in group.completions.iter().enumerate() {
-            completions.push(RolloutCompletion {
-                text: group.texts[index].clone(),
-                token_ids: completion.token_ids.clone(),
-                log_probs: completion.log_probs.clone(),
-                stop_reason: completion.stop.name().to_owned(),
-                reward: Some(group.rewards[index]),
-                score: serde_json::to_value(&group.scores[index])?,
-                advantage: group.advantages[index],
+    /// A GRPO step: its groups, its metrics, the alerts that follow from them; the job counts it.
+    pub(super) fn step(&mut self, job: &mut Job, rollout: StepRollout, update: StepUpdate) -> Result<(), TrainError> {
+        let step = job.state.step + 1;
+        let forward_seconds = rollout.forward_seconds;
+        let update_seconds = forward_seconds + update.start.elapsed().as_secs_f64();
+        let sampling_seconds = rollout.rollout_seconds + rollout.score_seconds;
+        let mut metrics = rollout_metrics(&rollout);
+        for (groups, replaced) in [(rollout.groups, false), (rollout.replaced, true)] {
+            groups.into_iter().try_for_each(|group| self.group(job, step, group, replaced))?;
+        }
+        let step_seconds = sampling_seconds + forward_seconds + update.start.elapsed().as_secs_f64();
+        metrics.extend(update_metrics(&update, update_seconds, step_seconds));
+        self.finish_step(job, &update, metrics, step_seconds)
+    }
+
+    /// Counts a step of the job and writes what it showed.
+    pub(super) fn finish_step(
+        &mut self,
+        job: &mut Job,
+        update: &StepUpdate,
+        mut metrics: BTreeMap<String, f64>,
+        seconds: f64,
+    ) -> Result<(), TrainError> {
+        job.finish_step(update.applied == Some(Applied::NotFinite), seconds);
+        let step = job.state.step;
+        metrics.extend(job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), bytes as f64)));
+        let mut alerts = match job.config.method {
+            Method::Grpo => job.alerts.observe(step, &metrics, &job.config),
+            Method::Sft => Vec::new(),
+        };
+        alerts.extend(shrunk(step, update.shape, job.shape.get()));
+        self.event(Step { step, seconds, metrics })?;
+        alerts.into_iter().try_for_each(|alert| self.event(alert))?;
+        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))?;
+        job.check_skipped()
+    }
+
+    /// One group: its texts into the rollouts, its numbers into the events. `replaced`: others took its place, and the step did not learn from it.
+    fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
+        let ScoredGroup { prompt, completions, advantages, signal } = group;
+        let prompt = &job.prompts.train[prompt];
+        let mut event = Group { step, prompt_id: prompt.row.id.clone(), signal, replaced, ..Group::default() };
+        let mut record = RolloutGroup {
+            step,
+            prompt_id: prompt.row.id.clone(),
+            prompt: prompt.text.clone(),
+            replaced,
+            completions: Vec::with_capacity(completions.len()),
+        };
+        for (ScoredCompletion { completion, text, score }, &advantage) in completions.into_iter().zip(&advantages) {
+            let stop_reason = completion.stop.name().to_owned();
+            event.rewards.push(score.reward);
+            event.tiers.push(score.tier.name().to_owned());
+            event.token_counts.push(completion.token_ids.len());
+            event.stop_reasons.push(stop_reason.clone());
+            record.completions.push(RolloutCompletion {
+                text,
+                token_ids: completion.token_ids,
+                log_probs: completion.log_probs,
+                stop_reason,
+                reward: Some(score.reward),
+                score: serde_json::to_value(&score)?,
+                advantage,
             });
         }
-        let record = RolloutGroup { step, prompt_id: prompt.row.id.clone(), prompt: prompt.text.clone(), replaced, completions };
         let append = |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
         let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
-        self.event(Group {
-            step,
-            prompt_id: record.prompt_id,
-            rewards: group.rewards.clone(),
-            tiers: group.scores.iter().map(|score| score.tier.name().to_owned()).collect(),
-            advantages: group.advantages.clone(),
-            token_counts: group.completions.iter().map(|completion| completion.token_ids.len()).collect(),
-            stop_reasons: group.completions.iter().map(|completion| completion.stop.name().to_owned()).collect(),
-            signal: group.signal,
-            replaced,
-            file: place.file,
-            line: place.line,
-        })
+        self.event(Group { advantages, file: place.file, line: place.line, ..event })
     }
 }

@@ -7,7 +7,7 @@ use super::checkpointing::{finish, look, save};
 use super::evaluation::pass;
 use super::job::Job;
 use super::recorder::Recorder;
-use super::sample::{Source, draw, resolve_task};
+use crate::eval::{SampleSource, resolve_task, sample_row};
 use crate::format::percent;
 use crate::run::events::Note;
 use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
@@ -16,7 +16,12 @@ use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, St
 ///
 /// # Errors
 /// [`TrainError::StoppedAtOnce`] where even that is not wanted.
-pub(super) fn attend(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, controls: &RequestQueue) -> Result<bool, TrainError> {
+pub(super) fn handle_requests(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    controls: &RequestQueue,
+) -> Result<bool, TrainError> {
     let mut paused = false;
     look(recorder)?;
     loop {
@@ -90,7 +95,8 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
              itself: grpo-tui sample TASK --model {base}"
         ));
     };
-    let source = Source {
+    let source = SampleSource {
+        engine: &job.engine,
         model,
         adapters,
         tokenizer: &job.tokenizer,
@@ -99,10 +105,10 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
         max_completion_tokens: job.config.max_completion_tokens,
         max_seq_len: Some(job.config.max_seq_len),
     };
-    let drawn = resolve_task(wanted, || Ok(job.task.clone())).and_then(|task| draw(source, &task, wanted));
+    let sampled = resolve_task(wanted, || Ok(job.task.clone())).and_then(|task| sample_row(source, &task, wanted));
     // The gradient's memory must not come on top of what this held.
     let _ = job.engine.trim_memory();
-    match drawn {
+    match sampled {
         Ok(completions) => {
             completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
             Answer::done(format!("{} completions at step {}", completions.len(), job.state.step), json!({"step": job.state.step}))

@@ -18,7 +18,7 @@ use crate::text::Tokenizer;
 /// The prompts of a task, prepared for the model.
 #[derive(Debug)]
 pub(super) struct PromptSets {
-    /// At least one; cut to `max_rows`.
+    /// At least one; at most `max_rows`.
     pub(super) train: Vec<Prompt>,
     /// Watched during training; may be empty.
     pub(super) eval: Vec<Prompt>,
@@ -114,7 +114,7 @@ pub(super) fn fit_device(
     engine: &Engine,
 ) -> Result<Option<GpuPlan>, TrainError> {
     let Some(memory) = engine.memory() else { return Ok(None) };
-    let gpu = GpuMemory::when_opened(memory, engine.number_type.size_in_bytes());
+    let gpu = GpuMemory::when_opened(memory, engine.dtype.size_in_bytes());
     Ok(Some(fit(model, config, data, gpu)?))
 }
 
@@ -153,7 +153,7 @@ pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(
     prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
 }
 
-/// The prompts of a task for a model, cut to `max_rows`.
+/// The prompts of a task for a model, at most `max_rows`.
 pub(super) fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
     let lengths = Lengths {
         max_seq_len: Some(config.max_seq_len),

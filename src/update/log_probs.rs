@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::MicroBatch;
 use crate::kernels::embedding::scatter_rows;
 use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
-use crate::model::{Adapters, Decoder, Gradients};
+use crate::model::{Activations, Adapters, Decoder, Gradients};
 use crate::plan::HEAD_ROWS;
 
 /// The log-probs of each sequence's tokens, without a gradient.
@@ -15,42 +15,53 @@ pub fn log_probs(model: &Decoder, micro_batch: &MicroBatch, adapters: Adapters, 
     Ok(by_sequence(micro_batch, flat))
 }
 
-/// Adds the gradient of a loss on a micro-batch. `weigh` sees every sequence's log-probs and returns the loss's derivative by each of them (nats), and
-/// whatever else it found.
-pub(super) fn accumulate_gradient<R>(
-    model: &Decoder,
-    micro_batch: &MicroBatch,
+/// The forward half of a micro-batch's gradient, with what its backward half reads.
+pub(super) struct ForwardPass<'a> {
+    /// Of each sequence's tokens.
+    pub(super) log_probs: Vec<Vec<TokenLogProb>>,
+    model: &'a Decoder,
+    micro_batch: &'a MicroBatch,
     temperature: f64,
-    recompute: bool,
-    gradients: &mut Gradients,
-    loss_weights: impl FnOnce(&[Vec<TokenLogProb>]) -> (Vec<Vec<f64>>, R),
-) -> Result<R> {
-    let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
-    let (flat, kept) = forward_rows(model, &normed, micro_batch, temperature)?;
-    let (weights, result) = loss_weights(&by_sequence(micro_batch, flat));
-    let weights = weights.concat();
-    let (rows, targets) = rows_and_targets(micro_batch);
-    let mut normed_gradient: Option<Tensor> = None;
-    for (index, chunk) in rows.chunks(HEAD_ROWS).enumerate() {
-        let range = index * HEAD_ROWS..index * HEAD_ROWS + chunk.len();
-        let hidden = select(&normed, chunk)?;
-        let logits = match &kept {
-            Some(logits) => logits.clone(),
-            None => model.logits(&hidden)?,
-        };
-        let (targets, weights) = (&targets[range.clone()], &weights[range]);
-        let logits_gradient = token_log_probs_backward_as(&logits, targets, weights, temperature, hidden.dtype())?;
-        let chunk_gradient = model.logits_backward(&logits_gradient, &hidden, gradients)?;
-        let scattered = scatter_rows(&chunk_gradient, chunk, micro_batch.batch.rows())?;
-        normed_gradient = Some(match normed_gradient {
-            Some(sum) => (sum + scattered)?,
-            None => scattered,
-        });
+    normed: Tensor,
+    activations: Activations,
+    /// Where one chunk held them all.
+    logits: Option<Tensor>,
+}
+
+impl<'a> ForwardPass<'a> {
+    pub(super) fn new(model: &'a Decoder, micro_batch: &'a MicroBatch, temperature: f64, recompute: bool) -> Result<Self> {
+        let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
+        let (flat, logits) = forward_rows(model, &normed, micro_batch, temperature)?;
+        Ok(Self { log_probs: by_sequence(micro_batch, flat), model, micro_batch, temperature, normed, activations, logits })
     }
-    if let Some(gradient) = normed_gradient {
-        model.backward(&micro_batch.batch, activations, &gradient, gradients)?;
+
+    /// Adds the gradient of a loss; `weights`: its derivative by each log-prob.
+    pub(super) fn backward(self, weights: &[Vec<f64>], gradients: &mut Gradients) -> Result<()> {
+        let Self { model, micro_batch, temperature, normed, activations, logits: kept, .. } = self;
+        let weights = weights.concat();
+        let (rows, targets) = rows_and_targets(micro_batch);
+        let mut normed_gradient: Option<Tensor> = None;
+        for (index, chunk) in rows.chunks(HEAD_ROWS).enumerate() {
+            let range = index * HEAD_ROWS..index * HEAD_ROWS + chunk.len();
+            let hidden = select(&normed, chunk)?;
+            let logits = match &kept {
+                Some(logits) => logits.clone(),
+                None => model.logits(&hidden)?,
+            };
+            let (targets, weights) = (&targets[range.clone()], &weights[range]);
+            let logits_gradient = token_log_probs_backward_as(&logits, targets, weights, temperature, hidden.dtype())?;
+            let chunk_gradient = model.logits_backward(&logits_gradient, &hidden, gradients)?;
+            let scattered = scatter_rows(&chunk_gradient, chunk, micro_batch.batch.rows())?;
+            normed_gradient = Some(match normed_gradient {
+                Some(sum) => (sum + scattered)?,
+                None => scattered,
+            });
+        }
+        match normed_gradient {
+            Some(gradient) => model.backward(&micro_batch.batch, activations, &gradient, gradients),
+            None => Ok(()),
+        }
     }
-    Ok(result)
 }
 
 /// Every row's log-prob in the order of the sequences, and the logits where one chunk held them all.

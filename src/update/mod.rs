@@ -1,9 +1,8 @@
 //! One optimizer step: log-probs of the completions, policy losses and KL, gradients over micro-batches, clipping, AdamW.
 
-mod accumulate; // gradients of micro-batches, summed in order
 mod log_probs; // log-probs of completions and their gradient, in chunks of rows
 mod loss; // policy losses, one arm and function each
-mod micro_batch; // groups packed by tokens
+mod micro_batch; // groups packed by tokens; their gradients, summed in order
 mod optimizer; // AdamW, warm-up, clipping, and what to do with a gradient that is not finite
 mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining

@@ -1,38 +1,47 @@
 //! The gradient of a GRPO step: groups packed into micro-batches, the policy loss on each, summed in a fixed order.
 
+use std::borrow::Cow;
+
 use candle_core::Result;
 
-use super::accumulate::sum_gradients;
-use super::log_probs::{accumulate_gradient, log_probs};
+use super::log_probs::{ForwardPass, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
-use super::micro_batch::{MicroBatch, pack};
+use super::micro_batch::{MicroBatch, pack, sum_gradients};
 use crate::kernels::log_probs::TokenLogProb;
 use crate::model::{Adapters, Decoder, Gradients};
-use crate::plan::StepShape;
-use crate::rollout::ThreadPool;
+use crate::rollout::{Completion, ThreadPool};
 
 /// One completion to learn from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PolicySample {
-    /// Its tokens as they were drawn, the stop token included.
-    pub token_ids: Vec<u32>,
+pub struct PolicySample<'a> {
+    /// Its tokens as they were sampled, the stop token included.
+    pub token_ids: Cow<'a, [u32]>,
     /// The sampler's log-probs, nats.
-    pub sampled_log_probs: Vec<f32>,
+    pub sampled_log_probs: Cow<'a, [f32]>,
     /// Log-probs by a training forward of the weights that sampled it; None where those are the current ones: then the ratio is exactly 1. The sampler's own
     /// would not do: their rounding is another, and passes `gspo`'s clips.
-    pub old_log_probs: Option<Vec<f32>>,
+    pub old_log_probs: Option<Cow<'a, [f32]>>,
     /// The reference's log-probs, where `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
     pub advantage: f64,
 }
 
+impl<'a> PolicySample<'a> {
+    /// A completion that the current weights sampled.
+    pub fn on_policy(completion: &'a Completion, advantage: f64) -> Self {
+        let Completion { token_ids, log_probs, .. } = completion;
+        let (token_ids, sampled_log_probs) = (token_ids.into(), log_probs.into());
+        Self { token_ids, sampled_log_probs, old_log_probs: None, reference_log_probs: None, advantage }
+    }
+}
+
 /// The completions of one prompt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PolicyGroup {
+pub struct PolicyGroup<'a> {
     /// The prompt's tokens.
-    pub prompt: Vec<u32>,
+    pub prompt: Cow<'a, [u32]>,
     /// Its completions.
-    pub samples: Vec<PolicySample>,
+    pub samples: Vec<PolicySample<'a>>,
 }
 
 /// How a gradient is computed.
@@ -45,14 +54,6 @@ pub struct PolicySettings {
     pub tokens_per_micro_batch: usize,
     /// Keep only layer inputs and compute the rest again.
     pub recompute: bool,
-}
-
-impl PolicySettings {
-    /// The same, computed in another shape.
-    #[must_use]
-    pub fn in_shape(self, shape: StepShape) -> Self {
-        Self { tokens_per_micro_batch: shape.tokens_per_micro_batch, recompute: shape.recompute, ..self }
-    }
 }
 
 /// What the forward passes of a step showed, summed over the tokens that were forwarded.
@@ -81,16 +82,17 @@ pub struct PolicyStatistics {
 /// The step's gradient over `groups`; `totals` are the denominators, which also count the groups that are not here.
 pub fn policy_gradient(
     model: &Decoder,
-    groups: &[PolicyGroup],
+    groups: &[PolicyGroup<'_>],
     totals: StepTotals,
     settings: &PolicySettings,
     threads: &ThreadPool,
 ) -> Result<(Gradients, PolicyStatistics)> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
     let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
-        accumulate_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, |log_probs| {
-            loss_weights(groups, micro_batch, log_probs, totals, settings)
-        })
+        let forward = ForwardPass::new(model, micro_batch, settings.temperature, settings.recompute)?;
+        let (weights, statistics) = loss_weights(groups, micro_batch, &forward.log_probs, totals, settings);
+        forward.backward(&weights, gradients)?;
+        Ok(statistics)
     })?;
     let mut statistics = PolicyStatistics::default();
     found.into_iter().for_each(|part| statistics.add(part));
@@ -102,7 +104,7 @@ pub fn policy_gradient(
 pub fn completion_log_probs(
     model: &Decoder,
     adapters: Adapters,
-    groups: &[PolicyGroup],
+    groups: &[PolicyGroup<'_>],
     settings: &PolicySettings,
     threads: &ThreadPool,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
@@ -117,16 +119,16 @@ pub fn completion_log_probs(
     Ok(found)
 }
 
-fn pack_groups(groups: &[PolicyGroup], tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
+fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
     let groups = groups.iter().map(|group| {
-        let completions = group.samples.iter().map(|sample| sample.token_ids.as_slice()).collect();
-        (group.prompt.as_slice(), completions)
+        let completions = group.samples.iter().map(|sample| &*sample.token_ids).collect();
+        (&*group.prompt, completions)
     });
     pack(groups, tokens_per_micro_batch)
 }
 
 fn loss_weights(
-    groups: &[PolicyGroup],
+    groups: &[PolicyGroup<'_>],
     micro_batch: &MicroBatch,
     log_probs: &[Vec<TokenLogProb>],
     totals: StepTotals,
@@ -151,7 +153,7 @@ fn loss_weights(
         statistics.clipped_high += clipped_high;
         statistics.tokens += tokens.len();
         statistics.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
-        for (&trained, &sampled) in sample.old_log_probs.as_ref().unwrap_or(&current).iter().zip(&sample.sampled_log_probs) {
+        for (&trained, &sampled) in sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs) {
             let difference = f64::from((trained - sampled).abs());
             statistics.sampling_difference += difference;
             statistics.sampling_difference_max = statistics.sampling_difference_max.max(difference);

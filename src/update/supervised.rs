@@ -2,9 +2,8 @@
 
 use candle_core::Result;
 
-use super::accumulate::sum_gradients;
-use super::log_probs::accumulate_gradient;
-use super::micro_batch::pack;
+use super::log_probs::ForwardPass;
+use super::micro_batch::{pack, sum_gradients};
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
@@ -30,10 +29,11 @@ pub fn supervised_gradient(
     let tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     let share = 1.0 / tokens.max(1) as f64;
     let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
-        accumulate_gradient(model, micro_batch, 1.0, recompute, gradients, |sequences| {
-            let loss: f64 = sequences.iter().flatten().map(|token| -f64::from(token.log_prob)).sum();
-            (sequences.iter().map(|tokens| vec![-share; tokens.len()]).collect(), loss * share)
-        })
+        let forward = ForwardPass::new(model, micro_batch, 1.0, recompute)?;
+        let loss: f64 = forward.log_probs.iter().flatten().map(|token| -f64::from(token.log_prob)).sum();
+        let weights: Vec<Vec<f64>> = forward.log_probs.iter().map(|tokens| vec![-share; tokens.len()]).collect();
+        forward.backward(&weights, gradients)?;
+        Ok(loss * share)
     })?;
     Ok((sum, losses.into_iter().fold(0.0, |sum, loss| sum + loss)))
 }

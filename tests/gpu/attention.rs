@@ -25,27 +25,27 @@ fn groups(groups: &[(usize, &[usize])]) -> Vec<Segment> {
     segments
 }
 
-/// Both directions, in both number types; queries, keys and values each on their own.
+/// Both directions, in both dtypes; queries, keys and values each on their own.
 fn check(segments: &[Segment], heads: Heads) {
     let rows = segments.iter().map(|segment| segment.length).sum();
     let (packed, seed) = (random(1, &[rows, heads.row_width()]), random(2, &[rows, heads.query_width()]));
     let packed = (packed * 2.0).unwrap();
-    for number_type in [DType::F32, DType::BF16] {
-        let [packed_cpu, seed_cpu] = [&packed, &seed].map(|tensor| rounded(tensor, number_type));
-        let [packed, seed] = [&packed, &seed].map(|tensor| on_gpu(tensor, number_type));
+    for dtype in [DType::F32, DType::BF16] {
+        let [packed_cpu, seed_cpu] = [&packed, &seed].map(|tensor| rounded(tensor, dtype));
+        let [packed, seed] = [&packed, &seed].map(|tensor| on_gpu(tensor, dtype));
         let on_cpu = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
         let segments = Segments::new(segments.to_vec(), &gpu()).unwrap();
-        let what = format!("{number_type:?}, {rows} rows, {heads:?}");
-        poison(rows * heads.row_width(), number_type);
+        let what = format!("{dtype:?}, {rows} rows, {heads:?}");
+        poison(rows * heads.row_width(), dtype);
         let attended = segment_attention(&packed, heads, &segments).unwrap();
-        assert_close(&what, &attended, &segment_attention(&packed_cpu, heads, &on_cpu).unwrap(), tolerance(number_type));
-        poison(rows * heads.row_width(), number_type);
+        assert_close(&what, &attended, &segment_attention(&packed_cpu, heads, &on_cpu).unwrap(), tolerance(dtype));
+        poison(rows * heads.row_width(), dtype);
         let gradient = segment_attention_backward(&seed, &packed, heads, &segments).unwrap();
         let expected = segment_attention_backward(&seed_cpu, &packed_cpu, heads, &on_cpu).unwrap();
         let (query, key) = (heads.query_width(), heads.key_width());
         for (name, start, length) in [("queries", 0, query), ("keys", query, key), ("values", query + key, key)] {
             let part = |tensor: &Tensor| tensor.narrow(1, start, length).unwrap().contiguous().unwrap();
-            assert_close(&format!("{what}: {name}"), &part(&gradient), &part(&expected), tolerance(number_type));
+            assert_close(&format!("{what}: {name}"), &part(&gradient), &part(&expected), tolerance(dtype));
         }
         let again = segment_attention_backward(&seed, &packed, heads, &segments).unwrap();
         assert_close(&format!("{what}: again"), &again, &gradient, 0.0);
@@ -53,8 +53,8 @@ fn check(segments: &[Segment], heads: Heads) {
 }
 
 /// Leaves NaN in memory that the next tensor of this size is likely to get.
-fn poison(count: usize, number_type: DType) {
-    drop(Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(number_type).unwrap());
+fn poison(count: usize, dtype: DType) {
+    drop(Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(dtype).unwrap());
 }
 
 const fn heads(query: usize, key_value: usize, dimension: usize) -> Heads {
@@ -114,17 +114,17 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
         random(4, &[prompt_rows, heads.row_width()]),
         random(5, &[slots, positions, 2 * heads.key_width()]),
     ];
-    for number_type in [DType::F32, DType::BF16] {
-        let [packed_cpu, prefix_cpu, cache_cpu] = tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), number_type));
-        let [packed, prefix, cache] = tensors.each_ref().map(|tensor| on_gpu(&(tensor * 2.0).unwrap(), number_type));
+    for dtype in [DType::F32, DType::BF16] {
+        let [packed_cpu, prefix_cpu, cache_cpu] = tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), dtype));
+        let [packed, prefix, cache] = tensors.each_ref().map(|tensor| on_gpu(&(tensor * 2.0).unwrap(), dtype));
         append_keys_values(&cache_cpu, &packed_cpu, heads, &listed).unwrap();
         append_keys_values(&cache, &packed, heads, &table).unwrap();
         assert_close("append", &cache, &cache_cpu, 0.0);
-        let what = format!("{number_type:?}, {} rows, prompts {prompts:?}, {heads:?}", rows.len());
-        poison(rows.len() * heads.query_width(), number_type);
+        let what = format!("{dtype:?}, {} rows, prompts {prompts:?}, {heads:?}", rows.len());
+        poison(rows.len() * heads.query_width(), dtype);
         let found = decode_attention(&packed, &prefix, &cache, heads, &table).unwrap();
         let expected = decode_attention(&packed_cpu, &prefix_cpu, &cache_cpu, heads, &listed).unwrap();
-        assert_close(&what, &found, &expected, tolerance(number_type));
+        assert_close(&what, &found, &expected, tolerance(dtype));
     }
 }
 

@@ -18,19 +18,19 @@ fn random(stream: u32, shape: &[usize]) -> Tensor {
     Tensor::from_vec(uniform_weights(11, stream, shape.iter().product(), 1.0), shape, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap()
 }
 
-/// The same numbers on the GPU in `number_type`.
-fn on_gpu(tensor: &Tensor, number_type: DType) -> Tensor {
-    tensor.to_device(&gpu()).unwrap().to_dtype(number_type).unwrap()
+/// The same numbers on the GPU in `dtype`.
+fn on_gpu(tensor: &Tensor, dtype: DType) -> Tensor {
+    tensor.to_device(&gpu()).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// The CPU's numbers as the GPU reads them: rounded to `number_type`, in f32.
-fn rounded(tensor: &Tensor, number_type: DType) -> Tensor {
-    tensor.to_dtype(number_type).unwrap().to_dtype(DType::F32).unwrap()
+/// The CPU's numbers as the GPU reads them: rounded to `dtype`, in f32.
+fn rounded(tensor: &Tensor, dtype: DType) -> Tensor {
+    tensor.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
 }
 
-/// How far results in `number_type` may be from f32's, relative to the norm of the expected tensor.
-fn tolerance(number_type: DType) -> f64 {
-    if number_type == DType::BF16 { 6e-3 } else { 1e-5 }
+/// How far results in `dtype` may be from f32's, relative to the norm of the expected tensor.
+fn tolerance(dtype: DType) -> f64 {
+    if dtype == DType::BF16 { 6e-3 } else { 1e-5 }
 }
 
 /// Asserts `|found - expected| / |expected| <= tolerance`, in f64 norms over all numbers, and that nothing is NaN.

@@ -38,7 +38,7 @@ fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
     });
     let weights = Weights::from_tensors(tensors, "test");
-    let model = Decoder::new(config, &weights, trainable, 1, engine.number_type, &engine.device).unwrap();
+    let model = Decoder::new(config, &weights, trainable, 1, engine.dtype, &engine.device).unwrap();
     if trainable == LORA {
         let n = model.parameters().count();
         model.parameters().restore(&super::random(99, &[n]).affine(0.1, 0.0).unwrap()).unwrap();
@@ -57,18 +57,12 @@ fn drawn(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completi
 }
 
 fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], recompute: bool) -> (Tensor, PolicyStatistics, Applied) {
-    let sample = |(index, completion): (usize, &Completion)| PolicySample {
-        token_ids: completion.token_ids.clone(),
-        sampled_log_probs: completion.log_probs.clone(),
-        old_log_probs: None,
-        reference_log_probs: None,
-        advantage: [1.0, -0.7, 0.2, -0.5][index % 4],
-    };
-    let group = |(request, completions): (Request, &Vec<Completion>)| PolicyGroup {
-        prompt: request.prompt,
-        samples: completions.iter().enumerate().map(sample).collect(),
-    };
-    let groups: Vec<PolicyGroup> = requests().into_iter().zip(completions).map(group).collect();
+    let requests = requests();
+    let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
+    for (request, completions) in requests.iter().zip(completions) {
+        let sample = |(index, completion)| PolicySample::on_policy(completion, [1.0, -0.7, 0.2, -0.5][index % 4]);
+        groups.push(PolicyGroup { prompt: (&request.prompt).into(), samples: completions.iter().enumerate().map(sample).collect() });
+    }
     let totals = StepTotals { sequences: 48, tokens: completions.iter().flatten().map(|completion| completion.token_ids.len()).sum() };
     let loss = LossSettings { kl_importance: true, max_completion_tokens: 40, ..loss_settings(PolicyLoss::Grpo) };
     let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
@@ -138,7 +132,7 @@ fn rollout_and_training_agree() {
             let average = statistics.sampling_difference / statistics.tokens as f64;
             println!(
                 "{:?} {:?}: mean {average:.2e}, largest {:.2e}",
-                config.architecture, engine.number_type, statistics.sampling_difference_max
+                config.architecture, engine.dtype, statistics.sampling_difference_max
             );
             assert!(statistics.sampling_difference_max < largest && average < mean);
         }

@@ -5,7 +5,7 @@ use grpo_tui::kernels::accumulate::accumulate;
 use grpo_tui::kernels::adamw::{AdamWStep, adamw, cast_into, norm};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
-use grpo_tui::kernels::philox::{Place, uniform, uniform_weights_on};
+use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
 use grpo_tui::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use grpo_tui::kernels::sampler::{SampleSettings, SampleState, done, sample_step, sample_tokens};
@@ -17,43 +17,43 @@ const NUMBER_TYPES: [DType; 2] = [DType::F32, DType::BF16];
 
 /// Fills and frees memory of about the size that a kernel's result takes next, so that what a kernel leaves out shows as NaN.
 fn poison(count: usize) {
-    for number_type in NUMBER_TYPES {
-        let spoiled = Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(number_type).unwrap();
+    for dtype in NUMBER_TYPES {
+        let spoiled = Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(dtype).unwrap();
         drop(spoiled);
     }
 }
 
 /// A random tensor on the CPU as the GPU reads it, and on the GPU.
-fn pair(stream: u32, shape: &[usize], number_type: DType) -> (Tensor, Tensor) {
+fn pair(stream: u32, shape: &[usize], dtype: DType) -> (Tensor, Tensor) {
     let tensor = random(stream, shape);
-    (rounded(&tensor, number_type), on_gpu(&tensor, number_type))
+    (rounded(&tensor, dtype), on_gpu(&tensor, dtype))
 }
 
 fn ids(count: usize, below: u32, stream: u32) -> Vec<u32> {
-    let place = |position: usize| Place { step: stream, prompt: 0, sample: 0, position: position as u32 };
+    let place = |position: usize| SampleKey { step: stream, prompt: 0, sample: 0, position: position as u32 };
     (0..count).map(|position| (uniform(5, place(position)) * f64::from(below)) as u32).collect()
 }
 
 #[test]
 #[ignore = "needs a GPU"]
 fn rms_norm_agrees() {
-    for number_type in NUMBER_TYPES {
+    for dtype in NUMBER_TYPES {
         for (rows, width) in [(1, 8), (5, 40), (3, 7), (300, 24), (64, 4096), (2, 10_000)] {
-            let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] = [1, 3, 4].map(|n| pair(n, &[rows, width], number_type));
-            let (weight_cpu, weight) = pair(2, &[width], number_type);
+            let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] = [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
+            let (weight_cpu, weight) = pair(2, &[width], dtype);
             poison(rows * width);
             let y = rms_norm(&x, &weight, 1e-6).unwrap();
-            assert_close("rms_norm", &y, &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), tolerance(number_type));
+            assert_close("rms_norm", &y, &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), tolerance(dtype));
             poison(rows * width);
             let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
             let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
-            assert_close("residual sum", &sum, &expected_sum, tolerance(number_type));
-            assert_close("norm of the sum", &normed, &expected, tolerance(number_type));
+            assert_close("residual sum", &sum, &expected_sum, tolerance(dtype));
+            assert_close("norm of the sum", &normed, &expected, tolerance(dtype));
             assert_close("norm of the sum as it is kept", &normed, &rms_norm(&sum, &weight, 1e-6).unwrap(), 1e-4);
             poison(rows * width);
             let dx = rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap();
             let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6).unwrap();
-            assert_close("rms_norm backward", &dx, &expected, tolerance(number_type));
+            assert_close("rms_norm backward", &dx, &expected, tolerance(dtype));
             let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
             assert_eq!(dw.dtype(), DType::F32);
             assert_close("rms_norm weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
@@ -89,12 +89,12 @@ fn a_stream_in_f32_agrees() {
 #[test]
 #[ignore = "needs a GPU"]
 fn rotary_positions_agree() {
-    for number_type in NUMBER_TYPES {
+    for dtype in NUMBER_TYPES {
         let shapes = [(3, 4, 2, 6), (7, 3, 1, 8), (1, 2, 2, 10), (300, 4, 2, 16), (33, 32, 8, 128), (5, 2, 1, 256)];
         for (rows, query, key_value, dimension) in shapes {
             let heads = Heads { query, key_value, dimension };
-            let [(packed_cpu, packed), (seed_cpu, seed)] = [1, 2].map(|n| pair(n, &[rows, heads.row_width()], number_type));
-            let [query_norm, key_norm] = [3, 4].map(|n| pair(n, &[dimension], number_type));
+            let [(packed_cpu, packed), (seed_cpu, seed)] = [1, 2].map(|n| pair(n, &[rows, heads.row_width()], dtype));
+            let [query_norm, key_norm] = [3, 4].map(|n| pair(n, &[dimension], dtype));
             let positions_cpu = Tensor::new(ids(rows, 90, 6), &Device::Cpu).unwrap();
             let positions = positions_cpu.to_device(&gpu()).unwrap();
             let table_cpu = RopeTable::new(90, dimension, 1e4, DType::F32, &Device::Cpu).unwrap();
@@ -106,11 +106,11 @@ fn rotary_positions_agree() {
                 let context = QueryKeyContext { heads, norms: on_device, epsilon: 1e-6, positions: &positions, table: &table };
                 poison(packed.elem_count());
                 let rotated = query_key_rope(&packed, context).unwrap();
-                assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(number_type));
+                assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
                 poison(packed.elem_count());
                 let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
                 let (dx_cpu, dq_cpu, dk_cpu) = query_key_rope_backward_all(&seed_cpu, &packed_cpu, context_cpu).unwrap();
-                assert_close("rope backward", &dx, &dx_cpu, tolerance(number_type));
+                assert_close("rope backward", &dx, &dx_cpu, tolerance(dtype));
                 assert_close("rope backward alone", &query_key_rope_backward(&seed, &packed, context).unwrap(), &dx, 0.0);
                 assert_close("query norm", &dq, &dq_cpu, 1e-5);
                 assert_close("key norm", &dk, &dk_cpu, 1e-5);
@@ -122,16 +122,16 @@ fn rotary_positions_agree() {
 #[test]
 #[ignore = "needs a GPU"]
 fn the_gated_activation_agrees() {
-    for number_type in NUMBER_TYPES {
+    for dtype in NUMBER_TYPES {
         for (rows, width) in [(1, 3), (5, 24), (3, 1001), (40, 12_288)] {
             let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
-            let (gate_up_cpu, gate_up) = (rounded(&gate_up, number_type), on_gpu(&gate_up, number_type));
-            let (seed_cpu, seed) = pair(2, &[rows, width], number_type);
+            let (gate_up_cpu, gate_up) = (rounded(&gate_up, dtype), on_gpu(&gate_up, dtype));
+            let (seed_cpu, seed) = pair(2, &[rows, width], dtype);
             poison(rows * width);
-            assert_close("swiglu", &swiglu(&gate_up).unwrap(), &swiglu(&gate_up_cpu).unwrap(), tolerance(number_type));
+            assert_close("swiglu", &swiglu(&gate_up).unwrap(), &swiglu(&gate_up_cpu).unwrap(), tolerance(dtype));
             poison(2 * rows * width);
             let expected = swiglu_backward(&seed_cpu, &gate_up_cpu).unwrap();
-            assert_close("swiglu backward", &swiglu_backward(&seed, &gate_up).unwrap(), &expected, tolerance(number_type));
+            assert_close("swiglu backward", &swiglu_backward(&seed, &gate_up).unwrap(), &expected, tolerance(dtype));
         }
     }
 }
@@ -139,10 +139,10 @@ fn the_gated_activation_agrees() {
 #[test]
 #[ignore = "needs a GPU"]
 fn embeddings_agree() {
-    for number_type in NUMBER_TYPES {
+    for dtype in NUMBER_TYPES {
         for (vocabulary, count, width) in [(5, 9, 3), (11, 400, 24), (700, 50, 600), (3000, 2, 4096)] {
-            let ((table_cpu, table), token_ids) = (pair(1, &[vocabulary, width], number_type), ids(count, vocabulary as u32, 3));
-            let (seed_cpu, seed) = pair(2, &[count, width], number_type);
+            let ((table_cpu, table), token_ids) = (pair(1, &[vocabulary, width], dtype), ids(count, vocabulary as u32, 3));
+            let (seed_cpu, seed) = pair(2, &[count, width], dtype);
             let ids_cpu = Tensor::new(token_ids.as_slice(), &Device::Cpu).unwrap();
             let rows = embedding(&table, &ids_cpu.to_device(&gpu()).unwrap()).unwrap();
             assert_close("embedding", &rows, &embedding(&table_cpu, &ids_cpu).unwrap(), 0.0);
@@ -153,10 +153,10 @@ fn embeddings_agree() {
             assert_close("embedding backward", &gradient, &expected, 1e-6);
             poison(vocabulary * width);
             let scattered = scatter_rows(&seed, &token_ids, vocabulary).unwrap();
-            assert_eq!(scattered.dtype(), number_type);
-            assert_close("scattered rows", &scattered, &expected, tolerance(number_type));
+            assert_eq!(scattered.dtype(), dtype);
+            assert_close("scattered rows", &scattered, &expected, tolerance(dtype));
         }
-        assert!(scatter_rows(&on_gpu(&random(1, &[1, 4]), number_type), &[7], 7).is_err(), "a row outside the result");
+        assert!(scatter_rows(&on_gpu(&random(1, &[1, 4]), dtype), &[7], 7).is_err(), "a row outside the result");
     }
 }
 
@@ -218,11 +218,11 @@ fn log_probs_agree() {
                 assert!(near(found.log_prob, expected.log_prob) && near(found.entropy, expected.entropy), "{found:?}, not {expected:?}");
             }
             let expected = token_log_probs_backward(&logits_cpu, &targets, &weights, temperature).unwrap();
-            for number_type in NUMBER_TYPES {
+            for dtype in NUMBER_TYPES {
                 poison(rows * vocabulary);
-                let gradient = token_log_probs_backward_as(&logits, &targets, &weights, temperature, number_type).unwrap();
-                assert_eq!(gradient.dtype(), number_type);
-                assert_close("gradient of the logits", &gradient, &expected, tolerance(number_type));
+                let gradient = token_log_probs_backward_as(&logits, &targets, &weights, temperature, dtype).unwrap();
+                assert_eq!(gradient.dtype(), dtype);
+                assert_close("gradient of the logits", &gradient, &expected, tolerance(dtype));
             }
         }
     }
@@ -238,7 +238,8 @@ fn both_devices_draw_the_same_tokens() {
             let logits = random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
             // Whole numbers have ties, of which the lowest id wins.
             let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
-            let uniforms: Vec<f64> = (0..rows as u32).map(|sample| uniform(8, Place { step: 0, prompt: 0, sample, position: 0 })).collect();
+            let uniforms: Vec<f64> =
+                (0..rows as u32).map(|sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 })).collect();
             let found = sample_tokens(&on_gpu(&logits, DType::F32), temperature, &uniforms).unwrap();
             for (found, expected) in found.iter().zip(sample_tokens(&logits, temperature, &uniforms).unwrap()) {
                 assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");
@@ -263,7 +264,7 @@ fn the_gpu_sampler_follows_its_distribution() {
     let batch = on_gpu(&Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap().repeat((1000, 1)).unwrap(), DType::F32);
     let mut counts = vec![0.0_f64; vocabulary];
     for prompt in 0..draws as u32 / 1000 {
-        let uniforms: Vec<f64> = (0..1000).map(|sample| uniform(42, Place { step: 0, prompt, sample, position: 0 })).collect();
+        let uniforms: Vec<f64> = (0..1000).map(|sample| uniform(42, SampleKey { step: 0, prompt, sample, position: 0 })).collect();
         for drawn in sample_tokens(&batch, 1.0, &uniforms).unwrap() {
             counts[drawn.token_id as usize] += 1.0;
         }
@@ -289,7 +290,7 @@ fn the_gpu_sampler_follows_its_distribution() {
 fn a_sampling_step_moves_its_rows_on() {
     let (vocabulary, most, slots) = (1500_usize, 4_usize, [3_u32, 0, 4]);
     let on_device = |numbers: &[u32], shape: &[usize]| Tensor::from_slice(numbers, shape, &gpu()).unwrap();
-    let zeros = |shape: &[usize], number_type| Tensor::zeros(shape, number_type, &gpu()).unwrap();
+    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &gpu()).unwrap();
     let settings =
         SampleSettings { temperature: 0.8, seed: 0x1234_5678_9abc, stop_ids: on_device(&[u32::MAX, 7], &[2]), max_completion_tokens: most };
     let state = SampleState {
@@ -317,7 +318,7 @@ fn a_sampling_step_moves_its_rows_on() {
                 continue;
             }
             let position = drawn[row].len() as u32;
-            let place = Place { step: 2, prompt: row as u32, sample: row as u32 + 1, position };
+            let place = SampleKey { step: 2, prompt: row as u32, sample: row as u32 + 1, position };
             let own = Tensor::from_slice(&logits[row], (1, vocabulary), &Device::Cpu).unwrap();
             match sample_tokens(&own, settings.temperature, &[uniform(settings.seed, place)]) {
                 Ok(token) => drawn[row].push((token[0].token_id, token[0].log_prob)),
@@ -355,13 +356,13 @@ fn a_sampling_step_moves_its_rows_on() {
 #[test]
 #[ignore = "needs a GPU"]
 fn fresh_weights_are_the_cpus() {
-    for number_type in NUMBER_TYPES {
+    for dtype in NUMBER_TYPES {
         let [found, expected] = [gpu(), Device::Cpu].map(|device| {
             poison(3 * 1001);
-            uniform_weights_on(&device, 0x0123_4567_89ab_cdef, 9, (3, 1001), 0.02, number_type).unwrap()
+            uniform_weights_on(&device, 0x0123_4567_89ab_cdef, 9, (3, 1001), 0.02, dtype).unwrap()
         });
-        assert_eq!((found.dtype(), found.dims()), (number_type, [3, 1001].as_slice()));
-        assert_close("fresh weights", &found, &expected, if number_type == DType::F32 { 1e-7 } else { 1e-4 });
+        assert_eq!((found.dtype(), found.dims()), (dtype, [3, 1001].as_slice()));
+        assert_close("fresh weights", &found, &expected, if dtype == DType::F32 { 1e-7 } else { 1e-4 });
         let largest = found.to_dtype(DType::F32).unwrap().abs().unwrap().flatten_all().unwrap().max(D::Minus1).unwrap();
         assert!((0.0199..=0.0201).contains(&largest.to_scalar::<f32>().unwrap()));
     }

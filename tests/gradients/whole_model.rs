@@ -58,17 +58,20 @@ fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
     model
 }
 
-fn groups() -> Vec<PolicyGroup> {
+fn groups() -> Vec<PolicyGroup<'static>> {
     let sample = |tokens: &[u32], advantage| PolicySample {
-        token_ids: tokens.to_vec(),
-        sampled_log_probs: vec![0.0; tokens.len()],
+        token_ids: tokens.to_vec().into(),
+        sampled_log_probs: vec![0.0; tokens.len()].into(),
         old_log_probs: None,
         reference_log_probs: None,
         advantage,
     };
     vec![
-        PolicyGroup { prompt: vec![3, 1, 4, 1], samples: vec![sample(&[5, 9, 2], 1.0), sample(&[6], -0.5), sample(&[5, 3, 5, 8], -0.5)] },
-        PolicyGroup { prompt: vec![7], samples: vec![sample(&[9, 3], 0.7), sample(&[2, 3, 8], -0.7)] },
+        PolicyGroup {
+            prompt: vec![3, 1, 4, 1].into(),
+            samples: vec![sample(&[5, 9, 2], 1.0), sample(&[6], -0.5), sample(&[5, 3, 5, 8], -0.5)],
+        },
+        PolicyGroup { prompt: vec![7].into(), samples: vec![sample(&[9, 3], 0.7), sample(&[2, 3, 8], -0.7)] },
     ]
 }
 
@@ -148,9 +151,10 @@ fn gradient_equals_finite_differences() {
         };
         let weights = model.parameters().slots().iter().map(|slot| (slot.name.clone(), leaf(&tensor(slot)))).collect();
         let plain = Plain { config: &config, weights, lora_scale: 0.0 };
-        let sum = |group: PolicyGroup| -> f64 {
-            let mean =
-                |sample: &PolicySample| plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap().to_scalar::<f64>().unwrap();
+        let sum = |group: PolicyGroup<'_>| -> f64 {
+            let mean = |sample: &PolicySample<'_>| {
+                plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap().to_scalar::<f64>().unwrap()
+            };
             group.samples.iter().map(|sample| -sample.advantage / 5.0 * mean(sample)).sum()
         };
         groups().into_iter().map(sum).sum::<f64>()

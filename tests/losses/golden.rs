@@ -112,7 +112,7 @@ fn a_sync_interval_of_two_steps() {
         let (model, reference) = (decoder(Trainable::Full), decoder(Trainable::Frozen));
         let loss = settings(&case["settings"]);
         let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 30, recompute: false };
-        let mut steps: Vec<Vec<PolicyGroup>> =
+        let mut steps: Vec<Vec<PolicyGroup<'_>>> =
             case["groups"].as_array().unwrap().iter().map(|groups| groups.as_array().unwrap().iter().map(group).collect()).collect();
         for groups in &mut steps {
             let found = completion_log_probs(&reference, Adapters::Off, groups, &settings, &threads).unwrap();
@@ -121,7 +121,7 @@ fn a_sync_interval_of_two_steps() {
         }
         let old = completion_log_probs(&model, Adapters::Off, &steps[1], &settings, &threads).unwrap();
         let samples = steps[1].iter_mut().flat_map(|group| &mut group.samples);
-        samples.zip(old.into_iter().flatten()).for_each(|(sample, old)| sample.old_log_probs = Some(old));
+        samples.zip(old.into_iter().flatten()).for_each(|(sample, old)| sample.old_log_probs = Some(old.into()));
         let adam = |name: &str| number(&case["adam"][name]);
         let mut optimizer = Optimizer::new(
             OptimizerSettings {
@@ -162,15 +162,18 @@ fn a_sync_interval_of_two_steps() {
     }
 }
 
-fn group(group: &Value) -> PolicyGroup {
+fn group(group: &Value) -> PolicyGroup<'static> {
     let advantages = group_advantages(&read::<Vec<f64>>(&group["rewards"]), Advantage::Standardized);
     let sample = |(token_ids, advantage): (Vec<u32>, f64)| PolicySample {
-        sampled_log_probs: vec![0.0; token_ids.len()],
-        token_ids,
+        sampled_log_probs: vec![0.0; token_ids.len()].into(),
+        token_ids: token_ids.into(),
         old_log_probs: None,
         reference_log_probs: None,
         advantage,
     };
     let completions: Vec<Vec<u32>> = read(&group["completions"]);
-    PolicyGroup { prompt: read(&group["prompt"]), samples: completions.into_iter().zip(advantages).map(sample).collect() }
+    PolicyGroup {
+        prompt: read::<Vec<u32>>(&group["prompt"]).into(),
+        samples: completions.into_iter().zip(advantages).map(sample).collect(),
+    }
 }

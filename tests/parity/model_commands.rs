@@ -224,7 +224,7 @@ fn check_compares_with_another_implementation() {
         let output = model(&[arguments.as_slice(), &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&document["ok"], &document["number_type"]), (&Value::Bool(true), &Value::from("f32")), "{document}");
+        assert_eq!((&document["ok"], &document["dtype"]), (&Value::Bool(true), &Value::from("f32")), "{document}");
         assert!(document["tokens"].as_u64().unwrap() >= 4 && document["max_difference"].as_f64().unwrap() < 1e-4, "{document}");
     }
     let words = model(&["check", "tiny"]);

@@ -40,10 +40,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
              there is nothing to compare with; scripts/golden compares with transformers"
         )));
     };
-    let (device, number_type) = (engine.name(), format!("{:?}", engine.number_type).to_lowercase());
+    let (device, dtype) = (engine.name(), format!("{:?}", engine.dtype).to_lowercase());
     if *json {
         let document = serde_json::json!({
-            "model": name, "device": device, "number_type": number_type, "tokens": found.tokens,
+            "model": name, "device": device, "dtype": dtype, "tokens": found.tokens,
             "max_difference": found.max_difference, "mean_difference": found.mean_difference,
             "max_allowed": found.max_allowed, "mean_allowed": found.mean_allowed, "ok": found.holds(),
         });
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         };
         let name = visible(name);
         println!(
-            "{name} on {device} in {number_type}: log-probs of {} tokens here and in candle-transformers\n  \
+            "{name} on {device} in {dtype}: log-probs of {} tokens here and in candle-transformers\n  \
              largest difference {:.2e} nats (allowed {:.0e}), mean {:.2e} (allowed {:.0e})\n  {verdict}",
             found.tokens, found.max_difference, found.max_allowed, found.mean_difference, found.mean_allowed
         );

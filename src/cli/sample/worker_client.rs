@@ -4,9 +4,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::Arguments;
+use super::{Arguments, document};
 use crate::cli::output::say;
 use crate::cli::targets::{Rows, whole};
 use crate::cli::{Outcome, print, print_json};
@@ -85,18 +83,6 @@ fn status_text(answerer: &SampleBackend) -> Option<String> {
         }
         SampleBackend::Worker { .. } => format!("the sample worker is {}{cause}", state.status.name()),
     })
-}
-
-/// As `sample` without a worker prints it.
-fn document(completion: &SampledCompletion) -> Value {
-    let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
-    let mut value = json!({
-        "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
-    });
-    if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
-        value.extend(score.clone());
-    }
-    value
 }
 
 fn completion_text(completion: &SampledCompletion) -> String {

@@ -120,13 +120,13 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
 
 pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
     let rows = check(packed, heads)?;
-    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[packed])?);
-    let output = empty((rows, heads.query_width()), number_type, device)?;
+    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[packed])?);
+    let output = empty((rows, heads.query_width()), dtype, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
     arguments.extend([at(packed)?, at(&output)?]);
     let blocks = (tiles, heads.query, TILE / kernels.tile);
     let grid = Grid { blocks, threads: kernels.threads, shared_bytes: kernels.shared_bytes[0] };
-    launch(device, kernels.module, kernels.forward, Some(number_type), grid, &arguments)?;
+    launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
     Ok(output)
 }
 
@@ -135,8 +135,8 @@ pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segment
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
         bail!("a gradient of {:?} {:?} for attention over {:?} {:?}", gradient.shape(), gradient.dtype(), packed.shape(), packed.dtype())
     }
-    let (device, number_type, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[gradient, packed])?);
-    let packed_gradient = empty((rows, heads.row_width()), number_type, device)?;
+    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[gradient, packed])?);
+    let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
     // For each query head and row: the logarithm of the sum of its exponentials; then the sum of its probabilities times their gradients.
     let statistics = empty((2, heads.query, rows), DType::F32, device)?;
     let halves = TILE / kernels.tile;
@@ -144,11 +144,11 @@ pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segment
     let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
     arguments.extend([at(gradient)?, at(packed)?, at(&packed_gradient)?, at(&statistics)?]);
     let grid = Grid { blocks: (tiles, heads.query, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[1] };
-    launch(device, kernels.module, kernels.backward_queries, Some(number_type), grid, &arguments)?;
+    launch(device, kernels.module, kernels.backward_queries, Some(dtype), grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, heads)?;
     arguments.extend([at(gradient)?, at(packed)?, at(&statistics)?, at(&packed_gradient)?]);
     let grid = Grid { blocks: (tiles, heads.key_value, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[2] };
-    launch(device, kernels.module, kernels.backward_keys_values, Some(number_type), grid, &arguments)?;
+    launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), grid, &arguments)?;
     Ok(packed_gradient)
 }

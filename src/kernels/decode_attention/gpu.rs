@@ -60,7 +60,7 @@ pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: He
     if prefix_width != heads.row_width() || prefix.dtype() != packed.dtype() {
         bail!("prompts of {prefix_width} {:?} a row, new rows of {:?}, for {heads:?}", prefix.dtype(), packed.dtype())
     }
-    let (device, number_type) = (device(packed)?, packed.dtype());
+    let (device, dtype) = (device(packed)?, packed.dtype());
     let (name, heads_a_block) = variant(packed, prefix, cache, heads)?;
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
     let longest = prefix_rows + positions;
@@ -69,7 +69,7 @@ pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: He
     let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);
     let warps = if across * count <= BLOCKS_WANTED && shared_bytes(8) <= 48 << 10 { 8 } else { 4 };
 
-    let output = empty((count, heads.query_width()), number_type, device)?;
+    let output = empty((count, heads.query_width()), dtype, device)?;
     let partial = if splits == 1 { None } else { Some(empty((splits, count, heads.query, heads.dimension + 2), DType::F32, device)?) };
     let partial_at = partial.as_ref().map_or(Ok(Argument::Address(0)), at)?;
     let scale = std::f64::consts::LOG2_E / (heads.dimension as f64).sqrt();
@@ -77,11 +77,11 @@ pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: He
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
     let grid = Grid { blocks: (across, count, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };
-    launch(device, &MODULE, name, Some(number_type), grid, &arguments)?;
+    launch(device, &MODULE, name, Some(dtype), grid, &arguments)?;
     if partial.is_some() {
         let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
         let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];
-        launch(device, &MODULE, "decode_attention_merge", Some(number_type), grid, &arguments)?;
+        launch(device, &MODULE, "decode_attention_merge", Some(dtype), grid, &arguments)?;
     }
     Ok(output)
 }

@@ -43,8 +43,8 @@ impl Files {
         Ok(Self { bytes, entries, counter: Counter::new(&source.name, total), uploader: Uploader::default() })
     }
 
-    pub(super) fn number_type(&self, name: &str) -> Option<DType> {
-        number_type(&self.entries.get(name)?.1.element_type)
+    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+        dtype(&self.entries.get(name)?.1.element_type)
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
@@ -56,7 +56,7 @@ impl Files {
     pub(super) fn get(&self, name: &str, wanted: DType, device: &Device) -> Result<Tensor, ModelError> {
         let missing = || ModelError::Weights(format!("no tensor `{name}`"));
         let (file, entry) = self.entries.get(name).ok_or_else(missing)?;
-        let stored = number_type(&entry.element_type).ok_or_else(|| {
+        let stored = dtype(&entry.element_type).ok_or_else(|| {
             let element_type = &entry.element_type;
             ModelError::Weights(format!("`{name}` is stored as {element_type}; take the checkpoint in BF16, F16 or F32"))
         })?;
@@ -93,7 +93,7 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
 }
 
 /// The element types of safetensors that weights are computed from.
-fn number_type(element_type: &str) -> Option<DType> {
+fn dtype(element_type: &str) -> Option<DType> {
     match element_type {
         "BF16" => Some(DType::BF16),
         "F16" => Some(DType::F16),

@@ -17,13 +17,13 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    pub(super) fn get(&self, name: &str, shape: &[usize], number_type: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let Some((down, up)) = self.adapter(name) else { return self.base.get(name, shape, number_type, device) };
-        let stored = self.base.number_type(name).unwrap_or(DType::F32);
+    pub(super) fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let Some((down, up)) = self.adapter(name) else { return self.base.get(name, shape, dtype, device) };
+        let stored = self.base.dtype(name).unwrap_or(DType::F32);
         let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
         let delta = on_device(up)?.matmul(&on_device(down)?)?.affine(self.scale, 0.0)?;
         let merged = (self.base.get(name, shape, DType::F32, device)? + delta)?;
-        Ok(merged.to_dtype(stored)?.to_dtype(number_type)?)
+        Ok(merged.to_dtype(stored)?.to_dtype(dtype)?)
     }
 
     /// A and B beside the matrix `MODULE.weight`.

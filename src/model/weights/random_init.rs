@@ -57,11 +57,11 @@ impl Fresh {
         self.tensors.get(name).map(|draw| draw.shape.clone())
     }
 
-    pub(super) fn get(&self, name: &str, number_type: DType, device: &Device) -> Result<Tensor> {
+    pub(super) fn get(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let Some(Draw { stream, shape, numbers }) = self.tensors.get(name) else { candle_core::bail!("no tensor `{name}`") };
         match numbers {
-            Numbers::Constant(value) => Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(number_type),
-            Numbers::Uniform { bound } => uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, number_type),
+            Numbers::Constant(value) => Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(dtype),
+            Numbers::Uniform { bound } => uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, dtype),
         }
     }
 }

@@ -1,46 +1,14 @@
-//! Speed of this machine: products, prefill, decode and training at a model's shape, with random weights and random tokens, stop tokens off.
+//! Speed of the CPU: matmul, prefill, decode and training at a model's shape.
 
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
-use serde::Serialize;
 
-use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
+use super::{Measurement, policy_group, policy_settings, random_tokens, requests, sampling};
 use crate::hub::ModelConfig;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::rollout::{Request, ThreadPool, generate};
+use crate::rollout::{Completion, Request, StopReason, ThreadPool, generate};
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
-
-/// One figure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Measurement {
-    /// What was measured: `gemm`, `prefill`, `decode`, `train`, ...
-    pub name: String,
-    /// Lengths, in words.
-    pub shape: String,
-    /// Sequences side by side.
-    pub batch: usize,
-    /// The figure; not a number (in JSON null) where `missing` says why there is none.
-    pub value: f64,
-    pub unit: String,
-    /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None where there is no such limit.
-    pub of_limit: Option<f64>,
-    /// Why it was not measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<String>,
-}
-
-impl Measurement {
-    /// A figure from its parts, in the order of the fields.
-    pub fn new(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Self {
-        Self { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit, missing: None }
-    }
-
-    /// A figure that could not be measured.
-    pub fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
-        Self { missing: Some(why.to_owned()), ..Self::new(name, shape, batch, f64::NAN, "", None) }
-    }
-}
 
 const PROMPT_TOKENS: usize = 90;
 const NEW_TOKENS: usize = 48;
@@ -127,10 +95,14 @@ fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
 /// Rows and completion tokens a second of an 8 x 8 step, prompts computed once a group.
 fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
     let vocabulary = model.config().vocab_size;
-    let completion = |number: usize| (random_tokens(1000 + number, NEW_TOKENS, vocabulary), vec![-1.0; NEW_TOKENS]);
-    let prompts = requests(8, 8, PROMPT_TOKENS, vocabulary).into_iter().enumerate();
-    let groups: Vec<PolicyGroup> =
-        prompts.map(|(number, request)| group(request.prompt, (0..request.samples).map(|i| completion(number * 8 + i)))).collect();
+    let completion = |number: usize| Completion {
+        token_ids: random_tokens(1000 + number, NEW_TOKENS, vocabulary),
+        log_probs: vec![-1.0; NEW_TOKENS],
+        stop: StopReason::Length,
+    };
+    let (prompts, completions) = (requests(8, 8, PROMPT_TOKENS, vocabulary), (0..64).map(completion).collect::<Vec<_>>());
+    let groups: Vec<PolicyGroup<'_>> =
+        prompts.iter().zip(completions.chunks(8)).map(|(request, group)| policy_group(request, group)).collect();
     let settings = policy_settings(NEW_TOKENS, 1024, false);
     let totals = StepTotals { sequences: 64, tokens: 64 * NEW_TOKENS };
     let mut rows = 0;

@@ -6,18 +6,17 @@ use std::time::Instant;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::TrainError;
-use super::measure::Measurement;
-use super::measured_work::{group, policy_settings, random_tokens, requests, sampling};
+use super::{Measurement, policy_group, policy_settings, random_tokens, requests, sampling};
 use crate::config::{Layers, Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
-use crate::kernels::matmul::product;
+use crate::kernels::matmul::matmul;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit};
 use crate::rollout::{Request, ThreadPool, generate};
+use crate::train::TrainError;
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
 /// What is measured.
@@ -69,7 +68,7 @@ pub fn measure_gpu(
         told(&measurement);
         found.push(measurement);
     };
-    let gpu = engine.memory().map(|memory| GpuMemory::when_opened(memory, engine.number_type.size_in_bytes()));
+    let gpu = engine.memory().map(|memory| GpuMemory::when_opened(memory, engine.dtype.size_in_bytes()));
     bench.plan(config, (1, 1), Recompute::Auto, gpu)?;
     let limits = Limits::measure(engine)?;
     engine.trim_memory()?;
@@ -79,7 +78,7 @@ pub fn measure_gpu(
     let threads = ThreadPool::of_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
-    let model = Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.number_type, &engine.device)?;
+    let model = Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.dtype, &engine.device)?;
     engine.synchronize()?;
     note(Measurement::new("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
     // B starts as zeros; random ones make the adapters' work real.
@@ -88,7 +87,7 @@ pub fn measure_gpu(
     drop(numbers);
     engine.trim_memory()?;
     let shape = ModelShape::of(config);
-    let work = Work { config, shape, engine, bench, model: &model, threads: &threads, limits };
+    let work = Bench { config, shape, engine, bench, model: &model, threads: &threads, limits };
     work.within(("prefill", "", 1), &mut note, |note| work.prefill(note))?;
     for adapters in [Adapters::On, Adapters::Off] {
         for &batch in &bench.decode_batches {
@@ -172,10 +171,10 @@ impl Limits {
         let size = if engine.device.is_cpu() { 512 } else { 8192 };
         let copied = if engine.device.is_cpu() { 1 << 22 } else { 1 << 29 };
         let random = |stream: u64| {
-            Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?.affine(1.0, stream as f64 * 1e-6)?.to_dtype(engine.number_type)
+            Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?.affine(1.0, stream as f64 * 1e-6)?.to_dtype(engine.dtype)
         };
         let (a, b) = (random(1)?, random(2)?);
-        let gemm = seconds(engine, 10, || product(&a, &b).map(drop))?;
+        let gemm = seconds(engine, 10, || matmul(&a, &b).map(drop))?;
         let source = Tensor::rand(0.0_f32, 1.0, copied, &engine.device)?;
         let copy = seconds(engine, 10, || source.copy().map(drop))?;
         // The first launches load the kernel and open the pool: what is measured comes after them.
@@ -219,7 +218,7 @@ fn seconds(engine: &Engine, repeats: usize, mut work: impl FnMut() -> Result<()>
     })
 }
 
-struct Work<'a> {
+struct Bench<'a> {
     config: &'a ModelConfig,
     shape: ModelShape,
     engine: &'a Engine,
@@ -229,7 +228,7 @@ struct Work<'a> {
     limits: Limits,
 }
 
-impl Work<'_> {
+impl Bench<'_> {
     /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others go on.
     fn within<N: FnMut(Measurement)>(
         &self,
@@ -238,7 +237,7 @@ impl Work<'_> {
         work: impl FnOnce(&mut N) -> Result<()>,
     ) -> Result<()> {
         match work(note) {
-            Err(error) if is_out_of_memory(&error.to_string()) => {
+            Err(error) if is_out_of_memory(&error) => {
                 self.engine.trim_memory()?;
                 let (free, total) = self.engine.memory().unwrap_or_default();
                 let why = format!("GPU out of memory ({} of {} are used without it)", bytes(total - free), bytes(total));
@@ -255,7 +254,7 @@ impl Work<'_> {
 
     /// Bytes that a decode step reads at the least: every weight but the input embedding.
     fn weight_bytes(&self) -> f64 {
-        ((self.shape.layer_matrices + self.shape.head) * self.engine.number_type.size_in_bytes()) as f64
+        ((self.shape.layer_matrices + self.shape.head) * self.engine.dtype.size_in_bytes()) as f64
     }
 
     fn prefill(&self, note: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -309,13 +308,12 @@ impl Work<'_> {
         let (mut rollouts, mut updates, mut rows, mut gap) = (Vec::new(), Vec::new(), 0, 0.0);
         let whole = median(REPEATS, || {
             let start = Instant::now();
-            let drawn = generate(self.model, Adapters::On, &requests, &sampling, self.threads)?;
+            let sampled = generate(self.model, Adapters::On, &requests, &sampling, self.threads)?;
             let rollout = start.elapsed().as_secs_f64();
             let start = Instant::now();
             let totals = StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
-            let drawn = drawn.into_iter().map(|completions| completions.into_iter().map(|drawn| (drawn.token_ids, drawn.log_probs)));
-            let groups: Vec<PolicyGroup> =
-                requests.iter().zip(drawn).map(|(request, completions)| group(request.prompt.clone(), completions)).collect();
+            let groups = requests.iter().zip(&sampled).map(|(request, group)| policy_group(request, group));
+            let groups: Vec<PolicyGroup<'_>> = groups.collect();
             let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
             optimizer.apply(self.model.parameters(), &gradients)?;
             self.engine.synchronize()?;

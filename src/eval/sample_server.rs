@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use super::TrainError;
-use super::sample::{Source, draw, resolve_task, task_limit};
+use super::sample::{SampleError, SampleSource, resolve_task, sample_row, task_limit};
 use crate::checkpoint::{Located, StartModel};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
@@ -16,6 +15,7 @@ use crate::text::Tokenizer;
 /// The model and where it came from.
 struct Served {
     name: String,
+    engine: Engine,
     model: Decoder,
     tokenizer: Tokenizer,
     threads: ThreadPool,
@@ -28,8 +28,8 @@ struct Served {
 /// Loads the model of `file` and answers for it. Returns why it ended.
 ///
 /// # Errors
-/// [`TrainError`] where the model cannot be loaded, or the folder takes no state.
-pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, sampler: &SampleWorker, slot: &Slot) -> Result<String, TrainError> {
+/// [`SampleError`] where the model cannot be loaded, or the folder takes no state.
+pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, sampler: &SampleWorker, slot: &Slot) -> Result<String, SampleError> {
     let controls = sampler.controls();
     let stop = controls.clone();
     let threads = ThreadPool::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
@@ -37,7 +37,7 @@ pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, sampler: 
     let origin = Located::origin(&file.model, places)?;
     let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
     let (model, tokenizer) = StartModel::of(located, places)?.into_sampler(engine)?;
-    let served = Served { name: file.model.clone(), model, tokenizer, threads, run, origin };
+    let served = Served { name: file.model.clone(), engine: engine.clone(), model, tokenizer, threads, run, origin };
     sampler.serve(&served.name)?;
     let mut fresh = true;
     loop {
@@ -77,11 +77,12 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
     }
     let own = || match &served.run {
         Some(run) => Ok(Task::load(&run.task_path())?),
-        None => Err(TrainError::NoTask { model: served.name.clone() }),
+        None => Err(SampleError::NoTask { model: served.name.clone() }),
     };
-    let draw = || {
+    let sample = || -> Result<_, SampleError> {
         let task = resolve_task(wanted, own)?;
-        let source = Source {
+        let source = SampleSource {
+            engine: &served.engine,
             model: &served.model,
             adapters: if wanted.base { Adapters::Off } else { Adapters::On },
             tokenizer: &served.tokenizer,
@@ -90,14 +91,14 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
             max_completion_tokens: served.limit(&task)?,
             max_seq_len: None,
         };
-        draw(source, &task, wanted)
+        sample_row(source, &task, wanted)
     };
-    draw().map_err(|error: TrainError| error.to_string())
+    sample().map_err(|error| error.to_string())
 }
 
 impl Served {
-    /// Where completions are cut: as in the run whose result this is, else as the task wants it for this model.
-    fn limit(&self, task: &Task) -> Result<usize, TrainError> {
+    /// Where completions are truncated: as in the run whose result this is, else as the task wants it for this model.
+    fn limit(&self, task: &Task) -> Result<usize, SampleError> {
         if let Some(run) = &self.run {
             return Ok(run.file().config.max_completion_tokens);
         }

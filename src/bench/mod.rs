@@ -1,0 +1,84 @@
+//! Speed of this machine at a model's shape: random weights, prompts of random tokens, stop tokens off, plain GRPO.
+
+mod cpu;
+mod gpu;
+
+pub use cpu::measure_cpu;
+pub use gpu::{GpuBench, measure_gpu};
+
+use serde::Serialize;
+
+use crate::config::{KlEstimator, PolicyLoss};
+use crate::kernels::philox::philox;
+use crate::rollout::{Completion, Request, Sampling};
+use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings};
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measurement {
+    /// What was measured: `gemm`, `prefill`, `decode`, `train`, ...
+    pub name: String,
+    /// Lengths, in words.
+    pub shape: String,
+    /// Sequences side by side.
+    pub batch: usize,
+    /// The figure; not a number (in JSON null) where `missing` says why there is none.
+    pub value: f64,
+    pub unit: String,
+    /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None where there is no such limit.
+    pub of_limit: Option<f64>,
+    /// Why it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+impl Measurement {
+    /// A figure from its parts, in the order of the fields.
+    pub fn new(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Self {
+        Self { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit, missing: None }
+    }
+
+    /// A figure that could not be measured.
+    pub fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
+        Self { missing: Some(why.to_owned()), ..Self::new(name, shape, batch, f64::NAN, "", None) }
+    }
+}
+
+/// `count` tokens below `vocabulary`; each stream has its own.
+fn random_tokens(stream: usize, count: usize, vocabulary: usize) -> Vec<u32> {
+    (0..count).map(|index| philox(1, [stream as u32, index as u32, 0, 0])[0] % vocabulary as u32).collect()
+}
+
+/// `prompts` prompts of `prompt_tokens` tokens, `samples` completions of each.
+fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: usize) -> Vec<Request> {
+    let prompt = |number| random_tokens(number, prompt_tokens, vocabulary);
+    (0..prompts).map(|number| Request { prompt: prompt(number), prompt_number: number as u32, step: 0, samples }).collect()
+}
+
+/// Every completion is `new_tokens` long.
+fn sampling(new_tokens: usize) -> Sampling {
+    Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids: Vec::new(), seed: 1 }
+}
+
+/// A prompt's completions with advantages none of which is 0, so that nothing is left out.
+fn policy_group<'a>(request: &'a Request, completions: &'a [Completion]) -> PolicyGroup<'a> {
+    let sample = |(index, completion): (usize, &'a Completion)| {
+        PolicySample::on_policy(completion, if index.is_multiple_of(2) { 1.0 } else { -1.0 })
+    };
+    PolicyGroup { prompt: (&request.prompt).into(), samples: completions.iter().enumerate().map(sample).collect() }
+}
+
+/// GRPO on the policy's own completions, without a KL.
+fn policy_settings(new_tokens: usize, tokens_per_micro_batch: usize, recompute: bool) -> PolicySettings {
+    let loss = LossSettings {
+        policy_loss: PolicyLoss::Grpo,
+        clip_low: 0.2,
+        clip_high: 0.2,
+        cispo_cap: 5.0,
+        kl_beta: 0.0,
+        kl_estimator: KlEstimator::K3,
+        kl_importance: true,
+        max_completion_tokens: new_tokens,
+    };
+    PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }
+}

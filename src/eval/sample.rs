@@ -1,0 +1,149 @@
+//! Completions that a person asks for: one prompt's, each with its score. Nothing of a training changes by them.
+
+use std::path::Path;
+
+use super::{Lengths, PromptError, SAMPLE_STEP, prepare_rows, requests};
+use crate::checkpoint::StartError;
+use crate::config::{Assignments, ConfigError, Layers};
+use crate::dataset::{DatasetError, PromptRow, load, load_from};
+use crate::kernels::cuda_errors::explained;
+use crate::kernels::device::Engine;
+use crate::model::{Adapters, Decoder};
+use crate::rollout::{RolloutContext, Sampling, ScoredCompletion, ThreadPool};
+use crate::run::{RunError, Sample, SampledCompletion};
+use crate::score::{ScoreError, Scorer};
+use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
+use crate::text::{TextError, Tokenizer};
+
+/// Why nothing was sampled.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    #[error("{}", explained(&.0.to_string()))]
+    Tensor(#[from] candle_core::Error),
+    #[error("{0}")]
+    Text(#[from] TextError),
+    #[error("{0}")]
+    Dataset(#[from] DatasetError),
+    #[error("{0}")]
+    Task(#[from] TaskError),
+    #[error("{0}")]
+    Score(#[from] ScoreError),
+    #[error("{0}")]
+    Prompt(#[from] PromptError),
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// A task's own configuration.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("a score cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A request without a task to a worker that has none.
+    #[error("{model} belongs to no run, so the request must name a `task`")]
+    NoTask { model: String },
+    #[error("no row `{id}` in {files}")]
+    NoSuchRow { id: String, files: String },
+}
+
+/// The model that answers.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleSource<'a> {
+    pub engine: &'a Engine,
+    pub model: &'a Decoder,
+    pub adapters: Adapters,
+    pub tokenizer: &'a Tokenizer,
+    pub threads: &'a ThreadPool,
+    /// Optimizer steps behind the model; None where it is not in training.
+    pub step: Option<u64>,
+    /// Where completions are truncated if the request does not say.
+    pub max_completion_tokens: usize,
+    /// The longest prompt and completion together, where a configuration says so.
+    pub max_seq_len: Option<usize>,
+}
+
+/// What is asked for, sampled with the seed of the request alone: the same completions as `grpo-tui sample` has of that prompt.
+///
+/// # Errors
+/// [`SampleError`] for a task, a row or a length that cannot be; then nothing was sampled.
+pub fn sample_row(source: SampleSource<'_>, task: &Task, wanted: &Sample) -> Result<Vec<SampledCompletion>, SampleError> {
+    let SampleSource { engine, model, adapters, tokenizer, threads, .. } = source;
+    let limit = wanted.max_tokens.unwrap_or(source.max_completion_tokens);
+    let positions = model.config().max_position_embeddings;
+    let lengths = Lengths { max_seq_len: source.max_seq_len, max_completion_tokens: limit, positions };
+    let (label, row) = find_row(task, &wanted.row)?;
+    let scorer = Scorer::new(task)?;
+    let prompts = prepare_rows(task, &label, vec![row], tokenizer, lengths)?;
+    let context = RolloutContext { engine, model, adapters, tokenizer, scorer: &scorer, threads };
+    let sampling = Sampling::new(tokenizer, wanted.temperature, limit, wanted.seed);
+    let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, wanted.n), &sampling)?;
+    let mut found = Vec::with_capacity(wanted.n);
+    for (prompt, scored) in prompts.iter().zip(context.score(completions, prompts.iter().map(|prompt| &prompt.row))?) {
+        for (sample, scored) in scored.into_iter().enumerate() {
+            let target = if wanted.base { "base" } else { "trained" }.to_owned();
+            found.push(SampledCompletion { target, step: source.step, ..sampled(&prompt.row.id, sample, scored)? });
+        }
+    }
+    Ok(found)
+}
+
+/// A completion as files and answers carry it, of the trained model.
+///
+/// # Errors
+/// Where its score cannot be written as JSON.
+pub fn sampled(prompt_id: &str, sample: usize, scored: ScoredCompletion) -> Result<SampledCompletion, serde_json::Error> {
+    let ScoredCompletion { completion, text, score } = scored;
+    Ok(SampledCompletion {
+        prompt_id: prompt_id.to_owned(),
+        sample,
+        text,
+        token_ids: completion.token_ids,
+        log_probs: completion.log_probs,
+        stop_reason: completion.stop.name().to_owned(),
+        score: serde_json::to_value(&score)?,
+        target: "trained".to_owned(),
+        step: None,
+    })
+}
+
+/// The task that a request names, an absolute path or an embedded one's name; else the one that `own` is.
+pub fn resolve_task(wanted: &Sample, own: impl FnOnce() -> Result<Task, SampleError>) -> Result<Task, SampleError> {
+    match wanted.task.as_deref() {
+        Some(path) if Path::new(path).is_absolute() => Ok(Task::load(Path::new(path))?),
+        Some(name) => Ok(Task::embedded(name)?),
+        None => own(),
+    }
+}
+
+/// Where a task has the completions of `model` truncated; `origin`: the model that it came from, for the task's defaults.
+///
+/// # Errors
+/// [`SampleError`] naming what is wrong with the task's own configuration.
+pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, SampleError> {
+    let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let layers = Layers {
+        task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
+        set: vec![format!("base_model={model}")],
+        origin: Some(origin),
+        ..Layers::default()
+    };
+    Ok(layers.resolve()?.config.max_completion_tokens)
+}
+
+/// A row by its id, of any of the task's sets, or the row itself as a request carries it; and where it is from, for messages.
+fn find_row(task: &Task, wanted: &serde_json::Value) -> Result<(String, PromptRow), SampleError> {
+    let Some(id) = wanted.as_str() else {
+        let label = "the request's row".to_owned();
+        let row = load_from(&label, wanted.to_string().as_bytes())?.remove(0);
+        return Ok((label, row));
+    };
+    let mut files = Vec::new();
+    for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
+        let Some(file) = task.set_file(set) else { continue };
+        if let Some(row) = load(task, set)?.into_iter().find(|row| row.id == id) {
+            return Ok((task.label(file), row));
+        }
+        files.push(task.label(file));
+    }
+    Err(SampleError::NoSuchRow { id: id.to_owned(), files: files.join(", ") })
+}
