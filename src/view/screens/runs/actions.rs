@@ -123,7 +123,7 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["yank", "clipboard"])
     .unless(no_run),
-    Action::new("shared.runs.demonstration", "Open sample run", "", &["D"], HERE, |_, shared| {
+    Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |_, shared| {
         let Some(run) = shared.runs.demonstration.clone() else { return Vec::new() };
         let mut commands = vec![Command::ShowRun(run)];
         commands.extend(vec![Command::GoTo(Screen::Live)]);
