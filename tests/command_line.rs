@@ -118,7 +118,8 @@ fn base_against_a_run() {
         call(folder, &["eval", "task", "--runs", "runs", "--model", "tiny", "--model", "first=short@0", "--model", "last=short@last"]);
     let text = stdout(&three);
     assert!(text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
-    let start = text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    let start =
+        text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().trim_end_matches('%').to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
     let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
     assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");

@@ -374,11 +374,7 @@ mod tests {
                 assert!(found.message.contains(part), "{:?} lacks {part:?}", found.message);
             }
         };
-        check(
-            &["lora_rank=0"],
-            150,
-            &["AdamW moments (f32) 65.5 GB", "150.0 GB of 150.0 GB are free", "lora_rank = 16", "a smaller model"],
-        );
+        check(&["lora_rank=0"], 150, &["AdamW moments (f32) 65.5 GB", "150 GB of 150 GB are free", "lora_rank = 16", "a smaller model"]);
         check(&["lora_rank=0", "kl_beta=0.1"], 150, &["kl_beta = 0"]);
         check(&["max_completion_tokens=1024"], 20, &["weights 16.4 GB", "lower max_completion_tokens, prompt_groups", "other processes"]);
         check(&["lora_rank=256", "recompute_activations=never"], 20, &["lower lora_rank", "recompute_activations = auto"]);
