@@ -2,7 +2,7 @@
 
 // Without tensors or a terminal:
 pub mod format; // numbers as a person reads them: shares, bytes, times, counts, ids
-pub mod files; // opening what others may have written: regular files only, bounded, inside their folder
+pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; writing what is whole or not there
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod secrets; // a deterministic scan of what would leave the machine
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes

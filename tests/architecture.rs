@@ -65,9 +65,8 @@ const CRATES: &[(&str, &[&str])] = &[
 const READERS: [&str; 11] = ["hub", "task", "text", "dataset", "score", "run", "report", "model", "checkpoint", "eval", "train"];
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
-/// Files of these rooms that open something else: a folder to sync or lock, the user's own certificates, the system's files, a copy just made.
-const OPEN_OTHERS: [&str; 5] =
-    ["src/checkpoint/atomic.rs", "src/hub/pull/client.rs", "src/run/durable.rs", "src/run/promote.rs", "src/run/device_slots.rs"];
+/// Files of these rooms that open something else: a folder to lock, the user's own certificates, the system's files.
+const OPEN_OTHERS: [&str; 2] = ["src/hub/pull/client.rs", "src/run/device_slots.rs"];
 
 const LINE_LIMIT: usize = 500;
 const EMPTY_NAMES: [&str; 4] = ["utils", "helpers", "common", "misc"];

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
-use super::atomic::{AtomicFolder, write_folder_anywhere as write_folder};
+use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{Described, Numbers, StreamedTensor, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
@@ -20,9 +20,9 @@ pub fn write_model(
     stop_ids: &[u32],
 ) -> Result<(), CheckpointError> {
     write_folder(folder, |new| {
-        new.file("config.json", config.to_json(stop_ids).as_bytes())?;
-        new.file("tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
-        new.file("tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
+        write_file(new, "config.json", config.to_json(stop_ids).as_bytes())?;
+        write_file(new, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
+        write_file(new, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         let flat = parameters.flat();
         write_slots(new, "model.safetensors", parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat))
     })
@@ -40,14 +40,14 @@ pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, weight
     };
     let tensors: Vec<Described> = tensor_names(&source.config()?).into_iter().map(described).collect();
     write_folder(folder, |new| {
-        source.companions()?.iter().try_for_each(|(file, bytes)| new.file(file, bytes))?;
+        source.companions()?.iter().try_for_each(|(file, bytes)| write_file(new, file, bytes))?;
         write_shards(new, tensors, SHARD_BYTES, |tensor| Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?))
     })
 }
 
 /// `model.safetensors`, or numbered files of at most `most_bytes` (a tensor is not split) with their index.
 fn write_shards(
-    new: &AtomicFolder,
+    new: &Path,
     tensors: Vec<Described>,
     most_bytes: usize,
     get: impl Fn(&Described) -> Result<Tensor, CheckpointError>,
@@ -78,7 +78,7 @@ fn write_shards(
         return Ok(());
     }
     let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": places});
-    new.file("model.safetensors.index.json", format!("{index:#}\n").as_bytes())
+    write_file(new, "model.safetensors.index.json", format!("{index:#}\n").as_bytes())
 }
 
 /// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
@@ -89,9 +89,15 @@ pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, 
     })
 }
 
+/// The folder, wherever the user wants it: parents that are missing are made.
+fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
+    target.parent().map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(|error| failed(parent, error)))?;
+    new_folder::write_folder(target, fill)
+}
+
 /// Adds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them.
 pub(super) fn write_adapter(
-    new: &AtomicFolder,
+    new: &Path,
     slots: &[ParameterSlot],
     dtype: DType,
     numbers: &mut dyn Numbers,
@@ -111,7 +117,7 @@ pub(super) fn write_adapter(
         "use_rslora": false,
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     });
-    new.file("adapter_config.json", format!("{config:#}\n").as_bytes())?;
+    write_file(new, "adapter_config.json", format!("{config:#}\n").as_bytes())?;
     write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)
 }
 

@@ -1,9 +1,9 @@
 //! Weights and trainer state on disk: whole or not at all, and exactly as they were.
 
-mod atomic; // files that appear at once
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod import; // PEFT's adapters
 mod locate; // where the model is that M names
+mod new_folder; // one that appears at once
 mod open_model; // its weights, perhaps with an adapter beside them
 mod start_model; // and its tokenizer, to prompt it
 mod tensor_file; // safetensors, a piece at a time

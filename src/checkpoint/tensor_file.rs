@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::CheckpointError;
-use super::atomic::AtomicFolder;
+use super::new_folder::{WriteChunk, stream_file};
 use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::model::ParameterSlot;
-
-/// Takes the next bytes of a file.
-pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
 /// The name, element type and shape of a tensor that is to be written.
 #[derive(Clone, Debug)]
@@ -30,7 +28,7 @@ impl Described {
 
 /// Writes `file`. `give` hands over the bytes of the tensor at a place of `tensors`, in as many pieces as it likes.
 pub(super) fn write_tensors(
-    new: &AtomicFolder,
+    new: &Path,
     file: &str,
     tensors: &[Described],
     mut give: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
@@ -51,7 +49,7 @@ pub(super) fn write_tensors(
     let mut header = serde_json::to_vec(&metadata).map_err(candle_core::Error::wrap)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     let start = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-    new.streamed(file, (start.len() + end) as u64, |take| {
+    stream_file(new, file, (start.len() + end) as u64, |take| {
         take(&start)?;
         order.iter().try_for_each(|&at| give(at, take))
     })
@@ -109,7 +107,7 @@ impl Numbers for StreamedTensor<'_> {
 
 /// Writes every slot of flat `numbers` under its name.
 pub(super) fn write_slots(
-    new: &AtomicFolder,
+    new: &Path,
     file: &str,
     slots: &[ParameterSlot],
     dtype: DType,
@@ -125,7 +123,7 @@ pub(super) fn write_slots(
 mod tests {
     use candle_core::Device;
 
-    use super::super::atomic::write_folder;
+    use super::super::new_folder::write_folder;
     use super::*;
 
     /// Names out of order, shapes of every rank, two element types, a header that needs padding.

@@ -7,13 +7,13 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::CheckpointError;
-use super::atomic::write_folder;
 use super::export::write_adapter;
+use super::new_folder::{failed, write_file, write_folder};
 use super::tensor_file::{Numbers, StreamedTensor, TensorBytes, write_slots};
+use crate::files::{self, Access, failpoint};
 use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable};
-use crate::run::failpoint;
 use crate::update::Optimizer;
 
 /// `trainer.json`: with the tensors beside it, everything that the next step depends on.
@@ -71,6 +71,10 @@ impl Contents {
         if folder.exists() {
             remove(folder)?;
         }
+        // Not its parents: a run's folder that was removed must not come back by a checkpoint.
+        folder
+            .parent()
+            .map_or(Ok(()), |parent| files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error)))?;
         write_folder(folder, |new| {
             match self.trainable {
                 Trainable::Lora { rank, alpha } => {
@@ -82,7 +86,7 @@ impl Contents {
             let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![count] };
             write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)?;
             let json = serde_json::to_string_pretty(&self.state).map_err(candle_core::Error::wrap)?;
-            new.file("trainer.json", format!("{json}\n").as_bytes())
+            write_file(new, "trainer.json", format!("{json}\n").as_bytes())
         })?;
         size(folder)
     }

@@ -1,11 +1,10 @@
 //! The prompt files of a task, made by its generator a row at a time: always the same bytes.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::{DatasetError, Generator, Stream};
-use crate::files;
+use crate::files::{self, Access, Sync};
 use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 
 /// The sets that a task's generator makes.
@@ -69,24 +68,18 @@ impl Builder {
     /// Writes a set's file into a folder (made if missing) and gives its path. What stood there stays whole until the new file is.
     pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
         let path = set.path(folder)?;
-        let partial = path.with_extension(format!("partial-{}", std::process::id()));
         let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
         let fail = |source: io::Error| DatasetError::File { path: path.display().to_string(), source, remedy };
-        let write = || {
-            std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(fail)?;
-            let mut file = BufWriter::new(File::create_new(&partial).map_err(fail)?);
+        files::ensure_folder(path.parent().unwrap_or(folder), Access::Umask).map_err(fail)?;
+        let written = files::replace_file_with(&path, Access::Umask, Sync::Disk, |file| {
+            let mut file = BufWriter::new(file);
             for line in self.lines(set) {
-                file.write_all(line?.as_bytes()).map_err(fail)?;
+                file.write_all(line.map_err(io::Error::other)?.as_bytes())?;
             }
-            file.into_inner().map_err(|error| fail(error.into_error()))?.sync_all().map_err(fail)?;
-            std::fs::rename(&partial, &path).map_err(fail)
-        };
-        let written = write();
-        if written.is_err() {
-            // The first error is the one to tell; a file that was never made cannot be removed either.
-            drop(std::fs::remove_file(&partial));
-        }
-        written.map(|()| folder.join(&set.file))
+            file.flush()
+        });
+        written.map_err(|error| error.downcast().unwrap_or_else(fail))?;
+        Ok(folder.join(&set.file))
     }
 
     /// The first line (1-based) on which a stored file differs from what the generator makes.

@@ -1,4 +1,15 @@
-//! Opening files that others may have written: regular files only, never waiting, inside their folder, and no more of them than is asked for.
+//! Opening files that others may have written: regular files only, never waiting, inside their folder, and no more of them than is asked for. Writing files
+//! that are whole or not there.
+
+mod atomic;
+#[cfg(debug_assertions)]
+mod failpoint;
+
+pub use atomic::{
+    Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder, replace_file,
+    replace_file_with, sync_folder,
+};
+pub use failpoint::{failpoint, panic_point, test_clock, torn_write};
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
@@ -111,6 +122,21 @@ fn regular(found: &std::fs::Metadata) -> Result<()> {
         () => "a device",
     };
     Err(Error::new(ErrorKind::InvalidInput, format!("not a regular file but {what}")))
+}
+
+/// A release build has no failpoints, and reads no variable that could set one.
+#[cfg(not(debug_assertions))]
+mod failpoint {
+    #[inline]
+    pub fn failpoint(_: &str, _: &str) {}
+    #[inline]
+    pub fn panic_point(_: &str, _: &str) {}
+    #[inline]
+    pub fn torn_write(_: &str, _: &str, _: &[u8], _: impl FnOnce(&[u8])) {}
+    #[inline]
+    pub fn test_clock(milliseconds: u64) -> u64 {
+        milliseconds
+    }
 }
 
 #[cfg(test)]

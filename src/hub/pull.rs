@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::client::Client;
 use self::listing::{Listed, Listing};
 use super::{ModelConfig, cache};
-use crate::files;
+use crate::files::{self, Access};
 
 /// Why a model could not be fetched. What has arrived stays, and the next attempt goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +176,7 @@ fn publish(repository: &Path, commit: &str, revision: &str, files: &[(String, Pa
     let refs = repository.join("refs");
     make_folder(&refs)?;
     let path = refs.join(revision);
-    std::fs::write(&path, commit).map_err(|source| PullError::Disk { path, source })?;
+    files::replace_file(&path, commit.as_bytes(), Access::Umask).map_err(|source| PullError::Disk { path, source })?;
     Ok(snapshot)
 }
 

@@ -10,6 +10,7 @@ use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
 use super::error::RunError;
 use super::events::local_now;
 use crate::config::{KEYS, Source, TrainConfig};
+use crate::files::{self, Access};
 use crate::format::hex;
 
 /// The newest format of a run directory that this program reads and the one it writes.
@@ -120,18 +121,11 @@ impl RunDirectory {
         loop {
             file.id = format!("{}-{}-{}", now.strftime("%Y%m%d-%H%M%S"), slug(&file.task), random_suffix()?);
             let path = runs.join(&file.id);
-            let building = runs.join(format!(".{}.new", file.id));
-            if path.exists() || building.exists() {
+            if path.exists() {
                 continue;
             }
-            create_folder(&building)?;
-            let built = fill(&building, &file, &new.task_files)
-                .and_then(|()| std::fs::rename(&building, &path).map_err(RunError::io("create", &path)))
-                .and_then(|()| sync_folder(runs));
-            if let Err(error) = built {
-                let _ = std::fs::remove_dir_all(&building);
-                return Err(error);
-            }
+            let fail = |path: &Path, source| RunError::io("create", path)(source);
+            files::create_folder_with(&path, Access::Private, fail, |building| fill(building, &file, &new.task_files))?;
             return Ok(Self { path: std::path::absolute(&path).unwrap_or(path), file });
         }
     }
@@ -276,8 +270,7 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     let path = folder.join("run.toml");
     let text = toml::to_string(file).map_err(|error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() })?;
     create_file(&path, text.as_bytes())?;
-    create_file(&folder.join("events.jsonl"), b"")?;
-    sync_folder(folder)
+    create_file(&folder.join("events.jsonl"), b"")
 }
 
 /// The features this program was built with.

@@ -1,64 +1,36 @@
-//! Private files that are whole or not there: mode 0600, folders 0700, replaced by temporary file, fsync and rename.
+//! Private files and folders of a run, whole or not there, and files of lines that are appended to.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::RunError;
-use super::failpoint::{failpoint, torn_write};
+use crate::files::{self, Access, failpoint, torn_write};
 
 /// Create a new private folder; its parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
-    DirBuilder::new().mode(0o700).create(path).map_err(RunError::io("create", path))
+    files::create_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
 /// Create a private folder where it is missing. Its parent must exist: a run's folder that was removed must not come back by one within it.
 pub(super) fn ensure_one_folder(path: &Path) -> Result<(), RunError> {
-    match create_folder(path) {
-        Err(RunError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        outcome => outcome,
-    }
+    files::ensure_one_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
 /// Create a private folder and its parents where they are missing.
 pub(super) fn ensure_folder(path: &Path) -> Result<(), RunError> {
-    DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(RunError::io("create", path))
+    files::ensure_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
 /// Write a new private file and make it durable. An existing file is an error.
 pub(super) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(RunError::io("create", path))?;
-    torn_write("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(RunError::io("write", path))
+    files::create_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
-/// Replace a file, or create it: readers see the old bytes or the new ones, never a mixture, also after a crash.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let known = path.file_name().unwrap_or_default().to_string_lossy();
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| {
-            torn_write("replace.half", &known, bytes, |half| drop(file.write_all(half)));
-            file.write_all(bytes).and_then(|()| file.sync_all())
-        })
-        .and_then(|()| {
-            failpoint("replace.written", &known);
-            std::fs::rename(&temporary, path)
-        });
-    failpoint("replace.renamed", &known);
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&temporary);
-        return Err(RunError::io("write", path)(error));
-    }
-    sync_folder(path.parent().unwrap_or(path))
+/// As [`files::replace_file`], a private file.
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    files::replace_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
 /// Whether an export may be written there; asked before anything is computed for it.
@@ -88,10 +60,8 @@ pub fn free_path(path: &Path) -> PathBuf {
 }
 
 /// Make the entries of a folder durable: new files, renames, removals.
-pub fn sync_folder(path: &Path) -> Result<(), RunError> {
-    // The parent of a bare file name is empty: the current folder.
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(RunError::io("sync", path))
+pub(super) fn sync_folder(path: &Path) -> Result<(), RunError> {
+    files::sync_folder(path).map_err(RunError::io("sync", path))
 }
 
 /// Open a private file for appending, creating it where it is missing. Readable too, so that its tail can be inspected.

@@ -422,7 +422,7 @@ impl EventBody {
 /// Now, in milliseconds since 1970; 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    super::failpoint::test_clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    crate::files::test_clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Now, in this host's time zone; the end of the year 9999 where the clock stands beyond it.

@@ -5,17 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::directory::sha256;
 use super::durable::ensure_folder;
-use super::failpoint::failpoint;
 use super::history::RunState;
 use super::reader::Position;
 use super::series::Series;
-use crate::files;
+use crate::files::{self, Access, Sync, failpoint};
 
 /// A new index is worth writing once so many bytes had to be folded.
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
@@ -75,21 +73,9 @@ fn writable(run: &Path, path: &Path) -> bool {
 }
 
 fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
-    // Two threads of one process may write at once.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     remove_stale_temporaries(path);
-    let temporary = path.with_extension(format!("index.{}.{number}.tmp", std::process::id()));
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|file| {
-        fill(file, state, position, fingerprint)?;
-        failpoint("index.written", "");
-        // Not synced: the checksum tells an index that a power cut left incomplete.
-        std::fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    // The checksum tells an index that a power cut left incomplete.
+    files::replace_file_with(path, Access::Private, Sync::Never, |file| fill(file, state, position, fingerprint))
 }
 
 /// Removes what viewers left that died while they wrote. One of another host may be taken for dead; its index is only not made this time.
@@ -106,7 +92,7 @@ fn remove_stale_temporaries(path: &Path) {
     }
 }
 
-fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
+fn fill(file: &mut File, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
     let columns = state.metrics.iter().map(|(name, series)| {
         let (stretches, values) = series.parts();
         (name.clone(), stretches.to_vec(), values.len())
@@ -128,8 +114,7 @@ fn fill(file: File, state: &RunState, position: Position, fingerprint: &str) -> 
         }
     }
     failpoint("index.half", "");
-    frame.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    Ok(())
+    frame.finish()?.flush()
 }
 
 /// `None`: missing, of another version, damaged, or of another log.

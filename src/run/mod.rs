@@ -12,8 +12,6 @@ mod error;
 mod eval_folder;
 mod evals;
 pub mod events;
-#[cfg(debug_assertions)]
-mod failpoint;
 mod folder;
 mod follow;
 mod gpu;
@@ -45,12 +43,11 @@ pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
-pub use durable::{check_export, free_path, replace_file, sync_folder, write_export};
+pub use durable::{check_export, free_path, write_export};
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
 pub use evals::{Comparison, EvalRecord, EvalSummary, TagSummary, eval_file, eval_path, read_evals, write_evals};
 pub use events::{Event, EventBody};
-pub use failpoint::{failpoint, panic_point, torn_write};
 pub use folder::FileSystem;
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
@@ -75,21 +72,6 @@ pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use worker::Worker;
 pub use worker_state::{State, StateWriter, Status};
 pub use writer::EventWriter;
-
-/// A release build has no failpoints, and reads no variable that could set one.
-#[cfg(not(debug_assertions))]
-mod failpoint {
-    #[inline]
-    pub fn failpoint(_: &str, _: &str) {}
-    #[inline]
-    pub fn panic_point(_: &str, _: &str) {}
-    #[inline]
-    pub fn torn_write(_: &str, _: &str, _: &[u8], _: impl FnOnce(&[u8])) {}
-    #[inline]
-    pub(super) fn test_clock(milliseconds: u64) -> u64 {
-        milliseconds
-    }
-}
 
 #[cfg(test)]
 #[path = "../../tests/own_home.rs"]

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::checkpoints::checkpoint_path;
 use super::directory::{RunDirectory, sha256, sha256_file};
-use super::durable::{create_folder, replace_file, sync_folder};
+use super::durable::replace_file;
 use super::error::RunError;
 use super::history::RunState;
 use super::lookup::{RunFolders, RunReference};
+use crate::files::{self, Access};
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::secrets::redact_json;
 
@@ -22,23 +23,14 @@ const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 /// # Errors
 /// [`RunError::Taken`] where `out` exists or is no name, [`RunError::Io`] naming what could not be read or written.
 pub fn promote(run: &RunDirectory, step: u64, out: &Path) -> Result<Value, RunError> {
-    let (true, Some(name)) = (out.symlink_metadata().is_err(), out.file_name()) else {
+    if out.symlink_metadata().is_ok() || out.file_name().is_none() {
         return Err(RunError::Taken { path: out.to_owned() });
-    };
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let building = parent.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let written = fill(run, step, &building)
-        .and_then(|document| std::fs::rename(&building, out).map_err(RunError::io("create", out)).map(|()| document));
-    if written.is_err() {
-        let _ = std::fs::remove_dir_all(&building);
     }
-    let document = written?;
-    sync_folder(parent)?;
-    Ok(document)
+    let fail = |path: &Path, source| RunError::io("create", path)(source);
+    files::create_folder_with(out, Access::Private, fail, |building| fill(run, step, building))
 }
 
 fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunError> {
-    create_folder(building)?;
     let checkpoint = checkpoint_path(run.path(), step);
     let mut files = serde_json::Map::new();
     for entry in std::fs::read_dir(&checkpoint).map_err(RunError::io("read", &checkpoint))? {
@@ -50,7 +42,7 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
         }
         let copy = building.join(&name);
         std::fs::copy(entry.path(), &copy).map_err(RunError::io("write", &copy))?;
-        std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(RunError::io("write", &copy))?;
+        files::open(&copy).and_then(|file| file.sync_all()).map_err(RunError::io("write", &copy))?;
         files.insert(name, sha256_file(&copy)?.into());
     }
     for (name, bytes) in model_files(run)? {

@@ -1,14 +1,13 @@
 //! A complete rollout file, compressed: a zstd frame a step, so that one step can be read alone, and a table of the frames at its end.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::durable::sync_folder;
 use super::error::RunError;
-use super::failpoint::{failpoint, torn_write};
-use crate::files;
+use crate::files::{self, Access, Sync, failpoint, torn_write};
 
 /// Of zstd: fast enough to be unnoticed beside a training step.
 const LEVEL: i32 = 3;
@@ -27,11 +26,6 @@ pub(super) fn compressed(plain: &Path) -> PathBuf {
     let mut name = plain.as_os_str().to_owned();
     name.push(".zst");
     name.into()
-}
-
-fn unfinished(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
 }
 
 /// Replace a complete plain file by its compressed twin. Until the twin is durable the plain file stays, and while both are there the plain one counts.
@@ -58,7 +52,7 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
             // Without its table the file is unpacked whole; the caller cuts later steps off.
             None => drop(std::io::copy(&mut zstd::stream::read::Decoder::new(files::open(&source)?)?, &mut target)?),
         }
-        target.into_inner().map_err(std::io::IntoInnerError::into_error)
+        target.flush()
     })?;
     failpoint("rollouts.both", "expand");
     std::fs::remove_file(&source).map_err(RunError::io("remove", &source))?;
@@ -76,26 +70,9 @@ pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRe
     }
 }
 
-/// Write a file under a hidden name, make it durable, give it its name.
-fn replace(path: &Path, fill: impl FnOnce(File) -> std::io::Result<File>) -> Result<(), RunError> {
-    let temporary = unfinished(path);
-    let _ = std::fs::remove_file(&temporary);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(fill)
-        .and_then(|file| file.sync_all())
-        .and_then(|()| {
-            failpoint("rollouts.written", "");
-            std::fs::rename(&temporary, path)
-        });
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(&temporary);
-        return Err(RunError::io("write", path)(error));
-    }
-    sync_folder(path.parent().unwrap_or(path))
+/// A file of `fill`'s, private and durable.
+fn replace(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), RunError> {
+    files::replace_file_with(path, Access::Private, Sync::Disk, fill).map_err(RunError::io("write", path))
 }
 
 /// A step's frame in the file.
@@ -106,7 +83,7 @@ struct Frame {
     length: u64,
 }
 
-fn write_frames(plain: &Path, file: File, step_of: impl Fn(&[u8]) -> Option<u64>) -> std::io::Result<File> {
+fn write_frames(plain: &Path, file: &mut File, step_of: impl Fn(&[u8]) -> Option<u64>) -> std::io::Result<()> {
     let mut source = BufReader::with_capacity(1 << 18, files::open(plain)?);
     let mut file = BufWriter::new(file);
     let mut frames: Vec<Frame> = Vec::new();
@@ -136,7 +113,7 @@ fn write_frames(plain: &Path, file: File, step_of: impl Fn(&[u8]) -> Option<u64>
         bytes.extend_from_slice(&line);
     }
     file.write_all(&table(&frames))?;
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)
+    file.flush()
 }
 
 fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -100,7 +100,7 @@ impl RolloutWriter {
             let path = entry.map_err(RunError::io("read", &folder))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let later = segment_of(&name).is_some_and(|(segment, _)| segment > last_step_of_file(step));
-            if later || (name.starts_with('.') && name.ends_with(".tmp")) {
+            if later || name.ends_with(".tmp") {
                 std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
             }
         }

@@ -1,11 +1,11 @@
 //! Writing into a task's folder: whole files or none, and a copy first where the task is a part of the program.
 
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::config::{Assignments, ConfigError};
-use crate::run::replace_file;
+use crate::files::{self, Access};
 use crate::task::{TASK_FILE, Task};
 
 /// Where a task can be written.
@@ -35,23 +35,17 @@ pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     if let Some(folder) = task.folder() {
         return Ok(Home { task: task.clone(), folder: folder.to_owned(), is_copy: false });
     }
-    let files = task.files().map_err(|error| error.to_string())?;
+    let task_files = task.files().map_err(|error| error.to_string())?;
     let tasks = data.join("tasks");
     private_folder(&tasks)?;
-    // Made aside and moved into place whole: a crash leaves no half task that the next start would open.
-    let aside = tasks.join(format!(".{}.{}", task.name, std::process::id()));
-    if aside.exists() {
-        std::fs::remove_dir_all(&aside).map_err(|error| format!("{}: {error}", aside.display()))?;
-    }
-    private_folder(&aside)?;
-    for (name, bytes) in &files {
-        write_private(&aside.join(name), bytes)?;
-    }
     let names = std::iter::once(task.name.clone()).chain((2..1000).map(|number| format!("{}-{number}", task.name)));
     let free = names.map(|name| tasks.join(name)).find(|folder| std::fs::symlink_metadata(folder).is_err());
     let folder = free.ok_or_else(|| format!("{}: too many copies of {}; remove some", tasks.display(), task.name))?;
-    std::fs::rename(&aside, &folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    crate::run::sync_folder(&tasks).map_err(|error| error.to_string())?;
+    // Whole or not there: a crash leaves no half task that the next start would open.
+    let fail = |path: &Path, error| format!("{}: {error}", path.display());
+    files::create_folder_with(&folder, Access::Private, fail, |new| {
+        task_files.iter().try_for_each(|(name, bytes)| write_private(&new.join(name), bytes))
+    })?;
     let task = Task::load(&folder).map_err(|error| error.to_string())?;
     Ok(Home { task, folder, is_copy: true })
 }
@@ -94,7 +88,7 @@ pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = std::fs::metadata(&target).ok().map(|found| found.permissions().mode());
-    replace_file(&target, bytes).map_err(|error| format!("{error}; nothing was changed, your text is still open"))?;
+    replace(&target, bytes).map_err(|error| format!("{error}; nothing was changed, your text is still open"))?;
     match mode {
         Some(mode) => std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))
             .map_err(|error| format!("{}: {error}", target.display())),
@@ -111,7 +105,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
         return Err(format!("{} is a symlink: remove it (links are not followed)", path.display()));
     }
-    replace_file(path, bytes).map_err(|error| error.to_string())
+    replace(path, bytes)
 }
 
 /// Removes a file; one that is not there is no error.
@@ -132,5 +126,9 @@ pub fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
 }
 
 fn private_folder(folder: &Path) -> Result<(), String> {
-    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(folder).map_err(|error| format!("{}: {error}", folder.display()))
+    files::ensure_folder(folder, Access::Private).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    files::replace_file(path, bytes, Access::Private).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -22,17 +22,11 @@ pub(super) fn short() -> Vec<Vec<Death>> {
         // Before the first step, then in a rollout and in an update.
         at(&["replace.half=state.json:1", "replace.half=step-:1", "checkpoint.half=model:1", "line.after=phase-rollout:2+15"]),
         // Inside events, and around a checkpoint.
-        at(&[
-            "line.half=group:5",
-            "line.after=phase-update:3+4",
-            "checkpoint.renamed:2",
-            "line.half=checkpoint:1",
-            "checkpoint.unmarked:1",
-        ]),
+        at(&["line.half=group:5", "line.after=phase-update:3+4", "folder.renamed:2", "line.half=checkpoint:1", "checkpoint.unmarked:1"]),
         // Inside rollouts and evals, and while it stops.
         [
             at(&["line.half=rollout:7", "line.after=phase-eval:3+20", "replace.written=step-:1", "line.half=eval:1"]),
-            vec![Death::WhileStopping(600, "checkpoint.filled:2".to_owned()), Death::After(700)],
+            vec![Death::WhileStopping(600, "folder.filled:2".to_owned()), Death::After(700)],
         ]
         .concat(),
         // At the end.
@@ -57,18 +51,21 @@ pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
                 8 => format!("line.before={kind}:{few}"),
                 9 => format!("line.after={kind}:{few}"),
                 10 => format!("checkpoint.half={}:{few}", ["model", "adapter_model", "optimizer", "trainer"][chance.below(4) as usize]),
-                11 => format!("checkpoint.filled:{few}"),
-                12 => format!("checkpoint.renamed:{few}"),
+                11 => format!("folder.filled:{few}"),
+                12 => format!("folder.renamed:{few}"),
                 13 => format!("checkpoint.unmarked:{few}"),
                 14 => format!("replace.{}=step-:{few}", ["half", "written", "renamed"][chance.below(3) as usize]),
                 15 => format!("replace.{}=state.json:{few}", ["half", "written", "renamed"][chance.below(3) as usize]),
                 16 => format!("line.{}=end:1", ["before", "half", "after"][chance.below(3) as usize]),
-                17 => format!("rollouts.{}:1", ["half", "written", "both=compress", "both=expand"][chance.below(4) as usize]),
+                17 => format!(
+                    "{}:1",
+                    ["rollouts.half", "replace.written=0", "rollouts.both=compress", "rollouts.both=expand"][chance.below(4) as usize]
+                ),
                 18 => format!("replace.{}=unrecorded:{few}", ["half", "written", "renamed"][chance.below(3) as usize]),
                 _ => {
                     return Death::WhileStopping(
                         300 + chance.below(900),
-                        format!("checkpoint.{}:{few}", ["half", "filled", "renamed"][chance.below(3) as usize]),
+                        format!("{}:{few}", ["checkpoint.half", "folder.filled", "folder.renamed"][chance.below(3) as usize]),
                     );
                 }
             };

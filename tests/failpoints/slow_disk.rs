@@ -13,7 +13,7 @@ use crate::program::until;
 /// Every checkpoint takes two seconds longer, between its last file and its name.
 fn slow(stage: &Stage, run: &Path) -> Command {
     let mut worker = stage.worker(run);
-    worker.env("GRPO_TUI_FAULT_DELAY", "checkpoint.filled:2000");
+    worker.env("GRPO_TUI_FAULT_DELAY", "folder.filled:2000");
     worker
 }
 

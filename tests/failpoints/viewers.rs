@@ -84,7 +84,7 @@ fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
         found.filter(|name| name.starts_with("events.index")).collect::<Vec<_>>()
     };
     let expected = EventReader::new(&run.join("events.jsonl")).read().unwrap().events.len();
-    for place in ["index.half:1", "index.written:1"] {
+    for place in ["index.half:1", "replace.written=events.index:1"] {
         let _ = std::fs::remove_file(run.join("events.index"));
         assert!(!show(Some(place)).status.success(), "{place} was not reached");
         assert_eq!(names().len(), 1, "{place}: {:?}", names());

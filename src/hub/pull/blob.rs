@@ -165,7 +165,8 @@ impl Partial {
             let problem = format!("its {kind} is {found}, the model's list says {expected}");
             return Err(PullError::Damaged { file: file.name.clone(), problem });
         }
-        self.file.sync_all().and_then(|()| std::fs::rename(&self.path, path)).map_err(|source| self.disk(source))
+        let named = self.file.sync_all().and_then(|()| std::fs::rename(&self.path, path));
+        named.and_then(|()| files::sync_folder(path.parent().unwrap_or(path))).map_err(|source| self.disk(source))
     }
 
     fn disk(&self, source: std::io::Error) -> PullError {

@@ -244,7 +244,7 @@ impl View {
             self.measure();
         }
         if let Message::Key(key) = &message {
-            crate::run::panic_point("view.key", &key.code.to_string());
+            crate::files::panic_point("view.key", &key.code.to_string());
         }
         let commands = update(&mut self.model, now_ms(), message);
         self.pace.changed(by_user);

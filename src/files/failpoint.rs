@@ -52,7 +52,7 @@ pub fn torn_write(place: &str, what: &str, bytes: &[u8], write: impl FnOnce(&[u8
 }
 
 /// The wall clock's reading as a test wants it.
-pub(super) fn test_clock(milliseconds: u64) -> u64 {
+pub fn test_clock(milliseconds: u64) -> u64 {
     static JUMP: OnceLock<Option<(u64, i64)>> = OnceLock::new();
     static READINGS: AtomicU64 = AtomicU64::new(0);
     match JUMP.get_or_init(|| pair(CLOCK)) {

@@ -1,0 +1,48 @@
+//! The files of a checkpoint or an export, in a folder that appears at once.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::CheckpointError;
+use crate::files::{self, Access, torn_write};
+
+/// Takes the next bytes of a file.
+pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
+
+/// Fills a private folder that must not exist.
+pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
+    files::create_folder_with(target, Access::Private, failed, fill)
+}
+
+/// One file, on disk when this returns.
+pub(super) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    stream_file(folder, name, bytes.len() as u64, |take| take(bytes))
+}
+
+/// One file of `length` bytes, which `fill` hands over in pieces; on disk when this returns.
+pub(super) fn stream_file(
+    folder: &Path,
+    name: &str,
+    length: u64,
+    fill: impl FnOnce(&mut WriteChunk<'_>) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let path = folder.join(name);
+    let failed = |source| failed(&path, source);
+    let mut file = files::create(&path, Access::Private).map_err(failed)?;
+    let mut written = 0;
+    fill(&mut |bytes| {
+        let end = written + bytes.len() as u64;
+        // Where a test wants a torn file, it is torn in the middle.
+        if (written..end).contains(&(length / 2)) {
+            torn_write("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
+        }
+        written = end;
+        file.write_all(bytes).map_err(failed)
+    })?;
+    file.sync_all().map_err(failed)
+}
+
+/// The error of a path that cannot be written.
+pub(super) fn failed(path: &Path, source: std::io::Error) -> CheckpointError {
+    CheckpointError::Write { path: path.to_owned(), source }
+}

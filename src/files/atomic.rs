@@ -1,0 +1,131 @@
+//! Files and folders that are whole or not there, also after a crash: written beside their place, forced to disk, renamed.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Error, ErrorKind, Result, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::failpoint::{failpoint, torn_write};
+
+/// Who may open what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// This user alone.
+    Private,
+    /// Whoever the user's umask lets.
+    Umask,
+}
+
+/// Whether what is written outlasts a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// The file and its name are on the disk when the writer returns.
+    Disk,
+    /// Readers tell an incomplete file themselves.
+    Never,
+}
+
+/// Replaces a file, or creates it: readers see the old bytes or the new ones, never a mixture.
+pub fn replace_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    replace_file_with(path, access, Sync::Disk, |file| {
+        torn_write("replace.half", &name, bytes, |half| drop(file.write_all(half)));
+        file.write_all(bytes)
+    })
+}
+
+/// As [`replace_file`], of what `fill` writes.
+pub fn replace_file_with(path: &Path, access: Access, sync: Sync, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    // Two threads of one process may write the same file at once.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let known = path.file_name().unwrap_or_default();
+    let mut name = known.to_owned();
+    name.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let (temporary, known) = (path.with_file_name(name), known.to_string_lossy());
+    // An earlier process of this number may have left one.
+    let _ = std::fs::remove_file(&temporary);
+    let written = create(&temporary, access).and_then(|mut file| {
+        fill(&mut file)?;
+        if sync == Sync::Disk {
+            file.sync_all()?;
+        }
+        failpoint("replace.written", &known);
+        std::fs::rename(&temporary, path)
+    });
+    failpoint("replace.renamed", &known);
+    if written.is_err() {
+        // The error that stopped the writing is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.and_then(|()| if sync == Sync::Disk { sync_folder(path.parent().unwrap_or(path)) } else { Ok(()) })
+}
+
+/// Fills a new folder `.NAME.partial` through `fill`, then gives it the name `target`, which must not exist. Files are `fill`'s to force to disk. `fail` makes
+/// the error out of what the system said of a path; on any, nothing is left under either name.
+pub fn create_folder_with<T, E>(
+    target: &Path,
+    access: Access,
+    fail: impl Fn(&Path, Error) -> E,
+    fill: impl FnOnce(&Path) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = target.with_file_name(format!(".{name}.partial"));
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).map_err(|error| fail(&partial, error))?;
+    }
+    create_folder(&partial, access).map_err(|error| fail(&partial, error))?;
+    let written = fill(&partial).and_then(|written| {
+        sync_folder(&partial).map_err(|error| fail(&partial, error))?;
+        failpoint("folder.filled", &name);
+        std::fs::rename(&partial, target).map_err(|error| fail(target, error))?;
+        failpoint("folder.renamed", &name);
+        let parent = target.parent().unwrap_or(target);
+        sync_folder(parent).map_err(|error| fail(parent, error)).map(|()| written)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_dir_all(&partial);
+    }
+    written
+}
+
+/// Opens a new file for writing; one that exists is an error.
+pub fn create(path: &Path, access: Access) -> Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(if access == Access::Private { 0o600 } else { 0o666 }).open(path)
+}
+
+/// Writes a new file, on the disk when this returns; one that exists is an error.
+pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
+    let mut file = create(path, access)?;
+    torn_write("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes a new folder in one that exists.
+pub fn create_folder(path: &Path, access: Access) -> Result<()> {
+    folder_builder(access).create(path)
+}
+
+/// Makes a folder where it is missing, in one that exists: what was removed does not come back by a folder within it.
+pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
+    create_folder(path, access).or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+}
+
+/// Makes a folder and its parents where they are missing.
+pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
+    folder_builder(access).recursive(true).create(path)
+}
+
+/// Makes the entries of a folder durable: new files, renames, removals.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    // The parent of a bare file name is empty: the current folder.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
+}
+
+fn folder_builder(access: Access) -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(if access == Access::Private { 0o700 } else { 0o777 });
+    builder
+}
