@@ -2,17 +2,17 @@
 
 use std::any::{Any, TypeId};
 
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent};
+use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
-use super::action::{Action, ActionInfo, Place};
+use super::action::{ActionInfo, Place};
 use super::key_chord::Chord;
 use super::message::{Change, Command, Parts};
 use super::messages;
 use super::options::Options;
 use super::popup::{Confirm, Help, HelpRow, Page, Palette, PaletteEntry, Popup};
-use super::screen::{Definition, OldDef};
+use super::screen::Definition;
 use super::screens::{Screen, eval, launch, live, prompts, runs, schema, scores};
 use super::shared::Shared;
 use crate::report::EvalId;
@@ -44,8 +44,8 @@ pub struct Model {
 /// All screens, in the order of their keys.
 const SCREENS: [&dyn ScreenParts; 7] = [
     &In { definition: &runs::actions::SCREEN, of: |model| &model.runs, split: |model| (&mut model.runs, &mut model.shared) },
-    &schema::PARTS,
-    &prompts::PARTS,
+    &In { definition: &schema::actions::SCREEN, of: |model| &model.schema, split: |model| (&mut model.schema, &mut model.shared) },
+    &In { definition: &prompts::actions::SCREEN, of: |model| &model.prompts, split: |model| (&mut model.prompts, &mut model.shared) },
     &In { definition: &scores::actions::SCREEN, of: |model| &model.scores, split: |model| (&mut model.scores, &mut model.shared) },
     &In { definition: &launch::actions::SCREEN, of: |model| &model.launch, split: |model| (&mut model.launch, &mut model.shared) },
     &In { definition: &live::actions::SCREEN, of: |model| &model.live, split: |model| (&mut model.live, &mut model.shared) },
@@ -172,63 +172,6 @@ impl<X: 'static> ScreenParts for In<X> {
     }
 }
 
-impl ScreenParts for OldDef {
-    fn title(&self) -> &'static str {
-        self.title
-    }
-    fn help(&self) -> &'static str {
-        self.help
-    }
-    fn panes(&self) -> &'static [&'static str] {
-        self.panes
-    }
-    fn actions(&self) -> Vec<&'static ActionInfo> {
-        self.actions.iter().map(|action| &action.info).collect()
-    }
-    fn blocked(&self, model: &Model, id: &str) -> Option<String> {
-        self.actions.iter().find(|action| action.info.id == id).and_then(|action| (action.blocked)(model))
-    }
-    fn perform(&self, model: &mut Model, id: &str) -> Vec<Command> {
-        self.actions.iter().find(|action| action.info.id == id).map_or_else(Vec::new, |action| (action.perform)(model))
-    }
-    fn pane(&self, model: &Model) -> &'static str {
-        (self.pane)(model)
-    }
-    fn focus(&self, model: &mut Model, pane: &'static str) {
-        (self.focus)(model, pane);
-    }
-    fn is_typing(&self, model: &Model) -> bool {
-        (self.is_typing)(model)
-    }
-    fn takes_tab(&self, model: &Model) -> bool {
-        (self.takes_tab)(model)
-    }
-    fn typed(&self, model: &mut Model, event: KeyEvent) -> Vec<Command> {
-        (self.typed)(model, event)
-    }
-    fn pasted(&self, model: &mut Model, text: &str) -> Vec<Command> {
-        (self.pasted)(model, text)
-    }
-    fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command> {
-        (self.mouse)(model, event)
-    }
-    fn opens(&self, model: &Model, at: (u16, u16)) -> bool {
-        (self.opens)(model, at)
-    }
-    fn entered(&self, model: &mut Model) -> Vec<Command> {
-        (self.entered)(model)
-    }
-    fn changed(&self, model: &mut Model, change: &Change) -> Vec<Command> {
-        (self.changed)(model, change)
-    }
-    fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
-        (self.draw)(model, frame, area);
-    }
-    fn own<'a>(&self, _: &'a mut Model, _: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)> {
-        None
-    }
-}
-
 impl Parts for Model {
     fn parts(&mut self, wanted: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)> {
         if TypeId::of::<()>() == wanted {
@@ -236,10 +179,6 @@ impl Parts for Model {
         }
         let found = SCREENS.iter().position(|screen| screen.own(self, wanted).is_some())?;
         SCREENS[found].own(self, wanted)
-    }
-
-    fn whole(&mut self) -> &mut Model {
-        self
     }
 }
 
@@ -300,8 +239,7 @@ impl Model {
 
     /// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions what no text can be.
     pub fn is_for_text(&self, chord: Chord) -> bool {
-        let is_tab = chord.code == KeyCode::Tab && chord.modifiers.is_empty();
-        self.screen().is_typing(self) && (!chord.is_command() || (is_tab && self.screen().takes_tab(self)))
+        self.screen().is_typing(self) && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab(self)))
     }
 
     /// Why an action cannot be done now.
@@ -369,43 +307,55 @@ pub fn action(id: &str) -> Option<&'static ActionInfo> {
     actions().find(|action| action.id == id)
 }
 
-/// The actions that work on every screen.
-const GLOBAL: &[Action] = &[
-    Action::new("help", "Show help", "help", &["?"], Place::Everywhere, |model| {
+/// An action that works on every screen.
+struct Global {
+    info: ActionInfo,
+    perform: fn(&mut Model) -> Vec<Command>,
+}
+
+impl Global {
+    const fn new(
+        id: &'static str,
+        title: &'static str,
+        hint: &'static str,
+        keys: &'static [&'static str],
+        aliases: &'static [&'static str],
+        perform: fn(&mut Model) -> Vec<Command>,
+    ) -> Self {
+        Self { info: ActionInfo { id, title, hint, keys, place: Place::Everywhere, aliases, asks: false }, perform }
+    }
+}
+
+const GLOBAL: &[Global] = &[
+    Global::new("help", "Show help", "help", &["?"], &["keys", "shortcuts"], |model| {
         model.shared.popup = Some(Popup::Help(model.help()));
         Vec::new()
-    })
-    .also(&["keys", "shortcuts"]),
-    Action::new("palette", "Command palette", "palette", &["ctrl-p", ":"], Place::Everywhere, |model| {
+    }),
+    Global::new("palette", "Command palette", "palette", &["ctrl-p", ":"], &["commands", "actions"], |model| {
         model.shared.popup = Some(Popup::Palette(Palette::default()));
         Vec::new()
-    })
-    .also(&["commands", "actions"]),
-    Action::new("screen.runs", "Go to runs", "", &["f1", "1"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Runs)]),
-    Action::new("screen.schema", "Go to schema", "", &["f2", "2"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Schema)]),
-    Action::new("screen.prompts", "Go to prompts", "", &["f3", "3"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Prompts)]),
-    Action::new("screen.scores", "Go to scores", "", &["f4", "4"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Scores)]),
-    Action::new("screen.launch", "Go to launch", "", &["f5", "5"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Launch)])
-        .also(&["new run"]),
-    Action::new("screen.live", "Go to live", "", &["f6", "6"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Live)]),
-    Action::new("screen.eval", "Go to eval", "", &["f7", "7"], Place::Everywhere, |_| vec![Command::GoTo(Screen::Eval)])
-        .also(&["comparison", "eval"]),
-    Action::new("pane.next", "Next pane", "pane", &["tab"], Place::Everywhere, |model| move_focus(model, 1)),
-    Action::new("pane.previous", "Previous pane", "", &["backtab"], Place::Everywhere, |model| move_focus(model, -1)),
-    Action::new("pane.zoom", "Toggle zoom", "zoom", &["z"], Place::Everywhere, |model| {
+    }),
+    Global::new("screen.runs", "Go to runs", "", &["f1", "1"], &[], |_| vec![Command::GoTo(Screen::Runs)]),
+    Global::new("screen.schema", "Go to schema", "", &["f2", "2"], &[], |_| vec![Command::GoTo(Screen::Schema)]),
+    Global::new("screen.prompts", "Go to prompts", "", &["f3", "3"], &[], |_| vec![Command::GoTo(Screen::Prompts)]),
+    Global::new("screen.scores", "Go to scores", "", &["f4", "4"], &[], |_| vec![Command::GoTo(Screen::Scores)]),
+    Global::new("screen.launch", "Go to launch", "", &["f5", "5"], &["new run"], |_| vec![Command::GoTo(Screen::Launch)]),
+    Global::new("screen.live", "Go to live", "", &["f6", "6"], &[], |_| vec![Command::GoTo(Screen::Live)]),
+    Global::new("screen.eval", "Go to eval", "", &["f7", "7"], &["comparison", "eval"], |_| vec![Command::GoTo(Screen::Eval)]),
+    Global::new("pane.next", "Next pane", "pane", &["tab"], &[], |model| move_focus(model, 1)),
+    Global::new("pane.previous", "Previous pane", "", &["backtab"], &[], |model| move_focus(model, -1)),
+    Global::new("pane.zoom", "Toggle zoom", "zoom", &["z"], &["zoom", "maximize", "fullscreen"], |model| {
         model.shared.zoomed = !model.shared.zoomed;
         Vec::new()
-    })
-    .also(&["zoom", "maximize", "fullscreen"]),
-    Action::new("notices", "Show messages", "", &["alt-n"], Place::Everywhere, |model| {
+    }),
+    Global::new("notices", "Show messages", "", &["alt-n"], &["messages", "notifications", "log"], |model| {
         let lines = model.shared.notices.all().iter().rev().map(|notice| messages::line(&model.shared.theme, notice)).collect();
         model.shared.popup = Some(Popup::Page(Page::new("Messages", lines)));
         Vec::new()
-    })
-    .also(&["messages", "notifications", "log"]),
-    Action::new("redraw", "Redraw", "", &["ctrl-l"], Place::Everywhere, |_| vec![Command::Redraw]).also(&["refresh"]),
-    Action::new("suspend", "Suspend", "", &["ctrl-z"], Place::Everywhere, |_| vec![Command::Suspend]).also(&["background"]),
-    Action::new("quit", "Quit", "quit", &["q", "ctrl-c"], Place::Everywhere, quit).also(&["quit", "exit", "leave", "close"]),
+    }),
+    Global::new("redraw", "Redraw", "", &["ctrl-l"], &["refresh"], |_| vec![Command::Redraw]),
+    Global::new("suspend", "Suspend", "", &["ctrl-z"], &["background"], |_| vec![Command::Suspend]),
+    Global::new("quit", "Quit", "quit", &["q", "ctrl-c"], &["quit", "exit", "leave", "close"], quit),
 ];
 
 /// Leave; what is unsaved is asked about. Asked a second time, by the same key, it is left at once.
@@ -420,7 +370,7 @@ fn quit(model: &mut Model) -> Vec<Command> {
     let text = format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
     // What lay in front comes back after a no.
     let before = model.shared.popup.take();
-    let question = Confirm::on(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise_on(move |_: &mut (), shared| {
+    let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise(move |_: &mut (), shared| {
         shared.popup = before;
         Vec::new()
     });

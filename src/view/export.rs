@@ -19,10 +19,10 @@ pub fn ask(
 ) -> Popup {
     let here = shared.options.here.clone();
     let proposed = here.join(name).display().to_string();
-    Popup::Ask(Ask::on("Export", label, &proposed, move |_: &mut (), _, file| {
+    Popup::Ask(Ask::new("Export", label, &proposed, move |_: &mut (), _, file| {
         let file = typed_path(&file, &here);
         let write = move || written(&file, make());
-        vec![Work::on(key, write, said)]
+        vec![Work::once(key, write, said)]
     }))
 }
 

@@ -31,6 +31,8 @@ const NAMED: [(&str, KeyCode); 15] = [
 ];
 
 impl Chord {
+    pub const TAB: Self = Self { code: KeyCode::Tab, modifiers: KeyModifiers::NONE };
+
     /// The chord of an event, in the one form in which chords are compared.
     pub fn of(event: KeyEvent) -> Self {
         let mut modifiers = event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);

@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use super::app::Model;
 use super::screens::Screen;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
+use crate::task::Task;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -93,10 +93,12 @@ pub enum Command {
 }
 
 /// Something that screens share and that has changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Change {
     /// Another task, or the task read again.
     Task,
+    /// The task, a part of the program, was copied into a folder to be written; this is the copy.
+    Copied(Arc<Task>),
     /// The schema in the editor was compiled, or could not be.
     Schema,
     /// The runs that there are were looked for.
@@ -126,8 +128,6 @@ pub trait Part: Any {
 pub trait Parts {
     /// The screen's own part of that type, and what all screens share.
     fn parts(&mut self, screen: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)>;
-    /// All of it.
-    fn whole(&mut self) -> &mut Model;
 }
 
 /// What a result of work, or the answer to a question, does to one screen and to what all screens share.
@@ -143,10 +143,6 @@ impl Update {
                 _ => Vec::new(),
             }
         }))
-    }
-
-    pub fn whole(apply: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {
-        Self(Box::new(move |model| apply(model.whole())))
     }
 
     /// Do it.
@@ -168,65 +164,38 @@ pub struct Work {
     /// Which work of that key it is; `update` numbers them.
     pub generation: u64,
     /// The work itself, on a thread of its own.
-    pub job: Box<dyn FnOnce(&Outlet) + Send>,
+    pub job: Box<dyn FnOnce(&Sender) + Send>,
 }
 
 impl Work {
     /// Work that brings one result: `compute` runs beside the view, `apply` takes its result into the model.
-    pub fn once<T: Send + 'static>(
-        key: &'static str,
-        compute: impl FnOnce() -> T + Send + 'static,
-        apply: impl FnOnce(&mut Model, T) -> Vec<Command> + Send + 'static,
-    ) -> Command {
-        Command::Work(Self {
-            key,
-            generation: 0,
-            job: Box::new(move |outlet| {
-                let result = compute();
-                outlet.put(move |model| apply(model, result));
-            }),
-        })
-    }
-
-    pub fn on<X: Part, T: Send + 'static>(
+    pub fn once<X: Part, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce() -> T + Send + 'static,
         apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
     ) -> Command {
-        Self::stream(key, move |outlet| {
+        Self::stream(key, move |sender| {
             let result = compute();
-            outlet.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
+            sender.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
         })
     }
 
-    pub fn latest_on<X: Part, T: Send + 'static>(
+    /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin, and learns of it by the sender
+    /// once it has begun.
+    pub fn latest<X: Part, T: Send + 'static>(
         key: &'static str,
-        compute: impl FnOnce(&Outlet) -> T + Send + 'static,
+        compute: impl FnOnce(&Sender) -> T + Send + 'static,
         apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
     ) -> Command {
-        Self::stream(key, move |outlet| {
-            let Some(_turn) = outlet.turn() else { return };
-            let result = compute(outlet);
-            outlet.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
-        })
-    }
-
-    /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin, and learns of it by the outlet
-    /// once it has begun.
-    pub fn latest<T: Send + 'static>(
-        key: &'static str,
-        compute: impl FnOnce(&Outlet) -> T + Send + 'static,
-        apply: impl FnOnce(&mut Model, T) -> Vec<Command> + Send + 'static,
-    ) -> Command {
-        Self::stream(key, move |outlet| {
-            let Some(_turn) = outlet.turn() else { return };
-            let result = compute(outlet);
-            outlet.put(move |model| apply(model, result));
+        Self::stream(key, move |sender| {
+            let Some(_turn) = sender.turn() else { return };
+            let result = compute(sender);
+            sender.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
         })
     }
 
     /// Work that brings its results piece by piece.
-    pub fn stream(key: &'static str, job: impl FnOnce(&Outlet) + Send + 'static) -> Command {
+    pub fn stream(key: &'static str, job: impl FnOnce(&Sender) + Send + 'static) -> Command {
         Command::Work(Self { key, generation: 0, job: Box::new(job) })
     }
 }
@@ -270,7 +239,7 @@ struct Key {
 
 /// The way of one work to the model.
 #[derive(Clone)]
-pub struct Outlet {
+pub struct Sender {
     key: Arc<Key>,
     generation: u64,
     put: Arc<dyn Fn(Update) -> bool + Send + Sync>,
@@ -281,11 +250,11 @@ pub struct Outlet {
 pub struct Turn(Arc<Key>);
 
 impl Senders {
-    /// The outlet of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the view is gone.
-    pub fn begin(&self, work: &Work, put: impl Fn(Update) -> bool + Send + Sync + 'static) -> Outlet {
+    /// The sender of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the view is gone.
+    pub fn begin(&self, work: &Work, put: impl Fn(Update) -> bool + Send + Sync + 'static) -> Sender {
         let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
-        Outlet { key, generation: work.generation, put: Arc::new(put) }
+        Sender { key, generation: work.generation, put: Arc::new(put) }
     }
 
     /// The view ends: no work is wanted any more.
@@ -303,17 +272,13 @@ impl Key {
     }
 }
 
-impl Outlet {
+impl Sender {
     /// Whether the model would still take what this work brings: false once newer work of its key has begun, or the view ends.
     pub fn is_wanted(&self) -> bool {
         self.key.newest.load(Ordering::Acquire) == self.generation
     }
 
     /// Hand over one piece. False where nobody wants it: then stop.
-    pub fn put(&self, apply: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> bool {
-        self.is_wanted() && (self.put)(Update::whole(apply))
-    }
-
     pub fn send<X: Part>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
         self.is_wanted() && (self.put)(Update::new(apply))
     }
@@ -338,7 +303,7 @@ impl Drop for Turn {
     }
 }
 
-impl std::fmt::Debug for Outlet {
+impl std::fmt::Debug for Sender {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Sender({}, current: {})", self.generation, self.is_wanted())
     }
@@ -357,38 +322,38 @@ mod tests {
 
     #[test]
     fn newer_work_of_the_key_and_the_end_supersede() {
-        let outlets = Senders::default();
-        let outlet = |key, generation| outlets.begin(&Work { key, generation, job: Box::new(|_| ()) }, |_| true);
-        let (first, other) = (outlet("schema", 1), outlet("runs", 1));
-        assert!(first.is_wanted() && first.put(|_| Vec::new()));
-        let second = outlet("schema", 2);
-        assert!(!first.is_wanted() && !first.put(|_| Vec::new()) && first.turn().is_none());
+        let senders = Senders::default();
+        let sender = |key, generation| senders.begin(&Work { key, generation, job: Box::new(|_| ()) }, |_| true);
+        let (first, other) = (sender("schema", 1), sender("runs", 1));
+        assert!(first.is_wanted() && first.send(|_: &mut (), _| Vec::new()));
+        let second = sender("schema", 2);
+        assert!(!first.is_wanted() && !first.send(|_: &mut (), _| Vec::new()) && first.turn().is_none());
         assert!(second.is_wanted() && other.is_wanted());
-        outlets.close();
-        assert!(!second.put(|_| Vec::new()) && !other.is_wanted());
+        senders.close();
+        assert!(!second.send(|_: &mut (), _| Vec::new()) && !other.is_wanted());
     }
 
     /// Forty keystrokes in a schema that takes long: while the first is computed the others end without having begun, but for the last.
     #[test]
     fn of_one_key_one_computes_and_what_is_superseded_does_not_begin() {
-        let outlets = Senders::default();
+        let senders = Senders::default();
         let ((tell, told), (open, gate)) = (channel(), channel::<()>());
         let mut gate = Some(gate);
         let mut threads = Vec::new();
         for generation in 1..=40 {
             let (tell, gate) = (tell.clone(), gate.take());
-            let compute = move |outlet: &Outlet| {
+            let compute = move |sender: &Sender| {
                 tell.send((generation, "begins")).unwrap();
                 if let Some(gate) = gate {
                     gate.recv().unwrap();
-                    assert!(!outlet.is_wanted(), "it is told that newer work waits");
+                    assert!(!sender.is_wanted(), "it is told that newer work waits");
                 }
                 tell.send((generation, "ends")).unwrap();
             };
-            let Command::Work(work) = Work::latest("schema", compute, |_, ()| Vec::new()) else { panic!("it is work") };
+            let Command::Work(work) = Work::latest("schema", compute, |_: &mut (), _, ()| Vec::new()) else { panic!("it is work") };
             let work = Work { generation, ..work };
-            let outlet = outlets.begin(&work, |_| true);
-            threads.push(std::thread::spawn(move || (work.job)(&outlet)));
+            let sender = senders.begin(&work, |_| true);
+            threads.push(std::thread::spawn(move || (work.job)(&sender)));
             if generation == 1 {
                 assert_eq!(told.recv().unwrap(), (1, "begins"));
             }

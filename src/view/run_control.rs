@@ -61,13 +61,13 @@ pub fn no_resume_from(name: &str, status: Status) -> Option<String> {
 pub fn request(run: &Path, verb: Verb) -> Command {
     let path = run.to_owned();
     let asked = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| told(shared, &name, answer);
-    Work::on(key(&verb), move || (answer(&path, &verb), name(&path)), asked)
+    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), asked)
 }
 
 /// The question for a note; what was typed is told again where it could not be written.
 pub fn ask_note(run: PathBuf) -> Ask {
     let ask = move |_: &mut (), _: &mut Shared, text: String| note_of(&text).into_iter().map(|verb| request(&run, verb)).collect();
-    Ask::on("Add note", "Note:", "", ask).checked(|text| note_of(text).err())
+    Ask::new("Add note", "Note:", "", ask).checked(|text| note_of(text).err())
 }
 
 fn note_of(text: &str) -> Result<Verb, String> {
@@ -111,11 +111,11 @@ fn key(verb: &Verb) -> &'static str {
 pub fn resume(shared: &Shared, run: &Path) -> Command {
     let (path, name) = (run.to_owned(), name(run));
     let call = Call::of(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
-    Work::stream("control.resume", move |outlet| {
+    Work::stream("control.resume", move |sender| {
         let answer = match Liveness::of(&path) {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
-                outlet.send(move |_: &mut (), shared: &mut Shared| {
+                sender.send(move |_: &mut (), shared: &mut Shared| {
                     shared.say(text);
                     Vec::new()
                 });
@@ -123,7 +123,7 @@ pub fn resume(shared: &Shared, run: &Path) -> Command {
             }
             _ => answer(&path, &Verb::Resume),
         };
-        outlet.send(move |_: &mut (), shared: &mut Shared| told(shared, &name, answer));
+        sender.send(move |_: &mut (), shared: &mut Shared| told(shared, &name, answer));
     })
 }
 

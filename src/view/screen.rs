@@ -5,7 +5,6 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 
 use super::action::{ActionInfo, Place};
-use super::app::Model;
 use super::message::{Change, Command};
 use super::shared::Shared;
 
@@ -103,65 +102,4 @@ impl<X: 'static> Definition<X> {
         changed: |_, _, _| Vec::new(),
         draw: |_, _, _, _| {},
     };
-}
-
-// TRANSITION
-/// What a screen gives to the view.
-#[derive(Debug)]
-pub struct OldDef {
-    /// In the header.
-    pub title: &'static str,
-    /// What the screen is for, in a sentence or two; the head of its help.
-    pub help: &'static str,
-    /// Its panes, in the order of the tab key; names for people.
-    pub panes: &'static [&'static str],
-    /// Its part of the table of actions.
-    pub actions: &'static [super::action::Action],
-    /// Which of its panes has the focus.
-    pub pane: fn(&Model) -> &'static str,
-    /// Give a pane the focus.
-    pub focus: fn(&mut Model, &'static str),
-    pub takes_tab: fn(&Model) -> bool,
-    /// Whether a text field has the focus, which takes all plain keys.
-    pub is_typing: fn(&Model) -> bool,
-    /// A key that is no action here.
-    pub typed: fn(&mut Model, KeyEvent) -> Vec<Command>,
-    /// Pasted text.
-    pub pasted: fn(&mut Model, &str) -> Vec<Command>,
-    /// The mouse below the header.
-    pub mouse: fn(&mut Model, MouseEvent) -> Vec<Command>,
-    /// Whether a double click at a column and row opens what is under it, as enter does.
-    pub opens: fn(&Model, (u16, u16)) -> bool,
-    /// The user came to the screen.
-    pub entered: fn(&mut Model) -> Vec<Command>,
-    /// Something that screens share has changed; also told while another screen is in front.
-    pub changed: fn(&mut Model, &Change) -> Vec<Command>,
-    /// Draws the screen. Only reads.
-    pub draw: fn(&Model, &mut Frame<'_>, Rect),
-}
-
-impl OldDef {
-    /// A screen without panes, text fields or anything of its own; screens name what differs.
-    pub const PLAIN: Self = Self {
-        title: "",
-        help: "",
-        panes: &[],
-        actions: &[],
-        pane: |_| "",
-        focus: |_, _| {},
-        is_typing: |_| false,
-        takes_tab: |_| false,
-        typed: |_, _| Vec::new(),
-        pasted: |_, _| Vec::new(),
-        mouse: |_, _| Vec::new(),
-        opens: |_, _| false,
-        entered: |_| Vec::new(),
-        changed: |_, _| Vec::new(),
-        draw: |_, _, _| {},
-    };
-
-    /// The pane that has the focus.
-    pub fn pane_of(&self, model: &Model) -> &'static str {
-        (self.pane)(model)
-    }
 }

@@ -8,9 +8,6 @@ pub mod runs;
 pub mod schema;
 pub mod scores;
 
-pub use super::message::Change;
-pub use super::screen::OldDef as ScreenDef;
-
 /// One of the seven screens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Screen {

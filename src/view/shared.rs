@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::action::ActionInfo;
-use super::drafts::Drafts;
+use super::drafts::files::Drafts;
 use super::followed_run::{FollowedRun, Told};
 use super::keymap::Keymap;
 use super::message::{Change, Command, Part, RunNews, Work};
@@ -204,7 +204,7 @@ impl Shared {
         self.runs.looked_ms = self.now_ms;
         let (places, before, here) = (self.places.clone(), self.runs.listing.clone(), self.options.here.clone());
         let first = !self.runs.listed;
-        vec![Work::stream("runs", move |outlet| {
+        vec![Work::stream("runs", move |sender| {
             let mut told = Instant::now();
             let listing = before.refreshed(&places, &mut |so_far| {
                 if !first || told.elapsed() < PIECE {
@@ -212,14 +212,14 @@ impl Shared {
                 }
                 told = Instant::now();
                 let so_far = so_far.clone();
-                outlet.send(move |_: &mut (), shared: &mut Self| {
+                sender.send(move |_: &mut (), shared: &mut Self| {
                     shared.runs.listing = so_far;
                     vec![Command::Changed(Change::Runs { first: false, news: false })]
                 })
             });
             let demonstration =
                 here.ancestors().map(|folder| folder.join("sample-data/finished-run")).find(|run| run.join("run.toml").is_file());
-            outlet.send(move |_: &mut (), shared: &mut Self| {
+            sender.send(move |_: &mut (), shared: &mut Self| {
                 let news = listing.read > 0;
                 (shared.runs.listed, shared.runs.demonstration, shared.runs.listing) = (true, demonstration, listing);
                 vec![Command::Changed(Change::Runs { first, news })]
@@ -280,7 +280,7 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
 /// Open a task: the one named, else the workspace's first, else the embedded one.
 pub fn open_task(shared: &Shared, wanted: Option<String>) -> Vec<Command> {
     let (here, data) = (shared.options.here.clone(), shared.options.data.clone());
-    let work = Work::on(
+    let work = Work::once(
         "task",
         move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
         |_: &mut (), shared, found| match found {
@@ -320,6 +320,15 @@ fn opened(shared: &mut Shared, task: OpenTask) -> Vec<Command> {
     shared.task_error = None;
     shared.task = Some(Arc::new(task));
     vec![Command::Changed(Change::Task)]
+}
+
+/// Where a copy of the task was made, everything goes on in the copy.
+pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
+    if !home.is_copy {
+        return Vec::new();
+    }
+    shared.say(format!("embedded task copied to {}: edits are saved there", home.folder.display()));
+    vec![Command::Changed(Change::Copied(Arc::new(home.task.clone())))]
 }
 
 /// Follow a run, and make it the one of the screens Live, Scores and Eval.

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use grpo_tui::view::Message;
 use grpo_tui::view::drafts::store_now;
 use grpo_tui::view::messages::Level;
-use grpo_tui::view::screens::prompts::Prompts;
-use grpo_tui::view::screens::schema::Schema;
 
 use super::harness::Stage;
 
@@ -129,7 +127,7 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
     assert!(kept(&stage).is_empty(), "as it was, no unsaved changes");
     // An end without time.
     stage.types("?");
-    store_now::<Prompts>(&mut stage.model).unwrap();
+    store_now(&mut stage.model.prompts, &mut stage.model.shared).unwrap();
     let mut next = again(&stage);
     assert!(next.shows("messages of train-001"), "{}", next.picture());
     // Saved, but the file outlived it.
@@ -292,7 +290,7 @@ fn sessions_do_not_overwrite_each_other_and_drafts_of_earlier_versions_are_read(
     second(&mut one);
     let mut other = again(&one);
     other.keys("f2 o enter").types("other ");
-    store_now::<Schema>(&mut other.model).unwrap();
+    store_now(&mut other.model.schema, &mut other.model.shared).unwrap();
     one.types("more ");
     second(&mut one);
     let texts: Vec<String> = kept(&one).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();

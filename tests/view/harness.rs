@@ -19,7 +19,7 @@ pub(super) struct Stage {
     /// Milliseconds since 1970, for every message.
     pub(super) now_ms: u64,
     pub(super) folder: tempfile::TempDir,
-    outlets: Senders,
+    senders: Senders,
 }
 
 impl Stage {
@@ -37,7 +37,7 @@ impl Stage {
         options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
         let mut stage =
-            Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder, outlets: Senders::default() };
+            Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder, senders: Senders::default() };
         stage.send(Message::Resize(columns, rows));
         let commands = start(&mut stage.model);
         stage.carry_out(commands);
@@ -112,9 +112,9 @@ impl Stage {
                 Command::Work(work) => {
                     let (put, pieces) = std::sync::mpsc::channel::<Update>();
                     let (key, generation) = (work.key, work.generation);
-                    let outlet = self.outlets.begin(&work, move |apply| put.send(apply).is_ok());
-                    (work.job)(&outlet);
-                    drop(outlet);
+                    let sender = self.senders.begin(&work, move |apply| put.send(apply).is_ok());
+                    (work.job)(&sender);
+                    drop(sender);
                     let worked = |apply| Message::Worked(Worked { key, generation, apply });
                     pieces.into_iter().map(|apply| worked(Some(apply))).chain([worked(None)]).collect()
                 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use grpo_tui::view::Message;
-use grpo_tui::view::schema_draft;
+use grpo_tui::view::screens::schema::file;
 
 use super::harness::Stage;
 
@@ -80,7 +80,7 @@ fn every_printable_key_types_and_escape_leaves() {
     assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
-    assert_eq!((grpo_tui::view::screens::schema::PARTS.pane)(&stage.model), "accepts");
+    assert_eq!((grpo_tui::view::screens::schema::actions::SCREEN.pane)(&stage.model.schema), "accepts");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
 fn an_end_without_time_keeps_the_text_at_once() {
     let mut stage = stage(120, 36);
     stage.keys("enter").types("abc");
-    grpo_tui::view::drafts::store_now::<grpo_tui::view::screens::schema::Schema>(&mut stage.model).unwrap();
+    grpo_tui::view::drafts::store_now(&mut stage.model.schema, &mut stage.model.shared).unwrap();
     let kept = &stage.model.shared.draft.file.path;
     assert!(std::fs::read_to_string(kept).unwrap().starts_with("abc{"));
 }
@@ -283,7 +283,7 @@ fn an_end_without_time_keeps_the_text_at_once() {
 fn every_size_holds_with_every_pane_and_question() {
     let (mut stage, folder) = in_folder(120, 36);
     stage.keys("enter").types("{\u{202e}日本\t").keys("esc");
-    _ = schema_draft::second(&mut stage.model);
+    _ = file::second(&mut stage.model.schema, &mut stage.model.shared);
     std::fs::write(folder.join("schema.json"), "[]").unwrap();
     second(&mut stage);
     for columns in [0, 1, 3, 39, 40, 60, 71, 72, 80, 110, 200] {

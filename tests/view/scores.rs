@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use grpo_tui::score::Tier;
+use grpo_tui::view::Message;
+use grpo_tui::view::screens::schema::file;
 use grpo_tui::view::screens::scores::{Source, TierFilter};
-use grpo_tui::view::{Message, schema_draft};
 
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
@@ -27,7 +28,7 @@ fn with_run(columns: u16, rows: u16) -> Stage {
 
 fn edit_schema(stage: &mut Stage, change: impl FnOnce(&str) -> String) {
     let text = change(&stage.model.shared.draft.text);
-    stage.act(|model| schema_draft::edited(model, text));
+    stage.act(|model| file::edited(&mut model.shared, text));
 }
 
 fn tiers(stage: &Stage) -> [usize; 3] {

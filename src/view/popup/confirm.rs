@@ -7,7 +7,6 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::window::{Outcome, window};
-use crate::view::app::Model;
 use crate::view::message::{Command, Part, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -24,16 +23,7 @@ pub struct Confirm {
 
 impl Confirm {
     /// Ask; `yes` is the verb of the yes, such as `stop the run`.
-    pub fn new(
-        title: impl Into<String>,
-        text: impl Into<String>,
-        yes: impl Into<String>,
-        then: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static,
-    ) -> Self {
-        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::whole(then)), otherwise: None }
-    }
-
-    pub fn on<X: Part>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         text: impl Into<String>,
         yes: impl Into<String>,
@@ -42,15 +32,10 @@ impl Confirm {
         Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::new(then)), otherwise: None }
     }
 
-    #[must_use]
-    pub fn otherwise_on<X: Part>(self, otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
-        Self { otherwise: Some(Update::new(otherwise)), ..self }
-    }
-
     /// With something to do after a no.
     #[must_use]
-    pub fn otherwise(self, otherwise: impl FnOnce(&mut Model) -> Vec<Command> + Send + 'static) -> Self {
-        Self { otherwise: Some(Update::whole(otherwise)), ..self }
+    pub fn otherwise<X: Part>(self, otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+        Self { otherwise: Some(Update::new(otherwise)), ..self }
     }
 
     /// Whether it is the question of that title.

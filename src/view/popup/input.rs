@@ -7,7 +7,6 @@ use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::window::{Outcome, window};
-use crate::view::app::Model;
 use crate::view::message::{Command, Part, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -28,23 +27,7 @@ pub struct Ask {
 
 impl Ask {
     /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes its place.
-    pub fn new(
-        title: impl Into<String>,
-        label: impl Into<String>,
-        text: &str,
-        then: impl FnOnce(&mut Model, String) -> Vec<Command> + Send + 'static,
-    ) -> Self {
-        let then = |text| Update::whole(move |model| then(model, text));
-        Self {
-            title: title.into(),
-            label: label.into(),
-            field: Field::selected(text),
-            check: Box::new(|_| None),
-            then: Some(Box::new(then)),
-        }
-    }
-
-    pub fn on<X: Part>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         label: impl Into<String>,
         text: &str,

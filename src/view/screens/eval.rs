@@ -240,7 +240,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| eval.rescored.is_some());
     eval.rescored = eval.rescored.map(|_| draft.version);
-    vec![Work::on(
+    vec![Work::once(
         "eval",
         move || -> Result<Versus, ReportError> {
             let passes = match (chosen.is_empty(), run) {

@@ -226,7 +226,7 @@ fn complaint(launch: &Launch, shared: &Shared, key: &'static Key, text: &str) ->
 /// Read the task's own defaults again.
 pub(super) fn read_train(_: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    vec![Work::on(
+    vec![Work::once(
         "launch.train",
         move || task_files::train_table(&open.task),
         |launch: &mut Launch, shared, train| {
@@ -245,7 +245,7 @@ pub(super) fn look_around(_: &Launch, shared: &Shared) -> Vec<Command> {
         models: context::models(&open.task, &here, &places),
         last: context::last_run(&open.task, &places),
     };
-    vec![Work::on("launch.around", read, |launch: &mut Launch, _, around| {
+    vec![Work::once("launch.around", read, |launch: &mut Launch, _, around| {
         launch.around = Some(around);
         Vec::new()
     })]
@@ -257,7 +257,7 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
         let model = context::origin(&base_model, &places);
         Origin { of: base_model, model }
     };
-    Work::on("launch.origin", find, |launch: &mut Launch, shared, origin| {
+    Work::once("launch.origin", find, |launch: &mut Launch, shared, origin| {
         launch.origin = Some(origin);
         refresh(launch, shared)
     })

@@ -148,7 +148,7 @@ fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 fn measure(runs: &Runs) -> Vec<Command> {
     match runs.under.clone() {
-        Some(path) => vec![Work::latest_on(
+        Some(path) => vec![Work::latest(
             "runs.disk",
             move |_| (disk_use(&path), path),
             |runs: &mut Runs, _, (disk, path)| {

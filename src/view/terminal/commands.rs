@@ -66,15 +66,15 @@ impl View {
     fn begin(&self, work: Work) {
         let (tell, done, data) = (self.tell.clone(), self.tell.clone(), self.model.shared.options.data.clone());
         let (key, generation) = (work.key, work.generation);
-        let outlet = self.outlets.begin(&work, move |apply| {
+        let sender = self.senders.begin(&work, move |apply| {
             let worked = Worked { key, generation, apply: Some(apply) };
             tell.send(Told::Message(Message::Worked(worked))).is_ok()
         });
         let job = work.job;
         let working = move || {
-            if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&outlet))) {
+            if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| job(&sender))) {
                 let text = panic::sentence(&format!("task `{key}`"), &data, panicked.as_ref());
-                outlet.send(move |_: &mut (), shared| {
+                sender.send(move |_: &mut (), shared| {
                     shared.complain(text);
                     Vec::new()
                 });

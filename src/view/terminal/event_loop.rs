@@ -25,8 +25,6 @@ use crate::view::appearance::{self, Appearance};
 use crate::view::drafts;
 use crate::view::message::{Message, Senders};
 use crate::view::options::Options;
-use crate::view::screens::prompts::Prompts;
-use crate::view::screens::schema::Schema;
 use crate::view::subprocess;
 use crate::view::update::{start, update};
 
@@ -80,7 +78,7 @@ pub(super) struct View {
     pub(super) writer: Writer,
     pub(super) pictures: FrameRenderer,
     pub(super) bells: NotifyThrottle,
-    pub(super) outlets: Senders,
+    pub(super) senders: Senders,
     pub(super) followed: HashMap<PathBuf, Following>,
     /// For the terminal besides pictures: copies, notifications.
     pub(super) besides: Vec<u8>,
@@ -107,7 +105,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
     let code = if ended.is_ok() { view.leaving.unwrap_or(0) } else { BUG };
-    view.outlets.close();
+    view.senders.close();
     subprocess::end_children();
     // However it ends, what is unsaved is kept.
     let unkept = keep_now(&mut view.model);
@@ -122,7 +120,8 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
 
 /// Keeps every unsaved text; a sentence of what could not be kept.
 fn keep_now(model: &mut Model) -> Option<String> {
-    let kept = [("schema", drafts::store_now::<Schema>(model)), ("prompts", drafts::store_now::<Prompts>(model))];
+    let Model { shared, schema, prompts, .. } = model;
+    let kept = [("schema", drafts::store_now(schema, shared)), ("prompts", drafts::store_now(prompts, shared))];
     let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", kept.err()?));
     kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
 }
@@ -150,7 +149,7 @@ impl View {
             writer,
             pictures: FrameRenderer::new(),
             bells: NotifyThrottle::default(),
-            outlets: Senders::default(),
+            senders: Senders::default(),
             followed: HashMap::new(),
             besides: Vec::new(),
             lent: false,

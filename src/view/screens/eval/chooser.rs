@@ -32,7 +32,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let at = folders.iter().position(|(path, _)| Some(path) == shared.current.as_ref()).unwrap_or(0);
     eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
     let own = super::eval_job::evals_folder(&shared.options.data);
-    vec![Work::on(
+    vec![Work::once(
         "eval.chooser",
         move || evals(&own),
         |eval: &mut Eval, _, found| {
@@ -67,7 +67,7 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     }
     let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else { return Vec::new() };
     let folder = folder.clone();
-    vec![Work::on(
+    vec![Work::once(
         "eval.chooser",
         move || passes_of(&folder).map_err(|error| error.to_string()),
         |eval: &mut Eval, _, passes| {

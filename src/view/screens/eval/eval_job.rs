@@ -54,7 +54,7 @@ pub(super) fn ask(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(shared);
     }
-    let question = Ask::on("Run eval", "Prompt set: test, eval, train, or a file", "test", |_: &mut Eval, shared, on| {
+    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "test", |_: &mut Eval, shared, on| {
         confirm(shared, on.trim().to_owned());
         Vec::new()
     });
@@ -66,7 +66,7 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
     let Some(path) = shared.current.clone() else { return Vec::new() };
     let text = "The run is active: its worker runs the eval after the current step, and training waits.";
     let yes = move |_: &mut (), _: &mut Shared| vec![run_control::request(&path, Verb::Eval)];
-    shared.popup = Some(Popup::Confirm(Confirm::on("Run eval now?", text, "run eval", yes)));
+    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
     Vec::new()
 }
 
@@ -87,7 +87,7 @@ fn confirm(shared: &mut Shared, on: String) {
     };
     let text =
         format!("{cost}\nContinues after you quit; the run is not changed. Results: {}.", evals_folder(&shared.options.data).display());
-    shared.popup = Some(Popup::Confirm(Confirm::on("Run eval?", text, "run eval", move |_: &mut Eval, shared| begin(shared, &on))));
+    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| begin(shared, &on))));
 }
 
 fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
@@ -98,7 +98,7 @@ fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
         time.map_or_else(|| shared.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
     let folder = evals_folder(&shared.options.data).join(format!("{time}-{}", short_id(&run.id())));
     let (program, here, on) = (shared.options.program.clone(), shared.options.here.clone(), on.to_owned());
-    vec![Work::on(
+    vec![Work::once(
         "eval.start",
         move || {
             let kept = list_checkpoints(directory.path()).unwrap_or_default();
@@ -163,7 +163,7 @@ pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     }
     let folder = evals_folder(&shared.options.data);
-    vec![Work::on(
+    vec![Work::once(
         "eval.find",
         move || {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -187,7 +187,7 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     }
     let (folder, ended) = (folder.clone(), Arc::clone(ended));
-    vec![Work::on(
+    vec![Work::once(
         "eval.look",
         move || (standing(&folder, &ended), folder),
         |eval: &mut Eval, shared, (standing, folder)| {

@@ -202,7 +202,7 @@ fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Com
 /// Look at the devices again.
 fn look_at_devices(shared: &Shared) -> Command {
     let folder = shared.options.slots.clone();
-    Work::on(
+    Work::once(
         "launch.devices",
         move || device_choice::choices(folder),
         |launch: &mut Launch, _, found| {

@@ -71,7 +71,7 @@ pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let text = format!(
         "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first{save}, or start with the saved file."
     );
-    shared.popup = Some(Popup::Confirm(Confirm::on("Schema not saved", text, "start with saved file", start_now)));
+    shared.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", start_now)));
     Vec::new()
 }
 
@@ -83,7 +83,7 @@ fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     cancel(launch);
     launch.failure = None;
     let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
-    vec![Work::on(
+    vec![Work::once(
         "launch.start",
         move || {
             let mut document = String::new();
@@ -163,12 +163,12 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     launch.failure = None;
     launch.asking = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
     let of = launch.form.clone();
-    vec![Work::stream("launch.forecast", move |outlet| {
+    vec![Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();
         let outcome = call.run(&cancel, &mut |said| match said {
             Said::Result(line) => document.push_str(&line),
             Said::Progress(line) => {
-                outlet.send(move |launch: &mut Launch, _| {
+                sender.send(move |launch: &mut Launch, _| {
                     if let Some(asking) = &mut launch.asking {
                         asking.told = line;
                     }
@@ -176,7 +176,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
                 });
             }
         });
-        outlet.send(move |launch: &mut Launch, shared| {
+        sender.send(move |launch: &mut Launch, shared| {
             launch.asking = None;
             take(launch, shared, of, outcome, &document);
             Vec::new()

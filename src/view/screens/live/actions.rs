@@ -210,7 +210,7 @@ fn stop(shared: &mut Shared, now: bool) -> Vec<Command> {
         false => ("Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };
     shared.popup =
-        Some(Popup::Confirm(Confirm::on(format!("Stop {id}?"), text, yes, move |_: &mut Live, shared| ask(shared, Verb::Stop { now }))));
+        Some(Popup::Confirm(Confirm::new(format!("Stop {id}?"), text, yes, move |_: &mut Live, shared| ask(shared, Verb::Stop { now }))));
     Vec::new()
 }
 
@@ -229,7 +229,7 @@ fn set(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let now = shared.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
-    let question = Ask::on("Set", label, &text, |_: &mut Live, shared, text| match assignments(&text) {
+    let question = Ask::new("Set", label, &text, |_: &mut Live, shared, text| match assignments(&text) {
         Ok(verb) => ask(shared, verb),
         Err(error) => {
             shared.complain(error);
@@ -246,7 +246,7 @@ fn changed(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command
             *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
             let Some(run) = shared.current.clone() else { return Vec::new() };
             let path = run.clone();
-            let mut commands = vec![Work::on(
+            let mut commands = vec![Work::once(
                 "live.log",
                 move || latest_events(&path),
                 move |_: &mut Live, shared, events| {

@@ -7,7 +7,7 @@ use super::Live;
 use crate::run::{read_step, rollout_segments};
 use crate::score::{FailureClass, Score};
 use crate::view::followed_run::FollowedRun;
-use crate::view::message::{Command, Outlet, Work};
+use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::Shared;
 
 /// Steps that are counted from rollouts at most, the latest first.
@@ -52,10 +52,10 @@ pub(super) fn wanted(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let steps = (last + 1).saturating_sub(STEPS_COUNTED).max(1)..=last;
     let missing: Vec<u64> = steps.rev().filter(|step| !known.contains_key(step)).collect();
     live.failures.asked = last;
-    vec![Work::stream("live.failures", move |outlet| count(&path, &missing, outlet))]
+    vec![Work::stream("live.failures", move |sender| count(&path, &missing, sender))]
 }
 
-fn count(run: &Path, steps: &[u64], outlet: &Outlet) {
+fn count(run: &Path, steps: &[u64], sender: &Sender) {
     if rollout_segments(run).is_ok_and(|segments| segments.is_empty()) {
         return;
     }
@@ -69,7 +69,7 @@ fn count(run: &Path, steps: &[u64], outlet: &Outlet) {
             *shares.entry(class.name()).or_default() += 1.0 / found.len() as f64;
         }
         let of = run.to_owned();
-        let wanted = outlet.send(move |live: &mut Live, shared| {
+        let wanted = sender.send(move |live: &mut Live, shared| {
             if shared.current.as_ref() == Some(&of) {
                 live.failures.counted.insert(step, shares.into_iter().collect());
                 while live.failures.counted.len() > 2 * STEPS_COUNTED as usize {

@@ -2,7 +2,7 @@
 
 use super::{Completion, Live, Sampled};
 use crate::run::{RolloutGroup, read_step};
-use crate::view::message::{Command, Outlet, Work};
+use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::Shared;
 
 /// The work that reads a step, unless it was read or is being read. One that could not be read is tried again: what was wrong may have been mended.
@@ -16,8 +16,8 @@ pub(super) fn wanted(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Com
     let (path, of) = (run.path().to_owned(), run.path().to_owned());
     live.rollouts.reading = Some(step);
     let read =
-        move |_: &Outlet| read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
-    let work = Work::latest_on("live.rollouts", read, move |live: &mut Live, shared, groups| {
+        move |_: &Sender| read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
+    let work = Work::latest("live.rollouts", read, move |live: &mut Live, shared, groups| {
         if shared.current.as_ref() == Some(&of) {
             live.rollouts.reading = None;
             live.rollouts.keep(step, groups);

@@ -1,18 +1,46 @@
 //! The prompts screen's part of the table of actions.
 
-use super::layout::{CHAT, EDITOR, HEALTH, ROWS};
-use super::row_editor::{self, What};
-use super::rows::{Column, arrange, selected, selected_row};
-use super::{Prompts, preview, save, table, token_count};
+use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+
+use super::editing::What;
+use super::rows::arrange;
+use super::table_row::{Column, Entry, first_words, row};
+use super::{CHAT, EDITOR, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, layout, preview, row_editor, rows, save, table, token_count};
 use crate::task::PromptSet;
-use crate::view::action::{Action, Place};
-use crate::view::app::Model;
+use crate::view::action::Place;
+use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
-use crate::view::message::Command;
+use crate::view::message::{Change, Command};
 use crate::view::popup::{Ask, Confirm, Popup};
+use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
+use crate::view::shared::{self, Shared};
 use crate::view::widgets::editor::Effect;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
+
+type Action = screen::Action<Prompts>;
+
+/// The screen.
+pub const SCREEN: Definition<Prompts> = Definition {
+    title: "Prompts",
+    help: "Prompt sets: every row, and the selected row exactly as the model sees it.",
+    panes: &PANES,
+    actions: ACTIONS,
+    pane: Prompts::pane,
+    focus: |prompts, _, pane| prompts.pane = Some(pane),
+    is_typing: Prompts::is_typing,
+    takes_tab: |prompts| prompts.editing.is_some(),
+    typed,
+    pasted,
+    mouse,
+    opens: |prompts, shared, (column, row)| {
+        layout::pane_at(prompts, shared, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y)
+    },
+    entered,
+    changed,
+    draw: draw::draw,
+};
 
 const HERE: Place = Place::On(Screen::Prompts);
 const IN_ROWS: Place = Place::In(Screen::Prompts, ROWS);
@@ -20,16 +48,16 @@ const IN_HEALTH: Place = Place::In(Screen::Prompts, HEALTH);
 const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
 
 /// Everything that can be done with prompts.
-pub(super) const ACTIONS: &[Action] = &[
-    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save).unless(undecided::<Prompts>),
-    Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |model| {
-        row_editor::with(model, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
+const ACTIONS: &[Action] = &[
+    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save).unless(undecided),
+    Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |prompts, shared| {
+        row_editor::with(prompts, shared, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
-    Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |model| {
-        row_editor::with(model, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
+    Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |prompts, shared| {
+        row_editor::with(prompts, shared, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
     }),
-    Action::new("prompts.format", "Format JSON", "", &["alt-f"], IN_EDITOR, |model| {
-        row_editor::with(model, |editor| match crate::score::json::format(&editor.text()) {
+    Action::new("prompts.format", "Format JSON", "", &["alt-f"], IN_EDITOR, |prompts, shared| {
+        row_editor::with(prompts, shared, |editor| match crate::score::json::format(&editor.text()) {
             Ok(text) if editor.is_json() => {
                 editor.replace(&text);
                 Effect::Edited
@@ -38,182 +66,340 @@ pub(super) const ACTIONS: &[Action] = &[
         })
     })
     .also(&["format", "indent", "prettify"]),
-    Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |model| {
-        model.prompts.pane = Some(CHAT);
+    Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |prompts, _| {
+        prompts.pane = Some(CHAT);
         Vec::new()
     })
     .unless(no_row),
     Action::new("prompts.finding", "Go to finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
-    choice::take_action::<Prompts>(),
-    choice::keep_action::<Prompts>(),
-    choice::discard_action::<Prompts>(),
-    choice::difference_action::<Prompts>(),
+    choice::take_action(),
+    choice::keep_action(),
+    choice::discard_action(),
+    choice::difference_action(),
     Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
-    Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |model| {
-        model.prompts.pane = Some(ROWS);
-        model.prompts.filtering = true;
+    Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |prompts, _| {
+        prompts.pane = Some(ROWS);
+        prompts.filtering = true;
         Vec::new()
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |model| write(model, What::Messages)).asking().unless(no_row),
-    Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |model| write(model, What::Expected))
+    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| write(prompts, shared, What::Messages))
         .asking()
         .unless(no_row),
-    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |model| row_editor::begin(model, What::System))
-        .asking()
-        .unless(no_task),
-    Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |model| {
-        model.prompts.sort = (model.prompts.sort.0.next(), false);
-        arrange(model)
+    Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |prompts, shared| {
+        write(prompts, shared, What::Expected)
+    })
+    .asking()
+    .unless(no_row),
+    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |prompts, shared| {
+        row_editor::begin(prompts, shared, What::System)
+    })
+    .asking()
+    .unless(no_task),
+    Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |prompts, shared| {
+        prompts.sort = (prompts.sort.0.next(), false);
+        arrange(prompts, shared)
     }),
-    Action::new("prompts.sort.backwards", "Reverse sort", "", &["S"], HERE, |model| {
-        model.prompts.sort.1 = !model.prompts.sort.1;
-        arrange(model)
+    Action::new("prompts.sort.backwards", "Reverse sort", "", &["S"], HERE, |prompts, shared| {
+        prompts.sort.1 = !prompts.sort.1;
+        arrange(prompts, shared)
     }),
     Action::new("prompts.add", "Add row", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
-    Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |model| match selected(model) {
-        Some(entry) => save::duplicate(model, entry),
+    Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |prompts, shared| match prompts.selected() {
+        Some(entry) => save::duplicate(prompts, shared, entry),
         None => Vec::new(),
     })
     .also(&["clone"])
     .unless(no_row),
     Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
     Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside).also(&["editor", "vim"]).unless(no_task),
-    Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |model| {
-        let prompt = model.prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
-        model.shared.say("prompt copied");
+    Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |prompts, shared| {
+        let prompt = prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
+        shared.say("prompt copied");
         vec![Command::Copy(prompt)]
     })
     .also(&["yank", "clipboard"])
     .unless(no_row),
     Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model).also(&["tokenizer"]).asking().unless(no_task),
-    Action::new("prompts.health", "Show health report", "", &["H"], HERE, |model| {
-        model.prompts.pane = Some(HEALTH);
+    Action::new("prompts.health", "Show health report", "", &["H"], HERE, |prompts, _| {
+        prompts.pane = Some(HEALTH);
         Vec::new()
     }),
 ];
 
-fn no_task(model: &Model) -> Option<String> {
-    model.shared.task.is_none().then(|| "no task is open".to_owned())
+fn no_task(_: &Prompts, shared: &Shared) -> Option<String> {
+    shared.task.is_none().then(|| "no task is open".to_owned())
 }
 
-fn no_row(model: &Model) -> Option<String> {
-    selected(model).is_none().then(|| "no row selected".to_owned())
+fn no_row(prompts: &Prompts, _: &Shared) -> Option<String> {
+    prompts.selected().is_none().then(|| "no row selected".to_owned())
 }
 
-fn no_finding(model: &Model) -> Option<String> {
-    table::findings(model).is_empty().then(|| "no finding selected".to_owned())
+fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
+    table::findings(prompts).is_empty().then(|| "no finding selected".to_owned())
 }
 
-fn nothing_open(model: &Model) -> Option<String> {
-    let open = model.prompts.editing.is_some() || model.prompts.filtering || !model.prompts.filter.text().is_empty();
-    (!open && super::layout::pane(model) == ROWS).then(|| "nothing to close".to_owned())
+fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
+    let open = prompts.editing.is_some() || prompts.filtering || !prompts.filter.text().is_empty();
+    (!open && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
 }
 
-fn leave(model: &mut Model) -> Vec<Command> {
-    if model.prompts.editing.is_some() {
-        return row_editor::leave(model);
+fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if prompts.editing.is_some() {
+        return row_editor::leave(prompts, shared);
     }
-    if model.prompts.filtering {
-        model.prompts.filtering = false;
+    if prompts.filtering {
+        prompts.filtering = false;
         return Vec::new();
     }
-    if super::layout::pane(model) != ROWS {
-        model.prompts.pane = Some(ROWS);
+    if prompts.pane() != ROWS {
+        prompts.pane = Some(ROWS);
         return Vec::new();
     }
-    model.prompts.filter = Field::default();
-    arrange(model)
+    prompts.filter = Field::default();
+    arrange(prompts, shared)
 }
 
-fn write(model: &mut Model, what: fn(super::Entry) -> What) -> Vec<Command> {
-    match selected(model).map(what) {
-        Some(what) => row_editor::begin(model, what),
+fn write(prompts: &mut Prompts, shared: &mut Shared, what: fn(Entry) -> What) -> Vec<Command> {
+    match prompts.selected().map(what) {
+        Some(what) => row_editor::begin(prompts, shared, what),
         None => Vec::new(),
     }
 }
 
-fn add(model: &mut Model) -> Vec<Command> {
-    let place = super::rows::selected_place(model);
+fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let place = prompts.selected_place(shared);
     let first = || {
-        let open = model.shared.task.as_ref()?;
+        let open = shared.task.as_ref()?;
         PromptSet::ALL.into_iter().find(|set| open.task.set_file(*set).is_some()).map(|set| (set, 0))
     };
     match place.or_else(first) {
-        Some((set, line)) => row_editor::begin(model, What::New(set, line)),
+        Some((set, line)) => row_editor::begin(prompts, shared, What::New(set, line)),
         None => {
-            model.shared.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
+            shared.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
             Vec::new()
         }
     }
 }
 
-fn delete(model: &mut Model) -> Vec<Command> {
-    let (Some(entry), Some(row)) = (selected(model), selected_row(model)) else { return Vec::new() };
-    let text = format!("{} in line {} of the {} set: {}", row.id, row.line, entry.set.name(), super::rows::first_words(row));
+fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let (Some(entry), Some(row)) = (prompts.selected(), prompts.selected_row(shared)) else { return Vec::new() };
+    let text = format!("{} in line {} of the {} set: {}", row.id, row.line, entry.set.name(), first_words(row));
     let ask = Confirm::new("Delete row?", text, "delete", {
         let (set, row) = (entry.set, row.clone());
-        move |model| save::delete(model, set, row)
+        move |prompts: &mut Prompts, shared: &mut Shared| save::delete(prompts, shared, set, row)
     });
-    model.shared.popup = Some(Popup::Confirm(ask));
+    shared.popup = Some(Popup::Confirm(ask));
     Vec::new()
 }
 
 /// The file and line of the finding in the health pane; else of the row; else of the first set that cannot be read.
-fn outside(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    let finding = match super::layout::pane(model) {
-        HEALTH => table::finding_place(model),
+fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let finding = match prompts.pane() {
+        HEALTH => table::finding_place(prompts, shared),
         _ => None,
     };
-    let place = finding.or_else(|| super::rows::selected_place(model)).or_else(|| {
+    let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
         let (set, error) = open.rows.iter().find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
         let line = error.split(" line ").nth(1).and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
         Some((set, line.unwrap_or(1)))
     });
     let Some((file, line)) = place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line))) else {
-        return save::outside(model, crate::task::TASK_FILE.to_owned(), 1);
+        return save::outside(prompts, shared, crate::task::TASK_FILE.to_owned(), 1);
     };
-    save::outside(model, file, line)
+    save::outside(prompts, shared, file, line)
 }
 
-fn go_to_finding(model: &mut Model) -> Vec<Command> {
-    let Some((set, line)) = table::finding_place(model) else { return Vec::new() };
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    let place = model
-        .prompts
-        .entries
-        .iter()
-        .position(|entry| entry.set == set && super::rows::row(&open, *entry).is_some_and(|row| row.line == line));
+fn go_to_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some((set, line)) = table::finding_place(prompts, shared) else { return Vec::new() };
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let place = prompts.entries.iter().position(|entry| entry.set == set && row(&open, *entry).is_some_and(|row| row.line == line));
     let Some(place) = place else {
-        model.shared.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
+        shared.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
         return Vec::new();
     };
-    let shown = model.prompts.shown.iter().position(|index| *index as usize == place);
-    model.prompts.pane = Some(ROWS);
+    let shown = prompts.shown.iter().position(|index| *index as usize == place);
+    prompts.pane = Some(ROWS);
     if let Some(shown) = shown {
-        model.prompts.cursor.index = shown;
-        return preview::show(model);
+        prompts.cursor.index = shown;
+        return preview::show(prompts, shared);
     }
     // The filter hides it.
-    model.prompts.filter = Field::default();
-    model.prompts.sort = (Column::File, false);
-    model.prompts.shown = (0..model.prompts.entries.len() as u32).collect();
-    model.prompts.cursor.index = place;
-    preview::show(model)
+    prompts.filter = Field::default();
+    prompts.sort = (Column::File, false);
+    prompts.shown = (0..prompts.entries.len() as u32).collect();
+    prompts.cursor.index = place;
+    preview::show(prompts, shared)
 }
 
-fn choose_model(model: &mut Model) -> Vec<Command> {
-    let now = model.prompts.model.clone().unwrap_or_default();
+fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let now = prompts.model.clone().unwrap_or_default();
     let label = "Folder, Hugging Face name, or `tiny`; empty: the task's base model";
-    let ask = Ask::new("Tokenizer of which model?", label, &now, |model, name| {
+    let ask = Ask::new("Tokenizer of which model?", label, &now, |prompts: &mut Prompts, shared, name| {
         let name = name.trim();
-        model.prompts.model = (!name.is_empty()).then(|| name.to_owned());
-        model.prompts.counter = None;
-        model.prompts.tokens.fill(super::UNCOUNTED);
-        token_count::count(model)
+        prompts.model = (!name.is_empty()).then(|| name.to_owned());
+        prompts.counter = None;
+        prompts.tokens.fill(UNCOUNTED);
+        token_count::count(prompts, shared)
     });
-    model.shared.popup = Some(Popup::Ask(ask));
+    shared.popup = Some(Popup::Ask(ask));
+    Vec::new()
+}
+
+/// Rows are counted and checked once somebody looks.
+fn entered(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if prompts.is_counted || shared.task.is_none() {
+        return Vec::new();
+    }
+    prompts.is_counted = true;
+    token_count::count(prompts, shared)
+}
+
+fn changed(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Task => {
+            let mut commands = park_draft(prompts, shared);
+            commands.extend(rows::read_again(prompts, shared));
+            commands.extend(row_editor::follow_task(prompts, shared));
+            commands.extend(drafts::look::<Prompts>(shared));
+            prompts.is_counted = false;
+            if shared.screen == Screen::Prompts {
+                commands.extend(entered(prompts, shared));
+                commands.extend(preview::show(prompts, shared));
+            }
+            commands
+        }
+        Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
+        Change::File(path) if is_of_task(shared, path) => {
+            let folder = shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            prompts.wanted = prompts.selected_place(shared);
+            shared::open_task(shared, folder)
+        }
+        Change::Schema => {
+            row_editor::check(prompts, shared);
+            Vec::new()
+        }
+        Change::Second => drafts::store(prompts, shared),
+        _ => Vec::new(),
+    }
+}
+
+/// Where another task is open now, what was written of the one before is put aside.
+fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else { return Vec::new() };
+    if prompts.editing.as_ref().is_none_or(|editing| editing.file.is_of(&open.task)) {
+        return Vec::new();
+    }
+    let commands = drafts::park(prompts, shared);
+    prompts.editing = None;
+    commands
+}
+
+/// Whether an external editor has written a file that this screen shows.
+fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
+    let Some(open) = &shared.task else { return false };
+    let Some(folder) = open.task.folder() else { return false };
+    let sets = PromptSet::ALL.into_iter().filter_map(|set| open.task.set_file(set));
+    sets.chain([crate::task::TASK_FILE]).any(|file| folder.join(file) == path)
+}
+
+fn typed(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if prompts.editing.is_some() {
+        return row_editor::key(prompts, shared, event);
+    }
+    if prompts.filtering {
+        return match event.code {
+            KeyCode::Enter | KeyCode::Down | KeyCode::Up => {
+                prompts.filtering = false;
+                Vec::new()
+            }
+            _ if prompts.filter.key(event) => arrange(prompts, shared),
+            _ => Vec::new(),
+        };
+    }
+    let page = layout::page(prompts, shared);
+    match prompts.pane() {
+        ROWS => {
+            let length = prompts.shown.len();
+            if prompts.cursor.key(event, page, length) { preview::show(prompts, shared) } else { Vec::new() }
+        }
+        CHAT => {
+            let mut top = Cursor { index: prompts.chat_top };
+            let length = table::chat_lines(prompts, shared).len();
+            top.key(event, page, length);
+            prompts.chat_top = top.at(length).unwrap_or(0);
+            Vec::new()
+        }
+        _ => {
+            let length = table::findings(prompts).len();
+            prompts.finding.key(event, page, length);
+            Vec::new()
+        }
+    }
+}
+
+fn pasted(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
+    if prompts.editing.is_some() {
+        return row_editor::paste(prompts, shared, text);
+    }
+    if prompts.filtering {
+        prompts.filter.paste(text);
+        return arrange(prompts, shared);
+    }
+    Vec::new()
+}
+
+fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let Some((pane, area)) = layout::pane_at(prompts, shared, event.column, event.row) else { return Vec::new() };
+    let by: isize = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(MouseButton::Left) => return clicked(prompts, shared, pane, area, event),
+        _ => return Vec::new(),
+    };
+    match pane {
+        EDITOR => row_editor::scroll(prompts, shared, by),
+        ROWS => {
+            let length = prompts.shown.len();
+            prompts.cursor.go(by, length);
+            return preview::show(prompts, shared);
+        }
+        CHAT => {
+            let last = table::chat_lines(prompts, shared).len().saturating_sub(1);
+            prompts.chat_top = prompts.chat_top.saturating_add_signed(by).min(last);
+        }
+        _ => {
+            let length = table::findings(prompts).len();
+            prompts.finding.go(by, length);
+        }
+    }
+    Vec::new()
+}
+
+fn clicked(prompts: &mut Prompts, shared: &mut Shared, pane: &'static str, area: ratatui::layout::Rect, event: MouseEvent) -> Vec<Command> {
+    if pane == EDITOR {
+        row_editor::click(prompts, shared, area, event);
+        return Vec::new();
+    }
+    prompts.pane = Some(pane);
+    prompts.filtering = false;
+    if pane != ROWS {
+        return Vec::new();
+    }
+    let top = area.y + 1 + table::heading_rows(prompts, shared);
+    if let Some(at) = event.column.checked_sub(area.x + 1).filter(|_| event.row + 1 == top) {
+        let (column, backwards) = prompts.sort;
+        let clicked = table::title_at(area.width.saturating_sub(2) as usize, at as usize);
+        prompts.sort = (clicked, clicked == column && !backwards);
+        return arrange(prompts, shared);
+    }
+    let rows = layout::table_rows(prompts, shared, area);
+    let length = prompts.shown.len();
+    if let Some(row) = event.row.checked_sub(top).map(usize::from).filter(|row| *row < rows) {
+        prompts.cursor.index = (prompts.cursor.first(rows, length) + row).min(length.saturating_sub(1));
+        return preview::show(prompts, shared);
+    }
     Vec::new()
 }

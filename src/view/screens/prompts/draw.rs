@@ -5,44 +5,42 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::{self, CHAT, EDITOR, HEALTH, ROWS};
-use super::row_editor::Said;
-use super::rows::{Column, selected_row};
-use super::{Prompts, table};
-use crate::view::app::Model;
+use super::editing::Said;
+use super::table_row::Column;
+use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, layout, table};
 use crate::view::drafts::choice;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::{Look, paint};
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
-    if model.shared.task.is_none() {
-        let (role, text) = match &model.shared.task_error {
+pub(super) fn draw(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
+    if shared.task.is_none() {
+        let (role, text) = match &shared.task_error {
             Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
             None => (Role::Faint, "loading task ...".to_owned()),
         };
-        let frame_of = pane(&model.shared.theme, "prompts", true);
+        let frame_of = pane(&shared.theme, "prompts", true);
         let inner = frame_of.inner(body);
         frame.render_widget(frame_of, body);
-        frame.render_widget(Paragraph::new(Line::styled(text, model.shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
+        frame.render_widget(Paragraph::new(Line::styled(text, shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
         return;
     }
-    choice::draw::<Prompts>(model, frame, body);
-    for (name, area) in layout::areas(model, body) {
+    choice::draw(prompts, shared, frame, body);
+    for (name, area) in layout::areas(prompts, shared, body) {
         match name {
-            ROWS => rows(model, frame, area),
-            CHAT => chat(model, frame, area),
-            HEALTH => health(model, frame, area),
-            EDITOR => editor(model, frame, area),
+            ROWS => rows(prompts, shared, frame, area),
+            CHAT => chat(prompts, shared, frame, area),
+            HEALTH => health(prompts, shared, frame, area),
+            EDITOR => editor(prompts, shared, frame, area),
             _ => {}
         }
     }
 }
 
-fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let prompts = &model.prompts;
+fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
     let count = match prompts.shown.len() == prompts.entries.len() {
         true => format!("{} rows", prompts.entries.len()),
         false => format!("{} of {} rows", prompts.shown.len(), prompts.entries.len()),
@@ -51,13 +49,13 @@ fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
         (Column::File, false) => String::new(),
         (column, backwards) => format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") }),
     };
-    let busy = if model.shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
-    let frame_of = pane(theme, &format!("{count}{sort}{busy}"), layout::pane(model) == ROWS);
+    let busy = if shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
+    let frame_of = pane(theme, &format!("{count}{sort}{busy}"), prompts.pane() == ROWS);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
     let columns = inner.width as usize;
-    let mut lines = table::heading(model, columns);
-    lines.extend(table::rows(model, columns, layout::table_rows(model, area)));
+    let mut lines = table::heading(prompts, shared, columns);
+    lines.extend(table::rows(prompts, shared, columns, layout::table_rows(prompts, shared, area)));
     if prompts.shown.is_empty() {
         let text = match prompts.entries.is_empty() {
             true => "no prompt rows: a adds one, e opens the file",
@@ -68,42 +66,42 @@ fn rows(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), inner);
 }
 
-fn chat(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let id = selected_row(model).map_or_else(String::new, |row| format!("{} ", row.id));
-    let tokens = match (model.prompts.chat.as_ref().and_then(|chat| chat.tokens), &model.prompts.counter) {
+fn chat(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let id = prompts.selected_row(shared).map_or_else(String::new, |row| format!("{} ", row.id));
+    let tokens = match (prompts.chat.as_ref().and_then(|chat| chat.tokens), &prompts.counter) {
         (Some(tokens), Some(Ok(counter))) => format!("{tokens} tokens of {}", counter.name),
         _ => String::new(),
     };
-    let frame_of = pane(theme, &format!("{id}prompt preview  {tokens}"), layout::pane(model) == CHAT);
+    let frame_of = pane(theme, &format!("{id}prompt preview  {tokens}"), prompts.pane() == CHAT);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
-    let lines = table::chat_lines(model);
-    let top = model.prompts.chat_top.min(lines.len().saturating_sub(1));
+    let lines = table::chat_lines(prompts, shared);
+    let top = prompts.chat_top.min(lines.len().saturating_sub(1));
     let seen: Vec<Line<'static>> = lines.into_iter().skip(top).take(inner.height as usize).collect();
     frame.render_widget(Paragraph::new(seen).wrap(Wrap { trim: false }), inner);
 }
 
-fn health(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let focused = layout::pane(model) == HEALTH;
+fn health(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let focused = prompts.pane() == HEALTH;
     let frame_of = pane(theme, "dataset health", focused);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
-    let mut lines = table::health_head(model);
-    let findings = table::findings(model);
+    let mut lines = table::health_head(prompts, shared);
+    let findings = table::findings(prompts);
     let room = (inner.height as usize).saturating_sub(lines.len());
-    let cursor = model.prompts.finding;
+    let cursor = prompts.finding;
     let first = cursor.first(room, findings.len());
     let here = cursor.at(findings.len());
     let seen = findings.iter().enumerate().skip(first).take(room);
-    lines.extend(seen.map(|(place, finding)| table::finding_line(model, finding, focused && here == Some(place))));
+    lines.extend(seen.map(|(place, finding)| table::finding_line(theme, finding, focused && here == Some(place))));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inner);
 }
 
-fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let Some(editing) = &model.prompts.editing else { return };
+fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let Some(editing) = &prompts.editing else { return };
     let (said, role) = match &editing.said {
         Said::Wrong(said) => (format!(" {} {said} ", theme.glyph("✗", "x")), Role::Bad),
         Said::Odd(said) => (format!(" {} {said} ", theme.glyph("▲", "!")), Role::Warning),

@@ -2,32 +2,16 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{Prompts, table};
-use crate::view::app::Model;
+use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, table};
 use crate::view::drafts::choice;
+use crate::view::shared::Shared;
 use crate::view::widgets::editor;
 
-/// The table of rows.
-pub const ROWS: &str = "rows";
-/// The selected row as the model sees it.
-pub const CHAT: &str = "prompt preview";
-/// The health of the sets.
-pub const HEALTH: &str = "health";
-/// What is being written.
-pub const EDITOR: &str = "editor";
-/// The panes of the tab key; the editor comes and goes.
-pub(super) const PANES: [&str; 3] = [ROWS, CHAT, HEALTH];
-
-/// The pane that has the focus.
-pub(super) fn pane(model: &Model) -> &'static str {
-    if model.prompts.editing.is_some() { EDITOR } else { model.prompts.pane.unwrap_or(ROWS) }
-}
-
 /// The panes that are seen, with their places.
-pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
-    let focused = pane(model);
-    let body = choice::below::<Prompts>(model, body);
-    if model.shared.zoomed {
+pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = prompts.pane();
+    let body = choice::below(prompts, shared, body);
+    if shared.zoomed {
         return vec![(focused, body)];
     }
     if body.width < 100 {
@@ -50,37 +34,38 @@ pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
     vec![(ROWS, rows), (CHAT, chat), (HEALTH, health)]
 }
 
-fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
+fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
 }
 
 /// The pane at a place of the terminal.
-pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+pub(super) fn pane_at(prompts: &Prompts, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(prompts, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// Rows of the focused pane, for the page keys.
-pub(super) fn page(model: &Model) -> usize {
-    let focused = pane(model);
-    let area = areas(model, body(model)).into_iter().find(|(pane, _)| *pane == focused).map_or(Rect::default(), |(_, area)| area);
+pub(super) fn page(prompts: &Prompts, shared: &Shared) -> usize {
+    let focused = prompts.pane();
+    let area =
+        areas(prompts, shared, body(shared)).into_iter().find(|(pane, _)| *pane == focused).map_or(Rect::default(), |(_, area)| area);
     area.height.saturating_sub(3).max(1) as usize
 }
 
 /// Rows of the table that fit into its pane.
-pub(super) fn table_rows(model: &Model, area: Rect) -> usize {
-    area.height.saturating_sub(2 + table::heading_rows(model)) as usize
+pub(super) fn table_rows(prompts: &Prompts, shared: &Shared, area: Rect) -> usize {
+    area.height.saturating_sub(2 + table::heading_rows(prompts, shared)) as usize
 }
 
 /// Where the text of the editor lies in its pane.
-pub(super) fn text_area(model: &Model, area: Rect) -> Rect {
-    let lines = model.prompts.editing.as_ref().map_or(1, |editing| editing.editor.lines().len());
+pub(super) fn text_area(prompts: &Prompts, area: Rect) -> Rect {
+    let lines = prompts.editing.as_ref().map_or(1, |editing| editing.editor.lines().len());
     let margin = editor::gutter(lines) as u16;
     Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
 }
 
 /// Rows and columns of the editor's window.
-pub(super) fn editor_window(model: &Model) -> (usize, usize) {
-    let area = areas(model, body(model)).into_iter().find(|(pane, _)| *pane == EDITOR).map_or(Rect::default(), |(_, area)| area);
-    let inner = text_area(model, area);
+pub(super) fn editor_window(prompts: &Prompts, shared: &Shared) -> (usize, usize) {
+    let area = areas(prompts, shared, body(shared)).into_iter().find(|(pane, _)| *pane == EDITOR).map_or(Rect::default(), |(_, area)| area);
+    let inner = text_area(prompts, area);
     (inner.height as usize, inner.width as usize)
 }

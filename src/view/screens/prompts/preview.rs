@@ -1,41 +1,27 @@
 //! The selected row as the model will see it: the template applied, special tokens visible, and what is expected.
 
-use super::rows::{Entry, row, selected};
+use super::table_row::row;
+use super::{Chat, Prompts};
 use crate::score::{json, thinking_of, turns_of};
 use crate::secrets::visible_letter;
-use crate::view::app::Model;
 use crate::view::message::{Command, Work};
+use crate::view::shared::Shared;
 
 /// Lines of a prompt that are shown.
 const MOST_LINES: usize = 5_000;
 /// Letters of one line that are shown.
 const MOST_LETTERS: usize = 10_000;
 
-/// A row as the model will see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Chat {
-    /// The row.
-    pub entry: Entry,
-    /// Lines of pieces as they may be drawn, each a special token or not; or why the template does not take the row.
-    pub lines: Result<Vec<Vec<(String, bool)>>, String>,
-    /// Tokens of the prompt; `None` where there is no tokenizer.
-    pub tokens: Option<usize>,
-    /// The expected answer, laid out as JSON.
-    pub expected: Option<String>,
-    /// The whole prompt, for copying.
-    pub prompt: String,
-}
-
 /// Show the row under the cursor.
-pub(super) fn show(model: &mut Model) -> Vec<Command> {
-    let Some(entry) = selected(model) else {
-        model.prompts.chat = None;
+pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
+    let Some(entry) = prompts.selected() else {
+        prompts.chat = None;
         return Vec::new();
     };
-    if model.prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
-        model.prompts.chat_top = 0;
+    if prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
+        prompts.chat_top = 0;
     }
-    let (Some(open), Some(counter)) = (model.shared.task.clone(), model.prompts.counter.clone()) else { return Vec::new() };
+    let (Some(open), Some(counter)) = (shared.task.clone(), prompts.counter.clone()) else { return Vec::new() };
     vec![Work::latest(
         "prompts.chat",
         move |_| {
@@ -55,8 +41,8 @@ pub(super) fn show(model: &mut Model) -> Vec<Command> {
             };
             Some(Chat { entry, lines, tokens, expected, prompt })
         },
-        |model, chat| {
-            model.prompts.chat = chat;
+        |prompts: &mut Prompts, _, chat| {
+            prompts.chat = chat;
             Vec::new()
         },
     )]
@@ -90,11 +76,6 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
         lines.push(vec![(format!("… {left} more lines"), false)]);
     }
     lines
-}
-
-/// Lines that can be scrolled through.
-pub(super) fn length(model: &Model) -> usize {
-    super::table::chat_lines(model).len()
 }
 
 #[cfg(test)]

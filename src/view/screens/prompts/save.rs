@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::row_editor::{self, Editing, Said, What};
-use super::rows::{Entry, row};
+use super::Prompts;
+use super::editing::{Editing, Said, What, expected_of, turns_of};
+use super::table_row::{Entry, row};
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
-use crate::view::app::Model;
+use crate::view::drafts;
 use crate::view::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
 use crate::view::message::{Command, Work};
-use crate::view::schema_draft;
-use crate::view::shared::{self, OpenTask};
+use crate::view::shared::{self, OpenTask, Shared};
 use crate::view::task_files::{self, Home};
 
 /// What is done to the files, in a thread of its own: gets file texts by name, gives the file and its new text.
@@ -23,16 +23,16 @@ type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
 /// Save what is being written.
-pub(super) fn save(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    let Some(editing) = &model.prompts.editing else { return Vec::new() };
+pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(editing) = &prompts.editing else { return Vec::new() };
     if let Said::Wrong(why) = &editing.said {
         let why = format!("not saved: {why}");
-        model.shared.complain(why);
+        shared.complain(why);
         return Vec::new();
     }
     let (made, file) = (rewrite_of(&open, editing), editing.file.path.clone());
-    write(model, made, "saved", Some(file))
+    write(prompts, shared, made, "saved", Some(file))
 }
 
 fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
@@ -41,7 +41,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             let turns = turns_json(editing)?;
             member(open, entry, editing, "messages", turns)
         }
-        What::Expected(entry) => member(open, entry, editing, "expected", row_editor::expected_of(editing)?),
+        What::Expected(entry) => member(open, entry, editing, "expected", expected_of(editing)?),
         What::System => {
             let system = editing.editor.text();
             let rewrite: Rewrite = Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
@@ -59,7 +59,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
-        What::NewExpected(set, after) => again(open, set, after, editing, "expected", row_editor::expected_of(editing)?),
+        What::NewExpected(set, after) => again(open, set, after, editing, "expected", expected_of(editing)?),
     }
 }
 
@@ -71,7 +71,7 @@ fn again(open: &Arc<OpenTask>, set: PromptSet, after: usize, editing: &Editing, 
 }
 
 fn turns_json(editing: &Editing) -> Result<Value, String> {
-    serde_json::to_value(row_editor::turns_of(editing)?).map_err(|error| error.to_string())
+    serde_json::to_value(turns_of(editing)?).map_err(|error| error.to_string())
 }
 
 /// The row with another value of one member: the row as it was when writing began, wherever rows have gone since.
@@ -108,8 +108,8 @@ fn insert(
 }
 
 /// A copy of a row after it, with an id of its own where rows have ids.
-pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
+pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
     let row = row(&open, entry).cloned().ok_or_else(|| "the row no longer exists".to_owned());
     let made = row.and_then(|row| {
         let id = open.rows.get(&entry.set).and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
@@ -118,19 +118,19 @@ pub(super) fn duplicate(model: &mut Model, entry: Entry) -> Vec<Command> {
             None => Ok(old.to_owned()),
         })
     });
-    write(model, made, "duplicated", None)
+    write(prompts, shared, made, "duplicated", None)
 }
 
 /// The row goes, where it still stands in its line.
-pub(super) fn delete(model: &mut Model, set: PromptSet, row: PromptRow) -> Vec<Command> {
-    let open = model.shared.task.clone();
+pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet, row: PromptRow) -> Vec<Command> {
+    let open = shared.task.clone();
     let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete).map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
     });
-    write(model, Ok((rewrite, Some((set, line)))), "deleted", None)
+    write(prompts, shared, Ok((rewrite, Some((set, line)))), "deleted", None)
 }
 
 /// An id that no row of the set has: the number at the end of the ids goes on. `None` where the row before has no id of its own.
@@ -145,17 +145,17 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
 }
 
 /// Write it, and close the editor where it still writes into the file that keeps its text.
-fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<PathBuf>) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
+fn write(prompts: &mut Prompts, shared: &mut Shared, made: Rewriting, done: &'static str, closes: Option<PathBuf>) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
     let (rewrite, wanted) = match made {
         Ok(made) => made,
         Err(error) => {
-            model.shared.complain(error);
+            shared.complain(error);
             return Vec::new();
         }
     };
-    let data = model.shared.options.data.clone();
-    let wanted = wanted.or_else(|| super::rows::selected_place(model));
+    let data = shared.options.data.clone();
+    let wanted = wanted.or_else(|| prompts.selected_place(shared));
     let work = move || -> Result<(Home, PathBuf), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
@@ -168,50 +168,50 @@ fn write(model: &mut Model, made: Rewriting, done: &'static str, closes: Option<
         let path = home.folder.join(file);
         Ok((home, path))
     };
-    vec![Work::once("task.rows", work, move |model, outcome| match outcome {
+    vec![Work::once("task.rows", work, move |prompts: &mut Prompts, shared, outcome| match outcome {
         Ok((home, path)) => {
-            let is_saved = model.prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.file.path));
+            let is_saved = prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.file.path));
             let mut commands = Vec::new();
-            if let Some(editing) = model.prompts.editing.take_if(|_| is_saved) {
-                commands.extend(editing.file.remove(model));
+            if let Some(editing) = prompts.editing.take_if(|_| is_saved) {
+                commands.extend(drafts::remove(shared, editing.file));
             }
-            model.prompts.wanted = wanted;
-            commands.extend(schema_draft::switch_to_copy(model, &home));
+            prompts.wanted = wanted;
+            commands.extend(shared::switch_to_copy(shared, &home));
             if !home.is_copy {
-                model.shared.say(format!("{done}: {}", path.display()));
+                shared.say(format!("{done}: {}", path.display()));
             }
-            commands.extend(shared::open_task(&model.shared, Some(home.folder.display().to_string())));
+            commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
             commands
         }
         Err(error) => {
-            model.shared.complain(error);
-            let folder = model.shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
-            model.prompts.wanted = wanted;
-            if folder.is_some() { shared::open_task(&model.shared, folder) } else { Vec::new() }
+            shared.complain(error);
+            let folder = shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            prompts.wanted = wanted;
+            if folder.is_some() { shared::open_task(shared, folder) } else { Vec::new() }
         }
     })]
 }
 
 /// Open a file of the task in the user's editor.
-pub(super) fn outside(model: &mut Model, file: String, line: usize) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
+pub(super) fn outside(prompts: &mut Prompts, shared: &mut Shared, file: String, line: usize) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
     if let Some(folder) = open.task.folder() {
         return vec![Command::Edit { path: folder.join(file), line }];
     }
-    let data = model.shared.options.data.clone();
-    model.prompts.wanted = super::rows::selected_place(model);
+    let data = shared.options.data.clone();
+    prompts.wanted = prompts.selected_place(shared);
     vec![Work::once(
         "task.rows",
         move || task_files::home(&open.task, &data),
-        move |model, home| match home {
+        move |_: &mut (), shared: &mut Shared, home| match home {
             Ok(home) => {
-                let mut commands = schema_draft::switch_to_copy(model, &home);
-                commands.extend(shared::open_task(&model.shared, Some(home.folder.display().to_string())));
+                let mut commands = shared::switch_to_copy(shared, &home);
+                commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
                 commands.push(Command::Edit { path: home.folder.join(file), line });
                 commands
             }
             Err(error) => {
-                model.shared.complain(error);
+                shared.complain(error);
                 Vec::new()
             }
         },

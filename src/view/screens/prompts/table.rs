@@ -3,27 +3,28 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::rows::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row, selected_row};
-use super::{UNCOUNTABLE, UNCOUNTED};
+use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row};
+use super::{Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::PromptRow;
 use crate::dataset::health::{Finding, Level};
 use crate::task::PromptSet;
-use crate::view::app::Model;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::json;
 use crate::view::widgets::text_width::padded;
 
 /// Lines above the rows: the filter, sets that cannot be read, the names of the columns.
-pub(super) fn heading_rows(model: &Model) -> u16 {
-    u16::from(is_filtered(model)) + bad_sets(model).count() as u16 + 1
+pub(super) fn heading_rows(prompts: &Prompts, shared: &Shared) -> u16 {
+    u16::from(is_filtered(prompts)) + bad_sets(shared).count() as u16 + 1
 }
 
-fn is_filtered(model: &Model) -> bool {
-    model.prompts.filtering || !model.prompts.filter.text().is_empty()
+fn is_filtered(prompts: &Prompts) -> bool {
+    prompts.filtering || !prompts.filter.text().is_empty()
 }
 
-fn bad_sets(model: &Model) -> impl Iterator<Item = (PromptSet, &str)> {
-    let sets = model.shared.task.iter().flat_map(|open| open.rows.iter());
+fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
+    let sets = shared.task.iter().flat_map(|open| open.rows.iter());
     sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
 }
 
@@ -38,18 +39,18 @@ fn widths(columns: usize) -> [usize; 5] {
 }
 
 /// The lines above the rows.
-pub(super) fn heading(model: &Model, columns: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let mut lines = Vec::new();
-    if is_filtered(model) {
-        let mut line = model.prompts.filter.line(theme, columns.saturating_sub(3), model.prompts.filtering);
+    if is_filtered(prompts) {
+        let mut line = prompts.filter.line(theme, columns.saturating_sub(3), prompts.filtering);
         line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
-        if model.prompts.filter.text().is_empty() {
+        if prompts.filter.text().is_empty() {
             line.spans.push(Span::styled(" filter: text, tag:messy, set:eval, id:7, expected:no", theme.style(Role::Faint)));
         }
         lines.push(line);
     }
-    for (set, error) in bad_sets(model) {
+    for (set, error) in bad_sets(shared) {
         lines.push(Line::styled(format!("{} {}: {error} (e opens it)", theme.glyph("✗", "x"), set.name()), theme.style(Role::Bad)));
     }
     let mut text = String::from("  ");
@@ -85,10 +86,9 @@ pub(super) fn title_at(columns: usize, at: usize) -> Column {
 }
 
 /// The rows that are seen: only these are made, however many there are.
-pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    let Some(open) = &model.shared.task else { return Vec::new() };
-    let prompts = &model.prompts;
+pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let Some(open) = &shared.task else { return Vec::new() };
     let first = prompts.cursor.first(count, prompts.shown.len());
     let cursor = prompts.cursor.at(prompts.shown.len());
     let [set_width, id, tokens, expected, tags] = widths(columns);
@@ -114,7 +114,7 @@ pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'sta
         cell(if row.expected.is_some() { theme.glyph("✓", "y") } else { theme.glyph("·", "-") }, expected, Role::Good);
         cell(&row.tags.join(","), tags, Role::Faint);
         let used: usize = spans.iter().map(Span::width).sum();
-        spans.extend(words(model, row, columns.saturating_sub(used)));
+        spans.extend(words(prompts, shared, row, columns.saturating_sub(used)));
         let line = Line::from(spans);
         Some(if here { line.style(theme.style(Role::Selected)) } else { line })
     };
@@ -122,10 +122,10 @@ pub(super) fn rows(model: &Model, columns: usize, count: usize) -> Vec<Line<'sta
 }
 
 /// What the user asks: its first words, or those around what the filter looks for.
-fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
-    let theme = &model.shared.theme;
+fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
+    let theme = &shared.theme;
     let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
-    let filter = model.prompts.filter.text();
+    let filter = prompts.filter.text();
     let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
     let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
     let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
@@ -141,13 +141,13 @@ fn words(model: &Model, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
 }
 
 /// The selected row as the model sees it, and what is expected of it.
-pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
-    let Some(row) = selected_row(model) else { return vec![faint("no row is selected")] };
-    let Some(chat) = &model.prompts.chat else { return vec![faint("loading tokenizer ...")] };
+    let Some(row) = prompts.selected_row(shared) else { return vec![faint("no row is selected")] };
+    let Some(chat) = &prompts.chat else { return vec![faint("loading tokenizer ...")] };
     let mut lines = Vec::new();
-    if let Some(Ok(counter)) = &model.prompts.counter
+    if let Some(Ok(counter)) = &prompts.counter
         && let Some(note) = &counter.note
     {
         lines.push(Line::styled(format!("{} {note}", theme.glyph("▲", "!")), theme.style(Role::Warning)));
@@ -179,26 +179,26 @@ pub(super) fn chat_lines(model: &Model) -> Vec<Line<'static>> {
 }
 
 /// The findings of the health report.
-pub(super) fn findings(model: &Model) -> &[Finding] {
-    match &model.prompts.health {
+pub(super) fn findings(prompts: &Prompts) -> &[Finding] {
+    match &prompts.health {
         Some(Ok(health)) => &health.findings,
         _ => &[],
     }
 }
 
 /// Set and line of the finding under the cursor.
-pub(super) fn finding_place(model: &Model) -> Option<(PromptSet, usize)> {
-    let findings = findings(model);
-    let finding = findings.get(model.prompts.finding.at(findings.len())?)?;
-    let task = &model.shared.task.as_ref()?.task;
+pub(super) fn finding_place(prompts: &Prompts, shared: &Shared) -> Option<(PromptSet, usize)> {
+    let findings = findings(prompts);
+    let finding = findings.get(prompts.finding.at(findings.len())?)?;
+    let task = &shared.task.as_ref()?.task;
     let set = PromptSet::ALL.into_iter().find(|set| task.set_file(*set).is_some_and(|file| task.label(file) == finding.file))?;
     Some((set, finding.line.unwrap_or(1)))
 }
 
 /// The head of the health report: what each set holds.
-pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    let health = match &model.prompts.health {
+pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let health = match &prompts.health {
         None => return vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
         Some(Err(error)) => return vec![Line::styled(error.clone(), theme.style(Role::Bad))],
         Some(Ok(health)) => health,
@@ -225,8 +225,7 @@ pub(super) fn health_head(model: &Model) -> Vec<Line<'static>> {
     lines
 }
 
-pub(super) fn finding_line(model: &Model, finding: &Finding, here: bool) -> Line<'static> {
-    let theme = &model.shared.theme;
+pub(super) fn finding_line(theme: &Theme, finding: &Finding, here: bool) -> Line<'static> {
     let (mark, role) = match finding.level {
         Level::Error => (theme.glyph("✗", "x"), Role::Bad),
         Level::Warning => (theme.glyph("▲", "!"), Role::Warning),

@@ -2,48 +2,34 @@
 
 use std::sync::Arc;
 
-use super::preview;
-use super::rows::{Column, arrange, row};
+use super::rows::arrange;
+use super::table_row::{Column, row};
+use super::{Counter, Prompts, UNCOUNTABLE, preview};
 use crate::config::{Layers, TrainConfig};
 use crate::hub::find_model;
 use crate::score::{Scorer, check_prompts, prompt_tokens};
 use crate::task::Task;
 use crate::text::Tokenizer;
-use crate::view::app::Model;
 use crate::view::message::{Command, Work};
+use crate::view::shared::Shared;
 use crate::view::task_files::train_table;
 
-/// A row whose tokens are not counted yet.
-pub const UNCOUNTED: u32 = u32::MAX;
-/// A row that the template does not take.
-pub const UNCOUNTABLE: u32 = u32::MAX - 1;
 /// Rows that are counted between two looks at the screen.
 const CHUNK: usize = 500;
 
-/// What counts tokens.
-#[derive(Debug, Clone)]
-pub struct Counter {
-    /// The model's tokenizer and template.
-    pub tokenizer: Arc<Tokenizer>,
-    /// The model's name.
-    pub name: String,
-    /// Why it is not the base model's, if so.
-    pub note: Option<String>,
-}
-
 /// Load the tokenizer, count every row, check the sets; each as soon as it is there.
-pub(super) fn count(model: &mut Model) -> Vec<Command> {
-    let Some(open) = model.shared.task.clone() else { return Vec::new() };
-    let entries = model.prompts.entries.clone();
-    let named = model.prompts.model.clone();
-    model.prompts.health = None;
-    let work = Work::stream("prompts.count", move |outlet| {
+pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let entries = prompts.entries.clone();
+    let named = prompts.model.clone();
+    prompts.health = None;
+    let work = Work::stream("prompts.count", move |sender| {
         let config = config(&open.task, named.as_deref());
         let counter = config.as_ref().map_err(Clone::clone).and_then(counter);
         let told = counter.clone();
-        let wanted = outlet.put(move |model| {
-            model.prompts.counter = Some(told);
-            preview::show(model)
+        let wanted = sender.send(move |prompts: &mut Prompts, shared| {
+            prompts.counter = Some(told);
+            preview::show(prompts, shared)
         });
         if !wanted {
             return;
@@ -58,9 +44,9 @@ pub(super) fn count(model: &mut Model) -> Vec<Command> {
                     counted.map_or(UNCOUNTABLE, |tokens| u32::try_from(tokens).unwrap_or(UNCOUNTABLE - 1))
                 })
                 .collect();
-            let more = outlet.put(move |model| {
+            let more = sender.send(move |prompts: &mut Prompts, _| {
                 let at = number * CHUNK;
-                if let Some(places) = model.prompts.tokens.get_mut(at..at + tokens.len()) {
+                if let Some(places) = prompts.tokens.get_mut(at..at + tokens.len()) {
                     places.copy_from_slice(&tokens);
                 }
                 Vec::new()
@@ -69,13 +55,13 @@ pub(super) fn count(model: &mut Model) -> Vec<Command> {
                 return;
             }
         }
-        outlet.put(|model| if model.prompts.sort.0 == Column::Tokens { arrange(model) } else { Vec::new() });
+        sender.send(|prompts: &mut Prompts, shared| if prompts.sort.0 == Column::Tokens { arrange(prompts, shared) } else { Vec::new() });
         let longest = config.map_or(usize::MAX, |config| config.max_seq_len);
         let health = Scorer::new(&open.task)
             .map_err(|error| error.to_string())
             .and_then(|scorer| check_prompts(&open.task, &scorer, tokenizer.as_deref(), longest).map_err(|error| error.to_string()));
-        outlet.put(move |model| {
-            model.prompts.health = Some(health);
+        sender.send(move |prompts: &mut Prompts, _| {
+            prompts.health = Some(health);
             Vec::new()
         });
     });

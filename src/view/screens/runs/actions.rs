@@ -215,7 +215,7 @@ fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let listing = shared.runs.listing.clone();
     let now = runs.sort.field.clone();
     let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, completions/mean_length):";
-    let question = Ask::on("Sort runs", label, &now, |runs: &mut Runs, shared, name| {
+    let question = Ask::new("Sort runs", label, &now, |runs: &mut Runs, shared, name| {
         name.trim().clone_into(&mut runs.sort.field);
         runs.sort.descending = true;
         runs.arrange(shared);
@@ -232,7 +232,7 @@ fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let runs = runs.chosen(shared);
     let mut commands = vec![Command::GoTo(Screen::Eval)];
-    commands.push(Work::on(
+    commands.push(Work::once(
         "runs.versus",
         move || {
             let passes = runs.iter().map(|run| base_and_trained(run)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
@@ -253,7 +253,7 @@ fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let paths = runs.chosen(shared);
-    let work = Work::on(
+    let work = Work::once(
         "runs.compare",
         move || -> Result<String, crate::run::RunError> {
             let reports = paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;

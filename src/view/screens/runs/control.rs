@@ -64,7 +64,7 @@ pub(super) fn stop(runs: &mut Runs, shared: &mut Shared, now: bool) -> Vec<Comma
     let yes = if now { "kill" } else { "stop" };
     // The question is about this run, wherever the cursor is when it is answered.
     let path = row.directory.path().to_owned();
-    shared.popup = Some(Popup::Confirm(Confirm::on("Stop run?", text, yes, move |runs: &mut Runs, shared| {
+    shared.popup = Some(Popup::Confirm(Confirm::new("Stop run?", text, yes, move |runs: &mut Runs, shared| {
         runs.under = Some(path);
         runs.arrange(shared);
         tell(runs, shared, Verb::Stop { now })

@@ -22,11 +22,11 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     } else {
         format!("{} marked runs", chosen.len())
     };
-    let question = Ask::on("Tags", format!("{whose}. Add tags; -tag removes:"), "", move |_: &mut (), _, text| {
+    let question = Ask::new("Tags", format!("{whose}. Add tags; -tag removes:"), "", move |_: &mut (), _, text| {
         let (remove, add): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|tag| tag.starts_with('-'));
         let add: Vec<String> = add.iter().map(|tag| tag.trim_start_matches('+').to_owned()).collect();
         let remove: Vec<String> = remove.iter().map(|tag| tag.trim_start_matches('-').to_owned()).collect();
-        vec![Work::on(
+        vec![Work::once(
             "runs.tag",
             move || -> Result<usize, String> {
                 for run in &chosen {
@@ -86,10 +86,10 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let steps: Vec<String> = row.checkpoints.iter().map(u64::to_string).collect();
     let label = format!("Checkpoint (best, last, or one of {}), then the new folder:", steps.join(" "));
     let proposed = format!("best {}", here.join(format!("{}-adapter", row.directory.file().task)).display());
-    let question = Ask::on("Export checkpoint", label, &proposed, move |_: &mut (), _, text| {
+    let question = Ask::new("Export checkpoint", label, &proposed, move |_: &mut (), _, text| {
         let (at, folder) = text.trim().split_once(' ').unwrap_or(("best", text.trim()));
         let (reference, folder) = (RunReference::parse(&format!("run@{at}")), typed_path(folder, &here));
-        vec![Work::on(
+        vec![Work::once(
             "runs.promote",
             move || -> Result<String, String> {
                 let run = RunDirectory::open(&path).map_err(|error| error.to_string())?;
@@ -128,7 +128,7 @@ pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(row) = runs.row(shared).cloned() else { return Vec::new() };
     let (path, places) = (row.directory.path().to_owned(), shared.places.clone());
     let (measured, asked) = (path.clone(), shared.keys);
-    vec![Work::on(
+    vec![Work::once(
         "runs.remove",
         move || {
             let removal = RunDirectory::open(&measured).and_then(|directory| Removal::prepare(directory, &places));
@@ -159,9 +159,9 @@ fn confirm_removal(shared: &mut Shared, row: &crate::report::RunRow, users: Vec<
     if !users.is_empty() {
         text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
     }
-    shared.popup = Some(Popup::Confirm(Confirm::on("Delete run?", text, "delete", move |_: &mut Runs, shared| {
+    shared.popup = Some(Popup::Confirm(Confirm::new("Delete run?", text, "delete", move |_: &mut Runs, shared| {
         let places = shared.places.clone();
-        vec![Work::on(
+        vec![Work::once(
             "runs.remove",
             move || {
                 let removed = RunDirectory::open(&path).and_then(|directory| Removal::prepare(directory, &places)?.carry_out());

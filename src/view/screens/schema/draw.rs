@@ -5,46 +5,46 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, areas};
-use super::{Schema, side_panes};
-use crate::view::app::Model;
+use super::layout::areas;
+use super::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, Schema, side_panes};
 use crate::view::drafts::choice;
 use crate::view::pane::pane;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::{Look, fault_at, paint};
 
 /// Draws the screen.
-pub(super) fn draw(model: &Model, frame: &mut Frame<'_>, body: Rect) {
-    if let Some(error) = model.shared.task_error.as_ref().filter(|_| model.shared.task.is_none()) {
-        return nothing(model, frame, body, Role::Bad, &format!("cannot open the task: {error}"));
+pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
+    if let Some(error) = shared.task_error.as_ref().filter(|_| shared.task.is_none()) {
+        return nothing(shared, frame, body, Role::Bad, &format!("cannot open the task: {error}"));
     }
-    if model.shared.task.is_none() {
-        return nothing(model, frame, body, Role::Faint, "loading task ...");
+    if shared.task.is_none() {
+        return nothing(shared, frame, body, Role::Faint, "loading task ...");
     }
-    choice::draw::<Schema>(model, frame, body);
-    for (name, area) in areas(model, body) {
+    choice::draw(schema, shared, frame, body);
+    for (name, area) in areas(schema, shared, body) {
         match name {
-            EDITOR => editor(model, frame, area),
-            other => side(model, frame, area, other),
+            EDITOR => editor(schema, shared, frame, area),
+            other => side(schema, shared, frame, area, other),
         }
     }
 }
 
-fn nothing(model: &Model, frame: &mut Frame<'_>, body: Rect, role: Role, text: &str) {
-    let frame_of = pane(&model.shared.theme, "schema", true);
+fn nothing(shared: &Shared, frame: &mut Frame<'_>, body: Rect, role: Role, text: &str) {
+    let frame_of = pane(&shared.theme, "schema", true);
     let inner = frame_of.inner(body);
     frame.render_widget(frame_of, body);
-    frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), model.shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
+    frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
 }
 
-fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &model.shared.theme;
-    let draft = &model.shared.draft;
-    let focused = model.schema.pane == EDITOR;
-    let name = model.shared.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
+fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let draft = &shared.draft;
+    let focused = schema.pane == EDITOR;
+    let name = shared.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
-    let typing = if model.schema.typing { "  editing, esc leaves" } else { "" };
-    let (row, column) = model.schema.editor.cursor();
+    let typing = if schema.typing { "  editing, esc leaves" } else { "" };
+    let (row, column) = schema.editor.cursor();
     let here = fault_at(&draft.faults, (row, column));
     let errors = draft.faults.iter().filter(|fault| fault.is_error).count();
     let warnings = draft.faults.len() - errors;
@@ -66,16 +66,16 @@ fn editor(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused).title_bottom(bottom);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
-    paint(&model.schema.editor, Look { theme, typing: model.schema.typing, focused, faults: &draft.faults }, frame, inner);
+    paint(&schema.editor, Look { theme, typing: schema.typing, focused, faults: &draft.faults }, frame, inner);
 }
 
 fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
-    let theme = &model.shared.theme;
-    let stale = model.shared.draft.stale.is_some();
+fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
+    let theme = &shared.theme;
+    let stale = shared.draft.stale.is_some();
     let title = match name {
         ACCEPTS => "accepted answers",
         SCORES => "sample scores",
@@ -84,14 +84,14 @@ fn side(model: &Model, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     };
     // Stale: of the last schema that compiled, not of the text as it stands.
     let title = if stale { format!("STALE {title}") } else { title.to_owned() };
-    let mut frame_of = pane(theme, &title, model.schema.pane == name);
+    let mut frame_of = pane(theme, &title, schema.pane == name);
     if stale {
         frame_of = frame_of.border_style(theme.style(Role::Warning));
     }
     let inner = frame_of.inner(area);
     let place = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
-    let lines = side_panes::lines(model, name);
-    let top = model.schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
+    let lines = side_panes::lines(schema, shared, name);
+    let top = schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
     frame.render_widget(frame_of, area);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inner);
 }

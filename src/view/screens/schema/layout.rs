@@ -2,28 +2,19 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use crate::view::app::Model;
+use super::{ACCEPTS, EDITOR, LAZY, SCORES, Schema};
 use crate::view::drafts::choice;
-use crate::view::screens::schema::Schema;
+use crate::view::shared::Shared;
 use crate::view::widgets::editor;
-
-pub const EDITOR: &str = "editor";
-/// What the schema accepts, in words.
-pub const ACCEPTS: &str = "accepts";
-pub const SCORES: &str = "sample scores";
-/// What lazy answers would earn.
-pub const LAZY: &str = "degenerate answers";
-/// All panes, in the order of the tab key.
-pub(super) const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, LAZY];
 
 /// Rows of the pane of scores, frame included.
 const SCORE_ROWS: u16 = 9;
 
 /// The panes that are seen, with their places.
-pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
-    let focused = model.schema.pane;
-    let rest = choice::below::<Schema>(model, body);
-    if model.shared.zoomed {
+pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = schema.pane;
+    let rest = choice::below(schema, shared, body);
+    if shared.zoomed {
         return vec![(focused, rest)];
     }
     let beside = if focused == EDITOR { SCORES } else { focused };
@@ -48,24 +39,24 @@ pub(super) fn areas(model: &Model, body: Rect) -> Vec<(&'static str, Rect)> {
 }
 
 /// The screen's place in a terminal of the model's size.
-fn body(model: &Model) -> Rect {
-    Rect { x: 0, y: 1, width: model.shared.size.0, height: model.shared.size.1.saturating_sub(2) }
+fn body(shared: &Shared) -> Rect {
+    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
 }
 
 /// The pane at a place of the terminal.
-pub(super) fn pane_at(model: &Model, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(model, body(model)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+pub(super) fn pane_at(schema: &Schema, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(schema, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// Where the text of the editor lies in its pane: inside the frame, after the line numbers.
-pub(super) fn text_area(model: &Model, area: Rect) -> Rect {
-    let margin = editor::gutter(model.schema.editor.lines().len()) as u16;
+pub(super) fn text_area(schema: &Schema, area: Rect) -> Rect {
+    let margin = editor::gutter(schema.editor.lines().len()) as u16;
     Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
 }
 
 /// Rows and columns of the editor's window.
-pub(super) fn window(model: &Model) -> (usize, usize) {
-    let editor = areas(model, body(model)).into_iter().find(|(pane, _)| *pane == EDITOR);
-    let inner = editor.map_or(Rect::default(), |(_, area)| text_area(model, area));
+pub(super) fn window(schema: &Schema, shared: &Shared) -> (usize, usize) {
+    let editor = areas(schema, shared, body(shared)).into_iter().find(|(pane, _)| *pane == EDITOR);
+    let inner = editor.map_or(Rect::default(), |(_, area)| text_area(schema, area));
     (inner.height as usize, inner.width as usize)
 }

@@ -3,49 +3,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::{Schema, ScorePreview};
 use crate::dataset::PromptRow;
 use crate::score::audit::audit;
 use crate::score::{Scorer, Tier};
 use crate::task::PromptSet;
-use crate::view::app::Model;
-use crate::view::message::{Command, Outlet, Work};
-use crate::view::shared::OpenTask;
-
-/// How the task's samples score now.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ScorePreview {
-    /// Samples by tier, in the order unparsable, invalid, valid.
-    pub now: [usize; 3],
-    /// The same with the saved schema; `None` where that does not compile.
-    pub saved: Option<[usize; 3]>,
-    /// Mean reward now.
-    pub reward: f64,
-    /// Mean reward with the saved schema.
-    pub saved_reward: Option<f64>,
-    /// Not valid, but would be without a fence or prose around it.
-    pub tolerant: usize,
-    /// Samples whose tier differs from the saved schema's: line of the file, tier then, tier now.
-    pub moved: Vec<(usize, Tier, Tier)>,
-}
-
-impl ScorePreview {
-    /// Samples in all.
-    pub fn total(&self) -> usize {
-        self.now.iter().sum()
-    }
-}
+use crate::view::message::{Command, Sender, Work};
+use crate::view::shared::{OpenTask, Shared};
 
 /// Score the samples, then the lazy answers, beside the view.
-pub(super) fn compute(model: &Model) -> Vec<Command> {
-    let draft = &model.shared.draft;
-    let (Some(open), Some(scorer), Some(task)) = (&model.shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
+pub(super) fn compute(shared: &Shared) -> Vec<Command> {
+    let draft = &shared.draft;
+    let (Some(open), Some(scorer), Some(task)) = (&shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
     let (open, scorer, task) = (Arc::clone(open), Arc::clone(scorer), Arc::clone(task));
     let saved = draft.saved_scorer.clone();
-    let work = Work::stream("schema.effects", move |outlet| {
-        let Some(_turn) = outlet.turn() else { return };
-        let Some(effects) = effects(&open, &scorer, saved.as_deref(), outlet) else { return };
-        let wanted = outlet.put(move |model| {
-            model.schema.effects = Some(effects);
+    let work = Work::stream("schema.effects", move |sender| {
+        let Some(_turn) = sender.turn() else { return };
+        let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
+        let wanted = sender.send(move |schema: &mut Schema, _| {
+            schema.effects = Some(effects);
             Vec::new()
         });
         if !wanted {
@@ -53,8 +29,8 @@ pub(super) fn compute(model: &Model) -> Vec<Command> {
         }
         let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
         let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
-        outlet.put(move |model| {
-            model.schema.lazy = Some(findings);
+        sender.send(move |schema: &mut Schema, _| {
+            schema.lazy = Some(findings);
             Vec::new()
         });
     });
@@ -62,7 +38,7 @@ pub(super) fn compute(model: &Model) -> Vec<Command> {
 }
 
 /// `None` where newer work has begun.
-fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, outlet: &Outlet) -> Option<ScorePreview> {
+fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Sender) -> Option<ScorePreview> {
     let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
     let (mut rewards, mut saved_rewards) = (0.0, 0.0);
     let samples = open.samples.as_deref().unwrap_or_default();
@@ -72,7 +48,7 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, outlet: &Ou
     }
     let row = |id: &Option<String>| rows.get(id.as_deref()?).copied();
     let texts: Vec<_> = samples.iter().map(|sample| (sample.text.as_str(), row(&sample.prompt_id))).collect();
-    let score = |scorer: &Scorer| scorer.score_while(&texts, || outlet.is_wanted());
+    let score = |scorer: &Scorer| scorer.score_while(&texts, || sender.is_wanted());
     let scores = score(scorer)?;
     let before = match saved {
         Some(saved) => Some(score(saved)?),

@@ -2,26 +2,26 @@
 
 use ratatui::text::{Line, Span};
 
-use super::layout::{ACCEPTS, LAZY, SCORES};
+use super::{ACCEPTS, LAZY, SCORES, Schema, ScorePreview};
 use crate::score::Tier;
 use crate::task::Task;
-use crate::view::app::Model;
+use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// All lines of a pane, before it is scrolled and wrapped.
-pub(super) fn lines(model: &Model, pane: &str) -> Vec<Line<'static>> {
+pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'static>> {
     match pane {
-        ACCEPTS => accepts(model),
-        SCORES => scores(model),
-        LAZY => lazy(model),
+        ACCEPTS => accepts(schema, shared),
+        SCORES => scores(schema, shared),
+        LAZY => lazy(schema, shared),
         _ => Vec::new(),
     }
 }
 
-fn accepts(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    if model.schema.accepts.is_empty() {
+fn accepts(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    if schema.accepts.is_empty() {
         return vec![Line::styled("schema does not compile: see the editor", theme.style(Role::Faint))];
     }
     let line = |accepted: &crate::score::Accepted| {
@@ -43,16 +43,16 @@ fn accepts(model: &Model) -> Vec<Line<'static>> {
             Span::raw(accepted.text.clone()),
         ])
     };
-    model.schema.accepts.iter().map(line).collect()
+    schema.accepts.iter().map(line).collect()
 }
 
-fn scores(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
+fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
-    let Some(open) = &model.shared.task else { return vec![faint("loading task ...".to_owned())] };
-    let task = model.shared.draft.task.as_deref().unwrap_or(&open.task);
+    let Some(open) = &shared.task else { return vec![faint("loading task ...".to_owned())] };
+    let task = shared.draft.task.as_deref().unwrap_or(&open.task);
     let mut lines = Vec::new();
-    match (&open.samples, &model.schema.effects) {
+    match (&open.samples, &schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
         (Ok(samples), _) if samples.is_empty() => {
             lines.push(faint("no sample completions: set completions = \"completions.jsonl\" under [prompts] in task.toml".to_owned()));
@@ -66,12 +66,12 @@ fn scores(model: &Model) -> Vec<Line<'static>> {
             lines.extend(moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
         }
     }
-    lines.extend(rules(task, model.schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
+    lines.extend(rules(task, schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
     lines
 }
 
 /// Which samples changed their tier: `valid → invalid: lines 1, 2`.
-fn moved(theme: &Theme, effects: &super::ScorePreview) -> Option<String> {
+fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
     let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
     let group = |(from, to): (Tier, Tier)| {
         let lines: Vec<String> =
@@ -85,7 +85,7 @@ fn moved(theme: &Theme, effects: &super::ScorePreview) -> Option<String> {
     (!groups.is_empty()).then(|| groups.join("; "))
 }
 
-fn tier_line(theme: &Theme, task: &Task, effects: &super::ScorePreview, tier: Tier) -> Line<'static> {
+fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> Line<'static> {
     let tiers = &task.score.tiers;
     let value = match tier {
         Tier::Valid => tiers.valid,
@@ -134,9 +134,9 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     rules
 }
 
-fn lazy(model: &Model) -> Vec<Line<'static>> {
-    let theme = &model.shared.theme;
-    let Some(findings) = &model.schema.lazy else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
+fn lazy(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let Some(findings) = &schema.lazy else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
     match weak.len() {

@@ -102,12 +102,12 @@ pub(super) fn draw(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     (scores.not_drawn, scores.fresh) = (None, true);
     scores.drawing = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: shared.now_ms });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
-    vec![Work::stream("scores.draw", move |outlet| {
+    vec![Work::stream("scores.draw", move |sender| {
         let outcome = call.run(&cancel, &mut |said| {
             let from = from.clone();
-            outlet.send(move |scores: &mut Scores, shared| heard(scores, shared, said, &from));
+            sender.send(move |scores: &mut Scores, shared| heard(scores, shared, said, &from));
         });
-        outlet.send(move |scores: &mut Scores, shared| ended(scores, shared, outcome));
+        sender.send(move |scores: &mut Scores, shared| ended(scores, shared, outcome));
     })]
 }
 

@@ -7,7 +7,7 @@ use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scoring::{Impact, Scored, impacts, moved, score};
 use super::{RescoreJob, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
-use crate::view::message::{Command, Outlet, Work};
+use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::OpenTask;
 use crate::view::shared::Shared;
 use crate::view::subprocess::CancelToken;
@@ -57,8 +57,8 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let advantage = shared.new_run.advantage;
     let (run, stored) = (run_step(scores, shared), scores.stored.clone());
     let wanted = Wanted { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
-    let compute = move |outlet: &Outlet| read(wanted, outlet);
-    vec![Work::latest_on("scores.items", compute, move |scores: &mut Scores, shared, loaded| take_items(scores, shared, open, loaded))]
+    let compute = move |sender: &Sender| read(wanted, sender);
+    vec![Work::latest("scores.items", compute, move |scores: &mut Scores, shared, loaded| take_items(scores, shared, open, loaded))]
 }
 
 /// The step of the current run that is looked at.
@@ -71,7 +71,7 @@ fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
     Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
 }
 
-fn read(wanted: Wanted, outlet: &Outlet) -> Loaded {
+fn read(wanted: Wanted, sender: &Sender) -> Loaded {
     let rows = wanted.rows.unwrap_or_else(|| Arc::new(rows_of(&wanted.open)));
     let mut stored = wanted.stored;
     let items = match wanted.source {
@@ -81,7 +81,7 @@ fn read(wanted: Wanted, outlet: &Outlet) -> Loaded {
             None => Err("no run is open: open one on Runs (f1)".to_owned()),
             Some(run) if run.last == 0 => Err("the run has no finished step yet".to_owned()),
             Some(run) => {
-                let held = hold(&run, stored.take().filter(|stored| stored.run == run.run), outlet);
+                let held = hold(&run, stored.take().filter(|stored| stored.run == run.run), sender);
                 let items = Items::step(&run.run, run.step, &held.rows, run.advantage);
                 stored = Some(held);
                 items
@@ -92,7 +92,7 @@ fn read(wanted: Wanted, outlet: &Outlet) -> Loaded {
 }
 
 /// The latest steps of a run, up to a number of completions; those that are held already are not read again.
-fn hold(run: &RunStep, before: Option<Stored>, outlet: &Outlet) -> Stored {
+fn hold(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Stored {
     let (rows, known) = match before {
         Some(before) if before.steps.last().is_some_and(|(step, _)| *step == run.last) => return before,
         Some(before) => (before.rows, before.steps),
@@ -100,7 +100,7 @@ fn hold(run: &RunStep, before: Option<Stored>, outlet: &Outlet) -> Stored {
     };
     let (mut steps, mut completions) = (Vec::new(), 0);
     // Superseded, what is read so far goes nowhere.
-    for step in (1..=run.last).rev().take_while(|_| outlet.is_wanted()) {
+    for step in (1..=run.last).rev().take_while(|_| sender.is_wanted()) {
         let items = match known.binary_search_by_key(&step, |(step, _)| *step) {
             Ok(place) => Ok(Arc::clone(&known[place].1)),
             Err(_) => Items::step(&run.run, step, &rows, run.advantage).map(Arc::new),
@@ -146,11 +146,11 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
     let held = scores.stored.as_ref().filter(|_| scores.source == Source::Step);
     let steps = held.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
     scores.is_old = false;
-    let compute = move |outlet: &Outlet| {
-        let wanted = || outlet.is_wanted();
+    let compute = move |sender: &Sender| {
+        let wanted = || sender.is_wanted();
         score(&items, &scorer, &wanted).zip(impacts(&steps, &scorer, &wanted))
     };
-    vec![Work::latest_on("score", compute, |scores: &mut Scores, shared, scored| {
+    vec![Work::latest("score", compute, |scores: &mut Scores, shared, scored| {
         scored.map_or_else(Vec::new, |scored| take_scores(scores, shared, scored))
     })]
 }
@@ -213,11 +213,11 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
         before.cancel.now();
     }
     scores.whole = Some(RescoreJob { cancel: cancel.clone(), steps: run.last, version, ..RescoreJob::default() });
-    vec![Work::stream("scores.whole", move |outlet| {
+    vec![Work::stream("scores.whole", move |sender| {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
         for piece in all.chunks(PIECE) {
-            let wanted = || !cancel.is_asked() && outlet.is_wanted();
+            let wanted = || !cancel.is_asked() && sender.is_wanted();
             if !wanted() {
                 return;
             }
@@ -227,7 +227,7 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
                 Err(error) => (Vec::new(), Some(error)),
             };
             let Some(found) = impacts(&steps, &scorer, &wanted) else { return };
-            let wanted = outlet.send(move |scores: &mut Scores, _| {
+            let wanted = sender.send(move |scores: &mut Scores, _| {
                 if let Some(whole) = &mut scores.whole {
                     whole.impacts.extend(found);
                     whole.error = whole.error.take().or(error);
@@ -238,7 +238,7 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
                 return;
             }
         }
-        outlet.send(|scores: &mut Scores, _| {
+        sender.send(|scores: &mut Scores, _| {
             if let Some(whole) = &mut scores.whole {
                 whole.is_done = true;
             }

@@ -1,18 +1,112 @@
-//! Drafts of rows and of the system text: what each is of, and where that is in the task as it is now.
+//! What is being written on this screen, and where that is in the task as it is now: rows move, change and go while a text of them is unsaved.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::row_editor::{self, What};
-use super::rows::Entry;
-use super::{Prompts, preview};
+use super::messages_text;
+use super::table_row::{Entry, row};
 use crate::dataset::PromptRow;
+use crate::score::json;
 use crate::task::PromptSet;
-use crate::view::app::Model;
-use crate::view::drafts::{DraftFile, Drafted, Location, Record};
-use crate::view::message::Command;
-use crate::view::screens::Screen;
+use crate::text::Message;
+use crate::view::drafts::files::DraftFile;
 use crate::view::shared::OpenTask;
+use crate::view::widgets::editor::Editor;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The turns of a row.
+    Messages(Entry),
+    /// The expected answer of a row.
+    Expected(Entry),
+    /// A new row of a set, after this line of its file.
+    New(PromptSet, usize),
+    /// The expected answer of a row that is gone from its file; it comes back as a new row of the set, after this line.
+    NewExpected(PromptSet, usize),
+    /// The task's system text.
+    System,
+}
+
+/// A text that is being written.
+#[derive(Debug)]
+pub struct Editing {
+    pub what: What,
+    /// The text.
+    pub editor: Editor,
+    /// Why it cannot be saved, or what is to be known of it.
+    pub said: Said,
+    /// The row as it was when writing began: only that one is replaced.
+    pub row: Option<PromptRow>,
+    /// The row as it once was, where it is gone from its file: the new row is that one with what is written.
+    pub(super) gone: Option<Origin>,
+    pub(super) file: DraftFile,
+    /// The text as saved.
+    pub(super) start: String,
+    /// Where the text belongs and what is there now, where that changed on disk and the user has not decided.
+    pub(super) theirs: Option<Found>,
+}
+
+/// What is to be known of the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It cannot be saved.
+    Wrong(String),
+    /// It can be saved, but.
+    Odd(String),
+    /// It is in order.
+    Fine(String),
+}
+
+impl Editing {
+    /// What it is, for its draft.
+    pub(super) fn target(&self) -> DraftTarget {
+        let origin = |set: PromptSet| {
+            let row = || self.row.as_ref().map(|row| (row.id.clone(), row.fields.clone()));
+            let (id, fields) = row().unwrap_or_default();
+            self.gone.clone().unwrap_or_else(|| Origin { set: set.name().to_owned(), id, fields })
+        };
+        match self.what {
+            What::Messages(entry) => DraftTarget::Messages(origin(entry.set)),
+            What::Expected(entry) => DraftTarget::Expected(origin(entry.set)),
+            What::New(set, _) if self.gone.is_some() => DraftTarget::Messages(origin(set)),
+            What::New(set, after) => DraftTarget::New { set: set.name().to_owned(), after },
+            What::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
+            What::System => DraftTarget::System { was: self.start.clone() },
+        }
+    }
+
+    pub(super) fn follow(&mut self, found: Found) {
+        let Found { what, row, gone, start, .. } = found;
+        (self.what, self.row, self.gone, self.start, self.theirs) = (what, row, gone, start, None);
+    }
+
+    /// Whether anything was changed.
+    pub fn is_changed(&self) -> bool {
+        self.editor.text() != self.start
+    }
+
+    /// In words.
+    pub fn title(&self) -> &'static str {
+        match self.what {
+            What::Messages(_) => "messages",
+            What::Expected(_) => "expected answer",
+            What::New(..) => "new row",
+            What::NewExpected(..) => "expected answer of a deleted row",
+            What::System => "system prompt",
+        }
+    }
+}
+
+impl What {
+    /// The row of the table that it is of.
+    pub(super) fn entry(self) -> Option<Entry> {
+        match self {
+            Self::Messages(entry) | Self::Expected(entry) => Some(entry),
+            Self::New(..) | Self::NewExpected(..) | Self::System => None,
+        }
+    }
+}
 
 /// What a draft is of, in words that still mean something when rows have gone elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +154,7 @@ pub(super) struct Found {
 }
 
 impl DraftTarget {
-    fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         match self {
             Self::Messages(origin) => format!("messages of {}", origin.id),
             Self::Expected(origin) => format!("expected answer of {}", origin.id),
@@ -71,75 +165,10 @@ impl DraftTarget {
     }
 }
 
-impl Drafted for Prompts {
-    const SCREEN: Screen = Screen::Prompts;
-    const STEM: &'static str = "prompts";
-    const ACTIONS: [&'static str; 4] = ["prompts.take", "prompts.own", "prompts.discard", "prompts.difference"];
-    const WORK: &'static str = "prompts.drafts";
-
-    fn draft_file(model: &mut Model) -> Option<&mut DraftFile> {
-        model.prompts.editing.as_mut().map(|editing| &mut editing.file)
-    }
-
-    fn texts(model: &Model) -> Option<(String, String)> {
-        model.prompts.editing.as_ref().map(|editing| (editing.start.clone(), editing.editor.text()))
-    }
-
-    fn title(model: &Model) -> String {
-        model.prompts.editing.as_ref().map_or("text", |editing| editing.title()).to_owned()
-    }
-
-    fn write(model: &Model, text: String) -> String {
-        let Some(editing) = &model.prompts.editing else { return text };
-        let (of, cursor) = (serde_json::json!(editing.target()), editing.editor.cursor());
-        let record = Record { task: editing.file.task.clone(), of, cursor, time_ms: model.shared.now_ms, text };
-        format!("{:#}\n", serde_json::json!(record))
-    }
-
-    fn read(text: String, _: u64) -> Result<Record, String> {
-        serde_json::from_str(&text).map_err(|error| error.to_string())
-    }
-
-    fn is_free(model: &Model) -> bool {
-        model.prompts.editing.is_none()
-    }
-
-    fn locate(model: &Model, record: &Record) -> Result<Location, String> {
-        let (target, found) = target_of(model, record)?;
-        Ok(Location { title: target.title(), current: found.start, note: found.note })
-    }
-
-    fn restore(model: &mut Model, record: &Record) -> Result<Vec<Command>, String> {
-        let (_, found) = target_of(model, record)?;
-        let entry = found.what.entry();
-        row_editor::open(model, found, &record.text, record.cursor);
-        let prompts = &mut model.prompts;
-        let is_row = |index: &u32| entry.is_some() && prompts.entries.get(*index as usize).copied() == entry;
-        let Some(place) = prompts.shown.iter().position(is_row) else { return Ok(Vec::new()) };
-        prompts.cursor.index = place;
-        Ok(preview::show(model))
-    }
-
-    fn on_disk(model: &Model) -> Option<String> {
-        Some(model.prompts.editing.as_ref()?.theirs.as_ref()?.start.clone())
-    }
-
-    fn settle(model: &mut Model, load: bool) -> Vec<Command> {
-        row_editor::settle(model, load)
-    }
-}
-
-fn target_of(model: &Model, record: &Record) -> Result<(DraftTarget, Found), String> {
-    let open = model.shared.task.as_ref().ok_or("no task is open")?;
-    let target: DraftTarget = serde_json::from_value(record.of.clone()).map_err(|error| error.to_string())?;
-    let found = find(open, &target)?;
-    Ok((target, found))
-}
-
 /// Where a text belongs now; a sentence where its set cannot take it.
 pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
     let here = |what: What, note: Option<String>| {
-        let (row, start) = row_editor::current_value(open, what);
+        let (row, start) = current_value(open, what);
         Found { what, row, gone: None, start, note }
     };
     let (origin, what): (&Origin, fn(Entry) -> What) = match of {
@@ -183,6 +212,39 @@ fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
     let same = |row: &PromptRow| row.fields == origin.fields;
     let place = rows.iter().position(|row| row.id == origin.id && same(row)).or_else(|| rows.iter().position(same));
     place.or_else(|| rows.iter().position(|row| row.id == origin.id && row.fields.contains_key("id")))
+}
+
+/// The row of what is to be written, and the text as it is now.
+pub(super) fn current_value(open: &OpenTask, what: What) -> (Option<PromptRow>, String) {
+    let row = match what {
+        What::Messages(entry) | What::Expected(entry) => row(open, entry).cloned(),
+        What::New(..) | What::NewExpected(..) | What::System => None,
+    };
+    let text = match what {
+        What::Messages(_) => row.as_ref().map_or_else(String::new, |row| messages_text::write(&row.messages)),
+        What::Expected(_) => {
+            let expected = row.as_ref().and_then(|row| row.expected.as_ref()).map(ToString::to_string);
+            expected.map_or_else(String::new, |expected| json::format(&expected).unwrap_or(expected))
+        }
+        What::New(..) => "=== user\n".to_owned(),
+        What::NewExpected(..) => String::new(),
+        What::System => open.task.system.clone().unwrap_or_default(),
+    };
+    (row, text)
+}
+
+/// The turns that were written.
+pub(super) fn turns_of(editing: &Editing) -> Result<Vec<Message>, String> {
+    messages_text::read(&editing.editor.text())
+}
+
+/// The expected answer that was written; null where the text is empty.
+pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String> {
+    let text = editing.editor.text();
+    if text.trim().is_empty() {
+        return Ok(serde_json::Value::Null);
+    }
+    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,141 @@
+//! The files of drafts: what each is of, which are offered, and the one writer that keeps their order.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::{TASK_FILE, Task};
+use crate::view::screens::Screen;
+use crate::view::task_files;
+
+/// A draft as its file has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The task's file, as the task lay when the draft was written.
+    pub task: String,
+    /// Which text of the task; the screen knows.
+    pub of: serde_json::Value,
+    /// Row and column of the cursor.
+    pub cursor: (usize, usize),
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    pub text: String,
+}
+
+/// Where a draft belongs.
+#[derive(Debug, Clone)]
+pub struct Location {
+    pub title: String,
+    /// The text there now.
+    pub current: String,
+    /// What has happened to it since the draft was written.
+    pub note: Option<String>,
+}
+
+/// A draft of an earlier session.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    pub file: PathBuf,
+    pub record: Record,
+    pub location: Location,
+    pub(super) screen: Screen,
+}
+
+/// The file of a text under edit; written once the text is changed.
+#[derive(Debug, Default)]
+pub struct DraftFile {
+    /// The task's file.
+    pub task: String,
+    mark: String,
+    pub path: PathBuf,
+    /// The text that the file has; `None` where there is no file.
+    pub stored: Option<String>,
+}
+
+/// Drafts that wait for a decision, and what writes files.
+#[derive(Debug, Default)]
+pub struct Drafts {
+    /// The oldest first.
+    pub(super) offers: Vec<Offer>,
+    /// Files that this session has named itself, or that the user has decided about.
+    pub(super) known: HashSet<PathBuf>,
+    pub(super) writer: Arc<Writer>,
+}
+
+impl DraftFile {
+    /// A name that no other text and no other session has.
+    pub(super) fn new(stem: &str, now_ms: u64, data: &Path, task: &Task) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let (mark, count) = (mark(task, TASK_FILE), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = folder(data).join(format!("{stem}-{mark}-{now_ms}-{}-{count}.json", std::process::id()));
+        Self { task: task.label(TASK_FILE), mark, path, stored: None }
+    }
+
+    pub fn is_of(&self, task: &Task) -> bool {
+        self.mark == mark(task, TASK_FILE)
+    }
+}
+
+pub(super) fn folder(data: &Path) -> PathBuf {
+    data.join("drafts")
+}
+
+/// A few letters that stand for a file of a task, wherever the task lies.
+pub(super) fn mark(task: &Task, file: &str) -> String {
+    crate::run::sha256(task.label(file).as_bytes())[..12].to_owned()
+}
+
+/// Files and their new content.
+pub(super) type Changes = Vec<(PathBuf, Option<String>)>;
+
+/// Writes files in the order asked, whichever thread comes first.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    due: Mutex<VecDeque<Changes>>,
+    /// One at a time.
+    turn: Mutex<()>,
+}
+
+impl Writer {
+    pub(super) fn push(&self, changes: Changes) {
+        locked(&self.due).push_back(changes);
+    }
+
+    /// Does all that is due.
+    pub(super) fn work_off(&self) -> Result<(), String> {
+        let _turn = locked(&self.turn);
+        let change = |(path, content): &(PathBuf, Option<String>)| match content {
+            Some(content) => task_files::write_private(path, content.as_bytes()),
+            None => task_files::remove(path),
+        };
+        let next = || locked(&self.due).pop_front();
+        std::iter::from_fn(next).map(|changes| changes.iter().try_for_each(change)).fold(Ok(()), Result::and)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_written_in_order_and_a_failure_leaves_the_rest_of_its_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let writer = Writer::default();
+        let some = |text: &str| Some(text.to_owned());
+        writer.push(vec![(place("a/one"), some("first"))]);
+        writer.push(vec![(place("a/one"), some("second")), (place("a/two"), some(""))]);
+        writer.push(vec![(place("a/one/no-folder"), some("")), (place("a/one"), None)]);
+        writer.push(vec![(place("a/two"), None)]);
+        assert!(writer.work_off().unwrap_err().contains("a/one"));
+        assert_eq!(std::fs::read_to_string(place("a/one")).unwrap(), "second");
+        assert!(!place("a/two").exists() && writer.work_off().is_ok());
+    }
+}

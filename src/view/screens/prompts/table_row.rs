@@ -1,0 +1,82 @@
+//! A row of the table: where it stands, what it shows, by what rows are sorted.
+
+use crate::dataset::PromptRow;
+use crate::task::PromptSet;
+use crate::view::shared::OpenTask;
+
+/// Letters of a row that are shown and sorted by.
+const FIRST_LETTERS: usize = 200;
+
+/// Letters of a row that are searched.
+pub(super) const SEARCHED_LETTERS: usize = 2_000;
+
+/// A row by its set and its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    pub set: PromptSet,
+    /// Its place in the set, from 0.
+    pub index: u32,
+}
+
+/// A column of the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Column {
+    /// The order of the files.
+    #[default]
+    File,
+    /// Ids.
+    Id,
+    /// Tokens of the prompt.
+    Tokens,
+    /// Whether there is an expected answer.
+    Expected,
+    Tags,
+    /// First words.
+    Words,
+}
+
+impl Column {
+    /// All, in the order in which the sort key goes through them.
+    pub const ALL: [Self; 6] = [Self::File, Self::Id, Self::Tokens, Self::Expected, Self::Tags, Self::Words];
+
+    /// In a word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Id => "id",
+            Self::Tokens => "tokens",
+            Self::Expected => "expected",
+            Self::Tags => "tags",
+            Self::Words => "first words",
+        }
+    }
+
+    /// The one after it.
+    pub fn next(self) -> Self {
+        let place = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
+        Self::ALL[(place + 1) % Self::ALL.len()]
+    }
+}
+
+pub(super) fn row(open: &OpenTask, entry: Entry) -> Option<&PromptRow> {
+    open.rows.get(&entry.set)?.as_ref().ok()?.get(entry.index as usize)
+}
+
+/// The first words of what the user asks, on one line.
+pub(super) fn first_words(row: &PromptRow) -> String {
+    flat(row, FIRST_LETTERS)
+}
+
+/// What the user asks, on one line, up to a number of letters.
+pub(super) fn flat(row: &PromptRow, most: usize) -> String {
+    let turn = row.messages.iter().rev().find(|turn| turn.role == "user").or(row.messages.first());
+    let text = turn.map_or("", |turn| turn.content.as_str());
+    let letters = text.chars().take(most).map(|letter| if letter.is_control() { ' ' } else { letter });
+    letters.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The words of a filter that name no column.
+pub(super) fn plain_words(filter: &str) -> Vec<&str> {
+    let names = ["set:", "tag:", "id:", "expected:"];
+    filter.split_whitespace().filter(|word| !names.iter().any(|name| word.starts_with(name))).collect()
+}

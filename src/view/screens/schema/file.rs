@@ -1,0 +1,340 @@
+//! The schema's file and the text of it under edit: opening, compiling, saving, an external editor, a file that changed on disk.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Schema, layout};
+use crate::score::{Scorer, diagnose};
+use crate::task::Task;
+use crate::view::drafts::files::{DraftFile, Location, Record};
+use crate::view::drafts::{self, Drafted};
+use crate::view::message::{Change, Command, Work};
+use crate::view::schema_draft::Draft;
+use crate::view::screens::Screen;
+use crate::view::shared::{self, Shared};
+use crate::view::task_files::{self, SaveError};
+use crate::view::widgets::editor::Editor;
+
+/// Takes a task's schema. An unsaved text stays where it is the same task read again.
+pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let task = &open.task;
+    let draft = &mut shared.draft;
+    let again = draft.file.is_of(task);
+    let mut commands = Vec::new();
+    if again && draft.is_changed() {
+        if draft.saved != task.schema_text && draft.text != task.schema_text {
+            draft.theirs = Some(task.schema_text.clone());
+        }
+    } else {
+        if !again {
+            commands = drafts::park(schema, shared);
+            shared.draft.file = drafts::begin::<Schema>(shared, task);
+            shared.draft.scorer = None;
+        }
+        shared.draft.text.clone_from(&task.schema_text);
+        shared.draft.theirs = None;
+    }
+    let draft = &mut shared.draft;
+    if draft.theirs.is_none() {
+        draft.saved.clone_from(&task.schema_text);
+    }
+    draft.base = Some(task.clone());
+    draft.seen = None;
+    commands.extend([compile(draft), compile_saved(draft)]);
+    commands
+}
+
+/// The work that makes a scorer of the text as it stands.
+fn compile(draft: &Draft) -> Command {
+    let (task, text) = (draft.base.clone(), draft.text.clone());
+    Work::latest(
+        "schema",
+        move |_| task.map(|task| diagnose(&task, &text)),
+        |_: &mut (), shared: &mut Shared, found| {
+            let Some(found) = found else { return Vec::new() };
+            let draft = &mut shared.draft;
+            draft.faults = found.faults;
+            match (found.scorer, found.task) {
+                (Ok(scorer), Some(task)) => {
+                    draft.scorer = Some(Arc::new(scorer));
+                    draft.task = Some(Arc::new(task));
+                    draft.stale = None;
+                    draft.version += 1;
+                }
+                (Err(error), _) => draft.stale = Some(error),
+                (Ok(_), None) => {}
+            }
+            vec![Command::Changed(Change::Schema)]
+        },
+    )
+}
+
+fn compile_saved(draft: &Draft) -> Command {
+    let (task, text) = (draft.base.clone(), draft.saved.clone());
+    Work::latest(
+        "schema.saved",
+        move |_| task.and_then(|task| Scorer::new(&task.with_schema_text(&text).ok()?).ok()),
+        |_: &mut (), shared: &mut Shared, scorer| {
+            shared.draft.saved_scorer = scorer.map(Arc::new);
+            vec![Command::Changed(Change::Schema)]
+        },
+    )
+}
+
+/// The text was edited: it is compiled beside the view.
+pub fn edited(shared: &mut Shared, text: String) -> Vec<Command> {
+    shared.draft.text = text;
+    vec![compile(&shared.draft)]
+}
+
+/// Another text from outside the editor: a draft, the file's, an external editor's.
+fn replaced(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
+    let commands = edited(shared, text);
+    show_text(schema, shared);
+    commands
+}
+
+/// A second has passed: the unsaved text is stored, and the file is looked at while the screen shows it.
+pub fn second(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let mut commands = drafts::store(schema, shared);
+    let may_look = shared.draft.theirs.is_none() && !shared.is_busy("draft.disk") && !shared.is_busy("task.save");
+    if shared.screen == Screen::Schema && may_look {
+        commands.extend(look_at_file(shared));
+    }
+    commands
+}
+
+fn look_at_file(shared: &Shared) -> Option<Command> {
+    let draft = &shared.draft;
+    let (path, seen, base) = (draft.path()?, draft.seen, draft.base.clone()?);
+    Some(Work::once(
+        "draft.disk",
+        move || {
+            let stamp = task_files::stamp(&path);
+            let read = || String::from_utf8(base.read(&base.schema_file).ok()?.into_owned()).ok();
+            let text = if stamp == seen { None } else { read() };
+            (path, stamp, text)
+        },
+        |schema: &mut Schema, shared, (path, stamp, text)| {
+            if shared.draft.path().as_ref() != Some(&path) || shared.is_busy("task.save") {
+                return Vec::new();
+            }
+            let draft = &mut shared.draft;
+            let vanished = draft.seen.is_some() && stamp.is_none();
+            draft.seen = stamp;
+            if vanished {
+                shared.complain(format!("{} was deleted on disk: save to write it again", path.display()));
+            }
+            match text {
+                Some(text) => on_disk(schema, shared, text),
+                None => Vec::new(),
+            }
+        },
+    ))
+}
+
+/// What the file holds now. Without unsaved text it is taken; else the user decides.
+fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
+    let draft = &mut shared.draft;
+    if text == draft.saved {
+        return Vec::new();
+    }
+    if text == draft.text {
+        draft.saved = text;
+        return vec![compile_saved(draft)];
+    }
+    let name = draft.base.as_ref().map_or_else(String::new, |task| task.schema_file.clone());
+    if draft.is_changed() {
+        draft.theirs = Some(text);
+        shared.complain(format!("{name} changed on disk while you have unsaved edits: choose a version on screen 2"));
+        return Vec::new();
+    }
+    draft.saved.clone_from(&text);
+    let saved = compile_saved(draft);
+    shared.say(format!("{name} changed on disk: reloaded"));
+    let mut commands = replaced(schema, shared, text);
+    commands.push(saved);
+    commands
+}
+
+/// A file was written by an external editor or by this program.
+pub(super) fn file_written(shared: &mut Shared, path: &Path) -> Vec<Command> {
+    let draft = &mut shared.draft;
+    if draft.path().as_deref() == Some(path) {
+        draft.seen = None;
+        return look_at_file(shared).into_iter().collect();
+    }
+    if draft.file.path != path {
+        return Vec::new();
+    }
+    let path = path.to_owned();
+    let read = Work::once(
+        "draft.edited",
+        move || std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
+        |schema: &mut Schema, shared, text| match text {
+            Ok(text) if text == shared.draft.text => Vec::new(),
+            Ok(text) => {
+                shared.draft.file.stored = Some(text.clone());
+                shared.say("text loaded from $EDITOR, unsaved");
+                replaced(schema, shared, text)
+            }
+            Err(error) => {
+                shared.complain(error);
+                Vec::new()
+            }
+        },
+    );
+    vec![read]
+}
+
+/// Open the schema in the user's editor: the file where all is saved, else the draft.
+pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
+    let draft = &mut shared.draft;
+    if let Some(path) = draft.path().filter(|_| !draft.is_changed()) {
+        return vec![Command::Edit { path, line }];
+    }
+    let (path, text) = (draft.file.path.clone(), draft.text.clone());
+    draft.file.stored = Some(text.clone());
+    let write = Work::once(
+        "draft.outside",
+        move || task_files::write_private(&path, text.as_bytes()).map(|()| path),
+        move |_: &mut (), shared: &mut Shared, written| match written {
+            Ok(path) => vec![Command::Edit { path, line }],
+            Err(error) => {
+                shared.complain(error);
+                Vec::new()
+            }
+        },
+    );
+    vec![write]
+}
+
+/// Save the text into the task's file; a task that is a part of the program becomes a copy in the data directory first.
+pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
+    let draft = &shared.draft;
+    let Some(base) = draft.base.clone() else { return Vec::new() };
+    let (text, saved, compiles) = (draft.text.clone(), draft.saved.clone(), draft.stale.is_none());
+    let data = shared.options.data.clone();
+    let written = text.clone();
+    let work = Work::once(
+        "task.save",
+        move || task_files::save_schema(&base, &data, &saved, &text),
+        move |schema: &mut Schema, shared, outcome| match outcome {
+            Ok(home) => {
+                shared.draft.saved = written;
+                let mut commands = shared::switch_to_copy(shared, &home);
+                if !home.is_copy {
+                    shared.say(format!("saved {}", home.task.label(&home.task.schema_file)));
+                }
+                commands.extend(drafts::store(schema, shared));
+                shared.draft.seen = None;
+                if compiles || home.is_copy {
+                    commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
+                }
+                commands.push(Command::Changed(Change::File(home.folder.join(&home.task.schema_file))));
+                commands
+            }
+            Err(SaveError::Changed(theirs)) => on_disk(schema, shared, theirs),
+            Err(SaveError::Failed(error)) => {
+                shared.complain(error);
+                Vec::new()
+            }
+        },
+    );
+    vec![work]
+}
+
+/// The task was copied into a folder: the text is of the copy now.
+pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
+    shared.draft.base = Some(copy.clone());
+    drafts::move_to_copy(schema, shared, copy)
+}
+
+/// Back to the text as saved. The editor can undo it.
+pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let text = shared.draft.saved.clone();
+    let mut commands = replaced(schema, shared, text);
+    commands.extend(drafts::store(schema, shared));
+    commands
+}
+
+/// Bring the editor to the draft's text.
+pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
+    let text = &shared.draft.text;
+    if schema.shown.as_ref() != Some(text) {
+        match schema.shown.is_none() || schema.editor.lines() == [String::new()] {
+            true => schema.editor = Editor::new(text, true),
+            false => schema.editor.replace(text),
+        }
+        schema.shown = Some(text.clone());
+    }
+    follow(schema, shared);
+}
+
+/// The window follows the cursor.
+pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
+    let (rows, columns) = layout::window(schema, shared);
+    schema.editor.follow(rows, columns);
+}
+
+impl Drafted for Schema {
+    const SCREEN: Screen = Screen::Schema;
+    const STEM: &'static str = "schema";
+    const ACTIONS: [&'static str; 4] = ["schema.take", "schema.own", "schema.discard", "schema.difference"];
+    const WORK: &'static str = "schema.drafts";
+
+    fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile> {
+        Some(&mut shared.draft.file)
+    }
+
+    fn texts(&self, shared: &Shared) -> Option<(String, String)> {
+        Some((shared.draft.saved.clone(), shared.draft.text.clone()))
+    }
+
+    fn title(&self) -> String {
+        "schema".to_owned()
+    }
+
+    // The bare text, which an external editor can open.
+    fn write(&self, _: &Shared, text: String) -> String {
+        text
+    }
+
+    fn read(text: String, time_ms: u64) -> Result<Record, String> {
+        Ok(Record { task: String::new(), of: serde_json::Value::Null, cursor: (0, 0), time_ms, text })
+    }
+
+    fn is_free(&self) -> bool {
+        true
+    }
+
+    fn is_typing(&self) -> bool {
+        self.is_typing()
+    }
+
+    fn locate(&self, shared: &Shared, _: &Record) -> Result<Location, String> {
+        Ok(Location { title: self.title(), current: shared.draft.text.clone(), note: None })
+    }
+
+    fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String> {
+        Ok(replaced(self, shared, record.text.clone()))
+    }
+
+    fn on_disk(&self, shared: &Shared) -> Option<String> {
+        shared.draft.theirs.clone()
+    }
+
+    fn settle(&mut self, shared: &mut Shared, load: bool) -> Vec<Command> {
+        let draft = &mut shared.draft;
+        let Some(theirs) = draft.theirs.take() else { return Vec::new() };
+        draft.saved.clone_from(&theirs);
+        let mut commands = vec![compile_saved(draft)];
+        if load {
+            commands.extend(replaced(self, shared, theirs));
+        }
+        shared.say(if load { drafts::LOADED } else { drafts::KEPT });
+        commands.extend(drafts::store(self, shared));
+        commands
+    }
+}
