@@ -356,7 +356,10 @@ fn files_named<'a>(module: &[&str], text: &str, modules: &'a BTreeMap<Vec<String
             _ if character.is_alphanumeric() || character == '_' || character == ':' => word.push(character),
             '{' if word.ends_with("::") => stack.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word))),
             _ => {
-                paths.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)));
+                // Nothing, as after a comma in braces, is no path.
+                if !word.is_empty() {
+                    paths.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)));
+                }
                 if character == '}' && stack.len() > 1 {
                     stack.pop();
                 }
@@ -468,6 +471,7 @@ fn a_circle_is_found() {
     check(&["a"], "use crate::{c::X, a::b::{Y, Z}};", &["a/b.rs", "c.rs"]);
     check(&["a"], "let x = b::y(); // crate::c::z", &["a/b.rs"]);
     check(&["a", "b"], "use super::X;\n#[cfg(test)]\nmod tests { use crate::c::X; }", &["a.rs"]);
+    check(&["a", "b"], "use super::{ b };", &["a/b.rs"]);
     check(&["c"], "use std::fmt;\nlet x = other::y;", &[]);
     let arrows = |pairs: &[(&'static str, &'static str)]| {
         let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

@@ -43,7 +43,7 @@ fn arguments(stage: &Stage) -> Vec<String> {
 
 /// Puts the cursor on a row.
 fn go_to(stage: &mut Stage, title: &str) {
-    let rows = launch::rows(&stage.model.launch, &stage.model.shared);
+    let rows = launch::rows(&stage.model.launch);
     let place = rows.iter().position(|row| row.title() == title).unwrap_or_else(|| panic!("no row {title}"));
     stage.keys("g");
     for _ in 0..place {
@@ -53,7 +53,7 @@ fn go_to(stage: &mut Stage, title: &str) {
 
 fn value(stage: &Stage, name: &str) -> (String, Source) {
     let key = grpo_tui::config::Key::find(name).unwrap();
-    (launch::value(&stage.model.launch, &stage.model.shared, key), launch::source(&stage.model.launch, &stage.model.shared, key))
+    (launch::value(&stage.model.launch, key), launch::source(&stage.model.launch, key))
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_value_is_checked_while_it_is_typed() {
 #[test]
 fn filters_show_what_is_looked_for() {
     let mut stage = stage(120, 36);
-    let rows = |stage: &Stage| launch::rows(&stage.model.launch, &stage.model.shared).iter().map(|row| row.title()).collect::<Vec<_>>();
+    let rows = |stage: &Stage| launch::rows(&stage.model.launch).iter().map(|row| row.title()).collect::<Vec<_>>();
     stage.keys("/").types("warm").keys("enter");
     assert_eq!(rows(&stage), ["learning_rate", "warmup_steps"]);
     stage.keys("esc o");

@@ -115,7 +115,7 @@ impl Part for Launch {
 
 /// Make the configuration of the form as it stands.
 pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    let layers = layers(launch, shared, &launch.form);
+    let layers = layers(launch, &launch.form);
     let asked = layers.asked_base_model();
     let task_problem = launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
     match layers.resolve() {
@@ -139,7 +139,7 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
     let text = text.trim();
     let mut without = launch.form.clone();
     without.changed.remove(key.name);
-    let below = layers(launch, shared, &without).resolve().ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
+    let below = layers(launch, &without).resolve().ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
     let is_below = below.is_some_and(|below| {
         key.kind.parse(text).ok().map(|value| value.to_string()) == key.kind.parse(&below).ok().map(|value| value.to_string())
     });
@@ -153,7 +153,7 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
 /// Tell other screens of what a new run would be made.
 fn publish(launch: &Launch, shared: &mut Shared) {
     shared.new_run = NewRun {
-        base_model: Key::find("base_model").map(|key| value(launch, shared, key)).unwrap_or_default(),
+        base_model: Key::find("base_model").map(|key| value(launch, key)).unwrap_or_default(),
         advantage: launch.resolved.as_ref().map(|resolved| resolved.config.advantage),
         device: launch.form.device_arguments(),
     };
@@ -166,7 +166,7 @@ fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
 }
 
 /// The rows as they are shown: all, those that the filter finds, or only keys that are not at the table's default.
-pub fn rows(launch: &Launch, shared: &Shared) -> Vec<Row> {
+pub fn rows(launch: &Launch) -> Vec<Row> {
     let wanted = launch.filter.text().to_lowercase();
     let found = |row: &Row| match row {
         _ if wanted.is_empty() => true,
@@ -174,7 +174,7 @@ pub fn rows(launch: &Launch, shared: &Shared) -> Vec<Row> {
         other => other.title().contains(&wanted),
     };
     let differs = |row: &Row| match row {
-        Row::Key(key) if launch.only_different => source(launch, shared, key) != Source::Default,
+        Row::Key(key) if launch.only_different => source(launch, key) != Source::Default,
         _ => true,
     };
     let all = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device].into_iter().chain(KEYS.iter().map(Row::Key));
@@ -182,13 +182,13 @@ pub fn rows(launch: &Launch, shared: &Shared) -> Vec<Row> {
 }
 
 /// The row under the cursor.
-fn selected(launch: &Launch, shared: &Shared) -> Option<Row> {
-    let rows = rows(launch, shared);
+fn selected(launch: &Launch) -> Option<Row> {
+    let rows = rows(launch);
     rows.get(launch.cursor.at(rows.len())?).copied()
 }
 
 /// The layers of which the run's configuration would be made.
-fn layers(launch: &Launch, _: &Shared, form: &Form) -> Layers {
+fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
     let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
     let asked = layers.asked_base_model();
@@ -197,7 +197,7 @@ fn layers(launch: &Launch, _: &Shared, form: &Form) -> Layers {
 }
 
 /// The value that a key would have, as text; where the form does not resolve, the last that it had.
-pub fn value(launch: &Launch, _: &Shared, key: &Key) -> String {
+pub fn value(launch: &Launch, key: &Key) -> String {
     if let Some(text) = launch.form.changed.get(key.name) {
         return text.clone();
     }
@@ -205,7 +205,7 @@ pub fn value(launch: &Launch, _: &Shared, key: &Key) -> String {
 }
 
 /// The layer that a key's value comes from.
-pub fn source(launch: &Launch, _: &Shared, key: &Key) -> Source {
+pub fn source(launch: &Launch, key: &Key) -> Source {
     if launch.form.changed.contains_key(key.name) {
         return Source::Set;
     }
@@ -214,13 +214,13 @@ pub fn source(launch: &Launch, _: &Shared, key: &Key) -> Source {
 }
 
 /// What is wrong with a text for a key: the key's own check, else what does not go together with the rest of the form.
-fn complaint(launch: &Launch, shared: &Shared, key: &'static Key, text: &str) -> Option<String> {
+fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     if let Err(expected) = key.kind.parse(text) {
         return Some(format!("must be {expected}"));
     }
     let mut form = launch.form.clone();
     form.changed.insert(key.name, text.trim().to_owned());
-    layers(launch, shared, &form).resolve().err().map(|error| error.to_string())
+    layers(launch, &form).resolve().err().map(|error| error.to_string())
 }
 
 /// Read the task's own defaults again.
@@ -264,7 +264,7 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
 }
 
 /// The choice of the form in words.
-fn chosen_device(launch: &Launch, _: &Shared) -> String {
+fn chosen_device(launch: &Launch) -> String {
     let compute = launch.form.compute;
     if compute == DeviceChoice::Any {
         return "any GPU, else CPU".to_owned();
@@ -274,7 +274,7 @@ fn chosen_device(launch: &Launch, _: &Shared) -> String {
 }
 
 /// The form's next device; `by` is 1 or -1.
-fn next_device(launch: &Launch, _: &Shared, by: isize) -> DeviceChoice {
+fn next_device(launch: &Launch, by: isize) -> DeviceChoice {
     let all: Vec<DeviceChoice> = std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute)).collect();
     stepped(&all, &launch.form.compute, by)
 }

@@ -231,11 +231,11 @@ impl Order {
 }
 
 /// Make the lines of the list anew: after every change of the scores, the filters or the order. Drawing and moving only read them.
-fn arrange(scores: &mut Scores, shared: &mut Shared) {
-    scores.shown = lines(scores, shared);
+fn arrange(scores: &mut Scores) {
+    scores.shown = lines(scores);
 }
 
-fn lines(scores: &Scores, _: &Shared) -> Vec<Shown> {
+fn lines(scores: &Scores) -> Vec<Shown> {
     let Some(scored) = &scores.scored else { return Vec::new() };
     let text = scores.filter.text().to_lowercase();
     let mut places: Vec<usize> = (0..scored.scores.len()).filter(|place| is_wanted(scores, scored, &text, *place)).collect();
@@ -277,7 +277,7 @@ fn is_wanted(scores: &Scores, scored: &Scored, text: &str, place: usize) -> bool
 }
 
 /// How many completions the list shows.
-fn length(scores: &Scores, _: &Shared) -> usize {
+fn length(scores: &Scores) -> usize {
     // The last line is a completion: no group is shown without one.
     match scores.shown.last() {
         Some(Shown::Completion(_, number)) => number + 1,
@@ -286,8 +286,8 @@ fn length(scores: &Scores, _: &Shared) -> usize {
 }
 
 /// The place among all of the completion under the cursor.
-fn selected(scores: &Scores, shared: &Shared) -> Option<usize> {
-    let at = scores.cursor.at(length(scores, shared))?;
+fn selected(scores: &Scores) -> Option<usize> {
+    let at = scores.cursor.at(length(scores))?;
     scores.shown.iter().find_map(|line| match line {
         Shown::Completion(place, number) if *number == at => Some(*place),
         _ => None,

@@ -1,14 +1,15 @@
 //! A text editor for JSON and plain text: typing, selection, undo in steps of words, search, a window that follows the cursor.
 
-mod paint;
+pub mod paint;
 mod tokens;
 
 use std::ops::Range;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
+use unicode_width::UnicodeWidthChar;
 
-pub use paint::{Look, fault_at, gutter, paint};
+use crate::secrets::visible_letter;
 pub use tokens::{Token, matching_bracket, tokens};
 
 /// Edits that can be undone.
@@ -125,15 +126,15 @@ impl Editor {
     /// Moves the window so that the cursor lies in it.
     pub fn follow(&mut self, rows: usize, columns: usize) {
         let (row, _) = self.cursor();
-        self.top = paint::window(self.top, row, rows, self.lines().len());
-        self.left = paint::window(self.left, self.cursor_column(), columns.saturating_sub(1), usize::MAX);
+        self.top = window(self.top, row, rows, self.lines().len());
+        self.left = window(self.left, self.cursor_column(), columns.saturating_sub(1), usize::MAX);
     }
 
     /// The cursor's column on the screen, before the window is taken into account.
     fn cursor_column(&self) -> usize {
         let (row, column) = self.cursor();
         let line = self.lines().get(row).map_or("", String::as_str);
-        line.chars().take(column).map(paint::width).sum()
+        line.chars().take(column).map(width).sum()
     }
 
     /// Moves the window by rows, and the cursor with it.
@@ -155,8 +156,8 @@ impl Editor {
         let column = line
             .chars()
             .take_while(|letter| {
-                let fits = paint::width(*letter) <= left;
-                left = left.saturating_sub(paint::width(*letter));
+                let fits = width(*letter) <= left;
+                left = left.saturating_sub(width(*letter));
                 fits
             })
             .count();
@@ -412,6 +413,21 @@ fn jump(row: usize, column: usize) -> CursorMove {
 
 fn lines_of(text: &str) -> Vec<String> {
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect()
+}
+
+/// The first row of a window of `rows` that begins at `first` or as near as `cursor` and the text's end allow.
+fn window(first: usize, cursor: usize, rows: usize, len: usize) -> usize {
+    let rows = rows.max(1);
+    let first = first.min(len.saturating_sub(rows.min(len)));
+    if cursor < first { cursor } else { first.max((cursor + 1).saturating_sub(rows)) }
+}
+
+/// Columns that a letter takes; those that cannot be shown take one.
+fn width(letter: char) -> usize {
+    match letter {
+        '\t' => 2,
+        letter => visible_letter(letter).width().unwrap_or(1),
+    }
 }
 
 #[cfg(test)]

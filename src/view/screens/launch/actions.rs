@@ -54,7 +54,7 @@ const ACTIONS: &[Action] = &[
     Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |launch, shared| cycle(launch, shared, -1))
         .unless(no_choice),
     Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |launch, shared| {
-        match selected(launch, shared) {
+        match selected(launch) {
             Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
             Some(Row::Preset) => launch.form.preset = None,
             Some(Row::Device) => launch.form.compute = crate::run::DeviceChoice::Any,
@@ -135,16 +135,16 @@ fn is_typing(launch: &Launch) -> bool {
 }
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
-    match selected(launch, shared) {
+    match selected(launch) {
         None => Some("no setting shown: esc clears the filter".to_owned()),
         Some(Row::Start) => start_run::blocked(launch, shared),
         Some(_) => None,
     }
 }
 
-fn no_choice(launch: &Launch, shared: &Shared) -> Option<String> {
+fn no_choice(launch: &Launch, _: &Shared) -> Option<String> {
     use crate::config::Kind;
-    match selected(launch, shared) {
+    match selected(launch) {
         Some(Row::Preset | Row::Device) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
         Some(Row::Start) => Some("press enter to start".to_owned()),
@@ -152,9 +152,9 @@ fn no_choice(launch: &Launch, shared: &Shared) -> Option<String> {
     }
 }
 
-fn nothing_set_here(launch: &Launch, shared: &Shared) -> Option<String> {
+fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
     let form = &launch.form;
-    let is_set = match selected(launch, shared) {
+    let is_set = match selected(launch) {
         Some(Row::Key(key)) => form.changed.contains_key(key.name),
         Some(Row::Preset) => form.preset.is_some(),
         Some(Row::Device) => form.compute != crate::run::DeviceChoice::Any,
@@ -228,14 +228,14 @@ fn typed(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
         launch.scroll = cursor.index;
         return Vec::new();
     }
-    let rows = rows(launch, shared).len();
+    let rows = rows(launch).len();
     let page = shared.size.1.saturating_sub(4) as usize;
     launch.cursor.key(event, page, rows);
     Vec::new()
 }
 
 fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch, shared)) else { return Vec::new() };
+    let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch)) else { return Vec::new() };
     match (event.code, row) {
         (KeyCode::Esc, _) => return Vec::new(),
         (KeyCode::Enter, Row::Name) => {
@@ -282,7 +282,7 @@ fn pasted(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
 
 /// Begin to change the row under the cursor.
 fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    match selected(launch, shared) {
+    match selected(launch) {
         None => {}
         Some(Row::Start) => return start_or_say(launch, shared),
         Some(Row::Preset | Row::Device) => return cycle(launch, shared, 1),
@@ -291,7 +291,7 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         Some(Row::Key(key)) => match key.kind {
             _ if key.name == "base_model" => launch.chooser = Some(Chooser::new(What::BaseModel)),
             Kind::Choice(_) | Kind::Flag => return cycle(launch, shared, 1),
-            _ => launch.edit = Some(Field::selected(&value(launch, shared, key))),
+            _ => launch.edit = Some(Field::selected(&value(launch, key))),
         },
     }
     Vec::new()
@@ -309,7 +309,7 @@ fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 
 /// The next value of the row under the cursor; `by` is 1 or -1.
 fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
-    match selected(launch, shared) {
+    match selected(launch) {
         Some(Row::Preset) => {
             use crate::config::Preset;
             let all: Vec<Option<Preset>> = std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)).collect();
@@ -317,7 +317,7 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
             refresh(launch, shared)
         }
         Some(Row::Device) => {
-            launch.form.compute = next_device(launch, shared, by);
+            launch.form.compute = next_device(launch, by);
             publish(launch, shared);
             Vec::new()
         }
@@ -327,7 +327,7 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
                 Kind::Flag => &["false", "true"],
                 _ => return Vec::new(),
             };
-            let now = value(launch, shared, key);
+            let now = value(launch, key);
             let next = stepped(names, &now.as_str(), by);
             set(launch, shared, key.name, next)
         }
@@ -345,7 +345,7 @@ fn mouse(launch: &mut Launch, shared: &mut Shared, event: MouseEvent) -> Vec<Com
     if draw::is_over_forecast(launch, shared, event.column, event.row) {
         launch.scroll = launch.scroll.saturating_add_signed(by).min(forecast_view::lines(launch, shared, 80).len());
     } else {
-        let length = rows(launch, shared).len();
+        let length = rows(launch).len();
         launch.cursor.go(by, length);
     }
     Vec::new()

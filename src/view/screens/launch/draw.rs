@@ -64,7 +64,7 @@ pub(super) fn draw(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area
 }
 
 fn draw_about(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let title = selected(launch, shared).map_or("", Row::title);
+    let title = selected(launch).map_or("", Row::title);
     let block = pane(&shared.theme, title, false);
     let inside = block.inner(area);
     frame.render_widget(block, area);
@@ -102,7 +102,7 @@ fn draw_form(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect
         frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
         inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
     }
-    let drawn = drawn_rows(launch, shared);
+    let drawn = drawn_rows(launch);
     let first = first_drawn(launch, &drawn, inside.height as usize);
     let selected = launch.cursor.at(rows_of(&drawn));
     let lines: Vec<Line<'_>> = drawn
@@ -123,10 +123,10 @@ enum Drawn {
 }
 
 /// Rows with the titles of their groups between them; a title stands before the first row of its group that is shown.
-fn drawn_rows(launch: &Launch, shared: &Shared) -> Vec<Drawn> {
+fn drawn_rows(launch: &Launch) -> Vec<Drawn> {
     let mut drawn = Vec::new();
     let mut group = "";
-    for (index, row) in rows(launch, shared).into_iter().enumerate() {
+    for (index, row) in rows(launch).into_iter().enumerate() {
         if let Row::Key(key) = row {
             let title = form::group_of(key);
             if title != group {
@@ -169,7 +169,7 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
                 plain_line(shared, row, is_here, columns, name, false)
             }
         }
-        Row::Device => plain_line(shared, row, is_here, columns, &chosen_device(launch, shared), true),
+        Row::Device => plain_line(shared, row, is_here, columns, &chosen_device(launch), true),
     };
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
 }
@@ -206,17 +206,17 @@ fn plain_line(shared: &Shared, row: Row, is_here: bool, columns: usize, value: &
 
 fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
     let theme = &shared.theme;
-    let source = source(launch, shared, key);
+    let source = source(launch, key);
     let room = columns.saturating_sub(NAME_COLUMNS + SOURCE_COLUMNS + 2);
     let mut spans = vec![Span::raw(mark(shared, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", key.name))];
     if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
-        let wrong = complaint(launch, shared, key, field.text()).is_some();
+        let wrong = complaint(launch, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
         let said = if wrong { theme.glyph(" ✗ invalid", " ! invalid") } else { theme.glyph(" ✓", " ok") };
         spans.push(Span::styled(said, theme.style(if wrong { Role::Bad } else { Role::Good })));
         return Line::from(spans);
     }
-    let value = value(launch, shared, key);
+    let value = value(launch, key);
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
     let shown = if value.is_empty() { "empty".to_owned() } else { super::context::short_name(&value) };
     let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
@@ -276,7 +276,7 @@ pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row
     }
     let filter_rows = u16::from(launch.filtering || !launch.filter.text().is_empty());
     let (top, height) = (area.y + 1 + filter_rows, area.height.saturating_sub(2 + filter_rows));
-    let drawn = drawn_rows(launch, shared);
+    let drawn = drawn_rows(launch);
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };
     if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(launch, &drawn, height as usize) + line as usize) {
         launch.cursor = Cursor { index: *index };

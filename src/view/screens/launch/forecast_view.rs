@@ -198,7 +198,7 @@ impl Text<'_> {
         };
         lines.push(self.title(&format!("diff to last run, {}", last.id)));
         let keys = KEYS.iter().filter_map(|key| {
-            let (now, then) = (value(self.launch, self.shared, key), last_value(self.launch, key).unwrap_or_default());
+            let (now, then) = (value(self.launch, key), last_value(self.launch, key).unwrap_or_default());
             let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
             (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
         });

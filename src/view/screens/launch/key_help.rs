@@ -17,7 +17,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
         lines.push(bad(shared, problem));
         lines.push(Line::default());
     }
-    match selected(launch, shared) {
+    match selected(launch) {
         None => lines.push(faint(shared, "No settings match. Esc clears the filter.")),
         Some(Row::Start) => about_start(launch, shared, &mut lines),
         Some(Row::Preset) => about_presets(launch, shared, &mut lines),
@@ -108,7 +108,7 @@ fn chosen_line(shared: &Shared, is_it: bool, title: &str, more: &str) -> Line<'s
 
 fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Vec<Line<'static>>) {
     if let Some(field) = &launch.edit {
-        match complaint(launch, shared, key, field.text()) {
+        match complaint(launch, key, field.text()) {
             Some(wrong) => lines.push(bad(shared, &wrong)),
             None => lines.push(faint(shared, "enter accept, esc cancel")),
         }
@@ -124,7 +124,7 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
     if !presets.is_empty() {
         lines.push(label("presets", presets.join(", ")));
     }
-    let from = match source(launch, shared, key) {
+    let from = match source(launch, key) {
         Source::Default => "default".to_owned(),
         Source::Derived => "derived from other keys".to_owned(),
         Source::Preset => launch.form.preset.map_or_else(String::new, |preset| format!("preset {preset}")),
@@ -132,9 +132,9 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
         Source::File => "file".to_owned(),
         Source::Set => "set here; backspace resets".to_owned(),
     };
-    lines.push(label("now", format!("{}: {from}", shown(&value(launch, shared, key)))));
+    lines.push(label("now", format!("{}: {from}", shown(&value(launch, key)))));
     if let Some(last) = last_value(launch, key) {
-        let same = last == value(launch, shared, key);
+        let same = last == value(launch, key);
         lines.push(label("last run", if same { "same".to_owned() } else { shown(&last) }));
     }
     if key.name == "base_model" {
@@ -144,7 +144,7 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
 
 fn about_models(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>) {
     let Some(around) = &launch.around else { return };
-    let now = Key::find("base_model").map(|key| value(launch, shared, key)).unwrap_or_default();
+    let now = Key::find("base_model").map(|key| value(launch, key)).unwrap_or_default();
     if let Some(start) = around.models.iter().find(|start| start.name == now) {
         lines.push(faint(shared, &start.about));
     }

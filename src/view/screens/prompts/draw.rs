@@ -12,7 +12,7 @@ use crate::view::drafts::choice;
 use crate::view::pane::pane;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::editor::{Look, paint};
+use crate::view::widgets::editor::paint::{Look, paint};
 
 /// Draws the screen.
 pub(super) fn draw(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {

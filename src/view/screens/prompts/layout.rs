@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, table};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor;
+use crate::view::widgets::editor::paint::gutter;
 
 /// The panes that are seen, with their places.
 pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
@@ -59,7 +59,7 @@ pub(super) fn table_rows(prompts: &Prompts, shared: &Shared, area: Rect) -> usiz
 /// Where the text of the editor lies in its pane.
 pub(super) fn text_area(prompts: &Prompts, area: Rect) -> Rect {
     let lines = prompts.editing.as_ref().map_or(1, |editing| editing.editor.lines().len());
-    let margin = editor::gutter(lines) as u16;
+    let margin = gutter(lines) as u16;
     Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
 }
 

@@ -11,7 +11,7 @@ use crate::view::drafts::choice;
 use crate::view::pane::pane;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::editor::{Look, fault_at, paint};
+use crate::view::widgets::editor::paint::{Look, fault_at, paint};
 
 /// Draws the screen.
 pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::{ACCEPTS, EDITOR, LAZY, SCORES, Schema};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor;
+use crate::view::widgets::editor::paint::gutter;
 
 /// Rows of the pane of scores, frame included.
 const SCORE_ROWS: u16 = 9;
@@ -50,7 +50,7 @@ pub(super) fn pane_at(schema: &Schema, shared: &Shared, column: u16, row: u16) -
 
 /// Where the text of the editor lies in its pane: inside the frame, after the line numbers.
 pub(super) fn text_area(schema: &Schema, area: Rect) -> Rect {
-    let margin = editor::gutter(schema.editor.lines().len()) as u16;
+    let margin = gutter(schema.editor.lines().len()) as u16;
     Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
 }
 

@@ -89,13 +89,13 @@ const ACTIONS: &[Action] = &[
         (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
     Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run).unless(no_run),
-    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, shared| {
+    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, _| {
         scores.only = scores.only.next();
-        to_the_top(scores, shared)
+        to_the_top(scores)
     }),
-    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |scores, shared| {
+    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |scores, _| {
         scores.class = next_class(scores);
-        to_the_top(scores, shared)
+        to_the_top(scores)
     }),
     Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |scores, _| {
         scores.filtering = true;
@@ -104,17 +104,17 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |scores, shared| {
+    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |scores, _| {
         scores.order = scores.order.next();
-        to_the_top(scores, shared)
+        to_the_top(scores)
     })
     .also(&["sort"]),
-    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |scores, shared| {
+    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |scores, _| {
         scores.is_flat = !scores.is_flat;
-        to_the_top(scores, shared)
+        to_the_top(scores)
     }),
-    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, shared| {
-        let place = selected(scores, shared);
+    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, _| {
+        let place = selected(scores);
         let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
         item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
     })
@@ -130,7 +130,7 @@ const ACTIONS: &[Action] = &[
         }
         (scores.only, scores.class) = Default::default();
         scores.filter = Field::default();
-        arrange(scores, shared);
+        arrange(scores);
         Vec::new()
     }),
 ];
@@ -155,8 +155,8 @@ fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
 }
 
 /// The list was filtered or sorted otherwise.
-fn to_the_top(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    arrange(scores, shared);
+fn to_the_top(scores: &mut Scores) -> Vec<Command> {
+    arrange(scores);
     scores.cursor = Cursor::default();
     scores.tops[0] = 0;
     Vec::new()
@@ -179,11 +179,11 @@ fn changed(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Com
         Change::Task => {
             (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
             scores.moved.clear();
-            arrange(scores, shared);
+            arrange(scores);
             if is_here { source::load(scores, shared) } else { Vec::new() }
         }
         Change::CurrentRun => {
-            source::forget_run(scores, shared);
+            source::forget_run(scores);
             if is_here && scores.source == Source::Step { source::load(scores, shared) } else { Vec::new() }
         }
         Change::RunNews if is_here && scores.source == Source::Step && scores.scored.is_none() && !shared.is_busy("scores.items") => {
@@ -201,12 +201,12 @@ fn typed(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
         return write_key(scores, shared, event);
     }
     if scores.filtering {
-        return filter_key(scores, shared, event);
+        return filter_key(scores, event);
     }
     let page = shared.size.1.saturating_sub(6) as usize;
     match scores.focus() {
         LIST => {
-            let length = length(scores, shared);
+            let length = length(scores);
             if scores.cursor.key(event, page, length) {
                 scores.tops[0] = 0;
             }
@@ -223,13 +223,13 @@ fn typed(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
 
 /// Write a completion: a new one, or a copy of the one under the cursor.
 fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
-    let here = selected(scores, shared);
+    let here = selected(scores);
     let item = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
     let prompt_id = item.and_then(|item| item.row.as_ref()).map(|row| row.id.clone());
     let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
     match here.filter(|_| scores.source == Source::Written && !is_new) {
         Some(place) => scores.editing = place,
-        None => add(scores, shared, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
+        None => add(scores, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
     }
     scores.editor = Some(Editor::new(&text, false));
     scores.pane = Some(COMPLETION);
@@ -237,7 +237,7 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
 }
 
 /// Another written completion, with the cursor on it.
-fn add(scores: &mut Scores, shared: &mut Shared, written: Written) {
+fn add(scores: &mut Scores, written: Written) {
     scores.written.push(written);
     scores.editing = scores.written.len() - 1;
     (scores.only, scores.class, scores.filter, scores.order) = Default::default();
@@ -245,7 +245,7 @@ fn add(scores: &mut Scores, shared: &mut Shared, written: Written) {
     scores.is_flat = true;
     scores.source = Source::Written;
     scores.cursor = Cursor { index: scores.editing };
-    arrange(scores, shared);
+    arrange(scores);
 }
 
 fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
@@ -268,18 +268,18 @@ fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     source::load(scores, shared)
 }
 
-fn filter_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn filter_key(scores: &mut Scores, event: KeyEvent) -> Vec<Command> {
     match event.code {
         KeyCode::Enter | KeyCode::Up | KeyCode::Down => scores.filtering = false,
         KeyCode::Esc => {
             scores.filtering = false;
             scores.filter = Field::default();
-            arrange(scores, shared);
+            arrange(scores);
         }
         _ => {
             if scores.filter.key(event) {
                 scores.cursor = Cursor::default();
-                arrange(scores, shared);
+                arrange(scores);
             }
         }
     }
@@ -294,23 +294,23 @@ fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> 
     }
     if scores.filtering {
         scores.filter.paste(text);
-        arrange(scores, shared);
+        arrange(scores);
         return Vec::new();
     }
     if let Some(editor) = &mut scores.editor {
         return if editor.paste(text) == Effect::Edited { written(scores, shared) } else { Vec::new() };
     }
-    let here = selected(scores, shared);
+    let here = selected(scores);
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
     // Terminals end pasted lines with carriage returns.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    add(scores, shared, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
+    add(scores, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
     source::turn_to(scores, shared, Source::Written)
 }
 
 /// Take the written completion under the cursor away.
 fn remove(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    if let Some(place) = selected(scores, shared).filter(|place| *place < scores.written.len()) {
+    if let Some(place) = selected(scores).filter(|place| *place < scores.written.len()) {
         scores.written.remove(place);
     }
     source::load(scores, shared)
@@ -328,7 +328,7 @@ fn mouse(scores: &mut Scores, shared: &mut Shared, event: MouseEvent) -> Vec<Com
     };
     match draw::pane_at(scores, shared, event.column, event.row) {
         Some((LIST, _)) => {
-            let length = length(scores, shared);
+            let length = length(scores);
             scores.cursor.go(rows, length);
         }
         Some((pane, _)) => {

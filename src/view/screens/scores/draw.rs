@@ -16,7 +16,7 @@ use crate::view::pane::pane;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::editor::{Look, paint};
+use crate::view::widgets::editor::paint::{Look, paint};
 use crate::view::widgets::list_cursor::Cursor;
 
 const SIDE_BY_SIDE: u16 = 72;
@@ -85,7 +85,7 @@ fn title(scores: &Scores, shared: &Shared) -> String {
         }
     };
     let all = scores.items.all.len();
-    let shown = shown_length(scores, shared);
+    let shown = shown_length(scores);
     let count = if shown == all { format!("{all}") } else { format!("{shown} of {all}") };
     let class = scores.class.map_or("", |class| class.name());
     let filters = [scores.only.name(), class, scores.order.name()].into_iter().filter(|name| !name.is_empty());
@@ -105,13 +105,13 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
         frame.render_widget(Paragraph::new(nothing(scores, shared)).wrap(Wrap { trim: false }), inside);
         return;
     };
-    let at = scores.cursor.at(shown_length(scores, shared));
+    let at = scores.cursor.at(shown_length(scores));
     if at.is_none() {
         let text = Line::styled("No completions match. Esc clears the filters.", theme.style(Role::Faint));
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
         return;
     }
-    let first = first_drawn(scores, shared, inside.height as usize);
+    let first = first_drawn(scores, inside.height as usize);
     let shown = &scores.shown;
     let drawn: Vec<Line<'_>> = shown
         .iter()
@@ -170,9 +170,9 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     lines
 }
 
-fn first_drawn(scores: &Scores, shared: &Shared, height: usize) -> usize {
+fn first_drawn(scores: &Scores, height: usize) -> usize {
     let shown = &scores.shown;
-    let at = scores.cursor.at(shown_length(scores, shared));
+    let at = scores.cursor.at(shown_length(scores));
     let line = shown.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
     Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
 }
@@ -253,7 +253,7 @@ fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
 
 fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
-    let selected = selected(scores, shared).and_then(|place| Some((scores.scored.as_ref()?, place)));
+    let selected = selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place)));
     if let Some(editor) = &scores.editor {
         let score =
             scores.scored.as_ref().filter(|_| scores.source == Source::Written).and_then(|scored| scored.scores.get(scores.editing));
@@ -292,7 +292,7 @@ pub(super) fn length(scores: &Scores, shared: &Shared, pane: &str) -> usize {
     let Some(scored) = &scores.scored else { return 0 };
     match pane {
         SUMMARY => summary::lines(scores, shared, 60).len(),
-        _ => selected(scores, shared).map_or(0, |place| score_details::lines(scores, shared, scored, place).len()),
+        _ => selected(scores).map_or(0, |place| score_details::lines(scores, shared, scored, place).len()),
     }
 }
 
@@ -318,7 +318,7 @@ pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row
     let above = above(scores, shared, area.width as usize).len() as u16;
     let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
-    if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, shared, height as usize) + line as usize) {
+    if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, height as usize) + line as usize) {
         scores.cursor = Cursor { index: *number };
         scores.tops[0] = 0;
     }

@@ -57,7 +57,7 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
 /// The prompt of the completion under the cursor, where the open task has it; else the first one that the training does not see.
 fn row<'a>(scores: &Scores, shared: &'a Shared) -> Option<&'a PromptRow> {
     let scored = scores.scored.as_ref();
-    let here = selected(scores, shared).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
+    let here = selected(scores).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
     let open = shared.task.as_ref()?;
     let first = || {
         let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train];
@@ -134,7 +134,7 @@ fn heard(scores: &mut Scores, shared: &mut Shared, said: Said, from: &str) -> Ve
             if scores.source != Source::Drawn || scores.fresh {
                 // The first of a drawing: all filters off, and the cursor on it.
                 (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
-                arrange(scores, shared);
+                arrange(scores);
                 let commands = source::turn_to(scores, shared, Source::Drawn);
                 scores.cursor = Cursor { index: scores.drawn.len() - 1 };
                 return commands;

@@ -133,7 +133,7 @@ fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loa
         }
         Err(error) => {
             (scores.items, scores.scored, scores.error) = (Arc::default(), None, Some(error));
-            arrange(scores, shared);
+            arrange(scores);
             Vec::new()
         }
     }
@@ -150,12 +150,12 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
         let wanted = || sender.is_wanted();
         score(&items, &scorer, &wanted).zip(impacts(&steps, &scorer, &wanted))
     };
-    vec![Work::latest("score", compute, |scores: &mut Scores, shared, scored| {
-        scored.map_or_else(Vec::new, |scored| take_scores(scores, shared, scored))
+    vec![Work::latest("score", compute, |scores: &mut Scores, _, scored| {
+        scored.map_or_else(Vec::new, |scored| take_scores(scores, scored))
     })]
 }
 
-fn take_scores(scores: &mut Scores, shared: &mut Shared, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
+fn take_scores(scores: &mut Scores, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
     match scores.scored.as_ref().and_then(|before| moved(before, &scored)) {
         // What moved stays marked until something moves again.
         Some(now) if now.iter().any(Option::is_some) => scores.moved = now,
@@ -163,7 +163,7 @@ fn take_scores(scores: &mut Scores, shared: &mut Shared, (scored, impacts): (Sco
         None => scores.moved = vec![None; scored.scores.len()],
     }
     (scores.scored, scores.impacts) = (Some(scored), impacts);
-    arrange(scores, shared);
+    arrange(scores);
     Vec::new()
 }
 
@@ -192,7 +192,7 @@ pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Com
 }
 
 /// The run is another one: nothing of the last one holds.
-pub(super) fn forget_run(scores: &mut Scores, shared: &mut Shared) {
+pub(super) fn forget_run(scores: &mut Scores) {
     if let Some(whole) = scores.whole.take() {
         whole.cancel.now();
     }
@@ -201,7 +201,7 @@ pub(super) fn forget_run(scores: &mut Scores, shared: &mut Shared) {
     if scores.source == Source::Step {
         (scores.items, scores.scored) = (Arc::default(), None);
     }
-    arrange(scores, shared);
+    arrange(scores);
 }
 
 /// Score every stored step of the current run again, piece by piece.

@@ -5,10 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
-use unicode_width::UnicodeWidthChar;
 
-use super::Editor;
 use super::tokens::{found, matching_bracket, tokens};
+use super::{Editor, width, window};
 use crate::score::Fault;
 use crate::secrets::visible_letter;
 use crate::view::style_role::Role;
@@ -30,21 +29,6 @@ pub struct Look<'a> {
 /// Columns before the text: line number, mark, a blank.
 pub fn gutter(lines: usize) -> usize {
     lines.max(1).to_string().len().max(2) + 3
-}
-
-/// The first row of a window of `rows` that begins at `first` or as near as `cursor` and the text's end allow.
-pub(super) fn window(first: usize, cursor: usize, rows: usize, len: usize) -> usize {
-    let rows = rows.max(1);
-    let first = first.min(len.saturating_sub(rows.min(len)));
-    if cursor < first { cursor } else { first.max((cursor + 1).saturating_sub(rows)) }
-}
-
-/// Columns that a letter takes; those that cannot be shown take one.
-pub(super) fn width(letter: char) -> usize {
-    match letter {
-        '\t' => 2,
-        letter => visible_letter(letter).width().unwrap_or(1),
-    }
 }
 
 /// Draws the editor into an area.
