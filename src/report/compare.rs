@@ -139,6 +139,6 @@ fn result(first: &Report, second: &Report) -> Option<ResultComparison> {
             read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()
         };
         let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?);
-        (valid.n > 0).then(|| ResultComparison { set, comparison: valid.comparison, valid, exact })
+        (valid.n > 0).then_some(ResultComparison { set, comparison: valid.comparison, valid, exact })
     })
 }

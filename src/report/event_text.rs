@@ -25,8 +25,11 @@ pub enum Level {
     Error,
 }
 
+/// The text of a metric's value.
+type MetricText = fn(f64) -> String;
+
 /// Metrics of a step that [`event_text`] reads, each with its text.
-pub const STEP_METRICS: [(&str, fn(f64) -> String); 9] = [
+pub const STEP_METRICS: [(&str, MetricText); 9] = [
     ("reward", |reward| format!("reward {reward:.3}")),
     ("tiers/valid", |share| format!("valid {:>6}", percent(share))),
     ("groups/frac_mixed", |share| format!("mixed {:>4}", percent_short(share))),

@@ -208,20 +208,12 @@ pub(super) fn draw_small(live: &Live, shared: &Shared, run: &FollowedRun, frame:
     let places = Layout::horizontal(vec![Constraint::Fill(1); count as usize]).split(area);
     for (index, place) in places.iter().enumerate() {
         let turn = (live.view.small.max(1) - 1 + index) % (SUBJECTS.len() - 1);
-        small(live, shared, run, frame, *place, &SUBJECTS[turn + 1], focused && index == 0, turn + 1);
+        small(live, shared, run, frame, *place, turn + 1, focused && index == 0);
     }
 }
 
-fn small(
-    live: &Live,
-    shared: &Shared,
-    run: &FollowedRun,
-    frame: &mut Frame<'_>,
-    area: Rect,
-    subject: &Subject,
-    focused: bool,
-    number: usize,
-) {
+fn small(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, number: usize, focused: bool) {
+    let subject = &SUBJECTS[number];
     let block = pane(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
     let inside = block.inner(area);
     frame.render_widget(block, area);

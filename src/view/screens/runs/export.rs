@@ -45,7 +45,7 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             },
         )]
     });
-    shared.popup = Some(Popup::Ask(question.checked(|text| wrong_tags(text))));
+    shared.popup = Some(Popup::Ask(question.checked(wrong_tags)));
     Vec::new()
 }
 
@@ -100,7 +100,7 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             said,
         )]
     });
-    shared.popup = Some(Popup::Ask(question.checked(|text| wrong_promotion(text))));
+    shared.popup = Some(Popup::Ask(question.checked(wrong_promotion)));
     Vec::new()
 }
 
