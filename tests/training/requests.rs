@@ -217,10 +217,12 @@ fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
 #[test]
 fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = create(&folder.path().join("whole"), &[]);
+    // Several micro-batches, so that there is something left of an update to be stopped.
+    let set = ["prompt_groups_per_step=6", "completions_per_prompt=8"];
+    let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     for (phase, at) in [("rollout", 4), ("update", 4), ("eval", 0), ("eval", 3)] {
-        let run = create(&folder.path().join(format!("{phase}-{at}")), &[]);
+        let run = create(&folder.path().join(format!("{phase}-{at}")), &set);
         let (mut is_asked, mut later) = (false, Vec::new());
         let ended = work_asked(&run, |event, _| {
             let EventBody::Phase(found) = event else { return };
