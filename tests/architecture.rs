@@ -411,7 +411,7 @@ fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'
     let circle = |file: &&'a str| -> BTreeSet<&'a str> {
         reached[file].iter().filter(|other| reached.get(**other).is_some_and(|back| back.contains(file))).copied().collect()
     };
-    let found: BTreeSet<BTreeSet<&str>> = arrows.keys().map(|file| circle(file)).filter(|circle| circle.len() > 1).collect();
+    let found: BTreeSet<BTreeSet<&str>> = arrows.keys().map(circle).filter(|circle| circle.len() > 1).collect();
     found.into_iter().collect()
 }
 

@@ -130,8 +130,10 @@ pub trait Parts {
     fn parts(&mut self, screen: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)>;
 }
 
+type Apply = dyn FnOnce(&mut dyn Parts) -> Vec<Command> + Send;
+
 /// What a result of work, or the answer to a question, does to one screen and to what all screens share.
-pub struct Update(Box<dyn FnOnce(&mut dyn Parts) -> Vec<Command> + Send>);
+pub struct Update(Box<Apply>);
 
 impl Update {
     /// An update of the screen whose own part is an `X`; of none where that is `()`.
