@@ -93,7 +93,7 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     }
     stage.keys(preparation);
     let is_meant = |key: &&str| stage.model.action_of(Chord::parse(key).unwrap()).is_some_and(|found| found.id == action.id);
-    if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(|key| is_meant(key))) {
+    if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant)) {
         return false;
     }
     let before = format!("{:?}", stage.model);
