@@ -91,6 +91,7 @@ pub(crate) fn sample_task(folder: &Path, [train, eval, test]: [usize; 3]) {
 pub(crate) const ALL: [usize; 3] = [usize::MAX; 3];
 
 /// The sample task with few prompts, in `folder/task`.
+#[cfg(feature = "engine")]
 pub(crate) fn small_task(folder: &Path) -> PathBuf {
     let task = folder.join("task");
     sample_task(&task, [12, 4, 8]);
@@ -98,5 +99,6 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
 }
 
 /// What keeps a training short.
+#[cfg(feature = "engine")]
 pub(crate) const SHORT: [&str; 8] =
     ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];

@@ -3,7 +3,9 @@
 use grpo_tui::dataset::PromptRow;
 use grpo_tui::dataset::health::{Checks, FindingKind, Health, Level, check};
 
-use crate::program::{ALL, call, call_anywhere, sample_task};
+#[cfg(feature = "engine")]
+use crate::program::{ALL, sample_task};
+use crate::program::{call, call_anywhere};
 
 fn row(text: &str) -> String {
     format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]}}\n", serde_json::json!(text))
