@@ -17,7 +17,6 @@ const LONGEST_LINE_BYTES: usize = 64 << 20;
 /// The roles that chat templates know.
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
-/// One prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRow {
     /// Unique in its set; `<file stem>-<line>` where the row has none.

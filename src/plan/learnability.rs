@@ -115,7 +115,6 @@ pub struct OtherGroupSize {
 pub struct SignalReport {
     /// Prompts sampled.
     pub prompts: usize,
-    /// Completions each.
     pub completions_per_prompt: usize,
     /// Share of groups whose rewards differ, counted.
     pub informative: f64,

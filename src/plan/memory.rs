@@ -41,7 +41,6 @@ impl Phase {
     }
 }
 
-/// One part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPart {
     pub name: String,

@@ -65,7 +65,6 @@ impl RolloutContext<'_> {
     }
 }
 
-/// The signal of a group of completions.
 pub fn signal_of(group: &[ScoredCompletion]) -> GroupSignal {
     let rewards: Vec<f64> = group.iter().map(|scored| scored.score.reward).collect();
     let every = |is: fn(&Score) -> bool| group.iter().all(|scored| is(&scored.score));

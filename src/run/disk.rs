@@ -27,7 +27,6 @@ pub struct DiskUse {
 /// What a run will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DiskForecast {
-    /// Now.
     #[serde(flatten)]
     pub now: DiskUse,
     /// At its end; `None` before the first step.

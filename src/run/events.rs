@@ -163,7 +163,6 @@ pub struct Group {
     pub rewards: Vec<f64>,
     /// `unparsable`, `invalid` or `valid`, each.
     pub tiers: Vec<String>,
-    /// Advantage of each.
     #[serde(deserialize_with = "null_is_nan_list")]
     pub advantages: Vec<f64>,
     /// Tokens of each, the stop token included.

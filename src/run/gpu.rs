@@ -6,7 +6,6 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 
 use super::events::Device;
 
-/// One GPU.
 #[derive(Debug)]
 pub struct Gpu {
     nvml: Nvml,

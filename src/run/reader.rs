@@ -28,7 +28,6 @@ pub struct EventReader {
 pub struct Position {
     /// Bytes.
     pub offset: u64,
-    /// Lines.
     pub line: usize,
     /// The highest sequence number seen.
     pub last_seq: u64,

@@ -50,7 +50,6 @@ pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
     found.0
 }
 
-/// The metrics of an update.
 pub(super) fn update_metrics(update: &StepUpdate, update_seconds: f64, step_seconds: f64) -> BTreeMap<String, f64> {
     let mut found = MetricMap::default();
     let StepUpdate { statistics, applied, learning_rate, .. } = *update;

@@ -51,7 +51,6 @@ const SCREENS: [&dyn ScreenParts; 7] = [
     &In { definition: &eval::actions::SCREEN, of: |model| &model.eval, split: |model| (&mut model.eval, &mut model.shared) },
 ];
 
-/// The parts of a screen.
 pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
     SCREENS[screen as usize]
 }
@@ -281,7 +280,6 @@ impl Model {
         self.actions_here().into_iter().chain(elsewhere).map(entry).collect()
     }
 
-    /// Compare passes of evals.
     pub fn compare(&mut self, passes: Vec<EvalId>) -> Vec<Command> {
         eval::show(&mut self.eval, &mut self.shared, passes)
     }

@@ -17,7 +17,6 @@ const CONDITIONS_KEPT: usize = 240;
 /// How much of a log's end is read for its latest events.
 const TAIL_BYTES: u64 = 1 << 20;
 
-/// A followed run.
 #[derive(Debug)]
 pub struct FollowedRun {
     path: PathBuf,

@@ -102,12 +102,10 @@ impl Given {
         self.folder.as_ref().map(|folder| folder.join("config.toml"))
     }
 
-    /// Where the keymap is.
     pub fn keymap_file(&self) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join("keys.toml"))
     }
 
-    /// Where themes are.
     pub fn themes_folder(&self) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join("themes"))
     }

@@ -68,7 +68,6 @@ impl Popup {
         row.inspect(|row| palette.go_to(*row)).is_some()
     }
 
-    /// The wheel.
     pub fn wheel(&mut self, event: MouseEvent) {
         let rows = match event.kind {
             MouseEventKind::ScrollDown => 3,

@@ -63,7 +63,6 @@ pub struct Shared {
     pub draft: Draft,
     /// Unsaved texts of earlier sessions, and the files of those of this one.
     pub drafts: Drafts,
-    /// Where runs are.
     pub places: RunFolders,
     /// The runs there are.
     pub runs: RunList,

@@ -49,7 +49,6 @@ pub struct Answer {
     pub(super) result: Value,
 }
 
-/// One line of answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct AnswerLine {
     pub(super) v: u64,

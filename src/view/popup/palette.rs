@@ -41,7 +41,6 @@ pub struct PaletteEntry {
     pub key: String,
 }
 
-/// The palette.
 #[derive(Debug, Default)]
 pub struct Palette {
     field: Field,

@@ -38,7 +38,6 @@ pub struct Chart<'a> {
     pub cursor: Option<u64>,
 }
 
-/// One curve.
 #[derive(Debug)]
 pub struct Curve<'a> {
     /// In the legend.

@@ -18,7 +18,6 @@ use ratatui::layout::{Margin, Position};
 
 type Action = screen::Action<Eval>;
 
-/// The screen.
 pub const SCREEN: Definition<Eval> = Definition {
     title: "Eval",
     help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",

@@ -21,7 +21,6 @@ const LOOK_SECONDS: u64 = 5;
 
 type Action = screen::Action<Launch>;
 
-/// The screen.
 pub const SCREEN: Definition<Launch> = Definition {
     title: "Launch",
     help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \

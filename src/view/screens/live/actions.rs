@@ -15,7 +15,6 @@ use crate::view::shared::Shared;
 
 type Action = screen::Action<Live>;
 
-/// The screen.
 pub const SCREEN: Definition<Live> = Definition {
     title: "Live",
     help: "A run in progress: curves, the groups of a step with their completions, alerts, and controls. Letters below the chart: e eval, c checkpoint, \

@@ -21,7 +21,6 @@ use crate::view::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Prompts>;
 
-/// The screen.
 pub const SCREEN: Definition<Prompts> = Definition {
     title: "Prompts",
     help: "Prompt sets: every row, and the selected row exactly as the model sees it.",

@@ -59,7 +59,6 @@ pub enum Said {
 }
 
 impl Editing {
-    /// What it is, for its draft.
     pub(super) fn target(&self) -> DraftTarget {
         let origin = |set: PromptSet| {
             let row = || self.row.as_ref().map(|row| (row.id.clone(), row.fields.clone()));

@@ -18,7 +18,6 @@ const LOOK_MS: u64 = 2_000;
 
 type Action = screen::Action<Runs>;
 
-/// The screen.
 pub const SCREEN: Definition<Runs> = Definition {
     title: "Runs",
     help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, open, compare, export.",

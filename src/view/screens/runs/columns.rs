@@ -7,7 +7,6 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::sparkline::sparkline;
 
-/// A column.
 pub(super) struct Column {
     pub(super) title: String,
     /// What it is sorted by.
@@ -28,7 +27,6 @@ pub(super) struct Look<'a> {
 /// Fields by which `<` and `>` sort, in the order of their columns.
 pub(super) const SORTED: [&str; 10] = ["status", "run", "task", "model", "step", "reward", "valid", "created", "tags", "name"];
 
-/// What a run is sorted by.
 pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Field> {
     match field {
         "valid" => row.valid().map(Field::Number),

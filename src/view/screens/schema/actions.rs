@@ -23,7 +23,6 @@ const PAGE_ROWS: usize = 11;
 
 type Action = screen::Action<Schema>;
 
-/// The screen.
 pub const SCREEN: Definition<Schema> = Definition {
     title: "Schema",
     help: "JSON Schema of a correct answer. Samples are re-scored as you type; enter edits, esc leaves.",

@@ -17,7 +17,6 @@ use crate::view::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Scores>;
 
-/// The screen.
 pub const SCREEN: Definition<Scores> = Definition {
     title: "Scores",
     help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \

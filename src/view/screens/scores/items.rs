@@ -67,7 +67,6 @@ pub struct Written {
     pub is_apart: bool,
 }
 
-/// The rows of an open task.
 pub fn rows_of(open: &OpenTask) -> Rows {
     let mut found = Rows::new();
     for row in open.rows.values().flatten().flatten() {

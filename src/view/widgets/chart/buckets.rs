@@ -81,7 +81,6 @@ pub(super) fn step_at(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     steps.0.saturating_add((column as f64 * each).round() as u64).min(steps.1)
 }
 
-/// The last step of a column.
 fn last_step_of(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     let each = steps.1.saturating_sub(steps.0) as f64 / columns.saturating_sub(1).max(1) as f64;
     let next = (column as f64 + 0.5) * each;
