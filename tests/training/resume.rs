@@ -119,8 +119,8 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     let whole = create(&folder.path().join("whole"), &[]);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
-    for kill_at in ["base on 8 test", "step   3/", "step 3 on 6 eval", "step 6 on 6 eval"] {
-        let run = create(&folder.path().join(kill_at.replace([' ', '/'], "-")), &[]);
+    for kill_at in ["eval on test (base)", "step 3/", "step 3: eval on eval", "step 6: eval on eval"] {
+        let run = create(&folder.path().join(kill_at.replace([' ', '/', ':'], "-")), &[]);
         kill_when(&run, kill_at);
         let before = list_checkpoints(run.path()).unwrap();
         assert!(before.iter().all(|step| *step <= 6), "{before:?}");
