@@ -198,8 +198,8 @@ fn terminal(logout: &LogoutPolicy) -> Terminal {
 #[cfg(feature = "view")]
 fn view() -> ViewFound {
     use crate::view::appearance::Appearance;
-    use crate::view::options::Given;
-    let given = Given::look();
+    use crate::view::options::AppearanceInput;
+    let given = AppearanceInput::detect();
     let looks = Appearance::load(&given);
     let asks = Appearance::asks_for_ground(&given);
     let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });

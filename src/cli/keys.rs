@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::{Failure, Outcome, print, print_json};
 use crate::report::text_table;
-use crate::view::action::{ActionInfo, Place};
+use crate::view::action::{ActionInfo, Scope};
 use crate::view::app;
 use crate::view::appearance::Appearance;
 use crate::view::keymap::Keymap;
 use crate::view::keymap_file::{self, KeymapRead};
-use crate::view::options::Given;
+use crate::view::options::AppearanceInput;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     match &arguments.check {
         Some(file) => check(file, arguments.json),
         None => {
-            let keymap = Appearance::load(&Given::look()).keymap;
+            let keymap = Appearance::load(&AppearanceInput::detect()).keymap;
             if arguments.json { print_json(&format!("{:#}\n", document(&keymap))) } else { print(&table(&keymap)) }
         }
     }
@@ -53,18 +53,18 @@ fn keys(keymap: &Keymap, action: &ActionInfo) -> Vec<String> {
 }
 
 /// Where an action works, in words.
-pub(super) fn place(place: Place) -> String {
-    match place {
-        Place::Everywhere => "everywhere".to_owned(),
-        Place::On(screen) => app::screen(screen).title().to_owned(),
-        Place::In(screen, pane) => format!("{}, {pane}", app::screen(screen).title()),
+pub(super) fn scope_text(scope: Scope) -> String {
+    match scope {
+        Scope::Global => "everywhere".to_owned(),
+        Scope::Screen(screen) => app::screen(screen).title().to_owned(),
+        Scope::Pane(screen, pane) => format!("{}, {pane}", app::screen(screen).title()),
     }
 }
 
 fn document(keymap: &Keymap) -> Value {
     let actions = app::actions().map(|action| {
         let changed = keymap.is_changed(action.id);
-        json!({"id": action.id, "title": action.title, "keys": keys(keymap, action), "default_keys": action.keys, "where": place(action.place), "changed": changed})
+        json!({"id": action.id, "title": action.title, "keys": keys(keymap, action), "default_keys": action.keys, "where": scope_text(action.scope), "changed": changed})
     });
     json!({"actions": actions.collect::<Vec<_>>()})
 }
@@ -72,7 +72,7 @@ fn document(keymap: &Keymap) -> Value {
 fn table(keymap: &Keymap) -> String {
     let row = |action: &ActionInfo| {
         let mark = if keymap.is_changed(action.id) { "*" } else { "" };
-        vec![format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), place(action.place), action.title.to_owned()]
+        vec![format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), scope_text(action.scope), action.title.to_owned()]
     };
     text_table(&app::actions().map(row).collect::<Vec<_>>(), "l")
 }

@@ -57,7 +57,7 @@ fn actions() -> Roff {
     roff.text([roman("Keys of the program; a keymap file changes them, and "), bold("grpo-tui keys"), roman(" shows those in effect.")]);
     let mut last = None;
     for action in crate::view::app::actions() {
-        let place = super::keys::place(action.place);
+        let place = super::keys::scope_text(action.scope);
         if last.as_ref() != Some(&place) {
             roff.control("SS", [place.as_str()]);
             last = Some(place);

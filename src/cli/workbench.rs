@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::{Failure, Outcome, print};
 use crate::run::RunFolders;
 use crate::view::appearance::Appearance;
-use crate::view::options::Given;
+use crate::view::options::AppearanceInput;
 use crate::view::terminal_capability::ColourDepth;
 use crate::view::{self, Options, ViewExit};
 
@@ -40,13 +40,13 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// What the appearance is made of.
-    fn given(&self) -> Given {
-        Given {
+    fn appearance(&self) -> AppearanceInput {
+        AppearanceInput {
             theme: self.theme.clone(),
             colour: self.colour.as_deref().and_then(ColourDepth::from_name),
             ascii: self.ascii,
             low_bandwidth: self.low_bandwidth,
-            ..Given::look()
+            ..AppearanceInput::detect()
         }
     }
 }
@@ -112,5 +112,5 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
     let mut options = Options::at(here, places, data);
     options.shell = std::env::current_dir()?;
     options.task = is_task.then(|| options.here.display().to_string());
-    Ok(Appearance::options(options, arguments.given()))
+    Ok(Appearance::options(options, arguments.appearance()))
 }

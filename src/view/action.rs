@@ -1,4 +1,4 @@
-//! What is told of an action: its name, title, keys and place. Keys, help, hints, palette, manual and documentation come from it.
+//! What is told of an action: its name, title, keys and scope. Keys, help, hints, palette, manual and documentation come from it.
 
 use super::screens::Screen;
 
@@ -14,7 +14,7 @@ pub struct ActionInfo {
     /// The keys of the table; a keymap file may give others.
     pub keys: &'static [&'static str],
     /// Where it works.
-    pub place: Place,
+    pub scope: Scope,
     /// Other words for it, which find it in the palette before anything else.
     pub aliases: &'static [&'static str],
     /// Whether text is typed once it has begun. Where it cannot begin, the keys that follow must not be taken for commands.
@@ -23,10 +23,10 @@ pub struct ActionInfo {
 
 /// Where an action works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Scope {
     /// On every screen.
-    Everywhere,
-    On(Screen),
+    Global,
+    Screen(Screen),
     /// In one pane of a screen, while it has the focus.
-    In(Screen, &'static str),
+    Pane(Screen, &'static str),
 }

@@ -6,9 +6,9 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
-use super::action::{ActionInfo, Place};
+use super::action::{ActionInfo, Scope};
 use super::key_chord::Chord;
-use super::message::{Change, Command, Parts};
+use super::message::{Change, Command, UpdateTarget};
 use super::messages;
 use super::options::Options;
 use super::popup::{Confirm, Help, HelpRow, Page, Palette, PaletteEntry, Popup};
@@ -42,13 +42,17 @@ pub struct Model {
 
 /// All screens, in the order of their keys.
 const SCREENS: [&dyn ScreenParts; 7] = [
-    &In { definition: &runs::actions::SCREEN, of: |model| &model.runs, split: |model| (&mut model.runs, &mut model.shared) },
-    &In { definition: &schema::actions::SCREEN, of: |model| &model.schema, split: |model| (&mut model.schema, &mut model.shared) },
-    &In { definition: &prompts::actions::SCREEN, of: |model| &model.prompts, split: |model| (&mut model.prompts, &mut model.shared) },
-    &In { definition: &scores::actions::SCREEN, of: |model| &model.scores, split: |model| (&mut model.scores, &mut model.shared) },
-    &In { definition: &launch::actions::SCREEN, of: |model| &model.launch, split: |model| (&mut model.launch, &mut model.shared) },
-    &In { definition: &live::actions::SCREEN, of: |model| &model.live, split: |model| (&mut model.live, &mut model.shared) },
-    &In { definition: &eval::actions::SCREEN, of: |model| &model.eval, split: |model| (&mut model.eval, &mut model.shared) },
+    &ScreenEntry { definition: &runs::actions::SCREEN, of: |model| &model.runs, split: |model| (&mut model.runs, &mut model.shared) },
+    &ScreenEntry { definition: &schema::actions::SCREEN, of: |model| &model.schema, split: |model| (&mut model.schema, &mut model.shared) },
+    &ScreenEntry {
+        definition: &prompts::actions::SCREEN,
+        of: |model| &model.prompts,
+        split: |model| (&mut model.prompts, &mut model.shared),
+    },
+    &ScreenEntry { definition: &scores::actions::SCREEN, of: |model| &model.scores, split: |model| (&mut model.scores, &mut model.shared) },
+    &ScreenEntry { definition: &launch::actions::SCREEN, of: |model| &model.launch, split: |model| (&mut model.launch, &mut model.shared) },
+    &ScreenEntry { definition: &live::actions::SCREEN, of: |model| &model.live, split: |model| (&mut model.live, &mut model.shared) },
+    &ScreenEntry { definition: &eval::actions::SCREEN, of: |model| &model.eval, split: |model| (&mut model.eval, &mut model.shared) },
 ];
 
 pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
@@ -80,13 +84,13 @@ pub trait ScreenParts: Sync {
 }
 
 /// A definition with the place of its part in the model.
-struct In<X: 'static> {
+struct ScreenEntry<X: 'static> {
     definition: &'static Definition<X>,
     of: fn(&Model) -> &X,
     split: fn(&mut Model) -> (&mut X, &mut Shared),
 }
 
-impl<X: 'static> ScreenParts for In<X> {
+impl<X: 'static> ScreenParts for ScreenEntry<X> {
     fn title(&self) -> &'static str {
         self.definition.title
     }
@@ -170,7 +174,7 @@ impl<X: 'static> ScreenParts for In<X> {
     }
 }
 
-impl Parts for Model {
+impl UpdateTarget for Model {
     fn parts(&mut self, wanted: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)> {
         if TypeId::of::<()>() == wanted {
             // Work for no screen in particular: a unit takes no memory, so nothing is leaked.
@@ -209,20 +213,20 @@ impl Model {
 
     /// Whether the keys of an action count now, where the focus is.
     pub fn is_here(&self, action: &ActionInfo) -> bool {
-        match action.place {
-            Place::Everywhere => true,
-            Place::On(screen) => screen == self.shared.screen,
-            Place::In(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(self),
+        match action.scope {
+            Scope::Global => true,
+            Scope::Screen(screen) => screen == self.shared.screen,
+            Scope::Pane(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(self),
         }
     }
 
     /// What can be done here, the nearest first: pane, screen, everywhere.
     pub fn actions_here(&self) -> Vec<&'static ActionInfo> {
         let mut found: Vec<&'static ActionInfo> = actions().filter(|action| self.is_here(action)).collect();
-        found.sort_by_key(|action| match action.place {
-            Place::In(..) => 0,
-            Place::On(_) => 1,
-            Place::Everywhere => 2,
+        found.sort_by_key(|action| match action.scope {
+            Scope::Pane(..) => 0,
+            Scope::Screen(_) => 1,
+            Scope::Global => 2,
         });
         found
     }
@@ -242,20 +246,20 @@ impl Model {
 
     /// Why an action cannot be done now.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
-        match action.place {
-            Place::Everywhere => None,
-            Place::On(of) | Place::In(of, _) => screen(of).blocked(self, action.id),
+        match action.scope {
+            Scope::Global => None,
+            Scope::Screen(of) | Scope::Pane(of, _) => screen(of).blocked(self, action.id),
         }
     }
 
     /// Do an action, whatever keeps it from being done.
     pub fn perform(&mut self, action: &ActionInfo) -> Vec<Command> {
-        match action.place {
-            Place::Everywhere => {
+        match action.scope {
+            Scope::Global => {
                 let found = GLOBAL.iter().find(|global| global.info.id == action.id);
                 found.map_or_else(Vec::new, |global| (global.perform)(self))
             }
-            Place::On(of) | Place::In(of, _) => screen(of).perform(self, action.id),
+            Scope::Screen(of) | Scope::Pane(of, _) => screen(of).perform(self, action.id),
         }
     }
 
@@ -265,14 +269,14 @@ impl Model {
             return Vec::new();
         }
         // Not where something would have to be begun first.
-        let can_be_gone_to = |action: &&ActionInfo| match action.place {
-            Place::In(of, pane) => screen(of).panes().contains(&pane),
+        let can_be_gone_to = |action: &&ActionInfo| match action.scope {
+            Scope::Pane(of, pane) => screen(of).panes().contains(&pane),
             _ => true,
         };
         let elsewhere = actions().filter(|action| !self.is_here(action)).filter(can_be_gone_to);
         let entry = |info: &'static ActionInfo| {
-            let screen = match info.place {
-                Place::On(of) | Place::In(of, _) if of != self.shared.screen => Some(screen(of).title()),
+            let screen = match info.scope {
+                Scope::Screen(of) | Scope::Pane(of, _) if of != self.shared.screen => Some(screen(of).title()),
                 _ => None,
             };
             PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key: self.shared.keymap.shown(info) }
@@ -319,7 +323,7 @@ impl Global {
         aliases: &'static [&'static str],
         perform: fn(&mut Model) -> Vec<Command>,
     ) -> Self {
-        Self { info: ActionInfo { id, title, hint, keys, place: Place::Everywhere, aliases, asks: false }, perform }
+        Self { info: ActionInfo { id, title, hint, keys, scope: Scope::Global, aliases, asks: false }, perform }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::app::Model;
 use super::keymap::Keymap;
-use super::options::{Given, Options};
+use super::options::{AppearanceInput, Options};
 use super::settings::{Notifications, Settings};
 use super::terminal_capability::{ColourDepth, Ground};
 use super::theme::Theme;
@@ -40,7 +40,7 @@ pub struct Appearance {
 
 impl Appearance {
     /// The appearance as the files stand.
-    pub fn load(given: &Given) -> Self {
+    pub fn load(given: &AppearanceInput) -> Self {
         let (mut notes, mut files) = (Vec::new(), Vec::new());
         let mut open = |path: Option<PathBuf>, notes: &mut Vec<String>| {
             let path = path?;
@@ -79,7 +79,7 @@ impl Appearance {
     }
 
     /// Whether the theme hangs on the terminal's ground, which only the terminal knows.
-    pub fn asks_for_ground(given: &Given) -> bool {
+    pub fn asks_for_ground(given: &AppearanceInput) -> bool {
         let file = given.config_file().and_then(|path| UserFile::read(&path).ok().flatten());
         let settings = file.map_or_else(Settings::default, |file| settings::read(&file).0);
         let depth = given.colour.or(settings.colour).unwrap_or(given.capability.depth);
@@ -89,10 +89,10 @@ impl Appearance {
 
     /// The options with the appearance of a terminal and a user.
     #[must_use]
-    pub fn options(options: Options, given: Given) -> Options {
+    pub fn options(options: Options, given: AppearanceInput) -> Options {
         let Self { theme, keymap, low_bandwidth, notifications, mouse, notes, .. } = Self::load(&given);
         let remote = given.capability.remote;
-        Options { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, given, ..options }
+        Options { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, appearance: given, ..options }
     }
 
     /// Let the model look like this. What is wrong is told.
@@ -109,7 +109,7 @@ impl Appearance {
 }
 
 /// As the user says, else as the environment does; over a slow link not in colours of 24 bits, which take up to 19 bytes each.
-fn depth(given: &Given, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
+fn depth(given: &AppearanceInput, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
     match given.colour.or(settings.colour) {
         Some(depth) => depth,
         None if low_bandwidth && given.capability.depth == ColourDepth::TrueColour => ColourDepth::Colours256,
@@ -117,7 +117,7 @@ fn depth(given: &Given, settings: &Settings, low_bandwidth: bool) -> ColourDepth
     }
 }
 
-fn theme_name(given: &Given, settings: &Settings, depth: ColourDepth) -> String {
+fn theme_name(given: &AppearanceInput, settings: &Settings, depth: ColourDepth) -> String {
     if depth == ColourDepth::None {
         return "monochrome".to_owned();
     }
@@ -132,7 +132,7 @@ fn theme_name(given: &Given, settings: &Settings, depth: ColourDepth) -> String 
 ///
 /// # Errors
 /// Where the system gives no thread.
-pub(super) fn watch(given: Given, tell: impl Fn(Appearance) -> bool + Send + 'static) -> std::io::Result<()> {
+pub(super) fn watch(given: AppearanceInput, tell: impl Fn(Appearance) -> bool + Send + 'static) -> std::io::Result<()> {
     let Some(folder) = given.folder.clone() else { return Ok(()) };
     // As they are now: a file may change before the thread is on its way.
     let mut seen = stamps(&folder);
@@ -171,10 +171,10 @@ mod tests {
 
     #[test]
     fn the_command_line_stands_above_the_file_and_the_file_above_the_terminal() {
-        let check = |config: &str, change: fn(&mut Given), theme: &str, depth, ascii, low| {
+        let check = |config: &str, change: fn(&mut AppearanceInput), theme: &str, depth, ascii, low| {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join("config.toml"), config).unwrap();
-            let mut given = Given { folder: Some(folder.path().to_owned()), ..Given::nothing() };
+            let mut given = AppearanceInput { folder: Some(folder.path().to_owned()), ..AppearanceInput::nothing() };
             change(&mut given);
             let found = Appearance::load(&given);
             assert_eq!(found.notes, [""; 0]);
@@ -199,7 +199,7 @@ mod tests {
     fn files_that_are_wrong_are_named_and_files_that_change_are_seen() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("themes")).unwrap();
-        let given = Given { folder: Some(folder.path().to_owned()), ..Given::nothing() };
+        let given = AppearanceInput { folder: Some(folder.path().to_owned()), ..AppearanceInput::nothing() };
         let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
         let empty = stamps(folder.path());
         write("config.toml", "theme = \"mine\"\ntheem = 1");

@@ -42,7 +42,7 @@ pub struct FollowedRun {
 
 /// News of a followed run that the user should hear of, whatever is in front.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct RunNotice {
     pub(super) level: Level,
     pub(super) title: String,
     pub(super) text: String,
@@ -112,7 +112,7 @@ impl FollowedRun {
         self.forget_old();
     }
 
-    pub(super) fn take(&mut self, news: RunNews, now_ms: u64) -> Vec<Told> {
+    pub(super) fn take(&mut self, news: RunNews, now_ms: u64) -> Vec<RunNotice> {
         let before = self.status();
         match news {
             RunNews::Opened(history) => {
@@ -150,7 +150,7 @@ impl FollowedRun {
                 Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
                 _ => Level::Done,
             };
-            return vec![Told { level, title: format!("{} is {}", self.id(), now.name()), text: cause, urgent: true }];
+            return vec![RunNotice { level, title: format!("{} is {}", self.id(), now.name()), text: cause, urgent: true }];
         }
         Vec::new()
     }
@@ -172,11 +172,11 @@ impl FollowedRun {
         self.conditions.drain(..self.conditions.len().saturating_sub(CONDITIONS_KEPT));
     }
 
-    fn alert(&self, event: &Event) -> Option<Told> {
+    fn alert(&self, event: &Event) -> Option<RunNotice> {
         match &event.body {
             EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
                 let level = if alert.level == "error" { Level::Complaint } else { Level::Warning };
-                Some(Told { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone(), urgent: false })
+                Some(RunNotice { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone(), urgent: false })
             }
             _ => None,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crossterm::event::{KeyCode, KeyModifiers};
 
-use super::action::{ActionInfo, Place};
+use super::action::{ActionInfo, Scope};
 use super::app::actions;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
@@ -60,7 +60,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
     }
     for (chord, actions) in by_chord {
         for (index, one) in actions.iter().enumerate() {
-            for other in actions[index + 1..].iter().filter(|other| meet(one.place, other.place) && !is_meant(keymap, one, other)) {
+            for other in actions[index + 1..].iter().filter(|other| meet(one.scope, other.scope) && !is_meant(keymap, one, other)) {
                 let sentence = format!("`{chord}` is bound to both `{}` and `{}`", one.id, other.id);
                 found.push(Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] });
             }
@@ -71,12 +71,12 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
 }
 
 /// Whether both could be meant at once. A pane's own key may stand before its screen's: the focus shows which is meant.
-fn meet(one: Place, other: Place) -> bool {
+fn meet(one: Scope, other: Scope) -> bool {
     match (one, other) {
-        (Place::In(screen, pane), Place::In(other_screen, other_pane)) => screen == other_screen && pane == other_pane,
-        (Place::On(screen), Place::On(other_screen)) => screen == other_screen,
-        (Place::In(..), Place::On(_)) | (Place::On(_), Place::In(..)) => false,
-        (Place::Everywhere, _) | (_, Place::Everywhere) => true,
+        (Scope::Pane(screen, pane), Scope::Pane(other_screen, other_pane)) => screen == other_screen && pane == other_pane,
+        (Scope::Screen(screen), Scope::Screen(other_screen)) => screen == other_screen,
+        (Scope::Pane(..), Scope::Screen(_)) | (Scope::Screen(_), Scope::Pane(..)) => false,
+        (Scope::Global, _) | (_, Scope::Global) => true,
     }
 }
 
@@ -84,8 +84,8 @@ fn meet(one: Place, other: Place) -> bool {
 fn is_meant(keymap: &Keymap, one: &ActionInfo, other: &ActionInfo) -> bool {
     let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
     of_program
-        && (matches!(one.place, Place::In(..)) || matches!(other.place, Place::In(..)))
-        && (one.place == Place::Everywhere || other.place == Place::Everywhere)
+        && (matches!(one.scope, Scope::Pane(..)) || matches!(other.scope, Scope::Pane(..)))
+        && (one.scope == Scope::Global || other.scope == Scope::Global)
 }
 
 fn why_not(chord: Chord) -> Option<String> {

@@ -27,8 +27,8 @@ pub enum Message {
     /// Time passed; once a second.
     Tick,
     /// Work brought something.
-    Worked(Worked),
-    /// A watched run.
+    Work(WorkResult),
+    /// News of a followed run.
     Run(PathBuf, RunNews),
     /// An external editor ended; the file is to be read again.
     Edited(PathBuf),
@@ -36,7 +36,7 @@ pub enum Message {
     Quit,
 }
 
-/// What is new of a watched run.
+/// What is new of a followed run.
 #[derive(Debug)]
 pub enum RunNews {
     /// Its log as it stands now.
@@ -119,25 +119,25 @@ pub enum Change {
 }
 
 /// What belongs to one screen alone, or to none (`()`), and can be changed by an [`Update`].
-pub trait Part: Any {
+pub trait ScreenState: Any {
     /// What all screens share; always the same type, which this file need not know.
     type Shared: Any;
 }
 
 /// The model, as an [`Update`] sees it.
-pub trait Parts {
+pub trait UpdateTarget {
     /// The screen's own part of that type, and what all screens share.
     fn parts(&mut self, screen: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)>;
 }
 
-type Apply = dyn FnOnce(&mut dyn Parts) -> Vec<Command> + Send;
+type Apply = dyn FnOnce(&mut dyn UpdateTarget) -> Vec<Command> + Send;
 
 /// What a result of work, or the answer to a question, does to one screen and to what all screens share.
 pub struct Update(Box<Apply>);
 
 impl Update {
     /// An update of the screen whose own part is an `X`; of none where that is `()`.
-    pub fn new<X: Part>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+    pub fn new<X: ScreenState>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
         Self(Box::new(move |model| {
             let Some((screen, shared)) = model.parts(TypeId::of::<X>()) else { return Vec::new() };
             match (screen.downcast_mut::<X>(), shared.downcast_mut::<X::Shared>()) {
@@ -148,7 +148,7 @@ impl Update {
     }
 
     /// Do it.
-    pub fn apply(self, model: &mut dyn Parts) -> Vec<Command> {
+    pub fn apply(self, model: &mut dyn UpdateTarget) -> Vec<Command> {
         (self.0)(model)
     }
 }
@@ -171,7 +171,7 @@ pub struct Work {
 
 impl Work {
     /// Work that brings one result: `compute` runs beside the view, `apply` takes its result into the model.
-    pub fn once<X: Part, T: Send + 'static>(
+    pub fn once<X: ScreenState, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce() -> T + Send + 'static,
         apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
@@ -184,7 +184,7 @@ impl Work {
 
     /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin, and learns of it by the sender
     /// once it has begun.
-    pub fn latest<X: Part, T: Send + 'static>(
+    pub fn latest<X: ScreenState, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce(&Sender) -> T + Send + 'static,
         apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
@@ -209,7 +209,7 @@ impl std::fmt::Debug for Work {
 }
 
 /// A piece that work brought.
-pub struct Worked {
+pub struct WorkResult {
     /// The work's key.
     pub key: &'static str,
     /// Which work of that key.
@@ -218,9 +218,9 @@ pub struct Worked {
     pub apply: Option<Update>,
 }
 
-impl std::fmt::Debug for Worked {
+impl std::fmt::Debug for WorkResult {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Worked({} {})", self.key, self.generation)
+        write!(formatter, "WorkResult({} {})", self.key, self.generation)
     }
 }
 
@@ -281,7 +281,7 @@ impl Sender {
     }
 
     /// Hand over one piece. False where nobody wants it: then stop.
-    pub fn send<X: Part>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
+    pub fn send<X: ScreenState>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
         self.is_wanted() && (self.put)(Update::new(apply))
     }
 

@@ -18,7 +18,7 @@ pub struct Options {
     /// The folder of the shell that started the view.
     pub shell: PathBuf,
     /// Where runs are looked for and created.
-    pub places: RunFolders,
+    pub run_folders: RunFolders,
     /// Where drafts and copies of embedded tasks are kept: the user's data directory.
     pub data: PathBuf,
     /// The program, for commands that the view starts (`train --detach`, `eval`).
@@ -38,19 +38,19 @@ pub struct Options {
     /// Whether the mouse is taken.
     pub mouse: bool,
     /// What the appearance is made of: it is read again when the user's files change.
-    pub given: Given,
+    pub appearance: AppearanceInput,
     /// Sentences to show at the start, such as a keymap file that could not be read.
     pub notes: Vec<String>,
 }
 
 impl Options {
     /// Options for a folder, with everything else as it is without configuration. For tests and for the start.
-    pub fn at(here: PathBuf, places: RunFolders, data: PathBuf) -> Self {
+    pub fn at(here: PathBuf, run_folders: RunFolders, data: PathBuf) -> Self {
         Self {
             task: None,
             shell: here.clone(),
             here,
-            places,
+            run_folders,
             data,
             program: PathBuf::from("/proc/self/exe"),
             slots: None,
@@ -60,7 +60,7 @@ impl Options {
             remote: false,
             notifications: Notifications::default(),
             mouse: true,
-            given: Given::nothing(),
+            appearance: AppearanceInput::nothing(),
             notes: Vec::new(),
         }
     }
@@ -68,7 +68,7 @@ impl Options {
 
 /// What the appearance is made of, besides the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct AppearanceInput {
     /// The folder of the user's files; `None` where there is none.
     pub folder: Option<PathBuf>,
     /// What the terminal can do.
@@ -85,9 +85,9 @@ pub struct Given {
     pub low_bandwidth: bool,
 }
 
-impl Given {
+impl AppearanceInput {
     /// Of this process, with nothing on the command line.
-    pub fn look() -> Self {
+    pub fn detect() -> Self {
         Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
     }
 

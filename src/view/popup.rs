@@ -14,7 +14,7 @@ pub use help::{Help, HelpRow};
 pub use input::Ask;
 pub use palette::{Palette, PaletteEntry};
 pub use text::Page;
-pub use window::Outcome;
+pub use window::PopupOutcome;
 
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::Frame;
@@ -41,7 +41,7 @@ pub enum Popup {
 
 impl Popup {
     /// Take a key; `entries` is what a palette has to show.
-    pub fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> Outcome {
+    pub fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> PopupOutcome {
         match self {
             Self::Help(help) => help.key(event),
             Self::Palette(palette) => palette.key(entries, event),

@@ -10,7 +10,7 @@ use crate::task::Task;
 
 /// The draft of a task's schema.
 #[derive(Debug, Default)]
-pub struct Draft {
+pub struct SchemaDraft {
     /// As it stands in the editor.
     pub text: String,
     /// As on disk when it was read or saved.
@@ -37,7 +37,7 @@ pub struct Draft {
     pub seen: Option<(Option<SystemTime>, u64)>,
 }
 
-impl Draft {
+impl SchemaDraft {
     /// Whether the text differs from the file.
     pub fn is_changed(&self) -> bool {
         self.text != self.saved

@@ -4,7 +4,7 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
-use super::action::{ActionInfo, Place};
+use super::action::{ActionInfo, Scope};
 use super::message::{Change, Command};
 use super::shared::Shared;
 
@@ -26,10 +26,10 @@ impl<X> Action<X> {
         title: &'static str,
         hint: &'static str,
         keys: &'static [&'static str],
-        place: Place,
+        scope: Scope,
         perform: fn(&mut X, &mut Shared) -> Vec<Command>,
     ) -> Self {
-        Self { info: ActionInfo { id, title, hint, keys, place, aliases: &[], asks: false }, blocked: |_, _| None, perform }
+        Self { info: ActionInfo { id, title, hint, keys, scope, aliases: &[], asks: false }, blocked: |_, _| None, perform }
     }
 
     /// The same, found by other words too.

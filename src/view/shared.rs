@@ -7,20 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::action::ActionInfo;
 use super::drafts::files::Drafts;
-use super::followed_run::{FollowedRun, Told};
+use super::followed_run::{FollowedRun, RunNotice};
 use super::keymap::Keymap;
-use super::message::{Change, Command, Part, RunNews, Work};
+use super::message::{Change, Command, RunNews, ScreenState, Work};
 use super::messages::{Level, Notices};
 use super::options::Options;
 use super::popup::Popup;
-use super::schema_draft::Draft;
+use super::schema_draft::SchemaDraft;
 use super::screens::Screen;
 use super::task_files;
 use super::theme::Theme;
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::report::Listing;
-use crate::run::RunFolders;
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
@@ -60,16 +59,15 @@ pub struct Shared {
     /// Why there is no task, as a sentence.
     pub task_error: Option<String>,
     /// The schema as it stands in the editor, and the last scorer that it made.
-    pub draft: Draft,
+    pub draft: SchemaDraft,
     /// Unsaved texts of earlier sessions, and the files of those of this one.
     pub drafts: Drafts,
-    pub places: RunFolders,
     /// The runs there are.
     pub runs: RunList,
     /// What a new run would be made of, as the form of Launch stands.
     pub new_run: NewRun,
     /// Runs that are followed, by folder.
-    pub watched: BTreeMap<PathBuf, FollowedRun>,
+    pub followed: BTreeMap<PathBuf, FollowedRun>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
     /// Runs that are drawn beside the current one.
@@ -135,7 +133,7 @@ pub struct SampleCompletion {
     pub line: usize,
 }
 
-impl Part for () {
+impl ScreenState for () {
     type Shared = Shared;
 }
 
@@ -158,12 +156,11 @@ impl Shared {
             work: HashMap::new(),
             task: None,
             task_error: None,
-            draft: Draft::default(),
+            draft: SchemaDraft::default(),
             drafts: Drafts::default(),
-            places: options.places.clone(),
             runs: RunList::default(),
             new_run: NewRun::default(),
-            watched: BTreeMap::new(),
+            followed: BTreeMap::new(),
             current: None,
             overlay: Vec::new(),
             options,
@@ -201,7 +198,7 @@ impl Shared {
             return Vec::new();
         }
         self.runs.looked_ms = self.now_ms;
-        let (places, before, here) = (self.places.clone(), self.runs.listing.clone(), self.options.here.clone());
+        let (places, before, here) = (self.options.run_folders.clone(), self.runs.listing.clone(), self.options.here.clone());
         let first = !self.runs.listed;
         vec![Work::stream("runs", move |sender| {
             let mut told = Instant::now();
@@ -228,7 +225,7 @@ impl Shared {
 
     /// The run of the screens Live, Scores and Eval.
     pub fn current_run(&self) -> Option<&FollowedRun> {
-        self.watched.get(self.current.as_ref()?)
+        self.followed.get(self.current.as_ref()?)
     }
 
     /// The scorer of the schema as it stands in the editor; of its last good state where it does not parse now.
@@ -340,27 +337,27 @@ pub fn show_run(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
 }
 
 pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
-    if shared.watched.contains_key(&run) {
+    if shared.followed.contains_key(&run) {
         return Vec::new();
     }
-    shared.watched.insert(run.clone(), FollowedRun::new(run.clone()));
+    shared.followed.insert(run.clone(), FollowedRun::new(run.clone()));
     vec![Command::Watch(run)]
 }
 
 /// Follow no more what nobody looks at. A run that goes on is followed to its end, which is told.
 pub fn let_go(shared: &mut Shared) -> Vec<Command> {
-    let Shared { watched, current, overlay, .. } = shared;
+    let Shared { followed, current, overlay, .. } = shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
-    let over: Vec<PathBuf> = watched.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
-    watched.retain(|path, _| !over.contains(path));
+    let over: Vec<PathBuf> = followed.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
+    followed.retain(|path, _| !over.contains(path));
     over.into_iter().map(Command::Unwatch).collect()
 }
 
 /// Take what is new of a followed run.
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
-    let Some(watched) = shared.watched.get_mut(run) else { return Vec::new() };
+    let Some(followed) = shared.followed.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
-    for Told { level, title, text, urgent } in watched.take(news, shared.now_ms) {
+    for RunNotice { level, title, text, urgent } in followed.take(news, shared.now_ms) {
         let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
         shared.notices.tell(shared.now_ms, level, sentence);
         commands.push(Command::Notify { title, text, urgent });

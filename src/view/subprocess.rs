@@ -49,7 +49,7 @@ pub struct Call {
 
 /// A line that a running program wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum OutputLine {
     /// On stdout: a result, or a part of one.
     Result(String),
     /// On stderr: how it goes, or why it went wrong.
@@ -58,14 +58,14 @@ pub enum Said {
 
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct Exit {
     /// Whether its exit code was 0.
     pub success: bool,
     /// What it wrote on stderr, line by line, and not as progress that it wrote over.
     pub told: Vec<String>,
 }
 
-impl Ended {
+impl Exit {
     /// Why it failed, in its own last words.
     pub fn reason(&self) -> String {
         let from = self.told.iter().rposition(|line| line.starts_with("error")).unwrap_or(self.told.len().saturating_sub(1));
@@ -95,7 +95,7 @@ impl Call {
     pub fn json(&self) -> Result<serde_json::Value, String> {
         let mut document = String::new();
         let heard = &mut |said| {
-            if let Said::Result(line) = said {
+            if let OutputLine::Result(line) = said {
                 document.push_str(&line);
                 document.push('\n');
             }
@@ -111,7 +111,7 @@ impl Call {
     ///
     /// # Errors
     /// A sentence where the program could not be started.
-    pub fn run(&self, cancel: &CancelToken, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
+    pub fn run(&self, cancel: &CancelToken, heard: &mut dyn FnMut(OutputLine)) -> Result<Option<Exit>, String> {
         let mut command = self.command();
         // SAFETY: between fork and exec only one system call is made. However the view dies, the kernel ends the child.
         unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
@@ -129,7 +129,7 @@ impl Call {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn run_through(&self, heard: &mut dyn FnMut(Said)) -> Result<Ended, String> {
+    pub fn run_through(&self, heard: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
         let ended = self.hear(self.spawn(self.command())?, &CancelToken::default(), heard)?;
         ended.ok_or_else(|| format!("{} was cancelled", self.program.display()))
     }
@@ -147,13 +147,13 @@ impl Call {
             .map_err(|error| format!("{} in {}: {error}; check that the folder exists", self.program.display(), self.here.display()))
     }
 
-    fn hear(&self, mut child: Child, cancel: &CancelToken, heard: &mut dyn FnMut(Said)) -> Result<Option<Ended>, String> {
+    fn hear(&self, mut child: Child, cancel: &CancelToken, heard: &mut dyn FnMut(OutputLine)) -> Result<Option<Exit>, String> {
         let (tell, told) = channel();
         if let Some(output) = child.stdout.take() {
-            read_lines(output, tell.clone(), Said::Result);
+            read_lines(output, tell.clone(), OutputLine::Result);
         }
         if let Some(errors) = child.stderr.take() {
-            read_lines(errors, tell, Said::Progress);
+            read_lines(errors, tell, OutputLine::Progress);
         }
         let mut words = Vec::new();
         let timed_out = loop {
@@ -162,7 +162,7 @@ impl Call {
             }
             match told.recv_timeout(LOOK) {
                 Ok(said) => {
-                    if let Said::Progress(line) = &said
+                    if let OutputLine::Progress(line) = &said
                         && words.len() < MOST_TOLD
                     {
                         words.push(line.clone());
@@ -182,7 +182,7 @@ impl Call {
             list.retain(|other| *other != group);
         }
         let status = child.wait().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        Ok((!timed_out).then_some(Ended { success: status.success(), told: words }))
+        Ok((!timed_out).then_some(Exit { success: status.success(), told: words }))
     }
 }
 
@@ -211,7 +211,7 @@ pub(super) fn signal_children(signal: Signal) {
 }
 
 /// Lines are handed on until the other end is closed.
-fn read_lines(from: impl Read + Send + 'static, tell: Sender<Said>, kind: fn(String) -> Said) {
+fn read_lines(from: impl Read + Send + 'static, tell: Sender<OutputLine>, kind: fn(String) -> OutputLine) {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
@@ -247,7 +247,7 @@ mod tests {
             let mut heard = Vec::new();
             let ended = shell(script).run(&CancelToken::default(), &mut |said| heard.push(said)).unwrap().unwrap();
             let lines: Vec<&str> =
-                heard.iter().filter_map(|said| if let Said::Result(line) = said { Some(line.as_str()) } else { None }).collect();
+                heard.iter().filter_map(|said| if let OutputLine::Result(line) = said { Some(line.as_str()) } else { None }).collect();
             assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
             assert_eq!(ended.reason(), reason, "{script}");
         };
@@ -276,7 +276,7 @@ mod tests {
         // With all that it has started: a child that holds its output open would be waited for.
         let mut child = None;
         let outcome = shell("sleep 60 & echo $!; wait").run(&cancel, &mut |said| {
-            if let Said::Result(line) = said {
+            if let OutputLine::Result(line) = said {
                 child = line.parse::<i32>().ok();
                 stop.now();
             }

@@ -2,12 +2,12 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use super::action::{ActionInfo, Place};
+use super::action::{ActionInfo, Scope};
 use super::app::{self, Model};
 use super::draw::tab_at;
 use super::key_chord::Chord;
-use super::message::{Change, Command, Message, Worked};
-use super::popup::{Outcome, Popup, Refusal};
+use super::message::{Change, Command, Message, WorkResult};
+use super::popup::{Popup, PopupOutcome, Refusal};
 use super::screens::Screen;
 use super::shared::{self, Running};
 
@@ -48,7 +48,7 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
             Vec::new()
         }
         Message::Tick => vec![Command::Changed(Change::Second)],
-        Message::Worked(worked) => take_work(model, worked),
+        Message::Work(worked) => take_work(model, worked),
         Message::Run(run, news) => shared::apply_run_update(&mut model.shared, &run, news),
         Message::Edited(path) => vec![Command::Changed(Change::File(path))],
         Message::Quit => vec![Command::Quit],
@@ -115,11 +115,11 @@ fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
 
 /// Go to where an action works, and do it.
 fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
-    let mut commands = match action.place {
-        Place::On(screen) | Place::In(screen, _) if screen != model.shared.screen => go_to(model, screen),
+    let mut commands = match action.scope {
+        Scope::Screen(screen) | Scope::Pane(screen, _) if screen != model.shared.screen => go_to(model, screen),
         _ => Vec::new(),
     };
-    if let Place::In(screen, pane) = action.place
+    if let Scope::Pane(screen, pane) = action.scope
         && !model.is_here(action)
     {
         app::screen(screen).focus(model, pane);
@@ -141,13 +141,13 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     // The popup is taken out while it works; unless it is done it goes back.
     let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
     match popup.key(&entries, event) {
-        Outcome::Stay => {
+        PopupOutcome::Stay => {
             model.shared.popup = Some(popup);
             Vec::new()
         }
-        Outcome::Close => Vec::new(),
-        Outcome::Update(update) => update.apply(model),
-        Outcome::Perform(action) => perform_there(model, action),
+        PopupOutcome::Close => Vec::new(),
+        PopupOutcome::Update(update) => update.apply(model),
+        PopupOutcome::Perform(action) => perform_there(model, action),
     }
 }
 
@@ -190,7 +190,7 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     model.screen().mouse(model, event)
 }
 
-fn take_work(model: &mut Model, worked: Worked) -> Vec<Command> {
+fn take_work(model: &mut Model, worked: WorkResult) -> Vec<Command> {
     let newest = model.shared.work.get(worked.key).is_some_and(|running| running.generation == worked.generation);
     match worked.apply {
         Some(update) if newest => update.apply(model),

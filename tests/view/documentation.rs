@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use grpo_tui::view::action::Place;
+use grpo_tui::view::action::Scope;
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{app, settings, theme_file};
 
@@ -13,10 +13,10 @@ fn part(name: &str) -> String {
         "keys" => {
             let mut last = None;
             for action in app::actions() {
-                let place = match action.place {
-                    Place::Everywhere => "Global".to_owned(),
-                    Place::On(screen) => app::screen(screen).title().to_owned(),
-                    Place::In(screen, pane) => format!("{}, in the pane {pane}", app::screen(screen).title()),
+                let place = match action.scope {
+                    Scope::Global => "Global".to_owned(),
+                    Scope::Screen(screen) => app::screen(screen).title().to_owned(),
+                    Scope::Pane(screen, pane) => format!("{}, in the pane {pane}", app::screen(screen).title()),
                 };
                 if last.as_ref() != Some(&place) {
                     let _ = write!(text, "\n### {place}\n\n| keys | does | id |\n|---|---|---|\n");

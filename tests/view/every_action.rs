@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use grpo_tui::view::action::{ActionInfo, Place};
+use grpo_tui::view::action::{ActionInfo, Scope};
 use grpo_tui::view::key_chord::Chord;
 use grpo_tui::view::popup::Popup;
 use grpo_tui::view::{Command, Screen, app};
@@ -82,10 +82,10 @@ fn write_drafts(folder: &Path, task: &Path) {
 /// asked: what an action does then is its own.
 fn works(action: &ActionInfo, preparation: &str) -> bool {
     let mut stage = stage();
-    let (screen, pane) = match action.place {
-        Place::Everywhere => (Screen::Live, None),
-        Place::On(screen) => (screen, None),
-        Place::In(screen, pane) => (screen, Some(pane)),
+    let (screen, pane) = match action.scope {
+        Scope::Global => (Screen::Live, None),
+        Scope::Screen(screen) => (screen, None),
+        Scope::Pane(screen, pane) => (screen, Some(pane)),
     };
     stage.act(|_| vec![Command::GoTo(screen)]);
     if let Some(pane) = pane {
@@ -109,9 +109,9 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
 }
 
 fn check(place: Option<Screen>) {
-    let here = |action: &&ActionInfo| match action.place {
-        Place::Everywhere => place.is_none(),
-        Place::On(screen) | Place::In(screen, _) => place == Some(screen),
+    let here = |action: &&ActionInfo| match action.scope {
+        Scope::Global => place.is_none(),
+        Scope::Screen(screen) | Scope::Pane(screen, _) => place == Some(screen),
     };
     let actions: Vec<&ActionInfo> = app::actions().filter(here).filter(|action| !UNPREPARED.contains(&action.id)).collect();
     assert!(!actions.is_empty());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use grpo_tui::run::{RunFolders, RunState, State};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::message::{RunNews, Senders, Update, Worked};
+use grpo_tui::view::message::{RunNews, Senders, Update, WorkResult};
 use grpo_tui::view::{Command, Message, Model, Options, draw, start, update};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -115,7 +115,7 @@ impl Stage {
                     let sender = self.senders.begin(&work, move |apply| put.send(apply).is_ok());
                     (work.job)(&sender);
                     drop(sender);
-                    let worked = |apply| Message::Worked(Worked { key, generation, apply });
+                    let worked = |apply| Message::Work(WorkResult { key, generation, apply });
                     pieces.into_iter().map(|apply| worked(Some(apply))).chain([worked(None)]).collect()
                 }
                 Command::Watch(run) => news(&run).into_iter().map(|news| Message::Run(run.clone(), news)).collect(),

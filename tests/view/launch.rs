@@ -214,7 +214,7 @@ fn printed(stage: &mut Stage) -> String {
 fn the_printed_command_trains_what_the_form_does() {
     let mut stage = stage(120, 36);
     let with_runs = |stage: &Stage| {
-        format!("--runs {}", stage.model.shared.places.for_new_runs().display())
+        format!("--runs {}", stage.model.shared.options.run_folders.for_new_runs().display())
             .replace(&stage.folder.path().display().to_string(), "FOLDER")
     };
     let expected = format!("grpo-tui train invoice {} --detach", with_runs(&stage));
@@ -359,5 +359,5 @@ fn the_program_itself_answers() {
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
     assert!(stage.shows("run not started: `no/such-model` is neither a model"), "{}", stage.picture());
-    assert!(stage.model.shared.places.list().is_empty());
+    assert!(stage.model.shared.options.run_folders.list().is_empty());
 }

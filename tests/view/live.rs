@@ -158,7 +158,7 @@ fn other_runs_lie_over_the_chart() {
     stage.keys("space");
     assert!(stage.shows("[x]"), "{}", stage.picture());
     assert_eq!(stage.model.shared.overlay, std::slice::from_ref(&other));
-    assert!(stage.model.shared.watched.contains_key(&other));
+    assert!(stage.model.shared.followed.contains_key(&other));
     stage.keys("esc");
     assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.picture());
     stage.keys("v space esc");

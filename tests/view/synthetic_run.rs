@@ -154,7 +154,7 @@ fn stable(stage: &Stage, written: &Written) -> String {
 
 /// The clock of the run is that of this machine: the view looks at it when the last event came.
 fn look_now(stage: &mut Stage, written: &Written) {
-    let watched = stage.model.shared.watched.get(&written.path()).unwrap();
+    let watched = stage.model.shared.followed.get(&written.path()).unwrap();
     stage.now_ms = watched.history.last_ms.unwrap_or(0).max(watched.state.as_ref().map_or(0, |state| state.updated_ms));
     stage.send(Message::Tick);
 }
@@ -348,7 +348,7 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     written.tell(&mut stage);
     let notified = |stage: &Stage| stage.asked.iter().filter(|asked| asked.contains("Notify")).count();
     assert_eq!(notified(&stage), 1);
-    let watched = stage.model.shared.watched.get(&written.path()).unwrap();
+    let watched = stage.model.shared.followed.get(&written.path()).unwrap();
     assert_eq!(watched.log.len(), 500);
     assert!(watched.conditions.len() <= 240);
     let largest = watched.log.iter().filter_map(|event| match &event.body {
@@ -363,7 +363,7 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     stage.now_ms += 1;
     stage.send(Message::Run(written.path(), RunNews::Events(again)));
     assert_eq!(notified(&stage), 1);
-    assert_eq!(stage.model.shared.watched.get(&written.path()).unwrap().log.len(), 500);
+    assert_eq!(stage.model.shared.followed.get(&written.path()).unwrap().log.len(), 500);
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn steps_long_past_are_read_from_the_rollouts() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=70).for_each(|step| written.step(step));
     written.tell(&mut stage);
-    assert!(!stage.model.shared.watched.get(&written.path()).unwrap().history.groups.contains_key(&1));
+    assert!(!stage.model.shared.followed.get(&written.path()).unwrap().history.groups.contains_key(&1));
     stage.keys("home");
     let picture = stage.picture();
     for expected in ["groups of step 1 ", "p001", "zero variance", "Nordhaven", "wrong type", "prose"] {

@@ -1,6 +1,6 @@
 //! What is typed is text: where a text cannot be taken, or something else comes in between, its letters are no commands.
 
-use grpo_tui::view::action::Place;
+use grpo_tui::view::action::Scope;
 use grpo_tui::view::popup::Popup;
 use grpo_tui::view::{Command, Message, Screen, app, update};
 
@@ -24,10 +24,10 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     let mut refused = Vec::new();
     for action in app::actions().filter(|action| action.asks) {
         let mut stage = Stage::with(120, 36, |options| options.task = Some("/no/such/task".to_owned()));
-        if let Place::On(screen) | Place::In(screen, _) = action.place {
+        if let Scope::Screen(screen) | Scope::Pane(screen, _) = action.scope {
             stage.act(|_| vec![grpo_tui::view::Command::GoTo(screen)]);
         }
-        if let Place::In(screen, pane) = action.place {
+        if let Scope::Pane(screen, pane) = action.scope {
             app::screen(screen).focus(&mut stage.model, pane);
         }
         stage.keys(action.keys[0]);

@@ -10,7 +10,7 @@ use super::files::Offer;
 use super::{Drafted, due, unsaved, write};
 use crate::format::date_time;
 use crate::secrets::visible;
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::key_chord::Chord;
 use crate::view::message::Command;
 use crate::view::popup::{Confirm, Page, Popup};
@@ -21,25 +21,25 @@ use crate::view::theme::Theme;
 
 /// Restore the draft, or load the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[0], "Use other version", "use other", &["t", "alt-t"], Place::On(T::SCREEN), take::<T>)
+    Action::new(T::ACTIONS[0], "Use other version", "use other", &["t", "alt-t"], Scope::Screen(T::SCREEN), take::<T>)
         .also(&["restore draft"])
         .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
 /// Go on with the own text; a draft stays in its file.
 pub const fn keep_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[1], "Keep own version", "keep mine", &["o", "alt-o"], Place::On(T::SCREEN), keep::<T>)
+    Action::new(T::ACTIONS[1], "Keep own version", "keep mine", &["o", "alt-o"], Scope::Screen(T::SCREEN), keep::<T>)
         .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
 pub const fn discard_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[2], "Discard draft", "discard draft", &["X", "alt-x"], Place::On(T::SCREEN), discard::<T>).unless(
+    Action::new(T::ACTIONS[2], "Discard draft", "discard draft", &["X", "alt-x"], Scope::Screen(T::SCREEN), discard::<T>).unless(
         |screen, shared| (screen.on_disk(shared).is_some() || offer(screen, shared).is_none()).then(|| "no draft to discard".to_owned()),
     )
 }
 
 pub const fn difference_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[3], "Show diff", "diff", &["d", "alt-d"], Place::On(T::SCREEN), difference::<T>)
+    Action::new(T::ACTIONS[3], "Show diff", "diff", &["d", "alt-d"], Scope::Screen(T::SCREEN), difference::<T>)
         .also(&["diff", "changes"])
         .unless(|screen, shared| (!are_two(screen, shared) && unsaved(screen, shared).is_none()).then(|| "no unsaved changes".to_owned()))
 }

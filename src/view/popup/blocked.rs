@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::window::{Outcome, window};
+use super::window::{PopupOutcome, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
@@ -23,8 +23,8 @@ impl Refusal {
         Self { title, why }
     }
 
-    pub(super) fn key(&self, event: KeyEvent) -> Outcome {
-        if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { Outcome::Close } else { Outcome::Stay }
+    pub(super) fn key(&self, event: KeyEvent) -> PopupOutcome {
+        if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { PopupOutcome::Close } else { PopupOutcome::Stay }
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {

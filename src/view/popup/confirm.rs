@@ -6,8 +6,8 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::window::{Outcome, window};
-use crate::view::message::{Command, Part, Update};
+use super::window::{PopupOutcome, window};
+use crate::view::message::{Command, ScreenState, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
@@ -23,7 +23,7 @@ pub struct Confirm {
 
 impl Confirm {
     /// Ask; `yes` is the verb of the yes, such as `stop the run`.
-    pub fn new<X: Part>(
+    pub fn new<X: ScreenState>(
         title: impl Into<String>,
         text: impl Into<String>,
         yes: impl Into<String>,
@@ -34,7 +34,7 @@ impl Confirm {
 
     /// With something to do after a no.
     #[must_use]
-    pub fn otherwise<X: Part>(self, otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+    pub fn otherwise<X: ScreenState>(self, otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
         Self { otherwise: Some(Update::new(otherwise)), ..self }
     }
 
@@ -43,11 +43,11 @@ impl Confirm {
         self.title == title
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         match event.code {
-            KeyCode::Char('y' | 'Y') => self.then.take().map_or(Outcome::Close, Outcome::Update),
-            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self.otherwise.take().map_or(Outcome::Close, Outcome::Update),
-            _ => Outcome::Stay,
+            KeyCode::Char('y' | 'Y') => self.then.take().map_or(PopupOutcome::Close, PopupOutcome::Update),
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self.otherwise.take().map_or(PopupOutcome::Close, PopupOutcome::Update),
+            _ => PopupOutcome::Stay,
         }
     }
 

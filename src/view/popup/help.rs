@@ -7,8 +7,8 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::text::Page;
-use super::window::Outcome;
-use crate::view::action::{ActionInfo, Place};
+use super::window::PopupOutcome;
+use crate::view::action::{ActionInfo, Scope};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::wrapped;
@@ -51,7 +51,7 @@ impl Help {
         Self { page: Page::new(format!("Help: {title}"), lines) }
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         self.page.key(event)
     }
 
@@ -67,11 +67,11 @@ struct Group<'a> {
 
 /// The actions under their headings, in the order in which they come; the way to the other screens last.
 fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
-    let heading = |action: &ActionInfo| match action.place {
-        Place::In(_, pane) => format!("Pane: {pane}"),
-        Place::On(_) => "This screen".to_owned(),
-        Place::Everywhere if action.id.starts_with("screen.") => "Screens".to_owned(),
-        Place::Everywhere => "Global".to_owned(),
+    let heading = |action: &ActionInfo| match action.scope {
+        Scope::Pane(_, pane) => format!("Pane: {pane}"),
+        Scope::Screen(_) => "This screen".to_owned(),
+        Scope::Global if action.id.starts_with("screen.") => "Screens".to_owned(),
+        Scope::Global => "Global".to_owned(),
     };
     let mut found: Vec<Group<'a>> = Vec::new();
     for row in rows {

@@ -6,8 +6,8 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::window::{Outcome, window};
-use crate::view::message::{Command, Part, Update};
+use super::window::{PopupOutcome, window};
+use crate::view::message::{Command, ScreenState, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
@@ -27,7 +27,7 @@ pub struct Ask {
 
 impl Ask {
     /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes its place.
-    pub fn new<X: Part>(
+    pub fn new<X: ScreenState>(
         title: impl Into<String>,
         label: impl Into<String>,
         text: &str,
@@ -49,16 +49,16 @@ impl Ask {
         Self { check: Box::new(check), ..self }
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         match event.code {
-            KeyCode::Esc => return Outcome::Close,
+            KeyCode::Esc => return PopupOutcome::Close,
             KeyCode::Enter if (self.check)(self.field.text()).is_none() => {
                 let (then, text) = (self.then.take(), self.field.text().to_owned());
-                return then.map_or(Outcome::Close, |then| Outcome::Update(then(text)));
+                return then.map_or(PopupOutcome::Close, |then| PopupOutcome::Update(then(text)));
             }
             _ => self.field.key(event),
         };
-        Outcome::Stay
+        PopupOutcome::Stay
     }
 
     pub(super) fn paste(&mut self, text: &str) {

@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::window::{Outcome, place, window};
+use super::window::{PopupOutcome, place, window};
 use crate::view::action::ActionInfo;
 use crate::view::fuzzy;
 use crate::view::style_role::Role;
@@ -110,9 +110,9 @@ impl Palette {
         found
     }
 
-    pub(super) fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> PopupOutcome {
         match event.code {
-            KeyCode::Esc => return Outcome::Close,
+            KeyCode::Esc => return PopupOutcome::Close,
             KeyCode::Down => self.go(1),
             KeyCode::Up => self.go(-1),
             KeyCode::PageDown => self.go(10),
@@ -120,7 +120,7 @@ impl Palette {
             KeyCode::Enter => {
                 let found = self.found(entries);
                 let chosen = found.get(self.cursor.min(found.len().saturating_sub(1)));
-                return chosen.map_or(Outcome::Stay, |entry| Outcome::Perform(entry.info));
+                return chosen.map_or(PopupOutcome::Stay, |entry| PopupOutcome::Perform(entry.info));
             }
             _ => {
                 if self.field.key(event) {
@@ -130,7 +130,7 @@ impl Palette {
         }
         let last = self.found(entries).len().saturating_sub(1);
         self.cursor = self.cursor.min(last);
-        Outcome::Stay
+        PopupOutcome::Stay
     }
 
     pub(super) fn draw(&self, entries: &[PaletteEntry], theme: &Theme, frame: &mut Frame<'_>, area: Rect) {

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::window::{Outcome, window};
+use super::window::{PopupOutcome, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
@@ -31,9 +31,9 @@ impl Page {
         self.top = self.top.saturating_add_signed(rows as isize).min(last);
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> Outcome {
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         match event.code {
-            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => return Outcome::Close,
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => return PopupOutcome::Close,
             KeyCode::Down | KeyCode::Char('j') => self.scroll(1),
             KeyCode::Up | KeyCode::Char('k') => self.scroll(-1),
             KeyCode::PageDown | KeyCode::Char(' ') => self.scroll(10),
@@ -42,7 +42,7 @@ impl Page {
             KeyCode::End | KeyCode::Char('G') => self.top = self.lines.len().saturating_sub(1),
             _ => {}
         }
-        Outcome::Stay
+        PopupOutcome::Stay
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {

@@ -11,7 +11,7 @@ use crate::view::theme::Theme;
 
 /// What a key did to a popup.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum PopupOutcome {
     Stay,
     Close,
     /// It is answered, and this follows.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::report::{Asked, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
-use crate::view::message::{Command, Part, Work};
+use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
@@ -138,7 +138,7 @@ impl Default for Eval {
     }
 }
 
-impl Part for Eval {
+impl ScreenState for Eval {
     type Shared = Shared;
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
 use crate::plan::SignalReport;
 use crate::run::{DeviceChoice, RunFolders};
 use crate::task::Task;
-use crate::view::message::{Command, Part, Work};
+use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::{NewRun, Shared};
 use crate::view::task_files;
 use crate::view::theme::Theme;
@@ -109,7 +109,7 @@ impl Launch {
     }
 }
 
-impl Part for Launch {
+impl ScreenState for Launch {
     type Shared = Shared;
 }
 
@@ -130,7 +130,7 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     if launch.origin.as_ref().is_some_and(|origin| origin.of == asked) {
         return Vec::new();
     }
-    vec![find_origin(shared.places.clone(), asked)]
+    vec![find_origin(shared.options.run_folders.clone(), asked)]
 }
 
 /// Give a key a value; one that it has without the form is left to the layers below.
@@ -239,7 +239,7 @@ pub(super) fn read_train(_: &Launch, shared: &Shared) -> Vec<Command> {
 /// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
 pub(super) fn look_around(_: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    let (here, places) = (shared.options.here.clone(), shared.places.clone());
+    let (here, places) = (shared.options.here.clone(), shared.options.run_folders.clone());
     let read = move || context::LaunchContext {
         tasks: Task::known_names(&here),
         models: context::models(&open.task, &here, &places),

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use crate::score::Score;
 use crate::view::followed_run::FollowedRun;
-use crate::view::message::Part;
+use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -79,7 +79,7 @@ const LOG: &str = "log";
 /// Not among the panes that the tab key visits: it lies over the chart while runs are chosen.
 const OVERLAY: &str = "overlay";
 
-impl Part for Live {
+impl ScreenState for Live {
     type Shared = Shared;
 }
 

@@ -19,7 +19,7 @@ use crate::dataset::PromptRow;
 use crate::dataset::health::Health;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
-use crate::view::message::Part;
+use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
@@ -78,7 +78,7 @@ pub struct Prompts {
     wanted: Option<(PromptSet, usize)>,
 }
 
-impl Part for Prompts {
+impl ScreenState for Prompts {
     type Shared = Shared;
 }
 

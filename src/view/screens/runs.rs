@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, disk_use};
-use crate::view::message::{Command, Part, Work};
+use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
@@ -69,7 +69,7 @@ impl Default for Runs {
     }
 }
 
-impl Part for Runs {
+impl ScreenState for Runs {
     type Shared = Shared;
 }
 

@@ -9,7 +9,7 @@ mod side_panes;
 
 use crate::score::audit::Finding;
 use crate::score::{Accepted, Tier};
-use crate::view::message::Part;
+use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::list_cursor::Cursor;
@@ -63,7 +63,7 @@ impl Default for Schema {
     }
 }
 
-impl Part for Schema {
+impl ScreenState for Schema {
     type Shared = Shared;
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::score::{FailureClass, Tier};
-use crate::view::message::Part;
+use crate::view::message::ScreenState;
 use crate::view::shared::OpenTask;
 use crate::view::shared::Shared;
 use crate::view::subprocess::CancelToken;
@@ -141,7 +141,7 @@ const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
 
-impl Part for Scores {
+impl ScreenState for Scores {
     type Shared = Shared;
 }
 

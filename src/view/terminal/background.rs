@@ -12,7 +12,7 @@ const QUESTION: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";
 
 /// What the terminal said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Answer {
     /// The ground's colour.
     Ground(Ground),
     /// That it does not know.
@@ -22,9 +22,9 @@ pub(super) enum Said {
 }
 
 /// Ask, and wait at most `patience`. The terminal must be in raw mode, and nobody else reading.
-pub(super) fn ask(patience: Duration) -> Said {
+pub(super) fn ask(patience: Duration) -> Answer {
     if io::stdout().write_all(QUESTION).and_then(|()| io::stdout().flush()).is_err() {
-        return Said::Nothing;
+        return Answer::Nothing;
     }
     let deadline = Instant::now() + patience;
     let mut answer = Vec::new();
@@ -34,15 +34,15 @@ pub(super) fn ask(patience: Duration) -> Said {
         let mut asked = [PollFd::new(&input, PollFlags::IN)];
         let left = Timespec::try_from(left).unwrap_or_default();
         if left == Timespec::default() || !poll(&mut asked, Some(&left)).is_ok_and(|ready| ready > 0) {
-            return ground(&answer).map_or(Said::NotYet, Said::Ground);
+            return ground(&answer).map_or(Answer::NotYet, Answer::Ground);
         }
         let mut bytes = [0; 256];
         match rustix::io::read(&input, &mut bytes) {
             Ok(count) if count > 0 => answer.extend_from_slice(&bytes[..count]),
-            _ => return Said::Nothing,
+            _ => return Answer::Nothing,
         }
     }
-    ground(&answer).map_or(Said::Nothing, Said::Ground)
+    ground(&answer).map_or(Answer::Nothing, Answer::Ground)
 }
 
 /// Whether the terminal has said who it is (`ESC [ ? … c`), which it says last.

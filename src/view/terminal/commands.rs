@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::event_loop::{LAST_PICTURE, Told, View};
+use super::event_loop::{LAST_PICTURE, LoopEvent, View};
 use super::signals::Asked;
 use super::{editor, follow, guard, osc, panic};
 use crate::format::bytes;
 use crate::run::State;
-use crate::view::message::{Command, Message, Update, Work, Worked};
+use crate::view::message::{Command, Message, Update, Work, WorkResult};
 use crate::view::settings::Notifications;
 use crate::view::subprocess;
 
@@ -33,7 +33,8 @@ impl View {
                 Command::Watch(run) => {
                     let (tell, path) = (self.tell.clone(), run.clone());
                     // Gone, the loop has dropped what is followed.
-                    let following = follow::start(run.clone(), move |news| _ = tell.send(Told::Message(Message::Run(path.clone(), news))));
+                    let following =
+                        follow::start(run.clone(), move |news| _ = tell.send(LoopEvent::Message(Message::Run(path.clone(), news))));
                     self.followed.insert(run, following);
                 }
                 Command::Unwatch(run) => drop(self.followed.remove(&run)),
@@ -67,8 +68,8 @@ impl View {
         let (tell, done, data) = (self.tell.clone(), self.tell.clone(), self.model.shared.options.data.clone());
         let (key, generation) = (work.key, work.generation);
         let sender = self.senders.begin(&work, move |apply| {
-            let worked = Worked { key, generation, apply: Some(apply) };
-            tell.send(Told::Message(Message::Worked(worked))).is_ok()
+            let worked = WorkResult { key, generation, apply: Some(apply) };
+            tell.send(LoopEvent::Message(Message::Work(worked))).is_ok()
         });
         let job = work.job;
         let working = move || {
@@ -79,7 +80,7 @@ impl View {
                     Vec::new()
                 });
             }
-            _ = done.send(Told::Message(Message::Worked(Worked { key, generation, apply: None })));
+            _ = done.send(LoopEvent::Message(Message::Work(WorkResult { key, generation, apply: None })));
         };
         if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
             let text = format!("cannot start a thread for `{key}`: {error}");
@@ -87,14 +88,14 @@ impl View {
                 shared.complain(text);
                 Vec::new()
             });
-            let tell = |apply| _ = self.tell.send(Told::Message(Message::Worked(Worked { key, generation, apply })));
+            let tell = |apply| _ = self.tell.send(LoopEvent::Message(Message::Work(WorkResult { key, generation, apply })));
             tell(Some(apply));
             tell(None);
         }
     }
 
     fn copy(&mut self, text: &str) {
-        match osc::copy(text, &self.model.shared.options.given.capability) {
+        match osc::copy(text, &self.model.shared.options.appearance.capability) {
             Some(sequence) => {
                 self.besides.extend(sequence);
                 self.model.shared.say(format!("{} copied to clipboard", bytes(text.len() as u64)));
@@ -110,7 +111,7 @@ impl View {
         let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
         if self.bells.may(Instant::now(), &sentence, urgent) {
             match self.model.shared.options.notifications {
-                Notifications::All => self.besides.extend(osc::notify(title, text, &self.model.shared.options.given.capability)),
+                Notifications::All => self.besides.extend(osc::notify(title, text, &self.model.shared.options.appearance.capability)),
                 Notifications::Bell => self.besides.push(b'\x07'),
                 Notifications::None => {}
             }
@@ -159,7 +160,7 @@ impl View {
         match editor::command(&editor, &path, line).spawn() {
             Ok(mut child) => {
                 let tell = self.tell.clone();
-                std::thread::spawn(move || _ = tell.send(Told::Edited(path, child.wait())));
+                std::thread::spawn(move || _ = tell.send(LoopEvent::Edited(path, child.wait())));
             }
             Err(error) => self.take_back(path, Err(error)),
         }
@@ -185,7 +186,7 @@ impl View {
 
     /// Ids of runs that go on without the view.
     pub(super) fn live_runs(&self) -> Vec<String> {
-        let runs = self.model.shared.places.list().into_iter().take(LOOKED_AT);
+        let runs = self.model.shared.options.run_folders.list().into_iter().take(LOOKED_AT);
         let live = runs.filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));
         live.filter_map(|(path, _)| path.file_name().map(|name| name.to_string_lossy().into_owned())).collect()
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
-use super::background::{self, Said};
+use super::background::{self, Answer};
 use super::follow::Following;
 use super::frame::FrameRenderer;
 use super::frame_rate::{self, FrameScheduler};
@@ -56,7 +56,7 @@ pub struct ViewExit {
 }
 
 /// What the loop hears.
-pub(super) enum Told {
+pub(super) enum LoopEvent {
     Message(Message),
     Signal(Asked),
     /// The terminal is gone.
@@ -72,8 +72,8 @@ pub(super) enum Told {
 /// The model with everything that it acts on.
 pub(super) struct View {
     pub(super) model: Model,
-    pub(super) tell: UnboundedSender<Told>,
-    told: UnboundedReceiver<Told>,
+    pub(super) tell: UnboundedSender<LoopEvent>,
+    told: UnboundedReceiver<LoopEvent>,
     pub(super) input: Input,
     pub(super) writer: Writer,
     pub(super) pictures: FrameRenderer,
@@ -132,15 +132,15 @@ impl View {
         let (tell, told) = unbounded_channel();
         let sender = || tell.clone();
         let lost = sender();
-        hangup::watch(move || _ = lost.send(Told::Lost))?;
+        hangup::watch(move || _ = lost.send(LoopEvent::Lost))?;
         let asked = sender();
-        signals::listen(move |signal| asked.send(Told::Signal(signal)).is_ok())?;
+        signals::listen(move |signal| asked.send(LoopEvent::Signal(signal)).is_ok())?;
         let typed = sender();
-        let input = Input::start(late, move |message| typed.send(Told::Message(message)).is_ok())?;
+        let input = Input::start(late, move |message| typed.send(LoopEvent::Message(message)).is_ok())?;
         let written = sender();
-        let writer = Writer::start(io::stdout(), move || _ = written.send(Told::Written))?;
+        let writer = Writer::start(io::stdout(), move || _ = written.send(LoopEvent::Written))?;
         let looks = sender();
-        appearance::watch(options.given.clone(), move |looks_now| looks.send(Told::Looks(Box::new(looks_now))).is_ok())?;
+        appearance::watch(options.appearance.clone(), move |looks_now| looks.send(LoopEvent::Looks(Box::new(looks_now))).is_ok())?;
         Ok(Self {
             model: Model::new(options),
             tell,
@@ -175,7 +175,7 @@ impl View {
                 biased;
                 told = self.told.recv() => told,
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => None,
-                _ = tick.tick() => Some(Told::Message(Message::Tick)),
+                _ = tick.tick() => Some(LoopEvent::Message(Message::Tick)),
             };
             let Some(first) = first else { continue };
             self.take(first);
@@ -215,21 +215,21 @@ impl View {
         self.writer.write(bytes);
     }
 
-    fn take(&mut self, told: Told) {
+    fn take(&mut self, told: LoopEvent) {
         match told {
-            Told::Message(message) => self.message(message),
-            Told::Signal(asked) => self.signal(asked),
-            Told::Lost => {
+            LoopEvent::Message(message) => self.message(message),
+            LoopEvent::Signal(asked) => self.signal(asked),
+            LoopEvent::Lost => {
                 guard::restore_now();
                 self.leaving = Some(hangup::LOST);
             }
-            Told::Written if self.writer.has_failed() => {
+            LoopEvent::Written if self.writer.has_failed() => {
                 guard::restore_now();
                 self.leaving = Some(hangup::LOST);
             }
-            Told::Written => {}
-            Told::Edited(path, ended) => self.take_back(path, ended),
-            Told::Looks(looks) => {
+            LoopEvent::Written => {}
+            LoopEvent::Edited(path, ended) => self.take_back(path, ended),
+            LoopEvent::Looks(looks) => {
                 self.besides.extend_from_slice(guard::mouse(looks.mouse).as_bytes());
                 looks.apply(&mut self.model);
                 self.pace.changed(true);
@@ -270,15 +270,15 @@ impl View {
 
 /// Asks the terminal for its ground where the theme hangs on it; true where the answer may still come.
 fn look_at_ground(options: &mut Options) -> bool {
-    if !Appearance::asks_for_ground(&options.given) {
+    if !Appearance::asks_for_ground(&options.appearance) {
         return false;
     }
     let said = background::ask(if options.remote { GROUND_REMOTE } else { GROUND_LOCAL });
-    if let Said::Ground(ground) = said {
-        options.given.ground = Some(ground);
-        options.theme = Appearance::load(&options.given).theme;
+    if let Answer::Ground(ground) = said {
+        options.appearance.ground = Some(ground);
+        options.theme = Appearance::load(&options.appearance).theme;
     }
-    said == Said::NotYet
+    said == Answer::NotYet
 }
 
 /// Milliseconds since 1970.

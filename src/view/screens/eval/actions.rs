@@ -5,7 +5,7 @@ use super::{
     summary,
 };
 use crate::report::{Outcome, versus_html};
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::export;
 use crate::view::message::{Change, Command};
 use crate::view::screen::{self, Definition};
@@ -54,8 +54,8 @@ pub const SCREEN: Definition<Eval> = Definition {
     ..Definition::PLAIN
 };
 
-const HERE: Place = Place::On(Screen::Eval);
-const CHOOSING: Place = Place::In(Screen::Eval, CHOOSER);
+const HERE: Scope = Scope::Screen(Screen::Eval);
+const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
 
 /// The screen's part of the table.
 const ACTIONS: &[Action] = &[
@@ -63,7 +63,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.pick", "Toggle selection", "select", &["space"], CHOOSING, chooser::pick),
     Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare).unless(chooser::no_compare),
     Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
-    Action::new("eval.read", "Show answers", "read", &["enter"], Place::In(Screen::Eval, PROMPTS), |eval, _| {
+    Action::new("eval.read", "Show answers", "read", &["enter"], Scope::Pane(Screen::Eval, PROMPTS), |eval, _| {
         eval.pane = ANSWERS;
         eval.top = 0;
         Vec::new()

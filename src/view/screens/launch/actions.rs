@@ -8,7 +8,7 @@ use super::{
     refresh, rows, selected, set, start_run, stepped, value,
 };
 use crate::config::Kind;
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::message::{Change, Command, Work};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
@@ -40,8 +40,8 @@ pub const SCREEN: Definition<Launch> = Definition {
     ..Definition::PLAIN
 };
 
-const HERE: Place = Place::On(Screen::Launch);
-const IN_FORM: Place = Place::In(Screen::Launch, FORM);
+const HERE: Scope = Scope::Screen(Screen::Launch);
+const IN_FORM: Scope = Scope::Pane(Screen::Launch, FORM);
 
 const ACTIONS: &[Action] = &[
     Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open).unless(nothing_here),

@@ -11,7 +11,7 @@ use crate::view::message::{Command, Work};
 use crate::view::popup::{Confirm, Popup};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
-use crate::view::subprocess::{Call, CancelToken, Ended, Said, task_argument};
+use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
 pub(super) fn train_arguments(launch: &Launch, shared: &Shared) -> Option<Vec<String>> {
@@ -22,7 +22,7 @@ fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) ->
     let mut arguments = vec!["train".to_owned(), task];
     arguments.extend(launch.form.arguments());
     if with_runs {
-        arguments.extend(["--runs".to_owned(), shared.places.for_new_runs().display().to_string()]);
+        arguments.extend(["--runs".to_owned(), shared.options.run_folders.for_new_runs().display().to_string()]);
     }
     arguments
 }
@@ -40,7 +40,7 @@ pub(super) fn command_line(launch: &Launch, shared: &Shared) -> String {
     let options = &shared.options;
     let there =
         if options.shell == options.here { String::new() } else { format!("cd {} && ", quoted(&options.here.display().to_string())) };
-    let words = arguments(launch, shared, open.typed.clone(), shared.places.is_given()).into_iter().chain(launching(launch));
+    let words = arguments(launch, shared, open.typed.clone(), shared.options.run_folders.is_given()).into_iter().chain(launching(launch));
     let words: Vec<String> = words.map(|word| quoted(&word)).collect();
     format!("{there}grpo-tui {}", words.join(" "))
 }
@@ -89,7 +89,7 @@ fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
             let mut document = String::new();
             // A launch is never given up half way: the worker may be running already.
             let outcome = call.run_through(&mut |said| {
-                if let Said::Result(line) = said {
+                if let OutputLine::Result(line) = said {
                     document.push_str(&line);
                 }
             });
@@ -114,7 +114,7 @@ struct Begun {
     text: String,
 }
 
-fn started(outcome: Result<Ended, String>, document: &str) -> Result<Begun, String> {
+fn started(outcome: Result<Exit, String>, document: &str) -> Result<Begun, String> {
     let ended = outcome?;
     if !ended.success {
         return Err(ended.reason());
@@ -166,8 +166,8 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     vec![Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();
         let outcome = call.run(&cancel, &mut |said| match said {
-            Said::Result(line) => document.push_str(&line),
-            Said::Progress(line) => {
+            OutputLine::Result(line) => document.push_str(&line),
+            OutputLine::Progress(line) => {
                 sender.send(move |launch: &mut Launch, _| {
                     if let Some(asking) = &mut launch.asking {
                         asking.told = line;
@@ -200,7 +200,7 @@ fn call(launch: &Launch, shared: &Shared, samples: bool) -> Option<Call> {
     Some(Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments })
 }
 
-fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Option<Ended>, String>, document: &str) {
+fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Option<Exit>, String>, document: &str) {
     let failed = |reason: String| format!("forecast failed: {reason}");
     match (outcome, serde_json::from_str::<Forecast>(document)) {
         (Ok(None), _) => {}

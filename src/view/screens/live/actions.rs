@@ -4,7 +4,7 @@ use super::navigation::look;
 use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
 use super::{completion, curves, draw, navigation, overlay, rollouts};
 use crate::run::Verb;
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::followed_run::{FollowedRun, latest_events};
 use crate::view::message::{Change, Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
@@ -31,14 +31,14 @@ pub const SCREEN: Definition<Live> = Definition {
     ..Definition::PLAIN
 };
 
-const HERE: Place = Place::On(Screen::Live);
-const fn within(pane: &'static str) -> Place {
-    Place::In(Screen::Live, pane)
+const HERE: Scope = Scope::Screen(Screen::Live);
+const fn within(pane: &'static str) -> Scope {
+    Scope::Pane(Screen::Live, pane)
 }
 
 type Perform = fn(&mut Live, &mut Shared) -> Vec<Command>;
-const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static str], place: Place, perform: Perform) -> Action {
-    Action::new(id, title, "", keys, place, perform)
+const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static str], scope: Scope, perform: Perform) -> Action {
+    Action::new(id, title, "", keys, scope, perform)
 }
 
 /// The table.
@@ -250,7 +250,7 @@ fn changed(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command
                 move || latest_events(&path),
                 move |_: &mut Live, shared, events| {
                     // A run without a log yet has nothing older to tell.
-                    if let (Ok(events), Some(watched)) = (events, shared.watched.get_mut(&run)) {
+                    if let (Ok(events), Some(watched)) = (events, shared.followed.get_mut(&run)) {
                         watched.remember(events);
                     }
                     Vec::new()

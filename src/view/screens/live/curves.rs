@@ -103,7 +103,7 @@ pub(super) fn step_at(live: &Live, shared: &Shared, run: &FollowedRun, inside: R
 fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
     let view = &live.view;
     let others = shared.overlay.iter().filter(|path| *path != run.path());
-    let overlay: Vec<&FollowedRun> = others.filter_map(|path| shared.watched.get(path)).collect();
+    let overlay: Vec<&FollowedRun> = others.filter_map(|path| shared.followed.get(path)).collect();
     let last = overlay.iter().map(|other| other.history.last_step).fold(live.last(run), u64::max);
     let steps = view.steps(if view.width.is_some() { live.last(run) } else { last });
     let smoothing = view.weight();

@@ -7,7 +7,7 @@ use super::rows::arrange;
 use super::table_row::{Column, Entry, first_words, row};
 use super::{CHAT, EDITOR, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, layout, preview, row_editor, rows, save, table, token_count};
 use crate::task::PromptSet;
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
 use crate::view::message::{Change, Command};
@@ -41,10 +41,10 @@ pub const SCREEN: Definition<Prompts> = Definition {
     draw: draw::draw,
 };
 
-const HERE: Place = Place::On(Screen::Prompts);
-const IN_ROWS: Place = Place::In(Screen::Prompts, ROWS);
-const IN_HEALTH: Place = Place::In(Screen::Prompts, HEALTH);
-const IN_EDITOR: Place = Place::In(Screen::Prompts, EDITOR);
+const HERE: Scope = Scope::Screen(Screen::Prompts);
+const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
+const IN_HEALTH: Scope = Scope::Pane(Screen::Prompts, HEALTH);
+const IN_EDITOR: Scope = Scope::Pane(Screen::Prompts, EDITOR);
 
 /// Everything that can be done with prompts.
 const ACTIONS: &[Action] = &[

@@ -5,7 +5,7 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 use super::{DETAIL, LIST, Runs, columns, control, draw, export, measure, no_readable, no_run, under_cursor};
 use crate::report::{Entry, Report, RunsCompared, base_and_trained, unknown_field};
 use crate::run::{RunDirectory, Status, Verb};
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::message::{Change, Command, Work};
 use crate::view::popup::{Ask, Page, Popup};
 use crate::view::screen::{self, Definition};
@@ -42,7 +42,7 @@ pub const SCREEN: Definition<Runs> = Definition {
     ..Definition::PLAIN
 };
 
-const HERE: Place = Place::On(Screen::Runs);
+const HERE: Scope = Scope::Screen(Screen::Runs);
 
 /// Its part of the table.
 const ACTIONS: &[Action] = &[

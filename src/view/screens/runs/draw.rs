@@ -157,7 +157,7 @@ fn nothing(shared: &Shared) -> Vec<Line<'static>> {
         lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded sample run")]));
     }
     lines.push(Line::default());
-    let places = format!("Runs folder: {}", shared.places.described());
+    let places = format!("Runs folder: {}", shared.options.run_folders.described());
     lines.push(Line::styled(places, theme.style(Role::Faint)));
     lines
 }

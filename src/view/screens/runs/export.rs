@@ -126,7 +126,7 @@ pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
 /// Say what would be lost, then delete the run after a yes.
 pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(row) = runs.row(shared).cloned() else { return Vec::new() };
-    let (path, places) = (row.directory.path().to_owned(), shared.places.clone());
+    let (path, places) = (row.directory.path().to_owned(), shared.options.run_folders.clone());
     let (measured, asked) = (path.clone(), shared.keys);
     vec![Work::once(
         "runs.remove",
@@ -160,7 +160,7 @@ fn confirm_removal(shared: &mut Shared, row: &crate::report::RunRow, users: Vec<
         text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
     }
     shared.popup = Some(Popup::Confirm(Confirm::new("Delete run?", text, "delete", move |_: &mut Runs, shared| {
-        let places = shared.places.clone();
+        let places = shared.options.run_folders.clone();
         vec![Work::once(
             "runs.remove",
             move || {

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::file::{follow, show_text};
 use super::{EDITOR, PANES, Schema, draw, file, layout, score_preview, side_panes};
 use crate::score::Fault;
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
 use crate::view::message::{Change, Command};
@@ -41,8 +41,8 @@ pub const SCREEN: Definition<Schema> = Definition {
     draw: draw::draw,
 };
 
-const HERE: Place = Place::On(Screen::Schema);
-const IN_EDITOR: Place = Place::In(Screen::Schema, EDITOR);
+const HERE: Scope = Scope::Screen(Screen::Schema);
+const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
 
 /// Everything that can be done with the schema.
 const ACTIONS: &[Action] = &[

@@ -9,7 +9,7 @@ use crate::task::Task;
 use crate::view::drafts::files::{DraftFile, Location, Record};
 use crate::view::drafts::{self, Drafted};
 use crate::view::message::{Change, Command, Work};
-use crate::view::schema_draft::Draft;
+use crate::view::schema_draft::SchemaDraft;
 use crate::view::screens::Screen;
 use crate::view::shared::{self, Shared};
 use crate::view::task_files::{self, SaveError};
@@ -46,7 +46,7 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// The work that makes a scorer of the text as it stands.
-fn compile(draft: &Draft) -> Command {
+fn compile(draft: &SchemaDraft) -> Command {
     let (task, text) = (draft.base.clone(), draft.text.clone());
     Work::latest(
         "schema",
@@ -70,7 +70,7 @@ fn compile(draft: &Draft) -> Command {
     )
 }
 
-fn compile_saved(draft: &Draft) -> Command {
+fn compile_saved(draft: &SchemaDraft) -> Command {
     let (task, text) = (draft.base.clone(), draft.saved.clone());
     Work::latest(
         "schema.saved",

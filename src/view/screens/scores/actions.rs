@@ -6,7 +6,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 
 use super::items::Written;
 use super::{COMPLETION, LIST, SUMMARY, Scores, Source, arrange, draw, length, next_class, sampling, selected, source};
-use crate::view::action::Place;
+use crate::view::action::Scope;
 use crate::view::message::{Change, Command};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
@@ -42,10 +42,10 @@ fn is_typing(scores: &Scores) -> bool {
     scores.editor.is_some() || scores.filtering
 }
 
-const HERE: Place = Place::On(Screen::Scores);
+const HERE: Scope = Scope::Screen(Screen::Scores);
 
 const ACTIONS: &[Action] = &[
-    Action::new("scores.open", "Show completion", "", &["enter"], Place::In(Screen::Scores, LIST), |scores, _| {
+    Action::new("scores.open", "Show completion", "", &["enter"], Scope::Pane(Screen::Scores, LIST), |scores, _| {
         scores.pane = Some(COMPLETION);
         Vec::new()
     }),

@@ -7,7 +7,7 @@ use crate::run::Status;
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
-use crate::view::subprocess::{Call, CancelToken, Ended, Said, task_argument};
+use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Completions of one drawing.
@@ -92,7 +92,7 @@ pub(super) fn draw(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         &seed.to_string(),
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend(["--runs".to_owned(), shared.places.for_new_runs().display().to_string(), "--json".to_owned()]);
+    arguments.extend(["--runs".to_owned(), shared.options.run_folders.for_new_runs().display().to_string(), "--json".to_owned()]);
     // A worker keeps the model loaded for the next drawing, and gives its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());
@@ -118,15 +118,15 @@ pub(super) fn cancel(scores: &mut Scores) {
     }
 }
 
-fn heard(scores: &mut Scores, shared: &mut Shared, said: Said, from: &str) -> Vec<Command> {
+fn heard(scores: &mut Scores, shared: &mut Shared, said: OutputLine, from: &str) -> Vec<Command> {
     match said {
-        Said::Progress(line) => {
+        OutputLine::Progress(line) => {
             if let Some(drawing) = &mut scores.drawing {
                 drawing.told = line;
             }
             Vec::new()
         }
-        Said::Result(line) => {
+        OutputLine::Result(line) => {
             let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { return Vec::new() };
             let Some(text) = value["completion"].as_str() else { return Vec::new() };
             let prompt_id = value["prompt_id"].as_str().map(str::to_owned);
@@ -144,7 +144,7 @@ fn heard(scores: &mut Scores, shared: &mut Shared, said: Said, from: &str) -> Ve
     }
 }
 
-fn ended(scores: &mut Scores, shared: &mut Shared, outcome: Result<Option<Ended>, String>) -> Vec<Command> {
+fn ended(scores: &mut Scores, shared: &mut Shared, outcome: Result<Option<Exit>, String>) -> Vec<Command> {
     scores.drawing = None;
     let failure = match outcome {
         Ok(Some(ended)) if !ended.success => ended.reason(),
