@@ -32,7 +32,8 @@ def linked():
 def texts(package):
     folder = pathlib.Path(package["manifest_path"]).parent
     names = re.compile(r"(licen[sc]e|copying|notice|unlicense|copyright)([-._].*)?", re.IGNORECASE)
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and names.fullmatch(path.name)]
+    # Also deeper: C sources that a crate brings along have licences of their own.
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and names.fullmatch(path.name)]
     return [path.read_text(errors="replace").strip() for path in files]
 
 

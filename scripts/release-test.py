@@ -75,6 +75,7 @@ def opens(root):
         if b"Runs" in seen and not has_left:
             os.write(terminal, b"q")
             has_left = True
+    os.close(terminal)  # one that has not ended ends by that
     assert has_left, f"the workbench drew no frame: {seen[-400:]!r}"
     assert os.waitpid(child, 0)[1] == 0, f"the workbench failed: {seen[-400:]!r}"
 

@@ -145,7 +145,7 @@ fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Mea
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
 
-/// `train invoice` from base proof to final proof in a folder that is removed again, and this process's peak memory.
+/// `train invoice` from the base's test to the final one in a folder that is removed again, and this process's peak memory.
 fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{}", std::process::id()));
     let places = RunFolders::discover(Some(&folder), Path::new("/"));

@@ -16,7 +16,7 @@ use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
 
-/// Prompts that `--sample` draws groups for; all, if the task has fewer. At 32 a share's interval spans at most 33 points, at 64 at most 24.
+/// Prompts that `--sample` samples groups of; all, if the task has fewer. At 32 a share's interval spans at most 33 points, at 64 at most 24.
 const SAMPLED_PROMPTS: usize = 64;
 
 /// Prints the plan of a task and a configuration.

@@ -1,4 +1,4 @@
-//! What `eval` and `sample` draw from: models by name, their limits, and the prompts of a set or a file.
+//! What `eval` and `sample` sample from: models by name, their limits, and the prompts of a set or a file.
 
 use std::fs::File;
 use std::io::BufReader;

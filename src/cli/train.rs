@@ -1,4 +1,4 @@
-//! `grpo-tui train`: make a run and work on it, or go on with one.
+//! `grpo-tui train`: start a run, or resume one.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(ExitCode::from(ending.code))
 }
 
-/// One line, where runs go on: that they do, and how to find them.
+/// One line, where runs continue: that they do, and how to find them.
 fn farewell(ending: &ViewExit) {
     let text = match &ending.live[..] {
         [] => return,

@@ -17,7 +17,7 @@ pub struct DiskUse {
     pub events_bytes: u64,
     /// Full records of what was sampled.
     pub rollouts_bytes: u64,
-    /// Held-out passes.
+    /// Of `evals/`.
     pub evals_bytes: u64,
     pub checkpoints_bytes: u64,
     /// All of the folder.
@@ -100,7 +100,7 @@ fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
     }
 }
 
-/// Bytes of the passes that are still to come: over the eval set as often as the rest of the run asks for, and once over the proof set.
+/// Bytes of the evals that are still to come: of the eval set as often as the rest of the run asks for, and of the test set once.
 fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
     let of_set = |set: &str| {
         let passes: Vec<u64> = state.evals.values().filter(|eval| eval.set == set).map(|eval| bytes_below(&run.join(&eval.file))).collect();

@@ -1,4 +1,4 @@
-//! A disk without room: the run says so, holds where it is, and goes on when there is room again or somebody says so.
+//! A full disk: the run pauses where it is, says so, and resumes when there is space again or somebody asks it to.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::plan::free_disk_bytes;
 
 /// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
 const RESERVE_BYTES: usize = 256 * 1024;
-/// How often a held run looks at its disk.
+/// How often a run that waits looks at its disk.
 const LOOK: Duration = Duration::from_secs(1);
 /// After so long it tries again whatever the system says: a quota is not seen in a disk's free bytes.
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
@@ -28,12 +28,12 @@ pub struct DiskGuard {
     state: StateWriter,
 }
 
-/// How a hold ended.
+/// How a wait for space ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitOutcome {
     /// There is room now, or it is worth another try.
     Freed,
-    /// Somebody said to go on regardless.
+    /// Somebody asked to resume regardless.
     Resumed,
     /// The run should stop.
     Stop,
@@ -52,7 +52,7 @@ impl DiskGuard {
         free_disk_bytes(&self.run)
     }
 
-    /// Hold the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
+    /// Pauses the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
     /// what is wanted and what there is. `what` wants the room, as in "the checkpoint of step 4". `retry`: a write has failed already, so free bytes
     /// alone prove nothing. `told` is called once the run can say something on its disk again.
     pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> WaitOutcome {
@@ -67,7 +67,7 @@ impl DiskGuard {
             Some(free) => free >= needed_bytes.saturating_add(RESERVE_BYTES as u64) && (!retry || Some(free) > at_first),
             None => false,
         };
-        let held = loop {
+        let outcome = loop {
             if self.controls.stop_requested().is_some() {
                 break WaitOutcome::Stop;
             }
@@ -79,14 +79,14 @@ impl DiskGuard {
                 break WaitOutcome::Freed;
             }
         };
-        if held == WaitOutcome::Stop {
+        if outcome == WaitOutcome::Stop {
             // The reserve stays free for the last word.
-            return held;
+            return outcome;
         }
         self.controls.unblock();
         self.reserve_space();
         let _ = self.state.turn(before.status, before.cause);
-        held
+        outcome
     }
 
     /// The work has ended; nothing is set aside any more.

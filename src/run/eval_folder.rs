@@ -1,4 +1,4 @@
-//! The folder of an eval that was started on its own: its passes, the task as it was, the prompts where they are no set of the task, and the result.
+//! The folder of an eval that was started on its own: the answers of each target, the task as it was, the prompts where they are no set of the task, and the result.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use super::error::RunError;
 use super::evals::{EvalRecord, eval_file, write_evals};
 use super::lock::RunLock;
 
-/// What an eval writes at its end; before it is there, the eval goes on or has died.
+/// What an eval writes at its end; before it is there, the eval is active or has died.
 pub const RESULT_FILE: &str = "eval.json";
 
-/// Such a folder, while the eval writes it. Its lock is held meanwhile, as a run's: who looks whether the eval goes on asks [`RunLock::is_held`].
+/// Such a folder, while the eval writes it. Its lock is held meanwhile, as a run's: who looks whether the eval is active asks [`RunLock::is_held`].
 #[derive(Debug)]
 pub struct EvalFolder {
     path: PathBuf,
@@ -22,7 +22,7 @@ impl EvalFolder {
     /// Make the folder, or take one that is there, and put the task's files into it.
     ///
     /// # Errors
-    /// [`RunError::Taken`] where another eval has its result there, [`RunError::InUse`] where one goes on there, [`RunError::Io`] naming what could not
+    /// [`RunError::Taken`] where another eval has its result there, [`RunError::InUse`] where one is active there, [`RunError::Io`] naming what could not
     /// be written.
     pub fn create(path: &Path, task_files: &[(String, Vec<u8>)]) -> Result<Self, RunError> {
         if path.join(RESULT_FILE).exists() || path.join("run.toml").exists() {

@@ -1,4 +1,4 @@
-//! Held-out passes: one record a prompt, the summary E, and the paired comparison of two passes.
+//! Evals: one record a prompt, the summary, and the paired comparison of two evals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::durable::replace_file;
 use super::error::RunError;
 use crate::statistics::{mcnemar_exact, wilson, wilson_by_prompt};
 
-/// One completion of a held-out pass: a line of `evals/*.jsonl`.
+/// One completion of an eval: a line of `evals/*.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalRecord {

@@ -72,7 +72,7 @@ bodies! {
     Step(Step) = "step",
     /// One group of completions; its texts are in `rollouts/`.
     Group(Group) = "group",
-    /// A held-out pass; its completions are in `evals/`.
+    /// Its completions are in `evals/`.
     Eval(Eval) = "eval",
     /// A durable checkpoint.
     Checkpoint(Checkpoint) = "checkpoint",
@@ -82,7 +82,7 @@ bodies! {
     Alert(Alert) = "alert",
     /// An accepted request.
     Control(Control) = "control",
-    /// A person's remark.
+    /// A person's note.
     Note(Note) = "note",
     /// What was sealed or will be redone after an interruption.
     Recovered(Recovered) = "recovered",
@@ -181,7 +181,7 @@ pub struct Group {
     pub line: u64,
 }
 
-/// A held-out pass.
+/// One target on one prompt set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Eval {
@@ -249,7 +249,7 @@ pub struct Device {
     /// Memory there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_total_bytes: Option<u64>,
-    /// Power drawn.
+    /// Power used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_watts: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,11 +293,10 @@ pub struct Control {
     pub request: String,
 }
 
-/// A person's remark.
+/// A person's note.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Note {
-    /// The remark.
     pub text: String,
 }
 
@@ -307,7 +306,7 @@ pub struct Note {
 pub struct Recovered {
     /// Bytes of a torn last line that were cut off.
     pub dropped_bytes: u64,
-    /// The step from which the run goes on: everything recorded for later steps is void and will be redone.
+    /// The step from which the run resumes: everything recorded for later steps is void and will be redone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
     /// The same in words.

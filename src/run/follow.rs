@@ -37,7 +37,7 @@ impl Follower {
         Ok((state, Self::new(run, reader)))
     }
 
-    /// Go on where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the log is polled.
+    /// Follows from where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the log is polled.
     pub fn new(run: &Path, reader: EventReader) -> Self {
         // Of the folder, not of the file: the file may be replaced.
         Self { run: run.to_owned(), reader, watch: FolderWatch::new(run, |_| true), last_look: None, was_gone: false }

@@ -30,7 +30,7 @@ pub struct RunState {
     pub metrics: BTreeMap<String, Series>,
     /// Groups of the latest steps, by step, then by line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
-    /// Held-out passes, by step, set and target.
+    /// By step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, String), Eval>,
     /// Checkpoints taken, by step; the keep rules may have removed some since.
@@ -43,7 +43,7 @@ pub struct RunState {
     alerts_in_order: Vec<Alert>,
     /// Accepted requests, in order.
     pub controls: Vec<Control>,
-    /// Remarks, with their time in milliseconds.
+    /// With their time in milliseconds.
     pub notes: Vec<(u64, Note)>,
     /// Bytes of torn lines that were cut off.
     pub dropped_bytes: u64,

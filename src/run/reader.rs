@@ -70,7 +70,7 @@ impl EventReader {
         Self::at(path, Position::default())
     }
 
-    /// Go on from a position that an earlier reader reached.
+    /// Reads from a position that an earlier reader reached.
     pub(super) fn at(path: &Path, position: Position) -> Self {
         Self { path: path.to_owned(), position, inode: None, overlong: false }
     }

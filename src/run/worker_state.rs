@@ -23,7 +23,7 @@ pub enum Status {
     Starting,
     /// Computes.
     Running,
-    /// Holds between steps until it is told to go on.
+    /// Between two steps, or where its disk is full, until it is resumed.
     Paused,
     /// Finishes its step, then ends.
     Stopping,

@@ -61,7 +61,8 @@ pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
                     "{}:1",
                     ["rollouts.half", "replace.written=0", "rollouts.both=compress", "rollouts.both=expand"][chance.below(4) as usize]
                 ),
-                18 => format!("replace.{}=unrecorded:{few}", ["half", "written", "renamed"][chance.below(3) as usize]),
+                // An accepted request: the only file that a worker creates so.
+                18 => format!("create.half:{few}"),
                 _ => {
                     return Death::WhileStopping(
                         300 + chance.below(900),

@@ -137,7 +137,7 @@ impl Request<'_> {
         if self.asked.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
     }
 
-    /// Unpause where a worker lives; else start one that goes on.
+    /// Resumes a paused worker; starts one where none lives.
     fn resume(&self, compute: DeviceChoice) -> Outcome {
         let gone = match Liveness::of(self.run.path()) {
             Liveness::Gone(standing) => standing,

@@ -94,7 +94,7 @@ pub(super) fn page(seen: &Report) -> String {
     text
 }
 
-/// The starts, the proofs, the best and the latest; and how many there are besides.
+/// The evals of the base and of the test set, the best and the latest; and how many there are besides.
 fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let best = seen.best();
     let all: Vec<&Eval> = seen.history.evals.values().collect();

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// How often it is looked at how the worker fares.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Draws for the chosen rows: a question a prompt, each completion told as it comes.
+/// Samples completions of the chosen rows: a request a prompt, each completion printed as it comes.
 pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunFolders) -> Outcome {
     let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
     let task = match task.folder() {

@@ -24,7 +24,7 @@ pub enum Stream {
     Train,
     /// `eval`.
     Eval,
-    /// `proof`.
+    /// Its row ids begin with `proof`, the old name: files that were made before stay as they are.
     Test,
     /// Unlimited rows, none of which is in a set.
     Pretrain,

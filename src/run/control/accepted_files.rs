@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::request_folder::FOLDER;
+use super::protocol::FOLDER;
 use super::verb::Verb;
 use crate::run::directory::RunDirectory;
 use crate::run::durable::{create_file, sync_folder};

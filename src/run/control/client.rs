@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::accepted_files::note_without_worker;
-use super::protocol::{Answer, AnswerLine, PROTOCOL_VERSION, Request, Stage};
-use super::request_folder::{FOLDER, answers_file, request_file};
+use super::protocol::{Answer, AnswerLine, FOLDER, PROTOCOL_VERSION, Request, Stage, answers_file, request_file};
 use super::verb::Verb;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::folder::{FolderWatch, private_folder};

@@ -1,9 +1,19 @@
-//! Requests and answers as they lie in files: one JSON object a request, one a line of its answers.
+//! Requests and answers as they lie in files: one JSON object a request, one a line of its answers; and where these files are.
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::verb::Verb;
+
+/// The folder within a run's, for requests, their answers, and accepted requests that the log does not hold yet.
+pub(super) const FOLDER: &str = "control";
+
+/// How the name of a request's file ends.
+pub(super) const REQUEST: &str = ".request.json";
+/// How the name of its answers' file ends.
+pub(super) const ANSWERS: &str = ".answers.jsonl";
 
 /// The longest request, in bytes.
 pub(super) const LONGEST_REQUEST: usize = 64 * 1024;
@@ -78,6 +88,16 @@ impl Request {
             Err(error) => Err((request.id, error)),
         }
     }
+}
+
+/// The file that a request is renamed to.
+pub(super) fn request_file(run: &Path, id: &str) -> PathBuf {
+    run.join(FOLDER).join(format!("{id}{REQUEST}"))
+}
+
+/// The file that its answers are appended to.
+pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
+    run.join(FOLDER).join(format!("{id}{ANSWERS}"))
 }
 
 /// Ids become file names, so they hold nothing that means something in one.

@@ -26,7 +26,7 @@ pub(super) type ReplyFn = Arc<dyn Fn(&Answer) + Send + Sync>;
 pub enum Stop {
     /// The current step is finished and saved first.
     AfterStep,
-    /// The step under way is lost.
+    /// The current step is lost.
     Now,
 }
 
@@ -124,7 +124,7 @@ impl RequestQueue {
         queue.waiting.is_empty()
     }
 
-    /// Whether the run should hold between its steps.
+    /// Whether the run should pause between its steps.
     pub fn pause_requested(&self) -> bool {
         self.queue().paused
     }
@@ -136,7 +136,7 @@ impl RequestQueue {
         }
     }
 
-    /// Hold where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it like any pause.
+    /// Pause where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it like any pause.
     pub fn block(&self) {
         self.queue().blocked = true;
     }
@@ -173,7 +173,7 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
-    /// Blocks while the run is to hold and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
+    /// Blocks while the run is paused and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
     /// stop. The loop then looks again at all three.
     pub fn wait_while_paused(&self) {
         drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));

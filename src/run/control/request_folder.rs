@@ -9,26 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 
 use super::handler::RequestHandler;
-use super::protocol::{Answer, AnswerLine, LONGEST_REQUEST, PROTOCOL_VERSION, is_id};
+use super::protocol::{ANSWERS, Answer, AnswerLine, FOLDER, LONGEST_REQUEST, PROTOCOL_VERSION, REQUEST, is_id};
 use super::queue::ReplyFn;
 use crate::run::error::RunError;
 use crate::run::folder::{FolderWatch, private_folder, user_id};
-
-/// The folder within a run's, for requests, their answers, and promises that the log does not hold yet.
-pub(super) const FOLDER: &str = "control";
-
-const REQUEST: &str = ".request.json";
-const ANSWERS: &str = ".answers.jsonl";
-
-/// The file that a request is renamed to.
-pub(super) fn request_file(run: &Path, id: &str) -> PathBuf {
-    run.join(FOLDER).join(format!("{id}{REQUEST}"))
-}
-
-/// The file that its answers are appended to.
-pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
-    run.join(FOLDER).join(format!("{id}{ANSWERS}"))
-}
 
 /// The worker's end.
 #[derive(Debug)]

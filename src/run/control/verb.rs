@@ -11,11 +11,11 @@ use crate::run::error::RunError;
 use crate::run::history::RunState;
 use crate::secrets::is_control;
 
-/// The keys that `set` changes while a run goes on.
+/// The keys that `set` changes in an active run.
 const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
 
-/// The longest remark, in characters.
-const LONGEST_REMARK: usize = 4096;
+/// The longest note, in characters.
+const LONGEST_NOTE: usize = 4096;
 
 /// The most completions of one `sample`.
 const MOST_SAMPLES: u64 = 64;
@@ -23,26 +23,25 @@ const MOST_SAMPLES: u64 = 64;
 /// One request, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verb {
-    /// Where does the run stand? Changes nothing and is no event.
+    /// Changes nothing and is no event.
     Status,
-    /// Hold after the step under way.
+    /// After the current step.
     Pause,
-    /// Go on.
     Resume,
-    /// Save a checkpoint after the step under way.
+    /// After the current step.
     Checkpoint,
-    /// Read the eval set after the step under way.
+    /// After the current step.
     Eval,
-    /// Draw completions between two steps.
+    /// Between two steps.
     Sample(Sample),
-    /// End the run: after the step under way, or at once with that step lost.
+    /// After the current step.
     Stop {
-        /// At once.
+        /// At once: the current step is lost.
         now: bool,
     },
-    /// A remark for the log.
+    /// A note in the log.
     Annotate {
-        /// The remark, without control characters other than line ends and tabs.
+        /// Without control characters other than line ends and tabs.
         text: String,
     },
     /// Other values of keys, from the next step on; names are among [`SETTABLE`], values numbers within the key's range.
@@ -91,7 +90,7 @@ impl Verb {
             }
             "annotate" => {
                 given.only(&["text"])?;
-                remark(given.text("text")?.unwrap_or_default()).map(|text| Self::Annotate { text })
+                note(given.text("text")?.unwrap_or_default()).map(|text| Self::Annotate { text })
             }
             "set" => changes(arguments).map(|changes| Self::Set { changes }),
             "sample" => sample(&given).map(Self::Sample),
@@ -219,13 +218,13 @@ impl Given<'_> {
     }
 }
 
-fn remark(text: String) -> Result<String, String> {
-    // A remark is shown in terminals; an escape sequence in it would speak to them.
+fn note(text: String) -> Result<String, String> {
+    // A note is shown in terminals, which would obey an escape sequence in it.
     let text: String = text.chars().filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t')).collect();
     let text = text.trim().to_owned();
     match text.chars().count() {
         0 => Err("annotate: the note is empty".to_owned()),
-        length if length > LONGEST_REMARK => Err(format!("annotate: the note has {length} characters (limit {LONGEST_REMARK})")),
+        length if length > LONGEST_NOTE => Err(format!("annotate: the note has {length} characters (limit {LONGEST_NOTE})")),
         _ => Ok(text),
     }
 }

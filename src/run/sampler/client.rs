@@ -17,7 +17,7 @@ pub struct SamplingRequest {
     /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and RUN@last of a live run are the
     /// weights that it has now.
     pub model: String,
-    /// Of which prompt, and how drawn.
+    /// Of which prompt, and how sampled.
     pub sample: Sample,
 }
 

@@ -23,7 +23,7 @@ pub struct SampledCompletion {
     pub text: String,
     /// The sampled tokens, the stop token included.
     pub token_ids: Vec<u32>,
-    /// The log-probability of each under the distribution it was drawn from, nats.
+    /// The log-probability of each under the distribution it was sampled from, nats.
     pub log_probs: Vec<f32>,
     /// Why it ended: `stop` or `length`.
     pub stop_reason: String,

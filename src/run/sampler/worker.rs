@@ -1,4 +1,4 @@
-//! A sample worker's post: its folder's lock, state and ear, and when it is time to go.
+//! A sample worker: its folder's lock, state and request queue, and when it ends.
 
 use std::path::Path;
 use std::sync::Arc;
