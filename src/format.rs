@@ -121,6 +121,12 @@ pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
     ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
+/// As [`nearest`], where a name need not be one of the known: only what is one or two edits away, and mostly the same.
+pub fn slip_of<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let near = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    near.filter(|(edits, _)| (1..=2).contains(edits) && 2 * edits < name.chars().count()).map(|(_, known)| known)
+}
+
 /// The end of a message about a misspelt name, ``; did you mean `x`?``; empty where no known name is like it.
 pub fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     nearest(name, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
@@ -181,6 +187,11 @@ mod tests {
         check("learning-rat", "; did you mean `learning_rate`?");
         check("STEPS", "; did you mean `max_steps`?");
         check("zzz", "");
+        let slip = |name: &str| slip_of(name, ["if", "type", "train"]);
+        assert_eq!(
+            ["tpye", "tran", "trnia", "type", "i", "tree", "my-train"].map(slip),
+            [Some("type"), Some("train"), Some("train"), None, None, None, None]
+        );
         assert_eq!(hex(&[0, 10, 255]), "000aff");
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::output::Stream;
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
-use crate::format::percent;
+use crate::format::{did_you_mean, percent};
 use crate::score::{FailureClass, Score, Scorer, Tier, completion_line, score_stream};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
@@ -101,14 +101,7 @@ fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Resu
     let completion = match fields.remove("completion") {
         Some(serde_json::Value::String(completion)) => completion,
         Some(other) => return Err(at(format!("`completion` must be a string, not {}", short(&other.to_string(), 40)))),
-        None => {
-            let near = fields
-                .keys()
-                .find(|key| strsim::jaro_winkler(key, "completion") > 0.85)
-                .map(|key| format!("; did you mean `{key}`?"))
-                .unwrap_or_default();
-            return Err(at(format!("missing `completion`{near}")));
-        }
+        None => return Err(at(format!("missing `completion`{}", did_you_mean("completion", fields.keys().map(String::as_str))))),
     };
     let prompt_id = match fields.remove("prompt_id") {
         None | Some(serde_json::Value::Null) => None,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use super::{Failure, Outcome, print};
+use crate::format::slip_of;
 use crate::run::RunFolders;
 use crate::view::appearance::Appearance;
 use crate::view::options::AppearanceInput;
@@ -84,9 +85,8 @@ pub(super) fn misspelled_subcommand() -> Option<Failure> {
     let first = std::env::args_os().nth(1)?;
     let word = first.to_str().filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
     let command = super::Arguments::command();
-    let known: Vec<&str> = command.get_subcommands().filter(|known| !known.is_hide_set()).map(clap::Command::get_name).collect();
-    let near = |known: &&str| strsim::damerau_levenshtein(word, known);
-    let nearest = known.iter().copied().min_by_key(near).filter(|known| (1..=2).contains(&near(known)) && word.len() > 2)?;
+    let known = command.get_subcommands().filter(|known| !known.is_hide_set()).map(clap::Command::get_name);
+    let nearest = slip_of(word, known)?;
     let text = format!("no subcommand `{word}`, and no folder of that name\nhelp: a similar name exists: `grpo-tui {nearest}`");
     Some(Failure::usage(text))
 }

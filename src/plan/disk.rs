@@ -41,7 +41,7 @@ pub const COMPRESSED_SHARE: f64 = 0.1;
 
 /// How much of what a run makes it has at once, by its keep rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Retention {
     /// Checkpoints at its end: step 0, the best, the end and the latest.
     pub checkpoints_at_end: u64,
     /// Checkpoints at the most, the one being written included: the old one goes when the new one is there.
@@ -54,7 +54,7 @@ pub struct Kept {
     pub eval_passes: u64,
 }
 
-impl Kept {
+impl Retention {
     /// Of a run of so many steps.
     pub fn of(config: &TrainConfig, steps: u64) -> Self {
         let keep = config.keep_checkpoints as u64;
@@ -98,7 +98,7 @@ fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
 /// The disk of a run.
 pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, free_bytes: Option<u64>) -> Disk {
     let checkpoint_bytes = 12 * trainable_parameters(model, config) as u64;
-    let kept = Kept::of(config, steps);
+    let kept = Retention::of(config, steps);
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
     let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
     let step = config.prompt_groups_per_step as f64 * group;
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn checkpoints_follow_the_keep_rules() {
         let check =
-            |set: &[&str], steps, expected| assert_eq!(Kept::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}");
+            |set: &[&str], steps, expected| assert_eq!(Retention::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}");
         check(&["eval_every=5", "checkpoint_every=10"], 10, 3);
         check(&["eval_every=5", "checkpoint_every=10"], 100, 6);
         check(&["eval_every=5", "checkpoint_every=10", "keep_checkpoints=0"], 100, 21);
@@ -130,8 +130,9 @@ mod tests {
 
     #[test]
     fn rollouts_follow_their_keep_rule() {
-        let check =
-            |set: &[&str], steps, expected| assert_eq!(Kept::of(&config(set), steps).rollout_steps_at_end, expected, "{set:?} {steps}");
+        let check = |set: &[&str], steps, expected| {
+            assert_eq!(Retention::of(&config(set), steps).rollout_steps_at_end, expected, "{set:?} {steps}")
+        };
         check(&["keep_rollouts=0"], 1000, 1000);
         check(&["keep_rollouts=500"], 450, 450);
         // The last two files, that of step 0, the best one.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
-pub use disk::{COMPRESSED_SHARE, Disk, Kept, STEPS_PER_ROLLOUT_FILE, disk};
+pub use disk::{COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_decode_rows, gpu_memory,
     longest_sequence, step_tokens,

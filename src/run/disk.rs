@@ -8,7 +8,7 @@ use super::checkpoints::{checkpoint_path, list_checkpoints};
 use super::history::RunState;
 use super::rollouts::{STEPS_PER_FILE, rollout_segments};
 use crate::config::TrainConfig;
-use crate::plan::{COMPRESSED_SHARE, Kept, free_disk_bytes};
+use crate::plan::{COMPRESSED_SHARE, Retention, free_disk_bytes};
 
 /// Bytes by part of the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -56,7 +56,7 @@ pub fn disk_use(run: &Path) -> DiskUse {
     }
 }
 
-/// What a run will take: what its parts took so far, times what [`Kept`] says there will be of them.
+/// What a run will take: what its parts took so far, times what [`Retention`] says there will be of them.
 pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> DiskForecast {
     let (now, free_bytes) = (disk_use(run), free_disk_bytes(run));
     let total_steps = state.run.as_ref().map_or(0, |run| run.total_steps);
@@ -67,7 +67,7 @@ pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> Disk
     if rest == 0 {
         return DiskForecast { now, at_end_bytes: Some(now.total_bytes), needed_bytes: Some(0), free_bytes };
     }
-    let kept = Kept::of(config, total_steps);
+    let kept = Retention::of(config, total_steps);
     let (packed_step, plain_step) = rollout_steps(run, state.last_step);
     let rollouts_at_end = packed_step * kept.rollout_steps_at_end as f64;
     let (checkpoints, checkpoint) = checkpoints(run);
@@ -106,7 +106,7 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
         let passes: Vec<u64> = state.evals.values().filter(|eval| eval.set == set).map(|eval| bytes_below(&run.join(&eval.file))).collect();
         per_step(passes.iter().sum(), passes.len() as u64)
     };
-    let to_come = Kept::of(config, total_steps).eval_passes.saturating_sub(Kept::of(config, state.last_step + 1).eval_passes - 1);
+    let to_come = Retention::of(config, total_steps).eval_passes.saturating_sub(Retention::of(config, state.last_step + 1).eval_passes - 1);
     of_set("eval") * to_come as f64 + of_set("test")
 }
 

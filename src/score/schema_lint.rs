@@ -3,6 +3,7 @@
 use super::json::{self, Kind, Places, Syntax, Value};
 use super::schema::meta_problems;
 use super::{ScoreError, Scorer};
+use crate::format::slip_of;
 use crate::task::{Task, TaskError};
 
 /// Faults that are listed.
@@ -193,11 +194,8 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
             },
             _ if KEYWORDS.contains(&key) => {}
             _ => {
-                let near = KEYWORDS
-                    .iter()
-                    .filter(|known| strsim::damerau_levenshtein(known, key) <= 2)
-                    .min_by_key(|known| strsim::damerau_levenshtein(known, key));
-                if let Some(near) = near.filter(|_| key.len() > 3) {
+                // Other keys are allowed, and mean nothing.
+                if let Some(near) = slip_of(key, KEYWORDS.iter().copied()) {
                     let message = format!("`{key}` is not a keyword and has no effect; did you mean `{near}`?");
                     faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
                 }
