@@ -18,7 +18,7 @@ fn main() {
     }
 }
 
-/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. Tests that need it otherwise are ignored.
+/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. Tests that cannot run so are ignored.
 fn tell_rights() {
     // The nearest to "another user".
     println!("cargo:rerun-if-env-changed=HOME");

@@ -62,7 +62,7 @@ pub fn replace_file_with(path: &Path, access: Access, sync: Sync, fill: impl FnO
 }
 
 /// Fills a new folder `.NAME.partial` through `fill`, then gives it the name `target`, which must not exist. Files are `fill`'s to force to disk. `fail` makes
-/// the error out of what the system said of a path; on any, nothing is left under either name.
+/// the error out of what the system said of a path. An error leaves nothing under either name, unless the rename alone could not be made durable.
 pub fn create_folder_with<T, E>(
     target: &Path,
     access: Access,

@@ -1,4 +1,4 @@
-//! The folder of an eval that was started on its own: the answers of each target, the task as it was, the prompts where they are no set of the task, and the result.
+//! The folder of an eval that was started on its own: the answers of each target, the task as it was, prompts that are no set of the task, and the result.
 
 use std::path::{Path, PathBuf};
 

@@ -88,8 +88,8 @@ struct Open {
 }
 
 impl RolloutWriter {
-    /// Opens for appending after `step`, the last one that is done (0 at the beginning): groups of later steps are dropped, and a torn tail with them. Complete files
-    /// that a killed worker left plain are compressed; that of `step` is made plain again where more will be appended to it.
+    /// Opens for appending after `step`, the last one that is done (0 at the beginning): groups of later steps are dropped, and a torn tail with
+    /// them. Complete files that a killed worker left plain are compressed; that of `step` is made plain again where more will be appended to it.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.

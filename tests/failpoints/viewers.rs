@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use grpo_tui::run::events::{End, Note};
 use grpo_tui::run::{EventReader, EventWriter, RunLock, RunState};
 
 use super::evidence;
 use super::story::{Stage, log};
+use crate::program::until;
 
 /// A day, in milliseconds.
 const DAY: i64 = 86_400_000;
@@ -31,8 +31,9 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
         let mut worker = stage.worker(&run).env("GRPO_TUI_FAULT_CLOCK", format!("45:{jump}")).spawn().unwrap();
         let mut refused = 0;
         while worker.try_wait().unwrap().is_none() {
-            let mut killed = viewer(&stage, &run, &stage.folder.path().join("killed"));
-            std::thread::sleep(Duration::from_millis(40));
+            let output = stage.folder.path().join("killed");
+            let mut killed = viewer(&stage, &run, &output);
+            until("it follows", || std::fs::metadata(&output).is_ok_and(|found| found.len() > 0));
             killed.kill().unwrap();
             killed.wait().unwrap();
             if run.join("state.json").exists() && refused == 0 && worker.try_wait().unwrap().is_none() {

@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use grpo_tui::run::{Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask, holder};
 
 use super::{create, memory_folder};
+use crate::program::until;
 
 fn shared(folder: &Path) -> PathBuf {
     let slots = folder.join("slots");
@@ -215,14 +216,8 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let asked = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], |_| {}).unwrap().is_none());
-        loop {
-            let state = State::observe(run.path()).unwrap();
-            if state.status == Status::Waiting {
-                assert!(state.cause.unwrap().starts_with("waiting for CPU, in use by process"));
-                break;
-            }
-            std::thread::park_timeout(std::time::Duration::from_millis(10));
-        }
+        until("it waits", || State::observe(run.path()).unwrap().status == Status::Waiting);
+        assert!(State::observe(run.path()).unwrap().cause.unwrap().starts_with("waiting for CPU, in use by process"));
         ask(run.path(), &Verb::Stop { now: false }, std::time::Duration::ZERO, &mut |_| {}).unwrap();
         asked.store(waiting.join().unwrap(), Ordering::Relaxed);
     });

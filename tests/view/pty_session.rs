@@ -23,13 +23,13 @@ pub(crate) struct Session {
     master: Option<Box<dyn MasterPty + Send>>,
     writer: Option<Box<dyn Write + Send>>,
     child: Box<dyn Child + Send + Sync>,
-    heard: Arc<SignalFlags>,
+    heard: Arc<TerminalOutput>,
     reader: Option<std::thread::JoinHandle<()>>,
     pub(crate) home: PathBuf,
 }
 
 /// What came from the program.
-struct SignalFlags {
+struct TerminalOutput {
     emulator: Mutex<vt100::Parser>,
     bytes: AtomicU64,
     /// The latest of them, as they came.
@@ -87,7 +87,7 @@ impl Session {
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
         let emulator = Mutex::new(vt100::Parser::new(at_least_one(start.rows), at_least_one(start.columns), 0));
-        let heard = SignalFlags {
+        let heard = TerminalOutput {
             emulator,
             bytes: AtomicU64::new(0),
             raw: Mutex::default(),
@@ -244,7 +244,7 @@ fn at_least_one(count: u16) -> NonZeroU16 {
     NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN)
 }
 
-fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &SignalFlags) {
+fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &TerminalOutput) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
     let mut bytes = [0; 65_536];
