@@ -87,14 +87,14 @@ fn training<'a>(more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_task_with_something_wrong_in_it() {
     let folder = tempfile::tempdir().unwrap();
-    let no_rows = "no prompt rows; write one JSON object a line";
+    let no_rows = "no prompt rows; write one JSON object per line";
     for (file, what, code, parts) in [
         ("task.toml", Removed, 1, &["no task \"task\"", "the folder has no task.toml"][..]),
         ("schema.json", Removed, 1, &["task/schema.json: No such file", "write the file, or name another one in task.toml"]),
         ("train.jsonl", Removed, 1, &["task/train.jsonl: No such file", "write the file"]),
         ("eval.jsonl", Removed, 1, &["task/eval.jsonl: No such file", "write the file"]),
         ("eval-large.jsonl", Removed, 1, &["task/eval-large.jsonl: No such file", "write the file"]),
-        ("eval.jsonl", Text("\n{\"messages\": ["), 1, &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object a line"]),
+        ("eval.jsonl", Text("\n{\"messages\": ["), 1, &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object per line"]),
         (
             "eval-large.jsonl",
             Text("{\"prompt\":\"x\"}"),
@@ -295,8 +295,8 @@ fn a_run_that_cannot_be_resumed() {
     // Damaged: what else is there stays, and the log only grows.
     for (file, bytes, problem) in [
         ("trainer.json", 10, "trainer.json: damaged ("),
-        ("model.safetensors", 1000, "model.safetensors: not a whole safetensors file ("),
-        ("optimizer.safetensors", 100_000, "optimizer.safetensors: not a whole safetensors file ("),
+        ("model.safetensors", 1000, "model.safetensors: incomplete safetensors file ("),
+        ("optimizer.safetensors", 100_000, "optimizer.safetensors: incomplete safetensors file ("),
     ] {
         let run = copied_run(folder.path(), true);
         damage(&run.join("checkpoints/step-000002").join(file), &Truncated(bytes));
@@ -349,7 +349,7 @@ fn a_run_without_the_checkpoint_asked_for() {
     eval("short@7", &["has no checkpoint `7`; there are those of steps 0, 2"]);
     eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` shows"]);
     fs::write(run.join("checkpoints/step-000002/model.safetensors"), "").unwrap();
-    eval("short@2", &["step-000002/model.safetensors: not a whole safetensors file", "use another checkpoint (RUN@STEP)"]);
+    eval("short@2", &["step-000002/model.safetensors: incomplete safetensors file", "use another checkpoint (RUN@STEP)"]);
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     eval("short", &["has no checkpoint `best`; it has none yet"]);
 }

@@ -170,7 +170,7 @@ fn completions_have_lines_that_end_and_may_begin_with_a_mark() {
     let marked = call(folder.path(), &["score", "task", "--json"]);
     assert!(marked.status.success() && marked.stdout == plain.stdout, "{}", stderr(&marked));
     let endless = call(folder.path(), &["score", "task", "--completions", "/dev/zero"]);
-    refused(&endless, &["/dev/zero line 1: longer than 64 MiB; write one JSON object a line"]);
+    refused(&endless, &["/dev/zero line 1: longer than 64 MiB; write one JSON object per line"]);
 }
 
 #[test]

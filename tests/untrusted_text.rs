@@ -328,7 +328,7 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         let with = |more: &[&str]| call(here, &[arguments, &["--html", "o.html"], more].concat());
         let written = with(&[]);
         assert!(written.status.success(), "{arguments:?}: {}", stderr(&written));
-        assert!(stderr(&written).contains("nothing looked like a secret"), "{arguments:?}: {}", stderr(&written));
+        assert!(stderr(&written).contains("no secrets found"), "{arguments:?}: {}", stderr(&written));
         let page = fs::read_to_string(here.join("o.html")).unwrap();
         for title in titles {
             assert!(page.contains(title), "{title}: {page}");

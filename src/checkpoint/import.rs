@@ -96,7 +96,9 @@ impl PeftAdapter {
     pub fn base_name(&self) -> Result<&str, CheckpointError> {
         let refuse = |problem: String| Err(refused(&self.weights_path.with_file_name("adapter_config.json"), problem));
         match &self.base_model {
-            None => refuse("`base_model_name_or_path` is missing; name the base model and give the adapter beside it".to_owned()),
+            None => {
+                refuse("`base_model_name_or_path` is missing; write the base model's name or folder into adapter_config.json".to_owned())
+            }
             Some(base) if find_model(base).is_ok_and(|source| Self::stands_in(&source)) => {
                 refuse(format!("its base `{base}` is an adapter too; merge that one first (`grpo-tui model export --merged`)"))
             }
@@ -138,7 +140,7 @@ impl PeftAdapter {
         for (name, shape) in slots {
             let Some(tensor) = self.tensors.get(name) else {
                 if self.targets.want(name) {
-                    return bad(format!("no tensor `{name}`, which `target_modules` asks for; the file is incomplete"));
+                    return bad(format!("no tensor `{name}`, which `target_modules` requires; the file is incomplete"));
                 }
                 continue;
             };
@@ -165,19 +167,17 @@ impl PeftAdapter {
         };
         if config.get("peft_type").and_then(Value::as_str) != Some("LORA") {
             let kind = config.get("peft_type").unwrap_or(&Value::Null);
-            return Err(format!("`peft_type` = {kind}, only \"LORA\" is computed here"));
+            return Err(format!("`peft_type` = {kind}, only \"LORA\" is supported"));
         }
         if let Some(key) = NOT_COMPUTED.into_iter().find(|key| used(key)) {
-            return Err(format!("`{key}` = {} is not computed here; merge the adapter with PEFT and use the merged model", config[key]));
+            return Err(format!("`{key}` = {} is not supported; merge the adapter with PEFT and use the merged model", config[key]));
         }
         if let Some(bias) = config.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
-            return Err(format!(
-                "`bias` = \"{bias}\", only \"none\" is computed here; merge the adapter with PEFT and use the merged model"
-            ));
+            return Err(format!("`bias` = \"{bias}\", only \"none\" is supported; merge the adapter with PEFT and use the merged model"));
         }
         if let Some(start) = config.get("init_lora_weights").and_then(Value::as_str).filter(|start| !BASE_UNCHANGED.contains(start)) {
             return Err(format!(
-                "`init_lora_weights` = \"{start}\" changes the base weights when PEFT loads it, which is not computed here; convert it to a plain adapter \
+                "`init_lora_weights` = \"{start}\" changes the base weights when PEFT loads it, which is not supported; convert it to a plain adapter \
                  (PEFT: save_pretrained with path_initial_model_for_weight_conversion), or merge it with PEFT and use the merged model"
             ));
         }

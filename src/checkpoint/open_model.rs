@@ -58,7 +58,7 @@ impl OpenModel {
         let (folder, label) = (checkpoint_path(run.path(), step), format!("{}@{step}", run.id()));
         let unreadable = |file: &str, problem: String| {
             let problem = problem.split_once(": ").map_or(problem.as_str(), |(_, rest)| rest);
-            CheckpointError::Read { path: folder.join(file), problem: format!("not a whole safetensors file ({problem})") }
+            CheckpointError::Read { path: folder.join(file), problem: format!("incomplete safetensors file ({problem})") }
         };
         if run.file().config.lora_rank > 0 {
             let adapter = PeftAdapter::read(&folder).map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;

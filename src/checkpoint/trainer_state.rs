@@ -223,7 +223,7 @@ fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
     crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
     // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a checkpoint's files under their final
     // name; who shortens one meanwhile ends the process with SIGBUS, as with a model's files.
-    unsafe { MmapedSafetensors::new(path) }.map_err(|error| unreadable(format!("not a whole safetensors file ({error})")))
+    unsafe { MmapedSafetensors::new(path) }.map_err(|error| unreadable(format!("incomplete safetensors file ({error})")))
 }
 
 /// Bytes of all files of a checkpoint.
@@ -336,7 +336,7 @@ mod tests {
         assert!(parameters.flat().to_vec1::<f32>().unwrap().iter().all(|number| *number == 0.0));
         // A torn file, and none.
         std::fs::write(&path, b"half").unwrap();
-        assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("not a whole safetensors file"));
+        assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("incomplete safetensors file"));
         std::fs::remove_file(&path).unwrap();
         assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("No such file"));
     }

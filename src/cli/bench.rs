@@ -106,7 +106,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         Some(config) => config,
         None => find_model(&arguments.shape)
             .and_then(|source| source.config())
-            .map_err(|error| Failure::usage(format!("{error}; the shapes known by name are {}", shape_names().join(", "))))?,
+            .map_err(|error| Failure::usage(format!("{error}; known shapes: {}", shape_names().join(", "))))?,
     };
     let default = GpuBench::default();
     let bench = GpuBench {

@@ -151,7 +151,7 @@ fn engine() -> EngineFound {
         Ok(0) => ("cpu", "CUDA shows this process no GPU".to_owned()),
         Ok(count) => {
             let versions = [found.built_with, found.driver].map(|number| number.map_or_else(|| "n/a".to_owned(), version));
-            ("gpu", format!("{count} usable; built with CUDA {}, the driver serves {}", versions[0], versions[1]))
+            ("gpu", format!("{count} usable; built with CUDA {}, the driver supports {}", versions[0], versions[1]))
         }
     };
     EngineFound { uses, why, libraries: found.files.iter().filter_map(|(_, file)| file.clone()).collect() }

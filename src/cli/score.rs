@@ -64,7 +64,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Err(failure) if failure.message.contains("Broken pipe") => Ok(ExitCode::SUCCESS),
         Err(failure) => Err(failure),
         Ok(()) if summary.count == 0 => {
-            Err(Failure::failed(format!("{label}: no completions; write one JSON object a line, {{\"completion\":\"…\"}}")))
+            Err(Failure::failed(format!("{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}")))
         }
         Ok(()) => Ok(ExitCode::SUCCESS),
     }

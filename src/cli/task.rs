@@ -117,7 +117,7 @@ fn run_audit(choice: &Choice) -> Outcome {
         return print_json(&format!("{}\n", json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings})));
     }
     let (fewest, all) = (findings.iter().map(|finding| finding.rows).min().unwrap_or(0), rows.len());
-    let asked = if fewest < all { format!("{fewest} to {all} of {all} prompts: of long answers fewer") } else { format!("{all} prompts") };
+    let asked = if fewest < all { format!("{fewest} to {all} of {all} prompts, fewer for long answers") } else { format!("{all} prompts") };
     println!("What degenerate answers would earn in {} ({asked})\n", task.name);
     println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {

@@ -17,7 +17,7 @@ pub enum DatasetError {
     },
     /// A file without a single row.
     #[error(
-        "{label}: no prompt rows; write one JSON object a line, for example {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"
+        "{label}: no prompt rows; write one JSON object per line, for example {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"
     )]
     Empty {
         /// The file as shown to the user.

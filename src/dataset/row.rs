@@ -111,7 +111,7 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
     let mut limited = reader.take(LONGEST_LINE_BYTES as u64 + 1);
     let length = limited.read_until(b'\n', &mut line).map_err(|error| format!("cannot be read: {error}"))?;
     if length > LONGEST_LINE_BYTES {
-        return Err(format!("longer than {} MiB; write one JSON object a line", LONGEST_LINE_BYTES >> 20));
+        return Err(format!("longer than {} MiB; write one JSON object per line", LONGEST_LINE_BYTES >> 20));
     }
     if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
         line.drain(..3);
@@ -147,7 +147,7 @@ fn not_json(error: &serde_json::Error, text: &str) -> String {
     // serde_json ends its message with the place inside the line's own text, which is always line 1.
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or(&message);
-    format!("not JSON at column {} ({message}): {}; write one whole JSON object a line", error.column(), clip(text))
+    format!("not JSON at column {} ({message}): {}; write one whole JSON object per line", error.column(), clip(text))
 }
 
 fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {

@@ -32,7 +32,7 @@ impl LogProbAgreement {
     }
 }
 
-/// Compares the log-probs of `token_ids` (two at least, at most the model's positions). None where candle-transformers does not compute such a model: biases in a Llama,
+/// Compares the log-probs of `token_ids` (two at least, at most the model's positions). None where candle-transformers does not support such a model: biases in a Llama,
 /// and heads of a Llama that are not `hidden_size / num_attention_heads` wide. One model is in memory at a time.
 ///
 /// # Errors

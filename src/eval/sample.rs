@@ -40,7 +40,7 @@ pub enum SampleError {
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// A request without a task to a worker that has none.
-    #[error("{model} belongs to no run, so the request must name a `task`")]
+    #[error("{model} belongs to no run, so the request must include a `task`")]
     NoTask { model: String },
     #[error("no row `{id}` in {files}")]
     NoSuchRow { id: String, files: String },

@@ -273,8 +273,7 @@ impl Reader<'_> {
             _ => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("`{key}` = {parameters}"),
-                remedy: "only the kinds `default` and `llama3` are computed; set it to null to use the model at its original length"
-                    .to_owned(),
+                remedy: "only `default` and `llama3` are supported; set it to null to use the model at its original length".to_owned(),
             }),
         }
     }
@@ -304,7 +303,7 @@ impl Reader<'_> {
             None => Err(self.problem(format!("`{key}` is missing; fetch the model again"))),
             Some(value) => match (value.as_u64(), MOST.iter().find(|(name, _)| *name == key)) {
                 (Some(number), Some((_, most))) if number > *most as u64 => {
-                    Err(self.problem(format!("`{key}` = {number}, and at most {most} are computed; fetch the model again")))
+                    Err(self.problem(format!("`{key}` = {number}, the limit is {most}; fetch the model again")))
                 }
                 (Some(number), _) if number > 0 => Ok(number as usize),
                 _ => Err(self.problem(format!("`{key}` = {value}, expected a whole number above 0"))),
@@ -440,7 +439,7 @@ mod tests {
         check(r#"{"hidden_size":0}"#, "`hidden_size` = 0, expected a whole number above 0");
         check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
         check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
-        check(r#"{"num_hidden_layers":1000000000}"#, "`num_hidden_layers` = 1000000000, and at most 1024 are computed");
+        check(r#"{"num_hidden_layers":1000000000}"#, "`num_hidden_layers` = 1000000000, the limit is 1024");
         check(r#"{"head_dim":1099511627776}"#, "`head_dim` = 1099511627776, and at most 4096");
         check(r#"{"max_position_embeddings":1099511627776}"#, "`max_position_embeddings` = 1099511627776, and at most 16777216");
         check(r#"{"max_position_embeddings":16777216,"head_dim":128}"#, "more than 268435456 angles; lower `max_position_embeddings`");

@@ -62,7 +62,7 @@ fn find_model_in(
     let not_found = |looked: String| HubError::NotFound { name: name.to_owned(), looked };
     if name == "tiny" {
         return if tiny.is_empty() {
-            Err(not_found("this build carries no embedded model; make one with `grpo-tui model pretrain` and name its folder".to_owned()))
+            Err(not_found("this build has no embedded model; create one with `grpo-tui model pretrain` and give its folder".to_owned()))
         } else {
             Ok(ModelSource::embedded(name, tiny))
         };

@@ -101,7 +101,7 @@ pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubErro
     for (tensor, file) in map {
         match file.as_str() {
             Some(file) if !file.contains(['/', '\\']) => shards.insert(file.to_owned()),
-            _ => return Err(problem(format!("`weight_map` sends `{tensor}` to {file}, which is not the name of a file beside it"))),
+            _ => return Err(problem(format!("`weight_map` maps `{tensor}` to {file}, which is not a file name in the same folder"))),
         };
     }
     Ok(shards.into_iter().collect())
@@ -163,7 +163,7 @@ fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<Tens
     let &[begin, end] = offsets.as_slice() else { return Err("`data_offsets` needs two numbers".to_owned()) };
     let expected = shape.iter().try_fold(*element_bytes, |product, dimension| product.checked_mul(*dimension));
     if end < begin || expected != Some(end - begin) || end.checked_add(data_start).is_none() {
-        return Err(format!("{element_type} {shape:?} does not take the bytes {begin} to {end}"));
+        return Err(format!("{element_type} {shape:?} does not match bytes {begin} to {end}"));
     }
     Ok(TensorEntry {
         name: name.to_owned(),

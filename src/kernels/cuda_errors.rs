@@ -64,16 +64,16 @@ pub fn advice(error: &str) -> Option<String> {
     } else if has(&["CUDA_ERROR_INVALID_DEVICE"]) {
         "no such GPU: `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES selects among them"
     } else if has(&["CUDA_ERROR_STUB_LIBRARY", "CUDA_ERROR_NOT_INITIALIZED"]) {
-        "the libcuda.so.1 that was found is the toolkit's stub and no driver: install NVIDIA's driver, or take the stub's folder out of LD_LIBRARY_PATH"
+        "the libcuda.so.1 that was found is the toolkit's stub, not a driver: install NVIDIA's driver, or take the stub's folder out of LD_LIBRARY_PATH"
     } else if has(&["CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"]) {
-        "the driver's kernel module and its libcuda.so.1 are of different versions: reboot after an update of the driver; in a container, take the \
+        "the driver's kernel module and its libcuda.so.1 have different versions: reboot after a driver update; in a container, take the \
          host's library"
     } else if has(&["CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"]) {
         "the libcuda.so.1 that was found is a compatibility package which this GPU does not support: update the driver, or take the package's folder \
          out of LD_LIBRARY_PATH"
     } else if has(&["CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "CUDA_ERROR_INSUFFICIENT_DRIVER"]) {
         "the driver is older than the CUDA toolkit that this program was built with: update the driver, or build with a toolkit that the driver \
-         supports (`nvidia-smi` names the newest)"
+         supports (`nvidia-smi` shows the newest)"
     } else if has(&["CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_PTX", "CUBLAS_STATUS_ARCH_MISMATCH"]) {
         return Some(format!(
             "this program was built for compute capability {BUILT_FOR} and the GPU has another (`nvidia-smi --query-gpu=compute_cap --format=csv` \
@@ -95,9 +95,9 @@ pub fn advice(error: &str) -> Option<String> {
         "CUBLAS_STATUS_EXECUTION_FAILED",
     ]) {
         "a kernel failed, and this process can no longer use the GPU; the last checkpoint is whole, so resume. If it happens again, set \
-         CUDA_LAUNCH_BLOCKING=1 and report the operation that is named then"
+         CUDA_LAUNCH_BLOCKING=1 and report the operation that it names"
     } else if has(&["CUDA_ERROR_UNKNOWN"]) {
-        "the driver does not answer as it should: see `nvidia-smi` and the system's log; a reload of the driver or a reboot helps"
+        "the driver does not respond correctly: see `nvidia-smi` and the system's log; reload the driver or reboot"
     } else {
         return None;
     };

@@ -28,7 +28,7 @@ impl CudaLibraries {
         (driver / 1000 < built_with / 1000).then(|| {
             let (serves, needs) = (version(driver), version(built_with));
             format!(
-                "the driver serves CUDA {serves} and this program was built with {needs}: update the driver, or build with an older toolkit"
+                "the driver supports CUDA {serves}, but this program was built with {needs}: update the driver, or build with an older toolkit"
             )
         })
     }
@@ -136,7 +136,7 @@ mod tests {
         check(Some(13000), None, &[], Some("no NVIDIA driver: libcuda.so.1"));
         check(Some(13000), Some(13000), &none, Some("libcublas.so.13 and libcurand.so.10 not found: install CUDA 13"));
         check(Some(13000), Some(13000), &[all[0], none[1]], Some("libcurand.so.10 not found"));
-        check(Some(13000), Some(12080), &all, Some("the driver serves CUDA 12.8 and this program was built with 13.0"));
+        check(Some(13000), Some(12080), &all, Some("the driver supports CUDA 12.8, but this program was built with 13.0"));
         // Of the same major version any driver will do.
         check(Some(13020), Some(13000), &all, None);
         check(Some(12040), Some(13010), &all, None);

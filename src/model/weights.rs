@@ -79,7 +79,7 @@ impl Weights {
             ModelError::Weights(format!("{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture", self.source))
         })?;
         if found != shape {
-            return Err(ModelError::Weights(format!("{}: `{name}` has shape {found:?}, config.json asks for {shape:?}", self.source)));
+            return Err(ModelError::Weights(format!("{}: `{name}` has shape {found:?}, config.json requires {shape:?}", self.source)));
         }
         match &self.origin {
             Origin::Files(files) => files.get(name, dtype, device),

@@ -246,7 +246,7 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
     let largest: Vec<String> = parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
     let mut changes = Vec::new();
     if config.lora_rank == 0 {
-        changes.push("train adapters instead of every weight (lora_rank = 16)");
+        changes.push("train adapters instead of all weights (lora_rank = 16)");
         if config.kl_beta > 0.0 {
             changes.push("set kl_beta = 0, which saves the frozen copy");
         }

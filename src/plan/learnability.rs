@@ -233,7 +233,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     }
     if report.think_leaks > MOST_THINK_LEAKS {
         changes.push(format!(
-            "{} of the completions hand unfinished reasoning to the scorer: set thinking = false in task.toml, or raise max_completion_tokens until the block closes",
+            "{} of the completions pass unfinished reasoning to the scorer: set thinking = false in task.toml, or raise max_completion_tokens until the block closes",
             percent_short(report.think_leaks)
         ));
     }
@@ -282,7 +282,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
         }
     };
     if report.prompts < LEAST_PROMPTS {
-        changes.push(format!("only {} prompts were sampled; with {LEAST_PROMPTS} or more the interval says more", report.prompts));
+        changes.push(format!("only {} prompts were sampled; sample {LEAST_PROMPTS} or more for a narrower interval", report.prompts));
     }
     Advice { verdict, why, changes }
 }

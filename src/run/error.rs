@@ -80,7 +80,7 @@ pub enum RunError {
     },
     /// Another user's run.
     #[error(
-        "{} belongs to user {owner}, and you are user {user}: reading it is fine, acting in it is not, since a worker does what its files say; \
+        "{} belongs to user {owner}, and you are user {user}: you may read it but not run it, since a worker does what its files say; \
          copy it into your own runs (`cp -r`), or ask its owner", .path.display()
     )]
     Foreign {

@@ -78,7 +78,7 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
         ),
         ("empty strings and zeros", degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Empty).to_string(), narrow),
         (
-            "the least that the schema asks for",
+            "the minimum that the schema requires",
             degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Least).to_string(),
             narrow,
         ),
@@ -106,7 +106,7 @@ fn finding(
     let sentence = match tier {
         Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
         Tier::Valid => format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it"),
-        Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema refuses"),
+        Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema rejects"),
         Tier::Unparsable => format!("`{short}` earns {reward:.2}: it is not JSON"),
     };
     Finding { name: name.to_owned(), completion: short, tier, rows: rows.len(), reward, weak, sentence }

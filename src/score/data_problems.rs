@@ -54,7 +54,7 @@ fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptR
     let looked_at = if scored.len() < answered.len() { format!(" looked at, of {}", answered.len()) } else { String::new() };
     Some(DataProblem {
         message: format!(
-            "{}: the schema refuses the expected answer of {} of {} rows{looked_at}, first on line {}: {}; correct the rows or the schema",
+            "{}: the schema rejects the expected answer of {} of {} rows{looked_at}, first on line {}: {}; correct the rows or the schema",
             label(task, set),
             refused.len(),
             scored.len(),

@@ -28,7 +28,7 @@ pub fn check_prompts(task: &Task, scorer: &Scorer, tokenizer: Option<&Tokenizer>
 /// Why the row's `expected`, written as a completion, would not be valid.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<String> {
     let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
-    let reason = || score.errors.first().map_or_else(|| "the task refuses it".to_owned(), |error| error.message.clone());
+    let reason = || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
     (score.tier != Tier::Valid).then(reason)
 }
 

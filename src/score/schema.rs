@@ -388,13 +388,13 @@ fn exhausted_violation(root: &Value<'_>, exhausted: &BudgetExceeded, prefix: &st
     let invalid = if prefix.is_empty() { ", so it counts as not valid" } else { "" };
     let message = match exhausted {
         BudgetExceeded::Steps => {
-            format!("{prefix}checking it takes too many steps{invalid}: the schema's alternatives are tried again at each level")
+            format!("{prefix}validating it takes too many steps{invalid}: the schema's alternatives are tried again at each level")
         }
-        BudgetExceeded::Bytes => format!("{prefix}its reasons are too many to list"),
+        BudgetExceeded::Bytes => format!("{prefix}too many violations to list"),
         BudgetExceeded::Pattern { pattern, found, .. } => {
             format!("matching {found} against the pattern {pattern} takes too many steps, so it counts as not valid; simplify the pattern")
         }
-        BudgetExceeded::Panic => format!("{prefix}checking it takes too many steps{invalid}; simplify the schema's patterns"),
+        BudgetExceeded::Panic => format!("{prefix}validating it takes too many steps{invalid}; simplify the schema's patterns"),
     };
     let offset = if let BudgetExceeded::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
     Violation { message, instance_path: String::new(), schema_path: String::new(), offset, class: FailureClass::Other }

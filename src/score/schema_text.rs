@@ -129,13 +129,13 @@ impl<'a> Words<'a> {
     fn reference(&mut self, keywords: &'a Map<String, Value>, address: &'a str, depth: usize, name: String, required: Option<bool>) {
         let target = address.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
         match target {
-            Some(_) if self.open.contains(&address) => self.push(depth, name, required, format!("again what {address} says")),
+            Some(_) if self.open.contains(&address) => self.push(depth, name, required, format!("recursive, see {address}")),
             Some(target) if depth < MAX_DEPTH => {
                 self.open.push(address);
                 self.value(target, depth, name, required);
                 self.open.pop();
             }
-            _ => self.push(depth, name, required, format!("what {address} says")),
+            _ => self.push(depth, name, required, format!("see {address}")),
         }
         if keywords.keys().any(|key| key != "$ref" && !SILENT.contains(&key.as_str())) {
             let rest: Map<String, Value> =
@@ -269,7 +269,7 @@ fn object(keywords: &Map<String, Value>) -> Vec<String> {
         (0, true) => "without any field".to_owned(),
         (0, false) => String::new(),
         (_, true) => format!("with {} and no others", count(fields as u64, "field")),
-        (_, false) => format!("with {}; others are let through", count(fields as u64, "field")),
+        (_, false) => format!("with {}; others are allowed", count(fields as u64, "field")),
     };
     [Some(named), amount(keywords, "minProperties", "maxProperties", "field in all")].into_iter().flatten().collect()
 }

@@ -104,7 +104,7 @@ impl Scorer {
         let wrapping = if is_wrapped(error.reason) { inner_values(completion, from, accept) } else { None };
         let hidden = open != usize::MAX && wrapping.is_none();
         let (message, offset) = match think {
-            Some(offset) if hidden => ("a think block begins here and never ends".to_owned(), offset),
+            Some(offset) if hidden => ("unclosed think block".to_owned(), offset),
             _ => (error.reason.to_string(), error.offset),
         };
         let place = Places::new(completion).of(offset);
@@ -190,7 +190,7 @@ fn duplicate_keys(completion: &str, document: &Document<'_>) -> Vec<String> {
     };
     let mut warnings: Vec<String> = offsets.iter().take(MAX_WARNINGS).map(sentence).collect();
     if offsets.len() > MAX_WARNINGS {
-        warnings.push(format!("{} duplicate keys in all", offsets.len()));
+        warnings.push(format!("{} duplicate keys in total", offsets.len()));
     }
     warnings
 }
@@ -198,7 +198,7 @@ fn duplicate_keys(completion: &str, document: &Document<'_>) -> Vec<String> {
 /// Violations as reasons with places; very many are cut off, with a warning.
 fn reasons(completion: &str, violations: Vec<Violation>, warnings: &mut Vec<String>) -> Vec<Reason> {
     if violations.len() > MAX_REASONS {
-        warnings.push(format!("{} reasons in all; the first {MAX_REASONS} are listed", violations.len()));
+        warnings.push(format!("{} violations in total; the first {MAX_REASONS} are listed", violations.len()));
     }
     let mut places = Places::new(completion);
     let reason = |violation: Violation| {

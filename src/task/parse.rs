@@ -110,7 +110,7 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
         if !(values.unparsable <= values.invalid && values.invalid <= values.valid && values.unparsable < values.valid) {
             let offset = score.get("tiers").map_or(0, |(_, offset)| offset);
             let found = format!("unparsable {}, invalid {}, valid {}", values.unparsable, values.invalid, values.valid);
-            return Err(score.error("tiers", offset, format!("must rise from unparsable over invalid to valid, not {found}")));
+            return Err(score.error("tiers", offset, format!("must rise from unparsable through invalid to valid, not {found}")));
         }
     }
     if let Some(table) = score.table("normalise")? {
@@ -160,12 +160,12 @@ fn read_normalise(fields: &Section<'_>) -> Read<BTreeMap<String, String>> {
 fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> {
     let Some((value, offset)) = top.get("reward") else { return Ok(Vec::new()) };
     let DeValue::Array(items) = value else {
-        return Err(top.error("reward", offset, "must be written as `[[reward]]`, one block a part"));
+        return Err(top.error("reward", offset, "must be written as `[[reward]]`, one block per part"));
     };
     let mut parts: Vec<RewardPart> = Vec::new();
     for item in items {
         let DeValue::Table(table) = item.get_ref() else {
-            return Err(source.error(item.span().start, "`reward` must be written as `[[reward]]`, one block a part"));
+            return Err(source.error(item.span().start, "`reward` must be written as `[[reward]]`, one block per part"));
         };
         let block = Section::new(source, "reward.", table, &["part", "weight"])?;
         let at = block.get("part").map_or(item.span().start, |(_, offset)| offset);

@@ -20,7 +20,7 @@ pub(super) fn prepared(source: &str) -> Result<String, String> {
         return Err(format!("chat template: {} bytes; at most {LONGEST_SOURCE_BYTES} are read", source.len()));
     }
     if source.contains(CHECK) {
-        return Err(format!("chat template: it uses the reserved name `{CHECK}`"));
+        return Err(format!("chat template: uses the reserved name `{CHECK}`"));
     }
     checked_assignments(&without_generation_marks(source))
 }

@@ -35,7 +35,7 @@ impl ExpansionBound {
     /// # Errors
     /// What makes it unusable, in words.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
-        let advice = "fetch the model again, or save its tokenizer anew with transformers";
+        let advice = "fetch the model again, or save its tokenizer again with transformers";
         let rules: Rules = serde_json::from_slice(file).map_err(|error| format!("not a tokenizer ({error}); {advice}"))?;
         let encode = growth(&rules.normalizer) * growth(&rules.pre_tokenizer);
         let added = rules.added_tokens.iter().filter_map(|token| Some(token.get("content")?.as_str()?.len()));

@@ -297,7 +297,7 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
         level: "warning",
         value: leaks,
         sentence: format!(
-            "{} of the completions hand reasoning to the scorer: their reward says nothing about the answer.",
+            "{} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer.",
             percent_short(leaks)
         ),
         suggestion: "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.".to_owned(),

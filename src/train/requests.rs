@@ -91,7 +91,7 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
     let Some((model, adapters)) = job.model_for(wanted.base) else {
         let base = &job.config.base_model;
         return Answer::refused(format!(
-            "this run trains all weights and keeps no copy of its start in memory (that takes kl_beta > 0); ask for `target` trained, or sample the start \
+            "this run trains all weights and keeps no copy of the base in memory (that needs kl_beta > 0); ask for `target` trained, or sample the base \
              itself: grpo-tui sample TASK --model {base}"
         ));
     };

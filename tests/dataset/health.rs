@@ -43,12 +43,12 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     check(good(), &[]);
     check(
         with_train("{\n"),
-        &["bad_line train.jsonl:2 not JSON at column 1 (EOF while parsing an object): `{`; write one whole JSON object a line"],
+        &["bad_line train.jsonl:2 not JSON at column 1 (EOF while parsing an object): `{`; write one whole JSON object per line"],
     );
     check(
         [String::new(), row(&text(1)), row(&text(2))],
         &[
-            "empty_set train.jsonl no prompt rows; write one JSON object a line, for example {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}",
+            "empty_set train.jsonl no prompt rows; write one JSON object per line, for example {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}",
         ],
     );
     check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 same prompt as line 1: duplicate: remove one"]);

@@ -27,8 +27,8 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
     check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; it must be a string");
     check(br#"{"messages":[7]}"#, r#"turn 1 has no `role`: `7`; write {"role": "user", "content": "…"}"#);
     check(b"[1]", "expected an object, found `[1]`; write {\"messages\": […]}");
-    check(br#"{"messages":[}"#, "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object a line");
-    check(br#"{"messages""#, "not JSON at column 11 (EOF while parsing an object): `{\"messages\"`; write one whole JSON object a line");
+    check(br#"{"messages":[}"#, "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object per line");
+    check(br#"{"messages""#, "not JSON at column 11 (EOF while parsing an object): `{\"messages\"`; write one whole JSON object per line");
     check(b"{\"a\": \"\xff\"}", "not UTF-8 from byte 8 of the line; save the file as UTF-8");
     check(br#"{"messages":[{"role":"user","content":"x"}],"id":""}"#, "`id` is `\"\"`; write a text that is not empty, or leave it out");
     check(
@@ -45,7 +45,7 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
 fn a_line_has_a_limit_whatever_is_read() {
     let endless = BufReader::new(std::io::repeat(b'x'));
     let found: Vec<_> = read_lines(endless).collect();
-    assert_eq!(found, [Err((1, "longer than 64 MiB; write one JSON object a line".to_owned()))]);
+    assert_eq!(found, [Err((1, "longer than 64 MiB; write one JSON object per line".to_owned()))]);
     let lines: Vec<_> = read_lines("\u{feff}a\n \n\u{feff}b".as_bytes()).map(Result::unwrap).collect();
     assert_eq!(lines, [(1, b"a\n".to_vec()), (3, "\u{feff}b".as_bytes().to_vec())]);
     assert_eq!(read_lines("\u{feff}".as_bytes()).count(), 0);
@@ -55,7 +55,7 @@ fn a_line_has_a_limit_whatever_is_read() {
 fn empty_and_missing_files_are_told_apart() {
     for text in ["", "\n", "  \n\r\n"] {
         let message = load_from("train.jsonl", text.as_bytes()).unwrap_err().to_string();
-        assert!(message.starts_with("train.jsonl: no prompt rows; write one JSON object a line"), "{message}");
+        assert!(message.starts_with("train.jsonl: no prompt rows; write one JSON object per line"), "{message}");
     }
     let (folder, task) = super::task_with(&[]);
     std::fs::remove_file(folder.path().join("eval.jsonl")).unwrap();

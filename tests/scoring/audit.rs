@@ -26,11 +26,15 @@ fn weak_schemas_are_named() {
         "",
         &["empty strings and zeros", "one answer for every prompt"],
     );
-    check(&format!(r#"{{{closed},"properties":{{"a":{{"type":"string","minLength":3}}}}}}"#), "", &["the least that the schema asks for"]);
+    check(
+        &format!(r#"{{{closed},"properties":{{"a":{{"type":"string","minLength":3}}}}}}"#),
+        "",
+        &["the minimum that the schema requires"],
+    );
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#),
         "",
-        &["the least that the schema asks for", "one answer for every prompt"],
+        &["the minimum that the schema requires", "one answer for every prompt"],
     );
     check(&format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#), "[[reward]]\npart = \"exact\"\nweight = 1.0\n", &[]);
 }
@@ -40,7 +44,7 @@ fn the_sentence_says_what_to_do() {
     let task = Task::embedded("invoice").unwrap();
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &[]);
     let sentence = |name: &str| findings.iter().find(|finding| finding.name == name).unwrap().sentence.clone();
-    assert_eq!(sentence("an empty object"), "`{}` earns 0.50, as JSON that the schema refuses");
+    assert_eq!(sentence("an empty object"), "`{}` earns 0.50, as JSON that the schema rejects");
     assert_eq!(
         sentence("empty strings and zeros"),
         "`{\"vendor\":\"\",\"date\":\"\",\"amount\":0,\"currency\":\"\"}` earns 1.00 of 1.00: too easy; narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`"

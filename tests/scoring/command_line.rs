@@ -133,7 +133,7 @@ fn complaints_name_file_line_and_remedy() {
             &["score", "invoice", "--completions", "-"],
             "",
             1,
-            "error: standard input: no completions; write one JSON object a line, {\"completion\":\"…\"}\n",
+            "error: standard input: no completions; write one JSON object per line, {\"completion\":\"…\"}\n",
         ),
         (&["score", "invoise"], "", 1, "error: no task \"invoise\": did you mean `invoice`?\n"),
     ] {
@@ -177,7 +177,7 @@ fn a_task_is_checked() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text.contains("the schema refuses the expected answer of ")
+        text.contains("the schema rejects the expected answer of ")
             && text.contains("/amount expected integer, found number")
             && text.contains("completions.jsonl: No such file"),
         "{text}"

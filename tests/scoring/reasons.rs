@@ -43,8 +43,8 @@ fn reasons_have_places() {
     check("I cannot.", ("no JSON value in the text", "", "", 1, 1), 1);
     check("{\"vendor\": \"é", ("the text ends inside the JSON value", "", "", 1, 14), 1);
     check("{\"é\":1,}", ("trailing comma", "", "", 1, 7), 1);
-    check("<think> hm {}", ("a think block begins here and never ends", "", "", 1, 1), 1);
-    check("<think>a</think>\n<think>b", ("a think block begins here and never ends", "", "", 2, 1), 1);
+    check("<think> hm {}", ("unclosed think block", "", "", 1, 1), 1);
+    check("<think>a</think>\n<think>b", ("unclosed think block", "", "", 2, 1), 1);
     check("", ("the completion is empty", "", "", 1, 1), 1);
 }
 
@@ -56,7 +56,7 @@ fn long_values_are_quoted_in_part() {
     let score = scorer_with(r#"{"items":{"type":"number"}}"#, "").score(&many, None);
     assert_eq!(
         (score.errors.len(), score.warnings.as_slice()),
-        (1_000, ["3000 reasons in all; the first 1000 are listed".to_owned()].as_slice())
+        (1_000, ["3000 violations in total; the first 1000 are listed".to_owned()].as_slice())
     );
     assert_eq!((score.errors[999].instance_path.as_str(), score.errors[999].column), ("/999", 2 + 4 * 999));
 }

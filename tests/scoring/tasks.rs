@@ -38,7 +38,7 @@ fn complaints_about_task_toml() {
     check("[score]\ntiers = { valid = nan }\n", "line 4 column 19: `score.tiers.valid` must be a finite number, not nan");
     check(
         "[score]\ntiers = { valid = 0.2 }\n",
-        "line 4 column 9: `score.tiers` must rise from unparsable over invalid to valid, not unparsable 0, invalid 0.5, valid 0.2",
+        "line 4 column 9: `score.tiers` must rise from unparsable through invalid to valid, not unparsable 0, invalid 0.5, valid 0.2",
     );
     check(
         "[score]\nnormalise = { é = \"casefolt\" }\n",
@@ -52,7 +52,7 @@ fn complaints_about_task_toml() {
     );
     check("[[reward]]\npart = \"field\"\nweight = 1\n", "line 4 column 8: `reward.part` takes fields, exact, tolerant, not \"field\"");
     check("[[reward]]\npart = \"fields\"\n", "line 4 column 8: `reward.weight` is missing; write for example `weight = 0.1`");
-    check("[reward]\npart = \"fields\"\n", "line 3 column 1: `reward` must be written as `[[reward]]`, one block a part");
+    check("[reward]\npart = \"fields\"\n", "line 3 column 1: `reward` must be written as `[[reward]]`, one block per part");
     check("system = 3\n", "line 3 column 10: `system` must be a string in quotes, not the number 3");
     check("prompts = \"train.jsonl\"\n", "line 3 column 11: `prompts` must be a table, not the string \"train.jsonl\"");
     check("train = 1\n", "line 3 column 9: `train` must be a table, not the number 1");

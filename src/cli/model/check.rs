@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let token_ids = token_ids(arguments, &model)?;
     let Some(found) = parity_with_candle(&model, &token_ids, &engine)? else {
         return Err(Failure::failed(format!(
-            "{name}: candle-transformers does not compute such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
+            "{name}: candle-transformers does not support such a model (biases, or heads of another width than hidden_size / num_attention_heads): \
              there is nothing to compare with; scripts/golden compares with transformers"
         )));
     };

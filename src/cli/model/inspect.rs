@@ -68,7 +68,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
         match found.get(&name) {
             None => problems.push(format!("no tensor `{name}`")),
             Some(entry) if entry.shape != wanted => {
-                problems.push(format!("`{name}` has shape {:?}, config.json asks for {wanted:?}", entry.shape));
+                problems.push(format!("`{name}` has shape {:?}, config.json requires {wanted:?}", entry.shape));
             }
             Some(_) => {}
         }

@@ -134,7 +134,7 @@ pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Fa
 
 fn masked(count: usize) -> String {
     match count {
-        0 => "nothing looked like a secret".to_owned(),
+        0 => "no secrets found".to_owned(),
         1 => "1 secret is masked".to_owned(),
         count => format!("{count} secrets are masked"),
     }

@@ -198,7 +198,7 @@ fn continue_at(
         // A server that cannot go on in the middle begins anew.
         200 => partial.begin_anew().map_err(Ended::ForGood)?,
         status @ (408 | 429 | 500..=599) => return Err(Ended::Broken(client.refused(url, status))),
-        206 => return Err(broken("the server sent another part than was asked for".to_owned())),
+        206 => return Err(broken("the server sent a different range than requested".to_owned())),
         status => return Err(Ended::ForGood(client.refused(url, status))),
     }
     let mut body = StallGuard::new(response.into_body().into_reader(), settings);
@@ -219,7 +219,7 @@ fn continue_at(
         told(partial.length);
     }
     if partial.length < file.size_bytes {
-        return Err(broken(format!("the server ended after {} of {} bytes", partial.length, file.size_bytes)));
+        return Err(broken(format!("the server closed the connection after {} of {} bytes", partial.length, file.size_bytes)));
     }
     Ok(())
 }

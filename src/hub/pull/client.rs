@@ -110,7 +110,7 @@ impl Client {
             401 | 403 => "the model is private, gated or does not exist: check the name, accept its licence on its page, and set HF_TOKEN",
             404 => "no such model, revision or file: check the name",
             429 => "too many requests: wait some minutes, or set HF_TOKEN",
-            500..=599 => "the server has trouble of its own: try again later",
+            500..=599 => "the server has an internal error: try again later",
             _ => "check HF_ENDPOINT",
         };
         PullError::Refused { url: url.to_owned(), status, remedy: remedy.to_owned() }
@@ -131,7 +131,7 @@ fn redirected(place: &str, location: &str) -> Option<String> {
 /// A failure of the connection in words.
 pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
     let problem = match error {
-        ureq::Error::Timeout(_) => "the server says nothing".to_owned(),
+        ureq::Error::Timeout(_) => "the server does not respond".to_owned(),
         ureq::Error::HostNotFound => "unknown host".to_owned(),
         ureq::Error::Io(error) => error.to_string(),
         other => other.to_string(),

@@ -121,7 +121,7 @@ impl Listing {
         }
         let Some(index) = index else {
             let none = || {
-                bad("it has no weights as safetensors, and no others are read; take another revision or convert it with transformers"
+                bad("it has no safetensors weights, and other formats are not supported; use another revision or convert it with transformers"
                     .to_owned())
             };
             return Ok(vec![adapter.ok_or_else(none)?]);

@@ -83,7 +83,7 @@ pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Val
 pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     let why = match ask(run, &Verb::Stop { now }, Duration::ZERO, &mut |_| {}) {
         Err(RunError::NoAnswer { seconds, .. }) => format!("no answer for {seconds} s"),
-        Err(RunError::Io { source, .. }) if is_full_disk(&source) => "no room on the disk for a request".to_owned(),
+        Err(RunError::Io { source, .. }) if is_full_disk(&source) => "no disk space for a request".to_owned(),
         outcome => return outcome,
     };
     let (signal, name) = if now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
