@@ -99,7 +99,7 @@ fn the_base_answers_as_it_did_before_the_first_step() {
     let run = create(&folder.path().join("all"), &[]);
     for (answered, completions) in asked(&run, &question) {
         let refusal = answered.unwrap_err().to_string();
-        assert!(refusal.contains("keeps no copy of its start in memory") && completions.is_empty(), "{refusal}");
+        assert!(refusal.contains("keeps no copy of the base in memory") && completions.is_empty(), "{refusal}");
     }
     let run = create(&folder.path().join("copy"), &["kl_beta=0.01"]);
     for (_, completions) in asked(&run, &question) {
