@@ -15,17 +15,45 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
         return vec![0.0; rewards.len()];
     }
     let count = scored.len() as f64;
-    let mean = scored.iter().sum::<f64>() / count;
+    let (mean, deviation) = mean_and_deviation(&scored);
     let scale = match advantage {
-        Advantage::Standardized => {
-            let variance = scored.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0);
-            1.0 / (variance.sqrt() + STANDARD_DEVIATION_FLOOR)
-        }
+        Advantage::Standardized => 1.0 / (deviation + STANDARD_DEVIATION_FLOOR),
         Advantage::Centered => 1.0,
         // r_i - mean of the others = n / (n - 1) * (r_i - mean)
         Advantage::LeaveOneOut => count / (count - 1.0),
     };
     rewards.iter().map(|reward| if reward.is_finite() { (reward - mean) * scale } else { 0.0 }).collect()
+}
+
+/// Mean and sample standard deviation (n - 1) of the rewards that are finite; a deviation of 0 where fewer than two are.
+pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
+    let scored = || rewards.iter().copied().filter(|reward| reward.is_finite());
+    let count = scored().count() as f64;
+    let mean = scored().sum::<f64>() / count;
+    if count < 2.0 {
+        return (mean, 0.0);
+    }
+    (mean, (scored().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
+}
+
+/// An advantage with the numbers put into its formula. `reward` and `advantage` are those of one completion of the group.
+pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) -> String {
+    let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
+    if !reward.is_finite() {
+        return "0: not scored, excluded from the mean".to_owned();
+    }
+    if all_equal(&scored) {
+        return format!("0: all {} rewards are {reward:.3} (zero variance)", scored.len());
+    }
+    let (count, (mean, deviation)) = (scored.len() as f64, mean_and_deviation(&scored));
+    match kind {
+        Advantage::Standardized => format!("({reward:.3} - {mean:.3}) / ({deviation:.3} + {STANDARD_DEVIATION_FLOOR}) = {advantage:+.3}"),
+        Advantage::Centered => format!("{reward:.3} - {mean:.3} = {advantage:+.3}"),
+        Advantage::LeaveOneOut => {
+            let others = (mean * count - reward) / (count - 1.0);
+            format!("{reward:.3} - {others:.3} (mean of the other {}) = {advantage:+.3}", scored.len() - 1)
+        }
+    }
 }
 
 /// Whether a group is informative, and where its rewards lie if they are all equal. The aliases are what older programs wrote.
@@ -99,6 +127,23 @@ mod tests {
     fn one_odd_among_eight_is_the_known_size() {
         let found = group_advantages(&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5], Advantage::Standardized);
         assert!((found[7] + 2.475).abs() < 2e-3, "{found:?}");
+    }
+
+    #[test]
+    fn the_formula_gives_what_it_says() {
+        let check = |rewards: &[f64], member: usize, kind, expected: &str| {
+            assert_eq!(explain(rewards, rewards[member], group_advantages(rewards, kind)[member], kind), expected);
+        };
+        use Advantage::{Centered, LeaveOneOut, Standardized};
+        let mixed = [1.0, 0.5, 0.0, 1.0];
+        check(&mixed, 0, Standardized, "(1.000 - 0.625) / (0.479 + 0.0001) = +0.783");
+        check(&mixed, 1, Standardized, "(0.500 - 0.625) / (0.479 + 0.0001) = -0.261");
+        check(&mixed, 1, Centered, "0.500 - 0.625 = -0.125");
+        check(&mixed, 0, LeaveOneOut, "1.000 - 0.500 (mean of the other 3) = +0.500");
+        check(&mixed, 1, LeaveOneOut, "0.500 - 0.667 (mean of the other 3) = -0.167");
+        check(&[1.0; 8], 3, Standardized, "0: all 8 rewards are 1.000 (zero variance)");
+        check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "0: not scored, excluded from the mean");
+        check(&[f64::NAN, 0.0, 1.0], 2, Centered, "1.000 - 0.500 = +0.500");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
 pub use compare::RunsCompared;
 pub use error::ReportError;
 pub use eval_results::{EvalId, PROMPTS_FILE, Pass, base_and_trained, base_and_trained_on, passes_of};
-pub use event_text::{Level, STEP_METRICS, alert_text, control_text, event_text};
+pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text};
 pub use filter::Filter;
 pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};

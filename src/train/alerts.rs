@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::config::TrainConfig;
 use crate::format::percent_short;
+use crate::report::alert_name;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval};
 use crate::statistics::wilson;
@@ -181,7 +182,7 @@ impl Alerts {
             self.standing.keys().copied().filter(|rule| findings.iter().all(|finding| finding.rule != *rule)).collect();
         for rule in passed {
             let level = self.standing.remove(rule).unwrap_or("info").to_owned();
-            let sentence = format!("{} resolved.", rule.replace('_', " "));
+            let sentence = format!("{} resolved.", alert_name(rule));
             alerts.push(Alert { rule: rule.to_owned(), level, step, sentence, cleared: true, ..Alert::default() });
         }
         for Finding { rule, level, value, sentence, suggestion } in findings {

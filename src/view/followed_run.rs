@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::message::RunNews;
 use super::messages::Level;
-use crate::report::STEP_METRICS;
+use crate::report::{STEP_METRICS, alert_name};
 use crate::run::events::{Alert, Device};
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
@@ -176,7 +176,8 @@ impl FollowedRun {
         match &event.body {
             EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
                 let level = if alert.level == "error" { Level::Complaint } else { Level::Warning };
-                Some(RunNotice { level, title: format!("{}: {}", self.id(), alert.rule), text: alert.sentence.clone(), urgent: false })
+                let title = format!("{}: {}", self.id(), alert_name(&alert.rule));
+                Some(RunNotice { level, title, text: alert.sentence.clone(), urgent: false })
             }
             _ => None,
         }

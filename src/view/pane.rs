@@ -1,9 +1,11 @@
 //! A pane: a frame with a title that shows whether it has the focus.
 
+use ratatui::Frame;
+use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::symbols::border;
-use ratatui::text::Span;
-use ratatui::widgets::{Block, Borders};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
 
 use super::style_role::Role;
 use super::theme::Theme;
@@ -26,4 +28,19 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     let set = if theme.ascii { ASCII_BORDER } else { border::PLAIN };
     let title = if title.is_empty() { Span::raw("") } else { Span::styled(format!("{mark} {title} "), theme.style(Role::Title)) };
     Block::new().borders(Borders::ALL).border_set(set).border_style(theme.style(role)).style(Style::new()).title(title)
+}
+
+/// Draws a pane's frame; the area inside of it.
+pub fn framed(theme: &Theme, title: &str, focused: bool, frame: &mut Frame<'_>, area: Rect) -> Rect {
+    let block = pane(theme, title, focused);
+    let inside = block.inner(area);
+    frame.render_widget(block, area);
+    inside
+}
+
+/// Draws a pane with nothing but a text.
+pub fn text_pane(theme: &Theme, title: &str, (role, text): (Role, &str), frame: &mut Frame<'_>, area: Rect) {
+    let inside = framed(theme, title, true, frame, area);
+    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line, theme.style(role))).collect();
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }

@@ -1,11 +1,13 @@
-//! Asking a run's worker from the view: what cannot be asked now and why, the request beside the view, its answer as a notice.
+//! Asking a run's worker from the view: the actions that do so, on every screen that shows a run; the request beside the view, its answer as a notice.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::followed_run::FollowedRun;
-use super::message::{Command, Work};
-use super::popup::Ask;
+use super::action::Scope;
+use super::message::{Command, ScreenState, Work};
+use super::popup::{Ask, Confirm, Popup};
+use super::screen::Action;
+use super::screens::Screen;
 use super::shared::Shared;
 use super::subprocess::Call;
 use crate::format::short_id;
@@ -14,32 +16,120 @@ use crate::run::{Liveness, Status, Verb, ask, stop_worker};
 /// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Why a followed run's worker cannot be asked anything; `None` where one should be there.
-pub fn refusal(run: &FollowedRun) -> Option<String> {
-    gone(run).or_else(|| no_worker(&run.id(), run.status()))
+/// A screen with a run whose worker can be asked.
+pub trait Controls: ScreenState<Shared = Shared> {
+    const SCREEN: Screen;
+    /// Names and hints of the actions: pause, resume, checkpoint, eval, stop, kill, note.
+    const ACTIONS: [(&'static str, &'static str); 7];
+
+    /// The run that is meant.
+    ///
+    /// # Errors
+    /// Why there is none, as a sentence.
+    fn target(&self, shared: &Shared) -> Result<Target, String>;
 }
 
-/// Why a followed run cannot be resumed; `None` where it can be, by its worker or by a new one.
-pub fn no_resume(run: &FollowedRun) -> Option<String> {
-    gone(run).or_else(|| no_resume_from(&run.id(), run.status()))
+/// A run that can be asked.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub path: PathBuf,
+    pub id: String,
+    pub status: Status,
 }
 
-/// Why nothing can be noted in a followed run; `None` where it can be, by its worker or without one.
-pub fn no_note(run: &FollowedRun) -> Option<String> {
-    gone(run).or_else(|| no_note_in(&run.id(), run.status()))
+const fn action<T: Controls>(
+    number: usize,
+    title: &'static str,
+    keys: &'static [&'static str],
+    perform: fn(&mut T, &mut Shared) -> Vec<Command>,
+) -> Action<T> {
+    let (id, hint) = T::ACTIONS[number];
+    Action::new(id, title, hint, keys, Scope::Screen(T::SCREEN), perform).unless(no_worker)
 }
 
-/// Why nothing can be noted in a run that stands there.
-pub fn no_note_in(name: &str, status: Status) -> Option<String> {
+pub const fn pause<T: Controls>() -> Action<T> {
+    action(0, "Toggle pause", &["p"], |screen: &mut T, shared| {
+        let is_paused = screen.target(shared).is_ok_and(|run| run.status == Status::Paused);
+        tell(screen, shared, if is_paused { Verb::Resume } else { Verb::Pause })
+    })
+    .also(&["pause", "hold"])
+}
+
+/// By the run's worker where one lives, else by a new one.
+pub const fn resume<T: Controls>() -> Action<T> {
+    action(1, "Resume run", &["r"], |screen: &mut T, shared| {
+        screen.target(shared).map(|run| resume_run(shared, &run.path)).into_iter().collect()
+    })
+    .also(&["continue", "unpause", "restart"])
+    .unless(|screen, shared| blocked(screen, shared, no_resume_from))
+}
+
+pub const fn checkpoint<T: Controls>() -> Action<T> {
+    action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| tell(screen, shared, Verb::Checkpoint))
+}
+
+pub const fn eval<T: Controls>() -> Action<T> {
+    action(3, "Run eval", &["E"], |screen: &mut T, shared| tell(screen, shared, Verb::Eval)).also(&["run eval"])
+}
+
+pub const fn stop<T: Controls>() -> Action<T> {
+    action(4, "Stop run", &["x"], |screen: &mut T, shared| confirm_stop(screen, shared, false)).also(&["end", "cancel"])
+}
+
+pub const fn kill<T: Controls>() -> Action<T> {
+    action(5, "Kill run", &["X"], |screen: &mut T, shared| confirm_stop(screen, shared, true)).also(&["kill", "abort"])
+}
+
+/// A note needs no worker: it goes into the log of a run that has ended, too.
+pub const fn note<T: Controls>() -> Action<T> {
+    action(6, "Add note", &["a"], |screen: &mut T, shared| {
+        let run = screen.target(shared).map(|run| run.path);
+        shared.popup = run.map(|run| Popup::Ask(ask_note(run))).ok();
+        Vec::new()
+    })
+    .also(&["note", "annotate", "comment"])
+    .asking()
+    .unless(|screen, shared| blocked(screen, shared, no_note_in))
+}
+
+/// Why the worker of a screen's run cannot be asked anything.
+pub fn no_worker<T: Controls>(screen: &T, shared: &Shared) -> Option<String> {
+    blocked(screen, shared, no_worker_of)
+}
+
+fn blocked<T: Controls>(screen: &T, shared: &Shared, why: fn(&str, Status) -> Option<String>) -> Option<String> {
+    match screen.target(shared) {
+        Ok(run) => why(&run.id, run.status),
+        Err(none) => Some(none),
+    }
+}
+
+/// Asks the worker of a screen's run.
+pub fn tell<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
+    let Ok(run) = screen.target(shared) else { return Vec::new() };
+    if verb.is_work() {
+        shared.say(format!("requested: {}, runs after the current step", verb.name()));
+    }
+    vec![request(&run.path, verb)]
+}
+
+/// The question is about this run, whichever the screen shows when it is answered.
+fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<Command> {
+    let Ok(Target { path, id, .. }) = screen.target(shared) else { return Vec::new() };
+    let (title, text, yes) = match now {
+        true => ("Kill", "Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
+        false => ("Stop", "Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
+    };
+    let then = move |_: &mut (), _: &mut Shared| vec![request(&path, Verb::Stop { now })];
+    shared.popup = Some(Popup::Confirm(Confirm::new(format!("{title} {id}?"), text, yes, then)));
+    Vec::new()
+}
+
+fn no_note_in(name: &str, status: Status) -> Option<String> {
     (status == Status::Created).then(|| format!("{name} has no worker yet: start it, then add a note"))
 }
 
-fn gone(run: &FollowedRun) -> Option<String> {
-    run.is_gone.then(|| format!("{} no longer exists", run.id()))
-}
-
-/// Why the worker of a run that stands there cannot be asked anything; `name` is what the sentence calls the run.
-pub fn no_worker(name: &str, status: Status) -> Option<String> {
+fn no_worker_of(name: &str, status: Status) -> Option<String> {
     match status {
         Status::Created => Some(format!("{name} has no worker yet")),
         Status::Finished => Some(format!("{name} is finished: no worker to ask")),
@@ -48,8 +138,7 @@ pub fn no_worker(name: &str, status: Status) -> Option<String> {
     }
 }
 
-/// Why a run that stands there cannot be resumed.
-pub fn no_resume_from(name: &str, status: Status) -> Option<String> {
+fn no_resume_from(name: &str, status: Status) -> Option<String> {
     match status {
         Status::Created | Status::Paused | Status::Failed | Status::Interrupted => None,
         Status::Finished => Some(format!("{name} is finished: to train further, start a run from its result")),
@@ -64,8 +153,8 @@ pub fn request(run: &Path, verb: Verb) -> Command {
     Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), asked)
 }
 
-/// The question for a note; what was typed is told again where it could not be written.
-pub fn ask_note(run: PathBuf) -> Ask {
+/// What was typed is told again where it could not be written.
+fn ask_note(run: PathBuf) -> Ask {
     let ask = move |_: &mut (), _: &mut Shared, text: String| note_of(&text).into_iter().map(|verb| request(&run, verb)).collect();
     Ask::new("Add note", "Note:", "", ask).checked(|text| note_of(text).err())
 }
@@ -107,8 +196,7 @@ fn key(verb: &Verb) -> &'static str {
     }
 }
 
-/// Let a run go on: its worker where one lives, else a new one, started by our own program.
-pub fn resume(shared: &Shared, run: &Path) -> Command {
+fn resume_run(shared: &Shared, run: &Path) -> Command {
     let (path, name) = (run.to_owned(), name(run));
     let call = Call::of(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
     Work::stream("control.resume", move |sender| {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ratatui::layout::Rect;
+
 use super::action::ActionInfo;
 use super::drafts::files::Drafts;
 use super::followed_run::{FollowedRun, RunNotice};
@@ -170,6 +172,11 @@ impl Shared {
     /// Whether work of this key runs.
     pub fn is_busy(&self, key: &str) -> bool {
         self.work.get(key).is_some_and(|running| running.busy)
+    }
+
+    /// Where screens are drawn: below the tabs and above the hints.
+    pub fn body(&self) -> Rect {
+        Rect { x: 0, y: 1, width: self.size.0, height: self.size.1.saturating_sub(2) }
     }
 
     /// The first key of the action of that name; `None` where it has none.

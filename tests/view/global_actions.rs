@@ -200,7 +200,7 @@ fn the_palette_knows_the_usual_words() {
         check(screen, &["resume", "continue", "unpause"], "Resume run");
         check(screen, &["undo"], "Undo");
         check(screen, &["redo"], "Redo");
-        check(screen, &["pause"], "Pause run");
+        check(screen, &["pause"], "Toggle pause");
         check(screen, &["export", "export html", "report"], "Export HTML");
         check(screen, &["export csv"], "Export CSV");
         check(screen, &["quit", "exit"], "Quit");

@@ -70,8 +70,11 @@ impl Stage {
 
     /// A click.
     pub(super) fn click(&mut self, column: u16, row: u16) {
-        let modifiers = crossterm::event::KeyModifiers::NONE;
-        self.send(Message::Mouse(MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column, row, modifiers }));
+        self.mouse(MouseEventKind::Down(MouseButton::Left), column, row);
+    }
+
+    pub(super) fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) {
+        self.send(Message::Mouse(MouseEvent { kind, column, row, modifiers: crossterm::event::KeyModifiers::NONE }));
     }
 
     /// What is drawn, as text without colours; trailing blanks cut off.

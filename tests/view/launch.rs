@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use crossterm::event::MouseEventKind;
 use grpo_tui::config::Source;
 use grpo_tui::run::DeviceChoice;
 use grpo_tui::view::Options;
@@ -98,6 +99,12 @@ fn a_value_is_checked_while_it_is_typed() {
     assert_eq!(value(&stage, "lora_rank"), ("0".to_owned(), Source::Task));
     stage.keys("enter ctrl-u").types("4").keys("enter backspace");
     assert_eq!(value(&stage, "lora_rank"), ("0".to_owned(), Source::Task));
+    // The wheel leaves the row whose value is edited.
+    stage.keys("enter ctrl-u").types("16");
+    stage.mouse(MouseEventKind::ScrollDown, 5, 10);
+    stage.keys("enter");
+    assert_eq!(value(&stage, "lora_rank"), ("16".to_owned(), Source::Set));
+    stage.keys("backspace");
     // Two values that do not go together are said, and nothing starts.
     go_to(&mut stage, "max_completion_tokens");
     stage.keys("enter ctrl-u").types("512");
@@ -124,6 +131,11 @@ fn filters_show_what_is_looked_for() {
     stage.keys("esc /").types("zzz");
     assert_eq!(rows(&stage), [""; 0]);
     assert!(stage.shows("No settings match. Esc clears the filter."));
+    stage.keys("esc");
+    assert!(rows(&stage).len() > 40);
+    // What is typed goes first, then what else hides rows.
+    stage.keys("o /").types("lora").keys("esc");
+    assert_eq!(rows(&stage).len(), 11);
     stage.keys("esc");
     assert!(rows(&stage).len() > 40);
 }

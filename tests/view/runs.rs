@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grpo_tui::report::Listing;
-use grpo_tui::run::{RunDirectory, RunFolders, Verb, Worker, read_tags};
+use grpo_tui::run::{RunDirectory, RunFolders, Status, Verb, Worker, read_tags};
 use grpo_tui::view::{Message, Screen};
 
 use super::harness::{Stage, finished_run};
@@ -284,7 +284,7 @@ fn what_cannot_be_done_says_why() {
         stage.keys("esc");
     };
     for key in ["p", "C", "E", "x", "X"] {
-        check(&mut stage, key, "the run is finished: no worker to ask");
+        check(&mut stage, key, "6sx3dn is finished: no worker to ask");
     }
     check(&mut stage, "r", "is finished: to train further");
     stage.keys("G");
@@ -390,12 +390,37 @@ fn a_live_run_is_asked() {
     assert!(stage.shows("6sx3dn: it is done"), "{}", stage.picture());
     stage.keys("a").types("a remark").keys("enter p");
     stage.keys("x");
-    assert!(stage.shows("stops after the current step"));
+    assert!(stage.shows("Stops after the current step"));
     stage.keys("y");
     let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     drop(worker);
     let remark = Verb::Annotate { text: "a remark".to_owned() };
     assert_eq!(taken, [Verb::Checkpoint, remark, Verb::Pause, Verb::Stop { now: false }]);
+}
+
+/// While the question is open the run changes its status, and the filter hides it.
+#[test]
+fn a_stop_is_for_the_run_of_the_question() {
+    let mut stage = stage_with(120, 36, |folder| {
+        copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+    });
+    let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
+    let worker = Worker::begin(&run, Arc::default()).unwrap();
+    let look = |stage: &mut Stage| {
+        stage.now_ms += 2_000;
+        stage.send(Message::Tick);
+    };
+    look(&mut stage);
+    stage.keys("/").types("status=starting").keys("enter x");
+    assert!(stage.shows("Stop 20261120-143041-invoice-6sx3dn?"), "{}", stage.picture());
+    worker.state().status(Status::Running, 1, None).unwrap();
+    look(&mut stage);
+    assert!(stage.shows("Runs 0 of 1"), "{}", stage.picture());
+    let serving = serve(&worker);
+    stage.keys("y");
+    assert!(stage.model.shared.work.contains_key("control.stop"), "{}", stage.picture());
+    let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    assert_eq!(taken, [Verb::Stop { now: false }]);
 }
 
 #[test]
@@ -419,6 +444,7 @@ fn a_thousand_runs_are_filtered() {
     stage.keys("/").types("invoice-0007");
     stage.keys("enter");
     assert!(stage.shows("Runs 100 of 1001") && stage.shows("000799"), "{}", stage.picture());
+    assert!(stage.shows("disk") && !stage.shows("()"), "nothing but its files of text: {}", stage.picture());
     stage.keys("G");
     assert!(stage.shows("000700") && !stage.shows("000699"), "{}", stage.picture());
 }

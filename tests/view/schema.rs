@@ -60,7 +60,7 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     assert_eq!(stage.model.shared.draft.text, "{}");
     let open = stage.model.schema.effects.clone().unwrap();
     assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
-    assert!(stage.model.schema.lazy.as_ref().unwrap().iter().any(|finding| finding.weak), "an open schema is easy");
+    assert!(stage.model.schema.degenerate.as_ref().unwrap().iter().any(|finding| finding.weak), "an open schema is easy");
     stage.types("x");
     assert!(stage.model.shared.draft.stale.is_some() && stage.shows("STALE sample scores"));
     assert_eq!(stage.model.schema.effects.as_ref(), Some(&open), "the last good schema keeps scoring");
@@ -80,7 +80,7 @@ fn every_printable_key_types_and_escape_leaves() {
     assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
-    assert_eq!((grpo_tui::view::screens::schema::actions::SCREEN.pane)(&stage.model.schema), "accepts");
+    assert_eq!((grpo_tui::view::screens::schema::actions::SCREEN.pane)(&stage.model.schema), "accepted answers");
 }
 
 #[test]

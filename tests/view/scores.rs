@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use grpo_tui::score::Tier;
-use grpo_tui::view::Message;
 use grpo_tui::view::screens::schema::file;
 use grpo_tui::view::screens::scores::{Source, TierFilter};
+use grpo_tui::view::{Message, app, update};
 
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
@@ -175,8 +175,8 @@ fn a_run_of_another_task_is_not_scored_without_a_word() {
 }
 
 #[test]
-fn completions_are_drawn_from_base_and_trained() {
-    let drawn = format!(
+fn completions_are_sampled_from_base_and_trained() {
+    let sampled = format!(
         "printf '%s\\n' '{{\"prompt_id\":\"eval-001\",\"completion\":\"no\"}}' '{{\"prompt_id\":\"eval-001\",\"completion\":{}}}'",
         serde_json::to_string(VALID).unwrap()
     );
@@ -194,9 +194,17 @@ fn completions_are_drawn_from_base_and_trained() {
         stage
     };
     let stage =
-        check(&drawn, "b r", &["sample invoice --model tiny --prompt train-001 --n 8", "sampled: 2", "mean 0.500", "base, sampling 1"]);
-    assert_eq!(stage.model.scores.source, Source::Drawn);
-    check(&drawn, "r r", &["finished-run@best", "--seed 1", "--worker", "sampled: 4", "trained finished-run@best, sampling 2"]);
+        check(&sampled, "b r", &["sample invoice --model tiny --prompt train-001 --n 8", "sampled: 2", "mean 0.500", "base, sampling 1"]);
+    assert_eq!(stage.model.scores.source, Source::Sampled);
+    check(&sampled, "r r", &["finished-run@best", "--seed 1", "--worker", "sampled: 4", "trained finished-run@best, sampling 2"]);
+    // Whoever writes a completion by then goes on writing.
+    let mut stage = check(&sampled, "b", &[]);
+    let commands = stage.model.perform(app::action("scores.draw").unwrap());
+    let sampling = update::carry_out(&mut stage.model, commands);
+    stage.keys("a").types("{");
+    stage.carry_out(sampling);
+    assert_eq!(stage.model.scores.sampled.len(), 2);
+    assert!(stage.model.scores.source == Source::Written && stage.shows("editing: scored as you type"), "{}", stage.picture());
     check("echo 'error: model `tiny` was not found' >&2; exit 1", "b r", &["sampling failed: model `tiny` was not found"]);
 }
 

@@ -215,7 +215,7 @@ fn a_run_grows_on_the_screen() {
     written.tell(&mut stage);
     look_now(&mut stage, &written);
     insta::assert_snapshot!("live_running_120x36", stable(&stage, &written));
-    assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("all_worst")), "{:?}", stage.asked);
+    assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("all min or all equal")), "{:?}", stage.asked);
     // The selected completion is the invalid one: its fault and its advantage are said.
     stage.keys("l enter");
     assert!(stage.shows("/amount"), "{}", stage.picture());
@@ -375,7 +375,7 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     written.append(alert);
     written.tell(&mut stage);
     let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
-    assert!(bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value_drift: Values drift."), "{}", bottom(&stage));
+    assert!(bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value drift: Values drift."), "{}", bottom(&stage));
     stage.keys("esc");
     written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as requested".into())).unwrap();
     written.tell(&mut stage);

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use crate::report::{Asked, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
-use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
 const SUMMARY: &str = "summary";
@@ -43,15 +43,14 @@ pub struct Eval {
     pair: usize,
     /// Only prompts with this outcome.
     only: Option<Outcome>,
-    filter: Field,
-    typing: bool,
+    filter: Filter,
     sort: Sort,
     shown: Vec<usize>,
     cursor: Cursor,
     pane: &'static str,
     /// The first line of the answers, and of the summary, that is drawn.
-    top: usize,
-    summary_top: usize,
+    top: Cursor,
+    summary_top: Cursor,
     /// Side by side or one below the other; `None`: as the width allows.
     side_by_side: Option<bool>,
     chooser: Option<Chooser>,
@@ -122,14 +121,13 @@ impl Default for Eval {
             passes_seen: 0,
             pair: 0,
             only: None,
-            filter: Field::default(),
-            typing: false,
+            filter: Filter::default(),
             sort: Sort::Worst,
             shown: Vec::new(),
             cursor: Cursor::default(),
             pane: PROMPTS,
-            top: 0,
-            summary_top: 0,
+            top: Cursor::default(),
+            summary_top: Cursor::default(),
             side_by_side: None,
             chooser: None,
             started: None,
@@ -190,7 +188,7 @@ impl Eval {
         self.shown = shown;
         self.cursor.index = place.unwrap_or(0);
         if place.is_none() {
-            self.top = 0;
+            self.top = Cursor::default();
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::view::shared::{NewRun, Shared};
 use crate::view::task_files;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 use context::{LaunchContext, Origin};
 use device_choice::Choice;
@@ -31,24 +32,19 @@ use form::{Form, Row, Values, group_of, values_of};
 /// The screen's own part of the model.
 #[derive(Debug, Default)]
 pub struct Launch {
-    /// What the user chose.
     pub form: Form,
     /// Where the cursor stands among the rows shown.
     pub cursor: Cursor,
-    /// Which rows are shown.
-    pub filter: Field,
-    /// Whether the filter is being typed.
-    pub filtering: bool,
+    pub filter: Filter,
     /// Only keys that are not at the table's default.
     pub only_different: bool,
-    /// The value under edit.
     pub edit: Option<Field>,
     /// The list over the form.
     pub chooser: Option<Chooser>,
     /// Whether the forecast has the focus instead of the form.
     pub in_forecast: bool,
     /// The first line of the forecast that is drawn.
-    pub scroll: usize,
+    pub scroll: Cursor,
     /// The task's `[train]`, or why it cannot be read; `None` while it is read.
     pub train: Option<Result<Assignments, String>>,
     /// What there is on this machine; `None` while it is looked at.
@@ -73,7 +69,6 @@ pub struct Launch {
     pub failure: Option<String>,
 }
 
-/// What is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// The model to start from.
@@ -84,11 +79,8 @@ pub enum What {
 /// The open list.
 #[derive(Debug, Clone)]
 pub struct Chooser {
-    /// What is chosen.
     pub what: What,
-    /// What was typed.
     pub field: Field,
-    /// Where the cursor stands.
     pub cursor: Cursor,
 }
 
@@ -224,7 +216,7 @@ fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
 }
 
 /// Read the task's own defaults again.
-pub(super) fn read_train(_: &Launch, shared: &Shared) -> Vec<Command> {
+pub(super) fn read_train(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     vec![Work::once(
         "launch.train",
@@ -237,7 +229,7 @@ pub(super) fn read_train(_: &Launch, shared: &Shared) -> Vec<Command> {
 }
 
 /// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
-pub(super) fn look_around(_: &Launch, shared: &Shared) -> Vec<Command> {
+pub(super) fn look_around(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (here, places) = (shared.options.here.clone(), shared.options.run_folders.clone());
     let read = move || context::LaunchContext {

@@ -1,7 +1,6 @@
 //! Screen: a run as it goes. What is looked at (step, group, completion, stretch of steps) is here; its folder draws it and acts on it.
 
 pub mod actions;
-mod advantage;
 mod completion;
 mod curves;
 mod device;
@@ -203,12 +202,10 @@ struct Rollouts {
 /// One group, without the tokens.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Sampled {
-    /// The prompt row's id.
     prompt_id: String,
     /// The prompt as the model read it.
     prompt: String,
     replaced: bool,
-    /// What the model wrote.
     completions: Vec<Completion>,
 }
 

@@ -21,18 +21,16 @@ use crate::task::PromptSet;
 use crate::text::Tokenizer;
 use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
-use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 use editing::Editing;
 use table_row::{Column, Entry, row};
 
-/// The table of rows.
 const ROWS: &str = "rows";
 /// The selected row as the model sees it.
 const CHAT: &str = "prompt preview";
 /// The health of the sets.
 const HEALTH: &str = "health";
-/// What is being written.
 const EDITOR: &str = "editor";
 /// The panes of the tab key; the editor comes and goes.
 const PANES: [&str; 3] = [ROWS, CHAT, HEALTH];
@@ -52,9 +50,7 @@ pub struct Prompts {
     /// The cursor of the table.
     pub cursor: Cursor,
     /// What the rows are filtered by.
-    pub filter: Field,
-    /// Whether the filter is being typed.
-    pub filtering: bool,
+    pub filter: Filter,
     /// By which column the table is sorted, and whether backwards.
     pub sort: (Column, bool),
     /// Tokens of each entry.
@@ -66,14 +62,13 @@ pub struct Prompts {
     /// The health of the sets, or why it cannot be told.
     pub health: Option<Result<Health, String>>,
     pub finding: Cursor,
-    /// What is being written.
     pub editing: Option<Editing>,
     /// The model whose tokenizer counts; the task's base model where none was named.
     pub model: Option<String>,
     pane: Option<&'static str>,
     /// Whether the rows as they are now are counted, or about to be.
     is_counted: bool,
-    chat_top: usize,
+    chat_top: Cursor,
     /// The row to select once the task has been read again.
     wanted: Option<(PromptSet, usize)>,
 }
@@ -84,7 +79,7 @@ impl ScreenState for Prompts {
 
 impl Prompts {
     fn is_typing(&self) -> bool {
-        self.filtering || self.editing.is_some()
+        self.filter.is_typing || self.editing.is_some()
     }
 
     /// The pane that has the focus.
@@ -112,7 +107,6 @@ impl Prompts {
 /// A row as the model will see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chat {
-    /// The row.
     pub entry: Entry,
     /// Lines of pieces as they may be drawn, each a special token or not; or why the template does not take the row.
     pub lines: Result<Vec<Vec<(String, bool)>>, String>,
@@ -124,12 +118,10 @@ pub struct Chat {
     pub prompt: String,
 }
 
-/// What counts tokens.
 #[derive(Debug, Clone)]
 pub struct Counter {
     /// The model's tokenizer and template.
     pub tokenizer: Arc<Tokenizer>,
-    /// The model's name.
     pub name: String,
     /// Why it is not the base model's, if so.
     pub note: Option<String>,

@@ -2,7 +2,6 @@
 
 pub mod actions;
 mod columns;
-mod control;
 mod detail;
 mod draw;
 mod export;
@@ -11,11 +10,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::report::{Entry, Filter, Listing, RunRow, order, unknown_field};
+use crate::report::{self, Entry, Listing, RunRow, order, unknown_field};
 use crate::run::{DiskUse, disk_use};
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
-use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
 const LIST: &str = "runs";
@@ -30,13 +29,12 @@ pub struct Runs {
     /// The run under the cursor, so that it stays there when the list changes.
     under: Option<PathBuf>,
     marked: BTreeSet<PathBuf>,
-    filter: Field,
-    typing: bool,
+    filter: Filter,
     filter_error: Option<String>,
     sort: Sort,
     pane: &'static str,
     /// The first line of the details that is drawn.
-    detail_top: usize,
+    detail_top: Cursor,
     /// What the folder of the run under the cursor takes.
     disk: Option<(PathBuf, DiskUse)>,
 }
@@ -58,12 +56,11 @@ impl Default for Runs {
             cursor: Cursor::default(),
             under: None,
             marked: BTreeSet::new(),
-            filter: Field::default(),
-            typing: false,
+            filter: Filter::default(),
             filter_error: None,
             sort: Sort { field: "created".to_owned(), descending: true, smoothed: false },
             pane: LIST,
-            detail_top: 0,
+            detail_top: Cursor::default(),
             disk: None,
         }
     }
@@ -86,21 +83,15 @@ impl Runs {
 
     /// Marked runs that are still there, in the order of the list; without any, the one under the cursor.
     fn chosen(&self, shared: &Shared) -> Vec<PathBuf> {
-        let marked: Vec<PathBuf> = shared
-            .runs
-            .listing
-            .entries()
-            .iter()
-            .filter(|entry| self.marked.contains(&entry.path))
-            .map(|entry| entry.path.clone())
-            .collect();
+        let marked = shared.runs.listing.entries().iter().map(|entry| &entry.path).filter(|path| self.marked.contains(*path));
+        let marked: Vec<PathBuf> = marked.cloned().collect();
         if marked.is_empty() { self.entry(shared).map(|entry| entry.path.clone()).into_iter().collect() } else { marked }
     }
 
     /// Filter and sort anew; the cursor stays on its run.
     fn arrange(&mut self, shared: &Shared) {
-        let rows = || rows_of(&shared.runs.listing);
-        let filter = match Filter::parse(self.filter.text()) {
+        let (entries, rows) = (shared.runs.listing.entries(), || rows_of(&shared.runs.listing));
+        let filter = match report::Filter::parse(self.filter.text()) {
             Ok(filter) => {
                 self.filter_error =
                     filter.fields().iter().find_map(|name| unknown_field(name, rows(), false)).filter(|_| rows().next().is_some());
@@ -115,17 +106,16 @@ impl Runs {
         let shown: Vec<usize> = match &filter {
             Some(filter) => {
                 let fits = |entry: &Entry| entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row));
-                (0..shared.runs.listing.entries().len()).filter(|index| fits(&shared.runs.listing.entries()[*index])).collect()
+                (0..entries.len()).filter(|index| fits(&entries[*index])).collect()
             }
-            None => self.shown.iter().copied().filter(|index| *index < shared.runs.listing.entries().len()).collect(),
+            None => self.shown.iter().copied().filter(|index| *index < entries.len()).collect(),
         };
         let Sort { field, descending, smoothed } = &self.sort;
-        let key =
-            |index: usize| shared.runs.listing.entries()[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
+        let key = |index: usize| entries[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
         let mut keyed: Vec<_> = shown.into_iter().map(|index| (key(index), index)).collect();
         keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), *descending));
         self.shown = keyed.into_iter().map(|(_, index)| index).collect();
-        let place = self.shown.iter().position(|index| Some(&shared.runs.listing.entries()[*index].path) == self.under.as_ref());
+        let place = self.shown.iter().position(|index| Some(&entries[*index].path) == self.under.as_ref());
         self.cursor.index = place.unwrap_or(self.cursor.at(self.shown.len()).unwrap_or(0));
     }
 }
@@ -139,7 +129,7 @@ fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
 fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let under = runs.entry(shared).map(|entry| entry.path.clone());
     if under != runs.under {
-        runs.detail_top = 0;
+        runs.detail_top = Cursor::default();
         runs.under = under;
     }
     let measured = runs.disk.as_ref().map(|(path, _)| path);

@@ -1,4 +1,4 @@
-//! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and what lazy answers would earn.
+//! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and what degenerate answers would earn.
 
 pub mod actions;
 mod draw;
@@ -16,17 +16,16 @@ use crate::view::widgets::list_cursor::Cursor;
 
 const EDITOR: &str = "editor";
 /// What the schema accepts, in words.
-const ACCEPTS: &str = "accepts";
+const ACCEPTS: &str = "accepted answers";
 const SCORES: &str = "sample scores";
-/// What lazy answers would earn.
-const LAZY: &str = "degenerate answers";
+/// What degenerate answers would earn.
+const DEGENERATE: &str = "degenerate answers";
 /// All panes, in the order of the tab key.
-const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, LAZY];
+const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, DEGENERATE];
 
 /// The screen's own part of the model.
 #[derive(Debug)]
 pub struct Schema {
-    /// The text under edit.
     pub editor: Editor,
     /// Whether keys are typed into it.
     pub typing: bool,
@@ -34,15 +33,15 @@ pub struct Schema {
     pub accepts: Vec<Accepted>,
     /// How the task's samples score with it.
     pub effects: Option<ScorePreview>,
-    /// What lazy answers would earn with it.
-    pub lazy: Option<Vec<Finding>>,
+    /// What degenerate answers would earn with it.
+    pub degenerate: Option<Vec<Finding>>,
     pane: &'static str,
     /// First lines of the panes beside the editor, by their place.
     tops: [Cursor; 4],
     /// The text that was last given to the editor or came from it.
     shown: Option<String>,
     described: u64,
-    /// Whether samples and lazy answers wait to be scored until somebody looks.
+    /// Whether samples and degenerate answers wait to be scored until somebody looks.
     is_waiting: bool,
 }
 
@@ -53,7 +52,7 @@ impl Default for Schema {
             typing: false,
             accepts: Vec::new(),
             effects: None,
-            lazy: None,
+            degenerate: None,
             pane: EDITOR,
             tops: [Cursor::default(); 4],
             shown: None,
@@ -80,7 +79,6 @@ pub struct ScorePreview {
     pub now: [usize; 3],
     /// The same with the saved schema; `None` where that does not compile.
     pub saved: Option<[usize; 3]>,
-    /// Mean reward now.
     pub reward: f64,
     /// Mean reward with the saved schema.
     pub saved_reward: Option<f64>,
@@ -91,7 +89,6 @@ pub struct ScorePreview {
 }
 
 impl ScorePreview {
-    /// Samples in all.
     pub fn total(&self) -> usize {
         self.now.iter().sum()
     }

@@ -18,33 +18,29 @@ use crate::view::shared::OpenTask;
 use crate::view::shared::Shared;
 use crate::view::subprocess::CancelToken;
 use crate::view::widgets::editor::Editor;
-use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 use items::{Items, Rows, Written};
 use scoring::{Impact, Scored, holds};
 
-/// Where completions come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Source {
-    /// The task's own.
     #[default]
     Samples,
     /// Written or pasted here.
     Written,
     /// A stored step of the current run.
     Step,
-    /// Drawn from a model here.
-    Drawn,
+    /// Sampled from a model here.
+    Sampled,
 }
 
 /// The screen's own part of the model.
 #[derive(Debug, Default)]
 pub struct Scores {
-    /// Where completions come from.
     pub source: Source,
     /// The step that is looked at; 0 is the latest.
     pub step: u64,
-    /// The completions.
     pub items: Arc<Items>,
     /// Why there are none, as a sentence.
     pub error: Option<String>,
@@ -58,42 +54,39 @@ pub struct Scores {
     pub whole: Option<RescoreJob>,
     /// Written or pasted here.
     pub written: Vec<Written>,
-    /// Drawn here, the latest last.
-    pub drawn: Vec<Written>,
+    /// Sampled here, the latest last.
+    pub sampled: Vec<Written>,
     /// A completion that is being written.
     pub editor: Option<Editor>,
     /// Which of the written ones that is.
     pub editing: usize,
     /// Where the cursor stands among the completions shown.
     pub cursor: Cursor,
-    /// Which completions are shown.
     pub only: TierFilter,
     /// Only this kind of failure.
     pub class: Option<FailureClass>,
     /// Only those that hold a text.
-    pub filter: Field,
-    /// Whether that text is being typed.
-    pub filtering: bool,
+    pub filter: Filter,
     pub order: Order,
     /// One after the other instead of in groups.
     pub is_flat: bool,
     /// Which pane has the focus.
     pub pane: Option<&'static str>,
     /// The first lines of the completion and of the summary that are drawn.
-    pub tops: [usize; 2],
-    /// Draw from the base instead of the trained model.
+    pub tops: [Cursor; 2],
+    /// Sample from the base instead of the trained model.
     pub from_base: bool,
-    /// A drawing that goes on.
-    pub drawing: Option<SamplingJob>,
-    /// Why the last drawing came to nothing.
-    pub not_drawn: Option<String>,
-    /// Drawings so far: each has its own randomness.
-    pub drawings: u64,
+    /// Completions are being sampled.
+    pub sampling: Option<SamplingJob>,
+    /// Why nothing was sampled the last time.
+    pub sampling_error: Option<String>,
+    /// How often completions were sampled: each time has a seed of its own.
+    pub samplings: u64,
     /// The schema has changed since the scores were made.
     is_old: bool,
     /// The lines of the list, as filters and order leave them.
     shown: Vec<Shown>,
-    /// A drawing has begun and brought nothing yet.
+    /// Sampling has begun and brought nothing yet.
     fresh: bool,
     rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
     stored: Option<Stored>,
@@ -107,12 +100,12 @@ struct Stored {
     steps: Arc<Vec<(u64, Arc<Items>)>>,
 }
 
-/// A drawing that goes on.
+/// Completions that are being sampled.
 #[derive(Debug, Clone)]
 pub struct SamplingJob {
     /// Ends it.
     pub cancel: CancelToken,
-    /// What it draws from, and for which prompt.
+    /// How many of which prompt, and from what.
     pub what: String,
     /// The latest that was said of how it goes.
     pub told: String,
@@ -152,28 +145,22 @@ impl Scores {
     }
 }
 
-/// Which completions are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TierFilter {
     #[default]
     All,
-    /// Those of one tier.
     Tier(Tier),
     /// Those whose tier the schema's last change moved.
     Moved,
 }
 
-/// In which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
     /// As they come.
     #[default]
     Source,
-    /// The worst first.
     Worst,
-    /// The best first.
     Best,
-    /// The longest first.
     Longest,
 }
 
@@ -187,7 +174,6 @@ enum Shown {
 }
 
 impl TierFilter {
-    /// The next filter.
     fn next(self) -> Self {
         match self {
             Self::All => Self::Tier(Tier::Unparsable),
@@ -209,7 +195,6 @@ impl TierFilter {
 }
 
 impl Order {
-    /// The next order.
     fn next(self) -> Self {
         match self {
             Self::Source => Self::Worst,

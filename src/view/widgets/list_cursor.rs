@@ -44,6 +44,18 @@ impl Cursor {
         let Some(at) = self.at(length) else { return 0 };
         at.saturating_sub(rows / 2).min(length.saturating_sub(rows))
     }
+
+    /// The rows that are seen where so many fit, each with whether the cursor stands on it.
+    pub fn seen(self, rows: usize, length: usize) -> impl Iterator<Item = (usize, bool)> {
+        let (at, first) = (self.at(length), self.first(rows, length));
+        (first..length.min(first + rows)).map(move |row| (row, at == Some(row)))
+    }
+
+    /// The row that is drawn on a line of the list.
+    pub fn row_at(self, line: usize, rows: usize, length: usize) -> Option<usize> {
+        let row = self.first(rows, length) + line;
+        (line < rows && row < length).then_some(row)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The actions of the comparison.
 
+use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::layout::{Margin, Position};
+
 use super::{
     ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, layout, prompts, read, rescore,
     summary,
@@ -11,10 +14,8 @@ use crate::view::message::{Change, Command};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
-use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
-use ratatui::layout::{Margin, Position};
 
 type Action = screen::Action<Eval>;
 
@@ -29,11 +30,10 @@ pub const SCREEN: Definition<Eval> = Definition {
             eval.pane = pane;
         }
     },
-    is_typing: |eval| eval.typing,
+    is_typing: |eval| eval.filter.is_typing,
     typed,
     pasted: |eval, _, text| {
-        if eval.typing {
-            eval.filter.paste(text);
+        if eval.filter.paste(text) {
             eval.arrange();
         }
         Vec::new()
@@ -57,7 +57,6 @@ pub const SCREEN: Definition<Eval> = Definition {
 const HERE: Scope = Scope::Screen(Screen::Eval);
 const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
 
-/// The screen's part of the table.
 const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.open", "Open", "open", &["enter", "right", "l"], CHOOSING, chooser::enter),
     Action::new("eval.chooser.pick", "Toggle selection", "select", &["space"], CHOOSING, chooser::pick),
@@ -65,7 +64,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
     Action::new("eval.read", "Show answers", "read", &["enter"], Scope::Pane(Screen::Eval, PROMPTS), |eval, _| {
         eval.pane = ANSWERS;
-        eval.top = 0;
+        eval.top = Cursor::default();
         Vec::new()
     })
     .unless(nothing),
@@ -77,12 +76,12 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |eval, _| only(eval, Some(Outcome::Neither))).unless(nothing),
     Action::new("eval.both", "Show both valid", "", &["v"], HERE, |eval, _| only(eval, Some(Outcome::Both))).unless(nothing),
     Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |eval, _| {
-        eval.filter = Field::default();
+        eval.filter = Filter::default();
         only(eval, None)
     })
     .unless(nothing),
     Action::new("eval.filter", "Filter prompts", "filter", &["/"], HERE, |eval, _| {
-        eval.typing = true;
+        eval.filter.is_typing = true;
         eval.pane = PROMPTS;
         Vec::new()
     })
@@ -150,14 +149,14 @@ fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
 
 /// The nearest thing that can be left.
 fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    if eval.typing {
-        eval.typing = false;
+    if eval.filter.is_typing {
+        eval.filter.is_typing = false;
     } else if shared.zoomed {
         shared.zoomed = false;
     } else if eval.pane != PROMPTS {
         eval.pane = PROMPTS;
     } else if !eval.filter.text().is_empty() || eval.only.is_some() {
-        eval.filter = Field::default();
+        eval.filter = Filter::default();
         eval.only = None;
         eval.arrange();
     } else if !eval.chosen.is_empty() {
@@ -202,23 +201,23 @@ fn changed(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command
 }
 
 fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if eval.typing {
-        match event.code {
-            KeyCode::Enter | KeyCode::Down => eval.typing = false,
-            _ if eval.filter.key(event) => eval.arrange(),
-            _ => {}
+    if eval.filter.is_typing {
+        if eval.filter.key(event) {
+            eval.arrange();
         }
         return Vec::new();
     }
     let page = layout::page_rows(eval, shared);
-    if eval.chooser.is_some() {
-        return chooser::key(eval, event, page);
+    if let Some(chooser) = &mut eval.chooser {
+        let length = chooser.length();
+        chooser.cursor().key(event, page, length);
+        return Vec::new();
     }
     let length = eval.shown.len();
     match eval.pane {
         PROMPTS => {
             if eval.cursor.key(event, page, length) {
-                eval.top = 0;
+                eval.top = Cursor::default();
             }
         }
         pane => match event.code {
@@ -227,10 +226,7 @@ fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> 
             _ => {
                 let lines = draw::lines_of(eval, shared, pane);
                 let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
-                let mut scroll = Cursor { index: *top };
-                if scroll.key(event, page, lines) {
-                    *top = scroll.index;
-                }
+                top.key(event, page, lines);
             }
         },
     }
@@ -241,7 +237,7 @@ fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> 
 fn go(eval: &mut Eval, by: isize) {
     let length = eval.shown.len();
     eval.cursor.go(by, length);
-    eval.top = 0;
+    eval.top = Cursor::default();
 }
 
 /// Lines that the wheel turns.
@@ -254,8 +250,9 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
         MouseEventKind::Down(_) => return click(eval, shared, Position { x: event.column, y: event.row }),
         _ => return Vec::new(),
     };
-    if eval.chooser.is_some() {
-        chooser::go(eval, by);
+    if let Some(chooser) = &mut eval.chooser {
+        let length = chooser.length();
+        chooser.cursor().go(by, length);
         return Vec::new();
     }
     let pane = layout::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
@@ -265,23 +262,22 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
     }
     let lines = draw::lines_of(eval, shared, pane);
     let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
-    let mut scroll = Cursor { index: *top };
-    scroll.go(by * WHEEL, lines);
-    *top = scroll.index;
+    top.go(by * WHEEL, lines);
     Vec::new()
 }
 
 /// Whether a double click opens what is under it.
 fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
-    match eval.chooser {
-        Some(_) => chooser::row_at(eval, layout::body(shared), row).is_some(),
+    match &eval.chooser {
+        Some(chooser) => chooser::row_at(chooser, shared.body(), row).is_some(),
         None => layout::pane_at(eval, shared, (column, row).into()).is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
     }
 }
 
 fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> {
-    if eval.chooser.is_some() {
-        chooser::click(eval, layout::body(shared), place.y);
+    if let Some(chooser) = &mut eval.chooser {
+        let row = chooser::row_at(chooser, shared.body(), place.y);
+        row.into_iter().for_each(|row| chooser.cursor().index = row);
         return Vec::new();
     }
     let (Some((pane, area)), Some(versus)) = (layout::pane_at(eval, shared, place), eval.versus().cloned()) else { return Vec::new() };
@@ -295,7 +291,7 @@ fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> 
         && let Some(index) = prompts::at(eval, area.inner(Margin::new(1, 1)), place)
     {
         eval.cursor.index = index;
-        eval.top = 0;
+        eval.top = Cursor::default();
     }
     eval.pane = pane;
     Vec::new()

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{ANSWERS, Eval, layout};
 use crate::report::{Asked, PairedComparison, Versus};
 use crate::run::EvalRecord;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -24,7 +24,6 @@ pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
     eval.side_by_side.unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
 }
 
-/// Draws the answers.
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let (pair, asked) = (eval.pair(versus), eval.asked(versus));
     let outcome = pair.zip(asked).and_then(|(pair, asked)| versus.outcome(asked, pair));
@@ -32,15 +31,13 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
         || "answers".to_owned(),
         |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", |outcome| outcome.name().trim_end_matches('s'))),
     );
-    let frame_of_pane = pane(&shared.theme, &title, eval.pane == ANSWERS);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(&shared.theme, &title, eval.pane == ANSWERS, frame, area);
     let (Some(pair), Some(asked)) = (pair, asked) else {
         frame.render_widget(Paragraph::new("no prompt selected"), inside);
         return;
     };
     let lines = lines(eval, shared, versus, pair, asked, inside.width as usize);
-    let top = eval.top.min(lines.len().saturating_sub(1));
+    let top = eval.top.at(lines.len()).unwrap_or(0);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
 }
 

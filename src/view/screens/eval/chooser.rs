@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crossterm::event::KeyEvent;
 use ratatui::Frame;
 use ratatui::layout::{Margin, Rect};
 use ratatui::text::{Line, Span};
@@ -11,13 +10,12 @@ use ratatui::widgets::Paragraph;
 use super::{Chooser, Eval};
 use crate::report::passes_of;
 use crate::view::message::{Command, Work};
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
 use crate::view::widgets::text_width::fitted;
 
-/// Begin to choose.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let runs = shared.runs.listing.entries().iter().rev().map(|entry| {
         let row = entry.row.as_ref().ok();
@@ -101,7 +99,6 @@ pub(super) fn no_compare(eval: &Eval, _: &Shared) -> Option<String> {
     (picked < 2).then(|| "select two or three evals first (space)".to_owned())
 }
 
-/// Compare what was chosen.
 pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let picked = eval.chooser.take().map_or_else(Vec::new, |chooser| chooser.picked);
     super::show(eval, shared, picked)
@@ -116,46 +113,23 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// A key that is no action.
-pub(super) fn key(eval: &mut Eval, event: KeyEvent, page: usize) -> Vec<Command> {
-    if let Some(chooser) = &mut eval.chooser {
-        match &chooser.passes {
-            Some(passes) => chooser.pass.key(event, page, passes.as_ref().map_or(0, Vec::len)),
-            None => chooser.folder.key(event, page, chooser.folders.len()),
-        };
+impl Chooser {
+    /// The cursor of the list that is shown.
+    pub(super) fn cursor(&mut self) -> &mut Cursor {
+        if self.passes.is_some() { &mut self.pass } else { &mut self.folder }
     }
-    Vec::new()
-}
 
-/// Go by rows in the list that is shown.
-pub(super) fn go(eval: &mut Eval, by: isize) {
-    if let Some(chooser) = &mut eval.chooser {
-        match &chooser.passes {
-            Some(passes) => chooser.pass.go(by, passes.as_ref().map_or(0, Vec::len)),
-            None => chooser.folder.go(by, chooser.folders.len()),
-        }
+    /// How long that list is.
+    pub(super) fn length(&self) -> usize {
+        self.passes.as_ref().map_or(self.folders.len(), |passes| passes.as_ref().map_or(0, Vec::len))
     }
 }
 
 /// The row of the list that stands on a row of the terminal.
-pub(super) fn row_at(eval: &Eval, body: Rect, row: u16) -> Option<usize> {
-    let chooser = eval.chooser.as_ref()?;
+pub(super) fn row_at(chooser: &Chooser, body: Rect, row: u16) -> Option<usize> {
     let inside = body.inner(Margin::new(1, 1));
-    let line = row.checked_sub(inside.y + 2).filter(|_| row < inside.bottom())?;
-    let (cursor, length) = match &chooser.passes {
-        Some(passes) => (chooser.pass, passes.as_ref().map_or(0, Vec::len)),
-        None => (chooser.folder, chooser.folders.len()),
-    };
-    Some(cursor.first(inside.height.saturating_sub(2) as usize, length) + line as usize).filter(|row| *row < length)
-}
-
-/// A click puts the cursor on a row.
-pub(super) fn click(eval: &mut Eval, body: Rect, row: u16) {
-    let row = row_at(eval, body, row);
-    if let (Some(row), Some(chooser)) = (row, &mut eval.chooser) {
-        let cursor = if chooser.passes.is_some() { &mut chooser.pass } else { &mut chooser.folder };
-        cursor.index = row;
-    }
+    let cursor = if chooser.passes.is_some() { chooser.pass } else { chooser.folder };
+    cursor.row_at(row.checked_sub(inside.y + 2)? as usize, inside.height.saturating_sub(2) as usize, chooser.length())
 }
 
 /// Draws what is chosen from, and what was chosen.
@@ -168,9 +142,7 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
             format!("Evals of {}", at.map_or("", |(_, label)| label.trim()))
         }
     };
-    let frame_of_pane = pane(theme, &title, true);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(theme, &title, true, frame, area);
     let width = inside.width as usize;
     let picked: Vec<String> = chooser.picked.iter().map(|pass| format!("{} on {}", pass.name(true), pass.set)).collect();
     let picked = if picked.is_empty() {
@@ -191,10 +163,9 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
     };
     match &chooser.passes {
         None => {
-            let first = chooser.folder.first(rows, chooser.folders.len());
-            for (place, (path, label)) in chooser.folders.iter().enumerate().skip(first).take(rows) {
-                let marked = chooser.picked.iter().any(|pass| pass.folder == *path);
-                lines.push(row(label.clone(), chooser.folder.at(chooser.folders.len()) == Some(place), marked));
+            for (place, here) in chooser.folder.seen(rows, chooser.folders.len()) {
+                let (path, label) = &chooser.folders[place];
+                lines.push(row(label.clone(), here, chooser.picked.iter().any(|pass| pass.folder == *path)));
             }
             if chooser.folders.is_empty() {
                 lines.push(Line::styled("No runs yet: press 5 to start one.", theme.style(Role::Faint)));
@@ -202,10 +173,9 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
         }
         Some(Err(error)) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
         Some(Ok(passes)) => {
-            let first = chooser.pass.first(rows, passes.len());
-            for (place, pass) in passes.iter().enumerate().skip(first).take(rows) {
-                let text = format!("{:<8} {}", pass.set, pass.name(false));
-                lines.push(row(text, chooser.pass.at(passes.len()) == Some(place), chooser.picked.contains(pass)));
+            for (place, here) in chooser.pass.seen(rows, passes.len()) {
+                let pass = &passes[place];
+                lines.push(row(format!("{:<8} {}", pass.set, pass.name(false)), here, chooser.picked.contains(pass)));
             }
             if passes.is_empty() {
                 lines.push(Line::styled("No evals yet.", theme.style(Role::Faint)));

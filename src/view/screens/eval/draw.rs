@@ -5,13 +5,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::{body, places};
+use super::layout::places;
 use super::{ANSWERS, Eval, answers, chooser, prompts, summary};
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
-/// Draws the screen.
 pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     if let Some(chooser) = &eval.chooser {
         return chooser::draw(shared, chooser, frame, area);
@@ -35,16 +34,14 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Re
 pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
     match eval.versus() {
         Some(versus) if pane == ANSWERS => answers::rows(eval, shared, versus),
-        Some(versus) => places(eval, shared, body(shared)).summary.map_or(0, |area| summary::rows(eval, shared, versus, area)),
+        Some(versus) => places(eval, shared, shared.body()).summary.map_or(0, |area| summary::rows(eval, shared, versus, area)),
         None => 0,
     }
 }
 
 fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
-    let frame_of_pane = pane(theme, "Eval", true);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(theme, "Eval", true, frame, area);
     let key = |key: &'static str, text: &'static str| {
         Line::from(vec![Span::styled(format!(" {key}  "), theme.style(Role::Key)), Span::raw(text)])
     };

@@ -45,13 +45,9 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
     Places { summary: Some(top), prompts: Some(list), answers: Some(answers) }
 }
 
-pub(super) fn body(shared: &Shared) -> Rect {
-    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
-}
-
 /// Rows of the pane that has the focus.
 pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
-    let places = places(eval, shared, body(shared));
+    let places = places(eval, shared, shared.body());
     let area = match eval.pane {
         SUMMARY => places.summary,
         PROMPTS => places.prompts,
@@ -62,12 +58,12 @@ pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
 
 /// The pane at a place on the screen.
 pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(&'static str, Rect)> {
-    let places = places(eval, shared, body(shared));
+    let places = places(eval, shared, shared.body());
     let all = [(SUMMARY, places.summary), (PROMPTS, places.prompts), (ANSWERS, places.answers)];
     all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
 }
 
 /// How wide the answers are inside of their frame.
 pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
-    places(eval, shared, body(shared)).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
+    places(eval, shared, shared.body()).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
 }

@@ -8,31 +8,24 @@ use ratatui::widgets::Paragraph;
 use super::Eval;
 use super::PROMPTS;
 use crate::report::{Asked, Outcome, Versus};
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{fitted, padded};
 
-/// Draws the list.
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let what = eval.only.map_or("prompts", Outcome::name);
     let title = format!("{what} {} of {}", eval.shown.len(), versus.prompts.len());
-    let frame_of_pane = pane(theme, &title, eval.pane == PROMPTS);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(theme, &title, eval.pane == PROMPTS, frame, area);
     let width = inside.width as usize;
     let mut lines = Vec::new();
-    if has_filter(eval) {
-        let field = eval.filter.line(theme, width.saturating_sub(3), eval.typing);
-        lines.push(Line::from([vec![Span::styled(" / ", theme.style(Role::Key))], field.spans].concat()));
-    }
+    lines.extend(eval.filter.is_shown().then(|| eval.filter.line(theme, width)));
     let rows = (inside.height as usize).saturating_sub(lines.len());
-    let first = eval.cursor.first(rows, eval.shown.len());
-    for (place, index) in eval.shown.iter().enumerate().skip(first).take(rows) {
-        let Some(asked) = versus.prompts.get(*index) else { continue };
-        lines.push(row(eval, shared, versus, asked, width, eval.cursor.at(eval.shown.len()) == Some(place)));
+    for (place, here) in eval.cursor.seen(rows, eval.shown.len()) {
+        let Some(asked) = versus.prompts.get(eval.shown[place]) else { continue };
+        lines.push(row(eval, shared, versus, asked, width, here));
     }
     if eval.shown.is_empty() {
         lines.push(Line::styled(" no prompts match; a shows all", theme.style(Role::Faint)));
@@ -40,16 +33,11 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-fn has_filter(eval: &Eval) -> bool {
-    eval.typing || !eval.filter.text().is_empty()
-}
-
 /// The place in the list of the prompt that stands at a place inside of the pane.
 pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
-    let above = u16::from(has_filter(eval));
-    let row = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
-    let first = eval.cursor.first((inside.height - above) as usize, eval.shown.len());
-    Some(first + row as usize).filter(|index| *index < eval.shown.len())
+    let above = u16::from(eval.filter.is_shown());
+    let line = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
+    eval.cursor.row_at(line as usize, (inside.height - above) as usize, eval.shown.len())
 }
 
 fn row(eval: &Eval, shared: &Shared, versus: &Versus, asked: &Asked, width: usize, under_cursor: bool) -> Line<'static> {

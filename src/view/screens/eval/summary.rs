@@ -1,7 +1,7 @@
 //! The summary: rates with intervals, what the difference is worth, the matrix of outcomes, tiers, tags.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Position, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
@@ -10,7 +10,7 @@ use super::Eval;
 use super::SUMMARY;
 use crate::format::{or_na, percent};
 use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, points, rate_rows, tag_rows};
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{fitted, padded, wrapped};
@@ -26,9 +26,7 @@ const CELL: usize = 21;
 
 /// Draws the summary, all of it or what fits.
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let frame_of_pane = pane(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY, frame, area);
     let Some(pair) = eval.pair(versus) else { return };
     for (lines, area) in (Said { eval, shared, versus, pair, width: inside.width as usize }).parts(inside) {
         frame.render_widget(Paragraph::new(lines), area);
@@ -37,7 +35,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
 
 /// The cell of the matrix at a place on the screen.
 pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
-    let inside = pane(&shared.theme, "", true).inner(area);
+    let inside = area.inner(Margin::new(1, 1));
     let pair = eval.pair(versus)?;
     let parts = Said { eval, shared, versus, pair, width: inside.width as usize }.parts(inside);
     let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
@@ -52,7 +50,7 @@ pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Re
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
-    let inside = pane(&shared.theme, "", true).inner(area);
+    let inside = area.inner(Margin::new(1, 1));
     let Some(pair) = eval.pair(versus) else { return 0 };
     let columns = Said { eval, shared, versus, pair, width: inside.width as usize }.columns(inside);
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
@@ -83,7 +81,7 @@ impl Said<'_> {
         }
         let top = self.eval.summary_top;
         let from = |lines: Vec<Line<'static>>| {
-            let top = top.min(lines.len().saturating_sub(1));
+            let top = top.at(lines.len()).unwrap_or(0);
             lines.into_iter().skip(top).collect()
         };
         self.columns(inside).into_iter().map(|(lines, area)| (from(lines), area)).collect()

@@ -7,13 +7,15 @@ use super::{
     Chooser, FORECAST, FORM, Launch, What, chooser, device_choice, draw, forecast_view, look_around, next_device, publish, read_train,
     refresh, rows, selected, set, start_run, stepped, value,
 };
-use crate::config::Kind;
+use crate::config::{Kind, Preset};
+use crate::run::DeviceChoice;
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command, Work};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Devices are looked at anew so often while the screen is in front, seconds.
@@ -56,7 +58,7 @@ const ACTIONS: &[Action] = &[
         match selected(launch) {
             Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
             Some(Row::Preset) => launch.form.preset = None,
-            Some(Row::Device) => launch.form.compute = crate::run::DeviceChoice::Any,
+            Some(Row::Device) => launch.form.compute = DeviceChoice::Any,
             Some(Row::Name) => launch.form.name.clear(),
             _ => {}
         }
@@ -95,7 +97,7 @@ const ACTIONS: &[Action] = &[
     .asking(),
     Action::new("launch.preset", "Next preset", "preset", &["p"], HERE, |launch, shared| {
         let cursor = launch.cursor;
-        launch.filter = Field::default();
+        launch.filter = Filter::default();
         // The preset's row, wherever the cursor was.
         launch.cursor = Cursor { index: 1 };
         let commands = cycle(launch, shared, 1);
@@ -104,7 +106,7 @@ const ACTIONS: &[Action] = &[
     }),
     Action::new("launch.filter", "Find setting", "find", &["/"], HERE, |launch, _| {
         launch.in_forecast = false;
-        launch.filtering = true;
+        launch.filter.is_typing = true;
         Vec::new()
     })
     .also(&["find", "search", "filter"])
@@ -116,11 +118,11 @@ const ACTIONS: &[Action] = &[
     }),
     Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
         // In a text field escape belongs to the field.
-        if is_typing(launch) {
+        if launch.edit.is_some() || launch.chooser.is_some() {
             return typed(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
-        launch.filter = Field::default();
-        launch.only_different = false;
+        launch.only_different &= launch.filter.is_typing;
+        launch.filter = Filter::default();
         Vec::new()
     })
     .unless(|launch, _| {
@@ -130,7 +132,7 @@ const ACTIONS: &[Action] = &[
 ];
 
 fn is_typing(launch: &Launch) -> bool {
-    launch.edit.is_some() || launch.filtering || launch.chooser.is_some()
+    launch.edit.is_some() || launch.filter.is_typing || launch.chooser.is_some()
 }
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
@@ -142,7 +144,6 @@ fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
 }
 
 fn no_choice(launch: &Launch, _: &Shared) -> Option<String> {
-    use crate::config::Kind;
     match selected(launch) {
         Some(Row::Preset | Row::Device) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
@@ -156,18 +157,15 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
     let is_set = match selected(launch) {
         Some(Row::Key(key)) => form.changed.contains_key(key.name),
         Some(Row::Preset) => form.preset.is_some(),
-        Some(Row::Device) => form.compute != crate::run::DeviceChoice::Any,
+        Some(Row::Device) => form.compute != DeviceChoice::Any,
         Some(Row::Name) => !form.name.is_empty(),
         _ => false,
     };
     (!is_set).then(|| "not set in this form".to_owned())
 }
 
-fn entered(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    let mut commands = vec![look_at_devices(shared)];
-    commands.extend(read_train(launch, shared));
-    commands.extend(look_around(launch, shared));
-    commands
+fn entered(_: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    [vec![look_at_devices(shared)], read_train(shared), look_around(shared)].into_iter().flatten().collect()
 }
 
 fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -176,9 +174,9 @@ fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Com
             start_run::cancel(launch);
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
             (launch.train, launch.around) = (None, None);
-            let mut commands = read_train(launch, shared);
+            let mut commands = read_train(shared);
             if shared.screen == Screen::Launch {
-                commands.extend(look_around(launch, shared));
+                commands.extend(look_around(shared));
             }
             commands
         }
@@ -218,18 +216,17 @@ fn typed(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
     if launch.edit.is_some() {
         return edit_key(launch, shared, event);
     }
-    if launch.filtering {
-        return filter_key(launch, event);
+    if launch.filter.is_typing {
+        if launch.filter.key(event) {
+            launch.cursor = Cursor::default();
+        }
+    } else if launch.in_forecast {
+        let length = forecast_view::lines(launch, shared, 80).len();
+        launch.scroll.key(event, shared.size.1 as usize, length);
+    } else {
+        let length = rows(launch).len();
+        launch.cursor.key(event, shared.size.1.saturating_sub(4) as usize, length);
     }
-    if launch.in_forecast {
-        let mut cursor = Cursor { index: launch.scroll };
-        cursor.key(event, shared.size.1 as usize, forecast_view::lines(launch, shared, 80).len());
-        launch.scroll = cursor.index;
-        return Vec::new();
-    }
-    let rows = rows(launch).len();
-    let page = shared.size.1.saturating_sub(4) as usize;
-    launch.cursor.key(event, page, rows);
     Vec::new()
 }
 
@@ -252,29 +249,14 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
     Vec::new()
 }
 
-fn filter_key(launch: &mut Launch, event: KeyEvent) -> Vec<Command> {
-    match event.code {
-        KeyCode::Enter | KeyCode::Down | KeyCode::Up => launch.filtering = false,
-        KeyCode::Esc => {
-            launch.filtering = false;
-            launch.filter = Field::default();
-        }
-        _ => {
-            if launch.filter.key(event) {
-                launch.cursor = Cursor::default();
-            }
-        }
-    }
-    Vec::new()
-}
-
 fn pasted(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
     if let Some(chooser) = &mut launch.chooser {
         chooser.field.paste(text);
+        chooser.cursor = Cursor::default();
     } else if let Some(field) = &mut launch.edit {
         field.paste(text);
-    } else if launch.filtering {
-        launch.filter.paste(text);
+    } else if launch.filter.paste(text) {
+        launch.cursor = Cursor::default();
     }
     Vec::new()
 }
@@ -310,7 +292,6 @@ fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
     match selected(launch) {
         Some(Row::Preset) => {
-            use crate::config::Preset;
             let all: Vec<Option<Preset>> = std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)).collect();
             launch.form.preset = stepped(&all, &launch.form.preset, by);
             refresh(launch, shared)
@@ -341,9 +322,14 @@ fn mouse(launch: &mut Launch, shared: &mut Shared, event: MouseEvent) -> Vec<Com
         MouseEventKind::Down(_) => return draw::clicked(launch, shared, event.column, event.row),
         _ => return Vec::new(),
     };
-    if draw::is_over_forecast(launch, shared, event.column, event.row) {
-        launch.scroll = launch.scroll.saturating_add_signed(by).min(forecast_view::lines(launch, shared, 80).len());
-    } else {
+    if let Some(mut chooser) = launch.chooser.take() {
+        chooser.cursor.go(by, chooser::items(launch, &chooser).len());
+        launch.chooser = Some(chooser);
+    } else if draw::is_over_forecast(launch, shared, event.column, event.row) {
+        let length = forecast_view::lines(launch, shared, 80).len();
+        launch.scroll.go(by, length);
+    } else if launch.edit.is_none() {
+        // The text belongs to the row under the cursor.
         let length = rows(launch).len();
         launch.cursor.go(by, length);
     }

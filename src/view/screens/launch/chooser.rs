@@ -9,21 +9,21 @@ use ratatui::widgets::{Clear, Paragraph};
 use super::{Chooser, Launch, What};
 use crate::view::fuzzy;
 use crate::view::message::Command;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// One line of the list.
 #[derive(Debug, Clone)]
-struct Item {
+pub(super) struct Item {
     value: String,
     shown: String,
     about: String,
     usable: bool,
 }
 
-fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
+pub(super) fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
     let Some(around) = &launch.around else { return Vec::new() };
     let typed = chooser.field.text().trim();
     let all: Vec<Item> = match chooser.what {
@@ -85,8 +85,8 @@ pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, area: Rect, row:
     let Some(chooser) = &launch.chooser else { return Vec::new() };
     let found = items(launch, chooser);
     let seen = seen(area.height.saturating_sub(2));
-    let index = row.checked_sub(area.y + 2).map(|line| chooser.cursor.first(seen, found.len()) + line as usize / 2);
-    match index.filter(|index| *index < found.len() && row + 2 < area.bottom()) {
+    let line = row.checked_sub(area.y + 2).filter(|_| row + 2 < area.bottom());
+    match line.and_then(|line| chooser.cursor.row_at(line as usize / 2, seen, found.len())) {
         Some(index) if chooser.cursor.at(found.len()) == Some(index) => {
             key(launch, shared, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE))
         }
@@ -120,19 +120,15 @@ pub(super) fn draw(launch: &Launch, shared: &Shared, chooser: &Chooser, frame: &
         What::BaseModel => "Base model",
         What::Task => "Task",
     };
-    let frame_of = pane(theme, title, true);
-    let inside = frame_of.inner(area);
-    frame.render_widget(frame_of, area);
+    let inside = framed(theme, title, true, frame, area);
     let columns = inside.width as usize;
     let found = items(launch, chooser);
-    let at = chooser.cursor.at(found.len());
     let mut lines = vec![chooser.field.line(theme, columns, true)];
     if launch.around.is_none() {
         lines.push(Line::styled("searching ...", theme.style(Role::Faint)));
     }
-    let seen = seen(inside.height);
-    for (index, item) in found.iter().enumerate().skip(chooser.cursor.first(seen, found.len())).take(seen) {
-        let is_here = at == Some(index);
+    for (index, is_here) in chooser.cursor.seen(seen(inside.height), found.len()) {
+        let item = &found[index];
         let mark = if is_here { theme.glyph("▸ ", "> ") } else { "  " };
         let role = if item.usable { Role::Text } else { Role::Faint };
         let shown = super::clip_start(theme, &item.shown, columns.saturating_sub(2));

@@ -38,7 +38,6 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LastRun {
     pub id: String,
-    /// Its configuration.
     pub values: Values,
     /// Files of its task that are not as they are now.
     pub files: Vec<Changed>,
@@ -50,7 +49,6 @@ pub type Changed = (String, String, String);
 /// The model that a base model came from through runs: its part of the task's `[train]` holds too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The base model.
     pub of: String,
     /// Where it came from; `None` where nobody knows the name.
     pub model: Option<String>,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
@@ -47,7 +47,6 @@ fn areas(launch: &Launch, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
     vec![(FORM, form), (ABOUT, about)]
 }
 
-/// Draws the screen.
 pub(super) fn draw(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let areas = areas(launch, shared, area);
     for (name, area) in areas.iter().copied().filter(|(_, area)| area.height > 2) {
@@ -65,19 +64,15 @@ pub(super) fn draw(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area
 
 fn draw_about(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let title = selected(launch).map_or("", Row::title);
-    let block = pane(&shared.theme, title, false);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(&shared.theme, title, false, frame, area);
     frame.render_widget(Paragraph::new(key_help::lines(launch, shared)).wrap(Wrap { trim: false }), inside);
 }
 
 fn draw_forecast(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
-    let block = pane(theme, FORECAST, launch.in_forecast);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, FORECAST, launch.in_forecast, frame, area);
     let lines = forecast_view::lines(launch, shared, inside.width as usize);
-    let top = launch.scroll.min(lines.len().saturating_sub(1));
+    let top = launch.scroll.at(lines.len()).unwrap_or(0);
     let below = lines.len().saturating_sub(top + inside.height as usize);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
     if below > 0 && area.width > 24 {
@@ -93,12 +88,9 @@ fn draw_form(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect
         (false, 0) => "new run".to_owned(),
         (false, changed) => format!("new run: {changed} changed"),
     };
-    let block = pane(&shared.theme, &title, !launch.in_forecast);
-    let mut inside = block.inner(area);
-    frame.render_widget(block, area);
-    if launch.filtering || !launch.filter.text().is_empty() {
-        let mut line = launch.filter.line(&shared.theme, inside.width.saturating_sub(2) as usize, launch.filtering);
-        line.spans.insert(0, Span::styled("/ ", shared.theme.style(Role::Key)));
+    let mut inside = framed(&shared.theme, &title, !launch.in_forecast, frame, area);
+    if launch.filter.is_shown() {
+        let line = launch.filter.line(&shared.theme, inside.width as usize);
         frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
         inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
     }
@@ -241,13 +233,8 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     Line::from(spans)
 }
 
-/// The body of the terminal below the header.
-fn body(shared: &Shared) -> Rect {
-    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
-}
-
 fn pane_at(launch: &Launch, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(launch, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+    areas(launch, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// Whether a place is over the forecast.
@@ -263,8 +250,8 @@ pub(super) fn is_over_form(launch: &Launch, shared: &Shared, column: u16, row: u
 /// A click: it gives a pane the focus and puts the cursor on the row under it.
 pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row: u16) -> Vec<Command> {
     if launch.chooser.is_some() {
-        let form = areas(launch, shared, body(shared)).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
-        return chooser::clicked(launch, shared, form.map_or(body(shared), |(_, form)| form), row);
+        let form = areas(launch, shared, shared.body()).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
+        return chooser::clicked(launch, shared, form.map_or(shared.body(), |(_, form)| form), row);
     }
     if launch.edit.is_some() {
         return Vec::new();
@@ -274,7 +261,7 @@ pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row
     if pane != FORM {
         return Vec::new();
     }
-    let filter_rows = u16::from(launch.filtering || !launch.filter.text().is_empty());
+    let filter_rows = u16::from(launch.filter.is_shown());
     let (top, height) = (area.y + 1 + filter_rows, area.height.saturating_sub(2 + filter_rows));
     let drawn = drawn_rows(launch);
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };

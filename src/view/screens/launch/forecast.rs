@@ -12,7 +12,6 @@ pub struct Forecast {
     /// Where it would run, in words; empty where it does not fit.
     #[serde(default)]
     pub device: String,
-    /// Optimizer steps.
     #[serde(default)]
     pub steps: u64,
     /// The model's weights.
@@ -27,9 +26,9 @@ pub struct Forecast {
     pub time: Option<Time>,
     /// Bytes on disk; none where it does not fit.
     pub disk: Option<Disk>,
-    /// Whether the base's groups hold something to learn from, where they were drawn.
+    /// Whether the base's groups hold something to learn from, where they were sampled.
     pub signal: Option<SignalReport>,
-    /// What makes the data teach or prove less than it seems.
+    /// What is wrong with the prompt sets.
     #[serde(default)]
     pub data_problems: Vec<String>,
     /// Why it does not fit, where it does not.
@@ -56,7 +55,7 @@ pub struct ForecastJob {
     pub told: String,
     /// Since when, milliseconds since 1970.
     pub since_ms: u64,
-    /// Whether groups are drawn too.
+    /// Whether groups are sampled too.
     pub samples: bool,
 }
 

@@ -23,14 +23,11 @@ pub type Values = BTreeMap<String, String>;
 /// One row of the form.
 #[derive(Debug, Clone, Copy)]
 pub enum Row {
-    /// Starts the run.
     Start,
     Preset,
     Task,
-    /// The run's name.
     Name,
     Device,
-    /// A configuration key.
     Key(&'static Key),
 }
 

@@ -12,6 +12,7 @@ use crate::view::popup::{Confirm, Popup};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
+use crate::view::widgets::list_cursor::Cursor;
 
 /// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
 pub(super) fn train_arguments(launch: &Launch, shared: &Shared) -> Option<Vec<String>> {
@@ -100,7 +101,7 @@ fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
             Err(reason) => {
                 let text = format!("run not started: {reason}");
                 launch.failure = Some(text.clone());
-                launch.scroll = 0;
+                launch.scroll = Cursor::default();
                 shared.complain(text);
                 Vec::new()
             }
@@ -133,7 +134,7 @@ fn begun(launch: &mut Launch, shared: &mut Shared, run: Begun) -> Vec<Command> {
     // Whoever does something else by now, or types, is not taken away from it.
     if shared.screen == Screen::Launch && !shared.takes_text() {
         shared.say(run.text);
-        commands.extend(vec![Command::GoTo(Screen::Live)]);
+        commands.push(Command::GoTo(Screen::Live));
     } else {
         shared.say(format!("{}; f6 shows it", run.text));
     }
@@ -155,7 +156,7 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
     format!("{steps}{} x {}, {model_name}{device}", config.prompt_groups_per_step, config.completions_per_prompt)
 }
 
-/// Ask for the forecast of the form as it stands; `samples`: draw groups of the base too.
+/// Ask for the forecast of the form as it stands; `samples`: sample groups of the base too.
 pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) -> Vec<Command> {
     cancel(launch);
     let Some(call) = call(launch, shared, samples) else { return Vec::new() };

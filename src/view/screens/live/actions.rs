@@ -5,10 +5,10 @@ use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROM
 use super::{completion, curves, draw, navigation, overlay, rollouts};
 use crate::run::Verb;
 use crate::view::action::Scope;
-use crate::view::followed_run::{FollowedRun, latest_events};
+use crate::view::followed_run::latest_events;
 use crate::view::message::{Change, Command, Work};
-use crate::view::popup::{Ask, Confirm, Popup};
-use crate::view::run_control;
+use crate::view::popup::{Ask, Popup};
+use crate::view::run_control::{self, Controls, Target};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
@@ -23,6 +23,7 @@ pub const SCREEN: Definition<Live> = Definition {
     actions: ACTIONS,
     pane: |live| live.pane,
     focus: |live, _, pane| live.pane = pane,
+    typed: overlay::typed,
     mouse: navigation::mouse,
     opens: navigation::opens,
     entered: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
@@ -41,7 +42,6 @@ const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static s
     Action::new(id, title, "", keys, scope, perform)
 }
 
-/// The table.
 const ACTIONS: &[Action] = &[
     // The chart.
     quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| navigation::sideways(live, shared, -1)),
@@ -130,14 +130,14 @@ const ACTIONS: &[Action] = &[
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     // What the worker can be asked.
-    Action::new("live.pause", "Toggle pause", "pause", &["p"], HERE, pause).also(&["pause", "hold"]).unless(no_worker),
-    quiet("live.resume", "Resume run", &["r"], HERE, resume).also(&["continue", "unpause", "restart"]).unless(no_resume),
-    quiet("live.checkpoint", "Save checkpoint", &["C"], HERE, |_, shared| ask(shared, Verb::Checkpoint)).unless(no_worker),
-    quiet("live.eval", "Run eval", &["E"], HERE, |_, shared| ask(shared, Verb::Eval)).also(&["run eval"]).unless(no_worker),
-    quiet("live.stop", "Stop run", &["x"], HERE, |_, shared| stop(shared, false)).also(&["end", "cancel"]).unless(no_worker),
-    quiet("live.stop_now", "Kill run", &["X"], HERE, |_, shared| stop(shared, true)).also(&["kill", "abort"]).unless(no_worker),
-    Action::new("live.annotate", "Add note", "note", &["a"], HERE, note).also(&["note", "annotate", "comment"]).asking().unless(no_note),
-    quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(no_worker),
+    run_control::pause(),
+    run_control::resume(),
+    run_control::checkpoint(),
+    run_control::eval(),
+    run_control::stop(),
+    run_control::kill(),
+    run_control::note(),
+    quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(run_control::no_worker),
 ];
 
 fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
@@ -157,66 +157,40 @@ fn turn_small(live: &mut Live, by: isize) -> Vec<Command> {
     Vec::new()
 }
 
+const NO_RUN: &str = "no run is open: press 1 to choose one, 5 to start one";
+
 /// Why there is nothing to look at.
 pub(super) fn no_run(_: &Live, shared: &Shared) -> Option<String> {
-    let none = || "no run is open: press 1 to choose one, 5 to start one".to_owned();
-    shared.current_run().is_none().then(none)
+    shared.current_run().is_none().then(|| NO_RUN.to_owned())
 }
 
 fn no_text(live: &Live, shared: &Shared) -> Option<String> {
     no_run(live, shared).or_else(|| completion::selected(live, shared).is_none().then(|| "no completion selected".to_owned()))
 }
 
-fn no_worker(live: &Live, shared: &Shared) -> Option<String> {
-    no_run(live, shared).or_else(|| shared.current_run().and_then(run_control::refusal))
-}
+impl Controls for Live {
+    const SCREEN: Screen = Screen::Live;
+    const ACTIONS: [(&'static str, &'static str); 7] = [
+        ("live.pause", "pause"),
+        ("live.resume", ""),
+        ("live.checkpoint", ""),
+        ("live.eval", ""),
+        ("live.stop", ""),
+        ("live.stop_now", ""),
+        ("live.annotate", "note"),
+    ];
 
-fn no_note(live: &Live, shared: &Shared) -> Option<String> {
-    no_run(live, shared).or_else(|| shared.current_run().and_then(run_control::no_note))
-}
-
-fn no_resume(live: &Live, shared: &Shared) -> Option<String> {
-    no_run(live, shared).or_else(|| shared.current_run().and_then(run_control::no_resume))
+    fn target(&self, shared: &Shared) -> Result<Target, String> {
+        let run = shared.current_run().ok_or(NO_RUN)?;
+        let (path, id, status) = (run.path().to_owned(), run.id(), run.status());
+        if run.is_gone { Err(format!("{id} no longer exists")) } else { Ok(Target { path, id, status }) }
+    }
 }
 
 fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Some(text) = completion::selected(live, shared).map(|(_, completion, _)| completion.text.clone()) else { return Vec::new() };
     shared.say("completion copied");
     vec![Command::Copy(text)]
-}
-
-fn ask(shared: &mut Shared, verb: Verb) -> Vec<Command> {
-    let Some(run) = shared.current.clone() else { return Vec::new() };
-    if verb.is_work() {
-        shared.say(format!("requested: {}", verb.name()));
-    }
-    vec![run_control::request(&run, verb)]
-}
-
-fn pause(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let paused = shared.current_run().is_some_and(|run| run.status() == crate::run::Status::Paused);
-    ask(shared, if paused { Verb::Resume } else { Verb::Pause })
-}
-
-fn resume(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    shared.current.as_ref().map(|run| run_control::resume(shared, run)).into_iter().collect()
-}
-
-fn stop(shared: &mut Shared, now: bool) -> Vec<Command> {
-    let id = shared.current_run().map(FollowedRun::id).unwrap_or_default();
-    let (text, yes) = match now {
-        true => ("Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
-        false => ("Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
-    };
-    shared.popup =
-        Some(Popup::Confirm(Confirm::new(format!("Stop {id}?"), text, yes, move |_: &mut Live, shared| ask(shared, Verb::Stop { now }))));
-    Vec::new()
-}
-
-fn note(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current.clone() else { return Vec::new() };
-    shared.popup = Some(Popup::Ask(run_control::ask_note(run)));
-    Vec::new()
 }
 
 /// `set` as typed: assignments between blanks.
@@ -228,8 +202,8 @@ fn set(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let now = shared.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
-    let question = Ask::new("Set", label, &text, |_: &mut Live, shared, text| match assignments(&text) {
-        Ok(verb) => ask(shared, verb),
+    let question = Ask::new("Set", label, &text, |live: &mut Live, shared, text| match assignments(&text) {
+        Ok(verb) => run_control::tell(live, shared, verb),
         Err(error) => {
             shared.complain(error);
             Vec::new()

@@ -6,10 +6,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{Completion, Sampled};
-use super::{Live, advantage, group_rows};
-use crate::advantage::Advantage;
+use super::{Live, group_rows};
+use crate::advantage::{Advantage, explain};
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -25,7 +25,6 @@ pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampl
     Some((group, group.completions.get(member)?, member))
 }
 
-/// Draws the pane.
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
     let step = live.at(run);
@@ -34,9 +33,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         Some((group, _, member)) => format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len()),
         None => "completion".to_owned(),
     };
-    let block = pane(theme, &title, focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, &title, focused, frame, area);
     let lines = match found {
         Some((_, completion, member)) => lines(live, shared, run, completion, member),
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
@@ -60,8 +57,9 @@ fn lines(live: &Live, shared: &Shared, run: &FollowedRun, completion: &Completio
     let rows = group_rows::of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let mut lines = vec![head(theme, completion)];
-    if let Some(row) = row {
-        let text = format!("advantage {}", advantage::explained(row, member, kind));
+    if let Some((row, reward)) = row.and_then(|row| Some((row, *row.rewards.get(member)?))) {
+        let advantage = row.advantages.get(member).copied().unwrap_or(0.0);
+        let text = format!("advantage {}", explain(&row.rewards, reward, advantage, kind));
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     let errors = completion.score.as_ref().map(|score| score.errors.as_slice()).unwrap_or_default();

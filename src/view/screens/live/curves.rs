@@ -11,7 +11,7 @@ use crate::report::control_text;
 use crate::run::Series;
 use crate::run::events::Eval;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
@@ -55,15 +55,12 @@ pub(super) const SUBJECTS: [Subject; 11] = [
 ];
 
 const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
-/// Draws the large chart.
 pub(super) fn draw_large(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let view = &live.view;
     let subject = &SUBJECTS[view.large % SUBJECTS.len()];
     let log = if view.log { ", log scale" } else { "" };
     let still = if live.frozen.is_some() { ", frozen" } else { "" };
-    let block = pane(&shared.theme, &format!("{}{log}{still}", subject.title), focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(&shared.theme, &format!("{}{log}{still}", subject.title), focused, frame, area);
     let chart = chart(live, shared, run, subject);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let (above, high) = rows_of_chart(subject, rows);
@@ -214,9 +211,7 @@ pub(super) fn draw_small(live: &Live, shared: &Shared, run: &FollowedRun, frame:
 
 fn small(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, number: usize, focused: bool) {
     let subject = &SUBJECTS[number];
-    let block = pane(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(live, shared, run, subject) };
     let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };

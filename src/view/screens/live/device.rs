@@ -9,7 +9,7 @@ use super::Live;
 use crate::format::{bytes, duration, percent_short};
 use crate::run::events::Device;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::gauge::gauge;
@@ -24,13 +24,10 @@ const PHASES: [(&str, Role); 5] = [
     ("eval", Role::Trained),
 ];
 
-/// Draws the pane.
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let block = pane(&shared.theme, "time and device", focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(&shared.theme, "time and device", focused, frame, area);
     let mut lines = phases(live, shared, run, inside.width as usize);
-    lines.extend(device(live, shared, run, inside.width as usize));
+    lines.extend(device(shared, run, inside.width as usize));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }
 
@@ -58,7 +55,7 @@ fn phases(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Ve
 }
 
 /// The device's condition; a sentence where nobody measures it.
-fn device(_: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| one_line(&run.device)).filter(|name| !name.is_empty());

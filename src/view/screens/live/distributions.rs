@@ -1,4 +1,4 @@
-//! What a step's groups teach: the spread of advantages, the tiers over time, and the kinds of failure over time.
+//! A step's groups in sum: the spread of advantages, the tiers over time, and the kinds of failure over time.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -9,19 +9,16 @@ use super::{Live, failures, group_rows};
 use crate::format::{or_na, percent_short};
 use crate::score::Tier;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::stacked_bar::{Band, stack};
 use crate::view::widgets::{histogram, sparkline};
 
-/// Draws the pane.
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
-    let block = pane(theme, "tiers, failures, advantages", focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, "tiers, failures, advantages", focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let advantages = if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
     let room = rows.saturating_sub(advantages.len());

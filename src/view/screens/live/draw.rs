@@ -8,15 +8,14 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
 use super::{completion, curves, device, distributions, groups, header, log, overlay, prompt, text_summary};
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::text_pane;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
-/// Draws the screen.
 pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let Some(run) = shared.current_run() else {
         let text = "No run is open.\n\n1  list runs\n5  start a run";
-        return sentence(shared, frame, area, "live", text, Role::Text);
+        return text_pane(&shared.theme, "live", (Role::Text, text), frame, area);
     };
     // A folder without `run.toml` and without a first event is no run, however readable.
     let is_no_run = run.directory.is_none() && run.history.run.is_none();
@@ -24,9 +23,9 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
         return match &run.error {
             Some(error) => {
                 let text = format!("cannot read {}\n\n{error}\n\n1  choose another run\n5  start a run", run.id());
-                sentence(shared, frame, area, "live", &text, Role::Bad)
+                text_pane(&shared.theme, "live", (Role::Bad, &text), frame, area)
             }
-            None => sentence(shared, frame, area, "live", &format!("loading {} ...", run.id()), Role::Faint),
+            None => text_pane(&shared.theme, "live", (Role::Faint, &format!("loading {} ...", run.id())), frame, area),
         };
     }
     let layout = Places::of(live, shared, run, area);
@@ -45,11 +44,8 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
 
 /// The pane at a place of the screen, with the place of its frame.
 pub(super) fn pane_at(live: &Live, shared: &Shared, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    let (columns, rows) = shared.size;
-    // Below the tabs, above the hints.
-    let area = Rect { x: 0, y: 1, width: columns, height: rows.saturating_sub(2) };
-    let slots = Places::of(live, shared, run, area).slots;
-    let found = slots.into_iter().find(|(area, _)| area.contains(ratatui::layout::Position { x: column, y: row }));
+    let slots = Places::of(live, shared, run, shared.body()).slots;
+    let found = slots.into_iter().find(|(area, _)| area.contains((column, row).into()));
     found.map(|(area, slot)| (shown_in(live, &slot), area))
 }
 
@@ -167,12 +163,4 @@ impl Places {
         let others = vec![COMPLETION, CHART, OVERLAY, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
         Self { top, reward, slots: vec![(groups, vec![GROUPS]), (rest, others)], ..Self::default() }
     }
-}
-
-fn sentence(shared: &Shared, frame: &mut Frame<'_>, area: Rect, title: &str, text: &str, role: Role) {
-    let block = pane(&shared.theme, title, true);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
-    let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line.to_owned(), shared.theme.style(role))).collect();
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }

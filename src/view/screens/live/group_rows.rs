@@ -21,17 +21,6 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Mean and sample deviation of the rewards that are numbers.
-    pub(super) fn spread(&self) -> (f64, f64) {
-        let scored: Vec<f64> = self.rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
-        let count = scored.len() as f64;
-        let mean = scored.iter().sum::<f64>() / count;
-        if scored.len() < 2 {
-            return (mean, 0.0);
-        }
-        (mean, (scored.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
-    }
-
     /// Why nothing is learned from it, in a few words; `None` where something is.
     pub(super) fn zero_variance_reason(&self) -> Option<String> {
         let first = self.tiers.first().map_or("", String::as_str);

@@ -1,4 +1,4 @@
-//! The groups of a step: prompts down, completions across as marks of their tiers, mean and deviation, and in words which groups teach nothing.
+//! The groups of a step: prompts down, completions across as marks of their tiers, mean and deviation, and in words which groups have zero variance.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -8,23 +8,21 @@ use unicode_width::UnicodeWidthStr;
 
 use super::Live;
 use super::group_rows::{self, Row};
+use crate::advantage::mean_and_deviation;
 use crate::format::percent_short;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{one_line, wrapped};
 
-/// Draws the pane.
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
     let step = live.at(run);
     let rows = group_rows::of_step(live, shared, step);
     let latest = if live.step.is_some() { "" } else { ", the latest" };
-    let block = pane(theme, &format!("groups of step {step}{latest}"), focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, &format!("groups of step {step}{latest}"), focused, frame, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
         frame.render_widget(
@@ -41,12 +39,9 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     if head > 0 {
         lines.push(plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len()))));
     }
-    let (first, at) = (live.group.first(room, rows.len()), live.group.at(rows.len()));
-    for (index, row) in rows.iter().enumerate().skip(first).take(room) {
-        lines.push(plan.row(theme, row, at == Some(index), live.member.index));
-    }
-    let is_dead = rows.iter().all(|row| row.zero_variance_reason().is_some());
-    let role = if is_dead { Role::Warning } else { Role::Faint };
+    lines.extend(live.group.seen(room, rows.len()).map(|(index, here)| plan.row(theme, &rows[index], here, live.member.index)));
+    let all_equal = rows.iter().all(|row| row.zero_variance_reason().is_some());
+    let role = if all_equal { Role::Warning } else { Role::Faint };
     lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
     lines.extend((with_key > 0).then(|| key(theme)));
     frame.render_widget(Paragraph::new(lines), inside);
@@ -56,8 +51,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
     let (head, footer) = around(rows, inside.width as usize, inside.height as usize);
     let room = (inside.height as usize).saturating_sub(footer.len() + head);
-    let index = live.group.first(room, rows.len()) + line.checked_sub(head)?;
-    (line < head + room && index < rows.len()).then_some(index)
+    live.group.row_at(line.checked_sub(head)?, room, rows.len())
 }
 
 /// Lines of the head, and the sentence below.
@@ -137,7 +131,7 @@ impl Plan {
         let short = self.members.saturating_sub(row.tiers.len()) * self.each;
         spans.push(Span::raw(" ".repeat(short)));
         if self.numbers {
-            let (mean, deviation) = row.spread();
+            let (mean, deviation) = mean_and_deviation(&row.rewards);
             spans.push(Span::raw(format!(" {mean:>5.2} {deviation:>5.2}")));
         }
         let mut line = Line::from(spans);
@@ -168,7 +162,6 @@ pub(super) fn tiers(theme: &Theme, tiers: &[String], each: usize, most: usize, c
     spans
 }
 
-/// What the marks mean.
 pub(super) fn key(theme: &Theme) -> Line<'static> {
     let mut spans = Vec::new();
     for tier in ["valid", "invalid", "unparsable"] {

@@ -6,20 +6,17 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::Live;
-use crate::report::{Level, event_text};
+use crate::report::{Level, alert_name, event_text};
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{fitted, one_line, wrapped};
 
-/// Draws the pane.
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let back = live.log_back.min(run.log.len().saturating_sub(1));
     let title = if back > 0 { format!("alerts and log, {back} back") } else { "alerts and log".to_owned() };
-    let block = pane(&shared.theme, &title, focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(&shared.theme, &title, focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let mut lines: Vec<Line<'static>> = alerts(shared, run, columns);
     lines.truncate(rows.saturating_sub(1).max(1));
@@ -41,8 +38,7 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
     let mut lines = Vec::new();
     for alert in standing {
         let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
-        let rule = alert.rule.replace('_', " ");
-        let text = format!("{} {rule} (step {}): {}", theme.glyph("▲", "!"), alert.step, one_line(&alert.sentence));
+        let text = format!("{} {} (step {}): {}", theme.glyph("▲", "!"), alert_name(&alert.rule), alert.step, one_line(&alert.sentence));
         lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
         let what = format!("  {} {}", theme.glyph("→", "->"), one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {

@@ -29,7 +29,6 @@ pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -
     look(live, shared)
 }
 
-/// Go by groups.
 pub(super) fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let count = groups(live, shared).len();
     live.group.go(by, count);
@@ -50,7 +49,6 @@ fn groups(live: &Live, shared: &Shared) -> Vec<group_rows::Row> {
     shared.current_run().map(|run| group_rows::of_step(live, shared, live.at(run))).unwrap_or_default()
 }
 
-/// Scroll the completion.
 pub(super) fn scroll_text(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let lines = super::completion::selected(live, shared).map_or(0, |(_, completion, _)| completion.text.lines().count() + 20);
     live.completion_top = live.completion_top.saturating_add_signed(by).min(lines);

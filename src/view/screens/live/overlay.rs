@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crossterm::event::KeyEvent;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -10,7 +11,7 @@ use ratatui::widgets::Paragraph;
 use super::{CHART, Live, OVERLAY};
 use crate::report::RunRow;
 use crate::view::message::Command;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::{self, Shared};
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::one_line;
@@ -32,7 +33,15 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     shared.look_for_runs()
 }
 
-/// Move in the list.
+/// Page keys and the ends of the list.
+pub(super) fn typed(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    let count = others(shared).len();
+    if live.pane == OVERLAY {
+        live.overlay_cursor.key(event, shared.body().height as usize / 2, count);
+    }
+    Vec::new()
+}
+
 pub(super) fn go(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let count = others(shared).len();
     live.overlay_cursor.go(by, count);
@@ -57,23 +66,20 @@ pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 /// Draws the list in place of the chart.
 pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
-    let block = pane(theme, "overlay runs", true);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, "overlay runs", true, frame, area);
     let others = others(shared);
-    let at = live.overlay_cursor.at(others.len());
-    let first = live.overlay_cursor.first(inside.height as usize, others.len());
     let mut lines = Vec::new();
-    for (index, (path, run)) in others.iter().enumerate().skip(first).take(inside.height as usize) {
+    for (index, here) in live.overlay_cursor.seen(inside.height as usize, others.len()) {
+        let (path, run) = others[index];
         let chosen = if shared.overlay.contains(path) { "[x]" } else { "[ ]" };
-        let mark = if at == Some(index) { theme.glyph("▸", ">") } else { " " };
+        let mark = if here { theme.glyph("▸", ">") } else { " " };
         let file = run.directory.file();
         let line = Line::from(vec![
             Span::styled(format!("{mark} {chosen} "), theme.style(Role::Accent)),
             Span::raw(file.id.clone()),
             Span::styled(format!("  step {}  {}", run.last_step, one_line(&file.name)), theme.style(Role::Faint)),
         ]);
-        lines.push(if at == Some(index) { line.patch_style(theme.style(Role::Selected)) } else { line });
+        lines.push(if here { line.patch_style(theme.style(Role::Selected)) } else { line });
     }
     if others.is_empty() {
         let text = if shared.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };

@@ -1,4 +1,4 @@
-//! One prompt through the run: its groups at the steps that drew it, and the prompt as the model read it.
+//! One prompt through the run: its groups at the steps that sampled it, and the prompt as the model read it.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -7,28 +7,26 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::group_rows::{self, Row};
 use super::{Live, completion, groups};
+use crate::advantage::mean_and_deviation;
 use crate::run::GROUP_STEPS_KEPT;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::one_line;
 
-/// Draws the pane.
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
     let rows = group_rows::of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", one_line(&row.prompt_id)));
-    let block = pane(theme, &title, focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, &title, focused, frame, area);
     let Some(row) = row else { return };
     let found = across(run, row);
     let mut lines: Vec<Line<'static>> = Vec::new();
     let room = (inside.height as usize).saturating_sub(4).max(1);
     for (step, of_step) in found.iter().rev().take(room).rev() {
-        let (mean, _) = of_step.spread();
+        let (mean, _) = mean_and_deviation(&of_step.rewards);
         let here = if *step == live.at(run) { theme.glyph("▸", ">") } else { " " };
         let mut spans = vec![Span::raw(format!("{here}step {step:>5} "))];
         spans.extend(groups::tiers(theme, &of_step.tiers, 1, (inside.width as usize).saturating_sub(19), None));

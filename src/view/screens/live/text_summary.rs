@@ -33,7 +33,7 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
         Line::raw(format!("loss {} grad norm {}", number("loss"), number("grad_norm"))),
     ];
     lines.splice(1..1, log::alerts(shared, run, columns));
-    if let Some(why) = lines.first().filter(|_| run.error.is_some()).and(run.error.as_ref()) {
+    if let Some(why) = &run.error {
         lines.insert(1, Line::styled(why.clone(), shared.theme.style(Role::Bad)));
     }
     lines

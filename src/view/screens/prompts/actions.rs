@@ -1,6 +1,6 @@
 //! The prompts screen's part of the table of actions.
 
-use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 use super::editing::What;
 use super::rows::arrange;
@@ -16,8 +16,7 @@ use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::{self, Shared};
 use crate::view::widgets::editor::Effect;
-use crate::view::widgets::field::Field;
-use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::filter::Filter;
 
 type Action = screen::Action<Prompts>;
 
@@ -78,7 +77,7 @@ const ACTIONS: &[Action] = &[
     Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
     Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |prompts, _| {
         prompts.pane = Some(ROWS);
-        prompts.filtering = true;
+        prompts.filter.is_typing = true;
         Vec::new()
     })
     .also(&["find", "search"])
@@ -140,7 +139,7 @@ fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
 }
 
 fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
-    let open = prompts.editing.is_some() || prompts.filtering || !prompts.filter.text().is_empty();
+    let open = prompts.editing.is_some() || prompts.filter.is_shown();
     (!open && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
 }
 
@@ -148,15 +147,14 @@ fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     if prompts.editing.is_some() {
         return row_editor::leave(prompts, shared);
     }
-    if prompts.filtering {
-        prompts.filtering = false;
+    if std::mem::take(&mut prompts.filter.is_typing) {
         return Vec::new();
     }
     if prompts.pane() != ROWS {
         prompts.pane = Some(ROWS);
         return Vec::new();
     }
-    prompts.filter = Field::default();
+    prompts.filter = Filter::default();
     arrange(prompts, shared)
 }
 
@@ -226,7 +224,7 @@ fn go_to_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         return preview::show(prompts, shared);
     }
     // The filter hides it.
-    prompts.filter = Field::default();
+    prompts.filter = Filter::default();
     prompts.sort = (Column::File, false);
     prompts.shown = (0..prompts.entries.len() as u32).collect();
     prompts.cursor.index = place;
@@ -308,15 +306,8 @@ fn typed(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Com
     if prompts.editing.is_some() {
         return row_editor::key(prompts, shared, event);
     }
-    if prompts.filtering {
-        return match event.code {
-            KeyCode::Enter | KeyCode::Down | KeyCode::Up => {
-                prompts.filtering = false;
-                Vec::new()
-            }
-            _ if prompts.filter.key(event) => arrange(prompts, shared),
-            _ => Vec::new(),
-        };
+    if prompts.filter.is_typing {
+        return if prompts.filter.key(event) { arrange(prompts, shared) } else { Vec::new() };
     }
     let page = layout::page(prompts, shared);
     match prompts.pane() {
@@ -325,10 +316,8 @@ fn typed(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Com
             if prompts.cursor.key(event, page, length) { preview::show(prompts, shared) } else { Vec::new() }
         }
         CHAT => {
-            let mut top = Cursor { index: prompts.chat_top };
             let length = table::chat_lines(prompts, shared).len();
-            top.key(event, page, length);
-            prompts.chat_top = top.at(length).unwrap_or(0);
+            prompts.chat_top.key(event, page, length);
             Vec::new()
         }
         _ => {
@@ -343,11 +332,7 @@ fn pasted(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command
     if prompts.editing.is_some() {
         return row_editor::paste(prompts, shared, text);
     }
-    if prompts.filtering {
-        prompts.filter.paste(text);
-        return arrange(prompts, shared);
-    }
-    Vec::new()
+    if prompts.filter.paste(text) { arrange(prompts, shared) } else { Vec::new() }
 }
 
 fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
@@ -366,8 +351,8 @@ fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<C
             return preview::show(prompts, shared);
         }
         CHAT => {
-            let last = table::chat_lines(prompts, shared).len().saturating_sub(1);
-            prompts.chat_top = prompts.chat_top.saturating_add_signed(by).min(last);
+            let length = table::chat_lines(prompts, shared).len();
+            prompts.chat_top.go(by, length);
         }
         _ => {
             let length = table::findings(prompts).len();
@@ -383,7 +368,7 @@ fn clicked(prompts: &mut Prompts, shared: &mut Shared, pane: &'static str, area:
         return Vec::new();
     }
     prompts.pane = Some(pane);
-    prompts.filtering = false;
+    prompts.filter.is_typing = false;
     if pane != ROWS {
         return Vec::new();
     }
@@ -396,8 +381,8 @@ fn clicked(prompts: &mut Prompts, shared: &mut Shared, pane: &'static str, area:
     }
     let rows = layout::table_rows(prompts, shared, area);
     let length = prompts.shown.len();
-    if let Some(row) = event.row.checked_sub(top).map(usize::from).filter(|row| *row < rows) {
-        prompts.cursor.index = (prompts.cursor.first(rows, length) + row).min(length.saturating_sub(1));
+    if let Some(row) = event.row.checked_sub(top).and_then(|line| prompts.cursor.row_at(line as usize, rows, length)) {
+        prompts.cursor.index = row;
         return preview::show(prompts, shared);
     }
     Vec::new()

@@ -9,23 +9,18 @@ use super::editing::Said;
 use super::table_row::Column;
 use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, layout, table};
 use crate::view::drafts::choice;
-use crate::view::pane::pane;
+use crate::view::pane::{framed, pane, text_pane};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::paint::{Look, paint};
 
-/// Draws the screen.
 pub(super) fn draw(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
     if shared.task.is_none() {
         let (role, text) = match &shared.task_error {
             Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
             None => (Role::Faint, "loading task ...".to_owned()),
         };
-        let frame_of = pane(&shared.theme, "prompts", true);
-        let inner = frame_of.inner(body);
-        frame.render_widget(frame_of, body);
-        frame.render_widget(Paragraph::new(Line::styled(text, shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
-        return;
+        return text_pane(&shared.theme, "prompts", (role, &text), frame, body);
     }
     choice::draw(prompts, shared, frame, body);
     for (name, area) in layout::areas(prompts, shared, body) {
@@ -50,9 +45,7 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         (column, backwards) => format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") }),
     };
     let busy = if shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
-    let frame_of = pane(theme, &format!("{count}{sort}{busy}"), prompts.pane() == ROWS);
-    let inner = frame_of.inner(area);
-    frame.render_widget(frame_of, area);
+    let inner = framed(theme, &format!("{count}{sort}{busy}"), prompts.pane() == ROWS, frame, area);
     let columns = inner.width as usize;
     let mut lines = table::heading(prompts, shared, columns);
     lines.extend(table::rows(prompts, shared, columns, layout::table_rows(prompts, shared, area)));
@@ -73,11 +66,9 @@ fn chat(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         (Some(tokens), Some(Ok(counter))) => format!("{tokens} tokens of {}", counter.name),
         _ => String::new(),
     };
-    let frame_of = pane(theme, &format!("{id}prompt preview  {tokens}"), prompts.pane() == CHAT);
-    let inner = frame_of.inner(area);
-    frame.render_widget(frame_of, area);
+    let inner = framed(theme, &format!("{id}prompt preview  {tokens}"), prompts.pane() == CHAT, frame, area);
     let lines = table::chat_lines(prompts, shared);
-    let top = prompts.chat_top.min(lines.len().saturating_sub(1));
+    let top = prompts.chat_top.at(lines.len()).unwrap_or(0);
     let seen: Vec<Line<'static>> = lines.into_iter().skip(top).take(inner.height as usize).collect();
     frame.render_widget(Paragraph::new(seen).wrap(Wrap { trim: false }), inner);
 }
@@ -85,17 +76,12 @@ fn chat(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
 fn health(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let focused = prompts.pane() == HEALTH;
-    let frame_of = pane(theme, "dataset health", focused);
-    let inner = frame_of.inner(area);
-    frame.render_widget(frame_of, area);
+    let inner = framed(theme, "dataset health", focused, frame, area);
     let mut lines = table::health_head(prompts, shared);
     let findings = table::findings(prompts);
     let room = (inner.height as usize).saturating_sub(lines.len());
-    let cursor = prompts.finding;
-    let first = cursor.first(room, findings.len());
-    let here = cursor.at(findings.len());
-    let seen = findings.iter().enumerate().skip(first).take(room);
-    lines.extend(seen.map(|(place, finding)| table::finding_line(theme, finding, focused && here == Some(place))));
+    let seen = prompts.finding.seen(room, findings.len());
+    lines.extend(seen.map(|(place, here)| table::finding_line(theme, &findings[place], focused && here)));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inner);
 }
 
@@ -109,8 +95,8 @@ fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect)
         Said::Fine(said) => (format!(" {} {said} ", theme.glyph("✓", "ok:")), Role::Good),
     };
     let unsaved = if editing.is_changed() { " (unsaved)" } else { "" };
-    let frame_of =
-        pane(theme, &format!("{}{unsaved}", editing.title()), true).title_bottom(Line::from(Span::styled(said, theme.style(role))));
+    let bottom = Line::from(Span::styled(said, theme.style(role)));
+    let frame_of = pane(theme, &format!("{}{unsaved}", editing.title()), true).title_bottom(bottom);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
     paint(&editing.editor, Look { theme, typing: true, focused: true, faults: &[] }, frame, inner);

@@ -13,7 +13,6 @@ use crate::view::drafts::files::DraftFile;
 use crate::view::shared::OpenTask;
 use crate::view::widgets::editor::Editor;
 
-/// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// The turns of a row.
@@ -32,7 +31,6 @@ pub enum What {
 #[derive(Debug)]
 pub struct Editing {
     pub what: What,
-    /// The text.
     pub editor: Editor,
     /// Why it cannot be saved, or what is to be known of it.
     pub said: Said,
@@ -85,7 +83,6 @@ impl Editing {
         self.editor.text() != self.start
     }
 
-    /// In words.
     pub fn title(&self) -> &'static str {
         match self.what {
             What::Messages(_) => "messages",
@@ -115,7 +112,6 @@ pub(super) enum DraftTarget {
     Messages(Origin),
     /// The expected answer of a row.
     Expected(Origin),
-    /// A new row.
     New {
         set: String,
         /// The line that it comes after.

@@ -5,7 +5,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, table};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor::paint::gutter;
+use crate::view::widgets::editor::paint::text_area;
 
 /// The panes that are seen, with their places.
 pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
@@ -34,20 +34,16 @@ pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'st
     vec![(ROWS, rows), (CHAT, chat), (HEALTH, health)]
 }
 
-fn body(shared: &Shared) -> Rect {
-    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
-}
-
 /// The pane at a place of the terminal.
 pub(super) fn pane_at(prompts: &Prompts, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(prompts, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+    areas(prompts, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// Rows of the focused pane, for the page keys.
 pub(super) fn page(prompts: &Prompts, shared: &Shared) -> usize {
     let focused = prompts.pane();
     let area =
-        areas(prompts, shared, body(shared)).into_iter().find(|(pane, _)| *pane == focused).map_or(Rect::default(), |(_, area)| area);
+        areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == focused).map_or(Rect::default(), |(_, area)| area);
     area.height.saturating_sub(3).max(1) as usize
 }
 
@@ -56,16 +52,9 @@ pub(super) fn table_rows(prompts: &Prompts, shared: &Shared, area: Rect) -> usiz
     area.height.saturating_sub(2 + table::heading_rows(prompts, shared)) as usize
 }
 
-/// Where the text of the editor lies in its pane.
-pub(super) fn text_area(prompts: &Prompts, area: Rect) -> Rect {
-    let lines = prompts.editing.as_ref().map_or(1, |editing| editing.editor.lines().len());
-    let margin = gutter(lines) as u16;
-    Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
-}
-
 /// Rows and columns of the editor's window.
 pub(super) fn editor_window(prompts: &Prompts, shared: &Shared) -> (usize, usize) {
-    let area = areas(prompts, shared, body(shared)).into_iter().find(|(pane, _)| *pane == EDITOR).map_or(Rect::default(), |(_, area)| area);
-    let inner = text_area(prompts, area);
+    let pane = areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR);
+    let inner = pane.zip(prompts.editing.as_ref()).map_or(Rect::default(), |((_, area), editing)| text_area(&editing.editor, area));
     (inner.height as usize, inner.width as usize)
 }

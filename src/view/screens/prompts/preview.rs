@@ -19,7 +19,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         return Vec::new();
     };
     if prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
-        prompts.chat_top = 0;
+        prompts.chat_top = Default::default();
     }
     let (Some(open), Some(counter)) = (shared.task.clone(), prompts.counter.clone()) else { return Vec::new() };
     vec![Work::latest(

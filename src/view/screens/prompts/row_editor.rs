@@ -11,9 +11,9 @@ use crate::view::message::Command;
 use crate::view::popup::{Confirm, Popup};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
+use crate::view::widgets::editor::paint::text_area;
 use crate::view::widgets::editor::{Editor, Effect};
 
-/// Begin to write.
 pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: What) -> Vec<Command> {
     let Some(task) = shared.task.clone() else { return Vec::new() };
     if let Some(editing) = prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
@@ -38,7 +38,7 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: Found, tex
     let file = drafts::begin::<Prompts>(shared, &task.task);
     let said = Said::Fine(String::new());
     prompts.editing = Some(Editing { what, editor, said, row, gone, file, start, theirs: None });
-    prompts.filtering = false;
+    prompts.filter.is_typing = false;
     check(prompts, shared);
     after(prompts, shared, Effect::Moved);
 }
@@ -148,7 +148,7 @@ pub(super) fn scroll(prompts: &mut Prompts, shared: &Shared, by: isize) {
 }
 
 pub(super) fn click(prompts: &mut Prompts, shared: &Shared, area: Rect, event: MouseEvent) {
-    let inner = layout::text_area(prompts, area);
+    let Some(inner) = prompts.editing.as_ref().map(|editing| text_area(&editing.editor, area)) else { return };
     let (Some(row), Some(column)) = (event.row.checked_sub(inner.y), event.column.checked_sub(inner.x)) else { return };
     with(prompts, shared, |editor| {
         editor.click(row as usize, column as usize);

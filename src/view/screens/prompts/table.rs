@@ -16,11 +16,7 @@ use crate::view::widgets::text_width::padded;
 
 /// Lines above the rows: the filter, sets that cannot be read, the names of the columns.
 pub(super) fn heading_rows(prompts: &Prompts, shared: &Shared) -> u16 {
-    u16::from(is_filtered(prompts)) + bad_sets(shared).count() as u16 + 1
-}
-
-fn is_filtered(prompts: &Prompts) -> bool {
-    prompts.filtering || !prompts.filter.text().is_empty()
+    u16::from(prompts.filter.is_shown()) + bad_sets(shared).count() as u16 + 1
 }
 
 fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
@@ -42,9 +38,8 @@ fn widths(columns: usize) -> [usize; 5] {
 pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mut lines = Vec::new();
-    if is_filtered(prompts) {
-        let mut line = prompts.filter.line(theme, columns.saturating_sub(3), prompts.filtering);
-        line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
+    if prompts.filter.is_shown() {
+        let mut line = prompts.filter.line(theme, columns);
         if prompts.filter.text().is_empty() {
             line.spans.push(Span::styled(" filter: text, tag:messy, set:eval, id:7, expected:no", theme.style(Role::Faint)));
         }
@@ -89,15 +84,12 @@ pub(super) fn title_at(columns: usize, at: usize) -> Column {
 pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let Some(open) = &shared.task else { return Vec::new() };
-    let first = prompts.cursor.first(count, prompts.shown.len());
-    let cursor = prompts.cursor.at(prompts.shown.len());
     let [set_width, id, tokens, expected, tags] = widths(columns);
-    let visible = prompts.shown.iter().enumerate().skip(first).take(count);
-    let line = |(place, index): (usize, &u32)| {
-        let entry = prompts.entries.get(*index as usize)?;
+    let line = |(place, here): (usize, bool)| {
+        let index = prompts.shown[place] as usize;
+        let entry = prompts.entries.get(index)?;
         let row = row(open, *entry)?;
-        let here = cursor == Some(place);
-        let counted = match prompts.tokens.get(*index as usize).copied().unwrap_or(UNCOUNTED) {
+        let counted = match prompts.tokens.get(index).copied().unwrap_or(UNCOUNTED) {
             UNCOUNTED => theme.glyph("…", "-").to_owned(),
             UNCOUNTABLE => "?".to_owned(),
             counted => counted.to_string(),
@@ -118,7 +110,7 @@ pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: us
         let line = Line::from(spans);
         Some(if here { line.style(theme.style(Role::Selected)) } else { line })
     };
-    visible.filter_map(line).collect()
+    prompts.cursor.seen(count, prompts.shown.len()).filter_map(line).collect()
 }
 
 /// What the user asks: its first words, or those around what the filter looks for.

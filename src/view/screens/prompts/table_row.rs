@@ -24,14 +24,12 @@ pub enum Column {
     /// The order of the files.
     #[default]
     File,
-    /// Ids.
     Id,
     /// Tokens of the prompt.
     Tokens,
     /// Whether there is an expected answer.
     Expected,
     Tags,
-    /// First words.
     Words,
 }
 
@@ -51,7 +49,6 @@ impl Column {
         }
     }
 
-    /// The one after it.
     pub fn next(self) -> Self {
         let place = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
         Self::ALL[(place + 1) % Self::ALL.len()]

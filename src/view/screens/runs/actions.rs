@@ -1,17 +1,18 @@
 //! The list of runs as a screen: its table of actions, keys and mouse, and what it does when something shared has changed.
 
-use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
-use super::{DETAIL, LIST, Runs, columns, control, draw, export, measure, no_readable, no_run, under_cursor};
+use super::{DETAIL, LIST, Runs, columns, draw, export, measure, no_readable, no_run, rows_of, under_cursor};
 use crate::report::{Entry, Report, RunsCompared, base_and_trained, unknown_field};
-use crate::run::{RunDirectory, Status, Verb};
+use crate::run::{RunDirectory, Status};
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command, Work};
 use crate::view::popup::{Ask, Page, Popup};
+use crate::view::run_control::{self, Controls, Target};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::{self, Shared};
-use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::filter::Filter;
 
 /// How often the runs are looked for while the screen is in front, milliseconds.
 const LOOK_MS: u64 = 2_000;
@@ -25,11 +26,10 @@ pub const SCREEN: Definition<Runs> = Definition {
     actions: ACTIONS,
     pane: |runs| runs.pane,
     focus: |runs, _, pane| runs.pane = pane,
-    is_typing: |runs| runs.typing,
+    is_typing: |runs| runs.filter.is_typing,
     typed,
     pasted: |runs, shared, text| {
-        if runs.typing {
-            runs.filter.paste(text);
+        if runs.filter.paste(text) {
             runs.arrange(shared);
         }
         under_cursor(runs, shared)
@@ -44,18 +44,17 @@ pub const SCREEN: Definition<Runs> = Definition {
 
 const HERE: Scope = Scope::Screen(Screen::Runs);
 
-/// Its part of the table.
 const ACTIONS: &[Action] = &[
     Action::new("runs.open", "Open run", "open", &["enter"], HERE, open).unless(no_readable),
     Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
-        runs.typing = true;
+        runs.filter.is_typing = true;
         runs.pane = LIST;
         Vec::new()
     })
     .also(&["find", "search"])
     .asking(),
     Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|runs, shared| {
-        let nothing = !runs.typing && runs.filter.text().is_empty() && runs.marked.is_empty() && !shared.zoomed && runs.pane == LIST;
+        let nothing = !runs.filter.is_shown() && runs.marked.is_empty() && !shared.zoomed && runs.pane == LIST;
         nothing.then(|| "no filter or marks to clear".to_owned())
     }),
     Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
@@ -69,27 +68,13 @@ const ACTIONS: &[Action] = &[
     Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|runs, shared| {
         no_readable(runs, shared).or_else(|| runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
     }),
-    Action::new("runs.pause", "Pause run", "pause", &["p"], HERE, |runs, shared| control::tell(runs, shared, Verb::Pause))
-        .also(&["hold"])
-        .unless(control::no_pause),
-    Action::new("runs.resume", "Resume run", "resume", &["r"], HERE, control::resume)
-        .also(&["continue", "unpause", "restart"])
-        .unless(control::no_resume),
-    Action::new("runs.checkpoint", "Save checkpoint", "", &["C"], HERE, |runs, shared| control::tell(runs, shared, Verb::Checkpoint))
-        .unless(control::no_worker),
-    Action::new("runs.eval", "Run eval", "", &["E"], HERE, |runs, shared| control::tell(runs, shared, Verb::Eval))
-        .also(&["run eval"])
-        .unless(control::no_worker),
-    Action::new("runs.stop", "Stop run", "stop", &["x"], HERE, |runs, shared| control::stop(runs, shared, false))
-        .also(&["end", "cancel"])
-        .unless(control::no_worker),
-    Action::new("runs.stop_now", "Kill run", "", &["X"], HERE, |runs, shared| control::stop(runs, shared, true))
-        .also(&["kill", "abort"])
-        .unless(control::no_worker),
-    Action::new("runs.annotate", "Add note", "", &["a"], HERE, control::note)
-        .also(&["note", "annotate", "comment"])
-        .asking()
-        .unless(control::no_note),
+    run_control::pause(),
+    run_control::resume(),
+    run_control::checkpoint(),
+    run_control::eval(),
+    run_control::stop(),
+    run_control::kill(),
+    run_control::note(),
     Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag).also(&["tag", "label", "rename"]).asking().unless(no_readable),
     Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| sort_by_column(runs, shared, 1)),
     Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| sort_by_column(runs, shared, -1)),
@@ -124,9 +109,7 @@ const ACTIONS: &[Action] = &[
     .unless(no_run),
     Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |_, shared| {
         let Some(run) = shared.runs.demonstration.clone() else { return Vec::new() };
-        let mut commands = vec![Command::ShowRun(run)];
-        commands.extend(vec![Command::GoTo(Screen::Live)]);
-        commands
+        vec![Command::ShowRun(run), Command::GoTo(Screen::Live)]
     })
     .unless(|_, shared| {
         let there = shared.runs.demonstration.is_some();
@@ -134,12 +117,29 @@ const ACTIONS: &[Action] = &[
     }),
 ];
 
+impl Controls for Runs {
+    const SCREEN: Screen = Screen::Runs;
+    const ACTIONS: [(&'static str, &'static str); 7] = [
+        ("runs.pause", "pause"),
+        ("runs.resume", "resume"),
+        ("runs.checkpoint", ""),
+        ("runs.eval", ""),
+        ("runs.stop", "stop"),
+        ("runs.stop_now", ""),
+        ("runs.annotate", ""),
+    ];
+
+    fn target(&self, shared: &Shared) -> Result<Target, String> {
+        let why = || no_readable(self, shared).unwrap_or_default();
+        let run = self.row(shared).ok_or_else(why)?;
+        Ok(Target { path: run.directory.path().to_owned(), id: run.directory.id().to_owned(), status: run.status })
+    }
+}
+
 fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
     shared.overlay.clear();
-    let mut commands = vec![Command::ShowRun(path)];
-    commands.extend(vec![Command::GoTo(Screen::Live)]);
-    commands
+    vec![Command::ShowRun(path), Command::GoTo(Screen::Live)]
 }
 
 /// The run under the cursor becomes the current one, the marked ones are drawn over it.
@@ -151,7 +151,7 @@ fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     for other in others {
         commands.extend(shared::follow(shared, other));
     }
-    commands.extend(vec![Command::GoTo(Screen::Live)]);
+    commands.push(Command::GoTo(Screen::Live));
     commands
 }
 
@@ -167,14 +167,14 @@ fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// The nearest thing that can be left: typing, zoom, the details, the filter, the marks.
 fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    if runs.typing {
-        runs.typing = false;
+    if runs.filter.is_typing {
+        runs.filter.is_typing = false;
     } else if shared.zoomed {
         shared.zoomed = false;
     } else if runs.pane != LIST {
         runs.pane = LIST;
     } else if !runs.filter.text().is_empty() {
-        runs.filter = crate::view::widgets::field::Field::default();
+        runs.filter = Filter::default();
         runs.arrange(shared);
     } else {
         runs.marked.clear();
@@ -220,18 +220,14 @@ fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.arrange(shared);
         Vec::new()
     });
-    shared.popup =
-        Some(Popup::Ask(question.checked(move |name| {
-            unknown_field(name.trim(), listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok()), false)
-        })));
+    shared.popup = Some(Popup::Ask(question.checked(move |name| unknown_field(name.trim(), rows_of(&listing), false))));
     Vec::new()
 }
 
 /// The answers of the chosen runs on the eval screen: of one its base and its result, of several their results.
 fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let runs = runs.chosen(shared);
-    let mut commands = vec![Command::GoTo(Screen::Eval)];
-    commands.push(Work::once(
+    let compare = Work::once(
         "runs.versus",
         move || {
             let passes = runs.iter().map(|run| base_and_trained(run)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
@@ -246,8 +242,8 @@ fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 Vec::new()
             }
         },
-    ));
-    commands
+    );
+    vec![Command::GoTo(Screen::Eval), compare]
 }
 
 fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
@@ -305,26 +301,22 @@ fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
     let mut commands = vec![Command::ShowRun(path)];
     if is_start && shared.keys == 0 && shared.screen == Screen::Runs {
         shared.say(format!("{id} is active: f1 lists all runs"));
-        commands.extend(vec![Command::GoTo(Screen::Live)]);
+        commands.push(Command::GoTo(Screen::Live));
     }
     commands
 }
 
 fn typed(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if runs.typing {
-        match event.code {
-            KeyCode::Enter | KeyCode::Down => runs.typing = false,
-            _ if runs.filter.key(event) => runs.arrange(shared),
-            _ => {}
+    if runs.filter.is_typing {
+        if runs.filter.key(event) {
+            runs.arrange(shared);
         }
         return under_cursor(runs, shared);
     }
     let page = draw::page_rows(runs, shared);
     if runs.pane == DETAIL {
-        let mut top = Cursor { index: runs.detail_top };
-        if top.key(event, page, draw::detail_rows(runs, shared)) {
-            runs.detail_top = top.index;
-        }
+        let length = draw::detail_rows(runs, shared);
+        runs.detail_top.key(event, page, length);
         return Vec::new();
     }
     let length = runs.shown.len();

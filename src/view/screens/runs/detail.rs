@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
@@ -13,7 +13,7 @@ use super::Runs;
 use crate::format::{age, bytes, duration, percent, percent_interval};
 use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
 use crate::run::{EvalSummary, Status};
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -25,27 +25,23 @@ const TWO_COLUMNS: u16 = 100;
 /// Columns of a name.
 const NAME: usize = 11;
 
-/// Draws the details.
 pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let title = runs.entry(shared).map_or_else(|| "Details".to_owned(), Entry::id);
-    let frame_of_pane = pane(&shared.theme, &title, runs.pane == DETAIL);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(&shared.theme, &title, runs.pane == DETAIL, frame, area);
     let Some(entry) = runs.entry(shared) else {
         frame.render_widget(Paragraph::new("no run selected"), inside);
         return;
     };
-    let top = u16::try_from(runs.detail_top).unwrap_or(u16::MAX);
     let mut show = |lines: Vec<Line<'static>>, area: Rect| {
-        let last = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(1);
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top.min(last), 0)), area);
+        let top = runs.detail_top.at(lines.len()).and_then(|top| u16::try_from(top).ok()).unwrap_or(0);
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top, 0)), area);
     };
     columns(runs, shared, entry, inside).into_iter().for_each(|(lines, area)| show(lines, area));
 }
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(runs: &Runs, shared: &Shared, area: Rect) -> usize {
-    let inside = pane(&shared.theme, "", true).inner(area);
+    let inside = area.inner(Margin::new(1, 1));
     let columns = runs.entry(shared).map_or_else(Vec::new, |entry| columns(runs, shared, entry, inside));
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
@@ -140,7 +136,8 @@ impl<'a> Facts<'a> {
             let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
             let parts: Vec<String> =
                 parts.iter().filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
-            lines.extend(self.fact("disk", format!("{} ({})", bytes(disk.total_bytes), parts.join(", "))));
+            let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+            lines.extend(self.fact("disk", format!("{}{parts}", bytes(disk.total_bytes))));
         }
         lines.extend(self.fact("folder", end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1))));
         lines.extend(row.warnings.iter().flat_map(|warning| self.said("warning", warning, Role::Warning)));

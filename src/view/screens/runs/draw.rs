@@ -9,12 +9,11 @@ use unicode_width::UnicodeWidthStr;
 use super::columns::{self, Column, Look};
 use super::{DETAIL, LIST, Runs};
 use crate::report::Entry;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{self, fitted};
 
-/// Draws the screen.
 pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let (list, detail) = places(runs, shared, area);
     if let Some(list) = list {
@@ -37,37 +36,31 @@ fn places(runs: &Runs, shared: &Shared, area: Rect) -> (Option<Rect>, Option<Rec
     (Some(list), Some(detail))
 }
 
-/// The screen's area below the header, as `draw` is given it.
-fn body(shared: &Shared) -> Rect {
-    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
-}
-
 /// How many rows a page has.
 pub(super) fn page_rows(runs: &Runs, shared: &Shared) -> usize {
-    let (list, detail) = places(runs, shared, body(shared));
+    let (list, detail) = places(runs, shared, shared.body());
     let shown = if runs.pane == DETAIL { detail } else { list };
     shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
 }
 
 /// How many lines the details have.
 pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
-    places(runs, shared, body(shared)).1.map_or(0, |area| super::detail::rows(runs, shared, area))
+    places(runs, shared, shared.body()).1.map_or(0, |area| super::detail::rows(runs, shared, area))
 }
 
 /// The row of the list at a place on the terminal.
 pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<usize> {
-    let list = places(runs, shared, body(shared)).0?;
+    let list = places(runs, shared, shared.body()).0?;
     let inside = list_rows(runs, list);
-    if !inside.contains(ratatui::layout::Position { x: column, y: row }) {
+    if !inside.contains((column, row).into()) {
         return None;
     }
-    let index = runs.cursor.first(inside.height as usize, runs.shown.len()) + (row - inside.y) as usize;
-    (index < runs.shown.len()).then_some(index)
+    runs.cursor.row_at((row - inside.y) as usize, inside.height as usize, runs.shown.len())
 }
 
 /// The field of the column whose title stands at a place on the terminal, and whether it is its moving average.
 pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<(String, bool)> {
-    let list = places(runs, shared, body(shared)).0?;
+    let list = places(runs, shared, shared.body()).0?;
     let rows = list_rows(runs, list);
     let mut at = column.checked_sub(rows.x + 2).filter(|_| row + 1 == rows.y)? as usize;
     let sort = &runs.sort;
@@ -82,20 +75,14 @@ pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> O
 
 /// The rows below frame, filter and titles.
 fn list_rows(runs: &Runs, area: Rect) -> Rect {
-    let above = 2 + u16::from(has_filter_line(runs));
+    let above = 2 + u16::from(runs.filter.is_shown());
     Rect { x: area.x + 1, y: area.y + above, width: area.width.saturating_sub(2), height: area.height.saturating_sub(above + 1) }
-}
-
-fn has_filter_line(runs: &Runs) -> bool {
-    runs.typing || !runs.filter.text().is_empty()
 }
 
 fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let all = shared.runs.listing.entries().len();
-    let frame_of_pane = pane(theme, &title(runs, shared, area.width as usize), runs.pane == LIST);
-    let inside = frame_of_pane.inner(area);
-    frame.render_widget(frame_of_pane, area);
+    let inside = framed(theme, &title(runs, shared, area.width as usize), runs.pane == LIST, frame, area);
     if inside.height == 0 || inside.width == 0 {
         return;
     }
@@ -105,17 +92,13 @@ fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         return;
     }
     let mut lines = Vec::new();
-    if has_filter_line(runs) {
-        lines.push(filter_line(runs, shared, inside.width as usize));
-    }
+    lines.extend(runs.filter.is_shown().then(|| filter_line(runs, shared, inside.width as usize)));
     let columns = columns::columns((inside.width as usize).saturating_sub(2), &runs.sort.field, runs.sort.smoothed);
     lines.push(titles(runs, shared, &columns));
     let rows = list_rows(runs, area).height as usize;
-    let first = runs.cursor.first(rows, runs.shown.len());
-    for (place, index) in runs.shown.iter().enumerate().skip(first).take(rows) {
-        let Some(entry) = shared.runs.listing.entries().get(*index) else { continue };
-        let line = row(runs, shared, entry, &columns, inside.width as usize, runs.cursor.at(runs.shown.len()) == Some(place));
-        lines.push(line);
+    for (place, here) in runs.cursor.seen(rows, runs.shown.len()) {
+        let Some(entry) = shared.runs.listing.entries().get(runs.shown[place]) else { continue };
+        lines.push(row(runs, shared, entry, &columns, inside.width as usize, here));
     }
     if runs.shown.is_empty() {
         lines.push(Line::styled("  no runs match filter; esc clears it", theme.style(Role::Faint)));
@@ -164,19 +147,15 @@ fn nothing(shared: &Shared) -> Vec<Line<'static>> {
 
 fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
     let theme = &shared.theme;
-    let mut spans = vec![Span::styled(" / ", theme.style(Role::Key))];
-    let wrong = runs.filter_error.clone().unwrap_or_default();
-    let room = width.saturating_sub(4);
-    let for_field = if wrong.is_empty() { room } else { room / 2 };
-    let field = runs.filter.line(theme, for_field, runs.typing);
-    let used = field.width();
-    spans.extend(field.spans);
+    let wrong = runs.filter_error.as_deref().unwrap_or_default();
+    let mut line = runs.filter.line(theme, if wrong.is_empty() { width } else { width / 2 });
     if !wrong.is_empty() {
-        spans.push(Span::styled(format!("  {}", fitted(&wrong, room.saturating_sub(used + 2))), theme.style(Role::Bad)));
+        let room = width.saturating_sub(line.width() + 2);
+        line.spans.push(Span::styled(format!("  {}", fitted(wrong, room)), theme.style(Role::Bad)));
     } else if runs.filter.text().is_empty() {
-        spans.push(Span::styled(" filter: tiny valid>0.9 and tags:best", theme.style(Role::Faint)));
+        line.spans.push(Span::styled(" filter: tiny valid>0.9 and tags:best", theme.style(Role::Faint)));
     }
-    Line::from(spans)
+    line
 }
 
 fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Line<'static> {

@@ -16,6 +16,7 @@ use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::Effect;
+use crate::view::widgets::editor::paint::text_area;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Rows of a page in the panes beside the editor; the page keys leave one of them in sight.
@@ -371,7 +372,7 @@ fn mouse(schema: &mut Schema, shared: &mut Shared, event: MouseEvent) -> Vec<Com
                 focus(schema, shared, pane);
             }
             if pane == EDITOR {
-                let inner = layout::text_area(schema, area);
+                let inner = text_area(&schema.editor, area);
                 if let (Some(row), Some(column)) = (event.row.checked_sub(inner.y), event.column.checked_sub(inner.x)) {
                     schema.editor.click(row as usize, column as usize);
                 }

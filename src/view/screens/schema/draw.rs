@@ -6,20 +6,19 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::layout::areas;
-use super::{ACCEPTS, EDITOR, LAZY, PANES, SCORES, Schema, side_panes};
+use super::{EDITOR, PANES, Schema, side_panes};
 use crate::view::drafts::choice;
-use crate::view::pane::pane;
+use crate::view::pane::{pane, text_pane};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::editor::paint::{Look, fault_at, paint};
 
-/// Draws the screen.
 pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
     if let Some(error) = shared.task_error.as_ref().filter(|_| shared.task.is_none()) {
-        return nothing(shared, frame, body, Role::Bad, &format!("cannot open the task: {error}"));
+        return text_pane(&shared.theme, "schema", (Role::Bad, &format!("cannot open the task: {error}")), frame, body);
     }
     if shared.task.is_none() {
-        return nothing(shared, frame, body, Role::Faint, "loading task ...");
+        return text_pane(&shared.theme, "schema", (Role::Faint, "loading task ..."), frame, body);
     }
     choice::draw(schema, shared, frame, body);
     for (name, area) in areas(schema, shared, body) {
@@ -28,13 +27,6 @@ pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body
             other => side(schema, shared, frame, area, other),
         }
     }
-}
-
-fn nothing(shared: &Shared, frame: &mut Frame<'_>, body: Rect, role: Role, text: &str) {
-    let frame_of = pane(&shared.theme, "schema", true);
-    let inner = frame_of.inner(body);
-    frame.render_widget(frame_of, body);
-    frame.render_widget(Paragraph::new(Line::styled(text.to_owned(), shared.theme.style(role))).wrap(Wrap { trim: false }), inner);
 }
 
 fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
@@ -76,14 +68,8 @@ fn counted(number: usize, what: &str) -> String {
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &shared.theme;
     let stale = shared.draft.stale.is_some();
-    let title = match name {
-        ACCEPTS => "accepted answers",
-        SCORES => "sample scores",
-        LAZY => "degenerate answers",
-        other => other,
-    };
     // Stale: of the last schema that compiled, not of the text as it stands.
-    let title = if stale { format!("STALE {title}") } else { title.to_owned() };
+    let title = if stale { format!("STALE {name}") } else { name.to_owned() };
     let mut frame_of = pane(theme, &title, schema.pane == name);
     if stale {
         frame_of = frame_of.border_style(theme.style(Role::Warning));

@@ -2,10 +2,10 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{ACCEPTS, EDITOR, LAZY, SCORES, Schema};
+use super::{ACCEPTS, DEGENERATE, EDITOR, SCORES, Schema};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor::paint::gutter;
+use crate::view::widgets::editor::paint::text_area;
 
 /// Rows of the pane of scores, frame included.
 const SCORE_ROWS: u16 = 9;
@@ -29,34 +29,23 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
     let share = if rest.width < 110 { 54 } else { 50 };
     let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
     if side.height < 30 {
-        let upper = if focused == LAZY { LAZY } else { ACCEPTS };
+        let upper = if focused == DEGENERATE { DEGENERATE } else { ACCEPTS };
         let [accepts, scores] = Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
         return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
     }
-    let [accepts, scores, lazy] =
+    let [accepts, scores, degenerate] =
         Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS + 2), Constraint::Fill(1)]).areas(side);
-    vec![(EDITOR, editor), (ACCEPTS, accepts), (SCORES, scores), (LAZY, lazy)]
-}
-
-/// The screen's place in a terminal of the model's size.
-fn body(shared: &Shared) -> Rect {
-    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
+    vec![(EDITOR, editor), (ACCEPTS, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
 }
 
 /// The pane at a place of the terminal.
 pub(super) fn pane_at(schema: &Schema, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(schema, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
-}
-
-/// Where the text of the editor lies in its pane: inside the frame, after the line numbers.
-pub(super) fn text_area(schema: &Schema, area: Rect) -> Rect {
-    let margin = gutter(schema.editor.lines().len()) as u16;
-    Rect { x: area.x + 1 + margin, y: area.y + 1, width: area.width.saturating_sub(2 + margin), height: area.height.saturating_sub(2) }
+    areas(schema, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// Rows and columns of the editor's window.
 pub(super) fn window(schema: &Schema, shared: &Shared) -> (usize, usize) {
-    let editor = areas(schema, shared, body(shared)).into_iter().find(|(pane, _)| *pane == EDITOR);
-    let inner = editor.map_or(Rect::default(), |(_, area)| text_area(schema, area));
+    let editor = areas(schema, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR);
+    let inner = editor.map_or(Rect::default(), |(_, area)| text_area(&schema.editor, area));
     (inner.height as usize, inner.width as usize)
 }

@@ -1,4 +1,4 @@
-//! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what lazy answers would earn.
+//! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what degenerate answers would earn.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::task::PromptSet;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::{OpenTask, Shared};
 
-/// Score the samples, then the lazy answers, beside the view.
+/// Score the samples, then the degenerate answers, beside the view.
 pub(super) fn compute(shared: &Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let (Some(open), Some(scorer), Some(task)) = (&shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
@@ -30,7 +30,7 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
         let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
         let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
         sender.send(move |schema: &mut Schema, _| {
-            schema.lazy = Some(findings);
+            schema.degenerate = Some(findings);
             Vec::new()
         });
     });

@@ -2,7 +2,7 @@
 
 use ratatui::text::{Line, Span};
 
-use super::{ACCEPTS, LAZY, SCORES, Schema, ScorePreview};
+use super::{ACCEPTS, DEGENERATE, SCORES, Schema, ScorePreview};
 use crate::score::Tier;
 use crate::task::Task;
 use crate::view::shared::Shared;
@@ -14,7 +14,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'s
     match pane {
         ACCEPTS => accepts(schema, shared),
         SCORES => scores(schema, shared),
-        LAZY => lazy(schema, shared),
+        DEGENERATE => degenerate(schema, shared),
         _ => Vec::new(),
     }
 }
@@ -134,9 +134,9 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     rules
 }
 
-fn lazy(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let Some(findings) = &schema.lazy else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
+    let Some(findings) = &schema.degenerate else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
     match weak.len() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 
 use super::items::Written;
 use super::{COMPLETION, LIST, SUMMARY, Scores, Source, arrange, draw, length, next_class, sampling, selected, source};
@@ -12,7 +12,7 @@ use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::{Editor, Effect};
-use crate::view::widgets::field::Field;
+use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Scores>;
@@ -39,7 +39,7 @@ pub const SCREEN: Definition<Scores> = Definition {
 };
 
 fn is_typing(scores: &Scores) -> bool {
-    scores.editor.is_some() || scores.filtering
+    scores.editor.is_some() || scores.filter.is_typing
 }
 
 const HERE: Scope = Scope::Screen(Screen::Scores);
@@ -64,7 +64,7 @@ const ACTIONS: &[Action] = &[
         .asking(),
     Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove)
         .unless(|scores, _| (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())),
-    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::draw)
+    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::sample)
         .also(&["sample"])
         .unless(|scores, shared| sampling::plan(scores, shared).err()),
     Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |scores, shared| {
@@ -84,7 +84,7 @@ const ACTIONS: &[Action] = &[
         Vec::new()
     })
     .unless(|scores, _| {
-        let is_busy = scores.drawing.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
+        let is_busy = scores.sampling.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
         (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
     Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run).unless(no_run),
@@ -97,7 +97,7 @@ const ACTIONS: &[Action] = &[
         to_the_top(scores)
     }),
     Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |scores, _| {
-        scores.filtering = true;
+        scores.filter.is_typing = true;
         scores.pane = Some(LIST);
         Vec::new()
     })
@@ -118,29 +118,31 @@ const ACTIONS: &[Action] = &[
         item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
     })
     .also(&["yank", "clipboard"]),
-    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, shared| {
-        // In a text field escape belongs to the field.
-        if is_typing(scores) {
-            return typed(scores, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
-        }
-        if matches!(scores.focus(), COMPLETION | SUMMARY) {
-            scores.pane = Some(LIST);
+    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, _| {
+        // The nearest thing that can be left: the editor, the text of the filter, the pane, all filters.
+        if scores.editor.take().is_some() {
             return Vec::new();
         }
-        (scores.only, scores.class) = Default::default();
-        scores.filter = Field::default();
+        if !scores.filter.is_typing {
+            if scores.focus() != LIST {
+                scores.pane = Some(LIST);
+                return Vec::new();
+            }
+            (scores.only, scores.class) = Default::default();
+        }
+        scores.filter = Filter::default();
         arrange(scores);
         Vec::new()
     }),
 ];
 
 fn next_source(scores: &Scores, shared: &Shared) -> Source {
-    let all = [Source::Samples, Source::Written, Source::Step, Source::Drawn];
+    let all = [Source::Samples, Source::Written, Source::Step, Source::Sampled];
     let has = |source: &&Source| match source {
         Source::Samples => true,
         Source::Written => !scores.written.is_empty(),
         Source::Step => shared.current.is_some(),
-        Source::Drawn => !scores.drawn.is_empty(),
+        Source::Sampled => !scores.sampled.is_empty(),
     };
     let now = all.iter().position(|source| *source == scores.source).unwrap_or(0);
     all.iter().cycle().skip(now + 1).find(has).copied().unwrap_or_default()
@@ -157,7 +159,7 @@ fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
 fn to_the_top(scores: &mut Scores) -> Vec<Command> {
     arrange(scores);
     scores.cursor = Cursor::default();
-    scores.tops[0] = 0;
+    scores.tops[0] = Cursor::default();
     Vec::new()
 }
 
@@ -199,22 +201,20 @@ fn typed(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
     if scores.editor.is_some() {
         return write_key(scores, shared, event);
     }
-    if scores.filtering {
-        return filter_key(scores, event);
+    if scores.filter.is_typing {
+        return if scores.filter.key(event) { to_the_top(scores) } else { Vec::new() };
     }
     let page = shared.size.1.saturating_sub(6) as usize;
     match scores.focus() {
         LIST => {
             let length = length(scores);
             if scores.cursor.key(event, page, length) {
-                scores.tops[0] = 0;
+                scores.tops[0] = Cursor::default();
             }
         }
         pane => {
-            let which = usize::from(pane == SUMMARY);
-            let mut cursor = Cursor { index: scores.tops[which] };
-            cursor.key(event, page, draw::length(scores, shared, pane));
-            scores.tops[which] = cursor.index;
+            let length = draw::length(scores, shared, pane);
+            scores.tops[usize::from(pane == SUMMARY)].key(event, page, length);
         }
     }
     Vec::new()
@@ -248,10 +248,6 @@ fn add(scores: &mut Scores, written: Written) {
 }
 
 fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if event.code == KeyCode::Esc {
-        scores.editor = None;
-        return Vec::new();
-    }
     let rows = shared.size.1 as usize / 2;
     let effect = scores.editor.as_mut().map(|editor| editor.key(event, rows));
     if effect == Some(Effect::Edited) { written(scores, shared) } else { Vec::new() }
@@ -267,34 +263,14 @@ fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     source::load(scores, shared)
 }
 
-fn filter_key(scores: &mut Scores, event: KeyEvent) -> Vec<Command> {
-    match event.code {
-        KeyCode::Enter | KeyCode::Up | KeyCode::Down => scores.filtering = false,
-        KeyCode::Esc => {
-            scores.filtering = false;
-            scores.filter = Field::default();
-            arrange(scores);
-        }
-        _ => {
-            if scores.filter.key(event) {
-                scores.cursor = Cursor::default();
-                arrange(scores);
-            }
-        }
-    }
-    Vec::new()
-}
-
 /// Pasted text goes where one types; else it is a completion of its own.
 fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     if text.len() > LONGEST_BYTES {
         shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
         return Vec::new();
     }
-    if scores.filtering {
-        scores.filter.paste(text);
-        arrange(scores);
-        return Vec::new();
+    if scores.filter.paste(text) {
+        return to_the_top(scores);
     }
     if let Some(editor) = &mut scores.editor {
         return if editor.paste(text) == Effect::Edited { written(scores, shared) } else { Vec::new() };
@@ -331,9 +307,8 @@ fn mouse(scores: &mut Scores, shared: &mut Shared, event: MouseEvent) -> Vec<Com
             scores.cursor.go(rows, length);
         }
         Some((pane, _)) => {
-            let which = usize::from(pane == SUMMARY);
-            let last = draw::length(scores, shared, pane).saturating_sub(1);
-            scores.tops[which] = scores.tops[which].saturating_add_signed(rows).min(last);
+            let length = draw::length(scores, shared, pane);
+            scores.tops[usize::from(pane == SUMMARY)].go(rows, length);
         }
         None => {}
     }

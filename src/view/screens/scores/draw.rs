@@ -12,7 +12,7 @@ use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, summary};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::score::Fault;
-use crate::view::pane::pane;
+use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -38,7 +38,6 @@ fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
     vec![(LIST, top), (if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
 }
 
-/// Draws the screen.
 pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let focus = scores.focus();
     for (name, area) in areas(scores, shared, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
@@ -51,14 +50,12 @@ pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
 }
 
 fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let block = pane(&shared.theme, &summary_title(shared), focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(&shared.theme, &summary_title(shared), focused, frame, area);
     scrolled(scores, frame, inside, summary::lines(scores, shared, inside.width as usize), 1);
 }
 
 fn scrolled(scores: &Scores, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, which: usize) {
-    let top = scores.tops[which].min(lines.len().saturating_sub(1));
+    let top = scores.tops[which].at(lines.len()).unwrap_or(0);
     let lines: Vec<Line<'_>> = lines.into_iter().skip(top).collect();
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
 }
@@ -77,7 +74,7 @@ fn title(scores: &Scores, shared: &Shared) -> String {
     let source = match scores.source {
         Source::Samples => "samples".to_owned(),
         Source::Written => "custom".to_owned(),
-        Source::Drawn => "sampled".to_owned(),
+        Source::Sampled => "sampled".to_owned(),
         Source::Step => {
             let last = shared.current_run().map_or(0, |run| run.history.last_step);
             let step = if scores.step == 0 { last } else { scores.step };
@@ -94,9 +91,7 @@ fn title(scores: &Scores, shared: &Shared) -> String {
 
 fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
-    let block = pane(theme, &title(scores, shared), focused);
-    let mut inside = block.inner(area);
-    frame.render_widget(block, area);
+    let mut inside = framed(theme, &title(scores, shared), focused, frame, area);
     for line in above(scores, shared, inside.width as usize) {
         frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
         inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
@@ -125,19 +120,15 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
     frame.render_widget(Paragraph::new(drawn), inside);
 }
 
-/// Lines above the list: the filter, a drawing that goes on, why there was none.
+/// Lines above the list: the filter, and what is being sampled.
 fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mut lines = Vec::new();
-    if scores.filtering || !scores.filter.text().is_empty() {
-        let mut line = scores.filter.line(theme, columns.saturating_sub(2), scores.filtering);
-        line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
-        lines.push(line);
-    }
-    if let Some(drawing) = &scores.drawing {
-        let seconds = shared.now_ms.saturating_sub(drawing.since_ms) / 1000;
-        let told = if drawing.told.is_empty() { String::new() } else { format!("; {}", drawing.told) };
-        let text = format!("sampling {}, {seconds} s; x cancels{told}", drawing.what);
+    lines.extend(scores.filter.is_shown().then(|| scores.filter.line(theme, columns)));
+    if let Some(job) = &scores.sampling {
+        let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
+        let told = if job.told.is_empty() { String::new() } else { format!("; {}", job.told) };
+        let text = format!("sampling {}, {seconds} s; x cancels{told}", job.what);
         lines.push(Line::styled(text, theme.style(Role::Accent)));
     }
     lines
@@ -162,11 +153,11 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let hint = match scores.source {
         Source::Samples => "No sample completions. Paste one, write one with a, or sample with r.",
         Source::Written => "No custom completions. Paste one, or write one with a.",
-        Source::Drawn => "Nothing sampled yet: r samples.",
+        Source::Sampled => "Nothing sampled yet: r samples.",
         Source::Step => "Completions of this step were not stored.",
     };
     let mut lines = vec![plain(hint)];
-    lines.extend(scores.not_drawn.as_ref().map(|why| bad(why)));
+    lines.extend(scores.sampling_error.as_ref().map(|why| bad(why)));
     lines
 }
 
@@ -257,9 +248,7 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
     if let Some(editor) = &scores.editor {
         let score =
             scores.scored.as_ref().filter(|_| scores.source == Source::Written).and_then(|scored| scored.scores.get(scores.editing));
-        let block = pane(theme, "editing: scored as you type; esc leaves", focused);
-        let inside = block.inner(area);
-        frame.render_widget(block, area);
+        let inside = framed(theme, "editing: scored as you type; esc leaves", focused, frame, area);
         let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
         let [head, text, why] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside);
         let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
@@ -274,9 +263,7 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
         Some((scored, place)) => scored.items.all.get(place).map_or_else(String::new, |item| item.from.clone()),
         None => COMPLETION.to_owned(),
     };
-    let block = pane(theme, &title, focused);
-    let inside = block.inner(area);
-    frame.render_widget(block, area);
+    let inside = framed(theme, &title, focused, frame, area);
     match selected {
         Some((scored, place)) => scrolled(scores, frame, inside, score_details::lines(scores, shared, scored, place), 0),
         None => frame.render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
@@ -296,13 +283,9 @@ pub(super) fn length(scores: &Scores, shared: &Shared, pane: &str) -> usize {
     }
 }
 
-fn body(shared: &Shared) -> Rect {
-    Rect { x: 0, y: 1, width: shared.size.0, height: shared.size.1.saturating_sub(2) }
-}
-
 /// The pane at a place of the terminal.
 pub(super) fn pane_at(scores: &Scores, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(scores, shared, body(shared)).into_iter().find(|(_, area)| area.contains((column, row).into()))
+    areas(scores, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
 /// A click: it gives a pane the focus, and puts the cursor on the completion under it.
@@ -320,6 +303,6 @@ pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
     if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, height as usize) + line as usize) {
         scores.cursor = Cursor { index: *number };
-        scores.tops[0] = 0;
+        scores.tops[0] = Cursor::default();
     }
 }

@@ -1,4 +1,4 @@
-//! Completions under view, wherever they come from: the task's samples, written here, a stored step of a run, drawn from a model.
+//! Completions under view, wherever they come from: the task's samples, written here, a stored step of a run, sampled from a model.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,10 +25,8 @@ pub struct Items {
     pub advantage: Option<Advantage>,
 }
 
-/// One completion.
 #[derive(Debug, Clone, Default)]
 pub struct Item {
-    /// As it was written.
     pub text: String,
     /// The row that it answers, where it is known.
     pub row: Option<Arc<PromptRow>>,
@@ -43,19 +41,15 @@ pub struct Item {
 /// A completion's record in a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stored {
-    /// Its reward then.
     pub reward: Option<f64>,
-    /// Its tier then.
     pub tier: Option<Tier>,
-    /// Its advantage then.
     pub advantage: f64,
     /// Its tokens, the stop token included.
     pub tokens: usize,
-    /// Whether it was cut at the limit.
-    pub is_cut: bool,
+    pub is_truncated: bool,
 }
 
-/// A completion that was written or pasted here, or drawn from a model.
+/// A completion that was written or pasted here, or sampled from a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
     pub text: String,
@@ -133,7 +127,7 @@ impl Items {
                     tier,
                     advantage: completion.advantage,
                     tokens: completion.token_ids.len(),
-                    is_cut: completion.stop_reason == "length",
+                    is_truncated: completion.stop_reason == "length",
                 };
                 items.all.push(Item {
                     text: completion.text,

@@ -1,4 +1,4 @@
-//! Drawing completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
+//! Sampling completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
 
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
@@ -10,21 +10,20 @@ use crate::view::shared::Shared;
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
 use crate::view::widgets::list_cursor::Cursor;
 
-/// Completions of one drawing.
+/// Completions that are sampled at once.
 const COMPLETIONS: usize = 8;
 
-/// What a drawing would be of.
+/// What would be sampled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     /// M, as the command line takes it.
     pub(super) model: String,
     /// `base` or `trained`, and of what.
     pub(super) name: String,
-    /// The prompt row's id.
     pub(super) prompt_id: String,
 }
 
-/// What would be drawn now, or why nothing can be.
+/// What would be sampled now, or why nothing can be.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     let row = row(scores, shared).ok_or("the task has no prompts to sample: see Prompts (f3)")?;
     let (name, of) = target(scores, shared)?;
@@ -66,8 +65,7 @@ fn row<'a>(scores: &Scores, shared: &'a Shared) -> Option<&'a PromptRow> {
     here.and_then(|id| shared.row(&id)).or_else(first)
 }
 
-/// Draw.
-pub(super) fn draw(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     cancel(scores);
     let (plan, task) = match (plan(scores, shared), task_argument(shared)) {
         (Ok(plan), Some(task)) => (plan, task),
@@ -77,8 +75,8 @@ pub(super) fn draw(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         }
         (_, None) => return Vec::new(),
     };
-    let seed = scores.drawings;
-    scores.drawings += 1;
+    let seed = scores.samplings;
+    scores.samplings += 1;
     let words = [
         "sample",
         &task,
@@ -93,14 +91,14 @@ pub(super) fn draw(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     arguments.extend(["--runs".to_owned(), shared.options.run_folders.for_new_runs().display().to_string(), "--json".to_owned()]);
-    // A worker keeps the model loaded for the next drawing, and gives its device to any run.
+    // A worker keeps the model loaded for the next time, and gives its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());
     let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
     let cancel = CancelToken::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
-    (scores.not_drawn, scores.fresh) = (None, true);
-    scores.drawing = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: shared.now_ms });
+    (scores.sampling_error, scores.fresh) = (None, true);
+    scores.sampling = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: shared.now_ms });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
     vec![Work::stream("scores.draw", move |sender| {
         let outcome = call.run(&cancel, &mut |said| {
@@ -111,18 +109,17 @@ pub(super) fn draw(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     })]
 }
 
-/// End the drawing.
 pub(super) fn cancel(scores: &mut Scores) {
-    if let Some(drawing) = scores.drawing.take() {
-        drawing.cancel.now();
+    if let Some(job) = scores.sampling.take() {
+        job.cancel.now();
     }
 }
 
 fn heard(scores: &mut Scores, shared: &mut Shared, said: OutputLine, from: &str) -> Vec<Command> {
     match said {
         OutputLine::Progress(line) => {
-            if let Some(drawing) = &mut scores.drawing {
-                drawing.told = line;
+            if let Some(job) = &mut scores.sampling {
+                job.told = line;
             }
             Vec::new()
         }
@@ -130,13 +127,14 @@ fn heard(scores: &mut Scores, shared: &mut Shared, said: OutputLine, from: &str)
             let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { return Vec::new() };
             let Some(text) = value["completion"].as_str() else { return Vec::new() };
             let prompt_id = value["prompt_id"].as_str().map(str::to_owned);
-            scores.drawn.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned(), is_apart: true });
-            if scores.source != Source::Drawn || scores.fresh {
-                // The first of a drawing: all filters off, and the cursor on it.
+            scores.sampled.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned(), is_apart: true });
+            // Whoever writes a completion is not taken away from it.
+            if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {
+                // The first of them: all filters off, and the cursor on it.
                 (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
                 arrange(scores);
-                let commands = source::turn_to(scores, shared, Source::Drawn);
-                scores.cursor = Cursor { index: scores.drawn.len() - 1 };
+                let commands = source::turn_to(scores, shared, Source::Sampled);
+                scores.cursor = Cursor { index: scores.sampled.len() - 1 };
                 return commands;
             }
             source::load(scores, shared)
@@ -145,7 +143,7 @@ fn heard(scores: &mut Scores, shared: &mut Shared, said: OutputLine, from: &str)
 }
 
 fn ended(scores: &mut Scores, shared: &mut Shared, outcome: Result<Option<Exit>, String>) -> Vec<Command> {
-    scores.drawing = None;
+    scores.sampling = None;
     let failure = match outcome {
         Ok(Some(ended)) if !ended.success => ended.reason(),
         Err(error) => error,
@@ -153,6 +151,6 @@ fn ended(scores: &mut Scores, shared: &mut Shared, outcome: Result<Option<Exit>,
     };
     let text = format!("sampling failed: {failure}");
     shared.complain(text.clone());
-    scores.not_drawn = Some(text);
+    scores.sampling_error = Some(text);
     Vec::new()
 }

@@ -3,8 +3,8 @@
 use ratatui::text::{Line, Span};
 
 use super::Scores;
-use super::scoring::{self, Scored};
-use crate::advantage::Advantage;
+use super::scoring::Scored;
+use crate::advantage::{Advantage, explain};
 use crate::score::{Reason, Score};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -71,7 +71,7 @@ impl Text<'_> {
         if let Some(stored) = item.and_then(|item| item.stored) {
             let reward = stored.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.3}"));
             let tier = stored.tier.map_or("", crate::score::Tier::name);
-            let cut = if stored.is_cut { ", truncated" } else { "" };
+            let cut = if stored.is_truncated { ", truncated" } else { "" };
             let differs = stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
             let role = if differs { Role::Accent } else { Role::Faint };
             let text = format!("in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}", stored.advantage, stored.tokens);
@@ -85,9 +85,10 @@ impl Text<'_> {
         let Some(group) = group.filter(|group| group.members.len() > 1) else { return };
         let kind = scored.items.advantage.unwrap_or(Advantage::Standardized);
         let found = scored.advantages.get(place).copied().unwrap_or(0.0);
+        let rewards: Vec<f64> = group.members.iter().filter_map(|member| scored.scores.get(*member)).map(|score| score.reward).collect();
         lines.push(Line::from(vec![
             Span::styled("advantage ", self.theme.style(Role::Faint)),
-            Span::raw(scoring::formula(kind, score.reward, group, found)),
+            Span::raw(explain(&rewards, score.reward, found, kind)),
         ]));
     }
 

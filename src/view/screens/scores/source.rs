@@ -51,7 +51,7 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let rows = scores.rows.as_ref().filter(|(task, _)| Arc::ptr_eq(task, &open)).map(|(_, rows)| Arc::clone(rows));
     let written = match scores.source {
         Source::Written => scores.written.clone(),
-        Source::Drawn => scores.drawn.clone(),
+        Source::Sampled => scores.sampled.clone(),
         _ => Vec::new(),
     };
     let advantage = shared.new_run.advantage;
@@ -76,7 +76,7 @@ fn read(wanted: Wanted, sender: &Sender) -> Loaded {
     let mut stored = wanted.stored;
     let items = match wanted.source {
         Source::Samples => Items::samples(&wanted.open, &rows, wanted.advantage),
-        Source::Written | Source::Drawn => Ok(Items::written(wanted.written, &rows, wanted.advantage)),
+        Source::Written | Source::Sampled => Ok(Items::written(wanted.written, &rows, wanted.advantage)),
         Source::Step => match wanted.run {
             None => Err("no run is open: open one on Runs (f1)".to_owned()),
             Some(run) if run.last == 0 => Err("the run has no finished step yet".to_owned()),
@@ -172,7 +172,7 @@ pub(super) fn turn_to(scores: &mut Scores, shared: &mut Shared, source: Source) 
     if scores.source != source {
         scores.source = source;
         scores.cursor = Cursor::default();
-        scores.tops = [0; 2];
+        scores.tops = Default::default();
     }
     load(scores, shared)
 }

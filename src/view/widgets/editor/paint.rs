@@ -1,7 +1,7 @@
 //! The editor's picture: line numbers, marks of faults, coloured text, brackets, what was found, the selection, the cursor.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Margin, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
@@ -27,8 +27,14 @@ pub struct Look<'a> {
 }
 
 /// Columns before the text: line number, mark, a blank.
-pub fn gutter(lines: usize) -> usize {
+fn gutter(lines: usize) -> usize {
     lines.max(1).to_string().len().max(2) + 3
+}
+
+/// Where the text of an editor lies in its pane: inside the frame, after the line numbers.
+pub fn text_area(editor: &Editor, pane: Rect) -> Rect {
+    let (inside, margin) = (pane.inner(Margin::new(1, 1)), gutter(editor.lines().len()) as u16);
+    Rect { x: inside.x + margin, width: inside.width.saturating_sub(margin), ..inside }
 }
 
 /// Draws the editor into an area.
