@@ -43,7 +43,6 @@ pub enum DatasetError {
     /// A file that cannot be read or written.
     #[error("{path}: {source}; {remedy}")]
     File {
-        /// The file or folder.
         path: String,
         /// What the system said.
         source: std::io::Error,

@@ -28,7 +28,6 @@ pub struct RunFile {
     /// A name given by the user, or empty.
     #[serde(default)]
     pub name: String,
-    /// The task's name.
     pub task: String,
     /// Where the task was read from, as a person would write it.
     #[serde(default)]
@@ -39,18 +38,13 @@ pub struct RunFile {
     pub created_ms: u64,
     /// Where it was launched.
     pub host: String,
-    /// The command line.
     pub argv: Vec<String>,
-    /// The program's version.
     pub binary_version: String,
-    /// The program's features.
     pub features: Vec<String>,
-    /// The digest of `config`.
     pub config_digest: String,
     /// SHA-256 of the starting model, or empty where it was not computed.
     #[serde(default)]
     pub model_digest: String,
-    /// The resolved configuration.
     pub config: TrainConfig,
     /// Which layer set each key.
     #[serde(default)]
@@ -73,11 +67,9 @@ pub struct NewRun {
     pub task_origin: String,
     /// Every file of the task, path and bytes, to be frozen.
     pub task_files: Vec<(String, Vec<u8>)>,
-    /// The resolved configuration.
     pub config: TrainConfig,
     /// Which layer set each key.
     pub sources: BTreeMap<String, Source>,
-    /// The command line.
     pub argv: Vec<String>,
     /// SHA-256 of the starting model, or empty.
     pub model_digest: String,
@@ -190,7 +182,6 @@ impl RunDirectory {
         &self.file
     }
 
-    /// The run's id.
     pub fn id(&self) -> &str {
         &self.file.id
     }
@@ -287,7 +278,6 @@ pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// SHA-256 in hex.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     hex(&sha2::Sha256::digest(bytes))

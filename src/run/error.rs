@@ -10,15 +10,11 @@ pub enum RunError {
     Io {
         /// What was tried, as a verb phrase.
         action: &'static str,
-        /// The file or folder.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
-    /// No such run directory.
     #[error("{} is not a run directory: {missing} is missing; `grpo-tui runs list` shows the runs there are", .path.display())]
     NotARun {
-        /// The folder.
         path: PathBuf,
         /// The file that should be there.
         missing: &'static str,
@@ -26,9 +22,7 @@ pub enum RunError {
     /// Written by a newer program.
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
     Newer {
-        /// The file.
         path: PathBuf,
-        /// Its version.
         found: u64,
         /// The newest version known here.
         known: u64,
@@ -36,60 +30,35 @@ pub enum RunError {
     /// A file of the directory that cannot be understood.
     #[error("{}{}: {message}", .path.display(), .line.map_or_else(String::new, |line| format!(" line {line}")))]
     Malformed {
-        /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: Option<usize>,
-        /// What is wrong.
         message: String,
     },
     /// A run's folder that is a link.
     #[error("{} is a symlink: remove the run at {}", .path.display(), .target.display())]
-    Linked {
-        /// The link.
-        path: PathBuf,
-        /// Where it leads.
-        target: PathBuf,
-    },
+    Linked { path: PathBuf, target: PathBuf },
     /// The base model of a run, whose configuration and tokenizer are wanted.
     #[error("base model `{name}` cannot be read: {problem}")]
-    Base {
-        name: String,
-        /// Why.
-        problem: String,
-    },
+    Base { name: String, problem: String },
     /// A folder that is to be created and cannot be.
     #[error("{} exists: choose a new folder", .path.display())]
-    Taken {
-        /// The folder.
-        path: PathBuf,
-    },
+    Taken { path: PathBuf },
     /// A file of the user's that an export would replace.
     #[error("{} exists: name another file, or add --force to replace it", .path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// Another worker computes this run.
     #[error("the run {} is in use by {holder}: follow it with `grpo-tui runs attach`, or stop it first", .path.display())]
     InUse {
-        /// The run directory.
         path: PathBuf,
         /// The process and host that hold it, in words.
         holder: String,
     },
-    /// Another user's run.
     #[error(
         "{} belongs to user {owner}, and you are user {user}: you may read it but not run it, since a worker does what its files say; \
          copy it into your own runs (`cp -r`), or ask its owner", .path.display()
     )]
-    Foreign {
-        /// The run directory.
-        path: PathBuf,
-        owner: u32,
-        /// Who asks.
-        user: u32,
-    },
+    Foreign { path: PathBuf, owner: u32, user: u32 },
     /// A run, or a file of one, that others may write to.
     #[error(
         "{} is writable by other users (mode {mode:04o}): check it, then `chmod -R go-w` it", .path.display()
@@ -97,7 +66,6 @@ pub enum RunError {
     Loose {
         /// The run directory, or what lies in it.
         path: PathBuf,
-        /// Its permissions.
         mode: u32,
     },
     /// A worker whose folder is not there any more.
@@ -120,24 +88,13 @@ pub enum RunError {
     },
     /// No run fits what the user wrote.
     #[error("no run `{wanted}` in {searched}; `grpo-tui runs list` shows the runs there are")]
-    NotFound {
-        /// The RUN argument.
-        wanted: String,
-        /// The folders searched.
-        searched: String,
-    },
+    NotFound { wanted: String, searched: String },
     /// Several runs fit what the user wrote.
     #[error("`{wanted}` is ambiguous: {candidates}; write more of the id")]
-    Ambiguous {
-        /// The RUN argument.
-        wanted: String,
-        /// Their ids.
-        candidates: String,
-    },
+    Ambiguous { wanted: String, candidates: String },
     /// The run has no such checkpoint.
     #[error("the run {} has no checkpoint `{wanted}`; {available}", .path.display())]
     NoCheckpoint {
-        /// The run directory.
         path: PathBuf,
         /// The part after `@`.
         wanted: String,
@@ -147,7 +104,6 @@ pub enum RunError {
     /// A file or folder that cannot be trusted as it stands.
     #[error("{} {why}", .path.display())]
     Unsafe {
-        /// The file or folder.
         path: PathBuf,
         /// What is wrong with it, as the rest of a sentence.
         why: String,
@@ -155,7 +111,6 @@ pub enum RunError {
     /// Nobody computes the run, so nobody can be asked.
     #[error("no worker computes the run {}: {standing}", .path.display())]
     NoWorker {
-        /// The run directory.
         path: PathBuf,
         /// Where the run stands, in words.
         standing: String,
@@ -163,7 +118,6 @@ pub enum RunError {
     /// The worker will not do what it was asked.
     #[error("{message}")]
     Refused {
-        /// The run directory.
         path: PathBuf,
         /// The worker's own words.
         message: String,
@@ -171,7 +125,6 @@ pub enum RunError {
     /// The worker lives but says nothing.
     #[error("the worker of {} has not answered for {seconds} s: see its worker.log", .path.display())]
     NoAnswer {
-        /// The run directory.
         path: PathBuf,
         /// How long it was waited for.
         seconds: u64,
@@ -179,7 +132,6 @@ pub enum RunError {
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({message}) nor a run; `grpo-tui runs list` shows the runs there are")]
     Model {
-        /// What was asked for.
         name: String,
         /// Why it is no model.
         message: String,
@@ -187,7 +139,6 @@ pub enum RunError {
     /// A worker could not be started, or ended before it was ready.
     #[error("the worker of {} did not start: {message}", .path.display())]
     Launch {
-        /// The run directory.
         path: PathBuf,
         /// Why, in the worker's own words where it had any.
         message: String,

@@ -13,7 +13,6 @@ use crate::statistics::{mcnemar_exact, wilson, wilson_by_prompt};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalRecord {
-    /// The prompt row's id.
     pub prompt_id: String,
     /// Which of several samples of that prompt, from 0.
     pub sample: usize,

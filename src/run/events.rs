@@ -19,7 +19,6 @@ pub struct Event {
     pub seq: u64,
     /// When it was written, milliseconds since 1970 by the worker's clock, which may jump.
     pub time_ms: u64,
-    /// What happened.
     pub body: EventBody,
 }
 
@@ -74,19 +73,14 @@ bodies! {
     Group(Group) = "group",
     /// Its completions are in `evals/`.
     Eval(Eval) = "eval",
-    /// A durable checkpoint.
     Checkpoint(Checkpoint) = "checkpoint",
-    /// The device's condition.
     Device(Device) = "device",
     /// Something a person should look at.
     Alert(Alert) = "alert",
-    /// An accepted request.
     Control(Control) = "control",
-    /// A person's note.
     Note(Note) = "note",
     /// What was sealed or will be redone after an interruption.
     Recovered(Recovered) = "recovered",
-    /// The worker's last word.
     End(End) = "end",
 }
 
@@ -94,7 +88,6 @@ bodies! {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Run {
-    /// The run's id.
     pub id: String,
     /// `train`, `sft`, `eval` or `pretrain`.
     pub job: String,
@@ -137,7 +130,6 @@ pub struct Phase {
     pub phase: String,
 }
 
-/// One optimizer step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
@@ -156,7 +148,6 @@ pub struct Step {
 pub struct Group {
     /// The step that it fed.
     pub step: u64,
-    /// The prompt row's id.
     pub prompt_id: String,
     /// Reward of each completion.
     #[serde(deserialize_with = "null_is_nan_list")]
@@ -192,7 +183,6 @@ pub struct Eval {
     pub set: String,
     /// `base` or `trained`.
     pub target: String,
-    /// The result.
     pub summary: EvalSummary,
     /// The file with the completions, relative to the run.
     pub file: String,
@@ -211,7 +201,6 @@ impl Eval {
     }
 }
 
-/// A durable checkpoint.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Checkpoint {
@@ -219,7 +208,6 @@ pub struct Checkpoint {
     pub step: u64,
     /// Its folder, relative to the run.
     pub path: String,
-    /// Its size.
     pub bytes: u64,
     /// `interval`, `best`, `end`, `interrupted` or `asked`.
     pub why: String,
@@ -234,7 +222,6 @@ pub struct Checkpoint {
     pub blocked_seconds: Option<f64>,
 }
 
-/// The device's condition.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
@@ -260,7 +247,6 @@ pub struct Device {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Alert {
-    /// The rule's name.
     pub rule: String,
     /// `info`, `warning` or `error`.
     pub level: String,
@@ -277,14 +263,12 @@ pub struct Alert {
     pub cleared: bool,
 }
 
-/// An accepted request.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Control {
     /// `pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, ...
     pub verb: String,
     pub arguments: BTreeMap<String, serde_json::Value>,
-    /// The user who asked.
     pub user_id: u32,
     /// The step at which it takes effect.
     pub step: u64,
@@ -293,7 +277,6 @@ pub struct Control {
     pub request: String,
 }
 
-/// A person's note.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Note {
@@ -313,7 +296,6 @@ pub struct Recovered {
     pub text: String,
 }
 
-/// The worker's last word.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct End {

@@ -107,7 +107,6 @@ impl FolderWatch {
             .ok();
     }
 
-    /// Whether changes are announced.
     pub(super) fn is_announced(&self) -> bool {
         self.watcher.is_some()
     }

@@ -59,7 +59,6 @@ impl Follower {
         }
     }
 
-    /// What is new now.
     fn look(&mut self) -> Result<Batch, RunError> {
         self.last_look = Some(Instant::now());
         let mut batch = self.reader.read()?;

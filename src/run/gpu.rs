@@ -15,7 +15,6 @@ pub struct Gpu {
     pub name: String,
     /// Its UUID, `GPU-…`; empty where the driver does not tell.
     pub uuid: String,
-    /// The driver's version.
     pub driver: String,
 }
 

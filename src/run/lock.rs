@@ -97,7 +97,6 @@ impl RunLock {
         crate::files::open(&run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// The run directory.
     pub fn run(&self) -> &Path {
         &self.identity.run
     }

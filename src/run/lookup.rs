@@ -12,7 +12,6 @@ use super::history::RunState;
 pub enum At {
     /// The highest valid rate on the eval set, or exact match where the run's `keep_best_by` says so; what a bare RUN means.
     Best,
-    /// The latest.
     Last,
     Step(u64),
 }
@@ -22,7 +21,6 @@ pub enum At {
 pub struct RunReference {
     /// A path, an id, or a unique beginning of one.
     pub run: String,
-    /// Which checkpoint.
     pub at: At,
     /// Whether the checkpoint was written out.
     pub explicit: bool,

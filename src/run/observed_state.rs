@@ -56,9 +56,7 @@ fn is_written_from_afar(run: &Path) -> bool {
 
 /// What a log's latest worker said last.
 enum Last {
-    /// There is no log.
     Nothing,
-    /// Its last word.
     End(End),
     /// None; the step that it had reached.
     Other(u64),

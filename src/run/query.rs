@@ -17,9 +17,7 @@ pub enum Query {
     Has(String),
     /// The field compares so with the value. A field that is not known compares with nothing.
     Test {
-        /// The field's name.
         field: String,
-        /// How.
         comparison: Comparison,
         /// The value as written.
         wanted: String,
@@ -31,17 +29,11 @@ pub enum Query {
 pub enum Comparison {
     /// `:` a text contains the value, capitals aside; a number equals it.
     Like,
-    /// `=`
     Equal,
-    /// `!=`
     Unequal,
-    /// `>=`
     AtLeast,
-    /// `<=`
     AtMost,
-    /// `>`
     More,
-    /// `<`
     Less,
 }
 

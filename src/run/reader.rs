@@ -26,7 +26,6 @@ pub struct EventReader {
 /// How far a log was read: always the end of a whole line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Position {
-    /// Bytes.
     pub offset: u64,
     pub line: usize,
     /// The highest sequence number seen.
@@ -60,7 +59,6 @@ impl Batch {
 pub struct Skipped {
     /// Its number, from 1.
     pub line: usize,
-    /// Why.
     pub reason: String,
 }
 
@@ -160,7 +158,6 @@ impl EventReader {
         Ok(done)
     }
 
-    /// Take one whole line.
     fn line(&mut self, line: &[u8], take: &mut impl FnMut(LogItem)) -> Result<(), RunError> {
         let parsed = match std::str::from_utf8(line) {
             Ok(text) if text.trim().is_empty() => Err(BadLine::Malformed("an empty line".to_owned())),
@@ -188,7 +185,6 @@ impl EventReader {
 pub enum LogItem {
     /// The file shrank or was replaced: everything known from before is void.
     Restarted,
-    /// A whole event.
     Event(Event),
     /// A line that is no event.
     Skipped(Skipped),

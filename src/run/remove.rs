@@ -19,10 +19,8 @@ pub struct Removal {
     pub started_from_it: Vec<String>,
 }
 
-/// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
-    /// The run's id.
     pub id: String,
     /// What its folder took.
     pub bytes: u64,
@@ -47,7 +45,6 @@ impl Removal {
         Ok(Self { directory, lock, bytes, started_from_it })
     }
 
-    /// The run's id.
     pub fn id(&self) -> &str {
         self.directory.id()
     }

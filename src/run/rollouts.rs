@@ -21,14 +21,12 @@ pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 pub struct RolloutGroup {
     /// The step that it fed, from 1.
     pub step: u64,
-    /// The prompt row's id.
     pub prompt_id: String,
     /// The prompt as the model read it.
     pub prompt: String,
     /// Whether dynamic sampling put others in its place: the step did not learn from it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// What the model wrote.
     pub completions: Vec<RolloutCompletion>,
 }
 
@@ -36,7 +34,6 @@ pub struct RolloutGroup {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutCompletion {
-    /// The raw text.
     pub text: String,
     /// The sampled tokens, the stop token included.
     pub token_ids: Vec<u32>,
@@ -251,9 +248,7 @@ fn groups_of(lines: impl BufRead, path: &Path, step: u64) -> Result<Vec<RolloutG
 pub struct Segment {
     /// The last step that it is for; the first is [`STEPS_PER_FILE`] - 1 before.
     pub last_step: u64,
-    /// Whether it is compressed.
     pub compressed: bool,
-    /// Its size.
     pub bytes: u64,
 }
 

@@ -50,7 +50,6 @@ impl Series {
         Some((*first, step + (self.values.len() - start) as u64 - 1))
     }
 
-    /// The latest value.
     pub fn last(&self) -> Option<f64> {
         self.values.last().copied()
     }

@@ -74,7 +74,6 @@ impl Status {
 pub struct State {
     /// [`FORMAT_VERSION`] of the writer.
     pub version: u64,
-    /// Where the run stands.
     pub status: Status,
     /// The worker's process id, for signals only.
     pub pid: u32,
@@ -82,7 +81,6 @@ pub struct State {
     pub start_ticks: u64,
     /// The boot in which that process lives.
     pub boot_id: String,
-    /// The worker's host.
     pub host: String,
     /// Optimizer steps done.
     pub step: u64,
@@ -199,7 +197,6 @@ impl StateWriter {
         }
     }
 
-    /// What was last said.
     pub fn now(&self) -> State {
         self.kept().state.clone()
     }

@@ -17,16 +17,10 @@ pub enum TaskError {
     },
     /// A file cannot be read.
     #[error("{label}: {source}{}", remedy(.label, .source))]
-    Read {
-        /// The file.
-        label: String,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { label: String, source: std::io::Error },
     /// A file is not UTF-8.
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
-        /// The file.
         label: String,
         /// Offset of the first bad byte.
         offset: usize,
@@ -34,7 +28,6 @@ pub enum TaskError {
     /// A wrong line.
     #[error("{label} line {line} column {column}: {message}")]
     Place {
-        /// The file.
         label: String,
         /// 1-based.
         line: usize,
@@ -46,7 +39,6 @@ pub enum TaskError {
     /// A key that must be there is not.
     #[error("{label}: missing {key}; add for example `{example}`")]
     Missing {
-        /// The file.
         label: String,
         /// The key with its table.
         key: String,

@@ -45,11 +45,9 @@ impl Stream {
 /// A row, its right completion, and what an unaligned model may write instead.
 #[derive(Clone, Debug)]
 pub struct GeneratedRow {
-    /// The prompt row as the set's file holds it.
     pub row: PromptRow,
     /// `layout/amount format`.
     pub style: String,
-    /// The right completion.
     pub answer: String,
     /// The style's habit by name, and the completion that shows it.
     pub habit_answer: Option<(String, String)>,

@@ -25,7 +25,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestOutcome {
-    /// In words.
     pub text: String,
     /// Whether the work is done; else it was accepted and will be.
     pub done: bool,

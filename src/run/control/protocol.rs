@@ -21,7 +21,6 @@ pub(super) const LONGEST_REQUEST: usize = 64 * 1024;
 /// The version of requests and answers.
 pub(super) const PROTOCOL_VERSION: u64 = 1;
 
-/// The longest request id.
 const LONGEST_ID: usize = 64;
 
 /// One request as it is written.

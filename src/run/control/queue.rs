@@ -35,9 +35,7 @@ pub enum Stop {
 pub struct AcceptedRequest {
     /// What to answer it by.
     pub id: u64,
-    /// What is asked.
     pub verb: Verb,
-    /// Who asks.
     pub user_id: u32,
     /// The name under which it is kept until the log has it; empty where it is not kept.
     pub request: String,

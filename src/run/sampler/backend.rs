@@ -35,7 +35,6 @@ pub enum SampleBackend {
     Worker {
         /// Its folder: `RUN/samplers/step-000050`, or one in the user's cache. `state.json` there says how it fares.
         folder: PathBuf,
-        /// What it loads.
         model: String,
     },
 }

@@ -11,7 +11,6 @@ use crate::run::launch::{Launch, launch_in};
 use crate::run::liveness::Liveness;
 use crate::run::lookup::RunFolders;
 
-/// What is asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingRequest {
     /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and RUN@last of a live run are the
@@ -24,11 +23,9 @@ pub struct SamplingRequest {
 /// What came of it, besides the completions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Who answered.
     pub answerer: SampleBackend,
     /// Whether all completions came; else the time was up, and `text` says what was promised.
     pub done: bool,
-    /// In words.
     pub text: String,
 }
 

@@ -15,11 +15,9 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SampledCompletion {
-    /// The prompt row's id.
     pub prompt_id: String,
     /// Which of the request's completions, from 0.
     pub sample: usize,
-    /// The raw text.
     pub text: String,
     /// The sampled tokens, the stop token included.
     pub token_ids: Vec<u32>,
