@@ -98,10 +98,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
         let start = Instant::now();
         say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
-        let adapters = Adapters::On;
-        let context =
-            RolloutContext { engine: &engine, model: &model, adapters, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
-        let records = evaluate(context, &prompts, &sampling, arguments.samples as usize)?;
+        let context = RolloutContext { engine: &engine, model: &model, adapters: Adapters::On, tokenizer: &tokenizer, threads: &threads };
+        let records = evaluate(context, &scorer, &prompts, &sampling, arguments.samples as usize)?;
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }

@@ -75,12 +75,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     for rows in chosen {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
     }
-    let adapters = Adapters::On;
-    let context = RolloutContext { engine: &engine, model: &model, adapters, tokenizer: &tokenizer, scorer: &scorer, threads: &threads };
+    let context = RolloutContext { engine: &engine, model: &model, adapters: Adapters::On, tokenizer: &tokenizer, threads: &threads };
     let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
     let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, arguments.n as usize), &sampling)?;
     let mut output = String::new();
-    for (prompt, completions) in prompts.iter().zip(context.score(completions, prompts.iter().map(|prompt| &prompt.row))?) {
+    for (prompt, completions) in prompts.iter().zip(context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?) {
         if !arguments.json {
             output.push_str(&heading(prompt));
         }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::rollout::{Request, RolloutContext, Sampling, StopReason};
 use crate::run::EvalRecord;
+use crate::score::Scorer;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
@@ -45,6 +46,7 @@ pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
 /// `samples` completions of every prompt, scored; the records in the order of the prompts.
 pub fn evaluate(
     context: RolloutContext<'_>,
+    scorer: &Scorer,
     prompts: &[Prompt],
     sampling: &Sampling,
     samples: usize,
@@ -52,7 +54,7 @@ pub fn evaluate(
     let start = Instant::now();
     let completions = context.rollout(&requests(prompts, EVAL_STEP, samples), sampling)?;
     let seconds = start.elapsed().as_secs_f64() / (prompts.len() * samples).max(1) as f64;
-    let scored = context.score(completions, prompts.iter().map(|prompt| &prompt.row))?;
+    let scored = context.score(scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
     let mut records = Vec::with_capacity(prompts.len() * samples);
     for (prompt, completions) in prompts.iter().zip(scored) {
         for (sample, scored) in completions.into_iter().enumerate() {

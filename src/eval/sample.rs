@@ -7,13 +7,11 @@ use crate::checkpoint::StartError;
 use crate::config::{Assignments, ConfigError, Layers};
 use crate::dataset::{DatasetError, PromptRow, load, load_from};
 use crate::kernels::cuda_errors::explained;
-use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder};
-use crate::rollout::{RolloutContext, Sampling, ScoredCompletion, ThreadPool};
+use crate::rollout::{RolloutContext, Sampling, ScoredCompletion};
 use crate::run::{RunError, Sample, SampledCompletion};
 use crate::score::{ScoreError, Scorer};
 use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
-use crate::text::{TextError, Tokenizer};
+use crate::text::TextError;
 
 /// Why nothing was sampled.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +47,7 @@ pub enum SampleError {
 /// The model that answers.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleSource<'a> {
-    pub engine: &'a Engine,
-    pub model: &'a Decoder,
-    pub adapters: Adapters,
-    pub tokenizer: &'a Tokenizer,
-    pub threads: &'a ThreadPool,
+    pub context: RolloutContext<'a>,
     /// Optimizer steps behind the model; None where it is not in training.
     pub step: Option<u64>,
     /// Where completions are truncated if the request does not say.
@@ -67,18 +61,18 @@ pub struct SampleSource<'a> {
 /// # Errors
 /// [`SampleError`] for a task, a row or a length that cannot be; then nothing was sampled.
 pub fn sample_row(source: SampleSource<'_>, task: &Task, wanted: &Sample) -> Result<Vec<SampledCompletion>, SampleError> {
-    let SampleSource { engine, model, adapters, tokenizer, threads, .. } = source;
+    let RolloutContext { model, tokenizer, .. } = source.context;
     let limit = wanted.max_tokens.unwrap_or(source.max_completion_tokens);
     let positions = model.config().max_position_embeddings;
     let lengths = Lengths { max_seq_len: source.max_seq_len, max_completion_tokens: limit, positions };
     let (label, row) = find_row(task, &wanted.row)?;
     let scorer = Scorer::new(task)?;
     let prompts = prepare_rows(task, &label, vec![row], tokenizer, lengths)?;
-    let context = RolloutContext { engine, model, adapters, tokenizer, scorer: &scorer, threads };
     let sampling = Sampling::new(tokenizer, wanted.temperature, limit, wanted.seed);
-    let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, wanted.n), &sampling)?;
+    let completions = source.context.rollout(&requests(&prompts, SAMPLE_STEP, wanted.n), &sampling)?;
+    let groups = source.context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
     let mut found = Vec::with_capacity(wanted.n);
-    for (prompt, scored) in prompts.iter().zip(context.score(completions, prompts.iter().map(|prompt| &prompt.row))?) {
+    for (prompt, scored) in prompts.iter().zip(groups) {
         for (sample, scored) in scored.into_iter().enumerate() {
             let target = if wanted.base { "base" } else { "trained" }.to_owned();
             found.push(SampledCompletion { target, step: source.step, ..sampled(&prompt.row.id, sample, scored)? });

@@ -6,7 +6,7 @@ use super::sample::{SampleError, SampleSource, resolve_task, sample_row, task_li
 use crate::checkpoint::{Located, StartModel};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::ThreadPool;
+use crate::rollout::{RolloutContext, ThreadPool};
 use crate::run::sampler::{NextAction, SampleWorker, SamplerFile};
 use crate::run::{AcceptedRequest, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
 use crate::task::Task;
@@ -81,16 +81,14 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
     };
     let sample = || -> Result<_, SampleError> {
         let task = resolve_task(wanted, own)?;
-        let source = SampleSource {
+        let context = RolloutContext {
             engine: &served.engine,
             model: &served.model,
             adapters: if wanted.base { Adapters::Off } else { Adapters::On },
             tokenizer: &served.tokenizer,
             threads: &served.threads,
-            step: None,
-            max_completion_tokens: served.limit(&task)?,
-            max_seq_len: None,
         };
+        let source = SampleSource { context, step: None, max_completion_tokens: served.limit(&task)?, max_seq_len: None };
         sample_row(source, &task, wanted)
     };
     sample().map_err(|error| error.to_string())

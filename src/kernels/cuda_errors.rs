@@ -64,7 +64,8 @@ pub fn advice(error: &str) -> Option<String> {
     } else if has(&["CUDA_ERROR_INVALID_DEVICE"]) {
         "no such GPU: `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES selects among them"
     } else if has(&["CUDA_ERROR_STUB_LIBRARY", "CUDA_ERROR_NOT_INITIALIZED"]) {
-        "the libcuda.so.1 that was found is the toolkit's stub, not a driver: install NVIDIA's driver, or take the stub's folder out of LD_LIBRARY_PATH"
+        "the libcuda.so.1 that was found is the toolkit's stub, or a driver that lacks a function: install a current NVIDIA driver, or take the stub's folder \
+         out of LD_LIBRARY_PATH"
     } else if has(&["CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"]) {
         "the driver's kernel module and its libcuda.so.1 have different versions: reboot after a driver update; in a container, take the \
          host's library"

@@ -5,7 +5,7 @@
 pub struct CudaLibraries {
     /// Of the toolkit that this program was built with; None in a build without the feature `cuda`.
     pub built_with: Option<u32>,
-    /// The newest that the driver serves; None without a driver.
+    /// The newest that the driver serves, that of the build where it does not say; None without a driver.
     pub driver: Option<u32>,
     /// The toolkit's libraries that a GPU needs, and the file of each; None for one that was not found.
     pub files: Vec<(String, Option<String>)>,
@@ -70,7 +70,8 @@ mod load {
             let mut version = 0;
             // SAFETY: the function is the driver's by now, needs no initialisation and writes one number.
             let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-            status.result().ok().and(u32::try_from(version).ok())
+            // The toolkit's stub says none; what it is, the first call into CUDA tells.
+            status.result().ok().and(u32::try_from(version).ok()).or(built_with)
         });
         let cublas = concat!("libcublas.so.", env!("GRPO_TUI_CUBLAS_VERSION"));
         let curand = concat!("libcurand.so.", env!("GRPO_TUI_CURAND_VERSION"));

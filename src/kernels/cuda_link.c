@@ -5,7 +5,7 @@
 #include <dlfcn.h>
 #include <stddef.h>
 
-/* In the order of `Library` in cuda_libraries.rs. nvrtc and cublasLt are never called: their functions always fail. */
+/* cuda_libraries.rs names them by these numbers. nvrtc and cublasLt are never called: their functions always fail. */
 enum library { driver, cublas, curand, unused };
 
 /* Errors that the Rust enums of each library have: CUDA_ERROR_NOT_INITIALIZED, CUBLAS_STATUS_NOT_INITIALIZED, CURAND_STATUS_NOT_INITIALIZED. */

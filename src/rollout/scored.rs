@@ -11,7 +11,7 @@ use crate::model::{Adapters, Decoder};
 use crate::score::{Score, Scorer};
 use crate::text::{TextError, Tokenizer};
 
-/// What completions are sampled and scored with.
+/// The model that is sampled from, and what it needs for that.
 #[derive(Clone, Copy, Debug)]
 pub struct RolloutContext<'a> {
     pub engine: &'a Engine,
@@ -19,7 +19,6 @@ pub struct RolloutContext<'a> {
     /// On: the trained model; off: the base.
     pub adapters: Adapters,
     pub tokenizer: &'a Tokenizer,
-    pub scorer: &'a Scorer,
     pub threads: &'a ThreadPool,
 }
 
@@ -48,13 +47,14 @@ impl RolloutContext<'_> {
     /// When tokens cannot become text.
     pub fn score<'r>(
         &self,
+        scorer: &Scorer,
         groups: Vec<Vec<Completion>>,
         rows: impl IntoIterator<Item = &'r PromptRow>,
     ) -> std::result::Result<Vec<Vec<ScoredCompletion>>, TextError> {
         let decode = |completion: &Completion| self.tokenizer.decode(&completion.token_ids, true);
         let texts = groups.iter().flatten().map(decode).collect::<std::result::Result<Vec<_>, _>>()?;
         let rows = groups.iter().zip(rows).flat_map(|(group, row)| std::iter::repeat_n(Some(row), group.len()));
-        let scores = self.scorer.score_all(&texts.iter().map(String::as_str).zip(rows).collect::<Vec<_>>());
+        let scores = scorer.score_all(&texts.iter().map(String::as_str).zip(rows).collect::<Vec<_>>());
         let mut scored = texts.into_iter().zip(scores);
         let mut found = Vec::with_capacity(groups.len());
         for group in groups {
@@ -65,6 +65,7 @@ impl RolloutContext<'_> {
     }
 }
 
+/// Whether a prompt's completions differ in reward, and where they lie if not.
 pub fn signal_of(group: &[ScoredCompletion]) -> GroupSignal {
     let rewards: Vec<f64> = group.iter().map(|scored| scored.score.reward).collect();
     let every = |is: fn(&Score) -> bool| group.iter().all(|scored| is(&scored.score));

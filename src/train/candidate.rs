@@ -158,11 +158,10 @@ impl Candidate {
             model: &self.model,
             adapters: Adapters::Off,
             tokenizer: &self.tokenizer,
-            scorer: &self.scorer,
             threads: &self.threads,
         };
         let rows: Vec<_> = requests.iter().map(|request| &self.prompts.train[request.prompt_number as usize].row).collect();
-        let groups = context.score(context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
+        let groups = context.score(&self.scorer, context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
         let mut signal = Signal::default();
         for (row, completions) in rows.into_iter().zip(groups) {
             for ScoredCompletion { completion, score, .. } in &completions {

@@ -73,7 +73,7 @@ fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, t
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
     let context = RolloutContext { adapters, ..job.rollout_context() };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
-    let records = evaluate(context, prompts, &sampling, 1)?;
+    let records = evaluate(context, &job.scorer, prompts, &sampling, 1)?;
     // Such a pass decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);

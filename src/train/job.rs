@@ -98,7 +98,6 @@ impl Job {
             model: &self.model,
             adapters: Adapters::On,
             tokenizer: &self.tokenizer,
-            scorer: &self.scorer,
             threads: &self.threads,
         }
     }

@@ -11,6 +11,7 @@ mod rollout_groups; // one step's groups
 mod evaluation; // base against trained
 mod early_stop; // when a run ends before its last step
 mod checkpointing; // checkpoints and the disk space for them
+mod checkpoint_writer; // the thread that makes them durable
 mod requests; // what users ask between two steps
 mod recorder; // what a run leaves behind
 mod metrics; // a step's numbers

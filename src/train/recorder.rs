@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TrainError;
-use super::checkpointing::CheckpointWriter;
+use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
 use super::job::Job;
 use super::metrics::{StepUpdate, rollout_metrics, update_metrics};

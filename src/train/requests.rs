@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::TrainError;
-use super::checkpointing::{finish, look, save};
+use super::checkpointing::{collect, save};
 use super::evaluation::pass;
 use super::job::Job;
 use super::recorder::Recorder;
 use crate::eval::{SampleSource, resolve_task, sample_row};
 use crate::format::percent;
+use crate::rollout::RolloutContext;
 use crate::run::events::Note;
 use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
@@ -23,7 +24,7 @@ pub(super) fn handle_requests(
     controls: &RequestQueue,
 ) -> Result<bool, TrainError> {
     let mut paused = false;
-    look(recorder)?;
+    collect(recorder, false)?;
     loop {
         for accepted in controls.take() {
             recorder.event(accepted.event(job.state.step + 1))?;
@@ -42,7 +43,7 @@ pub(super) fn handle_requests(
         }
         if !paused {
             // What holds still has its checkpoint on the disk.
-            finish(recorder)?;
+            collect(recorder, true)?;
             recorder.phase(job.state.step, "paused")?;
             recorder.status(Status::Paused, job.state.step, Some("pause requested".to_owned()))?;
             paused = true;
@@ -96,11 +97,7 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
         ));
     };
     let source = SampleSource {
-        engine: &job.engine,
-        model,
-        adapters,
-        tokenizer: &job.tokenizer,
-        threads: &job.threads,
+        context: RolloutContext { model, adapters, ..job.rollout_context() },
         step: Some(job.state.step),
         max_completion_tokens: job.config.max_completion_tokens,
         max_seq_len: Some(job.config.max_seq_len),

@@ -114,7 +114,7 @@ fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRoll
     let completions = context.rollout(&requests, &job.sampling())?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = Instant::now();
-    let scored = context.score(completions, prompts.iter().map(|prompt| &job.prompts.train[*prompt].row))?;
+    let scored = context.score(&job.scorer, completions, prompts.iter().map(|prompt| &job.prompts.train[*prompt].row))?;
     let mut groups = prompts.into_iter().zip(scored).map(|(prompt, completions)| ScoredGroup::new(&job.config, prompt, completions));
     let mut rollouts = Vec::with_capacity(plan.len());
     for (_, places) in plan {
