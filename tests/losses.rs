@@ -9,8 +9,8 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term,
-    policy_gradient, sequence_loss,
+    LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, policy_gradient,
+    sequence_loss,
 };
 use proptest::prelude::*;
 
@@ -33,18 +33,6 @@ pub(crate) fn loss_settings(policy_loss: PolicyLoss) -> LossSettings {
         max_completion_tokens: 10,
     }
 }
-
-pub(crate) const ADAM: OptimizerSettings = OptimizerSettings {
-    learning_rate: 1e-3,
-    warmup_steps: 0,
-    cosine_steps: 0,
-    beta1: 0.9,
-    beta2: 0.95,
-    epsilon: 1e-8,
-    weight_decay: 0.0,
-    decay_norms_and_biases: false,
-    grad_clip_norm: 1.0,
-};
 
 const TOTALS: StepTotals = StepTotals { sequences: 4, tokens: 20 };
 

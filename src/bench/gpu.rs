@@ -19,7 +19,6 @@ use crate::rollout::{Request, ThreadPool, generate};
 use crate::train::TrainError;
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
-/// What is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuBench {
     pub prompt_tokens: usize,
@@ -301,7 +300,8 @@ impl Bench<'_> {
     fn step(&self, prompts: usize, completions: usize, planned: StepShape, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let recompute = planned.recompute;
         let settings = policy_settings(self.bench.new_tokens, planned.tokens_per_micro_batch, recompute);
-        let mut optimizer = Optimizer::new(optimizer_settings(), self.model.parameters(), &self.engine.device)?;
+        let small_steps = OptimizerSettings { learning_rate: 1e-6, ..OptimizerSettings::PLAIN };
+        let mut optimizer = Optimizer::new(small_steps, self.model.parameters(), &self.engine.device)?;
         self.engine.trim_memory()?;
         let requests = self.requests(prompts, completions);
         let sampling = sampling(self.bench.new_tokens);
@@ -364,19 +364,5 @@ impl Bench<'_> {
         // Frozen matrices get no gradient: the backward costs what the forward does.
         let passes = if recompute { 3.0 } else { 2.0 };
         forward * passes / self.limits.operations_per_second
-    }
-}
-
-fn optimizer_settings() -> OptimizerSettings {
-    OptimizerSettings {
-        learning_rate: 1e-6,
-        warmup_steps: 0,
-        cosine_steps: 0,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-        decay_norms_and_biases: false,
-        grad_clip_norm: 1.0,
     }
 }

@@ -13,7 +13,6 @@ use crate::kernels::philox::philox;
 use crate::rollout::{Completion, Request, Sampling};
 use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings};
 
-/// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measurement {
     /// What was measured: `gemm`, `prefill`, `decode`, `train`, ...

@@ -30,7 +30,6 @@ pub enum StartError {
         "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
     )]
     AdapterBase {
-        /// The adapter's folder.
         folder: String,
         /// The base that it names.
         base: String,

@@ -23,24 +23,13 @@ use std::path::PathBuf;
 pub enum CheckpointError {
     /// The file system refused.
     #[error("{path}: {source}; nothing that existed was changed. Free space or choose another folder, then resume")]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Write { path: PathBuf, source: std::io::Error },
     /// A file is missing or unreadable.
     #[error("{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Read { path: PathBuf, problem: String },
     /// An adapter that cannot be used with this model, or at all.
     #[error("{path}: {problem}")]
     Adapter {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         problem: String,
@@ -51,7 +40,6 @@ pub enum CheckpointError {
     /// A tensor of the base is missing or of another shape.
     #[error("{0}")]
     Model(#[from] crate::model::ModelError),
-    /// A tensor operation failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
 }

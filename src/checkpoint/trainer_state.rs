@@ -250,18 +250,6 @@ mod tests {
     use crate::kernels::pinned_memory::tests::COPIES;
     use crate::update::OptimizerSettings;
 
-    const SETTINGS: OptimizerSettings = OptimizerSettings {
-        learning_rate: 1e-3,
-        warmup_steps: 0,
-        cosine_steps: 0,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-        decay_norms_and_biases: false,
-        grad_clip_norm: 1.0,
-    };
-
     /// As many slots as Qwen3-8B's adapters have, small, their names not in the order of their places.
     fn trained() -> (Parameters, Optimizer) {
         let tensors = (0..504).map(|at| {
@@ -270,7 +258,7 @@ mod tests {
         });
         let parameters = Parameters::new(tensors.collect(), DType::F32, &Device::Cpu).unwrap();
         let moments = Tensor::arange(0f32, 2.0 * parameters.count() as f32, &Device::Cpu).unwrap();
-        (parameters, Optimizer::restored(SETTINGS, moments, 7))
+        (parameters, Optimizer::restored(OptimizerSettings::PLAIN, moments, 7))
     }
 
     fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {

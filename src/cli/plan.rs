@@ -159,7 +159,7 @@ fn time_lines(time: &Time) -> [String; 3] {
             total(time.total_seconds, time.least_total_seconds),
             time.evals,
             duration(time.eval_seconds),
-            count(time.drawn_tokens as usize),
+            count(time.sampled_tokens as usize),
             count(time.training_tokens as usize)
         ),
     ]

@@ -16,7 +16,6 @@ use crate::update::{log_probs, pack};
 pub struct LogProbAgreement {
     /// Log-probs that were compared: all tokens but the first.
     pub tokens: usize,
-    /// The largest difference.
     pub max_difference: f64,
     pub mean_difference: f64,
     /// The largest difference that rounding explains.

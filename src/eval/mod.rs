@@ -21,13 +21,10 @@ pub use sample_server::serve;
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A tensor operation failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
-    /// Tokens could not become text.
     #[error("{0}")]
     Text(#[from] crate::text::TextError),
-    /// A score could not be written as JSON.
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

@@ -12,7 +12,6 @@ pub struct Prompt {
     pub row: PromptRow,
     /// The prompt as text, special tokens included.
     pub text: String,
-    /// The prompt's tokens.
     pub token_ids: Vec<u32>,
 }
 
@@ -27,7 +26,6 @@ pub enum PromptError {
     Text {
         /// File, line and row.
         place: String,
-        /// What went wrong.
         source: TextError,
     },
     /// A prompt leaves no room for an answer.

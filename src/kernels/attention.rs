@@ -18,7 +18,6 @@ mod tiles;
 pub struct Segment {
     /// First row.
     pub start: usize,
-    /// Number of rows.
     pub length: usize,
     /// First row and number of rows of the shared prefix; (0, 0) for none.
     pub prefix: (usize, usize),

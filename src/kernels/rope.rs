@@ -88,7 +88,6 @@ pub struct QueryKeyContext<'a> {
     pub heads: Heads,
     /// Weights `[dimension]` of the query norm and the key norm; None for families without.
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
-    /// The norms' epsilon.
     pub epsilon: f64,
     /// Position of each row: `[rows]`, u32. On a GPU they are not checked against the table: whoever places them there does that.
     pub positions: &'a Tensor,

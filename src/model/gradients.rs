@@ -32,7 +32,6 @@ impl Gradients {
         matmul_add(&target, left, right, scale)
     }
 
-    /// Adds another buffer.
     pub fn add_all(&mut self, other: &Self) -> Result<()> {
         accumulate(&self.flat, &other.flat)
     }

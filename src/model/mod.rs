@@ -22,7 +22,6 @@ pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A tensor operation failed.
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
     /// A file of the model is missing or wrong.

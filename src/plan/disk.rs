@@ -20,7 +20,6 @@ pub struct Disk {
     pub rollouts_bytes: u64,
     /// Completions and scores of every held-out pass.
     pub evals_bytes: u64,
-    /// The sum.
     pub total_bytes: u64,
     /// Free where the run would be made; None where the system does not say.
     pub free_bytes: Option<u64>,

@@ -86,7 +86,6 @@ impl GpuMemory {
 pub struct GpuPlan {
     /// How its gradient is computed.
     pub shape: StepShape,
-    /// The parts.
     pub memory: Memory,
     pub gpu: GpuMemory,
 }
@@ -306,7 +305,7 @@ mod tests {
         // 16,000 tokens x (37 x 4,096 x 4 + 4,096 x 2) bytes.
         check("layer inputs", 9.83);
         check("logits of a head chunk and gradient", 1.87 + 0.39);
-        // 64 prompts of the proof are prefilled together at 250 tokens; 256 slots x 256 tokens x 144 KiB are more.
+        // 64 prompts of the test set are prefilled together at 250 tokens; 256 slots x 256 tokens x 144 KiB are more.
         check("KV cache, completions", 9.66);
         check("rotary tables", 0.02);
         assert_eq!(of(&found, "frozen reference"), 0.0, "the adapters off are the reference");

@@ -23,9 +23,7 @@ const RARELY_VALID: f64 = 0.01;
 /// What became of one prompt's group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupOutcome {
-    /// The prompt row's id.
     pub prompt_id: String,
-    /// Rewards of its completions.
     pub rewards: Vec<f64>,
     /// Whether all are equal, and where.
     pub signal: GroupSignal,
@@ -47,10 +45,8 @@ pub struct Signal {
 /// The configuration that the verdict is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SignalSettings {
-    /// Completions in a group.
     pub completions_per_prompt: usize,
     pub prompt_groups_per_step: usize,
-    /// Where completions are truncated.
     pub max_completion_tokens: usize,
 }
 
@@ -80,9 +76,7 @@ impl Verdict {
 /// The verdict in sentences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Advice {
-    /// In a word.
     pub verdict: Verdict,
-    /// What was found.
     pub why: String,
     /// What to change, most important first; may be empty.
     pub changes: Vec<String>,
@@ -102,7 +96,6 @@ pub struct TierShares {
 /// An estimate for a group size that was not sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OtherGroupSize {
-    /// Completions in a group.
     pub completions_per_prompt: usize,
     /// Mean over the prompts of the chance that such a group is mixed.
     pub informative: f64,
@@ -131,7 +124,6 @@ pub struct SignalReport {
     pub all_equal: f64,
     /// Estimates for a smaller and a larger group.
     pub other_group_sizes: Vec<OtherGroupSize>,
-    /// Completions by tier.
     pub tiers: TierShares,
     /// Share of completions truncated at the limit.
     pub truncated: f64,

@@ -12,11 +12,11 @@ use crate::hub::ModelConfig;
 pub enum Phase {
     /// For the whole run.
     Always,
-    /// While completions are drawn.
+    /// While completions are sampled.
     Rollout,
     /// While a GPU reads the prompts of a rollout.
     Prefill,
-    /// While a GPU draws, after that.
+    /// While a GPU samples, after that.
     Decode,
     /// While the gradient is computed.
     Training,
@@ -46,11 +46,9 @@ pub struct MemoryPart {
     pub name: String,
     /// When it is there.
     pub phase: Phase,
-    /// Its size.
     pub bytes: u64,
 }
 
-/// All parts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     /// In the order in which they are shown; parts of no bytes are left out.

@@ -35,29 +35,24 @@ pub struct DataShape {
     pub longest_prompt_tokens: usize,
     /// Prompts of the eval set.
     pub eval_rows: usize,
-    /// Prompts of the proof set.
-    #[serde(alias = "proof_rows")]
+    /// Prompts of the test set.
     pub test_rows: usize,
     /// Mean length of a completion as the forecast counts it: measured, or `max_completion_tokens` where that is not known.
     pub mean_completion_tokens: f64,
-    /// The least that it can be: below the other where not every completion that was drawn came to its end, 0 where none was drawn.
+    /// The least that it can be: below the other where not every completion that was sampled came to its end, 0 where none was sampled.
     pub least_completion_tokens: f64,
 }
 
 /// Everything that `train --plan` shows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// The task's name.
     pub task: String,
-    /// The model's name.
     pub model: String,
-    /// Its weights.
     pub parameters: usize,
     /// Those that are trained.
     pub trainable: usize,
     /// Where it would run, in words.
     pub device: String,
-    /// Optimizer steps.
     pub steps: u64,
     pub data: DataShape,
     /// Bytes by part.

@@ -21,7 +21,7 @@ pub struct GpuLimits {
 pub struct Speed {
     /// Operations a second while prompts are read.
     pub prefill_per_second: f64,
-    /// Operations a second while completions are drawn.
+    /// Operations a second while completions are sampled.
     pub decode_per_second: f64,
     /// Operations a second forward and backward.
     pub training_per_second: f64,
@@ -58,12 +58,12 @@ pub struct Time {
     /// Gradient of one step, the reference's forward included.
     pub training_seconds_per_step: f64,
     pub seconds_per_step: f64,
-    /// All evals, and the proof before and after.
+    /// All evals, the test set before and after included.
     pub eval_seconds: f64,
-    /// The run.
     pub total_seconds: f64,
-    /// Completion tokens drawn for training.
-    pub drawn_tokens: f64,
+    /// Completion tokens sampled for training.
+    #[serde(alias = "drawn_tokens")]
+    pub sampled_tokens: f64,
     /// Tokens forwarded with a gradient, prompts included.
     pub training_tokens: f64,
     /// Evals of the eval set, start and end included.
@@ -74,7 +74,7 @@ pub struct Time {
     /// One step with completions no longer than those that were seen; the same as above where that is known.
     #[serde(default)]
     pub least_seconds_per_step: f64,
-    /// The run so.
+    /// The whole run with such completions.
     #[serde(default)]
     pub least_total_seconds: f64,
 }
@@ -110,7 +110,7 @@ fn counted(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u
         seconds_per_step,
         eval_seconds,
         total_seconds,
-        drawn_tokens: steps as f64 * completions * data.mean_completion_tokens,
+        sampled_tokens: steps as f64 * completions * data.mean_completion_tokens,
         training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
         is_upper_bound: false,
@@ -182,7 +182,7 @@ mod tests {
         check(found.decode_seconds_per_step, 0.207, 0.01);
         // 4,800 tokens with the prompt shared; the head only where tokens are predicted, adapters of rank 16 added.
         check(found.training_seconds_per_step, 0.145, 0.04);
-        assert_eq!((found.drawn_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
+        assert_eq!((found.sampled_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
         check(found.total_seconds, 10.0 * found.seconds_per_step, 1e-9);
         // 512 sequences are bound by multiplication, 7.84 ms a step.
         let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &TRAINING, 1, &speed, false);

@@ -24,7 +24,6 @@ pub struct Request {
     pub prompt_number: u32,
     /// The optimizer step (or another count) that the completions belong to; also a part of the random numbers' place.
     pub step: u32,
-    /// How many completions.
     pub samples: usize,
 }
 
@@ -35,7 +34,6 @@ pub struct Sampling {
     pub temperature: f64,
     /// Longest completion, the stop token included.
     pub max_completion_tokens: usize,
-    /// Tokens that end a completion.
     pub stop_ids: Vec<u32>,
     /// With a request's step and prompt number, the sample's number and the position, decides every random number.
     pub seed: u64,
@@ -48,7 +46,6 @@ impl Sampling {
     }
 }
 
-/// Why a completion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StopReason {
@@ -75,7 +72,6 @@ pub struct Completion {
     pub token_ids: Vec<u32>,
     /// The log-probability of each under the distribution it was sampled from, nats.
     pub log_probs: Vec<f32>,
-    /// Why it ended.
     pub stop: StopReason,
 }
 

@@ -63,7 +63,6 @@ impl ThreadPool {
         Ok(())
     }
 
-    /// How many threads there are.
     pub fn count(&self) -> usize {
         self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }

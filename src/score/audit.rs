@@ -24,7 +24,6 @@ pub struct Finding {
     pub name: String,
     /// The answer, shortened.
     pub completion: String,
-    /// The tier it reaches.
     pub tier: Tier,
     /// Rows that were asked: of a long answer or schema, not all.
     pub rows: usize,
@@ -32,7 +31,6 @@ pub struct Finding {
     pub reward: f64,
     /// Whether training would be drawn to it.
     pub weak: bool,
-    /// What that says.
     pub sentence: String,
 }
 

@@ -52,13 +52,11 @@ pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Resul
     result.ok_or_else(|| REASON.take().unwrap_or(BudgetExceeded::Panic))
 }
 
-/// Spends a step.
 #[inline]
 pub(super) fn step() {
     steps(1);
 }
 
-/// Spends steps.
 #[inline]
 pub(super) fn steps(count: u64) {
     let left = LEFT.get();

@@ -54,10 +54,5 @@ pub enum ScoreError {
     },
     /// A schema file that `$ref` names.
     #[error("{label}: {message}")]
-    Reference {
-        /// The file.
-        label: String,
-        /// What is wrong.
-        message: String,
-    },
+    Reference { label: String, message: String },
 }

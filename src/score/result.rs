@@ -99,7 +99,6 @@ impl FailureClass {
 pub struct Score {
     /// The number that training uses: the tier's value, graded credit, and weighted parts.
     pub reward: f64,
-    /// The step reached.
     pub tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
     pub tolerant: bool,
@@ -156,7 +155,6 @@ pub struct Reason {
 pub struct OrderedMap<T>(pub Vec<(String, T)>);
 
 impl<T> OrderedMap<T> {
-    /// The value of this name.
     pub fn get(&self, name: &str) -> Option<&T> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
@@ -166,12 +164,10 @@ impl<T> OrderedMap<T> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -6,7 +6,6 @@ use super::rates::normal_quantile;
 /// An estimate with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Interval {
-    /// The estimate itself.
     pub estimate: f64,
     /// Lower end of the 95% interval.
     pub low: f64,

@@ -42,7 +42,7 @@ const MEASURED_PROMPTS: usize = 8;
 const MEASURED_TOKENS: usize = 64;
 /// Completions that are measured together on a GPU, at the most: speed there depends on how many they are.
 const MEASURED_ROWS: usize = 512;
-/// No step of a training and no eval draws from this place.
+/// Names the random numbers: no step of a training and no eval is this one.
 const SIGNAL_STEP: u32 = u32::MAX - 1;
 
 impl Candidate {
@@ -74,7 +74,6 @@ impl Candidate {
         })
     }
 
-    /// The model's shape.
     pub fn model_config(&self) -> &ModelConfig {
         &self.model_config
     }

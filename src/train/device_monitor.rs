@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::run::EventWriter;
 use crate::run::events::Device;
 
-/// How often.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
 /// The thread; it ends when this is dropped.

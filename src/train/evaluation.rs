@@ -1,4 +1,4 @@
-//! Held-out passes of a run, and what they prove: base against trained on the same prompts.
+//! Evals of a run: base against trained on the same held-out prompts.
 
 use std::time::Instant;
 
@@ -27,11 +27,10 @@ pub struct Report {
     /// Why it ended, as a sentence: all steps done, or an early stop.
     #[serde(default)]
     pub cause: String,
-    /// Optimizer steps.
     pub steps: u64,
     /// The step whose checkpoint was the best on the eval set.
     pub best_step: u64,
-    /// The set that carries the claim: `proof`, or `eval` where the task has no proof set.
+    /// The set that base and result are compared on: `test`, or `eval` where the task has no test set.
     pub set: String,
     /// The start.
     pub base: EvalSummary,
@@ -44,7 +43,7 @@ pub struct Report {
     pub exact_comparison: Option<Comparison>,
 }
 
-/// A greedy pass over a set, recorded, and the alerts that follow from it; None where the task has no such set. What is recorded already is not read again.
+/// A greedy eval of a set, recorded, and the alerts that follow from it; None where the task has no such set. What is recorded already is not run again.
 pub(super) fn pass(
     run: &RunDirectory,
     job: &mut Job,
@@ -86,7 +85,7 @@ fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, t
     Ok(eval)
 }
 
-/// Puts the best checkpoint's weights into the model and reads the proof set with them.
+/// Puts the best checkpoint's weights into the model and evaluates the test set with them.
 pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, seconds: f64) -> Result<Report, TrainError> {
     let start = Instant::now();
     let best_step = resolve_checkpoint(run, At::Best)?;
@@ -118,7 +117,7 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
     Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
 }
 
-/// The passes before and after, as they were recorded.
+/// The evals before and after, as they were recorded.
 fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
     let read = |step, target: &str| {
         let files = [eval_path(run.path(), step, set, target), eval_path(run.path(), 0, set, "base")];

@@ -18,7 +18,6 @@ use crate::task::Task;
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings};
 
-/// A run's work.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) config: TrainConfig,
@@ -39,7 +38,6 @@ pub(super) struct Job {
     pub(super) alerts: Alerts,
     /// Somebody said to go on although the rest of the run does not fit its disk.
     pub(super) goes_on_regardless: bool,
-    /// The run's own task.
     pub(super) task: Task,
     /// The checkpoint that the job goes on from.
     pub(super) resumed_from: Option<u64>,

@@ -24,7 +24,6 @@ pub(super) struct StepUpdate {
 }
 
 impl StepUpdate {
-    /// An update that begins now.
     pub(super) fn begin(job: &Job) -> Self {
         Self {
             statistics: PolicyStatistics::default(),

@@ -35,10 +35,8 @@ use crate::run::is_full_disk;
 /// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A tensor operation failed.
     #[error("{}", explained(&.0.to_string()))]
     Tensor(#[from] candle_core::Error),
-    /// The run needs more memory than its GPU has.
     #[error("{0}")]
     DoesNotFit(#[from] crate::plan::DoesNotFit),
     /// Memory ran out in the middle, and nothing smaller is left to try.
@@ -49,16 +47,12 @@ pub enum TrainError {
     OutOfMemory {
         /// Tokens of the longest prompt and completion.
         tokens: usize,
-        /// What CUDA said.
         error: String,
     },
-    /// The model could not be loaded.
     #[error("{}", explained(&.0.to_string()))]
     Model(#[from] crate::model::ModelError),
-    /// Tokenizer or chat template.
     #[error("{0}")]
     Text(#[from] crate::text::TextError),
-    /// Prompts.
     #[error("{0}")]
     Dataset(#[from] crate::dataset::DatasetError),
     #[error("{0}")]
@@ -68,16 +62,12 @@ pub enum TrainError {
     /// Prompts that do not fit.
     #[error("{0}")]
     Prompt(#[from] crate::eval::PromptError),
-    /// A held-out pass.
     #[error("{}", explained(&.0.to_string()))]
     Eval(#[from] crate::eval::EvalError),
-    /// The starting model.
     #[error("{0}")]
     Start(#[from] crate::checkpoint::StartError),
-    /// The run directory.
     #[error("{0}")]
     Run(#[from] crate::run::RunError),
-    /// A score could not be written as JSON.
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// There is nothing to train on.
@@ -88,17 +78,10 @@ pub enum TrainError {
     },
     /// A prompt without an answer to imitate.
     #[error("train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row")]
-    NoAnswer {
-        /// The row.
-        id: String,
-        line: usize,
-    },
+    NoAnswer { id: String, line: usize },
     /// The model under the run's name is another one than at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
-    OtherModel {
-        /// The name.
-        base_model: String,
-    },
+    OtherModel { base_model: String },
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// Told to stop without saving.
@@ -106,17 +89,10 @@ pub enum TrainError {
     StoppedAtOnce,
     /// Told to stop while the disk had no room for the step under way.
     #[error("stopped while waiting for disk space ({error})")]
-    StoppedWithoutRoom {
-        /// What could not be written.
-        error: String,
-    },
+    StoppedWithoutRoom { error: String },
     /// Numbers that are not finite.
     #[error("step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint")]
-    NotFinite {
-        step: u64,
-        /// Loss or gradient.
-        what: String,
-    },
+    NotFinite { step: u64, what: String },
 }
 
 impl TrainError {

@@ -18,7 +18,6 @@ use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_g
 pub struct PretrainSettings {
     /// The model's shape; `vocab_size` is also asked of the tokenizer.
     pub config: ModelConfig,
-    /// Optimizer updates.
     pub updates: u64,
     /// Examples an update.
     pub examples: usize,
@@ -28,7 +27,6 @@ pub struct PretrainSettings {
     pub learning_rate: f64,
     /// Seed of the weights.
     pub seed: u64,
-    /// Size of a micro-batch.
     pub tokens_per_micro_batch: usize,
 }
 
@@ -109,11 +107,6 @@ fn optimizer_settings(settings: &PretrainSettings) -> OptimizerSettings {
         learning_rate: settings.learning_rate,
         warmup_steps: settings.updates / 50,
         cosine_steps: settings.updates,
-        beta1: 0.9,
-        beta2: 0.95,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-        decay_norms_and_biases: false,
-        grad_clip_norm: 1.0,
+        ..OptimizerSettings::PLAIN
     }
 }

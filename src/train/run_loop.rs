@@ -21,7 +21,6 @@ use crate::run::{
     Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints, settings,
 };
 
-/// How a training ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
     /// It came to its end, and this is what it shows.

@@ -48,7 +48,6 @@ pub struct SequenceTerms<'a> {
     pub old: Option<&'a [f32]>,
     /// Log-probs under the reference, where `kl_beta` > 0.
     pub reference: Option<&'a [f32]>,
-    /// The completion's advantage.
     pub advantage: f64,
 }
 

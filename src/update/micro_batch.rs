@@ -9,7 +9,6 @@ use crate::rollout::ThreadPool;
 /// Some completions, with their prompts, laid end to end.
 #[derive(Clone, Debug, Default)]
 pub struct MicroBatch {
-    /// The rows.
     pub batch: PackedBatch,
     /// Where each completion's log-probs come from.
     pub sequences: Vec<Sequence>,

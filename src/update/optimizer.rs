@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use crate::kernels::adamw::{AdamWStep, adamw};
 use crate::model::{Gradients, ParameterSlot, Parameters};
 
-/// The optimizer's numbers.
+/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), with warm-up, a cosine, and clipping by the norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerSettings {
     /// Rate after warm-up.
@@ -29,10 +29,24 @@ pub struct OptimizerSettings {
     pub grad_clip_norm: f64,
 }
 
+impl OptimizerSettings {
+    /// A constant rate and no decay, clipped at 1.
+    pub const PLAIN: Self = Self {
+        learning_rate: 1e-3,
+        warmup_steps: 0,
+        cosine_steps: 0,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        decay_norms_and_biases: false,
+        grad_clip_norm: 1.0,
+    };
+}
+
 /// What became of a gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Applied {
-    /// The weights moved.
     Moved {
         /// Norm before clipping.
         grad_norm: f64,
@@ -68,7 +82,6 @@ impl Optimizer {
         &self.moments
     }
 
-    /// Updates applied so far.
     pub fn updates(&self) -> u64 {
         self.updates
     }

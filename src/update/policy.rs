@@ -38,9 +38,7 @@ impl<'a> PolicySample<'a> {
 /// The completions of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyGroup<'a> {
-    /// The prompt's tokens.
     pub prompt: Cow<'a, [u32]>,
-    /// Its completions.
     pub samples: Vec<PolicySample<'a>>,
 }
 
@@ -50,7 +48,6 @@ pub struct PolicySettings {
     pub loss: LossSettings,
     /// As in the rollout.
     pub temperature: f64,
-    /// Size of a micro-batch.
     pub tokens_per_micro_batch: usize,
     /// Keep only layer inputs and compute the rest again.
     pub recompute: bool,

@@ -10,9 +10,9 @@ use crate::rollout::ThreadPool;
 /// A prompt and the completion to imitate, the stop token included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// Given, not learnt.
+    /// Tokens without a loss.
     pub prompt: Vec<u32>,
-    /// Learnt.
+    /// Tokens that the loss is the mean over.
     pub completion: Vec<u32>,
 }
 

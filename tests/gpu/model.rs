@@ -12,7 +12,7 @@ use grpo_tui::update::{
 };
 
 use super::assert_close;
-use crate::losses::{ADAM, loss_settings};
+use crate::losses::loss_settings;
 
 const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
 
@@ -67,7 +67,7 @@ fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], r
     let loss = LossSettings { kl_importance: true, max_completion_tokens: 40, ..loss_settings(PolicyLoss::Grpo) };
     let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
     let (gradients, statistics) = policy_gradient(model, &groups, totals, &settings, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap();
-    let settings = OptimizerSettings { weight_decay: 0.01, ..ADAM };
+    let settings = OptimizerSettings { weight_decay: 0.01, ..OptimizerSettings::PLAIN };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();
     let applied = optimizer.apply(model.parameters(), &gradients).unwrap();
     (gradients.flat().clone(), statistics, applied)

@@ -14,8 +14,6 @@ use grpo_tui::update::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::ADAM;
-
 fn golden() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/policy_losses.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -131,7 +129,7 @@ fn a_sync_interval_of_two_steps() {
                 epsilon: adam("epsilon"),
                 weight_decay: adam("weight_decay"),
                 grad_clip_norm: adam("grad_clip_norm"),
-                ..ADAM
+                ..OptimizerSettings::PLAIN
             },
             model.parameters(),
             &Device::Cpu,

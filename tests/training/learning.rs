@@ -7,7 +7,6 @@ use grpo_tui::train::Ended;
 use grpo_tui::update::{Applied, Optimizer, OptimizerSettings};
 
 use super::small_task::{create, work};
-use crate::losses::ADAM;
 
 /// On 12 prompts, at the rate at which the embedded model is quick: base to nearly all valid.
 #[test]
@@ -171,7 +170,7 @@ fn stop_conditions_end_a_run_early() {
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let parameters =
         Parameters::new(vec![("w".to_owned(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
-    let settings = OptimizerSettings { learning_rate: 0.1, ..ADAM };
+    let settings = OptimizerSettings { learning_rate: 0.1, ..OptimizerSettings::PLAIN };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
     for bad in [f32::NAN, f32::INFINITY] {
         let mut gradients = Gradients::zeros(&parameters).unwrap();
@@ -188,7 +187,13 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 fn adamw_follows_its_definition() {
     let parameters =
         Parameters::new(vec![("w".to_owned(), Tensor::new(&[1.0_f32, -2.0], &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
-    let settings = OptimizerSettings { learning_rate: 0.1, warmup_steps: 2, weight_decay: 0.01, decay_norms_and_biases: true, ..ADAM };
+    let settings = OptimizerSettings {
+        learning_rate: 0.1,
+        warmup_steps: 2,
+        weight_decay: 0.01,
+        decay_norms_and_biases: true,
+        ..OptimizerSettings::PLAIN
+    };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
     let (mut weights, mut first, mut second) = ([1.0_f64, -2.0], [0.0_f64; 2], [0.0_f64; 2]);
     for (update, gradient) in [(1, [3.0_f32, 4.0]), (2, [0.3, -0.4]), (3, [-0.6, 0.1])] {
@@ -218,7 +223,13 @@ fn one_dimensional_tensors_do_not_decay() {
         let named =
             [("a", &[2, 2][..]), ("norm", &[3]), ("bias", &[2]), ("b", &[1, 2])].map(|(name, shape)| (name.to_owned(), tensor(shape)));
         let parameters = Parameters::new(named.into(), DType::F32, &Device::Cpu).unwrap();
-        let settings = OptimizerSettings { learning_rate: 0.1, weight_decay: 0.5, decay_norms_and_biases, grad_clip_norm: 0.0, ..ADAM };
+        let settings = OptimizerSettings {
+            learning_rate: 0.1,
+            weight_decay: 0.5,
+            decay_norms_and_biases,
+            grad_clip_norm: 0.0,
+            ..OptimizerSettings::PLAIN
+        };
         let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
         let gradients = Gradients::zeros(&parameters).unwrap();
         optimizer.apply(&parameters, &gradients).unwrap();

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Weights being read: told after every tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadProgress<'a> {
-    /// The model's name.
     pub model: &'a str,
     /// Bytes taken so far.
     pub done_bytes: u64,
