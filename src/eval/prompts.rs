@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::dataset::{DatasetError, PromptRow, load};
+use crate::score::{thinking_of, turns_of};
 use crate::task::{PromptSet, Task};
-use crate::text::{TextError, Thinking, Tokenizer, conversation};
+use crate::text::{TextError, Tokenizer};
 
 /// A row and its prompt.
 #[derive(Clone, Debug)]
@@ -107,8 +108,6 @@ pub fn prepare_rows(
 }
 
 fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
-    let thinking = if task.thinking { Thinking::On } else { Thinking::Off };
-    let messages = conversation(task.system.as_deref(), &row.messages, thinking, tokenizer.has_thinking_switch());
-    let text = tokenizer.render(&messages, thinking)?;
+    let text = tokenizer.render(&turns_of(task, tokenizer, &row.messages), thinking_of(task))?;
     Ok(Prompt { token_ids: tokenizer.encode(&text)?, text, row })
 }

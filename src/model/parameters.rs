@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::config::TrainConfig;
 use crate::kernels::adamw::cast_into;
 
 /// What an optimizer may change.
@@ -18,6 +19,16 @@ pub enum Trainable {
         /// The delta is scaled by `alpha / rank`.
         alpha: f64,
     },
+}
+
+impl Trainable {
+    /// What a run trains: adapters, or with `lora_rank` = 0 every weight.
+    pub fn of(config: &TrainConfig) -> Self {
+        match config.lora_rank {
+            0 => Self::Full,
+            rank => Self::Lora { rank, alpha: config.lora_alpha },
+        }
+    }
 }
 
 /// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model computes in bf16, else what it computes

@@ -1,8 +1,12 @@
-//! Scoring many completions on all cores: in order, with memory for one batch.
+//! Scoring many completions: in order, with memory for one batch, on a pool of threads with every core, or with as many as `RAYON_NUM_THREADS` allows.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Score, Scorer, on_every_core};
+use super::{Score, Scorer};
 use crate::dataset::PromptRow;
 
 /// Completions scored at once; enough to keep every core busy, few enough to hold.
@@ -12,6 +16,14 @@ const BATCH_BYTES: usize = 256 << 20;
 
 /// So few are scored by one thread before another one is woken: a score takes some ten microseconds.
 const MOST_ALONE: usize = 8;
+
+/// The variable that programs with rayon obey.
+const VARIABLE: &str = "RAYON_NUM_THREADS";
+
+/// As deep a stack as the main thread's: schemas recurse.
+const STACK_BYTES: usize = 8 << 20;
+
+static GIVEN: OnceLock<OsString> = OnceLock::new();
 
 impl Scorer {
     /// Scores of a batch, in order.
@@ -56,4 +68,36 @@ pub fn score_stream<T, E>(
         }
     }
     flush(&mut waiting)
+}
+
+/// Takes the variable out of this process, where candle would read it at every matmul; [`given_threads`] still has it.
+///
+/// # Safety
+/// No other thread of the process may read or write the environment meanwhile.
+pub unsafe fn take_threads_from_environment() {
+    if let Some(given) = std::env::var_os(VARIABLE) {
+        let _ = GIVEN.set(given);
+        // SAFETY: the caller's promise.
+        unsafe { std::env::remove_var(VARIABLE) };
+    }
+}
+
+/// What the environment of a child must have, so that it sees what the user gave this process.
+pub fn given_threads() -> Option<(&'static str, &'static OsStr)> {
+    GIVEN.get().map(|given| (VARIABLE, given.as_os_str()))
+}
+
+/// Runs `work` such that its parallel iterators use every core.
+pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    let allowed = || GIVEN.get().and_then(|given| given.to_str()?.parse().ok()).unwrap_or(0);
+    let build = || {
+        let pool = ThreadPoolBuilder::new().num_threads(allowed()).stack_size(STACK_BYTES);
+        pool.thread_name(|number| format!("score-{number}")).build().ok()
+    };
+    match POOL.get_or_init(build) {
+        Some(pool) => pool.install(work),
+        // No threads to be had: the caller's does it.
+        None => work(),
+    }
 }

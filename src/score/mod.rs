@@ -17,10 +17,9 @@ mod schema_lint;
 mod schema_rewrite;
 mod schema_text;
 mod scorer;
-mod threads;
 mod unwrap_answer;
 
-pub use batch::score_stream;
+pub use batch::{given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use completion_line::completion_line;
 pub use data_problems::{DataProblem, data_problems, load_sets, repeated_prompts};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
@@ -28,7 +27,6 @@ pub use result::{FailureClass, OrderedMap, Reason, Score, Tier};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use schema_text::{Accepted, describe};
 pub use scorer::Scorer;
-pub use threads::{given_threads, on_every_core, take_threads_from_environment};
 
 use crate::task::TaskError;
 

@@ -4,36 +4,27 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::job::policy_settings;
-use super::setup::{PromptSets, device_name, fit_device, prompt_sets};
-use crate::checkpoint::StartModel;
+use super::setup::Setup;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, DataShape, GpuPlan, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
+    CPU_DECODE_ROWS, DataShape, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
     memory_limit_bytes, training_operations,
 };
-use crate::rollout::{Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, ThreadPool, generate, signal_of};
-use crate::run::{Gpu, RunFolders};
-use crate::score::{FailureClass, Scorer, Tier};
+use crate::rollout::{Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, generate, signal_of};
+use crate::run::RunFolders;
+use crate::score::{FailureClass, Tier};
 use crate::task::Task;
-use crate::text::Tokenizer;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
 /// What a configuration would train. Nothing of it is written anywhere.
 #[derive(Debug)]
 pub struct Candidate {
-    config: TrainConfig,
-    model_config: ModelConfig,
+    setup: Setup,
     model: Decoder,
-    prompts: PromptSets,
-    tokenizer: Tokenizer,
-    scorer: Scorer,
-    threads: ThreadPool,
     engine: Engine,
-    /// On a GPU: the plan that fits it.
-    fit: Option<GpuPlan>,
 }
 
 /// Prompts that speed is measured with: two shards of 32 completions at groups of 8.
@@ -51,55 +42,39 @@ impl Candidate {
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong: the same that a run would meet.
     pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
-        let scorer = Scorer::new(task)?;
-        let start = StartModel::find(&config.base_model, places)?;
-        let prompts = prompt_sets(task, &start.tokenizer, &start.config, config)?;
-        let fit = fit_device(&start.config, config, &prompts.shape(config), engine)?;
-        let weights = start.weights()?;
-        let trainable = match config.lora_rank {
-            0 => Trainable::Full,
-            rank => Trainable::Lora { rank, alpha: config.lora_alpha },
-        };
-        let model = Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device)?;
-        Ok(Self {
-            config: config.clone(),
-            model_config: start.config,
-            model,
-            prompts,
-            tokenizer: start.tokenizer,
-            scorer,
-            threads: ThreadPool::of_engine(engine, config.threads)?,
-            engine: engine.clone(),
-            fit,
-        })
+        let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
+        let (base, trainable) = (&setup.start, Trainable::of(config));
+        let model = Decoder::new(&base.config, &base.weights()?, trainable, config.seed, engine.dtype, &engine.device)?;
+        Ok(Self { setup, model, engine: engine.clone() })
     }
 
     pub fn model_config(&self) -> &ModelConfig {
-        &self.model_config
+        &self.setup.start.config
     }
 
     /// The device that it would run on, in words.
     pub fn device(&self) -> String {
-        let gpu = self.engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
-        device_name(&self.engine, &self.threads, gpu.as_ref())
+        self.setup.device.clone()
     }
 
     /// What it would need of the device's memory.
     pub fn memory(&self) -> Memory {
-        match &self.fit {
+        match &self.setup.fit {
             Some(fit) => fit.memory.clone(),
-            None => cpu_memory(&self.model_config, &self.config, &self.data(), self.threads.count(), memory_limit_bytes()),
+            None => {
+                cpu_memory(&self.setup.start.config, &self.setup.config, &self.data(), self.setup.threads.count(), memory_limit_bytes())
+            }
         }
     }
 
     /// How its gradients would be computed.
     pub fn shape(&self) -> StepShape {
-        self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
+        self.setup.shape()
     }
 
     /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has seen some.
     pub fn data(&self) -> DataShape {
-        self.prompts.shape(&self.config)
+        self.setup.prompts.shape(&self.setup.config)
     }
 
     /// Times one small prefill, one small rollout and one small gradient of the real model on real prompts; the mean completion length that it saw goes
@@ -111,24 +86,24 @@ impl Candidate {
         let mut data = self.data();
         let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
-        let limit = self.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
+        let limit = self.setup.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
         let sampling = Sampling { max_completion_tokens: limit, ..self.sampling() };
         if !self.engine.device.is_cpu() {
             // A GPU loads and chooses at the first time what it then uses.
-            generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+            generate(&self.model, Adapters::On, &requests, &sampling, &self.setup.threads)?;
         }
         let start = Instant::now();
-        let sampled = generate(&self.model, Adapters::On, &requests, &sampling, &self.threads)?;
+        let sampled = generate(&self.model, Adapters::On, &requests, &sampling, &self.setup.threads)?;
         let sampling_seconds = start.elapsed().as_secs_f64();
         let lengths: Vec<usize> = sampled.iter().flatten().map(|completion| completion.token_ids.len()).collect();
         let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
         data.least_completion_tokens = seen;
         // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe answer.
         let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
-        if !(is_truncated && limit < self.config.max_completion_tokens) {
+        if !(is_truncated && limit < self.setup.config.max_completion_tokens) {
             data.mean_completion_tokens = seen;
         }
-        let shape = ModelShape::of(&self.model_config);
+        let shape = ModelShape::of(&self.setup.start.config);
         let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
         let mean_prompt = prompts / requests.len().max(1) as f64;
         let tokens = lengths.iter().sum::<usize>() as f64;
@@ -151,16 +126,16 @@ impl Candidate {
     /// # Errors
     /// When a tensor operation fails or tokens cannot become text.
     pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
-        let requests = self.requests(prompts, self.config.completions_per_prompt);
+        let requests = self.requests(prompts, self.setup.config.completions_per_prompt);
         let context = RolloutContext {
             engine: &self.engine,
             model: &self.model,
             adapters: Adapters::Off,
-            tokenizer: &self.tokenizer,
-            threads: &self.threads,
+            tokenizer: &self.setup.start.tokenizer,
+            threads: &self.setup.threads,
         };
-        let rows: Vec<_> = requests.iter().map(|request| &self.prompts.train[request.prompt_number as usize].row).collect();
-        let groups = context.score(&self.scorer, context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
+        let rows: Vec<_> = requests.iter().map(|request| &self.setup.prompts.train[request.prompt_number as usize].row).collect();
+        let groups = context.score(&self.setup.scorer, context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
         let mut signal = Signal::default();
         for (row, completions) in rows.into_iter().zip(groups) {
             for ScoredCompletion { completion, score, .. } in &completions {
@@ -179,16 +154,21 @@ impl Candidate {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling::new(&self.tokenizer, self.config.temperature, self.config.max_completion_tokens, self.config.seed)
+        Sampling::new(
+            &self.setup.start.tokenizer,
+            self.setup.config.temperature,
+            self.setup.config.max_completion_tokens,
+            self.setup.config.seed,
+        )
     }
 
     /// Two shards on a CPU; on a GPU as many completions together as the run would sample.
     fn measured_requests(&self) -> Vec<Request> {
-        let samples = self.config.completions_per_prompt;
+        let samples = self.setup.config.completions_per_prompt;
         if self.engine.device.is_cpu() {
             return self.requests(MEASURED_PROMPTS, samples.min(8));
         }
-        let prompts = self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
+        let prompts = self.setup.config.prompt_groups_per_step * self.setup.config.weight_sync_interval as usize;
         self.requests(prompts.min(self.decode_rows().min(MEASURED_ROWS) / samples).max(1), samples)
     }
 
@@ -197,14 +177,14 @@ impl Candidate {
         if self.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        gpu_decode_rows(&self.model_config, self.config.max_completion_tokens, self.engine.dtype.size_in_bytes())
+        gpu_decode_rows(&self.setup.start.config, self.setup.config.max_completion_tokens, self.engine.dtype.size_in_bytes())
     }
 
     /// The first prompts of the first epoch's order; each is numbered by its row.
     fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
-        let order = crate::dataset::order::epoch_order(self.prompts.train.len(), 0, self.config.seed);
+        let order = crate::dataset::order::epoch_order(self.setup.prompts.train.len(), 0, self.setup.config.seed);
         let request = |row: usize| Request {
-            prompt: self.prompts.train[row].token_ids.clone(),
+            prompt: self.setup.prompts.train[row].token_ids.clone(),
             prompt_number: row as u32,
             step: SIGNAL_STEP,
             samples,
@@ -221,14 +201,14 @@ impl Candidate {
         };
         let batches: Vec<PackedBatch> = requests.iter().map(batch).collect();
         let forward = || {
-            self.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On))?;
+            self.setup.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On))?;
             self.engine.synchronize()
         };
         forward()?;
         let start = Instant::now();
         forward()?;
         let seconds = start.elapsed().as_secs_f64();
-        let shape = ModelShape::of(&self.model_config);
+        let shape = ModelShape::of(&self.setup.start.config);
         let operations: f64 =
             batches.iter().map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0)).sum();
         Ok(operations / seconds.max(1e-9))
@@ -251,10 +231,10 @@ impl Candidate {
         let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
         let completions = sampled.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: sampled.iter().flatten().map(|c| c.token_ids.len()).sum() };
-        let mut settings = policy_settings(&self.config, self.shape());
+        let mut settings = policy_settings(&self.setup.config, self.shape());
         settings.loss.kl_beta = 0.0;
         let gradient = || {
-            policy_gradient(&self.model, &groups, totals, &settings, &self.threads)?;
+            policy_gradient(&self.model, &groups, totals, &settings, &self.setup.threads)?;
             self.engine.synchronize()
         };
         if !self.engine.device.is_cpu() {
@@ -267,9 +247,9 @@ impl Candidate {
             prompt_groups_per_step: requests.len(),
             completions_per_prompt: requests.first().map_or(1, |request| request.samples),
             kl_beta: 0.0,
-            ..self.config.clone()
+            ..self.setup.config.clone()
         };
         let data = DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
-        Ok(training_operations(&self.model_config, &config, &data, self.shape().recompute) / seconds.max(1e-9))
+        Ok(training_operations(&self.setup.start.config, &config, &data, self.shape().recompute) / seconds.max(1e-9))
     }
 }

@@ -55,10 +55,7 @@ impl Job {
         let shape = setup.shape();
         let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
         let weights = start.weights()?;
-        let trainable = match config.lora_rank {
-            0 => Trainable::Full,
-            rank => Trainable::Lora { rank, alpha: config.lora_alpha },
-        };
+        let trainable = Trainable::of(&config);
         let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device);
         let model = decoder(trainable)?;
         let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };

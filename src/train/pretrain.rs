@@ -9,8 +9,9 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
 use crate::rollout::ThreadPool;
+use crate::score::{thinking_of, turns_of};
 use crate::task::Task;
-use crate::text::{CHAT_TEMPLATE, Message, Thinking, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
+use crate::text::{CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
 
 /// What is pretrained, and for how long.
@@ -78,28 +79,20 @@ pub fn pretrain(
 /// A conversation as the task sends it, and the answer to imitate, ended by the turn's stop token.
 fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u64) -> Result<Example, TrainError> {
     let (messages, completion) = generator.pretrain_example(number)?;
-    let messages = as_sent(task, &messages, tokenizer.has_thinking_switch());
     let mut completion = tokenizer.encode(&completion)?;
     completion.extend(tokenizer.turn_end_id());
-    Ok(Example { prompt: tokenizer.prompt_ids(&messages, thinking(task))?, completion })
+    Ok(Example { prompt: tokenizer.prompt_ids(&turns_of(task, tokenizer, &messages), thinking_of(task))?, completion })
 }
 
 fn tokenizer_files(task: &Task, generator: &Generator, settings: &PretrainSettings) -> Result<TokenizerFiles, TrainError> {
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {
         let (messages, completion) = generator.pretrain_example(number)?;
-        texts.extend(as_sent(task, &messages, true).into_iter().map(|message| message.content));
+        let turns = conversation(task.system.as_deref(), &messages, thinking_of(task), true);
+        texts.extend(turns.into_iter().map(|message| message.content));
         texts.push(completion);
     }
     Ok(train_tokenizer(texts.into_iter(), settings.config.vocab_size, CHAT_TEMPLATE)?)
-}
-
-fn as_sent(task: &Task, messages: &[Message], has_switch: bool) -> Vec<Message> {
-    conversation(task.system.as_deref(), messages, thinking(task), has_switch)
-}
-
-fn thinking(task: &Task) -> Thinking {
-    if task.thinking { Thinking::On } else { Thinking::Off }
 }
 
 fn optimizer_settings(settings: &PretrainSettings) -> OptimizerSettings {

@@ -52,11 +52,19 @@ impl Setup {
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] where the GPU is too small.
     pub(super) fn read(run: &RunDirectory, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
-        let config = run.file().config.clone();
-        let task = Task::load(&run.task_path())?;
+        let file = run.file();
+        let setup = Self::of(Task::load(&run.task_path())?, file.config.clone(), &file.model_digest, places, engine)?;
+        Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
+    }
+
+    /// The same of a run that does not exist yet. `digest`: what the model must have; empty for any.
+    ///
+    /// # Errors
+    /// As [`Setup::read`].
+    pub(super) fn of(task: Task, config: TrainConfig, digest: &str, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let scorer = Scorer::new(&task)?;
         let start = StartModel::find(&config.base_model, places)?;
-        if !run.file().model_digest.is_empty() && start.digest != run.file().model_digest {
+        if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
@@ -66,7 +74,7 @@ impl Setup {
         Ok(Self {
             device: device_name(engine, &threads, gpu.as_ref()),
             total_steps: config.total_steps(prompts.train.len()),
-            resumed_from: list_checkpoints(run.path())?.last().copied(),
+            resumed_from: None,
             task,
             config,
             start,
@@ -107,19 +115,14 @@ impl Setup {
 }
 
 /// The plan of a run on a GPU; None on a CPU.
-pub(super) fn fit_device(
-    model: &ModelConfig,
-    config: &TrainConfig,
-    data: &DataShape,
-    engine: &Engine,
-) -> Result<Option<GpuPlan>, TrainError> {
+fn fit_device(model: &ModelConfig, config: &TrainConfig, data: &DataShape, engine: &Engine) -> Result<Option<GpuPlan>, TrainError> {
     let Some(memory) = engine.memory() else { return Ok(None) };
     let gpu = GpuMemory::when_opened(memory, engine.dtype.size_in_bytes());
     Ok(Some(fit(model, config, data, gpu)?))
 }
 
 /// The device as a record names it: a GPU with its driver, a CPU with its threads.
-pub(super) fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
+fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
     match gpu {
         _ if engine.device.is_cpu() => format!("{}, {} threads", engine.name(), threads.count()),
         Some(gpu) => format!("{}, driver {}", engine.name(), gpu.driver),
@@ -154,7 +157,7 @@ pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(
 }
 
 /// The prompts of a task for a model, at most `max_rows`.
-pub(super) fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
     let lengths = Lengths {
         max_seq_len: Some(config.max_seq_len),
         max_completion_tokens: config.max_completion_tokens,

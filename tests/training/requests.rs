@@ -201,27 +201,27 @@ fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, at: u64, assignment: &'static str, steps: u64| {
         let set = |step: u64| (step == at).then_some(assignment);
-        let whole = create(&folder.path().join(name), &[]);
+        let whole = create(&folder.path().join(name), &["max_steps=4"]);
         assert!(matches!(setting(&whole, set, None), Some(Ended::Finished(ref report)) if report.steps == steps), "{name}");
-        let run = create(&folder.path().join(format!("{name}-killed")), &[]);
+        let run = create(&folder.path().join(format!("{name}-killed")), &["max_steps=4"]);
         assert!(setting(&run, set, Some(at)).is_none());
         assert!(matches!(work(&run, never).unwrap(), Ended::Finished(ref report) if report.steps == steps), "{name}, resumed");
         assert!(fingerprint(&run) == fingerprint(&whole), "{name}");
     };
-    check("nearer", 3, "max_steps=4", 4);
+    check("nearer", 2, "max_steps=3", 3);
     check("now", 3, "max_steps=3", 3);
     // Accepted while the last step was computed.
-    check("later", 6, "max_steps=7", 7);
+    check("later", 4, "max_steps=5", 5);
 }
 
 #[test]
 fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    // Several micro-batches, so that there is something left of an update to be stopped.
-    let set = ["prompt_groups_per_step=6", "completions_per_prompt=8"];
+    // With a KL every group is forwarded, so there is an update to be stopped.
+    let set = ["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01", "max_steps=3", "eval_every=2"];
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
-    for (phase, at) in [("rollout", 4), ("update", 4), ("eval", 0), ("eval", 3)] {
+    for (phase, at) in [("rollout", 2), ("update", 2), ("eval", 0), ("eval", 2)] {
         let run = create(&folder.path().join(format!("{phase}-{at}")), &set);
         let (mut is_asked, mut later) = (false, Vec::new());
         let ended = work_asked(&run, |event, _| {

@@ -116,14 +116,15 @@ fn alerts_go_on_over_a_stop() {
 #[test]
 fn a_killed_run_ends_as_if_nothing_had_happened() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = create(&folder.path().join("whole"), &[]);
+    let set = ["max_steps=4"];
+    let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
-    for kill_at in ["eval on test (base)", "step 3/", "step 3: eval on eval", "step 6: eval on eval"] {
-        let run = create(&folder.path().join(kill_at.replace([' ', '/', ':'], "-")), &[]);
+    for kill_at in ["eval on test (base)", "step 3/", "step 3: eval on eval", "step 4: eval on eval"] {
+        let run = create(&folder.path().join(kill_at.replace([' ', '/', ':'], "-")), &set);
         kill_when(&run, kill_at);
         let before = list_checkpoints(run.path()).unwrap();
-        assert!(before.iter().all(|step| *step <= 6), "{before:?}");
+        assert!(before.iter().all(|step| *step <= 4), "{before:?}");
         assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)), "{kill_at}");
         assert!(fingerprint(&run) == expected, "killed at `{kill_at}`, the resumed run differs");
     }
