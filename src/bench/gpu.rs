@@ -51,8 +51,8 @@ impl Default for GpuBench {
     }
 }
 
-/// Every figure of the shape `config`, each told to `told` as soon as it is known. Steps are planned first: their micro-batches are as small as the memory
-/// asks for. What does not fit is told as missing, with what it would need.
+/// Every figure of the shape `config`, each given to `on_progress` as soon as it is known. Steps are planned first: their micro-batches are as small as the memory
+/// asks for. What does not fit is given as missing, with what it would need.
 ///
 /// # Errors
 /// [`TrainError::DoesNotFit`] where the GPU does not even hold one sequence of the smallest step; a tensor operation that fails.
@@ -60,11 +60,11 @@ pub fn measure_gpu(
     config: &ModelConfig,
     engine: &Engine,
     bench: &GpuBench,
-    mut told: impl FnMut(&Measurement),
+    mut on_progress: impl FnMut(&Measurement),
 ) -> std::result::Result<Vec<Measurement>, TrainError> {
     let mut found = Vec::new();
     let mut note = |measurement: Measurement| {
-        told(&measurement);
+        on_progress(&measurement);
         found.push(measurement);
     };
     let gpu = engine.memory().map(|memory| GpuMemory::when_opened(memory, engine.dtype.size_in_bytes()));

@@ -98,7 +98,7 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String
     lines.push(String::new());
     lines.extend(memory_lines(&plan.memory));
     if shape != StepShape::of(&resolved.config) {
-        lines.push(shape.to_string());
+        lines.push(format!("to fit: {shape}"));
     }
     lines.push(String::new());
     lines.extend(time_lines(&plan.time));
@@ -193,7 +193,7 @@ fn difference_lines(differences: &[Difference]) -> Vec<String> {
 fn memory_lines(memory: &Memory) -> Vec<String> {
     let mut lines = vec!["memory at the longest prompts and completions:".to_owned()];
     lines.extend(memory.parts.iter().map(|part| {
-        let line = format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), part.phase.in_words());
+        let line = format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), part.phase.label());
         line.trim_end().to_owned()
     }));
     let machine = match memory.machine_bytes {
@@ -250,7 +250,7 @@ fn signal_text(report: &SignalReport) -> String {
             percent(report.think_leaks)
         ),
         format!("  failures: {}", if failures.is_empty() { "none".to_owned() } else { failures.join(", ") }),
-        format!("{}: {}", report.advice.verdict.in_words(), report.advice.why),
+        format!("{}: {}", report.advice.verdict.label(), report.advice.why),
     ];
     lines.extend(report.advice.changes.iter().map(|change| format!("  - {change}")));
     lines.join("\n")

@@ -1,4 +1,4 @@
-//! Held-out passes, and completions that a person asks for: prompts prepared once, completions sampled and scored, one record each.
+//! Evals, and completions that a person asks for: prompts prepared once, completions sampled and scored, one record each.
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
@@ -18,7 +18,7 @@ pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
 pub use sample_server::serve;
 
-/// Why a pass ended early.
+/// Why an eval ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     #[error("{0}")]

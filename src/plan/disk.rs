@@ -18,7 +18,7 @@ pub struct Disk {
     pub checkpoints_bytes: u64,
     /// Texts, ids, log-probs and scores of the completions that the keep rules leave, compressed but for the last file, and the events.
     pub rollouts_bytes: u64,
-    /// Completions and scores of every held-out pass.
+    /// Completions and scores of every eval.
     pub evals_bytes: u64,
     pub total_bytes: u64,
     /// Free where the run would be made; None where the system does not say.

@@ -42,7 +42,7 @@ pub struct StepShape {
 impl std::fmt::Display for StepShape {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kept = if self.recompute { "recomputed" } else { "kept" };
-        write!(formatter, "to fit, activations are {kept} and micro-batches have at most {} tokens", self.tokens_per_micro_batch)
+        write!(formatter, "micro-batches of {} tokens with activations {kept}", self.tokens_per_micro_batch)
     }
 }
 
@@ -178,7 +178,7 @@ fn held(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     ]
 }
 
-/// The largest shard of a rollout or of a held-out pass.
+/// The largest shard of a rollout or of an eval.
 fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
     let shape = ModelShape::of(model);
     let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);

@@ -64,7 +64,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The verdict for people.
-    pub fn in_words(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::CanLearn => "it can learn",
             Self::NothingToLearn => "there is nothing to learn",

@@ -28,7 +28,7 @@ pub enum Phase {
 
 impl Phase {
     /// When that is, for people; empty where it is always.
-    pub fn in_words(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Always => "",
             Self::Rollout => "decode",

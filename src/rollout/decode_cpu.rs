@@ -37,7 +37,7 @@ impl KvCache {
     }
 }
 
-/// The completions of each request, in order. `threads` may call the work off between two tokens.
+/// The completions of each request, in order. `threads` may cancel the work between two tokens.
 pub(super) fn decode(
     model: &Decoder,
     adapters: Adapters,

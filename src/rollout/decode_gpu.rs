@@ -20,7 +20,7 @@ pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
     gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.dtype().size_in_bytes())
 }
 
-/// The completions of each request, in order. `threads` may call the work off whenever the host looks.
+/// The completions of each request, in order. `threads` may cancel the work whenever the host looks.
 pub(super) fn decode(
     model: &Decoder,
     adapters: Adapters,

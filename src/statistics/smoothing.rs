@@ -15,7 +15,7 @@ impl Smoothing {
         Self { weight, sum: 0.0, mass: 0.0 }
     }
 
-    /// Take the next value and return the average so far. A value that is not finite is skipped; before the first finite one the answer is NaN.
+    /// Takes the next value and returns the average so far. A value that is not finite is skipped; before the first finite one the answer is NaN.
     pub fn next(&mut self, value: f64) -> f64 {
         if value.is_finite() {
             self.sum = self.weight * self.sum + (1.0 - self.weight) * value;

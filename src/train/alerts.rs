@@ -63,7 +63,7 @@ struct Drift {
 }
 
 impl Level {
-    /// A greedy pass over the same prompts each time: only the later rate is uncertain.
+    /// A greedy eval of the same prompts each time: only the later rate is uncertain.
     fn of_eval(eval: &Eval) -> Option<Self> {
         let (valid, exact) = (eval.summary.valid, eval.summary.exact?);
         let rows = eval.summary.rows_of("exact");

@@ -70,7 +70,7 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     }
 }
 
-/// Takes note of a checkpoint that became durable since, or holds the run where it could not be written; with `wait`, only once it is.
+/// Takes note of a checkpoint that became durable since, or pauses the run where it could not be written; with `wait`, only once it is.
 pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), TrainError> {
     match recorder.saver.completed(wait) {
         Some(completed) => complete(recorder, completed?),
@@ -107,7 +107,7 @@ fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Re
     Ok(())
 }
 
-/// Holds the run while this checkpoint does not fit its disk, or, unless somebody has said to go on regardless, the rest of the run does not.
+/// Pauses the run while this checkpoint does not fit its disk, or, unless somebody has said to go on regardless, the rest of the run does not.
 fn wait_for_space(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, pending: &PendingCheckpoint) -> Result<(), TrainError> {
     if recorder.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
         // To stop now is to try it all the same: the write tells, and a checkpoint that fits saves the step.

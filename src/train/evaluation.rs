@@ -44,7 +44,7 @@ pub struct Report {
 }
 
 /// A greedy eval of a set, recorded, and the alerts that follow from it; None where the task has no such set. What is recorded already is not run again.
-pub(super) fn pass(
+pub(super) fn run_eval(
     run: &RunDirectory,
     job: &mut Job,
     recorder: &mut Recorder<'_>,
@@ -59,13 +59,20 @@ pub(super) fn pass(
     let recorded = recorder.history()?.evals.get(&(step, set.to_owned(), target.to_owned()));
     let eval = match recorded.filter(|eval| run.path().join(&eval.file).is_file()) {
         Some(eval) => eval.clone(),
-        None => read(run, job, recorder, set, target, step)?,
+        None => sample_and_record(run, job, recorder, set, target, step)?,
     };
     job.alerts.observe_eval(&eval, &job.config).into_iter().try_for_each(|alert| recorder.event(alert))?;
     Ok(Some(eval.summary))
 }
 
-fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, target: &str, step: u64) -> Result<Eval, TrainError> {
+fn sample_and_record(
+    run: &RunDirectory,
+    job: &Job,
+    recorder: &mut Recorder<'_>,
+    set: &str,
+    target: &str,
+    step: u64,
+) -> Result<Eval, TrainError> {
     let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
     recorder.phase(step, "eval")?;
     let start = Instant::now();
@@ -73,7 +80,7 @@ fn read(run: &RunDirectory, job: &Job, recorder: &mut Recorder<'_>, set: &str, t
     let context = RolloutContext { adapters, ..job.rollout_context() };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
     let records = evaluate(context, &job.scorer, prompts, &sampling, 1)?;
-    // Such a pass decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
+    // An eval decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
@@ -94,9 +101,9 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
     }
     let set = if job.prompts.test.is_empty() { "eval" } else { "test" };
     let trained = if set == "test" && best_step > 0 {
-        pass(run, job, recorder, "test", "trained", best_step)?
+        run_eval(run, job, recorder, "test", "trained", best_step)?
     } else {
-        // The eval set was read at that step already; at step 0 the trained model is the base.
+        // The eval set was evaluated at that step already; at step 0 the trained model is the base.
         let mut evals = recorder.history()?.evals.values();
         evals.find(|eval| eval.step == best_step && eval.set == set).map(|eval| eval.summary.clone())
     };

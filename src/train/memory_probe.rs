@@ -3,6 +3,7 @@
 use super::TrainError;
 use super::job::Job;
 use super::oom_retry::shrunk;
+use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
@@ -14,14 +15,17 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
     let before = job.shape.get();
     let extent = job.extent();
-    let prompt = job.prompts.train.iter().map(|prompt| &prompt.token_ids).max_by_key(|ids| ids.len()).cloned().unwrap_or_default();
-    let (completion, together) = (job.config.max_completion_tokens, job.config.completions_per_prompt);
+    let prompt = job.prompts.train.iter().map(|prompt| prompt.token_ids.as_slice()).max_by_key(|ids| ids.len()).unwrap_or_default();
+    let tokens = job.config.max_completion_tokens;
+    let token_ids = vec![prompt.first().copied().unwrap_or(0); tokens];
+    let completion = Completion { token_ids, log_probs: vec![-1.0; tokens], stop: StopReason::Length };
     job.retry_smaller(extent, || {
         let mut settings = job.policy_settings();
         settings.loss.kl_beta = 0.0;
-        let groups = full_micro_batch(&prompt, completion, together, settings.tokens_per_micro_batch.min(extent.all));
+        let most_tokens = settings.tokens_per_micro_batch.min(extent.all);
+        let groups = full_micro_batch(prompt, &completion, job.config.completions_per_prompt, most_tokens);
         let sequences = groups.iter().map(|group| group.samples.len()).sum();
-        let totals = StepTotals { sequences, tokens: sequences * completion };
+        let totals = StepTotals { sequences, tokens: sequences * tokens };
         policy_gradient(&job.model, &groups, totals, &settings, &job.threads)?;
         // What was started shows its errors here, and gives its memory back.
         job.engine.synchronize()
@@ -30,22 +34,16 @@ pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
     Ok(shrunk(job.state.step + 1, before, job.shape.get()))
 }
 
-/// As many completions of the prompt, in groups of `together`, as `tokens` allow; at least one.
-fn full_micro_batch(prompt: &[u32], completion_tokens: usize, together: usize, tokens: usize) -> Vec<PolicyGroup<'_>> {
-    let token = prompt.first().copied().unwrap_or(0);
-    let sample = |advantage| PolicySample {
-        token_ids: vec![token; completion_tokens].into(),
-        sampled_log_probs: vec![-1.0; completion_tokens].into(),
-        old_log_probs: None,
-        reference_log_probs: None,
-        advantage,
-    };
+/// The prompt with the same completion as often as `most_tokens` allow, in groups of `together`; at least once.
+fn full_micro_batch<'a>(prompt: &'a [u32], completion: &'a Completion, together: usize, most_tokens: usize) -> Vec<PolicyGroup<'a>> {
+    let sample = |advantage| PolicySample::on_policy(completion, advantage);
     let mut groups = vec![PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }];
+    let completion_tokens = completion.token_ids.len();
     let mut rows = prompt.len() + completion_tokens;
     loop {
         let is_full = groups.last().is_none_or(|group| group.samples.len() >= together);
         rows += completion_tokens + if is_full { prompt.len() } else { 0 };
-        if rows > tokens {
+        if rows > most_tokens {
             return groups;
         }
         match groups.last_mut().filter(|_| !is_full) {
@@ -62,9 +60,10 @@ mod tests {
 
     #[test]
     fn one_micro_batch_as_full_as_it_gets() {
-        let prompt = [5; 10];
+        let (prompt, token_ids) = ([5; 10], vec![5; 20]);
+        let completion = Completion { token_ids, log_probs: vec![-1.0; 20], stop: StopReason::Length };
         let check = |together, tokens, expected: &[usize]| {
-            let groups = full_micro_batch(&prompt, 20, together, tokens);
+            let groups = full_micro_batch(&prompt, &completion, together, tokens);
             let sizes: Vec<usize> = groups.iter().map(|group| group.samples.len()).collect();
             assert_eq!(sizes, expected, "{together} {tokens}");
             let parts =

@@ -47,16 +47,12 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     if before == after {
         return None;
     }
-    let how = |shape: StepShape| {
-        let kept = if shape.recompute { "recomputed" } else { "kept" };
-        format!("micro-batches of {} tokens with activations {kept}", shape.tokens_per_micro_batch)
-    };
     Some(Alert {
         rule: "out_of_memory".to_owned(),
         level: "warning".to_owned(),
         step,
         value: None,
-        sentence: format!("GPU out of memory with {}; the step was recomputed with {}.", how(before), how(after)),
+        sentence: format!("GPU out of memory with {before}; the step was recomputed with {after}."),
         suggestion: format!(
             "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
             if after.recompute { "always" } else { "never" },

@@ -42,7 +42,7 @@ pub struct PretrainProgress {
     pub tokens: u64,
 }
 
-/// Makes a model and writes it to `folder` as Hugging Face files. `told` hears of every update.
+/// Makes a model and writes it to `folder` as Hugging Face files. `on_progress` hears of every update.
 ///
 /// # Errors
 /// [`TrainError`] when the task has no generator, the folder cannot be written, or a gradient is not finite.
@@ -52,7 +52,7 @@ pub fn pretrain(
     folder: &Path,
     engine: &Engine,
     threads: &ThreadPool,
-    mut told: impl FnMut(PretrainProgress),
+    mut on_progress: impl FnMut(PretrainProgress),
 ) -> Result<PathBuf, TrainError> {
     let generator = Generator::load(task)?;
     let files = tokenizer_files(task, &generator, settings)?;
@@ -70,7 +70,7 @@ pub fn pretrain(
         if optimizer.apply(model.parameters(), &gradients)? == Applied::NotFinite {
             return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
         }
-        told(PretrainProgress { update: update + 1, loss, tokens });
+        on_progress(PretrainProgress { update: update + 1, loss, tokens });
     }
     write_model(folder, &config, model.parameters(), &files, tokenizer.stop_ids())?;
     Ok(folder.to_owned())

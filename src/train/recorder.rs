@@ -62,7 +62,7 @@ impl<'a> Recorder<'a> {
         (self.listener)(body);
     }
 
-    /// Do a write of `what`, which needs about so many bytes. Where the disk has no room, the run holds, and the same is done again.
+    /// Writes `what`, which needs about so many bytes. Where the disk is full, the run is paused until there is space, and the same is tried again.
     pub(super) fn write<R, E: Into<TrainError>>(
         &mut self,
         what: &str,
@@ -80,7 +80,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Hold the run until there is room; `retry`: a write has failed.
+    /// Pauses the run until there is space; `retry`: a write has failed.
     pub(super) fn wait_for_space(&mut self, what: &str, needed_bytes: u64, retry: bool) -> WaitOutcome {
         let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
         let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::TrainError;
 use super::checkpointing::{collect, save};
-use super::evaluation::pass;
+use super::evaluation::run_eval;
 use super::job::Job;
 use super::recorder::Recorder;
 use crate::eval::{SampleSource, resolve_task, sample_row};
@@ -65,7 +65,7 @@ fn execute_request(
             save(run, job, recorder, "asked")?;
             Answer::done(format!("checkpoint of step {step} saved"), json!({"step": step}))
         }
-        Verb::Eval => match pass(run, job, recorder, "eval", "trained", step)? {
+        Verb::Eval => match run_eval(run, job, recorder, "eval", "trained", step)? {
             Some(summary) => {
                 let text = format!("step {step}: valid {} of {}", percent(summary.valid), summary.n);
                 Answer::done(text, json!({"step": step, "summary": summary}))

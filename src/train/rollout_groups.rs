@@ -228,11 +228,6 @@ mod tests {
         [Prompt { row, text: String::new(), token_ids: vec![9] }]
     }
 
-    fn batch<'a>(set: &[&str], prompts: &'a [Prompt], rollout: &'a StepRollout) -> (Vec<PolicyGroup<'a>>, StepTotals) {
-        let PolicyBatch { groups, totals } = policy_batch(&config(set), prompts, rollout);
-        (groups, totals)
-    }
-
     proptest::proptest! {
         #[test]
         fn every_counted_completion_is_learnt_from_once_or_belongs_to_a_zero_variance_group(
@@ -245,7 +240,7 @@ mod tests {
                 .collect();
             let set = [format!("overlong_masking={masking}"), format!("kl_beta={}", if kl { 0.1 } else { 0.0 })];
             let (prompts, rollout) = (prompts(), StepRollout { groups, ..StepRollout::default() });
-            let (policy, totals) = batch(&[&set[0], &set[1]], &prompts, &rollout);
+            let PolicyBatch { groups: policy, totals } = policy_batch(&config(&[&set[0], &set[1]]), &prompts, &rollout);
             let counted = |shape: &Vec<(usize, bool, u8)>| shape.iter().filter(|(_, cut, _)| !masking || !cut).map(|(tokens, ..)| *tokens).collect::<Vec<_>>();
             let all: Vec<usize> = shapes.iter().flat_map(counted).collect();
             proptest::prop_assert_eq!(totals, StepTotals { sequences: all.len(), tokens: all.iter().sum() });
@@ -271,7 +266,7 @@ mod tests {
         // (settings, groups) -> (completions of each forwarded group, N, M).
         let check = |set: &[&str], groups: Vec<ScoredGroup>, forwarded: &[usize], sequences, tokens| {
             let (prompts, rollout) = (prompts(), StepRollout { groups, ..StepRollout::default() });
-            let (policy, totals) = batch(set, &prompts, &rollout);
+            let PolicyBatch { groups: policy, totals } = policy_batch(&config(set), &prompts, &rollout);
             let found: Vec<usize> = policy.iter().map(|group| group.samples.len()).collect();
             assert_eq!((found.as_slice(), totals), (forwarded, StepTotals { sequences, tokens }), "{set:?}");
         };

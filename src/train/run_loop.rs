@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::checkpointing::{leave, save};
 use super::early_stop::{is_due, should_stop};
-use super::evaluation::{Report, pass, report};
+use super::evaluation::{Report, report, run_eval};
 use super::grpo::{grpo_interval, sft_step};
 use super::job::Job;
 use super::memory_probe::probe_memory;
@@ -125,8 +125,8 @@ fn run_job(
         probe_memory(&job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
     if job.resumed_from.is_none() {
-        pass(run, &mut job, recorder, "test", "base", 0)?;
-        pass(run, &mut job, recorder, "eval", "base", 0)?;
+        run_eval(run, &mut job, recorder, "test", "base", 0)?;
+        run_eval(run, &mut job, recorder, "eval", "base", 0)?;
         save(run, &mut job, recorder, "start")?;
     }
     let cause = loop {
@@ -154,7 +154,7 @@ fn run_job(
         after_interval(run, &mut job, recorder, steps)?;
     };
     let step = job.state.step;
-    pass(run, &mut job, recorder, "eval", "trained", step)?;
+    run_eval(run, &mut job, recorder, "eval", "trained", step)?;
     save(run, &mut job, recorder, "end")?;
     recorder.finish_rollouts()?;
     let report = report(run, &mut job, recorder, start.elapsed().as_secs_f64())?;
@@ -229,10 +229,10 @@ fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>
         return Ok(());
     }
     let eval_due = is_due(job.config.eval_every, step, steps);
-    let is_read = eval_due && pass(run, job, recorder, "eval", "trained", step)?.is_some();
+    let is_evaluated = eval_due && run_eval(run, job, recorder, "eval", "trained", step)?.is_some();
     // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take the others away again.
     if eval_due || is_due(job.config.checkpoint_every, step, steps) {
-        save(run, job, recorder, if is_read { "eval" } else { "interval" })?;
+        save(run, job, recorder, if is_evaluated { "eval" } else { "interval" })?;
     }
     Ok(())
 }

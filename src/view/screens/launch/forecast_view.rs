@@ -98,7 +98,7 @@ impl Text<'_> {
             Span::styled(verdict, self.shared.theme.style(Role::Bad)),
         ]));
         for part in &memory.parts {
-            let when = part.phase.in_words();
+            let when = part.phase.label();
             let size = format!("{:>9}", bytes(part.bytes));
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
             lines.push(Line::from(vec![
@@ -161,7 +161,7 @@ impl Text<'_> {
             Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
             Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
         };
-        lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.in_words(), signal.advice.why), role, marks));
+        lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.label(), signal.advice.why), role, marks));
         lines.push(Line::from(format!(
             "{} of {} groups mixed ({} to {}), {} all max, {} all min, {} all equal",
             percent_short(signal.informative),
