@@ -19,15 +19,15 @@ pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
 pub mod sampler; // drawing tokens, with their log-probs
 pub mod swiglu; // silu(gate) * up
-pub mod threads;
-pub mod upload; // tensors from mapped files to their device // none of candle's own
+pub mod threads; // none of candle's own
+pub mod upload; // tensors from mapped files to their device
 
-mod cpu_slice;
+mod cpu_slice; // a CPU tensor as numbers
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda_graph; // work recorded once and started often
-mod gemm;
-mod real;
+mod gemm; // products of strided views on the CPU
+mod real; // f32 and f64, and vector registers
 
 pub use real::Real;
