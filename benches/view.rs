@@ -28,7 +28,7 @@ const STARTS: usize = 12;
 const KEYS: usize = 200;
 
 fn main() {
-    // TierFilter `cargo bench` says --bench; `cargo test --all-targets` should not wait for figures.
+    // `cargo bench` passes --bench; `cargo test --all-targets` should not wait for figures.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

@@ -296,7 +296,7 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
         ),
         (Some("models/elsewhere"), "; put the base there, or write its folder or name into adapter_config.json\n"),
         (Some("adapter"), "adapter_config.json: its base `adapter` is an adapter too; merge that one first"),
-        (None, "adapter_config.json: `base_model_name_or_path` is missing; name the base model"),
+        (None, "adapter_config.json: `base_model_name_or_path` is missing; write the base model's name"),
     ] {
         name_base(base);
         for arguments in [

@@ -228,7 +228,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others go on.
+    /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others are still measured.
     fn within<N: FnMut(Measurement)>(
         &self,
         (name, shape, batch): (&str, &str, usize),

@@ -117,7 +117,7 @@ impl Located {
     /// The digest that [`StartModel`](super::StartModel) will have.
     ///
     /// # Errors
-    /// As [`Located::find`], and weights that are missing or cut short.
+    /// As [`Located::find`], and weights that are missing or truncated.
     pub fn digest(&self, places: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),

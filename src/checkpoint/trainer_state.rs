@@ -108,7 +108,7 @@ pub fn save(
     contents.write(folder, &mut StreamedTensor::new(parameters.flat()), &mut StreamedTensor::new(optimizer.moments()))
 }
 
-/// A checkpoint in this machine's memory: it can be written while training goes on.
+/// A checkpoint in this machine's memory: it can be written while training continues.
 #[derive(Debug)]
 pub struct Snapshot {
     contents: Contents,
@@ -305,7 +305,7 @@ mod tests {
         let (parameters, optimizer) = trained();
         let (then, moments) = (parameters.flat().to_vec1::<f32>().unwrap(), optimizer.moments().to_vec1::<f32>().unwrap());
         let snapshot = snapshot(&parameters, &optimizer);
-        // Training goes on before anything is written.
+        // Training continues before anything is written.
         let zeros = Tensor::zeros(parameters.count(), DType::F32, &Device::Cpu).unwrap();
         parameters.restore(&zeros).unwrap();
         let work = tempfile::tempdir().unwrap();

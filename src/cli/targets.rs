@@ -46,7 +46,7 @@ impl Target {
     }
 }
 
-/// The longest completion for all targets alike, so that none is cut where another is not: what the runs among them were trained with, else what the
+/// The longest completion for all targets alike, so that none is truncated where another is not: what the runs among them were trained with, else what the
 /// task asks for.
 pub(super) fn common_limit(targets: &[Target]) -> usize {
     let largest = |of_runs: bool| targets.iter().map(|target| target.limit).filter(|limit| limit.1 == of_runs).map(|limit| limit.0).max();

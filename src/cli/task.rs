@@ -1,4 +1,4 @@
-//! `grpo-tui task`: whether a task is in order, and what lazy answers would earn.
+//! `grpo-tui task`: whether a task is in order, and what degenerate answers would earn.
 
 use std::process::ExitCode;
 

@@ -180,7 +180,7 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     Err(Failure::usage(format!("{goal} needs an eval set, and {label} has none: add `eval = \"FILE.jsonl\"` under [prompts]")))
 }
 
-/// Says what makes the training teach or prove less than it seems, before anything is spent on it.
+/// Says what makes the training less informative than it seems, before it starts.
 fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     for problem in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
         let message = &problem.message;

@@ -81,7 +81,7 @@ fn is_finished(history: &RunState) -> bool {
     history.end.as_ref().is_some_and(|end| end.status == Status::Finished.name())
 }
 
-/// Wait for a device, do the work on it, and see to it that a last word is said, whatever happens.
+/// Waits for a device, does the work on it, and records its end, whatever happens.
 fn compute(run: &RunDirectory, worker: Worker, devices: &[Device], work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended) -> Outcome {
     let Some(slot) = worker.wait_for(devices, say)? else { return Ok(ExitCode::from(130)) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))

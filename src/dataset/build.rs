@@ -11,7 +11,7 @@ use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 #[derive(Debug)]
 pub struct Builder {
     generator: Generator,
-    /// The sets that the task names, in the order train, eval, proof.
+    /// The sets that the task names, in the order train, eval, test.
     pub sets: Vec<BuiltSet>,
 }
 

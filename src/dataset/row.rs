@@ -74,7 +74,7 @@ pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), D
     Ok((file.to_owned(), reader))
 }
 
-/// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading goes on after a bad line. Blank lines are skipped.
+/// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading continues after a bad line. Blank lines are skipped.
 pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
     let stem = Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
     let label = label.to_owned();
@@ -116,7 +116,7 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
     if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
         line.drain(..3);
         if line.is_empty() {
-            // A mark and nothing else is an empty file, not the end of one that goes on.
+            // A mark and nothing else is an empty file, not the end of one that continues.
             line.push(b'\n');
         }
     }

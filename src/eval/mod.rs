@@ -1,4 +1,4 @@
-//! Evals, and completions that a person asks for: prompts prepared once, completions sampled and scored, one record each.
+//! Evals, and completions on request: prompts prepared once, completions sampled and scored, one record each.
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation

@@ -144,7 +144,7 @@ impl ModelConfig {
     }
 }
 
-/// The largest counts that are believed, several times those of any published decoder: memory is reserved by them before a weight is read.
+/// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them before a weight is read.
 const MOST: [(&str, usize); 8] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
@@ -454,7 +454,7 @@ mod tests {
         check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
         check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
         check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
-        check(r#"{"rope_scaling":{"type":"linear","factor":2.0}}"#, "only the kinds `default` and `llama3`");
+        check(r#"{"rope_scaling":{"type":"linear","factor":2.0}}"#, "only `default` and `llama3`");
         check(r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#, "`rope_scaling.low_freq_factor` is missing");
         let turned = r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64}}"#;
         check(turned, "`high_freq_factor` above `low_freq_factor`");

@@ -41,7 +41,7 @@ pub enum HubError {
     /// A model that is well described but cannot be computed here.
     #[error("{path}: {feature} is not supported; {remedy}")]
     Unsupported { path: String, feature: String, remedy: String },
-    /// A weight file that is cut short, foreign or inconsistent.
+    /// A weight file that is truncated, foreign or inconsistent.
     #[error("{path}: {problem}")]
     Weights { path: String, problem: String },
 }

@@ -1,6 +1,6 @@
 //! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it stopped and checked by its hash.
 //!
-//! A small client of our own: hf-hub 1.0 begins a broken file anew, has no limit for a server that stalls, compares no checksum, also takes a token from a
+//! A small client of our own: hf-hub 1.0 restarts a broken download, has no limit for a server that stalls, compares no checksum, also takes a token from a
 //! file, and would bring 270 crates with it.
 
 mod blob;
@@ -17,7 +17,7 @@ use self::listing::{Listed, Listing};
 use super::{ModelConfig, cache};
 use crate::files::{self, Access};
 
-/// Why a model could not be fetched. What has arrived stays, and the next attempt goes on from there.
+/// Why a model could not be fetched. What has arrived stays, and the next attempt continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// Not `name` or `organisation/name`, or a revision that can be no branch, tag or commit.

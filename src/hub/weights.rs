@@ -49,7 +49,7 @@ impl ModelSource {
     /// `model.safetensors.index.json` lists.
     ///
     /// # Errors
-    /// Missing, pickled, cut short or foreign weights.
+    /// Missing, pickled, truncated or foreign weights.
     pub fn weight_files(&self) -> Result<Vec<String>, HubError> {
         let files = file_names(self)?;
         for file in &files {
@@ -259,6 +259,6 @@ mod tests {
         check(&[], Err("model.safetensors: no such file"));
         check(&[(index, "{")], Err("not valid JSON"));
         check(&[(index, r#"{"weight_map":{}}"#)], Err("`weight_map` is missing or empty"));
-        check(&[(index, r#"{"weight_map":{"x":"../../etc/passwd"}}"#)], Err("not the name of a file beside it"));
+        check(&[(index, r#"{"weight_map":{"x":"../../etc/passwd"}}"#)], Err("not a file name in the same folder"));
     }
 }

@@ -1,4 +1,4 @@
-//! Adding a gradient to its place in a flat buffer.
+//! Adds a gradient to its range of a flat buffer.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bail};
 

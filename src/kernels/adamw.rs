@@ -26,7 +26,7 @@ pub struct AdamWStep {
 }
 
 /// Moves the numbers of `range`. `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments, then the second: [2 * n]. `working` is
-/// what the layers read where that is not `parameters` itself: `[n]`, rounded anew from every update.
+/// what the layers read where that is not `parameters` itself: `[n]`, rounded after every update.
 pub fn adamw(
     parameters: &Tensor,
     moments: &Tensor,

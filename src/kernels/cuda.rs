@@ -170,7 +170,7 @@ pub(super) fn launch(
 
 type Key = (usize, &'static str, &'static str, Option<DType>);
 
-/// Functions looked up so far: asking the driver anew would cost more than many a kernel runs.
+/// Functions looked up so far: asking the driver again would cost more than many a kernel runs.
 static FUNCTIONS: LazyLock<Mutex<HashMap<Key, CudaFunction>>> = LazyLock::new(Mutex::default);
 
 fn function(

@@ -12,7 +12,7 @@ use super::cuda_libraries::CudaLibraries;
 pub struct Engine {
     /// Where the tensors are.
     pub device: Device,
-    /// Dtype of weights and activations: f32 on the CPU, bf16 on a GPU. What is trained is kept in f32 beside it.
+    /// Dtype of weights and activations: f32 on the CPU, bf16 on a GPU. What is trained is f32 beside it.
     pub dtype: DType,
 }
 

@@ -238,7 +238,7 @@ mod gpu {
 
     const WARPS: usize = 8;
 
-    /// What every kernel here is told of the context: positions, cosines, sines, query heads, key heads, dimension.
+    /// Arguments common to every kernel here: positions, cosines, sines, query heads, key heads, dimension.
     fn shared_arguments(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 6]> {
         let (rows, width) = packed.dims2()?;
         let Heads { query, key_value, dimension } = context.heads;

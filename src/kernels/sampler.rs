@@ -1,4 +1,4 @@
-//! Drawing tokens from logits, with the log-probability under the very distribution that was drawn from.
+//! Samples tokens from logits, with their log-probability under the distribution that was sampled from.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -7,7 +7,7 @@ use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
-/// A drawn token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at temperature 1.
+/// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampledToken {
     pub token_id: u32,
@@ -54,21 +54,21 @@ pub mod done {
 #[derive(Clone, Debug)]
 pub struct SampleState {
     /// [rows, 4]: slot, prefix start, prefix length, length; the table of `DecodeRows::Table`. `length` counts the row's own tokens, the one that
-    /// is about to be fed included: 0 before the first draw.
+    /// is about to be fed included: 0 before the first token.
     pub rows: Tensor,
-    /// [rows, 3]: optimizer step, prompt, sample: with the count of tokens drawn so far, the place of a random number.
+    /// [rows, 3]: optimizer step, prompt, sample: with the count of tokens sampled so far, the counter of a random number.
     pub places: Tensor,
     /// `[rows]`: the token to feed next.
     pub newest: Tensor,
     /// `[rows]`: its position.
     pub positions: Tensor,
-    /// `[rows]`: 0, or one of [`done`]. Rows that are not to draw at all start with another number than 0, and with a length of at least 1.
+    /// `[rows]`: 0, or one of [`done`]. Rows that are not to sample at all start with another number than 0, and with a length of at least 1.
     pub done: Tensor,
-    /// [slots, max_completion_tokens]: what was drawn; `u32::MAX` where the logits were not finite.
+    /// [slots, max_completion_tokens]: the sampled tokens; `u32::MAX` where the logits were not finite.
     pub token_ids: Tensor,
     /// [slots, max_completion_tokens], f32, nats: NaN where the logits were not finite.
     pub log_probs: Tensor,
-    /// `[slots]`: how many were drawn.
+    /// `[slots]`: how many were sampled.
     pub lengths: Tensor,
 }
 
@@ -78,7 +78,7 @@ pub struct SampleState {
 /// The first call reads the prefill's logits, with `length` 0 and `lengths` 0. After each call a row that drew has `length = lengths[slot]`, the token
 /// in `newest` and `positions = prefix length + length - 1`: 1 and the prefix length after the first, so that the decode step that follows puts the
 /// token's keys and values at index 0. The token that ends a row moves it on as well. What the row then feeds changes nothing, and its `length` is
-/// between 1 and `max_completion_tokens` from the first draw on: every index stays inside the cache. Rows that are done stand still, and feed the
+/// between 1 and `max_completion_tokens` from the first token on: every index stays inside the cache. Rows that are done stand still, and feed the
 /// same token to the same place again. A row whose logits are not finite keeps its older `newest`, which the caller sets to any token at the start.
 ///
 /// # Errors
@@ -92,7 +92,7 @@ pub fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleSta
     bail!("a decode step on the device needs a GPU: logits {:?}, rows {:?}, stop ids {stop_ids:?}", logits.device(), state.rows)
 }
 
-/// Probabilities are summed in blocks of this many, so that finding the drawn token reads few of them.
+/// Probabilities are summed in blocks of this many, so that finding the sampled token reads few of them.
 const BLOCK: usize = 64;
 
 fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {

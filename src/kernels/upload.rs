@@ -14,7 +14,7 @@ impl Uploader {
     /// The tensor whose numbers are `bytes` (little-endian, row-major), on `device`; its bytes are there when this returns.
     ///
     /// # Errors
-    /// When the device has no room, or the copy fails.
+    /// When the device has no free memory, or the copy fails.
     pub fn tensor(&self, bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device

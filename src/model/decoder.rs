@@ -99,7 +99,7 @@ impl Decoder {
         &self.table
     }
 
-    /// What weights and activations are numbers of; what is trained is kept in f32 beside bf16.
+    /// What weights and activations are numbers of; what is trained is f32 beside bf16.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
     }

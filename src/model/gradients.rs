@@ -21,12 +21,12 @@ impl Gradients {
         Ok(Self { flat: parameters.flat().zeros_like()? })
     }
 
-    /// Adds a tensor's gradient at its place.
+    /// Adds a tensor's gradient to its range.
     pub fn add(&mut self, range: &Range<usize>, gradient: &Tensor) -> Result<()> {
         accumulate(&self.flat.narrow(0, range.start, range.len())?, &gradient.contiguous()?.flatten_all()?)
     }
 
-    /// Adds `scale * left x right`, which has the tensor's shape, at its place: a weight's gradient without a tensor of its own.
+    /// Adds `scale * left x right`, which has the tensor's shape, to its range: a weight's gradient without a tensor of its own.
     pub(super) fn matmul_add(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
         let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
         matmul_add(&target, left, right, scale)

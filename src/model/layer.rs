@@ -12,7 +12,7 @@ use crate::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_b
 use crate::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
 use crate::kernels::swiglu::{swiglu, swiglu_backward};
 
-/// A norm's weight, and the place of its gradient when it is trained.
+/// A norm's weight, and the range of its gradient when it is trained.
 #[derive(Clone, Debug)]
 pub(super) struct NormWeight {
     /// [width].

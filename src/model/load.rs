@@ -117,7 +117,7 @@ impl ModelLoader<'_> {
         Ok(NormWeight { weight, trained })
     }
 
-    /// Tensors packed one below the other, and the place of their gradient when they are trained.
+    /// Tensors packed one below the other, and the range of their gradient when they are trained.
     pub(super) fn tensor(
         &self,
         names: &[String],

@@ -37,7 +37,7 @@ pub(super) fn exact_type(dtype: DType) -> DType {
     if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
 
-/// One trained tensor's place in the flat buffer.
+/// One trained tensor's range in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSlot {
     /// Its name in a checkpoint: Hugging Face's for full training, PEFT's for adapters.

@@ -38,7 +38,7 @@ impl Weights {
     /// The model's weight files, mapped into memory: a tensor's bytes are read when it is asked for. Nobody may shorten the files meanwhile.
     ///
     /// # Errors
-    /// [`ModelError::Hub`] for a file that is missing, cut short or no safetensors, with its size and what to do.
+    /// [`ModelError::Hub`] for a file that is missing, truncated or no safetensors, with its size and what to do.
     pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
         Ok(Self { origin: Origin::Files(Arc::new(Files::open(source)?)), source: source.name.clone() })
     }
@@ -202,7 +202,7 @@ mod tests {
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         };
         refused("absent", &[1], "two: no tensor `absent`; the checkpoint is incomplete");
-        refused("x", &[3, 2], "`x` has shape [2, 3], config.json asks for [3, 2]");
+        refused("x", &[3, 2], "`x` has shape [2, 3], config.json requires [3, 2]");
         refused("z", &[2], "`z` is stored as U32; take the checkpoint in BF16, F16 or F32");
 
         let check = |expected: &str| {

@@ -49,7 +49,7 @@ pub struct Retention {
     pub rollout_steps_at_end: u64,
     /// Steps whose rollouts are plain at the most.
     pub plain_rollout_steps: u64,
-    /// Passes over the eval set, the first and the last included.
+    /// Evals on the eval set, the first and the last included.
     pub eval_passes: u64,
 }
 

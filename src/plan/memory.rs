@@ -115,7 +115,7 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
         ("KV cache, prompts", Phase::Rollout, prompts * data.longest_prompt_tokens * shape.packed_per_token * NUMBER_BYTES),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
-        // One buffer that sums, and one for each micro-batch under way.
+        // One buffer that sums, and one for each micro-batch in progress.
         ("gradients", Phase::Training, (1 + in_flight) * 4 * trainable),
         ("activations", Phase::Training, in_flight * tokens * layers_kept * NUMBER_BYTES),
         ("activations, one layer", Phase::Training, in_flight * tokens * LAYER_WORK * shape.layer_activations_per_token * NUMBER_BYTES),

@@ -1,4 +1,4 @@
-//! Two or three passes on the same prompts: joined by prompt and sample, with what the differences between each two of them are worth.
+//! Two or three evals on the same prompts: joined by prompt and sample, with what the differences between each two of them are worth.
 
 use std::collections::BTreeMap;
 
@@ -16,36 +16,36 @@ use crate::task::Task;
 /// Tiers in their order.
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 
-/// Passes side by side.
+/// Evals side by side.
 #[derive(Debug, Clone)]
 pub struct Versus {
     /// Two or three; the first is what the others are held against.
     pub passes: Vec<Pass>,
     /// Each two of them: (0, 1), then (0, 2) and (1, 2).
     pub pairs: Vec<PairedComparison>,
-    /// Prompts that all passes have, in the order of the first.
+    /// Prompts that all evals have, in the order of the first.
     pub prompts: Vec<Asked>,
     /// What a reader should know, in sentences.
     pub warnings: Vec<String>,
 }
 
-/// One prompt, or one sample of it, with each pass's answer.
+/// One prompt, or one sample of it, with each eval's answer.
 #[derive(Debug, Clone)]
 pub struct Asked {
     /// The prompt row's id.
     pub prompt_id: String,
     /// Which sample, from 0.
     pub sample: usize,
-    /// Its record's place in each pass.
+    /// The index of its record in each eval.
     pub records: Vec<usize>,
 }
 
-/// What the difference between two passes is worth.
+/// What the difference between two evals is worth.
 #[derive(Debug, Clone)]
 pub struct PairedComparison {
-    /// The place of the pass before.
+    /// Index of the eval before.
     pub first: usize,
-    /// The place of the pass after.
+    /// Index of the eval after.
     pub second: usize,
     /// Whether answers are valid.
     pub valid: MetricComparison,
@@ -93,7 +93,7 @@ impl Outcome {
 }
 
 impl Versus {
-    /// Read and compare passes.
+    /// Reads and compares evals.
     ///
     /// # Errors
     /// [`ReportError::Unlike`] with what differs where they did not answer the same prompts of the same task, and what cannot be read.
@@ -108,10 +108,10 @@ impl Versus {
         Self { prompts: joined(&passes), pairs: Vec::new(), warnings: Vec::new(), passes }
     }
 
-    /// Read passes, score each of their completions again by one schema, and compare. What the runs recorded stays as it is.
+    /// Reads evals, re-scores their completions with one schema, and compares. What the runs recorded stays as it is.
     ///
     /// # Errors
-    /// As [`Self::read`]; [`ReportError::Unlike`] also where the passes are of another task than the scorer.
+    /// As [`Self::read`]; [`ReportError::Unlike`] also where the evals are of another task than the scorer.
     pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         let read = |id: &EvalId| Pass::read(id.clone(), several)?.rescored(task, scorer);
@@ -121,7 +121,7 @@ impl Versus {
         Ok(versus)
     }
 
-    /// Compare passes.
+    /// Compares evals.
     ///
     /// # Errors
     /// [`ReportError::Unlike`] with what differs, [`ReportError::OtherSchemas`] where scoring again would help.
@@ -152,12 +152,12 @@ impl Versus {
         Ok(Self { passes, pairs, prompts, warnings })
     }
 
-    /// The answer of a pass to a prompt of the list.
+    /// The answer of an eval to a prompt of the list.
     pub fn record(&self, asked: &Asked, pass: usize) -> Option<&EvalRecord> {
         self.passes.get(pass)?.records.get(*asked.records.get(pass)?)
     }
 
-    /// What became of a prompt between two passes.
+    /// The outcome of a prompt in two evals.
     pub fn outcome(&self, asked: &Asked, pair: &PairedComparison) -> Option<Outcome> {
         Some(Outcome::of(self.record(asked, pair.first)?, self.record(asked, pair.second)?))
     }
@@ -208,7 +208,7 @@ impl Versus {
 }
 
 impl PairedComparison {
-    /// Compare the passes at two places, prompt by prompt.
+    /// Compares two evals by index, prompt by prompt.
     pub fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord])) -> Self {
         let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
         let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
@@ -254,7 +254,7 @@ fn key(record: &EvalRecord) -> (&str, usize) {
     (record.prompt_id.as_str(), record.sample)
 }
 
-/// What should be known where two passes can be compared all the same.
+/// Warnings about two evals that can still be compared.
 fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
     let unlike = |what: String| Err(ReportError::Unlike(format!("{} and {} cannot be compared: {what}", first.name, other.name)));

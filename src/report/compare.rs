@@ -12,7 +12,7 @@ use crate::run::events::Eval;
 use crate::run::{Comparison, eval_path, read_evals};
 use crate::secrets::visible;
 
-/// Step, set and target of a held-out pass.
+/// Step, set and target of a held-out eval.
 type PassKey = (u64, String, String);
 
 /// What two or more runs have in common, and what not.

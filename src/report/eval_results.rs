@@ -1,4 +1,4 @@
-//! Held-out passes that can be compared: of a run, or of an eval that was started on its own; both lie in `evals/` beside a frozen task.
+//! Held-out evals that can be compared: of a run, or standalone; both are in `evals/` beside a frozen task.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -11,7 +11,7 @@ use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task, current_set_name};
 
-/// The prompts of an eval of its own, beside its passes: they may come from a file that is no set of the task.
+/// The prompts of an eval of its own, beside its evals: they may come from a file that is no set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
 /// Which pass.
@@ -27,7 +27,7 @@ pub struct EvalId {
     pub target: String,
 }
 
-/// A pass, read.
+/// An eval, read.
 #[derive(Debug, Clone)]
 pub struct Pass {
     pub id: EvalId,
@@ -76,7 +76,7 @@ impl EvalId {
     }
 }
 
-/// The passes there are in a folder, by set, then step.
+/// The evals there are in a folder, by set, then step.
 ///
 /// # Errors
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
@@ -90,7 +90,7 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
     let mut found: Vec<EvalId> =
         entries.flatten().filter_map(|entry| EvalId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
     if folder.join("run.toml").exists() {
-        // In a run the trained model at step 0 is the base, which has a pass of its own.
+        // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|pass| pass.step > 0 || pass.target != "trained");
     }
     found.sort_by(|a, b| (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target)));
@@ -134,7 +134,7 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, Rep
 }
 
 impl Pass {
-    /// Read a pass with its prompts.
+    /// Reads an eval with its prompts.
     ///
     /// # Errors
     /// [`ReportError`] naming the file.

@@ -247,7 +247,7 @@ fn charts(report: &Report) -> Vec<Value> {
             if metrics.len() == 1 {
                 lines.push(Line { color, faint: true, points: series.points().collect(), ..Line::default() });
             }
-            // Where a value is not finite the raw line shows it; the average goes on.
+            // Where a value is not finite the raw line shows it; the average continues.
             let points = series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
             lines.push(Line { label, color, points, ..Line::default() });
         }

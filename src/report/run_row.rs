@@ -78,7 +78,7 @@ pub struct EvalSeries {
     pub set: &'static str,
     /// The model that the run started from. Without tags.
     pub base: Option<EvalSummary>,
-    /// The pass that stands for the trained model, with its step; 0 where that is the base. Without tags.
+    /// The eval that stands for the trained model, with its step; 0 where that is the base. Without tags.
     pub trained: Option<(u64, EvalSummary)>,
 }
 

@@ -1,4 +1,4 @@
-//! One metric of two passes on the same prompts: the difference, the one test that decides about it, and what they are worth in words.
+//! One metric of two evals on the same prompts: the difference, the one test that decides about it, and what they are worth in words.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +23,13 @@ pub enum Verdict {
     NoDifference,
 }
 
-/// A metric of two passes, judged. Its JSON has the counts of `comparison` on its own level.
+/// A metric of two evals, judged. Its JSON has the counts of `comparison` on its own level.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetricComparison {
     /// `valid` or `exact`.
     #[serde(skip)]
     pub metric: &'static str,
-    /// Prompts that both passes have.
+    /// Prompts that both evals have.
     pub n: usize,
     /// Prompt by prompt, of the first completion of each.
     #[serde(flatten)]
@@ -48,7 +48,7 @@ pub struct MetricComparison {
 }
 
 impl MetricComparison {
-    /// Both metrics of two passes; the second is `None` where no prompt of both has an expected answer.
+    /// Both metrics of two evals; the second is `None` where no prompt of both has an expected answer.
     pub fn both(before: &[EvalRecord], after: &[EvalRecord]) -> (Self, Option<Self>) {
         // A prompt's completions are not independent of each other, so prompts are counted, each by its first.
         let firsts = |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
@@ -66,7 +66,7 @@ impl MetricComparison {
         (judged("valid", Comparison::of(&first, &second), |record| Some(record.is_valid())), exact)
     }
 
-    /// A metric of passes with one completion a prompt.
+    /// A metric of evals with one completion a prompt.
     pub fn of(metric: &'static str, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
@@ -164,7 +164,7 @@ mod tests {
         check((2, 12, 50), Verdict::Worse, worse);
     }
 
-    /// A pass that gains in form and loses in content is not "better": each metric has its own test.
+    /// An eval that gains in form and loses in content is not "better": each metric has its own test.
     #[test]
     fn both_metrics_are_judged() {
         let record = |index: usize, sample: usize, is_valid: bool, exact: bool| EvalRecord {

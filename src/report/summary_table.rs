@@ -1,4 +1,4 @@
-//! Held-out passes as a table: rates with intervals, the paired tests, compounding, tags.
+//! Held-out evals as a table: rates with intervals, the paired tests, compounding, tags.
 
 use super::significance::MetricComparison;
 use super::tables::text_table;
@@ -13,7 +13,7 @@ pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[Me
     columns(set, &[first, second]) + &lines + &value_drift(second.1)
 }
 
-/// Passes on one set side by side, each under its name.
+/// Evals on one set side by side, each under its name.
 pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = passes.first() else { return String::new() };
     let summaries: Vec<&EvalSummary> = passes.iter().map(|(_, summary)| *summary).collect();
@@ -24,7 +24,7 @@ pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
     text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
 }
 
-/// What is told of each pass, a row a measure.
+/// The rows of each eval, one per measure.
 pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
@@ -77,7 +77,7 @@ fn shortened(name: &str) -> String {
     if letters <= 22 { name } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
 }
 
-/// The rates of a pass in one line.
+/// The rates of an eval in one line.
 pub fn rates(summary: &EvalSummary) -> String {
     let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:>6}", percent(exact)));
     let [low, high] = summary.valid_interval.map(|rate| 100.0 * rate);

@@ -22,7 +22,7 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// Names the prompt in the random numbers; two prompts of a step need two numbers.
     pub prompt_number: u32,
-    /// The optimizer step (or another count) that the completions belong to; also a part of the random numbers' place.
+    /// The optimizer step (or another count) that the completions belong to; also part of the random numbers' counter.
     pub step: u32,
     pub samples: usize,
 }

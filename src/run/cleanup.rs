@@ -8,7 +8,7 @@ use super::error::RunError;
 use super::folder::user_id;
 use super::lock::RunLock;
 
-/// The file that takes the room which a run sets aside for its last word.
+/// The file that holds the disk space that a run reserves for its end event.
 pub(super) const RESERVE: &str = "reserve";
 
 /// Removes what never got its final name, and checkpoints whose removal had begun. What has its name is whole and stays.
@@ -40,7 +40,7 @@ fn remove_socket(run: &Path) {
     }
 }
 
-/// `state.json.4121.tmp`, the room that a run sets aside, `.step-000004.partial`, and `step-000002` without its mark, which is the last to come and the
+/// `state.json.4121.tmp`, the space that a run reserves, `.step-000004.partial`, and `step-000002` without its mark, which is the last to come and the
 /// first to go. An index that a viewer is writing may be among them; it is only made again.
 fn is_left_over(path: &Path, name: &str) -> bool {
     let unfinished_file = (name.ends_with(".tmp") || name == RESERVE) && !path.is_dir();

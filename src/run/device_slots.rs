@@ -21,7 +21,7 @@ pub const SLOTS: &str = "GRPO_TUI_SLOTS";
 const ROUND: Duration = Duration::from_millis(250);
 /// How long the queue's own lock, held for an instant by each newcomer, may be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest description of a holder that is believed.
+/// The longest description of a holder that is shown.
 const LONGEST_HOLDER: u64 = 200;
 
 /// What a run computes on, one run at a time.
@@ -84,7 +84,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Wait for the first of `devices` to be free and one's turn. `on_wait` is told the place at every look, and may give up; then there is no slot.
+    /// Waits for the first of `devices` to be free and one's turn. `on_wait` is told the place at every look, and may give up; then there is no slot.
     ///
     /// # Errors
     /// [`RunError`] naming what is wrong with the folder of locks.
@@ -247,7 +247,7 @@ fn tickets(folder: &Path, device: &Device) -> Vec<(u64, PathBuf)> {
     entries.flatten().filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect()
 }
 
-/// Whether somebody waits with that ticket. A dead one is removed, where this user may.
+/// Whether somebody waits with that ticket. A stale one is removed, where this user may.
 fn lives(path: &Path) -> bool {
     let Ok(file) = open_shared(path) else { return false };
     let lives = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After so long it tries again whatever the system says: a quota is not seen in a disk's free bytes.
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
 
-/// The room of a run on its disk.
+/// Watches the disk of a run.
 #[derive(Debug)]
 pub struct DiskGuard {
     run: PathBuf,
@@ -31,7 +31,7 @@ pub struct DiskGuard {
 /// How a wait for space ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitOutcome {
-    /// There is room now, or it is worth another try.
+    /// There is space now, or a retry is worth it.
     Freed,
     /// Somebody asked to resume regardless.
     Resumed,
@@ -40,7 +40,7 @@ pub enum WaitOutcome {
 }
 
 impl DiskGuard {
-    /// The room of a worker's run. Sets a little of it aside.
+    /// For a worker's run. Reserves some space.
     pub fn new(worker: &Worker) -> Self {
         let room = Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
         room.reserve_space();
@@ -53,8 +53,8 @@ impl DiskGuard {
     }
 
     /// Pauses the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
-    /// what is wanted and what there is. `what` wants the room, as in "the checkpoint of step 4". `retry`: a write has failed already, so free bytes
-    /// alone prove nothing. `told` is called once the run can say something on its disk again.
+    /// what is wanted and what there is. `what` needs the space, as in "the checkpoint of step 4". `retry`: a write has failed already, so free bytes
+    /// alone prove nothing. `told` is called once the run can write to its disk again.
     pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> WaitOutcome {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
@@ -80,7 +80,7 @@ impl DiskGuard {
             }
         };
         if outcome == WaitOutcome::Stop {
-            // The reserve stays free for the last word.
+            // The reserve stays free for the end event.
             return outcome;
         }
         self.controls.unblock();
@@ -94,7 +94,7 @@ impl DiskGuard {
         let _ = std::fs::remove_file(reserve(&self.run));
     }
 
-    /// Where there is no room for it, there is none.
+    /// Without space for it, there is no reserve.
     fn reserve_space(&self) {
         let path = reserve(&self.run);
         if std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES as u64) {

@@ -69,7 +69,7 @@ pub(super) fn open_append(path: &Path) -> Result<File, RunError> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(RunError::io("open", path))
 }
 
-/// Append one line with a single `write`. When the disk takes only a part of it, that part is cut off again, so that the file still ends in whole lines.
+/// Append one line with a single `write`. When the disk takes only a part of it, that part is truncated, so that the file still ends in whole lines.
 /// `kind` names the line for tests.
 pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
     failpoint("line.before", kind);
@@ -93,7 +93,7 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> 
     Err(RunError::io("write", path)(failure))
 }
 
-/// Cut a torn last line off a file of lines. Returns the bytes dropped and the length that is left.
+/// Truncates a torn last line of a file of lines. Returns the bytes dropped and the length that is left.
 pub(super) fn seal(file: &File, path: &Path) -> Result<(u64, u64), RunError> {
     use std::os::unix::fs::FileExt;
     let length = file.metadata().map_err(RunError::io("read", path))?.len();

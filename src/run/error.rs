@@ -146,7 +146,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether a write found no room on its disk, and can be tried again when there is some. What failed while it was forced to the disk cannot: nobody
+    /// Whether a write found its disk full, and can be tried again when there is space. What failed while it was forced to the disk cannot: nobody
     /// knows what of it arrived.
     pub fn is_full_disk(&self) -> bool {
         matches!(self, Self::Io { action, source, .. } if *action != "sync" && is_full_disk(source))
@@ -159,7 +159,7 @@ impl RunError {
     }
 }
 
-/// Whether the system said that a disk has no room, for this user at least.
+/// Whether the system said that a disk is full, for this user at least.
 pub fn is_full_disk(source: &std::io::Error) -> bool {
     matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }

@@ -1,4 +1,4 @@
-//! The folder of an eval that was started on its own: the answers of each target, the task as it was, prompts that are no set of the task, and the result.
+//! The folder of a standalone eval: the answers of each target, the task as it was, prompts that are no set of the task, and the result.
 
 use std::path::{Path, PathBuf};
 
@@ -48,7 +48,7 @@ impl EvalFolder {
         Ok(sha256(lines))
     }
 
-    /// Write the pass of a model.
+    /// Writes the eval of a model.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.

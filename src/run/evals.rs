@@ -31,7 +31,7 @@ pub struct EvalRecord {
     pub score: serde_json::Value,
     /// Tokens generated, the stop token included.
     pub tokens: usize,
-    /// Whether it was cut at the token limit.
+    /// Whether it was truncated at the token limit.
     pub truncated: bool,
     /// Time it took, as its share of the batch.
     pub seconds: f64,
@@ -49,7 +49,7 @@ impl EvalRecord {
     }
 }
 
-/// The result of a pass: `E` of the command line. Rates are in [0, 1]; with `n` = 0 all are 0.
+/// The result of an eval: `E` of the command line. Rates are in [0, 1]; with `n` = 0 all are 0.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalSummary {
@@ -67,7 +67,7 @@ pub struct EvalSummary {
     pub valid_interval: [f64; 2],
     /// Mean tokens of a completion.
     pub mean_tokens: f64,
-    /// Share cut at the token limit.
+    /// Share truncated at the token limit.
     pub truncated: f64,
     /// The same for each tag, by name.
     pub by_tag: BTreeMap<String, TagSummary>,
@@ -93,7 +93,7 @@ pub struct TagSummary {
 }
 
 impl EvalSummary {
-    /// Summarise a pass.
+    /// Summarizes an eval.
     pub fn from_records(records: &[EvalRecord]) -> Self {
         let all: Vec<&EvalRecord> = records.iter().collect();
         let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
@@ -194,7 +194,7 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
     (!known.is_empty()).then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
 }
 
-/// A yes or no of two passes on the same prompts, valid or exact, matched by prompt id and sample.
+/// A yes or no of two evals on the same prompts, valid or exact, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
     /// Only in the second pass.
@@ -210,7 +210,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Which prompts are valid in `before` and `after`. Where an id occurs more than once in a pass, its last record counts.
+    /// Which prompts are valid in `before` and `after`. Where an id occurs more than once in an eval, its last record counts.
     pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
         Self::by(before, after, |record| Some(record.is_valid()))
     }
@@ -241,7 +241,7 @@ impl Comparison {
         found
     }
 
-    /// Prompts that both passes have.
+    /// Prompts that both evals have.
     pub fn pairs(&self) -> usize {
         self.fixed + self.broken + self.both + self.neither
     }
@@ -258,7 +258,7 @@ pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
-/// Write a pass, replacing an earlier one of the same name as a whole.
+/// Writes an eval, replacing an earlier one of the same name as a whole.
 ///
 /// # Errors
 /// [`RunError::Io`] naming the file.
@@ -272,7 +272,7 @@ pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> 
     replace_file(path, &bytes)
 }
 
-/// Read a pass.
+/// Reads an eval.
 ///
 /// # Errors
 /// [`RunError`] with file and line.

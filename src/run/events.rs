@@ -63,7 +63,7 @@ macro_rules! bodies {
 bodies! {
     /// The first line, and once more after each resume.
     Run(Run) = "run",
-    /// What the run needs of its GPU, told before its weights are read.
+    /// What the run needs of its GPU, recorded before its weights are read.
     Memory(Memory) = "memory",
     /// What the worker does now.
     Phase(Phase) = "phase",
@@ -75,7 +75,7 @@ bodies! {
     Eval(Eval) = "eval",
     Checkpoint(Checkpoint) = "checkpoint",
     Device(Device) = "device",
-    /// Something a person should look at.
+    /// A condition that needs attention.
     Alert(Alert) = "alert",
     Control(Control) = "control",
     Note(Note) = "note",
@@ -126,7 +126,7 @@ pub struct Memory {
 pub struct Phase {
     /// The step it belongs to.
     pub step: u64,
-    /// `load`, `rollout`, `score`, `update`, `sync`, `eval`, `checkpoint`, `paused` or `waiting`.
+    /// `load`, `rollout`, `update`, `eval`, `checkpoint` or `paused`.
     pub phase: String,
 }
 
@@ -163,7 +163,7 @@ pub struct Group {
     /// Whether the group is informative; `dead` in the files of older programs.
     #[serde(alias = "dead")]
     pub signal: GroupSignal,
-    /// Whether dynamic sampling put others in its place: the step did not learn from it, and its shares do not count it.
+    /// Whether dynamic sampling replaced it: the step did not train on it, and its shares do not count it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
     /// The file with the texts, relative to the run.
@@ -186,7 +186,7 @@ pub struct Eval {
     pub summary: EvalSummary,
     /// The file with the completions, relative to the run.
     pub file: String,
-    /// Wall-clock time of the pass.
+    /// Wall-clock time of the eval.
     pub seconds: f64,
 }
 
@@ -195,7 +195,7 @@ fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Erro
 }
 
 impl Eval {
-    /// Whose weights were read: `base`, also where the pass at step 0 was called the trained model's, else `trained`.
+    /// Whose weights were read: `base`, also where the eval at step 0 was called the trained model's, else `trained`.
     pub fn who(&self) -> &str {
         if self.step == 0 { "base" } else { &self.target }
     }
@@ -209,7 +209,7 @@ pub struct Checkpoint {
     /// Its folder, relative to the run.
     pub path: String,
     pub bytes: u64,
-    /// `interval`, `best`, `end`, `interrupted` or `asked`.
+    /// `start`, `interval`, `eval`, `asked`, `interrupted`, `end` or `found`.
     pub why: String,
     /// Checkpoints removed by the keep rules after this one was durable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -243,23 +243,23 @@ pub struct Device {
     pub temperature_celsius: Option<f64>,
 }
 
-/// Something a person should look at.
+/// A condition that needs attention.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Alert {
     pub rule: String,
     /// `info`, `warning` or `error`.
     pub level: String,
-    /// The step at which it rose.
+    /// The step at which it was raised.
     pub step: u64,
-    /// The value that broke the rule.
+    /// The value that violates the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
-    /// What is the matter.
+    /// What happened.
     pub sentence: String,
     /// What to do.
     pub suggestion: String,
-    /// Whether the matter has passed.
+    /// Whether the alert is resolved.
     pub cleared: bool,
 }
 
@@ -287,7 +287,7 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recovered {
-    /// Bytes of a torn last line that were cut off.
+    /// Bytes dropped with a torn last line.
     pub dropped_bytes: u64,
     /// The step from which the run resumes: everything recorded for later steps is void and will be redone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -375,7 +375,7 @@ impl Event {
 }
 
 impl EventBody {
-    /// Whether the record must be on the disk before the worker goes on.
+    /// Whether the record must be on the disk before the worker continues.
     pub fn must_be_durable(&self) -> bool {
         matches!(self, Self::Run(_) | Self::Eval(_) | Self::Checkpoint(_) | Self::Control(_) | Self::Recovered(_) | Self::End(_))
     }

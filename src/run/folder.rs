@@ -85,7 +85,7 @@ impl FolderWatch {
         watch
     }
 
-    /// Watch anew: a watch on a folder that was removed sees nothing of a new one.
+    /// Renews the watch: a watch on a folder that was removed sees nothing of a new one.
     pub(super) fn renew(&mut self, folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) {
         self.watcher = None;
         if FileSystem::of(folder).is_network() {

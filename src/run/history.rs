@@ -45,15 +45,15 @@ pub struct RunState {
     pub controls: Vec<Control>,
     /// With their time in milliseconds.
     pub notes: Vec<(u64, Note)>,
-    /// Bytes of torn lines that were cut off.
+    /// Bytes dropped with torn lines.
     pub dropped_bytes: u64,
     /// How often the run was resumed.
     pub resumed: usize,
-    /// The last word, unless a later worker took over.
+    /// The end event, unless a later worker took over.
     pub end: Option<End>,
     /// Time of the first event, milliseconds since 1970.
     pub first_ms: Option<u64>,
-    /// Time of the latest event up to the last word, milliseconds since 1970.
+    /// Time of the latest event up to the end event, milliseconds since 1970.
     pub last_ms: Option<u64>,
     /// Events of kinds unknown here.
     pub unknown: usize,
@@ -156,7 +156,7 @@ impl RunState {
         self.evals.values().rev().find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
     }
 
-    /// The pass over `set` that stands for the trained model: once the run has ended that of its best checkpoint, until then the latest. Where the best
+    /// The eval on `set` that stands for the trained model: once the run has ended that of its best checkpoint, until then the latest. Where the best
     /// checkpoint is the start (step 0) it is the base's own pass: the same weights. `best`: as [`Self::best_step_by`] has it.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let at = |step: u64, target: &str| self.evals.get(&(step, set.to_owned(), target.to_owned()));

@@ -69,13 +69,13 @@ impl Default for Launch {
 pub struct Launched {
     /// Its process id.
     pub pid: u32,
-    /// Whether it has said that it is ready; else it goes on without having answered in time.
+    /// Whether it has said that it is ready; else it continues without having answered in time.
     pub ready: bool,
     /// Where its output goes.
     pub log: PathBuf,
 }
 
-/// Start a worker on a run and wait for its first word. It goes on when this process ends.
+/// Start a worker on a run and wait for its first word. It continues when this process ends.
 ///
 /// # Errors
 /// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one; [`RunError::Foreign`] and
@@ -210,7 +210,7 @@ impl ReadyPipe {
         Self { pipe: number.and_then(adopt) }
     }
 
-    /// The worker has all that it needs, and goes on.
+    /// The worker has all that it needs, and continues.
     pub fn ready(self) {
         self.say("ready");
     }

@@ -34,7 +34,7 @@ pub struct LogoutPolicy {
     pub kills: Option<bool>,
     /// Whether this user is excepted; `None` where logind does not answer.
     pub excepted: Option<bool>,
-    /// Whether the user's services go on after logout; `None` where logind does not answer.
+    /// Whether the user's services continue after logout; `None` where logind does not answer.
     pub lingers: Option<bool>,
     /// Whether the user's service manager can be reached.
     pub user_bus: bool,
@@ -66,7 +66,7 @@ impl LogoutPolicy {
         }
     }
 
-    /// Whether a worker that is started from here goes on after logout.
+    /// Whether a worker that is started from here continues after logout.
     pub fn survives(&self) -> bool {
         match self.home {
             _ if !self.systemd => true,

@@ -10,20 +10,20 @@ use super::liveness::{SILENCE, remote_heartbeat};
 use super::lock::RunLock;
 use super::worker_state::{State, Status};
 
-/// As much of a log's end is looked at for a last word; behind it come at most some requests.
+/// As much of a log's end is searched for an end event; after it come at most some requests.
 const TAIL_BYTES: u64 = 1 << 16;
 
 impl State {
-    /// Read a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock becomes `Interrupted`. `None`
+    /// Reads a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock becomes `Interrupted`. `None`
     /// before any worker has spoken, and while one lives whose file cannot be understood.
     pub fn observe(run: &Path) -> Option<Self> {
-        // The lock is asked first: a worker that ends in between has then already written its last word.
+        // The lock is asked first: a worker that ends in between has then already written its end event.
         let held = RunLock::is_held(run);
         let Some(mut state) = Self::read(run) else { return if held { None } else { from_log(run) } };
         if !held && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
-                // The log has its last word, which comes first; the worker died before it could say the same here. Nothing can begin such a run again.
+                // The log has its end event, which comes first; the worker died before it could say the same here. Nothing can begin such a run again.
                 Last::End(end) if end.status == Status::Finished.name() => (Status::Finished, end.step, Some(end.cause)),
                 _ => (Status::Interrupted, state.step, Some(gone())),
             };

@@ -55,7 +55,7 @@ impl Removal {
     /// [`RunError::Io`] naming what is left to delete.
     pub fn carry_out(self) -> Result<Removed, RunError> {
         let path = self.directory.path();
-        // First out of sight, so that a deletion cut short leaves no half of a run behind that looks like one.
+        // First out of sight, so that an interrupted deletion leaves no half of a run behind that looks like one.
         let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
         std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
         std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;

@@ -24,7 +24,7 @@ pub struct RolloutGroup {
     pub prompt_id: String,
     /// The prompt as the model read it.
     pub prompt: String,
-    /// Whether dynamic sampling put others in its place: the step did not learn from it.
+    /// Whether dynamic sampling replaced it: the step did not train on it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
     pub completions: Vec<RolloutCompletion>,
@@ -136,7 +136,7 @@ impl RolloutWriter {
         self.keep()
     }
 
-    /// Compress the plain files whose last step is at most `step`. A disk that has no room for the twin keeps the plain file.
+    /// Compress the plain files whose last step is at most `step`. On a full disk the plain file stays.
     fn compress_complete(&self, step: u64) -> Result<(), RunError> {
         for segment in rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step) {
             let path = self.run.join(rollout_file(segment.last_step));

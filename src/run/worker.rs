@@ -70,7 +70,7 @@ impl Worker {
         self.listener.notes()
     }
 
-    /// Wait for a device, and say so in the run's state; `told` hears the same sentence each time that it changes. `None`: the run was asked to stop
+    /// Waits for a device, says so in the run's state; calls `told` with the same message whenever it changes. `None`: the run was asked to stop
     /// meanwhile, and has ended.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Worker {
         Err(lost)
     }
 
-    /// Say the last word for work that ended before it could say its own: requests are recorded, then the end, then the state. After a last word,
+    /// Records the end of work that ended before it could record its own: requests are recorded, then the end, then the state. After an end event,
     /// nothing.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Worker {
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
     pub fn exit_finished(&self) -> Result<(), RunError> {
-        // The state may be of a moment before the last step: its worker was killed between its last word and that.
+        // The state may be of a moment before the last step: its worker was killed between its end event and that.
         let end = RunState::read(self.lock.run())?.end;
         let (step, cause) = end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
         let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
@@ -157,7 +157,7 @@ impl Worker {
     }
 }
 
-/// Wait for a device and say so in `state`; `told` hears the same sentence each time that it changes. `None`: asked to stop meanwhile.
+/// Waits for a device and says so in `state`; calls `told` with the same message whenever it changes. `None`: asked to stop meanwhile.
 pub(super) fn wait_for_slot(
     slots: &Path,
     devices: &[Device],

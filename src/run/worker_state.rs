@@ -31,7 +31,7 @@ pub enum Status {
     Finished,
     /// Ended by an error.
     Failed,
-    /// Stopped before its end, or its worker is gone without a last word; can be resumed.
+    /// Stopped before its end, or its worker is gone without recording its end; can be resumed.
     Interrupted,
 }
 
@@ -92,7 +92,7 @@ pub struct State {
 }
 
 impl State {
-    /// The file as it stands, believed or not; see [`Self::observe`].
+    /// The file as it is, trustworthy or not; see [`Self::observe`].
     pub(super) fn read(run: &Path) -> Option<Self> {
         serde_json::from_slice(&crate::files::read(&run.join("state.json")).ok()?).ok()
     }
@@ -127,7 +127,7 @@ impl StateWriter {
             start_ticks: start_ticks(std::process::id()).unwrap_or(0),
             boot_id: boot_id(),
             host: host_name(),
-            // So that a run that waits to go on does not look like a new one.
+            // So that a run that waits to continue does not look like a new one.
             step: State::read(lock.run()).map_or(0, |state| state.step),
             cause: None,
             updated_ms: 0,
@@ -182,7 +182,7 @@ impl StateWriter {
         if kept.state.status.is_ended() { Ok(()) } else { kept.write_after(interval) }
     }
 
-    /// Say the last word of a worker that has lost its folder, where that is now; whatever stands under its path is another's.
+    /// Records the end of a worker that has lost its folder, where that is now; whatever stands under its path is another's.
     pub(super) fn follow(&self, cause: &str) {
         let mut kept = self.kept();
         if kept.identity.check().is_ok() || kept.state.status.is_ended() {

@@ -1,4 +1,4 @@
-//! The one writer of `events.jsonl`: a `write` a line, sequence numbers that go on after a resume, torn tails sealed first.
+//! The one writer of `events.jsonl`: a `write` a line, sequence numbers that continue after a resume, torn tails sealed first.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -28,7 +28,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Open the log for appending. A torn last line is cut off and reported as a `recovered` event; the sequence goes on after the last whole event.
+    /// Open the log for appending. A torn last line is truncated and reported as a `recovered` event; the sequence continues after the last whole event.
     ///
     /// # Errors
     /// [`RunError`] naming the file.

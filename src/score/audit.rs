@@ -1,4 +1,4 @@
-//! What lazy answers would earn: a schema that accepts `{}` teaches a model to write `{}`.
+//! Rewards of degenerate answers: a model trained with a schema that accepts `{}` learns to write `{}`.
 
 mod degenerate_answers;
 
@@ -34,7 +34,7 @@ pub struct Finding {
     pub sentence: String,
 }
 
-/// Scores lazy answers against the task's rows (against none, if there are none).
+/// Scores degenerate answers against the task's rows (against none, if there are none).
 pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     // A short answer may miss as many keys as the schema has.
     let affordable = (MAX_BYTES / task.schema_text.len().max(1)).max(1);

@@ -1,4 +1,4 @@
-//! What makes a training teach or prove less than it seems: expected answers that the schema refuses, and prompts that stand in two sets.
+//! What makes a training less informative than it seems: expected answers that the schema rejects, and prompts that are in two sets.
 
 use std::collections::HashMap;
 

@@ -170,7 +170,7 @@ impl Task {
         resolve::known_names(here)
     }
 
-    /// The same task with another text of its schema; the files that it names are followed anew.
+    /// The same task with another text of its schema; the files that it names are followed again.
     ///
     /// # Errors
     /// [`TaskError`] where the text is no JSON, or names a file that the task may not read.

@@ -203,7 +203,7 @@ impl<'n> Bounds<'n> {
         Self { name, text_bytes: 0, items: 0, refuse_namespaces: false }
     }
 
-    /// Measures the value; what the engine would compute anew each time (slices, sums, `chain`) becomes a plain list or mapping, at all levels. Kept as it
+    /// Measures the value; what the engine would compute again each time (slices, sums, `chain`) becomes a plain list or mapping, at all levels. Kept as it
     /// is, one such value could be put around another at each turn of a loop, and each look at the last would walk through all of them.
     fn stored(&mut self, value: Value, depth: usize) -> Result<Value, Error> {
         self.measure(&value, depth).map(|replaced| replaced.unwrap_or(value))
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(template.render_json(&messages, &serde_json::Value::Null, Some(Thinking::Off)).unwrap(), expected, "{source}");
     }
 
-    /// `is sequence` tells a list from what is computed anew each time it is looked at.
+    /// `is sequence` tells a list from what is computed again each time it is looked at.
     #[test]
     fn what_is_assigned_is_a_plain_list_or_mapping() {
         let three = "[1, 2, 3]";

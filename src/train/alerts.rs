@@ -106,7 +106,7 @@ impl Drift {
     }
 }
 
-/// A rule that is broken now.
+/// A rule that is violated now.
 #[derive(Debug, PartialEq)]
 struct Finding {
     rule: &'static str,
@@ -131,7 +131,7 @@ impl Alerts {
             }
         }
         state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
-        // Exactly the rules that are broken then stand.
+        // Exactly the rules that are violated then are open.
         alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.level)).collect();
         alerts
     }
@@ -163,7 +163,7 @@ impl Alerts {
         }
     }
 
-    /// Every rule that is broken now.
+    /// Every rule that is violated now.
     fn findings(&mut self, config: &TrainConfig) -> Vec<Finding> {
         let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
         let drift = if is_evaluated { self.evals.standing() } else { self.windows.standing() };

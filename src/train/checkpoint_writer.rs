@@ -1,4 +1,4 @@
-//! The thread that makes checkpoints durable while training goes on: its files, then its line in the log, then what the keep rules take away.
+//! The thread that makes checkpoints durable while training continues: its files, then its line in the log, then what the keep rules take away.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};

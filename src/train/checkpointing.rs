@@ -1,4 +1,4 @@
-//! Checkpoints of a run: disk space for them first, then a copy of the numbers, which a thread makes durable while training goes on.
+//! Checkpoints of a run: disk space for them first, then a copy of the numbers, which a thread makes durable while training continues.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ const BYTES_PER_NUMBER: u64 = 12;
 const BESIDES_BYTES: u64 = 1 << 20;
 
 /// A checkpoint of the step, then the keep rules. It is durable when this returns where somebody waits for it; those of an interval, an eval and the start
-/// are written while training goes on, and their event says when they are durable.
+/// are written while training continues, and their event says when they are durable.
 pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
     let begun = Instant::now();
     collect(recorder, true)?;
@@ -90,7 +90,7 @@ pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     }
 }
 
-/// The thread is done: what found no room is tried again once there is some, from the same copy.
+/// The thread is done: what found the disk full is retried once there is space, from the same copy.
 fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Result<(), TrainError> {
     // What found the disk full may be long ago: space may have been freed since.
     let result = match result {
@@ -107,7 +107,7 @@ fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Re
     Ok(())
 }
 
-/// Pauses the run while this checkpoint does not fit its disk, or, unless somebody has said to go on regardless, the rest of the run does not.
+/// Pauses the run while this checkpoint does not fit its disk, or, unless a user has resumed the run regardless, the rest of the run does not.
 fn wait_for_space(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, pending: &PendingCheckpoint) -> Result<(), TrainError> {
     if recorder.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
         // To stop now is to try it all the same: the write tells, and a checkpoint that fits saves the step.

@@ -10,7 +10,7 @@ pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
     every > 0 && step / every > step.saturating_sub(steps) / every
 }
 
-/// Why the run stops after `state.step`, as a sentence; `None` where it goes on. Evals that were asked for in between count for nothing: a resumed run may
+/// Why the run stops after `state.step`, as a sentence; `None` where it continues. Evals that were asked for in between count for nothing: a resumed run may
 /// not have them.
 pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
     if config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes {

@@ -36,10 +36,10 @@ pub struct Report {
     pub base: EvalSummary,
     /// The best checkpoint.
     pub trained: EvalSummary,
-    /// Valid only after training, only before, in both, in neither, and the McNemar test of that.
+    /// Valid only after training, only before, in both, in neither, with the McNemar test.
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// The same of the expected answers; `None` where the set has none.
+    /// The same for exact match; `None` where the set has none.
     pub exact_comparison: Option<Comparison>,
 }
 

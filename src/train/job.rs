@@ -36,10 +36,10 @@ pub(super) struct Job {
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
     pub(super) alerts: Alerts,
-    /// Somebody said to go on although the rest of the run does not fit its disk.
+    /// A user resumed the run although the rest of the run does not fit its disk.
     pub(super) goes_on_regardless: bool,
     pub(super) task: Task,
-    /// The checkpoint that the job goes on from.
+    /// The checkpoint that the job resumes from.
     pub(super) resumed_from: Option<u64>,
 }
 

@@ -87,7 +87,7 @@ pub enum TrainError {
     /// Told to stop without saving.
     #[error("stopped now, as requested")]
     StoppedAtOnce,
-    /// Told to stop while the disk had no room for the step under way.
+    /// Told to stop while the disk was full during the current step.
     #[error("stopped while waiting for disk space ({error})")]
     StoppedWithoutRoom { error: String },
     /// Numbers that are not finite.
@@ -96,7 +96,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Whether a write found no room on its disk, and can be tried again when there is some.
+    /// Whether a write found its disk full, and can be tried again when there is space.
     fn is_full_disk(&self) -> bool {
         match self {
             Self::Run(error) => error.is_full_disk(),
@@ -105,7 +105,7 @@ impl TrainError {
         }
     }
 
-    /// The sentence of a stop that left the step under way undone; None for any other error.
+    /// The sentence of a stop that left the current step undone; None for any other error.
     fn interruption(&self) -> Option<String> {
         match self {
             Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),

@@ -31,7 +31,7 @@ pub struct PretrainSettings {
     pub tokens_per_micro_batch: usize,
 }
 
-/// Where a pretraining stands, told every update.
+/// Progress of a pretraining, reported after every update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PretrainProgress {
     /// Updates done.

@@ -114,7 +114,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// The last word. Where there is no room for it, nobody waits.
+    /// Records the end. If the disk is full, nobody waits.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
         let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
@@ -200,7 +200,7 @@ impl<'a> Recorder<'a> {
         job.check_skipped()
     }
 
-    /// One group: its texts into the rollouts, its numbers into the events. `replaced`: others took its place, and the step did not learn from it.
+    /// One group: its texts into the rollouts, its numbers into the events. `replaced`: others took its place, and the step did not train on it.
     fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
         let ScoredGroup { prompt, completions, advantages, signal } = group;
         let prompt = &job.prompts.train[prompt];

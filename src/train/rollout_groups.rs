@@ -23,12 +23,12 @@ pub(super) struct ScoredGroup {
     pub(super) signal: GroupSignal,
 }
 
-/// What a step learns from.
+/// A step's groups.
 #[derive(Debug, Default)]
 pub(super) struct StepRollout {
     /// The groups that count.
     pub(super) groups: Vec<ScoredGroup>,
-    /// Zero-variance groups that others took the place of (`dynamic_sampling`).
+    /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<ScoredGroup>,
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
@@ -45,7 +45,7 @@ pub(super) struct PolicyBatch<'a> {
     pub(super) totals: StepTotals,
 }
 
-/// How often zero-variance groups are replaced before a step goes on with fewer.
+/// How often zero-variance groups are replaced before a step continues with fewer.
 const REFILL_ROUNDS: usize = 3;
 
 /// The groups of steps `first_step ..= first_step + steps - 1`, all sampled with the weights as they are. Moves the data cursor.
@@ -200,7 +200,7 @@ mod tests {
         Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
     }
 
-    /// A group by its completions: (tokens, cut at the limit, reward).
+    /// A group by its completions: (tokens, truncated, reward).
     fn group(completions: &[(usize, bool, f64)]) -> ScoredGroup {
         let completion = |&(tokens, cut, reward): &(usize, bool, f64)| ScoredCompletion {
             completion: Completion {

@@ -74,7 +74,7 @@ pub fn train(
     let end = End { status: status.name().to_owned(), cause, step: reached, seconds: start.elapsed().as_secs_f64() };
     let told = too_late.and_then(|()| recorder.end(end));
     match result {
-        // The disk may have no room for the last word either; its error is not the one to tell.
+        // The disk may have no space for the end event either; its error is not the one to tell.
         Ok(Ended::CutShort { .. }) | Err(_) => result,
         Ok(ended) => told.map(|()| ended),
     }
@@ -161,7 +161,7 @@ fn run_job(
     Ok(Ended::Finished(Box::new(Report { cause, ..report })))
 }
 
-/// What earlier workers were told to set for the next step, or for one before it.
+/// What earlier workers accepted to set for the next step, or for one before it.
 fn apply_settings(job: &mut Job, settings: &mut Settings) {
     while let Some(due) = settings.first_entry().filter(|due| *due.key() <= job.state.step + 1) {
         job.set(&due.remove());

@@ -1,4 +1,4 @@
-//! A run before its weights are read: its prompts, its scorer, where it goes on from, and whether it fits its device.
+//! A run before its weights are read: its prompts, its scorer, where it continues from, and whether it fits its device.
 
 use super::TrainError;
 use crate::checkpoint::StartModel;
@@ -42,7 +42,7 @@ pub(super) struct Setup {
     /// On a GPU: the plan that fits it.
     pub(super) fit: Option<GpuPlan>,
     pub(super) total_steps: u64,
-    /// The checkpoint that the run goes on from.
+    /// The checkpoint that the run continues from.
     pub(super) resumed_from: Option<u64>,
 }
 
@@ -86,7 +86,7 @@ impl Setup {
         })
     }
 
-    /// The steps planned, by what has been `set` up to where the run goes on.
+    /// The steps planned, by what has been `set` up to where the run continues.
     pub(super) fn set_goal(&mut self, settings: &Settings) {
         let until = self.resumed_from.unwrap_or(0) + 1;
         let mut goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());

@@ -6,7 +6,7 @@ use crate::config::{KlEstimator, PolicyLoss};
 
 /// Log-ratios are held within this before they are exponentiated.
 const LOG_RATIO_LIMIT: f64 = 20.0;
-/// Cap of the ratio of completions that older weights drew, so that one stale completion cannot rule a step: beyond it a term is constant. Below the
+/// Cap of the ratio of completions that older weights sampled, so that one stale completion cannot rule a step: beyond it a term is constant. Below the
 /// clip it changes nothing; it bites where the clip does not, at negative advantages (the `delta` of a two-sided clip). `cispo` has its own cap.
 const RATIO_CAP: f64 = 2.0;
 
@@ -14,7 +14,7 @@ const RATIO_CAP: f64 = 2.0;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSettings {
     pub policy_loss: PolicyLoss,
-    /// Lower clip: ratios below `1 - clip_low` stop teaching when the advantage is negative.
+    /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
     pub clip_low: f64,
     /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever stands here; `cispo` has `cispo_cap` instead of both.
     pub clip_high: f64,
@@ -102,7 +102,7 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
         KlEstimator::K1 => (-d, 1.0),
         KlEstimator::K2 => (d * d / 2.0, -d),
         KlEstimator::K3 => {
-            // Beyond the limit the exponential goes on as its tangent, so that value and slope stay finite and belong together.
+            // Beyond the limit the exponential continues as its tangent, so that value and slope stay finite and belong together.
             let bounded = d.min(LOG_RATIO_LIMIT);
             (bounded.exp() * (1.0 + d - bounded) - d - 1.0, 1.0 - bounded.exp())
         }
@@ -177,7 +177,7 @@ fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64)
     }
 }
 
-/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token stops teaching (MiniMax 2025, arXiv 2506.13585).
+/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient (MiniMax 2025, arXiv 2506.13585).
 fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for (token, &log_prob) in terms.log_probs.iter().enumerate() {

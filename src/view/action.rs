@@ -1,4 +1,4 @@
-//! What is told of an action: its name, title, keys and scope. Keys, help, hints, palette, manual and documentation come from it.
+//! The description of an action: its name, title, keys and scope. Keys, help, hints, palette, manual and documentation come from it.
 
 use super::screens::Screen;
 

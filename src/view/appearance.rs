@@ -27,7 +27,7 @@ pub struct Appearance {
     pub keymap: Keymap,
     /// Colours in use.
     pub depth: ColourDepth,
-    /// At most one picture in two seconds.
+    /// At most one frame every two seconds.
     pub low_bandwidth: bool,
     pub notifications: Notifications,
     /// Whether the mouse is taken.
@@ -95,7 +95,7 @@ impl Appearance {
         Options { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, appearance: given, ..options }
     }
 
-    /// Let the model look like this. What is wrong is told.
+    /// Let the model look like this. Problems are reported.
     pub fn apply(self, model: &mut Model) {
         model.shared.theme = self.theme;
         model.shared.keymap = self.keymap;

@@ -1,4 +1,4 @@
-//! The whole picture: tabs at the top, the screen, and one line of hints or news at the bottom. Only reads.
+//! The whole frame: tabs at the top, the screen, and one line of hints or news at the bottom. Only reads.
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;

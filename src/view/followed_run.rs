@@ -132,7 +132,7 @@ impl FollowedRun {
                     self.log.clear();
                     self.conditions.clear();
                 }
-                // A log that is read anew tells what it told before.
+                // A log that is read again tells what it told before.
                 let old = |event: &Event| batch.restarted && self.since_ms.is_some_and(|since| event.time_ms < since);
                 let alerts = batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
                 batch.events.iter().for_each(|event| self.append(event));
@@ -205,7 +205,7 @@ pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let start = file.metadata().map_err(told)?.len().saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start)).map_err(told)?;
     let mut bytes = Vec::new();
-    // The worker goes on writing: no more than was there when this began.
+    // The worker continues writing: no more than was there when this began.
     file.take(TAIL_BYTES).read_to_end(&mut bytes).map_err(told)?;
     let text = String::from_utf8_lossy(&bytes);
     // From the middle of a log the first line is a piece of one.

@@ -56,11 +56,11 @@ pub enum Command {
     GoTo(Screen),
     /// Follow a run, and make it the one of the screens Live, Scores and Eval.
     ShowRun(PathBuf),
-    /// Compare these passes on the screen Eval.
+    /// Compare these evals on the screen Eval.
     Compare(Vec<EvalId>),
     /// Tell every screen that something shared has changed.
     Changed(Change),
-    /// Leave. Runs go on.
+    /// Leave. Runs continue.
     Quit,
     /// Stop this process as the shell's job control does, until it is continued.
     Suspend,

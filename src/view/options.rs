@@ -29,7 +29,7 @@ pub struct Options {
     pub theme: Theme,
     /// Keys at the start.
     pub keymap: Keymap,
-    /// At most one picture in two seconds, and as seldom as a slow link pays for.
+    /// At most one frame every two seconds, within the bandwidth of a slow link.
     pub low_bandwidth: bool,
     /// Whether the session comes over SSH.
     pub remote: bool,

@@ -11,7 +11,7 @@ use super::shared::Shared;
 /// Something that can be done on a screen whose own part of the model is an `X`.
 #[derive(Debug)]
 pub struct Action<X> {
-    /// What is told of it.
+    /// Its description.
     pub info: ActionInfo,
     /// Why it cannot be done now.
     pub blocked: fn(&X, &Shared) -> Option<String>,

@@ -26,7 +26,7 @@ pub struct Settings {
     pub colour: Option<ColourDepth>,
     /// Whether to draw with ASCII only; `None`: as the environment says.
     pub ascii: Option<bool>,
-    /// At most one picture in two seconds.
+    /// At most one frame every two seconds.
     pub low_bandwidth: bool,
     pub notifications: Notifications,
     /// Whether the mouse is taken; without it the terminal's own selection works as ever.

@@ -325,7 +325,7 @@ fn opened(shared: &mut Shared, task: OpenTask) -> Vec<Command> {
     vec![Command::Changed(Change::Task)]
 }
 
-/// Where a copy of the task was made, everything goes on in the copy.
+/// Where a copy of the task was made, everything continues in the copy.
 pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
@@ -351,7 +351,7 @@ pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
     vec![Command::Watch(run)]
 }
 
-/// Follow no more what nobody looks at. A run that goes on is followed to its end, which is told.
+/// Follow no more what nobody looks at. An active run is followed to its end, which is notified.
 pub fn let_go(shared: &mut Shared) -> Vec<Command> {
     let Shared { followed, current, overlay, .. } = shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);

@@ -70,7 +70,7 @@ pub fn train_table(task: &Task) -> Result<Assignments, String> {
 pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<Home, SaveError> {
     if task.folder().is_some() {
         let there = task.read(&task.schema_file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
-        // A file that has vanished is written anew.
+        // A file that has vanished is written again.
         if let Some(there) = there.filter(|there| there != saved && there != text) {
             return Err(SaveError::Changed(there));
         }

@@ -77,7 +77,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
     };
     let begun = Instant::now();
     loop {
-        // The status is asked before the log: a worker that has said its last word has written all of it.
+        // The status is asked before the log: a worker that has recorded its end has written all of it.
         let status = State::observe(run.path()).map_or(Status::Created, |state| state.status);
         let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
         let ended = status.is_ended() || has_none;

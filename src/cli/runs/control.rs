@@ -1,4 +1,4 @@
-//! `grpo-tui runs pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, `annotate`: asking a live run, and starting a dead one again.
+//! `grpo-tui runs pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, `annotate`: requests to an active run, and resuming an interrupted one.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

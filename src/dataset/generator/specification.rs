@@ -22,7 +22,7 @@ pub(crate) struct Specification {
     /// What an unaligned model writes instead of the answer, by name.
     #[serde(default)]
     pub(crate) habits: BTreeMap<String, String>,
-    /// Templates by field; one is drawn per row.
+    /// Templates by field; one is sampled per row.
     pub(crate) fields: BTreeMap<String, Vec<String>>,
     /// Composed words: the pools whose picks are joined.
     #[serde(default)]
@@ -35,7 +35,7 @@ pub(crate) struct Specification {
     pub(crate) amounts: Amounts,
     /// Symbol by code.
     pub(crate) currencies: BTreeMap<String, String>,
-    /// Templates of the document by layout; one is drawn per row.
+    /// Templates of the document by layout; one is sampled per row.
     pub(crate) layouts: BTreeMap<String, Vec<String>>,
     /// Lists that templates pick from.
     pub(crate) pools: BTreeMap<String, Vec<String>>,
@@ -101,7 +101,7 @@ pub(crate) struct Dates {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Amounts {
-    /// How many digits may stand before the decimal point; one is drawn per row.
+    /// How many digits may stand before the decimal point; one is sampled per row.
     pub(crate) digits: Vec<u32>,
     pub(crate) formats: BTreeMap<String, String>,
 }

@@ -20,7 +20,7 @@ const MOST_TAGS: usize = 1000;
 
 /// Why a row's `expected` would not count as right, if so.
 pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<String> + 'a;
-/// A row's prompt in tokens, template included, or why that cannot be told.
+/// A row's prompt in tokens, template included, or why it is unknown.
 pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 
 /// What rooms further down can tell about a row.
@@ -28,7 +28,7 @@ pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 pub struct Checks<'a> {
     /// Why the row's `expected` would not count as right, if so.
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
-    /// The prompt's length in tokens, template included, or why it cannot be told.
+    /// The prompt's length in tokens, template included, or why it is unknown.
     pub count_tokens: Option<&'a CountTokens<'a>>,
     /// The longest prompt that leaves room for an answer, in tokens.
     pub most_prompt_tokens: Option<usize>,

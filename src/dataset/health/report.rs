@@ -11,7 +11,7 @@ const KEPT_EACH: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Training or the proof would be wrong.
+    /// Training or the final result would be wrong.
     Error,
     /// Worth a look.
     Warning,
@@ -74,7 +74,7 @@ pub struct Finding {
 /// One set, read to its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
-    /// `train`, `eval` or `proof`.
+    /// `train`, `eval` or `test`.
     pub set: &'static str,
     /// The file as shown to the user.
     pub file: String,
@@ -89,7 +89,7 @@ pub struct SetHealth {
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// The sets in the order train, eval, proof.
+    /// The sets in the order train, eval, test.
     pub sets: Vec<SetHealth>,
     /// How many there are of each kind.
     pub counts: BTreeMap<FindingKind, usize>,

@@ -18,7 +18,7 @@ const ATTEMPTS: u32 = 5;
 /// Less than this is next to nothing.
 const WORTH_BYTES: u64 = 1 << 20;
 
-/// Fetches `file` from `url` into `blobs` and returns its path there. `told` hears how many of its bytes are here.
+/// Fetches `file` from `url` into `blobs` and returns its path there. Calls `told` with the number of bytes received.
 pub(super) fn fetch(
     client: &Client,
     settings: &PullSettings,
@@ -54,7 +54,7 @@ pub(super) fn fetch(
     Ok(path)
 }
 
-/// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched anew.
+/// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched again.
 fn is_whole(path: &Path, file: &Listed, told: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
     let mut opened = match files::open(path) {
         Ok(opened) => opened,
@@ -94,7 +94,7 @@ impl Hasher {
         }
     }
 
-    /// Everything up to the end; `told` hears how far it is.
+    /// Everything up to the end; calls `told` with the progress.
     fn read(&mut self, from: &mut File, told: &mut dyn FnMut(u64)) -> std::io::Result<()> {
         let (mut buffer, mut done) = (vec![0; 1 << 20], 0);
         loop {
@@ -176,7 +176,7 @@ impl Partial {
 
 /// Why an attempt ended before the file did.
 enum Ended {
-    /// Another attempt may go on from here.
+    /// Another attempt may continue from here.
     Broken(PullError),
     /// It would end the same way.
     ForGood(PullError),
@@ -195,7 +195,7 @@ fn continue_at(
     let response = client.get(url, partial.length).map_err(Ended::Broken)?;
     match response.status().as_u16() {
         206 if start_of_range(&response) == Some(partial.length) => {}
-        // A server that cannot go on in the middle begins anew.
+        // A server that cannot continue in the middle starts over.
         200 => partial.begin_anew().map_err(Ended::ForGood)?,
         status @ (408 | 429 | 500..=599) => return Err(Ended::Broken(client.refused(url, status))),
         206 => return Err(broken("the server sent a different range than requested".to_owned())),

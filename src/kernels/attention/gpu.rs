@@ -92,7 +92,7 @@ fn kernels(heads: Heads, tensors: &[&Tensor]) -> Result<Kernels> {
     })
 }
 
-/// What every kernel is told first.
+/// Arguments common to every kernel.
 fn batch(segments: &Segments, keys: bool, rows: usize, heads: Heads) -> Result<(usize, Vec<Argument>)> {
     let Some(tables) = &segments.tables else { bail!("segments on the CPU for tensors on a GPU") };
     let tiles = if keys { &tables.key_tiles } else { &tables.query_tiles };

@@ -1,4 +1,4 @@
-//! Random weights, each tensor drawn when it is asked for.
+//! Random weights, each tensor sampled when it is requested.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(super) struct Fresh {
 
 #[derive(Debug)]
 struct Draw {
-    /// Its stream of random numbers: its place in the order of the model.
+    /// Its stream of random numbers: its position in the order of the model.
     stream: u32,
     shape: Vec<usize>,
     numbers: Numbers,

@@ -75,7 +75,7 @@ pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Val
     }
 }
 
-/// Ask for a stop; a worker that does not answer, or whose disk has no room for the request, is signalled.
+/// Requests a stop; a worker that does not answer, or whose disk is full, is signalled.
 ///
 /// # Errors
 /// As [`ask`] and [`signal_worker`].

@@ -18,7 +18,7 @@ use crate::run::writer::{is_gone, lost_log};
 
 /// How often requests are looked for although nothing was announced, and the run's folder and the stop flag are looked at.
 const ROUND: Duration = Duration::from_millis(500);
-/// How long a loop that was told to stop at once may take before the process is ended over its head.
+/// How long a loop that must stop at once may take before the process is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Takes requests for as long as it lives. Dropping it tells everyone who still waits.

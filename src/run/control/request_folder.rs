@@ -56,7 +56,7 @@ impl RequestFolder {
     }
 }
 
-/// Requests to an earlier worker are thrown away, and so are its answers: who made them has been told, or has given up. What was accepted lies here too, until
+/// Requests to an earlier worker are thrown away, and so are its answers: their clients are gone. What was accepted lies here too, until
 /// the log has it, and stays. The lock was written to when this worker took it, on the same file system, so no clock is compared with another one.
 fn remove_stale(folder: &Path, lock: &Path) {
     let modified = |path: &Path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).ok();

@@ -51,7 +51,7 @@ pub enum Verb {
     },
 }
 
-/// Completions that a person wants to see.
+/// Requested completions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// A prompt row's id, of any of the task's sets, or a whole row.
@@ -60,7 +60,7 @@ pub struct Sample {
     pub n: usize,
     /// 0 takes the likeliest token each time.
     pub temperature: f64,
-    /// Where a completion is cut; `None` leaves it to the run's configuration, or the task's.
+    /// Maximum completion tokens; `None` leaves it to the run's configuration, or the task's.
     pub max_tokens: Option<usize>,
     /// The model as the run found it, instead of as it is now.
     pub base: bool,

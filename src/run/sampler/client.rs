@@ -32,7 +32,7 @@ pub struct Sampling {
 /// How often a worker that gave its device away, or died, is replaced before the question is given up.
 const MOST_WORKERS: usize = 3;
 
-/// How long a worker may take from its last word to its end.
+/// How long a worker may take from its end event to its exit.
 const LEAVING: Duration = Duration::from_secs(5);
 
 /// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread of its own. `asked` is told who will
@@ -80,7 +80,7 @@ pub fn sample(
 
 /// See to it that a worker is there. Of two that are started at once, the one that comes second finds the folder taken, which is as good.
 fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
-    // One that has said its last word is gone in an instant.
+    // One that has recorded its end exits in an instant.
     let deadline = Instant::now() + LEAVING;
     while Liveness::of(folder).may_live() {
         if !goes(folder) || Instant::now() >= deadline {
@@ -101,7 +101,7 @@ fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     }
 }
 
-/// Whether a worker has said its last word, or is about to fall silent.
+/// Whether a worker has recorded its end, or is about to fall silent.
 fn goes(folder: &Path) -> bool {
     crate::run::worker_state::State::observe(folder).is_none_or(|state| state.status.is_ended())
 }

@@ -57,7 +57,7 @@ impl SampleWorker {
         &self.controls
     }
 
-    /// Wait for a device like any run; `None`: it was told to stop meanwhile, and has ended.
+    /// Waits for a device like any run; `None`: it was told to stop meanwhile, and has ended.
     ///
     /// # Errors
     /// [`RunError`] of the slots, or of a disk that cannot take the state.
@@ -114,7 +114,7 @@ impl SampleWorker {
         }
     }
 
-    /// Say the last word. After one, nothing.
+    /// Records the end; after that, does nothing.
     ///
     /// # Errors
     /// [`RunError::Io`] naming `state.json`.

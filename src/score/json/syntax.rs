@@ -50,7 +50,7 @@ pub enum Syntax {
     MissingComma,
     /// A bracket closed by the other kind.
     WrongBracket,
-    /// A number that begins with 0 and goes on.
+    /// A number that begins with 0 and continues.
     LeadingZero,
     /// A number with a leading `+`.
     PlusSign,

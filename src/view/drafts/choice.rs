@@ -132,7 +132,7 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
         Some(note) => shared.complain(note),
         None => shared.say(format!("{} restored, unsaved", location.title)),
     }
-    // Another session that still has the text open goes on in the old file.
+    // Another session that still has the text open continues in the old file.
     let own = due(screen, shared);
     commands.push(write(shared, own.into_iter().chain([(file, None)]).collect()));
     commands

@@ -111,7 +111,7 @@ fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(&'a HelpRow, String)> {
     placed.into_iter().map(note).collect()
 }
 
-/// One action: its keys, its title and why not now, which go on below themselves where they are too long.
+/// One action: its keys, its title and why not now, which continue below themselves where they are too long.
 fn row(theme: &Theme, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
     let role = if note.is_empty() { Role::Text } else { Role::Faint };
     let indent = of_keys + 4;

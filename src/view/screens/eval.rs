@@ -1,4 +1,4 @@
-//! Screen 7: base and trained, or any two or three passes, side by side on the same prompts.
+//! Screen 7: base and trained, or any two or three evals, side by side on the same prompts.
 
 pub mod actions;
 mod answers;
@@ -27,19 +27,19 @@ const CHOOSER: &str = "chooser";
 /// The screen's own part of the model.
 #[derive(Debug)]
 pub struct Eval {
-    /// The run that is shown, where nobody chose passes.
+    /// The run that is shown, if no evals were chosen.
     run: Option<PathBuf>,
-    /// Passes that somebody chose; empty: base and trained of the current run.
+    /// The chosen evals; empty: base and trained of the current run.
     chosen: Vec<EvalId>,
     /// What is shown, or why nothing is; `None` before anything was read.
     loaded: Option<Result<Arc<Versus>, String>>,
-    /// Whether scoring the passes again would let them be compared.
+    /// Whether scoring the evals again would let them be compared.
     is_of_other_schemas: bool,
-    /// The version of the schema in the editor with which the passes are scored again; `None`: as the runs recorded them.
+    /// The version of the schema in the editor with which the evals are re-scored; `None`: as the runs recorded them.
     rescored: Option<u64>,
-    /// Held-out passes of the run when it was read.
+    /// Held-out evals of the run when it was read.
     passes_seen: usize,
-    /// Which two passes the difference, the matrix and the answers are of.
+    /// Which two evals the difference, the matrix and the answers are of.
     pair: usize,
     /// Only prompts with this outcome.
     only: Option<Outcome>,
@@ -65,13 +65,13 @@ struct Chooser {
     /// Runs, newest first, then evals that were started on their own.
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
-    /// The passes of the folder that is open.
+    /// The evals of the folder that is open.
     passes: Option<Result<Vec<EvalId>, String>>,
     pass: Cursor,
     picked: Vec<EvalId>,
 }
 
-/// An eval that goes on, started in this session or in an earlier one.
+/// An eval in progress, started in this session or in an earlier one.
 #[derive(Debug)]
 struct EvalJob {
     folder: PathBuf,
@@ -154,7 +154,7 @@ impl Eval {
         versus.prompts.get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
     }
 
-    /// Filter and sort anew; the cursor stays on its prompt.
+    /// Filter and sort again; the cursor stays on its prompt.
     fn arrange(&mut self) {
         let Some(versus) = self.versus().cloned() else {
             self.shown.clear();
@@ -203,12 +203,12 @@ fn has_word(versus: &Versus, asked: &Asked, pair: &PairedComparison, word: &str)
             .any(|record| record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word))
 }
 
-/// Whether the schema in the editor has changed since the passes were scored again.
+/// Whether the schema in the editor has changed since the evals were re-scored.
 fn is_rescored_by_another(eval: &Eval, shared: &Shared) -> bool {
     eval.rescored.is_some_and(|version| version != shared.draft.version)
 }
 
-/// Score the passes again by the schema in the editor, or show them as the runs recorded them.
+/// Score the evals again by the schema in the editor, or show them as the runs recorded them.
 fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let version = shared.draft.version;
     eval.rescored = if eval.rescored.is_some() { None } else { Some(version) };
@@ -219,7 +219,7 @@ fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     read(eval, shared)
 }
 
-/// Compare passes that somebody chose, and show them.
+/// Compares the chosen evals, and shows them.
 pub fn show(eval: &mut Eval, shared: &mut Shared, passes: Vec<EvalId>) -> Vec<Command> {
     eval.chosen = passes;
     read(eval, shared)

@@ -32,7 +32,7 @@ pub struct Live {
     pane: &'static str,
     /// The step that is looked at; `None` is the latest, also when newer ones come.
     step: Option<u64>,
-    /// The last step that is shown, while the picture stands still.
+    /// The last step that is shown, while the view is frozen.
     frozen: Option<u64>,
     group: Cursor,
     member: Cursor,

@@ -59,7 +59,7 @@ pub struct Prompts {
     pub counter: Option<Result<Counter, String>>,
     /// The selected row as the model sees it.
     pub chat: Option<Chat>,
-    /// The health of the sets, or why it cannot be told.
+    /// The health of the sets, or why it is unknown.
     pub health: Option<Result<Health, String>>,
     pub finding: Cursor,
     pub editing: Option<Editing>,

@@ -88,7 +88,7 @@ impl Runs {
         if marked.is_empty() { self.entry(shared).map(|entry| entry.path.clone()).into_iter().collect() } else { marked }
     }
 
-    /// Filter and sort anew; the cursor stays on its run.
+    /// Filter and sort again; the cursor stays on its run.
     fn arrange(&mut self, shared: &Shared) {
         let (entries, rows) = (shared.runs.listing.entries(), || rows_of(&shared.runs.listing));
         let filter = match report::Filter::parse(self.filter.text()) {

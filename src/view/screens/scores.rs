@@ -169,7 +169,7 @@ pub enum Order {
 enum Shown {
     /// The head of a group.
     Group(usize),
-    /// A completion, by its place among all, and its number among those shown.
+    /// A completion, by its index among all and its number among those shown.
     Completion(usize, usize),
 }
 
@@ -215,7 +215,7 @@ impl Order {
     }
 }
 
-/// Make the lines of the list anew: after every change of the scores, the filters or the order. Drawing and moving only read them.
+/// Make the lines of the list again: after every change of the scores, the filters or the order. Drawing and moving only read them.
 fn arrange(scores: &mut Scores) {
     scores.shown = lines(scores);
 }
@@ -270,7 +270,7 @@ fn length(scores: &Scores) -> usize {
     }
 }
 
-/// The place among all of the completion under the cursor.
+/// The index among all of the completion under the cursor.
 fn selected(scores: &Scores) -> Option<usize> {
     let at = scores.cursor.at(length(scores))?;
     scores.shown.iter().find_map(|line| match line {

@@ -20,7 +20,7 @@ use crate::view::subprocess;
 /// A process that continues hears of it by a signal as well.
 const SAME_CONTINUATION: Duration = Duration::from_millis(500);
 
-/// So many of the newest runs are looked at for one that goes on.
+/// So many of the newest runs are searched for an active one.
 const LOOKED_AT: usize = 50;
 
 impl View {
@@ -118,7 +118,7 @@ impl View {
         }
     }
 
-    /// Stop as a job of the shell, with the terminal as it was; go on when continued.
+    /// Stop as a job of the shell, with the terminal as it was; resume when continued.
     fn suspend(&mut self) {
         if let Some(why) = guard::cannot_be_suspended() {
             return self.model.shared.complain(why);
@@ -184,7 +184,7 @@ impl View {
         self.message(Message::Edited(path));
     }
 
-    /// Ids of runs that go on without the view.
+    /// Ids of active runs, which continue without the view.
     pub(super) fn live_runs(&self) -> Vec<String> {
         let runs = self.model.shared.options.run_folders.list().into_iter().take(LOOKED_AT);
         let live = runs.filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));

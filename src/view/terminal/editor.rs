@@ -1,4 +1,4 @@
-//! The user's own editor: which program, and how it is told the line.
+//! The user's own editor: which program, and how it gets the line.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -49,7 +49,7 @@ const GROUND_REMOTE: Duration = Duration::from_secs(1);
 pub struct ViewExit {
     /// For the process: 0, or 128 and the signal's number.
     pub code: u8,
-    /// Ids of runs that go on.
+    /// Ids of active runs.
     pub live: Vec<String>,
     /// Which unsaved text could not be kept, and why, as a sentence.
     pub unkept: Option<String>,

@@ -12,7 +12,7 @@ use rustix::process::{Signal, getpid, getsid, kill_current_process_group};
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1002h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1002l\x1b[?1000l";
 
-/// Ends a picture that was cut short, so that a terminal that waits for its end shows what follows.
+/// Ends a frame that was interrupted, so that a terminal that waits for its end shows what follows.
 const END_OF_PICTURE: &str = "\x1b[?2026l";
 
 /// Whether the terminal is in the view's hands.
@@ -87,7 +87,7 @@ pub(super) fn cannot_be_suspended() -> Option<&'static str> {
     first.then_some("cannot suspend: not started from a shell with job control")
 }
 
-/// Stop as a job of the shell, with everything that belongs to the job (a wrapper such as `cargo run` would go on otherwise). Returns when continued.
+/// Stop as a job of the shell, with everything that belongs to the job (a wrapper such as `cargo run` would continue otherwise). Returns when continued.
 pub(super) fn stop() {
     let _ = kill_current_process_group(Signal::STOP);
 }

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 /// The exit code of a process that lost its terminal, as after SIGHUP.
 pub(super) const LOST: u8 = 129;
 
-/// How long the loop has for a last word to its files. crossterm would read from the dead terminal for ever, at the cost of a core.
+/// How long the loop may take to save its files. crossterm would read from the dead terminal for ever, at the cost of a core.
 const LAST_WORD: Duration = Duration::from_millis(400);
 
 /// Watch standard input from a thread that costs nothing; `tell` is called when the terminal is gone, and the process ends soon after.

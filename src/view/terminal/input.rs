@@ -108,7 +108,7 @@ fn wait(woken: &OwnedFd) -> Ready {
     }
 }
 
-/// Waits until it may go on; false when nobody will say so any more.
+/// Waits until it may continue; false when nobody will say so any more.
 fn hold(woken: &OwnedFd, said: &Receiver<Ask>, tell_let_go: &Sender<()>) -> bool {
     let mut taken = [0; 16];
     let _ = rustix::io::read(woken, &mut taken);

@@ -1,4 +1,4 @@
-//! A bug: the terminal is restored before anything is told, and a report is written that can be sent to whoever mends it.
+//! A bug: the terminal is restored before anything is reported, and a crash report is written.
 
 use std::backtrace::Backtrace;
 use std::io::Write;
@@ -10,7 +10,7 @@ use super::guard;
 use crate::secrets::visible_lines;
 
 /// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only writes the report, since the
-/// view goes on and says so itself.
+/// view continues and says so itself.
 pub(super) fn install(data: PathBuf) {
     let own = std::thread::current().id();
     std::panic::set_hook(Box::new(move |panic| {

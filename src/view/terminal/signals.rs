@@ -1,4 +1,4 @@
-//! Signals as the view takes them: end, stop, go on, another size.
+//! Signals as the view takes them: end, stop, continue, another size.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub(super) enum Asked {
     Interrupt,
     /// Stop as a job of the shell.
     Stop,
-    /// Was stopped and goes on: the terminal may hold anything.
+    /// Was stopped and continues: the terminal may hold anything.
     GoOn,
     /// The terminal has another size.
     Size,

@@ -374,7 +374,7 @@ impl Editor {
         lines.flat_map(|(row, line)| tokens::found(line, &self.wanted).into_iter().map(move |columns| (row, columns))).collect()
     }
 
-    /// One step of undo, or a part of the last one where the same goes on at the same place. What is selected goes first; `change` says how many edits it
+    /// One step of undo, or a part of the last one where the same edit continues at the same position. What is selected goes first; `change` says how many edits it
     /// made of the text's own history.
     fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
         let goes_on = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));

@@ -1,4 +1,4 @@
-//! Shares over steps as a stacked picture: each column is a stretch of steps, each band one part of the whole.
+//! Shares over steps as stacked bars: each column is a stretch of steps, each band one part of the whole.
 
 use ratatui::text::{Line, Span};
 

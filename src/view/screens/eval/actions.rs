@@ -125,7 +125,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.again", "Reload", "", &["R"], HERE, read),
 ];
 
-/// Why the passes cannot be scored again.
+/// Why the evals cannot be re-scored.
 fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
     let no_schema = || shared.scorer().is_none().then(|| "no schema has compiled yet: see Schema (f2)".to_owned());
     nothing(eval, shared).filter(|_| !eval.is_of_other_schemas && eval.rescored.is_none()).or_else(no_schema)

@@ -1,4 +1,4 @@
-//! Choosing passes: a run or an eval, then two or three of the passes there are.
+//! Choosing evals: a run or an eval, then two or three of the evals there are.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Open the run under the cursor, or choose the pass.
+/// Open the run under the cursor, or choose the eval.
 pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else { return Vec::new() };
     if chooser.passes.is_some() {
@@ -78,7 +78,7 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Choose the pass under the cursor, or take it back.
+/// Choose the eval under the cursor, or take it back.
 pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else { return Vec::new() };
     let Some(Ok(passes)) = &chooser.passes else {
@@ -93,7 +93,7 @@ pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Why the chosen passes cannot be compared yet.
+/// Why the chosen evals cannot be compared yet.
 pub(super) fn no_compare(eval: &Eval, _: &Shared) -> Option<String> {
     let picked = eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
     (picked < 2).then(|| "select two or three evals first (space)".to_owned())

@@ -1,4 +1,4 @@
-//! Starting an eval from here: its cost said first, then this program on its own, which goes on when the view ends.
+//! Starting an eval from here: its cost said first, then this program on its own, which continues when the view ends.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -42,7 +42,7 @@ pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     }
 }
 
-/// What goes on, in a few words.
+/// The eval in progress, in a few words.
 pub(super) fn progress(eval: &Eval) -> Option<String> {
     eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
 }
@@ -157,7 +157,7 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
     Ok(ended)
 }
 
-/// Look once for an eval that an earlier session started and that goes on.
+/// Look once for an eval that an earlier session started and that is still running.
 pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if std::mem::replace(&mut eval.looked, true) {
         return Vec::new();
@@ -180,7 +180,7 @@ pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// See how the eval stands, once a second while one goes on.
+/// See how the eval stands, once a second while one is running.
 pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(EvalJob { folder, ended, .. }) = &eval.started else { return Vec::new() };
     if shared.is_busy("eval.look") {

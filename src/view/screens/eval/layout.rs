@@ -56,7 +56,7 @@ pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
     area.map_or(10, |area| area.height.saturating_sub(2) as usize)
 }
 
-/// The pane at a place on the screen.
+/// The pane at a screen position.
 pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(&'static str, Rect)> {
     let places = places(eval, shared, shared.body());
     let all = [(SUMMARY, places.summary), (PROMPTS, places.prompts), (ANSWERS, places.answers)];

@@ -33,7 +33,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The place in the list of the prompt that stands at a place inside of the pane.
+/// The index in the list of the prompt that is at a position inside the pane.
 pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
     let above = u16::from(eval.filter.is_shown());
     let line = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;

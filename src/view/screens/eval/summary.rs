@@ -33,7 +33,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
     }
 }
 
-/// The cell of the matrix at a place on the screen.
+/// The cell of the matrix at a screen position.
 pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
     let inside = area.inner(Margin::new(1, 1));
     let pair = eval.pair(versus)?;
@@ -105,7 +105,7 @@ impl Said<'_> {
         ]
     }
 
-    /// A table: a row a measure, a column a pass, and the difference of the two that are looked at.
+    /// A table: a row a measure, a column an eval, and the difference of the two that are looked at.
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();

@@ -18,7 +18,7 @@ use crate::view::widgets::field::Field;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
-/// Devices are looked at anew so often while the screen is in front, seconds.
+/// Devices are looked at again so often while the screen is in front, seconds.
 const LOOK_SECONDS: u64 = 5;
 
 type Action = screen::Action<Launch>;

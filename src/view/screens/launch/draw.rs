@@ -237,12 +237,12 @@ fn pane_at(launch: &Launch, shared: &Shared, column: u16, row: u16) -> Option<(&
     areas(launch, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
-/// Whether a place is over the forecast.
+/// Whether a position is over the forecast.
 pub(super) fn is_over_forecast(launch: &Launch, shared: &Shared, column: u16, row: u16) -> bool {
     pane_at(launch, shared, column, row).is_some_and(|(pane, _)| pane == FORECAST)
 }
 
-/// Whether a place is over a row of the form.
+/// Whether a position is over a row of the form.
 pub(super) fn is_over_form(launch: &Launch, shared: &Shared, column: u16, row: u16) -> bool {
     pane_at(launch, shared, column, row).is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
 }

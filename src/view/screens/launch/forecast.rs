@@ -26,7 +26,7 @@ pub struct Forecast {
     pub time: Option<Time>,
     /// Bytes on disk; none where it does not fit.
     pub disk: Option<Disk>,
-    /// Whether the base's groups hold something to learn from, where they were sampled.
+    /// Whether the base's groups are informative, where they were sampled.
     pub signal: Option<SignalReport>,
     /// What is wrong with the prompt sets.
     #[serde(default)]

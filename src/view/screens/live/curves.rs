@@ -89,7 +89,7 @@ fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
     (above, rows - above - note)
 }
 
-/// The step that a place inside the large chart shows.
+/// The step at a position inside the large chart.
 pub(super) fn step_at(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect, column: u16) -> Option<u64> {
     let subject = &SUBJECTS[live.view.large % SUBJECTS.len()];
     let (_, high) = rows_of_chart(subject, inside.height as usize);

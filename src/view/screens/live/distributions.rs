@@ -29,7 +29,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The shares of the tiers as a stacked picture, with the shares at the step that is looked at.
+/// The shares of the tiers as stacked bars, with the shares at the step that is looked at.
 fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     if rows == 0 {

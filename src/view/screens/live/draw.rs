@@ -42,7 +42,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
     frame.render_widget(Paragraph::new(alerts), layout.alert);
 }
 
-/// The pane at a place of the screen, with the place of its frame.
+/// The pane at a screen position, with the area of its frame.
 pub(super) fn pane_at(live: &Live, shared: &Shared, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
     let slots = Places::of(live, shared, run, shared.body()).slots;
     let found = slots.into_iter().find(|(area, _)| area.contains((column, row).into()));

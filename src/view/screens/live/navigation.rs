@@ -10,7 +10,7 @@ use crate::view::shared::Shared;
 /// Rows that the wheel turns.
 const WHEEL: isize = 3;
 
-/// Go by steps; past the latest the picture follows the run again.
+/// Go by steps; past the latest the view follows the run again.
 pub(super) fn by_steps(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let last = live.last(run);
@@ -83,7 +83,7 @@ pub(super) fn zoom(live: &mut Live, shared: &mut Shared, nearer: bool) -> Vec<Co
     Vec::new()
 }
 
-/// Let the picture stand still, or follow the run again.
+/// Freezes the view, or follows the run again.
 pub(super) fn freeze(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let last = shared.current_run().map(|run| run.history.last_step);
     live.frozen = if live.frozen.is_some() { None } else { last };
@@ -141,7 +141,7 @@ pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> 
     }
 }
 
-/// Ask for what the picture lacks: the texts of the step that is looked at.
+/// Requests what the view lacks: the texts of the step that is looked at.
 pub(super) fn look(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let step = live.at(run);

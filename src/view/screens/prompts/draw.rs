@@ -1,4 +1,4 @@
-//! The prompts screen's picture.
+//! The prompts screen, drawn.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

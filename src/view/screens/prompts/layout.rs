@@ -34,7 +34,7 @@ pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'st
     vec![(ROWS, rows), (CHAT, chat), (HEALTH, health)]
 }
 
-/// The pane at a place of the terminal.
+/// The pane at a terminal position.
 pub(super) fn pane_at(prompts: &Prompts, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
     areas(prompts, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }

@@ -52,7 +52,7 @@ fn is_plain(prompts: &Prompts) -> bool {
     prompts.filter.text().trim().is_empty() && prompts.sort == (Column::File, false)
 }
 
-/// Filter and sort anew; the cursor stays on its row where that is still shown.
+/// Filter and sort again; the cursor stays on its row where that is still shown.
 pub(super) fn arrange(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
     let kept = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
     arrange_to(prompts, shared, kept)

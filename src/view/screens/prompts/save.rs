@@ -133,7 +133,7 @@ pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet,
     write(prompts, shared, Ok((rewrite, Some((set, line)))), "deleted", None)
 }
 
-/// An id that no row of the set has: the number at the end of the ids goes on. `None` where the row before has no id of its own.
+/// An id that no row of the set has: the number at the end of the ids continues. `None` where the row before has no id of its own.
 fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     let like = rows.iter().rev().find(|row| row.line <= after).or(rows.first()).filter(|row| row.fields.contains_key("id"))?;
     let stem = like.id.trim_end_matches(|letter: char| letter.is_ascii_digit());

@@ -10,11 +10,11 @@ const FIRST_LETTERS: usize = 200;
 /// Letters of a row that are searched.
 pub(super) const SEARCHED_LETTERS: usize = 2_000;
 
-/// A row by its set and its place there.
+/// A row by its set and its index there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub set: PromptSet,
-    /// Its place in the set, from 0.
+    /// Its index in the set, from 0.
     pub index: u32,
 }
 

@@ -144,7 +144,7 @@ impl<'a> Facts<'a> {
         lines
     }
 
-    /// What it brought: held-out passes, the curve of the reward, alerts, notes.
+    /// What it brought: held-out evals, the curve of the reward, alerts, notes.
     fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
         let theme = self.theme;
         let mut lines: Vec<Line<'static>> = row.held_out.iter().flat_map(|held_out| passes(theme, held_out, self.width)).collect();

@@ -48,7 +48,7 @@ pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
     places(runs, shared, shared.body()).1.map_or(0, |area| super::detail::rows(runs, shared, area))
 }
 
-/// The row of the list at a place on the terminal.
+/// The row of the list at a terminal position.
 pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<usize> {
     let list = places(runs, shared, shared.body()).0?;
     let inside = list_rows(runs, list);
@@ -58,7 +58,7 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
     runs.cursor.row_at((row - inside.y) as usize, inside.height as usize, runs.shown.len())
 }
 
-/// The field of the column whose title stands at a place on the terminal, and whether it is its moving average.
+/// The field of the column whose title stands at a terminal position, and whether it is its moving average.
 pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<(String, bool)> {
     let list = places(runs, shared, shared.body()).0?;
     let rows = list_rows(runs, list);

@@ -1,4 +1,4 @@
-//! The schema screen's picture.
+//! The schema screen, drawn.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

@@ -38,7 +38,7 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
     vec![(EDITOR, editor), (ACCEPTS, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
 }
 
-/// The pane at a place of the terminal.
+/// The pane at a terminal position.
 pub(super) fn pane_at(schema: &Schema, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
     areas(schema, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }

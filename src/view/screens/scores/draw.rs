@@ -283,7 +283,7 @@ pub(super) fn length(scores: &Scores, shared: &Shared, pane: &str) -> usize {
     }
 }
 
-/// The pane at a place of the terminal.
+/// The pane at a terminal position.
 pub(super) fn pane_at(scores: &Scores, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
     areas(scores, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }

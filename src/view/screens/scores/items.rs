@@ -1,4 +1,4 @@
-//! Completions under view, wherever they come from: the task's samples, written here, a stored step of a run, sampled from a model.
+//! Completions shown here, wherever they come from: the task's samples, written here, a stored step of a run, sampled from a model.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -26,7 +26,7 @@ pub struct Scored {
 /// A group under the schema.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Group {
-    /// Its completions, by their place.
+    /// Indices of its completions.
     pub members: Vec<usize>,
     /// Of the rewards.
     pub mean: f64,

@@ -15,7 +15,7 @@ use crate::view::widgets::list_cursor::Cursor;
 
 /// Completions of stored steps that are held and scored again with every change of the schema.
 const HELD: usize = 2_000;
-/// Steps of a whole run are told in pieces of so many.
+/// Progress over a whole run is reported in pieces of so many steps.
 const PIECE: usize = 20;
 
 /// What was read.

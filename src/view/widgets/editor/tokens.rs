@@ -13,7 +13,7 @@ pub struct Token {
     pub role: Role,
 }
 
-/// The tokens of a line; blanks are none. Text that is not JSON is told as such, and reading goes on.
+/// The tokens of a line; blanks are none. Text that is not JSON is told as such, and reading continues.
 pub fn tokens(line: &str) -> Vec<Token> {
     let letters: Vec<char> = line.chars().collect();
     let mut found = Vec::new();
